@@ -1,0 +1,1 @@
+"""From a tree and a set of transforms to findings and edits."""

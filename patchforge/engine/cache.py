@@ -1,0 +1,88 @@
+"""What was found in a file, kept by (path, blob, rule-set digest).
+
+One SQLite file per rule set; several processes may use it at once. It is a cache: when it cannot be read it is set
+aside, and the work is done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import sqlite3
+import zlib
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+
+from patchforge.engine.records import FileRecord
+from patchforge.project import root
+
+Key = tuple[str, str]  #: (path, blob id)
+
+_RULES = ("transforms", "patchforge/engine", "patchforge/transform.py", "patchforge/vocabulary.py")
+_EMPTY = FileRecord()
+
+
+@cache
+def rule_set_digest() -> str:
+    """SHA-256 over everything that decides what a file becomes: transforms, engine and runtime module."""
+    digest = hashlib.sha256()
+    for name in _RULES:
+        top = root() / name
+        for path in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
+            digest.update(path.relative_to(root()).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+class Cache:
+    """Records by key. ``folder`` None keeps nothing."""
+
+    def __init__(self, folder: Path | None) -> None:
+        self.connection: sqlite3.Connection | None = None
+        if folder is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            self.open(folder / f"results-{rule_set_digest()[:16]}.sqlite")
+
+    def open(self, path: Path) -> None:
+        """Opens or creates the file; a damaged one is replaced."""
+        for _ in range(2):
+            try:
+                self.connection = sqlite3.connect(path, timeout=30)
+                self.connection.execute("PRAGMA journal_mode=WAL")
+                self.connection.execute("PRAGMA synchronous=OFF")
+                self.connection.execute("CREATE TABLE IF NOT EXISTS records (path TEXT, blob TEXT, record BLOB, PRIMARY KEY (path, blob)) WITHOUT ROWID")  # noqa: E501
+            except sqlite3.DatabaseError:
+                self.connection = None
+                path.unlink(missing_ok=True)
+            else:
+                return
+
+    def get(self, keys: Iterable[Key]) -> dict[Key, FileRecord]:
+        """The records that are known; a key that is not is left out."""
+        if self.connection is None:
+            return {}
+        known: dict[Key, FileRecord] = {}
+        with contextlib.suppress(sqlite3.DatabaseError, ValueError, zlib.error):
+            for key in keys:
+                row = self.connection.execute("SELECT record FROM records WHERE path = ? AND blob = ?", key).fetchone()
+                if row is not None:
+                    known[key] = FileRecord.from_json(json.loads(zlib.decompress(row[0]))) if row[0] else _EMPTY
+        return known
+
+    def knows(self, keys: Iterable[Key]) -> set[Key]:
+        """Those of ``keys`` that have a record."""
+        if self.connection is None:
+            return set()
+        query = "SELECT 1 FROM records WHERE path = ? AND blob = ?"
+        with contextlib.suppress(sqlite3.DatabaseError):
+            return {key for key in keys if self.connection.execute(query, key).fetchone()}
+        return set()
+
+    def put(self, records: Mapping[Key, FileRecord]) -> None:
+        """Keeps records; a full disk or a locked file only means that the work is done again."""
+        if self.connection is None or not records:
+            return
+        rows = [(path, blob, b"" if record.empty else zlib.compress(json.dumps(record.to_json()).encode(), 1)) for (path, blob), record in records.items()]  # noqa: E501
+        with contextlib.suppress(sqlite3.DatabaseError), self.connection:
+            self.connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", rows)

@@ -1,0 +1,156 @@
+"""The census: every place that names a device, so that completeness is a number and not a feeling.
+
+It works on ``ast``, apart from the transforms, so that a site which no transform looks at is seen all the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from patchforge.engine.blocks import Source, UnreadableSource
+from patchforge.engine.records import RawSite
+
+NEEDLES = re.compile(rb"cuda|xpu|ipex|is_nvidia|is_amd|OOM_EXCEPTION|ONEAPI|_VISIBLE_DEVICES")
+
+_VENDOR_TESTS = frozenset({"is_nvidia", "is_amd", "is_device_cuda", "cuda_device_context", "is_ascend_npu", "is_mlu", "is_ixuca"})
+_XPU_TESTS = frozenset({"is_intel_xpu", "is_device_xpu"})
+_ENVIRONMENT = re.compile(r"(CUDA|HIP|ROCR|ZE|ONEAPI|PYTORCH_CUDA|ASCEND_RT|TORCH_ROCM)_[A-Z_]+")
+_APIS = (
+    ("torch.cuda", "cuda-api"),
+    ("torch.xpu", "xpu-api"),
+    ("torch.backends.cuda", "cuda-backend"),
+    ("torch.backends.cudnn", "cuda-backend"),
+    ("torch.version.cuda", "build-test"),
+    ("torch.version.hip", "build-test"),
+)
+
+
+def device_sites(source: Source, memo: dict[tuple[object, ...], Any]) -> tuple[RawSite, ...]:
+    """Every site of a file in line order. ``memo`` remembers top-level statements by their bytes."""
+    if source.tree is None:
+        raise UnreadableSource("a syntax that this Python does not know", 1)
+    aliases = tuple(sorted(source.aliases.items()))
+    found: list[RawSite] = []
+    for node in source.tree.body:
+        start, end = node.lineno - 1, node.end_lineno or node.lineno
+        text = b"".join(source.lines[start:end])
+        if not NEEDLES.search(text):
+            continue
+        if (text, aliases) not in memo:
+            sites: set[RawSite] = set()
+            _Walk(source.aliases, sites).node(node, "<module>", "")
+            memo[text, aliases] = [replace(site, line=site.line - start) for site in sites]
+        found += [replace(site, line=site.line + start) for site in memo[text, aliases]]
+    return tuple(sorted(found, key=lambda site: (site.line, site.kind, site.text)))
+
+
+class _Walk:
+    def __init__(self, aliases: dict[str, str], found: set[RawSite]) -> None:
+        self.aliases, self.found = aliases, found
+
+    def statements(self, body: Sequence[ast.stmt], function: str, guard: str) -> None:
+        """A statement list; an XPU arm that returns makes all that follows stand beside it."""
+        for index, node in enumerate(body):
+            if index == 0 and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+                continue  # a docstring
+            self.node(node, function, guard)
+            if isinstance(node, ast.If) and not node.orelse and _leaves(node.body):
+                test = node.test
+                inverted = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+                kind = self.kind_of_test(test)
+                if kind == "xpu" and not inverted:
+                    guard = guard or "beside-xpu"
+                elif kind == "vendor" and inverted:
+                    guard = guard or "vendor"
+
+    def node(self, node: ast.AST, function: str, guard: str) -> None:
+        if isinstance(node, ast.If):
+            self.chain(node, function, guard)
+            return
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            for part in (*node.decorator_list, *getattr(node, "bases", ()), *([node.args] if not isinstance(node, ast.ClassDef) else ())):  # noqa: E501
+                self.node(part, function, guard)
+            self.statements(node.body, node.name if function == "<module>" else f"{function}.{node.name}", guard)
+            return
+        self.site(node, function, guard)
+        if isinstance(node, ast.Attribute) and self.dotted(node):
+            return
+        for name, value in ast.iter_fields(node):
+            if isinstance(value, list) and value and isinstance(value[0], ast.stmt):
+                self.statements(value, function, guard)
+            else:
+                for child in value if isinstance(value, list) else (value,):
+                    if isinstance(child, ast.AST) and name != "ctx":
+                        self.node(child, function, guard)
+
+    def chain(self, node: ast.If, function: str, guard: str) -> None:
+        """An ``if`` with its ``elif`` arms: whether one of them is XPU's tells how to read the others."""
+        arms: list[ast.If] = [node]
+        while len(arms[-1].orelse) == 1 and isinstance(arms[-1].orelse[0], ast.If):
+            arms.append(arms[-1].orelse[0])
+        kinds = [self.kind_of_test(arm.test) for arm in arms]
+        beside = "beside-xpu" if "xpu" in kinds else ""
+        for arm, kind in zip(arms, kinds, strict=True):
+            self.node(arm.test, function, guard or (beside if kind != "xpu" else ""))
+            self.statements(arm.body, function, guard or ("xpu" if kind == "xpu" else beside or kind))
+        self.statements(arms[-1].orelse, function, guard or beside)
+
+    def kind_of_test(self, test: ast.expr) -> str:
+        """Whether a test asks for an XPU, for another vendor, or for neither."""
+        names = {text for child in ast.walk(test) for text in self.words(child)}
+        if names & _XPU_TESTS or "xpu" in names or any(name.startswith("torch.xpu") for name in names):
+            return "xpu"
+        vendor = names & _VENDOR_TESTS or "cuda" in names or any(name.startswith(("torch.cuda", "torch.version.")) for name in names)
+        return "vendor" if vendor else ""
+
+    def words(self, node: ast.AST) -> Iterator[str]:
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            full = self.dotted(node)
+            yield full
+            yield full.rpartition(".")[2]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield node.value
+
+    def dotted(self, node: ast.AST) -> str:
+        parts: list[str] = []
+        while isinstance(node, ast.Attribute):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ast.Name):
+            return ""
+        return ".".join([self.aliases.get(node.id, node.id), *reversed(parts)])
+
+    def site(self, node: ast.AST, function: str, guard: str) -> None:
+        for kind, text in self.kinds(node):
+            self.found.add(RawSite(getattr(node, "lineno", 0), function, kind, text, guard))
+
+    def kinds(self, node: ast.AST) -> Iterator[tuple[str, str]]:
+        if isinstance(node, (ast.Name, ast.Attribute)):
+            full = self.dotted(node)
+            last = full.rpartition(".")[2]
+            yield from ((kind, full) for api, kind in _APIS if full == api or full.startswith(api + "."))
+            if last == "OOM_EXCEPTION" and isinstance(node.ctx, ast.Load):
+                yield "oom-type", last
+            if full.partition(".")[0] in ("ipex", "intel_extension_for_pytorch"):
+                yield "ipex", full
+        elif isinstance(node, ast.Call):
+            last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if last in _VENDOR_TESTS:
+                yield "vendor-test", last
+            elif last in _XPU_TESTS:
+                yield "xpu-test", last
+            elif last == "cuda" and isinstance(node.func, ast.Attribute):
+                yield "cuda-method", ".cuda()"
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if node.value in ("cuda", "xpu") or node.value.startswith(("cuda:", "xpu:")):
+                yield "device-string", node.value
+            elif _ENVIRONMENT.fullmatch(node.value):
+                yield "environment", node.value
+
+
+def _leaves(body: Sequence[ast.stmt]) -> bool:
+    return isinstance(body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break))

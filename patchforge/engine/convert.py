@@ -1,0 +1,176 @@
+"""A whole release through all transforms: outcomes, sites and the changed files.
+
+Results are kept by (blob, path, rule-set digest), so a new release costs only the files that changed.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from multiprocessing import get_context
+
+from patchforge.engine.cache import Cache, Key
+from patchforge.engine.census import NEEDLES
+from patchforge.engine.records import FileRecord, Found, apply_segments
+from patchforge.engine.sites import Decided, Decisions, decide
+from patchforge.transform import Transform
+from patchforge.vocabulary import Drift, Entry, FileChange, Outcome, Purpose, Release, Tree
+
+_WORTH_A_PROCESS = 400_000  #: bytes of source to look at before a second process pays for its start
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one transform did to one release."""
+
+    transform: str
+    outcome: Outcome
+    expected: Outcome
+    found: tuple[tuple[str, Found], ...] = ()  #: (path, what was found there)
+    drifts: tuple[Drift, ...] = ()
+
+    @property
+    def surprising(self) -> bool:
+        """The outcome is not the one that the transform's version range gives."""
+        return self.outcome is not self.expected
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A release after the transforms."""
+
+    release: Release
+    reports: tuple[Report, ...]
+    records: Mapping[str, FileRecord]
+    sites: tuple[Decided, ...]
+    tree: Tree
+
+    @property
+    def drifted(self) -> tuple[Report, ...]:
+        """The reports that a person must look at."""
+        return tuple(report for report in self.reports if report.outcome is Outcome.DRIFTED)
+
+    @property
+    def unclaimed(self) -> tuple[Decided, ...]:
+        """Device sites that nobody has decided about."""
+        return tuple(site for site in self.sites if site.decision == "unclaimed")
+
+    @cached_property
+    def changes(self) -> dict[Purpose, list[FileChange]]:
+        """The changed files of each patch, sorted by path; each sees the patches before it."""
+        return changes_by_purpose(self.records, self.tree)
+
+
+def changes_by_purpose(records: Mapping[str, FileRecord], tree: Tree) -> dict[Purpose, list[FileChange]]:
+    """Rebuilds the changes of every patch from the records' segments and the tree's bytes."""
+    changes: dict[Purpose, list[FileChange]] = {}
+    for path, record in sorted(records.items()):
+        if not record.stages:
+            continue
+        data = tree.read(path)
+        for purpose, parts in record.stages:
+            change = FileChange(path, data, apply_segments(data, parts), parts)
+            changes.setdefault(purpose, []).append(change)
+            data = change.after
+    return changes
+
+
+class Engine:
+    """The transforms with their cache; converts any number of releases."""
+
+    def __init__(self, transforms: Sequence[Transform], decisions: Decisions, cache: Cache, jobs: int | None = None) -> None:
+        self.transforms, self.decisions, self.cache = tuple(transforms), decisions, cache
+        self.jobs = jobs or os.cpu_count() or 1
+
+    def convert(self, release: Release, tree: Tree) -> Conversion:
+        """Runs every transform over a release's tree. Raises MissingBlobError for a needed file without content."""
+        entries = [entry for entry in tree.entries().values() if self.concerns(entry.path)]
+        records = self.records(entries, tree)
+        reports = tuple(self.report(transform, release, records) for transform in self.transforms)
+        return Conversion(release, reports, records, decide(records, self.decisions), tree)
+
+    def concerns(self, path: str) -> bool:
+        """Whether a file is Python that could name a device."""
+        return path.endswith(".py")
+
+    def records(self, entries: Sequence[Entry], tree: Tree) -> dict[str, FileRecord]:
+        """One record per file, from the cache where the same bytes stood at the same path before."""
+        known = self.cache.get((entry.path, entry.blob) for entry in entries)
+        missing = [entry for entry in entries if (entry.path, entry.blob) not in known]
+        known.update(self.look({(entry.path, entry.blob): tree.read(entry.path) for entry in missing}))
+        return {entry.path: record for entry in entries if not (record := known[entry.path, entry.blob]).empty}
+
+    def prepare(self, trees: Iterable[Tree]) -> None:
+        """Fills the cache for many trees at once, so that the versions of one file are looked at together."""
+        work: dict[Key, bytes] = {}
+        for tree in trees:
+            entries = [entry for entry in tree.entries().values() if self.concerns(entry.path)]
+            fresh = [entry for entry in entries if (entry.path, entry.blob) not in work]
+            known = self.cache.knows((entry.path, entry.blob) for entry in fresh)
+            work.update({key: tree.read(entry.path) for entry in fresh if (key := (entry.path, entry.blob)) not in known})
+        self.look(work)
+
+    def interesting(self, path: str, data: bytes) -> bool:
+        """The text prefilter: neither a needle of the census nor one of a transform means nothing to parse."""
+        return bool(NEEDLES.search(data)) or any(
+            transform.wants(path) and any(needle.encode() in data for needle in transform.needles)
+            for transform in self.transforms
+        )
+
+    def look(self, work: Mapping[Key, bytes]) -> dict[Key, FileRecord]:
+        """Looks at files and keeps what was found; in processes when there is enough to do, the most work first."""
+        records = dict.fromkeys(work, FileRecord())
+        tasks: dict[str, list[tuple[Key, bytes]]] = {}
+        for key, data in work.items():
+            if self.interesting(key[0], data):
+                tasks.setdefault(key[0], []).append((key, data))
+        ordered = sorted(tasks.values(), key=lambda task: (-sum(len(data) for _, data in task), task[0][0]))
+        size = sum(len(data) for task in ordered for _, data in task)
+        if self.jobs > 1 and len(ordered) > 1 and size > _WORTH_A_PROCESS:
+            with ProcessPoolExecutor(self.jobs, get_context("fork"), _prepare, (self.transforms,)) as pool:
+                for result in pool.map(_look, ordered):
+                    records.update(result)
+        else:
+            _prepare(self.transforms)
+            for task in ordered:
+                records.update(_look(task))
+        self.cache.put(records)
+        return records
+
+    def report(self, transform: Transform, release: Release, records: Mapping[str, FileRecord]) -> Report:
+        """One transform's outcome, put together from all files."""
+        found = [(path, one) for path, record in sorted(records.items()) for one in record.found if one.transform == transform.id]
+        expected = transform.expected(release.version)
+        drifts = [Drift(path, one.line, one.note, one.fragment) for path, one in found if one.outcome is Outcome.DRIFTED]
+        drifts += [
+            Drift(path, 1, "a Python file that can be read", record.unreadable)
+            for path, record in sorted(records.items())
+            if record.unreadable and transform.wants(path)
+        ]
+        outcomes = {one.outcome for _, one in found}
+        outcome = next((one for one in (Outcome.APPLIED, Outcome.UPSTREAM) if one in outcomes), Outcome.ABSENT)
+        if outcome is Outcome.ABSENT and expected is not Outcome.ABSENT and not drifts:
+            what = f"{' or '.join(transform.needles)} in {' or '.join(transform.files)}"
+            drifts.append(Drift(transform.files[0], 0, f"{what} ({transform.title})", "no such place in this release"))
+        if drifts:
+            outcome = Outcome.DRIFTED
+        return Report(transform.id, outcome, expected, tuple(found), tuple(drifts))
+
+
+_TRANSFORMS: tuple[Transform, ...] = ()
+
+
+def _prepare(transforms: tuple[Transform, ...]) -> None:
+    global _TRANSFORMS  # noqa: PLW0603 - a worker process's one setting
+    _TRANSFORMS = transforms
+
+
+def _look(task: Sequence[tuple[Key, bytes]]) -> dict[Key, FileRecord]:
+    """All versions of one file; they share what was found in the statements they have in common."""
+    from patchforge.engine.files import Memo, look_at  # noqa: PLC0415 - libcst is slow to import
+
+    memo: Memo = {}
+    return {key: look_at(key[0], data, _TRANSFORMS, memo) for key, data in task}

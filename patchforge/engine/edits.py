@@ -1,0 +1,111 @@
+"""Edits, said relative to nodes, become splices of a file's text and then segments of its lines."""
+
+from __future__ import annotations
+
+import codecs
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+
+from patchforge.engine.blocks import Source
+from patchforge.errors import PatchforgeError
+from patchforge.vocabulary import Segment, split_lines
+
+
+class EditConflict(PatchforgeError):
+    """Two transforms want the same text, and one of them would lose it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Splice:
+    """``text`` takes the place of characters ``start:end``. ``order`` settles who comes first at one place."""
+
+    start: int
+    end: int
+    text: str
+    order: tuple[int, ...]
+    owner: str
+
+
+class Text:
+    """A source's text with lines addressed by number and offset."""
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+        self.lines = source.text.split("\n")
+        self.starts = [0, *accumulate(len(line) + 1 for line in self.lines)]
+
+    def offset(self, line: int, column: int) -> int:
+        """Offset of a 0-based line and column."""
+        return min(self.starts[line] + column, len(self.source.text))
+
+    def line_of(self, offset: int) -> int:
+        """0-based line that holds ``offset``."""
+        return min(bisect_right(self.starts, offset) - 1, len(self.lines) - 1)
+
+    def indent(self, line: int) -> str:
+        """The line's leading white space."""
+        text = self.lines[line]
+        return text[: len(text) - len(text.lstrip())]
+
+    def beside(self, line: int, lines: Iterable[str], anchor: int) -> tuple[int, str]:
+        """Where and what to insert so that ``lines`` stand before 0-based ``line``, indented as line ``anchor``."""
+        end = "\r\n" if self.lines[anchor].endswith("\r") else "\n" if anchor + 1 < len(self.lines) else self.source.newline  # noqa: E501
+        indented = [self.indent(anchor) + text for text in lines]
+        at = self.offset(line, 0) if line < len(self.starts) else len(self.source.text)
+        if line >= len(self.lines):  # the last line has no line end: ours goes before, and the file stays without one
+            return len(self.source.text), "".join(end + text for text in indented)
+        return at, "".join(text + end for text in indented)
+
+
+def check_conflicts(splices: Sequence[Splice], path: str) -> None:
+    """Raises EditConflict where one splice's text is inside what another replaces."""
+    replaced = [splice for splice in splices if splice.start < splice.end]
+    for one in replaced:
+        for other in splices:
+            if other is one or other.end <= one.start or other.start >= one.end:
+                continue
+            raise EditConflict(
+                f"{path}: transforms {one.owner} and {other.owner} edit the same expression",
+                expected="at most one replacement of an expression, and nothing else inside it",
+                found=f"characters {one.start}-{one.end} and {other.start}-{other.end}",
+                do="make one of them wrap the expression, or make it need the other (needs = …)",
+            )
+
+
+def segments(text: Text, splices: Sequence[Splice]) -> tuple[Segment, ...]:
+    """The lines that change, ascending; splices of one line or of touching lines share a segment."""
+    ordered = sorted(splices, key=lambda splice: (splice.start, splice.order))
+    groups: list[tuple[int, int, list[Splice]]] = []
+    for splice in ordered:
+        first, last = _touched(text, splice)
+        if groups and first <= groups[-1][1]:
+            start, end, members = groups.pop()
+            groups.append((start, max(end, last), [*members, splice]))
+        else:
+            groups.append((first, last, [splice]))
+    return tuple(_segment(text, *group) for group in groups)
+
+
+def _touched(text: Text, splice: Splice) -> tuple[int, int]:
+    first = text.line_of(splice.start)
+    if splice.start == splice.end and splice.start == text.starts[first] and splice.text.endswith("\n"):
+        return first, first
+    return first, text.line_of(max(splice.end - 1, splice.start)) + 1
+
+
+def _segment(text: Text, first: int, last: int, splices: Sequence[Splice]) -> Segment:
+    whole = text.source.text
+    position, pieces = text.starts[first], list[str]()
+    for splice in splices:
+        pieces += [whole[position : splice.start], splice.text]
+        position = splice.end
+    stop = min(text.starts[last], len(whole))
+    pieces.append(whole[position:stop] if stop > position else "")
+    encoding = text.source.encoding
+    data = "".join(pieces).encode("utf-8" if encoding == "utf-8-sig" else encoding)
+    bom = encoding == "utf-8-sig" and first == 0
+    if bom and last == 0:  # an insertion before the first line goes behind the byte order mark
+        return Segment(0, 1, tuple(split_lines(codecs.BOM_UTF8 + data + text.source.lines[0].removeprefix(codecs.BOM_UTF8))))  # noqa: E501
+    return Segment(first, last, tuple(split_lines((codecs.BOM_UTF8 if bom else b"") + data)))

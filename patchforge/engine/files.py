@@ -1,0 +1,248 @@
+"""One file through all transforms that want it: stage by stage, one parse and one walk per top-level statement.
+
+A stage is a patch of the series. A stage's transforms see what the stages before it made, so that one transform's
+output can be another's input; within a stage every transform sees the same text and their edits are composed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import libcst as cst
+from libcst.metadata import MetadataWrapper, PositionProvider
+
+from patchforge.engine.blocks import Source, UnreadableSource
+from patchforge.engine.census import NEEDLES, device_sites
+from patchforge.engine.edits import Splice, Text, check_conflicts, segments
+from patchforge.engine.records import FileRecord, Found, apply_segments
+from patchforge.transform import (
+    HOOKS,
+    Already,
+    At,
+    Edit,
+    Finding,
+    Mismatch,
+    NotOnItsOwnLine,
+    Rewrite,
+    Transform,
+    children,
+    code,
+    imported_names,
+)
+from patchforge.vocabulary import EditKind, Outcome, Purpose, Segment
+
+if TYPE_CHECKING:
+    from libcst.metadata import CodeRange
+
+IMPORT = f"from comfy import {HOOKS}"
+
+Ranked = Sequence[tuple[int, Transform]]
+
+
+Memo = dict[tuple[object, ...], "tuple[Placed, ...]"]  #: what was found in a top-level statement seen before
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An edit with its position: 0-based lines relative to its block, columns in characters."""
+
+    edit: EditKind
+    where: str
+    first: int
+    column: int
+    last: int
+    end_column: int
+    lines: tuple[str, ...]
+    prefix: str
+    suffix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A finding and its edits, relative to the block they were found in; ``rank`` orders transforms."""
+
+    rank: int
+    found: Found
+    places: tuple[Place, ...] = ()
+
+
+def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo) -> FileRecord:
+    """Runs every transform that wants the file, and the census. Never raises for what the file contains."""
+    wanting = [(rank, one) for rank, one in enumerate(transforms) if one.wants(path)]
+    found: list[Found] = []
+    stages: list[tuple[Purpose, tuple[Segment, ...]]] = []
+    origin = _LineMap()
+    try:
+        source = Source(data)
+        sites = device_sites(source, memo) if NEEDLES.search(data) else ()
+        for purpose in Purpose:
+            active = [(rank, one) for rank, one in wanting if one.purpose is purpose and _hit(one, source.data)]
+            if not active:
+                continue
+            stage = _Stage(path, source, active, memo)
+            found += [origin.found(item) for item in stage.run()]
+            if stage.splices:
+                parts = stage.segments()
+                stages.append((purpose, parts))
+                origin.add(parts)
+                source = source.after(parts)
+    except UnreadableSource as error:
+        return FileRecord(unreadable=f"line {error.line}: {error.reason}")
+    return FileRecord(tuple(found), tuple(stages), sites)
+
+
+def _hit(transform: Transform, data: bytes) -> bool:
+    return any(needle.encode() in data for needle in transform.needles)
+
+
+class _LineMap:
+    """From lines of a later stage back to upstream's."""
+
+    def __init__(self) -> None:
+        self.changes: list[tuple[Segment, ...]] = []
+
+    def add(self, parts: tuple[Segment, ...]) -> None:
+        self.changes.append(parts)
+
+    def found(self, item: Found) -> Found:
+        if not self.changes:
+            return item
+        return replace(item, line=self.back(item.line), last_line=self.back(item.last_line))
+
+    def back(self, line: int) -> int:
+        for change in reversed(self.changes):
+            shift = 0
+            for part in change:
+                begin = part.start + shift
+                if line - 1 < begin:
+                    break
+                grown = len(part.lines) - (part.end - part.start)
+                if line - 1 < begin + len(part.lines):
+                    shift = line - 1 - min(part.start + (line - 1 - begin), max(part.end - 1, part.start))
+                    break
+                shift += grown
+            line -= shift
+        return line
+
+
+class _Stage:
+    """One patch's transforms on one file."""
+
+    def __init__(self, path: str, source: Source, transforms: Ranked, memo: Memo) -> None:
+        self.path, self.source, self.transforms, self.memo = path, source, transforms, memo
+        self.facts = tuple(fact in source.text for _, one in transforms for fact in one.facts)
+        self.aliases = tuple(sorted(source.aliases.items()))
+        self.text = Text(source)
+        self.splices: list[Splice] = []
+
+    def run(self) -> Iterable[Found]:
+        """Findings in the order of the file; the edits gather in ``splices``."""
+        for block in self.source.blocks:
+            data = self.source.block_bytes(block)
+            active = [(rank, one) for rank, one in self.transforms if _hit(one, data)]
+            for placed in self.block(data, active) if active else ():
+                for place in placed.places:
+                    self.splices += self.splice(place, block.start, placed)
+                yield replace(
+                    placed.found, line=placed.found.line + block.start, last_line=placed.found.last_line + block.start
+                )
+
+    def block(self, data: bytes, active: Ranked) -> tuple[Placed, ...]:
+        """What the transforms find in one top-level statement, remembered by its bytes and what they may ask."""
+        key = (self.path, tuple(rank for rank, _ in active), data, self.facts, self.aliases)
+        if key not in self.memo:
+            try:
+                self.memo[key] = tuple(_find(data.decode(self.source.encoding), active, self.path, self.source))
+            except cst.ParserSyntaxError as error:
+                raise UnreadableSource(error.message, error.raw_line) from None
+            except RecursionError:
+                raise UnreadableSource("nested too deeply to be parsed", 1) from None
+        return self.memo[key]
+
+    def splice(self, place: Place, base: int, placed: Placed) -> list[Splice]:
+        """Turns a placed edit into text at offsets of the file."""
+        first, last, rank, owner = base + place.first, base + place.last, placed.rank, placed.found.transform
+        if place.where in ("before", "after"):
+            at, text = self.text.beside(first if place.where == "before" else last + 1, place.lines, first)
+            return [Splice(at, at, text, (-1, 0, rank), owner)]
+        if place.where == "arm":
+            at, text = self.text.beside(place.last + base + 1, place.lines, first)
+            return [Splice(at, at, text, (-1, 0, rank), owner)]
+        start, end = self.text.offset(first, place.column), self.text.offset(last, place.end_column)
+        if place.edit is EditKind.REPLACE:
+            return [Splice(start, end, place.prefix, (1, 0, rank), owner)]
+        around = [Splice(start, start, place.prefix, (2, -end, -rank), owner)] if place.prefix else []
+        return [*around, Splice(end, end, place.suffix, (0, -start, rank), owner)]
+
+    def segments(self) -> tuple[Segment, ...]:
+        """The stage's edits as lines, with the import of the hooks' module where the file lacks it."""
+        check_conflicts(self.splices, self.path)
+        if HOOKS not in self.source.names and any(HOOKS in splice.text for splice in self.splices):
+            line = self.source.import_line
+            at, text = self.text.beside(line, [IMPORT], max(line - 1, 0))
+            self.splices.append(Splice(at, at, text.lstrip(" \t"), (-2, 0, 0), "import"))
+        return segments(self.text, self.splices)
+
+
+def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Placed]:
+    """Parses a block, walks it once and places what the transforms found."""
+    hooked = [(rank, one) for rank, one in active if any(f"{HOOKS}.{hook}" in text for hook in one.hooks)]
+    for rank, one in hooked:
+        yield Placed(rank, Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already"))
+    rest = [pair for pair in active if pair not in hooked]
+    if not rest:
+        return
+    module = cst.parse_module(text)
+    findings = list(_walk(module, rest, At(path, dict(source.aliases), source)))
+    if not findings:
+        return
+    positions = MetadataWrapper(module, unsafe_skip_copy=True).resolve(PositionProvider)
+    for rank, transform, finding, function in findings:
+        edits = finding.edits if isinstance(finding, Rewrite) else ()
+        found = _found(transform, finding, positions[finding.node], function)  # type: ignore[index]
+        yield Placed(rank, found, tuple(_place(edit, positions) for edit in edits))  # type: ignore[arg-type]
+
+
+def _place(edit: Edit, positions: Mapping[cst.CSTNode, CodeRange]) -> Place:
+    span = positions[edit.node]
+    last = span.end.line - 1
+    if edit.place == "arm":
+        assert isinstance(edit.node, cst.If)  # noqa: S101 - what add_arm takes
+        last = positions[edit.node.body.body[-1]].end.line - 1
+    return Place(edit.kind, edit.place, span.start.line - 1, span.start.column, last, span.end.column, edit.lines, edit.prefix, edit.suffix)  # noqa: E501
+
+
+def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Transform, Finding, str]]:
+    """One traversal for all transforms: each node is shown to those that have a method for its type."""
+    handlers: dict[type[cst.CSTNode], list[tuple[int, Transform, str]]] = {}
+    for rank, transform in active:
+        for kind, method in transform.visitors().items():
+            handlers.setdefault(kind, []).append((rank, transform, method))
+    stack: list[tuple[cst.CSTNode, int]] = [(module, 0)]
+    while stack:
+        node, depth = stack.pop()
+        del at.ancestors[depth:]
+        if isinstance(node, (cst.Import, cst.ImportFrom)):
+            at.aliases.update(imported_names(node))
+        for rank, transform, method in handlers.get(type(node), ()):
+            try:
+                for finding in getattr(transform, method)(node, at):
+                    yield rank, transform, finding, at.function
+            except NotOnItsOwnLine:
+                yield rank, transform, Mismatch(node, "a statement on a line of its own"), at.function
+        at.ancestors.append(node)
+        stack.extend((child, depth + 1) for child in reversed(list(children(node))))
+
+
+def _found(transform: Transform, finding: Finding, place: CodeRange, function: str) -> Found:
+    first, last = place.start.line, place.end.line
+    if isinstance(finding, Already):
+        return Found(transform.id, Outcome.UPSTREAM, first, last, function, finding.how)
+    if isinstance(finding, Mismatch):
+        return Found(transform.id, Outcome.DRIFTED, first, last, function, finding.expected, code(finding.node))
+    kinds = tuple(sorted(Counter(edit.kind.value for edit in finding.edits).items()))
+    replaced = tuple((code(edit.node), edit.prefix) for edit in finding.edits if edit.kind is EditKind.REPLACE)
+    return Found(transform.id, Outcome.APPLIED, first, last, function, edits=kinds, replaced=replaced)

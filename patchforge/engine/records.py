@@ -1,0 +1,84 @@
+"""What is known of one file, in a form that a cache can keep. Nothing here needs libcst."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from patchforge.vocabulary import Outcome, Purpose, Segment, split_lines
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one transform found at one place of one file."""
+
+    transform: str
+    outcome: Outcome
+    line: int  #: 1-based, in upstream's file
+    last_line: int
+    function: str
+    note: str = ""  #: what is expected (drifted) or how upstream does it
+    fragment: str = ""  #: the code that stands there (drifted); shown, never committed
+    edits: tuple[tuple[str, int], ...] = ()  #: (edit kind, how many)
+    replaced: tuple[tuple[str, str], ...] = ()  #: (upstream's expression, ours) of REPLACE edits
+
+
+@dataclass(frozen=True, slots=True)
+class RawSite:
+    """A device named in a file. ``guard`` is "xpu", "beside-xpu", "vendor" or "": the kind of arm it stands in."""
+
+    line: int
+    function: str
+    kind: str
+    text: str
+    guard: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRecord:
+    """All that was found in one file, and its edits patch by patch."""
+
+    found: tuple[Found, ...] = ()
+    stages: tuple[tuple[Purpose, tuple[Segment, ...]], ...] = ()
+    sites: tuple[RawSite, ...] = ()
+    unreadable: str = ""  #: why the file could not be read as Python, with the line
+
+    @property
+    def empty(self) -> bool:
+        """Nothing here concerns anybody."""
+        return not (self.found or self.sites or self.unreadable)
+
+    def to_json(self) -> list[Any]:
+        """Plain lists; bytes as latin-1 text."""
+        stages = [[purpose.value, [[part.start, part.end, [line.decode("latin-1") for line in part.lines]] for part in parts]] for purpose, parts in self.stages]  # noqa: E501
+        found = [[one.transform, one.outcome.value, one.line, one.last_line, one.function, one.note, one.fragment, one.edits, one.replaced] for one in self.found]  # noqa: E501
+        sites = [[site.line, site.function, site.kind, site.text, site.guard] for site in self.sites]
+        return [found, stages, sites, self.unreadable]
+
+    @classmethod
+    def from_json(cls, value: list[Any]) -> FileRecord:
+        """The inverse of ``to_json``."""
+        found, stages, sites, unreadable = value
+        return cls(
+            tuple(
+                Found(one[0], Outcome(one[1]), *one[2:7], tuple((k, n) for k, n in one[7]), tuple((a, b) for a, b in one[8]))  # noqa: E501
+                for one in found
+            ),
+            tuple(
+                (Purpose(name), tuple(Segment(start, end, tuple(line.encode("latin-1") for line in lines)) for start, end, lines in parts))  # noqa: E501
+                for name, parts in stages
+            ),
+            tuple(RawSite(*site) for site in sites),
+            unreadable,
+        )
+
+
+def apply_segments(data: bytes, parts: Sequence[Segment]) -> bytes:
+    """A file after its segments."""
+    lines, out, position = split_lines(data), list[bytes](), 0
+    for part in parts:
+        out += lines[position : part.start]
+        out += part.lines
+        position = part.end
+    return b"".join([*out, *lines[position:]])

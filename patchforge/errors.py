@@ -1,0 +1,41 @@
+"""What can go wrong, and with which exit status the command line says so."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit statuses of every command (documented in docs/command-line.md)."""
+
+    OK = 0
+    FAILED = 1  #: a check, a proof or a comparison did not hold
+    USAGE = 2  #: the command line, or what it names, cannot be used
+    DRIFTED = 3  #: upstream moved under a transform: a person must look
+    INTERRUPTED = 130
+
+
+class PatchforgeError(Exception):
+    """An error a person can act on: what was expected, what was found, what to do.
+
+    ``str()`` gives all of it; nothing has been written when it is raised.
+    """
+
+    status: Exit = Exit.USAGE
+
+    def __init__(self, problem: str, *, expected: str = "", found: str = "", do: str = "") -> None:
+        self.problem, self.expected, self.found, self.do = problem, expected, found, do
+        details = (("expected", expected), ("found", found), ("to do", do))
+        super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in details if text)]))
+
+
+class CheckFailed(PatchforgeError):
+    """Something that must hold does not."""
+
+    status = Exit.FAILED
+
+
+class Drifted(PatchforgeError):
+    """A transform's target is there and its premise is not."""
+
+    status = Exit.DRIFTED

@@ -1,0 +1,146 @@
+"""What patchforge tracks: the projects declared under ``upstream/``, their indexes, and how a tree states its version."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchforge.errors import PatchforgeError
+from patchforge.vocabulary import Release, Version
+
+if TYPE_CHECKING:
+    from patchforge.vocabulary import Tree
+
+_TEXTS = ("name", "title", "url", "index", "tag", "version_file")
+_STATED = re.compile(rb"""^__version__\s*(?::[^=\n]*)?=\s*["']([^"'\n]+)["']""", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """One tracked project, as its TOML under ``upstream/`` declares it."""
+
+    name: str
+    title: str
+    url: str
+    index: Path  #: the release index: tab-separated version, commit, date
+    tag: str  #: how a release's tag is written, with ``{version}`` for the bare number
+    version_file: str  #: the file of a tree that states ``__version__``
+    former_urls: tuple[str, ...] = ()  #: addresses that lead to ``url`` by now
+
+    def tag_of(self, version: Version) -> str:
+        return self.tag.format(version=str(version).removeprefix("v"))
+
+    def version_of(self, tag: str) -> Version | None:
+        """The version that a tag names; None when it is not a release's tag (such as ``latest``)."""
+        head, tail = self.tag.split("{version}")
+        try:
+            version = Version.parse(tag.removeprefix(head).removesuffix(tail))
+        except ValueError:
+            return None
+        return version if self.tag_of(version) == tag else None
+
+    def current_url(self, url: str) -> str:
+        """``url`` in one spelling; a former address of the project becomes the present one."""
+        plain = _plain(url)
+        return self.url if plain in {_plain(known) for known in (self.url, *self.former_urls)} else url
+
+
+def root() -> Path:
+    """The folder that holds ``patchforge/``, ``upstream/``, ``transforms/`` and ``templates/``."""
+    return Path(__file__).resolve().parent.parent
+
+
+def load_project(name: str = "comfyui", *, folder: Path | None = None) -> Project:
+    """The project declared in ``<folder>/<name>.toml``; ``folder`` is ``upstream/`` unless given."""
+    folder = folder or root() / "upstream"
+    path = folder / f"{name}.toml"
+    try:
+        declared = tomllib.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.toml"))) or "none"
+        raise PatchforgeError(f"no project is called {name!r}", expected=f"one of: {known}", found=str(path)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise PatchforgeError(f"{path} is not TOML", found=str(error), do="correct the file") from error
+    return _project(declared, path)
+
+
+def _project(declared: dict[str, Any], path: Path) -> Project:
+    wrong = [key for key in _TEXTS if not isinstance(declared.get(key), str)]
+    wrong += sorted(declared.keys() - {*_TEXTS, "former_urls"})
+    former = declared.get("former_urls", [])
+    if not (isinstance(former, list) and all(isinstance(url, str) for url in former)):
+        wrong.append("former_urls")
+    if not wrong and declared["tag"].count("{version}") != 1:
+        wrong.append("tag")
+    if wrong:
+        raise PatchforgeError(
+            f"{path} does not declare a project",
+            expected=f"the texts {', '.join(_TEXTS)}; {{version}} once in tag; a list of texts in former_urls",
+            found="missing, unknown or malformed: " + ", ".join(wrong),
+            do="correct the file",
+        )
+    texts = {key: declared[key] for key in _TEXTS}
+    return Project(**{**texts, "index": path.parent / texts["index"]}, former_urls=tuple(former))
+
+
+def release_index(project: Project) -> list[Release]:
+    """The releases that the project's index lists, oldest version first."""
+    try:
+        lines = project.index.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        problem = f"the release index of {project.title} cannot be read"
+        raise PatchforgeError(problem, expected=str(project.index), found=str(error)) from error
+    numbered = enumerate(lines[1:], start=2)
+    releases = [_indexed(line, f"{project.index}:{number}") for number, line in numbered if line.strip()]
+    seen: set[Version] = set()
+    for release in releases:
+        if release.version in seen:
+            raise PatchforgeError(f"{project.index} lists {release.version} twice", do="delete one of the two lines")
+        seen.add(release.version)
+    return sorted(releases, key=lambda release: release.version)
+
+
+def _indexed(line: str, place: str) -> Release:
+    version, commit = [*line.split("\t"), ""][:2]
+    try:
+        if re.fullmatch("[0-9a-f]{40}", commit):
+            return Release(Version.parse(version), commit)
+    except ValueError:
+        pass
+    expected = "version, commit of 40 hex digits, date; separated by tabs"
+    raise PatchforgeError(f"{place} is not a line of a release index", expected=expected, found=repr(line))
+
+
+def recognise(tree: Tree, project: Project) -> Version | None:
+    """The version that a tree states in its version file, or else in ``pyproject.toml``; None when it states none."""
+    stated = [_version_file, _pyproject]
+    found = (state(tree, project) for state in stated)
+    return next((version for version in found if version), None)
+
+
+def _version_file(tree: Tree, project: Project) -> Version | None:
+    with suppress(KeyError):
+        match = _STATED.search(tree.read(project.version_file))
+        return _version(match[1].decode("utf-8", "replace")) if match else None
+    return None
+
+
+def _pyproject(tree: Tree, project: Project) -> Version | None:  # noqa: ARG001 - the same shape as _version_file
+    with suppress(KeyError, tomllib.TOMLDecodeError, UnicodeDecodeError):
+        return _version(str(tomllib.loads(tree.read("pyproject.toml").decode())["project"]["version"]))
+    return None
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version.parse(text)
+    except ValueError:
+        return None
+
+
+def _plain(url: str) -> str:
+    return url.rstrip("/").removesuffix(".git").lower()

@@ -1,0 +1,1 @@
+"""Proofs that a patched release leaves every device but Intel's as it was."""

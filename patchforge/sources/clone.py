@@ -1,0 +1,158 @@
+"""The cached bare clone of a remote upstream.
+
+Safe against two runs at once (a lock beside the clone) and against a run that is killed: a clone appears whole, by one
+rename, and what a killed git left behind is cleared away by the next run.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import sys
+import tempfile
+import time
+from collections import deque
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchforge.errors import PatchforgeError
+from patchforge.sources.git import import_git
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+#: Git holds a lock file for moments. One older than this many seconds belongs to a git that was killed.
+STALE_LOCK = 10.0
+#: The same for the files into which git receives objects.
+STALE_OBJECTS = 3600.0
+_REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_URL = re.compile(r"(https?|ssh|git|file)://|[\w.-]+@[\w.-]+:(?!:)")
+
+
+def is_url(where: str) -> bool:
+    return bool(_URL.match(where))
+
+
+def cache_folder() -> Path:
+    """Where clones are kept: ``upstream/`` in PATCHFORGE_CACHE, or else in the user's cache folder for patchforge."""
+    import platformdirs  # noqa: PLC0415 - keeps start-up light
+
+    return Path(os.environ.get("PATCHFORGE_CACHE") or platformdirs.user_cache_path("patchforge")) / "upstream"
+
+
+@dataclass(frozen=True, slots=True)
+class CachedClone:
+    """A remote and the folder of its bare clone."""
+
+    url: str
+    path: Path
+    progress: bool  #: show git's progress on stderr
+
+    @classmethod
+    def of(cls, url: str, *, progress: bool | None = None) -> CachedClone:
+        """``progress`` None: show it when stderr is a terminal."""
+        name = re.sub(r"[^\w.-]", "-", url.rstrip("/").removesuffix(".git").rpartition("/")[2]).lower()
+        digest = hashlib.sha256(url.encode()).hexdigest()[:12]
+        shown = sys.stderr.isatty() if progress is None else progress
+        return cls(url, cache_folder() / f"{name}-{digest}.git", shown)
+
+    @property
+    def origin(self) -> str:
+        """The address, without a password that may stand in it."""
+        return str(import_git().util.remove_password_if_present([self.url])[0])
+
+    def ensure(self) -> bool:
+        """Make the clone unless it is there; whether this call made it."""
+        if self.path.is_dir():
+            return False
+        with self._locked():
+            for leftover in self.path.parent.glob(f"{self.path.name}.partial-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            if self.path.is_dir():  # another run made it while this one waited
+                return False
+            self._clone()
+        return True
+
+    def fetch(self) -> None:
+        """Bring branches and tags up to date, moved tags included."""
+        with self._locked():
+            _clear_stale(self.path)
+            git = import_git().Git(str(self.path))
+            git.set_persistent_git_options(git_dir=str(self.path))
+            # A collection in the background would outlive the lock.
+            quiet = git(c=["gc.autoDetach=false", "maintenance.autoDetach=false"])
+            self._run(quiet, "fetch", "--prune", "--progress", "--", self.url, *_REFSPECS)
+
+    def _clone(self) -> None:
+        partial = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
+        try:
+            git = import_git().Git(str(self.path.parent))
+            self._run(git, "clone", "--bare", "--progress", "--", self.url, str(partial))
+            partial.replace(self.path)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        import filelock  # noqa: PLC0415 - keeps start-up light
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(self.path.with_suffix(".lock"))
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            print(f"waiting for another run that updates {self.path}", file=sys.stderr)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _run(self, git: Any, command: str, *arguments: str) -> None:
+        git.update_environment(GIT_TERMINAL_PROMPT="0")
+        said: deque[str] = deque(maxlen=12)
+
+        def hear(line: str) -> None:
+            said.append(line.strip())
+            if self.progress:
+                print(f"\r{line.strip():<79}", end="", file=sys.stderr, flush=True)
+
+        process = getattr(git, command)(*arguments, as_process=True, universal_newlines=True)
+        module = import_git()
+        module.cmd.handle_process_output(process, None, hear, decode_streams=False)
+        if self.progress:
+            print(file=sys.stderr)
+        try:
+            process.wait()
+        except module.GitCommandError as error:
+            faults = [line for line in said if line.startswith(("fatal:", "error:"))] or list(said)[-1:]
+            raise PatchforgeError(
+                f"git {command} of {self.origin} failed",
+                found=" ".join(faults).replace(self.url, self.origin),
+                do="check the address and the network, or name a clone on this machine (--upstream PATH)",
+            ) from error
+
+
+def _clear_stale(clone: Path) -> None:
+    """Remove what a killed git left in a clone that nothing else writes to; wait for locks that are still young.
+
+    A git whose parent was killed may run on for a moment, and then its locks are real.
+    """
+    for lock in clone.rglob("*.lock"):
+        while (age := _age(lock)) is not None and age < STALE_LOCK:
+            time.sleep(min(0.1, STALE_LOCK - age))
+        lock.unlink(missing_ok=True)
+    for received in (*clone.glob("objects/**/tmp_*"), *clone.glob("objects/incoming-*")):
+        if (_age(received) or 0) > STALE_OBJECTS:
+            shutil.rmtree(received) if received.is_dir() else received.unlink(missing_ok=True)
+
+
+def _age(path: Path) -> float | None:
+    try:
+        return time.time() - path.stat().st_mtime
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,95 @@
+"""Trees read from a folder of plain files, such as an installed ComfyUI."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from patchforge.errors import PatchforgeError
+from patchforge.sources.git import Skipped
+from patchforge.vocabulary import Entry, git_blob_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+_NEVER = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
+#: A user's own files. At the top only: upstream's comfy/ldm/models and comfy_api/input are code.
+_NEVER_AT_TOP = frozenset({"models", "output", "input", "temp", "user", "custom_nodes"})
+
+
+class FolderTree:
+    """The tree in a folder, without a user's own files (models, output, custom_nodes, …).
+
+    Files are hashed when their entry is asked for, so that listing a folder with large files stays quick.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """PatchforgeError when ``path`` is no folder."""
+        if not path.is_dir():
+            found = "a file" if path.exists() else "nothing there"
+            raise PatchforgeError(f"{path} cannot be read as a tree", expected="a folder", found=found)
+        self.path = path
+        self.origin = str(path)
+
+    def entries(self) -> Mapping[str, Entry]:
+        return self._entries
+
+    @property
+    def skipped(self) -> tuple[Skipped, ...]:
+        """Links, special files, and folders that are not upstream's."""
+        return self._found[1]
+
+    def read(self, path: str) -> bytes:
+        """The file's bytes as they are now; KeyError when there was no such file."""
+        return self._found[0][path].read_bytes()
+
+    @cached_property
+    def _entries(self) -> Mapping[str, Entry]:
+        return _HashedOnDemand(self._found[0])
+
+    @cached_property
+    def _found(self) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
+        found = sorted(_walk(self.path, ""), key=lambda item: item[0])
+        files = {path: self.path / path for path, reason in found if not reason}
+        return files, tuple(Skipped(path, reason) for path, reason in found if reason)
+
+
+class _HashedOnDemand(Mapping[str, Entry]):
+    def __init__(self, files: dict[str, Path]) -> None:
+        self._files = files
+        self._known: dict[str, Entry] = {}
+
+    def __getitem__(self, path: str) -> Entry:
+        if path not in self._known:
+            file = self._files[path]
+            mode = 0o100755 if file.stat().st_mode & 0o100 else 0o100644
+            self._known[path] = Entry(path, git_blob_id(file.read_bytes()), mode)
+        return self._known[path]
+
+    def __contains__(self, path: object) -> bool:
+        return path in self._files
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+
+def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
+    """Each path below ``folder``, with the reason to skip it or ""."""
+    with os.scandir(folder) as items:
+        for item in items:
+            path = prefix + item.name
+            if item.is_symlink():
+                yield path, "symbolic link"
+            elif item.is_dir():
+                if item.name in _NEVER or (not prefix and item.name in _NEVER_AT_TOP):
+                    yield path, "not upstream's"
+                else:
+                    yield from _walk(folder / item.name, path + "/")
+            else:
+                yield path, "" if item.is_file() else "not a file"

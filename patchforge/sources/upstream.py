@@ -1,0 +1,194 @@
+"""The upstream: where releases are looked up by version, commit or ref, and where their trees are read."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from patchforge.errors import PatchforgeError
+from patchforge.project import load_project, recognise, release_index
+from patchforge.sources.clone import CachedClone, is_url
+from patchforge.sources.git import GitObjects, GitTree
+from patchforge.sources.missing import MissingBlobError
+from patchforge.vocabulary import Release, Version
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from patchforge.project import Project
+
+_COMMIT = re.compile("[0-9a-f]{7,40}")
+_BEFORE_ALL = Version((0, 0, 0))
+
+
+def open_upstream(
+    where: str | None = None, *, project: Project | None = None, fetch: bool = False, progress: bool | None = None
+) -> Upstream:
+    """The upstream at a path or URL; else at PATCHFORGE_UPSTREAM; else at the project's own address.
+
+    A clone on this machine is read as it is. Of a remote, a bare clone is kept in the cache; it is fetched when
+    ``fetch`` says so, and once when something is asked for that it lacks. ``progress`` None: on a terminal only.
+    """
+    project = project or load_project()
+    where = where or os.environ.get("PATCHFORGE_UPSTREAM") or project.url
+    if not is_url(where):
+        path = Path(where).expanduser()
+        return Upstream(project, GitObjects(path), origin=str(path))
+    clone = CachedClone.of(project.current_url(where), progress=progress)
+    made = clone.ensure()
+    upstream = Upstream(project, GitObjects(clone.path), origin=clone.origin, clone=None if made else clone)
+    if fetch:
+        upstream.fetch()
+    return upstream
+
+
+class Upstream:
+    """One clone of a project with its release index."""
+
+    def __init__(self, project: Project, objects: GitObjects, *, origin: str, clone: CachedClone | None = None) -> None:
+        """``clone``: what to fetch; None when the objects are to be read as they are."""
+        self.project, self.origin = project, origin
+        self._objects, self._clone = objects, clone
+        self._index = {release.version: release for release in release_index(project)}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._objects.close()
+
+    def fetch(self) -> bool:
+        """Bring a remote's clone up to date, once; whether that was done now. A local clone is left alone."""
+        clone, self._clone = self._clone, None
+        if clone:
+            clone.fetch()
+        return clone is not None
+
+    def resolve(self, name: str) -> Release:
+        """The release that a version (``v0.3.47``, ``0.3.47``), a commit (7 to 40 hex digits) or a ref names.
+
+        A commit that is no release bears the version its files state, or else that of the newest indexed release it
+        descends from; ``indexed`` is then False. Errors: an unknown name (with the nearest ones), a tag that
+        disagrees with the index, an indexed commit that the clone lacks.
+        """
+        version = _version(name)
+        if version is None and not _COMMIT.fullmatch(name):
+            self.fetch()  # a branch moves
+        release = self._find(name, version)
+        if release is None and self.fetch():
+            release = self._find(name, version)
+        return release or self._unknown(name)
+
+    def tree(self, release: Release) -> GitTree:
+        """Where the release's files are read; PatchforgeError when the clone lacks its commit."""
+        return GitTree(self._objects, self._present(release).commit, self.origin)
+
+    def releases(self) -> list[Release]:
+        """The index and the tags it does not list yet, oldest version first. Commits are not looked up."""
+        return sorted([*self._index.values(), *self._new_tags()], key=lambda release: release.version)
+
+    def commits(self, since: str, until: str, paths: Sequence[str] = ()) -> list[str]:
+        """Ids of the commits after ``since`` up to ``until`` that touch ``paths`` (all when empty), oldest first.
+
+        ``since`` and ``until`` are whatever ``resolve`` takes; ``paths`` are files or folders, without wildcards.
+        """
+        first, last = self.resolve(since).commit, self.resolve(until).commit
+        return self._objects.history(f"{first}..{last}", paths=tuple(paths))[::-1]
+
+    def _find(self, name: str, version: Version | None) -> Release | None:
+        if version:
+            return self._by_version(version)
+        commit = self._objects.commit(name)
+        return self._by_commit(commit) if commit else None
+
+    def _by_version(self, version: Version) -> Release | None:
+        tagged = self._objects.commit(f"refs/tags/{self.project.tag_of(version)}")
+        indexed = self._index.get(version)
+        if indexed and tagged and indexed.commit != tagged:
+            raise PatchforgeError(
+                f"the tag and the index disagree about {version}",
+                expected=f"{indexed.commit}, says {self.project.index.name}",
+                found=f"{tagged}, says the tag {self.project.tag_of(version)} in {self.origin}",
+                do="find out whether upstream moved the tag; correct the index or use another upstream",
+            )
+        if indexed:
+            return self._present(indexed)
+        return Release(version, tagged, indexed=False) if tagged else None
+
+    def _by_commit(self, commit: str) -> Release:
+        known = (release for release in reversed(self.releases()) if release.commit == commit)
+        version = next((release.version for release in known), None)
+        return (version and self._by_version(version)) or Release(self._stated(commit), commit, indexed=False)
+
+    def _stated(self, commit: str) -> Version:
+        try:
+            version = recognise(GitTree(self._objects, commit), self.project)
+        except MissingBlobError:
+            version = None
+        return version or self._newest_before(commit)
+
+    def _newest_before(self, commit: str) -> Version:
+        indexed = {release.commit: version for version, release in self._index.items()}
+        return max((indexed[each] for each in self._objects.history(commit) if each in indexed), default=_BEFORE_ALL)
+
+    def _new_tags(self) -> Iterable[Release]:
+        for tag in self._objects.tags():
+            version = self.project.version_of(tag)
+            if version and version not in self._index and (commit := self._objects.commit(f"refs/tags/{tag}")):
+                yield Release(version, commit, indexed=False)
+
+    def _present(self, release: Release) -> Release:
+        if self._objects.commit(release.commit) or (self.fetch() and self._objects.commit(release.commit)):
+            return release
+        shallow = self._objects.is_shallow()
+        raise PatchforgeError(
+            f"{self.origin} lacks the commit of {release.version}",
+            expected=release.commit,
+            found="a shallow clone" if shallow else "no such commit",
+            do=f"git -C {self._objects.path} fetch --tags{' --unshallow' if shallow else ''}; if it still lacks it, "
+            f"this is a clone of something other than {self.project.url}, or the index is wrong",
+        )
+
+    def _is_local(self) -> bool:
+        return self.origin == str(self._objects.path)
+
+    def _unknown(self, name: str) -> Release:
+        names = [str(release.version) for release in self.releases()]
+        refs = [*self._objects.branches(), *self._objects.tags()]
+        raise PatchforgeError(
+            f"{self.origin} has no release, commit or ref called {name!r}",
+            expected="such as " + (", ".join(nearest(name, names, refs)) or "a tag, but it has none"),
+            do="check the spelling" + ("; if it is new, fetch the clone" if self._is_local() else ""),
+        )
+
+
+def nearest(name: str, versions: Sequence[str], refs: Sequence[str] = ()) -> list[str]:
+    """Up to five names to suggest for one that is unknown: the numerically closest versions, then those spelt alike."""
+    found: list[str] = []
+    if numbers := re.search(r"\d+(\.\d+)*", name):
+        wanted = _numbers(numbers[0])
+        found = sorted(versions, key=lambda version: _distance(_numbers(version), wanted))[:3]
+    found += difflib.get_close_matches(name, [*versions, *refs], n=3)
+    return list(dict.fromkeys(found))[:5] or list(versions[-3:])
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+def _distance(one: list[int], other: list[int]) -> list[int]:
+    length = max(len(one), len(other))
+    return [abs(a - b) for a, b in zip(*(each + [0] * (length - len(each)) for each in (one, other)), strict=True)]
+
+
+def _version(name: str) -> Version | None:
+    try:
+        return Version.parse(name)
+    except ValueError:
+        return None

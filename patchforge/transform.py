@@ -1,0 +1,314 @@
+"""What a transform is made of: its facts, its examples, what it finds and how it edits.
+
+A transform is one file with one class. Its typed visitor methods (``visit_If``, ``visit_Call``, …) look at one libcst
+node each and yield findings; they never change anything themselves. The engine turns findings into edits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, ClassVar
+
+import libcst as cst
+
+from patchforge.vocabulary import EditKind, Outcome, Purpose, Version
+
+if TYPE_CHECKING:
+    from patchforge.engine.blocks import Source
+
+HOOKS = "patchforge_xpu"  #: the runtime module that hooks live in
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Edit:
+    """One change, said relative to a node; the engine knows the bytes.
+
+    ``place`` is one of: ``before`` and ``after`` (whole lines beside a statement, at its indentation), ``arm`` (whole
+    lines after the body of an ``if``, at the indentation of that ``if``), ``around`` (text on both sides of an
+    expression), ``instead`` (text in place of an expression).
+    """
+
+    kind: EditKind
+    node: cst.CSTNode
+    place: str
+    lines: tuple[str, ...] = ()
+    prefix: str = ""
+    suffix: str = ""
+
+
+def insert_before(statement: cst.CSTNode, *lines: str) -> Edit:
+    """Whole lines of ours before a statement; they may be indented further with four spaces."""
+    return Edit(EditKind.INSERT, statement, "before", lines)
+
+
+def insert_after(statement: cst.CSTNode, *lines: str) -> Edit:
+    """Whole lines of ours after a statement."""
+    return Edit(EditKind.INSERT, statement, "after", lines)
+
+
+def add_arm(branch: cst.If, test: str, *body: str) -> Edit:
+    """A further ``elif`` after the body of ``branch``, before whatever arms follow."""
+    return Edit(EditKind.INSERT, branch, "arm", (f"elif {test}:", *(f"    {line}" for line in body)))
+
+
+def wrap(expression: cst.CSTNode, hook: str, *more: str) -> Edit:
+    """``E`` becomes ``patchforge_xpu.hook(E, more…)``; the hook returns ``E`` unless an XPU is in use."""
+    tail = "".join(f", {argument}" for argument in more)
+    return Edit(EditKind.WRAP, expression, "around", prefix=f"{HOOKS}.{hook}(", suffix=f"{tail})")
+
+
+def add_operand(expression: cst.CSTNode, operator: str, operand: str) -> Edit:
+    """``E`` becomes ``E and operand`` (or ``E or operand``); the operand is a hook."""
+    return Edit(EditKind.WRAP, expression, "around", suffix=f" {operator} {HOOKS}.{operand}")
+
+
+def replace(expression: cst.CSTNode, text: str) -> Edit:
+    """Upstream's expression gives way to ``text``. Only inside an XPU arm; counted in the manifest."""
+    return Edit(EditKind.REPLACE, expression, "instead", prefix=text)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Rewrite:
+    """The gap is here, and these edits close it."""
+
+    node: cst.CSTNode
+    edits: tuple[Edit, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Already:
+    """The release does this here already; ``how`` proposes the transform's retirement."""
+
+    node: cst.CSTNode
+    how: str
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Mismatch:
+    """The target is here and not as the transform knows it: a person must look."""
+
+    node: cst.CSTNode
+    expected: str
+
+
+Finding = Rewrite | Already | Mismatch
+Findings = Iterator[Finding]
+
+
+def rewrite(node: cst.CSTNode, *edits: Edit) -> Rewrite:
+    """The finding of a gap at ``node``, closed by ``edits``."""
+    return Rewrite(node, edits)
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """A miniature in our own words. ``after`` is None where the outcome is not ``applied`` (nothing is edited)."""
+
+    name: str
+    before: str
+    after: str | None = None
+    outcome: Outcome = Outcome.APPLIED
+    version: str = "v0.33.0"
+    path: str = ""  #: defaults to the transform's first file
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Releases from ``first`` to ``last`` (inclusive; open where empty)."""
+
+    first: str = ""
+    last: str = ""
+
+    def __contains__(self, version: Version) -> bool:
+        return (not self.first or Version.parse(self.first) <= version) and (
+            not self.last or version <= Version.parse(self.last)
+        )
+
+    def __str__(self) -> str:
+        return f"{self.first or 'the first release'} to {self.last or 'the newest'}"
+
+
+class Transform:
+    """Base of all transforms. The class docstring says why the gap matters."""
+
+    id: ClassVar[str]
+    title: ClassVar[str]
+    purpose: ClassVar[Purpose]
+    issues: ClassVar[tuple[str, ...]] = ()
+    files: ClassVar[tuple[str, ...]]  #: paths or globs
+    needles: ClassVar[tuple[str, ...]]  #: a top-level statement without any of these is not parsed
+    facts: ClassVar[tuple[str, ...]] = ()  #: texts whose presence elsewhere in the file the visitor asks about
+    hooks: ClassVar[tuple[str, ...]] = ()  #: names of the runtime's functions that the edits call
+    absent: ClassVar[tuple[Span, ...]] = ()  #: releases that have no target
+    upstream: ClassVar[tuple[Span, ...]] = ()  #: releases that need no edit
+    retires: ClassVar[str]  #: when the transform can go; the visitor recognises it and answers ``upstream``
+    declares: ClassVar[tuple[str, ...]] = ()  #: answers and calls that may differ on an XPU (dynamic proof)
+    opt_in: ClassVar[str] = ""  #: name of the switch, where the effect is off by default
+    needs: ClassVar[tuple[str, ...]] = ()  #: transforms whose output this one reads
+    examples: ClassVar[tuple[Example, ...]]
+
+    def expected(self, version: Version) -> Outcome:
+        """The outcome that the facts give for a release."""
+        if any(version in span for span in self.absent):
+            return Outcome.ABSENT
+        if any(version in span for span in self.upstream):
+            return Outcome.UPSTREAM
+        return Outcome.APPLIED
+
+    def wants(self, path: str) -> bool:
+        """Whether ``path`` is one of the transform's files."""
+        return any(path == pattern or fnmatchcase(path, pattern) for pattern in self.files)
+
+    @classmethod
+    def visitors(cls) -> Mapping[type[cst.CSTNode], str]:
+        """libcst node type → name of the method that looks at it."""
+        names = [name for name in dir(cls) if name.startswith("visit_")]
+        return {getattr(cst, name.removeprefix("visit_")): name for name in names}
+
+
+def dotted(node: cst.CSTNode) -> str:
+    """``a.b.c`` of names and attributes as written; "" for anything else."""
+    parts: list[str] = []
+    while isinstance(node, cst.Attribute):
+        parts.append(node.attr.value)
+        node = node.value
+    if not isinstance(node, cst.Name):
+        return ""
+    parts.append(node.value)
+    return ".".join(reversed(parts))
+
+
+def imported_names(node: cst.Import | cst.ImportFrom) -> Iterator[tuple[str, str]]:
+    """(local name, full dotted name) of an import statement."""
+    if isinstance(node.names, cst.ImportStar):
+        return
+    base = ""
+    if isinstance(node, cst.ImportFrom):
+        base = dotted(node.module) + "." if node.module else ""
+    for alias in node.names:
+        full = base + dotted(alias.name)
+        if alias.asname:
+            yield dotted(alias.asname.name), full
+        elif base:
+            yield dotted(alias.name), full
+
+
+_NO_SOURCE = cst.Module([])
+
+
+def code(node: cst.CSTNode) -> str:
+    """The node's source text, without surrounding whitespace."""
+    return _NO_SOURCE.code_for_node(node).strip()
+
+
+class NotOnItsOwnLine(Exception):
+    """A statement shares its line, so that whole lines cannot be put beside it; the engine reports a mismatch."""
+
+
+@dataclass
+class At:
+    """Where the walk stands: what a transform may ask about the surroundings of a node."""
+
+    path: str
+    aliases: dict[str, str]  #: local name → full dotted name
+    source: Source  #: the whole file
+    ancestors: list[cst.CSTNode] = field(default_factory=list)  #: outermost first, the node itself not included
+
+    def file_has(self, fact: str) -> bool:
+        """Whether the file's text contains ``fact``, which the transform must list in ``facts``."""
+        return fact in self.source.text
+
+    @property
+    def function(self) -> str:
+        """Dotted name of the innermost function or class around the node, or ``<module>``."""
+        names = [node.name.value for node in self.ancestors if isinstance(node, (cst.FunctionDef, cst.ClassDef))]
+        return ".".join(names) or "<module>"
+
+    def name(self, node: cst.CSTNode) -> str:
+        """Dotted name with the first part resolved through the file's imports; "" for other expressions."""
+        text = dotted(node)
+        head, _, rest = text.partition(".")
+        full = self.aliases.get(head, head)
+        return f"{full}.{rest}" if rest else full
+
+    def calls(self, node: cst.CSTNode, name: str) -> bool:
+        """Whether ``node`` is a call of ``name`` (its last part, however it was imported)."""
+        return isinstance(node, cst.Call) and self.name(node.func).rpartition(".")[2] == name
+
+    def mentions(self, node: cst.CSTNode, name: str) -> bool:
+        """Whether a name or attribute ``name`` occurs anywhere in ``node``."""
+        return any(isinstance(child, cst.Name) and child.value == name for child in descend(node))
+
+    def strings(self, node: cst.CSTNode) -> list[str]:
+        """The plain string literals in ``node``, in source order."""
+        literals = (child.evaluated_value for child in descend(node) if isinstance(child, cst.SimpleString))
+        return [text for text in literals if isinstance(text, str)]
+
+    @property
+    def statement(self) -> cst.SimpleStatementLine:
+        """The statement around the node; NotOnItsOwnLine where it shares a line with an ``if`` or the like."""
+        for node in reversed(self.ancestors):
+            if isinstance(node, cst.SimpleStatementLine):
+                return node
+            if isinstance(node, cst.SimpleStatementSuite):
+                break
+        raise NotOnItsOwnLine
+
+    def first_statement(self, function: cst.FunctionDef) -> cst.BaseStatement:
+        """The first statement of a function's body after its docstring."""
+        body = function.body
+        if not isinstance(body, cst.IndentedBlock):
+            raise NotOnItsOwnLine
+        return body.body[1 if function.get_docstring() is not None and len(body.body) > 1 else 0]
+
+    def arm(self, test: Callable[[cst.BaseExpression], bool]) -> cst.If | None:
+        """The innermost ``if`` or ``elif`` whose test satisfies ``test`` and whose body the node is in."""
+        inner: cst.CSTNode | None = None
+        for node in reversed(self.ancestors):
+            if isinstance(node, cst.If) and inner is node.body and test(node.test):
+                return node
+            inner = node
+        return None
+
+    def xpu_arm(self) -> cst.If | None:
+        """The innermost ``if`` that tests for an Intel XPU and whose body the node is in."""
+        return self.arm(lambda test: self.mentions(test, "is_intel_xpu") or self.mentions(test, "is_device_xpu"))
+
+
+_SKIPPED_FIELDS = frozenset(
+    {"leading_lines", "lines_after_decorators", "header", "footer", "lpar", "rpar", "comma", "semicolon", "equal",
+     "trailing_whitespace", "indent", "lbracket", "rbracket", "dot", "operator_whitespace"}
+)
+_FIELDS: dict[type[cst.CSTNode], tuple[str, ...]] = {}
+
+
+def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
+    known = _FIELDS.get(kind)
+    if known is None:
+        names = kind.__dataclass_fields__
+        known = tuple(
+            name for name in names if name not in _SKIPPED_FIELDS and "whitespace" not in name and not name.startswith("_")
+        )
+        _FIELDS[kind] = known
+    return known
+
+
+def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """The node's parts that carry meaning, in source order; whitespace and punctuation are passed over."""
+    for name in _fields(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, cst.CSTNode):
+            yield value
+        elif type(value) in (tuple, list):
+            yield from (item for item in value if isinstance(item, cst.CSTNode))
+
+
+def descend(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
+    """``node`` and everything below it, depth first."""
+    stack = [node]
+    while stack:
+        node = stack.pop()
+        yield node
+        stack.extend(reversed(list(children(node))))

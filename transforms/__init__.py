@@ -1,0 +1,1 @@
+"""What patchforge changes: one gap, one file."""

@@ -1,0 +1,57 @@
+"""T24: upcasting switches off CUDA's autocast on every device."""
+
+import libcst as cst
+
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, code, descend, rewrite, wrap
+from patchforge.vocabulary import Outcome, Purpose
+
+
+class AutocastDevice(Transform):
+    """``torch.autocast(enabled=False, device_type='cuda')`` leaves an XPU's autocast on, and warns where CUDA is missing."""
+
+    id = "T24"
+    title = "autocast is switched off on the device in use"
+    purpose = Purpose.CUDA_ONLY
+    files = ("comfy/ldm/modules/attention.py", "comfy/ldm/modules/sub_quadratic_attention.py")
+    needles = ("torch.autocast",)
+    hooks = ("autocast_device",)
+    retires = "the device type comes from the tensor"
+    examples = (
+        Example(
+            "the type follows the query",
+            """\
+            import torch
+
+            def attention_split(q, k, v):
+                with torch.autocast(enabled=False, device_type = 'cuda'):
+                    return q @ k
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            def attention_split(q, k, v):
+                with torch.autocast(enabled=False, device_type = patchforge_xpu.autocast_device('cuda', q)):
+                    return q @ k
+            """,
+        ),
+        Example("no query to ask", "def f(a):\n    with torch.autocast(device_type='cuda'):\n        pass\n", outcome=Outcome.DRIFTED),
+    )
+
+    def visit_Call(self, node: cst.Call, at: At) -> Findings:
+        """``torch.autocast`` with a literal device type."""
+        if at.name(node.func) != "torch.autocast":
+            return
+        literal = next((arg.value for arg in node.args if isinstance(arg.value, cst.SimpleString) and at.strings(arg) == ["cuda"]), None)
+        if literal is None:
+            return
+        function = next(one for one in reversed(at.ancestors) if isinstance(one, cst.FunctionDef))
+        query = next((name for name in ("q", "query") if _is_parameter(function, name)), None)
+        if query:
+            yield rewrite(node, wrap(literal, "autocast_device", query))
+        else:
+            yield Mismatch(node, "a function with a parameter q or query")
+
+
+def _is_parameter(function: cst.FunctionDef, name: str) -> bool:
+    return any(isinstance(child, cst.Param) and code(child.name) == name for child in descend(function.params))

@@ -1,0 +1,57 @@
+"""T27: memory and dtypes are answered for the process, not for the device that is asked about."""
+
+import libcst as cst
+
+from patchforge.transform import At, Example, Findings, Transform, code, rewrite, wrap
+from patchforge.vocabulary import Outcome, Purpose
+
+_ARGUMENT = {"get_total_memory": "dev", "get_free_memory": "dev", "should_use_fp16": "device", "should_use_bf16": "device"}
+
+
+class DeviceAsked(Transform):
+    """``is_intel_xpu()`` is a fact of the process; in a build with two back ends a CUDA device gets XPU's answer.
+
+    The hook looks at the device that is asked about, and answers with upstream's value where there is none.
+    """
+
+    id = "T27"
+    title = "each device is asked through its own back end"
+    purpose = Purpose.DEVICE
+    files = ("comfy/model_management.py",)
+    needles = tuple(f"def {name}" for name in _ARGUMENT)
+    hooks = ("asked",)
+    retires = "upstream tests the device, not the process"
+    declares = ("dual:*",)
+    examples = (
+        Example(
+            "the arm asks about the device",
+            """\
+            import torch
+
+            def get_total_memory(dev=None):
+                if directml_enabled:
+                    total = 1
+                elif is_intel_xpu():
+                    total = 2
+                return total
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            def get_total_memory(dev=None):
+                if directml_enabled:
+                    total = 1
+                elif patchforge_xpu.asked(is_intel_xpu(), dev):
+                    total = 2
+                return total
+            """,
+        ),
+        Example("functions that take no device are not concerned", "def soft_empty_cache():\n    if is_intel_xpu():\n        pass\ndef get_free_memory(dev):\n    pass\n", outcome=Outcome.DRIFTED),
+    )
+
+    def visit_If(self, node: cst.If, at: At) -> Findings:
+        """``if is_intel_xpu()`` in a function that is given a device."""
+        argument = _ARGUMENT.get(at.function)
+        if argument and code(node.test) == "is_intel_xpu()":
+            yield rewrite(node.test, wrap(node.test, "asked", argument))

@@ -1,0 +1,106 @@
+"""T16: DynamicVRAM never starts on an XPU."""
+
+import libcst as cst
+
+from patchforge.transform import Already, At, Example, Findings, Span, Transform, add_operand, code, insert_before, rewrite, wrap
+from patchforge.vocabulary import Outcome, Purpose
+
+
+class DynamicVram(Transform):
+    """comfy-aimdo has NVIDIA and ROCm back ends; Intel ships one of its own, and the gate does not ask for it.
+
+    Opt-in, and only with an XPU provider installed: the stock package must never run on an XPU.
+    """
+
+    id = "T16"
+    title = "DynamicVRAM with Intel's provider"
+    purpose = Purpose.MEMORY
+    issues = ("ComfyUI#14743", "llm-scaler#704")
+    files = ("main.py", "comfy/model_patcher.py")
+    needles = ("enable_dynamic_vram", "def dynamic_vram_supported", "aimdo_device")
+    hooks = ("dynamic_vram", "dynamic_vram_device")
+    absent = (Span(last="v0.17.0"),)
+    retires = "the gate asks for an XPU"
+    opt_in = "dynamic-vram"
+    examples = (
+        Example(
+            "one more way through the gate",
+            """\
+            import os
+
+            if args.enable_dynamic_vram or (enables_dynamic_vram() and is_nvidia()):
+                start()
+            """,
+            """\
+            import os
+            from comfy import patchforge_xpu
+
+            if args.enable_dynamic_vram or (enables_dynamic_vram() and is_nvidia()) or patchforge_xpu.dynamic_vram():
+                start()
+            """,
+        ),
+        Example(
+            "the gate as a function",
+            """\
+            import os
+
+            def dynamic_vram_supported():
+                return is_nvidia()
+            """,
+            """\
+            import os
+            from comfy import patchforge_xpu
+
+            def dynamic_vram_supported():
+                if patchforge_xpu.dynamic_vram():
+                    return True
+                return is_nvidia()
+            """,
+        ),
+        Example(
+            "the device that is asked for its memory",
+            """\
+            import torch
+
+            class ModelPatcherDynamic:
+                def get_free_memory(self, device):
+                    aimdo_device = device.index if getattr(device, "type", None) == "cuda" else None
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            class ModelPatcherDynamic:
+                def get_free_memory(self, device):
+                    aimdo_device = device.index if patchforge_xpu.dynamic_vram_device(getattr(device, "type", None) == "cuda", device) else None
+            """,
+            path="comfy/model_patcher.py",
+        ),
+        Example("upstream asks", "def dynamic_vram_supported():\n    return is_nvidia() or is_intel_xpu()\n", outcome=Outcome.UPSTREAM),
+    )
+
+    def visit_If(self, node: cst.If, at: At) -> Findings:
+        """``args.enable_dynamic_vram or (…)``."""
+        test = node.test
+        if at.path != "main.py" or not isinstance(test, cst.BooleanOperation) or not isinstance(test.operator, cst.Or):
+            return
+        if code(test.left) == "args.enable_dynamic_vram":
+            if at.mentions(test, "is_intel_xpu"):
+                yield Already(test, "the gate asks for an Intel XPU")
+            else:
+                yield rewrite(test, add_operand(test, "or", "dynamic_vram()"))
+
+    def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
+        """The gate of releases after v0.33.0."""
+        if node.name.value != "dynamic_vram_supported":
+            return
+        if at.mentions(node, "is_intel_xpu"):
+            yield Already(node, "the gate asks for an Intel XPU")
+        else:
+            first = at.first_statement(node)
+            yield rewrite(first, insert_before(first, "if patchforge_xpu.dynamic_vram():", "    return True"))
+
+    def visit_IfExp(self, node: cst.IfExp, at: At) -> Findings:
+        """``device.index if … == "cuda" else None`` beside aimdo."""
+        if at.path == "comfy/model_patcher.py" and at.function.endswith("get_free_memory") and "cuda" in at.strings(node.test):
+            yield rewrite(node, wrap(node.test, "dynamic_vram_device", "device"))

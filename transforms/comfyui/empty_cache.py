@@ -1,0 +1,86 @@
+"""T05: emptying the cache can end the prompt worker."""
+
+import libcst as cst
+
+from patchforge.transform import Already, At, Edit, Example, Findings, Mismatch, Transform, code, descend, insert_before, rewrite, wrap
+from patchforge.vocabulary import Outcome, Purpose
+
+
+class EmptyCache(Transform):
+    """``torch.xpu.synchronize`` raises after a device error, inside the prompt worker, and the queue hangs for good.
+
+    Releases before v0.21.0 do not synchronise at all, so memory in flight is not returned. The hook synchronises,
+    and turns the error into a warning.
+    """
+
+    id = "T05"
+    title = "emptying the cache survives device errors"
+    purpose = Purpose.MEMORY
+    issues = ("pytorch#190972",)
+    files = ("comfy/model_management.py",)
+    needles = ("def soft_empty_cache",)
+    hooks = ("survive",)
+    retires = "the XPU arm of soft_empty_cache synchronises inside a try"
+    declares = ("call:torch.xpu.synchronize",)
+    examples = (
+        Example(
+            "upstream synchronises",
+            """\
+            import torch
+
+            def soft_empty_cache(force=False):
+                if is_intel_xpu():
+                    torch.xpu.synchronize()
+                    torch.xpu.empty_cache()
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            def soft_empty_cache(force=False):
+                if is_intel_xpu():
+                    patchforge_xpu.survive(torch.xpu.synchronize)()
+                    torch.xpu.empty_cache()
+            """,
+        ),
+        Example(
+            "upstream does not synchronise",
+            """\
+            import torch
+
+            def soft_empty_cache(force=False):
+                if is_intel_xpu():
+                    torch.xpu.empty_cache()
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            def soft_empty_cache(force=False):
+                if is_intel_xpu():
+                    patchforge_xpu.survive(torch.xpu.synchronize)()
+                    torch.xpu.empty_cache()
+            """,
+            version="v0.3.47",
+        ),
+        Example("upstream survives by itself", "def soft_empty_cache():\n    if is_intel_xpu():\n        try:\n            torch.xpu.synchronize()\n        except RuntimeError:\n            pass\n        torch.xpu.empty_cache()\n", outcome=Outcome.UPSTREAM),
+        Example("nothing is emptied", "def soft_empty_cache():\n    if is_intel_xpu():\n        clean()\n", outcome=Outcome.DRIFTED),
+    )
+
+    def visit_If(self, node: cst.If, at: At) -> Findings:
+        """The XPU arm of soft_empty_cache."""
+        if at.function != "soft_empty_cache" or not at.mentions(node.test, "is_intel_xpu"):
+            return
+        calls = {code(child.func): child for child in descend(node.body) if isinstance(child, cst.Call)}
+        empty = next((line for line in node.body.body if code(line) == "torch.xpu.empty_cache()"), None)
+        edit: Edit
+        if any(isinstance(line, cst.Try) for line in node.body.body):
+            yield Already(node.test, "the arm synchronises inside a try")
+        elif empty is None:
+            yield Mismatch(node.test, "an XPU arm that calls torch.xpu.empty_cache()")
+        elif synchronize := calls.get("torch.xpu.synchronize"):
+            edit = wrap(synchronize.func, "survive")
+            yield rewrite(synchronize, edit)
+        else:
+            edit = insert_before(empty, "patchforge_xpu.survive(torch.xpu.synchronize)()")
+            yield rewrite(empty, edit)

@@ -1,0 +1,44 @@
+"""T28: nothing on the command line speaks of Intel GPUs."""
+
+import libcst as cst
+
+from patchforge.transform import At, Example, Findings, Transform, insert_after, rewrite
+from patchforge.vocabulary import Outcome, Purpose
+from transforms.comfyui.oneapi_selector import is_directml_flag
+
+
+class GpuFlags(Transform):
+    """--force-intel-xpu, --intel-device, --help-gpu, and the level, precision and options of what patchforge adds."""
+
+    id = "T28"
+    title = "flags for Intel GPUs"
+    purpose = Purpose.DEVICE
+    files = ("comfy/cli_args.py",)
+    needles = ("--directml",)
+    hooks = ("add_flags",)
+    retires = "never: these are patchforge's own flags"
+    examples = (
+        Example(
+            "beside the flag of another vendor",
+            """\
+            import argparse
+
+            parser.add_argument("--directml", type=int)
+            parser.parse_args()
+            """,
+            """\
+            import argparse
+            from comfy import patchforge_xpu
+
+            parser.add_argument("--directml", type=int)
+            patchforge_xpu.add_flags(parser)
+            parser.parse_args()
+            """,
+        ),
+        Example("a renamed flag needs a person", 'parser.add_argument("--directml-device")\n', outcome=Outcome.DRIFTED),
+    )
+
+    def visit_Call(self, node: cst.Call, at: At) -> Findings:
+        """``parser.add_argument("--directml", …)`` stands in every release."""
+        if is_directml_flag(node, at):
+            yield rewrite(node, insert_after(at.statement, "patchforge_xpu.add_flags(parser)"))

@@ -1,0 +1,58 @@
+"""T02: an integrated GPU's memory is taken for dedicated VRAM."""
+
+import libcst as cst
+
+from patchforge.transform import Already, At, Example, Findings, Transform, code, insert_after, rewrite
+from patchforge.vocabulary import Outcome, Purpose
+from transforms.comfyui.free_memory import is_upstreams_estimate
+
+
+class IntegratedMemory(Transform):
+    """An integrated GPU shares the machine's memory, and upstream's figure does not shrink as that fills.
+
+    Weights stand in the same DRAM twice while a model loads. The hook caps the estimate at what the operating system
+    calls available; a discrete card is never capped.
+    """
+
+    id = "T02"
+    title = "integrated GPUs share the machine's memory"
+    purpose = Purpose.MEMORY
+    issues = ("ComfyUI#9128", "pytorch#182624")
+    files = ("comfy/model_management.py",)
+    needles = ("def get_free_memory",)
+    hooks = ("integrated_free_memory",)
+    retires = "the XPU arm of get_free_memory asks whether the device is integrated"
+    declares = ("get_free_memory*", "maximum_vram_for_weights*", "unet_dtype*", "should_use_*", "call:torch.xpu.get_device_properties")
+    examples = (
+        Example(
+            "a second refinement of the same estimate",
+            """\
+            import torch
+
+            def get_free_memory(dev=None):
+                if is_intel_xpu():
+                    mem_free_xpu = torch.xpu.get_device_properties(dev).total_memory - mem_reserved
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            def get_free_memory(dev=None):
+                if is_intel_xpu():
+                    mem_free_xpu = torch.xpu.get_device_properties(dev).total_memory - mem_reserved
+                    mem_free_xpu = patchforge_xpu.integrated_free_memory(dev, mem_free_xpu)
+            """,
+        ),
+        Example("another vendor's estimate is not touched", "def get_free_memory(dev=None):\n    mem_free_npu = ask(dev)\n    if is_intel_xpu():\n        mem_free_xpu = estimate(is_integrated_gpu)\n", outcome=Outcome.UPSTREAM),
+    )
+
+    def visit_Assign(self, node: cst.Assign, at: At) -> Findings:
+        """The one assignment of the XPU arm's free memory."""
+        target = code(node.targets[0].target)
+        if at.function != "get_free_memory" or target != "mem_free_xpu" or not (arm := at.xpu_arm()):
+            return
+        if at.mentions(arm.body, "is_integrated_gpu"):
+
+            yield Already(node, "the arm asks is_integrated_gpu")
+        elif is_upstreams_estimate(node.value):
+            yield rewrite(node, insert_after(at.statement, f"{target} = patchforge_xpu.integrated_free_memory(dev, {target})"))

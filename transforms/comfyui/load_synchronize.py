@@ -1,0 +1,58 @@
+"""T20: a model is loaded layer by layer without waiting."""
+
+import libcst as cst
+
+from patchforge.transform import Already, At, Example, Findings, Span, Transform, add_arm, code, rewrite
+from patchforge.vocabulary import Outcome, Purpose
+
+
+class LoadSynchronize(Transform):
+    """On CUDA the loader waits after each layer, which keeps the peak down (#11144); XPU has no arm."""
+
+    id = "T20"
+    title = "the loader waits for the device"
+    purpose = Purpose.MEMORY
+    issues = ("ComfyUI#11144",)
+    files = ("comfy/model_patcher.py",)
+    needles = ("is_device_cuda",)
+    hooks = ("is_xpu", "synchronize")
+    absent = (Span(last="v0.3.77"),)
+    retires = "the loader waits on every back end"
+    examples = (
+        Example(
+            "an arm beside CUDA's",
+            """\
+            import torch
+
+            class ModelPatcher:
+                def load(self, device_to):
+                    if comfy.model_management.is_device_cuda(device_to):
+                        torch.cuda.synchronize()
+                    done()
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            class ModelPatcher:
+                def load(self, device_to):
+                    if comfy.model_management.is_device_cuda(device_to):
+                        torch.cuda.synchronize()
+                    elif patchforge_xpu.is_xpu(device_to):
+                        patchforge_xpu.synchronize(device_to)
+                    done()
+            """,
+        ),
+        Example("upstream has the arm", "class ModelPatcher:\n    def load(self, d):\n        if is_device_cuda(d):\n            torch.cuda.synchronize()\n        elif is_device_xpu(d):\n            torch.xpu.synchronize()\n", outcome=Outcome.UPSTREAM),
+    )
+
+    def visit_If(self, node: cst.If, at: At) -> Findings:
+        """``if is_device_cuda(device): torch.cuda.synchronize()``."""
+        if not at.calls(node.test, "is_device_cuda") or code(node.body) != "torch.cuda.synchronize()":
+            return
+        assert isinstance(node.test, cst.Call)
+        if isinstance(node.orelse, cst.If):
+            yield Already(node.test, "other back ends wait too")
+        else:
+            device = code(node.test.args[0].value)
+            yield rewrite(node.test, add_arm(node, f"patchforge_xpu.is_xpu({device})", f"patchforge_xpu.synchronize({device})"))

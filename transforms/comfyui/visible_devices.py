@@ -1,0 +1,95 @@
+"""T08: --cuda-device does nothing on an XPU."""
+
+import libcst as cst
+
+from patchforge.transform import Already, At, Example, Findings, Transform, insert_after, rewrite
+from patchforge.vocabulary import Outcome, Purpose
+
+
+class VisibleDevices(Transform):
+    """``--cuda-device N`` hides the other NVIDIA and AMD cards and has no effect on Intel's.
+
+    The hook sets ZE_AFFINITY_MASK as well, unless the user has chosen by --intel-device, --oneapi-device-selector or the
+    variable itself. CUDA and ROCm ignore the variable.
+    """
+
+    id = "T08"
+    title = "--cuda-device chooses among Intel GPUs too"
+    purpose = Purpose.DEVICE
+    issues = ("Comfy-Desktop#342",)
+    files = ("main.py",)
+    needles = ("CUDA_VISIBLE_DEVICES",)
+    facts = ("ZE_AFFINITY_MASK",)
+    hooks = ("select_devices",)
+    retires = "main.py sets ZE_AFFINITY_MASK"
+    declares = ("env:ZE_AFFINITY_MASK",)
+    examples = (
+        Example(
+            "after upstream has set the others' variables",
+            """\
+            import os
+
+            if __name__ == "__main__":
+                if args.cuda_device is not None:
+                    os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
+                import cuda_malloc
+            """,
+            """\
+            import os
+            from comfy import patchforge_xpu
+
+            if __name__ == "__main__":
+                if args.cuda_device is not None:
+                    os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
+                patchforge_xpu.select_devices(args)
+                import cuda_malloc
+            """,
+        ),
+        Example(
+            "a chain of tests stays one chain",
+            """\
+            import os
+
+            if __name__ == "__main__":
+                if args.cuda_device == "all":
+                    pass
+                elif args.cuda_device is not None:
+                    os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
+            """,
+            """\
+            import os
+            from comfy import patchforge_xpu
+
+            if __name__ == "__main__":
+                if args.cuda_device == "all":
+                    pass
+                elif args.cuda_device is not None:
+                    os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
+                patchforge_xpu.select_devices(args)
+            """,
+        ),
+        Example("upstream sets it", "if args.cuda_device is not None:\n    os.environ['CUDA_VISIBLE_DEVICES'] = '0'\n    os.environ['ZE_AFFINITY_MASK'] = '0'\n", outcome=Outcome.UPSTREAM),
+    )
+
+    def visit_If(self, node: cst.If, at: At) -> Findings:
+        """The ``if`` that hides the other vendors' devices."""
+        if not is_device_choice(node, at):
+            return
+        if at.file_has("ZE_AFFINITY_MASK"):
+            yield Already(node.test, "main.py sets ZE_AFFINITY_MASK")
+        else:
+            yield rewrite(node.test, insert_after(whole(node, at), "patchforge_xpu.select_devices(args)"))
+
+
+def is_device_choice(node: cst.If, at: At) -> bool:
+    """Whether ``node`` sets CUDA_VISIBLE_DEVICES from --cuda-device."""
+    return at.mentions(node.test, "cuda_device") and any("CUDA_VISIBLE_DEVICES" in text for text in at.strings(node.body))
+
+
+def whole(node: cst.If, at: At) -> cst.If:
+    """The ``if`` that an ``elif`` belongs to."""
+    for ancestor in reversed(at.ancestors):
+        if not isinstance(ancestor, cst.If) or ancestor.orelse is not node:
+            break
+        node = ancestor
+    return node
