@@ -22,7 +22,7 @@ from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_l
 
 Read = Callable[[str], bytes]
 
-REASON = "generated anew for each release; the gaps it closes are reported upstream one by one"
+REASON = "generated for each release; gaps are reported one by one"
 
 _TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 _NO_NEWLINE = b"\\ No newline at end of file\n"

@@ -1,4 +1,4 @@
-"""What patchforge tracks: the projects declared under ``upstream/``, their indexes, and how a tree states its version."""
+"""What patchforge tracks: the projects declared in ``upstream/``, their indexes, and how a tree states its version."""
 
 from __future__ import annotations
 

@@ -98,13 +98,21 @@ class GitObjects:
 
     def commit(self, name: str) -> str | None:
         """The id of the commit that a ref, tag or (abbreviated) id leads to; None when git knows none."""
+        if not name:
+            return None
         try:
-            return self._object(name + "^{commit}")[0] if name else None
+            return self._object(name + "^{commit}")[0]
+        except UnreadableError:
+            self._refuse_ambiguous(name)
+            return None
+
+    def _refuse_ambiguous(self, name: str) -> None:
+        try:
+            self._object(name)
         except UnreadableError as error:
-            if "ambiguous" not in str(error):
-                return None
-            problem = f"{name} is the beginning of more than one commit id in {self.path}"
-            raise PatchforgeError(problem, do="write more of its digits") from error
+            if str(error) == "ambiguous":
+                problem = f"{name} is the beginning of more than one object id in {self.path}"
+                raise PatchforgeError(problem, do="write more of its digits") from error
 
     def blob(self, oid: str) -> bytes:
         """The bytes of a blob; UnreadableError when the repository lacks it."""

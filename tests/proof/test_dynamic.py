@@ -165,13 +165,14 @@ def upstream(tmp_path: Path) -> Path:
 
 
 Mutate = Callable[..., Path]
+Change = tuple[str, str, str]  #: file, text, what takes its place
 
 
 @pytest.fixture
 def mutate(tmp_path: Path) -> Mutate:
     """A patched tree in which ``old`` gave way to ``new`` in one file, or in several."""
 
-    def build(*changes: tuple[str, str, str]) -> Path:
+    def build(*changes: Change) -> Path:
         tree = write(tmp_path / "patched")
         for path, old, new in changes:
             text = (tree / path).read_text()
@@ -248,29 +249,28 @@ def test_the_environment_after_mains_block(prover: Prover, upstream: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("path", "old", "new", "name"),
+    ("change", "name"),
     [
-        (MODULE, CUDA_FREE, CUDA_FREE + " - 1", "get_free_memory"),
+        ((MODULE, CUDA_FREE, CUDA_FREE + " - 1"), "get_free_memory"),
         (
-            MODULE,
-            CUDA_FREE,
-            "torch.cuda.mem_get_info(torch.device(dev))[0] + 0 * torch.cuda.device_count()",
+            (MODULE, CUDA_FREE, "torch.cuda.mem_get_info(torch.device(dev))[0] + 0 * torch.cuda.device_count()"),
             "call:torch.cuda.device_count",
         ),
-        (MODULE, "NUM_STREAMS = 2", "NUM_STREAMS = 3", "constant:NUM_STREAMS"),
-        (MODULE, "total_vram =", "helper = 1\ntotal_vram =", "name:helper"),
-        (MODULE, "total_vram =", "torch.backends.cudnn.enabled = False\ntotal_vram =", "switch:cudnn.enabled"),
-        (MODULE, "elif torch.cuda.is_available()", "elif torch.xpu.device_count() == 0", "call:torch.xpu.device_count"),
-        ("main.py", "    import cuda_malloc", "    os.environ['ZE_AFFINITY_MASK'] = '0'", "env:ZE_AFFINITY_MASK"),
-        ("main.py", "    import cuda_malloc", "    import cuda_malloc, torch", "main:imports"),
-        ("main.py", "    import cuda_malloc", "    args.deterministic = True", "argument:deterministic"),
-        ("main.py", "    import cuda_malloc", "    import cuda_maloc", "main"),
+        ((MODULE, "NUM_STREAMS = 2", "NUM_STREAMS = 3"), "constant:NUM_STREAMS"),
+        ((MODULE, "total_vram =", "helper = 1\ntotal_vram ="), "name:helper"),
+        ((MODULE, "total_vram =", "torch.backends.cudnn.enabled = False\ntotal_vram ="), "switch:cudnn.enabled"),
+        (
+            (MODULE, "elif torch.cuda.is_available()", "elif torch.xpu.device_count() == 0"),
+            "call:torch.xpu.device_count",
+        ),
+        (("main.py", "    import cuda_malloc", "    os.environ['ZE_AFFINITY_MASK'] = '0'"), "env:ZE_AFFINITY_MASK"),
+        (("main.py", "    import cuda_malloc", "    import cuda_malloc, torch"), "main:imports"),
+        (("main.py", "    import cuda_malloc", "    args.deterministic = True"), "argument:deterministic"),
+        (("main.py", "    import cuda_malloc", "    import cuda_maloc"), "main"),
     ],
 )
-def test_nothing_may_differ_on_cuda(
-    prover: Prover, upstream: Path, mutate: Mutate, path: str, old: str, new: str, name: str
-) -> None:
-    result = one(prover.prove(upstream, mutate((path, old, new)), {"*": "everything"}, [BY_NAME["cuda"]]))
+def test_nothing_may_differ_on_cuda(prover: Prover, upstream: Path, mutate: Mutate, change: Change, name: str) -> None:
+    result = one(prover.prove(upstream, mutate(change), {"*": "everything"}, [BY_NAME["cuda"]]))
     assert result.verdict is Verdict.DIFFERS
     assert name in names(result)
     assert not result.holds

@@ -1,0 +1,365 @@
+"""Free memory, out-of-memory recognition, synchronisation and offloading on a faked XPU."""
+
+from __future__ import annotations
+
+import argparse
+import types
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from transforms.runtime import patchforge_xpu as pf
+
+GIB = 1 << 30
+XPU = torch.device("xpu", 0)
+B580 = "Intel(R) Arc(TM) B580 Graphics"
+IGPU = "Intel(R) Arc(TM) Graphics"
+
+
+class Xpu:
+    """torch.xpu that records what it is asked; ``free`` is what mem_get_info returns or raises."""
+
+    def __init__(self, name: str = B580) -> None:
+        self.calls: list[Any] = []
+        self.free: Any = (4 * GIB, 12 * GIB)
+        self.fails: Exception | None = None
+        self.properties: Any = types.SimpleNamespace(name=name, total_memory=12 * GIB)
+
+    def is_available(self) -> bool:
+        return True
+
+    def current_device(self) -> int:
+        return 0
+
+    def get_device_properties(self, index: int) -> Any:
+        self.calls.append(("properties", index))
+        return self.properties
+
+    def mem_get_info(self, device: Any) -> Any:
+        if isinstance(self.free, Exception):
+            raise self.free
+        return self.free
+
+    def synchronize(self, device: Any = None) -> None:
+        self.calls.append(("synchronize", device))
+        if self.fails:
+            raise self.fails
+
+    def empty_cache(self) -> None:
+        self.calls.append("empty_cache")
+
+
+@pytest.fixture
+def xpu(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in pf.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    fake = Xpu()
+    monkeypatch.setattr(torch, "xpu", fake)
+    pf._reset()
+    yield fake
+    pf._reset()
+
+
+def level(monkeypatch: pytest.MonkeyPatch, name: str, enable: str = "") -> None:
+    monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", name)
+    monkeypatch.setenv("PATCHFORGE_XPU_ENABLE", enable)
+    pf._state.configured = False
+
+
+# --- Free memory
+
+
+@pytest.mark.parametrize("device", [XPU, "xpu:0", 0, None])
+def test_the_drivers_answer_counts_where_it_is_lower(xpu: Xpu, device: Any) -> None:
+    assert pf.free_memory(device, 9 * GIB, 3 * GIB) == 4 * GIB
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        RuntimeError("The device doesn't support querying the available free memory."),
+        NotImplementedError(),
+        AttributeError("mem_get_info"),
+        OSError("driver"),
+        (0, 0),
+        (1, -1),
+        (-1, 12 * GIB),
+        (13 * GIB, 12 * GIB),
+        (10 * GIB, 12 * GIB),  # stale: torch alone holds 3 of the 12
+        (4.0 * GIB, 12 * GIB),
+        (True, 12 * GIB),
+        (None, None),
+        (4 * GIB,),
+        None,
+    ],
+    ids=repr,
+)
+def test_an_answer_that_cannot_be_right_leaves_the_estimate(xpu: Xpu, answer: Any) -> None:
+    xpu.free = answer
+    estimate = 9 * GIB
+    assert pf.free_memory(XPU, estimate, 3 * GIB) is estimate
+
+
+def test_a_torch_without_mem_get_info_leaves_the_estimate(monkeypatch: pytest.MonkeyPatch, xpu: Xpu) -> None:
+    monkeypatch.delattr(Xpu, "mem_get_info")
+    assert pf.free_memory(XPU, 9 * GIB, 0) == 9 * GIB
+
+
+def test_a_full_device_has_nothing_free(xpu: Xpu) -> None:
+    xpu.free = (0, 12 * GIB)
+    assert pf.free_memory(XPU, 9 * GIB, 3 * GIB) == 0
+
+
+@given(st.integers(-5, 40), st.integers(-5, 40), st.integers(0, 30), st.integers(0, 30))
+def test_free_memory_is_between_zero_and_the_estimate(free: int, total: int, size: int, reserved: int) -> None:
+    reserved = min(reserved, size)
+    with pytest.MonkeyPatch.context() as patch:
+        fake = Xpu()
+        fake.free = (free, total)
+        patch.setattr(torch, "xpu", fake)
+        pf._reset()
+        answer = pf.free_memory(XPU, size - reserved, reserved)
+        pf._reset()
+    assert 0 <= answer <= size - reserved
+    if total > 0 and 0 <= free <= total - reserved:
+        assert answer == min(free, size - reserved)
+    else:
+        assert answer == size - reserved
+
+
+# --- Integrated GPUs
+
+
+@pytest.mark.parametrize(
+    ("name", "integrated"),
+    [
+        ("Intel(R) Arc(TM) A770 Graphics", False),
+        ("Intel(R) Arc(TM) A370M Graphics", False),
+        (B580, False),
+        ("Intel(R) Arc(TM) Pro B50 Graphics", False),
+        ("Intel(R) Data Center GPU Max 1550", False),
+        ("Intel(R) Data Center GPU Flex 170", False),
+        ("Intel(R) Iris(R) Xe MAX Graphics", False),
+        ("Intel(R) Graphics [0x56a0]", False),
+        ("Intel(R) Graphics [0xe20b]", False),
+        (IGPU, True),
+        ("Intel(R) Arc(TM) 140V GPU (16GB)", True),
+        ("Intel(R) Arc(TM) 130T GPU", True),
+        ("Intel(R) Arc(TM) B390 GPU", True),
+        ("Intel(R) Iris(R) Xe Graphics", True),
+        ("Intel(R) UHD Graphics 770", True),
+        ("Intel(R) Graphics [0x7d55]", True),
+        ("Intel(R) Graphics", True),
+    ],
+)
+def test_names_tell_integrated_from_discrete(xpu: Xpu, name: str, integrated: bool) -> None:
+    xpu.properties.name = name
+    assert pf.is_integrated(XPU) is integrated
+
+
+@pytest.mark.parametrize(("name", "said"), [(B580, True), (IGPU, False), (IGPU, 0)])
+def test_torchs_property_comes_before_the_name(xpu: Xpu, name: str, said: Any) -> None:
+    xpu.properties = types.SimpleNamespace(name=name, total_memory=1, is_integrated_gpu=said)
+    assert pf.is_integrated(XPU) is bool(said)
+
+
+@pytest.mark.parametrize(("size", "integrated"), [(12, False), (25, True)])
+def test_a_nameless_device_is_told_by_its_size(
+    monkeypatch: pytest.MonkeyPatch, xpu: Xpu, size: int, integrated: bool
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=32 * GIB))
+    xpu.properties = types.SimpleNamespace(total_memory=size * GIB)
+    assert pf.is_integrated(XPU) is integrated
+
+
+@pytest.mark.parametrize(("value", "name", "integrated"), [("0", IGPU, False), ("1", B580, True), ("", IGPU, True)])
+def test_the_user_knows_better(
+    monkeypatch: pytest.MonkeyPatch, xpu: Xpu, value: str, name: str, integrated: bool
+) -> None:
+    xpu.properties.name = name
+    monkeypatch.setenv("PATCHFORGE_XPU_INTEGRATED", value)
+    assert pf.is_integrated(XPU) is integrated
+    assert pf.is_integrated(torch.device("cpu")) is False
+
+
+def test_a_device_is_asked_once(xpu: Xpu) -> None:
+    assert [pf.is_integrated(device) for device in (XPU, 0, "xpu:0", None)] == [False] * 4
+    assert xpu.calls == [("properties", 0)]
+    pf.is_integrated(torch.device("xpu", 1))
+    assert xpu.calls == [("properties", 0), ("properties", 1)]
+
+
+def test_unreadable_properties_are_upstreams_view(monkeypatch: pytest.MonkeyPatch, xpu: Xpu) -> None:
+    monkeypatch.setattr(xpu, "current_device", lambda: 1 // 0)
+    assert pf.is_integrated(None) is False
+
+
+@pytest.mark.parametrize(("name", "free"), [(IGPU, 10 * GIB), (B580, 55 * GIB)])
+def test_integrated_memory_ends_where_the_ram_does(
+    monkeypatch: pytest.MonkeyPatch, xpu: Xpu, name: str, free: int
+) -> None:
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=10 * GIB))
+    xpu.properties.name = name
+    assert pf.integrated_free_memory(XPU, 55 * GIB) == free
+    assert pf.integrated_free_memory(XPU, 3 * GIB) == 3 * GIB
+
+
+# --- Out of memory
+
+
+@pytest.mark.parametrize("marker", pf.OOM_MARKERS)
+def test_runtime_errors_of_the_driver_are_oom(xpu: Xpu, marker: str) -> None:
+    assert pf.is_oom(RuntimeError(f"level_zero backend failed with error: 39 ({marker})")) is True
+    assert pf.is_oom(ValueError(marker)) is False
+
+
+@pytest.mark.parametrize(
+    "text", ["20 (UR_RESULT_ERROR_DEVICE_LOST)", "shape mismatch", "DEVICE_LOST after UR_RESULT_ERROR_OUT_OF_RESOURCES"]
+)
+def test_other_errors_are_not(xpu: Xpu, text: str) -> None:
+    assert pf.is_oom(RuntimeError(text)) is False
+
+
+class OtherError(Exception):
+    pass
+
+
+def caught_by(error: Exception, types_: Any) -> str:
+    """Which clause of a real try statement takes ``error``, raised while another exception is being handled."""
+    try:
+        raise OtherError(pf.OOM_MARKERS[0])
+    except OtherError:
+        try:
+            try:
+                raise error
+            except pf.oom_types(types_) as found:
+                return "oom" if found is error else "wrong exception"
+        except Exception as found:
+            return "passed" if found is error else "wrong exception"
+
+
+@pytest.mark.parametrize("types_", [torch.OutOfMemoryError, (torch.OutOfMemoryError, KeyError)])
+def test_an_except_clause_takes_what_it_took_and_the_drivers_oom(xpu: Xpu, types_: Any) -> None:
+    assert caught_by(torch.OutOfMemoryError("XPU out of memory"), types_) == "oom"
+    assert caught_by(RuntimeError("40 (UR_RESULT_ERROR_OUT_OF_RESOURCES)"), types_) == "oom"
+    assert caught_by(RuntimeError("shape mismatch"), types_) == "passed"
+    assert caught_by(OtherError(), types_) == "passed"
+
+
+def test_isinstance_takes_the_exception_it_is_given(xpu: Xpu) -> None:
+    error = RuntimeError(pf.OOM_MARKERS[0])
+    assert isinstance(error, pf.oom_types(torch.OutOfMemoryError, error))
+    assert pf.oom_types(torch.OutOfMemoryError, RuntimeError("shape")) is torch.OutOfMemoryError
+    assert pf.oom_types(torch.OutOfMemoryError) is torch.OutOfMemoryError
+
+
+def test_widening_ends_with_the_exception(xpu: Xpu) -> None:
+    assert caught_by(RuntimeError(pf.OOM_MARKERS[0]), KeyError) == "oom"
+    assert caught_by(RuntimeError("shape"), KeyError) == "passed"
+
+
+# --- Synchronisation
+
+
+def test_a_failing_synchronize_is_logged_once(xpu: Xpu, caplog: pytest.LogCaptureFixture) -> None:
+    xpu.fails = RuntimeError("UR_RESULT_ERROR_OUT_OF_RESOURCES")
+    pf.survive(xpu.synchronize)()
+    pf.survive(xpu.synchronize)()
+    assert len(caplog.records) == 1
+    assert "UR_RESULT_ERROR_OUT_OF_RESOURCES" in caplog.text
+
+
+def test_survive_passes_results_and_other_errors(xpu: Xpu) -> None:
+    assert pf.survive(lambda a, b: a - b)(5, b=3) == 2
+    xpu.fails = KeyError("bug")
+    with pytest.raises(KeyError):
+        pf.survive(xpu.synchronize)()
+
+
+def test_empty_cache_synchronizes_first_and_survives(xpu: Xpu) -> None:
+    xpu.fails = RuntimeError("lost")
+    pf.empty_cache()
+    assert xpu.calls == [("synchronize", None), "empty_cache"]
+
+
+@pytest.mark.parametrize(
+    ("device", "called"), [(XPU, True), (None, True), (torch.device("cpu"), False), ("cuda", False)]
+)
+def test_synchronize_is_for_xpus(xpu: Xpu, device: Any, called: bool) -> None:
+    pf.synchronize(device)
+    assert xpu.calls == [("synchronize", device)] * called
+
+
+def test_synchronize_lets_errors_pass(xpu: Xpu) -> None:
+    xpu.fails = RuntimeError(pf.OOM_MARKERS[0])
+    with pytest.raises(RuntimeError):
+        pf.synchronize(XPU)
+
+
+# --- Offloading
+
+
+@pytest.mark.parametrize(
+    ("given_", "expected"),
+    [
+        ({}, 2),
+        ({"async_offload": None}, 2),
+        ({"async_offload": False}, 2),
+        ({"async_offload": 0}, 0),
+        ({"async_offload": 4}, 0),
+        ({"async_offload": True}, 0),
+        ({"async_offload": None, "disable_async_offload": True}, 0),
+        ({"cpu": True}, 0),
+    ],
+)
+def test_streams_are_two_unless_the_user_said_something(
+    monkeypatch: pytest.MonkeyPatch, xpu: Xpu, given_: dict[str, Any], expected: int
+) -> None:
+    level(monkeypatch, "O1", "async-offload")
+    args = pf._state.args = argparse.Namespace(**given_)
+    assert pf.offload_streams(0, args) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "lvl", "enable", "wanted"),
+    [
+        (B580, "O1", "", False),
+        (B580, "O2", "", True),
+        (B580, "O1", "async-offload,non-blocking", True),
+        (IGPU, "O1", "async-offload,non-blocking", False),
+        (IGPU, "O3", "", False),
+    ],
+)
+def test_offloading_opt_ins_are_for_discrete_cards(
+    monkeypatch: pytest.MonkeyPatch, xpu: Xpu, name: str, lvl: str, enable: str, wanted: bool
+) -> None:
+    level(monkeypatch, lvl, enable)
+    xpu.properties.name = name
+    assert pf.offload_streams(0, argparse.Namespace()) == (2 if wanted else 0)
+    assert pf.non_blocking(False, XPU) is wanted
+    assert pf.non_blocking(True, XPU) is wanted  # v0.3.46 to v0.3.50 say True
+    assert pf.non_blocking(True, torch.device("cpu")) is False
+
+
+# --- O0
+
+
+def test_o0_is_inert(monkeypatch: pytest.MonkeyPatch, xpu: Xpu) -> None:
+    level(monkeypatch, "O0", "async-offload,non-blocking")
+    xpu.properties.name = IGPU
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1))
+    error = RuntimeError(pf.OOM_MARKERS[0])
+    assert pf.free_memory(XPU, 9 * GIB, 0) == 9 * GIB
+    assert pf.integrated_free_memory(XPU, 9 * GIB) == 9 * GIB
+    assert pf.is_oom(error) is False
+    assert pf.oom_types(KeyError, error) is KeyError
+    assert pf.survive(print) is print
+    assert pf.offload_streams(0, argparse.Namespace()) == 0
+    assert pf.non_blocking(True, XPU) is True
+    pf.empty_cache()
+    pf.synchronize()
+    assert xpu.calls == []

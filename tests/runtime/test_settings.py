@@ -1,0 +1,546 @@
+"""Flags, variables, device choice and detection."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import subprocess
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from transforms.runtime import patchforge_xpu as pf
+
+MODULE = Path(pf.__file__)
+PRECISION_FLAGS = [
+    "force_fp32",
+    "force_fp16",
+    "fp16_unet",
+    "bf16_unet",
+    "fp32_unet",
+    "fp16_vae",
+    "fp32_vae",
+    "bf16_vae",
+    "fp16_text_enc",
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh(monkeypatch: pytest.MonkeyPatch) -> Any:
+    for name in pf.VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    pf._reset()
+    yield
+    pf._reset()
+    os.environ.clear()
+    os.environ.update(before)
+
+
+def flags(*argv: str, **release: Any) -> argparse.Namespace:
+    """The arguments of a release that has ``release``'s attributes, parsed from ``argv``."""
+    parser = argparse.ArgumentParser()
+    pf.add_flags(parser)
+    pf.add_oneapi_flag(parser)
+    return argparse.Namespace(**{**vars(parser.parse_args(argv)), **dict.fromkeys(PRECISION_FLAGS, False), **release})
+
+
+class Xpu:
+    """torch.xpu with two devices."""
+
+    def __init__(self, *, available: bool = True) -> None:
+        self.available = available
+        self.current: list[int] = []
+
+    def is_available(self) -> bool:
+        return self.available
+
+    def device_count(self) -> int:
+        return 2
+
+    def current_device(self) -> int:
+        return 0
+
+    def set_device(self, index: int) -> None:
+        self.current.append(index)
+
+
+def host(monkeypatch: pytest.MonkeyPatch, *, xpu: bool = True, cuda: bool | None = None, build: str = "cuda") -> Xpu:
+    """A torch with an XPU or not, and with CUDA (or what ``build`` names) built in and usable, built in, or neither."""
+    fake = Xpu(available=xpu)
+    monkeypatch.setattr(torch, "xpu", fake)
+    monkeypatch.setattr(torch.version, build, None if cuda is None else "12.8")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
+    return fake
+
+
+# --- The file itself
+
+
+def test_syntax_is_that_of_python_3_9() -> None:
+    ast.parse(MODULE.read_text(encoding="utf-8"), feature_version=(3, 9))
+
+
+def test_importing_it_imports_no_torch() -> None:
+    code = f"import runpy, sys; runpy.run_path({str(MODULE)!r}); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# --- Levels, opt-ins, limits
+
+
+@pytest.mark.parametrize(
+    ("argv", "env", "level"),
+    [
+        ((), None, 1),
+        ((), "O2", 2),
+        ((), "", 1),
+        (("--xpu-level", "O3"), "O0", 3),
+        (("--xpu-level", "o0"), "O2", 0),
+    ],
+)
+def test_level_comes_from_flag_then_environment(
+    monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], env: str | None, level: int
+) -> None:
+    if env is not None:
+        monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", env)
+    pf.start(flags(*argv))
+    assert pf._configure().level == level
+
+
+def test_opt_ins_come_from_flag_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHFORGE_XPU_ENABLE", "fp64, triton")
+    pf.start(flags())
+    assert pf._configure().enable == {"fp64", "triton"}
+    pf.start(flags("--xpu-enable", "compile"))
+    assert pf._configure().enable == {"compile"}
+
+
+@pytest.mark.parametrize("name", ["all", "tritn", "fp64,nonsense"])
+def test_unknown_opt_in_is_an_error_that_lists_the_names(name: str) -> None:
+    with pytest.raises(SystemExit) as error:
+        pf.start(flags("--xpu-enable", name))
+    assert name.rsplit(",", maxsplit=1)[-1] in str(error.value)
+    assert all(known in str(error.value) for known in pf.OPT_INS)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("LEVEL", "O4"), ("PRECISION", "fp8"), ("ENABLE", "x"), ("ATTENTION_LIMIT", "many"), ("ATTENTION_LIMIT", "-1")],
+)
+def test_wrong_variable_stops_start_and_not_a_hook(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, variable: str, value: str
+) -> None:
+    monkeypatch.setenv(f"PATCHFORGE_XPU_{variable}", value)
+    with pytest.raises(SystemExit, match=f"PATCHFORGE_XPU_{variable} '{value}'"):
+        pf.start(flags())
+    pf._reset()
+    settings = pf._configure()
+    assert (settings.level, settings.precision, settings.enable, settings.attention_limit) == (1, None, set(), None)
+    assert f"PATCHFORGE_XPU_{variable}" in caplog.text
+
+
+@pytest.mark.parametrize(("text", "size"), [("0", 0), ("1000", 1000), ("512M", 512 << 20), ("2g", 2 << 30)])
+def test_sizes(text: str, size: int) -> None:
+    assert pf._parse_bytes(text) == size
+
+
+def test_levels_and_names_enable_opt_ins(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch)
+    on = {}
+    for level in pf.LEVELS:
+        pf._reset()
+        monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", level)
+        on[level] = {name for name in pf.OPT_INS if pf._enabled(name)}
+    assert on["O0"] == on["O1"] == set()
+    assert on["O2"] == {"channels-last", "async-offload", "non-blocking", "triton"}
+    assert on["O3"] == on["O2"] | {"compile"}
+    monkeypatch.setenv("PATCHFORGE_XPU_ENABLE", "fp64")
+    for level, expected in (("O0", False), ("O1", True)):
+        pf._reset()
+        monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", level)
+        assert pf._enabled("fp64") is expected
+
+
+def test_level_o0_says_that_it_leaves_opt_ins_off(caplog: pytest.LogCaptureFixture) -> None:
+    pf.start(flags("--xpu-level", "O0", "--xpu-enable", "fp64"))
+    assert "O0 leaves fp64 off" in caplog.text
+
+
+def test_start_takes_arguments_of_a_release_without_any_of_the_flags() -> None:
+    pf.start(argparse.Namespace())
+    pf.select_devices(argparse.Namespace())
+    pf.set_oneapi_selector(argparse.Namespace())
+    assert pf._configure().level == 1
+    assert not os.environ.keys() & {"ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"}
+
+
+def test_without_start_the_parsed_flags_of_comfyui_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "comfy.cli_args", types.SimpleNamespace(args=flags("--xpu-level", "O2", cpu=True)))
+    host(monkeypatch)
+    assert pf._configure().level == 2
+    assert pf._chosen() is False
+
+
+# --- Device choice before torch
+
+
+@pytest.mark.parametrize(
+    ("value", "mask"),
+    [
+        (0, "0"),
+        (1, "1"),
+        ("0,1", "0,1"),
+        ("1, 0", "1,0"),
+        ([0, 2], "0,2"),
+        ("all", None),
+        (None, None),
+        ("GPU-ab", None),
+    ],
+)
+def test_cuda_device_filters_intel_gpus(value: Any, mask: str | None) -> None:
+    pf.select_devices(flags(cuda_device=value))
+    assert os.environ.get("ZE_AFFINITY_MASK") == mask
+
+
+@pytest.mark.parametrize("argv", [("--intel-device", "2"), ("--oneapi-device-selector", "level_zero:0")])
+def test_explicit_choice_comes_before_cuda_device(argv: tuple[str, ...]) -> None:
+    pf.select_devices(flags(*argv, cuda_device=1))
+    assert "ZE_AFFINITY_MASK" not in os.environ
+
+
+def test_users_mask_stays(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    monkeypatch.setenv("ZE_AFFINITY_MASK", "3")
+    pf.select_devices(flags(cuda_device=1))
+    pf.start(flags("--intel-device", "2"))
+    assert os.environ["ZE_AFFINITY_MASK"] == "3"
+    assert "ZE_AFFINITY_MASK=3" in caplog.text
+
+
+@pytest.mark.parametrize("devices", ["0", "0,1", "0.1"])
+def test_intel_device_sets_the_mask(devices: str) -> None:
+    pf.start(flags("--intel-device", devices))
+    assert os.environ["ZE_AFFINITY_MASK"] == devices
+
+
+@pytest.mark.parametrize("devices", ["A770", "", "-1", "0,"])
+def test_wrong_intel_device_is_an_error(devices: str) -> None:
+    with pytest.raises(SystemExit, match="--intel-device"):
+        pf.start(flags(f"--intel-device={devices}"))
+    assert "ZE_AFFINITY_MASK" not in os.environ
+
+
+def test_oneapi_selector_is_handed_over() -> None:
+    pf.set_oneapi_selector(flags("--oneapi-device-selector", "level_zero:1"))
+    assert os.environ["ONEAPI_DEVICE_SELECTOR"] == "level_zero:1"
+
+
+# --- Precision
+
+
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [("fp32", {"force_fp32"}), ("fp16", {"force_fp16", "fp16_unet"}), ("BF16", {"bf16_unet", "bf16_vae"})],
+)
+def test_precision_sets_the_flags_of_the_release(
+    monkeypatch: pytest.MonkeyPatch, precision: str, expected: set[str]
+) -> None:
+    host(monkeypatch)
+    args = flags("--xpu-precision", precision)
+    pf.start(args)
+    assert not any(vars(args)[name] for name in PRECISION_FLAGS)  # nothing before the device is known
+    assert pf.usable(True) is True
+    assert {name for name in PRECISION_FLAGS if vars(args)[name]} == expected
+
+
+def test_bf16_covers_text_encoders_where_the_release_can(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch)
+    monkeypatch.setenv("PATCHFORGE_XPU_PRECISION", "bf16")
+    args = flags(bf16_text_enc=False)
+    pf.start(args)
+    pf.usable(True)
+    assert args.bf16_text_enc is True
+
+
+def test_a_release_with_an_int8_flag_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch)
+    args = flags("--xpu-precision", "int8", int8_unet=False)
+    pf.start(args)
+    pf.usable(True)
+    assert args.int8_unet is True
+
+
+def test_precision_the_release_lacks_is_an_error_that_says_what_there_is() -> None:
+    with pytest.raises(SystemExit, match="precision int8") as error:
+        pf.start(flags("--xpu-precision", "int8"))
+    assert "--bf16-unet" in str(error.value)
+    args = flags("--xpu-precision", "bf16")
+    del args.bf16_vae
+    with pytest.raises(SystemExit, match="precision bf16"):
+        pf.start(args)
+
+
+@pytest.mark.parametrize(
+    ("precision", "given"),
+    [
+        ("fp32", "force_fp16"),
+        ("bf16", "fp16_unet"),
+        ("bf16", "fp32_vae"),
+        ("fp16", "bf16_unet"),
+        ("fp16", "fp8_e5m2_unet"),
+    ],
+)
+def test_precision_against_a_given_flag_is_an_error(precision: str, given: str) -> None:
+    with pytest.raises(SystemExit, match="--" + given.replace("_", "-")):
+        pf.start(flags("--xpu-precision", precision, **{given: True}))
+
+
+def test_precision_beside_a_flag_of_another_group_is_fine() -> None:
+    pf.start(flags("--xpu-precision", "fp16", bf16_vae=True, fp32_text_enc=True))
+    pf.start(flags("--xpu-precision", "fp16", fp16_unet=True))
+
+
+@pytest.mark.parametrize("other", [{"cpu": True}, {"directml": 0}])
+def test_precision_is_ignored_elsewhere(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, other: dict[str, Any]
+) -> None:
+    host(monkeypatch)
+    args = flags("--xpu-precision", "bf16", **other)
+    pf.start(args)
+    pf.usable(True)
+    assert not any(vars(args)[name] for name in PRECISION_FLAGS)
+    assert "Precision bf16 is for Intel GPUs and is ignored" in caplog.text
+
+
+def test_precision_is_ignored_without_an_xpu(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    host(monkeypatch, xpu=False, cuda=True)
+    args = flags("--xpu-precision", "bf16")
+    pf.start(args)
+    pf.usable(False)
+    assert not any(vars(args)[name] for name in PRECISION_FLAGS)
+    assert "is ignored" in caplog.text
+
+
+def test_detection_in_two_steps_settles_on_the_answer(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """v0.1.2 to v0.3.50 ask twice, and the first answer is False on a recent torch."""
+    host(monkeypatch)
+    args = flags("--xpu-precision", "bf16", "--force-intel-xpu")
+    pf.start(args)
+    assert [pf.usable(False), pf.usable(True)] == [False, True]
+    assert args.bf16_unet is True
+    assert caplog.text == ""
+
+
+# --- Detection
+
+
+@pytest.mark.parametrize("build", ["cuda", "hip"])
+@pytest.mark.parametrize(
+    ("cuda", "forced", "expected"),
+    [(None, False, True), (False, False, True), (True, False, False), (True, True, True)],
+)
+def test_cuda_comes_before_xpu_unless_forced(
+    monkeypatch: pytest.MonkeyPatch, build: str, cuda: bool | None, forced: bool, expected: bool
+) -> None:
+    host(monkeypatch, cuda=cuda, build=build)
+    pf.start(flags(*(["--force-intel-xpu"] * forced)))
+    assert pf.usable(True) is expected
+    assert pf.detect(False) is expected
+    assert pf._chosen() is expected
+
+
+def test_prefer_xpu_variable_is_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, cuda=True)
+    monkeypatch.setenv("PATCHFORGE_PREFER_XPU", "1")
+    assert pf.usable(True) is True
+
+
+def test_detect_finds_native_xpu_or_returns_what_ipex_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch)
+    assert pf.detect(False) is True
+    pf._reset()
+    host(monkeypatch, xpu=False)
+    assert pf.detect(False) is False
+    assert pf.detect(True) is True
+
+
+def test_forcing_an_absent_xpu_is_said_and_not_raised(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host(monkeypatch, xpu=False, cuda=True)
+    pf.start(flags("--force-intel-xpu"))
+    assert pf.usable(False) is False
+    assert "Intel GPU was asked for" in caplog.text
+
+
+def test_availability_is_asked_once_and_errors_are_no(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+
+    def is_available() -> bool:
+        calls.append(1)
+        raise RuntimeError("driver")
+
+    monkeypatch.setattr(torch, "xpu", types.SimpleNamespace(is_available=is_available))
+    assert (pf._available(), pf._available(), len(calls)) == (False, False, 1)
+
+
+def test_ipex_may_add_torch_xpu_after_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(torch, "xpu")
+    assert pf._available() is False
+    monkeypatch.setattr(torch, "xpu", Xpu(), raising=False)
+    assert pf._available() is True
+
+
+@pytest.mark.parametrize(
+    ("extra", "index", "expected"),
+    [
+        ({}, 1, [1]),
+        ({}, 2, []),
+        ({}, None, []),
+        ({"cuda_device": "0"}, 1, []),
+        ({"intel_device": "0"}, 1, []),
+        ({"cpu": True}, 1, []),
+    ],
+)
+def test_default_device_is_set_once_the_xpu_is_chosen(
+    monkeypatch: pytest.MonkeyPatch, extra: dict[str, Any], index: int | None, expected: list[int]
+) -> None:
+    fake = host(monkeypatch)
+    pf.start(flags(**{"default_device": index, **extra}))
+    pf.usable(True)
+    pf.usable(True)
+    assert fake.current == expected
+
+
+def test_no_accelerator_on_a_cpu_build(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    host(monkeypatch, xpu=False)
+    assert pf.no_accelerator() is True
+    assert "runs on the CPU" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "doubt", ["xpu", "cuda", "hip", "spoof", "npu", "corex", "directml", "mps", "private", "raises"]
+)
+def test_any_doubt_is_an_accelerator(monkeypatch: pytest.MonkeyPatch, doubt: str) -> None:
+    host(monkeypatch, xpu=doubt == "xpu", cuda=None)
+    if doubt in ("cuda", "hip"):
+        monkeypatch.setattr(torch.version, doubt, "1")
+    elif doubt in ("npu", "corex"):
+        monkeypatch.setattr(torch, doubt, object(), raising=False)
+    elif doubt == "spoof":
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    elif doubt == "directml":
+        monkeypatch.setitem(sys.modules, "torch_directml", types.ModuleType("torch_directml"))
+    elif doubt == "mps":
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    elif doubt == "private":
+        monkeypatch.setattr(torch._C, "_get_privateuse1_backend_name", lambda: "vendor")
+    elif doubt == "raises":
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: 1 // 0)
+    assert pf.no_accelerator() is False
+
+
+@pytest.mark.parametrize(
+    ("active", "device", "expected"),
+    [
+        (True, torch.device("xpu", 0), True),
+        (True, torch.device("cpu"), False),
+        (True, torch.device("cuda", 0), False),
+        (False, torch.device("xpu", 0), True),
+        (False, torch.device("cuda", 0), False),
+        (True, "xpu:1", True),
+        (True, "cuda:0", False),
+        (False, "xpu", True),
+        (True, None, True),
+        (False, None, False),
+        (True, 1, True),
+        (False, 0, False),
+    ],
+)
+def test_memory_queries_answer_by_device(
+    monkeypatch: pytest.MonkeyPatch, active: bool, device: Any, expected: bool
+) -> None:
+    host(monkeypatch)
+    assert pf.asked(active, device) is expected
+
+
+def test_is_xpu() -> None:
+    devices: list[Any] = [torch.device("xpu"), "xpu:1", torch.device("cpu"), "cuda", None, 0]
+    assert [pf.is_xpu(device) for device in devices] == [True, True, False, False, False, False]
+
+
+# --- Help
+
+HELP = """
+import argparse, runpy, sys
+if sys.argv[2] == "without":
+    sys.modules["torch"] = None
+module = runpy.run_path(sys.argv[1])
+parser = argparse.ArgumentParser()
+module["add_flags"](parser)
+args = parser.parse_args(sys.argv[3:])
+args.cuda_device = "1"
+module["start"](args)
+print("went on")
+"""
+
+
+def run_help(torch_state: str, *argv: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", HELP, str(MODULE), torch_state, *argv]
+    return subprocess.run(command, check=False, capture_output=True, text=True)
+
+
+def test_help_gpu_on_a_cpu_only_torch() -> None:
+    result = run_help("with", "--help-gpu", "--xpu-level", "O2")
+    assert result.returncode == 0, result.stderr
+    assert f"torch {torch.__version__}" in result.stdout
+    assert "Intel XPU devices:\n  none" in result.stdout
+    assert "Chosen: cpu, because torch finds no accelerator." in result.stdout
+    assert "Level: O2" in result.stdout
+    assert "ZE_AFFINITY_MASK=1" in result.stdout
+    assert "went on" not in result.stdout
+
+
+def test_help_gpu_without_torch() -> None:
+    result = run_help("without", "--help-gpu")
+    assert result.returncode == 1
+    assert "torch cannot be imported" in result.stderr
+
+
+def test_start_needs_no_torch() -> None:
+    result = run_help("without", "--xpu-level", "O3", "--intel-device", "0")
+    assert (result.returncode, result.stdout) == (0, "went on\n"), result.stderr
+
+
+@pytest.mark.parametrize(
+    ("argv", "cuda", "extra", "expected"),
+    [
+        ((), None, {}, ("xpu", "torch can use it")),
+        ((), True, {}, ("cuda", "CUDA and ROCm come before XPU (--force-intel-xpu changes that)")),
+        (("--force-intel-xpu",), True, {}, ("xpu", "it was asked for")),
+        ((), True, {"cpu": True}, ("cpu", "--cpu was given")),
+    ],
+)
+def test_help_names_the_choice_that_is_made(
+    monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], cuda: bool | None, extra: Any, expected: tuple[str, str]
+) -> None:
+    host(monkeypatch, cuda=cuda)
+    pf.start(flags(*argv, **extra))
+    assert pf._choice(torch) == expected
+    assert (expected[0] == "xpu") == pf._chosen()
+
+
+def test_help_lists_devices_and_those_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake: Any = host(monkeypatch)
+    card = types.SimpleNamespace(name="Intel(R) Arc(TM) B580 Graphics", total_memory=12 << 30)
+    fake.get_device_properties = lambda index: card if index == 0 else 1 // 0
+    first, second = pf._devices(torch, "xpu")
+    assert first == "xpu:0 Intel(R) Arc(TM) B580 Graphics, 12.0 GiB, discrete"
+    assert second.startswith("xpu:1 cannot be asked")

@@ -1,0 +1,229 @@
+"""Folders and files that are whole at every moment, also under SIGKILL."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from patchforge import atomic
+from patchforge.errors import PatchforgeError
+
+OLD = {"a.patch": b"old a", "deep/er/b.patch": b"old b", "gone": b"x"}
+NEW = {"a.patch": b"new a, longer", "deep/er/b.patch": b"", "deep/c": b"\x00\xff"}
+ROOT = Path(__file__).resolve().parent.parent
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from patchforge import atomic
+
+fatal, exchange, what, target = int(sys.argv[1]), sys.argv[2] == "exchange", sys.argv[3], Path(sys.argv[4])
+files = eval(sys.argv[5])
+left = fatal
+def step(name):
+    global left
+    left -= 1
+    if left < 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+if not exchange:
+    atomic._exchange = lambda one, other: False
+if what == "recover":
+    atomic.recover(target, step=step)
+elif what == "tree":
+    atomic.write_tree(target, files, step=step)
+else:
+    atomic.write_file(target, files, step=step)
+"""
+
+
+def run(fatal: int, exchange: str, what: str, target: Path, files: object) -> bool:
+    """Runs and kills at step number ``fatal``; False when the run has no such step."""
+    command = [sys.executable, "-c", KILLED, str(fatal), exchange, what, str(target), repr(files)]
+    done = subprocess.run(command, cwd=ROOT, check=False)
+    assert done.returncode in (0, -signal.SIGKILL)
+    return done.returncode != 0
+
+
+def content(folder: Path) -> dict[str, bytes] | None:
+    if not folder.exists():
+        return None
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("exchange", ["exchange", "renames"])
+@pytest.mark.parametrize("old", [OLD, None])
+def test_a_folder_is_whole_after_a_kill_at_any_step(
+    exchange: str, old: dict[str, bytes] | None, tmp_path: Path
+) -> None:
+    seen = []
+    for fatal in range(100):
+        target = tmp_path / str(fatal) / "out"
+        if old:
+            atomic.write_tree(target, old)
+        if not (killed := run(fatal, exchange, "tree", target, NEW)):
+            break
+        if exchange == "exchange" and old:
+            assert content(target) in (old, NEW), "an exchange needs no recovery"
+        atomic.recover(target)
+        seen.append(content(target))
+        assert seen[-1] in (old, NEW)
+        assert list(target.parent.iterdir()) == ([target] if target.exists() else [])
+        assert atomic.write_tree(target, NEW) is (seen[-1] != NEW)
+        assert content(target) == NEW
+    assert not killed
+    assert content(target) == NEW
+    assert old in seen, "no kill came early enough to leave the old content"
+    assert NEW in seen, "no kill came late enough to leave the new content"
+    assert seen == sorted(seen, key=lambda files: files == NEW), "it never goes back"
+
+
+def test_a_kill_during_recovery_is_recovered_from(tmp_path: Path) -> None:
+    """The fallback dies between its renames; then recovery dies at each of its steps."""
+    names: list[str] = []
+    atomic.write_tree(tmp_path / "probe" / "out", OLD)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(atomic, "_exchange", lambda one, other: False)
+        atomic.write_tree(tmp_path / "probe" / "out", NEW, step=names.append)
+    between = len(names) - 1 - names[::-1].index("rename in")
+    for fatal in range(100):
+        target = tmp_path / str(fatal) / "out"
+        atomic.write_tree(target, OLD)
+        assert run(between, "renames", "tree", target, NEW)
+        assert not target.exists()
+        if not run(fatal, "renames", "recover", target, None):
+            break
+        atomic.recover(target)
+        assert content(target) == OLD
+        assert list(target.parent.iterdir()) == [target]
+    assert fatal > 3
+
+
+def test_a_file_is_whole_after_a_kill_at_any_step(tmp_path: Path) -> None:
+    path = tmp_path / "manifest.json"
+    path.write_bytes(b"old")
+    for fatal in range(10):
+        if not run(fatal, "exchange", "file", path, b"new content"):
+            break
+        assert path.read_bytes() == b"old"
+    assert fatal == 3
+    assert path.read_bytes() == b"new content"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="renameat2 is Linux's")
+def test_the_exchange_is_used_where_there_is_one(tmp_path: Path) -> None:
+    atomic.write_tree(tmp_path / "out", OLD)
+    names: list[str] = []
+    atomic.write_tree(tmp_path / "out", NEW, step=names.append)
+    assert "exchange" in names
+    assert "rename away" not in names
+
+
+def test_a_reader_always_finds_a_whole_folder(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    atomic.write_tree(target, OLD)
+    if not atomic._renameat2():
+        pytest.skip("no exchange here")
+    missing, stop = [], threading.Event()
+
+    def look() -> None:
+        while not stop.is_set():
+            if not target.is_dir():
+                missing.append(1)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for turn in range(30):
+        atomic.write_tree(target, NEW if turn % 2 else OLD | {"turn": b"1"})
+    stop.set()
+    reader.join()
+    assert not missing
+
+
+@pytest.mark.parametrize("exchange", [True, False])
+def test_same_content_is_not_written(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not exchange:
+        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+    target, file = tmp_path / "out", tmp_path / "f"
+    assert atomic.write_tree(target, OLD)
+    assert atomic.write_file(file, b"x")
+    for path in (target, target / "a.patch", file):
+        os.utime(path, ns=(1, 1))
+    names: list[str] = []
+    assert not atomic.write_tree(target, dict(reversed(OLD.items())), step=names.append)
+    assert not atomic.write_file(file, b"x", step=names.append)
+    assert names == []
+    assert {path.stat().st_mtime_ns for path in (target, target / "a.patch", file)} == {1}
+    assert atomic.write_tree(target, OLD | {"more": b""})
+    assert atomic.write_tree(target, OLD)
+    assert content(target) == OLD
+
+
+def test_a_link_counts_as_another_content(tmp_path: Path) -> None:
+    atomic.write_tree(tmp_path / "out", {"a": b"1"})
+    (tmp_path / "out" / "a").unlink()
+    (tmp_path / "elsewhere").write_bytes(b"1")
+    (tmp_path / "out" / "a").symlink_to(tmp_path / "elsewhere")
+    assert atomic.write_tree(tmp_path / "out", {"a": b"1"})
+    assert not (tmp_path / "out" / "a").is_symlink()
+
+
+def test_a_link_to_the_target_stays(tmp_path: Path) -> None:
+    atomic.write_tree(tmp_path / "out", OLD)
+    (tmp_path / "link").symlink_to("out")
+    (tmp_path / "file").write_bytes(b"1")
+    (tmp_path / "file-link").symlink_to("file")
+    atomic.write_tree(tmp_path / "link", NEW)
+    atomic.write_file(tmp_path / "file-link", b"2")
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path / "out") == NEW
+    assert (tmp_path / "file-link").is_symlink()
+    assert (tmp_path / "file").read_bytes() == b"2"
+
+
+def test_modes_follow_the_umask_and_the_file_before(tmp_path: Path) -> None:
+    atomic.write_file(tmp_path / "f", b"1")
+    (tmp_path / "plain").write_bytes(b"")
+    assert (tmp_path / "f").stat().st_mode == (tmp_path / "plain").stat().st_mode
+    (tmp_path / "f").chmod(0o750)
+    atomic.write_file(tmp_path / "f", b"2")
+    assert (tmp_path / "f").stat().st_mode & 0o777 == 0o750
+
+
+@pytest.mark.parametrize("names", [["/a"], ["../a"], ["a/../b"], [""], ["a", "a/b"], ["a/"], ["./a"]])
+def test_paths_outside_or_in_each_other(names: list[str], tmp_path: Path) -> None:
+    with pytest.raises(PatchforgeError, match="a folder cannot hold"):
+        atomic.write_tree(tmp_path / "out", dict.fromkeys(names, b""))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_and_a_folder_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    atomic.write_file(tmp_path / "f", b"1")
+    with pytest.raises(PatchforgeError, match="is a file"):
+        atomic.write_tree(tmp_path / "f", OLD)
+    with pytest.raises(PatchforgeError, match="is a folder"):
+        atomic.write_file(tmp_path, b"1")
+
+
+def test_nothing_to_recover(tmp_path: Path) -> None:
+    atomic.recover(tmp_path / "none" / "out")
+    atomic.recover(tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+def test_writers_take_turns(tmp_path: Path) -> None:
+    target = tmp_path / "out"
+    sets = [{"n": b"%d" % number, "m": b"%d" % number} for number in range(8)]
+    threads = [threading.Thread(target=atomic.write_tree, args=(target, files)) for files in sets]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert content(target) in sets
+    assert list(tmp_path.iterdir()) == [target]
