@@ -10,7 +10,6 @@ import os
 import re
 import subprocess
 import tempfile
-import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -72,10 +71,11 @@ def series(names: Iterable[str]) -> bytes:
     return "".join(f"{name}\n" for name in sorted(names)).encode()
 
 
-def header(purpose: Purpose, subject: str, why: str, transforms: Sequence[str], release: Release) -> str:
-    """The DEP-3 header of a patch (https://dep-team.pages.debian.net/deps/dep3/).
+def header(purpose: Purpose, subject: str, gaps: Mapping[str, str], release: Release) -> str:
+    """The DEP-3 header of a patch (https://dep-team.pages.debian.net/deps/dep3/); ``gaps``: transform id to title.
 
     ``Forwarded`` must be exactly ``no``, so its reason has a field of its own; ``Last-Update`` would be a timestamp.
+    Every field is one line: a folded line begins with a blank, as a diff's context does.
     """
     import jinja2  # noqa: PLC0415 - slow; only the command that writes patches needs it
 
@@ -88,10 +88,9 @@ def header(purpose: Purpose, subject: str, why: str, transforms: Sequence[str], 
     )
     text = environment.get_template("patch/header.j2").render(
         subject=" ".join(subject.split()),
-        why=list(_folded(why)),
         reason=REASON,
         purpose=purpose.value,
-        transforms=transforms,
+        gaps=gaps,
         release=release.version,
         commit=release.commit,
     )
@@ -136,10 +135,15 @@ def apply(patch: bytes, read: Read) -> dict[str, bytes]:
     return after
 
 
-def reverse(patch: bytes, read: Read) -> dict[str, bytes | None]:
-    """The files that ``patch`` changed, as they were before it; None for a file that it had added."""
+def reverse(patch: bytes, read: Read, *, only: str | None = None) -> dict[str, bytes | None]:
+    """The files that ``patch`` changed, as they were before it; None for a file that it had added.
+
+    ``only``: one path, where the others are not wanted.
+    """
     before: dict[str, bytes | None] = {}
     for part in parse(patch):
+        if only is not None and part.path != only:
+            continue
         after = _read(read, part.path)
         if after is None:
             raise _presence(part.path, wanted=True)
@@ -183,14 +187,6 @@ def check_three_ways(
 
 
 _GNU_PATCH = ("patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "--binary", "--force", "--silent", "-r", "-")
-
-
-def _folded(why: str) -> Iterator[str]:
-    paragraphs = [part for part in re.split(r"\n\s*\n", textwrap.dedent(why).strip()) if part.strip()]
-    for number, paragraph in enumerate(paragraphs):
-        if number:
-            yield "."
-        yield from textwrap.wrap(paragraph, 78, break_long_words=False, break_on_hyphens=False)
 
 
 def _span(start: int, count: int) -> str:

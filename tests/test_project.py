@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +9,9 @@ from hypothesis import strategies as st
 from patchforge.errors import PatchforgeError
 from patchforge.project import Project, load_project, recognise, release_index, root
 from patchforge.vocabulary import Entry, Release, Version, git_blob_id
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOML = """
 name = "demo"
@@ -17,30 +22,29 @@ tag = "v{version}"
 version_file = "demo_version.py"
 """
 ONE, TWO = "1" * 40, "2" * 40
+INDEX = f"version\tcommit\tdate\nv0.10.0\t{TWO}\t2026-01-02\nv0.9.0\t{ONE}\t2026-01-01\n"
 
 
 class FakeTree:
     origin = "here"
 
-    def __init__(self, **files):
+    def __init__(self, **files: str) -> None:
         self.files = {name.replace("__", "."): text.encode() for name, text in files.items()}
 
-    def entries(self):
+    def entries(self) -> dict[str, Entry]:
         return {path: Entry(path, git_blob_id(data)) for path, data in self.files.items()}
 
-    def read(self, path):
+    def read(self, path: str) -> bytes:
         return self.files[path]
 
 
-def declare(
-    tmp_path, toml=TOML, index=f"version\tcommit\tdate\nv0.10.0\t{TWO}\t2026-01-02\nv0.9.0\t{ONE}\t2026-01-01\n"
-):
+def declare(tmp_path: Path, toml: str = TOML, index: str = INDEX) -> Project:
     (tmp_path / "demo.toml").write_text(toml)
     (tmp_path / "demo.tsv").write_text(index)
     return load_project("demo", folder=tmp_path)
 
 
-def test_comfyui_is_declared_with_its_index():
+def test_comfyui_is_declared_with_its_index() -> None:
     project = load_project()
     releases = release_index(project)
     assert project.url == "https://github.com/Comfy-Org/ComfyUI"
@@ -50,7 +54,7 @@ def test_comfyui_is_declared_with_its_index():
     assert (root() / "patchforge").is_dir()
 
 
-def test_index_is_in_numeric_order(tmp_path):
+def test_index_is_in_numeric_order(tmp_path: Path) -> None:
     assert release_index(declare(tmp_path)) == [
         Release(Version((0, 9, 0)), ONE),
         Release(Version((0, 10, 0)), TWO),
@@ -66,19 +70,19 @@ def test_index_is_in_numeric_order(tmp_path):
         (f"v0.1.0\t{ONE}\t-\nv0.1.0\t{TWO}\t-", "lists v0.1.0 twice"),
     ],
 )
-def test_damaged_index_is_refused_with_its_place(tmp_path, line, message):
+def test_damaged_index_is_refused_with_its_place(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(PatchforgeError, match=message):
         release_index(declare(tmp_path, index=f"version\tcommit\tdate\n{line}\n"))
 
 
-def test_absent_index_names_the_file(tmp_path):
+def test_absent_index_names_the_file(tmp_path: Path) -> None:
     project = declare(tmp_path)
     project.index.unlink()
     with pytest.raises(PatchforgeError, match=r"demo\.tsv"):
         release_index(project)
 
 
-def test_unknown_project_lists_the_known_ones():
+def test_unknown_project_lists_the_known_ones() -> None:
     with pytest.raises(PatchforgeError, match="one of: comfyui"):
         load_project("comfy-ui")
 
@@ -93,13 +97,13 @@ def test_unknown_project_lists_the_known_ones():
         ("name = ", "is not TOML"),
     ],
 )
-def test_wrong_declaration_is_refused(tmp_path, toml, message):
+def test_wrong_declaration_is_refused(tmp_path: Path, toml: str, message: str) -> None:
     with pytest.raises(PatchforgeError, match=message):
         declare(tmp_path, toml)
 
 
 @given(st.lists(st.integers(0, 999), min_size=2, max_size=4))
-def test_a_version_and_its_tag_name_each_other(parts):
+def test_a_version_and_its_tag_name_each_other(parts: list[int]) -> None:
     version = Version(tuple(parts))
     for tag in ("v{version}", "{version}", "release-{version}-final"):
         project = Project("p", "P", "url", root(), tag, "v.py")
@@ -107,7 +111,7 @@ def test_a_version_and_its_tag_name_each_other(parts):
 
 
 @pytest.mark.parametrize("tag", ["latest", "0.3.47", "vv0.3.47", "v0.3.47-rc1", "v0.03.47", "v3"])
-def test_other_tags_are_no_releases(tag):
+def test_other_tags_are_no_releases(tag: str) -> None:
     assert load_project().version_of(tag) is None
 
 
@@ -119,11 +123,11 @@ def test_other_tags_are_no_releases(tag):
         "https://github.com/comfy-org/comfyui/",
     ],
 )
-def test_every_spelling_of_the_address_is_the_present_one(url):
+def test_every_spelling_of_the_address_is_the_present_one(url: str) -> None:
     assert load_project().current_url(url) == "https://github.com/Comfy-Org/ComfyUI"
 
 
-def test_a_fork_keeps_its_address():
+def test_a_fork_keeps_its_address() -> None:
     assert load_project().current_url("https://example.org/ComfyUI") == "https://example.org/ComfyUI"
 
 
@@ -141,6 +145,6 @@ def test_a_fork_keeps_its_address():
         ({}, None),
     ],
 )
-def test_recognise(files, version):
+def test_recognise(files: dict[str, str], version: str | None) -> None:
     found = recognise(FakeTree(**files), load_project())
     assert (found and str(found)) == version

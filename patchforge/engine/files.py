@@ -69,7 +69,9 @@ class Placed:
     places: tuple[Place, ...] = ()
 
 
-def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo) -> FileRecord:
+def look_at(
+    path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool = True
+) -> FileRecord:
     """Runs every transform that wants the file, and the census. Never raises for what the file contains."""
     wanting = [(rank, one) for rank, one in enumerate(transforms) if one.wants(path)]
     found: list[Found] = []
@@ -77,7 +79,10 @@ def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo)
     origin = _LineMap()
     try:
         source = Source(data)
-        sites = device_sites(source, memo) if NEEDLES.search(data) else ()
+        sites = device_sites(source, memo) if census and NEEDLES.search(data) else ()
+        hooked = [one for _, one in wanting if any(f"{HOOKS}.{hook}(" in source.text for hook in one.hooks)]
+        wanting = [(rank, one) for rank, one in wanting if one not in hooked]
+        found += [Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked]
         for purpose in Purpose:
             active = [(rank, one) for rank, one in wanting if one.purpose is purpose and _hit(one, source.data)]
             if not active:
@@ -189,17 +194,12 @@ class _Stage:
 
 def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Placed]:
     """Parses a block, walks it once and places what the transforms found."""
-    hooked = [(rank, one) for rank, one in active if any(f"{HOOKS}.{hook}" in text for hook in one.hooks)]
-    for rank, one in hooked:
-        yield Placed(rank, Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already"))
-    rest = [pair for pair in active if pair not in hooked]
-    if not rest:
-        return
     module = cst.parse_module(text)
-    findings = list(_walk(module, rest, At(path, dict(source.aliases), source)))
+    findings = list(_walk(module, active, At(path, dict(source.aliases), source)))
     if not findings:
         return
-    positions = MetadataWrapper(module, unsafe_skip_copy=True).resolve(PositionProvider)
+    # resolve() would walk the tree once more for batchable providers, of which there are none
+    positions = PositionProvider()._gen(MetadataWrapper(module, unsafe_skip_copy=True))  # noqa: SLF001
     for rank, transform, finding, function in findings:
         edits = finding.edits if isinstance(finding, Rewrite) else ()
         found = _found(transform, finding, positions[finding.node], function)  # type: ignore[index]

@@ -457,12 +457,17 @@ class Fakes:
         backend = Backend(kind, cards, self.torch, self.log)
         answers = backend.answers() if cards else {}
         self.backends.append(backend)
-        for name, value in list(vars(module).items()):
-            own = isinstance(value, types.FunctionType) and (value.__module__ or "").startswith(f"torch.{kind}")
-            if name in answers or (own and not name.startswith("_")):
-                self._replace(module, name, answers.get(name, value), faked=name in answers or not cards)
+        self._module(module, answers, present=bool(cards))
         for name in answers.keys() & vars(module.memory).keys():
             setattr(module.memory, name, getattr(module, name))
+
+    def _module(self, module: Any, answers: Mapping[str, Callable[..., Any]], *, present: bool) -> None:
+        """Record every public function of a module: with its chosen answer; as it is where nothing is ``present``."""
+        for name, value in list(vars(module).items()):
+            function = isinstance(value, types.FunctionType) or name == "Event"
+            own = function and (value.__module__ or "").startswith((module.__name__, "torch._utils"))
+            if name in answers or (own and not name.startswith("_")):
+                self._replace(module, name, answers.get(name, value), faked=name in answers or not present)
 
     def _mps(self) -> None:
         present = self.machine.mps
@@ -472,16 +477,18 @@ class Fakes:
             self._replace(self.torch.mps, name, _nothing if present else getattr(self.torch.mps, name))
 
     def _accelerator(self) -> None:
-        module, kind = self.torch.accelerator, self.kind
-        present = next((backend for backend in self.backends if backend.kind == kind and backend.cards), None)
-        if present is None:
-            return
-        self._replace(module, "is_available", lambda: True)
-        self._replace(module, "device_count", lambda: len(present.cards))
-        self._replace(module, "current_accelerator", lambda _check_available=False: self.real_device(kind))
-        self._replace(module, "current_device_index", lambda: present.current)
-        self._replace(module, "synchronize", _nothing)
-        self._replace(module, "empty_cache", _nothing)
+        kind = self.kind
+        card = next((backend for backend in self.backends if backend.kind == kind and backend.cards), None)
+        answers: dict[str, Callable[..., Any]] = {}
+        if card is not None:
+            known = card.answers()
+            shared = "is_available device_count synchronize empty_cache current_stream memory_stats memory_reserved"
+            answers = {name: known[name] for name in [*shared.split(), "memory_allocated"]}
+            answers["current_accelerator"] = lambda check_available=False: self.real_device(kind)  # noqa: ARG005
+            answers["current_device_index"] = known["current_device"]
+            answers["set_device_index"] = known["set_device"]
+            answers["get_memory_info"] = known["mem_get_info"]
+        self._module(self.torch.accelerator, answers, present=card is not None)
 
     def _switches(self) -> None:
         """Global settings: recorded, and still made, so that their state can be read afterwards."""

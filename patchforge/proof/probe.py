@@ -347,6 +347,12 @@ def argument_blocks(tree: Path) -> list[ast.stmt]:
     return blocks[:last]
 
 
+def our_imports(tree: Path) -> list[ast.stmt]:
+    """main.py's top-level imports of our module, which the blocks use."""
+    body = ast.parse((tree / "main.py").read_bytes()).body
+    return [node for node in body if isinstance(node, ast.ImportFrom) and any(name.name == OURS for name in node.names)]
+
+
 def _sets_visible_devices(block: ast.stmt) -> bool:
     return any(
         isinstance(node, ast.Subscript)
@@ -407,7 +413,7 @@ def _exec_blocks(tree: Path) -> dict[str, str]:
     blocks = argument_blocks(tree)
     if not blocks:
         raise LookupError("main.py has no argument block that sets CUDA_VISIBLE_DEVICES")
-    code = compile(ast.Module(blocks, []), str(tree / "main.py"), "exec")
+    code = compile(ast.Module([*our_imports(tree), *blocks], []), str(tree / "main.py"), "exec")
     given = {"__name__": "__main__", "os": os, "sys": sys, "logging": logging, "importlib": importlib, "args": args}
     exec(code, given)  # noqa: S102 - running upstream's block is what this is for
     return {name: canonical(value) for name, value in sorted(vars(args).items())}

@@ -41,7 +41,8 @@ def cache_folder() -> Path:
     """Where clones are kept: ``upstream/`` in PATCHFORGE_CACHE, or else in the user's cache folder for patchforge."""
     import platformdirs  # noqa: PLC0415 - keeps start-up light
 
-    return Path(os.environ.get("PATCHFORGE_CACHE") or platformdirs.user_cache_path("patchforge")) / "upstream"
+    folder = Path(os.environ.get("PATCHFORGE_CACHE") or platformdirs.user_cache_path("patchforge"))
+    return folder.expanduser() / "upstream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +64,10 @@ class CachedClone:
     @property
     def origin(self) -> str:
         """The address, without a password that may stand in it."""
-        return str(import_git().util.remove_password_if_present([self.url])[0])
+        import_git()
+        from git.util import remove_password_if_present  # noqa: PLC0415 - keeps start-up light
+
+        return str(remove_password_if_present([self.url])[0])
 
     def ensure(self) -> bool:
         """Make the clone unless it is there; whether this call made it."""
@@ -100,13 +104,16 @@ class CachedClone:
     def _locked(self) -> Iterator[None]:
         import filelock  # noqa: PLC0415 - keeps start-up light
 
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(self.path.with_suffix(".lock"))
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             lock.acquire(timeout=0)
-        except filelock.Timeout:
+        except filelock.Timeout:  # an OSError too
             print(f"waiting for another run that updates {self.path}", file=sys.stderr)
             lock.acquire()
+        except OSError as error:
+            problem = f"the cache {self.path.parent} cannot be written"
+            raise PatchforgeError(problem, found=str(error), do="set PATCHFORGE_CACHE to another folder") from error
         try:
             yield
         finally:

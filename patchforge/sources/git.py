@@ -79,7 +79,7 @@ class GitObjects:
             ) from error
         self.path = path
         self._repo.git.update_environment(**_ENVIRONMENT)
-        # Named outright, so that a GIT_DIR in the environment (as in a hook) does not lead elsewhere.
+        # A GIT_DIR in the environment (as in a hook) must not lead elsewhere; not every GitPython sees to it.
         self._repo.git.set_persistent_git_options(git_dir=self._repo.git_dir)
         self._process: Any = None
         self._folders: dict[tuple[str, str], tuple[Entry | Skipped, ...]] = {}

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from transforms.runtime import patchforge_xpu as pf
 
 GIB = 1 << 30
-XPU = torch.device("xpu", 0)
+XPU, CPU = torch.device("xpu", 0), torch.device("cpu")
 B580 = "Intel(R) Arc(TM) B580 Graphics"
 IGPU = "Intel(R) Arc(TM) Graphics"
 
@@ -231,7 +231,7 @@ class OtherError(Exception):
 def caught_by(error: Exception, types_: Any) -> str:
     """Which clause of a real try statement takes ``error``, raised while another exception is being handled."""
     try:
-        raise OtherError(pf.OOM_MARKERS[0])
+        raise OtherError(pf.OOM_MARKERS[0])  # noqa: TRY301 (a real try statement is the point)
     except OtherError:
         try:
             try:
@@ -334,7 +334,7 @@ def test_streams_are_two_unless_the_user_said_something(
         (IGPU, "O3", "", False),
     ],
 )
-def test_offloading_opt_ins_are_for_discrete_cards(
+def test_offloading_opt_ins_are_for_discrete_cards(  # noqa: PLR0917
     monkeypatch: pytest.MonkeyPatch, xpu: Xpu, name: str, lvl: str, enable: str, wanted: bool
 ) -> None:
     level(monkeypatch, lvl, enable)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import sys
 import types
 from typing import Any
@@ -187,7 +188,7 @@ def test_attention_inside_a_compiled_graph_is_upstreams(monkeypatch: pytest.Monk
     monkeypatch.setattr(pf, "_attention", lambda *args, **kwargs: 1 // 0)
     seen = Recorder()
 
-    @torch.compile(backend="eager", fullgraph=True)
+    @torch.compile(backend="eager", fullgraph=True)  # type: ignore[untyped-decorator]
     def function(q: Any, k: Any, v: Any) -> Any:
         return pf.attention(SDPA)(q, k, v)
 
@@ -236,7 +237,7 @@ def test_without_a_limit_large_scores_are_chunked_and_small_ones_are_not(monkeyp
         ("Intel(R) Data Center GPU Max 1550", 64, None, torch.float16, "2.10.0", True),
     ],
 )
-def test_fused_kernels_are_left_alone(
+def test_fused_kernels_are_left_alone(  # noqa: PLR0917
     monkeypatch: pytest.MonkeyPatch, name: str, width: int, mask: Any, dtype: torch.dtype, version: str, fused: bool
 ) -> None:
     fake = prepare(monkeypatch, limit="1M")
@@ -298,9 +299,8 @@ def test_ipex_is_kept_from_partially_loaded_models(monkeypatch: pytest.MonkeyPat
 
 def test_ipex_optimize_keeps_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch)
-    model, seen = object(), []
-    assert pf.ipex_optimize(lambda model, **kwargs: seen.append(kwargs) or "better")(model, inplace=True) == "better"
-    assert seen == [{"replace_dropout_with_identity": False, "inplace": True}]
+    optimize = pf.ipex_optimize(lambda model, **kwargs: (model, kwargs))
+    assert optimize(1, inplace=True) == (1, {"replace_dropout_with_identity": False, "inplace": True})
 
 
 def test_ipex_optimize_serves_versions_without_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -336,7 +336,12 @@ def test_ipex_opt_in(monkeypatch: pytest.MonkeyPatch, enable: str, version: str,
     prepare(monkeypatch, enable=enable)
     monkeypatch.setattr(torch, "__version__", version)
     seen: list[Any] = []
-    ipex = types.SimpleNamespace(optimize=lambda model, **kwargs: seen.append(kwargs) or model)
+
+    def optimize(model: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs)
+        return model
+
+    ipex = types.SimpleNamespace(optimize=optimize)
     monkeypatch.setitem(sys.modules, "intel_extension_for_pytorch", ipex)
     model = torch.nn.Linear(2, 2)
     assert pf.ipex_opt_in(model) is model
@@ -356,7 +361,7 @@ def test_ipex_opt_in_without_ipex_says_so(monkeypatch: pytest.MonkeyPatch, caplo
 # --- Layout and compilation
 
 
-class Net(torch.nn.Module):
+class Net(torch.nn.Module):  # type: ignore[misc]
     def __init__(self) -> None:
         super().__init__()
         self.diffusion_model = torch.nn.Sequential(torch.nn.Conv2d(3, 5, 3), torch.nn.Flatten(), torch.nn.Linear(5, 2))
@@ -462,6 +467,20 @@ def test_triton(monkeypatch: pytest.MonkeyPatch, enable: str, module: Any, expec
     prepare(monkeypatch, enable=enable)
     monkeypatch.setitem(sys.modules, "triton", module)
     assert pf.triton_wanted() is expected
+    enabled: list[str] = []
+    pf.enable_triton(types.SimpleNamespace(enable=enabled.append))
+    assert enabled == ["triton"] * expected
+    pf._state.args = types.SimpleNamespace(disable_triton_backend=True)
+    pf.enable_triton(types.SimpleNamespace(enable=lambda name: pytest.fail("the user disabled it")))
+
+
+def test_a_kitchen_that_cannot_enable_triton_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    prepare(monkeypatch, enable="triton")
+    monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
+    pf.enable_triton(object())
+    assert "triton has no effect" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -475,11 +494,11 @@ def test_triton(monkeypatch: pytest.MonkeyPatch, enable: str, module: Any, expec
 )
 def test_dynamic_vram(monkeypatch: pytest.MonkeyPatch, enable: str, installed: set[str], expected: bool) -> None:
     prepare(monkeypatch, enable=enable)
-    monkeypatch.setattr(pf.importlib.util, "find_spec", lambda name: name in installed or None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
     assert pf.dynamic_vram() is expected
-    assert pf.dynamic_vram_device(False, XPU) is expected
-    assert pf.dynamic_vram_device(False, CPU) is False
-    assert pf.dynamic_vram_device(True, CPU) is True
+    assert pf.dynamic_vram_index(None, XPU) is (XPU.index if expected else None)
+    assert pf.dynamic_vram_index(None, CPU) is None
+    assert pf.dynamic_vram_index(3, CPU) == 3
 
 
 def test_where_cuda_computes_nothing_global_is_switched_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -487,7 +506,7 @@ def test_where_cuda_computes_nothing_global_is_switched_on(monkeypatch: pytest.M
     monkeypatch.setattr(torch.version, "cuda", "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
-    monkeypatch.setattr(pf.importlib.util, "find_spec", lambda name: True)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
     assert (pf.triton_wanted(), pf.dynamic_vram()) == (False, False)
 
 
@@ -506,9 +525,16 @@ def test_autocast_device(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_device_context_sets_and_restores(monkeypatch: pytest.MonkeyPatch, device: Any, history: list[int]) -> None:
     fake = prepare(monkeypatch)
-    with pytest.raises(KeyError), pf.device_context(device):
-        assert fake.history == history[:1]
-        raise KeyError
+    seen: list[int] = []
+
+    def work() -> None:
+        with pf.device_context(device):
+            seen.extend(fake.history)
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        work()
+    assert seen == history[:1]
     assert fake.history == history
 
 

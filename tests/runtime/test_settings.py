@@ -17,17 +17,7 @@ import torch
 from transforms.runtime import patchforge_xpu as pf
 
 MODULE = Path(pf.__file__)
-PRECISION_FLAGS = [
-    "force_fp32",
-    "force_fp16",
-    "fp16_unet",
-    "bf16_unet",
-    "fp32_unet",
-    "fp16_vae",
-    "fp32_vae",
-    "bf16_vae",
-    "fp16_text_enc",
-]
+PRECISION_FLAGS = ("force_fp32", "force_fp16", "fp16_unet", "bf16_unet", "fp32_unet", "fp32_vae", "bf16_vae")
 
 
 @pytest.fixture(autouse=True)
@@ -141,7 +131,8 @@ def test_wrong_variable_stops_start_and_not_a_hook(
         pf.start(flags())
     pf._reset()
     settings = pf._configure()
-    assert (settings.level, settings.precision, settings.enable, settings.attention_limit) == (1, None, set(), None)
+    assert (settings.level, settings.precision, settings.enable) == (1, None, frozenset())
+    assert settings.attention_limit is None
     assert f"PATCHFORGE_XPU_{variable}" in caplog.text
 
 
@@ -203,8 +194,34 @@ def test_without_start_the_parsed_flags_of_comfyui_count(monkeypatch: pytest.Mon
         ("GPU-ab", None),
     ],
 )
-def test_cuda_device_filters_intel_gpus(value: Any, mask: str | None) -> None:
+def test_cuda_device_filters_intel_gpus(monkeypatch: pytest.MonkeyPatch, value: Any, mask: str | None) -> None:
+    monkeypatch.setattr(pf, "_built_for_xpu", lambda: True)
     pf.select_devices(flags(cuda_device=value))
+    assert os.environ.get("ZE_AFFINITY_MASK") == mask
+
+
+@pytest.mark.parametrize(
+    ("version_file", "mask"),
+    [
+        ("__version__ = '2.9.0+xpu'\n", "1"),
+        ("__version__ = '2.9.0'\nxpu: Optional[str] = '20250301'\n", "1"),
+        ("__version__ = '2.9.0+cu130'\nxpu: Optional[str] = None\n", None),
+        ("__version__ = '2.9.0+rocm7.1'\n", None),
+        ("__version__ = '2.9.0+cpu'\n", None),
+        (None, None),
+    ],
+)
+def test_cuda_device_leaves_other_builds_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version_file: str | None, mask: str | None
+) -> None:
+    """torch is not imported to find out: its version file is read."""
+    (tmp_path / "torch").mkdir()
+    (tmp_path / "torch" / "__init__.py").write_text("raise AssertionError('torch was imported')\n")
+    if version_file is not None:
+        (tmp_path / "torch" / "version.py").write_text(version_file)
+    monkeypatch.delitem(sys.modules, "torch")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    pf.select_devices(flags(cuda_device=1))
     assert os.environ.get("ZE_AFFINITY_MASK") == mask
 
 
@@ -238,6 +255,13 @@ def test_wrong_intel_device_is_an_error(devices: str) -> None:
 def test_oneapi_selector_is_handed_over() -> None:
     pf.set_oneapi_selector(flags("--oneapi-device-selector", "level_zero:1"))
     assert os.environ["ONEAPI_DEVICE_SELECTOR"] == "level_zero:1"
+
+
+@pytest.mark.parametrize(
+    ("version", "allowed"), [("2.5.1+xpu", False), ("2.5.1+cu124", True), ("2.5.1", True), ("", True)]
+)
+def test_cuda_malloc_is_not_for_xpu_wheels(version: str, allowed: bool) -> None:
+    assert pf.cuda_malloc_allowed(version) is allowed
 
 
 # --- Precision
@@ -329,11 +353,11 @@ def test_precision_is_ignored_without_an_xpu(monkeypatch: pytest.MonkeyPatch, ca
 def test_detection_in_two_steps_settles_on_the_answer(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """v0.1.2 to v0.3.50 ask twice, and the first answer is False on a recent torch."""
+    """Before v0.1.2 the answer of ``detect`` is what ``usable`` is given."""
     host(monkeypatch)
     args = flags("--xpu-precision", "bf16", "--force-intel-xpu")
     pf.start(args)
-    assert [pf.usable(False), pf.usable(True)] == [False, True]
+    assert pf.usable(pf.detect(False)) is True
     assert args.bf16_unet is True
     assert caplog.text == ""
 
@@ -453,11 +477,11 @@ def test_any_doubt_is_an_accelerator(monkeypatch: pytest.MonkeyPatch, doubt: str
         (True, torch.device("xpu", 0), True),
         (True, torch.device("cpu"), False),
         (True, torch.device("cuda", 0), False),
-        (False, torch.device("xpu", 0), True),
+        (False, torch.device("xpu", 0), False),
         (False, torch.device("cuda", 0), False),
         (True, "xpu:1", True),
         (True, "cuda:0", False),
-        (False, "xpu", True),
+        (False, "xpu", False),
         (True, None, True),
         (False, None, False),
         (True, 1, True),
@@ -469,6 +493,13 @@ def test_memory_queries_answer_by_device(
 ) -> None:
     host(monkeypatch)
     assert pf.asked(active, device) is expected
+
+
+def test_an_xpu_beside_cuda_answers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, cuda=True)
+    assert pf.usable(True) is False, "CUDA comes first"
+    assert pf.asked(False, torch.device("xpu", 0)) is True
+    assert pf.asked(False, torch.device("cuda", 0)) is False
 
 
 def test_is_xpu() -> None:
@@ -504,8 +535,12 @@ def test_help_gpu_on_a_cpu_only_torch() -> None:
     assert "Intel XPU devices:\n  none" in result.stdout
     assert "Chosen: cpu, because torch finds no accelerator." in result.stdout
     assert "Level: O2" in result.stdout
-    assert "ZE_AFFINITY_MASK=1" in result.stdout
+    assert "ZE_AFFINITY_MASK=1" not in result.stdout, "a CPU build has no XPU to choose"
     assert "went on" not in result.stdout
+
+
+def test_help_gpu_wins_over_an_impossible_precision() -> None:
+    assert run_help("with", "--help-gpu", "--xpu-precision", "int8").returncode == 0
 
 
 def test_help_gpu_without_torch() -> None:

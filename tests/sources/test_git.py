@@ -1,12 +1,18 @@
 from __future__ import annotations
 
 import subprocess
+from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import pytest
 
 from patchforge.errors import PatchforgeError
 from patchforge.sources import GitObjects, GitTree, MissingBlobError, Skipped
 from patchforge.vocabulary import Entry, git_blob_id
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
 
 BYTES = {
     "crlf.py": b"x = 1\r\ny = 2\r\n",
@@ -22,7 +28,7 @@ BYTES = {
 
 
 @pytest.fixture(autouse=True)
-def only_our_settings(monkeypatch):
+def only_our_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, "/dev/null")
     for who in ("AUTHOR", "COMMITTER"):
@@ -31,13 +37,13 @@ def only_our_settings(monkeypatch):
     monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
 
 
-def git(folder, *arguments):
+def git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", folder, *arguments], check=True, capture_output=True, text=True)
     return done.stdout.strip()
 
 
 @pytest.fixture
-def work(tmp_path):
+def work(tmp_path: Path) -> Path:
     folder = tmp_path / "work"
     folder.mkdir()
     git(folder, "init", "-q", "-b", "master")
@@ -54,20 +60,20 @@ def work(tmp_path):
 
 
 @pytest.fixture
-def tree(work):
+def tree(work: Path) -> Iterator[GitTree]:
     with GitObjects(work) as objects:
         yield GitTree(objects, git(work, "rev-parse", "HEAD"))
 
 
-def loose(repository, oid):
+def loose(repository: Path, oid: str) -> Path:
     return repository / ".git" / "objects" / oid[:2] / oid[2:]
 
 
-def test_bytes_are_those_committed(tree):
+def test_bytes_are_those_committed(tree: GitTree) -> None:
     assert {path: tree.read(path) for path in BYTES} == BYTES
 
 
-def test_entries_are_those_of_git_in_order_of_path(tree, work):
+def test_entries_are_those_of_git_in_order_of_path(tree: GitTree, work: Path) -> None:
     lines = git(work, "ls-tree", "-r", "-z", "HEAD").rstrip("\0").split("\0")
     listed = {path: meta.split() for meta, path in (line.split("\t") for line in lines)}
     regular = {path: (blob, int(mode, 8)) for path, (mode, kind, blob) in listed.items() if mode.startswith("100")}
@@ -77,17 +83,17 @@ def test_entries_are_those_of_git_in_order_of_path(tree, work):
     assert all(tree.entries()[path].blob == git_blob_id(data) for path, data in BYTES.items())
 
 
-def test_links_and_submodules_are_set_aside_with_their_reason(tree):
+def test_links_and_submodules_are_set_aside_with_their_reason(tree: GitTree) -> None:
     assert tree.skipped == (Skipped("link", "symbolic link"), Skipped("module", "submodule"))
     assert not {"link", "module"} & tree.entries().keys()
 
 
-def test_absent_file_is_a_key_error(tree):
+def test_absent_file_is_a_key_error(tree: GitTree) -> None:
     with pytest.raises(KeyError):
         tree.read("nowhere.py")
 
 
-def test_missing_blob_is_an_error_only_when_read(tree, work):
+def test_missing_blob_is_an_error_only_when_read(tree: GitTree, work: Path) -> None:
     blob = git_blob_id(BYTES["crlf.py"])
     loose(work, blob).unlink()
     assert tree.entries()["crlf.py"] == Entry("crlf.py", blob)
@@ -97,16 +103,16 @@ def test_missing_blob_is_an_error_only_when_read(tree, work):
     assert tree.read("a.py") == BYTES["a.py"]
 
 
-def test_damaged_blob_says_so_and_the_next_read_works(tree, work):
+def test_damaged_blob_says_so_and_the_next_read_works(tree: GitTree, work: Path) -> None:
     file = loose(work, git_blob_id(BYTES["crlf.py"]))
     file.chmod(0o644)
     file.write_bytes(b"no zlib here")
-    with pytest.raises(MissingBlobError, match="corrupt|unable|inflate|missing"):
+    with pytest.raises(MissingBlobError, match=r"corrupt|unable|inflate|missing"):
         tree.read("crlf.py")
     assert tree.read("a.py") == BYTES["a.py"]
 
 
-def test_partial_clone_is_never_completed_behind_our_back(work, tmp_path):
+def test_partial_clone_is_never_completed_behind_our_back(work: Path, tmp_path: Path) -> None:
     git(work, "config", "uploadpack.allowFilter", "true")
     git(work, "config", "uploadpack.allowAnySHA1InWant", "true")
     part = tmp_path / "part.git"
@@ -121,13 +127,13 @@ def test_partial_clone_is_never_completed_behind_our_back(work, tmp_path):
     assert sorted(part.rglob("*.pack")) == before
 
 
-def test_missing_folder_is_told_from_a_missing_file(tree, work):
+def test_missing_folder_is_told_from_a_missing_file(tree: GitTree, work: Path) -> None:
     loose(work, git(work, "rev-parse", "HEAD:a")).unlink()
     with pytest.raises(PatchforgeError, match="cannot be listed"):
         tree.entries()
 
 
-def test_commit_of_every_kind_of_name(work):
+def test_commit_of_every_kind_of_name(work: Path) -> None:
     head = git(work, "rev-parse", "HEAD")
     git(work, "tag", "light")
     git(work, "tag", "-a", "-m", "note", "annotated")
@@ -140,18 +146,20 @@ def test_commit_of_every_kind_of_name(work):
         assert objects.commit("HEAD") == head
 
 
-def test_abbreviation_of_two_commits_is_refused(work):
+def test_abbreviation_of_two_commits_is_refused(work: Path) -> None:
     stream = "".join(
         f"commit refs/heads/b{n}\ncommitter a <a@b> {1700000000 + n} +0000\ndata 1\nx\n" for n in range(1200)
     )
     subprocess.run(["git", "-C", work, "fast-import", "--quiet"], input=stream.encode(), check=True)
     starts = sorted(line[:4] for line in git(work, "rev-list", "--all").splitlines())
-    twice = next(one for one, other in zip(starts, starts[1:], strict=False) if one == other)
+    twice = next(one for one, other in pairwise(starts) if one == other)
     with GitObjects(work) as objects, pytest.raises(PatchforgeError, match="more than one"):
         objects.commit(twice)
 
 
-def test_git_dir_of_a_surrounding_hook_does_not_lead_elsewhere(work, tmp_path, monkeypatch):
+def test_git_dir_of_a_surrounding_hook_does_not_lead_elsewhere(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     head = git(work, "rev-parse", "HEAD")
     other = tmp_path / "other"
     git(tmp_path, "init", "-q", str(other))
@@ -161,7 +169,7 @@ def test_git_dir_of_a_surrounding_hook_does_not_lead_elsewhere(work, tmp_path, m
         assert objects.history("HEAD") == [head]
 
 
-def test_trees_of_one_repository_share_process_and_folders(work):
+def test_trees_of_one_repository_share_process_and_folders(work: Path) -> None:
     (work / "a.py").write_text("changed\n")
     git(work, "commit", "-q", "-a", "-m", "second")
     with GitObjects(work) as objects:
@@ -171,20 +179,20 @@ def test_trees_of_one_repository_share_process_and_folders(work):
         assert GitTree(objects, one.commit).entries() is one.entries()
 
 
-def test_closed_objects_open_again(tree):
+def test_closed_objects_open_again(tree: GitTree) -> None:
     assert tree.read("a.py")
     tree._repo.close()
     assert tree.read("a.py") == BYTES["a.py"]
 
 
-def test_replacement_objects_are_not_followed(tree, work):
+def test_replacement_objects_are_not_followed(tree: GitTree, work: Path) -> None:
     blob = git_blob_id(BYTES["a.py"])
     git(work, "replace", blob, git_blob_id(BYTES["crlf.py"]))
     assert tree.read("a.py") == BYTES["a.py"]
 
 
 @pytest.mark.parametrize("found", ["folder", "nothing"])
-def test_what_is_no_repository_is_refused(tmp_path, found):
+def test_what_is_no_repository_is_refused(tmp_path: Path, found: str) -> None:
     path = tmp_path if found == "folder" else tmp_path / "nothing"
     with pytest.raises(PatchforgeError, match="is not a git repository"):
         GitObjects(path)

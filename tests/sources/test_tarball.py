@@ -4,6 +4,7 @@ import gzip
 import io
 import subprocess
 import tarfile
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -11,10 +12,14 @@ from patchforge.errors import PatchforgeError
 from patchforge.sources import Skipped, TarTree, tarball
 from patchforge.vocabulary import Entry, git_blob_id
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+Member = tuple[tarfile.TarInfo, bytes]
 FILES = {"top/main.py": b"x = 1\r\n", "top/comfy/model.py": b"\x00\xff\n", "top/empty": b""}
 
 
-def member(name, data=b"", **fields):
+def member(name: str, data: bytes = b"", **fields: Any) -> Member:
     info = tarfile.TarInfo(name)
     info.size = len(data)
     for field, value in fields.items():
@@ -22,19 +27,19 @@ def member(name, data=b"", **fields):
     return info, data
 
 
-def pack(path, *members, mode="w:gz"):
+def pack(path: Path, *members: Member, mode: Any = "w:gz") -> TarTree:
     with tarfile.open(path, mode) as archive:
         for info, data in members:
             archive.addfile(info, io.BytesIO(data))
     return TarTree(path)
 
 
-def plain(files=FILES):
+def plain(files: dict[str, bytes] = FILES) -> list[Member]:
     return [member(name, data) for name, data in files.items()]
 
 
 @pytest.mark.parametrize(("name", "mode"), [("r.tar.gz", "w:gz"), ("r.tar", "w:")])
-def test_top_folder_is_left_off(tmp_path, name, mode):
+def test_top_folder_is_left_off(tmp_path: Path, name: str, mode: str) -> None:
     tree = pack(tmp_path / name, *plain(), mode=mode)
     assert list(tree.entries()) == ["comfy/model.py", "empty", "main.py"]
     assert tree.entries()["main.py"] == Entry("main.py", git_blob_id(b"x = 1\r\n"))
@@ -42,12 +47,12 @@ def test_top_folder_is_left_off(tmp_path, name, mode):
     assert tree.commit == ""
 
 
-def test_without_one_top_folder_paths_stay(tmp_path):
+def test_without_one_top_folder_paths_stay(tmp_path: Path) -> None:
     tree = pack(tmp_path / "r.tar", *plain({"./main.py": b"1", "./comfy/a.py": b"2"}), mode="w:")
     assert list(tree.entries()) == ["comfy/a.py", "main.py"]
 
 
-def test_same_as_git_archive(tmp_path, monkeypatch):
+def test_same_as_git_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM"):
         monkeypatch.setenv(name, "/dev/null")
     identity = ["-c", "user.name=someone", "-c", "user.email=someone@example.org"]
@@ -70,13 +75,13 @@ def test_same_as_git_archive(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name", ["/etc/passwd", "../outside.py", "top/../../outside.py", "top/..", "C:\\outside.py", "top\\..\\..\\x"]
 )
-def test_paths_outside_are_refused(tmp_path, name):
+def test_paths_outside_are_refused(tmp_path: Path, name: str) -> None:
     tree = pack(tmp_path / "r.tar.gz", *plain(), member(name, b"x"))
     with pytest.raises(PatchforgeError, match="names a path outside itself"):
         tree.entries()
 
 
-def test_links_and_devices_are_set_aside_and_not_followed(tmp_path):
+def test_links_and_devices_are_set_aside_and_not_followed(tmp_path: Path) -> None:
     tree = pack(
         tmp_path / "r.tar.gz",
         *plain(),
@@ -91,13 +96,13 @@ def test_links_and_devices_are_set_aside_and_not_followed(tmp_path):
         tree.read("soft")
 
 
-def test_the_same_file_twice_is_refused(tmp_path):
+def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
     tree = pack(tmp_path / "r.tar.gz", *plain(), member("./top/main.py", b"other"))
     with pytest.raises(PatchforgeError, match=r"top/main\.py twice"):
         tree.entries()
 
 
-def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch):
+def test_what_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tarball, "_MOST_BYTES", 5)
     with pytest.raises(PatchforgeError, match="more than 5 bytes"):
         pack(tmp_path / "r.tar.gz", *plain()).entries()
@@ -105,7 +110,7 @@ def test_what_unpacks_without_end_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("keep", [10, 60, 4000])
 @pytest.mark.parametrize("packed", [True, False])
-def test_cut_short_is_refused(tmp_path, keep, packed):
+def test_cut_short_is_refused(tmp_path: Path, keep: int, packed: bool) -> None:
     path = tmp_path / "r.tar"
     noise = bytes(range(256)) * 40
     pack(path, member("top/big.bin", noise), mode="w:")
@@ -115,7 +120,7 @@ def test_cut_short_is_refused(tmp_path, keep, packed):
         TarTree(path).entries()
 
 
-def test_absent_or_other_files_are_refused(tmp_path):
+def test_absent_or_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>not found</html>")
     for name in ("page.html", "nothing.tar.gz"):
         with pytest.raises(PatchforgeError, match="cannot be read as a tarball"):

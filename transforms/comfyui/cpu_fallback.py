@@ -22,7 +22,7 @@ class CpuFallback(Transform):
     needles = ("args.cpu",)
     hooks = ("no_accelerator",)
     retires = "upstream starts on the CPU when torch has no accelerator"
-    declares = ("cpu:*",)
+    declares = ("cpu:import",)
     examples = (
         Example(
             "after detection",

@@ -2,7 +2,7 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, add_operand, code, insert_before, rewrite, wrap
+from patchforge.transform import Already, At, Example, Findings, Span, Transform, add_operand, code, insert_after, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -18,7 +18,7 @@ class DynamicVram(Transform):
     issues = ("ComfyUI#14743", "llm-scaler#704")
     files = ("main.py", "comfy/model_patcher.py")
     needles = ("enable_dynamic_vram", "def dynamic_vram_supported", "aimdo_device")
-    hooks = ("dynamic_vram", "dynamic_vram_device")
+    hooks = ("dynamic_vram", "dynamic_vram_index")
     absent = (Span(last="v0.17.0"),)
     retires = "the gate asks for an XPU"
     opt_in = "dynamic-vram"
@@ -72,7 +72,8 @@ class DynamicVram(Transform):
 
             class ModelPatcherDynamic:
                 def get_free_memory(self, device):
-                    aimdo_device = device.index if patchforge_xpu.dynamic_vram_device(getattr(device, "type", None) == "cuda", device) else None
+                    aimdo_device = device.index if getattr(device, "type", None) == "cuda" else None
+                    aimdo_device = patchforge_xpu.dynamic_vram_index(aimdo_device, device)
             """,
             path="comfy/model_patcher.py",
         ),
@@ -100,7 +101,7 @@ class DynamicVram(Transform):
             first = at.first_statement(node)
             yield rewrite(first, insert_before(first, "if patchforge_xpu.dynamic_vram():", "    return True"))
 
-    def visit_IfExp(self, node: cst.IfExp, at: At) -> Findings:
-        """``device.index if … == "cuda" else None`` beside aimdo."""
-        if at.path == "comfy/model_patcher.py" and at.function.endswith("get_free_memory") and "cuda" in at.strings(node.test):
-            yield rewrite(node, wrap(node.test, "dynamic_vram_device", "device"))
+    def visit_Assign(self, node: cst.Assign, at: At) -> Findings:
+        """``aimdo_device = device.index if … == "cuda" else None``."""
+        if at.function.endswith("get_free_memory") and code(node.targets[0].target) == "aimdo_device":
+            yield rewrite(node, insert_after(at.statement, "aimdo_device = patchforge_xpu.dynamic_vram_index(aimdo_device, device)"))

@@ -6,6 +6,24 @@ from patchforge.transform import Already, At, Example, Findings, Mismatch, Trans
 from patchforge.vocabulary import Outcome, Purpose
 
 
+#: What answers otherwise, and which calls differ, when the free memory of an XPU does.
+FREE_MEMORY_MOVES = (
+    "get_free_memory",
+    "maximum_vram_for_weights",
+    "unet_dtype",
+    "should_use_*",
+    "unet_inital_load_device",
+    "text_encoder_initial_device",
+    "load_model*_gpu",
+    "free_memory",
+    "loaded_models",
+    "unload_*",
+    "call:patcher.*",
+    "call:torch.xpu.empty_cache",
+    "call:torch.xpu.memory_stats",
+)
+
+
 class FreeMemory(Transform):
     """Upstream takes an XPU's free memory to be its total less what torch has reserved.
 
@@ -22,7 +40,7 @@ class FreeMemory(Transform):
     needles = ("def get_free_memory",)
     hooks = ("free_memory",)
     retires = "the XPU arm of get_free_memory, or a helper it calls, uses torch.xpu.mem_get_info"
-    declares = ("get_free_memory*", "call:torch.xpu.mem_get_info", "maximum_vram_for_weights*", "unet_dtype*", "should_use_*")
+    declares = (*FREE_MEMORY_MOVES, "call:torch.xpu.mem_get_info")
     examples = (
         Example(
             "the estimate is refined after upstream made it",

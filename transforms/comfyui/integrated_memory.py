@@ -4,7 +4,7 @@ import libcst as cst
 
 from patchforge.transform import Already, At, Example, Findings, Transform, code, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.free_memory import is_upstreams_estimate
+from transforms.comfyui.free_memory import FREE_MEMORY_MOVES, is_upstreams_estimate
 
 
 class IntegratedMemory(Transform):
@@ -22,7 +22,7 @@ class IntegratedMemory(Transform):
     needles = ("def get_free_memory",)
     hooks = ("integrated_free_memory",)
     retires = "the XPU arm of get_free_memory asks whether the device is integrated"
-    declares = ("get_free_memory*", "maximum_vram_for_weights*", "unet_dtype*", "should_use_*", "call:torch.xpu.get_device_properties")
+    declares = (*FREE_MEMORY_MOVES, "call:torch.xpu.get_device_properties")
     examples = (
         Example(
             "a second refinement of the same estimate",

@@ -22,7 +22,7 @@ class OomLevelZero(Transform):
     hooks = ("is_oom",)
     absent = (Span(last="v0.16.4"),)
     retires = "is_oom knows UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY"
-    declares = ("is_oom*",)
+    declares = ("is_oom", "raise_non_oom")
     examples = (
         Example(
             "one more question before the last answer",

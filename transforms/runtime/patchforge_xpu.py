@@ -89,6 +89,7 @@ class _State:
     precision: str | None = None
     attention_limit: int | None = None
     settled: bool = False
+    cuda_first: bool = False
     integrated: dict[int, bool] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
     compiled: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
@@ -187,7 +188,8 @@ def _configure(*, strict: bool = False) -> _State:
 def _enabled(name: str) -> bool:
     """Whether an opt-in is on: an XPU is there, the level is not O0, and the name or the level asks for it."""
     settings = _configure()
-    return settings.level > 0 and _available() and (name in settings.enable or settings.level >= OPT_INS[name])
+    wanted = name in settings.enable or settings.level >= OPT_INS[name]
+    return settings.level > 0 and wanted and _available()
 
 
 def _on(level: int = 1) -> bool:
@@ -243,8 +245,29 @@ def select_devices(args: Any) -> None:
     _state.args = args
     devices = _cuda_device(args)
     explicit = (getattr(args, name, None) for name in ("intel_device", "oneapi_device_selector"))
-    if devices is not None and not any(value is not None for value in explicit):
+    if devices is not None and not any(value is not None for value in explicit) and _built_for_xpu():
         os.environ.setdefault("ZE_AFFINITY_MASK", devices)
+
+
+def _built_for_xpu() -> bool:
+    """Whether the installed torch can have an XPU, by its version file; torch is not imported. False where unknown."""
+    try:
+        if importlib.util.find_spec("intel_extension_for_pytorch") is not None:
+            return True
+        spec = importlib.util.find_spec("torch")
+        folders = spec.submodule_search_locations if spec else None
+        for folder in folders or ():
+            with open(os.path.join(folder, "version.py"), encoding="utf-8") as file:  # noqa: PTH118, PTH123
+                text = file.read()
+            return "+xpu" in text or re.search(r"^xpu\b[^=\n]*=\s*['\"]", text, re.MULTILINE) is not None
+    except (OSError, ValueError, ImportError):
+        pass
+    return False
+
+
+def cuda_malloc_allowed(version: str) -> bool:
+    """Whether cudaMallocAsync may be configured for a torch of this ``version``: not for XPU wheels."""
+    return "+xpu" not in version
 
 
 def _set_intel_device(devices: str) -> None:
@@ -336,9 +359,12 @@ def _cuda_first() -> bool:
 
 def _chosen() -> bool:
     """Whether ComfyUI computes on an XPU."""
-    args = _args()
-    elsewhere = getattr(args, "cpu", None) or getattr(args, "directml", None) is not None
-    return not elsewhere and _available() and not _cuda_first()
+    return not _elsewhere_by_flag(_args()) and _available() and not _cuda_first()
+
+
+def _elsewhere_by_flag(args: Any) -> bool:
+    """Whether a flag sends the work to another device."""
+    return bool(getattr(args, "cpu", None)) or getattr(args, "directml", None) is not None
 
 
 def detect(found: Any) -> Any:
@@ -349,25 +375,25 @@ def detect(found: Any) -> Any:
 def usable(found: Any) -> Any:
     """``found``, or False where torch has CUDA or ROCm too, that is usable, and the XPU was not forced.
 
-    Also the moment at which what had to wait for torch happens: the precision and ``--default-device``. Never raises.
+    Also the moment at which what had to wait for torch happens: the precision and ``--default-device``. Never raises,
+    and asks torch nothing where ``found`` is False: that was torch's own answer.
     """
-    if found is True and _available() and _cuda_first():
-        _settle()
-        return False
-    if found or not _available():
-        _settle()
-    if not found and not _available() and _configure().force:
+    if _state.available is None:
+        _state.available = bool(found)
+    _state.cuda_first = found is True and _cuda_first()
+    _settle(chosen=bool(found) and not _state.cuda_first)
+    if not found and _configure().force:
         _warn("The Intel GPU was asked for, and torch finds none: ComfyUI goes on with the device it finds instead.")
-    return found
+    return False if _state.cuda_first else found
 
 
-def _settle() -> None:
+def _settle(*, chosen: bool) -> None:
     """Apply precision and default device to an XPU that was chosen; say that they are ignored elsewhere. Once."""
     settings, args = _configure(), _args()
     if settings.settled:
         return
     settings.settled = True
-    if _chosen():
+    if chosen and not _elsewhere_by_flag(args):
         try:
             for flag in _precision_flags(args) if args is not None else ():
                 setattr(args, flag, True)
@@ -404,7 +430,6 @@ def no_accelerator() -> bool:
     import torch
 
     try:
-        _settle()
         if torch.version.cuda or getattr(torch.version, "hip", None) or _available() or _other_backend(torch):
             return False
         if torch.cuda.is_available():
@@ -442,9 +467,12 @@ def _names_xpu(device: Any) -> bool | None:
 
 
 def asked(active: Any, device: Any) -> Any:
-    """Whether the XPU arm answers for ``device``: by the device where it names a type, else ``active``."""
+    """Whether the XPU arm answers for ``device``: by the device where it names a type, else ``active``.
+
+    An XPU device counts beside an inactive XPU only in a build where CUDA came first; elsewhere upstream's answer stays.
+    """
     named = _names_xpu(device)
-    if named is None or named == bool(active) or not _available():
+    if named is None or named == bool(active) or not (active or _state.cuda_first):
         return active
     return named
 
@@ -893,6 +921,16 @@ def triton_wanted() -> bool:
     return True
 
 
+def enable_triton(registry: Any) -> None:
+    """Take back upstream's disabling of Triton in comfy-kitchen's ``registry``, if :func:`triton_wanted`."""
+    if getattr(_args(), "disable_triton_backend", None) or not triton_wanted():
+        return
+    try:
+        registry.enable("triton")
+    except Exception as error:
+        _warn(f"The opt-in triton has no effect: comfy-kitchen does not enable it: {error}")
+
+
 def dynamic_vram() -> bool:
     """Whether DynamicVRAM may run: enabled, on an XPU, and a provider for XPU is installed (stock aimdo is not one)."""
     if not _enabled("dynamic-vram") or not _chosen():
@@ -903,9 +941,9 @@ def dynamic_vram() -> bool:
     return False
 
 
-def dynamic_vram_device(types_equal: Any, device: Any) -> Any:
-    """``types_equal`` (the device is CUDA), or True for an XPU with :func:`dynamic_vram`."""
-    return True if not types_equal and is_xpu(device) and dynamic_vram() else types_equal
+def dynamic_vram_index(index: Any, device: Any) -> Any:
+    """``index`` (that of a CUDA device, else None), or an XPU's own with :func:`dynamic_vram`."""
+    return device.index if index is None and is_xpu(device) and dynamic_vram() else index
 
 
 # --- Devices and streams --------------------------------------------------------------------------------------------

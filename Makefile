@@ -1,0 +1,88 @@
+# `make help` lists the targets.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
+VENV := .venv
+BIN := $(VENV)/bin
+DEMO := .patchforge-demo
+MINIATURE := tests/miniatures/v0.33.0
+
+# Extra index that has a CPU build of torch; by default pip chooses. TORCH=no does without torch.
+TORCH_INDEX ?=
+TORCH ?= yes
+# More arguments for pytest (make test ARGS="-k packaging") or for the benchmark.
+ARGS ?=
+
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format bench docs generated clean tools torch
+
+help:  ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(BIN)/.installed  ## convert a miniature release, show the report, start the patched tree's --help-gpu
+	@rm -rf $(DEMO)
+	$(BIN)/patchforge apply --from $(MINIATURE) --out $(DEMO)/patches
+	@echo; cat $(DEMO)/patches/REPORT.md; echo
+	$(BIN)/patchforge apply --from $(MINIATURE) --to $(DEMO)/tree
+	@echo
+	cd $(DEMO)/tree && $(CURDIR)/$(BIN)/python main.py --help-gpu
+
+test: $(BIN)/.installed torch  ## run all tests; set up what they need first
+	$(BIN)/python -m pytest -n 2 $(ARGS)
+	@$(BIN)/python -c 'import torch' 2>/dev/null || echo 'NOTE: torch is not installed: the tests that need it were SKIPPED (see the skip reasons above)'
+
+lint: $(BIN)/.installed  ## ruff (rules and format) and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(BIN)/.installed  ## let ruff mend and format the sources
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(BIN)/.installed  ## measure against LibCST's command line and ast-grep; PATCHFORGE_UPSTREAM names a clone
+	$(PIP) -r requirements-bench.lock
+	$(BIN)/python benchmarks/run.py $(ARGS)
+
+docs: $(BIN)/.installed  ## write docs/transforms.md from the transforms
+	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
+	mv docs/transforms.md.new docs/transforms.md
+
+generated: $(BIN)/.installed  ## write generated/ again, from upstream
+	set -e; for folder in generated/comfyui/v*/; do $(BIN)/patchforge apply "$$(basename "$$folder")"; done
+
+clean:  ## remove what make and the tools made
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# git and GNU patch check every patch; python3-venv is a package of its own on Debian.
+tools:
+	@missing=; \
+	for tool in git patch; do command -v $$tool > /dev/null || missing="$$missing $$tool"; done; \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2> /dev/null || missing="$$missing python3 python3-venv"; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null; then \
+		apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qqy --no-install-recommends $$missing; \
+	else \
+		echo "make: these programs are missing:$$missing" >&2; \
+		echo "      as root on Debian: apt-get install$$missing" >&2; exit 1; \
+	fi
+
+$(BIN)/.installed: requirements.lock pyproject.toml | tools
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"make: Python 3.11 or later is needed, this is {sys.version.split()[0]}")'
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(PIP) -r requirements.lock
+	$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+torch: $(BIN)/.installed
+ifeq ($(TORCH),no)
+	@echo 'NOTE: TORCH=no: the tests that need torch will be SKIPPED'
+else
+	@test $(BIN)/.torch -nt requirements-torch.lock && exit 0; \
+	echo 'installing torch (on Linux a CUDA build takes several GB; TORCH_INDEX=ADDRESS names an index with CPU builds, TORCH=no skips it)'; \
+	if $(PIP) $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -r requirements-torch.lock; then touch $(BIN)/.torch; \
+	else echo 'NOTE: torch could not be installed: the tests that need it will be SKIPPED' >&2; fi
+endif

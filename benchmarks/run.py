@@ -1,0 +1,251 @@
+"""``make bench``: patchforge beside LibCST's own codemod runner and ast-grep, in one run on one machine.
+
+PATCHFORGE_UPSTREAM names a clone of ComfyUI; without it the miniature release of the tests stands in, and only what makes
+sense there is measured. Every figure is the wall time of whole commands, interpreter start included; the median is shown.
+Results go to standard output and, as JSON with the facts of the machine, to build/benchmark.json.
+
+Exit status: 0, also when a target is missed (the table says so); 1 when a command fails.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import platform
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+MINIATURE = ROOT / "tests" / "miniatures" / "v0.33.0"
+PATCHFORGE = (sys.executable, "-m", "patchforge")
+_PACKAGES = ("patchforge", "libcst", "ast-grep-py", "pygit2", "GitPython")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One line of the table: seconds of each run, and the most that is wanted (0: nothing is)."""
+
+    name: str
+    seconds: list[float]
+    target: float = 0.0
+    note: str = ""
+    median: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Takes the median of the runs."""
+        object.__setattr__(self, "median", statistics.median(self.seconds))
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is met."""
+        return "" if not self.target else f"{'met' if self.median <= self.target else 'MISSED'}, ≤ {self.target:g} s"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where things are, and how often to run each."""
+
+    release: str
+    clone: Path | None
+    scratch: Path
+    runs: int
+
+    def timed(self, command: Sequence[str | Path], *, cache: Path | None = None) -> float:
+        """Seconds that a command takes; RuntimeError with its last words when it fails."""
+        environment = {**os.environ, "PATCHFORGE_CACHE": str(cache or self.scratch / "cache"), "NO_COLOR": "1"}
+        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
+        start = time.perf_counter()
+        done = subprocess.run([*map(str, command)], cwd=self.scratch, env=environment, capture_output=True, text=True, check=False)
+        seconds = time.perf_counter() - start
+        if done.returncode:
+            raise RuntimeError(f"exit status {done.returncode} from {' '.join(map(str, command))}\n{done.stdout[-800:]}{done.stderr[-2000:]}")
+        return seconds
+
+    def repeated(self, action: Callable[[], float]) -> list[float]:
+        """Seconds of each run."""
+        return [action() for _ in range(self.runs)]
+
+    @property
+    def source(self) -> list[str]:
+        """How ``patchforge apply`` is told what to read."""
+        return [self.release, "--upstream", str(self.clone)] if self.clone else ["--from", str(MINIATURE)]
+
+
+def start_up(bench: Bench) -> Figure:
+    """``patchforge --help``."""
+    return Figure("patchforge --help", bench.repeated(lambda: bench.timed([*PATCHFORGE, "--help"])), 0.15)
+
+
+def apply_cold(bench: Bench) -> Figure:
+    """One release, with every check, nothing remembered."""
+    command = [*PATCHFORGE, "apply", *bench.source, "--no-cache", "--dry-run"]
+    return Figure("patchforge apply, cold", bench.repeated(lambda: bench.timed(command)), 2.0 if bench.clone else 0.0)
+
+
+def apply_warm(bench: Bench) -> Figure:
+    """The same with a filled cache."""
+    command = [*PATCHFORGE, "apply", *bench.source, "--dry-run"]
+    bench.timed(command)
+    return Figure("patchforge apply, warm", bench.repeated(lambda: bench.timed(command)))
+
+
+def libcst_codemod(bench: Bench, tree: Path) -> Figure:
+    """LibCST's command line with a codemod that does nothing, over the whole tree."""
+    (bench.scratch / ".libcst.codemod.yaml").write_text("modules: []\nformatter: ['cat']\n")
+    command = [sys.executable, "-m", "libcst.tool", "codemod", "-x", "noop_codemod.Noop", "--jobs", "2", "--hide-progress", "--no-format", tree]
+    return Figure("LibCST codemod CLI, no-op, 2 jobs", bench.repeated(lambda: bench.timed(command)))
+
+
+def ast_grep(bench: Bench, tree: Path) -> Figure:
+    """One rule of ast-grep over the whole tree."""
+    command = [sys.executable, HERE / "ast_grep_rule.py", tree]
+    return Figure("ast-grep-py, torch.cuda.$NAME", bench.repeated(lambda: bench.timed(command)))
+
+
+def replay(bench: Bench) -> Iterator[Figure]:
+    """All releases: the first time with a new cache, then with a full one."""
+    command = [*PATCHFORGE, "replay", "--upstream", str(bench.clone)]
+    cache = bench.scratch / "replay"
+    yield Figure("patchforge replay, all releases, cold", [bench.timed(command, cache=cache)], 60.0)
+    yield Figure("patchforge replay, all releases, warm", bench.repeated(lambda: bench.timed(command, cache=cache)), 5.0)
+
+
+def git_reading(bench: Bench) -> Iterator[Figure]:
+    """Every Python file of one release read from git objects: our reader, and libgit2's."""
+    if bench.clone is None:
+        return
+    for name, module in (("patchforge", "patchforge"), ("pygit2", "pygit2")):
+        if importlib.util.find_spec(module):
+            command = [sys.executable, HERE / "read_git.py", name, bench.clone, bench.release]
+            yield Figure(f"read one release from git, {name}", bench.repeated(lambda command=command: bench.timed(command)))
+
+
+def whole_tree(bench: Bench) -> Path:
+    """The release's files in a folder, for the tools that need one."""
+    tree = bench.scratch / "tree"
+    if bench.clone is None:
+        shutil.copytree(MINIATURE, tree)
+        return tree
+    from patchforge.atomic import write_tree  # noqa: PLC0415
+    from patchforge.sources import open_upstream  # noqa: PLC0415
+
+    with open_upstream(str(bench.clone)) as upstream:
+        source = upstream.tree(upstream.resolve(bench.release))
+        write_tree(tree, {path: source.read(path) for path in source.entries() if path.endswith(".py")})
+    return tree
+
+
+def measure(bench: Bench) -> Iterator[Figure]:
+    """Every figure, in the order of the table."""
+    bench.timed([*PATCHFORGE, "apply", *bench.source, "--no-cache", "--dry-run"])  # byte code and the disk's cache
+    yield start_up(bench)
+    yield apply_cold(bench)
+    yield apply_warm(bench)
+    tree = whole_tree(bench)
+    yield libcst_codemod(bench, tree)
+    if importlib.util.find_spec("ast_grep_py"):
+        yield ast_grep(bench, tree)
+    yield from git_reading(bench)
+    if bench.clone:
+        yield from replay(bench)
+
+
+def machine() -> dict[str, object]:
+    """The facts that a figure depends on. No names of machines or users."""
+    packages: dict[str, str] = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = "not installed"
+    return {
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "processor": _processor(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "git": subprocess.run(["git", "--version"], capture_output=True, text=True, check=True).stdout.split()[2],
+        "load before": round(os.getloadavg()[0], 2),
+        "packages": packages,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def show(figures: Sequence[Figure]) -> None:
+    """The table, and how many times faster than LibCST's command line one release is."""
+    print(f"\n{'':42}{'median s':>9} {'min':>7} {'max':>7} {'runs':>5}  target")
+    for one in figures:
+        print(f"{one.name:42}{one.median:9.3f} {min(one.seconds):7.3f} {max(one.seconds):7.3f} {len(one.seconds):5}  {one.verdict}")
+    print(f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op (wanted: 15 or more, on a real release)")
+
+
+def speed_up(figures: Sequence[Figure]) -> float:
+    """LibCST's no-op over a whole tree, in units of a cold ``patchforge apply``."""
+    by_name = {one.name: one.median for one in figures}
+    return by_name["LibCST codemod CLI, no-op, 2 jobs"] / by_name["patchforge apply, cold"]
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A folder for caches and trees, removed afterwards."""
+    with tempfile.TemporaryDirectory(prefix="patchforge-bench-") as folder:
+        yield Path(folder)
+
+
+def main() -> int:
+    """Measures, prints and writes."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--release", default="v0.32.0", metavar="VERSION", help="default: v0.32.0")
+    options.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each command (default: 5; a cold replay is run once)")
+    options.add_argument("--json", type=Path, default=ROOT / "build" / "benchmark.json", metavar="FILE", help="default: build/benchmark.json")
+    chosen = options.parse_args()
+    clone = os.environ.get("PATCHFORGE_UPSTREAM")
+    facts = machine()
+    print(f"{facts['cores']} cores, {facts['processor']}, Python {facts['python']}, load {facts['load before']}")
+    if clone:
+        print(f"ComfyUI {chosen.release}")
+    else:
+        print("PATCHFORGE_UPSTREAM names no clone: measured on the miniature release, so nothing here tells about a real one")
+    with scratch_folder() as scratch:
+        figures: list[Figure] = []
+        bench = Bench(chosen.release, Path(clone).resolve() if clone else None, scratch, chosen.runs)
+        try:
+            for figure in measure(bench):
+                figures.append(figure)
+                print(f"  {figure.name}: {figure.median:.3f} s", flush=True)
+        except RuntimeError as error:
+            print(f"benchmarks/run.py: {error}", file=sys.stderr)
+            return 1
+    show(figures)
+    result = {
+        "machine": facts,
+        "release": chosen.release if clone else "miniature",
+        "figures": [asdict(figure) for figure in figures],
+        "times faster than LibCST": speed_up(figures),
+    }
+    chosen.json.parent.mkdir(parents=True, exist_ok=True)
+    chosen.json.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {os.path.relpath(chosen.json)}")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,125 @@
+"""The command line. Only argparse is imported here; each command imports what it needs when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from patchforge import __version__
+from patchforge.errors import Exit, PatchforgeError
+
+_EPILOG = """\
+exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there · 3 a transform drifted:
+upstream moved and a person must look · 130 interrupted
+
+environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE (folder) · NO_COLOR
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    top = argparse.ArgumentParser(
+        prog="patchforge",
+        description="Turn a ComfyUI release into one that works well on Intel GPUs, and prove that no other device notices.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"patchforge {__version__}")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    _apply(commands)
+    _check(commands)
+    _replay(commands)
+    _verify(commands)
+    _explain(commands)
+    _status(commands)
+    _completion(commands)
+    return top
+
+
+Commands = Any  #: argparse keeps the type of sub-parsers to itself
+
+
+def _command(commands: Commands, name: str, text: str, *, source: bool = True) -> argparse.ArgumentParser:
+    one: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
+    one.add_argument("--json", action="store_true", help="print one JSON document instead of text")
+    if source:
+        one.add_argument("--upstream", metavar="PATH|URL", help="clone or address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)")
+        one.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one per core)")
+        one.add_argument("--no-cache", action="store_true", help="look at every file again")
+    return one
+
+
+def _apply(commands: Commands) -> None:
+    one = _command(commands, "apply", "convert a release and write its patches")
+    one.add_argument("release", nargs="?", metavar="VERSION|COMMIT", help="such as v0.32.0; with --from or --in-place it is recognised")
+    one.add_argument("--from", dest="source", metavar="TARBALL|DIR", help="read the release from here instead of from git")
+    where = one.add_mutually_exclusive_group()
+    where.add_argument("--out", metavar="DIR", help="where patches go (default: generated/comfyui/VERSION)")
+    where.add_argument("--to", metavar="DIR", help="write the whole patched tree into a new folder")
+    where.add_argument("--in-place", metavar="DIR", help="patch the checkout in DIR, after recognising its version")
+    where.add_argument("--revert", metavar="DIR", help="undo --in-place exactly")
+    one.add_argument("--context", type=int, default=0, metavar="N", help="upstream lines around each hunk (default: 0)")
+    one.add_argument("--dry-run", action="store_true", help="do everything but write")
+
+
+def _check(commands: Commands) -> None:
+    one = _command(commands, "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give")
+    one.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
+    one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+
+
+def _replay(commands: Commands) -> None:
+    one = _command(commands, "replay", "convert all releases: outcomes, unclaimed sites, what changed from one to the next")
+    one.add_argument("--since", metavar="VERSION", help="first release (default: the oldest)")
+    one.add_argument("--until", metavar="VERSION", help="last release (default: the newest)")
+    one.add_argument("--commits", action="store_true", help="every commit between --since and --until that touches a target file")
+    one.add_argument("--check", action="store_true", help="also compile, prove, apply three ways and run a second time")
+
+
+def _verify(commands: Commands) -> None:
+    one = _command(commands, "verify", "verify committed patches against upstream: blob ids before and after, digests, proofs")
+    one.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
+    one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+    one.add_argument("--dynamic", action="store_true", help="also import both trees against a faked torch and compare answers")
+    one.add_argument("--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)")
+
+
+def _explain(commands: Commands) -> None:
+    one = _command(commands, "explain", "say what a transform is for, where it applies and when it can go", source=False)
+    one.add_argument("transform", nargs="?", metavar="TRANSFORM", help="such as T01; all are listed without it")
+    one.add_argument("--markdown", action="store_true", help="the reference page of all transforms")
+
+
+def _status(commands: Commands) -> None:
+    one = _command(commands, "status", "show what is tracked, generated and cached", source=False)
+    one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+
+
+def _completion(commands: Commands) -> None:
+    one: argparse.ArgumentParser = commands.add_parser("completion", help="print a shell completion script")
+    one.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit status."""
+    options = parser().parse_args(arguments)
+    run: Callable[[argparse.Namespace], int] = importlib.import_module(f"patchforge.commands.{options.command}").run
+    try:
+        return int(run(options))
+    except PatchforgeError as error:
+        print(f"patchforge: {error}", file=sys.stderr)
+        return int(error.status)
+    except KeyboardInterrupt:
+        print("patchforge: interrupted; nothing is half-written", file=sys.stderr)
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.OK)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,68 @@
+"""``patchforge check``: CI's dry run."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from patchforge import pipeline
+from patchforge.commands.common import chosen_versions, coloured, generated_versions, make_engine, progress, show_json
+from patchforge.engine.convert import Engine
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.sources import Upstream, open_upstream
+from patchforge.vocabulary import Version
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0, 3 when a transform drifted, else 1 when something differs."""
+    engine = make_engine(options)
+    folder = Path(options.generated)
+    with open_upstream(options.upstream) as upstream:
+        names = chosen_versions(options)
+        results = [_one(engine, upstream, folder, name) for name in progress(names, "checking", len(names))]
+    if options.json:
+        show_json(results)
+    else:
+        for result in results:
+            print(f"{result['release']}: {coloured(result['verdict'], result['verdict'])}")
+            for problem in result["problems"]:
+                print(f"  {problem}")
+    return max((result["status"] for result in results), default=int(Exit.OK))
+
+
+def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[str, Any]:
+    release = upstream.resolve(name)
+    problems: list[str] = []
+    status = Exit.OK
+    try:
+        patched = pipeline.convert(engine, release, upstream.tree(release))
+        pipeline.check(patched)
+        problems = _differences(folder / str(release.version), patched.files()) + _more_unclaimed(folder, release.version, patched)
+        status = Exit.FAILED if problems else Exit.OK
+    except PatchforgeError as error:
+        problems, status = [str(error)], error.status
+    return {"release": str(release.version), "verdict": "failed" if problems else "ok", "problems": problems, "status": int(status)}
+
+
+def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
+    """How a committed folder differs from what the inputs give; nothing to say for one that is not committed."""
+    if not folder.is_dir():
+        return []
+    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    problems = [f"{folder / name} is missing" for name in sorted(expected.keys() - found.keys())]
+    problems += [f"{folder / name} is not generated" for name in sorted(found.keys() - expected.keys())]
+    problems += [f"{folder / name} is out of date: run patchforge apply" for name in sorted(expected) if name in found and found[name] != expected[name]]
+    return problems
+
+
+def _more_unclaimed(folder: Path, version: Version, patched: pipeline.Patched) -> list[str]:
+    """Unclaimed sites may not rise from the release generated before this one."""
+    earlier = [name for name in generated_versions(folder) if Version.parse(name) < version]
+    known = json.loads((folder / earlier[-1] / "manifest.json").read_bytes())["sites"]["unclaimed"] if earlier else 0
+    sites = patched.conversion.unclaimed
+    if len(sites) <= known:
+        return []
+    places = ", ".join(f"{one.path}:{one.site.line} {one.site.text}" for one in sites[:8])
+    return [f"{len(sites)} unclaimed device sites, {known} before: {places}; claim them or decide in upstream/comfyui.sites.toml"]

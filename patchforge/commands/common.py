@@ -1,0 +1,78 @@
+"""What several commands share: the engine, the upstream, printing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+from patchforge.engine.cache import Cache
+from patchforge.engine.convert import Engine
+from patchforge.engine.sites import load_decisions
+from patchforge.errors import PatchforgeError
+from patchforge.project import root
+from patchforge.sources.clone import cache_folder
+
+_COLOURS = {"applied": "32", "upstream": "36", "absent": "2", "drifted": "31;1", "ok": "32", "failed": "31;1"}
+_T = TypeVar("_T")
+
+
+def make_engine(options: argparse.Namespace) -> Engine:
+    """The engine with all transforms, and the cache unless --no-cache."""
+    from transforms.comfyui import transforms  # noqa: PLC0415 - libcst is slow to import
+
+    cache = Cache(None if options.no_cache else cache_folder() / "results")
+    return Engine(transforms(), load_decisions(root() / "upstream" / "comfyui.sites.toml"), cache, options.jobs)
+
+
+def generated_versions(folder: Path) -> list[str]:
+    """Names of the releases that have been generated, oldest first."""
+    from patchforge.vocabulary import Version  # noqa: PLC0415
+
+    names = [path.parent.name for path in folder.glob("v*/manifest.json")]
+    return sorted(names, key=Version.parse)
+
+
+def chosen_versions(options: argparse.Namespace) -> list[str]:
+    """The versions on the command line, or every generated one."""
+    names: list[str] = options.release or generated_versions(Path(options.generated))
+    if not names:
+        raise PatchforgeError(
+            f"nothing is generated in {options.generated}", expected="a VERSION", do="name one, or run patchforge apply first"
+        )
+    return names
+
+
+def show_json(value: Any) -> None:
+    """One JSON document on standard output."""
+    json.dump(value, sys.stdout, indent=1, sort_keys=True)
+    print()
+
+
+def coloured(text: str, kind: str) -> str:
+    """``text`` in the colour of ``kind``, on a terminal without NO_COLOR."""
+    if os.environ.get("NO_COLOR") or not sys.stdout.isatty() or kind not in _COLOURS:
+        return text
+    return f"\033[{_COLOURS[kind]}m{text}\033[0m"
+
+
+def table(rows: Sequence[Sequence[str]]) -> None:
+    """Columns padded to their widest cell; a cell that is an outcome is coloured."""
+    widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
+    for row in rows:
+        print("  ".join(coloured(cell.ljust(width), cell) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+def progress(items: Iterable[_T], what: str, total: int) -> Iterator[_T]:
+    """The items, with a counter on standard error where that is a terminal."""
+    shown = sys.stderr.isatty()
+    for number, item in enumerate(items, 1):
+        if shown:
+            print(f"\r\033[K{what} {number}/{total}", end="", file=sys.stderr, flush=True)
+        yield item
+    if shown:
+        print("\r\033[K", end="", file=sys.stderr, flush=True)

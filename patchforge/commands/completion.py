@@ -1,0 +1,17 @@
+"""``patchforge completion``: a script for the shell, made by shtab from the parser."""
+
+from __future__ import annotations
+
+import argparse
+
+from patchforge.errors import Exit
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0."""
+    import shtab  # noqa: PLC0415 - this command alone needs it
+
+    from patchforge.cli import parser  # noqa: PLC0415 - the parser imports no command
+
+    print(shtab.complete(parser(), shell=options.shell))
+    return Exit.OK

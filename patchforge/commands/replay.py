@@ -1,0 +1,109 @@
+"""``patchforge replay``: every transform against every release."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator
+from itertools import groupby, pairwise
+from typing import Any
+
+from patchforge import pipeline
+from patchforge.commands.common import coloured, make_engine, progress, show_json
+from patchforge.engine.convert import Conversion, Engine
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.sources import Upstream, open_upstream
+from patchforge.vocabulary import Outcome, Release, Version
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0, 3 when something drifted, 1 when a check failed."""
+    engine = make_engine(options)
+    with open_upstream(options.upstream) as upstream:
+        releases = _releases(options, engine, upstream)
+        engine.prepare(progress((upstream.tree(one) for one in releases), "reading", len(releases)))
+        rows = [_row(options, engine, upstream, one) for one in progress(releases, "converting", len(releases))]
+    failed = [row for row in rows if row["failed"]]
+    drifted = [row for row in rows if row["drifts"]]
+    if options.json:
+        show_json({"releases": rows, "drifted": len(drifted), "failed": len(failed)})
+    else:
+        _show(rows, engine)
+    return Exit.DRIFTED if drifted else Exit.FAILED if failed else Exit.OK
+
+
+def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -> list[Release]:
+    if options.commits:
+        if not options.since or not options.until:
+            raise PatchforgeError("--commits needs --since and --until", do="patchforge replay --commits --since v0.32.0 --until v0.33.0")
+        paths = sorted({path for one in engine.transforms for path in one.files if "*" not in path} | {"comfy_extras"})
+        return [upstream.resolve(commit) for commit in upstream.commits(options.since, options.until, paths)]
+    first = Version.parse(options.since) if options.since else Version(())
+    last = Version.parse(options.until) if options.until else None
+    return [one for one in upstream.releases() if first <= one.version and (last is None or one.version <= last)]
+
+
+def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, release: Release) -> dict[str, Any]:
+    conversion = engine.convert(release, upstream.tree(release))
+    failed = ""
+    if options.check and not conversion.drifted:
+        try:
+            pipeline.check(pipeline.convert(engine, release, upstream.tree(release)))
+        except PatchforgeError as error:
+            failed = str(error)
+    return {
+        "release": str(release.version),
+        "commit": release.commit,
+        "outcomes": {report.transform: report.outcome.value for report in conversion.reports},
+        "claims": {report.transform: len(report.found) for report in conversion.reports},
+        "surprises": [report.transform for report in conversion.reports if report.surprising],
+        "drifts": [pipeline.describe_drift(report) for report in conversion.drifted],
+        "sites": dict(Counter(site.decision for site in conversion.sites)),
+        "unclaimed": _unclaimed(conversion),
+        "failed": failed,
+    }
+
+
+def _unclaimed(conversion: Conversion) -> list[str]:
+    return sorted({f"{one.path} {one.site.function}: {one.site.text}" for one in conversion.unclaimed})
+
+
+def _show(rows: list[dict[str, Any]], engine: Engine) -> None:
+    for transform in engine.transforms:
+        spans = "; ".join(_spans(rows, transform.id))
+        print(f"{transform.id:5}{transform.title}\n     {spans}")
+    print(f"\n{len(rows)} releases")
+    for change in _changes(rows):
+        print(f"  {change}")
+    for row in rows:
+        for text in [*row["drifts"], *([row["failed"]] if row["failed"] else [])]:
+            print(f"{row['release']} {row['commit'][:12]}\n{text}")
+    counts = [row["sites"].get("unclaimed", 0) for row in rows]
+    surprises = sum(len(row["surprises"]) for row in rows)
+    drifted, failed = sum(bool(row["drifts"]) for row in rows), sum(bool(row["failed"]) for row in rows)
+    verdict = "failed" if drifted or failed else "ok"
+    summary = f"{drifted} drifted, {failed} failed, {surprises} outcomes outside their range, {max(counts, default=0)} unclaimed sites at most"
+    print(coloured(summary, verdict))
+
+
+def _spans(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
+    """Runs of releases with the same outcome and number of claims."""
+    for (outcome, claims), group in groupby(rows, key=lambda row: (row["outcomes"][name], row["claims"][name])):
+        members = list(group)
+        sites = f" ({claims} sites)" if outcome == Outcome.APPLIED and claims > 1 else ""
+        first, last = members[0]["release"], members[-1]["release"]
+        yield f"{coloured(outcome, outcome)} {first}" + (f"–{last}" if last != first else "") + sites
+
+
+def _changes(rows: list[dict[str, Any]]) -> Iterator[str]:
+    """What differs from each release to the next: outcomes, claims and unclaimed sites."""
+    for old, new in pairwise(rows):
+        parts = [
+            f"{name} {old['outcomes'][name]} {old['claims'][name]} → {new['outcomes'][name]} {new['claims'][name]}"
+            for name in new["outcomes"]
+            if (old["outcomes"][name], old["claims"][name]) != (new["outcomes"][name], new["claims"][name])
+        ]
+        parts += [f"unclaimed: {site}" for site in new["unclaimed"] if site not in old["unclaimed"]]
+        if parts:
+            print_release = new["release"] if new["release"] != old["release"] else new["commit"][:12]
+            yield f"{print_release}: {', '.join(parts)}"

@@ -1,0 +1,50 @@
+"""``patchforge status``: what is tracked, generated and cached."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from patchforge import __version__
+from patchforge.commands.common import generated_versions, show_json
+from patchforge.engine.cache import rule_set_digest
+from patchforge.errors import Exit
+from patchforge.project import load_project, release_index
+from patchforge.sources.clone import cache_folder
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0. Reads no network and parses nothing."""
+    project = load_project()
+    index = release_index(project)
+    folder = Path(options.generated)
+    status: dict[str, Any] = {
+        "patchforge": __version__,
+        "rules": rule_set_digest(),
+        "upstream": os.environ.get("PATCHFORGE_UPSTREAM") or project.url,
+        "releases": {"indexed": len(index), "newest": str(max(index, key=lambda one: one.version).version)},
+        "cache": {"folder": str(cache_folder()), "bytes": _size(cache_folder())},
+        "generated": [_generated(folder / name) for name in generated_versions(folder)],
+    }
+    if options.json:
+        show_json(status)
+        return Exit.OK
+    print(f"patchforge {__version__}, rule set {status['rules'][:16]}")
+    print(f"upstream   {status['upstream']}")
+    print(f"releases   {len(index)} in the index, newest {status['releases']['newest']}")
+    print(f"cache      {status['cache']['folder']} ({status['cache']['bytes'] / 1e6:.1f} MB)")
+    for one in status["generated"]:
+        print(f"generated  {one['release']}: {'current' if one['current'] else 'made by other rules; run patchforge apply'}")
+    return Exit.OK
+
+
+def _generated(folder: Path) -> dict[str, Any]:
+    manifest = json.loads((folder / "manifest.json").read_bytes())
+    return {"release": manifest["release"], "commit": manifest["commit"], "current": manifest["rules"] == rule_set_digest()}
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

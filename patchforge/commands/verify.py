@@ -1,0 +1,131 @@
+"""``patchforge verify``: what is committed against upstream's own bytes."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from patchforge import patches, pipeline
+from patchforge.atomic import write_tree
+from patchforge.commands.common import chosen_versions, coloured, make_engine, progress, show_json
+from patchforge.engine.convert import Engine
+from patchforge.errors import CheckFailed, Exit, PatchforgeError
+from patchforge.sources import MissingBlobError, open_upstream
+from patchforge.vocabulary import Release, Tree, git_blob_id
+
+if TYPE_CHECKING:
+    from patchforge.proof.dynamic import ProofResult, Prover
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0, or 1 when a digest, a blob id or a proof does not hold."""
+    results: list[dict[str, Any]] = []
+    with ExitStack() as stack:
+        upstream = stack.enter_context(open_upstream(options.upstream))
+        prover = stack.enter_context(_prover(options)) if options.dynamic else None
+        engine = make_engine(options)
+        names = chosen_versions(options)
+        for name in progress(names, "verifying", len(names)):
+            release = upstream.resolve(name)
+            results.append(_one(engine, prover, release, upstream.tree(release), Path(options.generated)))
+    _show(results, as_json=options.json)
+    return Exit.FAILED if any(result["problem"] for result in results) else Exit.OK
+
+
+def _prover(options: argparse.Namespace) -> Prover:
+    from patchforge.proof.dynamic import Prover  # noqa: PLC0415
+
+    return Prover(python=options.python or sys.executable, jobs=options.jobs or os.cpu_count() or 1)
+
+
+def _one(engine: Engine, prover: Prover | None, release: Release, tree: Tree, generated: Path) -> dict[str, Any]:
+    result: dict[str, Any] = {"release": str(release.version), "problem": ""}
+    folder = generated / str(release.version)
+    try:
+        if folder.is_dir() or prover is None:
+            verify_folder(folder, release, tree)
+        if prover is not None:
+            proof = prove(engine, release, tree, prover)
+            result["dynamic"] = proof.as_data()
+            result["problem"] = "" if proof.holds else proof.report()
+    except PatchforgeError as error:
+        result["problem"] = str(error)
+    return result
+
+
+def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
+    if as_json:
+        show_json(results)
+        return
+    for result in results:
+        verdict = "failed" if result["problem"] else "ok"
+        print(f"{result['release']}: {coloured(verdict, verdict)}{_tally(result)}")
+        for line in result["problem"].splitlines():
+            print(f"  {line}")
+
+
+def _tally(result: Mapping[str, Any]) -> str:
+    """How many scenarios of the dynamic proof came out how."""
+    verdicts = Counter(scenario["verdict"] for scenario in result.get("dynamic", {}).get("scenarios", ()))
+    return "".join(f", {count} {verdict}" for verdict, count in sorted(verdicts.items()))
+
+
+def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
+    """CheckFailed unless patches, digests and blob ids of a generated folder fit together and fit upstream."""
+    try:
+        manifest = json.loads((folder / "manifest.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise CheckFailed(f"{folder} has no readable manifest", found=str(error), do="patchforge apply writes it") from None
+    if manifest["commit"] != release.commit:
+        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=manifest["commit"])
+    files: dict[str, bytes] = {}
+    for entry in manifest["patches"]:
+        files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
+
+
+def _verified_patch(folder: Path, entry: Mapping[str, Any], tree: Tree) -> dict[str, bytes]:
+    data = (folder / entry["file"]).read_bytes()
+    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise CheckFailed(f"{entry['file']} is not the file the manifest describes", expected=entry["sha256"], found="other bytes")
+    present = tree.entries()
+    for one in entry["files"]:
+        found = present[one["path"]].blob if one["path"] in present else None
+        if found != one["before"]:
+            raise CheckFailed(f"{one['path']} is not as it was before {entry['file']}", expected=str(one["before"]), found=str(found))
+    after = patches.apply(data, tree.read)
+    for one in entry["files"]:
+        if git_blob_id(after[one["path"]]) != one["after"]:
+            raise CheckFailed(f"{entry['file']} makes other bytes of {one['path']}", expected=one["after"], found=git_blob_id(after[one["path"]]))
+    return after
+
+
+def prove(engine: Engine, release: Release, tree: Tree, prover: Prover) -> ProofResult:
+    """The dynamic proof of one release: both trees answer in clean interpreters, scenario by scenario."""
+    patched = pipeline.convert(engine, release, tree)
+    declares = {name: one.id for one in patched.transforms if patched.applied(one) for name in one.declares}
+    with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
+        sources = python_files(tree)
+        write_tree(Path(scratch, "upstream"), sources)
+        write_tree(Path(scratch, "patched"), {**sources, **patched.after})
+        return prover.prove(Path(scratch, "upstream"), Path(scratch, "patched"), declares)
+
+
+def python_files(tree: Tree) -> dict[str, bytes]:
+    """What an import needs of a tree: Python and small text; content that a clone lacks is left out."""
+    files: dict[str, bytes] = {}
+    for path in tree.entries():
+        if path.endswith((".py", ".txt", ".toml", ".json", ".yaml")) and not path.startswith(("tests", "web/")):
+            try:
+                files[path] = tree.read(path)
+            except MissingBlobError:
+                continue
+    return files

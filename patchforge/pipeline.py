@@ -1,0 +1,269 @@
+"""From a release to what is written for it: patches, series, manifest and report, each checked before it leaves."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from patchforge import __version__, patches
+from patchforge.engine.cache import rule_set_digest
+from patchforge.engine.convert import Conversion, Engine, Report
+from patchforge.errors import CheckFailed, Drifted
+from patchforge.project import root
+from patchforge.transform import HOOKS, Transform
+from patchforge.vocabulary import (
+    EditKind,
+    Entry,
+    FileChange,
+    Outcome,
+    Purpose,
+    Release,
+    Segment,
+    Tree,
+    git_blob_id,
+    split_lines,
+)
+
+RUNTIME = f"comfy/{HOOKS}.py"  #: where the hooks' module goes in the patched project
+
+_SUBJECTS = {
+    Purpose.DEVICE: "Detect, choose and ask Intel GPUs by themselves",
+    Purpose.MEMORY: "Estimate XPU memory honestly and recover when it runs out",
+    Purpose.MODEL: "Attention, dtypes and optimisation on XPU",
+    Purpose.CUDA_ONLY: "XPU arms beside calls that only CUDA had",
+}
+
+
+class OverlayTree:
+    """A tree with some files changed or added."""
+
+    def __init__(self, base: Tree, files: Mapping[str, bytes]) -> None:
+        self.base, self.files = base, files
+
+    @property
+    def origin(self) -> str:
+        """Where the tree below is read from."""
+        return f"{self.base.origin}, patched"
+
+    def entries(self) -> Mapping[str, Entry]:
+        """The base's files and the changed ones."""
+        changed = {path: Entry(path, git_blob_id(data)) for path, data in self.files.items()}
+        return dict(sorted({**self.base.entries(), **changed}.items()))
+
+    def read(self, path: str) -> bytes:
+        """The changed bytes, or the base's."""
+        return self.files[path] if path in self.files else self.base.read(path)
+
+
+@dataclass(frozen=True)
+class Patched:
+    """A release with its patches. ``changes`` holds, patch by patch, the files before and after."""
+
+    conversion: Conversion
+    changes: Mapping[Purpose, Sequence[FileChange]]
+    transforms: tuple[Transform, ...]
+
+    @property
+    def release(self) -> Release:
+        """The release that was patched."""
+        return self.conversion.release
+
+    @cached_property
+    def before(self) -> dict[str, bytes]:
+        """Upstream's bytes of every file that some patch changes; added files are missing."""
+        first: dict[str, bytes | None] = {}
+        for changes in self.changes.values():
+            for change in changes:
+                first.setdefault(change.path, change.before)
+        return {path: data for path, data in sorted(first.items()) if data is not None}
+
+    @cached_property
+    def after(self) -> dict[str, bytes]:
+        """The bytes of every changed or added file after all patches."""
+        return {change.path: change.after for changes in self.changes.values() for change in changes}
+
+    def patch_files(self, context: int = 0) -> dict[str, bytes]:
+        """File name → patch, in the order of the series. ``context`` counts upstream lines around each hunk."""
+        files: dict[str, bytes] = {}
+        for purpose, changes in self.changes.items():
+            gaps = {one.id: one.title for one in self.transforms if one.purpose is purpose and self.applied(one)}
+            header = patches.header(purpose, _SUBJECTS[purpose], gaps, self.release)
+            files[patches.file_name(purpose)] = patches.render(changes, header=header, context=context)
+        return files
+
+    def applied(self, transform: Transform) -> bool:
+        """Whether the transform edited this release."""
+        return self.report_of(transform.id).outcome is Outcome.APPLIED
+
+    def report_of(self, name: str) -> Report:
+        """The report of one transform."""
+        return next(report for report in self.conversion.reports if report.transform == name)
+
+    def files(self, context: int = 0) -> dict[str, bytes]:
+        """All that is written for a release: patches, series, manifest and report."""
+        written = self.patch_files(context)
+        written["series"] = patches.series(written)
+        manifest = self.manifest(written)
+        written["manifest.json"] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
+        written["REPORT.md"] = render_report(manifest).encode()
+        return written
+
+    def manifest(self, written: Mapping[str, bytes]) -> dict[str, Any]:
+        """What was done and to which bytes; holds no text of upstream's."""
+        return {
+            "format": 1,
+            "project": "comfyui",
+            "release": str(self.release.version),
+            "commit": self.release.commit,
+            "rules": rule_set_digest(),
+            "patchforge": __version__,
+            "patches": [self.patch_entry(purpose, written) for purpose in self.changes],
+            "transforms": [self.transform_entry(one) for one in self.transforms],
+            "sites": self.site_entry(),
+        }
+
+    def patch_entry(self, purpose: Purpose, written: Mapping[str, bytes]) -> dict[str, Any]:
+        """One patch: its digest and the blob ids of its files before and after it."""
+        name = patches.file_name(purpose)
+        return {
+            "file": name,
+            "purpose": purpose.value,
+            "sha256": hashlib.sha256(written[name]).hexdigest(),
+            "files": [
+                {
+                    "path": change.path,
+                    "before": git_blob_id(change.before) if change.before is not None else None,
+                    "after": git_blob_id(change.after),
+                }
+                for change in self.changes[purpose]
+            ],
+        }
+
+    def transform_entry(self, transform: Transform) -> dict[str, Any]:
+        """One transform: outcome, expectation and the places it claims."""
+        report = self.report_of(transform.id)
+        edits: Counter[str] = Counter()
+        for _, found in report.found:
+            edits.update(dict(found.edits))
+        return {
+            "id": transform.id,
+            "title": transform.title,
+            "patch": transform.purpose.value,
+            "outcome": report.outcome.value,
+            "expected": report.expected.value,
+            "opt_in": transform.opt_in,
+            "edits": dict(sorted(edits.items())),
+            "sites": [
+                {"path": path, "line": found.line, "function": found.function, "note": found.note}
+                for path, found in report.found
+            ],
+            "replaced": [
+                {"path": path, "line": found.line, "by": ours} for path, found in report.found for _, ours in found.replaced
+            ],
+        }
+
+    def site_entry(self) -> dict[str, Any]:
+        """Completeness as a number, and every site that nobody has decided about."""
+        sites = self.conversion.sites
+        counts = Counter(site.decision for site in sites)
+        reasons = Counter(site.why for site in sites if site.decision == "left")
+        return {
+            **{decision: counts[decision] for decision in ("claimed", "left", "unclaimed")},
+            "reasons": dict(sorted(reasons.items())),
+            "undecided": [
+                {"path": one.path, "line": one.site.line, "function": one.site.function, "kind": one.site.kind, "text": one.site.text}
+                for one in self.conversion.unclaimed
+            ],
+        }
+
+
+def convert(engine: Engine, release: Release, tree: Tree) -> Patched:
+    """Converts a release. Drifted when a person must look: the message shows what was expected and what stands there."""
+    conversion = engine.convert(release, tree)
+    if conversion.drifted:
+        raise Drifted(
+            f"{release.version}: {len(conversion.drifted)} transform(s) drifted",
+            found="\n" + "\n".join(describe_drift(report) for report in conversion.drifted),
+            do="compare both fragments, then adapt the transform (patchforge explain ID) and its examples",
+        )
+    if RUNTIME in tree.entries():
+        raise CheckFailed(
+            f"{tree.origin} has {RUNTIME} already",
+            expected="an unpatched release",
+            do="patchforge apply --revert DIR undoes an earlier run",
+        )
+    changes: dict[Purpose, list[FileChange]] = {}
+    for purpose in Purpose:
+        if found := conversion.changes.get(purpose):
+            changes[purpose] = [*([] if changes else [runtime_change()]), *found]
+    return Patched(conversion, changes, engine.transforms)
+
+
+def runtime_change() -> FileChange:
+    """The runtime module as an added file."""
+    data = (root() / "transforms" / "runtime" / f"{HOOKS}.py").read_bytes()
+    return FileChange(RUNTIME, None, data, (Segment(0, 0, tuple(split_lines(data))),))
+
+
+def describe_drift(report: Report) -> str:
+    """Both code fragments of every drift of one transform."""
+    lines: list[str] = []
+    for drift in report.drifts:
+        lines += [f"  {report.transform} {drift.path}:{drift.line}", f"    expected: {drift.expected}"]
+        lines += [f"    found:    {line}" for line in drift.found.splitlines()[:12]]
+    return "\n".join(lines)
+
+
+def check(patched: Patched, context: int = 0) -> None:
+    """All that must hold of a patched release, without running it. CheckFailed names what does not.
+
+    Every result compiles and has upstream's syntax tree once our hooks are taken away, a second run edits nothing, and
+    GNU patch, git and patchforge's own reader make the same bytes of the patches.
+    """
+    check_untouched(patched)
+    check_fixed_point(patched)
+    patches.check_three_ways(list(patched.patch_files(context).values()), patched.before, patched.after, context=context)
+
+
+def check_untouched(patched: Patched) -> None:
+    """The static proof: every result parses, and without our hooks its syntax tree is upstream's."""
+    from patchforge.proof.static import Replacement, prove  # noqa: PLC0415
+
+    replaced = tuple(
+        Replacement(path, *pair) for report in patched.conversion.reports for path, found in report.found for pair in found.replaced
+    )
+    for path, data in patched.before.items():
+        prove(path, data, patched.after[path], replaced)
+
+
+def check_fixed_point(patched: Patched) -> None:
+    """CheckFailed when a second run over the result would edit anything."""
+    from patchforge.engine.files import look_at  # noqa: PLC0415 - libcst is slow to import
+
+    for path, data in patched.after.items():
+        record = look_at(path, data, patched.transforms, {}, census=False)
+        if record.stages or record.unreadable:
+            names = sorted({one.transform for one in record.found if one.outcome is Outcome.APPLIED})
+            found = record.unreadable or f"edits by {', '.join(names)}"
+            raise CheckFailed(f"a second run does not leave {path} as it is", expected="a fixed point", found=found)
+
+
+def render_report(manifest: Mapping[str, Any]) -> str:
+    """The Markdown report of a manifest."""
+    import jinja2  # noqa: PLC0415 - slow to import
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root() / "templates"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )
+    return environment.get_template("report.md.j2").render(manifest, kinds=[kind.value for kind in EditKind])

@@ -1,0 +1,6 @@
+parsing = False
+
+
+def enable_args_parsing(wanted=True):
+    global parsing
+    parsing = wanted

@@ -1,0 +1,15 @@
+import torch
+
+
+def manual_stochastic_round_to_float8(x, dtype, generator=None):
+    scale = 2.0 ** 7
+    sign = torch.sign(x)
+    noise = torch.rand(x.size(), generator=generator)
+    sign *= torch.floor(x.abs() * scale + noise) / scale
+    return sign.to(dtype=dtype)
+
+
+def stochastic_rounding(value, dtype, seed=0):
+    if dtype in (torch.float8_e4m3fn, torch.float8_e5m2):
+        return manual_stochastic_round_to_float8(value, dtype)
+    return value.to(dtype=dtype)
