@@ -67,10 +67,14 @@ class Bench:
         environment = {**os.environ, "PATCHFORGE_CACHE": str(cache or self.scratch / "cache"), "NO_COLOR": "1"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
         start = time.perf_counter()
-        done = subprocess.run([*map(str, command)], cwd=self.scratch, env=environment, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            [*map(str, command)], cwd=self.scratch, env=environment, capture_output=True, text=True, check=False
+        )
         seconds = time.perf_counter() - start
         if done.returncode:
-            raise RuntimeError(f"exit status {done.returncode} from {' '.join(map(str, command))}\n{done.stdout[-800:]}{done.stderr[-2000:]}")
+            raise RuntimeError(
+                f"exit status {done.returncode} from {' '.join(map(str, command))}\n{done.stdout[-800:]}{done.stderr[-2000:]}"
+            )
         return seconds
 
     def repeated(self, action: Callable[[], float]) -> list[float]:
@@ -104,7 +108,19 @@ def apply_warm(bench: Bench) -> Figure:
 def libcst_codemod(bench: Bench, tree: Path) -> Figure:
     """LibCST's command line with a codemod that does nothing, over the whole tree."""
     (bench.scratch / ".libcst.codemod.yaml").write_text("modules: []\nformatter: ['cat']\n")
-    command = [sys.executable, "-m", "libcst.tool", "codemod", "-x", "noop_codemod.Noop", "--jobs", "2", "--hide-progress", "--no-format", tree]
+    command = [
+        sys.executable,
+        "-m",
+        "libcst.tool",
+        "codemod",
+        "-x",
+        "noop_codemod.Noop",
+        "--jobs",
+        "2",
+        "--hide-progress",
+        "--no-format",
+        tree,
+    ]
     return Figure("LibCST codemod CLI, no-op, 2 jobs", bench.repeated(lambda: bench.timed(command)))
 
 
@@ -119,7 +135,9 @@ def replay(bench: Bench) -> Iterator[Figure]:
     command = [*PATCHFORGE, "replay", "--upstream", str(bench.clone)]
     cache = bench.scratch / "replay"
     yield Figure("patchforge replay, all releases, cold", [bench.timed(command, cache=cache)], 60.0)
-    yield Figure("patchforge replay, all releases, warm", bench.repeated(lambda: bench.timed(command, cache=cache)), 5.0)
+    yield Figure(
+        "patchforge replay, all releases, warm", bench.repeated(lambda: bench.timed(command, cache=cache)), 5.0
+    )
 
 
 def git_reading(bench: Bench) -> Iterator[Figure]:
@@ -129,7 +147,9 @@ def git_reading(bench: Bench) -> Iterator[Figure]:
     for name, module in (("patchforge", "patchforge"), ("pygit2", "pygit2")):
         if importlib.util.find_spec(module):
             command = [sys.executable, HERE / "read_git.py", name, bench.clone, bench.release]
-            yield Figure(f"read one release from git, {name}", bench.repeated(lambda command=command: bench.timed(command)))
+            yield Figure(
+                f"read one release from git, {name}", bench.repeated(lambda command=command: bench.timed(command))
+            )
 
 
 def whole_tree(bench: Bench) -> Path:
@@ -193,8 +213,12 @@ def show(figures: Sequence[Figure]) -> None:
     """The table, and how many times faster than LibCST's command line one release is."""
     print(f"\n{'':42}{'median s':>9} {'min':>7} {'max':>7} {'runs':>5}  target")
     for one in figures:
-        print(f"{one.name:42}{one.median:9.3f} {min(one.seconds):7.3f} {max(one.seconds):7.3f} {len(one.seconds):5}  {one.verdict}")
-    print(f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op (wanted: 15 or more, on a real release)")
+        print(
+            f"{one.name:42}{one.median:9.3f} {min(one.seconds):7.3f} {max(one.seconds):7.3f} {len(one.seconds):5}  {one.verdict}"
+        )
+    print(
+        f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op (wanted: 15 or more, on a real release)"
+    )
 
 
 def speed_up(figures: Sequence[Figure]) -> float:
@@ -214,8 +238,16 @@ def main() -> int:
     """Measures, prints and writes."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--release", default="v0.32.0", metavar="VERSION", help="default: v0.32.0")
-    options.add_argument("--runs", type=int, default=5, metavar="N", help="runs of each command (default: 5; a cold replay is run once)")
-    options.add_argument("--json", type=Path, default=ROOT / "build" / "benchmark.json", metavar="FILE", help="default: build/benchmark.json")
+    options.add_argument(
+        "--runs", type=int, default=5, metavar="N", help="runs of each command (default: 5; a cold replay is run once)"
+    )
+    options.add_argument(
+        "--json",
+        type=Path,
+        default=ROOT / "build" / "benchmark.json",
+        metavar="FILE",
+        help="default: build/benchmark.json",
+    )
     chosen = options.parse_args()
     clone = os.environ.get("PATCHFORGE_UPSTREAM")
     facts = machine()
@@ -223,7 +255,9 @@ def main() -> int:
     if clone:
         print(f"ComfyUI {chosen.release}")
     else:
-        print("PATCHFORGE_UPSTREAM names no clone: measured on the miniature release, so nothing here tells about a real one")
+        print(
+            "PATCHFORGE_UPSTREAM names no clone: measured on the miniature release, so nothing here tells about a real one"
+        )
     with scratch_folder() as scratch:
         figures: list[Figure] = []
         bench = Bench(chosen.release, Path(clone).resolve() if clone else None, scratch, chosen.runs)

@@ -497,6 +497,7 @@ def test_dynamic_vram(monkeypatch: pytest.MonkeyPatch, enable: str, installed: s
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name in installed or None)
     assert pf.dynamic_vram() is expected
     assert pf.dynamic_vram_index(None, XPU) is (XPU.index if expected else None)
+    assert pf.dynamic_vram_gate(False) is expected
     assert pf.dynamic_vram_index(None, CPU) is None
     assert pf.dynamic_vram_index(3, CPU) == 3
 

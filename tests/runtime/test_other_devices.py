@@ -77,6 +77,7 @@ IDENTITY: dict[str, list[tuple[Any, ...]]] = {
     "optimise_model": [(MODEL, CUDA), (MODEL, CPU)],
     "bf16": [(value, CUDA) for value in (YES, NO)],
     "fp64": [(value, CUDA) for value in (YES, NO)],
+    "dynamic_vram_gate": [(value,) for value in (YES, NO)],
     "dynamic_vram_index": [(value, CUDA) for value in (YES, NO)],
     "autocast_device": [("cuda", TENSOR)],
     "stream_api": [(YES, CUDA), (YES, CPU), (YES, XPU)],

@@ -14,4 +14,5 @@ def transforms() -> tuple[Transform, ...]:
     """Every transform, ordered by id. A transform comes after those whose output it needs."""
     for module in pkgutil.iter_modules(__path__):
         importlib.import_module(f"{__name__}.{module.name}")
-    return tuple(kind() for kind in sorted(Transform.__subclasses__(), key=lambda kind: kind.id))
+    ours = (kind for kind in Transform.__subclasses__() if kind.__module__.startswith(f"{__name__}."))
+    return tuple(kind() for kind in sorted(ours, key=lambda kind: kind.id))

@@ -2,8 +2,10 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, add_operand, code, insert_after, insert_before, rewrite
+from patchforge.transform import Already, At, Example, Findings, Span, Transform, code, insert_after, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
+
+_FLAG = "args.enable_dynamic_vram"
 
 
 class DynamicVram(Transform):
@@ -18,7 +20,7 @@ class DynamicVram(Transform):
     issues = ("ComfyUI#14743", "llm-scaler#704")
     files = ("main.py", "comfy/model_patcher.py")
     needles = ("enable_dynamic_vram", "def dynamic_vram_supported", "aimdo_device")
-    hooks = ("dynamic_vram", "dynamic_vram_index")
+    hooks = ("dynamic_vram_gate", "dynamic_vram", "dynamic_vram_index")
     absent = (Span(last="v0.17.0"),)
     retires = "the gate asks for an XPU"
     opt_in = "dynamic-vram"
@@ -35,7 +37,8 @@ class DynamicVram(Transform):
             import os
             from comfy import patchforge_xpu
 
-            if args.enable_dynamic_vram or (enables_dynamic_vram() and is_nvidia()) or patchforge_xpu.dynamic_vram():
+            args.enable_dynamic_vram = patchforge_xpu.dynamic_vram_gate(args.enable_dynamic_vram)
+            if args.enable_dynamic_vram or (enables_dynamic_vram() and is_nvidia()):
                 start()
             """,
         ),
@@ -85,11 +88,11 @@ class DynamicVram(Transform):
         test = node.test
         if at.path != "main.py" or not isinstance(test, cst.BooleanOperation) or not isinstance(test.operator, cst.Or):
             return
-        if code(test.left) == "args.enable_dynamic_vram":
+        if code(test.left) == _FLAG:
             if at.mentions(test, "is_intel_xpu"):
                 yield Already(test, "the gate asks for an Intel XPU")
             else:
-                yield rewrite(test, add_operand(test, "or", "dynamic_vram()"))
+                yield rewrite(test, insert_before(node, f"{_FLAG} = patchforge_xpu.dynamic_vram_gate({_FLAG})"))
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
         """The gate of releases after v0.33.0."""

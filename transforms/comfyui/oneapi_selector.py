@@ -4,7 +4,7 @@ import libcst as cst
 
 from patchforge.transform import Already, At, Example, Findings, Span, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.visible_devices import is_device_choice, whole
+from transforms.comfyui.visible_devices import is_device_choice
 
 _FLAG = "--oneapi-device-selector"
 
@@ -57,7 +57,7 @@ class OneapiSelector(Transform):
             if at.file_has("ONEAPI_DEVICE_SELECTOR"):
                 yield Already(node.test, "main.py sets ONEAPI_DEVICE_SELECTOR")
             else:
-                yield rewrite(node.test, insert_after(whole(node, at), "patchforge_xpu.set_oneapi_selector(args)"))
+                yield rewrite(node.test, insert_after(node, "patchforge_xpu.set_oneapi_selector(args)"))
 
 
 def is_directml_flag(node: cst.Call, at: At) -> bool:

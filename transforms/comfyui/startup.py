@@ -4,7 +4,7 @@ import libcst as cst
 
 from patchforge.transform import At, Example, Findings, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.visible_devices import is_device_choice, whole
+from transforms.comfyui.visible_devices import is_device_choice
 
 
 class Startup(Transform):
@@ -44,4 +44,4 @@ class Startup(Transform):
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The ``if`` that hides the other vendors' devices."""
         if is_device_choice(node, at):
-            yield rewrite(node.test, insert_after(whole(node, at), "patchforge_xpu.start(args)"))
+            yield rewrite(node.test, insert_after(node, "patchforge_xpu.start(args)"))

@@ -52,7 +52,7 @@ class VisibleDevices(Transform):
 
             if __name__ == "__main__":
                 if args.cuda_device == "all":
-                    pass
+                    os.environ['CUDA_VISIBLE_DEVICES'] = "0,1"
                 elif args.cuda_device is not None:
                     os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
             """,
@@ -62,7 +62,7 @@ class VisibleDevices(Transform):
 
             if __name__ == "__main__":
                 if args.cuda_device == "all":
-                    pass
+                    os.environ['CUDA_VISIBLE_DEVICES'] = "0,1"
                 elif args.cuda_device is not None:
                     os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
                 patchforge_xpu.select_devices(args)
@@ -78,18 +78,17 @@ class VisibleDevices(Transform):
         if at.file_has("ZE_AFFINITY_MASK"):
             yield Already(node.test, "main.py sets ZE_AFFINITY_MASK")
         else:
-            yield rewrite(node.test, insert_after(whole(node, at), "patchforge_xpu.select_devices(args)"))
+            yield rewrite(node.test, insert_after(node, "patchforge_xpu.select_devices(args)"))
 
 
 def is_device_choice(node: cst.If, at: At) -> bool:
-    """Whether ``node`` sets CUDA_VISIBLE_DEVICES from --cuda-device."""
-    return at.mentions(node.test, "cuda_device") and any("CUDA_VISIBLE_DEVICES" in text for text in at.strings(node.body))
-
-
-def whole(node: cst.If, at: At) -> cst.If:
-    """The ``if`` that an ``elif`` belongs to."""
-    for ancestor in reversed(at.ancestors):
-        if not isinstance(ancestor, cst.If) or ancestor.orelse is not node:
-            break
-        node = ancestor
-    return node
+    """Whether ``node``, with all its arms, sets CUDA_VISIBLE_DEVICES from --cuda-device. Its arms alone are not it."""
+    parent = at.ancestors[-1]
+    if isinstance(parent, cst.If) and parent.orelse is node:
+        return False
+    arm: cst.If | cst.Else | None = node
+    while isinstance(arm, cst.If):
+        if at.mentions(arm.test, "cuda_device") and "CUDA_VISIBLE_DEVICES" in at.strings(arm.body):
+            return True
+        arm = arm.orelse
+    return False

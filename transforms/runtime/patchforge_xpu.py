@@ -941,6 +941,11 @@ def dynamic_vram() -> bool:
     return False
 
 
+def dynamic_vram_gate(flag: Any) -> Any:
+    """``flag`` (--enable-dynamic-vram), or True with :func:`dynamic_vram`."""
+    return True if not flag and dynamic_vram() else flag
+
+
 def dynamic_vram_index(index: Any, device: Any) -> Any:
     """``index`` (that of a CUDA device, else None), or an XPU's own with :func:`dynamic_vram`."""
     return device.index if index is None and is_xpu(device) and dynamic_vram() else index

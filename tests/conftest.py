@@ -1,0 +1,16 @@
+"""No test sees the user's cache or upstream; those marked ``upstream`` get the upstream that the environment names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if request.node.get_closest_marker("upstream"):
+        return
+    monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("PATCHFORGE_UPSTREAM", raising=False)
+    monkeypatch.setenv("NO_COLOR", "1")
