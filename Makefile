@@ -27,7 +27,9 @@ demo: $(BIN)/.installed  ## convert a miniature release, show the report, start 
 	@echo; cat $(DEMO)/patches/REPORT.md; echo
 	$(BIN)/patchforge apply --from $(MINIATURE) --to $(DEMO)/tree
 	@echo
-	cd $(DEMO)/tree && $(CURDIR)/$(BIN)/python main.py --help-gpu
+	@cd $(DEMO)/tree && python=$(CURDIR)/$(BIN)/python && echo 'python main.py --help-gpu' && \
+	if $$python -c 'import torch' 2> /dev/null; then $$python main.py --help-gpu; \
+	else $$python main.py --help-gpu || echo '(The demo installs no torch; ComfyUI brings its own.)'; fi
 
 test: $(BIN)/.installed torch  ## run all tests; set up what they need first
 	$(BIN)/python -m pytest -n 2 $(ARGS)

@@ -1,4 +1,4 @@
-"""One rule, ``torch.cuda.X``, over every Python file of a tree with ast-grep's Python binding; prints how often it matched."""
+"""One rule, ``torch.cuda.X``, over every Python file of a tree with ast-grep's Python binding."""
 
 import sys
 from pathlib import Path

@@ -16,6 +16,7 @@ def with_patchforge(clone: str, release: str) -> Iterator[bytes]:
 def with_pygit2(clone: str, release: str) -> Iterator[bytes]:
     """Through libgit2, in the process itself."""
     import pygit2  # noqa: PLC0415
+
     from patchforge.project import load_project, release_index  # noqa: PLC0415
 
     commit = next(one.commit for one in release_index(load_project()) if str(one.version) == release)

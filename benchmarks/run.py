@@ -1,8 +1,8 @@
 """``make bench``: patchforge beside LibCST's own codemod runner and ast-grep, in one run on one machine.
 
-PATCHFORGE_UPSTREAM names a clone of ComfyUI; without it the miniature release of the tests stands in, and only what makes
-sense there is measured. Every figure is the wall time of whole commands, interpreter start included; the median is shown.
-Results go to standard output and, as JSON with the facts of the machine, to build/benchmark.json.
+PATCHFORGE_UPSTREAM names a clone of ComfyUI; without it the miniature release of the tests stands in, and only what
+makes sense there is measured. Every figure is the wall time of whole commands, interpreter start included; the median
+is shown. Results go to standard output and, as JSON with the facts of the machine, to build/benchmark.json.
 
 Exit status: 0, also when a target is missed (the table says so); 1 when a command fails.
 """
@@ -20,11 +20,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
@@ -73,7 +76,8 @@ class Bench:
         seconds = time.perf_counter() - start
         if done.returncode:
             raise RuntimeError(
-                f"exit status {done.returncode} from {' '.join(map(str, command))}\n{done.stdout[-800:]}{done.stderr[-2000:]}"
+                f"exit status {done.returncode} from {' '.join(map(str, command))}\n"
+                f"{done.stdout[-800:]}{done.stderr[-2000:]}"
             )
         return seconds
 
@@ -214,10 +218,12 @@ def show(figures: Sequence[Figure]) -> None:
     print(f"\n{'':42}{'median s':>9} {'min':>7} {'max':>7} {'runs':>5}  target")
     for one in figures:
         print(
-            f"{one.name:42}{one.median:9.3f} {min(one.seconds):7.3f} {max(one.seconds):7.3f} {len(one.seconds):5}  {one.verdict}"
+            f"{one.name:42}{one.median:9.3f} {min(one.seconds):7.3f} {max(one.seconds):7.3f} "
+            f"{len(one.seconds):5}  {one.verdict}"
         )
     print(
-        f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op (wanted: 15 or more, on a real release)"
+        f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op "
+        "(wanted: 15 or more, on a real release)"
     )
 
 
@@ -256,7 +262,8 @@ def main() -> int:
         print(f"ComfyUI {chosen.release}")
     else:
         print(
-            "PATCHFORGE_UPSTREAM names no clone: measured on the miniature release, so nothing here tells about a real one"
+            "PATCHFORGE_UPSTREAM names no clone: measured on the miniature release, "
+            "so nothing here tells about a real one"
         )
     with scratch_folder() as scratch:
         figures: list[Figure] = []

@@ -13,8 +13,8 @@ from patchforge import __version__
 from patchforge.errors import Exit, PatchforgeError
 
 _EPILOG = """\
-exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there · 3 a transform drifted:
-upstream moved and a person must look · 130 interrupted
+exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there ·
+3 a transform drifted: upstream moved and a person must look · 130 interrupted
 
 environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE (folder) · NO_COLOR
 """
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
     top = argparse.ArgumentParser(
         prog="patchforge",
-        description="Turn a ComfyUI release into one that works well on Intel GPUs, and prove that no other device notices.",
+        description="Turn a ComfyUI release into one that works well on Intel GPUs, and prove the rest unchanged.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -47,7 +47,11 @@ def _command(commands: Commands, name: str, text: str, *, source: bool = True) -
     one: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
     one.add_argument("--json", action="store_true", help="print one JSON document instead of text")
     if source:
-        one.add_argument("--upstream", metavar="PATH|URL", help="clone or address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)")
+        one.add_argument(
+            "--upstream",
+            metavar="PATH|URL",
+            help="clone or address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)",
+        )
         one.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one per core)")
         one.add_argument("--no-cache", action="store_true", help="look at every file again")
     return one
@@ -55,8 +59,15 @@ def _command(commands: Commands, name: str, text: str, *, source: bool = True) -
 
 def _apply(commands: Commands) -> None:
     one = _command(commands, "apply", "convert a release and write its patches")
-    one.add_argument("release", nargs="?", metavar="VERSION|COMMIT", help="such as v0.32.0; with --from or --in-place it is recognised")
-    one.add_argument("--from", dest="source", metavar="TARBALL|DIR", help="read the release from here instead of from git")
+    one.add_argument(
+        "release",
+        nargs="?",
+        metavar="VERSION|COMMIT",
+        help="such as v0.32.0; with --from or --in-place it is recognised",
+    )
+    one.add_argument(
+        "--from", dest="source", metavar="TARBALL|DIR", help="read the release from here instead of from git"
+    )
     where = one.add_mutually_exclusive_group()
     where.add_argument("--out", metavar="DIR", help="where patches go (default: generated/comfyui/VERSION)")
     where.add_argument("--to", metavar="DIR", help="write the whole patched tree into a new folder")
@@ -67,29 +78,43 @@ def _apply(commands: Commands) -> None:
 
 
 def _check(commands: Commands) -> None:
-    one = _command(commands, "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give")
+    one = _command(
+        commands, "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give"
+    )
     one.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
     one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
 
 
 def _replay(commands: Commands) -> None:
-    one = _command(commands, "replay", "convert all releases: outcomes, unclaimed sites, what changed from one to the next")
+    one = _command(
+        commands, "replay", "convert all releases: outcomes, unclaimed sites, what changed from one to the next"
+    )
     one.add_argument("--since", metavar="VERSION", help="first release (default: the oldest)")
     one.add_argument("--until", metavar="VERSION", help="last release (default: the newest)")
-    one.add_argument("--commits", action="store_true", help="every commit between --since and --until that touches a target file")
+    one.add_argument(
+        "--commits", action="store_true", help="every commit between --since and --until that touches a target file"
+    )
     one.add_argument("--check", action="store_true", help="also compile, prove, apply three ways and run a second time")
 
 
 def _verify(commands: Commands) -> None:
-    one = _command(commands, "verify", "verify committed patches against upstream: blob ids before and after, digests, proofs")
+    one = _command(
+        commands, "verify", "verify committed patches against upstream: blob ids before and after, digests, proofs"
+    )
     one.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
     one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
-    one.add_argument("--dynamic", action="store_true", help="also import both trees against a faked torch and compare answers")
-    one.add_argument("--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)")
+    one.add_argument(
+        "--dynamic", action="store_true", help="also import both trees against a faked torch and compare answers"
+    )
+    one.add_argument(
+        "--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)"
+    )
 
 
 def _explain(commands: Commands) -> None:
-    one = _command(commands, "explain", "say what a transform is for, where it applies and when it can go", source=False)
+    one = _command(
+        commands, "explain", "say what a transform is for, where it applies and when it can go", source=False
+    )
     one.add_argument("transform", nargs="?", metavar="TRANSFORM", help="such as T01; all are listed without it")
     one.add_argument("--markdown", action="store_true", help="the reference page of all transforms")
 

@@ -1,7 +1,8 @@
 """A user's own checkout: patched in place, and put back exactly.
 
-The originals of every file that is about to change are kept in ``.patchforge/`` first, whole or not at all. Only then are
-files replaced, one by one. A run that is killed in between leaves each file either old or new, and --revert knows both.
+The originals of every file that is about to change are kept in ``.patchforge/`` first, whole or not at all. Only then
+are files replaced, one by one. A run that is killed in between leaves each file either old or new, and --revert knows
+both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,9 @@ def patch_folder(folder: Path, patched: Patched, context: int = 0) -> None:
     """Replaces the files of a checkout. PatchforgeError when it has been patched before."""
     journal = folder / FOLDER
     if journal.exists():
-        raise PatchforgeError(f"{folder} is patched already", found=str(journal), do=f"patchforge apply --revert {folder} first")
+        raise PatchforgeError(
+            f"{folder} is patched already", found=str(journal), do=f"patchforge apply --revert {folder} first"
+        )
     kept = {f"original/{path}": data for path, data in patched.before.items()}
     write_tree(journal, {**patched.files(context), **kept, ".gitignore": b"*\n"})
     for path, data in patched.after.items():
@@ -33,15 +36,18 @@ def patch_folder(folder: Path, patched: Patched, context: int = 0) -> None:
 def revert_folder(folder: Path, *, dry_run: bool = False) -> list[str]:
     """Puts every file back and removes the journal; returns the paths.
 
-    A file that was edited since is put back through the patches in reverse, which keeps the edit where it does not touch
-    ours; where it does, CheckFailed names the file and nothing is written.
+    A file that was edited since is put back through the patches in reverse, which keeps the edit where it does not
+    touch ours; where it does, CheckFailed names the file and nothing is written.
     """
     journal = folder / FOLDER
     try:
         manifest = json.loads((journal / "manifest.json").read_bytes())
     except (OSError, ValueError):
         raise PatchforgeError(
-            f"{folder} was not patched in place", expected=f"{journal}/manifest.json", found="no such file", do="nothing to undo here"
+            f"{folder} was not patched in place",
+            expected=f"{journal}/manifest.json",
+            found="no such file",
+            do="nothing to undo here",
         ) from None
     last = {entry["path"]: entry for patch in manifest["patches"] for entry in patch["files"]}
     restored: dict[str, bytes | None] = {path: _original(folder, path, entry["after"]) for path, entry in last.items()}

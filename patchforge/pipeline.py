@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import json
 from collections import Counter
@@ -164,7 +163,9 @@ class Patched:
                 for path, found in report.found
             ],
             "replaced": [
-                {"path": path, "line": found.line, "by": ours} for path, found in report.found for _, ours in found.replaced
+                {"path": path, "line": found.line, "by": ours}
+                for path, found in report.found
+                for _, ours in found.replaced
             ],
         }
 
@@ -177,14 +178,20 @@ class Patched:
             **{decision: counts[decision] for decision in ("claimed", "left", "unclaimed")},
             "reasons": dict(sorted(reasons.items())),
             "undecided": [
-                {"path": one.path, "line": one.site.line, "function": one.site.function, "kind": one.site.kind, "text": one.site.text}
+                {
+                    "path": one.path,
+                    "line": one.site.line,
+                    "function": one.site.function,
+                    "kind": one.site.kind,
+                    "text": one.site.text,
+                }
                 for one in self.conversion.unclaimed
             ],
         }
 
 
 def convert(engine: Engine, release: Release, tree: Tree) -> Patched:
-    """Converts a release. Drifted when a person must look: the message shows what was expected and what stands there."""
+    """Converts a release. Drifted, with what was expected and what stands there, when a person must look."""
     conversion = engine.convert(release, tree)
     if conversion.drifted:
         raise Drifted(
@@ -228,7 +235,9 @@ def check(patched: Patched, context: int = 0) -> None:
     """
     check_untouched(patched)
     check_fixed_point(patched)
-    patches.check_three_ways(list(patched.patch_files(context).values()), patched.before, patched.after, context=context)
+    patches.check_three_ways(
+        list(patched.patch_files(context).values()), patched.before, patched.after, context=context
+    )
 
 
 def check_untouched(patched: Patched) -> None:
@@ -236,7 +245,10 @@ def check_untouched(patched: Patched) -> None:
     from patchforge.proof.static import Replacement, prove  # noqa: PLC0415
 
     replaced = tuple(
-        Replacement(path, *pair) for report in patched.conversion.reports for path, found in report.found for pair in found.replaced
+        Replacement(path, *pair)
+        for report in patched.conversion.reports
+        for path, found in report.found
+        for pair in found.replaced
     )
     for path, data in patched.before.items():
         prove(path, data, patched.after[path], replaced)

@@ -163,7 +163,7 @@ class Transform:
 
     @classmethod
     def visitors(cls) -> Mapping[type[cst.CSTNode], str]:
-        """libcst node type → name of the method that looks at it."""
+        """Libcst node type → name of the method that looks at it."""
         names = [name for name in dir(cls) if name.startswith("visit_")]
         return {getattr(cst, name.removeprefix("visit_")): name for name in names}
 
@@ -278,8 +278,23 @@ class At:
 
 
 _SKIPPED_FIELDS = frozenset(
-    {"leading_lines", "lines_after_decorators", "header", "footer", "lpar", "rpar", "comma", "semicolon", "equal",
-     "trailing_whitespace", "indent", "lbracket", "rbracket", "dot", "operator_whitespace"}
+    {
+        "leading_lines",
+        "lines_after_decorators",
+        "header",
+        "footer",
+        "lpar",
+        "rpar",
+        "comma",
+        "semicolon",
+        "equal",
+        "trailing_whitespace",
+        "indent",
+        "lbracket",
+        "rbracket",
+        "dot",
+        "operator_whitespace",
+    }
 )
 _FIELDS: dict[type[cst.CSTNode], tuple[str, ...]] = {}
 
@@ -289,7 +304,9 @@ def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
     if known is None:
         names = kind.__dataclass_fields__
         known = tuple(
-            name for name in names if name not in _SKIPPED_FIELDS and "whitespace" not in name and not name.startswith("_")
+            name
+            for name in names
+            if name not in _SKIPPED_FIELDS and "whitespace" not in name and not name.startswith("_")
         )
         _FIELDS[kind] = known
     return known

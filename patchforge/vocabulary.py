@@ -63,7 +63,7 @@ class Release:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One file of a tree. ``blob`` is git's object id (SHA-1 over ``blob <size>\\0<bytes>``)."""
+    """One file of a tree. ``blob`` is git's object id, as ``git_blob_id`` computes it."""
 
     path: str
     blob: str
@@ -142,7 +142,7 @@ def git_blob_id(data: bytes) -> str:
 
 
 def split_lines(data: bytes) -> list[bytes]:
-    """Lines with their ends; ``\\n`` alone ends a line (``\\r`` stays part of it), as diff and patch see it."""
+    """Lines with their ends; a line feed alone ends a line (a carriage return stays part of it), as in a diff."""
     return data.splitlines(keepends=True) if b"\r" not in data else list(_lines(data))
 
 

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,12 +30,13 @@ EXTRAS = {
     "bench": ("requirements.lock", "requirements-bench.lock"),
 }
 PARTS = ("patchforge", "transforms", "templates", "upstream", "pyproject.toml", "README.md", "LICENSE")
+Run = Callable[..., subprocess.CompletedProcess[str]]
 MINIATURE = root() / "tests" / "miniatures" / "v0.33.0"
 
 
 def pins(*names: str) -> dict[str, Version]:
     """Canonical name → version."""
-    found = {}
+    found: dict[str, Version] = {}
     for name in names:
         for line in (root() / name).read_text("utf-8").splitlines():
             if line and not line.startswith("#"):
@@ -54,7 +56,7 @@ def unsatisfied(requirements: list[str], locked: dict[str, Version]) -> list[str
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
-def test_a_lock_has_exact_sorted_unique_pins(lock):
+def test_a_lock_has_exact_sorted_unique_pins(lock: Path) -> None:
     groups = [group.splitlines() for group in lock.read_text("utf-8").split("\n\n")]
     names = []
     for group in groups:
@@ -66,14 +68,14 @@ def test_a_lock_has_exact_sorted_unique_pins(lock):
     assert len(names) == len(set(names))
 
 
-def test_what_runs_and_builds_is_locked():
+def test_what_runs_and_builds_is_locked() -> None:
     locked = pins("requirements.lock")
     assert unsatisfied(PROJECT["project"]["dependencies"], locked) == []
     assert unsatisfied(PROJECT["build-system"]["requires"], locked) == []
 
 
 @pytest.mark.parametrize("extra", sorted(PROJECT["project"]["optional-dependencies"]))
-def test_every_extra_is_locked(extra):
+def test_every_extra_is_locked(extra: str) -> None:
     requirements = PROJECT["project"]["optional-dependencies"][extra]
     if extra in EXTRAS:
         assert unsatisfied(requirements, pins(*EXTRAS[extra])) == []
@@ -81,7 +83,7 @@ def test_every_extra_is_locked(extra):
         assert all(re.search(r"==[\d.]+$", text) for text in requirements), "neither locked nor exact"
 
 
-def test_locks_agree_with_one_another():
+def test_locks_agree_with_one_another() -> None:
     known: dict[str, Version] = {}
     for lock in LOCKS:
         for name, number in pins(lock.name).items():
@@ -95,7 +97,7 @@ def built_with() -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel, built from a copy so that nothing is left in the working tree."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for part in PARTS:
@@ -116,7 +118,7 @@ def wheel(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def installed(wheel, tmp_path_factory):
+def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs the wheel's patchforge, as unpacked by pip, from a folder that has nothing of ours."""
     site, work = tmp_path_factory.mktemp("site"), tmp_path_factory.mktemp("work")
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
@@ -132,7 +134,7 @@ def installed(wheel, tmp_path_factory):
     return run
 
 
-def test_the_wheel_has_code_templates_and_upstream_data(wheel):
+def test_the_wheel_has_code_templates_and_upstream_data(wheel: Path) -> None:
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
     expected = {
         path.relative_to(root()).as_posix()
@@ -143,7 +145,7 @@ def test_the_wheel_has_code_templates_and_upstream_data(wheel):
     assert inside == expected
 
 
-def test_the_wheel_has_the_licence_and_the_command(wheel):
+def test_the_wheel_has_the_licence_and_the_command(wheel: Path) -> None:
     archive = zipfile.ZipFile(wheel)
     names = archive.namelist()
     assert any(name.endswith("licenses/LICENSE") for name in names)
@@ -151,14 +153,14 @@ def test_the_wheel_has_the_licence_and_the_command(wheel):
     assert "patchforge = patchforge.cli:main" in archive.read(entry).decode()
 
 
-def test_an_installed_patchforge_explains(installed):
+def test_an_installed_patchforge_explains(installed: Run) -> None:
     assert "apply" in installed("-m", "patchforge", "--help").stdout
     explained = installed("-m", "patchforge", "explain", "T01")
     assert explained.returncode == 0, explained.stderr
     assert "## T01" in explained.stdout
 
 
-def test_an_installed_patchforge_converts(installed, tmp_path):
+def test_an_installed_patchforge_converts(installed: Run, tmp_path: Path) -> None:
     done = installed("-m", "patchforge", "apply", "--from", MINIATURE, "--out", tmp_path / "out")
     assert done.returncode == 0, done.stdout + done.stderr
     assert {"series", "manifest.json", "REPORT.md", "0001-device-support.patch"} <= {

@@ -45,7 +45,9 @@ def _from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
             do="name an older release by its commit, or check the path",
         )
     if named and named.removeprefix("v") != str(version).removeprefix("v"):
-        raise PatchforgeError(f"{source} is another release", expected=named, found=str(version), do="leave the version out")
+        raise PatchforgeError(
+            f"{source} is another release", expected=named, found=str(version), do="leave the version out"
+        )
     return Release(version, getattr(tree, "commit", ""), indexed=True), tree
 
 
@@ -55,7 +57,14 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     pipeline.check(patched, options.context)
     written, missing = _write(options, patched)
     if options.json:
-        show_json({**patched.manifest(patched.patch_files(options.context)), "written": written, "missing": missing, "indexed": release.indexed})
+        show_json(
+            {
+                **patched.manifest(patched.patch_files(options.context)),
+                "written": written,
+                "missing": missing,
+                "indexed": release.indexed,
+            }
+        )
     else:
         _show(patched, written, missing)
     return Exit.OK
@@ -72,7 +81,9 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[str
         files, missing = _whole_tree(patched)
         target = Path(options.to)
         if target.exists() and any(target.iterdir()):
-            raise PatchforgeError(f"{target} is not empty", expected="a new or empty folder", do="choose another, or remove it")
+            raise PatchforgeError(
+                f"{target} is not empty", expected="a new or empty folder", do="choose another, or remove it"
+            )
         write_tree(target, files)
         return str(target), missing
     target = Path(options.out or f"generated/comfyui/{patched.release.version}")
@@ -84,10 +95,17 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[str
 def _check_ours(target: Path) -> None:
     """Never replaces a folder that holds something else than an earlier run's output."""
     known = {"series", "manifest.json", "REPORT.md"}
-    strange = [path.name for path in target.iterdir() if path.name not in known and path.suffix != ".patch"] if target.is_dir() else []
+    strange = (
+        [path.name for path in target.iterdir() if path.name not in known and path.suffix != ".patch"]
+        if target.is_dir()
+        else []
+    )
     if strange:
         raise PatchforgeError(
-            f"{target} holds other files", expected="patchforge's output, or nothing", found=", ".join(sorted(strange)[:5]), do="choose another --out"
+            f"{target} holds other files",
+            expected="patchforge's output, or nothing",
+            found=", ".join(sorted(strange)[:5]),
+            do="choose another --out",
         )
 
 
@@ -108,7 +126,9 @@ def _revert(options: argparse.Namespace) -> int:
     if options.json:
         show_json({"reverted": options.revert, "files": restored})
     else:
-        print(f"{options.revert}: {len(restored)} files are as they were" + (" (not written)" if options.dry_run else ""))
+        print(
+            f"{options.revert}: {len(restored)} files are as they were" + (" (not written)" if options.dry_run else "")
+        )
     return Exit.OK
 
 
@@ -122,7 +142,9 @@ def _show(patched: Patched, written: str, missing: list[str]) -> None:
     ]
     table(rows)
     counts: Mapping[str, Any] = patched.site_entry()
-    print(f"device sites: {counts['claimed']} claimed, {counts['left']} left on purpose, {counts['unclaimed']} unclaimed")
+    print(
+        f"device sites: {counts['claimed']} claimed, {counts['left']} left on purpose, {counts['unclaimed']} unclaimed"
+    )
     print("checked: compiles, static proof, second run edits nothing, patches apply three ways")
     for path in missing:
         print(f"missing: {path} (the clone has no content for it; the patches do not need it)")

@@ -39,11 +39,18 @@ def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[st
     try:
         patched = pipeline.convert(engine, release, upstream.tree(release))
         pipeline.check(patched)
-        problems = _differences(folder / str(release.version), patched.files()) + _more_unclaimed(folder, release.version, patched)
+        problems = _differences(folder / str(release.version), patched.files()) + _more_unclaimed(
+            folder, release.version, patched
+        )
         status = Exit.FAILED if problems else Exit.OK
     except PatchforgeError as error:
         problems, status = [str(error)], error.status
-    return {"release": str(release.version), "verdict": "failed" if problems else "ok", "problems": problems, "status": int(status)}
+    return {
+        "release": str(release.version),
+        "verdict": "failed" if problems else "ok",
+        "problems": problems,
+        "status": int(status),
+    }
 
 
 def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
@@ -53,7 +60,11 @@ def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     problems = [f"{folder / name} is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"{folder / name} is not generated" for name in sorted(found.keys() - expected.keys())]
-    problems += [f"{folder / name} is out of date: run patchforge apply" for name in sorted(expected) if name in found and found[name] != expected[name]]
+    problems += [
+        f"{folder / name} is out of date: run patchforge apply"
+        for name in sorted(expected)
+        if name in found and found[name] != expected[name]
+    ]
     return problems
 
 
@@ -65,4 +76,5 @@ def _more_unclaimed(folder: Path, version: Version, patched: pipeline.Patched) -
     if len(sites) <= known:
         return []
     places = ", ".join(f"{one.path}:{one.site.line} {one.site.text}" for one in sites[:8])
-    return [f"{len(sites)} unclaimed device sites, {known} before: {places}; claim them or decide in upstream/comfyui.sites.toml"]
+    advice = "claim them or decide in upstream/comfyui.sites.toml"
+    return [f"{len(sites)} unclaimed device sites, {known} before: {places}; {advice}"]

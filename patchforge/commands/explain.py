@@ -31,7 +31,10 @@ def run(options: argparse.Namespace) -> int:
         if not chosen:
             close = difflib.get_close_matches(options.transform, [one.id for one in known], cutoff=0.3)
             raise PatchforgeError(
-                f"no transform {options.transform}", expected="an id such as T01", found=", ".join(close) or "nothing like it", do="patchforge explain lists all"
+                f"no transform {options.transform}",
+                expected="an id such as T01",
+                found=", ".join(close) or "nothing like it",
+                do="patchforge explain lists all",
             )
     if options.json:
         show_json([_facts(one) for one in chosen])
@@ -73,7 +76,9 @@ def page(one: Transform) -> Iterator[str]:
 
 
 def _except(one: Transform) -> str:
-    parts = [(span, "nothing to apply to") for span in one.absent] + [(span, "upstream does it") for span in one.upstream]
+    parts = [(span, "nothing to apply to") for span in one.absent] + [
+        (span, "upstream does it") for span in one.upstream
+    ]
     return "".join(f", except {_span(span)} ({why})" for span, why in parts)
 
 
@@ -86,12 +91,18 @@ def _span(span: Span) -> str:
 def _example(example: Example) -> Iterator[str]:
     before = textwrap.dedent(example.before).splitlines()
     if example.after is None:
-        meaning = {Outcome.UPSTREAM: "upstream already", Outcome.ABSENT: "absent", Outcome.DRIFTED: "drifted, a person must look"}
+        meaning = {
+            Outcome.UPSTREAM: "upstream already",
+            Outcome.ABSENT: "absent",
+            Outcome.DRIFTED: "drifted, a person must look",
+        }
         yield f"{example.name} ({meaning[example.outcome]}):\n\n```python"
         yield from before
     else:
         yield f"{example.name}:\n\n```diff"
-        yield from list(difflib.unified_diff(before, textwrap.dedent(example.after).splitlines(), lineterm="", n=99))[3:]
+        yield from list(difflib.unified_diff(before, textwrap.dedent(example.after).splitlines(), lineterm="", n=99))[
+            3:
+        ]
     yield "```\n"
 
 
@@ -100,8 +111,8 @@ def reference(transforms: Sequence[Transform]) -> str:
     lines = [
         "# Transforms",
         "",
-        "Generated from the transforms themselves by `patchforge explain --markdown`; do not edit. The examples are what",
-        "their tests run: each is converted, converted again, and must come out as shown.",
+        "Generated from the transforms themselves by `patchforge explain --markdown`; do not edit. The examples are",
+        "what their tests run: each is converted, converted again, and must come out as shown.",
         "",
     ]
     for one in transforms:

@@ -35,7 +35,9 @@ def run(options: argparse.Namespace) -> int:
 def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -> list[Release]:
     if options.commits:
         if not options.since or not options.until:
-            raise PatchforgeError("--commits needs --since and --until", do="patchforge replay --commits --since v0.32.0 --until v0.33.0")
+            raise PatchforgeError(
+                "--commits needs --since and --until", do="patchforge replay --commits --since v0.32.0 --until v0.33.0"
+            )
         paths = sorted({path for one in engine.transforms for path in one.files if "*" not in path} | {"comfy_extras"})
         return [upstream.resolve(commit) for commit in upstream.commits(options.since, options.until, paths)]
     first = Version.parse(options.since) if options.since else Version(())
@@ -78,11 +80,11 @@ def _show(rows: list[dict[str, Any]], engine: Engine) -> None:
     for row in rows:
         for text in [*row["drifts"], *([row["failed"]] if row["failed"] else [])]:
             print(f"{row['release']} {row['commit'][:12]}\n{text}")
-    counts = [row["sites"].get("unclaimed", 0) for row in rows]
     surprises = sum(len(row["surprises"]) for row in rows)
     drifted, failed = sum(bool(row["drifts"]) for row in rows), sum(bool(row["failed"]) for row in rows)
     verdict = "failed" if drifted or failed else "ok"
-    summary = f"{drifted} drifted, {failed} failed, {surprises} outcomes outside their range, {max(counts, default=0)} unclaimed sites at most"
+    worst = max((row["sites"].get("unclaimed", 0) for row in rows), default=0)
+    summary = f"{drifted} drifted, {failed} failed, {surprises} outcomes outside their range, {worst} unclaimed at most"
     print(coloured(summary, verdict))
 
 
@@ -92,7 +94,7 @@ def _spans(rows: list[dict[str, Any]], name: str) -> Iterator[str]:
         members = list(group)
         sites = f" ({claims} sites)" if outcome == Outcome.APPLIED and claims > 1 else ""
         first, last = members[0]["release"], members[-1]["release"]
-        yield f"{coloured(outcome, outcome)} {first}" + (f"–{last}" if last != first else "") + sites
+        yield f"{coloured(outcome, outcome)} {first}" + (f" to {last}" if last != first else "") + sites
 
 
 def _changes(rows: list[dict[str, Any]]) -> Iterator[str]:

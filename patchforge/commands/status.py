@@ -37,13 +37,17 @@ def run(options: argparse.Namespace) -> int:
     print(f"releases   {len(index)} in the index, newest {status['releases']['newest']}")
     print(f"cache      {status['cache']['folder']} ({status['cache']['bytes'] / 1e6:.1f} MB)")
     for one in status["generated"]:
-        print(f"generated  {one['release']}: {'current' if one['current'] else 'made by other rules; run patchforge apply'}")
+        print(f"generated  {one['release']}: {'current' if one['current'] else 'by other rules; run patchforge apply'}")
     return Exit.OK
 
 
 def _generated(folder: Path) -> dict[str, Any]:
     manifest = json.loads((folder / "manifest.json").read_bytes())
-    return {"release": manifest["release"], "commit": manifest["commit"], "current": manifest["rules"] == rule_set_digest()}
+    return {
+        "release": manifest["release"],
+        "commit": manifest["commit"],
+        "current": manifest["rules"] == rule_set_digest(),
+    }
 
 
 def _size(folder: Path) -> int:

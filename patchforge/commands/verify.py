@@ -84,7 +84,9 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
     except (OSError, ValueError) as error:
-        raise CheckFailed(f"{folder} has no readable manifest", found=str(error), do="patchforge apply writes it") from None
+        raise CheckFailed(
+            f"{folder} has no readable manifest", found=str(error), do="patchforge apply writes it"
+        ) from None
     if manifest["commit"] != release.commit:
         raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=manifest["commit"])
     files: dict[str, bytes] = {}
@@ -95,16 +97,24 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
 def _verified_patch(folder: Path, entry: Mapping[str, Any], tree: Tree) -> dict[str, bytes]:
     data = (folder / entry["file"]).read_bytes()
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
-        raise CheckFailed(f"{entry['file']} is not the file the manifest describes", expected=entry["sha256"], found="other bytes")
+        raise CheckFailed(
+            f"{entry['file']} is not the file the manifest describes", expected=entry["sha256"], found="other bytes"
+        )
     present = tree.entries()
     for one in entry["files"]:
         found = present[one["path"]].blob if one["path"] in present else None
         if found != one["before"]:
-            raise CheckFailed(f"{one['path']} is not as it was before {entry['file']}", expected=str(one["before"]), found=str(found))
+            raise CheckFailed(
+                f"{one['path']} is not as it was before {entry['file']}", expected=str(one["before"]), found=str(found)
+            )
     after = patches.apply(data, tree.read)
     for one in entry["files"]:
         if git_blob_id(after[one["path"]]) != one["after"]:
-            raise CheckFailed(f"{entry['file']} makes other bytes of {one['path']}", expected=one["after"], found=git_blob_id(after[one["path"]]))
+            raise CheckFailed(
+                f"{entry['file']} makes other bytes of {one['path']}",
+                expected=one["after"],
+                found=git_blob_id(after[one["path"]]),
+            )
     return after
 
 

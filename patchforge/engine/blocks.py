@@ -50,16 +50,27 @@ class Source:
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise UnreadableSource(f"not {self.encoding}: {error.reason}", line) from None
+        except (UnicodeError, LookupError) as error:  # a codec that is none for text
+            raise UnreadableSource(f"not {self.encoding}: {error}", 1) from None
         if b"\r" in data.replace(b"\r\n", b""):
             raise UnreadableSource("lines end with a carriage return alone", 1)
         self.newline = "\r\n" if b"\r\n" in data[:4096] else "\n"
 
     @cached_property
     def tree(self) -> ast.Module | None:
-        """The file's ``ast``, or None where this Python's grammar refuses it."""
+        """The file's ``ast``, or None where this Python's grammar refuses it.
+
+        Raises UnreadableSource for what is nested too deeply: libcst's parser would end the process.
+        """
         try:
             return ast.parse(self.text.removeprefix("\ufeff"))
-        except (SyntaxError, ValueError, RecursionError, MemoryError):
+        except (RecursionError, MemoryError):
+            raise UnreadableSource("nested too deeply to be parsed", 1) from None
+        except SyntaxError as error:
+            if "too many" in error.msg:  # nested parentheses, levels of indentation
+                raise UnreadableSource(error.msg, error.lineno or 1) from None
+            return None
+        except ValueError:
             return None
 
     @cached_property
@@ -72,7 +83,13 @@ class Source:
             block = _block(node, first=index == 0)
             if blocks and block.start < blocks[-1].end:
                 last = blocks.pop()
-                block = Block(last.start, block.end, last.defines + block.defines, last.is_import and block.is_import, last.is_docstring)  # noqa: E501
+                block = Block(
+                    last.start,
+                    block.end,
+                    last.defines + block.defines,
+                    last.is_import and block.is_import,
+                    last.is_docstring,
+                )
             blocks.append(block)
         return tuple(blocks)
 
@@ -158,7 +175,12 @@ def _encoding(data: bytes) -> str:
 
 def _block(node: ast.stmt, *, first: bool) -> Block:
     start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
-    docstring = first and isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)  # noqa: E501
+    docstring = (
+        first
+        and isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    )
     assert node.end_lineno is not None  # noqa: S101 - ast.parse always sets it
     return Block(start - 1, node.end_lineno, _defines(node), isinstance(node, (ast.Import, ast.ImportFrom)), docstring)
 

@@ -41,8 +41,9 @@ class Cache:
     def __init__(self, folder: Path | None) -> None:
         self.connection: sqlite3.Connection | None = None
         if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            self.open(folder / f"results-{rule_set_digest()[:16]}.sqlite")
+            with contextlib.suppress(OSError):  # a folder that cannot be written to keeps nothing
+                folder.mkdir(parents=True, exist_ok=True)
+                self.open(folder / f"results-{rule_set_digest()[:16]}.sqlite")
 
     def open(self, path: Path) -> None:
         """Opens or creates the file; a damaged one is replaced."""
@@ -51,7 +52,10 @@ class Cache:
                 self.connection = sqlite3.connect(path, timeout=30)
                 self.connection.execute("PRAGMA journal_mode=WAL")
                 self.connection.execute("PRAGMA synchronous=OFF")
-                self.connection.execute("CREATE TABLE IF NOT EXISTS records (path TEXT, blob TEXT, record BLOB, PRIMARY KEY (path, blob)) WITHOUT ROWID")  # noqa: E501
+                self.connection.execute(
+                    "CREATE TABLE IF NOT EXISTS records"
+                    " (path TEXT, blob TEXT, record BLOB, PRIMARY KEY (path, blob)) WITHOUT ROWID"
+                )
             except sqlite3.DatabaseError:
                 self.connection = None
                 path.unlink(missing_ok=True)
@@ -83,6 +87,9 @@ class Cache:
         """Keeps records; a full disk or a locked file only means that the work is done again."""
         if self.connection is None or not records:
             return
-        rows = [(path, blob, b"" if record.empty else zlib.compress(json.dumps(record.to_json()).encode(), 1)) for (path, blob), record in records.items()]  # noqa: E501
+        rows = [
+            (path, blob, b"" if record.empty else zlib.compress(json.dumps(record.to_json()).encode(), 1))
+            for (path, blob), record in records.items()
+        ]
         with contextlib.suppress(sqlite3.DatabaseError), self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", rows)

@@ -14,9 +14,11 @@ from typing import Any
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.records import RawSite
 
-NEEDLES = re.compile(rb"cuda|xpu|ipex|is_nvidia|is_amd|OOM_EXCEPTION|ONEAPI|_VISIBLE_DEVICES")
+NEEDLES = re.compile(rb"cuda|cudnn|version\.hip|xpu|ipex|is_nvidia|is_amd|OOM_EXCEPTION|ONEAPI|_VISIBLE_DEVICES")
 
-_VENDOR_TESTS = frozenset({"is_nvidia", "is_amd", "is_device_cuda", "cuda_device_context", "is_ascend_npu", "is_mlu", "is_ixuca"})
+_VENDOR_TESTS = frozenset(
+    {"is_nvidia", "is_amd", "is_device_cuda", "cuda_device_context", "is_ascend_npu", "is_mlu", "is_ixuca"}
+)
 _XPU_TESTS = frozenset({"is_intel_xpu", "is_device_xpu"})
 _ENVIRONMENT = re.compile(r"(CUDA|HIP|ROCR|ZE|ONEAPI|PYTORCH_CUDA|ASCEND_RT|TORCH_ROCM)_[A-Z_]+")
 _APIS = (
@@ -34,11 +36,14 @@ def device_sites(source: Source, memo: dict[tuple[object, ...], Any]) -> tuple[R
     if source.tree is None:
         raise UnreadableSource("a syntax that this Python does not know", 1)
     aliases = tuple(sorted(source.aliases.items()))
+    hidden = tuple(
+        name.encode() for name, full in aliases if NEEDLES.search(full.encode()) and not NEEDLES.search(name.encode())
+    )
     found: list[RawSite] = []
     for node in source.tree.body:
         start, end = node.lineno - 1, node.end_lineno or node.lineno
         text = b"".join(source.lines[start:end])
-        if not NEEDLES.search(text):
+        if not NEEDLES.search(text) and not any(name in text for name in hidden):
             continue
         if (text, aliases) not in memo:
             sites: set[RawSite] = set()
@@ -72,7 +77,11 @@ class _Walk:
             self.chain(node, function, guard)
             return
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            for part in (*node.decorator_list, *getattr(node, "bases", ()), *([node.args] if not isinstance(node, ast.ClassDef) else ())):  # noqa: E501
+            for part in (
+                *node.decorator_list,
+                *getattr(node, "bases", ()),
+                *([node.args] if not isinstance(node, ast.ClassDef) else ()),
+            ):
                 self.node(part, function, guard)
             self.statements(node.body, node.name if function == "<module>" else f"{function}.{node.name}", guard)
             return
@@ -104,7 +113,11 @@ class _Walk:
         names = {text for child in ast.walk(test) for text in self.words(child)}
         if names & _XPU_TESTS or "xpu" in names or any(name.startswith("torch.xpu") for name in names):
             return "xpu"
-        vendor = names & _VENDOR_TESTS or "cuda" in names or any(name.startswith(("torch.cuda", "torch.version.")) for name in names)
+        vendor = (
+            names & _VENDOR_TESTS
+            or "cuda" in names
+            or any(name.startswith(("torch.cuda", "torch.version.")) for name in names)
+        )
         return "vendor" if vendor else ""
 
     def words(self, node: ast.AST) -> Iterator[str]:

@@ -81,7 +81,9 @@ def changes_by_purpose(records: Mapping[str, FileRecord], tree: Tree) -> dict[Pu
 class Engine:
     """The transforms with their cache; converts any number of releases."""
 
-    def __init__(self, transforms: Sequence[Transform], decisions: Decisions, cache: Cache, jobs: int | None = None) -> None:
+    def __init__(
+        self, transforms: Sequence[Transform], decisions: Decisions, cache: Cache, jobs: int | None = None
+    ) -> None:
         self.transforms, self.decisions, self.cache = tuple(transforms), decisions, cache
         self.jobs = jobs or os.cpu_count() or 1
 
@@ -110,7 +112,9 @@ class Engine:
             entries = [entry for entry in tree.entries().values() if self.concerns(entry.path)]
             fresh = [entry for entry in entries if (entry.path, entry.blob) not in work]
             known = self.cache.knows((entry.path, entry.blob) for entry in fresh)
-            work.update({key: tree.read(entry.path) for entry in fresh if (key := (entry.path, entry.blob)) not in known})
+            work.update(
+                {key: tree.read(entry.path) for entry in fresh if (key := (entry.path, entry.blob)) not in known}
+            )
         self.look(work)
 
     def interesting(self, path: str, data: bytes) -> bool:
@@ -142,9 +146,16 @@ class Engine:
 
     def report(self, transform: Transform, release: Release, records: Mapping[str, FileRecord]) -> Report:
         """One transform's outcome, put together from all files."""
-        found = [(path, one) for path, record in sorted(records.items()) for one in record.found if one.transform == transform.id]
+        found = [
+            (path, one)
+            for path, record in sorted(records.items())
+            for one in record.found
+            if one.transform == transform.id
+        ]
         expected = transform.expected(release.version)
-        drifts = [Drift(path, one.line, one.note, one.fragment) for path, one in found if one.outcome is Outcome.DRIFTED]
+        drifts = [
+            Drift(path, one.line, one.note, one.fragment) for path, one in found if one.outcome is Outcome.DRIFTED
+        ]
         drifts += [
             Drift(path, 1, "a Python file that can be read", record.unreadable)
             for path, record in sorted(records.items())

@@ -47,11 +47,17 @@ class Text:
     def indent(self, line: int) -> str:
         """The line's leading white space."""
         text = self.lines[line]
-        return text[: len(text) - len(text.lstrip())]
+        return text[: len(text) - len(text.lstrip(" \t\f"))]
 
     def beside(self, line: int, lines: Iterable[str], anchor: int) -> tuple[int, str]:
         """Where and what to insert so that ``lines`` stand before 0-based ``line``, indented as line ``anchor``."""
-        end = "\r\n" if self.lines[anchor].endswith("\r") else "\n" if anchor + 1 < len(self.lines) else self.source.newline  # noqa: E501
+        end = (
+            "\r\n"
+            if self.lines[anchor].endswith("\r")
+            else "\n"
+            if anchor + 1 < len(self.lines)
+            else self.source.newline
+        )
         indented = [self.indent(anchor) + text for text in lines]
         at = self.offset(line, 0) if line < len(self.starts) else len(self.source.text)
         if line >= len(self.lines):  # the last line has no line end: ours goes before, and the file stays without one
@@ -107,5 +113,7 @@ def _segment(text: Text, first: int, last: int, splices: Sequence[Splice]) -> Se
     data = "".join(pieces).encode("utf-8" if encoding == "utf-8-sig" else encoding)
     bom = encoding == "utf-8-sig" and first == 0
     if bom and last == 0:  # an insertion before the first line goes behind the byte order mark
-        return Segment(0, 1, tuple(split_lines(codecs.BOM_UTF8 + data + text.source.lines[0].removeprefix(codecs.BOM_UTF8))))  # noqa: E501
+        return Segment(
+            0, 1, tuple(split_lines(codecs.BOM_UTF8 + data + text.source.lines[0].removeprefix(codecs.BOM_UTF8)))
+        )
     return Segment(first, last, tuple(split_lines((codecs.BOM_UTF8 if bom else b"") + data)))

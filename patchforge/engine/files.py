@@ -9,15 +9,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import cast
 
 import libcst as cst
-from libcst.metadata import MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
-from patchforge.engine.records import FileRecord, Found, apply_segments
+from patchforge.engine.records import FileRecord, Found
 from patchforge.transform import (
     HOOKS,
     Already,
@@ -34,12 +34,10 @@ from patchforge.transform import (
 )
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Segment
 
-if TYPE_CHECKING:
-    from libcst.metadata import CodeRange
-
 IMPORT = f"from comfy import {HOOKS}"
 
 Ranked = Sequence[tuple[int, Transform]]
+Positions = Mapping[cst.CSTNode, CodeRange]
 
 
 Memo = dict[tuple[object, ...], "tuple[Placed, ...]"]  #: what was found in a top-level statement seen before
@@ -69,9 +67,7 @@ class Placed:
     places: tuple[Place, ...] = ()
 
 
-def look_at(
-    path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool = True
-) -> FileRecord:
+def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool = True) -> FileRecord:
     """Runs every transform that wants the file, and the census. Never raises for what the file contains."""
     wanting = [(rank, one) for rank, one in enumerate(transforms) if one.wants(path)]
     found: list[Found] = []
@@ -82,7 +78,9 @@ def look_at(
         sites = device_sites(source, memo) if census and NEEDLES.search(data) else ()
         hooked = [one for _, one in wanting if any(f"{HOOKS}.{hook}(" in source.text for hook in one.hooks)]
         wanting = [(rank, one) for rank, one in wanting if one not in hooked]
-        found += [Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked]
+        found += [
+            Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked
+        ]
         for purpose in Purpose:
             active = [(rank, one) for rank, one in wanting if one.purpose is purpose and _hit(one, source.data)]
             if not active:
@@ -96,6 +94,8 @@ def look_at(
                 source = source.after(parts)
     except UnreadableSource as error:
         return FileRecord(unreadable=f"line {error.line}: {error.reason}")
+    except RecursionError:
+        return FileRecord(unreadable="line 1: nested too deeply to be looked at")
     return FileRecord(tuple(found), tuple(stages), sites)
 
 
@@ -170,15 +170,15 @@ class _Stage:
     def splice(self, place: Place, base: int, placed: Placed) -> list[Splice]:
         """Turns a placed edit into text at offsets of the file."""
         first, last, rank, owner = base + place.first, base + place.last, placed.rank, placed.found.transform
-        if place.where in ("before", "after"):
+        if place.where in ("before", "after", "arm"):
             at, text = self.text.beside(first if place.where == "before" else last + 1, place.lines, first)
-            return [Splice(at, at, text, (-1, 0, rank), owner)]
-        if place.where == "arm":
-            at, text = self.text.beside(place.last + base + 1, place.lines, first)
-            return [Splice(at, at, text, (-1, 0, rank), owner)]
+            # where several meet: what ends there from the inside out, an arm before what follows its chain
+            depth = len(self.text.indent(first))
+            order = (-1, 1, rank) if place.where == "before" else (-1, 0, -depth, int(place.where == "after"), rank)
+            return [Splice(at, at, text, order, owner)]
         start, end = self.text.offset(first, place.column), self.text.offset(last, place.end_column)
         if place.edit is EditKind.REPLACE:
-            return [Splice(start, end, place.prefix, (1, 0, rank), owner)]
+            return [Splice(start, end, place.prefix, (3, 0, rank), owner)]  # inside what wraps it
         around = [Splice(start, start, place.prefix, (2, -end, -rank), owner)] if place.prefix else []
         return [*around, Splice(end, end, place.suffix, (0, -start, rank), owner)]
 
@@ -199,20 +199,30 @@ def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Plac
     if not findings:
         return
     # resolve() would walk the tree once more for batchable providers, of which there are none
-    positions = PositionProvider()._gen(MetadataWrapper(module, unsafe_skip_copy=True))  # noqa: SLF001
+    positions = cast("Positions", PositionProvider()._gen(MetadataWrapper(module, unsafe_skip_copy=True)))  # noqa: SLF001
     for rank, transform, finding, function in findings:
         edits = finding.edits if isinstance(finding, Rewrite) else ()
-        found = _found(transform, finding, positions[finding.node], function)  # type: ignore[index]
-        yield Placed(rank, found, tuple(_place(edit, positions) for edit in edits))  # type: ignore[arg-type]
+        found = _found(transform, finding, positions[finding.node], function)
+        yield Placed(rank, found, tuple(_place(edit, positions) for edit in edits))
 
 
-def _place(edit: Edit, positions: Mapping[cst.CSTNode, CodeRange]) -> Place:
+def _place(edit: Edit, positions: Positions) -> Place:
     span = positions[edit.node]
     last = span.end.line - 1
     if edit.place == "arm":
         assert isinstance(edit.node, cst.If)  # noqa: S101 - what add_arm takes
         last = positions[edit.node.body.body[-1]].end.line - 1
-    return Place(edit.kind, edit.place, span.start.line - 1, span.start.column, last, span.end.column, edit.lines, edit.prefix, edit.suffix)  # noqa: E501
+    return Place(
+        edit.kind,
+        edit.place,
+        span.start.line - 1,
+        span.start.column,
+        last,
+        span.end.column,
+        edit.lines,
+        edit.prefix,
+        edit.suffix,
+    )
 
 
 def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Transform, Finding, str]]:

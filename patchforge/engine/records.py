@@ -51,8 +51,24 @@ class FileRecord:
 
     def to_json(self) -> list[Any]:
         """Plain lists; bytes as latin-1 text."""
-        stages = [[purpose.value, [[part.start, part.end, [line.decode("latin-1") for line in part.lines]] for part in parts]] for purpose, parts in self.stages]  # noqa: E501
-        found = [[one.transform, one.outcome.value, one.line, one.last_line, one.function, one.note, one.fragment, one.edits, one.replaced] for one in self.found]  # noqa: E501
+        stages = [
+            [purpose.value, [[part.start, part.end, [line.decode("latin-1") for line in part.lines]] for part in parts]]
+            for purpose, parts in self.stages
+        ]
+        found = [
+            [
+                one.transform,
+                one.outcome.value,
+                one.line,
+                one.last_line,
+                one.function,
+                one.note,
+                one.fragment,
+                one.edits,
+                one.replaced,
+            ]
+            for one in self.found
+        ]
         sites = [[site.line, site.function, site.kind, site.text, site.guard] for site in self.sites]
         return [found, stages, sites, self.unreadable]
 
@@ -62,11 +78,23 @@ class FileRecord:
         found, stages, sites, unreadable = value
         return cls(
             tuple(
-                Found(one[0], Outcome(one[1]), *one[2:7], tuple((k, n) for k, n in one[7]), tuple((a, b) for a, b in one[8]))  # noqa: E501
-                for one in found
+                Found(
+                    transform,
+                    Outcome(outcome),
+                    *place,
+                    edits=tuple((kind, count) for kind, count in edits),
+                    replaced=tuple((theirs, ours) for theirs, ours in replaced),
+                )
+                for transform, outcome, *place, edits, replaced in found
             ),
             tuple(
-                (Purpose(name), tuple(Segment(start, end, tuple(line.encode("latin-1") for line in lines)) for start, end, lines in parts))  # noqa: E501
+                (
+                    Purpose(name),
+                    tuple(
+                        Segment(start, end, tuple(line.encode("latin-1") for line in lines))
+                        for start, end, lines in parts
+                    ),
+                )
                 for name, parts in stages
             ),
             tuple(RawSite(*site) for site in sites),

@@ -214,7 +214,7 @@ def test_cuda_device_filters_intel_gpus(monkeypatch: pytest.MonkeyPatch, value: 
 def test_cuda_device_leaves_other_builds_alone(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, version_file: str | None, mask: str | None
 ) -> None:
-    """torch is not imported to find out: its version file is read."""
+    """Torch is not imported to find out: its version file is read."""
     (tmp_path / "torch").mkdir()
     (tmp_path / "torch" / "__init__.py").write_text("raise AssertionError('torch was imported')\n")
     if version_file is not None:

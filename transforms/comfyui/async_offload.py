@@ -55,15 +55,30 @@ class AsyncOffload(Transform):
                 NUM_STREAMS = patchforge_xpu.offload_streams(NUM_STREAMS, args)
             """,
         ),
-        Example("upstream has the arm", "def is_device_xpu(d): pass\nif args.async_offload:\n    NUM_STREAMS = 1\nelif is_intel_xpu():\n    NUM_STREAMS = 2\n", outcome=Outcome.UPSTREAM),
-        Example("no streams on XPU yet", "if args.async_offload:\n    NUM_STREAMS = 2\n", outcome=Outcome.ABSENT, version="v0.3.31"),
+        Example(
+            "upstream has the arm",
+            "def is_device_xpu(d): pass\nif args.async_offload:\n    NUM_STREAMS = 1\nelif is_intel_xpu():\n    NUM_STREAMS = 2\n",
+            outcome=Outcome.UPSTREAM,
+        ),
+        Example(
+            "no streams on XPU yet",
+            "if args.async_offload:\n    NUM_STREAMS = 2\n",
+            outcome=Outcome.ABSENT,
+            version="v0.3.31",
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The statement that sets NUM_STREAMS from the flag."""
-        if at.function != "<module>" or not at.mentions(node.test, "async_offload") or not at.file_has("def is_device_xpu"):
+        if (
+            at.function != "<module>"
+            or not at.mentions(node.test, "async_offload")
+            or not at.file_has("def is_device_xpu")
+        ):
             return
-        if not any(isinstance(child, cst.AssignTarget) and at.mentions(child, "NUM_STREAMS") for child in descend(node)):
+        if not any(
+            isinstance(child, cst.AssignTarget) and at.mentions(child, "NUM_STREAMS") for child in descend(node)
+        ):
             return
         if at.mentions(node, "is_intel_xpu"):
             yield Already(node.test, "the default counts Intel XPUs")

@@ -35,18 +35,25 @@ class AutocastDevice(Transform):
                     return q @ k
             """,
         ),
-        Example("no query to ask", "def f(a):\n    with torch.autocast(device_type='cuda'):\n        pass\n", outcome=Outcome.DRIFTED),
+        Example(
+            "no query to ask",
+            "def f(a):\n    with torch.autocast(device_type='cuda'):\n        pass\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:
         """``torch.autocast`` with a literal device type."""
         if at.name(node.func) != "torch.autocast":
             return
-        literal = next((arg.value for arg in node.args if isinstance(arg.value, cst.SimpleString) and at.strings(arg) == ["cuda"]), None)
+        literal = next(
+            (arg.value for arg in node.args if isinstance(arg.value, cst.SimpleString) and at.strings(arg) == ["cuda"]),
+            None,
+        )
         if literal is None:
             return
-        function = next(one for one in reversed(at.ancestors) if isinstance(one, cst.FunctionDef))
-        query = next((name for name in ("q", "query") if _is_parameter(function, name)), None)
+        function = next((one for one in reversed(at.ancestors) if isinstance(one, cst.FunctionDef)), None)
+        query = next((name for name in ("q", "query") if function and _is_parameter(function, name)), None)
         if query:
             yield rewrite(node, wrap(literal, "autocast_device", query))
         else:

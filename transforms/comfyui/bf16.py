@@ -21,7 +21,13 @@ class Bf16(Transform):
     needles = ("def should_use_bf16",)
     hooks = ("bf16", "bf16_supported")
     retires = "torch.xpu.is_bf16_supported tells emulation from hardware by default"
-    declares = ("should_use_bf16*", "unet_dtype*", "vae_dtype*", "call:torch.xpu.is_bf16_supported", "call:torch.xpu.get_device_capability")
+    declares = (
+        "should_use_bf16*",
+        "unet_dtype*",
+        "vae_dtype*",
+        "call:torch.xpu.is_bf16_supported",
+        "call:torch.xpu.get_device_capability",
+    )
     opt_in = "bf16-strict"
     examples = (
         Example(
@@ -65,7 +71,11 @@ class Bf16(Transform):
             """,
             version="v0.3.47",
         ),
-        Example("another question needs a person", "def should_use_bf16(device=None):\n    if is_intel_xpu():\n        return lookup(device)\n", outcome=Outcome.DRIFTED),
+        Example(
+            "another question needs a person",
+            "def should_use_bf16(device=None):\n    if is_intel_xpu():\n        return lookup(device)\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Return(self, node: cst.Return, at: At) -> Findings:
@@ -73,8 +83,12 @@ class Bf16(Transform):
         if at.function != "should_use_bf16" or not at.xpu_arm() or node.value is None:
             return
         if at.mentions(node.value, "get_device_capability"):
-            yield rewrite(node, insert_before(at.statement, "if patchforge_xpu.bf16_supported(device):", "    return True"))
+            yield rewrite(
+                node, insert_before(at.statement, "if patchforge_xpu.bf16_supported(device):", "    return True")
+            )
         elif code(node.value) in ("True", "torch.xpu.is_bf16_supported()"):
-            yield rewrite(node, insert_before(at.statement, "if not patchforge_xpu.bf16(True, device):", "    return False"))
+            yield rewrite(
+                node, insert_before(at.statement, "if not patchforge_xpu.bf16(True, device):", "    return False")
+            )
         else:
             yield Mismatch(node, "return True or return torch.xpu.is_bf16_supported()")

@@ -42,7 +42,11 @@ class CpuFallback(Transform):
                 cpu_state = CPUState.CPU
             """,
         ),
-        Example("a renamed flag needs a person", "if args.cpu_only:\n    cpu_state = CPUState.CPU\n", outcome=Outcome.DRIFTED),
+        Example(
+            "a renamed flag needs a person",
+            "if args.cpu_only:\n    cpu_state = CPUState.CPU\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:

@@ -39,8 +39,17 @@ class CudaMalloc(Transform):
             """,
             version="v0.3.45",
         ),
-        Example("upstream asks", 'if int(version[0]) >= 2 and "+cu" in version:\n    args.cuda_malloc = True\n', outcome=Outcome.UPSTREAM),
-        Example("another test needs a person", "if int(version[0]) > 1:\n    args.cuda_malloc = True\n", outcome=Outcome.DRIFTED, version="v0.3.45"),
+        Example(
+            "upstream asks",
+            'if int(version[0]) >= 2 and "+cu" in version:\n    args.cuda_malloc = True\n',
+            outcome=Outcome.UPSTREAM,
+        ),
+        Example(
+            "another test needs a person",
+            "if int(version[0]) > 1:\n    args.cuda_malloc = True\n",
+            outcome=Outcome.DRIFTED,
+            version="v0.3.45",
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:

@@ -36,7 +36,11 @@ class CurrentStream(Transform):
                     return torch.xpu.current_stream(device)
             """,
         ),
-        Example("upstream passes it", "def current_stream(device):\n    if is_device_xpu(device):\n        return torch.xpu.current_stream(device)\n", outcome=Outcome.UPSTREAM),
+        Example(
+            "upstream passes it",
+            "def current_stream(device):\n    if is_device_xpu(device):\n        return torch.xpu.current_stream(device)\n",
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:

@@ -5,7 +5,12 @@ import libcst as cst
 from patchforge.transform import At, Example, Findings, Transform, code, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
-_ARGUMENT = {"get_total_memory": "dev", "get_free_memory": "dev", "should_use_fp16": "device", "should_use_bf16": "device"}
+_ARGUMENT = {
+    "get_total_memory": "dev",
+    "get_free_memory": "dev",
+    "should_use_fp16": "device",
+    "should_use_bf16": "device",
+}
 
 
 class DeviceAsked(Transform):
@@ -47,7 +52,11 @@ class DeviceAsked(Transform):
                 return total
             """,
         ),
-        Example("functions that take no device are not concerned", "def soft_empty_cache():\n    if is_intel_xpu():\n        pass\ndef get_free_memory(dev):\n    pass\n", outcome=Outcome.DRIFTED),
+        Example(
+            "functions that take no device are not concerned",
+            "def soft_empty_cache():\n    if is_intel_xpu():\n        pass\ndef get_free_memory(dev):\n    pass\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:

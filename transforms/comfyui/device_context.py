@@ -46,7 +46,11 @@ class DeviceContext(Transform):
                 yield
             ''',
         ),
-        Example("upstream has the arm", 'def cuda_device_context(device):\n    if device.type == "xpu":\n        torch.xpu.set_device(device)\n    yield\n', outcome=Outcome.UPSTREAM),
+        Example(
+            "upstream has the arm",
+            'def cuda_device_context(device):\n    if device.type == "xpu":\n        torch.xpu.set_device(device)\n    yield\n',
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
@@ -57,5 +61,10 @@ class DeviceContext(Transform):
             yield Already(node, "the function has an XPU arm")
         else:
             first = at.first_statement(node)
-            lines = ('if device.type == "xpu":', "    with patchforge_xpu.device_context(device):", "        yield", "    return")
+            lines = (
+                'if device.type == "xpu":',
+                "    with patchforge_xpu.device_context(device):",
+                "        yield",
+                "    return",
+            )
             yield rewrite(node, insert_before(first, *lines))

@@ -64,7 +64,11 @@ class DualBuild(Transform):
                 return False
             """,
         ),
-        Example("a renamed flag needs a person", "if args.cpu_only:\n    cpu_state = CPUState.CPU\n", outcome=Outcome.DRIFTED),
+        Example(
+            "a renamed flag needs a person",
+            "if args.cpu_only:\n    cpu_state = CPUState.CPU\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
@@ -74,7 +78,11 @@ class DualBuild(Transform):
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
         """``is_nvidia`` and ``is_amd`` ask what torch was built with."""
-        if node.name.value in ("is_nvidia", "is_amd") and at.function == "<module>" and not at.mentions(node, "is_intel_xpu"):
+        if (
+            node.name.value in ("is_nvidia", "is_amd")
+            and at.function == "<module>"
+            and not at.mentions(node, "is_intel_xpu")
+        ):
             first = next((line for line in node.body.body if isinstance(line, cst.If)), None)
             if first is not None:
                 yield rewrite(first.test, insert_before(first, "if is_intel_xpu():", "    return False"))

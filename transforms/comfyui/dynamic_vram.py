@@ -2,7 +2,18 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, code, insert_after, insert_before, rewrite
+from patchforge.transform import (
+    Already,
+    At,
+    Example,
+    Findings,
+    Span,
+    Transform,
+    code,
+    insert_after,
+    insert_before,
+    rewrite,
+)
 from patchforge.vocabulary import Outcome, Purpose
 
 _FLAG = "args.enable_dynamic_vram"
@@ -80,7 +91,11 @@ class DynamicVram(Transform):
             """,
             path="comfy/model_patcher.py",
         ),
-        Example("upstream asks", "def dynamic_vram_supported():\n    return is_nvidia() or is_intel_xpu()\n", outcome=Outcome.UPSTREAM),
+        Example(
+            "upstream asks",
+            "def dynamic_vram_supported():\n    return is_nvidia() or is_intel_xpu()\n",
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
@@ -107,4 +122,7 @@ class DynamicVram(Transform):
     def visit_Assign(self, node: cst.Assign, at: At) -> Findings:
         """``aimdo_device = device.index if … == "cuda" else None``."""
         if at.function.endswith("get_free_memory") and code(node.targets[0].target) == "aimdo_device":
-            yield rewrite(node, insert_after(at.statement, "aimdo_device = patchforge_xpu.dynamic_vram_index(aimdo_device, device)"))
+            yield rewrite(
+                node,
+                insert_after(at.statement, "aimdo_device = patchforge_xpu.dynamic_vram_index(aimdo_device, device)"),
+            )

@@ -2,7 +2,20 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Edit, Example, Findings, Mismatch, Transform, code, descend, insert_before, rewrite, wrap
+from patchforge.transform import (
+    Already,
+    At,
+    Edit,
+    Example,
+    Findings,
+    Mismatch,
+    Transform,
+    code,
+    descend,
+    insert_before,
+    rewrite,
+    wrap,
+)
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -63,8 +76,16 @@ class EmptyCache(Transform):
             """,
             version="v0.3.47",
         ),
-        Example("upstream survives by itself", "def soft_empty_cache():\n    if is_intel_xpu():\n        try:\n            torch.xpu.synchronize()\n        except RuntimeError:\n            pass\n        torch.xpu.empty_cache()\n", outcome=Outcome.UPSTREAM),
-        Example("nothing is emptied", "def soft_empty_cache():\n    if is_intel_xpu():\n        clean()\n", outcome=Outcome.DRIFTED),
+        Example(
+            "upstream survives by itself",
+            "def soft_empty_cache():\n    if is_intel_xpu():\n        try:\n            torch.xpu.synchronize()\n        except RuntimeError:\n            pass\n        torch.xpu.empty_cache()\n",
+            outcome=Outcome.UPSTREAM,
+        ),
+        Example(
+            "nothing is emptied",
+            "def soft_empty_cache():\n    if is_intel_xpu():\n        clean()\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:

@@ -46,13 +46,19 @@ class Fp64(Transform):
                 return True
             """,
         ),
-        Example("a computed answer needs a person", "def supports_fp64(device=None):\n    if is_intel_xpu():\n        return ask(device)\n", outcome=Outcome.DRIFTED),
+        Example(
+            "a computed answer needs a person",
+            "def supports_fp64(device=None):\n    if is_intel_xpu():\n        return ask(device)\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Return(self, node: cst.Return, at: At) -> Findings:
         """The XPU arm's answer."""
         if at.function == "supports_fp64" and at.xpu_arm() and node.value is not None:
             if code(node.value) == "False":
-                yield rewrite(node, insert_before(at.statement, "if patchforge_xpu.fp64(False, device):", "    return True"))
+                yield rewrite(
+                    node, insert_before(at.statement, "if patchforge_xpu.fp64(False, device):", "    return True")
+                )
             else:
                 yield Mismatch(node, "return False")

@@ -35,7 +35,11 @@ class Fp8Compute(Transform):
             """,
             version="v0.1.2",
         ),
-        Example("upstream asks for the vendor", "def supports_fp8_compute(device=None):\n    if not is_nvidia():\n        return False\n    return True\n", outcome=Outcome.UPSTREAM),
+        Example(
+            "upstream asks for the vendor",
+            "def supports_fp8_compute(device=None):\n    if not is_nvidia():\n        return False\n    return True\n",
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:

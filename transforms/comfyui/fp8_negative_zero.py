@@ -61,8 +61,16 @@ class Fp8NegativeZero(Transform):
             """,
             version="v0.1.0",
         ),
-        Example("upstream looks at the sign bit", "def manual_stochastic_round_to_float8(x):\n    x[torch.signbit(x)] = 0\n    return x\n", outcome=Outcome.UPSTREAM),
-        Example("a computed result needs a person", "def manual_stochastic_round_to_float8(x):\n    return f(x) + 1\n", outcome=Outcome.DRIFTED),
+        Example(
+            "upstream looks at the sign bit",
+            "def manual_stochastic_round_to_float8(x):\n    x[torch.signbit(x)] = 0\n    return x\n",
+            outcome=Outcome.UPSTREAM,
+        ),
+        Example(
+            "a computed result needs a person",
+            "def manual_stochastic_round_to_float8(x):\n    return f(x) + 1\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:

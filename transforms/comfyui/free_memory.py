@@ -5,7 +5,6 @@ import libcst as cst
 from patchforge.transform import Already, At, Example, Findings, Mismatch, Transform, code, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
-
 #: What answers otherwise, and which calls differ, when the free memory of an XPU does.
 FREE_MEMORY_MOVES = (
     "get_free_memory",
@@ -93,7 +92,9 @@ class FreeMemory(Transform):
         if at.mentions(node.value, "mem_get_info") or at.mentions(node.value, "xpu_get_memory_info"):
             yield Already(node, "the arm asks torch.xpu.mem_get_info")
         elif target == "mem_free_xpu" and is_upstreams_estimate(node.value):
-            yield rewrite(node, insert_after(at.statement, f"{target} = patchforge_xpu.free_memory(dev, {target}, mem_reserved)"))
+            yield rewrite(
+                node, insert_after(at.statement, f"{target} = patchforge_xpu.free_memory(dev, {target}, mem_reserved)")
+            )
         elif target == "mem_free_xpu":
             yield Mismatch(node, "mem_free_xpu = total_memory - mem_reserved")
 

@@ -43,7 +43,11 @@ class IntegratedMemory(Transform):
                     mem_free_xpu = patchforge_xpu.integrated_free_memory(dev, mem_free_xpu)
             """,
         ),
-        Example("another vendor's estimate is not touched", "def get_free_memory(dev=None):\n    mem_free_npu = ask(dev)\n    if is_intel_xpu():\n        mem_free_xpu = estimate(is_integrated_gpu)\n", outcome=Outcome.UPSTREAM),
+        Example(
+            "another vendor's estimate is not touched",
+            "def get_free_memory(dev=None):\n    mem_free_npu = ask(dev)\n    if is_intel_xpu():\n        mem_free_xpu = estimate(is_integrated_gpu)\n",
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_Assign(self, node: cst.Assign, at: At) -> Findings:
@@ -52,7 +56,8 @@ class IntegratedMemory(Transform):
         if at.function != "get_free_memory" or target != "mem_free_xpu" or not (arm := at.xpu_arm()):
             return
         if at.mentions(arm.body, "is_integrated_gpu"):
-
             yield Already(node, "the arm asks is_integrated_gpu")
         elif is_upstreams_estimate(node.value):
-            yield rewrite(node, insert_after(at.statement, f"{target} = patchforge_xpu.integrated_free_memory(dev, {target})"))
+            yield rewrite(
+                node, insert_after(at.statement, f"{target} = patchforge_xpu.integrated_free_memory(dev, {target})")
+            )

@@ -46,8 +46,17 @@ class IpexOptIn(Transform):
                     self.real_model = weakref.ref(real_model)
             """,
         ),
-        Example("upstream has its own hook", "class LoadedModel:\n    def model_load(self):\n        real_model = ipex.optimize(m)\n        self.real_model = weakref.ref(real_model)\n", outcome=Outcome.UPSTREAM, version="v0.20.1"),
-        Example("the model is kept in another way", "class LoadedModel:\n    def model_load(self):\n        self.real_model = weakref.ref(other())\n", outcome=Outcome.DRIFTED),
+        Example(
+            "upstream has its own hook",
+            "class LoadedModel:\n    def model_load(self):\n        real_model = ipex.optimize(m)\n        self.real_model = weakref.ref(real_model)\n",
+            outcome=Outcome.UPSTREAM,
+            version="v0.20.1",
+        ),
+        Example(
+            "the model is kept in another way",
+            "class LoadedModel:\n    def model_load(self):\n        self.real_model = weakref.ref(other())\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Assign(self, node: cst.Assign, at: At) -> Findings:

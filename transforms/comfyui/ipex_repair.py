@@ -2,7 +2,19 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, add_operand, code, descend, rewrite, wrap
+from patchforge.transform import (
+    At,
+    Example,
+    Findings,
+    Mismatch,
+    Span,
+    Transform,
+    add_operand,
+    code,
+    descend,
+    rewrite,
+    wrap,
+)
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -45,15 +57,26 @@ class IpexRepair(Transform):
             """,
             version="v0.0.1",
         ),
-        Example("the hook is gone", "class LoadedModel:\n    def model_load(self):\n        return self.model\n", outcome=Outcome.ABSENT),
-        Example("a hook without an argument", "class LoadedModel:\n    def model_load(self):\n        if is_intel_xpu():\n            ipex.optimize()\n", outcome=Outcome.DRIFTED, version="v0.0.1"),
+        Example(
+            "the hook is gone",
+            "class LoadedModel:\n    def model_load(self):\n        return self.model\n",
+            outcome=Outcome.ABSENT,
+        ),
+        Example(
+            "a hook without an argument",
+            "class LoadedModel:\n    def model_load(self):\n        if is_intel_xpu():\n            ipex.optimize()\n",
+            outcome=Outcome.DRIFTED,
+            version="v0.0.1",
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The hook, wherever it stands in model_load."""
         if not at.function.endswith("model_load") or not at.mentions(node.test, "is_intel_xpu"):
             return
-        calls = [child for child in descend(node.body) if isinstance(child, cst.Call) and code(child.func) == "ipex.optimize"]
+        calls = [
+            child for child in descend(node.body) if isinstance(child, cst.Call) and code(child.func) == "ipex.optimize"
+        ]
         for call in calls:
             if call.args:
                 model = code(call.args[0].value).removesuffix(".eval()")

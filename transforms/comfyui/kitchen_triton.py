@@ -60,8 +60,8 @@ class KitchenTriton(Transform):
     )
 
     def visit_Try(self, node: cst.Try, at: At) -> Findings:
-        """The statement of the top-level ``try`` that disables Triton, bare or inside a choice."""
-        if at.function != "<module>" or not isinstance(node.body, cst.IndentedBlock):
+        """The statement of the top-level ``try`` that disables Triton, bare or inside a choice; not a ``try`` within."""
+        if len(at.ancestors) > 1 or not isinstance(node.body, cst.IndentedBlock):
             return
         for line in node.body.body:
             if any(_disables_triton(child, at) for child in descend(line)):

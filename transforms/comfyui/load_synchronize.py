@@ -43,16 +43,23 @@ class LoadSynchronize(Transform):
                     done()
             """,
         ),
-        Example("upstream has the arm", "class ModelPatcher:\n    def load(self, d):\n        if is_device_cuda(d):\n            torch.cuda.synchronize()\n        elif is_device_xpu(d):\n            torch.xpu.synchronize()\n", outcome=Outcome.UPSTREAM),
+        Example(
+            "upstream has the arm",
+            "class ModelPatcher:\n    def load(self, d):\n        if is_device_cuda(d):\n            torch.cuda.synchronize()\n        elif is_device_xpu(d):\n            torch.xpu.synchronize()\n",
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """``if is_device_cuda(device): torch.cuda.synchronize()``."""
-        if not at.calls(node.test, "is_device_cuda") or code(node.body) != "torch.cuda.synchronize()":
+        if not isinstance(node.test, cst.Call) or not at.calls(node.test, "is_device_cuda"):
             return
-        assert isinstance(node.test, cst.Call)
+        if code(node.body) != "torch.cuda.synchronize()":
+            return
         if isinstance(node.orelse, cst.If):
             yield Already(node.test, "other back ends wait too")
         else:
             device = code(node.test.args[0].value)
-            yield rewrite(node.test, add_arm(node, f"patchforge_xpu.is_xpu({device})", f"patchforge_xpu.synchronize({device})"))
+            yield rewrite(
+                node.test, add_arm(node, f"patchforge_xpu.is_xpu({device})", f"patchforge_xpu.synchronize({device})")
+            )

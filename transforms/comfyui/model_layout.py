@@ -41,7 +41,11 @@ class ModelLayout(Transform):
                     return real_model
             """,
         ),
-        Example("a loader elsewhere", "class Other:\n    def model_load(self):\n        return model\n", outcome=Outcome.DRIFTED),
+        Example(
+            "a loader elsewhere",
+            "class Other:\n    def model_load(self):\n        return model\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Return(self, node: cst.Return, at: At) -> Findings:

@@ -39,7 +39,11 @@ class MultigpuSync(Transform):
                     results.append(thread_result(output, mult, area, batch_chunks, cond_or_uncond))
             """,
         ),
-        Example("a failed batch has nothing to wait for", "def _calc_cond_batch_multigpu():\n    results.append(thread_result(None, None, None, None, None, error=e))\n", outcome=Outcome.DRIFTED),
+        Example(
+            "a failed batch has nothing to wait for",
+            "def _calc_cond_batch_multigpu():\n    results.append(thread_result(None, None, None, None, None, error=e))\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Expr(self, node: cst.Expr, at: At) -> Findings:

@@ -48,12 +48,20 @@ class NativeDetection(Transform):
             """,
             version="v0.0.1",
         ),
-        Example("upstream asks torch", "try:\n    xpu_available = torch.xpu.is_available()\nexcept:\n    xpu_available = False\n", outcome=Outcome.UPSTREAM),
+        Example(
+            "upstream asks torch",
+            "try:\n    xpu_available = torch.xpu.is_available()\nexcept:\n    xpu_available = False\n",
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_Try(self, node: cst.Try, at: At) -> Findings:
         """A ``try`` at the top level that sets xpu_available."""
-        sets = [child for child in descend(node.body) if isinstance(child, cst.Assign) and at.mentions(child.targets[0], "xpu_available")]
+        sets = [
+            child
+            for child in descend(node.body)
+            if isinstance(child, cst.Assign) and at.mentions(child.targets[0], "xpu_available")
+        ]
         if at.function != "<module>" or not sets:
             return
         guarded = any(isinstance(line, cst.If) and at.mentions(line, "xpu_available") for line in node.body.body)

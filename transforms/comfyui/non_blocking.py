@@ -73,7 +73,11 @@ class NonBlocking(Transform):
             """,
             version="v0.3.47",
         ),
-        Example("a computed answer needs a person", "def device_supports_non_blocking(device):\n    if is_intel_xpu():\n        return ask(device)\n    return True\n", outcome=Outcome.DRIFTED),
+        Example(
+            "a computed answer needs a person",
+            "def device_supports_non_blocking(device):\n    if is_intel_xpu():\n        return ask(device)\n    return True\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Return(self, node: cst.Return, at: At) -> Findings:

@@ -40,7 +40,11 @@ class OneapiSelector(Transform):
             """,
             version="v0.2.3",
         ),
-        Example("the flag is there", f'parser.add_argument("--directml")\nparser.add_argument("{_FLAG}")\n', outcome=Outcome.UPSTREAM),
+        Example(
+            "the flag is there",
+            f'parser.add_argument("--directml")\nparser.add_argument("{_FLAG}")\n',
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:

@@ -70,7 +70,13 @@ class OomHandlers(Transform):
             path="execution.py",
             version="v0.3.47",
         ),
-        Example("the class's own module is T03's", "def is_oom(e):\n    return isinstance(e, OOM_EXCEPTION)\n", outcome=Outcome.ABSENT, path="comfy/model_management.py", version="v0.17.0"),
+        Example(
+            "the class's own module is T03's",
+            "def is_oom(e):\n    return isinstance(e, OOM_EXCEPTION)\n",
+            outcome=Outcome.ABSENT,
+            path="comfy/model_management.py",
+            version="v0.17.0",
+        ),
     )
 
     def visit_ExceptHandler(self, node: cst.ExceptHandler, at: At) -> Findings:

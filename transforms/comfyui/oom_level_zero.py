@@ -46,8 +46,16 @@ class OomLevelZero(Transform):
                 return False
             """,
         ),
-        Example("upstream knows the code", 'def is_oom(e):\n    if "UR_RESULT_ERROR" in str(e):\n        return True\n    return False\n', outcome=Outcome.UPSTREAM),
-        Example("another ending needs a person", "def is_oom(e):\n    return isinstance(e, OOM_EXCEPTION)\n", outcome=Outcome.DRIFTED),
+        Example(
+            "upstream knows the code",
+            'def is_oom(e):\n    if "UR_RESULT_ERROR" in str(e):\n        return True\n    return False\n',
+            outcome=Outcome.UPSTREAM,
+        ),
+        Example(
+            "another ending needs a person",
+            "def is_oom(e):\n    return isinstance(e, OOM_EXCEPTION)\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
@@ -59,6 +67,8 @@ class OomLevelZero(Transform):
             yield Already(node, "is_oom knows UR_RESULT codes")
         elif code(last) == "return False" and node.params.params:
             error = node.params.params[0].name.value
-            yield rewrite(node, insert_before(last, f"if is_intel_xpu() and patchforge_xpu.is_oom({error}):", "    return True"))
+            yield rewrite(
+                node, insert_before(last, f"if is_intel_xpu() and patchforge_xpu.is_oom({error}):", "    return True")
+            )
         else:
             yield Mismatch(node, "is_oom(e) whose last statement is 'return False'")

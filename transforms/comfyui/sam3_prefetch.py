@@ -41,7 +41,11 @@ class Sam3Prefetch(Transform):
                 patchforge_xpu.stream_api(torch.cuda, device).current_stream(device).wait_stream(backbone_stream)
             """,
         ),
-        Example("other uses of torch.cuda are not streams", "def f():\n    return torch.cuda.is_available()\n", outcome=Outcome.DRIFTED),
+        Example(
+            "other uses of torch.cuda are not streams",
+            "def f():\n    return torch.cuda.is_available()\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:

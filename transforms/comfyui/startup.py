@@ -38,7 +38,11 @@ class Startup(Transform):
                 patchforge_xpu.start(args)
             """,
         ),
-        Example("a variable that --cuda-device does not set", "import os\nif args.other:\n    os.environ['CUDA_VISIBLE_DEVICES'] = '0'\n", outcome=Outcome.DRIFTED),
+        Example(
+            "a variable that --cuda-device does not set",
+            "import os\nif args.other:\n    os.environ['CUDA_VISIBLE_DEVICES'] = '0'\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:

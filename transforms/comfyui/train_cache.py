@@ -39,7 +39,12 @@ class TrainCache(Transform):
             """,
             path="comfy_extras/nodes_train.py",
         ),
-        Example("another name for the same call is found too", "import torch.cuda as c\ndef f():\n    return c.empty_cache\n", outcome=Outcome.DRIFTED, path="comfy_extras/nodes_train.py"),
+        Example(
+            "another name for the same call is found too",
+            "import torch.cuda as c\ndef f():\n    return c.empty_cache\n",
+            outcome=Outcome.DRIFTED,
+            path="comfy_extras/nodes_train.py",
+        ),
     )
 
     def visit_Expr(self, node: cst.Expr, at: At) -> Findings:

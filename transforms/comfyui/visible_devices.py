@@ -51,8 +51,10 @@ class VisibleDevices(Transform):
             import os
 
             if __name__ == "__main__":
+                if args.default_device is not None and args.cuda_device != "all":
+                    os.environ['CUDA_VISIBLE_DEVICES'] = "1,0"
                 if args.cuda_device == "all":
-                    os.environ['CUDA_VISIBLE_DEVICES'] = "0,1"
+                    pass
                 elif args.cuda_device is not None:
                     os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
             """,
@@ -61,14 +63,20 @@ class VisibleDevices(Transform):
             from comfy import patchforge_xpu
 
             if __name__ == "__main__":
+                if args.default_device is not None and args.cuda_device != "all":
+                    os.environ['CUDA_VISIBLE_DEVICES'] = "1,0"
                 if args.cuda_device == "all":
-                    os.environ['CUDA_VISIBLE_DEVICES'] = "0,1"
+                    pass
                 elif args.cuda_device is not None:
                     os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)
                 patchforge_xpu.select_devices(args)
             """,
         ),
-        Example("upstream sets it", "if args.cuda_device is not None:\n    os.environ['CUDA_VISIBLE_DEVICES'] = '0'\n    os.environ['ZE_AFFINITY_MASK'] = '0'\n", outcome=Outcome.UPSTREAM),
+        Example(
+            "upstream sets it",
+            "if args.cuda_device is not None:\n    os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)\n    os.environ['ZE_AFFINITY_MASK'] = '0'\n",
+            outcome=Outcome.UPSTREAM,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
@@ -88,7 +96,12 @@ def is_device_choice(node: cst.If, at: At) -> bool:
         return False
     arm: cst.If | cst.Else | None = node
     while isinstance(arm, cst.If):
-        if at.mentions(arm.test, "cuda_device") and "CUDA_VISIBLE_DEVICES" in at.strings(arm.body):
+        if any(_hides_devices(line, at) for line in arm.body.body):
             return True
         arm = arm.orelse
     return False
+
+
+def _hides_devices(line: cst.CSTNode, at: At) -> bool:
+    simple = isinstance(line, (cst.SimpleStatementLine, cst.Assign))
+    return simple and at.mentions(line, "cuda_device") and "CUDA_VISIBLE_DEVICES" in at.strings(line)

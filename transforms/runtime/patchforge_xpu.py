@@ -69,7 +69,7 @@ OOM_MARKERS = (
 )
 _MIB, _GIB = 1 << 20, 1 << 30
 _DEVICE_LIST = re.compile(r"\d+(\.\d+)?(,\d+(\.\d+)?)*")
-_PRECISION_FLAG = re.compile(r"(?P<force>force)_(fp|bf|int)\w+|(fp|bf|int)\d\w*_(?P<part>unet|vae|text_enc)")
+_PRECISION_FLAG = re.compile(r"(?P<force>force)_(fp|bf|int)\d\w*|(fp|bf|int)\d\w*_(?P<part>unet|vae|text_enc)")
 _INT8_FLAG = re.compile(r"(force_)?int8(_unet)?")
 _INTEGRATED = re.compile(r"\b(1[34]0[VTU]|B3[79]0|UHD|HD Graphics|Iris(?!.*MAX))", re.IGNORECASE)
 _DISCRETE = re.compile(r"\b[A-Z]\d{2,3}M?\b|Data Center|\b(Max|Flex) \d|Xe MAX|0x(56|e2|0b|49)", re.IGNORECASE)
@@ -469,7 +469,7 @@ def _names_xpu(device: Any) -> bool | None:
 def asked(active: Any, device: Any) -> Any:
     """Whether the XPU arm answers for ``device``: by the device where it names a type, else ``active``.
 
-    An XPU device counts beside an inactive XPU only in a build where CUDA came first; elsewhere upstream's answer stays.
+    An XPU device counts beside an inactive XPU only in a build where CUDA came first; else upstream's answer stays.
     """
     named = _names_xpu(device)
     if named is None or named == bool(active) or not (active or _state.cuda_first):
