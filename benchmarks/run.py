@@ -14,6 +14,7 @@ import importlib.util
 import json
 import os
 import platform
+import resource
 import shutil
 import statistics
 import subprocess
@@ -21,34 +22,48 @@ import sys
 import tempfile
 import time
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 MINIATURE = ROOT / "tests" / "miniatures" / "v0.33.0"
 PATCHFORGE = (sys.executable, "-m", "patchforge")
+_LIBCST = "LibCST codemod CLI, no-op, 2 jobs"
+_CHECKED = "checked: compiles, static proof"
 _PACKAGES = ("patchforge", "libcst", "ast-grep-py", "pygit2", "GitPython")
 
 
 @dataclass(frozen=True)
+class Run:
+    """What one run of a command took, in seconds."""
+
+    wall: float
+    processor: float
+
+
+@dataclass(frozen=True)
 class Figure:
-    """One line of the table: seconds of each run, and the most that is wanted (0: nothing is)."""
+    """One line of the table: the runs, and the most seconds that are wanted (0: nothing is)."""
 
     name: str
-    seconds: list[float]
+    runs: list[Run]
     target: float = 0.0
-    note: str = ""
-    median: float = field(init=False)
 
-    def __post_init__(self) -> None:
-        """Takes the median of the runs."""
-        object.__setattr__(self, "median", statistics.median(self.seconds))
+    @property
+    def median(self) -> float:
+        """Median wall time in seconds."""
+        return statistics.median(run.wall for run in self.runs)
+
+    @property
+    def processor(self) -> float:
+        """Median processor time in seconds, all processes together; steadier than wall time on a busy machine."""
+        return statistics.median(run.processor for run in self.runs)
 
     @property
     def verdict(self) -> str:
@@ -65,25 +80,24 @@ class Bench:
     scratch: Path
     runs: int
 
-    def timed(self, command: Sequence[str | Path], *, cache: Path | None = None) -> float:
-        """Seconds that a command takes; RuntimeError with its last words when it fails."""
+    def timed(self, command: Sequence[str], *, says: str = "", cache: Path | None = None) -> Run:
+        """What a command takes. RuntimeError with its last words when it fails or does not say ``says``."""
         environment = {**os.environ, "PATCHFORGE_CACHE": str(cache or self.scratch / "cache"), "NO_COLOR": "1"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
+        used = _used()
         start = time.perf_counter()
         done = subprocess.run(
-            [*map(str, command)], cwd=self.scratch, env=environment, capture_output=True, text=True, check=False
+            [*command], cwd=self.scratch, env=environment, capture_output=True, text=True, check=False
         )
-        seconds = time.perf_counter() - start
-        if done.returncode:
-            raise RuntimeError(
-                f"exit status {done.returncode} from {' '.join(map(str, command))}\n"
-                f"{done.stdout[-800:]}{done.stderr[-2000:]}"
-            )
-        return seconds
+        run = Run(time.perf_counter() - start, _used() - used)
+        if done.returncode or says not in done.stdout + done.stderr:
+            last = done.stdout[-800:] + done.stderr[-2000:]
+            raise RuntimeError(f"exit status {done.returncode} from {' '.join(command)}, {says!r} expected\n{last}")
+        return run
 
-    def repeated(self, action: Callable[[], float]) -> list[float]:
-        """Seconds of each run."""
-        return [action() for _ in range(self.runs)]
+    def repeated(self, command: Sequence[str], *, says: str = "", cache: Path | None = None) -> list[Run]:
+        """The command, as often as asked."""
+        return [self.timed(command, says=says, cache=cache) for _ in range(self.runs)]
 
     @property
     def source(self) -> list[str]:
@@ -91,57 +105,54 @@ class Bench:
         return [self.release, "--upstream", str(self.clone)] if self.clone else ["--from", str(MINIATURE)]
 
 
+def _used() -> float:
+    """Processor seconds of all children that have ended."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 def start_up(bench: Bench) -> Figure:
     """``patchforge --help``."""
-    return Figure("patchforge --help", bench.repeated(lambda: bench.timed([*PATCHFORGE, "--help"])), 0.15)
+    return Figure("patchforge --help", bench.repeated([*PATCHFORGE, "--help"], says="apply"), 0.15)
 
 
 def apply_cold(bench: Bench) -> Figure:
     """One release, with every check, nothing remembered."""
     command = [*PATCHFORGE, "apply", *bench.source, "--no-cache", "--dry-run"]
-    return Figure("patchforge apply, cold", bench.repeated(lambda: bench.timed(command)), 2.0 if bench.clone else 0.0)
+    return Figure("patchforge apply, cold", bench.repeated(command, says=_CHECKED), 2.0 if bench.clone else 0.0)
 
 
 def apply_warm(bench: Bench) -> Figure:
     """The same with a filled cache."""
     command = [*PATCHFORGE, "apply", *bench.source, "--dry-run"]
     bench.timed(command)
-    return Figure("patchforge apply, warm", bench.repeated(lambda: bench.timed(command)))
+    return Figure("patchforge apply, warm", bench.repeated(command, says=_CHECKED))
 
 
 def libcst_codemod(bench: Bench, tree: Path) -> Figure:
     """LibCST's command line with a codemod that does nothing, over the whole tree."""
     (bench.scratch / ".libcst.codemod.yaml").write_text("modules: []\nformatter: ['cat']\n")
-    command = [
-        sys.executable,
-        "-m",
-        "libcst.tool",
-        "codemod",
-        "-x",
-        "noop_codemod.Noop",
-        "--jobs",
-        "2",
-        "--hide-progress",
-        "--no-format",
-        tree,
-    ]
-    return Figure("LibCST codemod CLI, no-op, 2 jobs", bench.repeated(lambda: bench.timed(command)))
+    options = ["codemod", "-x", "noop_codemod.Noop", "--jobs", "2", "--hide-progress", "--no-format"]
+    files = sum(1 for _ in tree.rglob("*.py"))
+    command = [sys.executable, "-m", "libcst.tool", *options, str(tree)]
+    return Figure(_LIBCST, bench.repeated(command, says=f"Finished codemodding {files} files"))
 
 
 def ast_grep(bench: Bench, tree: Path) -> Figure:
     """One rule of ast-grep over the whole tree."""
-    command = [sys.executable, HERE / "ast_grep_rule.py", tree]
-    return Figure("ast-grep-py, torch.cuda.$NAME", bench.repeated(lambda: bench.timed(command)))
+    return Figure(
+        "ast-grep-py, torch.cuda.$NAME", bench.repeated([sys.executable, str(HERE / "ast_grep_rule.py"), str(tree)])
+    )
 
 
 def replay(bench: Bench) -> Iterator[Figure]:
     """All releases: the first time with a new cache, then with a full one."""
+    from patchforge.project import load_project, release_index  # noqa: PLC0415
+
     command = [*PATCHFORGE, "replay", "--upstream", str(bench.clone)]
-    cache = bench.scratch / "replay"
-    yield Figure("patchforge replay, all releases, cold", [bench.timed(command, cache=cache)], 60.0)
-    yield Figure(
-        "patchforge replay, all releases, warm", bench.repeated(lambda: bench.timed(command, cache=cache)), 5.0
-    )
+    cache, says = bench.scratch / "replay", f"\n{len(release_index(load_project()))} releases\n"
+    yield Figure("patchforge replay, all releases, cold", [bench.timed(command, says=says, cache=cache)], 60.0)
+    yield Figure("patchforge replay, all releases, warm", bench.repeated(command, says=says, cache=cache), 5.0)
 
 
 def git_reading(bench: Bench) -> Iterator[Figure]:
@@ -150,10 +161,8 @@ def git_reading(bench: Bench) -> Iterator[Figure]:
         return
     for name, module in (("patchforge", "patchforge"), ("pygit2", "pygit2")):
         if importlib.util.find_spec(module):
-            command = [sys.executable, HERE / "read_git.py", name, bench.clone, bench.release]
-            yield Figure(
-                f"read one release from git, {name}", bench.repeated(lambda command=command: bench.timed(command))
-            )
+            command = [sys.executable, str(HERE / "read_git.py"), name, str(bench.clone), bench.release]
+            yield Figure(f"read one release from git, {name}", bench.repeated(command))
 
 
 def whole_tree(bench: Bench) -> Path:
@@ -215,12 +224,11 @@ def _processor() -> str:
 
 def show(figures: Sequence[Figure]) -> None:
     """The table, and how many times faster than LibCST's command line one release is."""
-    print(f"\n{'':42}{'median s':>9} {'min':>7} {'max':>7} {'runs':>5}  target")
+    print(f"\n{'seconds':42}{'median':>8} {'least':>8} {'most':>8} {'cpu':>8} {'runs':>5}  target")
     for one in figures:
-        print(
-            f"{one.name:42}{one.median:9.3f} {min(one.seconds):7.3f} {max(one.seconds):7.3f} "
-            f"{len(one.seconds):5}  {one.verdict}"
-        )
+        walls = [run.wall for run in one.runs]
+        numbers = f"{one.median:8.3f} {min(walls):8.3f} {max(walls):8.3f} {one.processor:8.3f} {len(walls):5}"
+        print(f"{one.name:42}{numbers}  {one.verdict}".rstrip())
     print(
         f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op "
         "(wanted: 15 or more, on a real release)"
@@ -230,7 +238,7 @@ def show(figures: Sequence[Figure]) -> None:
 def speed_up(figures: Sequence[Figure]) -> float:
     """LibCST's no-op over a whole tree, in units of a cold ``patchforge apply``."""
     by_name = {one.name: one.median for one in figures}
-    return by_name["LibCST codemod CLI, no-op, 2 jobs"] / by_name["patchforge apply, cold"]
+    return by_name[_LIBCST] / by_name["patchforge apply, cold"]
 
 
 @contextmanager
@@ -279,7 +287,7 @@ def main() -> int:
     result = {
         "machine": facts,
         "release": chosen.release if clone else "miniature",
-        "figures": [asdict(figure) for figure in figures],
+        "figures": [{**asdict(one), "median": one.median, "processor": one.processor} for one in figures],
         "times faster than LibCST": speed_up(figures),
     }
     chosen.json.parent.mkdir(parents=True, exist_ok=True)

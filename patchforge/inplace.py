@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import tempfile
 from pathlib import Path
 
 from patchforge.atomic import write_file, write_tree
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.patches import reverse
+from patchforge.patches import apply
 from patchforge.pipeline import Patched
 from patchforge.vocabulary import git_blob_id
 
@@ -36,8 +38,8 @@ def patch_folder(folder: Path, patched: Patched, context: int = 0) -> None:
 def revert_folder(folder: Path, *, dry_run: bool = False) -> list[str]:
     """Puts every file back and removes the journal; returns the paths.
 
-    A file that was edited since is put back through the patches in reverse, which keeps the edit where it does not
-    touch ours; where it does, CheckFailed names the file and nothing is written.
+    A file that was edited since keeps the edit (a three-way merge) where it does not touch ours; where it does,
+    CheckFailed names the file and nothing is written.
     """
     journal = folder / FOLDER
     try:
@@ -71,26 +73,38 @@ def _original(folder: Path, path: str, after: str) -> bytes | None:
         now = None
     if now is None or now == original or git_blob_id(now) == after:
         return original
-    return _edited_since(folder, path, now)
+    return _edited_since(folder, path, original, now)
 
 
-def _edited_since(folder: Path, path: str, now: bytes) -> bytes | None:
-    """Takes the patches out of a file that was edited after they went in."""
-    data: bytes | None = now
-    for patch in sorted((folder / FOLDER).glob("*.patch"), reverse=True):
-        text = patch.read_bytes()
-        if f"+++ b/{path}\n".encode() not in text:
-            continue
+def _edited_since(folder: Path, path: str, original: bytes | None, now: bytes) -> bytes:
+    """The original with the edits that were made after the patches: a three-way merge with the patched file as base."""
+    found = "the whole file is patchforge's"
+    if original is not None:
+        with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
+            versions = {"edited": now, "patched": _patched(folder / FOLDER)[path], "original": original}
+            for name, data in versions.items():
+                Path(scratch, name).write_bytes(data)
+            merged = subprocess.run(
+                ["git", "merge-file", "-p", *versions], cwd=scratch, capture_output=True, check=False
+            )
+        if merged.returncode == 0:
+            return merged.stdout
+        found = merged.stderr.decode(errors="replace").strip() or f"{merged.returncode} place(s) where both changed"
+    raise CheckFailed(
+        f"{path} was edited after it was patched, and the edit cannot be kept",
+        found=found,
+        do=f"save your edit, copy {FOLDER}/original/{path} over the file (if there is none, remove the file) "
+        "and run --revert again",
+    )
 
-        def read(name: str, current: bytes | None = data) -> bytes:
-            return current if name == path and current is not None else b""
 
-        try:
-            data = reverse(text, read, only=path)[path]
-        except CheckFailed as error:
-            raise CheckFailed(
-                f"{path} was edited after it was patched, and the edit cannot be kept",
-                found=str(error),
-                do=f"save your edit, copy {FOLDER}/original/{path} over the file and run --revert again",
-            ) from None
-    return data
+def _patched(journal: Path) -> dict[str, bytes]:
+    """Every file as the patches left it."""
+    files: dict[str, bytes] = {}
+
+    def read(name: str) -> bytes:
+        return files[name] if name in files else (journal / "original" / name).read_bytes()
+
+    for patch in sorted(journal.glob("*.patch")):
+        files.update(apply(patch.read_bytes(), read))
+    return files

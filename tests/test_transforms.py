@@ -131,7 +131,9 @@ def test_ids_are_unique() -> None:
 
 
 def test_example_names_are_unique_within_a_transform() -> None:
-    assert [name for name, count in Counter((one.id, example.name) for one, example in CASES).items() if count > 1] == []
+    assert [
+        name for name, count in Counter((one.id, example.name) for one, example in CASES).items() if count > 1
+    ] == []
 
 
 def test_the_registry_lists_only_the_catalogue() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from patchforge.commands.common import make_engine, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.inplace import patch_folder, revert_folder
 from patchforge.pipeline import Patched
-from patchforge.project import load_project, recognise
-from patchforge.sources import FolderTree, MissingBlobError, TarTree, Upstream, open_upstream
-from patchforge.vocabulary import Release, Tree
+from patchforge.project import load_project, recognise, release_index
+from patchforge.sources import FolderTree, MissingBlobError, TarTree, open_upstream
+from patchforge.vocabulary import Release, Tree, Version
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,20 +36,41 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
+    """A release read from a tarball or a folder: what it says it is must fit what it is called."""
     tree: Tree = FolderTree(source) if source.is_dir() else TarTree(source)
-    version = recognise(tree, load_project())
+    stated = recognise(tree, load_project()) or _checked_out(source)
+    wanted = _parsed(named)
+    version = stated or wanted
     if version is None:
         raise PatchforgeError(
             f"{source} is not recognised as a ComfyUI release",
-            expected="comfyui_version.py or a version in pyproject.toml",
-            found="neither",
-            do="name an older release by its commit, or check the path",
+            expected="comfyui_version.py, a version in pyproject.toml, or a checkout of a release's commit",
+            found="none of them",
+            do="check the path, or name the VERSION as well",
         )
-    if named and named.removeprefix("v") != str(version).removeprefix("v"):
+    if wanted not in (None, version):
         raise PatchforgeError(
-            f"{source} is another release", expected=named, found=str(version), do="leave the version out"
+            f"{source} is another release", expected=str(wanted), found=str(version), do="leave the version out"
         )
     return Release(version, getattr(tree, "commit", ""), indexed=True), tree
+
+
+def _parsed(name: str | None) -> Version | None:
+    try:
+        return Version.parse(name) if name else None
+    except ValueError:
+        raise PatchforgeError(
+            f"{name} is no version", expected="such as v0.32.0", do="with files, name a VERSION"
+        ) from None
+
+
+def _checked_out(source: Path) -> Version | None:
+    """The release whose commit a git checkout stands on; releases before v0.3.11 state no version."""
+    if not (source / ".git").exists():
+        return None
+    found = subprocess.run(["git", "-C", source, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    commits = {release.commit: release.version for release in release_index(load_project())}
+    return commits.get(found.stdout.strip())
 
 
 def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
@@ -66,7 +88,7 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
             }
         )
     else:
-        _show(patched, written, missing)
+        _show(patched, written, missing, options.release)
     return Exit.OK
 
 
@@ -85,11 +107,20 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[str
                 f"{target} is not empty", expected="a new or empty folder", do="choose another, or remove it"
             )
         write_tree(target, files)
+        for path, entry in patched.conversion.tree.entries().items():
+            if entry.mode & 0o100 and path in files:
+                (target / path).chmod(0o755)
         return str(target), missing
-    target = Path(options.out or f"generated/comfyui/{patched.release.version}")
+    release = patched.release
+    name = str(release.version) if release.indexed or _is_version(options.release) else release.commit[:12]
+    target = Path(options.out or f"generated/comfyui/{name}")
     _check_ours(target)
     write_tree(target, patched.files(options.context))
     return str(target), []
+
+
+def _is_version(name: str | None) -> bool:
+    return name is not None and name.removeprefix("v").replace(".", "").isdigit() and "." in name
 
 
 def _check_ours(target: Path) -> None:
@@ -132,9 +163,11 @@ def _revert(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _show(patched: Patched, written: str, missing: list[str]) -> None:
+def _show(patched: Patched, written: str, missing: list[str], release_named: str | None) -> None:
     release = patched.release
     new = "" if release.indexed else " (new: not in the release index yet)"
+    if not release.indexed and not _is_version(release_named):
+        new = ", at a commit that is no release,"
     print(f"ComfyUI {release.version}{new} {release.commit[:12]}")
     rows = [
         (report.transform, report.outcome.value, str(len(report.found)) if report.found else "", transform.title)
@@ -153,9 +186,3 @@ def _show(patched: Patched, written: str, missing: list[str]) -> None:
         for report in patched.conversion.reports:
             if report.surprising:
                 print(f"note: {report.transform} is {report.outcome} where {report.expected} was expected")
-
-
-def source_of(upstream: Upstream, name: str) -> tuple[Release, Tree]:
-    """A release and its tree by name."""
-    release = upstream.resolve(name)
-    return release, upstream.tree(release)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +22,20 @@ def run(options: argparse.Namespace) -> int:
     folder = Path(options.generated)
     with open_upstream(options.upstream) as upstream:
         names = chosen_versions(options)
-        results = [_one(engine, upstream, folder, name) for name in progress(names, "checking", len(names))]
+        results: list[dict[str, Any]] = []
+        for name in progress(names, "checking", len(names)):
+            results.append(_one(engine, upstream, folder, name))
+            if not options.json:
+                _show(results[-1])
     if options.json:
         show_json(results)
-    else:
-        for result in results:
-            print(f"{result['release']}: {coloured(result['verdict'], result['verdict'])}")
-            for problem in result["problems"]:
-                print(f"  {problem}")
     return max((result["status"] for result in results), default=int(Exit.OK))
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    print(f"{result['release']}: {coloured(result['verdict'], result['verdict'])}", flush=True)
+    for problem in result["problems"]:
+        print(f"  {problem}")
 
 
 def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[str, Any]:

@@ -37,7 +37,10 @@ def run(options: argparse.Namespace) -> int:
         for name in progress(names, "verifying", len(names)):
             release = upstream.resolve(name)
             results.append(_one(engine, prover, release, upstream.tree(release), Path(options.generated)))
-    _show(results, as_json=options.json)
+            if not options.json:
+                _show(results[-1])
+    if options.json:
+        show_json(results)
     return Exit.FAILED if any(result["problem"] for result in results) else Exit.OK
 
 
@@ -62,15 +65,11 @@ def _one(engine: Engine, prover: Prover | None, release: Release, tree: Tree, ge
     return result
 
 
-def _show(results: list[dict[str, Any]], *, as_json: bool) -> None:
-    if as_json:
-        show_json(results)
-        return
-    for result in results:
-        verdict = "failed" if result["problem"] else "ok"
-        print(f"{result['release']}: {coloured(verdict, verdict)}{_tally(result)}")
-        for line in result["problem"].splitlines():
-            print(f"  {line}")
+def _show(result: Mapping[str, Any]) -> None:
+    verdict = "failed" if result["problem"] else "ok"
+    print(f"{result['release']}: {coloured(verdict, verdict)}{_tally(result)}", flush=True)
+    for line in result["problem"].splitlines():
+        print(f"  {line}")
 
 
 def _tally(result: Mapping[str, Any]) -> str:
@@ -87,11 +86,22 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
         raise CheckFailed(
             f"{folder} has no readable manifest", found=str(error), do="patchforge apply writes it"
         ) from None
-    if manifest["commit"] != release.commit:
-        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=manifest["commit"])
-    files: dict[str, bytes] = {}
-    for entry in manifest["patches"]:
-        files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
+    try:
+        if manifest["commit"] != release.commit:
+            raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=manifest["commit"])
+        files: dict[str, bytes] = {}
+        for entry in manifest["patches"]:
+            files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
+    except (KeyError, TypeError) as error:
+        raise CheckFailed(
+            f"{folder} has no usable manifest",
+            found=f"{type(error).__name__}: {error}",
+            do="patchforge apply writes it",
+        ) from None
+    except OSError as error:
+        raise CheckFailed(
+            f"{folder} lacks a file of its manifest", found=str(error), do="patchforge apply writes it"
+        ) from None
 
 
 def _verified_patch(folder: Path, entry: Mapping[str, Any], tree: Tree) -> dict[str, bytes]:

@@ -18,6 +18,7 @@ from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
 from patchforge.engine.records import FileRecord, Found
+from patchforge.engine.scope import unbound
 from patchforge.transform import (
     HOOKS,
     Already,
@@ -240,7 +241,11 @@ def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Tra
         for rank, transform, method in handlers.get(type(node), ()):
             try:
                 for finding in getattr(transform, method)(node, at):
-                    yield rank, transform, finding, at.function
+                    missing = unbound(finding, node, at) if isinstance(finding, Rewrite) else []
+                    checked = (
+                        Mismatch(node, f"{', '.join(missing)} bound here, as the edit uses it") if missing else finding
+                    )
+                    yield rank, transform, checked, at.function
             except NotOnItsOwnLine:
                 yield rank, transform, Mismatch(node, "a statement on a line of its own"), at.function
         at.ancestors.append(node)

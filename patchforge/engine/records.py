@@ -81,11 +81,15 @@ class FileRecord:
                 Found(
                     transform,
                     Outcome(outcome),
-                    *place,
-                    edits=tuple((kind, count) for kind, count in edits),
-                    replaced=tuple((theirs, ours) for theirs, ours in replaced),
+                    line,
+                    last,
+                    function,
+                    note,
+                    fragment,
+                    tuple((kind, count) for kind, count in edits),
+                    tuple((theirs, ours) for theirs, ours in replaced),
                 )
-                for transform, outcome, *place, edits, replaced in found
+                for transform, outcome, line, last, function, note, fragment, edits, replaced in found
             ),
             tuple(
                 (

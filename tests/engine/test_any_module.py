@@ -15,8 +15,19 @@ from patchforge.vocabulary import FileChange, split_lines
 from transforms.comfyui import transforms
 
 ALL = transforms()
-PATHS = ("main.py", "cuda_malloc.py", "execution.py", "comfy/model_management.py", "comfy/cli_args.py", "comfy/ops.py",
-         "comfy/float.py", "comfy/model_patcher.py", "comfy/samplers.py", "comfy/ldm/modules/attention.py", "comfy_extras/nodes_train.py")  # fmt: skip
+PATHS = (
+    "main.py",
+    "cuda_malloc.py",
+    "execution.py",
+    "comfy/model_management.py",
+    "comfy/cli_args.py",
+    "comfy/ops.py",
+    "comfy/float.py",
+    "comfy/model_patcher.py",
+    "comfy/samplers.py",
+    "comfy/ldm/modules/attention.py",
+    "comfy_extras/nodes_train.py",
+)
 
 statements = st.sampled_from(
     (
@@ -104,12 +115,16 @@ blocks = st.recursive(
     max_leaves=10,
 )
 modules = st.lists(blocks, min_size=1, max_size=6)
-starts = st.sampled_from(("", "# coding: utf-8\n", '"""Docstring."""\n', "import torch\n", "from __future__ import annotations\n\n", "\n\n"))
+starts = st.sampled_from(
+    ("", "# coding: utf-8\n", '"""Docstring."""\n', "import torch\n", "from __future__ import annotations\n\n", "\n\n")
+)
 
 
 @given(st.sampled_from(PATHS), starts, modules, st.sampled_from(("\n", "\r\n")), st.booleans(), st.booleans())
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_module(path: str, start: str, parts: list[str], newline: str, final: bool, mark: bool) -> None:
+def test_any_module(  # noqa: PLR0917
+    path: str, start: str, parts: list[str], newline: str, final: bool, mark: bool
+) -> None:
     text = start + "\n".join(parts) + ("\n" if final else "")
     data = (b"\xef\xbb\xbf" if mark else b"") + text.replace("\n", newline).encode()
     record = look_at(path, data, ALL, {})
@@ -146,7 +161,15 @@ def test_any_bytes(path: str, data: bytes) -> None:
 
 def test_the_grammar_reaches_the_transforms() -> None:
     """The snippets above do what they are there for: put together they make edits that the proof accepts."""
-    text = "import torch\n\ndef get_free_memory(dev=None):\n    mem_reserved = 1\n    if is_intel_xpu():\n        mem_free_xpu = torch.xpu.get_device_properties(dev).total_memory - mem_reserved\n    return mem_free_xpu\n"
+    text = """\
+import torch
+
+def get_free_memory(dev=None):
+    mem_reserved = 1
+    if is_intel_xpu():
+        mem_free_xpu = torch.xpu.get_device_properties(dev).total_memory - mem_reserved
+    return mem_free_xpu
+"""
     path = "comfy/model_management.py"
     record = look_at(path, text.encode(), ALL, {})
     data = text.encode()

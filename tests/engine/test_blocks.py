@@ -60,7 +60,7 @@ def test_where_an_import_of_ours_belongs(text: str, line: int) -> None:
 
 
 def test_aliases_also_below_try_and_if() -> None:
-    text = b"import torch as t\ntry:\n    import a.b as c\nexcept E:\n    from d import e as f\nif x:\n    pass\nelse:\n    from g import h\n"
+    text = b"import torch as t\ntry:\n    import a.b as c\nexcept E:\n    from d import e as f\nif x:\n    pass\nelse:\n    from g import h\n"  # noqa: E501
     assert Source(text).aliases == {"t": "torch", "c": "a.b", "f": "d.e", "h": "g.h"}
 
 

@@ -41,7 +41,9 @@ def test_kinds(text: str, kind: str, shown: str) -> None:
     assert sites(text) == [(1, "<module>", kind, shown, "")]
 
 
-@pytest.mark.parametrize("text", ["x = 'a cuda card'", "OOM_EXCEPTION = E", 'def f():\n    """cuda"""\n', "# torch.cuda\n", "x = barracuda"])
+@pytest.mark.parametrize(
+    "text", ["x = 'a cuda card'", "OOM_EXCEPTION = E", 'def f():\n    """cuda"""\n', "# torch.cuda\n", "x = barracuda"]
+)
 def test_what_is_no_site(text: str) -> None:
     assert sites(text) == []
 

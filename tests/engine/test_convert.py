@@ -75,15 +75,22 @@ def test_absent_where_the_range_says_so_and_drifted_elsewhere() -> None:
 def test_an_unreadable_file_is_a_drift_of_those_who_want_it() -> None:
     broken = {"comfy/model_management.py": b"def is_oom(:\n  torch.cuda\n"}
     assert outcome("T03", "v0.33.0", broken) is Outcome.DRIFTED
-    assert outcome("T25", "v0.33.0", {**broken, "cuda_malloc.py": miniature("v0.33.0")["cuda_malloc.py"]}) is Outcome.UPSTREAM
+    assert (
+        outcome("T25", "v0.33.0", {**broken, "cuda_malloc.py": miniature("v0.33.0")["cuda_malloc.py"]})
+        is Outcome.UPSTREAM
+    )
 
 
 def test_an_outcome_outside_the_range_is_surprising() -> None:
     data = miniature("v0.33.0")["comfy/model_management.py"]
-    [report] = engine_of((one_of("T03"),)).convert(release("v0.1.0"), MemoryTree({"comfy/model_management.py": data})).reports
+    [report] = (
+        engine_of((one_of("T03"),)).convert(release("v0.1.0"), MemoryTree({"comfy/model_management.py": data})).reports
+    )
     assert (report.outcome, report.expected, report.surprising) == (Outcome.APPLIED, Outcome.ABSENT, True)
 
 
 def test_what_names_no_device_is_not_read_twice() -> None:
-    records = engine_of(ALL).convert(release("v0.33.0"), MemoryTree({"plain.py": b"x = 1\n", "notes.txt": b"cuda"})).records
+    records = (
+        engine_of(ALL).convert(release("v0.33.0"), MemoryTree({"plain.py": b"x = 1\n", "notes.txt": b"cuda"})).records
+    )
     assert records == {}

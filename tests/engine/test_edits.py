@@ -105,14 +105,17 @@ def test_wraps_of_nested_expressions_nest_in_any_order(order: tuple[int, ...]) -
 def test_an_operand_and_a_wrap_of_one_test() -> None:
     asked = calling("f()", "asked", "X1")
     also = on(cst.Call, "f()", lambda node, _: add_operand(node, "and", "also()"), "X2")
-    assert edited("if f():\n    g()\n", asked, also) == "if patchforge_xpu.asked(f()) and patchforge_xpu.also():\n    g()\n"
+    assert (
+        edited("if f():\n    g()\n", asked, also)
+        == "if patchforge_xpu.asked(f()) and patchforge_xpu.also():\n    g()\n"
+    )
 
 
 def test_wraps_over_several_lines_and_wide_characters() -> None:
     text = 'x = "ä€𝄞", f(\n    "ü",\n), f(2)\n'
-    assert edited(text, on(cst.Call, 'f(\n    "ü",\n)', lambda node, _: wrap(node, "one"), "X1"), calling("f(2)", "two", "X2")) == (
-        'x = "ä€𝄞", patchforge_xpu.one(f(\n    "ü",\n)), patchforge_xpu.two(f(2))\n'
-    )
+    assert edited(
+        text, on(cst.Call, 'f(\n    "ü",\n)', lambda node, _: wrap(node, "one"), "X1"), calling("f(2)", "two", "X2")
+    ) == ('x = "ä€𝄞", patchforge_xpu.one(f(\n    "ü",\n)), patchforge_xpu.two(f(2))\n')
 
 
 def line_of(text: str, place: Callable[..., Edit], *lines: str, name: str = "X1") -> Transform:
@@ -137,7 +140,9 @@ def test_after_an_inner_statement_comes_before_the_next_outer_one(order: tuple[i
 def test_an_arm_stands_between_its_body_and_what_follows_the_chain(order: tuple[int, ...]) -> None:
     every = [
         line_of("a()", insert_after, "inner()", name="X1"),
-        transform(Rule("X2", cst.If, lambda node, _: [add_arm(node, "y", "arm()")] if isinstance(node, cst.If) else [])),
+        transform(
+            Rule("X2", cst.If, lambda node, _: [add_arm(node, "y", "arm()")] if isinstance(node, cst.If) else [])
+        ),
         transform(Rule("X3", cst.If, lambda node, _: [insert_after(node, "behind()")])),
     ]
     assert edited("if x:\n    a()\nb()\n", *(every[index] for index in order)) == (
@@ -146,10 +151,15 @@ def test_an_arm_stands_between_its_body_and_what_follows_the_chain(order: tuple[
 
 
 def test_an_arm_comes_before_else() -> None:
-    arm = transform(Rule("X1", cst.If, lambda node, _: [add_arm(node, "y", "arm()")] if isinstance(node, cst.If) else []))
+    arm = transform(
+        Rule("X1", cst.If, lambda node, _: [add_arm(node, "y()", "arm()")] if isinstance(node, cst.If) else [])
+    )
     text = "def f():\n    if x:\n        a()\n    # why\n    else:\n        b()\n"
     ast.parse(edited(text, arm))
-    assert edited(text, arm) == "def f():\n    if x:\n        a()\n    elif y:\n        arm()\n    # why\n    else:\n        b()\n"
+    assert (
+        edited(text, arm)
+        == "def f():\n    if x:\n        a()\n    elif y():\n        arm()\n    # why\n    else:\n        b()\n"
+    )
 
 
 def replacing(text: str, by: str, name: str) -> Transform:
@@ -178,7 +188,7 @@ def test_a_wrap_goes_around_a_replacement(order: tuple[int, int]) -> None:
 def test_the_import_is_added_once_and_only_with_a_hook() -> None:
     wrapped = calling("f(1)", "one", "X1")
     assert converted(PATH, b'"""Doc."""\nimport os\nx = f(1), f(1)\n', (wrapped,)) == (
-        b'"""Doc."""\nimport os\nfrom comfy import patchforge_xpu\nx = patchforge_xpu.one(f(1)), patchforge_xpu.one(f(1))\n'
+        b'"""Doc."""\nimport os\nfrom comfy import patchforge_xpu\nx = patchforge_xpu.one(f(1)), patchforge_xpu.one(f(1))\n'  # noqa: E501
     )
     assert b"import" not in converted(PATH, b"f(1)\n", (line_of("f(1)", insert_after, "g(1)"),))
     assert converted(PATH, b"from comfy import patchforge_xpu\nf(1)\n", (wrapped,)).count(b"import") == 1
@@ -200,19 +210,35 @@ def test_a_statement_that_shares_its_line_is_a_mismatch_and_nothing_is_written()
 def test_a_later_patch_sees_what_an_earlier_one_wrote() -> None:
     first = line_of("a()", insert_after, "mark()", name="X1")
     second = transform(
-        Rule("X2", cst.SimpleStatementLine, lambda node, _: [insert_after(node, "seen()")] if code(node) == "mark()" else [], Purpose.MEMORY)
+        Rule(
+            "X2",
+            cst.SimpleStatementLine,
+            lambda node, _: [insert_after(node, "seen()")] if code(node) == "mark()" else [],
+            Purpose.MEMORY,
+        )
     )
     assert edited("a()\nb()\n", first, second) == "a()\nmark()\nseen()\nb()\n"
     assert edited("a()\nb()\n", second, first) == "a()\nmark()\nseen()\nb()\n"
     assert edited("a()\nb()\n", second) == "a()\nb()\n"
-    early = transform(Rule("X3", cst.SimpleStatementLine, lambda node, _: [insert_after(node, "seen()")] if code(node) == "mark()" else []))
+    early = transform(
+        Rule(
+            "X3",
+            cst.SimpleStatementLine,
+            lambda node, _: [insert_after(node, "seen()")] if code(node) == "mark()" else [],
+        )
+    )
     assert edited("a()\nb()\n", first, early) == "a()\nmark()\nb()\n"
 
 
 def test_each_patch_is_a_change_of_its_own() -> None:
     first = line_of("a()", insert_after, "mark()", name="X1")
     second = transform(
-        Rule("X2", cst.SimpleStatementLine, lambda node, _: [insert_after(node, "seen()")] if code(node) == "mark()" else [], Purpose.MODEL)
+        Rule(
+            "X2",
+            cst.SimpleStatementLine,
+            lambda node, _: [insert_after(node, "seen()")] if code(node) == "mark()" else [],
+            Purpose.MODEL,
+        )
     )
     changes = engine_of((first, second)).convert(release("v9.0.0"), MemoryTree({PATH: b"a()\n"})).changes
     assert list(changes) == [Purpose.DEVICE, Purpose.MODEL]
@@ -227,7 +253,11 @@ def test_each_patch_is_a_change_of_its_own() -> None:
 
 def test_lines_are_upstreams_in_later_patches_too() -> None:
     def find(node: cst.CSTNode, at: At) -> Sequence[Edit]:
-        return [insert_after(at.statement, "ours()")] if dotted(node.func if isinstance(node, cst.Call) else node) == "b" else []
+        return (
+            [insert_after(at.statement, "ours()")]
+            if dotted(node.func if isinstance(node, cst.Call) else node) == "b"
+            else []
+        )
 
     first = line_of("a()", insert_after, "one()", "two()", "three()", name="X1")
     second = transform(Rule("X2", cst.Call, find, Purpose.CUDA_ONLY))
@@ -259,3 +289,20 @@ def test_one_mismatch_stops_the_release_and_shows_both_fragments() -> None:
     [report] = engine_of((Picky(),)).convert(release("v9.0.0"), MemoryTree({PATH: b"x = f(1)\n"})).reports
     assert report.outcome is Outcome.DRIFTED
     assert [(one.path, one.line, one.expected, one.found) for one in report.drifts] == [(PATH, 1, "g(1)", "f(1)")]
+
+
+@pytest.mark.parametrize(
+    ("line", "drifts"),
+    [
+        ("hook(a, b.c, 'd', e=a)", False),
+        ("hook(inner, outer, torch, len, at_top)", False),
+        ("hook(d)", True),
+        ("d = hook(a)", False),
+        ("if not hook(True, d):", True),
+    ],
+)
+def test_an_edit_uses_only_names_that_are_bound_there(line: str, drifts: bool) -> None:
+    text = b"import torch\nat_top = 1\ndef f(a, b):\n    outer = a.d\n    def g():\n        for inner in b:\n            use()\n"  # noqa: E501
+    edit = transform(Rule("X1", cst.Call, lambda _, at: [insert_before(at.statement, line)]))
+    outcomes = {one.outcome for one in look_at(PATH, text, (edit,), {}).found}
+    assert outcomes == {Outcome.DRIFTED if drifts else Outcome.APPLIED}

@@ -64,6 +64,7 @@ def host(monkeypatch: pytest.MonkeyPatch, *, xpu: bool = True, cuda: bool | None
     """A torch with an XPU or not, and with CUDA (or what ``build`` names) built in and usable, built in, or neither."""
     fake = Xpu(available=xpu)
     monkeypatch.setattr(torch, "xpu", fake)
+    monkeypatch.setattr(pf, "_built_for_xpu", lambda: xpu)
     monkeypatch.setattr(torch.version, build, None if cuda is None else "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
     return fake
@@ -376,7 +377,7 @@ def test_cuda_comes_before_xpu_unless_forced(
     host(monkeypatch, cuda=cuda, build=build)
     pf.start(flags(*(["--force-intel-xpu"] * forced)))
     assert pf.usable(True) is expected
-    assert pf.detect(False) is expected
+    assert pf.usable(pf.detect(False)) is expected
     assert pf._chosen() is expected
 
 
@@ -388,10 +389,10 @@ def test_prefer_xpu_variable_is_the_flag(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_detect_finds_native_xpu_or_returns_what_ipex_found(monkeypatch: pytest.MonkeyPatch) -> None:
     host(monkeypatch)
-    assert pf.detect(False) is True
+    assert pf.usable(pf.detect(False)) is True
     pf._reset()
     host(monkeypatch, xpu=False)
-    assert pf.detect(False) is False
+    assert pf.usable(pf.detect(False)) is False
     assert pf.detect(True) is True
 
 

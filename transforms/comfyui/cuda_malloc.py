@@ -20,7 +20,7 @@ class CudaMalloc(Transform):
     hooks = ("cuda_malloc_allowed",)
     upstream = (Span("v0.3.46"),)
     retires = "cuda_malloc.py tests for +cu"
-    declares = ("env:PYTORCH_CUDA_ALLOC_CONF", "cuda_malloc*")
+    declares = ("env:PYTORCH_CUDA_ALLOC_CONF", "argument:cuda_malloc", "call:subprocess.check_output")
     examples = (
         Example(
             "the version is asked for more",

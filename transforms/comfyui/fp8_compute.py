@@ -17,7 +17,7 @@ class Fp8Compute(Transform):
     absent = (Span(last="v0.0.8"),)
     upstream = (Span("v0.2.3"),)
     retires = "supports_fp8_compute answers False for other vendors"
-    declares = ("supports_fp8_compute*",)
+    declares = ("supports_fp8_compute", "call:torch.cuda.get_device_properties")
     examples = (
         Example(
             "the answer upstream gives later",

@@ -1,5 +1,7 @@
 """T14: minus zero becomes NaN in fp8."""
 
+from keyword import iskeyword
+
 import libcst as cst
 
 from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, code, insert_before, rewrite
@@ -82,7 +84,7 @@ class Fp8NegativeZero(Transform):
             return
         last = node.body.body[-1]
         text = code(last).removeprefix("return ").removesuffix(".to(dtype=dtype)")
-        if text.isidentifier():
+        if text.isidentifier() and not iskeyword(text):
             lines = (f'if {text}.device.type == "xpu":', f"    {text} = patchforge_xpu.positive_zero({text})")
             yield rewrite(last, insert_before(last, *lines))
         else:

@@ -34,7 +34,7 @@ class IpexRepair(Transform):
     hooks = ("ipex_usable", "ipex_optimize")
     absent = (Span("v0.21.0"),)
     retires = "the release has no ipex.optimize (since v0.21.0)"
-    declares = ("model_load*",)
+    declares = ("call:ipex.optimize", "load_model*_gpu")
     examples = (
         Example(
             "guarded and made to survive",

@@ -20,7 +20,7 @@ class NativeDetection(Transform):
     hooks = ("detect",)
     upstream = (Span("v0.1.2"),)
     retires = "xpu_available is set outside a try that needs IPEX"
-    declares = ("import",)
+    declares = ("import", "constant:xpu_available", "call:torch.xpu.is_available")
     examples = (
         Example(
             "asked once more after IPEX",

@@ -22,7 +22,7 @@ class OneapiSelector(Transform):
     hooks = ("add_oneapi_flag", "set_oneapi_selector")
     upstream = (Span("v0.3.10"),)
     retires = "the release has --oneapi-device-selector"
-    declares = ("env:ONEAPI_DEVICE_SELECTOR",)
+    declares = ("env:ONEAPI_DEVICE_SELECTOR", "flag:--oneapi-device-selector")
     examples = (
         Example(
             "the flag",

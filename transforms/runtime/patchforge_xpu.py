@@ -250,17 +250,19 @@ def select_devices(args: Any) -> None:
 
 
 def _built_for_xpu() -> bool:
-    """Whether the installed torch can have an XPU, by its version file; torch is not imported. False where unknown."""
+    """Whether torch can have an XPU, by its version alone: nothing is imported and torch is asked nothing."""
     try:
         if importlib.util.find_spec("intel_extension_for_pytorch") is not None:
             return True
+        if "torch" in sys.modules:
+            version = sys.modules["torch"].version
+            return "+xpu" in version.__version__ or bool(getattr(version, "xpu", None))
         spec = importlib.util.find_spec("torch")
-        folders = spec.submodule_search_locations if spec else None
-        for folder in folders or ():
+        for folder in (spec.submodule_search_locations if spec else None) or ():
             with open(os.path.join(folder, "version.py"), encoding="utf-8") as file:  # noqa: PTH118, PTH123
                 text = file.read()
             return "+xpu" in text or re.search(r"^xpu\b[^=\n]*=\s*['\"]", text, re.MULTILINE) is not None
-    except (OSError, ValueError, ImportError):
+    except (OSError, ValueError, ImportError, AttributeError):
         pass
     return False
 
@@ -368,8 +370,8 @@ def _elsewhere_by_flag(args: Any) -> bool:
 
 
 def detect(found: Any) -> Any:
-    """:func:`usable` for releases before v0.1.2, which see an XPU only through IPEX; ``found`` is their answer."""
-    return usable(found or (_available() or found))
+    """``found`` (through IPEX, in releases before v0.1.2), or True where torch has an XPU of its own."""
+    return found or ((_built_for_xpu() or _configure().force) and _available()) or found
 
 
 def usable(found: Any) -> Any:

@@ -1,0 +1,572 @@
+"""The command line from outside: a clone of miniature releases, and what each command writes, says and returns."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from patchforge import __version__
+from patchforge.atomic import recover
+from patchforge.vocabulary import git_blob_id
+from tests.support import ERAS, MINIATURES, ROOT, miniature
+from transforms.comfyui import transforms
+
+HELPERS = (
+    "-c",
+    "user.name=a",
+    "-c",
+    "user.email=a@example.org",
+    "-c",
+    "commit.gpgsign=false",
+    "-c",
+    "core.autocrlf=false",
+)
+
+
+def patchforge(*arguments: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "patchforge", *arguments]
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(command, cwd=cwd or ROOT, env=env, capture_output=True, text=True, check=False)
+
+
+def done(*arguments: str, cwd: Path | None = None, **environment: str) -> str:
+    """Standard output of a command that must succeed."""
+    result = patchforge(*arguments, cwd=cwd, **environment)
+    assert result.returncode == 0, result.stderr + result.stdout
+    return result.stdout
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", str(folder), *HELPERS, *arguments], check=True, capture_output=True, text=True
+    ).stdout
+
+
+def fill(folder: Path, files: dict[str, bytes]) -> None:
+    for path, data in files.items():
+        file = folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(found)}
+
+
+def of_version(version: str) -> dict[str, bytes]:
+    return {**miniature("v0.33.0"), "comfyui_version.py": f'__version__ = "{version}"\n'.encode()}
+
+
+@pytest.fixture(scope="session")
+def upstream(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone with v9.0.0 and v9.1.0, a drifting v9.2.0, and a tag that disagrees with the release index."""
+    top = tmp_path_factory.mktemp("upstream")
+    git(top, "init", "--quiet")
+    moved = of_version("9.2.0")
+    moved["comfy/model_management.py"] = moved["comfy/model_management.py"].replace(b"def is_oom(e)", b"def ran_out(e)")
+    unclaimed = {
+        **of_version("9.1.0"),
+        "comfy/new.py": b"import torch\n\n\ndef fresh():\n    torch.cuda.empty_cache()\n",
+    }
+    states = [
+        ("v0.33.0", of_version("0.33.0")),
+        ("v9.0.0", of_version("9.0.0")),
+        ("v9.1.0", unclaimed),
+        ("v9.2.0", moved),
+    ]
+    for tag, files in states:
+        fill(top, files)
+        git(top, "add", "--all")
+        git(top, "commit", "--quiet", "--message", tag)
+        git(top, "tag", tag)
+    return top
+
+
+def applied(upstream: Path, out: Path, *more: str) -> dict[str, bytes]:
+    done("apply", "v9.0.0", "--upstream", str(upstream), "--out", str(out), *more)
+    return content(out)
+
+
+def test_apply_writes_patches_series_manifest_and_report(upstream: Path, tmp_path: Path) -> None:
+    files = applied(upstream, tmp_path / "out")
+    manifest = json.loads(files["manifest.json"])
+    patches = [entry["file"] for entry in manifest["patches"]]
+    assert set(files) == {*patches, "series", "manifest.json", "REPORT.md"}
+    assert files["series"].decode().split() == patches == sorted(patches)
+    assert manifest["release"] == "v9.0.0"
+    assert manifest["commit"] == git(upstream, "rev-parse", "v9.0.0").strip()
+    assert [one["id"] for one in manifest["transforms"]] == [one.id for one in transforms()]
+    assert manifest["sites"]["unclaimed"] == 0
+
+
+def test_the_same_bytes_however_the_work_is_done(upstream: Path, tmp_path: Path) -> None:
+    first = applied(upstream, tmp_path / "a", "--jobs", "1", "--no-cache")
+    assert applied(upstream, tmp_path / "b", "--jobs", "2") == first
+    assert applied(upstream, tmp_path / "c") == first  # from the cache
+    assert applied(upstream, tmp_path / "a") == first  # over an earlier run
+
+
+def test_the_same_release_from_a_folder(upstream: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "tree", of_version("9.0.0"))
+    done("apply", "--from", str(tmp_path / "tree"), "--out", str(tmp_path / "out"))
+    theirs, ours = applied(upstream, tmp_path / "git"), content(tmp_path / "out")
+    assert {name for name in theirs if name.endswith(".patch")} == {name for name in ours if name.endswith(".patch")}
+    assert json.loads(ours["manifest.json"])["transforms"] == json.loads(theirs["manifest.json"])["transforms"]
+
+
+@pytest.mark.parametrize("era", ERAS)
+def test_every_miniature_converts(era: str, tmp_path: Path) -> None:
+    text = done("apply", "--from", str(MINIATURES / era), "--out", str(tmp_path / "out"))
+    assert f"ComfyUI {era}" in text
+    assert "0 unclaimed" in text
+    assert "expected" not in text
+
+
+def test_a_dry_run_writes_nothing(upstream: Path, tmp_path: Path) -> None:
+    text = done("apply", "v9.0.0", "--upstream", str(upstream), "--out", str(tmp_path / "out"), "--dry-run")
+    assert "nothing written" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_json_is_one_document(upstream: Path, tmp_path: Path) -> None:
+    text = done("apply", "v9.0.0", "--upstream", str(upstream), "--out", str(tmp_path / "out"), "--json")
+    document = json.loads(text)
+    assert document["written"] == str(tmp_path / "out")
+    assert document["indexed"] is False
+    assert {key: document[key] for key in json.loads((tmp_path / "out" / "manifest.json").read_text())} == json.loads(
+        (tmp_path / "out" / "manifest.json").read_text()
+    )
+
+
+@pytest.mark.parametrize("context", ["0", "3"])
+def test_git_applies_the_series(upstream: Path, tmp_path: Path, context: str) -> None:
+    files = applied(upstream, tmp_path / "out", "--context", context)
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--branch", "v9.0.0", str(upstream), str(clone))
+    for name in files["series"].decode().split():
+        git(clone, "apply", "--unidiff-zero", "--whitespace=nowarn", str(tmp_path / "out" / name))
+    done("apply", "v9.0.0", "--upstream", str(upstream), "--to", str(tmp_path / "tree"))
+    whole = content(tmp_path / "tree")
+    assert {path: (clone / path).read_bytes() for path in whole} == whole
+    assert "comfy/patchforge_xpu.py" in whole
+
+
+def test_patches_with_context_apply_after_a_change_elsewhere(upstream: Path, tmp_path: Path) -> None:
+    files = applied(upstream, tmp_path / "out", "--context", "3")
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "--quiet", "--branch", "v9.0.0", str(upstream), str(clone))
+    target = clone / "comfy" / "model_management.py"
+    target.write_bytes(
+        target.read_bytes().replace(b"current_loaded_models = []", b"current_loaded_models = list()\n\nMINE = 1")
+    )
+    for name in files["series"].decode().split():
+        git(clone, "apply", "--whitespace=nowarn", str(tmp_path / "out" / name))
+    assert b"MINE = 1" in target.read_bytes()
+
+
+def test_a_whole_tree_goes_into_a_new_folder_only(upstream: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "tree", {"mine.txt": b"mine"})
+    result = patchforge("apply", "v9.0.0", "--upstream", str(upstream), "--to", str(tmp_path / "tree"))
+    assert result.returncode == 2
+    assert "not empty" in result.stderr
+    assert content(tmp_path / "tree") == {"mine.txt": b"mine"}
+
+
+def test_a_folder_of_others_is_not_replaced(upstream: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "out", {"mine.txt": b"mine"})
+    result = patchforge("apply", "v9.0.0", "--upstream", str(upstream), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert content(tmp_path / "out") == {"mine.txt": b"mine"}
+
+
+# --- In place ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    fill(tmp_path / "ComfyUI", {**of_version("9.0.0"), "custom_nodes/pack/mine.py": b"torch.cuda.x()\n"})
+    return tmp_path / "ComfyUI"
+
+
+def test_in_place_and_back(checkout: Path) -> None:
+    before = content(checkout)
+    (checkout / "main.py").chmod(0o755)
+    done("apply", "--in-place", str(checkout))
+    patched = content(checkout)
+    assert b"patchforge_xpu.start(args)" in patched["main.py"]
+    assert patched["custom_nodes/pack/mine.py"] == before["custom_nodes/pack/mine.py"]
+    assert (checkout / "main.py").stat().st_mode & 0o777 == 0o755
+    done("apply", "--revert", str(checkout))
+    assert content(checkout) == before
+
+
+def test_in_place_twice_is_refused(checkout: Path) -> None:
+    done("apply", "--in-place", str(checkout))
+    patched = content(checkout)
+    again = patchforge("apply", "--in-place", str(checkout))
+    assert again.returncode in (1, 2)
+    assert "already" in again.stderr
+    assert "--revert" in again.stderr
+    assert content(checkout) == patched
+
+
+def test_a_patched_tree_without_a_journal_is_refused(checkout: Path, tmp_path: Path) -> None:
+    done("apply", "--from", str(checkout), "--to", str(tmp_path / "tree"))
+    again = patchforge("apply", "--in-place", str(tmp_path / "tree"))
+    assert again.returncode != 0
+    assert "already" in again.stderr
+
+
+def test_an_edit_elsewhere_in_a_patched_file_survives_the_way_back(checkout: Path) -> None:
+    before = content(checkout)
+    done("apply", "--in-place", str(checkout))
+    for path in ("main.py", "comfy/model_management.py"):
+        file = checkout / path
+        file.write_bytes(b"# mine at the top\n" + file.read_bytes() + b"# mine at the end\n")
+    done("apply", "--revert", str(checkout))
+    for path in ("main.py", "comfy/model_management.py"):
+        before[path] = b"# mine at the top\n" + before[path] + b"# mine at the end\n"
+    assert content(checkout) == before
+
+
+def test_an_edit_in_ours_stops_the_way_back_and_nothing_is_written(checkout: Path) -> None:
+    done("apply", "--in-place", str(checkout))
+    main = checkout / "main.py"
+    main.write_bytes(main.read_bytes().replace(b"patchforge_xpu.start(args)", b"patchforge_xpu.start(mine)"))
+    edited = content(checkout)
+    result = patchforge("apply", "--revert", str(checkout))
+    assert result.returncode == 1
+    assert "main.py" in result.stderr
+    assert content(checkout) == edited
+
+
+def test_a_revert_can_be_tried_first(checkout: Path) -> None:
+    done("apply", "--in-place", str(checkout))
+    patched = content(checkout)
+    assert "not written" in done("apply", "--revert", str(checkout), "--dry-run")
+    assert content(checkout) == patched
+
+
+def test_nothing_to_revert(checkout: Path) -> None:
+    result = patchforge("apply", "--revert", str(checkout))
+    assert result.returncode == 2
+    assert "not patched" in result.stderr
+
+
+# --- The patched program ----------------------------------------------------------------------------------------------
+
+NO_TORCH = "raise ImportError('no torch here')\n"
+
+
+def patched_main(tmp_path: Path, *flags: str) -> subprocess.CompletedProcess[str]:
+    done("apply", "--from", str(MINIATURES / "v0.33.0"), "--to", str(tmp_path / "tree"))
+    fill(tmp_path / "shadow", {"torch.py": NO_TORCH.encode()})
+    env = {**os.environ, "PYTHONPATH": str(tmp_path / "shadow")}
+    command = [sys.executable, "main.py", *flags]
+    return subprocess.run(command, cwd=tmp_path / "tree", env=env, capture_output=True, text=True, check=False)
+
+
+def test_the_patched_miniature_starts_without_torch(tmp_path: Path) -> None:
+    result = patched_main(tmp_path, "--cpu", "--quick-test-for-ci", "--cuda-device", "1")
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+
+
+def test_help_gpu_says_when_torch_is_missing(tmp_path: Path) -> None:
+    result = patched_main(tmp_path, "--help-gpu")
+    assert result.returncode == 1
+    assert "torch cannot be imported" in result.stderr
+
+
+def test_help_gpu_tells_what_was_found(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("psutil")
+    done("apply", "--from", str(MINIATURES / "v0.33.0"), "--to", str(tmp_path / "tree"))
+    command = [sys.executable, "main.py", "--help-gpu", "--intel-device", "1"]
+    result = subprocess.run(command, cwd=tmp_path / "tree", capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Intel XPU devices:" in result.stdout
+    assert "ZE_AFFINITY_MASK=1" in result.stdout
+
+
+# --- check and verify -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def generated(upstream: Path, tmp_path: Path) -> Path:
+    applied(upstream, tmp_path / "generated" / "v9.0.0")
+    return tmp_path / "generated"
+
+
+def on(upstream: Path, generated: Path, command: str, *more: str) -> subprocess.CompletedProcess[str]:
+    return patchforge(command, "--upstream", str(upstream), "--generated", str(generated), *more)
+
+
+def test_check_is_content_with_what_apply_wrote(upstream: Path, generated: Path) -> None:
+    result = on(upstream, generated, "check")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "v9.0.0: ok" in result.stdout
+
+
+@pytest.mark.parametrize("name", ["REPORT.md", "series", "0001-device-support.patch"])
+def test_check_sees_what_is_out_of_date_missing_or_not_generated(upstream: Path, generated: Path, name: str) -> None:
+    file = generated / "v9.0.0" / name
+    original = file.read_bytes()
+    file.write_bytes(original + b"\n")
+    result = on(upstream, generated, "check")
+    assert result.returncode == 1
+    assert f"{name} is out of date" in result.stdout
+    file.unlink()
+    assert f"{name} is missing" in on(upstream, generated, "check").stdout
+    file.write_bytes(original)
+    (generated / "v9.0.0" / "0009-mine.patch").write_bytes(b"")
+    assert "0009-mine.patch is not generated" in on(upstream, generated, "check").stdout
+
+
+def test_check_says_drift(upstream: Path, generated: Path) -> None:
+    result = on(upstream, generated, "check", "v9.2.0", "--json")
+    assert result.returncode == 3
+    [row] = json.loads(result.stdout)
+    assert row["verdict"] == "failed"
+    assert "def is_oom" in row["problems"][0]
+
+
+def test_check_sees_new_unclaimed_sites(upstream: Path, generated: Path) -> None:
+    result = on(upstream, generated, "check", "v9.0.0", "v9.1.0")
+    assert result.returncode == 1
+    assert "comfy/new.py" in result.stdout
+    assert "v9.0.0: ok" in result.stdout
+
+
+def test_check_without_anything_generated(upstream: Path, tmp_path: Path) -> None:
+    result = on(upstream, tmp_path / "empty", "check")
+    assert result.returncode == 2
+    assert "nothing is generated" in result.stderr
+
+
+def test_verify_believes_what_apply_wrote(upstream: Path, generated: Path) -> None:
+    result = on(upstream, generated, "verify")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "v9.0.0: ok" in result.stdout
+
+
+def test_verify_sees_a_tampered_patch(upstream: Path, generated: Path) -> None:
+    patch = generated / "v9.0.0" / "0001-device-support.patch"
+    patch.write_bytes(patch.read_bytes().replace(b"patchforge_xpu.start(args)", b"patchforge_xpu.evil(args)", 1))
+    result = on(upstream, generated, "verify", "--json")
+    assert result.returncode == 1
+    [row] = json.loads(result.stdout)
+    assert "0001-device-support.patch" in row["problem"]
+
+
+def test_verify_sees_a_patch_and_a_manifest_that_were_both_tampered_with(upstream: Path, generated: Path) -> None:
+    import hashlib
+
+    folder = generated / "v9.0.0"
+    patch = folder / "0001-device-support.patch"
+    old = patch.read_bytes()
+    new = old.replace(b"patchforge_xpu.start(args)", b"patchforge_xpu.evil(args)", 1)
+    assert new != old
+    patch.write_bytes(new)
+    text = (
+        (folder / "manifest.json").read_text().replace(hashlib.sha256(old).hexdigest(), hashlib.sha256(new).hexdigest())
+    )
+    (folder / "manifest.json").write_text(text)
+    result = on(upstream, generated, "verify")
+    assert result.returncode == 1
+    assert "other bytes" in result.stdout
+
+
+@pytest.mark.parametrize("manifest", [b"", b"{}", b'{"commit": 1}', b"[]"])
+def test_verify_and_a_manifest_that_is_none(upstream: Path, generated: Path, manifest: bytes) -> None:
+    (generated / "v9.0.0" / "manifest.json").write_bytes(manifest)
+    result = on(upstream, generated, "verify", "v9.0.0")
+    assert result.returncode == 1, result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_verify_and_a_patch_that_is_gone(upstream: Path, generated: Path) -> None:
+    (generated / "v9.0.0" / "0002-memory-management.patch").unlink()
+    result = on(upstream, generated, "verify")
+    assert result.returncode == 1
+    assert "0002-memory-management.patch" in result.stdout
+
+
+# --- The other commands -----------------------------------------------------------------------------------------------
+
+
+def test_replay_needs_the_releases(upstream: Path) -> None:
+    result = patchforge("replay", "--upstream", str(upstream), "--since", "v9.0.0", "--until", "v9.2.0", "--json")
+    assert result.returncode == 3
+    rows = json.loads(result.stdout)["releases"]
+    assert [(row["release"], bool(row["drifts"])) for row in rows] == [
+        ("v9.0.0", False),
+        ("v9.1.0", False),
+        ("v9.2.0", True),
+    ]
+    assert rows[1]["unclaimed"] == ["comfy/new.py fresh: torch.cuda.empty_cache"]
+
+
+def test_replay_of_good_releases(upstream: Path) -> None:
+    text = done("replay", "--upstream", str(upstream), "--since", "v9.0.0", "--until", "v9.1.0", "--check")
+    assert "0 drifted, 0 failed, 0 outcomes outside their range, 1 unclaimed" in text
+
+
+def test_explain() -> None:
+    listed = done("explain")
+    assert [line.split()[0] for line in listed.splitlines()] == [one.id for one in transforms()]
+    assert done("explain", "t01").startswith("## T01: ")
+    assert json.loads(done("explain", "T01", "--json"))[0]["id"] == "T01"
+    unknown = patchforge("explain", "T99")
+    assert unknown.returncode == 2
+    assert "no transform T99" in unknown.stderr
+
+
+def test_status(generated: Path) -> None:
+    found = json.loads(done("status", "--generated", str(generated), "--json"))
+    assert found["patchforge"] == __version__
+    assert [(one["release"], one["current"]) for one in found["generated"]] == [("v9.0.0", True)]
+    assert "v9.0.0: current" in done("status", "--generated", str(generated))
+
+
+def test_completion() -> None:
+    script = done("completion", "bash")
+    assert "--in-place" in script
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True)
+
+
+def test_an_unknown_version_gets_suggestions(upstream: Path, tmp_path: Path) -> None:
+    result = patchforge("apply", "v9.0.1", "--upstream", str(upstream), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert "v9.0.0" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_tag_that_disagrees_with_the_index_is_refused(upstream: Path, tmp_path: Path) -> None:
+    result = patchforge("apply", "v0.33.0", "--upstream", str(upstream), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert "disagree about v0.33.0" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("apply",),
+        ("apply", "--context", "-1", "v9.0.0"),
+        ("apply", "--from", "/nonexistent/comfyui.tar.gz"),
+        ("apply", "--in-place", "/nonexistent/comfyui"),
+        ("apply", "--out", "a", "--to", "b", "v9.0.0"),
+        ("nonsense",),
+        ("check", "--upstream", "/nonexistent/clone", "v9.0.0"),
+    ],
+)
+def test_wrong_usage_is_status_two_without_a_traceback(arguments: tuple[str, ...]) -> None:
+    result = patchforge(*arguments)
+    assert result.returncode == 2, result.stderr
+    assert result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_a_tree_without_a_version(tmp_path: Path) -> None:
+    fill(tmp_path / "tree", {"main.py": b"pass\n"})
+    result = patchforge("apply", "--from", str(tmp_path / "tree"), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert "not recognised" in result.stderr
+
+
+def test_another_version_than_the_one_named(tmp_path: Path) -> None:
+    result = patchforge("apply", "v0.32.0", "--from", str(MINIATURES / "v0.33.0"), "--out", str(tmp_path / "out"))
+    assert result.returncode == 2
+    assert "another release" in result.stderr
+
+
+def on_a_terminal(**environment: str) -> bytes:
+    """Output of a command whose standard output is a terminal."""
+    import pty
+
+    leader, follower = pty.openpty()
+    env = {
+        **{key: value for key, value in os.environ.items() if key != "NO_COLOR"},
+        "PYTHONPATH": str(ROOT),
+        **environment,
+    }
+    command = [sys.executable, "-m", "patchforge", "apply", "--from", str(MINIATURES / "v0.33.0"), "--dry-run"]
+    with subprocess.Popen(command, cwd=ROOT, env=env, stdout=follower, stderr=subprocess.DEVNULL) as running:
+        os.close(follower)
+        pieces: list[bytes] = []
+        while True:
+            try:
+                piece = os.read(leader, 65536)
+            except OSError:  # the other end is closed
+                break
+            if not piece:
+                break
+            pieces.append(piece)
+        assert running.wait() == 0
+    os.close(leader)
+    return b"".join(pieces)
+
+
+def test_colours_only_on_a_terminal_without_no_color() -> None:
+    assert b"\033[32m" in on_a_terminal()
+    assert b"\033[" not in on_a_terminal(NO_COLOR="1")
+    assert "\033[" not in done("apply", "--from", str(MINIATURES / "v0.33.0"), "--dry-run", NO_COLOR="")
+
+
+def test_help_imports_no_slow_library() -> None:
+    script = (
+        "import sys\nfrom patchforge.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit as end:\n    assert not end.code\n"
+        "print(sorted({'libcst', 'git', 'github', 'jinja2', 'torch'} & set(sys.modules)), file=sys.stderr)"
+    )
+    result = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stderr.strip() == "[]"
+    assert "exit status" in result.stdout
+
+
+# --- Killed -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("old", [True, False], ids=["over an old folder", "new folder"])
+def test_a_killed_run_leaves_the_folder_whole(upstream: Path, tmp_path: Path, old: bool) -> None:
+    out = tmp_path / "out"
+    whole = applied(upstream, tmp_path / "reference")
+    earlier = {"series": b"", "manifest.json": b"{}"}
+    started = time.monotonic()
+    applied(upstream, tmp_path / "reference")
+    length = time.monotonic() - started
+    for attempt in range(8):
+        if old:
+            fill(out, earlier)
+            for name in content(out).keys() - earlier.keys():
+                (out / name).unlink()
+        command = [
+            sys.executable,
+            "-m",
+            "patchforge",
+            "apply",
+            "v9.0.0",
+            "--upstream",
+            str(upstream),
+            "--out",
+            str(out),
+        ]
+        running = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(length * (attempt + 1) / 8)
+        running.send_signal(signal.SIGKILL)
+        running.wait()
+        recover(out)
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
+        assert (content(out) if out.exists() else None) in ((earlier if old else None), whole)
+    assert applied(upstream, out) == whole
+    assert {git_blob_id(data) for data in content(out).values()} == {git_blob_id(data) for data in whole.values()}

@@ -1,0 +1,80 @@
+"""All real releases. Needs a clone: PATCHFORGE_UPSTREAM names it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from patchforge import pipeline
+from patchforge.engine.convert import Conversion, Engine
+from patchforge.sources import Upstream, open_upstream
+from patchforge.sources.clone import cache_folder
+from tests.support import engine_of
+from transforms.comfyui import transforms
+
+pytestmark = [
+    pytest.mark.upstream,
+    pytest.mark.xdist_group("upstream"),
+    pytest.mark.skipif(
+        not os.environ.get("PATCHFORGE_UPSTREAM"), reason="PATCHFORGE_UPSTREAM names no clone of ComfyUI"
+    ),
+]
+
+HANDFUL = ("v0.0.1", "v0.1.2", "v0.3.47", "v0.12.0", "v0.21.0", "v0.32.0", "v0.33.0")
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with open_upstream() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    kept: Path = cache_folder() / "results"
+    return engine_of(transforms(), jobs=os.cpu_count() or 1, cache=kept)
+
+
+@pytest.fixture(scope="module")
+def conversions(upstream: Upstream, engine: Engine) -> list[Conversion]:
+    """Every indexed release, converted."""
+    releases = [one for one in upstream.releases() if one.indexed]
+    engine.prepare(upstream.tree(one) for one in releases)
+    return [engine.convert(one, upstream.tree(one)) for one in releases]
+
+
+def test_all_indexed_releases_are_there(conversions: list[Conversion]) -> None:
+    assert len(conversions) >= 149
+
+
+def test_nothing_drifts(conversions: list[Conversion]) -> None:
+    assert [pipeline.describe_drift(report) for one in conversions for report in one.drifted] == []
+
+
+def test_every_outcome_is_the_expected_one(conversions: list[Conversion]) -> None:
+    wrong = [
+        f"{one.release.version} {report.transform}: {report.outcome} where {report.expected} was expected"
+        for one in conversions
+        for report in one.reports
+        if report.surprising
+    ]
+    assert wrong == []
+
+
+def test_no_device_site_is_undecided(conversions: list[Conversion]) -> None:
+    assert [
+        f"{one.release.version} {site.path}:{site.site.line} {site.site.text}"
+        for one in conversions
+        for site in one.unclaimed
+    ] == []
+
+
+@pytest.mark.parametrize("name", HANDFUL)
+def test_a_release_passes_every_check(upstream: Upstream, engine: Engine, name: str) -> None:
+    release = upstream.resolve(name)
+    patched = pipeline.convert(engine, release, upstream.tree(release))
+    pipeline.check(patched)
+    assert patched.changes
