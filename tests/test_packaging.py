@@ -25,6 +25,7 @@ PROJECT = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))
 LOCKS = sorted(root().glob("requirements*.lock"))
 #: extra → the locks that must have it; an extra that pins everything itself needs none
 EXTRAS = {
+    "proof": ("requirements.lock", "requirements-torch.lock", "requirements-proof.lock"),
     "dev": ("requirements.lock",),
     "torch": ("requirements.lock", "requirements-torch.lock"),
     "bench": ("requirements.lock", "requirements-bench.lock"),

@@ -61,11 +61,16 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A finding and its edits, relative to the block they were found in; ``rank`` orders transforms."""
+    """A finding and its edits, relative to the block they were found in; ``rank`` orders transforms.
+
+    ``free``: variables of the edits that the module's top level must bind. ``fragment``: what stands there.
+    """
 
     rank: int
     found: Found
     places: tuple[Place, ...] = ()
+    free: tuple[str, ...] = ()
+    fragment: str = ""
 
 
 def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool = True) -> FileRecord:
@@ -150,11 +155,20 @@ class _Stage:
             data = self.source.block_bytes(block)
             active = [(rank, one) for rank, one in self.transforms if _hit(one, data)]
             for placed in self.block(data, active) if active else ():
-                for place in placed.places:
+                found = self.bound(placed)
+                for place in placed.places if found is placed.found else ():
                     self.splices += self.splice(place, block.start, placed)
-                yield replace(
-                    placed.found, line=placed.found.line + block.start, last_line=placed.found.last_line + block.start
-                )
+                yield replace(found, line=found.line + block.start, last_line=found.last_line + block.start)
+
+    def bound(self, placed: Placed) -> Found:
+        """The finding; drifted where its edits use a name that nothing binds."""
+        missing = [name for name in placed.free if name not in self.source.names]
+        if not missing:
+            return placed.found
+        note = f"{', '.join(missing)} bound here, as the edit uses it"
+        return replace(
+            placed.found, outcome=Outcome.DRIFTED, note=note, fragment=placed.fragment, edits=(), replaced=()
+        )
 
     def block(self, data: bytes, active: Ranked) -> tuple[Placed, ...]:
         """What the transforms find in one top-level statement, remembered by its bytes and what they may ask."""
@@ -201,10 +215,11 @@ def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Plac
         return
     # resolve() would walk the tree once more for batchable providers, of which there are none
     positions = cast("Positions", PositionProvider()._gen(MetadataWrapper(module, unsafe_skip_copy=True)))  # noqa: SLF001
-    for rank, transform, finding, function in findings:
+    for rank, transform, finding, function, free in findings:
         edits = finding.edits if isinstance(finding, Rewrite) else ()
         found = _found(transform, finding, positions[finding.node], function)
-        yield Placed(rank, found, tuple(_place(edit, positions) for edit in edits))
+        fragment = code(finding.node) if free else ""
+        yield Placed(rank, found, tuple(_place(edit, positions) for edit in edits), free, fragment)
 
 
 def _place(edit: Edit, positions: Positions) -> Place:
@@ -226,7 +241,7 @@ def _place(edit: Edit, positions: Positions) -> Place:
     )
 
 
-def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Transform, Finding, str]]:
+def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Transform, Finding, str, tuple[str, ...]]]:
     """One traversal for all transforms: each node is shown to those that have a method for its type."""
     handlers: dict[type[cst.CSTNode], list[tuple[int, Transform, str]]] = {}
     for rank, transform in active:
@@ -241,13 +256,10 @@ def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Tra
         for rank, transform, method in handlers.get(type(node), ()):
             try:
                 for finding in getattr(transform, method)(node, at):
-                    missing = unbound(finding, node, at) if isinstance(finding, Rewrite) else []
-                    checked = (
-                        Mismatch(node, f"{', '.join(missing)} bound here, as the edit uses it") if missing else finding
-                    )
-                    yield rank, transform, checked, at.function
+                    free = unbound(finding, node, at) if isinstance(finding, Rewrite) else []
+                    yield rank, transform, finding, at.function, tuple(free)
             except NotOnItsOwnLine:
-                yield rank, transform, Mismatch(node, "a statement on a line of its own"), at.function
+                yield rank, transform, Mismatch(node, "a statement on a line of its own"), at.function, ()
         at.ancestors.append(node)
         stack.extend((child, depth + 1) for child in reversed(list(children(node))))
 

@@ -17,9 +17,10 @@ _ALWAYS = frozenset({HOOKS, *keyword.kwlist, *dir(builtins)})
 
 
 def unbound(finding: Rewrite, node: cst.CSTNode, at: At) -> list[str]:
-    """Variables of the edits that neither the functions around ``node``, its own code nor the module binds, sorted.
+    """Variables of the edits that neither the functions around ``node`` nor its own code bind, sorted.
 
-    Only edits inside a function are looked at, and only variables: what is called is not.
+    The module's top level must bind them. Only edits inside a function are looked at, and only variables: what is
+    called is not.
     """
     functions = [one for one in (*at.ancestors, node) if isinstance(one, cst.FunctionDef)]
     if not functions:
@@ -27,7 +28,7 @@ def unbound(finding: Rewrite, node: cst.CSTNode, at: At) -> list[str]:
     used = {
         name for edit in finding.edits for text in (*edit.lines, edit.prefix, edit.suffix) for name in _variables(text)
     }
-    used -= _ALWAYS | at.source.names | at.aliases.keys()
+    used -= _ALWAYS | at.aliases.keys()
     return sorted(used - set(_bound([*functions[:1], *(one for one in (node, finding.node) if one not in functions)])))
 
 

@@ -10,6 +10,7 @@ class AsyncOffload(Transform):
     """Two streams overlap copies and computing on NVIDIA and AMD by default; XPU has the arms and never the default.
 
     Opt-in: upstream saw non-blocking copies slow down integrated GPUs (#9322), and nothing was measured on discrete ones.
+    The XPU arms came with v0.3.46, so the option starts there and not with the default for NVIDIA, v0.3.76.
     """
 
     id = "T06"

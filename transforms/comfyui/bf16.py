@@ -10,7 +10,8 @@ class Bf16(Transform):
     """v0.3.46 to v0.3.50 index ``get_device_capability`` with a key that not every driver gives, and lose bf16 on iGPUs.
 
     The others answer yes for every XPU, Iris Xe included, which has none and fails in the VAE; there the answer stays
-    upstream's unless the option is on.
+    upstream's unless the option is on. The repair is for those five releases; the option is for all, since the answer is
+    yes for every XPU in all others.
     """
 
     id = "T13"

@@ -10,7 +10,8 @@ class DualBuild(Transform):
     """With both back ends built in, ``get_torch_device`` says xpu, the device list says cuda, and memory is asked of both.
 
     CUDA comes first: the XPU counts as unavailable while CUDA is usable, unless the user forces it, and then neither
-    ``is_nvidia`` nor ``is_amd`` is true. On the public wheels, which have one back end, nothing changes.
+    ``is_nvidia`` nor ``is_amd`` is true. On the public wheels, which have one back end, nothing changes. The device list
+    came with v0.23.0; detection and memory have had the fault from the start, so the edit goes to every release.
     """
 
     id = "T19"

@@ -14,7 +14,8 @@ _INSERTED = {
 class NonBlocking(Transform):
     """v0.3.46 to v0.3.50 copy without blocking on every XPU, which slows integrated GPUs (#9322); the others on none.
 
-    The hook answers no, and yes only for a discrete card when the option is on.
+    The hook answers no, and yes only for a discrete card when the option is on. The repair is for those five releases;
+    the option is for all, so that a level means the same everywhere.
     """
 
     id = "T07"
