@@ -13,6 +13,7 @@ import tokenize
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 from patchforge.engine.records import apply_segments
 from patchforge.vocabulary import Segment, split_lines
@@ -28,13 +29,21 @@ class UnreadableSource(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Top-level statement(s) on lines ``start:end`` (0-based, end exclusive)."""
+    """Top-level statement(s) on lines ``start:end`` (0-based, end exclusive), or a method of a top-level class."""
 
     start: int
     end: int
-    defines: tuple[str, ...]  #: names it binds at the top level
-    is_import: bool
-    is_docstring: bool
+    defines: tuple[str, ...] = ()  #: names it binds at the top level
+    is_import: bool = False
+    is_docstring: bool = False
+    header: str = ""  #: for a method: the line that makes it one, ``class NAME:``
+    methods: tuple[Block, ...] = ()  #: of a class
+
+    def after(self, parts: Sequence[Segment]) -> Block:
+        """The block where it stands after some segments."""
+        moved = tuple(method.after(parts) for method in self.methods)
+        start, end = self.start + _shift(parts, self.start, before=True), self.end + _shift(parts, self.end)
+        return replace(self, start=start, end=end, methods=moved)
 
 
 class Source:
@@ -77,7 +86,7 @@ class Source:
     def blocks(self) -> tuple[Block, ...]:
         """The top-level statements in order; those that share a line are one block."""
         if self.tree is None:
-            return (Block(0, len(self.lines), (), is_import=False, is_docstring=False),)
+            return (Block(0, len(self.lines)),)
         blocks: list[Block] = []
         for index, node in enumerate(self.tree.body):
             block = _block(node, first=index == 0)
@@ -102,24 +111,19 @@ class Source:
         changed = Source(apply_segments(self.data, parts))
         if self.tree is None:
             return changed
-        changed.aliases = self.aliases
-        blocks: list[Block] = []
-        pending, shift = list(parts), 0
-        for block in self.blocks:
-            while pending and _outside(pending[0], block.start):
-                part = pending.pop(0)
-                blocks.append(_inserted(part, shift))
-                shift += len(part.lines)
-            start = block.start + shift
-            while pending and pending[0].start < block.end:
-                part = pending.pop(0)
-                shift += len(part.lines) - (part.end - part.start)
-            blocks.append(replace(block, start=start, end=block.end + shift))
-        for part in pending:
-            blocks.append(_inserted(part, shift))
-            shift += len(part.lines)
-        changed.blocks = tuple(blocks)
+        changed.tree, changed.aliases = self.tree, self.aliases
+        outside = [part for part in parts if not any(_inside(part, block) for block in self.blocks)]
+        blocks = [*(block.after(parts) for block in self.blocks), *(_inserted(part, parts) for part in outside)]
+        changed.blocks = tuple(sorted(blocks, key=lambda block: block.start))
         return changed
+
+    def rest(self, block: Block) -> bytes:
+        """The bytes of a class outside its methods."""
+        lines, position = list[bytes](), block.start
+        for method in block.methods:
+            lines += self.lines[position : method.start]
+            position = method.end
+        return b"".join([*lines, *self.lines[position : block.end]])
 
     @cached_property
     def names(self) -> frozenset[str]:
@@ -155,15 +159,25 @@ class Source:
         return found
 
 
-def _outside(part: Segment, start: int) -> bool:
-    return part.start == part.end and part.start <= start
+def _inside(part: Segment, block: Block) -> bool:
+    return block.start < part.start < block.end or (part.start < part.end and part.start == block.start)
 
 
-def _inserted(part: Segment, shift: int) -> Block:
+def _shift(parts: Sequence[Segment], line: int, *, before: bool = False) -> int:
+    """By how much a line moves; ``before``: what is inserted at the line itself counts too."""
+    return sum(
+        len(part.lines) - (part.end - part.start)
+        for part in parts
+        if part.start < line or (before and part.start == part.end == line)
+    )
+
+
+def _inserted(part: Segment, parts: Sequence[Segment]) -> Block:
+    start = part.start + _shift(parts, part.start)
     text = b"".join(part.lines).decode(errors="replace")
     imports = text.startswith(("import ", "from "))
     defines = (text.split()[-1],) if imports else ()
-    return Block(part.start + shift, part.start + shift + len(part.lines), defines, imports, is_docstring=False)
+    return Block(start, start + len(part.lines), defines, is_import=imports)
 
 
 def _encoding(data: bytes) -> str:
@@ -174,15 +188,29 @@ def _encoding(data: bytes) -> str:
 
 
 def _block(node: ast.stmt, *, first: bool) -> Block:
-    start = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
     docstring = (
         first
         and isinstance(node, ast.Expr)
         and isinstance(node.value, ast.Constant)
         and isinstance(node.value.value, str)
     )
-    assert node.end_lineno is not None  # noqa: S101 - ast.parse always sets it
-    return Block(start - 1, node.end_lineno, _defines(node), isinstance(node, (ast.Import, ast.ImportFrom)), docstring)
+    imports = isinstance(node, (ast.Import, ast.ImportFrom))
+    return Block(*_lines(node), _defines(node), imports, docstring, methods=_methods(node))
+
+
+def _lines(node: ast.stmt) -> tuple[int, int]:
+    """The lines of a statement with its decorators: 0-based, end exclusive."""
+    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
+    return first - 1, node.end_lineno or node.lineno
+
+
+def _methods(node: ast.stmt) -> tuple[Block, ...]:
+    if not isinstance(node, ast.ClassDef):
+        return ()
+    found = (one for one in node.body if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)))
+    methods = tuple(Block(*_lines(one), header=f"class {node.name}:\n") for one in found)
+    apart = all(one.end <= other.start for one, other in pairwise(methods)) and node.body[0].lineno > node.lineno
+    return methods if apart else ()
 
 
 def _defines(node: ast.stmt) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from typing import cast
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
-from patchforge.engine.blocks import Source, UnreadableSource
+from patchforge.engine.blocks import Block, Source, UnreadableSource
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
 from patchforge.engine.records import FileRecord, Found
@@ -151,14 +151,32 @@ class _Stage:
 
     def run(self) -> Iterable[Found]:
         """Findings in the order of the file; the edits gather in ``splices``."""
-        for block in self.source.blocks:
-            data = self.source.block_bytes(block)
-            active = [(rank, one) for rank, one in self.transforms if _hit(one, data)]
-            for placed in self.block(data, active) if active else ():
+        for block, data, active in self.hit():
+            base = block.start - block.header.count("\n")
+            for placed in self.block(block.header, data, active):
                 found = self.bound(placed)
                 for place in placed.places if found is placed.found else ():
-                    self.splices += self.splice(place, block.start, placed)
-                yield replace(found, line=found.line + block.start, last_line=found.last_line + block.start)
+                    self.splices += self.splice(place, base, placed)
+                yield replace(found, line=found.line + base, last_line=found.last_line + base)
+
+    def hit(self) -> Iterable[tuple[Block, bytes, Ranked]]:
+        """The blocks to look at: of a class only the methods with a needle, unless one stands outside of them."""
+        for block in self.source.blocks:
+            data = self.source.block_bytes(block)
+            active = self.wanted(data)
+            if not active:
+                continue
+            if not block.methods or self.wanted(self.source.rest(block)):
+                yield block, data, active
+                continue
+            for method in block.methods:
+                data = self.source.block_bytes(method)
+                if active := self.wanted(data):
+                    yield method, data, active
+
+    def wanted(self, data: bytes) -> Ranked:
+        """The transforms with a needle in ``data``."""
+        return [(rank, one) for rank, one in self.transforms if _hit(one, data)]
 
     def bound(self, placed: Placed) -> Found:
         """The finding; drifted where its edits use a name that nothing binds."""
@@ -170,12 +188,14 @@ class _Stage:
             placed.found, outcome=Outcome.DRIFTED, note=note, fragment=placed.fragment, edits=(), replaced=()
         )
 
-    def block(self, data: bytes, active: Ranked) -> tuple[Placed, ...]:
+    def block(self, header: str, data: bytes, active: Ranked) -> tuple[Placed, ...]:
         """What the transforms find in one top-level statement, remembered by its bytes and what they may ask."""
-        key = (self.path, tuple(rank for rank, _ in active), data, self.facts, self.aliases)
+        key = (self.path, tuple(rank for rank, _ in active), header, data, self.facts, self.aliases)
         if key not in self.memo:
             try:
-                self.memo[key] = tuple(_find(data.decode(self.source.encoding), active, self.path, self.source))
+                self.memo[key] = tuple(
+                    _find(header + data.decode(self.source.encoding), active, self.path, self.source)
+                )
             except cst.ParserSyntaxError as error:
                 raise UnreadableSource(error.message, error.raw_line) from None
             except RecursionError:
