@@ -5,7 +5,6 @@ import libcst as cst
 from patchforge.transform import (
     Already,
     At,
-    Edit,
     Example,
     Findings,
     Mismatch,
@@ -22,8 +21,8 @@ from patchforge.vocabulary import Outcome, Purpose
 class EmptyCache(Transform):
     """``torch.xpu.synchronize`` raises after a device error, inside the prompt worker, and the queue hangs for good.
 
-    Releases before v0.21.0 do not synchronise at all, so memory in flight is not returned. The hook synchronises,
-    and turns the error into a warning.
+    Releases before v0.21.0 do not synchronise at all, so memory in flight is not returned. The hook synchronises and
+    empties, and turns errors of either into a warning.
     """
 
     id = "T05"
@@ -53,7 +52,7 @@ class EmptyCache(Transform):
             def soft_empty_cache(force=False):
                 if is_intel_xpu():
                     patchforge_xpu.survive(torch.xpu.synchronize)()
-                    torch.xpu.empty_cache()
+                    patchforge_xpu.survive(torch.xpu.empty_cache)()
             """,
         ),
         Example(
@@ -72,7 +71,7 @@ class EmptyCache(Transform):
             def soft_empty_cache(force=False):
                 if is_intel_xpu():
                     patchforge_xpu.survive(torch.xpu.synchronize)()
-                    torch.xpu.empty_cache()
+                    patchforge_xpu.survive(torch.xpu.empty_cache)()
             """,
             version="v0.3.47",
         ),
@@ -94,14 +93,15 @@ class EmptyCache(Transform):
             return
         calls = {code(child.func): child for child in descend(node.body) if isinstance(child, cst.Call)}
         empty = next((line for line in node.body.body if code(line) == "torch.xpu.empty_cache()"), None)
-        edit: Edit
         if any(isinstance(line, cst.Try) for line in node.body.body):
             yield Already(node.test, "the arm synchronises inside a try")
         elif empty is None:
             yield Mismatch(node.test, "an XPU arm that calls torch.xpu.empty_cache()")
-        elif synchronize := calls.get("torch.xpu.synchronize"):
-            edit = wrap(synchronize.func, "survive")
-            yield rewrite(synchronize, edit)
         else:
-            edit = insert_before(empty, "patchforge_xpu.survive(torch.xpu.synchronize)()")
-            yield rewrite(empty, edit)
+            synchronize = calls.get("torch.xpu.synchronize")
+            first = (
+                wrap(synchronize.func, "survive")
+                if synchronize
+                else insert_before(empty, "patchforge_xpu.survive(torch.xpu.synchronize)()")
+            )
+            yield rewrite(empty, first, wrap(calls["torch.xpu.empty_cache"].func, "survive"))

@@ -104,6 +104,6 @@ def is_upstreams_estimate(value: cst.BaseExpression) -> bool:
     return (
         isinstance(value, cst.BinaryOperation)
         and isinstance(value.operator, cst.Subtract)
-        and code(value.left).endswith("get_device_properties(dev).total_memory")
+        and code(value.left) == "torch.xpu.get_device_properties(dev).total_memory"
         and code(value.right) == "mem_reserved"
     )

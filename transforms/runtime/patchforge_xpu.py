@@ -43,7 +43,7 @@ OPT_INS = {
 }
 #: ComfyUI flags that a precision stands for: (required, set as well where the release has it).
 PRECISIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "fp32": (("force_fp32",), ()),
+    "fp32": (("force_fp32",), ("fp32_text_enc",)),
     "fp16": (("force_fp16", "fp16_unet"), ()),
     "bf16": (("bf16_unet", "bf16_vae"), ("bf16_text_enc",)),
     "int8": ((), ()),
@@ -657,7 +657,7 @@ def oom_types(types: Any, exc: BaseException | None = None) -> Any:
 
 
 def survive(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` (torch.xpu.synchronize) without its RuntimeErrors, which end the prompt worker (pytorch#190972)."""
+    """``function`` without its RuntimeErrors, which would end the prompt worker (pytorch#190972)."""
     return functools.partial(_surviving, function) if _on() else function
 
 
@@ -670,12 +670,12 @@ def _surviving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
 
 
 def empty_cache() -> None:
-    """Give the XPU's cached memory back, after the work in flight is done (an error there is logged)."""
+    """Give the XPU's cached memory back, after the work in flight is done (errors are logged)."""
     if _on():
         import torch
 
         survive(torch.xpu.synchronize)()
-        torch.xpu.empty_cache()
+        survive(torch.xpu.empty_cache)()
 
 
 def synchronize(device: Any = None) -> None:
@@ -871,7 +871,7 @@ def _channels_last(model: Any) -> None:
 
 
 def _compile(model: Any) -> None:
-    """Compile ``model.diffusion_model`` in place, once; what the compiler cannot do stays eager."""
+    """Compile ``model.diffusion_model`` in place, once; what cannot be compiled stays eager."""
     module = getattr(model, "diffusion_model", None)
     if module is None or module in _state.compiled or not hasattr(module, "compile"):
         return
