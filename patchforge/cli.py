@@ -34,6 +34,7 @@ def parser() -> argparse.ArgumentParser:
     _check(commands)
     _replay(commands)
     _verify(commands)
+    _prefetch(commands)
     _explain(commands)
     _status(commands)
     _completion(commands)
@@ -108,6 +109,19 @@ def _verify(commands: Commands) -> None:
     )
     one.add_argument(
         "--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)"
+    )
+
+
+def _prefetch(commands: Commands) -> None:
+    one = _command(commands, "prefetch", "work out the hash that Nix will find for a source, without Nix", source=False)
+    one.add_argument("repository", nargs="?", metavar="OWNER/REPO", help="a repository of GitHub")
+    one.add_argument("rev", nargs="?", metavar="REV", help="commit, tag or branch; of ComfyUI also a version")
+    one.add_argument("--pypi", nargs=2, metavar=("NAME", "VERSION"), help="a package of pip's index instead")
+    where = one.add_mutually_exclusive_group()
+    where.add_argument("--upstream", metavar="PATH|URL", help="clone of the repository (default: GitHub's, cached)")
+    where.add_argument("--from", dest="source", metavar="TARBALL|DIR", help="GitHub's tarball, or what it unpacks to")
+    one.add_argument(
+        "--submodule", action="append", metavar="PATH=CLONE", help="with its submodules (fetchSubmodules); repeat"
     )
 
 

@@ -1,0 +1,213 @@
+"""What ``fetchFromGitHub`` will find: the archive that GitHub makes of a commit, unpacked, without its top folder.
+
+An archive is not a checkout. It leaves out what ``export-ignore`` names, expands ``$Format:…$`` in files with
+``export-subst``, converts line ends and encodings, has pointers in place of LFS files and empty folders in place of
+submodules. A commit whose attributes do none of this is hashed from its objects directly; git itself makes the archive
+of any other.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO
+
+from patchforge.errors import PatchforgeError
+from patchforge.hashes.nar import File, Folder, Item, Link, folder_items, hash_entries, nar_order
+from patchforge.hashes.objects import Blob, Objects, isolated
+from patchforge.hashes.tarball import open_tarball
+
+HOST = "https://github.com"
+
+#: Words in .gitattributes that can make an archive differ from the objects. Text and eol=lf cannot.
+_MATTERS = re.compile(rb"export-(ignore|subst)|eol\s*=\s*crlf|ident|working-tree-encoding")
+_LFS = b"version https://git-lfs.github.com/spec/v1\n"
+_LFS_MOST = 1024  #: bytes; the specification's limit of a pointer
+_FORMAT = re.compile(rb"\$Format:([^$]*)\$")
+_PLACEHOLDER = re.compile(r"%[-+ ]?(%|\(\w+|[aceGgC].|.)", re.DOTALL)
+#: Placeholders whose text depends on refs, notes, signatures, the day, or the number of objects in a repository.
+_UNSTABLE = re.compile(r"[htpdDSN]|[Gg].|[ac][rhNEL]|\((describe|decorate)")
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something about a source that whoever pins it should know. ``kind`` is one word for programs."""
+
+    kind: str
+    text: str
+    paths: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveHash:
+    """The hash of an archive's content, worked out here."""
+
+    hash: str
+    files: int
+    size: int  #: bytes of all files
+    source: str  #: what was read: "git objects", "git archive", "tarball" or "folder"
+    notes: tuple[Note, ...]
+
+
+def of_clone(clone: Path, commit: str) -> ArchiveHash:
+    """Hash of GitHub's archive of a commit, out of a clone's objects; the clone's and the user's settings play no part.
+
+    IncompleteTreeError names what a partial clone lacks. PatchforgeError for ``export-subst`` with placeholders
+    whose text changes with time.
+    """
+    with isolated(clone) as objects:
+        blobs = objects.listing(commit)
+        attributes = attributes_of(objects, blobs)
+        if not any(map(_MATTERS.search, attributes)):
+            return _of_objects(objects, blobs)
+        if any(b"export-subst" in text for text in attributes):
+            _require_stable(objects, commit, blobs)
+        return _of_archive(objects, commit, blobs)
+
+
+def of_tarball(stream: IO[bytes], origin: str, commit: str = "") -> ArchiveHash:
+    """Hash of a tarball as GitHub makes it, while it arrives. PatchforgeError when it notes another ``commit``."""
+    with open_tarball(stream, origin, strip_top=True) as contents:
+        if commit and contents.commit and contents.commit != commit:
+            raise PatchforgeError(
+                f"{origin} is the tarball of another commit",
+                expected=commit,
+                found=contents.commit,
+                do="name the tarball of this revision",
+            )
+        return hashed(contents.items(), "tarball")
+
+
+def of_folder(folder: Path) -> ArchiveHash:
+    """Hash of an unpacked archive. PatchforgeError for a checkout: it is not what GitHub's archive holds."""
+    if not folder.is_dir() or (folder / ".git").exists():
+        raise PatchforgeError(
+            f"{folder} is not an unpacked archive",
+            expected="the folder that a tarball unpacks to",
+            found="a checkout, with .git in it" if folder.is_dir() else "no such folder",
+            do="name a checkout or clone with --upstream",
+        )
+    return hashed(folder_items(folder), "folder")
+
+
+def attributes_of(objects: Objects, blobs: Sequence[Blob]) -> list[bytes]:
+    """Every .gitattributes of a commit."""
+    found = [blob for blob in blobs if blob.path.rpartition(b"/")[2] == b".gitattributes" and not blob.is_submodule]
+    objects.require(found, blobs)
+    return [objects.content(blob) for blob in found]
+
+
+def merged(content: Iterator[Item], folders: Iterable[tuple[bytes, Iterable[Item]]]) -> Iterator[Item]:
+    """``content`` with folders, each given with its items, put in where they belong. All in ``nar_order``."""
+    waiting = sorted(folders, key=lambda each: nar_order(each[0]), reverse=True)
+    for item in content:
+        while waiting and nar_order(waiting[-1][0]) < nar_order(item[0]):
+            yield from waiting.pop()[1]
+        yield item
+    for _, items in reversed(waiting):
+        yield from items
+
+
+def _of_objects(objects: Objects, blobs: Sequence[Blob]) -> ArchiveHash:
+    content = objects.items([blob for blob in blobs if not blob.is_submodule])
+    submodules = [blob.path for blob in blobs if blob.is_submodule]
+    items = merged(content, [(path, ((path, Folder()),)) for path in submodules])
+    return hashed(items, "git objects", _submodule_notes(submodules))
+
+
+def _of_archive(objects: Objects, commit: str, blobs: Sequence[Blob]) -> ArchiveHash:
+    try:
+        with (
+            objects.piped("archive", "--format=tar", commit) as stream,
+            open_tarball(stream, objects.origin, strip_top=False) as contents,
+        ):
+            held = contents.paths()
+            notes = _submodule_notes([blob.path for blob in blobs if blob.is_submodule and blob.path in held])
+            left_out = _left_out([blob.path for blob in blobs if blob.path not in held])
+            return hashed(contents.items(), "git archive", notes + left_out)
+    except PatchforgeError:
+        objects.require([blob for blob in blobs if not blob.is_submodule])  # says more, if that is the reason
+        raise
+
+
+def _require_stable(objects: Objects, commit: str, blobs: Sequence[Blob]) -> None:
+    """PatchforgeError unless every ``$Format:…$`` that an archive expands gives the same text for ever."""
+    files = objects.with_attribute(commit, "export-subst", [blob for blob in blobs if blob.mode.startswith("100")])
+    objects.require(files, blobs)
+    unstable = [f"{os.fsdecode(blob.path)}: {text}" for blob in files for text in _unstable(objects.content(blob))]
+    if unstable:
+        raise PatchforgeError(
+            f"the archive of {commit} is not the same every day (export-subst)",
+            expected="only placeholders such as %H, whose text never changes",
+            found="; ".join(unstable),
+            do="pin this source with fetchgit (forceFetchGit = true), which expands nothing",
+        )
+
+
+def _unstable(data: bytes) -> list[str]:
+    """The placeholders in ``$Format:…$`` that a new tag, branch, object or day can change."""
+    formats = [match[1].decode("utf-8", "replace") for match in _FORMAT.finditer(data)]
+    found = (match for text in formats for match in _PLACEHOLDER.finditer(text))
+    return [match[0] + ")" * ("(" in match[0]) for match in found if _UNSTABLE.fullmatch(match[1])]
+
+
+def hashed(items: Iterable[Item], source: str, notes: tuple[Note, ...] = ()) -> ArchiveHash:
+    """The hash of items in ``nar_order``, with notes on what they show."""
+    watch = _Watch()
+    digest = hash_entries(watch.over(items))
+    return ArchiveHash(digest.hash, digest.files, digest.size, source, notes + watch.notes())
+
+
+@dataclass(slots=True)
+class _Watch:
+    """Sees every item on its way to the hash."""
+
+    pointers: list[bytes] = field(default_factory=list)
+    clashes: list[bytes] = field(default_factory=list)
+
+    def over(self, items: Iterable[Item]) -> Iterator[Item]:
+        names: set[str] = set()
+        for path, node in items:
+            self._case(path, names)
+            yield path, self._watched(path, node)
+
+    def notes(self) -> tuple[Note, ...]:
+        found = []
+        if self.pointers:
+            text = "LFS pointers stand in place of these files; for the files, pin with fetchgit and fetchLFS = true"
+            found.append(Note("lfs", text, _names(self.pointers)))
+        if self.clashes:
+            text = "names differ in case only; on a file system that does not tell them apart the hash is another"
+            found.append(Note("case", text, _names(self.clashes)))
+        return tuple(found)
+
+    def _case(self, path: bytes, names: set[str]) -> None:
+        folded = os.fsdecode(path).casefold()
+        if folded in names:
+            self.clashes.append(path)
+        names.add(folded)
+
+    def _watched(self, path: bytes, node: Folder | Link | File) -> Folder | Link | File:
+        if not isinstance(node, File) or not len(_LFS) < node.size < _LFS_MOST:
+            return node
+        data = b"".join(node.chunks())
+        if data.startswith(_LFS):
+            self.pointers.append(path)
+        return File(node.size, lambda: (data,), node.executable)
+
+
+def _submodule_notes(paths: Sequence[bytes]) -> tuple[Note, ...]:
+    text = "submodules are empty folders in the archive; for their files, pin with fetchgit and fetchSubmodules = true"
+    return (Note("submodules", text, _names(paths)),) if paths else ()
+
+
+def _left_out(paths: Sequence[bytes]) -> tuple[Note, ...]:
+    text = "export-ignore leaves these out of the archive; fetchgit has them, and another hash"
+    return (Note("export-ignore", text, _names(paths)),) if paths else ()
+
+
+def _names(paths: Iterable[bytes]) -> tuple[str, ...]:
+    return tuple(map(os.fsdecode, paths))

@@ -1,0 +1,218 @@
+"""Nix's archive format (NAR), written as a stream, and its SHA-256.
+
+A NAR knows files with content and an owner's execute bit, symbolic links with a target, and folders. It knows no time
+stamps, owners or other permissions. Names are bytes and are sorted as bytes. (Dolstra, The Purely Functional Software
+Deployment Model, figure 5.2; compared with ``nix hash path`` in the tests.)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchforge.errors import PatchforgeError
+from patchforge.hashes.sri import sri
+
+CHUNK = 1 << 18  #: bytes read at once
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A regular file. ``chunks`` is called at most once, before the next entry is asked for."""
+
+    size: int
+    chunks: Callable[[], Iterable[bytes]]
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    target: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Said only of a folder that may be empty; others follow from the paths in them."""
+
+
+Node = File | Link | Folder
+Item = tuple[bytes, Node]  #: path from the top (POSIX, b"" for the top itself), and what is there
+
+
+@dataclass(frozen=True, slots=True)
+class Digest:
+    """The hash of a NAR and what went into it."""
+
+    hash: str  #: SRI
+    files: int
+    size: int  #: bytes of all files
+
+
+def nar_order(path: bytes) -> bytes:
+    """Sort key: folder by folder, each by its names' bytes (``a/b`` before ``a-b``, unlike in git)."""
+    return path.replace(b"/", b"\0")
+
+
+def hash_entries(items: Iterable[Item]) -> Digest:
+    """SRI of a tree given in ``nar_order``. Memory: one chunk. CheckFailed when it is empty."""
+    sha256 = hashlib.sha256()
+    files, size = serialise(items, sha256.update)
+    return Digest(sri(sha256.digest()), files, size)
+
+
+def serialise(items: Iterable[Item], out: Callable[[bytes], object]) -> tuple[int, int]:
+    """Writes the NAR of a tree given in ``nar_order``; the number of files, and of bytes in them.
+
+    PatchforgeError for items out of order or twice, names no folder can have, a file used as a folder, and content
+    that is not of the size announced.
+    """
+    writer = _Writer(out)
+    for path, node in items:
+        writer.add(path, node)
+    writer.end()
+    return writer.files, writer.size
+
+
+def folder_items(top: Path) -> Iterator[Item]:
+    """A folder (or file, or link) on disk, in order. PatchforgeError for sockets and the like."""
+    yield from _on_disk(os.fsencode(top), b"")
+
+
+def _on_disk(place: bytes, path: bytes) -> Iterator[Item]:
+    found = os.lstat(place)
+    if stat.S_ISLNK(found.st_mode):
+        yield path, Link(os.readlink(place))  # noqa: PTH115 - bytes
+    elif stat.S_ISREG(found.st_mode):
+        yield path, File(found.st_size, lambda: read_file(place), bool(found.st_mode & stat.S_IXUSR))
+    elif stat.S_ISDIR(found.st_mode):
+        yield path, Folder()
+        for name in sorted(os.listdir(place)):  # noqa: PTH208 - bytes
+            yield from _on_disk(place + b"/" + name, path + b"/" + name if path else name)
+    else:
+        raise PatchforgeError(
+            f"{os.fsdecode(place)} cannot be part of a source",
+            expected="files, symbolic links and folders",
+            found="a socket, pipe or device",
+            do="take it out of the folder",
+        )
+
+
+def read_file(place: bytes) -> Iterator[bytes]:
+    """The file's bytes, a chunk at a time."""
+    with open(place, "rb", buffering=0) as stream:  # noqa: PTH123 - a path of bytes
+        while chunk := stream.read(CHUNK):
+            yield chunk
+
+
+def _text(data: bytes) -> bytes:
+    return len(data).to_bytes(8, "little") + data + b"\0" * (-len(data) % 8)
+
+
+def _texts(*parts: bytes) -> bytes:
+    return b"".join(map(_text, parts))
+
+
+_MAGIC = _text(b"nix-archive-1")
+_OPEN_FOLDER = _texts(b"(", b"type", b"directory")
+_OPEN_FILE = _texts(b"(", b"type", b"regular", b"contents")
+_OPEN_PROGRAM = _texts(b"(", b"type", b"regular", b"executable", b"", b"contents")
+_OPEN_LINK = _texts(b"(", b"type", b"symlink", b"target")
+_OPEN_ENTRY = _texts(b"entry", b"(", b"name")
+_NODE = _text(b"node")
+_CLOSE = _text(b")")
+
+
+class _Writer:
+    def __init__(self, out: Callable[[bytes], object]) -> None:
+        self.files = self.size = 0
+        self._out = out
+        self._open: list[bytes] = []  #: names of the folders that are open below the top
+        self._last: bytes | None = None  #: path of the entry before
+        self._leaf = False  #: whether that entry was no folder
+        out(_MAGIC)
+
+    def add(self, path: bytes, node: Node) -> None:
+        self._check(path)
+        if self._last is None and (path or isinstance(node, Folder)):
+            self._out(_OPEN_FOLDER)
+        if path:
+            *folders, name = path.split(b"/")
+            self._enter(folders)
+            self._out(_OPEN_ENTRY + _text(name) + _NODE)
+            self._write(path, node)
+            if isinstance(node, Folder):
+                self._open.append(name)
+            else:
+                self._out(_CLOSE)
+        elif not isinstance(node, Folder):
+            self._write(path, node)
+        self._last, self._leaf = path, not isinstance(node, Folder)
+
+    def end(self) -> None:
+        if self._last is None:
+            self._out(_OPEN_FOLDER)
+        self._leave(0)
+        if self._last or not self._leaf:
+            self._out(_CLOSE)
+
+    def _check(self, path: bytes) -> None:
+        last = self._last
+        if b"\0" in path or (path and not {b"", b".", b".."}.isdisjoint(path.split(b"/"))):
+            raise _unusable(path, "a name that no folder can hold")
+        if last is not None and nar_order(path) <= nar_order(last):
+            raise _unusable(path, "the same path twice" if path == last else f"a path after {os.fsdecode(last)!r}")
+        if self._leaf and last is not None and (not last or path.startswith(last + b"/")):
+            raise _unusable(path, f"{os.fsdecode(last)!r} as a folder, and it is a file or link")
+
+    def _enter(self, folders: list[bytes]) -> None:
+        """Close the folders that end here and open the new ones."""
+        shared = 0
+        while shared < min(len(folders), len(self._open)) and folders[shared] == self._open[shared]:
+            shared += 1
+        self._leave(shared)
+        for name in folders[shared:]:
+            self._out(_OPEN_ENTRY + _text(name) + _NODE + _OPEN_FOLDER)
+            self._open.append(name)
+
+    def _leave(self, depth: int) -> None:
+        for _ in self._open[depth:]:
+            self._out(_CLOSE + _CLOSE)
+        del self._open[depth:]
+
+    def _write(self, path: bytes, node: Node) -> None:
+        if isinstance(node, Folder):
+            self._out(_OPEN_FOLDER)
+        elif isinstance(node, Link):
+            self._out(_OPEN_LINK + _text(node.target) + _CLOSE)
+        else:
+            self._write_file(path, node)
+
+    def _write_file(self, path: bytes, node: File) -> None:
+        self._out((_OPEN_PROGRAM if node.executable else _OPEN_FILE) + node.size.to_bytes(8, "little"))
+        written = 0
+        for chunk in node.chunks():
+            self._out(chunk)
+            written += len(chunk)
+        if written != node.size:
+            raise PatchforgeError(
+                f"{os.fsdecode(path)} is not whole",
+                expected=f"{node.size} bytes",
+                found=f"{written} bytes",
+                do="read the source again; if it changes meanwhile, wait until it does not",
+            )
+        self._out(b"\0" * (-written % 8) + _CLOSE)
+        self.files += 1
+        self.size += written
+
+
+def _unusable(path: bytes, found: str) -> PatchforgeError:
+    return PatchforgeError(
+        f"{os.fsdecode(path)!r} cannot stand in a Nix archive",
+        expected="each path once, sorted by the bytes of its names, folders only as folders",
+        found=found,
+        do="do not use this source",
+    )

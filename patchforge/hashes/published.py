@@ -1,0 +1,52 @@
+"""Hashes that others published for releases, for when a complete tree is not at hand. They are facts, not proofs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.hashes.sri import trusted
+from patchforge.project import Project
+
+_COLUMNS = ("version", "commit", "hash", "published_by")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    version: str
+    commit: str
+    hash: str  #: SRI
+    published_by: str
+
+
+def published_hashes(project: Project) -> dict[str, Published]:
+    """By commit: what ``upstream/<project>.hashes.tsv`` lists; nothing when there is no such file."""
+    path = project.index.with_name(f"{project.name}.hashes.tsv")
+    if not path.is_file():
+        return {}
+    head, *lines = path.read_text("utf-8").splitlines()
+    rows = [line.split("\t") for line in lines if line]
+    if tuple(head.split("\t")) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
+        raise PatchforgeError(
+            f"{path} is not a list of hashes", expected="tab-separated columns " + ", ".join(_COLUMNS), found=head
+        )
+    found = [Published(version, commit, trusted(text), by) for version, commit, text, by in rows]
+    refuse_shared((one.commit, one.hash) for one in found)
+    return {one.commit: one for one in found}
+
+
+def refuse_shared(pins: Iterable[tuple[str, str]]) -> None:
+    """CheckFailed when two revisions bear one hash: so look sources that were cut short at the same place.
+
+    ``pins`` are pairs of what is pinned (a commit or, where equal trees are no surprise, a tree) and its hash.
+    """
+    seen: dict[str, str] = {}
+    for revision, text in pins:
+        if seen.setdefault(text, revision) != revision:
+            raise CheckFailed(
+                f"two revisions have one hash, {text}",
+                expected="a hash of its own for each revision",
+                found=f"{seen[text]} and {revision}",
+                do="work out both again from complete sources",
+            )
