@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Puts the emulated XPU into a process, at the moment it imports torch.xpu.
+
+Torch asks once who its XPU is, so this must come first: :func:`install` before ``import torch``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.abc
+import importlib.machinery
+import os
+import sys
+from collections.abc import Sequence
+from types import ModuleType
+
+from emulator import OPTIONS, VARIABLE, presets
+
+_loaded: list[ctypes.CDLL] = []
+_COUNTED = (
+    "device_count",
+    "physical",
+    "get_device",
+    "set_device",
+    "get_stream",
+    "start",
+    "synchronize",
+    "empty_cache",
+    "operations",
+)
+_INDEXED = {"memory_info": ctypes.c_void_p, "memory_stats": ctypes.c_void_p, "other_process": ctypes.c_int64}
+
+
+def is_loaded() -> bool:
+    """Whether torch in this process has the emulated XPU."""
+    return bool(_loaded)
+
+
+def device_library() -> ctypes.CDLL:
+    """The loaded library; RuntimeError where this process has none."""
+    if not _loaded:
+        raise RuntimeError(f"this process has no emulated XPU: set {VARIABLE} before torch is imported")
+    return _loaded[0]
+
+
+def _declare(library: ctypes.CDLL) -> None:
+    size, index = ctypes.c_int64, ctypes.c_int64
+    for name in _COUNTED:
+        getattr(library, f"emulated_{name}").restype = size
+    for name in ("physical", "set_device", "get_stream"):
+        getattr(library, f"emulated_{name}").argtypes = [index]
+    for name, kind in _INDEXED.items():
+        function = getattr(library, f"emulated_{name}")
+        function.restype, function.argtypes = size, [index, kind]
+    library.emulated_error.restype = ctypes.c_char_p
+    library.emulated_add_device.argtypes = [size, ctypes.c_int]
+    library.emulated_set_stream.argtypes = [index, size]
+    for name in ("reset_stats", "memory_mode"):
+        getattr(library, f"emulated_{name}").restype = size
+        getattr(library, f"emulated_{name}").argtypes = [index, ctypes.c_int]
+    library.emulated_set_fraction.restype = size
+    library.emulated_set_fraction.argtypes = [index, ctypes.c_double]
+    library.emulated_get_fraction.restype = ctypes.c_double
+    library.emulated_get_fraction.argtypes = [index]
+    library.emulated_fail.argtypes = [ctypes.c_int, size, size]
+    library.emulated_fail_allocation.argtypes = [size]
+    library.emulated_refuse.argtypes = [ctypes.c_char_p]
+
+
+def _load() -> None:
+    """Build and load the library, and give ``torch._C`` what a build with XPU has."""
+    from emulator import bindings, build, faults  # noqa: PLC0415 (a process that never imports torch needs none)
+
+    options = presets.parse_options(os.environ.get(OPTIONS, ""))
+    properties = presets.devices(os.environ[VARIABLE])
+    library = ctypes.CDLL(str(build.library()))
+    _declare(library)
+    for device in properties:
+        library.emulated_add_device(options.memory or device.total_memory, device.has_fp64)
+    _loaded.append(library)
+    if library.emulated_start() < 0:
+        raise RuntimeError(library.emulated_error().decode())
+    bindings.install(library, properties, options)
+    faults.apply(options)
+
+
+class _BeforeXpu(importlib.abc.MetaPathFinder):
+    """Loads the device when torch.xpu is about to be imported, and finds no module itself."""
+
+    def find_spec(
+        self,
+        fullname: str,
+        path: Sequence[str] | None,  # noqa: ARG002 (the protocol's signature)
+        target: ModuleType | None = None,  # noqa: ARG002
+    ) -> importlib.machinery.ModuleSpec | None:
+        if fullname == "torch.xpu" and not _loaded:
+            _load()
+        if fullname == "torchvision" and presets.parse_options(os.environ.get(OPTIONS, "")).torchvision_schemas:
+            _define_torchvision()
+        return None
+
+
+def _define_torchvision() -> None:
+    """Define what torchvision registers in C++, where its library does not fit a CPU torch."""
+    import torch  # noqa: PLC0415
+
+    if hasattr(torch.ops.torchvision, "nms"):
+        return
+    library = torch.library.Library("torchvision", "DEF")
+    library.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    library.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    _kept.append(library)
+
+
+_kept: list[object] = []
+
+
+def install() -> None:
+    """Arrange for the emulated XPU, if PATCHFORGE_EMULATE_XPU names a preset; nothing otherwise.
+
+    Raises ValueError for a preset or option that is not known, RuntimeError if torch.xpu was imported already.
+    """
+    preset = os.environ.get(VARIABLE)
+    if not preset or any(isinstance(finder, _BeforeXpu) for finder in sys.meta_path):
+        return
+    presets.devices(preset)
+    presets.parse_options(os.environ.get(OPTIONS, ""))
+    if "torch.xpu" in sys.modules:
+        raise RuntimeError("torch was imported before the emulated XPU was installed")
+    sys.meta_path.insert(0, _BeforeXpu())
