@@ -1,0 +1,1 @@
+"""Runs real ComfyUI trees; nothing here is installed with patchforge."""

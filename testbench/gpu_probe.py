@@ -1,0 +1,392 @@
+"""One measured run of one ComfyUI tree, in the process that it is started in: ``gpu_probe.py TREE CASE OUT``.
+
+The tree's own ``main.py`` sets the process up with ComfyUI's default arguments: its top level runs as ``__main__``, all
+but the last block, which starts the server. So the allocator, dynamic VRAM and every switch are what a user gets. Then
+weights are loaded by ``comfy.sd``, latents sampled by ``nodes.common_ksampler`` and decoded by ``comfy.sd.VAE``. The
+model is sampled once to warm up and then ``--repeats`` times; OUT becomes a JSON of digests, seconds and bytes.
+
+Weights are random and of a fixed seed. ``--make-weights`` writes them once, with the shapes of the tree's own classes,
+and does nothing else; every other run reads those files, so that two trees get the same bytes.
+
+It imports nothing of patchforge and runs on Python 3.9 and later. Exit status: 0, or 1 with a traceback.
+"""
+# torch and the tree may be imported only after its main.py; neither need be installed where this is checked:
+# ruff: noqa: PLC0415
+# mypy: disable-error-code="import-not-found"
+
+from __future__ import annotations
+
+import argparse
+import ast
+import contextlib
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import sys
+import threading
+import time
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FORMAT = 1
+SEED = 20260117
+#: Distributions whose version can change a result or a time.
+PACKAGES = ("torch", "torchvision", "torchsde", "numpy", "safetensors", "transformers", "comfy-kitchen", "comfy-aimdo")
+_HOOKS = "comfy.patchforge_xpu"
+_POLL = 0.01
+
+
+@dataclass(frozen=True)
+class Case:
+    """One workload. ``dtype`` is that of the weights in the file; ``size`` is the image's, in pixels."""
+
+    size: int
+    steps: int
+    cfg: float
+    sampler: str
+    scheduler: str
+    dtype: str
+    channels: int
+    context: tuple[int, int]
+    pooled: int
+    model: dict[str, Any]
+
+
+_UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 320,
+    "num_res_blocks": [2, 2, 2],
+    "channel_mult": [1, 2, 4],
+    "transformer_depth": [0, 0, 2, 2, 10, 10],
+    "transformer_depth_middle": 10,
+    "transformer_depth_output": [0, 0, 0, 2, 2, 2, 10, 10, 10],
+    "use_spatial_transformer": True,
+    "use_linear_in_transformer": True,
+    "legacy": False,
+    "num_classes": "sequential",
+    "adm_in_channels": 2816,
+    "context_dim": 2048,
+    "num_head_channels": 64,
+}
+# Segmind Vega, the smallest sibling that ComfyUI recognises: for trying this script out.
+_UNET_TINY = {
+    **_UNET,
+    "transformer_depth": [0, 0, 1, 1, 2, 2],
+    "transformer_depth_middle": -1,
+    "transformer_depth_output": [0, 0, 0, 1, 1, 1, 2, 2, 2],
+}
+# Flux.1 dev, with 8 + 16 of its 19 + 38 blocks.
+_FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": 2,
+    "vec_in_dim": 768,
+    "context_in_dim": 4096,
+    "hidden_size": 3072,
+    "mlp_ratio": 4.0,
+    "num_heads": 24,
+    "depth": 8,
+    "depth_single_blocks": 16,
+    "axes_dim": [16, 56, 56],
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": True,
+}
+_FLUX_TINY = {**_FLUX, "depth": 1, "depth_single_blocks": 1}
+_VAE = {
+    "double_z": True,
+    "resolution": 256,
+    "in_channels": 3,
+    "out_ch": 3,
+    "ch": 128,
+    "ch_mult": [1, 2, 4, 4],
+    "num_res_blocks": 2,
+    "attn_resolutions": [],
+    "dropout": 0.0,
+}
+CASES = {
+    "sdxl": Case(1024, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
+    "dit": Case(1024, 20, 1.0, "euler", "simple", "bfloat16", 16, (256, 4096), 768, _FLUX),
+    "sdxl-tiny": Case(64, 2, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET_TINY),
+    "dit-tiny": Case(64, 2, 1.0, "euler", "simple", "bfloat16", 16, (16, 4096), 768, _FLUX_TINY),
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Measures, or makes the weights; returns the exit status."""
+    parser = argparse.ArgumentParser(description="One measured run of one ComfyUI tree.")
+    parser.add_argument("tree", type=Path)
+    parser.add_argument("case", choices=CASES)
+    parser.add_argument("out", type=Path, help="the JSON to write")
+    parser.add_argument("--weights", type=Path, required=True, help="folder of the weights")
+    parser.add_argument("--make-weights", action="store_true", help="write the weights and stop")
+    parser.add_argument("--repeats", type=int, default=3, help="measured samplings after the warm-up")
+    parser.add_argument("--allow-cpu", action="store_true", help="go on where torch finds no CUDA device")
+    options = parser.parse_args(arguments)
+    out, weights = options.out.resolve(), options.weights.resolve()
+    case = CASES[options.case]
+    extra = [] if not options.allow_cpu or _has_driver() else ["--cpu"]
+    set_up(options.tree.resolve(), extra)
+    files = {part: weights / f"{options.case}-{part}.safetensors" for part in ("model", "vae")}
+    if options.make_weights:
+        make_weights(case, files)
+        record: dict[str, Any] = {part: path.stat().st_size for part, path in files.items()}
+    else:
+        record = measure(case, files, options.repeats, cuda=not extra)
+    _write(out, {"format": FORMAT, "case": options.case, "seed": SEED, **record})
+    return 0
+
+
+def set_up(tree: Path, flags: list[str]) -> None:
+    """Runs the tree's main.py as ``__main__``, without its last block. RuntimeError when that block is not found."""
+    if "torch" in sys.modules:
+        raise RuntimeError("torch was imported before main.py: its settings would come too late")
+    path = tree / "main.py"
+    module = ast.parse(path.read_bytes(), str(path))
+    last = module.body.pop()
+    if not isinstance(last, ast.If) or "start_comfyui" not in ast.unparse(last):
+        raise RuntimeError(f"the last statement of {path.name} does not start the server")
+    os.chdir(tree)
+    sys.argv = ["main.py", *flags]
+    sys.path[0] = str(tree)  # was the folder of this script
+    exec(compile(module, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})  # noqa: S102
+
+
+def make_weights(case: Case, files: dict[str, Path]) -> None:
+    """Writes random weights, each tensor from its own name's seed, scaled so that activations keep their size."""
+    import comfy.ops
+    import torch
+    from comfy.ldm.flux.model import Flux
+    from comfy.ldm.models.autoencoder import AutoencoderKL
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+    from safetensors.torch import save_file
+
+    place = "cuda" if torch.cuda.is_available() else "cpu"
+    lazy: Any = sys.modules.get("comfy.memory_management")
+    if lazy is not None:
+        lazy.aimdo_enabled = False  # with it, layers have no shapes before a file is loaded
+
+    def value(name: str, shape: torch.Size, dtype: torch.dtype) -> torch.Tensor:
+        generator = torch.Generator(place).manual_seed(SEED ^ zlib.crc32(name.encode()))
+        noise = torch.randn(shape, generator=generator, device=place)
+        if len(shape) > 1:
+            noise /= math.sqrt(math.prod(shape[1:]))
+        else:
+            noise = noise * 0.05 + (0.0 if name.endswith("bias") else 1.0)
+        return noise.to(dtype).cpu()
+
+    meta = {"device": "meta", "dtype": torch.float32, "operations": comfy.ops.disable_weight_init}
+    network = Flux if "image_model" in case.model else UNetModel
+    with torch.device("meta"):
+        vae = AutoencoderKL(ddconfig={**_VAE, "z_channels": case.channels}, embed_dim=case.channels)
+    for part, built in (("model", network(**_known(network, case.model), **meta)), ("vae", vae)):
+        dtype = getattr(torch, case.dtype)
+        state = {name: value(name, tensor.shape, dtype) for name, tensor in built.state_dict().items()}
+        files[part].parent.mkdir(parents=True, exist_ok=True)
+        save_file(state, files[part])
+
+
+def _known(network: type, config: dict[str, Any]) -> dict[str, Any]:
+    """``config`` with the one entry that later releases ask for as well."""
+    parameters = sys.modules[network.__module__].__dict__.get("FluxParams")
+    if parameters is not None and "txt_ids_dims" in parameters.__dataclass_fields__:
+        return {**config, "txt_ids_dims": []}
+    return config
+
+
+def measure(case: Case, files: dict[str, Path], repeats: int, *, cuda: bool) -> dict[str, Any]:
+    """Loads, samples and decodes. RuntimeError when a result is not finite or ComfyUI chose another kind of device."""
+    import comfy.model_management
+    import comfy.sd
+    import comfy.utils
+    import nodes
+    import torch
+
+    management = comfy.model_management
+    device = management.get_torch_device()
+    if cuda and device.type != "cuda":
+        raise RuntimeError(f"a CUDA device was expected, ComfyUI chose {device}")
+
+    def inputs(name: str, *shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(SEED ^ zlib.crc32(name.encode())))
+
+    def conditioning(name: str) -> list[Any]:
+        return [[inputs(name, 1, *case.context), {"pooled_output": inputs(name + " pooled", 1, case.pooled)}]]
+
+    positive, negative = conditioning("positive"), conditioning("negative")
+    empty = {"samples": torch.zeros(1, case.channels, case.size // 8, case.size // 8)}
+    stages: dict[str, Any] = {}
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(files["model"]))
+        vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(files["vae"])))
+
+        def sample() -> torch.Tensor:
+            result = nodes.common_ksampler(
+                model, SEED, case.steps, case.cfg, case.sampler, case.scheduler, positive, negative, dict(empty)
+            )
+            samples: torch.Tensor = result[0]["samples"]
+            return samples
+
+        latent, stages["sampling"] = _stage(sample, repeats, device)
+        _, stages["decode"] = _stage(lambda: vae.decode(latent), repeats, device)
+    return {
+        "stages": stages,
+        "hooks_imported": _HOOKS in sys.modules,
+        "comfyui": _comfyui_version(),
+        "model": {
+            "class": type(model.model).__name__,
+            "parameters": sum(p.numel() for p in model.model.diffusion_model.parameters()),
+            "dtype": str(model.model.get_dtype()),
+            "patcher": type(model).__name__,
+            "vae_dtype": str(vae.vae_dtype),
+        },
+        **_surroundings(device),
+    }
+
+
+def _stage(work: Callable[[], Any], repeats: int, device: Any) -> tuple[Any, dict[str, Any]]:
+    """``work`` once to warm up and ``repeats`` times measured; its last result, and digests, seconds and bytes.
+
+    The digests are of every result in order, the warm-up's first: it may differ from the others, since weights are
+    loaded while it runs, and must do so in the same way in another process.
+    """
+    import torch
+
+    on_card = device.type == "cuda"
+    if on_card:
+        torch.cuda.reset_peak_memory_stats(device)
+    with _watched(device) as in_use:
+        result = _finite(work())
+    digests, seconds = [_digest(result)], []
+    for _ in range(repeats):
+        if on_card:
+            torch.cuda.synchronize(device)
+        start = time.perf_counter()
+        result = work()
+        if on_card:
+            torch.cuda.synchronize(device)
+        seconds.append(time.perf_counter() - start)
+        digests.append(_digest(_finite(result)))
+    peaks = {"in_use": in_use[0]} if on_card else {}
+    if on_card:
+        peaks["allocated"] = torch.cuda.max_memory_allocated(device)
+        peaks["reserved"] = torch.cuda.max_memory_reserved(device)
+    return result, {
+        "sha256": digests,
+        "shape": list(result.shape),
+        "spread": float(result.float().std()),
+        "seconds": seconds,
+        "peak_bytes": peaks,
+    }
+
+
+@contextlib.contextmanager
+def _watched(device: Any) -> Iterator[list[int]]:
+    """The most device memory in use, torch's or not, seen every 10 ms; only while warming up, for it costs time."""
+    import torch
+
+    most, stop = [0], threading.Event()
+
+    def watch() -> None:
+        while not stop.wait(_POLL):
+            free, total = torch.cuda.mem_get_info(device)
+            most[0] = max(most[0], total - free)
+
+    if device.type != "cuda":
+        yield most
+        return
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield most
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _finite(result: Any) -> Any:
+    if not bool(result.isfinite().all()) or float(result.float().std()) == 0.0:
+        raise RuntimeError("the result is not finite, or the same everywhere: equal bytes would prove nothing")
+    return result
+
+
+def _digest(result: Any) -> str:
+    import torch
+
+    plain = result.detach().cpu().contiguous()
+    head = f"{plain.dtype} {tuple(plain.shape)}\n".encode()
+    return hashlib.sha256(head + plain.view(torch.uint8).numpy().tobytes()).hexdigest()
+
+
+def _surroundings(device: Any) -> dict[str, Any]:
+    import comfy.model_management
+    import torch
+
+    memory_management = sys.modules.get("comfy.memory_management")
+    found: dict[str, Any] = {
+        "device": {"type": device.type, "name": platform.processor() or platform.machine()},
+        "dynamic_vram": bool(getattr(memory_management, "aimdo_enabled", False)),
+        "vram_state": comfy.model_management.vram_state.name,
+        "attention": _attention(),
+        "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **_versions()},
+    }
+    found["versions"]["torch"] = torch.__version__
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        found["device"] = {
+            "type": "cuda",
+            "name": properties.name,
+            "total_bytes": properties.total_memory,
+            "capability": f"{properties.major}.{properties.minor}",
+        }
+        found["allocator"] = torch.cuda.get_allocator_backend()
+        found["versions"]["cudnn"] = torch.backends.cudnn.version()
+    return found
+
+
+def _attention() -> str:
+    from comfy.ldm.modules import attention
+
+    name: str = getattr(attention.optimized_attention, "__name__", "unknown")
+    return name
+
+
+def _versions() -> dict[str, str | None]:
+    found: dict[str, str | None] = {}
+    for name in PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = None
+    return found
+
+
+def _comfyui_version() -> str:
+    import comfyui_version
+
+    return str(comfyui_version.__version__)
+
+
+def _has_driver() -> bool:
+    return Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists()
+
+
+def _write(out: Path, record: dict[str, Any]) -> None:
+    fresh = out.with_name(f".{out.name}.new")
+    fresh.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n")
+    fresh.replace(out)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
