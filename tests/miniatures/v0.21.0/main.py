@@ -17,5 +17,5 @@ if __name__ == "__main__":
 
 import comfy.model_management
 
-if args.enable_dynamic_vram or (enables_dynamic_vram() and comfy.model_management.is_nvidia() and not comfy.model_management.is_wsl()):
+if args.enable_dynamic_vram or (enables_dynamic_vram() and comfy.model_management.is_nvidia()):
     print("DynamicVRAM is on")
