@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -581,4 +582,6 @@ def test_the_environment_refuses_what_it_does_not_know() -> None:
 
 
 def test_the_emulator_is_not_installed() -> None:
-    assert '"emulator"' not in (ROOT / "pyproject.toml").read_text()
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    assert "patchforge" in packages
+    assert not [name for name in packages if name.split(".")[0] in {"emulator", "testbench"}]
