@@ -135,15 +135,10 @@ def apply(patch: bytes, read: Read) -> dict[str, bytes]:
     return after
 
 
-def reverse(patch: bytes, read: Read, *, only: str | None = None) -> dict[str, bytes | None]:
-    """The files that ``patch`` changed, as they were before it; None for a file that it had added.
-
-    ``only``: one path, where the others are not wanted.
-    """
+def reverse(patch: bytes, read: Read) -> dict[str, bytes | None]:
+    """The files that ``patch`` changed, as they were before it; None for a file that it had added."""
     before: dict[str, bytes | None] = {}
     for part in parse(patch):
-        if only is not None and part.path != only:
-            continue
         after = _read(read, part.path)
         if after is None:
             raise _presence(part.path, wanted=True)

@@ -192,7 +192,12 @@ class Patched:
 
 def convert(engine: Engine, release: Release, tree: Tree) -> Patched:
     """Converts a release. Drifted, with what was expected and what stands there, when a person must look."""
-    conversion = engine.convert(release, tree)
+    return patch(engine.convert(release, tree), engine.transforms)
+
+
+def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> Patched:
+    """The patches of a conversion; raises as ``convert`` does."""
+    release, tree = conversion.release, conversion.tree
     if conversion.drifted:
         raise Drifted(
             f"{release.version}: {len(conversion.drifted)} transform(s) drifted",
@@ -209,7 +214,7 @@ def convert(engine: Engine, release: Release, tree: Tree) -> Patched:
     for purpose in Purpose:
         if found := conversion.changes.get(purpose):
             changes[purpose] = [*([] if changes else [runtime_change()]), *found]
-    return Patched(conversion, changes, engine.transforms)
+    return Patched(conversion, changes, transforms)
 
 
 def runtime_change() -> FileChange:

@@ -56,12 +56,9 @@ def _from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
 
 
 def _parsed(name: str | None) -> Version | None:
-    try:
-        return Version.parse(name) if name else None
-    except ValueError:
-        raise PatchforgeError(
-            f"{name} is no version", expected="such as v0.32.0", do="with files, name a VERSION"
-        ) from None
+    if name and not _is_version(name):
+        raise PatchforgeError(f"{name} is no version", expected="such as v0.32.0", do="with files, name a VERSION")
+    return Version.parse(name) if name else None
 
 
 def _checked_out(source: Path) -> Version | None:
@@ -120,7 +117,11 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[str
 
 
 def _is_version(name: str | None) -> bool:
-    return name is not None and name.removeprefix("v").replace(".", "").isdigit() and "." in name
+    try:
+        Version.parse(name or "")
+    except ValueError:
+        return False
+    return True
 
 
 def _check_ours(target: Path) -> None:

@@ -50,7 +50,7 @@ def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, releas
     failed = ""
     if options.check and not conversion.drifted:
         try:
-            pipeline.check(pipeline.convert(engine, release, upstream.tree(release)))
+            pipeline.check(pipeline.patch(conversion, engine.transforms))
         except PatchforgeError as error:
             failed = str(error)
     return {
