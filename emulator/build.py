@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,6 +16,10 @@ from pathlib import Path
 
 SOURCE = Path(__file__).with_name("device.cpp")
 CACHE_VARIABLE = "PATCHFORGE_EMULATE_XPU_CACHE"
+#: The torch that the source is written for and tested with.
+TORCH = "2.13"
+#: Set to "any" to try another torch, a CUDA build on a machine without CUDA included.
+TORCH_VARIABLE = "PATCHFORGE_EMULATE_XPU_TORCH"
 FLAGS = ("-std=c++20", "-O1", "-fPIC", "-shared", "-D_GLIBCXX_USE_CXX11_ABI=1")
 
 
@@ -65,12 +70,22 @@ def missing() -> str | None:
         return "the emulated XPU is built on Linux only"
     if not (folder / "lib" / "libtorch_cpu.so").is_file():
         return "torch has no libtorch_cpu.so"
-    return "torch is a CUDA or XPU build, and a CPU build is needed" if _has_device(version) else None
+    return _unfit(version)
 
 
-def _has_device(version: str) -> bool:
-    lines = (line for line in version.splitlines() if line.startswith(("cuda", "hip", "xpu")))
-    return any("= '" in line or '= "' in line for line in lines)
+def _unfit(version: str) -> str | None:
+    """Why the torch with this text of torch/version.py will not do, or None."""
+    devices = re.findall(r"^(cuda|hip|xpu)\b.*= ['\"]", version, re.MULTILINE)
+    found = re.search(r"^__version__ = ['\"](.+)['\"]", version, re.MULTILINE)
+    tried = os.environ.get(TORCH_VARIABLE) == "any"
+    if devices and not (tried and devices == ["cuda"]):
+        return "torch is a CUDA, ROCm or XPU build, and a CPU build is needed"
+    if tried or (found and found[1].startswith(f"{TORCH}.")):
+        return None
+    return (
+        f"the emulated XPU is for torch {TORCH}, and this is torch {found[1] if found else 'of unknown version'}: "
+        f"install torch {TORCH}, or set {TORCH_VARIABLE}=any to try"
+    )
 
 
 def command(target: Path) -> list[str]:

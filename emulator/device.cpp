@@ -14,6 +14,7 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/LegacyTypeDispatch.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/detail/CUDAHooksInterface.h>
 #include <ATen/detail/XPUHooksInterface.h>
 #include <ATen/ops/_reshape_alias_native.h>
 #include <ATen/ops/as_strided_native.h>
@@ -24,6 +25,7 @@
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 #include <torch/library.h>
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
@@ -276,7 +278,7 @@ struct EmulatedAllocator final : c10::DeviceAllocator {
     }
     device.reserved_peak = device.reserved;
   }
-  std::pair<size_t, size_t> getMemoryInfo(DeviceIndex index) override {
+  std::pair<size_t, size_t> getMemoryInfo(DeviceIndex index) {  // overrides since torch 2.10
     auto& device = ledger(index);
     const int64_t free = std::max<int64_t>(0, device.total - device.other - device.reserved);
     switch (device.mode) {
@@ -313,6 +315,7 @@ struct WithDevice {
 
 constexpr int kDeviceLost = 20;
 std::atomic<int64_t> operations{0}, fault_at{0}, fault_times{0};
+std::array<std::atomic<int64_t>, 64> operations_of{};  // by device; those that a fault or a refusal ended are not in it
 std::atomic<int> fault_code{0}, sync_code{0}, empty_code{0};
 std::atomic<bool> lost{false};
 
@@ -723,6 +726,7 @@ void run_on_cpu(const c10::OperatorHandle& op, const c10::OperatorHandle& named,
     c10::impl::ExcludeDispatchKeyGuard plain(DispatchKeySet(DispatchKey::AutocastCPU));
     op.redispatchBoxed(DispatchKeySet(DispatchKey::CPU), stack);
   }
+  ++operations_of.at(loan.target->index());
   loan.settle_arguments();
   const size_t start = stack->size() - schema.returns().size();
   for (size_t index = start; index < stack->size(); ++index) {
@@ -771,15 +775,27 @@ std::tuple<at::Tensor, at::Tensor, at::Tensor> convolution_backward(
   return {stack[0].toTensor(), stack[1].toTensor(), stack[2].toTensor()};
 }
 
-void boxed_attention(const c10::OperatorHandle& op, DispatchKeySet, Stack* stack) {
-  const auto count = op.schema().arguments().size();
-  bool differentiable = false;
-  for (const IValue& value : torch::jit::last(*stack, count)) {
-    differentiable |= value.isTensor() && value.toTensor().defined() && value.toTensor().requires_grad();
+bool differentiable(const c10::OperatorHandle& op, const Stack& stack) {
+  bool found = false;
+  for (const IValue& value : torch::jit::last(stack, op.schema().arguments().size())) {
+    visit_tensors(value, [&](const at::Tensor& tensor, bool) { found |= tensor.defined() && tensor.requires_grad(); });
   }
-  if (!differentiable || !c10::GradMode::is_enabled()) {
+  return found && c10::GradMode::is_enabled();
+}
+
+// The parts that these are made of have no kernel for CPU tensors: the CPU computes a whole network at once.
+void boxed_recurrent(const c10::OperatorHandle& op, DispatchKeySet, Stack* stack) {
+  if (differentiable(op, *stack)) {
+    C10_THROW_ERROR(NotImplementedError, c10::str("emulated XPU: gradients of ", op.schema().name(), " are not supported"));
+  }
+  run_on_cpu(op, op, stack, false);
+}
+
+void boxed_attention(const c10::OperatorHandle& op, DispatchKeySet, Stack* stack) {
+  if (!differentiable(op, *stack)) {
     return run_on_cpu(op, op, stack, false);
   }
+  const auto count = op.schema().arguments().size();
   const auto arguments = torch::jit::pop(*stack, count);
   const auto optional = [&](size_t index) { return arguments[index].toOptional<at::Tensor>(); };
   const auto attended = at::_scaled_dot_product_attention_math(
@@ -837,6 +853,10 @@ void register_kernels() {
   library.impl("scaled_dot_product_attention", torch::CppFunction::makeFromBoxedFunction<&boxed_attention>());
   static auto* autograd = new torch::Library(torch::Library::IMPL, "aten", DispatchKey::AutogradXPU, __FILE__, __LINE__);
   autograd->impl("scaled_dot_product_attention", torch::CppFunction::makeFromBoxedFunction<&boxed_attention>());
+  for (const char* name : {"lstm.input", "lstm_cell", "gru.input", "gru_cell"}) {
+    library.impl(name, torch::CppFunction::makeFromBoxedFunction<&boxed_recurrent>());
+    autograd->impl(name, torch::CppFunction::makeFromBoxedFunction<&boxed_recurrent>());
+  }
   for (const auto& name : c10::Dispatcher::singleton().getRegistrationsForDispatchKey(DispatchKey::CPU)) {
     const std::string full = c10::toString(name), prefix = "aten::";
     if (full.compare(0, prefix.size(), prefix) == 0 && own_kernels().count(full.substr(prefix.size())) == 0) {
@@ -898,13 +918,14 @@ std::atomic<int64_t> next_stream{1};
 
 // The registry knows this class by its name. `override` is left off, so that one source serves several versions.
 struct XPUHooks : at::XPUHooksInterface {
-  explicit XPUHooks() = default;
+  template <typename... Given>  // up to torch 2.12 the registry gives an argument
+  explicit XPUHooks(Given&...) {}
   void init() const {}
   bool hasXPU() const {
     return device_count() > 0;
   }
   bool isBuilt() const {
-    return true;
+    return !at::detail::getCUDAHooks().isBuilt();  // one process may not have both
   }
   bool isAvailable() const {
     return device_count() > 0;
@@ -1211,6 +1232,13 @@ int64_t emulated_memory_mode(int64_t index, int mode) {
 
 int64_t emulated_operations() {
   return operations;
+}
+
+int64_t emulated_operations_of(int64_t index) {
+  return guarded([&] {
+    ledger(index);
+    return operations_of.at(index).load();
+  });
 }
 
 void emulated_fail(int code, int64_t after, int64_t times) {

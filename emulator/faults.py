@@ -32,9 +32,20 @@ def _code(error: str) -> int:
     return CODES[error]
 
 
-def operations() -> int:
-    """How many operations the device has run: kernels and copies, not views and allocations."""
-    return int(device_library().emulated_operations())
+def operations(device: int | None = None) -> int:
+    """How many operations all devices were asked for, or one device has run: kernels and copies, not views.
+
+    Counts are of this process and only grow; :func:`clear` leaves them. Without ``device`` those are in that a fault or
+    a refusal ended. A copy between devices counts for the one it goes to, a copy to the CPU for the one it comes from.
+    RuntimeError for a device that is not there.
+    """
+    library = device_library()
+    if device is None:
+        return int(library.emulated_operations())
+    count = int(library.emulated_operations_of(device))
+    if count < 0:
+        raise RuntimeError(library.emulated_error().decode())
+    return count
 
 
 def fail(error: str, after: int = 1, times: int = 1) -> None:

@@ -11,6 +11,7 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import types
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -27,6 +28,7 @@ _COUNTED = (
     "synchronize",
     "empty_cache",
     "operations",
+    "operations_of",
 )
 _INDEXED = {"memory_info": ctypes.c_void_p, "memory_stats": ctypes.c_void_p, "other_process": ctypes.c_int64}
 
@@ -47,7 +49,7 @@ def _declare(library: ctypes.CDLL) -> None:
     size, index = ctypes.c_int64, ctypes.c_int64
     for name in _COUNTED:
         getattr(library, f"emulated_{name}").restype = size
-    for name in ("physical", "set_device", "get_stream"):
+    for name in ("physical", "set_device", "get_stream", "operations_of"):
         getattr(library, f"emulated_{name}").argtypes = [index]
     for name, kind in _INDEXED.items():
         function = getattr(library, f"emulated_{name}")
@@ -82,6 +84,27 @@ def _load() -> None:
         raise RuntimeError(library.emulated_error().decode())
     bindings.install(library, properties, options)
     faults.apply(options)
+    if options.cuda_declared:
+        _declare_cuda()
+
+
+def _declare_cuda() -> None:
+    """Let torch say that it has CUDA and an NVIDIA GPU too, as a build with both back ends does; it computes nothing."""
+    import torch.cuda  # noqa: PLC0415
+    import torch.version  # noqa: PLC0415
+
+    torch.version.cuda = "12.8"
+    properties = types.SimpleNamespace(name="NVIDIA (declared)", major=8, minor=9, total_memory=8 << 30)
+    for name, answer in {
+        "is_available": True,
+        "device_count": 1,
+        "current_device": 0,
+        "get_device_name": properties.name,
+        "get_device_capability": (properties.major, properties.minor),
+        "get_device_properties": properties,
+        "is_bf16_supported": True,
+    }.items():
+        setattr(torch.cuda, name, lambda *_, answer=answer, **__: answer)
 
 
 class _BeforeXpu(importlib.abc.MetaPathFinder):

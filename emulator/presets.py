@@ -87,6 +87,7 @@ class Options:
     same_random_numbers: bool = False
     refuse_fallbacks: bool = False
     torchvision_schemas: bool = False
+    cuda_declared: bool = False
 
 
 def devices(preset: str) -> tuple[Properties, ...]:
@@ -118,7 +119,7 @@ def _parse_fault(text: str) -> tuple[str, int]:
 
 
 def parse_options(text: str) -> Options:
-    """Options out of ``memory=600M;other=1G;memory-info=raises;fault=device-lost@5;rng=cpu;coverage=refuse``.
+    """Options out of ``memory=600M;other=1G;memory-info=raises;fault=device-lost@5;rng=cpu;cuda=declared``.
 
     Raises ValueError for a name or value that is not known.
     """
@@ -130,6 +131,7 @@ def parse_options(text: str) -> Options:
         "rng": ("same_random_numbers", lambda value: value == "cpu"),
         "coverage": ("refuse_fallbacks", lambda value: value == "refuse"),
         "torchvision": ("torchvision_schemas", lambda value: value == "schemas"),
+        "cuda": ("cuda_declared", lambda value: value == "declared"),
     }
     found: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in text.split(";"))):

@@ -34,6 +34,8 @@ def parser() -> argparse.ArgumentParser:
     _check(commands)
     _replay(commands)
     _verify(commands)
+    _test(commands)
+    _doctor(commands)
     _prefetch(commands)
     _explain(commands)
     _status(commands)
@@ -110,6 +112,46 @@ def _verify(commands: Commands) -> None:
     one.add_argument(
         "--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)"
     )
+
+
+def _test(commands: Commands) -> None:
+    one = _command(commands, "test", "run patched releases for real, on the GPU at hand or an emulated one")
+    one.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
+    one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+    one.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="auto, cuda, xpu, mps, cpu, emulated or emulated:PRESET (default: auto, CUDA before XPU before emulated)",
+    )
+    one.add_argument("--against-upstream", action="store_true", help="run upstream's own tree beside the patched one")
+    one.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="interpreter with the torch to test (default: this one)",
+    )
+    one.add_argument(
+        "--as-it-is", action="store_true", help="use that interpreter itself: it has the release's requirements"
+    )
+    one.add_argument(
+        "--lean", action="store_true", help="do not install the front end, the templates and the embedded documentation"
+    )
+    one.add_argument("--session", action="append", default=[], metavar="NAME", help="only this session; repeat")
+    one.add_argument("--again", action="store_true", help="run also what an earlier command has finished")
+    one.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)")
+    one.add_argument(
+        "--out", default="trials", metavar="DIR", help="where evidence, pictures and reports go (default: trials)"
+    )
+
+
+def _doctor(commands: Commands) -> None:
+    one = _command(
+        commands, "doctor", "examine this machine: GPU, driver, torch, variables; say what to do", source=False
+    )
+    one.add_argument("tree", nargs="?", metavar="DIR", help="ComfyUI's folder: is it patched, and does it fit")
+    one.add_argument("--python", metavar="PATH", help="interpreter whose torch is examined (default: this one)")
+    one.add_argument("--root", default="/", metavar="DIR", help="examine the files under DIR instead (default: /)")
 
 
 def _prefetch(commands: Commands) -> None:

@@ -8,13 +8,16 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from patchforge import __version__, patches
+from patchforge.atomic import write_tree
 from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
-from patchforge.errors import CheckFailed, Drifted
+from patchforge.errors import CheckFailed, Drifted, PatchforgeError
 from patchforge.project import root
+from patchforge.sources.missing import MissingBlobError
 from patchforge.transform import HOOKS, Transform
 from patchforge.vocabulary import (
     EditKind,
@@ -60,6 +63,26 @@ class OverlayTree:
         return self.files[path] if path in self.files else self.base.read(path)
 
 
+def write_whole(tree: Tree, target: Path) -> list[str]:
+    """Writes all files of a tree into a new or empty folder; returns those that the clone has no content for."""
+    if target.exists() and any(target.iterdir()):
+        raise PatchforgeError(
+            f"{target} is not empty", expected="a new or empty folder", do="choose another, or remove it"
+        )
+    files: dict[str, bytes] = {}
+    missing: list[str] = []
+    for path in tree.entries():
+        try:
+            files[path] = tree.read(path)
+        except MissingBlobError:
+            missing.append(path)
+    write_tree(target, files)
+    for path, entry in tree.entries().items():
+        if entry.mode & 0o100 and path in files:
+            (target / path).chmod(0o755)
+    return missing
+
+
 @dataclass(frozen=True)
 class Patched:
     """A release with its patches. ``changes`` holds, patch by patch, the files before and after."""
@@ -72,6 +95,11 @@ class Patched:
     def release(self) -> Release:
         """The release that was patched."""
         return self.conversion.release
+
+    @property
+    def tree(self) -> OverlayTree:
+        """The patched tree."""
+        return OverlayTree(self.conversion.tree, self.after)
 
     @cached_property
     def before(self) -> dict[str, bytes]:

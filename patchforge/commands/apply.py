@@ -15,7 +15,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.inplace import patch_folder, revert_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, recognise, release_index
-from patchforge.sources import FolderTree, MissingBlobError, TarTree, open_upstream
+from patchforge.sources import FolderTree, TarTree, open_upstream
 from patchforge.vocabulary import Release, Tree, Version
 
 
@@ -97,17 +97,7 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[str
         patch_folder(Path(options.in_place), patched, options.context)
         return options.in_place, []
     if options.to:
-        files, missing = _whole_tree(patched)
-        target = Path(options.to)
-        if target.exists() and any(target.iterdir()):
-            raise PatchforgeError(
-                f"{target} is not empty", expected="a new or empty folder", do="choose another, or remove it"
-            )
-        write_tree(target, files)
-        for path, entry in patched.conversion.tree.entries().items():
-            if entry.mode & 0o100 and path in files:
-                (target / path).chmod(0o755)
-        return str(target), missing
+        return options.to, pipeline.write_whole(patched.tree, Path(options.to))
     release = patched.release
     name = str(release.version) if release.indexed or _is_version(options.release) else release.commit[:12]
     target = Path(options.out or f"generated/comfyui/{name}")
@@ -139,18 +129,6 @@ def _check_ours(target: Path) -> None:
             found=", ".join(sorted(strange)[:5]),
             do="choose another --out",
         )
-
-
-def _whole_tree(patched: Patched) -> tuple[dict[str, bytes], list[str]]:
-    files: dict[str, bytes] = {}
-    missing: list[str] = []
-    tree = pipeline.OverlayTree(patched.conversion.tree, patched.after)
-    for path in tree.entries():
-        try:
-            files[path] = tree.read(path)
-        except MissingBlobError:
-            missing.append(path)
-    return files, missing
 
 
 def _revert(options: argparse.Namespace) -> int:

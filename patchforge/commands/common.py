@@ -17,7 +17,13 @@ from patchforge.errors import PatchforgeError
 from patchforge.project import root
 from patchforge.sources.clone import cache_folder
 
-_COLOURS = {"applied": "32", "upstream": "36", "absent": "2", "drifted": "31;1", "ok": "32", "failed": "31;1"}
+_COLOURS = {
+    **dict.fromkeys(("applied", "ok", "passed", "fresh"), "32"),
+    **dict.fromkeys(("drifted", "failed", "cpu_fallback"), "31;1"),
+    **dict.fromkeys(("cached", "capacity"), "33"),
+    **dict.fromkeys(("absent", "skipped"), "2"),
+    "upstream": "36",
+}
 _T = TypeVar("_T")
 
 

@@ -152,6 +152,26 @@ def test_attention_and_convolution_have_gradients() -> None:
 
 
 @on("b580")
+def test_recurrent_networks() -> None:
+    import torch
+
+    x = torch.randn(5, 2, 6)
+    for kind in (torch.nn.LSTM, torch.nn.GRU, torch.nn.RNN):
+        model = kind(6, 8, num_layers=2, bidirectional=True).requires_grad_(False)
+        expected, states = model(x)
+        found, moved = model.xpu()(x.xpu())
+        assert same(expected, found)
+        assert same(states, moved)
+    for cell in (torch.nn.LSTMCell(6, 8), torch.nn.GRUCell(6, 8)):
+        with torch.no_grad():
+            assert same(cell(x[0]), cell.xpu()(x[0].xpu()))
+    with pytest.raises(RuntimeError, match="same device"):
+        torch.nn.LSTM(6, 8).requires_grad_(False).xpu()(x)
+    with pytest.raises(NotImplementedError, match="gradients of aten::lstm"):
+        torch.nn.LSTM(6, 8).xpu()(x.xpu())
+
+
+@on("b580")
 def test_indexing_and_views() -> None:
     import torch
 
@@ -533,6 +553,32 @@ def test_operators_are_counted() -> None:
     assert faults.operations() == before + 1
     torch.ones(2, 3) + 1
     assert faults.operations() == before + 1
+
+
+@on("two")
+def test_operators_are_counted_by_device() -> None:
+    import torch
+
+    from emulator import faults
+
+    def counts() -> tuple[int, int, int]:
+        return faults.operations(), faults.operations(0), faults.operations(1)
+
+    x = torch.ones(3, device="xpu:1")
+    total, first, second = counts()
+    x + 1
+    assert counts() == (total + 1, first, second + 1)
+    y = x.to("xpu:0")
+    assert counts() == (total + 2, first + 1, second + 1)
+    y.cpu()
+    assert counts() == (total + 3, first + 2, second + 1)
+    faults.fail("out-of-resources")
+    with pytest.raises(RuntimeError, match="OUT_OF_RESOURCES"):
+        x + 1
+    faults.clear()
+    assert counts() == (total + 4, first + 2, second + 1)
+    with pytest.raises(RuntimeError, match="out of range"):
+        faults.operations(2)
 
 
 @on("b580")

@@ -4,11 +4,12 @@ The tree's own ``main.py`` sets the process up with ComfyUI's default arguments:
 but the last block, which starts the server. So the allocator, dynamic VRAM and every switch are what a user gets. Then
 weights are loaded by ``comfy.sd``, latents sampled by ``nodes.common_ksampler`` and decoded by ``comfy.sd.VAE``. The
 model is sampled once to warm up and then ``--repeats`` times; OUT becomes a JSON of digests, seconds and bytes.
+With ``--wait`` it prints "set up" and goes on when a line comes: processes set up side by side then measure in turn.
 
 Weights are random and of a fixed seed. ``--make-weights`` writes them once, with the shapes of the tree's own classes,
 and does nothing else; every other run reads those files, so that two trees get the same bytes.
 
-It imports nothing of patchforge and runs on Python 3.9 and later. Exit status: 0, or 1 with a traceback.
+It imports nothing of patchforge and runs on Python 3.10 and later. Exit status: 0, or 1 with a traceback.
 """
 # torch and the tree may be imported only after its main.py; neither need be installed where this is checked:
 # ruff: noqa: PLC0415
@@ -21,6 +22,7 @@ import ast
 import contextlib
 import hashlib
 import importlib.metadata
+import itertools
 import json
 import math
 import os
@@ -36,7 +38,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FORMAT = 1
+FORMAT = 2
 SEED = 20260117
 #: Distributions whose version can change a result or a time.
 PACKAGES = ("torch", "torchvision", "torchsde", "numpy", "safetensors", "transformers", "comfy-kitchen", "comfy-aimdo")
@@ -132,18 +134,21 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--weights", type=Path, required=True, help="folder of the weights")
     parser.add_argument("--make-weights", action="store_true", help="write the weights and stop")
     parser.add_argument("--repeats", type=int, default=3, help="measured samplings after the warm-up")
-    parser.add_argument("--allow-cpu", action="store_true", help="go on where torch finds no CUDA device")
+    parser.add_argument("--device", choices=("cuda", "xpu", "cpu"), default="cuda", help="what ComfyUI has to choose")
+    parser.add_argument("--wait", action="store_true", help="when set up, wait for a line on standard input")
     options = parser.parse_args(arguments)
     out, weights = options.out.resolve(), options.weights.resolve()
     case = CASES[options.case]
-    extra = [] if not options.allow_cpu or _has_driver() else ["--cpu"]
-    set_up(options.tree.resolve(), extra)
+    set_up(options.tree.resolve(), ["--cpu"] if options.device == "cpu" else [])
+    if options.wait:
+        print("set up", flush=True)
+        sys.stdin.readline()
     files = {part: weights / f"{options.case}-{part}.safetensors" for part in ("model", "vae")}
     if options.make_weights:
-        make_weights(case, files)
+        make_weights(case, files, options.device)
         record: dict[str, Any] = {part: path.stat().st_size for part, path in files.items()}
     else:
-        record = measure(case, files, options.repeats, cuda=not extra)
+        record = measure(case, files, options.repeats, options.device)
     _write(out, {"format": FORMAT, "case": options.case, "seed": SEED, **record})
     return 0
 
@@ -163,7 +168,7 @@ def set_up(tree: Path, flags: list[str]) -> None:
     exec(compile(module, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})  # noqa: S102
 
 
-def make_weights(case: Case, files: dict[str, Path]) -> None:
+def make_weights(case: Case, files: dict[str, Path], place: str) -> None:
     """Writes random weights, each tensor from its own name's seed, scaled so that activations keep their size."""
     import comfy.ops
     import torch
@@ -172,7 +177,6 @@ def make_weights(case: Case, files: dict[str, Path]) -> None:
     from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
     from safetensors.torch import save_file
 
-    place = "cuda" if torch.cuda.is_available() else "cpu"
     lazy: Any = sys.modules.get("comfy.memory_management")
     if lazy is not None:
         lazy.aimdo_enabled = False  # with it, layers have no shapes before a file is loaded
@@ -205,7 +209,7 @@ def _known(network: type, config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def measure(case: Case, files: dict[str, Path], repeats: int, *, cuda: bool) -> dict[str, Any]:
+def measure(case: Case, files: dict[str, Path], repeats: int, expected: str) -> dict[str, Any]:
     """Loads, samples and decodes. RuntimeError when a result is not finite or ComfyUI chose another kind of device."""
     import comfy.model_management
     import comfy.sd
@@ -215,8 +219,8 @@ def measure(case: Case, files: dict[str, Path], repeats: int, *, cuda: bool) -> 
 
     management = comfy.model_management
     device = management.get_torch_device()
-    if cuda and device.type != "cuda":
-        raise RuntimeError(f"a CUDA device was expected, ComfyUI chose {device}")
+    if device.type != expected:
+        raise RuntimeError(f"a {expected} device was expected, ComfyUI chose {device}")
 
     def inputs(name: str, *shape: int) -> torch.Tensor:
         return torch.randn(shape, generator=torch.Generator("cpu").manual_seed(SEED ^ zlib.crc32(name.encode())))
@@ -227,9 +231,12 @@ def measure(case: Case, files: dict[str, Path], repeats: int, *, cuda: bool) -> 
     positive, negative = conditioning("positive"), conditioning("negative")
     empty = {"samples": torch.zeros(1, case.channels, case.size // 8, case.size // 8)}
     stages: dict[str, Any] = {}
+    calls: list[float] = []  # when the network was called
     with torch.inference_mode():
         model = comfy.sd.load_diffusion_model(str(files["model"]))
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(files["vae"])))
+
+        model.model.diffusion_model.register_forward_pre_hook(lambda *_: calls.append(time.perf_counter()))
 
         def sample() -> torch.Tensor:
             result = nodes.common_ksampler(
@@ -239,6 +246,7 @@ def measure(case: Case, files: dict[str, Path], repeats: int, *, cuda: bool) -> 
             return samples
 
         latent, stages["sampling"] = _stage(sample, repeats, device)
+        stages["step"] = _steps(calls, repeats)
         _, stages["decode"] = _stage(lambda: vae.decode(latent), repeats, device)
     return {
         "stages": stages,
@@ -255,33 +263,40 @@ def measure(case: Case, files: dict[str, Path], repeats: int, *, cuda: bool) -> 
     }
 
 
+def _steps(calls: list[float], repeats: int) -> dict[str, Any]:
+    """Seconds from each call of the network to the next within the measured samplings: a pause spoils only one."""
+    each = len(calls) // (repeats + 1)
+    measured = [calls[start : start + each] for start in range(each, len(calls), each)]
+    seconds = [after - before for sampling in measured for before, after in itertools.pairwise(sampling)]
+    return {"sha256": [], "seconds": seconds, "peak_bytes": {}}
+
+
 def _stage(work: Callable[[], Any], repeats: int, device: Any) -> tuple[Any, dict[str, Any]]:
     """``work`` once to warm up and ``repeats`` times measured; its last result, and digests, seconds and bytes.
 
     The digests are of every result in order, the warm-up's first: it may differ from the others, since weights are
     loaded while it runs, and must do so in the same way in another process.
     """
-    import torch
-
-    on_card = device.type == "cuda"
-    if on_card:
-        torch.cuda.reset_peak_memory_stats(device)
-    with _watched(device) as in_use:
+    card = _card(device)
+    if card:
+        card.reset_peak_memory_stats(device)
+    with _watched(device) as on_card:
         result = _finite(work())
     digests, seconds = [_digest(result)], []
     for _ in range(repeats):
-        if on_card:
-            torch.cuda.synchronize(device)
+        if card:
+            card.synchronize(device)
         start = time.perf_counter()
         result = work()
-        if on_card:
-            torch.cuda.synchronize(device)
+        if card:
+            card.synchronize(device)
         seconds.append(time.perf_counter() - start)
         digests.append(_digest(_finite(result)))
-    peaks = {"in_use": in_use[0]} if on_card else {}
-    if on_card:
-        peaks["allocated"] = torch.cuda.max_memory_allocated(device)
-        peaks["reserved"] = torch.cuda.max_memory_reserved(device)
+    peaks = {}
+    if card:
+        peaks["allocated"] = card.max_memory_allocated(device)
+        peaks["reserved"] = card.max_memory_reserved(device)
+        peaks["on_card"] = on_card[0]
     return result, {
         "sha256": digests,
         "shape": list(result.shape),
@@ -291,21 +306,27 @@ def _stage(work: Callable[[], Any], repeats: int, device: Any) -> tuple[Any, dic
     }
 
 
-@contextlib.contextmanager
-def _watched(device: Any) -> Iterator[list[int]]:
-    """The most device memory in use, torch's or not, seen every 10 ms; only while warming up, for it costs time."""
+def _card(device: Any) -> Any:
+    """The device's module, such as torch.cuda; None for the CPU."""
     import torch
 
-    most, stop = [0], threading.Event()
+    return None if device.type == "cpu" else getattr(torch, device.type)
+
+
+@contextlib.contextmanager
+def _watched(device: Any) -> Iterator[list[int]]:
+    """The most bytes by which the device's used memory rose, seen every 10 ms; only while warming up: it costs time."""
+    card, most, stop = _card(device), [0], threading.Event()
+    if card is None:
+        yield most
+        return
+    before, _ = card.mem_get_info(device)
 
     def watch() -> None:
         while not stop.wait(_POLL):
-            free, total = torch.cuda.mem_get_info(device)
-            most[0] = max(most[0], total - free)
+            free, _ = card.mem_get_info(device)
+            most[0] = max(most[0], before - free)
 
-    if device.type != "cuda":
-        yield most
-        return
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
@@ -342,14 +363,11 @@ def _surroundings(device: Any) -> dict[str, Any]:
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **_versions()},
     }
     found["versions"]["torch"] = torch.__version__
+    if device.type != "cpu":
+        properties = _card(device).get_device_properties(device)
+        found["device"] = {"type": device.type, "name": properties.name, "total_bytes": properties.total_memory}
     if device.type == "cuda":
-        properties = torch.cuda.get_device_properties(device)
-        found["device"] = {
-            "type": "cuda",
-            "name": properties.name,
-            "total_bytes": properties.total_memory,
-            "capability": f"{properties.major}.{properties.minor}",
-        }
+        found["device"]["capability"] = f"{properties.major}.{properties.minor}"
         found["allocator"] = torch.cuda.get_allocator_backend()
         found["versions"]["cudnn"] = torch.backends.cudnn.version()
     return found
@@ -376,10 +394,6 @@ def _comfyui_version() -> str:
     import comfyui_version
 
     return str(comfyui_version.__version__)
-
-
-def _has_driver() -> bool:
-    return Path("/dev/nvidia0").exists() or Path("/dev/nvidiactl").exists()
 
 
 def _write(out: Path, record: dict[str, Any]) -> None:

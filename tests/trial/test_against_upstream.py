@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
 from testbench import against_upstream as bench
 from testbench.against_upstream import PATCHED, UPSTREAM, Comparison, Run, alternate, compare, main, report
 

@@ -1,10 +1,11 @@
 """Whether a patched tree gives upstream's bytes on a device, in the same time, with the same peak memory.
 
-``python -m testbench.against_upstream UPSTREAM_TREE PATCHED_TREE --case sdxl --runs 5 --python PY``
+``python -m patchforge.trial.against_upstream UPSTREAM_TREE PATCHED_TREE --case sdxl --runs 5 --python PY``
 
 Every run is a new process of PY (``gpu_probe.py``) with the same environment; the trees take turns, and so does which
 of the two goes first. Ratios are patched to upstream, pair by pair. The noise of the time is upstream's own spread:
-its slowest run to its fastest.
+its slowest run to its fastest. On an XPU, where the patches are there to change things, nothing is judged but whether
+the runs succeed.
 
 Exit status: 0 when everything is the same, 1 when something is not or a run failed, 2 when nothing could be measured.
 """
@@ -20,29 +21,31 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 from patchforge.atomic import write_file
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.trial import gpu_probe
+from patchforge.trial.words import JsonObject, Side
 
-PROBE = Path(__file__).resolve().with_name("gpu_probe.py")
-UPSTREAM, PATCHED = SIDES = ("upstream", "patched")
-STAGES = ("sampling", "decode")
-MEMORY = ("allocated", "reserved", "in_use")
+PROBE = Path(gpu_probe.__file__).resolve()
+DEVICES = ("cuda", "xpu", "cpu")
+SIDES = (Side.UPSTREAM, Side.PATCHED)
+STAGES = ("sampling", "step", "decode")
+MEMORY = ("allocated", "reserved", "on_card")
 #: What two runs must share for their figures to be comparable.
 SURROUNDINGS = ("device", "versions", "allocator", "attention", "dynamic_vram", "vram_state", "model", "comfyui")
 _NOT_UPSTREAMS = frozenset({".git", "user", "temp", "output"})
 _LOG_LINES = 15
 
-Record = dict[str, Any]
 #: (side, number of the pair) -> the probe's record, or RunFailed.
-Probe = Callable[[str, int], Record]
+Probe = Callable[[Side, int], JsonObject]
+Tell = Callable[[str], None]
 
 
-class RunFailed(Exception):
+class RunFailed(PatchforgeError):
     """A run ended without a record; the text says how, with the end of its log."""
 
 
@@ -50,9 +53,9 @@ class RunFailed(Exception):
 class Run:
     """One process: its side, its pair, and a record or the reason why there is none."""
 
-    side: str
+    side: Side
     pair: int
-    record: Record | None = None
+    record: JsonObject | None = None
     failure: str = ""
 
 
@@ -70,27 +73,37 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Stage:
-    """What the pairs say about one stage. Times are medians over a process's repeats, then over the processes."""
+    """What the pairs say about one stage. Times are medians over a process's repeats, then over the processes.
 
-    identical: bool  #: every process gave the same digests, in the same order
+    ``step`` is from one call of the network to the next while sampling; it has no outputs and no memory of its own.
+    """
+
+    identical: bool  #: every process gave the same digests, in the same order; True where there are none
     time: Ratio
     noise: float  #: upstream's slowest process to its fastest, less 1
-    seconds: dict[str, float]
+    seconds: dict[Side, float]
     memory: dict[str, Ratio]
-    peak_bytes: dict[str, dict[str, list[int]]]  #: kind -> side -> every run, in order
+    peak_bytes: dict[str, dict[Side, list[int]]]  #: kind -> side -> every run, in order
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The verdict: ``same`` holds when ``problems`` is empty."""
+    """The verdict on one case: ``same`` holds when ``problems`` is empty.
 
+    ``judged`` is False where outputs, times and memory are only told (on an XPU). ``facts``: the driver, and ``files``,
+    the blob ids before and after of every file that the patches change.
+    """
+
+    case: str
     runs: list[Run]
     stages: dict[str, Stage] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
+    judged: bool = True
+    facts: JsonObject = field(default_factory=dict)
 
     @property
     def same(self) -> bool:
-        """No digest differs, nothing is slower or larger, no run failed."""
+        """No run failed and, where it is judged, no digest differs and nothing is slower or larger."""
         return not self.problems
 
     @property
@@ -99,7 +112,7 @@ class Comparison:
         return bool(self.stages) and all(stage.identical for stage in self.stages.values())
 
 
-def alternate(probe: Probe, pairs: int, tell: Callable[[str], None] = lambda _line: None) -> list[Run]:
+def alternate(probe: Probe, pairs: int, tell: Tell = lambda _line: None) -> list[Run]:
     """Runs both sides ``pairs`` times in turn; upstream goes first in even pairs.
 
     A failed run does not end it, unless both of the first pair fail: then the rest would too.
@@ -118,27 +131,28 @@ def alternate(probe: Probe, pairs: int, tell: Callable[[str], None] = lambda _li
     return runs
 
 
-def compare(runs: Sequence[Run], *, tolerance: float = 0.01) -> Comparison:
+def compare(case: str, runs: Sequence[Run], *, tolerance: float = 0.01, judged: bool = True) -> Comparison:
     """Judges ``runs``. A time or a peak may be over upstream's by ``tolerance``, a time also by upstream's noise."""
     problems = [f"{run.side} run {run.pair} failed: {run.failure}" for run in runs if run.record is None]
     good = [run for run in runs if run.record is not None]
     problems += _mixed_up(good)
     pairs = _pairs(good)
     if not pairs:
-        return Comparison(list(runs), {}, [*problems, "no pair of runs succeeded: there is nothing to compare"])
+        problems.append("no pair of runs succeeded: there is nothing to compare")
+        return Comparison(case, list(runs), {}, problems, judged)
     stages = {name: _stage(name, pairs) for name in STAGES if name in pairs[0][0]["stages"]}
-    for name, stage in stages.items():
+    for name, stage in stages.items() if judged else ():
         problems += _complaints(name, stage, pairs, tolerance)
-    return Comparison(list(runs), stages, problems)
+    return Comparison(case, list(runs), stages, problems, judged)
 
 
-def _pairs(runs: Sequence[Run]) -> list[tuple[Record, Record]]:
+def _pairs(runs: Sequence[Run]) -> list[tuple[JsonObject, JsonObject]]:
     """(upstream, patched) of every pair that has both."""
     by_side = {(run.side, run.pair): run.record for run in runs if run.record is not None}
     return [
-        (record, by_side[PATCHED, pair])
+        (record, by_side[Side.PATCHED, pair])
         for (side, pair), record in by_side.items()
-        if side == UPSTREAM and (PATCHED, pair) in by_side
+        if side == Side.UPSTREAM and (Side.PATCHED, pair) in by_side
     ]
 
 
@@ -147,7 +161,7 @@ def _mixed_up(runs: Sequence[Run]) -> list[str]:
     found = []
     for run in runs:
         record = run.record or {}
-        if record.get("hooks_imported") is not (run.side == PATCHED):
+        if record.get("hooks_imported") is not (run.side == Side.PATCHED):
             found.append(f"{run.side} run {run.pair}: comfy.patchforge_xpu imported: {record.get('hooks_imported')}")
         first = runs[0].record or {}
         found += [
@@ -158,7 +172,7 @@ def _mixed_up(runs: Sequence[Run]) -> list[str]:
     return found
 
 
-def _stage(name: str, pairs: Sequence[tuple[Record, Record]]) -> Stage:
+def _stage(name: str, pairs: Sequence[tuple[JsonObject, JsonObject]]) -> Stage:
     digests = {tuple(record["stages"][name]["sha256"]) for pair in pairs for record in pair}
     times = [tuple(statistics.median(record["stages"][name]["seconds"]) for record in pair) for pair in pairs]
     upstream = [pair[0] for pair in times]
@@ -176,7 +190,9 @@ def _stage(name: str, pairs: Sequence[tuple[Record, Record]]) -> Stage:
         noise=max(upstream) / min(upstream) - 1,
         seconds={side: statistics.median(pair[place] for pair in times) for place, side in enumerate(SIDES)},
         memory={
-            kind: _ratio([after / before for before, after in zip(sides[UPSTREAM], sides[PATCHED], strict=True)])
+            kind: _ratio(
+                [after / before for before, after in zip(sides[Side.UPSTREAM], sides[Side.PATCHED], strict=True)]
+            )
             for kind, sides in peaks.items()
         },
         peak_bytes=peaks,
@@ -187,7 +203,7 @@ def _ratio(values: list[float]) -> Ratio:
     return Ratio(statistics.median(values), min(values), max(values))
 
 
-def _complaints(name: str, stage: Stage, pairs: Sequence[tuple[Record, Record]], tolerance: float) -> list[str]:
+def _complaints(name: str, stage: Stage, pairs: Sequence[tuple[JsonObject, JsonObject]], tolerance: float) -> list[str]:
     found = []
     if not stage.identical:
         own = {tuple(record["stages"][name]["sha256"]) for record, _ in pairs}
@@ -206,35 +222,48 @@ def _complaints(name: str, stage: Stage, pairs: Sequence[tuple[Record, Record]],
     return found
 
 
-def report(comparison: Comparison, title: str, facts: Record) -> str:
-    """The comparison as Markdown."""
+def report(comparison: Comparison, title: str = "") -> str:
+    """The comparison as Markdown, under a heading (default: the case)."""
     first = next((run.record for run in comparison.runs if run.record is not None), {})
     versions = ", ".join(f"{name} {value}" for name, value in first.get("versions", {}).items() if value)
-    counted = sum(run.record is not None for run in comparison.runs)
-    verdict = "Same" if comparison.same else "NOT the same"
-    outputs = "bit-identical" if comparison.identical else "NOT bit-identical"
     device = first.get("device", {}).get("name", "unknown")
     settings = ", ".join(f"{name} {first.get(name)}" for name in ("dynamic_vram", "allocator", "attention"))
     lines = [
-        f"## {title}",
+        f"## {title or comparison.case}",
         "",
-        f"**{verdict}**: outputs {outputs} in {counted} of {len(comparison.runs)} runs.",
+        _verdict(comparison),
         "",
         *(f"- PROBLEM: {problem}" for problem in comparison.problems),
         *([""] if comparison.problems else []),
-        f"Device: {device}; driver {facts.get('driver', 'unknown')}; {versions}.",
+        f"Device: {device}; driver {comparison.facts.get('driver', 'unknown')}; {versions}.",
         f"Model: {first.get('model', {})}; {settings}.",
         "",
-        "| stage | outputs | upstream | patched | time ratio | upstream's noise | peak allocated | reserved | in use |",
+        "| stage | outputs | upstream | patched | time ratio | upstream's noise | allocated | reserved | on card |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for name, stage in comparison.stages.items():
         memory = " | ".join(_memory(stage, kind) for kind in MEMORY)
+        outputs = "-" if name == "step" else "identical" if stage.identical else "**differ**"
         lines.append(
-            f"| {name} | {'identical' if stage.identical else '**differ**'} | {stage.seconds[UPSTREAM]:.4f} s "
-            f"| {stage.seconds[PATCHED]:.4f} s | {stage.time} | {stage.noise:.2%} | {memory} |"
+            f"| {name} | {outputs} | {stage.seconds[Side.UPSTREAM]:.4f} s | {stage.seconds[Side.PATCHED]:.4f} s "
+            f"| {stage.time} | {stage.noise:.2%} | {memory} |"
         )
     return "\n".join([*lines, ""])
+
+
+def as_json(comparison: Comparison) -> JsonObject:
+    """Everything: the verdict, the figures, and the record of each run."""
+    return {"same": comparison.same, "identical": comparison.identical, **asdict(comparison)}
+
+
+def _verdict(comparison: Comparison) -> str:
+    counted = sum(run.record is not None for run in comparison.runs)
+    runs = f"in {counted} of {len(comparison.runs)} runs."
+    if not comparison.judged:
+        outputs = "are bit-identical" if comparison.identical else "differ, as they may on this device,"
+        return f"**{'Compared' if comparison.same else 'FAILED'}**, not judged: outputs {outputs} {runs}"
+    outputs = "bit-identical" if comparison.identical else "NOT bit-identical"
+    return f"**{'Same' if comparison.same else 'NOT the same'}**: outputs {outputs} {runs}"
 
 
 def _memory(stage: Stage, kind: str) -> str:
@@ -242,8 +271,8 @@ def _memory(stage: Stage, kind: str) -> str:
     if kind not in stage.memory:
         return "-"
     sides = stage.peak_bytes[kind]
-    size = f"{statistics.median(sides[UPSTREAM]) / 2**30:.3f} GiB"
-    if len({*sides[UPSTREAM], *sides[PATCHED]}) == 1:
+    size = f"{statistics.median(sides[Side.UPSTREAM]) / 2**30:.3f} GiB"
+    if len({*sides[Side.UPSTREAM], *sides[Side.PATCHED]}) == 1:
         return f"equal to the byte, {size}"
     return f"{stage.memory[kind]}, {size}"
 
@@ -253,7 +282,7 @@ def _line(run: Run) -> str:
         return f"pair {run.pair} {run.side:8} FAILED: {run.failure}"
     stages = run.record["stages"]
     told = "  ".join(
-        f"{name} {statistics.median(stages[name]['seconds']):.4f} s {stages[name]['sha256'][-1][:12]}"
+        f"{name} {statistics.median(stages[name]['seconds']):.4f} s {''.join(stages[name]['sha256'][-1:])[:12]}"
         for name in stages
     )
     return f"pair {run.pair} {run.side:8} {told}"
@@ -261,47 +290,58 @@ def _line(run: Run) -> str:
 
 @dataclass(frozen=True)
 class Processes:
-    """Runs the probe in processes of its own, one after the other, all with the same environment."""
+    """Runs the probe in processes of its own, one after the other, all with the same environment.
 
-    trees: dict[str, Path]
+    ``folder`` takes the weights, and every run's record and log.
+    """
+
+    trees: Mapping[Side, Path]
     case: str
     python: str
-    weights: Path
-    records: Path
+    folder: Path
+    device: str = "cuda"
     repeats: int = 3
     timeout: float = 300.0
-    allow_cpu: bool = False
     probe: Path = PROBE
 
-    def __call__(self, side: str, pair: int) -> Record:
+    def __call__(self, side: Side, pair: int) -> JsonObject:
         """One measured run; RunFailed with the end of the log when it leaves no record."""
         return self._run(side, f"{side}-{pair}", "--repeats", str(self.repeats))
 
     def make_weights(self) -> None:
         """Writes the weights that all runs share, with upstream's own classes; RunFailed when it cannot."""
-        self._run(UPSTREAM, "weights", "--make-weights")
+        if not list(self.folder.glob(f"{self.case}-*.safetensors")):
+            self._run(Side.UPSTREAM, "weights", "--make-weights")
 
-    def _run(self, side: str, name: str, *more: str) -> Record:
-        out, log = self.records / f"{name}.json", self.records / f"{name}.log"
+    def command(self, side: Side, out: Path) -> list[str]:
+        """What is run, but for what is asked of it."""
+        what = [str(self.trees[side].resolve()), self.case, str(out)]
+        return [self.python, str(self.probe), *what, "--weights", str(self.folder), "--device", self.device]
+
+    def _run(self, side: Side, name: str, *more: str) -> JsonObject:
+        out, log = (self.folder / f"{self.case}-{name}.{ending}" for ending in ("json", "log"))
         out.unlink(missing_ok=True)
-        command = [self.python, str(self.probe), str(self.trees[side]), self.case, str(out)]
-        command += ["--weights", str(self.weights), *more, *(["--allow-cpu"] if self.allow_cpu else [])]
         with log.open("wb") as stream:
             try:
                 done = subprocess.run(
-                    command, check=False, stdout=stream, stderr=stream, env=self.environment(), timeout=self.timeout
+                    [*self.command(side, out), *more],
+                    check=False,
+                    stdout=stream,
+                    stderr=stream,
+                    env=self.environment(),
+                    timeout=self.timeout,
                 )
             except subprocess.TimeoutExpired:
                 raise RunFailed(f"no end after {self.timeout:g} s; {_tail(log)}") from None
         if done.returncode != 0 or not out.is_file():
             raise RunFailed(f"exit status {done.returncode}; {_tail(log)}")
-        record: Record = json.loads(out.read_text())
+        record: JsonObject = json.loads(out.read_text(encoding="utf-8"))
         return record
 
     def environment(self) -> dict[str, str]:
         """This process's, less patchforge's own variables; bytecode goes to a folder of its own, never into a tree."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PATCHFORGE_")}
-        return {"PYTHONPYCACHEPREFIX": str(self.records.resolve() / "bytecode"), **kept, "PYTHONHASHSEED": "0"}
+        return {"PYTHONPYCACHEPREFIX": str(self.folder.resolve() / "bytecode"), **kept, "PYTHONHASHSEED": "0"}
 
 
 def _tail(log: Path) -> str:
@@ -336,22 +376,69 @@ def _driver() -> str:
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else "unknown"
 
 
+def measure(
+    trees: Mapping[Side, Path],
+    cases: Sequence[str],
+    *,
+    python: str,
+    device: str = "cuda",
+    runs: int = 5,
+    repeats: int = 3,
+    tolerance: float = 0.01,
+    timeout: float = 300.0,
+    folder: Path | None = None,
+    tell: Tell = lambda _line: None,
+    probe: Path = PROBE,
+) -> list[Comparison]:
+    """Compares both trees on each case; ``tell`` gets a line for each run.
+
+    ``folder`` keeps the weights (3 to 10 GB for a case), records and logs; weights that lie there already are used.
+    Without it they go to a temporary folder. PatchforgeError when nothing can be measured, RunFailed among them.
+    """
+    _check(trees, cases, runs=runs, repeats=repeats)
+    facts = {"driver": _driver(), "tolerance": tolerance, "files": differing(*(trees[side] for side in SIDES))}
+    found = []
+    for case in cases:
+        with tempfile.TemporaryDirectory(prefix="patchforge-against-") as scratch:
+            place = folder or Path(scratch)
+            place.mkdir(parents=True, exist_ok=True)
+            processes = Processes(trees, case, python, place.resolve(), device, repeats, timeout, probe)
+            processes.make_weights()
+            done = alternate(processes, runs, tell)
+        comparison = compare(case, done, tolerance=tolerance, judged=device != "xpu")
+        found.append(replace(comparison, facts=facts))
+    return found
+
+
+def _check(trees: Mapping[Side, Path], cases: Sequence[str], **counts: int) -> None:
+    for tree in trees.values():
+        if not (tree / "main.py").is_file():
+            raise PatchforgeError(f"{tree} is no ComfyUI tree", expected="a folder with main.py", do="name one")
+    for case in cases:
+        if case not in gpu_probe.CASES:
+            raise PatchforgeError("no such case", expected=", ".join(gpu_probe.CASES), found=case)
+    for name, count in counts.items():
+        if count < 1:
+            raise PatchforgeError("nothing would be measured", expected=f"{name} of at least 1", found=str(count))
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="testbench.against_upstream", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="patchforge.trial.against_upstream", description=(__doc__ or "").split("\n")[0]
+    )
     parser.add_argument("upstream", type=Path, help="upstream's tree")
     parser.add_argument("patched", type=Path, help="the same release, patched")
-    parser.add_argument("--case", default="sdxl", help="a case of gpu_probe.py (default: sdxl)")
+    parser.add_argument("--case", choices=gpu_probe.CASES, default="sdxl", help="what is run (default: sdxl)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each tree (default: 5)")
     parser.add_argument("--repeats", type=int, default=3, help="measured samplings in each run (default: 3)")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with the release's requirements")
-    parser.add_argument("--weights", type=Path, help="keep the weights in this folder, and use those already there")
-    parser.add_argument("--records", type=Path, help="keep every run's record and log in this folder")
+    parser.add_argument("--device", choices=DEVICES, default="cuda", help="cpu shows nothing about a GPU")
+    parser.add_argument("--folder", type=Path, help="keep weights, records and logs here; use weights already there")
     parser.add_argument("--json", type=Path, help="write the result here")
     parser.add_argument("--markdown", type=Path, help="write the report here; it is printed too")
     parser.add_argument("--title", default="", help="the report's heading")
     parser.add_argument("--tolerance", type=float, default=0.01, help="accepted excess of time and memory (0.01)")
     parser.add_argument("--timeout", type=float, default=300.0, help="seconds that one run may take (300)")
-    parser.add_argument("--allow-cpu", action="store_true", help="go on without a CUDA device; shows nothing about one")
     return parser
 
 
@@ -359,48 +446,25 @@ def main(arguments: Sequence[str] | None = None, *, probe: Path = PROBE) -> int:
     """The command; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        _check(options)
-        return _measure(options, probe)
-    except (PatchforgeError, RunFailed) as error:
-        print(f"against_upstream: {error}", file=sys.stderr)
-        return int(error.status) if isinstance(error, PatchforgeError) else int(Exit.USAGE)
-
-
-def _check(options: argparse.Namespace) -> None:
-    for tree in (options.upstream, options.patched):
-        if not (tree / "main.py").is_file():
-            raise PatchforgeError(f"{tree} is no ComfyUI tree", expected="a folder with main.py", do="name one")
-    for name in ("runs", "repeats"):
-        if getattr(options, name) < 1:
-            raise PatchforgeError("nothing would be measured", expected=f"--{name} of at least 1")
-
-
-def _measure(options: argparse.Namespace, probe: Path) -> int:
-    with tempfile.TemporaryDirectory(prefix="patchforge-gpu-") as scratch:
-        records, weights = options.records or Path(scratch, "records"), options.weights or Path(scratch, "weights")
-        for folder in (records, weights):
-            folder.mkdir(parents=True, exist_ok=True)
-        processes = Processes(
-            {UPSTREAM: options.upstream, PATCHED: options.patched},
-            options.case,
-            options.python,
-            weights,
-            records,
-            options.repeats,
-            options.timeout,
-            options.allow_cpu,
-            probe,
+        (comparison,) = measure(
+            {Side.UPSTREAM: options.upstream, Side.PATCHED: options.patched},
+            [options.case],
+            python=options.python,
+            device=options.device,
+            runs=options.runs,
+            repeats=options.repeats,
+            tolerance=options.tolerance,
+            timeout=options.timeout,
+            folder=options.folder,
+            tell=lambda line: print(line, flush=True),
+            probe=probe,
         )
-        files = differing(options.upstream, options.patched)
-        if not list(weights.glob(f"{options.case}-*.safetensors")):
-            processes.make_weights()
-        runs = alternate(processes, options.runs, lambda line: print(line, flush=True))
-    comparison = compare(runs, tolerance=options.tolerance)
-    facts = {"driver": _driver(), "case": options.case, "files": files, "tolerance": options.tolerance}
-    result = {"facts": facts, "same": comparison.same, "identical": comparison.identical, **asdict(comparison)}
-    text = report(comparison, options.title or f"{options.case}", facts)
+    except PatchforgeError as error:
+        print(f"against_upstream: {error}", file=sys.stderr)
+        return int(error.status)
+    text = report(comparison, options.title)
     if options.json:
-        write_file(options.json, (json.dumps(result, indent=1, sort_keys=True) + "\n").encode())
+        write_file(options.json, (json.dumps(as_json(comparison), indent=1, sort_keys=True) + "\n").encode())
     if options.markdown:
         write_file(options.markdown, text.encode())
     print(text)

@@ -1,0 +1,58 @@
+"""``patchforge doctor``: what stands between ComfyUI and the Intel GPU of this machine."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from textwrap import fill
+
+from patchforge import __version__
+from patchforge.commands.common import coloured, show_json
+from patchforge.doctor import checkout, hardware, software, variables
+from patchforge.doctor.facts import examine
+from patchforge.doctor.interpreter import question
+from patchforge.doctor.words import Facts, Finding, State
+from patchforge.errors import Exit, PatchforgeError
+
+_COLOURS = {State.OK: "ok", State.WRONG: "failed", State.WARNING: "upstream"}
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0, or 1 when something is wrong. Writes nothing."""
+    root = Path(options.root)
+    if not root.is_dir():
+        raise PatchforgeError(f"{root} is no folder", expected="the root of a file system", do="correct --root")
+    facts = Facts(
+        machine=examine(root, os.environ),
+        interpreter=question(options.python or sys.executable, os.environ),
+        environment=variables.shown(os.environ),
+        checkout=checkout.look(Path(options.tree)) if options.tree else None,
+    )
+    found = judge(facts)
+    if options.json:
+        show_json({"patchforge": __version__, "findings": [asdict(one) for one in found], "facts": asdict(facts)})
+    else:
+        _show(found)
+    return Exit.FAILED if any(one.state is State.WRONG for one in found) else Exit.OK
+
+
+def judge(facts: Facts) -> list[Finding]:
+    """Every finding, in the order of a report."""
+    parts = (hardware, software, variables, checkout)
+    return [one for part in parts for one in part.findings(facts)]
+
+
+def _show(found: Sequence[Finding]) -> None:
+    for one in found:
+        label = one.state.ljust(len(State.NOT_APPLICABLE))
+        body = fill(f"{one.subject}: {one.text}", 110, initial_indent=" ", subsequent_indent=" " * 17)
+        print(coloured(label, _COLOURS.get(one.state, "")) + body)
+        if one.do:
+            print(fill(f"to do: {one.do}", 110, initial_indent=" " * 17, subsequent_indent=" " * 24))
+    counts = Counter(one.state for one in found)
+    print(", ".join(f"{counts[state]} {state}" for state in State if counts[state]))

@@ -1,0 +1,68 @@
+"""Asks another interpreter about its torch. A crash or a hang there is an answer, not our end."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from patchforge.doctor.words import Interpreter
+from patchforge.errors import PatchforgeError
+
+SECONDS = 180  #: torch alone takes several seconds on a slow disk, and a first contact with a driver some more
+
+
+def question(python: str, environment: Mapping[str, str], seconds: float = SECONDS) -> Interpreter:
+    """What ``python``'s torch says, in ``environment``. PatchforgeError when ``python`` cannot be started."""
+    command = [python, str(Path(__file__).with_name("probe.py"))]
+    try:
+        done = subprocess.run(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
+        )
+        out, said, end = done.stdout, done.stderr, _end(done.returncode)
+    except subprocess.TimeoutExpired as late:
+        out, said, end = late.stdout or b"", late.stderr or b"", f"did not end within {seconds:g} seconds"
+    except OSError as error:
+        raise PatchforgeError(
+            f"{python} cannot be started",
+            expected="the Python that runs ComfyUI",
+            found=str(error),
+            do="correct --python",
+        ) from error
+    return _heard(python, out.decode(errors="replace"), said.decode(errors="replace"), end)
+
+
+def _end(status: int) -> str:
+    if status < 0:
+        return f"was ended by signal {-status} ({signal.strsignal(-status)})"
+    return f"ended with status {status}"
+
+
+def _heard(python: str, out: str, said: str, end: str) -> Interpreter:
+    answers: dict[str, Any] = {}
+    errors: dict[str, str] = {}
+    last = ""
+    for line in _documents(out):
+        if "answer" in line:
+            answers[line["of"]] = line["answer"]
+        elif "error" in line:
+            errors[line["of"]] = line["error"]
+        last = line.get("question", last)
+        end = "" if "end" in line else end
+    return Interpreter(python, answers, errors, end, last if end else "", "\n".join(said.splitlines()[-5:]))
+
+
+def _documents(out: str) -> list[dict[str, Any]]:
+    """The JSON objects among the lines; libraries print as they like."""
+    found = []
+    for line in out.splitlines():
+        try:
+            one = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(one, dict):
+            found.append(one)
+    return found

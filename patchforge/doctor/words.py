@@ -1,0 +1,194 @@
+"""The words of an examination: facts as they were found, and findings. Imports nothing of this package."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+INTEL, NVIDIA, AMD = 0x8086, 0x10DE, 0x1002
+VENDORS = {INTEL: "Intel", NVIDIA: "NVIDIA", AMD: "AMD"}
+
+
+class State(StrEnum):
+    """What a finding says of its subject."""
+
+    OK = "ok"
+    WARNING = "warning"  #: works, or may work, but not as it could
+    WRONG = "wrong"  #: ComfyUI will not use the GPU, or will fail
+    UNKNOWN = "unknown"  #: could not be examined
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; ``do`` says what to do about it."""
+
+    subject: str
+    state: State
+    text: str
+    do: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Intel GPUs of one design. ``kernel`` is the first Linux whose own driver takes them without an option."""
+
+    name: str
+    integrated: bool
+    kernel: tuple[int, int] | None = None
+    validated: bool = True  #: on PyTorch's list of validated hardware
+
+
+_ALCHEMIST = Family("Alchemist (Arc A, Flex)", integrated=False, kernel=(6, 2))
+_METEOR_LAKE = Family("Meteor Lake or Arrow Lake", integrated=True)
+_OLDER = Family("Tiger Lake to Raptor Lake (Iris Xe, UHD)", integrated=True, validated=False)
+
+#: First and last PCI device id → family. Ids: Linux, include/drm/intel/pciids.h. Kernels: 6.2 for Arc A from
+#: dgpu-docs.intel.com/driver/kernel-driver-types.html; Lunar Lake and Battlemage were behind xe.force_probe in 6.11,
+#: and DL Streamer's system requirements name 6.12; Panther Lake is on by default from 6.17 (its drm-xe pull request).
+#: Validated: PyTorch's "Getting Started on Intel GPU".
+FAMILIES = (
+    (0x0B69, 0x0BE5, Family("Ponte Vecchio (Data Center GPU Max)", integrated=False)),
+    (0x4626, 0x46D4, _OLDER),
+    (0x4905, 0x4909, Family("DG1 (Iris Xe MAX)", integrated=False, validated=False)),
+    (0x4C80, 0x4C9A, _OLDER),
+    (0x5690, 0x56C2, _ALCHEMIST),
+    (0x6420, 0x64B0, Family("Lunar Lake", integrated=True, kernel=(6, 12))),
+    (0x7D40, 0x7DD5, _METEOR_LAKE),
+    (0x9A40, 0x9AF8, _OLDER),
+    (0xA720, 0xA7AD, _OLDER),
+    (0xB080, 0xB0B0, Family("Panther Lake", integrated=True, kernel=(6, 17))),
+    (0xB640, 0xB640, _METEOR_LAKE),
+    (0xE202, 0xE223, Family("Battlemage (Arc B, Arc Pro B)", integrated=False, kernel=(6, 12))),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A display or 3D controller on the PCI bus."""
+
+    address: str
+    vendor: int
+    device: int
+    driver: str = ""  #: the kernel driver that is bound
+    nodes: tuple[str, ...] = ()  #: names under /dev/dri
+    model: str = ""  #: from the driver or the PCI id list, where the machine has it
+    bar: int = 0  #: size of BAR 2 in bytes; 0: not known
+
+    @property
+    def intel(self) -> bool:
+        return self.vendor == INTEL
+
+    @property
+    def family(self) -> Family | None:
+        """Of an Intel GPU; None for one that is not in the table."""
+        matches = (family for first, last, family in FAMILIES if self.intel and first <= self.device <= last)
+        return next(matches, None)
+
+    @property
+    def integrated(self) -> bool:
+        """Intel's integrated GPU has always been device 2 of bus 0; the family decides where it is known."""
+        return self.family.integrated if self.family else self.intel and self.address.endswith("00:02.0")
+
+    def __str__(self) -> str:
+        name = self.model or (self.family.name if self.family else f"device {self.device:04x}")
+        return f"{VENDORS.get(self.vendor, f'vendor {self.vendor:04x}')} {name} at {self.address}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A render node under /dev/dri."""
+
+    name: str
+    usable: bool  #: this process may read and write it, by its mode or an access control list
+    group: str
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a file tree (usually ``/``) says of a machine. Memory in bytes; 0: not known."""
+
+    system: str = "linux"  #: sys.platform
+    kernel: str = ""  #: such as 6.12.5-arch1-1
+    pci: bool = True  #: the PCI bus could be read
+    container: bool = False
+    nixos: bool = False
+    dxg: bool = False  #: /dev/dxg is there, as on WSL 2
+    user: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    render: tuple[Node, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)  #: file name → where, after links were followed
+    opencl: bool = False  #: /etc/OpenCL/vendors names Intel's driver
+    packages: Mapping[str, str] = field(default_factory=dict)  #: driver packages of the distribution → version
+    ram: int = 0
+    available: int = 0
+    swap: int = 0
+
+    @property
+    def intel(self) -> tuple[Gpu, ...]:
+        return tuple(gpu for gpu in self.gpus if gpu.intel)
+
+    @property
+    def wsl(self) -> bool:
+        return "microsoft" in self.kernel.lower()
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """What another interpreter said of its torch: answers by question, in the words of probe.py.
+
+    ``end`` is "" for a run that came to its end; else how it ended, and ``last`` is the question it was at.
+    """
+
+    python: str
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    end: str = ""
+    last: str = ""
+    said: str = ""  #: the last lines of its standard error
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """The XPUs that could be described."""
+        return [value for name, value in self.answers.items() if name.startswith("device ")]
+
+    @property
+    def xpu_build(self) -> bool:
+        return bool(self.answers.get("torch", {}).get("xpu"))
+
+    @property
+    def sees_xpu(self) -> bool:
+        return bool(self.answers.get("xpu available"))
+
+    @property
+    def emulated(self) -> bool:
+        return any("emulated" in str(device.get("platform", "")) for device in self.devices)
+
+
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A folder with ComfyUI in it."""
+
+    path: str
+    version: str = ""  #: as it states it; "" if it does not
+    module: str = ""  #: comfy/patchforge_xpu.py: "ours", "other" (of another patchforge), or "" (not there)
+    hooked: bool = False  #: comfy/model_management.py names the module
+    requirements: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: file → lines about torch or an index
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that the checks look at."""
+
+    machine: Machine
+    interpreter: Interpreter
+    environment: Mapping[str, str] = field(default_factory=dict)
+    checkout: Checkout | None = None
+
+    @property
+    def needs_xpu(self) -> bool:
+        """Whether ComfyUI depends on an Intel GPU here: torch uses no other, and there is one of a known design."""
+        known = self.machine.wsl or any(gpu.family for gpu in self.machine.intel)
+        return known and not self.interpreter.answers.get("cuda available")

@@ -1,0 +1,199 @@
+"""What trials of one release saw, as ``evidence.json`` with its pictures: bound to the manifest and to the device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import cattrs
+from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
+
+from patchforge import __version__
+from patchforge.atomic import recover, write_tree
+from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.trial.words import Device, Difference, JsonObject, Judgement, Side, Verdict
+
+FORMAT = 1
+FILE = "evidence.json"
+IMAGES = "images"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionResult:
+    """One start of the server, finished.
+
+    ``key`` is ``session_key`` of all that decides the results. ``device`` is the session's own, with the emulator's
+    options. ``facts`` is what the server says of its device: name, driver, total memory. ``date`` is the caller's, in
+    ISO 8601. A session that was not run has judgements that say why.
+    """
+
+    name: str
+    side: Side
+    key: str
+    date: str
+    device: Device
+    arguments: tuple[str, ...]  #: the server's
+    facts: JsonObject
+    versions: dict[str, str]  #: python, torch and packages
+    judgements: tuple[Judgement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """All sessions of a release on one device. ``manifest`` is the sha256 of the manifest.json beside the patches."""
+
+    release: str
+    commit: str
+    manifest: str
+    device: Device
+    sessions: tuple[SessionResult, ...] = ()
+    project: str = "comfyui"
+    patchforge: str = field(default=__version__)
+
+    @property
+    def binding(self) -> JsonObject:
+        """What the evidence is about; sessions of another binding are not evidence for this one."""
+        return {name: value for name, value in asdict(self).items() if name != "sessions"}
+
+    def finished(self, side: Side, name: str, key: str) -> SessionResult | None:
+        """The session's result, when it has been run under the same conditions."""
+        found = (one for one in self.sessions if (one.side, one.name, one.key) == (side, name, key))
+        return next(found, None)
+
+    def add(self, session: SessionResult) -> Evidence:
+        """With the session, in place of an earlier one of that side and name. The order is that of first addition."""
+        sessions = {(one.side, one.name): one for one in self.sessions}
+        sessions[session.side, session.name] = session
+        return replace(self, sessions=tuple(sessions.values()))
+
+    def merge(self, later: Evidence) -> Evidence:
+        """With the sessions of ``later``, which win. CheckFailed when the two are not about the same thing."""
+        ours, theirs = self.binding, later.binding
+        if other := [name for name in ours if ours[name] != theirs[name]]:
+            raise CheckFailed(
+                "evidence of two different things cannot be merged",
+                expected=", ".join(f"{name} {ours[name]}" for name in other),
+                found=", ".join(f"{name} {theirs[name]}" for name in other),
+                do="write it to another folder",
+            )
+        merged = self
+        for session in later.sessions:
+            merged = merged.add(session)
+        return merged
+
+    @property
+    def pictures(self) -> list[str]:
+        """Every picture that a judgement names."""
+        return [name for session in self.sessions for one in session.judgements for name in one.images]
+
+
+def digest(data: bytes) -> str:
+    """The sha256 of a manifest.json as it is written, in hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def session_key(**conditions: Any) -> str:
+    """The sha256 of everything that decides a session's results; JSON values, dataclasses and enums."""
+    return digest(json.dumps(_converter().unstructure(conditions), sort_keys=True).encode())
+
+
+def picture_name(side: Side, session: str, test: str, what: str, data: bytes) -> str:
+    """Where a picture lies beside the evidence. ``what`` is result, reference or difference."""
+    suffix = "webp" if data.startswith(b"RIFF") else "png"
+    return f"{IMAGES}/{side.value}/{session}/{test}-{what}.{suffix}"
+
+
+def dump(evidence: Evidence) -> bytes:
+    """The JSON text."""
+    document = {"format": FORMAT, "marked": evidence.device.real, **_converter().unstructure(evidence)}
+    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+
+
+def parse(data: bytes) -> Evidence:
+    """Reads what ``dump`` wrote. CheckFailed names every field that is missing, unknown or of the wrong type."""
+    try:
+        document = json.loads(data)
+    except ValueError as error:
+        raise CheckFailed("the evidence is not JSON", found=str(error), do="run the tests again") from error
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
+        found = repr(document.get("format")) if isinstance(document, dict) else type(document).__name__
+        raise CheckFailed(
+            "the evidence has another format", expected=str(FORMAT), found=found, do="run the tests again"
+        )
+    marked = document.pop("marked", None)
+    del document["format"]
+    try:
+        evidence = _converter().structure(document, Evidence)
+    except cattrs.BaseValidationError as error:
+        found = "; ".join(cattrs.transform_error(error, path="evidence"))
+        raise CheckFailed("the evidence cannot be read", found=found, do="run the tests again") from error
+    if json.loads(json.dumps(_converter().unstructure(evidence))) != document:
+        raise CheckFailed(
+            "the evidence has values of the wrong type", expected="lists, not texts", do="run the tests again"
+        )
+    if marked != evidence.device.real:
+        raise CheckFailed("the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked))
+    return evidence
+
+
+def save(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> None:
+    """Writes evidence and pictures, together or not at all; ``pictures`` by their names in the judgements.
+
+    Pictures of earlier sessions and other files of the folder stay; pictures that no judgement names any more go.
+    Nothing else may be writing there. PatchforgeError when a named picture is neither given nor there.
+    """
+    recover(folder)
+    present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    named = set(evidence.pictures)
+    if lacking := named - pictures.keys() - present.keys():
+        raise PatchforgeError("pictures that the evidence names are missing", found=", ".join(sorted(lacking)))
+    if unnamed := pictures.keys() - named:
+        raise PatchforgeError("no judgement names these pictures", found=", ".join(sorted(unnamed)))
+    kept = {name: path for name, path in present.items() if name in named or not name.startswith(f"{IMAGES}/")}
+    files = {name: path.read_bytes() for name, path in kept.items() if name not in pictures}
+    write_tree(folder, {**files, **pictures, FILE: dump(evidence)})
+
+
+def load(folder: Path) -> Evidence | None:
+    """The evidence of a folder; None where there is none. CheckFailed when it cannot be read or lacks a picture."""
+    recover(folder)
+    try:
+        evidence = parse((folder / FILE).read_bytes())
+    except FileNotFoundError:
+        return None
+    if lacking := [name for name in evidence.pictures if not (folder / name).is_file()]:
+        raise CheckFailed(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests again")
+    return evidence
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    """JSON values only of the type that is declared; no unknown fields. Difference pictures are files, not JSON."""
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    for kind in (str, int, bool, float):
+        converter.register_structure_hook(kind, _only(kind))
+    for choice in (Side, Verdict):  # else str's hook would take them
+        converter.register_structure_hook(choice, lambda value, kind: kind(value))
+    without = override(omit=True)
+    converter.register_unstructure_hook(Difference, make_dict_unstructure_fn(Difference, converter, picture=without))
+    converter.register_structure_hook(
+        Difference,
+        make_dict_structure_fn(Difference, converter, picture=without, _cattrs_forbid_extra_keys=True),
+    )
+    return converter
+
+
+def _only(kind: type) -> Callable[[Any, Any], Any]:
+    accepted = {int, float} if kind is float else {kind}
+
+    def check(value: Any, _: Any) -> Any:
+        if type(value) not in accepted:
+            raise TypeError(f"expected {kind.__name__}, found {value!r}")
+        return kind(value)
+
+    return check

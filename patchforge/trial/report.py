@@ -1,0 +1,261 @@
+"""Evidence for people to read: rows for the terminal, Markdown, and one HTML file without scripts."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from patchforge.atomic import write_file
+from patchforge.errors import PatchforgeError
+from patchforge.project import root
+from patchforge.trial.evidence import Evidence
+from patchforge.trial.words import Judgement, Side, Verdict
+
+if TYPE_CHECKING:
+    import jinja2
+
+EMULATED = "emulated XPU: evidence about code, not about hardware"
+MARKDOWN, HTML = "report.md", "report.html"
+
+Picture = Callable[[str], bytes]  #: a picture by its name in the evidence
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One test of a release, patched beside upstream; None where it was not run."""
+
+    release: str
+    session: str
+    test: str
+    patched: Judgement | None
+    upstream: Judgement | None
+
+    @property
+    def sides(self) -> list[tuple[str, Judgement]]:
+        """The judgements that there are."""
+        both = ((Side.PATCHED, self.patched), (Side.UPSTREAM, self.upstream))
+        return [(side.value, one) for side, one in both if one]
+
+
+def rows(evidence: Evidence) -> list[Row]:
+    """Every test of a release, in the order of the sessions."""
+    found: dict[tuple[str, str], dict[Side, Judgement]] = {}
+    for session in evidence.sessions:
+        for one in session.judgements:
+            found.setdefault((session.name, one.test), {})[session.side] = one
+    return [
+        Row(evidence.release, *place, sides.get(Side.PATCHED), sides.get(Side.UPSTREAM))
+        for place, sides in found.items()
+    ]
+
+
+def only_patched(evidence: Evidence) -> list[Row]:
+    """Tests that the patched tree passes and that were run on upstream's tree and did not pass there."""
+    return [row for row in rows(evidence) if _passed(row.patched) and _did_not_pass(row.upstream)]
+
+
+def only_upstream(evidence: Evidence) -> list[Row]:
+    """The other way round: what the patches would have broken."""
+    return [row for row in rows(evidence) if _passed(row.upstream) and _did_not_pass(row.patched)]
+
+
+def table(evidences: Sequence[Evidence]) -> list[list[str]]:
+    """For the terminal. One release: a line for each test. Several: a line for each release, with counts."""
+    if len(evidences) == 1:
+        head = ["session", "test", "patched", "upstream", "seconds", "why"]
+        return [head, *(_line(row) for row in rows(evidences[0]))]
+    head = ["release", "patched", "upstream", "only patched passes", "only upstream passes"]
+    return [head, *([one.release, *_counts(one)] for one in evidences)]
+
+
+def markdown(evidences: Sequence[Evidence]) -> str:
+    """For one release with links to its pictures, which lie beside it; for several the matrix."""
+    environment = _environment(autoescape=False)
+    environment.filters.update(cell=_cell, link=quote)
+    return environment.get_template("report.md.j2").render(_context(evidences))
+
+
+def html(evidences: Sequence[Evidence], picture: Picture | None = None) -> str:
+    """One file. ``picture`` gives the bytes of a release's pictures, which are put into it; not used for several."""
+    environment = _environment(autoescape=True)
+    embedded = (lambda name: _data_uri(name, picture(name))) if picture and len(evidences) == 1 else None
+    return environment.get_template("report.html.j2").render(_context(evidences), picture=embedded)
+
+
+def write(folder: Path, evidences: Sequence[Evidence]) -> None:
+    """Writes report.md and report.html. For one release the folder is that of its evidence, with its pictures."""
+    write_file(folder / MARKDOWN, markdown(evidences).encode())
+    write_file(folder / HTML, html(evidences, lambda name: (folder / name).read_bytes()).encode())
+
+
+def limits(evidences: Sequence[Evidence]) -> list[str]:
+    """What the runs do not prove."""
+    device = evidences[0].device
+    sessions = [session for one in evidences for session in one.sessions]
+    said = [
+        "Models are tiny, their weights random: nothing about picture quality, or about real models' speed and memory."
+    ]
+    if device.emulated:
+        said.append(
+            "Nothing ran on Intel hardware. The CPU's kernels computed everything: nothing about Intel's kernels, "
+            "drivers, oneDNN, SYCL, Triton, asynchrony or speed. The device's memory is a model: it shows how code "
+            "reacts, not what fits."
+        )
+        if any("coverage=refuse" not in session.device.options.split(";") for session in sessions):
+            said.append("Operators that Intel hardware lacks were not refused (no coverage=refuse).")
+    elif device.kind == "cpu":
+        said.append("The CPU computed everything: nothing about any GPU.")
+    else:
+        said.append("It holds for this device, this driver and these versions.")
+    if device.kind == "xpu" and not device.emulated:
+        said.append("How far results may be from the reference was not tuned on Intel hardware.")
+    found = [one for session in sessions for one in session.judgements]
+    if alone := sum(one.verdict is Verdict.FRESH and one.difference is None for one in found):
+        said.append(f"{alone} fresh result(s) were compared with nothing: that they are right is not shown.")
+    if all(session.side is not Side.UPSTREAM for session in sessions):
+        said.append("Upstream's tree was not run: what the patches change is not shown.")
+    return said
+
+
+def clean(text: str) -> str:
+    """``text`` with spaces for control characters, which a terminal might obey."""
+    return "".join(each if each.isprintable() else " " for each in _COLOUR.sub("", text))
+
+
+def plain(text: str) -> str:
+    """``clean`` on one line."""
+    return " ".join(clean(text).split())
+
+
+def _passed(one: Judgement | None) -> bool:
+    return one is not None and one.passed
+
+
+def _did_not_pass(one: Judgement | None) -> bool:
+    return one is not None and not one.passed and one.verdict is not Verdict.SKIPPED
+
+
+def _line(row: Row) -> list[str]:
+    verdicts = [one.verdict.value if one else "-" for one in (row.patched, row.upstream)]
+    told = row.patched or row.upstream
+    seconds = f"{told.seconds:.1f}" if told and told.seconds else ""
+    return [plain(row.session), plain(row.test), *verdicts, seconds, _why(row)]
+
+
+def _why(row: Row) -> str:
+    """The patched tree's reason, and upstream's where its verdict is another."""
+    reasons = [(side, one) for side, one in row.sides]
+    if len({one.verdict for _, one in reasons}) == 1:
+        reasons = reasons[:1]
+    return "; ".join(
+        plain(one.reason) if side == "patched" else f"{side}: {plain(one.reason)}" for side, one in reasons
+    )
+
+
+def _counts(evidence: Evidence) -> list[str]:
+    """Passes of each side, and of each side alone; a reference's sessions, which run on the CPU, are not counted."""
+    tested = {one.name for one in evidence.sessions if one.device.kind == evidence.device.kind}
+    lines = [row for row in rows(evidence) if row.session in tested]
+    sides = [[row.patched for row in lines if row.patched], [row.upstream for row in lines if row.upstream]]
+    return [*map(_passes, sides), str(len(only_patched(evidence))), str(len(only_upstream(evidence)))]
+
+
+def _passes(found: Sequence[Judgement]) -> str:
+    """How many passed of those that ran."""
+    ran = [one for one in found if one.verdict is not Verdict.SKIPPED]
+    return f"{sum(one.passed for one in ran)} of {len(ran)}" if ran else "-"
+
+
+def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
+    devices = {str(one.device) for one in evidences}
+    if len(devices) != 1:
+        raise PatchforgeError(
+            "a report is about one device", expected="evidence of one", found=", ".join(sorted(devices))
+        )
+    lines = [row for one in evidences for row in rows(one)]
+    return {
+        "evidences": evidences,
+        "device": evidences[0].device,
+        "marked": EMULATED if evidences[0].device.emulated else "real hardware",
+        "names": sorted({name for one in evidences for name in _device_names(one)}),
+        "limits": limits(evidences),
+        "skipped": _skipped(lines),
+        "counts": [(one, *_counts(one)) for one in evidences],
+        "rows": {one.release: rows(one) for one in evidences},
+        "why": _why,
+        "matrix": _matrix(lines, [one.release for one in evidences]),
+        "only_patched": [row for one in evidences for row in only_patched(one)],
+        "only_upstream": [row for one in evidences for row in only_upstream(one)],
+        "facts": lambda session: list(_flat(session.facts)),
+    }
+
+
+def _skipped(lines: Sequence[Row]) -> dict[str, list[str]]:
+    """Reason → what was skipped for it, most frequent first."""
+    places: dict[str, dict[str, None]] = {}
+    for row in lines:
+        for _, one in row.sides:
+            if one.verdict is Verdict.SKIPPED:
+                places.setdefault(one.reason, {})[f"{row.release} {row.session}/{row.test}"] = None
+    counts = Counter({reason: len(names) for reason, names in places.items()})
+    return {reason: list(places[reason]) for reason, _ in counts.most_common()}
+
+
+def _matrix(lines: Sequence[Row], releases: Sequence[str]) -> list[tuple[str, str, list[Row | None]]]:
+    """Session, test, and the row of each release."""
+    found: dict[tuple[str, str], dict[str, Row]] = {}
+    for row in lines:
+        found.setdefault((row.session, row.test), {})[row.release] = row
+    return [(*place, [by_release.get(name) for name in releases]) for place, by_release in found.items()]
+
+
+def _device_names(evidence: Evidence) -> Iterator[str]:
+    for session in evidence.sessions:
+        yield from (text for name, text in _flat(session.facts) if name.split(".")[-1] == "name")
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """``devices.0.name`` and its text, for every value in facts."""
+    inner: Mapping[Any, Any] | None = None
+    if isinstance(value, Mapping):
+        inner = value
+    elif isinstance(value, list | tuple):
+        inner = dict(enumerate(value))
+    if inner is None:
+        yield name, str(value)
+    else:
+        for key, each in inner.items():
+            yield from _flat(each, f"{name}.{key}" if name else str(key))
+
+
+def _cell(text: object) -> str:
+    """Text that Markdown shows as it is, in a table too."""
+    return _MARKDOWN.sub(lambda found: "&amp;" if found[0] == "&" else f"\\{found[0]}", plain(str(text)))
+
+
+def _data_uri(name: str, data: bytes) -> str:
+    return f"data:image/{name.rpartition('.')[2]};base64,{base64.b64encode(data).decode()}"
+
+
+def _environment(*, autoescape: bool) -> jinja2.Environment:
+    import jinja2  # noqa: PLC0415 - slow to import
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root() / "templates" / "trial"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=autoescape,  # noqa: S701 - off for Markdown only
+    )
+    environment.filters.update(plain=plain, clean=clean)
+    return environment

@@ -1,0 +1,291 @@
+"""One release on one device: its trees, its environment, its sessions, and the evidence that they leave."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cached_property
+from pathlib import Path
+from threading import Lock
+
+from patchforge.atomic import write_file, write_tree
+from patchforge.errors import CheckFailed
+from patchforge.pipeline import Patched, write_whole
+from patchforge.trial import checks, evidence, plan
+from patchforge.trial.devices import variables
+from patchforge.trial.environment import Environment
+from patchforge.trial.evidence import Evidence, SessionResult
+from patchforge.trial.guard import temporary_folder
+from patchforge.trial.plan import Session
+from patchforge.trial.server import Server, flags, link_models
+from patchforge.trial.words import Device, Ending, Execution, Judgement, Output, Side, Verdict, Workflow
+
+Tell = Callable[[str], None]
+
+_READING = Lock()  # trees of one clone are read by one thread at a time
+
+CPU = Device("cpu")
+_LOG_LINES = 30
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the trials of one command share. Times are in seconds."""
+
+    device: Device
+    cache: Path  #: references are kept here
+    weights: Path  #: the generated models and inputs
+    workflows: Mapping[str, Workflow]
+    prompt_timeout: float = 300.0
+    start_timeout: float = 180.0
+    again: bool = False  #: do not use what an earlier command found
+    logs: Path | None = None  #: where the logs of servers with a failed test are kept
+
+
+class Trial:
+    """A patched release on a device, with upstream's tree beside it."""
+
+    def __init__(self, patched: Patched, environment: Environment, settings: Settings, tell: Tell) -> None:
+        self.patched, self.environment, self.settings, self.tell = patched, environment, settings, tell
+
+    def run(self, out: Path, sides: Sequence[Side], names: Sequence[str] = ()) -> Evidence:
+        """All sessions of the sides, or those named. Each is saved in ``out``; those finished there are kept."""
+        found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
+        earlier = None if self.settings.again else evidence.load(out)
+        if earlier is not None and earlier.binding == found.binding:
+            found = earlier
+        todo = [(side, one) for side in sides for one in plan.sessions(self.device, side, names)]
+        with temporary_folder("patchforge-trial-") as scratch:
+            trees = _Trees(self.patched, self.settings.weights, scratch)
+            for side, session in todo:
+                key = self.key(session, side)
+                if found.finished(side, session.name, key):
+                    self.tell(f"{side} {session.name}: done before")
+                    continue
+                device = session.device(self.device)
+                run = _Run(self, trees, session, side, device=device, reference=self.reference(trees))
+                run.run()
+                result, pictures = run.result(key)
+                found = found.add(result)
+                evidence.save(out, found, pictures)
+        return found
+
+    @property
+    def device(self) -> Device:
+        return self.settings.device
+
+    @cached_property
+    def manifest(self) -> str:
+        """The digest of the manifest that ``patchforge apply`` writes for this release."""
+        return evidence.digest(self.patched.files()["manifest.json"])
+
+    def key(self, session: Session, side: Side) -> str:
+        """What decides a session's results, as a digest."""
+        return evidence.session_key(
+            commit=self.patched.release.commit,
+            manifest=self.manifest if side is Side.PATCHED else "",
+            session=repr(session),
+            device=repr(session.device(self.device)),
+            packages=dict(self.environment.packages),
+            trial=_own_digest(),
+        )
+
+    def reference(self, trees: _Trees) -> dict[str, Execution]:
+        """Upstream's results on the CPU, kept in the cache; none where the device is the CPU itself."""
+        if self.device.kind == CPU.kind:
+            return {}
+        folder = self.settings.cache / "references" / self.key(plan.REFERENCE, Side.UPSTREAM)[:20]
+        if not folder.is_dir():
+            run = _Run(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
+            run.run()
+            if not run.executions:
+                failed = run.judgements[0]
+                raise CheckFailed(
+                    "upstream's own tree gives no results on the CPU to compare with",
+                    found="\n".join([failed.reason, *failed.log]),
+                    do="see that the release runs with --cpu here",
+                )
+            write_tree(folder, _packed(run.executions))
+        return _unpacked(folder)
+
+
+class _Run:
+    """One session, from the server's start to its end; a server that a test has ended is started again."""
+
+    def __init__(
+        self,
+        trial: Trial,
+        trees: _Trees,
+        session: Session,
+        side: Side,
+        *,
+        device: Device,
+        reference: Mapping[str, Execution],
+    ) -> None:
+        self.trial, self.session, self.side, self.device = trial, session, side, device
+        self.trees, self.reference = trees, reference
+        self.executions: dict[str, Execution] = {}
+        self.judgements: list[Judgement] = []
+        self.state: dict[str, object] = {}
+        self.arguments: tuple[str, ...] = ()
+        self.name = f"{trial.patched.release.version} {side} {session.name}"
+
+    def run(self) -> None:
+        """Goes through all tests; each has a judgement afterwards."""
+        tree = self.trees[self.side]
+        settings = self.trial.settings
+        pending = checks.chosen(self.session.tests, settings.workflows)
+        has = flags(tree)
+        if lacking := [flag for flag in self.session.needs if _flag(flag) not in has]:
+            self._give_up(pending, Verdict.SKIPPED, f"the release has no {' and no '.join(map(_flag, lacking))}")
+            return
+        wanted = (*self.session.flags, *(self.session.patched_flags if self.side is Side.PATCHED else ()))
+        if self.device.kind == "cuda":
+            wanted = (*wanted, "--disable-cuda-malloc")  # cudaMallocAsync does not count allocations
+        self.arguments = (*self.session.needs, *(flag for flag in wanted if _flag(flag) in has))
+        while pending:
+            try:
+                with self._server(tree) as server:
+                    self._tests(server, pending)
+            except CheckFailed as error:
+                self._give_up(pending, Verdict.FAILED, error.problem, tuple(error.found.splitlines()[-_LOG_LINES:]))
+                return
+
+    def _server(self, tree: Path) -> Server:
+        return Server(
+            tree,
+            self.trial.environment,
+            arguments=self.arguments,
+            variables=variables(self.trial.device if self.device == CPU else self.device),
+            log=self.trees.scratch / "server.log",
+            timeout=self.trial.settings.start_timeout,
+            remove=[self.trees.scratch],
+        )
+
+    def _tests(self, server: Server, pending: list[str]) -> None:
+        """Takes tests off ``pending`` until none is left or the server is of no more use."""
+        settings = self.trial.settings
+        bench = checks.Bench(
+            server, self.session, self.device, settings.workflows, self.reference, settings.prompt_timeout
+        )
+        self.state = server.client.state()
+        while pending:
+            judged = checks.run_test(bench, pending.pop(0))
+            self._add(judged)
+            self._keep_log(server, judged)
+            self.executions |= bench.executions
+            if not bench.usable():
+                return
+
+    def _add(self, judged: Judgement) -> None:
+        self.judgements.append(judged)
+        self.trial.tell(f"{self.name}: {judged.test} {judged.verdict}, {judged.seconds:.1f} s")
+
+    def _give_up(self, pending: list[str], verdict: Verdict, reason: str, log: tuple[str, ...] = ()) -> None:
+        for name in pending:
+            self._add(Judgement(name, verdict, reason, log=log))
+
+    def _keep_log(self, server: Server, judged: Judgement) -> None:
+        logs = self.trial.settings.logs
+        if logs is not None and judged.verdict not in {Verdict.PASSED, Verdict.FRESH, Verdict.SKIPPED}:
+            text = "\n".join(server.log_lines()) + "\n"
+            logs.mkdir(parents=True, exist_ok=True)
+            write_file(logs / f"{self.name.replace(' ', '-')}-{judged.test}.log", text.encode())
+
+    def result(self, key: str) -> tuple[SessionResult, dict[str, bytes]]:
+        """What the evidence keeps of the session, and its pictures by name."""
+        pictures: dict[str, bytes] = {}
+        judged = tuple(self._pictured(one, pictures) for one in self.judgements)
+        facts = {name: value for name, value in self.state.items() if name != "packages"}
+        return SessionResult(
+            name=self.session.name,
+            side=self.side,
+            key=key,
+            date=datetime.now(UTC).isoformat(timespec="seconds"),
+            device=self.device,
+            arguments=self.arguments,
+            facts=facts,
+            versions=dict(self.trial.environment.packages),
+            judgements=judged,
+        ), pictures
+
+    def _pictured(self, judged: Judgement, pictures: dict[str, bytes]) -> Judgement:
+        """The judgement with the names of its pictures: the result's first file, the reference's, the difference."""
+        found: dict[str, bytes] = {}
+        for what, execution in (
+            ("result", self.executions.get(judged.test)),
+            ("reference", self.reference.get(judged.test)),
+        ):
+            if execution is not None and execution.outputs and judged.test in self.executions:
+                found[what] = execution.outputs[0].data
+        if judged.difference is not None and judged.difference.largest and judged.difference.picture:
+            found["difference"] = judged.difference.picture
+        names = {
+            evidence.picture_name(self.side, self.session.name, judged.test, what, data): data
+            for what, data in found.items()
+        }
+        pictures |= names
+        return replace(judged, images=tuple(names))
+
+
+class _Trees:
+    """The trees of a release in a scratch folder, written when they are first asked for."""
+
+    def __init__(self, patched: Patched, weights: Path, scratch: Path) -> None:
+        self.patched, self.weights, self.scratch = patched, weights, scratch
+        self.missing: list[str] = []
+
+    def __getitem__(self, side: Side) -> Path:
+        folder = self.scratch / side.value
+        with _READING:
+            if not folder.is_dir():
+                tree = self.patched.tree if side is Side.PATCHED else self.patched.conversion.tree
+                self.missing = write_whole(tree, folder)
+                link_models(self.weights, folder)
+        return folder
+
+
+def _flag(argument: str) -> str:
+    return argument.partition("=")[0]
+
+
+def _own_digest() -> str:
+    """Of everything in this package that decides results."""
+    here = Path(__file__).parent
+    parts = (path for path in sorted(here.rglob("*")) if path.suffix in {".py", ".json", ".toml"})
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in parts)).hexdigest()
+
+
+_INDEX = "index.json"
+
+
+def _packed(executions: Mapping[str, Execution]) -> dict[str, bytes]:
+    """Endings and outputs of executions as files."""
+    files: dict[str, bytes] = {}
+    index: dict[str, object] = {}
+    for name, execution in executions.items():
+        outputs = [(f"{name}/{number}", output) for number, output in enumerate(execution.outputs)]
+        files |= {place: output.data for place, output in outputs}
+        index[name] = {
+            "ending": execution.ending.value,
+            "outputs": [{"file": place, "node": output.node, "name": output.name} for place, output in outputs],
+        }
+    return {**files, _INDEX: json.dumps(index, indent=1, sort_keys=True).encode()}
+
+
+def _unpacked(folder: Path) -> dict[str, Execution]:
+    index = json.loads((folder / _INDEX).read_bytes())
+    return {
+        name: Execution(
+            name,
+            Ending(one["ending"]),
+            0.0,
+            outputs=tuple(
+                Output(out["node"], out["name"], (folder / out["file"]).read_bytes()) for out in one["outputs"]
+            ),
+        )
+        for name, one in index.items()
+    }

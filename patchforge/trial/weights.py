@@ -1,0 +1,474 @@
+"""Writes tiny models with random weights, and input images, for the trial's workflows.
+
+``python weights.py FOLDER [NAME ...]`` fills FOLDER/models and FOLDER/input; all files, or those named. It needs torch
+and safetensors and nothing of patchforge. The same file always has the same bytes; one that exists is left alone.
+Exit status 2 for an unknown name.
+
+The key names and shapes are what ComfyUI's model detection reads, with few blocks. Values are uniform with the variance
+that keeps activations near 1, so that images have texture and half precision does not overflow.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1  #: changes when any file does: part of the folder name where they are kept
+_TIME = 1280  # width of a UNet's time embedding
+_BASE = 320  # a UNet's model_channels: what the detection of SD1.5 and SDXL asks for
+
+
+class Table(dict[str, tuple[int, ...]]):
+    """Shapes by key."""
+
+    def conv(self, name: str, out: int, into: int, size: int = 3, *, bias: bool = True) -> None:
+        self[f"{name}.weight"] = (out, into, size, size)
+        if bias:
+            self[f"{name}.bias"] = (out,)
+
+    def linear(self, name: str, out: int, into: int, *, bias: bool = True) -> None:
+        self[f"{name}.weight"] = (out, into)
+        if bias:
+            self[f"{name}.bias"] = (out,)
+
+    def norm(self, name: str, width: int) -> None:
+        self[f"{name}.weight"] = self[f"{name}.bias"] = (width,)
+
+    def under(self, prefix: str, other: Mapping[str, tuple[int, ...]]) -> None:
+        self.update({f"{prefix}.{key}": shape for key, shape in other.items()})
+
+
+@dataclass(frozen=True)
+class Weights:
+    """One file of weights: where it goes, its shapes, and what differs from the usual values.
+
+    ``gains`` multiply the weights of keys with that prefix; ``constants`` are the values of whole tensors.
+    """
+
+    folder: str  #: below models/
+    name: str
+    table: Callable[[], Table]
+    gains: Mapping[str, float] = field(default_factory=dict)
+    constants: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Unet:
+    """A UNet's levels: channels as multiples of 320, residual blocks and transformers per block."""
+
+    levels: tuple[int, ...]
+    blocks: int
+    depths: tuple[int, ...]
+    context: int
+    linear: bool = False  #: whether a transformer's projections are linear, as in SDXL
+    adm: int = 0  #: width of the vector condition
+
+
+SD15 = _Unet(levels=(1, 2), blocks=1, depths=(1, 1), context=768)
+SDXL = _Unet(levels=(1, 1, 1), blocks=2, depths=(0, 1, 2), context=2048, linear=True, adm=2816)
+
+
+def _residual(out: int, into: int) -> Table:
+    table = Table()
+    table.norm("in_layers.0", into)
+    table.conv("in_layers.2", out, into)
+    table.linear("emb_layers.1", out, _TIME)
+    table.norm("out_layers.0", out)
+    table.conv("out_layers.3", out, out)
+    if out != into:
+        table.conv("skip_connection", out, into, 1)
+    return table
+
+
+def _transformer(unet: _Unet, width: int, depth: int) -> Table:
+    table = Table()
+    table.norm("norm", width)
+    for name in ("proj_in", "proj_out"):
+        (table.linear(name, width, width) if unet.linear else table.conv(name, width, width, 1))
+    for index in range(depth):
+        block = f"transformer_blocks.{index}"
+        for attention, context in (("attn1", width), ("attn2", unet.context)):
+            table.linear(f"{block}.{attention}.to_q", width, width, bias=False)
+            table.linear(f"{block}.{attention}.to_k", width, context, bias=False)
+            table.linear(f"{block}.{attention}.to_v", width, context, bias=False)
+            table.linear(f"{block}.{attention}.to_out.0", width, width)
+        table.linear(f"{block}.ff.net.0.proj", 8 * width, width)
+        table.linear(f"{block}.ff.net.2", width, 4 * width)
+        for norm in ("norm1", "norm2", "norm3"):
+            table.norm(f"{block}.{norm}", width)
+    return table
+
+
+def _down(unet: _Unet) -> tuple[Table, list[int]]:
+    """The half of a UNet that a ControlNet has too, and the widths of its blocks."""
+    table = Table()
+    table.linear("time_embed.0", _TIME, _BASE)
+    table.linear("time_embed.2", _TIME, _TIME)
+    table.conv("input_blocks.0.0", _BASE, 4)
+    widths = [_BASE]
+    for level, (factor, depth) in enumerate(zip(unet.levels, unet.depths, strict=True)):
+        for _ in range(unet.blocks):
+            block, width = f"input_blocks.{len(widths)}", factor * _BASE
+            table.under(f"{block}.0", _residual(width, widths[-1]))
+            if depth:
+                table.under(f"{block}.1", _transformer(unet, width, depth))
+            widths.append(width)
+        if level < len(unet.levels) - 1:
+            table.conv(f"input_blocks.{len(widths)}.0.op", widths[-1], widths[-1])
+            widths.append(widths[-1])
+    table.under("middle_block.0", _residual(widths[-1], widths[-1]))
+    table.under("middle_block.1", _transformer(unet, widths[-1], unet.depths[-1]))
+    table.under("middle_block.2", _residual(widths[-1], widths[-1]))
+    return table, widths
+
+
+def _unet(unet: _Unet) -> Table:
+    table, skips = _down(unet)
+    if unet.adm:
+        table.linear("label_emb.0.0", _TIME, unet.adm)
+        table.linear("label_emb.0.2", _TIME, _TIME)
+    width, number = skips[-1], 0
+    for level in reversed(range(len(unet.levels))):
+        out, depth = unet.levels[level] * _BASE, unet.depths[level]
+        for index in range(unet.blocks + 1):
+            block = f"output_blocks.{number}"
+            table.under(f"{block}.0", _residual(out, width + skips.pop()))
+            if depth:
+                table.under(f"{block}.1", _transformer(unet, out, depth))
+            if level and index == unet.blocks:
+                table.conv(f"{block}.{2 if depth else 1}.conv", out, out)
+            width, number = out, number + 1
+    table.norm("out.0", _BASE)
+    table.conv("out.2", 4, _BASE)
+    return table
+
+
+def _controlnet() -> Table:
+    table, widths = _down(SD15)
+    hint = (3, 16, 16, 32, 32, 96, 96, 256, _BASE)
+    for index, (into, out) in enumerate(pairwise(hint)):
+        table.conv(f"input_hint_block.{2 * index}", out, into)
+    for index, width in enumerate(widths):
+        table.conv(f"zero_convs.{index}.0", width, width, 1)
+    table.conv("middle_block_out.0", widths[-1], widths[-1], 1)
+    return table
+
+
+def _clip_l() -> Table:
+    table, width = Table(), 768
+    table["embeddings.token_embedding.weight"] = (49408, width)
+    table["embeddings.position_embedding.weight"] = (77, width)
+    for index in range(12):
+        layer = f"encoder.layers.{index}"
+        for name in ("q_proj", "k_proj", "v_proj", "out_proj"):
+            table.linear(f"{layer}.self_attn.{name}", width, width)
+        table.linear(f"{layer}.mlp.fc1", 4 * width, width)
+        table.linear(f"{layer}.mlp.fc2", width, 4 * width)
+        table.norm(f"{layer}.layer_norm1", width)
+        table.norm(f"{layer}.layer_norm2", width)
+    table.norm("final_layer_norm", width)
+    return table
+
+
+def _vae_residual(out: int, into: int) -> Table:
+    table = Table()
+    table.norm("norm1", into)
+    table.conv("conv1", out, into)
+    table.norm("norm2", out)
+    table.conv("conv2", out, out)
+    if out != into:
+        table.conv("nin_shortcut", out, into, 1)
+    return table
+
+
+def _vae_middle(width: int) -> Table:
+    table = Table()
+    table.under("mid.block_1", _vae_residual(width, width))
+    table.norm("mid.attn_1.norm", width)
+    for name in ("q", "k", "v", "proj_out"):
+        table.conv(f"mid.attn_1.{name}", width, width, 1)
+    table.under("mid.block_2", _vae_residual(width, width))
+    return table
+
+
+def _vae_coder(levels: Sequence[tuple[int, int]], blocks: int, stem: str, resample: str) -> Table:
+    """``levels``: number and width in the order they run; all but the last change the resolution."""
+    table, width = Table(), levels[0][1]
+    for number, out in levels:
+        for index in range(blocks):
+            table.under(f"{stem}.{number}.block.{index}", _vae_residual(out, width))
+            width = out
+        if number != levels[-1][0]:
+            table.conv(f"{stem}.{number}.{resample}.conv", out, out)
+    return table
+
+
+def _vae(latent: int = 4) -> Table:
+    """ComfyUI takes only the number of latent channels from the file; the widths are those of SD1.5."""
+    table, widths = Table(), (128, 256, 512, 512)
+    table.conv("encoder.conv_in", widths[0], 3)
+    table.under("encoder", _vae_coder(list(enumerate(widths)), 2, "down", "downsample"))
+    table.under("encoder", _vae_middle(widths[-1]))
+    table.norm("encoder.norm_out", widths[-1])
+    table.conv("encoder.conv_out", 2 * latent, widths[-1])
+    table.conv("quant_conv", 2 * latent, 2 * latent, 1)
+    table.conv("post_quant_conv", latent, latent, 1)
+    table.conv("decoder.conv_in", widths[-1], latent)
+    table.under("decoder", _vae_middle(widths[-1]))
+    table.under("decoder", _vae_coder(list(enumerate(widths))[::-1], 3, "up", "upsample"))
+    table.norm("decoder.norm_out", widths[0])
+    table.conv("decoder.conv_out", 3, widths[0])
+    return table
+
+
+def _sd15() -> Table:
+    table = Table()
+    table.under("model.diffusion_model", _unet(SD15))
+    table.under("cond_stage_model.transformer.text_model", _clip_l())
+    table.under("first_stage_model", _vae())
+    return table
+
+
+def _taesd(latent: int) -> Table:
+    """The tiny autoencoder's encoder and decoder as two lists of layers; "block" is three convolutions."""
+    table, width = Table(), 64
+    table["vae_scale"] = table["vae_shift"] = ()
+    blocks = [3, 4, 5, 7, 8, 9, 11, 12, 13]
+    table.conv("taesd_encoder.0", width, 3)
+    for index in (2, 6, 10):
+        table.conv(f"taesd_encoder.{index}", width, width, bias=False)
+    table.conv("taesd_encoder.14", latent, width)
+    table.conv("taesd_decoder.1", width, latent)
+    for index in (7, 12, 17):
+        table.conv(f"taesd_decoder.{index}", width, width, bias=False)
+    table.conv("taesd_decoder.19", 3, width)
+    decoder = [f"taesd_decoder.{index}" for index in (3, 4, 5, 8, 9, 10, 13, 14, 15, 18)]
+    for block in [f"taesd_encoder.{index}" for index in (1, *blocks)] + decoder:
+        for index in (0, 2, 4):
+            table.conv(f"{block}.conv.{index}", width, width)
+    return table
+
+
+def _dit(depth: int = 2, latent: int = 16, patch: int = 2, positions: int = 64) -> Table:
+    """SD3: ComfyUI takes 64 channels per block from the number of blocks."""
+    table, width = Table(), 64 * depth
+    table["pos_embed"] = (1, positions * positions, width)
+    table.conv("x_embedder.proj", width, latent, patch)
+    table.linear("context_embedder", width, 4096)
+    for name, into in (("t_embedder", 256), ("y_embedder", 2048)):
+        table.linear(f"{name}.mlp.0", width, into)
+        table.linear(f"{name}.mlp.2", width, width)
+    for index in range(depth):
+        for side in ("x_block", "context_block"):
+            block, last = f"joint_blocks.{index}.{side}", side == "context_block" and index == depth - 1
+            table.linear(f"{block}.adaLN_modulation.1", (2 if last else 6) * width, width)
+            table.linear(f"{block}.attn.qkv", 3 * width, width)
+            if not last:
+                table.linear(f"{block}.attn.proj", width, width)
+                table.linear(f"{block}.mlp.fc1", 4 * width, width)
+                table.linear(f"{block}.mlp.fc2", width, 4 * width)
+    table.linear("final_layer.adaLN_modulation.1", 2 * width, width)
+    table.linear("final_layer.linear", patch * patch * latent, width)
+    return table
+
+
+def _wan(depth: int = 2, width: int = 128, latent: int = 16) -> Table:
+    """Wan 2.1, text to video: 128 channels per head."""
+    table = Table()
+    table["patch_embedding.weight"], table["patch_embedding.bias"] = (width, latent, 1, 2, 2), (width,)
+    for name, into in (("text_embedding", 4096), ("time_embedding", 256)):
+        table.linear(f"{name}.0", width, into)
+        table.linear(f"{name}.2", width, width)
+    table.linear("time_projection.1", 6 * width, width)
+    for index in range(depth):
+        block = f"blocks.{index}"
+        table[f"{block}.modulation"] = (1, 6, width)
+        for attention in ("self_attn", "cross_attn"):
+            for name in ("q", "k", "v", "o"):
+                table.linear(f"{block}.{attention}.{name}", width, width)
+            table[f"{block}.{attention}.norm_q.weight"] = table[f"{block}.{attention}.norm_k.weight"] = (width,)
+        table.norm(f"{block}.norm3", width)
+        table.linear(f"{block}.ffn.0", 4 * width, width)
+        table.linear(f"{block}.ffn.2", width, 4 * width)
+    table["head.modulation"] = (1, 2, width)
+    table.linear("head.head", 4 * latent, width)
+    return table
+
+
+def _upscaler(width: int = 16, growth: int = 32) -> Table:
+    """ESRGAN with one block, four times the size. Its growth is 32 in every file that spandrel reads."""
+    table = Table()
+    table.conv("model.0", width, 3)
+    for dense in (1, 2, 3):
+        for index in range(5):
+            out = growth if index < 4 else width
+            table.conv(f"model.1.sub.0.RDB{dense}.conv{index + 1}.0", out, width + index * growth)
+    table.conv("model.1.sub.1", width, width)
+    for layer, out in ((3, width), (6, width), (8, width), (10, 3)):
+        table.conv(f"model.{layer}", out, width)
+    return table
+
+
+def _interpolation(head: int = 4, width: int = 16) -> Table:
+    """RIFE with five narrow blocks."""
+    table = Table()
+    for index, into in enumerate((3, 16, 16)):
+        table.conv(f"encode.cnn{index}", 16, into)
+    table["encode.cnn3.weight"], table["encode.cnn3.bias"] = (16, head, 4, 4), (head,)
+    for index in range(5):
+        block, into = f"blocks.{index}", 7 + 2 * head if index == 0 else 20 + 2 * head
+        table.conv(f"{block}.conv0.0.0", width // 2, into)
+        table.conv(f"{block}.conv0.1.0", width, width // 2)
+        for layer in range(8):
+            table.conv(f"{block}.convblock.{layer}.conv", width, width)
+            table[f"{block}.convblock.{layer}.beta"] = (1, width, 1, 1)
+        table[f"{block}.lastconv.0.weight"], table[f"{block}.lastconv.0.bias"] = (width, 52, 4, 4), (52,)
+    return table
+
+
+def _lora(rank: int = 4) -> Table:
+    """Every attention of the SD1.5 UNet and of CLIP-L."""
+    models = (("lora_unet_", "", _unet(SD15)), ("lora_te_", "text_model.", _clip_l()))
+    table = Table()
+    for prefix, root, model in models:
+        for key, shape in model.items():
+            if key.endswith(("to_q.weight", "to_v.weight", "q_proj.weight", "v_proj.weight")):
+                name = prefix + (root + key.removesuffix(".weight")).replace(".", "_")
+                table[f"{name}.lora_up.weight"] = (shape[0], rank)
+                table[f"{name}.lora_down.weight"] = (rank, shape[1])
+                table[f"{name}.alpha"] = ()
+    return table
+
+
+WEIGHTS = (
+    Weights("checkpoints", "patchforge-sd15.safetensors", _sd15),
+    Weights("diffusion_models", "patchforge-sdxl.safetensors", lambda: _unet(SDXL)),
+    Weights("diffusion_models", "patchforge-sd3.safetensors", _dit),
+    Weights("diffusion_models", "patchforge-wan.safetensors", _wan),
+    *(
+        Weights(
+            "vae",
+            f"patchforge-taesd-{latent}.safetensors",
+            lambda latent=latent: _taesd(latent),  # type: ignore[misc]
+            gains={"taesd_decoder.19.weight": 0.4},
+            constants={"vae_scale": 1.0, "vae_shift": 0.0, "taesd_decoder.19.bias": 0.5},
+        )
+        for latent in (4, 16)
+    ),
+    Weights("controlnet", "patchforge-controlnet.safetensors", _controlnet),
+    Weights("loras", "patchforge-lora.safetensors", _lora),
+    Weights("upscale_models", "patchforge-x4.safetensors", _upscaler, constants={"model.10.bias": 0.5}),
+    Weights("frame_interpolation", "patchforge-rife.safetensors", _interpolation),
+)
+
+
+def tensors(weights: Weights) -> dict[str, Any]:
+    """The file's tensors, float16. Uniform values: torch makes them of integers, the same on every machine."""
+    import torch  # noqa: PLC0415 - the tables are of use without it
+
+    generator = torch.Generator().manual_seed(zlib.crc32(weights.name.encode()))
+    made: dict[str, Any] = {}
+    for key, shape in weights.table().items():
+        if not shape or key in weights.constants:
+            made[key] = torch.full(shape, weights.constants.get(key, 1.0), dtype=torch.float16)
+            continue
+        offset, spread = _values(key, shape)
+        spread *= next((gain for prefix, gain in weights.gains.items() if key.startswith(prefix)), 1.0)
+        uniform = torch.rand(shape, generator=generator).sub_(0.5).mul_(2 * 3**0.5 * spread).add_(offset)
+        made[key] = uniform.to(torch.float16)
+    return made
+
+
+def _values(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
+    """Mean and standard deviation of a tensor's values."""
+    if len(shape) == 1:
+        return (1.0, 0.1) if key.endswith("weight") else (0.0, 0.1)
+    inputs = 1
+    for size in shape[1:]:
+        inputs *= size
+    return 0.0, inputs**-0.5
+
+
+def _write(path: Path, data: bytes) -> None:
+    """The whole file or none: a temporary name beside it, then a rename."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        fresh.write_bytes(data)
+        fresh.replace(path)
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def _png(pixels: Callable[[int, int], Sequence[int]], size: int) -> bytes:
+    """A PNG of ``size`` by ``size`` RGB pixels. Stored, so that no compressor changes the bytes."""
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    rows = b"".join(b"\0" + bytes(v for x in range(size) for v in pixels(x, y)) for y in range(size))
+    header = struct.pack(">IIBBBBB", size, size, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows, 0)) + chunk(b"IEND", b"")
+
+
+def _texture(x: int, y: int) -> tuple[int, int, int]:
+    return (x * 4 % 256, y * 4 % 256, (x * x + y * y) // 16 % 256)
+
+
+def _square(x: int, y: int) -> tuple[int, int, int]:
+    return (255,) * 3 if 16 <= x < 48 and 16 <= y < 48 else (0,) * 3
+
+
+INPUTS: Mapping[str, Callable[[int, int], Sequence[int]]] = {
+    "patchforge-input.png": _texture,
+    "patchforge-mask.png": _square,
+}
+INPUT_SIZE = 64
+
+
+def generate(folder: Path, names: Iterable[str] = ()) -> list[Path]:
+    """Writes what is missing of the files named, or of all; returns the files written. KeyError for unknown names."""
+    weights = {one.name: one for one in WEIGHTS}
+    wanted = list(names) or [*weights, *INPUTS]
+    if unknown := [name for name in wanted if name not in weights and name not in INPUTS]:
+        raise KeyError(*unknown)
+    written = []
+    for name in wanted:
+        path = folder / "input" / name if name in INPUTS else folder / "models" / weights[name].folder / name
+        if not path.exists():
+            _write(path, _png(INPUTS[name], INPUT_SIZE) if name in INPUTS else _serialized(weights[name]))
+            written.append(path)
+    return written
+
+
+def _serialized(weights: Weights) -> bytes:
+    from safetensors.torch import save  # noqa: PLC0415
+
+    data: bytes = save(tensors(weights))
+    return data
+
+
+def main(arguments: Sequence[str]) -> int:
+    if not arguments:
+        print("usage: weights.py FOLDER [NAME ...]", file=sys.stderr)
+        return 2
+    try:
+        written = generate(Path(arguments[0]), arguments[1:])
+    except KeyError as error:
+        known = ", ".join([*(one.name for one in WEIGHTS), *INPUTS])
+        print(f"no file {', '.join(error.args)}; expected one of {known}", file=sys.stderr)
+        return 2
+    for path in written:
+        print(f"{path} {path.stat().st_size}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

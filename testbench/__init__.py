@@ -1,1 +1,0 @@
-"""Runs real ComfyUI trees; nothing here is installed with patchforge."""

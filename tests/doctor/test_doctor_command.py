@@ -1,0 +1,144 @@
+"""The whole command, on a miniature machine and a faked torch."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from patchforge.commands.doctor import run
+from patchforge.doctor import checkout
+from patchforge.doctor.words import Facts, State
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.project import root
+from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
+
+MINIATURE = root() / "tests" / "miniatures" / "v0.33.0"
+RUNTIME = root() / "transforms" / "runtime" / "patchforge_xpu.py"
+
+
+def options(machine_root: Path, **more: object) -> argparse.Namespace:
+    return argparse.Namespace(
+        **{"json": False, "python": sys.executable, "root": str(machine_root), "tree": None, **more}
+    )
+
+
+@pytest.fixture
+def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The root of a machine with a B580 and all that it needs; this process has the faked torch."""
+    monkeypatch.setenv("PYTHONPATH", fake_torch(tmp_path / "site")["PYTHONPATH"])
+    write(tmp_path / "site", {"torchvision/__init__.py": "__version__ = '0.28.0'"})
+    for name in ("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR", "PATCHFORGE_EMULATE_XPU"):
+        monkeypatch.delenv(name, raising=False)
+    place = tmp_path / "root"
+    gpu = plug_in(place, "0000:03:00.0", "0x8086", "0xe20b", "xe")
+    render_node(place, gpu)
+    write(place, {f"usr/lib/{name}": "" for name in LIBRARIES})
+    write(place, {"proc/sys/kernel/osrelease": "6.17.2\n", "proc/meminfo": "MemTotal: 32000000 kB\n"})
+    return place
+
+
+def report(capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, str]]]:
+    found: dict[str, list[dict[str, str]]] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def wrong(found: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [one["subject"] for one in found["findings"] if one["state"] == "wrong" and one["subject"] != "Triton"]
+
+
+def test_the_findings_as_json(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(options(healthy, json=True))
+    found = report(capsys)
+    assert wrong(found) == []
+    assert {"GPU", "kernel driver", "render node", "Level Zero driver", "torch", "xpu:0"} <= {
+        one["subject"] for one in found["findings"]
+    }
+
+
+def test_what_is_wrong_decides_the_exit_status(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (healthy / "sys/bus/pci/devices/0000:03:00.0/driver").unlink()
+    assert run(options(healthy)) == Exit.FAILED
+    shown = capsys.readouterr().out
+    assert (
+        "wrong          kernel driver: Intel Battlemage (Arc B, Arc Pro B) at 0000:03:00.0: no driver is bound" in shown
+    )
+    assert "to do: load i915 or xe" in shown
+
+
+def test_a_machine_without_anything_is_not_wrong(
+    healthy: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    empty = tmp_path / "empty"
+    (empty / "sys/bus/pci/devices").mkdir(parents=True)
+    run(options(empty, json=True))
+    assert wrong(report(capsys)) == []
+    assert healthy.is_dir()
+
+
+def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(PatchforgeError, match="no folder"):
+        run(options(tmp_path / "nowhere"))
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """An unpatched ComfyUI: a copy of a miniature."""
+    return Path(shutil.copytree(MINIATURE, tmp_path / "ComfyUI"))
+
+
+def judged(folder: Path) -> tuple[State, str]:
+    facts = Facts(machine(B580), interpreter(), {}, checkout.look(folder))
+    found = about(list(checkout.findings(facts)), "ComfyUI")
+    return found.state, found.do
+
+
+def hook(folder: Path) -> None:
+    with (folder / "comfy/model_management.py").open("a") as file:
+        file.write("\nfrom comfy import patchforge_xpu\n")
+
+
+def test_a_checkout_that_is_not_patched(tree: Path) -> None:
+    assert judged(tree) == (State.WARNING, f"patchforge apply --in-place {tree}")
+    assert checkout.look(tree).version == "v0.33.0"
+
+
+def test_a_checkout_that_is_patched(tree: Path) -> None:
+    hook(tree)
+    shutil.copy(RUNTIME, tree / "comfy")
+    assert judged(tree) == (State.OK, "")
+
+
+def test_a_checkout_of_another_patchforge(tree: Path) -> None:
+    hook(tree)
+    write(tree, {"comfy/patchforge_xpu.py": "# older"})
+    assert judged(tree)[0] is State.WARNING
+
+
+def test_a_checkout_that_is_patched_in_part(tree: Path) -> None:
+    shutil.copy(RUNTIME, tree / "comfy")
+    assert judged(tree)[0] is State.WRONG
+    (tree / "comfy/patchforge_xpu.py").unlink()
+    hook(tree)
+    assert judged(tree)[0] is State.WRONG
+
+
+def test_requirements_of_a_checkout_and_its_packs(tree: Path) -> None:
+    write(
+        tree, {"requirements.txt": "torch\ntorchvision\nnumpy\n", "custom_nodes/a/requirements.txt": "torch==2.1\nx\n"}
+    )
+    write(tree, {"custom_nodes/b/requirements.txt": "--extra-index-url https://example.org/cu130\ntorch-pack\n"})
+    assert checkout.look(tree).requirements == {
+        "requirements.txt": ("torch",),
+        "custom_nodes/a/requirements.txt": ("torch==2.1",),
+        "custom_nodes/b/requirements.txt": ("--extra-index-url https://example.org/cu130",),
+    }
+
+
+def test_a_folder_without_comfyui(tmp_path: Path) -> None:
+    with pytest.raises(PatchforgeError, match="holds no ComfyUI"):
+        checkout.look(tmp_path)

@@ -1,0 +1,99 @@
+"""What is said of environment variables."""
+
+from __future__ import annotations
+
+import pytest
+
+from patchforge.doctor.variables import findings, shown
+from patchforge.doctor.words import AMD, Facts, Gpu, State
+from tests.doctor.machines import B580, LUNAR_LAKE, NVIDIA_CARD, about, facts, interpreter, machine, states
+
+RADEON = Gpu("0000:01:00.0", AMD, 0x744C, "amdgpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "gpus", "state"),
+    [
+        ("ZE_AFFINITY_MASK", "0", (B580,), State.OK),
+        ("ZE_AFFINITY_MASK", "1", (B580,), State.WRONG),
+        ("ZE_AFFINITY_MASK", "1", (LUNAR_LAKE, B580), State.OK),
+        ("ZE_AFFINITY_MASK", "0.1,5", (B580,), State.OK),
+        ("ZE_AFFINITY_MASK", "gpu", (B580,), State.WRONG),
+        ("ZE_AFFINITY_MASK", "", (B580,), State.WARNING),
+        ("ZE_AFFINITY_MASK", "7", (), State.OK),
+        ("ONEAPI_DEVICE_SELECTOR", "level_zero:gpu", (B580,), State.OK),
+        ("ONEAPI_DEVICE_SELECTOR", "level_zero:0", (B580,), State.OK),
+        ("ONEAPI_DEVICE_SELECTOR", "level_zero:1", (B580,), State.WRONG),
+        ("ONEAPI_DEVICE_SELECTOR", "*:gpu", (B580,), State.OK),
+        ("ONEAPI_DEVICE_SELECTOR", "opencl:*", (B580,), State.WRONG),
+        ("ONEAPI_DEVICE_SELECTOR", "opencl:gpu;level_zero:*", (B580,), State.OK),
+        ("ONEAPI_DEVICE_SELECTOR", "level_zero:cpu", (B580,), State.WRONG),
+        ("ONEAPI_DEVICE_SELECTOR", "!opencl:*", (B580,), State.OK),
+        ("ONEAPI_DEVICE_SELECTOR", "!level_zero:gpu", (B580,), State.WRONG),
+        ("ONEAPI_DEVICE_SELECTOR", "!level_zero:0", (LUNAR_LAKE, B580), State.OK),
+        ("ONEAPI_DEVICE_SELECTOR", "level_zero", (B580,), State.WRONG),
+        ("ONEAPI_DEVICE_SELECTOR", "levelzero:0", (B580,), State.WRONG),
+    ],
+)
+def test_filters(name: str, value: str, gpus: tuple[Gpu, ...], state: State) -> None:
+    assert about(list(findings(facts(*gpus, **{name: value}))), name).state is state
+
+
+def test_a_card_of_several_tiles_may_have_more_numbers() -> None:
+    card = Gpu("0000:03:00.0", B580.vendor, 0x0BD5, "i915")
+    assert about(list(findings(facts(card, ZE_AFFINITY_MASK="1"))), "ZE_AFFINITY_MASK").state is State.OK
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "gpu", "state"),
+    [
+        ("CUDA_VISIBLE_DEVICES", "0", NVIDIA_CARD, State.OK),
+        ("CUDA_VISIBLE_DEVICES", "", NVIDIA_CARD, State.WARNING),
+        ("CUDA_VISIBLE_DEVICES", "-1", NVIDIA_CARD, State.WARNING),
+        ("HIP_VISIBLE_DEVICES", "-1", RADEON, State.WARNING),
+        ("HSA_OVERRIDE_GFX_VERSION", "11.0.0", RADEON, State.WARNING),
+        ("CUDA_VISIBLE_DEVICES", "-1", B580, None),
+        ("HIP_VISIBLE_DEVICES", "-1", NVIDIA_CARD, None),
+        ("HSA_OVERRIDE_GFX_VERSION", "11.0.0", B580, None),
+    ],
+)
+def test_filters_of_others_count_where_there_is_such_a_gpu(
+    name: str, value: str, gpu: Gpu, state: State | None
+) -> None:
+    assert states(list(findings(facts(gpu, **{name: value})))).get(name) is state
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "state"),
+    [
+        ("SYCL_CACHE_PERSISTENT", "1", State.OK),
+        ("UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS", "1", State.OK),
+        ("UR_L0_ENABLE_SYSMAN_ENV_DEFAULT", "0", State.OK),
+        ("ZE_FLAT_DEVICE_HIERARCHY", "COMPOSITE", State.OK),
+        ("ZE_FLAT_DEVICE_HIERARCHY", "flat", State.WARNING),
+        ("PYTORCH_ENABLE_XPU_FALLBACK", "1", State.WARNING),
+        ("PYTORCH_ENABLE_XPU_FALLBACK", "0", None),
+        ("PYTORCH_DEBUG_XPU_FALLBACK", "1", State.OK),
+        ("IGC_EnableDPEmulation", "1", State.WARNING),
+        ("IPEX_TILE_AS_DEVICE", "1", State.WARNING),
+        ("SYCL_DEVICE_FILTER", "gpu", State.WARNING),
+        ("SYCL_PI_LEVEL_ZERO_BATCH_SIZE", "1", State.WARNING),
+        ("PATCHFORGE_XPU_LEVEL", "O2", State.OK),
+        ("PATCHFORGE_XPU_LEVL", "O2", State.WARNING),
+        ("PATCHFORGE_EMULATE_XPU", "b580", State.WARNING),
+        ("PATCHFORGE_CACHE", "/tmp", None),
+    ],
+)
+def test_switches(name: str, value: str, state: State | None) -> None:
+    assert states(list(findings(facts(B580, **{name: value})))).get(name) is state
+
+
+def test_emulated_devices_are_not_counted_against_the_bus() -> None:
+    torch = interpreter(device_0={"platform": "emulated XPU"})
+    found = findings(Facts(machine(B580), torch, {"ZE_AFFINITY_MASK": "1"}))
+    assert about(list(found), "ZE_AFFINITY_MASK").state is State.OK
+
+
+def test_a_report_shows_no_other_variables() -> None:
+    environment = {"GITHUB_TOKEN": "secret", "HOME": "/home/ann", "ZE_AFFINITY_MASK": "0", "PATCHFORGE_UPSTREAM": "x"}
+    assert shown(environment) == {"ZE_AFFINITY_MASK": "0"}

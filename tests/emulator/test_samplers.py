@@ -1,0 +1,96 @@
+"""Every sampler and scheduler of real releases: the same bits on the emulated XPU as on the CPU.
+
+Needs a clone, which PATCHFORGE_UPSTREAM names, and PATCHFORGE_COMFYUI_PYTHON: an interpreter with a CPU build of torch
+and the releases' requirements (those of v0.32.0 serve both).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator import environment
+from patchforge import pipeline
+from patchforge.sources import open_upstream
+from tests.support import engine_of
+from transforms.comfyui import transforms
+
+_NEEDED = [name for name in ("PATCHFORGE_UPSTREAM", "PATCHFORGE_COMFYUI_PYTHON") if not os.environ.get(name)]
+
+pytestmark = [
+    pytest.mark.upstream,
+    pytest.mark.xdist_group("samplers"),
+    pytest.mark.skipif(bool(_NEEDED), reason=f"not set: {', '.join(_NEEDED)}"),
+]
+
+SCRIPT = Path(__file__).with_name("run_samplers.py")
+EXACT = ("--force-fp32", "--use-pytorch-cross-attention")
+Record = dict[str, Any]
+#: (version, "upstream" or "patched", arguments of run_samplers.py) -> what it printed
+Run = Callable[..., Record]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Runs the script in a tree, once per arguments."""
+    top, records = tmp_path_factory.mktemp("trees"), dict[tuple[str, ...], Record]()
+
+    def tree(version: str, side: str) -> Path:
+        target = top / version / side
+        if not target.exists():
+            with open_upstream() as upstream:
+                found = upstream.resolve(version)
+                files = upstream.tree(found)
+                patched = pipeline.convert(engine_of(transforms()), found, files)
+                pipeline.write_whole(patched.tree if side == "patched" else files, target)
+        return target
+
+    def record(version: str, side: str, *arguments: str) -> Record:
+        key = (version, side, *arguments)
+        if key not in records:
+            command = [os.environ["PATCHFORGE_COMFYUI_PYTHON"], str(SCRIPT), *EXACT, *arguments]
+            env = environment("b580", "rng=cpu;torchvision=schemas") | {"OMP_NUM_THREADS": "1"}
+            done = subprocess.run(
+                command, cwd=tree(version, side), env=env, capture_output=True, text=True, check=False
+            )
+            assert done.returncode == 0, done.stderr[-4000:]
+            records[key] = json.loads(done.stdout.splitlines()[-1])
+        return records[key]
+
+    return record
+
+
+def different(one: Record, other: Record) -> set[str]:
+    """The samplers whose results differ."""
+    assert one["digests"].keys() == other["digests"].keys()
+    return {name for name, digest in one["digests"].items() if other["digests"][name] != digest}
+
+
+@pytest.mark.parametrize("version", ["v0.3.77", "v0.32.0"])
+def test_every_sampler_gives_the_cpus_bits(run: Run, version: str) -> None:
+    reference = run(version, "upstream", "--cpu", "--same-seeds")
+    assert reference["device"] == "cpu"
+    assert reference["operations"] == 0
+    assert len(reference["digests"]) >= 50
+    for side in ("upstream", "patched"):
+        found = run(version, side)
+        assert found["device"] == "xpu:0"
+        assert found["operations"] > 50_000
+        assert different(reference, found) == set()
+
+
+def test_v0_3_77_has_the_same_seeds_everywhere(run: Run) -> None:
+    assert different(run("v0.3.77", "upstream", "--cpu"), run("v0.3.77", "patched")) == set()
+
+
+def test_v0_32_0_moves_the_seeds_of_stochastic_samplers_on_the_cpu(run: Run) -> None:
+    reference = run("v0.32.0", "upstream", "--cpu")
+    differing = different(reference, run("v0.32.0", "patched"))
+    assert "euler_ancestral normal" in differing
+    assert differing <= set(reference["noisy"])

@@ -1,0 +1,240 @@
+"""Reports say first what they are evidence of, count from the evidence alone, and show any text as text."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from patchforge.errors import PatchforgeError
+from patchforge.trial import report
+from patchforge.trial.evidence import Evidence, picture_name, save
+from patchforge.trial.words import Device, Difference, Judgement, Side, Step, Verdict
+from tests.trial.examples import CPU, EMULATED, PICTURE, REAL, evidence, judgement, session
+
+HOSTILE = (
+    "<script>alert(1)</script> <img src=x onerror=alert(2)> \"q\" 's' | pipe `code` "
+    "**bold** [a](http://b) &amp; {{ 7*7 }}"
+)
+CONTROL = "a\x1b[31mred\x1b[0m\rb\nc\u2028d\x00e\u202ef"
+
+
+def of(name: str, patched: Verdict | None, upstream: Verdict | None, release: str = "v0.32.0") -> Evidence:
+    sides = [(Side.PATCHED, patched), (Side.UPSTREAM, upstream)]
+    return evidence(*(session(side, judgement(name, verdict)) for side, verdict in sides if verdict), release=release)
+
+
+class Page(HTMLParser):
+    """What a browser would make of it."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.mark.parametrize("release", ["v0.32.0", "v0.33.0"])
+@pytest.mark.parametrize("render", [report.markdown, lambda found: Page(report.html(found)).text])
+def test_the_first_lines_say_what_it_is_evidence_of(render: object, release: str) -> None:
+    skipped = judgement("controlnet", Verdict.SKIPPED, "the release has no node ControlNetLoader")
+    found = [evidence(session(Side.PATCHED, skipped))]
+    if release != "v0.32.0":
+        found.append(evidence(session(Side.PATCHED, judgement()), release=release))
+    head = render(found).split("What only the patched tree passes")[0]  # type: ignore[operator]
+    for text in (
+        "emulated XPU: evidence about code, not about hardware",
+        "emulated:b580",
+        "Arc(TM) B580",
+        "1, because the release has no node ControlNetLoader: v0.32.0 workflows/controlnet",
+        "Nothing ran on Intel hardware.",
+        "Upstream's tree was not run",
+    ):
+        assert text in head
+
+
+@pytest.mark.parametrize(
+    ("device", "said", "not_said"),
+    [
+        (EMULATED, "Nothing ran on Intel hardware", "not tuned"),
+        (REAL, "not tuned on Intel hardware", "Nothing ran"),
+        (Device("cuda"), "this driver", "Intel"),
+        (CPU, "nothing about any GPU", "driver"),
+    ],
+)
+def test_what_is_not_shown_depends_on_the_device(device: Device, said: str, not_said: str) -> None:
+    limits = " ".join(report.limits([evidence(session(Side.UPSTREAM, device=device), device=device)]))
+    assert said in limits
+    assert not_said not in limits
+
+
+def test_what_is_not_shown_depends_on_what_was_run() -> None:
+    compared = judgement("a", difference=Difference(0, 0))
+    assert "compared with nothing" not in " ".join(report.limits([evidence(session(Side.PATCHED, compared))]))
+    limits = " ".join(report.limits([evidence(session(Side.PATCHED, compared, judgement("b"), judgement("c")))]))
+    assert "2 fresh result(s) were compared with nothing" in limits
+    assert "no coverage=refuse" in limits
+    strict = Device("xpu", "b580", "rng=cpu;coverage=refuse")
+    assert "coverage" not in " ".join(report.limits([evidence(session(Side.UPSTREAM, device=strict))]))
+
+
+PASSED = {Verdict.PASSED, Verdict.FRESH}
+
+
+@given(st.sampled_from([None, *Verdict]), st.sampled_from([None, *Verdict]))
+@settings(deadline=None)
+def test_only_patched_passes_what_upstream_ran_and_did_not_pass(
+    patched: Verdict | None, upstream: Verdict | None
+) -> None:
+    found = of("free-memory", patched, upstream)
+    worse = set(Verdict) - PASSED - {Verdict.SKIPPED}
+    assert bool(report.only_patched(found)) == (patched in PASSED and upstream in worse)
+    assert bool(report.only_upstream(found)) == (upstream in PASSED and patched in worse)
+
+
+def section(text: str, title: str) -> str:
+    return text.partition(f"{title}\n")[2].partition("## ")[0]
+
+
+def test_both_lists_are_in_the_report_and_empty_ones_say_so() -> None:
+    better, worse = of("oom", Verdict.PASSED, Verdict.FAILED), of("api", Verdict.CACHED, Verdict.PASSED, "v0.33.0")
+    text = report.markdown([better, worse])
+    assert "v0.32.0 workflows/oom: upstream is failed, why" in section(text, "What only the patched tree passes")
+    assert "v0.33.0 workflows/api: patched is cached, why" in section(text, "What only upstream's tree passes")
+    equal = report.markdown([of("api", Verdict.PASSED, Verdict.PASSED)])
+    assert section(equal, "What only the patched tree passes").strip() == "Nothing."
+    assert section(equal, "What only upstream's tree passes").strip() == "Nothing."
+
+
+def test_the_terminal_shows_a_test_per_line_with_both_sides() -> None:
+    told = judgement("t", Verdict.CPU_FALLBACK, CONTROL)
+    found = evidence(session(Side.PATCHED, told), session(Side.UPSTREAM, judgement("t"), judgement("u")))
+    assert report.table([found]) == [
+        ["session", "test", "patched", "upstream", "seconds", "why"],
+        ["workflows", "t", "cpu_fallback", "fresh", "1.5", "ared b c d e f; upstream: why"],
+        ["workflows", "u", "-", "fresh", "1.5", "upstream: why"],
+    ]
+
+
+def test_the_terminal_counts_when_there_are_several_releases() -> None:
+    skipped = judgement("c", Verdict.SKIPPED)
+    older = evidence(
+        session(Side.PATCHED, judgement("a"), judgement("b"), skipped),
+        session(Side.UPSTREAM, judgement("a"), judgement("b", Verdict.FAILED), skipped),
+    )
+    newer = evidence(session(Side.PATCHED, judgement("a", Verdict.FAILED)), release="v0.33.0")
+    assert report.table([older, newer])[1:] == [
+        ["v0.32.0", "2 of 2", "1 of 2", "1", "0"],
+        ["v0.33.0", "0 of 1", "-", "0", "0"],
+    ]
+
+
+def test_the_reference_is_no_test_of_upstream() -> None:
+    reference = session(Side.UPSTREAM, judgement("a"), name="reference", device=CPU)
+    found = evidence(session(Side.PATCHED, judgement("a")), reference)
+    assert report.table([found, found])[1] == ["v0.32.0", "1 of 1", "-", "0", "0"]
+
+
+def test_several_releases_make_a_matrix() -> None:
+    text = report.markdown(
+        [
+            of("a", Verdict.FRESH, Verdict.FAILED),
+            of("a", Verdict.CAPACITY, None, "v0.33.0"),
+            of("b", None, Verdict.FRESH, "v1.0.0"),
+        ]
+    )
+    assert "| session | test | v0.32.0 | v0.33.0 | v1.0.0 |\n|---|---|---|---|---|\n" in text
+    assert "| workflows | a | fresh / failed | capacity / - | |\n" in text
+    assert "| workflows | b | | | - / fresh |\n" in text
+
+
+def test_a_report_is_about_one_device() -> None:
+    with pytest.raises(PatchforgeError, match="one device"):
+        report.markdown([evidence(), evidence(device=REAL)])
+
+
+def hostile(text: str) -> Evidence:
+    """The text wherever the tested program or a workflow could put one."""
+    one = Judgement(text, Verdict.FAILED, text, 1, (Step(text, text, False, 3, 1),), log=(text, "```", f"</pre>{text}"))
+    found = session(
+        Side.PATCHED, one, name=text, arguments=(text,), facts={text: {"name": text}}, versions={text: text}
+    )
+    skipped = session(Side.UPSTREAM, judgement(text, Verdict.SKIPPED, text), name=text)
+    return evidence(found, skipped, release=text)
+
+
+@pytest.mark.parametrize("several", [False, True])
+@pytest.mark.parametrize("text", [HOSTILE, CONTROL])
+def test_html_shows_hostile_text_as_text(text: str, several: bool) -> None:
+    found = [hostile(text), evidence(release="v0.33.0")][: 2 if several else 1]
+    page = Page(report.html(found))
+    usual = Page(report.html([hostile("harmless"), evidence(release="v0.33.0")][: 2 if several else 1]))
+    assert [tag for tag, _ in page.tags] == [tag for tag, _ in usual.tags]
+    assert not {"script", "img"} & {tag for tag, _ in page.tags}
+    assert not any(name.startswith("on") for _, attributes in page.tags for name in attributes)
+    if text is HOSTILE:
+        assert text in page.text
+
+
+def test_html_fetches_nothing() -> None:
+    text = report.html([of("a", Verdict.FRESH, Verdict.FAILED)])
+    assert "default-src 'none'" in text
+    assert not re.search(r"https?://|url\(|@import|<link|<script", text)
+    assert "prefers-color-scheme: dark" in text
+
+
+def test_markdown_tables_keep_their_columns_whatever_the_text() -> None:
+    for text in (HOSTILE, CONTROL):
+        lines = report.markdown([hostile(text)]).splitlines()
+        tables = [line for line in lines if line.startswith("| ")]
+        assert [len(re.findall(r"(?<!\\)\|", line)) for line in tables] == [7, 7, 6, 6]
+
+
+@given(st.text(max_size=40))
+@settings(deadline=None)
+def test_markdown_has_no_markup_of_the_text(text: str) -> None:
+    cell = report._cell(text)
+    assert not re.search(r"(?<!\\)(?:\\\\)*[`*\[\]<>|~]", cell)
+    assert "\n" not in cell
+    assert cell == report._cell(cell.replace("\\", "").replace("&amp;", "&")) or "\\" in text or "&amp;" in text
+
+
+def test_markdown_logs_are_code_that_nothing_ends() -> None:
+    lines = report.markdown([hostile(HOSTILE)]).splitlines()
+    assert "    ```" in lines
+    assert f"    </pre>{HOSTILE}" in lines
+    assert all(line.startswith("    ") for line in lines if "<script>" in line.replace("\\<", ""))
+
+
+def with_picture(folder: Path) -> Evidence:
+    name = picture_name(Side.PATCHED, "workflows", "txt2img", "result", PICTURE)
+    found = evidence(session(Side.PATCHED, judgement(images=(name,), difference=Difference(0, 0))))
+    save(folder, found, {name: PICTURE})
+    return found
+
+
+def test_written_reports_have_the_pictures(tmp_path: Path) -> None:
+    found = with_picture(tmp_path)
+    report.write(tmp_path, [found])
+    images = [
+        attributes for tag, attributes in Page((tmp_path / "report.html").read_text("utf-8")).tags if tag == "img"
+    ]
+    assert [str(one["src"])[:22] for one in images] == ["data:image/png;base64,"]
+    assert "](images/patched/workflows/txt2img-result.png)" in (tmp_path / "report.md").read_text("utf-8")
+
+
+def test_the_report_of_several_releases_points_to_the_pictures(tmp_path: Path) -> None:
+    found = with_picture(tmp_path / "one")
+    report.write(tmp_path, [found, evidence(release="v0.33.0")])
+    assert "<img" not in (tmp_path / "report.html").read_text("utf-8")
+    assert "](images" not in (tmp_path / "report.md").read_text("utf-8")
