@@ -241,4 +241,3 @@ def install(library: ctypes.CDLL, properties: tuple[Properties, ...], options: O
         setattr(torch_c, f"_xpu_{name}", function)
     torch_c._XpuDeviceProperties = Properties  # noqa: SLF001
     torch_c._has_xpu = True  # noqa: SLF001
-    torch.version.xpu = "emulated"  # the file torch/version.py stays that of a CPU build

@@ -30,9 +30,9 @@ class BuildError(RuntimeError):
 def _torch() -> tuple[Path, str]:
     """Torch's folder and version, found without importing it: the library must be there before torch.xpu is."""
     spec = importlib.util.find_spec("torch")
-    if spec is None or not spec.submodule_search_locations:
+    if spec is None or spec.origin is None:
         raise BuildError("torch is not installed")
-    folder = Path(spec.submodule_search_locations[0])
+    folder = Path(spec.origin).parent
     return folder, (folder / "version.py").read_text(encoding="utf-8")
 
 
@@ -104,6 +104,18 @@ def command(target: Path) -> list[str]:
         "-ltorch_cpu",
         "-lc10",
     ]
+
+
+def version_folder(real: Path) -> Path:
+    """A folder with torch's ``version.py`` as a build with XPU has it."""
+    text = f"{real.read_text(encoding='utf-8')}\nxpu = 'emulated'\n"
+    folder = CACHE / f"version-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+    if not (folder / real.name).is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
+            file.write(text)
+        Path(file.name).replace(folder / real.name)
+    return folder
 
 
 def library() -> Path:

@@ -13,6 +13,7 @@ import os
 import sys
 import types
 from collections.abc import Sequence
+from pathlib import Path
 from types import ModuleType
 
 from emulator import OPTIONS, VARIABLE, presets
@@ -108,19 +109,33 @@ def _declare_cuda() -> None:
 
 
 class _BeforeXpu(importlib.abc.MetaPathFinder):
-    """Loads the device when torch.xpu is about to be imported, and finds no module itself."""
+    """Loads the device when torch.xpu is about to be imported; finds torch itself, to change its version.py."""
 
     def find_spec(
         self,
         fullname: str,
-        path: Sequence[str] | None,  # noqa: ARG002 (the protocol's signature)
+        path: Sequence[str] | None,
         target: ModuleType | None = None,  # noqa: ARG002
     ) -> importlib.machinery.ModuleSpec | None:
+        if fullname == "torch" and path is None:
+            return _with_xpu_version()
         if fullname == "torch.xpu" and not _loaded:
             _load()
         if fullname == "torchvision" and presets.parse_options(os.environ.get(OPTIONS, "")).torchvision_schemas:
             _define_torchvision()
         return None
+
+
+def _with_xpu_version() -> importlib.machinery.ModuleSpec | None:
+    """Torch's spec with a folder in front whose version.py is of a build with XPU: some look there before they import."""
+    from emulator import build  # noqa: PLC0415
+
+    spec = importlib.machinery.PathFinder.find_spec("torch")
+    if spec is None or spec.origin is None or spec.submodule_search_locations is None:
+        return spec
+    real = Path(spec.origin).with_name("version.py")
+    spec.submodule_search_locations.insert(0, str(build.version_folder(real)))
+    return spec
 
 
 def _define_torchvision() -> None:

@@ -37,6 +37,8 @@ def parser() -> argparse.ArgumentParser:
     _test(commands)
     _doctor(commands)
     _prefetch(commands)
+    _pin(commands)
+    _lock_torch(commands)
     _explain(commands)
     _status(commands)
     _completion(commands)
@@ -112,12 +114,19 @@ def _verify(commands: Commands) -> None:
     one.add_argument(
         "--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)"
     )
+    one.add_argument(
+        "--online", action="store_true", help="instead settle pinned hashes that are published, not computed"
+    )
+    one.add_argument("--pins", default="upstream/pins", metavar="DIR", help="default: upstream/pins (for --online)")
 
 
 def _test(commands: Commands) -> None:
     one = _command(commands, "test", "run patched releases for real, on the GPU at hand or an emulated one")
     one.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
     one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+    one.add_argument(
+        "--from", dest="source", metavar="TARBALL|DIR", help="read the one release from here instead of from git"
+    )
     one.add_argument(
         "--device",
         default="auto",
@@ -167,6 +176,30 @@ def _prefetch(commands: Commands) -> None:
     )
 
 
+def _pin(commands: Commands) -> None:
+    one = _command(commands, "pin", "bring the pins of what is tracked up to date", source=False)
+    one.add_argument(
+        "kind",
+        nargs="*",
+        metavar="KIND",
+        help="comfyui, python, torch, nodes, ollama, mordragt-nixos (default: all)",
+    )
+    one.add_argument(
+        "--upstream", action="append", metavar="[NAME=]CLONE", help="clone of ComfyUI, or of the pin NAME; repeat"
+    )
+    one.add_argument("--pins", default="upstream/pins", metavar="DIR", help="default: upstream/pins")
+    one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+    one.add_argument("--dry-run", action="store_true", help="say what would change; write nothing")
+
+
+def _lock_torch(commands: Commands) -> None:
+    one = _command(commands, "lock-torch", "lock the wheels of a torch version for XPU", source=False)
+    one.add_argument("version", metavar="VERSION", help="such as 2.14.0")
+    one.add_argument("--python", default="", metavar="X.Y", help="default: that of upstream/torch.toml")
+    one.add_argument("--pins", default="upstream/pins", metavar="DIR", help="default: upstream/pins")
+    one.add_argument("--online", action="store_true", help="ask PyTorch's own indexes too")
+
+
 def _explain(commands: Commands) -> None:
     one = _command(
         commands, "explain", "say what a transform is for, where it applies and when it can go", source=False
@@ -188,7 +221,9 @@ def _completion(commands: Commands) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     options = parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = importlib.import_module(f"patchforge.commands.{options.command}").run
+    run: Callable[[argparse.Namespace], int] = importlib.import_module(
+        f"patchforge.commands.{options.command.replace('-', '_')}"
+    ).run
     try:
         return int(run(options))
     except PatchforgeError as error:

@@ -27,7 +27,7 @@ def run(options: argparse.Namespace) -> int:
         return _revert(options)
     source = options.source or options.in_place
     if source:
-        return _convert(options, *_from_files(Path(source), options.release))
+        return _convert(options, *release_from_files(Path(source), options.release))
     if not options.release:
         raise PatchforgeError("no release is named", expected="a VERSION or COMMIT", do="patchforge apply v0.32.0")
     with open_upstream(options.upstream) as upstream:
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
         return _convert(options, release, upstream.tree(release))
 
 
-def _from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
+def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
     """A release read from a tarball or a folder: what it says it is must fit what it is called."""
     tree: Tree = FolderTree(source) if source.is_dir() else TarTree(source)
     stated = recognise(tree, load_project()) or _checked_out(source)

@@ -9,23 +9,30 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 
 from patchforge import pipeline
+from patchforge.atomic import write_file
+from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, make_engine, show_json, table
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.pipeline import Patched
 from patchforge.sources import open_upstream
 from patchforge.sources.clone import cache_folder
-from patchforge.trial import devices, evidence, plan, report, runner
+from patchforge.trial import against_upstream, devices, evidence, plan, report, runner, weights
 from patchforge.trial.environment import Environment, existing, prepare
 from patchforge.trial.evidence import Evidence
+from patchforge.trial.guard import temporary_folder
 from patchforge.trial.words import Device, Side, Verdict
 from patchforge.trial.workflows import load
+from patchforge.vocabulary import Release, Tree
 
 _PREPARING = 3600.0  #: seconds that pip may take
 _STARTING = 300.0
-_WEIGHTS = Path(runner.__file__).with_name("weights.py")
+_MEASURED = ("cuda", "xpu")
+
+Found = tuple[Evidence, bool]  #: and whether patched and upstream's tree are the same, where that was measured
 
 
 def run(options: argparse.Namespace) -> int:
@@ -34,13 +41,22 @@ def run(options: argparse.Namespace) -> int:
     if unknown := [name for name in options.session if name not in known]:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
     device = devices.choose(options.device, Path(options.python))
-    with open_upstream(options.upstream) as upstream:
+    with ExitStack() as stack:
         engine = make_engine(options)
-        releases = [upstream.resolve(name) for name in chosen_versions(options)]
-        patched = [pipeline.convert(engine, release, upstream.tree(release)) for release in releases]
+        patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]
         found = _all(options, device, patched)
     _report(options, device, found)
-    return Exit.OK if all(map(passed, found)) else Exit.FAILED
+    return Exit.OK if all(passed(one) and same for one, same in found) else Exit.FAILED
+
+
+def _releases(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Release, Tree]]:
+    if options.source:
+        if len(options.release) > 1:
+            raise PatchforgeError("--from is one release", expected="at most one VERSION", found=str(options.release))
+        return [release_from_files(Path(options.source), *options.release or [None])]
+    upstream = stack.enter_context(open_upstream(options.upstream))
+    releases = [upstream.resolve(name) for name in chosen_versions(options)]
+    return [(one, upstream.tree(one)) for one in releases]
 
 
 def passed(one: Evidence) -> bool:
@@ -51,7 +67,7 @@ def passed(one: Evidence) -> bool:
     )
 
 
-def _all(options: argparse.Namespace, device: Device, releases: Sequence[Patched]) -> list[Evidence]:
+def _all(options: argparse.Namespace, device: Device, releases: Sequence[Patched]) -> list[Found]:
     """The evidence of every release, ``--jobs`` at a time; an interrupt ends all of them at once."""
     alone = not device.emulated  # a real device serves one release at a time
     jobs = 1 if alone else min(options.jobs or os.cpu_count() or 1, len(releases))
@@ -66,7 +82,7 @@ def _all(options: argparse.Namespace, device: Device, releases: Sequence[Patched
             os._exit(status)  # the guards end servers and remove what is temporary
 
 
-def _one(options: argparse.Namespace, device: Device, patched: Patched) -> Evidence:
+def _one(options: argparse.Namespace, device: Device, patched: Patched) -> Found:
     release = str(patched.release.version)
     tell = _teller(release)
     environment = _environment(options, device, patched, tell)
@@ -82,7 +98,34 @@ def _one(options: argparse.Namespace, device: Device, patched: Patched) -> Evide
         logs=folder.with_name(f"{folder.name}-logs"),
     )
     sides = (Side.PATCHED, Side.UPSTREAM) if options.against_upstream else (Side.PATCHED,)
-    return runner.Trial(patched, environment, settings, tell).run(folder, sides, options.session)
+    found = runner.Trial(patched, environment, settings, tell).run(folder, sides, options.session)
+    measured = options.against_upstream and options.pairs and device.kind in _MEASURED and not device.emulated
+    return found, not measured or _same(options, device, patched, environment, folder=folder, tell=tell)
+
+
+def _same(
+    options: argparse.Namespace,
+    device: Device,
+    patched: Patched,
+    environment: Environment,
+    *,
+    folder: Path,
+    tell: Callable[[str], None],
+) -> bool:
+    """Whether both trees give the same bits in the same time and memory; the figures lie beside the evidence."""
+    with temporary_folder("patchforge-against-") as scratch:
+        trees = {Side.UPSTREAM: scratch / "upstream", Side.PATCHED: scratch / "patched"}
+        pipeline.write_whole(patched.conversion.tree, trees[Side.UPSTREAM])
+        pipeline.write_whole(patched.tree, trees[Side.PATCHED])
+        found = against_upstream.measure(
+            trees, ("sdxl", "dit"), python=str(environment.python), device=device.kind, runs=options.pairs, tell=tell
+        )
+    document = [against_upstream.as_json(one) for one in found]
+    write_file(folder / "against-upstream.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
+    write_file(folder / "against-upstream.md", "\n".join(map(against_upstream.report, found)).encode())
+    for one in found:
+        tell(f"{one.case}: " + ("the same as upstream" if one.same else "; ".join(one.problems)))
+    return all(one.same for one in found)
 
 
 def _environment(
@@ -103,10 +146,10 @@ def _environment(
 
 def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
     """The generated models, made once by an interpreter that has torch."""
-    folder = cache_folder() / "trial" / "weights"
+    folder = cache_folder() / "trial" / f"weights-{weights.FORMAT}"
     tell("the generated models")
     made = subprocess.run(
-        [environment.python, _WEIGHTS, folder], check=False, capture_output=True, text=True, timeout=_PREPARING
+        [environment.python, weights.__file__, folder], check=False, capture_output=True, text=True, timeout=_PREPARING
     )
     if made.returncode != 0:
         raise CheckFailed("the models for the test cannot be made", found=made.stderr.strip()[-2000:])
@@ -124,7 +167,8 @@ def _teller(release: str) -> Callable[[str], None]:
     return tell
 
 
-def _report(options: argparse.Namespace, device: Device, found: Sequence[Evidence]) -> None:
+def _report(options: argparse.Namespace, device: Device, results: Sequence[Found]) -> None:
+    found = [one for one, _ in results]
     for one in found:
         report.write(_folder(options, device, one.release), [one])
     if len(found) > 1:

@@ -11,6 +11,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, or 1 when a digest, a blob id or a proof does not hold."""
+    """Exit status 0, or 1 when a digest, a blob id, a proof or (with --online) a pinned hash does not hold."""
+    if options.online:
+        return settle_pins(Path(options.pins), as_json=options.json)
     results: list[dict[str, Any]] = []
     with ExitStack() as stack:
         upstream = stack.enter_context(open_upstream(options.upstream))
@@ -42,6 +45,22 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json(results)
     return Exit.FAILED if any(result["problem"] for result in results) else Exit.OK
+
+
+def settle_pins(folder: Path, *, as_json: bool) -> int:
+    """Reads every source whose hash is published and not computed; exit status 1 unless all are confirmed."""
+    from patchforge.pins.settle import settle  # noqa: PLC0415
+
+    results = []
+    for one in settle(folder):
+        results.append(asdict(one))
+        if not as_json:
+            print(f"{one.pin}: {coloured(one.outcome, 'ok' if one.outcome == 'confirmed' else 'failed')}", flush=True)
+            for line in one.problem.splitlines():
+                print(f"  {line}")
+    if as_json:
+        show_json(results)
+    return Exit.OK if all(one["outcome"] == "confirmed" for one in results) else Exit.FAILED
 
 
 def _prover(options: argparse.Namespace) -> Prover:

@@ -12,6 +12,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
@@ -124,9 +125,8 @@ def _of_archive(objects: Objects, commit: str, blobs: Sequence[Blob]) -> Archive
             objects.piped("archive", "--format=tar", commit) as stream,
             open_tarball(stream, objects.origin, strip_top=False) as contents,
         ):
-            held = contents.paths()
-            notes = _submodule_notes([blob.path for blob in blobs if blob.is_submodule and blob.path in held])
-            left_out = _left_out([blob.path for blob in blobs if blob.path not in held])
+            notes = _submodule_notes([blob.path for blob in blobs if blob.is_submodule and contents.has(blob.path)])
+            left_out = _left_out([blob.path for blob in blobs if not contents.has(blob.path)])
             return hashed(contents.items(), "git archive", notes + left_out)
     except PatchforgeError:
         objects.require([blob for blob in blobs if not blob.is_submodule])  # says more, if that is the reason
@@ -167,11 +167,12 @@ class _Watch:
 
     pointers: list[bytes] = field(default_factory=list)
     clashes: list[bytes] = field(default_factory=list)
+    _last: list[bytes] = field(default_factory=list)  #: the names in the path before
+    _names: list[set[str]] = field(default_factory=lambda: [set()])  #: by depth, the folded names in its folders
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
-        names: set[str] = set()
         for path, node in items:
-            self._case(path, names)
+            self._case(path.split(b"/"))
             yield path, self._watched(path, node)
 
     def notes(self) -> tuple[Note, ...]:
@@ -184,11 +185,17 @@ class _Watch:
             found.append(Note("case", text, _names(self.clashes)))
         return tuple(found)
 
-    def _case(self, path: bytes, names: set[str]) -> None:
-        folded = os.fsdecode(path).casefold()
-        if folded in names:
-            self.clashes.append(path)
-        names.add(folded)
+    def _case(self, parts: list[bytes]) -> None:
+        """Compares each name with those before it in the same folder; a folder that is over is forgotten."""
+        known = sum(1 for _ in takewhile(lambda each: each[0] == each[1], zip(self._last, parts, strict=False)))
+        del self._names[known + 1 :]
+        for depth in range(known, len(parts)):
+            folded = os.fsdecode(parts[depth]).casefold()
+            if folded in self._names[depth]:
+                self.clashes.append(b"/".join(parts[: depth + 1]))
+            self._names[depth].add(folded)
+            self._names.append(set())
+        self._last = parts
 
     def _watched(self, path: bytes, node: Folder | Link | File) -> Folder | Link | File:
         if not isinstance(node, File) or not len(_LFS) < node.size < _LFS_MOST:

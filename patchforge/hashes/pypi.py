@@ -32,6 +32,7 @@ _MOST = 32 << 20  #: bytes of an index page; the longest of the public index has
 _SCHEMES = ("http", "https", "file")
 _SOURCE = re.compile(r"\.(tar\.gz|tar\.bz2|tar\.xz|zip)$")
 _SECONDS = 60.0
+_ABSENT = (403, 404, 410)  #: download.pytorch.org answers 403 for a package that it does not have
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ def package_files(name: str, version: str, indexes: Sequence[str] | None = None)
     asked = list(indexes or configured_indexes())
     versions: set[str] = set()
     for index in asked:
-        listed = _listed(index, name)
+        listed = listed_files(index, name)
         if found := [one for one in listed if _plain(_version_of(one["filename"], name)) == _plain(version)]:
             return [_package_file(one) for one in sorted(found, key=lambda one: str(one["filename"]))]
         versions |= {_version_of(one["filename"], name) for one in listed} - {""}
@@ -85,16 +86,19 @@ def _pip_settings() -> dict[str, str]:
     return settings
 
 
-def _listed(index: str, name: str) -> list[dict[str, Any]]:
-    """What an index says of a package's files; nothing when it has no such package."""
+def listed_files(index: str, name: str) -> list[dict[str, Any]]:
+    """What an index says of a package's files: filename, url, sha256 ("" if it states none), yanked, metadata.
+
+    Nothing when it has no such package. ``metadata``: the index offers the file's METADATA beside it (PEP 658).
+    """
     page = f"{index.rstrip('/')}/{re.sub(r'[-_.]+', '-', name).lower()}/"
     try:
-        with _open(page, accept=_ACCEPT) as answer:
+        with open_url(page, Accept=_ACCEPT) as answer:
             data = answer.read(_MOST)
             kind = answer.headers.get("Content-Type", "") if hasattr(answer, "headers") else ""
             where = answer.geturl() if hasattr(answer, "geturl") else page
     except (FileNotFoundError, urllib.error.URLError, OSError) as error:
-        if isinstance(error, FileNotFoundError) or getattr(error, "code", None) == 404:
+        if isinstance(error, FileNotFoundError) or getattr(error, "code", None) in _ABSENT:
             return []
         raise _unreachable(page, error) from error
     try:
@@ -108,14 +112,15 @@ def _listed(index: str, name: str) -> list[dict[str, Any]]:
         ) from error
 
 
-def _open(url: str, accept: str = "*/*") -> IO[bytes] | Any:
+def open_url(url: str, **asked: str) -> IO[bytes] | Any:
+    """The answer to a GET with the headers ``asked``; a password in ``url`` is sent along. OSError without one."""
     parts = urllib.parse.urlsplit(url)
     if parts.scheme not in _SCHEMES:
         raise PatchforgeError(f"{_without_password(url)} cannot be asked", expected="http, https or file", found=url)
     if parts.scheme == "file":
         path = urllib.request.url2pathname(parts.path)
         return open(path + "index.html" if path.endswith("/") else path, "rb")  # noqa: PTH123 - caller closes
-    headers = {"Accept": accept, "User-Agent": "patchforge"}
+    headers = {"Accept": "*/*", "User-Agent": "patchforge", **asked}
     if parts.username is not None:
         user = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
         headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
@@ -130,6 +135,7 @@ def _from_json(data: bytes, page: str) -> list[dict[str, Any]]:
             "url": urllib.parse.urljoin(page, one["url"]),
             "sha256": str(one["hashes"].get("sha256", "")),
             "yanked": bool(one.get("yanked", False)),
+            "metadata": bool(one.get("core-metadata") or one.get("dist-info-metadata")),
         }
         for one in json.loads(data)["files"]
     ]
@@ -159,23 +165,23 @@ def _anchors(found: Sequence[dict[str, str | None]], page: str) -> Iterator[dict
             "url": url,
             "sha256": fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else "",
             "yanked": "data-yanked" in anchor,
+            "metadata": "data-core-metadata" in anchor or "data-dist-info-metadata" in anchor,
         }
 
 
 def _package_file(one: dict[str, Any]) -> PackageFile:
     file, url = str(one["filename"]), str(one["url"])
-    text = trusted(one["sha256"]) if one["sha256"] else _downloaded(url)
+    text = trusted(one["sha256"]) if one["sha256"] else downloaded_hash(url)
     provenance = "published" if one["sha256"] else "computed"
-    parts = urllib.parse.urlsplit(url)
-    quoted = parts._replace(path=parts.path.replace("+", "%2B")).geturl()
-    return PackageFile(file, _without_password(quoted), store_name(file), text, provenance, bool(one["yanked"]))
+    return PackageFile(file, quoted_url(url), store_name(file), text, provenance, bool(one["yanked"]))
 
 
-def _downloaded(url: str) -> str:
+def downloaded_hash(url: str) -> str:
+    """SRI of a file, read from its address and not kept. CheckFailed when it breaks off."""
     sha256 = hashlib.sha256()
     read = 0
     try:
-        with _open(url) as answer:
+        with open_url(url) as answer:
             while chunk := answer.read(CHUNK):
                 sha256.update(chunk)
                 read += len(chunk)
@@ -208,6 +214,12 @@ def _plain(version: str) -> str:
     public, _, local = version.lower().removeprefix("v").partition("+")
     short = re.sub(r"(\.0)+(?=$|[a-z])", "", re.sub(r"[-_]", ".", public))
     return short + (f"+{re.sub(r'[-_]', '.', local)}" if local else "")
+
+
+def quoted_url(url: str) -> str:
+    """The address as it may be recorded: without a password, and with ``+`` as ``%2B``."""
+    parts = urllib.parse.urlsplit(_without_password(url))
+    return parts._replace(path=parts.path.replace("+", "%2B")).geturl()
 
 
 def _without_password(url: str) -> str:

@@ -1,8 +1,9 @@
 """Entries of a tarball that arrives as a stream.
 
 A NAR wants names in another order than a tarball has them, so the unpacked stream is kept in one unnamed temporary
-file, and its files are read from there. Nothing is unpacked as files: no umask, case-blind file system or path that
-leads outside can change what is hashed.
+file, and its files are read from there. Where each stands is noted in a temporary database, which sorts them without
+holding them in memory. Nothing is unpacked as files: no umask, case-blind file system or path that leads outside can
+change what is hashed.
 """
 
 from __future__ import annotations
@@ -12,11 +13,12 @@ import gzip
 import lzma
 import os
 import shutil
+import sqlite3
 import tarfile
 import tempfile
 import zlib
-from collections.abc import Iterator, KeysView
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, Any, NamedTuple, cast
 
@@ -29,32 +31,70 @@ _BAD = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueEr
 
 
 class _Stored(NamedTuple):
-    """Where a file's bytes stand in the temporary file. There may be a hundred thousand of these."""
+    """Where a file's bytes stand in the temporary file."""
 
     start: int
     size: int
     executable: bool
 
 
-_Found = dict[bytes, "_Stored | Link | Folder"]
+_Node = _Stored | Link | Folder
+
+
+class _Table:
+    """Paths and what is there, in a private database on disk."""
+
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
+        database.execute("PRAGMA journal_mode = OFF")
+        database.execute(
+            "CREATE TABLE entries"
+            " (place BLOB PRIMARY KEY, start INTEGER, size INTEGER, executable INTEGER, target BLOB) WITHOUT ROWID"
+        )
+
+    def add(self, path: bytes, node: _Node) -> None:
+        """TarError when something other than the same folder stands there already."""
+        stored = node if isinstance(node, _Stored) else (None, None, None)
+        row = (nar_order(path), *stored, node.target if isinstance(node, Link) else None)
+        try:
+            self._database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
+        except sqlite3.IntegrityError:
+            if not isinstance(node, Folder) or not isinstance(self.get(path), Folder):
+                raise tarfile.ReadError(f"{os.fsdecode(path)} stands in it twice") from None
+
+    def get(self, path: bytes) -> _Node | None:
+        found = self._database.execute("SELECT * FROM entries WHERE place = ?", (nar_order(path),)).fetchone()
+        return _node_of(found) if found else None
+
+    def items(self) -> Iterator[tuple[bytes, _Node]]:
+        """In ``nar_order``."""
+        for row in self._database.execute("SELECT * FROM entries ORDER BY place"):
+            yield row[0].replace(b"\0", b"/"), _node_of(row)
+
+
+def _node_of(row: tuple[bytes, int | None, int, int, bytes | None]) -> _Node:
+    _, start, size, executable, target = row
+    if target is not None:
+        return Link(target)
+    return Folder() if start is None else _Stored(start, size, bool(executable))
 
 
 @dataclass(frozen=True, slots=True)
 class Contents:
-    """What a tarball holds, while its temporary file is open."""
+    """What a tarball holds, while its temporary files are open."""
 
     commit: str  #: the commit that ``git archive`` noted in it, or ""
-    _found: _Found
+    _table: _Table
     _spool: IO[bytes]
+    _top: bytes  #: the folder that is left off, with ``/``
 
-    def paths(self) -> KeysView[bytes]:
-        return self._found.keys()
+    def has(self, path: bytes) -> bool:
+        return self._table.get(self._top + path) is not None
 
     def items(self) -> Iterator[Item]:
         """In ``nar_order``."""
-        for path in sorted(self._found, key=nar_order):
-            node = self._found[path]
-            yield path, _file(self._spool, *node) if isinstance(node, _Stored) else node
+        for path, node in self._table.items():
+            yield path[len(self._top) :], _file(self._spool, *node) if isinstance(node, _Stored) else node
 
 
 @contextmanager
@@ -64,10 +104,11 @@ def open_tarball(stream: IO[bytes], origin: str, *, strip_top: bool) -> Iterator
     ``strip_top``: leave the one top folder off, as fetchFromGitHub does. PatchforgeError for what is no tarball, is
     cut short, leads outside itself or holds what no NAR can hold.
     """
-    with tempfile.TemporaryFile(prefix="patchforge-") as spool:
+    with tempfile.TemporaryFile(prefix="patchforge-") as spool, closing(sqlite3.connect("")) as database:
         try:
             _unpack(stream, spool)
-            found, commit = _read(spool)
+            table = _Table(database)
+            commit = _read(spool, table)
         except _BAD as error:
             raise PatchforgeError(
                 f"{origin} cannot be read as a tarball",
@@ -75,9 +116,7 @@ def open_tarball(stream: IO[bytes], origin: str, *, strip_top: bool) -> Iterator
                 found=str(error) or type(error).__name__,
                 do="download it again",
             ) from error
-        if strip_top:
-            found = _without_top(found, origin)
-        yield Contents(commit, found, spool)
+        yield Contents(commit, table, spool, _top(table, origin) if strip_top else b"")
 
 
 def _unpack(stream: IO[bytes], spool: IO[bytes]) -> None:
@@ -116,23 +155,19 @@ class _Rejoined:
         return False
 
 
-def _read(spool: IO[bytes]) -> tuple[_Found, str]:
-    found: _Found = {}
+def _read(spool: IO[bytes], table: _Table) -> str:
+    """Notes every entry in ``table``; the commit that the tarball names."""
     spool.seek(0)
     end = 0
     with tarfile.open(fileobj=spool, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
         while member := archive.next():
-            path = _path(member)
-            node = _node(member, found)
-            if path and not (isinstance(node, Folder) and isinstance(found.get(path), Folder)):
-                if path in found:
-                    raise tarfile.ReadError(f"{member.name} stands in it twice")
-                found[path] = node
+            if path := _path(member):
+                table.add(path, _node(member, table))
             end = archive.offset
             cast("Any", archive).members.clear()  # or a million files would be kept as a million descriptions
         commit = archive.pax_headers.get("comment", "")
     _require_end(spool, end)
-    return found, commit
+    return commit
 
 
 def _require_end(spool: IO[bytes], end: int) -> None:
@@ -150,15 +185,15 @@ def _path(member: tarfile.TarInfo) -> bytes:
     return b"/".join(part for part in parts if part not in {b"", b"."})
 
 
-def _node(member: tarfile.TarInfo, found: _Found) -> _Stored | Link | Folder:
+def _node(member: tarfile.TarInfo, table: _Table) -> _Node:
     if member.issym():
         return Link(member.linkname.encode("utf-8", "surrogateescape"))
     if member.isdir():
         return Folder()
     if member.islnk():
         target = member.linkname.removeprefix("./").encode("utf-8", "surrogateescape")
-        if target in found:
-            return found[target]
+        if found := table.get(target):
+            return found
         raise tarfile.ReadError(f"{member.name} is a hard link to {member.linkname}, which it does not hold")
     if not member.isreg() or member.issparse():
         raise tarfile.ReadError(f"{member.name} is a device, a pipe or a sparse file")
@@ -176,13 +211,21 @@ def _file(spool: IO[bytes], start: int, size: int, executable: bool) -> File:  #
     return File(size, chunks, executable)
 
 
-def _without_top(found: _Found, origin: str) -> _Found:
-    tops = sorted({path.partition(b"/")[0] for path in found})
-    if len(tops) != 1 or not all(b"/" in path or isinstance(node, Folder) for path, node in found.items()):
-        raise PatchforgeError(
-            f"{origin} is not a tarball as GitHub makes them",
-            expected="one folder at the top, and everything in it",
-            found=", ".join(map(os.fsdecode, tops[:5])) or "nothing",
-            do="name the tarball that GitHub gives for the revision",
-        )
-    return {path.partition(b"/")[2]: node for path, node in found.items()}
+def _top(table: _Table, origin: str) -> bytes:
+    """The one folder at the top, with ``/``. PatchforgeError when there is more than that."""
+    tops: list[bytes] = []
+    for path, node in table.items():
+        top, slash, _ = path.partition(b"/")
+        if tops[-1:] != [top]:
+            tops.append(top)
+        if len(tops) > 5 or not (slash or isinstance(node, Folder)):
+            break
+    else:
+        if len(tops) == 1:
+            return tops[0] + b"/"
+    raise PatchforgeError(
+        f"{origin} is not a tarball as GitHub makes them",
+        expected="one folder at the top, and everything in it",
+        found=", ".join(map(os.fsdecode, tops)) or "nothing",
+        do="name the tarball that GitHub gives for the revision",
+    )

@@ -80,7 +80,7 @@ SESSIONS = (
         "a model larger than the device",
         ("partial-load",),
         (*EXACT, *STEADY),
-        options=("memory=600M",),
+        options=("memory=1400M",),
         emulated_only=True,
         sides=(Side.PATCHED,),
     ),

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
 
@@ -29,6 +29,8 @@ _READING = Lock()  # trees of one clone are read by one thread at a time
 
 CPU = Device("cpu")
 _LOG_LINES = 30
+_COMPUTED = ("workflows/*.json", "weights.py", "pack/nodes.py")  #: what decides the reference's pictures
+_JUDGED = (*_COMPUTED, "workflows/index.toml", "pack/observer.py", "plan.py", "checks.py", "verdicts.py", "pictures.py")
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,9 @@ class Trial:
         found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
         earlier = None if self.settings.again else evidence.load(out)
         if earlier is not None and earlier.binding == found.binding:
-            found = earlier
+            keys = {(side, one.name): self.key(one, side) for side in Side for one in plan.sessions(self.device, side)}
+            kept = tuple(one for one in earlier.sessions if keys.get((one.side, one.name)) == one.key)
+            found = replace(found, sessions=kept)
         todo = [(side, one) for side in sides for one in plan.sessions(self.device, side, names)]
         with temporary_folder("patchforge-trial-") as scratch:
             trees = _Trees(self.patched, self.settings.weights, scratch)
@@ -82,22 +86,22 @@ class Trial:
         """The digest of the manifest that ``patchforge apply`` writes for this release."""
         return evidence.digest(self.patched.files()["manifest.json"])
 
-    def key(self, session: Session, side: Side) -> str:
-        """What decides a session's results, as a digest."""
+    def key(self, session: Session, side: Side, parts: tuple[str, ...] = _JUDGED) -> str:
+        """What decides a session's results, as a digest; ``parts`` are files of this package."""
         return evidence.session_key(
             commit=self.patched.release.commit,
             manifest=self.manifest if side is Side.PATCHED else "",
             session=repr(session),
             device=repr(session.device(self.device)),
             packages=dict(self.environment.packages),
-            trial=_own_digest(),
+            trial=_own_digest(parts),
         )
 
     def reference(self, trees: _Trees) -> dict[str, Execution]:
         """Upstream's results on the CPU, kept in the cache; none where the device is the CPU itself."""
         if self.device.kind == CPU.kind:
             return {}
-        folder = self.settings.cache / "references" / self.key(plan.REFERENCE, Side.UPSTREAM)[:20]
+        folder = self.settings.cache / "references" / self.key(plan.REFERENCE, Side.UPSTREAM, _COMPUTED)[:20]
         if not folder.is_dir():
             run = _Run(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
             run.run()
@@ -150,7 +154,7 @@ class _Run:
             try:
                 with self._server(tree) as server:
                     self._tests(server, pending)
-            except CheckFailed as error:
+            except CheckFailed as error:  # the server did not start
                 self._give_up(pending, Verdict.FAILED, error.problem, tuple(error.found.splitlines()[-_LOG_LINES:]))
                 return
 
@@ -252,11 +256,12 @@ def _flag(argument: str) -> str:
     return argument.partition("=")[0]
 
 
-def _own_digest() -> str:
-    """Of everything in this package that decides results."""
+@cache
+def _own_digest(patterns: tuple[str, ...]) -> str:
+    """Of the files of this package that match a pattern, as they are when it is first asked for."""
     here = Path(__file__).parent
-    parts = (path for path in sorted(here.rglob("*")) if path.suffix in {".py", ".json", ".toml"})
-    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in parts)).hexdigest()
+    files = sorted({path for pattern in patterns for path in here.rglob(pattern)})
+    return hashlib.sha256(b"".join(hashlib.sha256(path.read_bytes()).digest() for path in files)).hexdigest()
 
 
 _INDEX = "index.json"

@@ -23,6 +23,7 @@ PACK = Path(__file__).parent / "pack"
 PACK_NAME = "patchforge_trial"
 _ATTEMPTS = 3  # a port that was free may be taken before the server has it
 _LAST_LINES = 25
+_BROKEN = 20  # errors in a row while it starts are no coincidence
 _TAKEN = re.compile(r"Errno (98|48)\b|already in use")
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ALWAYS = {
@@ -135,12 +136,17 @@ class Server:
             output=self._output,
         )
         self.client = Client(port, alive=lambda: self.alive, log=self.log_lines)
+        broken = 0
         while time.monotonic() < deadline:
             if not self.alive:
                 raise self._failed("the server ended before it was ready")
             with suppress(OSError):
-                if _answers(port):
+                status = _status(port)
+                if status == http.client.OK:
                     return
+                broken += status >= http.client.INTERNAL_SERVER_ERROR
+                if broken > _BROKEN:
+                    raise self._failed(f"the server answers /system_stats with an error, status {status}")
             time.sleep(0.1)
         raise self._failed(f"the server was not ready after {self.timeout:g} s")
 
@@ -193,12 +199,13 @@ def _free_port() -> int:
     return port
 
 
-def _answers(port: int) -> bool:
+def _status(port: int) -> int:
+    """The status that /system_stats answers with; 0 for something that is not HTTP."""
     connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
         connection.request("GET", "/system_stats")
-        return connection.getresponse().status == http.client.OK
+        return connection.getresponse().status
     except http.client.HTTPException:
-        return False
+        return 0
     finally:
         connection.close()

@@ -630,4 +630,30 @@ def test_the_environment_refuses_what_it_does_not_know() -> None:
 def test_the_emulator_is_not_installed() -> None:
     packages = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
     assert "patchforge" in packages
-    assert not [name for name in packages if name.split(".")[0] in {"emulator", "testbench"}]
+    assert not [name for name in packages if name.split(".")[0] == "emulator"]
+
+
+@on("b580")
+def test_the_version_is_that_of_a_build_with_xpu() -> None:
+    import importlib.util
+
+    import torch
+
+    spec = importlib.util.find_spec("torch")
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    said = Path(spec.submodule_search_locations[0], "version.py").read_text(encoding="utf-8")
+    assert "xpu = 'emulated'" in said
+    assert torch.version.xpu == "emulated"
+    assert torch.version.cuda is None
+
+
+@on("b580", "cuda=declared")
+def test_cuda_is_declared_and_cannot_compute() -> None:
+    import torch
+
+    assert torch.cuda.is_available()
+    assert torch.version.cuda
+    assert torch.ones(2, device="xpu").sum().item() == 2
+    with pytest.raises((AssertionError, RuntimeError)):
+        torch.ones(2, device="cuda")

@@ -7,6 +7,7 @@ import io
 import os
 import subprocess
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -168,3 +169,24 @@ def test_a_users_umask_does_not_count(work: Path) -> None:
     finally:
         git(work, "config", "--unset", "tar.umask")
     assert found == of_tarball(io.BytesIO(packed(work)), "here")
+
+
+def test_memory_does_not_grow_with_the_number_of_files() -> None:
+    """SQLite's own memory is not traced; its page cache is bounded (2 MB by default)."""
+
+    def peak(count: int) -> int:
+        stream = made(*((f"t/{number % 7}/{number:08}", REG, b"x") for number in reversed(range(count))))
+        tracemalloc.start()
+        try:
+            assert of_tarball(stream, "here").files == count
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(6000) < peak(300) + (1 << 19)
+
+
+def test_names_that_differ_in_case_only_also_of_folders() -> None:
+    clashing = ("t/A/x", "t/B/readme", "t/B/README", "t/a/x", "t/a/y", "t/c/a", "t/d/A")
+    found = of_tarball(made(*((name, REG, name.encode()) for name in clashing)), "here")
+    assert [(note.kind, note.paths) for note in found.notes] == [("case", ("B/readme", "a"))]

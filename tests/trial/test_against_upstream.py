@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from testbench import against_upstream as bench
-from testbench.against_upstream import PATCHED, UPSTREAM, Comparison, Run, alternate, compare, main, report
 
-Record = dict[str, Any]
+from patchforge.errors import PatchforgeError
+from patchforge.trial import against_upstream as bench
+from patchforge.trial.against_upstream import Comparison, Run, alternate, as_json, main, measure, report
+from patchforge.trial.words import JsonObject, Side
+
+UPSTREAM, PATCHED = Side.UPSTREAM, Side.PATCHED
 DIGEST, OTHER = "a" * 64, "b" * 64
 
 
-def record(side: str, *, seconds: float = 1.0, allocated: int = 1000, digest: str = DIGEST, **more: Any) -> Record:
-    peaks = {"allocated": allocated, "reserved": 2000, "in_use": 3000}
+def record(side: Side, *, seconds: float = 1.0, allocated: int = 1000, digest: str = DIGEST, **more: Any) -> JsonObject:
+    peaks = {"allocated": allocated, "reserved": 2000, "on_card": 3000}
     return {
         "hooks_imported": side == PATCHED,
         "device": {"type": "cuda", "name": "a card"},
@@ -28,22 +32,27 @@ def record(side: str, *, seconds: float = 1.0, allocated: int = 1000, digest: st
                 "seconds": [9.0, seconds, seconds],
                 "peak_bytes": peaks,
             },
+            "step": {"sha256": [], "seconds": [seconds / 20] * 40, "peak_bytes": {}},
             "decode": {"sha256": [OTHER, OTHER], "seconds": [0.5], "peak_bytes": peaks},
         },
         **more,
     }
 
 
-def runs(pairs: int = 5, change: Callable[[str, int], Record | None] = lambda _side, _pair: {}) -> list[Run]:
+def runs(pairs: int = 5, change: Callable[[Side, int], JsonObject | None] = lambda _side, _pair: {}) -> list[Run]:
     """``change`` gives what is special about a run's record; None makes the run fail."""
 
-    def probe(side: str, pair: int) -> Record:
+    def probe(side: Side, pair: int) -> JsonObject:
         special = change(side, pair)
         if special is None:
             raise bench.RunFailed("exit status 1; CUDA error: out of memory")
         return record(side, **special)
 
     return alternate(probe, pairs)
+
+
+def compare(done: list[Run], **options: Any) -> Comparison:
+    return bench.compare("sdxl", done, **options)
 
 
 def only(comparison: Comparison) -> str:
@@ -86,7 +95,22 @@ def test_an_upstream_that_disagrees_with_itself_proves_nothing() -> None:
 def test_a_slower_patched_tree_is_reported() -> None:
     comparison = compare(runs(change=lambda side, _pair: {"seconds": 1.02 if side == PATCHED else 1.0}))
     assert comparison.identical
-    assert "sampling: slower, time ratio 1.0200" in only(comparison)
+    assert [problem.split(" (")[0] for problem in comparison.problems] == [
+        f"{stage}: slower, time ratio 1.0200" for stage in ("sampling", "step")
+    ]
+
+
+def test_on_an_xpu_differences_are_told_and_not_judged() -> None:
+    worse = {"digest": OTHER, "seconds": 2.0, "allocated": 2000}
+    comparison = compare(runs(change=lambda side, _pair: worse if side == PATCHED else {}), judged=False)
+    assert comparison.same
+    assert not comparison.identical
+    text = report(comparison)
+    assert "**Compared**, not judged: outputs differ, as they may on this device, in 10 of 10 runs." in text
+    assert "| sampling | **differ** | 1.0000 s | 2.0000 s | 2.0000" in text
+    failed = compare(runs(change=lambda side, _pair: None if side == PATCHED else {}), judged=False)
+    assert not failed.same
+    assert "**FAILED**" in report(failed)
 
 
 def test_a_slowdown_within_the_noise_or_the_tolerance_is_not() -> None:
@@ -118,11 +142,20 @@ def test_more_memory_is_reported() -> None:
     assert compare(runs(change=lambda side, _pair: {"allocated": 900 if side == PATCHED else 1000})).same
 
 
+def test_memory_within_upstreams_own_spread_is_not() -> None:
+    own = {(UPSTREAM, 1): 1030}
+    moving = {(side, pair): {"allocated": own.get((side, pair), 1020)} for side in bench.SIDES for pair in range(3)}
+    moving[UPSTREAM, 0] = moving[UPSTREAM, 2] = {"allocated": 1000}
+    assert compare(runs(3, lambda side, pair: moving[side, pair])).same
+    moving[PATCHED, 0] = moving[PATCHED, 2] = {"allocated": 1040}
+    assert "more memory (allocated)" in compare(runs(3, lambda side, pair: moving[side, pair])).problems[0]
+
+
 def test_a_crash_is_reported_and_the_other_pairs_still_count() -> None:
     comparison = compare(runs(change=lambda side, pair: None if (side, pair) == (PATCHED, 2) else {}))
     assert comparison.identical
     assert "patched run 2 failed: exit status 1; CUDA error" in only(comparison)
-    assert "NOT the same" in report(comparison, "v1", {})
+    assert "NOT the same" in report(comparison, "v1")
 
 
 def test_nothing_but_crashes_is_no_equality() -> None:
@@ -144,12 +177,13 @@ def test_other_surroundings_are_reported() -> None:
 
 
 def test_the_report_tells_equal_bytes_from_equal_ratios() -> None:
-    text = report(compare(runs()), "v9.9, sdxl", {"driver": "580.1"})
+    text = report(replace(compare(runs()), facts={"driver": "580.1"}), "v9.9, sdxl")
     assert "**Same**: outputs bit-identical in 10 of 10 runs." in text
     assert "equal to the byte" in text
+    assert "\n| step | - | 0.0500 s |" in text
     assert "driver 580.1; torch 2.11." in text
     swapped = compare(runs(2, lambda side, pair: {"allocated": 1000 + ((side == PATCHED) ^ (pair == 1))}))
-    assert "1.0000 (0.9990 to 1.0010), 0.000 GiB" in report(swapped, "v9.9", {})
+    assert "1.0000 (0.9990 to 1.0010), 0.000 GiB" in report(swapped)
 
 
 PROBE = """
@@ -191,7 +225,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., in
             trees[side].mkdir(exist_ok=True)
             (trees[side] / "main.py").write_text(text + "\n")
         paths = [str(tree) for tree in trees.values()]
-        outputs = ["--json", str(tmp_path / "out.json"), "--records", str(tmp_path / "records")]
+        outputs = ["--json", str(tmp_path / "out.json")]
         return main([*paths, "--runs", "2", "--python", sys.executable, *outputs, *more], probe=probe)
 
     return run
@@ -236,9 +270,36 @@ def test_a_folder_that_is_no_tree_is_refused(tmp_path: Path, capsys: pytest.Capt
     assert "is no ComfyUI tree" in capsys.readouterr().err
 
 
+def test_several_cases_with_the_folder_kept(command: Callable[..., int], tmp_path: Path) -> None:
+    command("well")
+    told: list[str] = []
+    trees = {side: tmp_path / side for side in bench.SIDES}
+    folder, probe = tmp_path / "kept", tmp_path / "probe.py"
+    found = measure(trees, ["sdxl", "dit"], python=sys.executable, runs=1, folder=folder, tell=told.append, probe=probe)
+    assert [comparison.case for comparison in found] == ["sdxl", "dit"]
+    assert all(comparison.same for comparison in found)
+    assert len(told) == 4
+    assert json.loads(json.dumps(as_json(found[0])))["stages"]["sampling"]["seconds"] == {
+        "upstream": 1.0,
+        "patched": 1.0,
+    }
+    assert (folder / "dit-patched-0.log").is_file()
+    assert (folder / "dit-model.safetensors").is_file()
+    with pytest.raises(PatchforgeError, match="sd1"):
+        measure(trees, ["sd1"], python=sys.executable, probe=probe)
+
+
+def test_weights_that_cannot_be_made_are_no_measurement(
+    command: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "probe.py").write_text("raise SystemExit('no CUDA here')")
+    assert command("well") == 2
+    assert "no CUDA here" in capsys.readouterr().err
+
+
 def test_zero_runs_are_refused(command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert command("well", "--runs", "0") == 2
-    assert "--runs of at least 1" in capsys.readouterr().err
+    assert "runs of at least 1" in capsys.readouterr().err
 
 
 def test_files_are_named_with_the_ids_of_git(tmp_path: Path) -> None:

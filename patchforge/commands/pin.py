@@ -1,0 +1,162 @@
+"""``patchforge pin``: brings the pins in ``upstream/pins`` up to date."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from patchforge.commands.common import coloured, generated_versions, show_json
+from patchforge.commands.lock_torch import make_lock
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.hashes.pypi import configured_indexes
+from patchforge.pins import comfyui, python, repositories, store
+from patchforge.pins.published import source_claims
+from patchforge.pins.torch import abi_of
+from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
+from patchforge.pins.wheels import Wheels
+from patchforge.project import load_project, root
+from patchforge.vocabulary import Version
+
+_SINGLE = ("ollama", "mordragt-nixos")  #: whose document is one pin; that of others has pins by name
+_Work = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What became of one pin."""
+
+    kind: str
+    pin: str
+    outcome: str  #: "same", "new", "changed", "removed" or "failed"
+    problem: str = ""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 when a pin could not be brought up to date. Such a pin stays as it was."""
+    changes = [change for kind in _chosen(options.kind) for change in _update(kind, options)]
+    if options.json:
+        show_json([asdict(one) for one in changes])
+    else:
+        _show(changes, dry=options.dry_run)
+    return Exit.FAILED if any(one.outcome == "failed" for one in changes) else Exit.OK
+
+
+def _chosen(named: Sequence[str]) -> list[str]:
+    """In the order in which one needs another: ``python`` reads the requirements in ``comfyui``."""
+    if unknown := sorted(set(named) - _KINDS.keys()):
+        raise PatchforgeError(f"nothing is called {', '.join(unknown)}", expected="of: " + ", ".join(_KINDS))
+    return [kind for kind in _KINDS if kind in named or not named]
+
+
+def _update(kind: str, options: argparse.Namespace) -> list[Change]:
+    folder = Path(options.pins)
+    before, after, changes = _load(kind, folder), {}, []
+    try:
+        for name, work in _KINDS[kind](options, folder):
+            try:
+                after[name] = work()
+                same = "same" if before.get(name) == after[name] else "changed"
+                changes.append(Change(kind, name, same if name in before else "new"))
+            except PatchforgeError as error:
+                changes.append(Change(kind, name, "failed", str(error)))
+                after.update({name: before[name]} if name in before else {})
+    except PatchforgeError as error:
+        return [Change(kind, "", "failed", str(error))]
+    changes += [Change(kind, name, "removed") for name in before.keys() - after.keys()]
+    if after != before and not options.dry_run:
+        _save(kind, after, folder)
+    return changes
+
+
+def _load(kind: str, folder: Path) -> store.Pins:
+    if kind == "torch":
+        return {name: store.load(name, folder) for name in store.kinds(folder) if name.startswith("torch/")}
+    pins = store.load(kind, folder)
+    return {"": pins} if kind in _SINGLE and pins else pins
+
+
+def _save(kind: str, pins: store.Pins, folder: Path) -> None:
+    if kind == "torch":
+        for name, lock in pins.items():
+            store.save(name, lock, folder)
+    elif kind not in _SINGLE:
+        store.save(kind, pins, folder)
+    else:
+        store.save(kind, pins[""], folder)
+
+
+def _comfyui(options: argparse.Namespace, folder: Path) -> _Work:
+    """The releases that are pinned or generated."""
+    project = load_project()
+    where = _clones(options).named.get("comfyui") or os.environ.get("PATCHFORGE_UPSTREAM") or project.url
+    before, claims = store.load("comfyui", folder), source_claims(_upstream())
+    for version in sorted({*before, *generated_versions(Path(options.generated))}, key=Version.parse):
+        yield version, partial(_settled, before.get(version, {}), comfyui.pin, project, version, where, claims)
+
+
+def _python(_: argparse.Namespace, folder: Path) -> _Work:
+    companions = load_companions(_upstream())
+    releases = {version: pin["requirements"] for version, pin in store.load("comfyui", folder).items()}
+    found = python.pins(releases, companions, Wheels(configured_indexes(), companions.python))
+    for name, pin in found.items():
+        yield name, partial(dict, pin)
+
+
+def _torch(_: argparse.Namespace, folder: Path) -> _Work:
+    """The locks that there are, and the default one. A complete lock stays: ``lock-torch --online`` makes it anew."""
+    torch, locks = load_torch(_upstream()), _load("torch", folder)
+    for name in sorted({*locks, f"torch/{torch.default}-{abi_of(torch.python)}"}):
+        version, abi = name.removeprefix("torch/").rsplit("-", 1)
+        lock = locks.get(name, {})
+        again = partial(make_lock, version, f"{abi[2]}.{abi[3:]}", online=False)
+        yield name, partial(dict, lock) if lock.get("complete") else again
+
+
+def _nodes(options: argparse.Namespace, folder: Path) -> _Work:
+    before, clones, claims = store.load("nodes", folder), _clones(options), source_claims(_upstream())
+    for one in load_nodes(_upstream()):
+        yield one.name, partial(_settled, before.get(one.name, {}), repositories.pin, one, clones, claims)
+
+
+def _single(name: str, options: argparse.Namespace, folder: Path) -> _Work:
+    one, before = load_repository(_upstream() / f"{name}.toml"), store.load(name, folder)
+    yield "", partial(_settled, before, repositories.pin, one, _clones(options), source_claims(_upstream()))
+
+
+def _settled(before: Mapping[str, Any], work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+    return repositories.settled(work(*given), before)
+
+
+_KINDS: Mapping[str, Callable[[argparse.Namespace, Path], _Work]] = {
+    "comfyui": _comfyui,
+    "python": _python,
+    "torch": _torch,
+    "nodes": _nodes,
+    **{name: partial(_single, name) for name in _SINGLE},
+}
+
+
+def _upstream() -> Path:
+    return root() / "upstream"
+
+
+def _clones(options: argparse.Namespace) -> repositories.Clones:
+    named = {}
+    for text in options.upstream or ():
+        name, equals, where = text.partition("=")
+        named[name if equals else "comfyui"] = where if equals else text
+    return repositories.Clones(named)
+
+
+def _show(changes: Sequence[Change], *, dry: bool) -> None:
+    for one in changes:
+        print(coloured(f"{one.outcome:8}", one.outcome), one.kind, one.pin)
+        for line in one.problem.splitlines():
+            print(f"         {line}")
+    if dry:
+        print("nothing was written (--dry-run)")

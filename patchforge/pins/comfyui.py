@@ -1,0 +1,45 @@
+"""Pins of ComfyUI's releases: commit, tag, hash and the Python requirements of each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from patchforge.errors import PatchforgeError
+from patchforge.hashes.fetchfromgithub import HOST
+from patchforge.pins import requirements
+from patchforge.pins.published import Claim
+from patchforge.pins.repositories import source_hash
+from patchforge.project import Project
+from patchforge.sources import open_upstream
+from patchforge.sources.clone import CachedClone, is_url
+
+
+def pin(project: Project, version: str, where: str, claims: Mapping[str, Claim]) -> dict[str, Any]:
+    """The pin of a release. ``where``: path or address of a clone. PatchforgeError when nothing gives its hash."""
+    owner, _, repo = project.url.removeprefix(f"{HOST}/").partition("/")
+    with open_upstream(where, project=project) as upstream:
+        release = upstream.resolve(version)
+        text = upstream.tree(release).read("requirements.txt").decode()
+    clone = CachedClone.of(project.current_url(where)).path if is_url(where) else Path(where).expanduser()
+    found = source_hash(clone, release.commit, claims)
+    if "missing" in found:
+        raise _no_hash(version, found["missing"])
+    return {
+        "owner": owner,
+        "repo": repo,
+        "rev": release.commit,
+        "tag": project.tag_of(release.version),
+        "requirements": requirements.of_file(text),
+        **found,
+    }
+
+
+def _no_hash(version: str, missing: Mapping[str, str]) -> PatchforgeError:
+    return PatchforgeError(
+        f"no hash of {version} is at hand",
+        expected="a complete clone, or a published hash in upstream/comfyui.hashes.tsv",
+        found="content is missing: " + ", ".join(f"{path} ({blob})" for path, blob in missing.items()),
+        do="name a complete clone: patchforge pin comfyui --upstream CLONE",
+    )

@@ -1,0 +1,151 @@
+"""Pins of repositories: commit, date, hash, and the Python requirements that a node pack names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.hashes import of_checkout, of_clone
+from patchforge.hashes.fetchfromgithub import HOST
+from patchforge.hashes.objects import IncompleteTreeError, Objects, isolated
+from patchforge.pins import requirements
+from patchforge.pins.published import Claim
+from patchforge.pins.tracked import Repository
+from patchforge.sources import GitObjects
+from patchforge.sources.clone import CachedClone, is_url
+
+
+@dataclass(slots=True)
+class Clones:
+    """Where clones are: those named on the command line (by pin, or pin and submodule path), else cached ones."""
+
+    named: Mapping[str, str] = field(default_factory=dict)
+
+    def path(self, name: str, url: str) -> Path:
+        """A clone on this machine; one of a remote is made or brought up to date first."""
+        where = self.named.get(name, url)
+        if not is_url(where):
+            return Path(where).expanduser()
+        clone = CachedClone.of(where)
+        if not clone.ensure():
+            clone.fetch()
+        return clone.path
+
+
+def pin(one: Repository, clones: Clones, claims: Mapping[str, Claim]) -> dict[str, Any]:
+    """The pin of the commit that is followed; without ``hash``, and with ``missing``, when nothing gives its hash.
+
+    PatchforgeError when the clone cannot be had or lacks the branch or tag.
+    """
+    clone = clones.path(one.name, one.url)
+    commit = _commit(one, clone)
+    owner, repo = one.owner_and_repo
+    with isolated(clone) as objects:
+        found: dict[str, Any] = {
+            "owner": owner,
+            "repo": repo,
+            "rev": commit,
+            "date": objects.run("show", "-s", "--format=%cs", commit).decode().strip(),
+            "license": one.license,
+            "submodules": one.submodules,
+        }
+        if one.group:
+            found |= {"group": one.group, "requirements": _requirements(one, objects, commit)}
+    if one.version:
+        found |= {"version": one.version, "tag": f"v{one.version}", "vendor_hash": one.vendor_hash}
+    return found | source_hash(clone, commit, claims, _submodules(one, clone, commit, clones))
+
+
+def source_hash(
+    clone: Path, commit: str, claims: Mapping[str, Claim], submodules: Mapping[str, Path] | None = None
+) -> dict[str, Any]:
+    """``hash`` and ``hash_source``: computed from a complete clone, else published for this very commit.
+
+    With neither, ``missing`` maps the paths that the clone lacks to their blob ids. CheckFailed when the computed
+    hash is not the published one.
+    """
+    claim = None if submodules else claims.get(commit)
+    try:
+        text = (of_checkout(clone, commit, submodules) if submodules else of_clone(clone, commit)).hash
+    except IncompleteTreeError as error:
+        if claim:
+            return {"hash": claim.hash, "hash_source": "published", "published_by": claim.published_by}
+        return {"missing": dict(sorted(error.missing.items()))}
+    if claim and claim.hash != text:
+        raise CheckFailed(
+            f"the hash of {commit} is not the published one",
+            expected=f"{claim.hash}, says {claim.published_by}",
+            found=f"{text}, of {clone}",
+            do="find out which source differs; nothing is pinned to either",
+        )
+    return {"hash": text, "hash_source": "computed"}
+
+
+def settled(pin: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+    """``pin`` with the hash that was computed for the same commit before, should the source be incomplete now.
+
+    CheckFailed when both are computed and differ.
+    """
+    if before.get("rev") != pin["rev"] or before.get("hash_source") != "computed" or pin == before:
+        return pin
+    if pin.get("hash", before["hash"]) != before["hash"]:
+        raise CheckFailed(
+            f"{pin['rev']} has another hash now",
+            expected=f"{before['hash']}, as pinned",
+            found=f"{pin['hash']}, {pin['hash_source']}",
+            do="find out which is right; nothing is changed",
+        )
+    kept = {key: value for key, value in pin.items() if key not in {"missing", "published_by"}}
+    return {**kept, "hash": before["hash"], "hash_source": "computed"}
+
+
+def _commit(one: Repository, clone: Path) -> str:
+    names = [f"refs/heads/{one.branch}", f"refs/remotes/origin/{one.branch}"] if one.branch else []
+    names += [f"refs/tags/v{one.version}"] if one.version else []
+    with GitObjects(clone) as objects:
+        found = next(filter(None, map(objects.commit, names)), None)
+    if found is None:
+        raise PatchforgeError(
+            f"{clone} has no {one.branch or 'v' + one.version}",
+            expected="the branch or tag in " + (f"upstream/nodes/{one.name}.toml" if one.group else f"{one.name}.toml"),
+            found="no such name",
+            do="fetch the clone, or correct the file",
+        )
+    return found
+
+
+def _requirements(one: Repository, objects: Objects, commit: str) -> list[str]:
+    text = objects.run("show", f"{commit}:{one.requirements}").decode() if one.requirements else ""
+    named = requirements.of_file(text)
+    left_out = {requirements.parse(text).name for text in one.without}
+    if unknown := left_out - {requirements.parse(text).name for text in named}:
+        raise PatchforgeError(
+            f"{one.name} does not name what is to be left out",
+            expected=f"a name in {one.requirements}",
+            found=", ".join(sorted(unknown)),
+            do=f"correct `without` in upstream/nodes/{one.name}.toml",
+        )
+    kept = [text for text in named if requirements.parse(text).name not in left_out]
+    return sorted({*kept, *(str(requirements.parse(text)) for text in one.also)})
+
+
+def _submodules(one: Repository, clone: Path, commit: str, clones: Clones) -> dict[str, Path]:
+    """Clones of a commit's submodules, by path."""
+    if not one.submodules:
+        return {}
+    with isolated(clone) as objects:
+        paths = [os.fsdecode(blob.path) for blob in objects.listing(commit) if blob.is_submodule]
+        text = objects.run("show", f"{commit}:.gitmodules")
+        listed = objects.run("config", "--file", "-", "--list", "--null", given=text).decode().split("\0")
+    settings = dict(line.split("\n", 1) for line in listed if "\n" in line)
+    by_path = {settings[key]: key.removesuffix(".path") for key in settings if key.endswith(".path")}
+    return {path: clones.path(f"{one.name}/{path}", settings[f"{by_path[path]}.url"]) for path in paths}
+
+
+def archive_url(pin: Mapping[str, Any], host: str = HOST) -> str:
+    """GitHub's tarball of a pinned commit."""
+    return f"{host}/{pin['owner']}/{pin['repo']}/archive/{pin['rev']}.tar.gz"

@@ -1,0 +1,177 @@
+"""The lock of PyTorch for XPU: every wheel that one torch version needs on one Python, Intel's runtime among them.
+
+torch names the versions of Intel's wheels exactly, so that no solver is needed: requirements are taken in the order in
+which they are met, and one that contradicts an earlier choice is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from packaging.requirements import Requirement
+from packaging.utils import parse_wheel_filename
+from packaging.version import Version
+
+from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.pins import requirements, store
+from patchforge.pins.published import WheelClaim
+from patchforge.pins.tracked import Torch
+from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
+
+
+def abi_of(python: str) -> str:
+    """``cp313`` for 3.13. PatchforgeError when it is no version of Python."""
+    if not re.fullmatch(r"3\.\d+", python):
+        raise PatchforgeError(f"{python!r} is no version of Python", expected="such as 3.13")
+    return "cp" + python.replace(".", "")
+
+
+def lock(
+    version: str,
+    python: str,
+    torch: Torch,
+    wheels: Wheels,
+    *,
+    claims: Iterable[WheelClaim] = (),
+    hosts: Sequence[str] = LASTING_HOSTS,
+) -> dict[str, Any]:
+    """``wheels`` comes first; of what it lacks, ``claims`` give the hash. What neither has is in ``missing``.
+
+    PatchforgeError when nothing is known of this torch, CheckFailed for contradictions.
+    """
+    known = [one for one in claims if one.torch == version and one.abi in {abi_of(python), "any"}]
+    roots = _roots(version, torch)
+    names = [requirements.parse(f"{_name(one)}=={_version(one)}") for one in known]
+    made = _Lock(torch, python, wheels, {one.file: one for one in known}, hosts)
+    made.take([*roots, *(one for one in names if one.name not in {root.name for root in roots})])
+    if not any(one["name"] == "torch" for one in made.locked.values()):
+        raise _unknown(version, python)
+    return {
+        "torch": version,
+        "abi": abi_of(python),
+        "complete": not made.missing,
+        "missing": sorted(made.missing),
+        "unread": sorted(made.unread),
+        "wheels": [made.locked[name] for name in sorted(made.locked)],
+    }
+
+
+def load_lock(version: str, python: str, folder: Path) -> dict[str, Any]:
+    """A complete lock. PatchforgeError when there is none or it lacks wheels."""
+    found = store.load(f"torch/{version}-{abi_of(python)}", folder)
+    if found.get("complete"):
+        return found
+    raise PatchforgeError(
+        f"torch {version} is not locked for Python {python}",
+        expected=f"a complete upstream/pins/torch/{version}-{abi_of(python)}.json",
+        found="it lacks " + ", ".join(found["missing"]) if found else "no such file",
+        do=f"patchforge lock-torch {version} --python {python} --online",
+    )
+
+
+def _roots(version: str, torch: Torch) -> list[Requirement]:
+    named = torch.versions.get(version)
+    if named is None:
+        raise PatchforgeError(
+            f"what belongs to torch {version} is not declared",
+            expected=f'[versions."{version}"] with torchvision and torchaudio in upstream/torch.toml',
+            found="declared: " + (", ".join(sorted(torch.versions)) or "none"),
+            do="add it; PyTorch's release notes say which versions belong together",
+        )
+    return [requirements.parse(f"{name}=={each}+{torch.local}") for name, each in {"torch": version, **named}.items()]
+
+
+@dataclass(slots=True)
+class _Lock:
+    torch: Torch
+    python: str
+    wheels: Wheels
+    claims: dict[str, WheelClaim]  #: by file
+    hosts: Sequence[str]
+    locked: dict[str, dict[str, Any]] = field(default_factory=dict)
+    missing: set[str] = field(default_factory=set)
+    unread: set[str] = field(default_factory=set)
+
+    def take(self, wanted: Iterable[Requirement]) -> None:
+        todo = deque(wanted)
+        while todo:
+            one = todo.popleft()
+            if one.name in self.locked:
+                _require_agreement(one, self.locked[one.name])
+            elif wheel := self.wheels.best(one):
+                todo += self._lock(wheel)
+            elif claim := self._claim(one):
+                self._trust(claim)
+            else:
+                self.missing.add(f"{one} for {abi_of(self.python)}")
+
+    def _lock(self, wheel: Wheel) -> list[Requirement]:
+        """Locks a wheel of an index; what it needs besides."""
+        text, source = wheel.hash()
+        claim = self.claims.get(wheel.file)
+        if claim and claim.hash != text:
+            raise CheckFailed(
+                f"the hash of {wheel.file} is not the published one",
+                expected=f"{claim.hash}, says {claim.published_by}",
+                found=f"{text}, says the index",
+                do="find out which is right; nothing is locked",
+            )
+        needed = requirements.holding(requires(wheel), self.python)
+        self.locked[wheel.name] = {
+            **_entry(wheel.name, str(wheel.version), wheel.file, text, source),
+            "requires": [str(one) for one in needed],
+            **({"url": url} if (url := wheel.lasting_url(self.hosts)) else {}),
+        }
+        return [one for one in needed if one.name not in self.torch.elsewhere]
+
+    def _claim(self, wanted: Requirement) -> WheelClaim | None:
+        fitting = (one for one in self.claims.values() if _name(one) == wanted.name)
+        return next((one for one in fitting if wanted.specifier.contains(_version(one), prereleases=True)), None)
+
+    def _trust(self, claim: WheelClaim) -> None:
+        """Locks a wheel that is out of reach, by what someone published; what it requires stays unknown."""
+        name, version = _name(claim), _version(claim)
+        index = self.torch.indexes[0 if version.local else -1]
+        self.locked[name] = {
+            **_entry(name, str(version), claim.file, claim.hash, "published"),
+            "published_by": claim.published_by,
+            "requires": [],
+            "url": f"{index}/{claim.file.replace('+', '%2B')}",
+        }
+        self.unread.add(name)
+
+
+def _entry(name: str, version: str, file: str, text: str, source: str) -> dict[str, Any]:
+    return {"name": name, "version": version, "file": file, "hash": text, "hash_source": source}
+
+
+def _name(claim: WheelClaim) -> str:
+    return parse_wheel_filename(claim.file)[0]
+
+
+def _version(claim: WheelClaim) -> Version:
+    return parse_wheel_filename(claim.file)[1]
+
+
+def _require_agreement(wanted: Requirement, locked: dict[str, Any]) -> None:
+    if not wanted.specifier.contains(locked["version"], prereleases=True):
+        raise CheckFailed(
+            f"two wheels of this torch need different versions of {wanted.name}",
+            expected=str(wanted),
+            found=locked["version"],
+            do="check that torch, torchvision and torchaudio in upstream/torch.toml belong together",
+        )
+
+
+def _unknown(version: str, python: str) -> PatchforgeError:
+    return PatchforgeError(
+        f"nothing is known of torch {version} for Python {python}",
+        expected="a wheel in an index, or a published hash in upstream/torch.hashes.tsv",
+        found="neither",
+        do=f"patchforge lock-torch {version} --python {python} --online",
+    )

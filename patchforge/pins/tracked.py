@@ -1,0 +1,111 @@
+"""What is tracked besides ComfyUI: the TOML files in ``upstream/`` that people edit."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from patchforge.errors import PatchforgeError
+from patchforge.hashes.fetchfromgithub import HOST
+
+GROUPS = ("controlnet-aux", "upscaling", "animation", "samplers")
+_GITHUB = re.compile(re.escape(HOST) + r"/([\w-]+)/([\w.-]+)")
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Repository:
+    """A repository of GitHub that is pinned to a commit: the head of ``branch``, or the tag of ``version``."""
+
+    name: str
+    title: str
+    url: str
+    license: str  #: SPDX expression; ``LicenseRef-…`` where the repository's own words are no SPDX licence
+    branch: str = ""
+    version: str = ""  #: held at this version, whose tag is ``v<version>``
+    group: str = ""  #: of a node pack: one of GROUPS
+    submodules: bool = False
+    requirements: str = ""  #: the file in the repository that names Python requirements
+    without: tuple[str, ...] = ()  #: names in that file that are left out
+    also: tuple[str, ...] = ()  #: requirements that the file should name and does not
+    vendor_hash: str = ""  #: of a Go program: the hash of its modules, as its publisher says
+    notes: str = ""
+
+    @property
+    def owner_and_repo(self) -> tuple[str, str]:
+        found = _GITHUB.fullmatch(self.url)
+        return (found[1], found[2]) if found else ("", "")
+
+
+@dataclass(frozen=True, slots=True)
+class Companions:
+    """Python packages that are pinned together with ComfyUI's releases."""
+
+    title: str
+    python: str  #: the oldest Python that the packages are built for
+    names: tuple[str, ...]  #: pinned although a release does not name one version
+    elsewhere: tuple[str, ...]  #: pinned in another file, or nixpkgs' own
+
+
+@dataclass(frozen=True, slots=True)
+class Torch:
+    """PyTorch for XPU: where its wheels are and what belongs together."""
+
+    title: str
+    indexes: tuple[str, ...]
+    local: str  #: the local version of its builds, ``xpu``
+    default: str  #: the version that packages use
+    python: str  #: the Python they use it on
+    elsewhere: tuple[str, ...]  #: requirements that nixpkgs' own packages meet
+    versions: dict[str, dict[str, str]] = field(default_factory=dict)  #: by torch version: torchvision, torchaudio
+
+
+def load_companions(folder: Path) -> Companions:
+    return _loaded(Companions, folder / "companions.toml")
+
+
+def load_torch(folder: Path) -> Torch:
+    return _loaded(Torch, folder / "torch.toml")
+
+
+def load_repository(path: Path) -> Repository:
+    """PatchforgeError for unknown keys, an address outside GitHub, and unless it says which commit to follow."""
+    found = _loaded(Repository, path)
+    wrong = [
+        *(["name"] if found.name != path.stem else []),
+        *(["url"] if not _GITHUB.fullmatch(found.url) else []),
+        *(["branch or version"] if bool(found.branch) == bool(found.version) else []),
+        *(["group"] if (path.parent.name == "nodes") != (found.group in GROUPS) else []),
+    ]
+    if wrong:
+        raise PatchforgeError(
+            f"{path} does not declare a repository",
+            expected=f"the file's name, {HOST}/OWNER/REPO, either branch or version, for a node pack a group",
+            found="missing or malformed: " + ", ".join(wrong),
+            do="correct the file",
+        )
+    return found
+
+
+def load_nodes(folder: Path) -> list[Repository]:
+    """The node packs, sorted by name."""
+    return [load_repository(path) for path in sorted((folder / "nodes").glob("*.toml"))]
+
+
+def _loaded(kind: type[_T], path: Path) -> _T:
+    try:
+        declared: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise PatchforgeError(f"{path} cannot be read", expected="TOML", found=str(error)) from error
+    try:
+        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in declared.items()})
+    except TypeError as error:
+        raise PatchforgeError(
+            f"{path} does not declare what it should",
+            expected="keys: " + ", ".join(each.name for each in fields(kind)),  # type: ignore[arg-type]
+            found=str(error),
+            do="correct the file",
+        ) from error

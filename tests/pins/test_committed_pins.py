@@ -1,0 +1,138 @@
+"""What is committed in ``upstream/pins`` fits together and fits what is declared."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from patchforge.hashes import refuse_shared, trusted
+from patchforge.pins import requirements, store
+from patchforge.pins.published import source_claims, wheel_claims
+from patchforge.pins.torch import load_lock
+from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
+from patchforge.pins.wheels import LASTING_HOSTS
+from patchforge.project import load_project, release_index, root
+
+UPSTREAM = root() / "upstream"
+PINS = store.pins_folder()
+KINDS = store.kinds(PINS)
+
+
+def every_pin(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """Every object that has a revision or a file."""
+    if isinstance(value, dict):
+        if "rev" in value or "file" in value:
+            yield path, value
+        for key, inner in value.items():
+            yield from every_pin(inner, f"{path}/{key}")
+    elif isinstance(value, list):
+        for inner in value:
+            yield from every_pin(inner, f"{path}/{inner['name'] if isinstance(inner, dict) else ''}")
+
+
+ALL = [(f"{kind}{path}", pin) for kind in KINDS for path, pin in every_pin(store.load(kind, PINS))]
+
+
+def test_every_kind_is_there() -> None:
+    assert {"comfyui", "mordragt-nixos", "nodes", "ollama", "python"} <= set(KINDS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_files_are_as_they_are_written(kind: str) -> None:
+    assert (PINS / f"{kind}.json").read_bytes() == store.render(store.load(kind, PINS))
+
+
+@pytest.mark.parametrize("pin", [pin for _, pin in ALL], ids=[name for name, _ in ALL])
+def test_a_pin_has_a_hash_that_can_be_one_and_says_whose_it_is(pin: dict[str, Any]) -> None:
+    if "missing" in pin:
+        assert "hash" not in pin
+        return
+    assert trusted(pin["hash"]) == pin["hash"]
+    assert pin["hash_source"] in {"computed", "published", "index"}
+    assert ("published_by" in pin) == (pin["hash_source"] == "published")
+    if "rev" in pin:
+        assert re.fullmatch("[0-9a-f]{40}", pin["rev"])
+        assert pin["hash_source"] != "index"
+    if "url" in pin:
+        assert urlsplit(pin["url"]).hostname in LASTING_HOSTS
+        assert urlsplit(pin["url"]).path.rpartition("/")[2].replace("%2B", "+") == pin["file"]
+
+
+def test_no_two_sources_have_one_hash() -> None:
+    refuse_shared({(pin.get("rev") or pin["file"], pin["hash"]) for _, pin in ALL if "hash" in pin})
+
+
+def test_releases_are_the_index_and_cover_what_is_generated() -> None:
+    pins = store.load("comfyui", PINS)
+    commits = {str(release.version): release.commit for release in release_index(load_project())}
+    generated = {path.parent.name for path in (root() / "generated/comfyui").glob("*/manifest.json")}
+    assert generated <= pins.keys()
+    assert {version: pin["rev"] for version, pin in pins.items()} == {version: commits[version] for version in pins}
+
+
+def test_published_hashes_are_those_in_the_lists() -> None:
+    claims = source_claims(UPSTREAM)
+    published = [pin for _, pin in ALL if pin.get("hash_source") == "published" and "rev" in pin]
+    assert [claims[pin["rev"]].hash for pin in published] == [pin["hash"] for pin in published]
+    wheels = {one.file: one.hash for one in wheel_claims(UPSTREAM)}
+    locked = [pin for _, pin in ALL if pin.get("hash_source") == "published" and "file" in pin]
+    assert [wheels[pin["file"]] for pin in locked] == [pin["hash"] for pin in locked]
+
+
+def exact(texts: list[str]) -> set[tuple[str, str]]:
+    companions = load_companions(UPSTREAM)
+    named = [one for one in requirements.holding(texts, companions.python) if one.name not in companions.elsewhere]
+    return {(one.name, next(iter(one.specifier)).version) for one in named if requirements.is_exact(one)}
+
+
+def test_python_pins_are_what_releases_and_pins_name() -> None:
+    pins = store.load("python", PINS)
+    have = {(name, version) for name, versions in pins.items() for version in versions}
+    wanted = [exact(pin["requirements"]) for pin in store.load("comfyui", PINS).values()]
+    wanted += [exact(pin["requires"]) for versions in pins.values() for pin in versions.values()]
+    loose = {each for each in have if each[0] in load_companions(UPSTREAM).names}
+    assert have == set().union(*wanted, loose)
+    assert {name for name, _ in loose} == set(load_companions(UPSTREAM).names)
+
+
+def test_node_packs_are_those_declared() -> None:
+    pins, declared = store.load("nodes", PINS), load_nodes(UPSTREAM)
+    assert sorted(pins) == [one.name for one in declared]
+    for one in declared:
+        pin = pins[one.name]
+        assert (pin["owner"], pin["repo"]) == one.owner_and_repo
+        assert (pin["group"], pin["submodules"], pin["license"]) == (one.group, one.submodules, one.license)
+    assert {one.group for one in declared} == {"controlnet-aux", "upscaling", "animation", "samplers"}
+
+
+@pytest.mark.parametrize("name", ["ollama", "mordragt-nixos"])
+def test_single_repositories_are_those_declared(name: str) -> None:
+    one, pin = load_repository(UPSTREAM / f"{name}.toml"), store.load(name, PINS)
+    assert (pin["owner"], pin["repo"], pin["license"]) == (*one.owner_and_repo, one.license)
+    assert pin.get("version", "") == one.version
+
+
+def test_the_default_torch_is_locked_completely() -> None:
+    torch = load_torch(UPSTREAM)
+    assert load_lock(torch.default, torch.python, PINS)["torch"] == torch.default
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("torch/")])
+def test_a_lock_is_closed_and_agrees_with_itself(kind: str) -> None:
+    torch, lock = load_torch(UPSTREAM), store.load(kind, PINS)
+    wheels = {one["name"]: one for one in lock["wheels"]}
+    assert kind == f"torch/{lock['torch']}-{lock['abi']}"
+    assert lock["complete"] == (not lock["missing"])
+    missing = {requirements.parse(text.partition(" for ")[0]).name for text in lock["missing"]}
+    roots = {"torch", *torch.versions[lock["torch"]]}
+    assert roots <= wheels.keys() | missing
+    for one in wheels.values():
+        for text in one["requires"]:
+            needed = requirements.parse(text)
+            if needed.name not in {*torch.elsewhere, *missing}:
+                assert needed.specifier.contains(wheels[needed.name]["version"], prereleases=True), text
+    assert all(lock["abi"] in one["file"] or "-none-" in one["file"] for one in wheels.values())

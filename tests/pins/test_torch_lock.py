@@ -1,0 +1,193 @@
+"""Locks of torch, made from indexes over real HTTP and from published hashes."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.hashes import trusted
+from patchforge.pins import store
+from patchforge.pins.published import WheelClaim
+from patchforge.pins.torch import load_lock, lock
+from patchforge.pins.tracked import Torch
+from patchforge.pins.wheels import Wheels
+from tests.pins.conftest import Server, wheel_of
+
+LINUX = "manylinux_2_28_x86_64"
+TORCH = Torch(
+    title="",
+    indexes=("https://download.pytorch.org/whl/xpu", "https://download.pytorch.org/whl"),
+    local="xpu",
+    default="2.14.0",
+    python="3.12",
+    elsewhere=("sympy",),
+    versions={"2.14.0": {"torchvision": "0.29.0", "torchaudio": "2.11.0"}},
+)
+INTEL = ("intel-sycl-rt==2026.1.0", "umf==1.1.0")
+
+
+def fill(server: Server, abi: str = "cp312") -> None:
+    """PyTorch's two indexes in HTML, the public one in JSON, as they are divided in life."""
+    tag = f"{abi}-{abi}-{LINUX}"
+    needs = (
+        "triton-xpu==3.8.0; platform_system == 'Linux'",
+        *INTEL,
+        "sympy>=1.13",
+        "nvidia-x==1; sys_platform == 'win32'",
+    )
+    server.add("xpu", f"torch-2.14.0+xpu-{tag}.whl", wheel_of("torch", "2.14.0+xpu", needs))
+    server.add("xpu", f"torch-2.13.0+xpu-{tag}.whl", wheel_of("torch", "2.13.0+xpu"))
+    server.add("xpu", f"torchvision-0.29.0+xpu-{tag}.whl", wheel_of("torchvision", "0.29.0+xpu", ("torch==2.14.0",)))
+    server.add("xpu", f"torchaudio-2.11.0+xpu-{tag}.whl", wheel_of("torchaudio", "2.11.0+xpu"))
+    server.add("whl", f"triton_xpu-3.8.0-{tag}.whl", wheel_of("triton_xpu", "3.8.0"))
+    intel(server)
+
+
+def intel(server: Server) -> None:
+    for version in ("2026.1.0", "2026.2.0"):
+        data = wheel_of("intel_sycl_rt", version, ("umf==1.*",))
+        server.add("simple", f"intel_sycl_rt-{version}-py2.py3-none-{LINUX}.whl", data, style="json")
+    for version in ("1.1.0", "1.2.0"):
+        server.add("simple", f"umf-{version}-py2.py3-none-{LINUX}.whl", wheel_of("umf", version), style="json")
+
+
+def locked(server: Server, *indexes: str, python: str = "3.12", claims: tuple[WheelClaim, ...] = ()) -> dict[str, Any]:
+    wheels = Wheels([f"{server.address}/{each}" for each in indexes], python)
+    return lock("2.14.0", python, TORCH, wheels, claims=claims, hosts=(server.address.removeprefix("http://"),))
+
+
+ONLINE = ("xpu", "whl", "simple")
+
+
+def claim(file: str, data: bytes = b"claimed", abi: str = "cp312") -> WheelClaim:
+    return WheelClaim("2.14.0", abi, file, trusted(hashlib.sha256(data + file.encode()).hexdigest()), "someone/flake")
+
+
+CLAIMS = (
+    claim(f"intel_sycl_rt-2026.1.0-py2.py3-none-{LINUX}.whl", abi="any"),
+    claim(f"torch-2.14.0+xpu-cp312-cp312-{LINUX}.whl"),
+    claim(f"torchvision-0.29.0+xpu-cp312-cp312-{LINUX}.whl"),
+    claim(f"torchaudio-2.11.0+xpu-cp312-cp312-{LINUX}.whl"),
+    claim(f"triton_xpu-3.8.0-cp312-cp312-{LINUX}.whl"),
+)
+
+
+@pytest.mark.parametrize("absent", [403, 404])
+def test_a_whole_lock_from_the_indexes(server: Server, absent: int) -> None:
+    """download.pytorch.org answers 403 for a package that it does not have."""
+    server.absent = absent
+    fill(server)
+    found = locked(server, *ONLINE)
+    assert found | {"wheels": None} == {
+        "torch": "2.14.0",
+        "abi": "cp312",
+        "complete": True,
+        "missing": [],
+        "unread": [],
+        "wheels": None,
+    }
+    assert [f"{one['name']} {one['version']} {one['hash_source']}" for one in found["wheels"]] == [
+        "intel-sycl-rt 2026.1.0 index",
+        "torch 2.14.0+xpu index",
+        "torchaudio 2.11.0+xpu index",
+        "torchvision 0.29.0+xpu index",
+        "triton-xpu 3.8.0 index",
+        "umf 1.1.0 index",
+    ]
+    torch = found["wheels"][1]
+    assert torch["requires"] == ["intel-sycl-rt==2026.1.0", "sympy>=1.13", "triton-xpu==3.8.0", "umf==1.1.0"]
+    assert torch["url"] == f"{server.address}/files/xpu/torch-2.14.0%2Bxpu-cp312-cp312-{LINUX}.whl"
+    assert torch["hash"] == trusted(
+        hashlib.sha256(server.pages[f"/files/xpu/{torch['file'].replace('+', '%2B')}"][1]).hexdigest()
+    )
+
+
+def test_the_same_bytes_whatever_the_order_of_the_pages(server: Server) -> None:
+    fill(server)
+    first = store.render(locked(server, *ONLINE))
+    for page, (kind, data) in server.pages.items():
+        if kind == "text/html":
+            server.pages[page] = (kind, b"\n".join(reversed(data.splitlines())))
+    assert store.render(locked(server, *ONLINE)) == first
+
+
+def test_a_wheel_without_hash_in_the_index_is_read_and_hashed(server: Server) -> None:
+    fill(server)
+    page, data = "/whl/triton-xpu/", server.pages["/whl/triton-xpu/"][1]
+    server.pages[page] = ("text/html", data.partition(b"#sha256=")[0] + b'">x</a>')
+    triton = next(one for one in locked(server, *ONLINE)["wheels"] if one["name"] == "triton-xpu")
+    assert triton["hash_source"] == "computed"
+    assert triton["hash"] == trusted(hashlib.sha256(server.pages[f"/files/whl/{triton['file']}"][1]).hexdigest())
+
+
+def test_what_no_index_has_is_missing_and_named(server: Server) -> None:
+    fill(server)
+    del server.pages["/xpu/torchaudio/"], server.pages["/simple/umf/"]
+    found = locked(server, *ONLINE)
+    assert found["complete"] is False
+    assert found["missing"] == [
+        "torchaudio==2.11.0+xpu for cp312",
+        "umf==1.* for cp312",
+        "umf==1.1.0 for cp312",
+    ]
+    assert all(one["hash"].startswith("sha256-") for one in found["wheels"])
+
+
+def test_wheels_of_another_python_do_not_count(server: Server) -> None:
+    fill(server, abi="cp311")
+    with pytest.raises(PatchforgeError, match=r"nothing is known of torch 2\.14\.0 for Python 3\.12"):
+        locked(server, *ONLINE)
+
+
+def test_offline_the_published_hashes_serve(server: Server) -> None:
+    intel(server)
+    sycl = hashlib.sha256(server.pages[f"/files/simple/intel_sycl_rt-2026.1.0-py2.py3-none-{LINUX}.whl"][1]).hexdigest()
+    right = WheelClaim("2.14.0", "any", CLAIMS[0].file, trusted(sycl), "someone/flake")
+    found = locked(server, "simple", claims=(right, *CLAIMS[1:]))
+    assert found["complete"] is True
+    assert found["unread"] == ["torch", "torchaudio", "torchvision", "triton-xpu"]
+    by_name = {one["name"]: one for one in found["wheels"]}
+    assert sorted(by_name) == ["intel-sycl-rt", "torch", "torchaudio", "torchvision", "triton-xpu", "umf"]
+    assert by_name["intel-sycl-rt"]["hash_source"] == "index"
+    assert by_name["torch"]["published_by"] == "someone/flake"
+    assert by_name["torch"]["url"].startswith("https://download.pytorch.org/whl/xpu/torch-2.14.0%2Bxpu-cp312")
+    assert by_name["triton-xpu"]["url"].startswith("https://download.pytorch.org/whl/triton_xpu-3.8.0-cp312")
+
+
+def test_claims_of_another_python_or_torch_do_not_serve(server: Server) -> None:
+    with pytest.raises(PatchforgeError, match="nothing is known"):
+        locked(server, "simple", python="3.13", claims=CLAIMS)
+    with pytest.raises(PatchforgeError, match="not declared"):
+        lock("2.15.0", "3.12", TORCH, Wheels([], "3.12"), claims=CLAIMS)
+
+
+def test_a_published_hash_that_the_index_contradicts(server: Server) -> None:
+    fill(server)
+    with pytest.raises(CheckFailed, match="is not the published one"):
+        locked(server, *ONLINE, claims=CLAIMS)
+
+
+def test_versions_that_do_not_belong_together(server: Server) -> None:
+    fill(server)
+    del server.pages["/xpu/torchvision/"]
+    data = wheel_of("torchvision", "0.29.0+xpu", ("torch==2.13.0",))
+    server.add("xpu", f"torchvision-0.29.0+xpu-cp312-cp312-{LINUX}.whl", data)
+    with pytest.raises(CheckFailed, match="different versions of torch"):
+        locked(server, *ONLINE)
+
+
+def test_a_lock_is_used_only_when_it_is_complete(tmp_path: Path) -> None:
+    with pytest.raises(
+        PatchforgeError, match=r"(?s)not locked for Python 3\.13.*no such file.*lock-torch 2\.14\.0 --python 3\.13"
+    ):
+        load_lock("2.14.0", "3.13", tmp_path)
+    found = {"complete": False, "missing": ["torchaudio==2.11.0+xpu for cp313"]}
+    store.save("torch/2.14.0-cp313", found, tmp_path)
+    with pytest.raises(PatchforgeError, match=r"it lacks torchaudio==2\.11\.0"):
+        load_lock("2.14.0", "3.13", tmp_path)
+    store.save("torch/2.14.0-cp313", {"complete": True}, tmp_path)
+    assert load_lock("2.14.0", "3.13", tmp_path) == {"complete": True}
