@@ -135,6 +135,13 @@ def _test(commands: Commands) -> None:
     )
     one.add_argument("--against-upstream", action="store_true", help="run upstream's own tree beside the patched one")
     one.add_argument(
+        "--pairs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="with --against-upstream on a GPU: pairs of runs to compare bits, time and memory (default: 5; 0: none)",
+    )
+    one.add_argument(
         "--python",
         default=sys.executable,
         metavar="PATH",

@@ -364,7 +364,9 @@ def integrated_memory(bench: Bench) -> str:
 @test
 def second_device(bench: Bench) -> str:
     """--cuda-device 1 takes the second Intel GPU."""
-    name = str(_first_device(bench)["name"])
+    state = bench.client.state()
+    index = int(str(state["answers"]["get_torch_device"]).partition(":")[2] or 0)
+    name = str(state["devices"][index]["name"])
     _ask("B580" in name, f"the device is {name}, expected the second one, a B580")
     return name
 
