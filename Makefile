@@ -9,6 +9,10 @@ MINIATURE := tests/miniatures/v0.33.0
 # Extra index that has a CPU build of torch; by default pip chooses. TORCH=no does without torch.
 TORCH_INDEX ?=
 TORCH ?= yes
+# Releases of every era, for `make trials`.
+RELEASES ?= v0.3.10 v0.3.19 v0.3.27 v0.3.47 v0.3.60 v0.3.77 v0.8.0 v0.14.0 v0.18.1 v0.21.0 v0.25.0 v0.30.0 v0.32.0 v0.33.0
+# Interpreter with another torch, for `make othertorch`.
+OTHER ?=
 # More arguments for pytest (make test ARGS="-k packaging") or for the benchmark.
 ARGS ?=
 
@@ -16,7 +20,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench docs generated clean tools torch
+.PHONY: help demo test lint format bench trials othertorch docs generated clean tools torch
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +54,12 @@ format: $(BIN)/.installed  ## let ruff mend and format the sources
 bench: $(BIN)/.installed  ## measure against LibCST's command line and ast-grep; PATCHFORGE_UPSTREAM names a clone
 	$(PIP) -r requirements-bench.lock
 	$(BIN)/python benchmarks/run.py $(ARGS)
+
+trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XPU; PATCHFORGE_UPSTREAM names a clone
+	$(BIN)/python -m patchforge test $(RELEASES) --device emulated --lean --against-upstream $(ARGS)
+
+othertorch: $(BIN)/.installed  ## the emulated XPU's tests with the torch of OTHER=PYTHON; may fail
+	$(BIN)/python -m emulator.second_torch "$(OTHER)"
 
 docs: $(BIN)/.installed  ## write docs/transforms.md from the transforms
 	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
