@@ -41,6 +41,13 @@ def run(options: argparse.Namespace) -> int:
     if unknown := [name for name in options.session if name not in known]:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
     device = devices.choose(options.device, Path(options.python))
+    if options.session and not any(plan.sessions(device, side, options.session) for side in Side):
+        raise PatchforgeError(
+            f"no session of these is for {device}",
+            expected=", ".join(one.name for one in plan.sessions(device, Side.PATCHED)),
+            found=", ".join(options.session),
+            do="name another, or run it on --device emulated",
+        )
     with ExitStack() as stack:
         engine = make_engine(options)
         patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]

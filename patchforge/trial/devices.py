@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import json
 import os
@@ -68,7 +69,11 @@ def variables(device: Device, base: Mapping[str, str] | None = None) -> dict[str
 
     Where the CPU computes it has one thread, since results are compared as bits.
     """
-    kept = {name: value for name, value in (base or os.environ).items() if not name.startswith("PATCHFORGE_")}
+    kept = {
+        name: value
+        for name, value in (os.environ if base is None else base).items()
+        if not name.startswith("PATCHFORGE_")
+    }
     if device.kind == "cpu" or device.emulated:
         kept |= _ONE_THREAD
     if not device.emulated:
@@ -103,3 +108,10 @@ def _required() -> ModuleType:
             do="run python -m patchforge test in the repository, or name another --device",
         )
     return found
+
+
+def emulator_digest() -> str:
+    """Of the emulated XPU's own sources."""
+    folder = Path(str(_required().__file__)).parent
+    files = sorted(path for path in folder.rglob("*") if path.suffix in {".py", ".cpp"})
+    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()

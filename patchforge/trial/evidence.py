@@ -119,11 +119,11 @@ def parse(data: bytes) -> Evidence:
     try:
         document = json.loads(data)
     except ValueError as error:
-        raise CheckFailed("the evidence is not JSON", found=str(error), do="run the tests again") from error
+        raise CheckFailed("the evidence is not JSON", found=str(error), do="run the tests with --again") from error
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         found = repr(document.get("format")) if isinstance(document, dict) else type(document).__name__
         raise CheckFailed(
-            "the evidence has another format", expected=str(FORMAT), found=found, do="run the tests again"
+            "the evidence has another format", expected=str(FORMAT), found=found, do="run the tests with --again"
         )
     marked = document.pop("marked", None)
     del document["format"]
@@ -131,10 +131,10 @@ def parse(data: bytes) -> Evidence:
         evidence = _converter().structure(document, Evidence)
     except cattrs.BaseValidationError as error:
         found = "; ".join(cattrs.transform_error(error, path="evidence"))
-        raise CheckFailed("the evidence cannot be read", found=found, do="run the tests again") from error
+        raise CheckFailed("the evidence cannot be read", found=found, do="run the tests with --again") from error
     if json.loads(json.dumps(_converter().unstructure(evidence))) != document:
         raise CheckFailed(
-            "the evidence has values of the wrong type", expected="lists, not texts", do="run the tests again"
+            "the evidence has values of the wrong type", expected="lists, not texts", do="run the tests with --again"
         )
     if marked != evidence.device.real:
         raise CheckFailed("the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked))
@@ -167,7 +167,7 @@ def load(folder: Path) -> Evidence | None:
     except FileNotFoundError:
         return None
     if lacking := [name for name in evidence.pictures if not (folder / name).is_file()]:
-        raise CheckFailed(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests again")
+        raise CheckFailed(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests with --again")
     return evidence
 
 

@@ -14,8 +14,7 @@ from threading import Lock
 from patchforge.atomic import write_file, write_tree
 from patchforge.errors import CheckFailed
 from patchforge.pipeline import Patched, write_whole
-from patchforge.trial import checks, evidence, plan
-from patchforge.trial.devices import variables
+from patchforge.trial import checks, devices, evidence, plan
 from patchforge.trial.environment import Environment
 from patchforge.trial.evidence import Evidence, SessionResult
 from patchforge.trial.guard import temporary_folder
@@ -95,6 +94,7 @@ class Trial:
             device=repr(session.device(self.device)),
             packages=dict(self.environment.packages),
             trial=_own_digest(parts),
+            emulator=devices.emulator_digest() if self.device.emulated else "",
         )
 
     def reference(self, trees: _Trees) -> dict[str, Execution]:
@@ -163,7 +163,7 @@ class _Run:
             tree,
             self.trial.environment,
             arguments=self.arguments,
-            variables=variables(self.trial.device if self.device == CPU else self.device),
+            variables=devices.variables(self.trial.device if self.device == CPU else self.device),
             log=self.trees.scratch / "server.log",
             timeout=self.trial.settings.start_timeout,
             remove=[self.trees.scratch],
@@ -175,7 +175,11 @@ class _Run:
         bench = checks.Bench(
             server, self.session, self.device, settings.workflows, self.reference, settings.prompt_timeout
         )
-        self.state = server.client.state()
+        try:
+            self.state = server.client.state()
+        except OSError as error:
+            found = "\n".join(server.log_lines()[-_LOG_LINES:])
+            raise CheckFailed(f"the trial pack does not answer: {error}", found=found) from error
         while pending:
             judged = checks.run_test(bench, pending.pop(0))
             self._add(judged)

@@ -1,7 +1,8 @@
-"""A miniature of ComfyUI's server: its endpoints, its events and its queue, with nodes that misbehave on request.
+"""A miniature of ComfyUI's server: endpoints, events, queue, a sampler and a decoder; it misbehaves on request.
 
-``tree`` writes it as a folder that ``Server`` can start. It loads ``custom_nodes`` as ComfyUI does, so that the trial
-pack runs in it; torch is imported by the pack and by the node Compute only.
+``files`` are those of a release of it, ``tree`` writes them as a folder that ``Server`` can start. It loads
+``custom_nodes`` as ComfyUI does, so that the trial pack runs in it; torch is imported by the pack and by the nodes that
+compute. Every mode of ``MODES`` is a flag; ``POST /misbehave`` changes them while the server runs.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import importlib.util
 import json
 import os
+import random
 import sys
 import threading
 import time
@@ -24,18 +26,78 @@ with suppress(ModuleNotFoundError):  # ``missing`` says so
     from aiohttp import WSMsgType, web
 
 Graph = dict[str, dict[str, Any]]
-REQUIRED = {"Source": ("value",), "Compute": ("of",), "Sleep": ("seconds",), "Fail": ("how",), "Save": ("images",)}
+REQUIRED = {
+    "Source": ("value",),
+    "Compute": ("of",),
+    "Sleep": ("seconds",),
+    "Fail": ("how",),
+    "Save": ("images",),
+    "Noise": ("seed",),
+    "EmptyLatentImage": ("width", "height"),
+    "KSampler": ("latent_image", "seed", "steps"),
+    "LatentFlip": ("samples", "flip_method"),
+    "VAEDecode": ("samples",),
+    "SaveImage": ("images",),
+}
+MODES = {
+    "blind": "computes on the CPU though there is a GPU",
+    "stub": "computes nothing and gives a picture of one colour",
+    "fixed-picture": "computes, and saves the same picture whatever came out",
+    "old": "does not tell execution_success, as older releases do not",
+    "silent": "nothing on the socket",
+    "out-of-memory": "Compute runs out of memory",
+    "accepts-anything": "does not look at a prompt's inputs",
+    "no-cache": "computes everything again",
+    "stale-cache": "its cache does not look at seeds",
+    "deaf": "cannot be interrupted",
+    "stuck": "samples until it is interrupted",
+    "leaks": "/free does nothing",
+    "over-estimates": "memory of other processes is free",
+    "trusts-driver": "takes for free memory what the driver says, whatever it is",
+    "oom-kills": "ends when the device has no memory left",
+    "no-tiles": "does not decode in tiles when memory runs out",
+    "fragile": "a device error ends the thread that works through the queue",
+    "whole-models": "loads a model or fails, never a part of it",
+    "two-kinds": "names a CUDA device, too",
+    "no-packs": "loads no custom nodes",
+}
 CLI_ARGS = """
 parser.add_argument("--listen")
 parser.add_argument("--port")
 parser.add_argument("--disable-auto-launch")
 parser.add_argument("--front-end-root")
+parser.add_argument("--cpu")
 """
 MODEL_MANAGEMENT = """
 def get_torch_device():
     import torch
     return torch.device("xpu" if torch.xpu.is_available() else "cpu")
 """
+CUDA_BLIND = MODEL_MANAGEMENT.replace("xpu", "cuda")
+#: For servers that compute nothing: they start in a fraction of the time that torch takes.
+NO_TORCH = """
+__version__ = "0"
+
+
+class version:
+    pass
+
+
+class cuda:
+    @staticmethod
+    def is_available():
+        return False
+
+
+class device:
+    def __init__(self, type):
+        self.type = type
+
+
+xpu = cuda
+"""
+MIB = 1 << 20
+HALF = 12 * MIB  # of the model, in bytes; torch takes smaller pieces from blocks of 20 MiB
 
 
 def missing(*more: str) -> str:
@@ -43,16 +105,48 @@ def missing(*more: str) -> str:
     return ", ".join(name for name in ("aiohttp", "websockets", *more) if importlib.util.find_spec(name) is None)
 
 
-def tree(folder: Path, *, frontend: bool = False) -> Path:
-    """The miniature as a release's folder."""
-    (folder / "comfy").mkdir(parents=True)
-    (folder / "custom_nodes").mkdir()
-    (folder / "main.py").write_bytes(Path(__file__).read_bytes())
-    (folder / "comfy" / "__init__.py").touch()
-    (folder / "comfy" / "cli_args.py").write_text(CLI_ARGS)
-    (folder / "comfy" / "model_management.py").write_text(MODEL_MANAGEMENT)
-    (folder / "requirements.txt").write_text("comfyui-frontend-package==1.2.3\n" if frontend else "aiohttp\n")
+def files(*modes: str, frontend: bool = False, torch: bool = True, blind: bool = False) -> dict[str, bytes]:
+    """The miniature as a release that misbehaves by itself; ``torch`` False: its own torch, which can do nothing.
+
+    ``blind``: the tree knows of no GPU but CUDA's, as releases do that were not written for Intel's.
+    """
+    texts = {
+        "main.py": Path(__file__).read_text(),
+        "comfy/__init__.py": "",
+        "comfy/cli_args.py": CLI_ARGS,
+        "comfy/model_management.py": CUDA_BLIND if blind else MODEL_MANAGEMENT,
+        "custom_nodes/README": "",
+        "modes": " ".join(f"--{mode}" for mode in modes),
+        "requirements.txt": "comfyui-frontend-package==1.2.3\n" if frontend else "aiohttp\n",
+        **({} if torch else {"torch.py": NO_TORCH}),
+    }
+    return {name: text.encode() for name, text in texts.items()}
+
+
+def tree(folder: Path, *modes: str, frontend: bool = False) -> Path:
+    """The miniature in a folder."""
+    for name, data in files(*modes, frontend=frontend).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
     return folder
+
+
+def txt2img(seed: int = 7, steps: int = 2) -> Graph:
+    """Samples, decodes and saves, under the numbers 2, 3 and 4."""
+    return {
+        "1": {"class_type": "EmptyLatentImage", "inputs": {"width": 16, "height": 16}},
+        "2": {"class_type": "KSampler", "inputs": {"latent_image": ["1", 0], "seed": seed, "steps": steps}},
+        "3": {"class_type": "VAEDecode", "inputs": {"samples": ["2", 0]}},
+        "4": {"class_type": "SaveImage", "inputs": {"images": ["3", 0]}},
+    }
+
+
+def noise(seed: int = 7, seconds: float = 0) -> Graph:
+    """A picture that needs no torch, and time."""
+    return {
+        "1": {"class_type": "Noise", "inputs": {"seed": seed, "seconds": seconds}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}},
+    }
 
 
 def graph(how: str = "", *, value: int = 1, operations: int = 3, seconds: float = 0) -> Graph:
@@ -89,12 +183,15 @@ class PromptServer:
         self.history: dict[str, Any] = {}
         self.changed = threading.Condition()
         self.interrupted = False
-        self.cache: dict[str, Any] = {}
+        self.cache: dict[str, tuple[dict[str, Any], Any]] = {}  # by key: what the history shows, what the node gave
         self.number = 0
+        self.modes = {mode for mode in MODES if getattr(options, mode.replace("-", "_"))}
+        self.to_free = False
+        self.model = Model(self)
         self._add_routes()
 
     def send_sync(self, event: str, data: Any, sid: str | None = None) -> None:
-        if not self.options.silent:
+        if "silent" not in self.modes:
             self.loop.call_soon_threadsafe(self.messages.put_nowait, (event, data, sid))
 
     def _add_routes(self) -> None:
@@ -109,6 +206,7 @@ class PromptServer:
             ("POST", "/free", self.post_free),
             ("GET", "/history/{prompt_id}", self.get_history),
             ("GET", "/view", self.view),
+            ("POST", "/misbehave", self.misbehave),
         ):
             self.routes.route(method, path)(handler)
 
@@ -132,7 +230,18 @@ class PromptServer:
                 await self.sockets[sid].send_json({"type": event, "data": data})
 
     async def system_stats(self, _request: web.Request) -> web.Response:
-        return web.json_response({"system": {"argv": sys.argv}, "devices": [{"name": "miniature", "type": "xpu"}]})
+        devices: list[dict[str, Any]] = [{"name": "miniature", "type": "xpu"}]
+        if "torch" in sys.modules:
+            total, free = self.model.memory()
+            kind = self.model.device().type
+            devices = [{"name": f"miniature {kind}", "type": kind, "vram_total": total, "vram_free": free}]
+        if "two-kinds" in self.modes:
+            devices.append({"name": "another", "type": "cuda"})
+        return web.json_response({"system": {"argv": sys.argv, "ram_free": _free_ram()}, "devices": devices})
+
+    async def misbehave(self, request: web.Request) -> web.Response:
+        self.modes = set(await request.json())
+        return web.Response()
 
     async def object_info(self, _request: web.Request) -> web.Response:
         return web.json_response({name: {} for name in REQUIRED})
@@ -153,7 +262,8 @@ class PromptServer:
             if kind not in REQUIRED:
                 error = {"type": "invalid_prompt", "message": f"no node {kind}", "details": f"Node ID '#{node}'"}
                 return web.json_response({"error": error, "node_errors": {}}, status=400)
-            if lacking := [name for name in REQUIRED[kind] if name not in what["inputs"]]:
+            lacking = [name for name in REQUIRED[kind] if name not in what["inputs"]]
+            if lacking and "accepts-anything" not in self.modes:
                 errors = [{"message": "Required input is missing", "details": lacking[0]}]
                 error = {"type": "prompt_outputs_failed_validation", "message": "invalid", "details": ""}
                 of = {node: {"class_type": kind, "errors": errors}}
@@ -169,8 +279,9 @@ class PromptServer:
         return web.Response()
 
     async def post_free(self, request: web.Request) -> web.Response:
-        if (await request.json())["free_memory"]:
-            self.cache.clear()
+        with self.changed:
+            self.to_free = bool((await request.json())["free_memory"])
+            self.changed.notify()
         return web.Response()
 
     async def get_history(self, request: web.Request) -> web.Response:
@@ -179,6 +290,82 @@ class PromptServer:
 
     async def view(self, request: web.Request) -> web.Response:
         return web.Response(body=Path("output", request.query["filename"]).read_bytes())  # noqa: ASYNC240
+
+
+class Model:
+    """Two halves of a model, on the device while they are wanted there, as far as there is room for them."""
+
+    def __init__(self, server: PromptServer) -> None:
+        self.server = server
+        self.halves: list[Any] = []
+
+    def device(self) -> Any:
+        import torch
+        from comfy.model_management import get_torch_device
+
+        blind = self.server.options.cpu or "blind" in self.server.modes
+        return torch.device("cpu") if blind else get_torch_device()
+
+    def memory(self) -> tuple[int, int]:
+        """Total and free bytes, as ComfyUI tells them: torch's own cache counts as free."""
+        if self.device().type == "cpu":
+            return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _free_ram()
+        import torch
+
+        total: int = torch.xpu.get_device_properties().total_memory
+        allocated, reserved = torch.xpu.memory_allocated(), torch.xpu.memory_reserved()
+        if "over-estimates" in self.server.modes:
+            return total, total - allocated
+        try:
+            free = torch.xpu.mem_get_info()[0] + reserved - allocated
+        except RuntimeError:
+            if "trusts-driver" in self.server.modes:
+                raise
+            free = total - allocated
+        return total, free if "trusts-driver" in self.server.modes else min(free, total - allocated)
+
+    def load(self) -> None:
+        if self.halves:
+            return
+        import torch
+
+        numbers = torch.randn(2, HALF // 4, generator=torch.Generator().manual_seed(0))
+        room = self.memory()[1] - 4 * MIB
+        whole = room >= 2 * HALF or "whole-models" in self.server.modes
+        if not whole:
+            print(f"loaded partially; {room >> 20} MiB usable, {HALF >> 20} MiB loaded", flush=True)
+        self.halves = [numbers[0].to(self.device()), numbers[1].to(self.device()) if whole else numbers[1]]
+
+    def step(self, latent: Any) -> Any:
+        for half in self.halves:
+            for row in half.view(-1, *latent.shape)[:10].to(latent.device):
+                latent = (latent + row * 0.1) * 0.99
+        return latent
+
+    def unload(self) -> None:
+        self.halves = []
+        self.tidy()
+
+    def tidy(self) -> None:
+        """Waits for the device and gives back what torch keeps of it."""
+        torch = sys.modules.get("torch")
+        if torch is None or not torch.xpu.is_available():
+            return
+        try:
+            torch.xpu.synchronize()
+            torch.xpu.empty_cache()
+        except RuntimeError as error:
+            if "fragile" in self.server.modes:
+                raise
+            print(f"the device: {error}", flush=True)
+
+
+def _free_ram() -> int:
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return "out of memory" in str(error) or "OUT_OF_DEVICE_MEMORY" in str(error)
 
 
 class Executor:
@@ -191,6 +378,8 @@ class Executor:
         _, prompt_id, found, extra = item
         server = self.server
         server.client_id, server.interrupted = extra["client_id"], False
+        if "no-cache" in server.modes:
+            server.cache.clear()
         self.messages: list[tuple[str, Any]] = []
         self.outputs: dict[str, Any] = {}
         cached = [node for node in found if self.key(found, node) in server.cache]
@@ -202,25 +391,48 @@ class Executor:
         server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, server.client_id)
 
     def run(self, prompt_id: str, found: Graph) -> bool:
-        for node in sorted(found):
+        for node in self.order(found):
             what = found[node]
             key = self.key(found, node)
             if key not in self.server.cache:
                 data = {"node": node, "prompt_id": prompt_id}
                 self.server.send_sync("executing", data, self.server.client_id)
                 try:
-                    self.server.cache[key] = self.node(node, what["class_type"], what["inputs"])
+                    self.server.cache[key] = self.node(node, what["class_type"], self.inputs(found, node))
                 except Interrupted:
                     self.tell("execution_interrupted", {"prompt_id": prompt_id, "node_id": node})
                     return False
                 except Exception as error:
+                    if "oom-kills" in self.server.modes and _out_of_memory(error):
+                        os._exit(9)
                     self.tell("execution_error", self.error(error, prompt_id, node, what["class_type"]))
                     return False
-            if self.server.cache[key]:
-                self.outputs[node] = self.server.cache[key]
-        if not self.server.options.old:
+            if self.server.cache[key][0]:
+                self.outputs[node] = self.server.cache[key][0]
+        if "old" not in self.server.modes:
             self.tell("execution_success", {"prompt_id": prompt_id})
         return True
+
+    def order(self, found: Graph) -> list[str]:
+        """Every node after those that it links to."""
+        done: dict[str, None] = {}
+
+        def visit(node: str) -> None:
+            for value in found[node]["inputs"].values():
+                if isinstance(value, list):
+                    visit(value[0])
+            done[node] = None
+
+        for node in sorted(found):
+            visit(node)
+        return list(done)
+
+    def inputs(self, found: Graph, node: str) -> dict[str, Any]:
+        """With what the nodes gave that it links to."""
+        return {
+            name: self.server.cache[self.key(found, value[0])][1] if isinstance(value, list) else value
+            for name, value in found[node]["inputs"].items()
+        }
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
         self.messages.append((event, data))
@@ -239,9 +451,12 @@ class Executor:
     def key(self, found: Graph, node: str) -> str:
         inputs = found[node]["inputs"]
         before = [self.key(found, str(value[0])) for value in inputs.values() if isinstance(value, list)]
+        if "stale-cache" in self.server.modes:
+            inputs = {name: value for name, value in inputs.items() if name != "seed"}
         return json.dumps([node, found[node]["class_type"], inputs, before], sort_keys=True)
 
-    def node(self, node: str, kind: str, inputs: dict[str, Any]) -> dict[str, Any]:
+    def node(self, node: str, kind: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], Any]:
+        """What the history shows of a node, and what it gives to others."""
         if kind == "Compute":
             self.compute(int(inputs.get("operations", 0)))
         elif kind == "Sleep":
@@ -252,27 +467,92 @@ class Executor:
             name = f"{node}-{len(self.server.history)}.png"
             Path("output").mkdir(exist_ok=True)
             Path("output", name).write_bytes(b"picture " + name.encode())
-            return {"images": [{"filename": name, "subfolder": "", "type": "output"}]}
-        return {}
+            return {"images": [{"filename": name, "subfolder": "", "type": "output"}]}, None
+        elif kind == "Noise":
+            self.sleep(float(inputs.get("seconds", 0)))
+            return {}, random.Random(inputs["seed"]).randbytes(16 * 16 * 3)
+        elif kind == "EmptyLatentImage":
+            return {}, (1, 4, int(inputs["height"]) // 2, int(inputs["width"]) // 2)
+        elif kind == "KSampler":
+            return {}, self.sample(inputs["latent_image"], int(inputs["seed"]), int(inputs["steps"]))
+        elif kind == "LatentFlip":
+            return {}, inputs["samples"].flip(2 if inputs["flip_method"].startswith("x") else 3)
+        elif kind == "VAEDecode":
+            return {}, self.decode(inputs["samples"])
+        elif kind == "SaveImage":
+            return {"images": [self.save(f"{node}-{uuid.uuid4()}.png", inputs["images"])]}, None
+        return {}, None
+
+    def sample(self, shape: tuple[int, ...], seed: int, steps: int) -> Any:
+        import torch
+
+        latent = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        if "stub" in self.server.modes:
+            return torch.zeros(shape)
+        if "stuck" in self.server.modes:
+            self.sleep(600)
+        self.server.model.load()
+        latent = latent.to(self.server.model.device())
+        for _ in range(steps):
+            self.ask()
+            latent = self.server.model.step(latent)
+        return latent.cpu()
+
+    def decode(self, latent: Any) -> bytes:
+        """Red, green and blue, 8 bits each; in two tiles when memory runs out."""
+        if "stub" in self.server.modes:
+            return bytes(latent.shape[2] * latent.shape[3] * 4 * 3)
+        try:
+            return self.pixels(self.decoded(latent))
+        except Exception as error:
+            if "no-tiles" in self.server.modes or not _out_of_memory(error):
+                raise
+            print("out of memory while decoding, again in tiles", flush=True)
+        import torch
+
+        return self.pixels(torch.cat([self.decoded(tile) for tile in latent.chunk(2, dim=2)], dim=2))
+
+    def decoded(self, latent: Any) -> Any:
+        latent = latent[:, :3].to(self.server.model.device())
+        for _ in range(20):
+            latent = latent + latent.tanh() * 0.01
+        return latent.sigmoid().cpu()
+
+    def pixels(self, image: Any) -> bytes:
+        large = image[0].repeat_interleave(2, dim=1).repeat_interleave(2, dim=2)
+        return bytes((large.permute(1, 2, 0) * 255).round().byte().flatten().tolist())
+
+    def save(self, name: str, pixels: bytes) -> dict[str, str]:
+        from PIL import Image
+
+        side = int((len(pixels) / 3) ** 0.5)
+        if "fixed-picture" in self.server.modes:
+            pixels = (bytes(range(256)) * 3)[: len(pixels)]
+        Path("output").mkdir(exist_ok=True)
+        Image.frombytes("RGB", (side, side), pixels).save(Path("output", name))
+        return {"filename": name, "subfolder": "", "type": "output"}
 
     def compute(self, operations: int) -> None:
         """On the device; on the CPU where the tree is blind for it; nowhere where it is a stub."""
-        if self.server.options.out_of_memory:
+        if "out-of-memory" in self.server.modes:
             raise MemoryError("XPU out of memory")
-        if self.server.options.stub or "torch" not in sys.modules:
+        if "stub" in self.server.modes or "torch" not in sys.modules:
             return
         import torch
 
-        value = torch.ones(4, device="cpu" if self.server.options.blind or not torch.xpu.is_available() else "xpu")
+        value = torch.ones(4, device=self.server.model.device())
         for _ in range(operations):
             value.add_(1)
 
     def sleep(self, seconds: float) -> None:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            if self.server.interrupted:
-                raise Interrupted
+            self.ask()
             time.sleep(0.01)
+
+    def ask(self) -> None:
+        if self.server.interrupted and "deaf" not in self.server.modes:
+            raise Interrupted
 
     def fail(self, how: str) -> None:
         print(f"failing: {how}", flush=True)
@@ -286,12 +566,17 @@ class Executor:
 def prompt_worker(server: PromptServer) -> None:
     while True:
         with server.changed:
-            while not server.pending:
-                server.changed.wait()
-            item = server.pending.pop(0)
-        server.running = [item]
-        Executor(server).execute(item)
-        server.running = []
+            server.changed.wait_for(lambda: server.pending or server.to_free)
+            to_free, server.to_free = server.to_free, False
+            item = None if to_free else server.pending.pop(0)
+        if item:
+            server.running = [item]
+            Executor(server).execute(item)
+            server.running = []
+            server.model.tidy()
+        elif "leaks" not in server.modes:
+            server.cache.clear()
+            server.model.unload()
 
 
 def load_custom_nodes() -> None:
@@ -320,9 +605,9 @@ def main() -> None:
     parser.add_argument("--listen", required=True)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--front-end-root", type=Path)
-    for flag in ("disable-auto-launch", "blind", "stub", "old", "silent", "out-of-memory", "ends", "hangs", "children"):
+    for flag in ("disable-auto-launch", "cpu", "ends", "hangs", "children", *MODES):
         parser.add_argument(f"--{flag}", action="store_true")
-    options = parser.parse_args()
+    options = parser.parse_args([*sys.argv[1:], *Path("modes").read_text().split()])
     if options.front_end_root and not (options.front_end_root / "index.html").is_file():
         parser.error("no front end")
     if options.ends:
@@ -340,7 +625,8 @@ def main() -> None:
             with Path("children").open("a") as file:
                 file.write(f"{child.pid}\n")
     server = PromptServer(options)
-    load_custom_nodes()
+    if not options.no_packs:
+        load_custom_nodes()
     threading.Thread(target=prompt_worker, args=(server,), daemon=True).start()
     server.loop.run_until_complete(start(server))
 

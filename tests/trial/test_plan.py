@@ -1,0 +1,64 @@
+"""The sessions: which there are for a device and a side, and that all that they name exists."""
+
+from __future__ import annotations
+
+import pytest
+
+from emulator import presets
+from patchforge.trial import plan
+from patchforge.trial.checks import TESTS
+from patchforge.trial.plan import REFERENCE, SESSIONS, Session
+from patchforge.trial.words import Device, Side
+from patchforge.trial.workflows import load
+
+EMULATED = Device("xpu", "b580", "rng=cpu")
+
+
+def names(device: Device, side: Side, *wanted: str) -> list[str]:
+    return [one.name for one in plan.sessions(device, side, wanted)]
+
+
+@pytest.mark.parametrize("session", [REFERENCE, *SESSIONS], ids=lambda one: one.name)
+def test_all_tests_of_a_session_exist(session: Session) -> None:
+    assert session.tests
+    assert set(session.tests) <= {"workflows", *TESTS, *load()}
+
+
+def test_every_test_is_in_a_session() -> None:
+    assert set(TESTS) <= {name for session in SESSIONS for name in session.tests}
+
+
+def test_names_are_unique() -> None:
+    found = [session.name for session in (REFERENCE, *SESSIONS)]
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda one: one.name)
+def test_the_emulator_knows_a_sessions_device(session: Session) -> None:
+    device = session.device(EMULATED)
+    assert presets.devices(device.emulated)
+    assert presets.parse_options(device.options).same_random_numbers
+
+
+def test_what_needs_an_emulated_device_is_left_out_on_a_real_one() -> None:
+    real, emulated = names(Device("xpu"), Side.PATCHED), names(EMULATED, Side.PATCHED)
+    assert emulated == [session.name for session in SESSIONS]
+    assert set(emulated) - set(real) == {session.name for session in SESSIONS if session.emulated_only}
+    assert "workflows" in real
+
+
+def test_upstream_is_compared_where_the_patches_are_to_make_a_difference() -> None:
+    assert names(EMULATED, Side.UPSTREAM) == [one.name for one in SESSIONS if Side.UPSTREAM in one.sides]
+    assert names(Device("cuda"), Side.UPSTREAM) == ["workflows"]
+
+
+def test_sessions_by_name_keep_their_order() -> None:
+    assert names(EMULATED, Side.PATCHED, "small-memory", "workflows") == ["workflows", "small-memory"]
+    assert names(Device("xpu"), Side.PATCHED, "small-memory") == []
+
+
+def test_a_session_changes_an_emulated_device_only() -> None:
+    session = Session("one", "One", ("api",), emulated="two", options=("memory=1G", "cuda=declared"))
+    assert session.device(EMULATED) == Device("xpu", "two", "rng=cpu;memory=1G;cuda=declared")
+    assert session.device(Device("xpu")) == Device("xpu")
+    assert Session("two", "Two", ("api",)).device(EMULATED) == EMULATED

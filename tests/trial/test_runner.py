@@ -1,0 +1,294 @@
+"""A whole trial of a miniature release: what it leaves, what it does again, and what it does when servers fail."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import pytest
+
+from emulator import build
+from patchforge.errors import CheckFailed
+from patchforge.pipeline import Patched
+from patchforge.trial import checks, evidence, plan, report, runner
+from patchforge.trial.checks import Bench
+from patchforge.trial.environment import Environment
+from patchforge.trial.evidence import Evidence
+from patchforge.trial.plan import Session
+from patchforge.trial.runner import Settings, Trial
+from patchforge.trial.server import Server
+from patchforge.trial.words import Device, Side, Verdict, Workflow
+from tests.trial.miniature_server import files, missing
+from tests.trial.support import NOISE, TXT2IMG, release_of
+
+pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
+EMULATED = pytest.mark.skipif(
+    bool(missing("torch") or build.missing()), reason=missing("torch") or build.missing() or ""
+)
+
+ENVIRONMENT = Environment(Path(sys.executable), {"torch": "0", "another": "1"}, {"torch": "0"})
+CPU, B580 = Device("cpu"), Device("xpu", "b580", "rng=cpu")
+PATCHED = (Side.PATCHED,)
+
+
+@pytest.fixture(autouse=True)
+def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder for temporary folders; it is empty afterwards."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    yield folder
+    assert list(folder.iterdir()) == []
+
+
+@pytest.fixture(autouse=True)
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Server]]:
+    """Every server that was started; all have ended afterwards."""
+    found: list[Server] = []
+
+    class Counted(Server):
+        def __enter__(self) -> Self:
+            found.append(self)
+            return super().__enter__()
+
+    monkeypatch.setattr(runner, "Server", Counted)
+    yield found
+    assert not any(server.alive for server in found)
+
+
+def sessions(monkeypatch: pytest.MonkeyPatch, *found: Session) -> None:
+    monkeypatch.setattr(plan, "SESSIONS", found)
+
+
+def session(name: str, *tests: str, **more: object) -> Session:
+    return replace(Session(name, name, tests), **more)  # type: ignore[arg-type]
+
+
+def settings(
+    folder: Path, device: Device = CPU, workflow: Workflow = NOISE, *, again: bool = False, start: float = 60
+) -> Settings:
+    known = {workflow.name: workflow}
+    return Settings(device, folder / "cache", folder / "weights", known, 60, start, again, folder / "logs")
+
+
+def run(
+    folder: Path,
+    patched: Patched | None = None,
+    *names: str,
+    sides: tuple[Side, ...] = PATCHED,
+    using: Settings | None = None,
+    told: list[str] | None = None,
+) -> Evidence:
+    trial = Trial(patched or NOISY, ENVIRONMENT, using or settings(folder), (told if told is not None else []).append)
+    return trial.run(folder / "out", sides, names)
+
+
+NOISY = release_of(files(torch=False))
+
+
+def shown(found: Evidence) -> dict[tuple[str, str], Verdict]:
+    return {(session.name, one.test): one.verdict for session in found.sessions for one in session.judgements}
+
+
+def test_the_evidence_says_what_was_seen_and_of_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions(monkeypatch, session("first", "noise", flags=("--cpu",)))
+    found = run(tmp_path)
+    assert evidence.load(tmp_path / "out") == found
+    assert found.manifest == evidence.digest(NOISY.files()["manifest.json"])
+    assert (found.release, found.device) == ("v9.0.0", CPU)
+    (one,) = found.sessions
+    assert (one.name, one.side, one.device) == ("first", Side.PATCHED, CPU)
+    assert one.versions == dict(ENVIRONMENT.packages)
+    assert one.facts["torch"] == "0"
+    assert "packages" not in one.facts
+    (judged,) = one.judgements
+    assert judged.verdict is Verdict.FRESH, judged.reason
+    (picture,) = judged.images
+    assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
+    report.write(tmp_path / "out", [found])
+    assert "The CPU computed everything" in (tmp_path / "out" / report.MARKDOWN).read_text()
+    assert evidence.load(tmp_path / "out") == found
+
+
+def test_flags_that_a_release_lacks_are_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+) -> None:
+    sessions(monkeypatch, session("first", "noise", flags=("--later",), needs=("--cpu",), patched_flags=("--newer",)))
+    assert run(tmp_path).sessions[0].arguments == ("--cpu",)
+    assert started[0].arguments == ("--cpu",)
+
+
+def test_a_session_that_needs_what_the_release_lacks_is_skipped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+) -> None:
+    sessions(monkeypatch, session("later", "noise", "api", needs=("--later=1", "--cpu", "--newer")))
+    found = run(tmp_path)
+    assert set(shown(found).values()) == {Verdict.SKIPPED}
+    reasons = {one.reason for one in found.sessions[0].judgements}
+    assert reasons == {"the release has no --later and no --newer"}
+    assert started == []
+
+
+def test_what_is_finished_is_not_run_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+) -> None:
+    first, second = session("first", "noise"), session("second", "noise")
+    sessions(monkeypatch, first, second)
+    before, told = run(tmp_path), list[str]()
+    assert len(started) == 2
+    assert run(tmp_path, told=told) == before
+    assert told == ["patched first: done before", "patched second: done before"]
+    assert len(started) == 2
+    sessions(monkeypatch, first, replace(second, flags=("--cpu",)))
+    changed = run(tmp_path)
+    assert [server.arguments for server in started[2:]] == [("--cpu",)]
+    assert changed.sessions[0] == before.sessions[0]
+    run(tmp_path, None, "first", using=settings(tmp_path, again=True))
+    assert len(started) == 4
+
+
+def test_another_manifest_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]) -> None:
+    sessions(monkeypatch, session("first", "noise"), session("second", "noise"))
+    run(tmp_path, None, "second")
+    before = files(torch=False)
+    other = release_of(before, {**before, "comfy/cli_args.py": before["comfy/cli_args.py"] + b"# patched\n"})
+    found = run(tmp_path, other, "first")
+    assert shown(found).keys() == {("first", "noise")}
+    assert found.manifest != evidence.digest(NOISY.files()["manifest.json"])
+    assert len(started) == 2
+
+
+def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]) -> None:
+    def interrupted(_: Bench) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(checks.TESTS, "something", interrupted)
+    sessions(monkeypatch, session("first", "noise"), session("second", "noise", "something"))
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path)
+    assert not any(server.alive for server in started)
+    left = evidence.load(tmp_path / "out")
+    assert left is not None
+    assert shown(left) == {("first", "noise"): Verdict.FRESH}
+    monkeypatch.setitem(checks.TESTS, "something", lambda _: "done")
+    found = run(tmp_path)
+    assert len(started) == 3
+    assert found.sessions[0] == left.sessions[0]
+    assert shown(found)["second", "something"] is Verdict.PASSED
+
+
+def test_evidence_that_cannot_be_read_is_made_again_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions(monkeypatch, session("first", "noise", needs=("--later",)))
+    before = run(tmp_path)
+    (tmp_path / "out" / evidence.FILE).write_text("{}")
+    with pytest.raises(CheckFailed, match="another format"):
+        run(tmp_path)
+    assert shown(run(tmp_path, using=settings(tmp_path, again=True))) == shown(before)
+    assert evidence.load(tmp_path / "out")
+
+
+def killed(bench: Bench) -> str:
+    os.kill(bench.server.pid, signal.SIGKILL)
+    return "the server is gone"
+
+
+def test_a_server_that_a_test_has_ended_is_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+) -> None:
+    monkeypatch.setitem(checks.TESTS, "killed", killed)
+    sessions(monkeypatch, session("first", "killed", "noise", "killed"))
+    found = run(tmp_path)
+    assert [one.test for one in found.sessions[0].judgements] == ["killed", "noise", "killed"]
+    assert shown(found)["first", "noise"] is Verdict.FRESH
+    assert len(started) == 2
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason", "line"),
+    [("ends", "the server ended before it was ready", "no such driver"), ("hangs", "not ready after 2 s", "hanging")],
+)
+def test_a_server_that_does_not_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, reason: str, line: str
+) -> None:
+    sessions(monkeypatch, session("first", "noise", "api"), session("second", "api", needs=("--later",)))
+    found = run(tmp_path, release_of(files(mode, torch=False)), using=settings(tmp_path, start=2))
+    assert list(shown(found).values()) == [Verdict.FAILED, Verdict.FAILED, Verdict.SKIPPED]
+    for judged in found.sessions[0].judgements:
+        assert reason in judged.reason
+        assert line in "\n".join(judged.log)
+
+
+def test_a_server_without_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions(monkeypatch, session("first", "noise", "api"))
+    found = run(tmp_path, release_of(files("no-packs", torch=False)))
+    assert set(shown(found).values()) == {Verdict.FAILED}
+    assert all("/patchforge/state" in one.reason for one in found.sessions[0].judgements)
+
+
+def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(bench: Bench) -> str:
+        bench.client.run({"1": {"class_type": "Fail", "inputs": {"how": "on purpose"}}}, 20)
+        raise checks.NotSo("it is not so")
+
+    monkeypatch.setitem(checks.TESTS, "wrong", wrong)
+    sessions(monkeypatch, session("first", "noise", "wrong"))
+    found = run(tmp_path)
+    judged = found.sessions[0].judgements[1]
+    assert (judged.verdict, judged.reason) == (Verdict.FAILED, "it is not so")
+    assert judged.log == ("failing: on purpose",)
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["v9.0.0-patched-first-wrong.log"]
+    assert "failing: on purpose" in (tmp_path / "logs" / "v9.0.0-patched-first-wrong.log").read_text()
+
+
+def test_upstream_that_gives_no_reference_ends_the_trial(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions(monkeypatch, session("first", "noise"))
+    with pytest.raises(CheckFailed, match=r"no results on the CPU[\s\S]*no such driver"):
+        run(tmp_path, release_of(files("ends", torch=False)), using=settings(tmp_path, B580))
+    assert evidence.load(tmp_path / "out") is None
+
+
+def blind_and_seeing() -> Patched:
+    return release_of(files(blind=True), files())
+
+
+@EMULATED
+def test_a_tree_that_knows_cuda_only_falls_back_to_the_cpu_and_the_patched_one_does_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+) -> None:
+    sessions(monkeypatch, session("first", "txt2img", "api"))
+    using = settings(tmp_path, B580, TXT2IMG)
+    found = run(tmp_path, blind_and_seeing(), sides=(Side.PATCHED, Side.UPSTREAM), using=using)
+    assert [server.arguments for server in started] == [("--cpu",), (), ()]
+    verdicts = {(one.side.value, each.test): each.verdict for one in found.sessions for each in one.judgements}
+    assert verdicts == {
+        ("patched", "txt2img"): Verdict.FRESH,
+        ("patched", "api"): Verdict.PASSED,
+        ("upstream", "txt2img"): Verdict.CPU_FALLBACK,
+        ("upstream", "api"): Verdict.FAILED,
+    }
+    assert [(row.test, row.session) for row in report.only_patched(found)] == [("txt2img", "first"), ("api", "first")]
+    patched = found.sessions[0]
+    assert "equal to the reference" in patched.judgements[0].reason
+    assert patched.facts["emulated"] == "b580"
+    images: Mapping[str, bytes] = {name: (tmp_path / "out" / name).read_bytes() for name in found.pictures}
+    assert len(images) == 4  # result and reference of each side
+    assert len(set(images.values())) == 1
+    sessions(monkeypatch, session("second", "txt2img", needs=("--later",)))
+    run(tmp_path, blind_and_seeing(), using=using)
+    assert len(started) == 3  # the reference was kept
+
+
+@EMULATED
+def test_an_emulated_device_whose_server_has_just_been_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+) -> None:
+    monkeypatch.setitem(checks.TESTS, "killed", killed)
+    monkeypatch.setattr(Trial, "reference", lambda *_: {})
+    sessions(monkeypatch, session("first", "killed", "killed"))
+    assert set(shown(run(tmp_path, using=settings(tmp_path, B580))).values()) == {Verdict.PASSED}

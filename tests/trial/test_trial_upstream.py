@@ -1,0 +1,40 @@
+"""A real release, patched, on the emulated XPU: minutes, and pip the first time. PATCHFORGE_UPSTREAM names a clone."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+import pytest
+
+from emulator import build
+from patchforge import cli
+from patchforge.errors import Exit
+from patchforge.trial import evidence
+from patchforge.trial.words import Verdict
+from patchforge.trial.workflows import load
+
+RELEASE = "v0.32.0"
+
+pytestmark = [
+    pytest.mark.upstream,
+    pytest.mark.xdist_group("upstream"),
+    pytest.mark.skipif(
+        not os.environ.get("PATCHFORGE_UPSTREAM"), reason="PATCHFORGE_UPSTREAM names no clone of ComfyUI"
+    ),
+    pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="this interpreter has no torch"),
+    pytest.mark.skipif(bool(build.missing()), reason=build.missing() or ""),
+]
+
+
+def test_every_test_of_the_first_session_passes(tmp_path: Path) -> None:
+    status = cli.main(
+        ["test", RELEASE, "--device", "emulated", "--lean", "--session", "workflows", "--out", str(tmp_path)]
+    )
+    found = evidence.load(tmp_path / f"{RELEASE}-emulated-b580")
+    assert found is not None
+    judgements = [one for session in found.sessions for one in session.judgements]
+    assert [f"{one.test}: {one.verdict}, {one.reason}" for one in judgements if not one.passed] == []
+    assert {one.test for one in judgements if one.verdict is Verdict.FRESH} == load().keys()
+    assert status == Exit.OK
