@@ -61,12 +61,16 @@ trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XP
 othertorch: $(BIN)/.installed  ## the emulated XPU's tests with the torch of OTHER=PYTHON; may fail
 	$(BIN)/python -m emulator.second_torch "$(OTHER)"
 
-docs: $(BIN)/.installed  ## write docs/transforms.md from the transforms
+docs: $(BIN)/.installed  ## write docs/transforms.md, and with Nix docs/nix-options.md
 	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
 	mv docs/transforms.md.new docs/transforms.md
+	if command -v nix-instantiate > /dev/null; then \
+		$(BIN)/patchforge nix --options tests/nix/mock/lib > docs/nix-options.md.new && \
+		mv docs/nix-options.md.new docs/nix-options.md; fi
 
 generated: $(BIN)/.installed  ## write generated/ again, from upstream
 	set -e; for folder in generated/comfyui/v*/; do $(BIN)/patchforge apply "$$(basename "$$folder")"; done
+	$(BIN)/patchforge nix
 
 clean:  ## remove what make and the tools made
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

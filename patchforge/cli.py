@@ -14,7 +14,7 @@ from patchforge.errors import Exit, PatchforgeError
 
 _EPILOG = """\
 exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there ·
-3 a transform drifted: upstream moved and a person must look · 130 interrupted
+3 a transform drifted: upstream moved and a person must look · 75 try again later · 130 interrupted
 
 environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE (folder) · NO_COLOR
 """
@@ -39,6 +39,7 @@ def parser() -> argparse.ArgumentParser:
     _prefetch(commands)
     _pin(commands)
     _lock_torch(commands)
+    _nix(commands)
     _explain(commands)
     _status(commands)
     _completion(commands)
@@ -205,6 +206,16 @@ def _lock_torch(commands: Commands) -> None:
     one.add_argument("--python", default="", metavar="X.Y", help="default: that of upstream/torch.toml")
     one.add_argument("--pins", default="upstream/pins", metavar="DIR", help="default: upstream/pins")
     one.add_argument("--online", action="store_true", help="ask PyTorch's own indexes too")
+
+
+def _nix(commands: Commands) -> None:
+    one = _command(commands, "nix", "write the Nix expressions, from templates and pins", source=False)
+    one.add_argument(
+        "--generated", default="generated", metavar="DIR", help="default: generated; flake.nix is beside it"
+    )
+    one.add_argument("--check", action="store_true", help="write nothing; exit 1 when something is out of date")
+    one.add_argument("--dry-run", action="store_true", help="say what would be written")
+    one.add_argument("--options", metavar="LIB", help="print the options' documentation, read with this nixpkgs lib")
 
 
 def _explain(commands: Commands) -> None:

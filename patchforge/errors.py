@@ -12,6 +12,7 @@ class Exit(IntEnum):
     FAILED = 1  #: a check, a proof or a comparison did not hold
     USAGE = 2  #: the command line, or what it names, cannot be used
     DRIFTED = 3  #: upstream moved under a transform: a person must look
+    AGAIN = 75  #: nothing is wrong here: the network, a rate limit or another run was in the way (EX_TEMPFAIL)
     INTERRUPTED = 130
 
 
@@ -39,3 +40,9 @@ class Drifted(PatchforgeError):
     """A transform's target is there and its premise is not."""
 
     status = Exit.DRIFTED
+
+
+class TryAgain(PatchforgeError):
+    """What was asked for cannot be had now, and can be later without a person."""
+
+    status = Exit.AGAIN

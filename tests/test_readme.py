@@ -138,7 +138,7 @@ def test_every_option_is_described(name: str) -> None:
 
 
 def test_no_command_is_described_that_is_not_there() -> None:
-    assert set(re.findall(r"^## `patchforge (\w+)`", COMMAND_LINE, re.MULTILINE)) == set(commands())
+    assert set(re.findall(r"^## `patchforge ([\w-]+)`", COMMAND_LINE, re.MULTILINE)) == set(commands())
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])

@@ -1,0 +1,188 @@
+"""What ``patchforge nix`` writes: the templates as they are, the pins as JSON beside them, and flake.nix.
+
+No version, hash or address is written into Nix code; only the address of one input of flake.nix is, as a Nix string.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchforge.errors import PatchforgeError
+from patchforge.hashes import trusted
+from patchforge.nix import emit
+from patchforge.pins import store
+from patchforge.pins.tracked import load_nodes, load_torch
+from patchforge.project import root
+from patchforge.vocabulary import Version
+
+_PYPI = "https://files.pythonhosted.org/packages"
+_SOURCE = ("owner", "repo", "rev", "hash")
+Data = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """What is written. ``left_out``: node packs without a hash, which no expression can fetch."""
+
+    files: Mapping[str, bytes]  #: by path in generated/nix
+    flake: bytes
+    left_out: tuple[str, ...]
+
+
+def generate(upstream: Path, releases: Path) -> Generated:
+    """``upstream`` holds the tracked things and pins/, ``releases`` the patches of each release.
+
+    PatchforgeError when a pin is missing or the patches are not of the pinned commit.
+    """
+    nodes, left_out = _nodes(upstream)
+    data: dict[str, Data] = {
+        "comfyui": _comfyui(_required("comfyui", upstream), releases),
+        "nodes": nodes,
+        "ollama": {**_repository(pin := _required("ollama", upstream)), "version": pin["version"]},
+        "python": _python(_required("python", upstream)),
+        "torch": _torch(upstream),
+    }
+    files = dict(_templates())
+    files |= {f"data/{name}.json": store.render(each) for name, each in data.items()}
+    return Generated(dict(sorted(files.items())), _flake(_required("mordragt-nixos", upstream)), left_out)
+
+
+def _required(kind: str, upstream: Path) -> Data:
+    found = store.load(kind, upstream / "pins")
+    if not found:
+        path = upstream / "pins" / f"{kind}.json"
+        raise PatchforgeError(f"{path} is not there", expected="pins", found="nothing", do=f"patchforge pin {kind}")
+    return found
+
+
+def _repository(pin: Mapping[str, Any]) -> Data:
+    return {**{key: pin[key] for key in _SOURCE}, "hash": trusted(pin["hash"])}
+
+
+def _comfyui(pins: Data, releases: Path) -> Data:
+    newest = max(pins, key=Version.parse)
+    return {"default": newest, "releases": {name: _release(name, pin, releases) for name, pin in pins.items()}}
+
+
+def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
+    path = releases / name / "manifest.json"
+    try:
+        manifest = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise PatchforgeError(
+            f"{name} is pinned and has no patches", expected=str(path), found="nothing", do=f"patchforge apply {name}"
+        ) from None
+    if manifest["commit"] != pin["rev"]:
+        raise PatchforgeError(
+            f"the patches of {name} are not for the pinned commit",
+            expected=pin["rev"],
+            found=manifest["commit"],
+            do=f"patchforge apply {name}",
+        )
+    patches = [one["file"] for one in manifest["patches"]]
+    return {
+        **_repository(pin),
+        "version": name,
+        "tag": pin["tag"],
+        "patches": patches,
+        "requirements": pin["requirements"],
+    }
+
+
+def _python(pins: Data) -> Data:
+    return {
+        name: {version: _wheel(pin) | {"platform": pin["platform"]} for version, pin in versions.items()}
+        for name, versions in pins.items()
+    }
+
+
+def _wheel(pin: Mapping[str, Any]) -> Data:
+    """Without an address in the pin, PyPI's own short one, which it derives from the file's name."""
+    file: str = pin["file"]
+    if not file.endswith(".whl"):
+        raise PatchforgeError(
+            f"{file} is no wheel", expected="a pinned wheel", do="pin a wheel, or leave it to nixpkgs"
+        )
+    parts = file.split("-")
+    project, interpreter = parts[0], parts[-3]
+    url = f"{_PYPI}/{interpreter}/{project[0]}/{project}/{file}"
+    return {"file": file, "hash": trusted(pin["hash"]), "requires": pin["requires"], "url": pin.get("url", url)}
+
+
+def _torch(upstream: Path) -> Data:
+    """Every lock there is; none, or an incomplete one, is an error when Nix evaluates python-xpu."""
+    tracked = load_torch(upstream)
+    names = sorted(path.stem for path in (upstream / "pins" / "torch").glob("*.json"))
+    locks = {name: store.load(f"torch/{name}", upstream / "pins") for name in names}
+    return {
+        "default": tracked.default,
+        "python": tracked.python,
+        "locks": {name: _lock(lock, tracked.elsewhere) for name, lock in locks.items()},
+    }
+
+
+def _lock(lock: Data, elsewhere: Sequence[str]) -> Data:
+    """A wheel whose metadata nobody read needs what PyTorch's wheels are known to need."""
+    unread = set(lock.get("unread", ()))
+    torch = [*elsewhere, *(one["name"] for one in lock["wheels"] if _is_of_torch(one))]
+    wheels = []
+    for one in lock["wheels"]:
+        guessed = {"torch": torch, "triton-xpu": []}.get(one["name"], ["torch", "numpy", "pillow"])
+        requires = guessed if one["name"] in unread else one["requires"]
+        wheels.append({"name": one["name"], "version": one["version"], **_wheel({**one, "requires": requires})})
+    return {"complete": lock["complete"], "missing": lock["missing"], "wheels": wheels}
+
+
+def _is_of_torch(wheel: Mapping[str, Any]) -> bool:
+    """Whether torch imports it, other than Intel's libraries, which it links."""
+    return bool(wheel["name"] == "triton-xpu" or wheel["file"].endswith("-none-any.whl"))
+
+
+def _nodes(upstream: Path) -> tuple[Data, tuple[str, ...]]:
+    pins = _required("nodes", upstream)
+    found: Data = {}
+    left_out: list[str] = []
+    for one in load_nodes(upstream):
+        pin = pins.get(one.name)
+        if pin is None:
+            raise PatchforgeError(f"node pack {one.name} is not pinned", found="no pin", do="patchforge pin nodes")
+        if "hash" not in pin:
+            left_out.append(one.name)
+            continue
+        found[one.name] = {
+            **_repository(pin),
+            **{key: pin[key] for key in ("date", "license", "submodules")},
+            "group": one.group,
+            "requirements": pin.get("requirements", []),
+            "title": one.title,
+        }
+    return found, tuple(left_out)
+
+
+def _templates() -> Iterator[tuple[str, bytes]]:
+    """The static files, the Nix ones with a line that says where to edit them."""
+    folder = root() / "templates" / "nix"
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in {".nix", ".sh", ".py", ".json"}:
+            continue
+        name = path.relative_to(folder).as_posix()
+        note = f"# Generated by `patchforge nix` from templates/nix/{name}; edit that.\n"
+        yield name, (note.encode() if path.suffix == ".nix" else b"") + path.read_bytes()
+
+
+def _flake(mordragt: Mapping[str, Any]) -> bytes:
+    import jinja2  # noqa: PLC0415 - slow to import
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root() / "templates" / "nix"),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Nix
+    )
+    environment.filters["nix"] = emit.expression
+    url = f"github:{mordragt['owner']}/{mordragt['repo']}/{mordragt['rev']}"
+    return environment.get_template("flake.nix.j2").render(mordragt_url=url).encode()

@@ -1,0 +1,45 @@
+"""The documentation of the modules' options, as Nix itself knows them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from patchforge.errors import PatchforgeError
+from patchforge.nix.emit import string
+from patchforge.project import root
+
+
+def options(lib: Path, generated: Path) -> dict[str, list[dict[str, Any]]]:
+    """Module system → options: name, type, description, default and example as Nix code.
+
+    ``lib``: the folder of nixpkgs' ``lib``, or of one that is like it. PatchforgeError when Nix is absent or fails.
+    """
+    document = generated.resolve() / "options-doc.nix"
+    expression = f"import (/. + {string(str(document))}) {{ lib = import (/. + {string(str(lib.resolve()))}); }}"
+    command = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", expression]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        raise PatchforgeError("nix-instantiate is not there", expected="Nix", do="install Nix, or nix-bin") from None
+    if done.returncode:
+        raise PatchforgeError("the options cannot be evaluated", expected="nixpkgs' lib", found=done.stderr.strip())
+    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
+    return found
+
+
+def markdown(lib: Path, generated: Path) -> str:
+    """The page docs/nix-options.md."""
+    import jinja2  # noqa: PLC0415 - slow to import
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root() / "templates" / "nix"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )
+    return environment.get_template("options.md.j2").render(options(lib, generated))

@@ -1,0 +1,80 @@
+# Driver, compute runtime, groups and tools for Intel GPUs.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.hardware.intel-xpu;
+  inherit (lib) mkOption types;
+in
+{
+  options.hardware.intel-xpu = {
+    enable = lib.mkEnableOption "Intel GPUs for computing: compute runtime, Level Zero and groups";
+
+    users = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [ "alice" ];
+      description = "Users who may compute on the GPU; they join the groups render and video.";
+    };
+
+    runtimePackages = mkOption {
+      type = types.listOf types.package;
+      default = [
+        pkgs.intel-compute-runtime
+        # Level Zero's driver is in an output of its own.
+        (lib.getOutput "drivers" pkgs.intel-compute-runtime)
+        pkgs.intel-graphics-compiler
+        pkgs.level-zero
+        pkgs.vpl-gpu-rt
+      ];
+      defaultText = lib.literalExpression ''
+        with pkgs; [ intel-compute-runtime intel-compute-runtime.drivers intel-graphics-compiler level-zero vpl-gpu-rt ]
+      '';
+      description = ''
+        Driver libraries. Compute runtime and Level Zero have to be of one nixpkgs: mixed versions crash
+        (pytorch#179891).
+      '';
+    };
+
+    tools = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether to install clinfo and intel-gpu-tools.";
+    };
+
+    environment = mkOption {
+      type = types.attrsOf types.str;
+      default = {
+        ZES_ENABLE_SYSMAN = "1";
+      };
+      description = "Variables for every session. ZES_ENABLE_SYSMAN lets programs read free memory.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = pkgs.stdenv.hostPlatform.isx86_64;
+        message = "hardware.intel-xpu: Intel's compute runtime exists for x86_64 only.";
+      }
+    ];
+    hardware.graphics = {
+      enable = lib.mkDefault true;
+      extraPackages = cfg.runtimePackages;
+    };
+    users.groups = {
+      render.members = cfg.users;
+      video.members = cfg.users;
+    };
+    environment = {
+      systemPackages = lib.optionals cfg.tools [
+        pkgs.clinfo
+        pkgs.intel-gpu-tools
+      ];
+      sessionVariables = cfg.environment;
+    };
+  };
+}

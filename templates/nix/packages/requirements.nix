@@ -1,0 +1,60 @@
+# From a Python requirement such as "comfy-kitchen==0.2.30" to a package: the pinned wheel, else nixpkgs' own.
+{
+  lib,
+  stdenv,
+  autoPatchelfHook,
+  fetchurl,
+  data,
+}:
+ps:
+let
+  nameOf = requirement: lib.head (builtins.match "([a-z0-9-]+).*" requirement);
+  exactVersion =
+    requirement:
+    let
+      found = builtins.match "[a-z0-9-]+==([^,; ]+)" requirement;
+    in
+    if found == null then null else lib.head found;
+  newest = versions: lib.last (lib.sort lib.versionOlder (lib.attrNames versions));
+
+  package =
+    requirement:
+    let
+      name = nameOf requirement;
+      versions = data.python.${name} or { };
+      exact = exactVersion requirement;
+    in
+    if exact != null && versions ? ${exact} then
+      wheel name exact versions.${exact}
+    else if exact == null && versions != { } then
+      wheel name (newest versions) versions.${newest versions}
+    else
+      ps.${data.names.${name} or name} or (throw ''
+        no Python package ${requirement}
+          expected: a pin in upstream/pins/python.json, or ${data.names.${name} or name} in nixpkgs' Python packages
+          found: pinned are ${if versions == { } then "none" else lib.concatStringsSep ", " (lib.attrNames versions)}
+          to do: patchforge pin python; or write nixpkgs' name of it into templates/nix/data/names.json'');
+
+  wheel =
+    name: version: pin:
+    ps.buildPythonPackage {
+      pname = name;
+      inherit version;
+      format = "wheel";
+      src = fetchurl {
+        inherit (pin) hash;
+        name = pin.file;
+        url = pin.url or "https://files.pythonhosted.org/packages/${pin.python}/${lib.substring 0 1 name}/${name}/${pin.file}";
+      };
+      nativeBuildInputs = lib.optional (pin.platform != "any") autoPatchelfHook;
+      buildInputs = lib.optional (pin.platform != "any") stdenv.cc.cc.lib;
+      # Drivers come from the host, and kernels for other vendors' GPUs are not loaded on Intel's.
+      autoPatchelfIgnoreMissingDeps = true;
+      dependencies = map package pin.requires;
+      meta = {
+        homepage = "https://pypi.org/project/${name}/";
+        sourceProvenance = [ lib.sourceTypes.binaryBytecode ];
+      };
+    };
+in
+package

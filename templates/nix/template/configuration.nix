@@ -1,0 +1,13 @@
+{ lib, ... }:
+{
+  nixpkgs.hostPlatform = "x86_64-linux";
+  # Intel's runtime libraries for PyTorch are not free software.
+  nixpkgs.config.allowUnfreePredicate = package: lib.getName package == "intel-oneapi-runtime";
+
+  hardware.intel-xpu = {
+    enable = true;
+    users = [ "alice" ];
+  };
+
+  services.comfyui-xpu.enable = true;
+}

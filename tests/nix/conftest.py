@@ -1,0 +1,134 @@
+"""One miniature project with its own pins, generated once; tests build and evaluate it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patchforge import pipeline
+from patchforge.atomic import write_file, write_tree
+from patchforge.nix.generate import generate
+from patchforge.vocabulary import Release, Version
+from tests.nix import sandbox
+from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, wheel, write_json
+from tests.support import MemoryTree, engine_of, miniature
+
+MINIATURE = "v0.33.0"
+COMMIT = "1" * 40
+DATA_FLAGS = (b"base-directory", b"database-url")
+REQUIREMENTS = ["comfy-kitchen==0.2.31", "numpy>=1.25", "torch"]
+
+
+def _torch_lock(network: Path) -> dict[str, Any]:
+    torch = (sandbox.HERE / "minitorch" / "torch.py").read_text()
+    version = "__version__ = '2.14.0+xpu'\n"
+    files: dict[tuple[str, str], dict[str, str]] = {
+        ("torch", "2.14.0+xpu"): {"torch/__init__.py": torch, "torch/version.py": version},
+        ("torchvision", "0.29.0+xpu"): {"torchvision/__init__.py": ""},
+        ("torchaudio", "2.11.0+xpu"): {"torchaudio/__init__.py": ""},
+        ("triton-xpu", "3.8.0"): {"triton/__init__.py": ""},
+        ("intel-sycl-rt", "2026.1.0"): {"intel_sycl_rt-2026.1.0.data/data/lib/libsycl.so.9": ""},
+    }
+    wheels = [wheel(network, *name, content, "linux_x86_64") for name, content in files.items()]
+    for one in wheels:
+        one["url"] = f"https://wheels.invalid/{one['file'].replace('+', '%2B')}"
+    return {"torch": "2.14.0", "abi": ABI, "complete": True, "missing": [], "unread": ["torch"], "wheels": wheels}
+
+
+def _upstream(folder: Path, network: Path) -> None:
+    """Puts the pins of the miniature in the place of the real ones."""
+    for name in ("pins", "nodes"):
+        shutil.rmtree(folder / name)
+    pins = folder / "pins"
+    comfyui = sandbox.source(network, "Comfy-Org", "ComfyUI", COMMIT, release_files())
+    write_json(pins / "comfyui.json", {MINIATURE: {**comfyui, "tag": MINIATURE, "requirements": REQUIREMENTS}})
+    kitchen = wheel(network, "comfy-kitchen", "0.2.31", {"comfy_kitchen/__init__.py": ""})
+    write_json(pins / "python.json", {"comfy-kitchen": {"0.2.31": {**kitchen, "python": "py3", "platform": "any"}}})
+    node = sandbox.source(network, "someone", "ComfyUI-Node", "2" * 40, {"__init__.py": b"NODE_CLASS_MAPPINGS = {}\n"})
+    write_json(
+        pins / "nodes.json",
+        {
+            "a-node": {
+                **node,
+                "date": "2026-01-02",
+                "license": "MIT",
+                "submodules": False,
+                "requirements": ["pywavelets"],
+            }
+        },
+    )
+    (folder / "nodes").mkdir()
+    (folder / "nodes" / "a-node.toml").write_text(
+        'name = "a-node"\ntitle = "A node"\nurl = "https://github.com/someone/ComfyUI-Node"\nbranch = "main"\n'
+        'group = "samplers"\nlicense = "MIT"\n'
+    )
+    legacy = sandbox.source(network, "MordragT", "nixos", "3" * 40, {"README.md": b"nothing\n"})
+    write_json(pins / "mordragt-nixos.json", legacy)
+    write_json(pins / "ollama.json", {**legacy, "owner": "ollama", "repo": "ollama", "version": "0.32.0"})
+    write_json(pins / "torch" / f"2.14.0-{ABI}.json", _torch_lock(network))
+    lines = ['title = "torch"', "indexes = []", 'local = "xpu"', 'default = "2.14.0"', 'elsewhere = ["numpy"]']
+    (folder / "torch.toml").write_text("\n".join([*lines, f'python = "{PYTHON}"', ""]))
+
+
+def regenerate(project: Path) -> None:
+    """What ``patchforge nix`` does."""
+    made = generate(project / "upstream", project / "generated" / "comfyui")
+    write_tree(project / "generated" / "nix", made.files)
+    write_file(project / "flake.nix", made.flake)
+
+
+def release_files() -> dict[str, bytes]:
+    """The miniature release, with requirements and the flags that say where data is."""
+    files = miniature(MINIATURE)
+    flags = b"".join(b'parser.add_argument("--%b", default=None)\n' % name for name in DATA_FLAGS)
+    flags += b'parser.add_argument("--extra-model-paths-config", nargs="+", action="append")\n'
+    before, call, after = files["comfy/cli_args.py"].partition(b"args = parser.parse_args(")
+    return {
+        **files,
+        "comfy/cli_args.py": before + flags + b"\n" + call + after,
+        "requirements.txt": "".join(f"{one}\n" for one in REQUIREMENTS).encode(),
+    }
+
+
+@pytest.fixture(scope="session")
+def nix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nix]:
+    if sandbox.MISSING:
+        pytest.skip(sandbox.MISSING)
+    yield Nix(folder := tmp_path_factory.mktemp("nix"))
+    for path in (folder / "store").rglob("*"):
+        if path.is_dir() and not path.is_symlink():
+            path.chmod(0o755)
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
+    from transforms.comfyui import transforms
+
+    folder = tmp_path_factory.mktemp("miniature")
+    found = Miniature(folder, nix)
+    sandbox.project(found.project)
+    found.network.mkdir()
+    _upstream(found.project / "upstream", found.network)
+    patched = pipeline.convert(
+        engine_of(transforms()), Release(Version.parse(MINIATURE), COMMIT), MemoryTree(release_files())
+    )
+    write_tree(found.project / "generated" / "comfyui" / MINIATURE, patched.files())
+    regenerate(found.project)
+    sandbox.mock_nixpkgs(found.nixpkgs, found.network, packages=_packages())
+    return found
+
+
+def _packages() -> dict[str, str]:
+    """Python packages of nixpkgs: of these only names and versions are there, the rest is the interpreter's."""
+    import tomllib
+
+    from patchforge.project import root
+
+    wanted = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    names = {text.split(">")[0].split("=")[0].lower() for text in wanted}
+    return {**dict.fromkeys(names, "99"), "numpy": "2.0", "pywavelets": "1.8", "setuptools": "80.0", "torch": "2.9"}

@@ -1,0 +1,36 @@
+# The builder: nixpkgs' phases, in short.
+set -eu
+export PATH=$path HOME=/homeless-shelter
+for input in $nativeBuildInputs $nativeInstallCheckInputs; do if [ -d "$input/bin" ]; then PATH=$input/bin:$PATH; fi; done
+
+runHook() { if [ "$(type -t "$1")" = function ]; then "$1"; elif [ -n "${!1-}" ]; then eval "${!1}"; fi; }
+
+substitute() { cp "$1" "$2"; chmod +w "$2"; local file=$2; shift 2; substituteInPlace "$file" "$@"; }
+substituteInPlace() { "$python" "$tool" substitute "$@"; }
+wrapProgram() { "$python" "$tool" wrap "$shell" "$@"; }
+
+phase() {
+  local name=$1 usual=$2
+  echo "phase: $name"
+  if [ -n "${!name-}" ]; then eval "${!name}"; else runHook "pre${name^}"; $usual; runHook "post${name^}"; fi
+}
+unpack() {
+  if [ -d "$src" ]; then cp -r "$src" source; chmod -R u+w source; cd source; else mkdir source; cd source; fi
+}
+apply() { for one in $patches; do echo "applying patch $one"; patch ${patchFlags:--p1} < "$one"; done; }
+fix() {
+  if [ -d "$out/bin" ]; then
+    for file in "$out"/bin/*; do if [ -f "$file" ]; then sed -i "1s|^#! */usr/bin/env |#!/usr/bin/env |" "$file"; fi; done
+  fi
+}
+none() { :; }
+
+if [ -n "${buildCommand-}" ]; then mkdir -p work; cd work; eval "$buildCommand"; exit 0; fi
+mkdir -p work; cd work
+[ -n "${dontUnpack-}" ] || phase unpackPhase unpack
+phase patchPhase apply
+[ -n "${dontConfigure-}" ] || phase configurePhase none
+[ -n "${dontBuild-}" ] || phase buildPhase none
+phase installPhase none
+phase fixupPhase fix
+[ -z "${doInstallCheck-}" ] || phase installCheckPhase none

@@ -1,0 +1,188 @@
+"""Nix without network, daemon or nixpkgs: a store of its own, a pretended nixpkgs, and a network that is a folder."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchforge.hashes import of_folder
+from patchforge.project import root
+
+HERE = Path(__file__).resolve().parent
+MOCK = HERE / "mock"
+ABI = f"cp3{sys.version_info.minor}"
+PYTHON = f"3.{sys.version_info.minor}"
+#: A real nixpkgs' ``lib`` folder; without it, the tests use their own small one.
+REAL_LIB = os.environ.get("PATCHFORGE_NIXPKGS_LIB", "")
+MISSING = "" if shutil.which("nix-instantiate") and shutil.which("nix-build") else "needs Nix (nix-bin): not installed"
+
+_CONFIG = """\
+sandbox = false
+build-users-group =
+substituters =
+experimental-features = nix-command flakes
+flake-registry =
+connect-timeout = 1
+download-attempts = 1
+"""
+
+
+@dataclass(frozen=True)
+class Nix:
+    """A private store below ``folder``, which may be of any user."""
+
+    folder: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        places = {
+            "STORE_DIR": "store",
+            "STATE_DIR": "state",
+            "LOG_DIR": "log",
+            "LOCALSTATE_DIR": "lv",
+            "CONF_DIR": "etc",
+        }
+        (self.folder / "home").mkdir(parents=True, exist_ok=True)
+        return {
+            **{name: value for name, value in os.environ.items() if not name.startswith("NIX_")},
+            **{f"NIX_{name}": str(self.folder / place) for name, place in places.items()},
+            "HOME": str(self.folder / "home"),
+            "NIX_USER_CONF_FILES": "/dev/null",
+            "NIX_REMOTE": "",
+            "NIX_PATH": "",
+            "NIX_CONFIG": _CONFIG,
+            "NO_COLOR": "1",
+        }
+
+    def run(self, *words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            words, env=self.environment, cwd=cwd, capture_output=True, text=True, errors="replace", check=False
+        )
+
+    def evaluate(self, expression: str) -> Any:
+        """The value, as JSON gives it. Fails for errors and for anything on standard error, such as warnings."""
+        done = self.run("nix-instantiate", "--eval", "--strict", "--json", "--expr", expression)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        return json.loads(done.stdout)
+
+    def refused(self, expression: str) -> str:
+        """What evaluation fails with."""
+        done = self.run("nix-instantiate", "--eval", "--strict", "--json", "--expr", expression)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+    def build(self, expression: str) -> Path:
+        done = self.run("nix-build", "--no-out-link", "--expr", expression)
+        assert done.returncode == 0, done.stderr[-4000:]
+        return Path(done.stdout.strip().splitlines()[-1])
+
+    def failing(self, expression: str) -> str:
+        """What a build that fails prints."""
+        done = self.run("nix-build", "--no-out-link", "--expr", expression)
+        assert done.returncode != 0, done.stdout
+        return done.stderr
+
+
+@dataclass(frozen=True)
+class Miniature:
+    """A project, its network and a pretended nixpkgs, all below one folder."""
+
+    folder: Path
+    nix: Nix
+
+    @property
+    def project(self) -> Path:
+        return self.folder / "project"
+
+    @property
+    def network(self) -> Path:
+        return self.folder / "network"
+
+    @property
+    def nixpkgs(self) -> Path:
+        return self.folder / "nixpkgs"
+
+    def scope(self, rest: str, arguments: str = "", project: Path | None = None) -> str:
+        """A Nix expression about the scope of all packages."""
+        where = (project or self.project) / "generated" / "nix"
+        return f"let pkgs = import {self.nixpkgs} {{ }}; s = import {where} {{ inherit pkgs; {arguments} }}; in {rest}"
+
+
+def sha256(data: bytes) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(data).digest()).decode()
+
+
+def wheel(network: Path, name: str, version: str, files: Mapping[str, str], platform: str = "any") -> dict[str, Any]:
+    """Puts a wheel into the network; its pin."""
+    plain = name.replace("-", "_")
+    info = f"{plain}-{version}.dist-info"
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w") as archive:
+        metadata = {f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"}
+        for path, text in {**files, **metadata}.items():
+            archive.writestr(zipfile.ZipInfo(path), text)
+    abi = "none" if platform == "any" else ABI
+    file = f"{plain}-{version}-{'py3' if abi == 'none' else ABI}-{abi}-{platform}.whl"
+    (network / file).write_bytes(data.getvalue())
+    return {"name": name, "version": version, "file": file, "hash": sha256(data.getvalue()), "requires": []}
+
+
+def source(network: Path, owner: str, repo: str, rev: str, files: Mapping[str, bytes]) -> dict[str, Any]:
+    """Puts a repository into the network; its pin."""
+    folder = network / f"{owner}-{repo}-{rev}"
+    for path, data in files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(data)
+    return {"owner": owner, "repo": repo, "rev": rev, "hash": of_folder(folder).hash, "hash_source": "computed"}
+
+
+def write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(value, indent=1, sort_keys=True))
+
+
+def mock_nixpkgs(
+    folder: Path,
+    network: Path,
+    *,
+    python_path: str = "",
+    python: str = sys.executable,
+    packages: Mapping[str, str] | None = None,
+    version: str = PYTHON,
+) -> Path:
+    """A copy of the pretended nixpkgs that knows where its network is."""
+    shutil.copytree(MOCK, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    if REAL_LIB:
+        shutil.rmtree(folder / "lib")
+        shutil.copytree(REAL_LIB, folder / "lib")
+    settings = {
+        "shell": shutil.which("bash"),
+        "python": python,
+        "pythonVersion": version,
+        "pythonPath": python_path,
+        "network": str(network),
+        "packages": dict(packages or {}),
+    }
+    write_json(folder / "settings.json", settings)
+    return folder
+
+
+def project(folder: Path) -> Path:
+    """A copy of what the flake needs of this project, without what is generated."""
+    for name in ("patchforge", "templates", "transforms", "upstream"):
+        shutil.copytree(root() / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("LICENSE", "README.md", "pyproject.toml"):
+        shutil.copy(root() / name, folder / name)
+    return folder

@@ -1,0 +1,145 @@
+"""The flake as Nix sees it, with a pretended nixpkgs as its input."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from patchforge.project import root
+from tests.nix.sandbox import HERE, Miniature, mock_nixpkgs
+
+OUTPUTS = {
+    "apps",
+    "checks",
+    "devShells",
+    "formatter",
+    "homeManagerModules",
+    "homeModules",
+    "legacyPackages",
+    "nixosModules",
+    "overlays",
+    "packages",
+    "templates",
+}
+
+
+def flake(mini: Miniature, *words: str, project: Path | None = None) -> subprocess.CompletedProcess[str]:
+    legacy = mini.network / ("MordragT-nixos-" + "3" * 40)
+    inputs = ["--override-input", "nixpkgs", f"path:{mini.nixpkgs}", "--override-input", "mordragt", f"path:{legacy}"]
+    where = f"path:{project or mini.project}"
+    command, *rest = words
+    verbs = ["flake", command] if command in {"check", "show"} else [command]
+    target, *rest = rest or [""]
+    return mini.nix.run("nix", *verbs, where + target, "--no-write-lock-file", *inputs, *rest)
+
+
+def test_show(mini: Miniature) -> None:
+    done = flake(mini, "show", "", "--json")
+    assert done.returncode == 0, done.stderr
+    shown = json.loads(done.stdout)
+    assert set(shown) == OUTPUTS
+    assert set(shown["packages"]["x86_64-linux"]) == {
+        "comfyui-ipex",
+        "comfyui-xpu",
+        "comfyui-xpu_0_33_0",
+        "default",
+        "ollama-xpu",
+        "patchforge",
+        "python-xpu",
+    }
+
+
+def test_check_builds_every_check(mini: Miniature) -> None:
+    done = flake(mini, "check")
+    assert done.returncode == 0, done.stderr[-4000:]
+    known = [
+        line for line in done.stderr.splitlines() if line.startswith("warning:") and "unknown flake output" not in line
+    ]
+    assert [line for line in known if "not writing modified lock file" not in line] == []
+
+
+def test_a_program_runs(mini: Miniature, tmp_path: Path) -> None:
+    done = flake(mini, "run", "#comfyui-xpu", "--", "--help-gpu")
+    assert done.returncode == 0, done.stderr
+    assert "Chosen: cpu, because the Intel GPU was asked for" in done.stdout
+
+
+def test_without_a_lock_the_rest_still_works(mini: Miniature, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(mini.project, tmp_path / "project"))
+    data = project / "generated/nix/data/torch.json"
+    data.write_text(json.dumps({**json.loads(data.read_bytes()), "locks": {}}))
+    shown = json.loads(flake(mini, "show", "", "--json", project=project).stdout)
+    assert set(shown["packages"]["x86_64-linux"]) == {"ollama-xpu", "patchforge"}
+    for name in ("comfyui-xpu", "default"):
+        done = flake(mini, "build", f"#{name}", "--no-link", project=project)
+        assert done.returncode != 0
+        assert "is not locked for Python" in done.stderr
+
+
+OVERLAYS = [
+    ("overlay", "overlay.comfyui-xpu.name", "comfyui-xpu-0.33.0"),
+    ("overlay", "builtins.attrNames overlay.comfyui-xpu-nodes", ["a-node"]),
+    ("overlay", "overlay.comfyui-xpu_0_33_0.name", "comfyui-xpu-0.33.0"),
+    ("overlay", "overlay.python3.pkgs.torch.version", "2.9"),
+    ("overlay-intel-xpu", "overlay.python3.pkgs.torch.version", "2.14.0+xpu"),
+    ("overlay-intel-xpu", "overlay.python3.pkgs.triton.version", "3.8.0"),
+    ("overlay-intel-xpu", "overlay.ollama-xpu.backend", "vulkan"),
+]
+
+
+@pytest.mark.parametrize(("name", "rest", "expected"), OVERLAYS)
+def test_overlays(mini: Miniature, name: str, rest: str, expected: object) -> None:
+    overlay = f"import {mini.project}/generated/nix/{name}.nix {{ }}"
+    expression = f"let overlay = import {mini.nixpkgs} {{ overlays = [ ({overlay}) ]; }}; in {rest}"
+    assert mini.nix.evaluate(expression) == expected
+
+
+def test_the_default_overlay_only_adds(mini: Miniature) -> None:
+    overlay = f"import {mini.project}/generated/nix/overlay.nix {{ }}"
+    both = f"builtins.intersectAttrs plain (({overlay}) plain plain)"
+    expression = f"let plain = import {mini.nixpkgs} {{ }}; in builtins.attrNames ({both})"
+    assert mini.nix.evaluate(expression) == []
+
+
+def test_the_template_is_a_configuration(mini: Miniature) -> None:
+    folder = mini.project / "generated/nix"
+    expression = (
+        f"let pkgs = import {mini.nixpkgs} {{ }}; inherit (pkgs) lib;"
+        f" evaluated = lib.evalModules {{ specialArgs = {{ inherit pkgs; }}; modules = [ {HERE}/stubs.nix"
+        f" {folder}/modules/comfyui-xpu.nix {folder}/template/configuration.nix ]; }};"
+        " in { failed = lib.filter (x: !x.assertion) evaluated.config.assertions;"
+        " units = lib.attrNames evaluated.config.systemd.services; }"
+    )
+    assert mini.nix.evaluate(expression) == {"failed": [], "units": ["comfyui-xpu"]}
+    assert "patchforge.nixosModules.default" in (folder / "template/flake.nix").read_text()
+
+
+def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> None:
+    """With the real pins. nixpkgs is taken to have every Python package that is named."""
+    data = root() / "generated/nix/data"
+    torch, comfyui, nodes, python = (
+        json.loads((data / f"{name}.json").read_bytes()) for name in ("torch", "comfyui", "nodes", "python")
+    )
+    wheels = [wheel for lock in torch["locks"].values() for wheel in lock["wheels"]]
+    pinned = [version for versions in python.values() for version in versions.values()]
+    named = [text for one in [*comfyui["releases"].values(), *nodes.values()] for text in one["requirements"]]
+    named += [text for one in [*wheels, *pinned] for text in one["requires"]]
+    others = json.loads((data / "names.json").read_bytes())
+    names = {others.get(name, name) for name in (re.split(r"[^a-z0-9-]", text)[0] for text in named)}
+    packages = dict.fromkeys(names - python.keys(), "1")
+    nixpkgs = mock_nixpkgs(tmp_path / "nixpkgs", mini.network, packages=packages, version=torch["python"])
+    expression = (
+        f"let pkgs = import {nixpkgs} {{ }}; inherit (pkgs) lib; s = import {root()}/generated/nix {{ inherit pkgs; }};"
+        " all = lib.mapAttrs (name: _: s.${name}) s.data.byAttribute"
+        " // { inherit (s) comfyui-xpu ollama-xpu python-xpu; } // s.nodes"
+        " // { withNodes = s.comfyui-xpu.override { nodePacks = lib.attrValues s.nodes; }; };"
+        " in lib.mapAttrs (_: x: [ x.drvPath (builtins.toJSON (x.meta or { })) ]) all"
+    )
+    found = mini.nix.evaluate(expression)
+    assert {"comfyui-xpu", "python-xpu", "withNodes", *nodes} <= found.keys()
+    assert len(found) == len(nodes) + len(comfyui["releases"]) + 4
