@@ -4,8 +4,12 @@
 
 Every run is a new process of PY (``gpu_probe.py``) with the same environment; the trees take turns, and so does which
 of the two goes first. Ratios are patched to upstream, pair by pair. The noise is upstream's own spread: its slowest run
-to its fastest, its largest peak to its smallest. On an XPU, where the patches are there to change things, nothing is
-judged but whether the runs succeed.
+to its fastest, its largest peak to its smallest.
+
+With ``--turns`` there is one process of each tree, both are alive at once, and they take turns sampling by sampling;
+each turn counts as a run. That has less noise, and the device must hold both.
+
+On an XPU, where the patches are there to change things, nothing is judged but whether the runs succeed.
 
 Exit status: 0 when everything is the same, 1 when something is not or a run failed, 2 when nothing could be measured.
 """
@@ -13,6 +17,7 @@ Exit status: 0 when everything is the same, 1 when something is not or a run fai
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
 import json
 import os
@@ -21,9 +26,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 from patchforge.atomic import write_file
 from patchforge.errors import Exit, PatchforgeError
@@ -51,7 +58,7 @@ class RunFailed(PatchforgeError):
 
 @dataclass(frozen=True)
 class Run:
-    """One process: its side, its pair, and a record or the reason why there is none."""
+    """One process, or one turn of it: its side, its pair, and a record or the reason why there is none."""
 
     side: Side
     pair: int
@@ -128,6 +135,23 @@ def alternate(probe: Probe, pairs: int, tell: Tell = lambda _line: None) -> list
             tell(_line(run))
         if all(run.record is None for run in runs):
             break
+    return runs
+
+
+def take_turns(processes: Processes, turns: int, tell: Tell = lambda _line: None) -> list[Run]:
+    """One process of each tree; upstream goes first in even turns. Every measured turn becomes a run.
+
+    Both are set up and load their models side by side, and never compute at the same time after that.
+    """
+    with contextlib.ExitStack() as stack:
+        both = [stack.enter_context(_Waiting(processes, side, turns)) for side in SIDES]
+        going = {one.waits() for one in both} == {True}
+        while going:
+            going = {one.turn() for one in both} == {True}
+            both.reverse()
+        runs = [run for one in both for run in one.runs()]
+    for run in sorted(runs, key=lambda run: run.pair):
+        tell(_line(run))
     return runs
 
 
@@ -318,9 +342,14 @@ class Processes:
         what = [str(self.trees[side].resolve()), self.case, str(out)]
         return [self.python, str(self.probe), *what, "--weights", str(self.folder), "--device", self.device]
 
-    def _run(self, side: Side, name: str, *more: str) -> JsonObject:
+    def files(self, name: str) -> tuple[Path, Path]:
+        """Where a run's record is to appear, and its log; no earlier record is left."""
         out, log = (self.folder / f"{self.case}-{name}.{ending}" for ending in ("json", "log"))
         out.unlink(missing_ok=True)
+        return out, log
+
+    def _run(self, side: Side, name: str, *more: str) -> JsonObject:
+        out, log = self.files(name)
         with log.open("wb") as stream:
             try:
                 done = subprocess.run(
@@ -333,15 +362,86 @@ class Processes:
                 )
             except subprocess.TimeoutExpired:
                 raise RunFailed(f"no end after {self.timeout:g} s; {_tail(log)}") from None
-        if done.returncode != 0 or not out.is_file():
-            raise RunFailed(f"exit status {done.returncode}; {_tail(log)}")
-        record: JsonObject = json.loads(out.read_text(encoding="utf-8"))
-        return record
+        return _record(done.returncode, out, log)
 
     def environment(self) -> dict[str, str]:
         """This process's, less patchforge's own variables; bytecode goes to a folder of its own, never into a tree."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("PATCHFORGE_")}
         return {"PYTHONPYCACHEPREFIX": str(self.folder.resolve() / "bytecode"), **kept, "PYTHONHASHSEED": "0"}
+
+
+class _Waiting:
+    """A process that takes its turns when it is told to; it ends, at the latest, with the ``with`` block."""
+
+    def __init__(self, processes: Processes, side: Side, turns: int) -> None:
+        self.side, self.turns, self.timeout = side, turns, processes.timeout
+        self.out, self.log = processes.files(f"{side}-turns")
+        with self.log.open("wb") as stream:
+            self.process = subprocess.Popen(
+                [*processes.command(side, self.out), "--wait", "--repeats", str(turns)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stream,
+                text=True,
+                env=processes.environment(),
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+
+    def turn(self) -> bool:
+        """Lets it take a turn, and tells whether it waits for the next one."""
+        with contextlib.suppress(BrokenPipeError):
+            print(file=self.process.stdin, flush=True)
+        return self.waits()
+
+    def waits(self) -> bool:
+        """Returns when it waits for a turn, or with False when it has ended; it is ended where that takes too long."""
+        timer = threading.Timer(self.timeout, self._end)
+        timer.start()
+        try:
+            return any(line.strip() == gpu_probe.READY for line in self.process.stdout or ())
+        finally:
+            timer.cancel()
+
+    def _end(self) -> None:
+        with self.log.open("a") as log:
+            print(f"ended: it did not wait for a turn after {self.timeout:g} s", file=log)
+        self.process.kill()
+
+    def runs(self) -> list[Run]:
+        """A run for each turn, or one failure."""
+        try:
+            self.process.communicate(timeout=self.timeout)
+            record = _record(self.process.returncode, self.out, self.log)
+        except (RunFailed, subprocess.TimeoutExpired) as error:
+            return [Run(self.side, 0, failure=str(error))]
+        return [Run(self.side, turn, _of_turn(record, turn, self.turns)) for turn in range(self.turns)]
+
+
+def _of_turn(record: JsonObject, turn: int, turns: int) -> JsonObject:
+    """The record with the seconds of one turn, and the digests of all.
+
+    Of the peaks it has torch's own: how far the others scatter cannot be seen in one process.
+    """
+
+    def part(stage: JsonObject) -> JsonObject:
+        each = len(stage["seconds"]) // turns
+        peaks = {kind: value for kind, value in stage["peak_bytes"].items() if kind == "allocated"}
+        return {**stage, "seconds": stage["seconds"][turn * each : (turn + 1) * each], "peak_bytes": peaks}
+
+    return {**record, "stages": {name: part(stage) for name, stage in record["stages"].items()}}
+
+
+def _record(status: int, out: Path, log: Path) -> JsonObject:
+    if status != 0 or not out.is_file():
+        raise RunFailed(f"exit status {status}; {_tail(log)}")
+    record: JsonObject = json.loads(out.read_text(encoding="utf-8"))
+    return record
 
 
 def _tail(log: Path) -> str:
@@ -384,6 +484,7 @@ def measure(
     device: str = "cuda",
     runs: int = 5,
     repeats: int = 3,
+    turns: int = 0,
     tolerance: float = 0.01,
     timeout: float = 300.0,
     folder: Path | None = None,
@@ -392,10 +493,11 @@ def measure(
 ) -> list[Comparison]:
     """Compares both trees on each case; ``tell`` gets a line for each run.
 
+    With ``turns`` the trees take that many turns, whatever ``runs`` and ``repeats`` say (:func:`take_turns`).
     ``folder`` keeps the weights (3 to 10 GB for a case), records and logs; weights that lie there already are used.
     Without it they go to a temporary folder. PatchforgeError when nothing can be measured, RunFailed among them.
     """
-    _check(trees, cases, runs=runs, repeats=repeats)
+    _check(trees, cases, runs=runs, repeats=repeats, turns=turns or 1)
     facts = {"driver": _driver(), "tolerance": tolerance, "files": differing(*(trees[side] for side in SIDES))}
     found = []
     for case in cases:
@@ -404,7 +506,7 @@ def measure(
             place.mkdir(parents=True, exist_ok=True)
             processes = Processes(trees, case, python, place.resolve(), device, repeats, timeout, probe)
             processes.make_weights()
-            done = alternate(processes, runs, tell)
+            done = take_turns(processes, turns, tell) if turns else alternate(processes, runs, tell)
         comparison = compare(case, done, tolerance=tolerance, judged=device != "xpu")
         found.append(replace(comparison, facts=facts))
     return found
@@ -431,6 +533,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--case", choices=gpu_probe.CASES, default="sdxl", help="what is run (default: sdxl)")
     parser.add_argument("--runs", type=int, default=5, help="runs of each tree (default: 5)")
     parser.add_argument("--repeats", type=int, default=3, help="measured samplings in each run (default: 3)")
+    parser.add_argument("--turns", type=int, default=0, help="instead: samplings of each tree, in turn, side by side")
     parser.add_argument("--python", default=sys.executable, help="an interpreter with the release's requirements")
     parser.add_argument("--device", choices=DEVICES, default="cuda", help="cpu shows nothing about a GPU")
     parser.add_argument("--folder", type=Path, help="keep weights, records and logs here; use weights already there")
@@ -453,6 +556,7 @@ def main(arguments: Sequence[str] | None = None, *, probe: Path = PROBE) -> int:
             device=options.device,
             runs=options.runs,
             repeats=options.repeats,
+            turns=options.turns,
             tolerance=options.tolerance,
             timeout=options.timeout,
             folder=options.folder,

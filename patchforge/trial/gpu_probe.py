@@ -3,8 +3,8 @@
 The tree's own ``main.py`` sets the process up with ComfyUI's default arguments: its top level runs as ``__main__``, all
 but the last block, which starts the server. So the allocator, dynamic VRAM and every switch are what a user gets. Then
 weights are loaded by ``comfy.sd``, latents sampled by ``nodes.common_ksampler`` and decoded by ``comfy.sd.VAE``. The
-model is sampled once to warm up and then ``--repeats`` times; OUT becomes a JSON of digests, seconds and bytes.
-With ``--wait`` it prints "set up" and goes on when a line comes: processes set up side by side then measure in turn.
+model is sampled twice to warm up and then ``--repeats`` times; OUT becomes a JSON of digests, seconds and bytes.
+With ``--wait`` it says "ready" before each sampling and each decoding, and goes on when a line comes.
 
 Weights are random and of a fixed seed. ``--make-weights`` writes them once, with the shapes of the tree's own classes,
 and does nothing else; every other run reads those files, so that two trees get the same bytes.
@@ -38,17 +38,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FORMAT = 2
+FORMAT = 3
 SEED = 20260117
 #: Distributions whose version can change a result or a time.
 PACKAGES = ("torch", "torchvision", "torchsde", "numpy", "safetensors", "transformers", "comfy-kitchen", "comfy-aimdo")
+WARM_UPS = 2
+READY = "ready"
 _HOOKS = "comfy.patchforge_xpu"
 _POLL = 0.01
 
 
 @dataclass(frozen=True)
 class Case:
-    """One workload. ``dtype`` is that of the weights in the file; ``size`` is the image's, in pixels."""
+    """One workload. ``dtype`` is that of the weights in the file; ``size`` is the images', in pixels."""
 
     size: int
     steps: int
@@ -60,6 +62,7 @@ class Case:
     context: tuple[int, int]
     pooled: int
     model: dict[str, Any]
+    batch: int = 1
 
 
 _UNET = {
@@ -119,6 +122,7 @@ _VAE = {
 }
 CASES = {
     "sdxl": Case(1024, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
+    "sdxl-batch": Case(1024, 8, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET, batch=8),
     "dit": Case(1024, 20, 1.0, "euler", "simple", "bfloat16", 16, (256, 4096), 768, _FLUX),
     "sdxl-tiny": Case(64, 2, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET_TINY),
     "dit-tiny": Case(64, 2, 1.0, "euler", "simple", "bfloat16", 16, (16, 4096), 768, _FLUX_TINY),
@@ -133,24 +137,31 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("out", type=Path, help="the JSON to write")
     parser.add_argument("--weights", type=Path, required=True, help="folder of the weights")
     parser.add_argument("--make-weights", action="store_true", help="write the weights and stop")
-    parser.add_argument("--repeats", type=int, default=3, help="measured samplings after the warm-up")
+    parser.add_argument("--repeats", type=int, default=3, help="measured samplings after the warm-ups")
     parser.add_argument("--device", choices=("cuda", "xpu", "cpu"), default="cuda", help="what ComfyUI has to choose")
-    parser.add_argument("--wait", action="store_true", help="when set up, wait for a line on standard input")
+    parser.add_argument("--wait", action="store_true", help="take turns: each begins with a line on standard input")
     options = parser.parse_args(arguments)
     out, weights = options.out.resolve(), options.weights.resolve()
     case = CASES[options.case]
     set_up(options.tree.resolve(), ["--cpu"] if options.device == "cpu" else [])
-    if options.wait:
-        print("set up", flush=True)
-        sys.stdin.readline()
     files = {part: weights / f"{options.case}-{part}.safetensors" for part in ("model", "vae")}
     if options.make_weights:
         make_weights(case, files, options.device)
         record: dict[str, Any] = {part: path.stat().st_size for part, path in files.items()}
     else:
-        record = measure(case, files, options.repeats, options.device)
+        record = measure(case, files, options.repeats, options.device, _wait if options.wait else _go)
     _write(out, {"format": FORMAT, "case": options.case, "seed": SEED, **record})
     return 0
+
+
+def _go() -> None:
+    pass
+
+
+def _wait() -> None:
+    print(READY, flush=True)
+    if not sys.stdin.readline():
+        raise RuntimeError("no line came: nobody waits for this any more")
 
 
 def set_up(tree: Path, flags: list[str]) -> None:
@@ -209,8 +220,13 @@ def _known(network: type, config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def measure(case: Case, files: dict[str, Path], repeats: int, expected: str) -> dict[str, Any]:
-    """Loads, samples and decodes. RuntimeError when a result is not finite or ComfyUI chose another kind of device."""
+def measure(
+    case: Case, files: dict[str, Path], repeats: int, expected: str, turn: Callable[[], None] = _go
+) -> dict[str, Any]:
+    """Loads, samples and decodes; ``turn`` is called before each sampling and each decoding.
+
+    RuntimeError when a result is not finite or ComfyUI chose another kind of device.
+    """
     import comfy.model_management
     import comfy.sd
     import comfy.utils
@@ -229,7 +245,7 @@ def measure(case: Case, files: dict[str, Path], repeats: int, expected: str) -> 
         return [[inputs(name, 1, *case.context), {"pooled_output": inputs(name + " pooled", 1, case.pooled)}]]
 
     positive, negative = conditioning("positive"), conditioning("negative")
-    empty = {"samples": torch.zeros(1, case.channels, case.size // 8, case.size // 8)}
+    empty = {"samples": torch.zeros(case.batch, case.channels, case.size // 8, case.size // 8)}
     stages: dict[str, Any] = {}
     calls: list[float] = []  # when the network was called
     with torch.inference_mode():
@@ -245,9 +261,9 @@ def measure(case: Case, files: dict[str, Path], repeats: int, expected: str) -> 
             samples: torch.Tensor = result[0]["samples"]
             return samples
 
-        latent, stages["sampling"] = _stage(sample, repeats, device)
+        latent, stages["sampling"] = _stage(sample, repeats, device, turn)
         stages["step"] = _steps(calls, repeats)
-        _, stages["decode"] = _stage(lambda: vae.decode(latent), repeats, device)
+        _, stages["decode"] = _stage(lambda: vae.decode(latent), repeats, device, turn)
     return {
         "stages": stages,
         "hooks_imported": _HOOKS in sys.modules,
@@ -265,25 +281,23 @@ def measure(case: Case, files: dict[str, Path], repeats: int, expected: str) -> 
 
 def _steps(calls: list[float], repeats: int) -> dict[str, Any]:
     """Seconds from each call of the network to the next within the measured samplings: a pause spoils only one."""
-    each = len(calls) // (repeats + 1)
-    measured = [calls[start : start + each] for start in range(each, len(calls), each)]
+    each = len(calls) // (WARM_UPS + repeats)
+    measured = [calls[start : start + each] for start in range(WARM_UPS * each, len(calls), each)]
     seconds = [after - before for sampling in measured for before, after in itertools.pairwise(sampling)]
     return {"sha256": [], "seconds": seconds, "peak_bytes": {}}
 
 
-def _stage(work: Callable[[], Any], repeats: int, device: Any) -> tuple[Any, dict[str, Any]]:
-    """``work`` once to warm up and ``repeats`` times measured; its last result, and digests, seconds and bytes.
+def _stage(work: Callable[[], Any], repeats: int, device: Any, turn: Callable[[], None]) -> tuple[Any, dict[str, Any]]:
+    """``work`` twice to warm up and ``repeats`` times measured; its last result, and digests, seconds and bytes.
 
-    The digests are of every result in order, the warm-up's first: it may differ from the others, since weights are
-    loaded while it runs, and must do so in the same way in another process.
+    The digests are of every result in order, the warm-ups' first: they may differ from the others, since weights are
+    loaded meanwhile, and must do so in the same way in another process.
     """
     card = _card(device)
-    if card:
-        card.reset_peak_memory_stats(device)
-    with _watched(device) as on_card:
-        result = _finite(work())
-    digests, seconds = [_digest(result)], []
-    for _ in range(repeats):
+    digests: list[str] = []
+    seconds: list[float] = []
+
+    def timed() -> Any:
         if card:
             card.synchronize(device)
         start = time.perf_counter()
@@ -292,6 +306,16 @@ def _stage(work: Callable[[], Any], repeats: int, device: Any) -> tuple[Any, dic
             card.synchronize(device)
         seconds.append(time.perf_counter() - start)
         digests.append(_digest(_finite(result)))
+        return result
+
+    if card:
+        card.reset_peak_memory_stats(device)
+    turn()
+    with _watched(device) as on_card:
+        timed()
+    for _ in range(WARM_UPS - 1 + repeats):
+        turn()
+        result = timed()
     peaks = {}
     if card:
         peaks["allocated"] = card.max_memory_allocated(device)
@@ -301,7 +325,7 @@ def _stage(work: Callable[[], Any], repeats: int, device: Any) -> tuple[Any, dic
         "sha256": digests,
         "shape": list(result.shape),
         "spread": float(result.float().std()),
-        "seconds": seconds,
+        "seconds": seconds[WARM_UPS:],
         "peak_bytes": peaks,
     }
 
@@ -315,7 +339,7 @@ def _card(device: Any) -> Any:
 
 @contextlib.contextmanager
 def _watched(device: Any) -> Iterator[list[int]]:
-    """The most bytes by which the device's used memory rose, seen every 10 ms; only while warming up: it costs time."""
+    """The most bytes by which the device's used memory rose, seen every 10 ms. Not where time is measured: it costs."""
     card, most, stop = _card(device), [0], threading.Event()
     if card is None:
         yield most

@@ -156,9 +156,10 @@ def _why(row: Row) -> str:
     reasons = [(side, one) for side, one in row.sides]
     if len({one.verdict for _, one in reasons}) == 1:
         reasons = reasons[:1]
-    return "; ".join(
-        plain(one.reason) if side == "patched" else f"{side}: {plain(one.reason)}" for side, one in reasons
-    )
+    told = [plain(one.reason) if side == "patched" else f"{side}: {plain(one.reason)}" for side, one in reasons]
+    digests = {one.digest for _, one in row.sides}
+    same = ["the same bytes as upstream"] if len(row.sides) == 2 and len(digests) == 1 and digests != {""} else []
+    return "; ".join([*told, *same])
 
 
 def _counts(evidence: Evidence) -> list[str]:

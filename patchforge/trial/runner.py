@@ -231,12 +231,14 @@ class _Run:
                 found[what] = execution.outputs[0].data
         if judged.difference is not None and judged.difference.largest and judged.difference.picture:
             found["difference"] = judged.difference.picture
+        made = self.executions[judged.test].outputs if judged.test in self.executions else ()
+        digest = evidence.digest(b"".join(bytes.fromhex(evidence.digest(one.data)) for one in made)) if made else ""
         names = {
             evidence.picture_name(self.side, self.session.name, judged.test, what, data): data
             for what, data in found.items()
         }
         pictures |= names
-        return replace(judged, images=tuple(names))
+        return replace(judged, images=tuple(names), digest=digest)
 
 
 class _Trees:

@@ -119,6 +119,7 @@ class Workflow:
     outputs: tuple[str, ...]  #: ids of the nodes that save something
     weights: tuple[str, ...] = ()  #: of the generated weights, by file name
     inputs: tuple[str, ...] = ()  #: of the generated input images, by file name
+    dtype: str = ""  #: the type that it asks to compute in, where it does
 
     @property
     def kinds(self) -> frozenset[str]:
@@ -147,6 +148,7 @@ class Judgement:
     images: tuple[str, ...] = ()  #: files beside the evidence: result, reference, difference
     difference: Difference | None = None
     log: tuple[str, ...] = ()
+    digest: str = ""  #: sha256 over all files that a workflow left; "" where there are none
 
     @property
     def passed(self) -> bool:

@@ -13,7 +13,7 @@ from patchforge.trial.words import JsonObject, Workflow
 
 FOLDER = Path(__file__).parent / "workflows"
 _INDEX = "index.toml"
-_KEYS = frozenset({"title", "computes", "outputs", "weights", "inputs"})
+_KEYS = frozenset({"title", "computes", "outputs", "weights", "inputs", "dtype"})
 
 
 def load(name: str | None = None, folder: Path = FOLDER) -> dict[str, Workflow]:
@@ -60,6 +60,7 @@ def _workflow(folder: Path, name: str, entry: JsonObject) -> Workflow:
         outputs=tuple(entry["outputs"]),
         weights=tuple(entry.get("weights", ())),
         inputs=tuple(entry.get("inputs", ())),
+        dtype=entry.get("dtype", ""),
     )
 
 

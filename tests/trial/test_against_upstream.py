@@ -204,6 +204,21 @@ if said == "hang":
     time.sleep(60)
 digest = "c" * 64 if said == "differ" else "a" * 64
 record = json.loads(RECORD)
+if "--wait" in sys.argv:
+    turns = int(sys.argv[sys.argv.index("--repeats") + 1])
+    for turn in range(turns + 1):
+        print("something else", "ready", sep="\\n", flush=True)
+        if not sys.stdin.readline():
+            sys.exit("nobody waits")
+        if said == "late crash" and turn == 1:
+            sys.exit("RuntimeError: CUDA error: device-side assert triggered")
+        with open(os.path.join(weights, "turns"), "a") as order:
+            order.write(name + "\\n")
+    record["stages"]["sampling"]["seconds"] = [1.0 + turn for turn in range(turns)]
+    record["stages"]["step"]["seconds"] = [(1.0 + turn) / 20 for turn in range(turns) for _ in range(19)]
+    record["stages"]["decode"]["seconds"] = [0.5] * turns
+    json.dump(record | {"hooks_imported": name == "patched"}, open(out, "w"))
+    sys.exit()
 record["hooks_imported"] = name == "patched"
 record["stages"]["sampling"]["sha256"] = ["b" * 64, digest]
 record["stages"]["sampling"]["seconds"] = [2.0 if said == "slow" else 1.0]
@@ -287,6 +302,35 @@ def test_several_cases_with_the_folder_kept(command: Callable[..., int], tmp_pat
     assert (folder / "dit-model.safetensors").is_file()
     with pytest.raises(PatchforgeError, match="sd1"):
         measure(trees, ["sd1"], python=sys.executable, probe=probe)
+
+
+def test_two_processes_take_turns(command: Callable[..., int], tmp_path: Path) -> None:
+    assert command("well", "--turns", "3", "--folder", str(tmp_path)) == 0
+    order = (tmp_path / "turns").read_text().split()
+    assert order == ["upstream", "patched", "patched", "upstream"] * 2
+    result = json.loads((tmp_path / "out.json").read_text())
+    runs = {(run["side"], run["pair"]): run["record"]["stages"] for run in result["runs"]}
+    assert sorted(runs) == [(side, turn) for side in ("patched", "upstream") for turn in range(3)]
+    assert [runs["upstream", turn]["sampling"]["seconds"] for turn in range(3)] == [[1.0], [2.0], [3.0]]
+    assert runs["patched", 2]["step"]["seconds"] == [3.0 / 20] * 19
+    assert runs["patched", 2]["sampling"]["peak_bytes"] == {"allocated": 1000}
+    assert result["stages"]["sampling"]["noise"] == 2.0
+    assert result["stages"]["sampling"]["time"]["most"] == 1.0
+
+
+def test_a_crash_in_a_turn_is_reported_and_the_other_process_ends(command: Callable[..., int], tmp_path: Path) -> None:
+    assert command("late crash", "--turns", "3") == 1
+    problems = "\n".join(json.loads((tmp_path / "out.json").read_text())["problems"])
+    assert "patched run 0 failed: exit status 1" in problems
+    assert "CUDA error: device-side assert triggered" in problems
+    assert "nobody waits" in problems
+
+
+def test_a_turn_that_does_not_end_is_a_failure(command: Callable[..., int], tmp_path: Path) -> None:
+    assert command("hang", "--turns", "1", "--timeout", "4") == 1
+    problems = "\n".join(json.loads((tmp_path / "out.json").read_text())["problems"])
+    assert "patched run 0 failed: exit status -9" in problems
+    assert "it did not wait for a turn after 4 s" in problems
 
 
 def test_weights_that_cannot_be_made_are_no_measurement(

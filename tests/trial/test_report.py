@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -238,3 +239,16 @@ def test_the_report_of_several_releases_points_to_the_pictures(tmp_path: Path) -
     report.write(tmp_path, [found, evidence(release="v0.33.0")])
     assert "<img" not in (tmp_path / "report.html").read_text("utf-8")
     assert "](images" not in (tmp_path / "report.md").read_text("utf-8")
+
+
+def test_the_same_bytes_as_upstream_are_told() -> None:
+    def told(ours: str, theirs: str) -> str:
+        sides = [
+            session(side, replace(judgement(), digest=digest))
+            for side, digest in ((Side.PATCHED, ours), (Side.UPSTREAM, theirs))
+        ]
+        return report.markdown([evidence(*sides)])
+
+    assert "the same bytes as upstream" in told("a", "a")
+    assert "the same bytes as upstream" not in told("a", "b")
+    assert "the same bytes as upstream" not in told("", "")

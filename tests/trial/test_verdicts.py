@@ -209,7 +209,8 @@ def test_exact_is_for_the_cpu_and_the_emulator_only() -> None:
 def test_coarser_types_may_differ_by_more_but_not_by_an_unrelated_picture() -> None:
     found = [tolerance(REAL, dtype=dtype) for dtype in ("fp32", "fp16", "bf16", "fp8")]
     assert found == sorted(found, key=lambda one: (one.largest, one.mean))
-    assert len(set(found)) == 4
+    assert found[0] == found[1], "GPUs convolve fp32 as TF32, whose mantissa is fp16's"
+    assert len(set(found)) == 3
     assert all(one.mean < 85 / 4 for one in found)
 
 
