@@ -90,7 +90,7 @@ def _load() -> None:
 
 
 def _declare_cuda() -> None:
-    """Let torch say that it has CUDA and an NVIDIA GPU too, as a build with both back ends does; it computes nothing."""
+    """Let torch say that it has CUDA and an NVIDIA GPU too, as a build with both does; it computes nothing there."""
     import torch.cuda  # noqa: PLC0415
     import torch.version  # noqa: PLC0415
 
@@ -127,7 +127,7 @@ class _BeforeXpu(importlib.abc.MetaPathFinder):
 
 
 def _with_xpu_version() -> importlib.machinery.ModuleSpec | None:
-    """Torch's spec with a folder in front whose version.py is of a build with XPU: some look there before they import."""
+    """Torch's spec with a folder in front whose version.py is of a build with XPU; some read it before they import."""
     from emulator import build  # noqa: PLC0415
 
     spec = importlib.machinery.PathFinder.find_spec("torch")

@@ -40,6 +40,10 @@ def parser() -> argparse.ArgumentParser:
     _pin(commands)
     _lock_torch(commands)
     _nix(commands)
+    _nodes(commands)
+    _track(commands)
+    _bot(commands)
+    _matrix(commands)
     _explain(commands)
     _status(commands)
     _completion(commands)
@@ -216,6 +220,62 @@ def _nix(commands: Commands) -> None:
     one.add_argument("--check", action="store_true", help="write nothing; exit 1 when something is out of date")
     one.add_argument("--dry-run", action="store_true", help="say what would be written")
     one.add_argument("--options", metavar="LIB", help="print the options' documentation, read with this nixpkgs lib")
+
+
+def _nodes(commands: Commands) -> None:
+    text = "convert custom-node packs, or check them"
+    one: argparse.ArgumentParser = commands.add_parser("nodes", help=text, description=text)
+    actions = one.add_subparsers(dest="action", metavar="ACTION", required=True)
+    apply = _command(actions, "apply", "convert a pack, prove it and write its patch", source=False)
+    apply.add_argument("pack", metavar="DIR|OWNER/REPO", help="the pack's folder, or a repository")
+    where = apply.add_mutually_exclusive_group()
+    where.add_argument("--in-place", action="store_true", help="change the folder itself")
+    where.add_argument("--out", metavar="DIR", help="where the patch goes (default: generated/nodes/NAME)")
+    apply.add_argument(
+        "--idiom", choices=("strict", "comfy"), default="strict", help="how devices are named (default: strict)"
+    )
+    apply.add_argument("--enable", action="append", default=[], metavar="NAMES", help="fp64, torch-load")
+    apply.add_argument("--dry-run", action="store_true", help="do everything but write")
+    check = _command(actions, "check", "list what is for CUDA only; status 1 when there is something", source=False)
+    check.add_argument("folder", nargs="+", metavar="DIR")
+    check.add_argument("--sarif", metavar="FILE", help="also write the findings for code hosts")
+    revert = actions.add_parser("revert", help="undo apply --in-place exactly")
+    revert.add_argument("folder", nargs="+", metavar="DIR")
+    revert.add_argument("--dry-run", action="store_true", help="do everything but write")
+
+
+def _survey(one: argparse.ArgumentParser) -> None:
+    one.add_argument(
+        "--upstream", metavar="PATH|URL", help="clone or address of ComfyUI (with a clone GitHub is not asked)"
+    )
+    one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+    one.add_argument("--token-file", metavar="FILE", help="GitHub token (default: GH_TOKEN, GITHUB_TOKEN)")
+
+
+def _track(commands: Commands) -> None:
+    _survey(_command(commands, "track", "show new releases, and why others are passed over", source=False))
+
+
+def _matrix(commands: Commands) -> None:
+    one = _command(commands, "matrix", "print the work of a scheduled run as a matrix of jobs", source=False)
+    one.add_argument("release", nargs="?", metavar="VERSION", help="this one only")
+    one.add_argument("--all", action="store_true", help="every new version, not only the newest")
+    _survey(one)
+
+
+def _bot(commands: Commands) -> None:
+    one = _command(commands, "bot", "propose the newest release as a pull request, or report what is wrong with it")
+    one.add_argument("release", nargs="?", metavar="VERSION", help="this one only (default: the newest that is new)")
+    one.add_argument("--repository", metavar="OWNER/NAME", help="ours on GitHub (default: GITHUB_REPOSITORY)")
+    one.add_argument("--remote", metavar="URL|PATH", help="the same for git (default: its address on GitHub)")
+    one.add_argument("--base", default="main", metavar="BRANCH", help="default: main")
+    one.add_argument("--token-file", metavar="FILE", help="GitHub token (default: GH_TOKEN, GITHUB_TOKEN)")
+    one.add_argument(
+        "--dry-run", action="store_true", help="print the plan; with a clone as --upstream no network is used"
+    )
+    one.add_argument("--test", action="store_true", help="also run the release, on the GPU at hand or an emulated one")
+    one.add_argument("--recreate", action="store_true", help="propose again what a person closed")
+    one.add_argument("--most-open", type=int, default=3, metavar="N", help="open pull requests at most (default: 3)")
 
 
 def _explain(commands: Commands) -> None:

@@ -16,7 +16,17 @@ if TYPE_CHECKING:
     from patchforge.vocabulary import Tree
 
 _TEXTS = ("name", "title", "url", "index", "tag", "version_file")
+_CHANNELS = ("releases", "tags", "both")
 _STATED = re.compile(rb"""^__version__\s*(?::[^=\n]*)?=\s*["']([^"'\n]+)["']""", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """Which new versions are taken, and how old they must be (the table ``[track]``). Days are 24 hours."""
+
+    channel: str = "both"  #: releases: GitHub's releases only; tags: GitHub is not asked; both
+    release_days: float = 0
+    tag_days: float = 3  #: of a tag that has no release, when the channel is ``both``
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,7 @@ class Project:
     tag: str  #: how a release's tag is written, with ``{version}`` for the bare number
     version_file: str  #: the file of a tree that states ``__version__``
     former_urls: tuple[str, ...] = ()  #: addresses that lead to ``url`` by now
+    track: Track = Track()
 
     def tag_of(self, version: Version) -> str:
         return self.tag.format(version=str(version).removeprefix("v"))
@@ -70,21 +81,32 @@ def load_project(name: str = "comfyui", *, folder: Path | None = None) -> Projec
 
 def _project(declared: dict[str, Any], path: Path) -> Project:
     wrong = [key for key in _TEXTS if not isinstance(declared.get(key), str)]
-    wrong += sorted(declared.keys() - {*_TEXTS, "former_urls"})
+    wrong += sorted(declared.keys() - {*_TEXTS, "former_urls", "track"})
     former = declared.get("former_urls", [])
     if not (isinstance(former, list) and all(isinstance(url, str) for url in former)):
         wrong.append("former_urls")
     if not wrong and declared["tag"].count("{version}") != 1:
         wrong.append("tag")
+    if not _is_track(declared.get("track", {})):
+        wrong.append("track")
     if wrong:
         raise PatchforgeError(
             f"{path} does not declare a project",
-            expected=f"the texts {', '.join(_TEXTS)}; {{version}} once in tag; a list of texts in former_urls",
+            expected=f"the texts {', '.join(_TEXTS)}; {{version}} once in tag; a list of texts in former_urls; "
+            f"in [track] channel ({', '.join(_CHANNELS)}), release_days and tag_days",
             found="missing, unknown or malformed: " + ", ".join(wrong),
             do="correct the file",
         )
     texts = {key: declared[key] for key in _TEXTS}
-    return Project(**{**texts, "index": path.parent / texts["index"]}, former_urls=tuple(former))
+    track = Track(**declared.get("track", {}))
+    return Project(**{**texts, "index": path.parent / texts["index"]}, former_urls=tuple(former), track=track)
+
+
+def _is_track(declared: object) -> bool:
+    if not isinstance(declared, dict) or declared.keys() - {"channel", "release_days", "tag_days"}:
+        return False
+    days = [declared[key] for key in ("release_days", "tag_days") if key in declared]
+    return declared.get("channel", "both") in _CHANNELS and all(type(one) in (int, float) and one >= 0 for one in days)
 
 
 def release_index(project: Project) -> list[Release]:

@@ -1,0 +1,180 @@
+"""The text of pull requests, issues and comments.
+
+Text of upstream's is shown as code, where GitHub acts on nothing in it, and cut, so that a body stays below the 65 536
+characters that GitHub takes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from patchforge.bot.steps import Result
+from patchforge.bot.words import Candidate, Published, Wanted, read_marker, with_marker
+from patchforge.project import Project, root
+from patchforge.vocabulary import Version
+
+_NOTES = 12_000  #: characters of release notes, all versions together
+_MOST = 20  #: releases whose notes are shown
+_CUT = "[... cut here]"
+_HARMFUL = frozenset(
+    {"Cc", "Cf", "Cs", "Zl", "Zp"}
+)  #: control characters, and those that turn the direction of writing
+
+
+def code(text: str, longest: int = 100) -> str:
+    """A stranger's text as one inline code span, safe in a table too: no mention, reference or markup acts in it."""
+    plain = " ".join(clean(text).split()) or " "
+    plain = plain if len(plain) <= longest else plain[:longest] + _CUT
+    fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
+    space = " " if plain.startswith("`") or plain.endswith("`") else ""
+    return f"{fence}{space}{plain.replace('|', chr(92) + '|')}{space}{fence}"
+
+
+def block(text: str, longest: int = 3000) -> str:
+    """A stranger's text as a fenced block. Its fence is longer than any run of backticks in it."""
+    plain = clean(text)
+    plain = plain if len(plain) <= longest else plain[:longest] + f"\n{_CUT}"
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", plain)), 3)
+    return f"{fence}text\n{plain}\n{fence}"
+
+
+def clean(text: str) -> str:
+    """Without control characters and those that turn the direction of writing; line ends are LF."""
+    lines = text.replace("\r\n", "\n").replace("\r", "\n")
+    return "".join(one for one in lines if one in "\n\t" or unicodedata.category(one) not in _HARMFUL)
+
+
+def pull_title(project: Project, version: Version) -> str:
+    return f"{project.title} {version}"
+
+
+def pull_body(
+    project: Project,
+    candidate: Candidate,
+    manifest: Mapping[str, Any],
+    before: Mapping[str, Any] | None,
+    *,
+    patches: Mapping[str, bytes],
+    patches_before: Mapping[str, bytes],
+    hashes: tuple[str, str],
+    requirements: Sequence[tuple[str, str, str]],
+    notes: Sequence[Published],
+    steps: Sequence[Result],
+) -> str:
+    """The body without its marker. ``before``: the manifest of the version that the base branch has."""
+    return _render(
+        "pull.md.j2",
+        project=project,
+        candidate=candidate,
+        manifest=manifest,
+        before=before,
+        outcomes=outcome_changes(manifest, before),
+        sites=site_changes(manifest, before),
+        patches=[_compared(name, patches_before, patches) for name in sorted({*patches, *patches_before})],
+        hashes=hashes,
+        requirements=requirements,
+        notes=[(one, block(one.notes, _NOTES // min(_MOST, len(notes)))) for one in notes[-_MOST:]],
+        steps=steps,
+    )
+
+
+def problem_body(project: Project, about: str, text: str, candidate: Candidate | None = None) -> str:
+    """The body of an issue without its marker. ``text`` is the error, with code of upstream's in it."""
+    return _render("issue.md.j2", project=project, candidate=candidate, about=about, text=text)
+
+
+def tests_comment(result: Result, change: str) -> str:
+    """What a test run said, made once for each change."""
+    return topic(f"{result.name}: {result.outcome}. It ended with\n\n{block(result.text)}", tests_topic(change))
+
+
+def tests_topic(change: str) -> str:
+    return f"tests {change[:16]}"
+
+
+def marked(text: str, /, **said: Any) -> str:
+    """``text`` with a marker that says what it is and holds the text's own digest."""
+    return with_marker(text, **said, body=hashlib.sha256(text.encode()).hexdigest()[:16])
+
+
+def topic(text: str, name: str) -> str:
+    """A comment that is made once for ``name``."""
+    return with_marker(text, topic=name)
+
+
+def outcome_changes(manifest: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
+    """(transform, title, before, now) where outcome, number of sites or edits differ; all of them without a before."""
+    old = {one["id"]: _outcome(one) for one in (before or {}).get("transforms", ())}
+    rows = [(one["id"], one["title"], old.pop(one["id"], ""), _outcome(one)) for one in manifest["transforms"]]
+    rows += [(name, "", was, "") for name, was in old.items()]
+    return [row for row in rows if row[2] != row[3]]
+
+
+def site_changes(manifest: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[list[str], list[str]]:
+    """Places that transforms claim, new and gone. Lines are left out: they move with every release."""
+    now, then = _sites(manifest), _sites(before or {})
+    return sorted((now - then).elements()), sorted((then - now).elements()) if before else []
+
+
+def requirement_changes(before: str, after: str) -> list[tuple[str, str, str]]:
+    """(name, before, now) of the lines of a requirements file that differ."""
+    old, new = _requirements(before), _requirements(after)
+    names = sorted(name for name in {*old, *new} if old.get(name) != new.get(name))
+    return [(name, old.get(name, ""), new.get(name, "")) for name in names]
+
+
+def declare_closed(body: str, marker: Mapping[str, Any], why: str) -> str:
+    """The body of a pull request that the bot closes itself, so that nobody takes it for a person's decision."""
+    return with_marker(body, **{**marker, "closed": why})
+
+
+def is_same(wanted: Wanted, marker: Mapping[str, Any]) -> bool:
+    """Whether a pull request with this marker has the wanted body."""
+    return marker.get("body") == read_digest(wanted.body)
+
+
+def read_digest(body: str) -> str:
+    """The digest in a body's marker."""
+    return str(read_marker(body).get("body"))
+
+
+def _outcome(entry: Mapping[str, Any]) -> str:
+    edits = ", ".join(f"{count} {kind}" for kind, count in sorted(entry["edits"].items()))
+    return f"{entry['outcome']}{f' ({edits})' if edits else ''}"
+
+
+def _sites(manifest: Mapping[str, Any]) -> Counter[str]:
+    entries = manifest.get("transforms", ())
+    return Counter(f"{one['id']} {site['path']} {site['function']}" for one in entries for site in one["sites"])
+
+
+def _requirements(text: str) -> dict[str, str]:
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return {re.split(r"[^\w.-]", line, maxsplit=1)[0].lower(): line for line in lines if re.match(r"[\w]", line)}
+
+
+def _compared(name: str, before: Mapping[str, bytes], now: Mapping[str, bytes]) -> tuple[str, int, int, str, str]:
+    """Name, sizes and digests of a patch before and now; 0 and "" where it is not there."""
+    old, new = before.get(name, b""), now.get(name, b"")
+    digests = [hashlib.sha256(data).hexdigest()[:12] if data else "" for data in (old, new)]
+    return (name, len(old), len(new), digests[0], digests[1])
+
+
+def _render(template: str, **values: Any) -> str:
+    import jinja2  # noqa: PLC0415 - slow to import
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root() / "templates" / "bot"),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        autoescape=False,  # noqa: S701 - Markdown
+    )
+    environment.filters.update(code=code, block=block)
+    text: str = environment.get_template(template).render(values)
+    return text.strip() + "\n"

@@ -1,0 +1,288 @@
+"""GitHub's API: releases, pull requests, issues and comments, with everything that goes wrong on the way.
+
+PyGithub makes the requests. Its own retries are off: they repeat a POST that may have been carried out. Here a failed
+GET or PATCH is repeated, and a failed POST only after a look whether it did happen.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from patchforge.bot.token import Token
+from patchforge.bot.words import Issue, Published, Pull, read_marker
+from patchforge.errors import PatchforgeError, TryAgain
+
+if TYPE_CHECKING:
+    from github import GithubException
+
+LABEL = "patchforge"
+API = "https://api.github.com"
+_MOST_PAGES = 50
+_T = TypeVar("_T")
+_Step = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long to go on when GitHub does not answer as it should. Times in seconds."""
+
+    tries: int = 5
+    first: float = 1.0  #: the first pause; each later one is twice as long
+    longest: float = 120.0  #: a longer wait is left to the next run
+    timeout: int = 30
+    between_requests: float = 0.25
+    between_writes: float = 1.0
+
+
+class _UnsureError(Exception):
+    """A POST may or may not have been carried out."""
+
+
+class _GarbledError(ValueError):
+    """An answer that is not what the API gives, such as an HTML page."""
+
+
+class Forge:
+    """One GitHub. ``step`` is called with a name before and after each write; ``requests`` and ``writes`` count."""
+
+    def __init__(
+        self, token: Token, *, api: str = API, patience: Patience | None = None, step: _Step = lambda _: None
+    ) -> None:
+        from github import Auth, Github  # noqa: PLC0415 - slow to import
+
+        self.patience = patience or Patience()
+        self._token, self._api, self._step = token, api, step
+        self._github = Github(
+            auth=Auth.Token(token.text) if token.text else None,
+            base_url=api,
+            timeout=self.patience.timeout,
+            retry=None,
+            seconds_between_requests=self.patience.between_requests,
+            seconds_between_writes=self.patience.between_writes,
+        )
+        self.requests = self.writes = 0
+
+    def releases(self, repository: str) -> list[Published]:
+        """The published releases, newest first; drafts are left out."""
+        rows = self._pages(f"/repos/{repository}/releases", ("tag_name", "draft", "prerelease"))
+        return [_published(row) for row in rows if not row["draft"]]
+
+    def open_pulls(self, repository: str) -> list[Pull]:
+        """Open pull requests from branches of the repository itself, not from forks."""
+        return list(self._pulls(repository, state="open"))
+
+    def pulls_of(self, repository: str, branch: str) -> list[Pull]:
+        """Every pull request that a branch of the repository has or had, newest first."""
+        head = f"{repository.partition('/')[0]}:{branch}"
+        return [one for one in self._pulls(repository, state="all", head=head) if one.branch == branch]
+
+    def open_pull(self, repository: str, base: str, branch: str, title: str, body: str, *, draft: bool) -> Pull:
+        """The open pull request of a branch, which may have been opened in the meantime."""
+        data = {"title": title, "body": body, "head": branch, "base": base, "draft": draft}
+
+        def there() -> Pull | None:
+            return next((one for one in self.pulls_of(repository, branch) if one.state == "open"), None)
+
+        found = self._create(f"/repos/{repository}/pulls", data, there, f"open {branch}")
+        return found if isinstance(found, Pull) else _pull(found)
+
+    def edit_pull(self, repository: str, number: int, **data: str) -> None:
+        self._write("PATCH", f"/repos/{repository}/pulls/{number}", data, f"edit #{number}")
+
+    def comment(self, repository: str, number: int, text: str) -> None:
+        """Says it once: a comment whose marker is there already is not written again."""
+        marker = read_marker(text)
+        if self.has_comment(repository, number, marker):
+            return
+        path = f"/repos/{repository}/issues/{number}/comments"
+        self._create(
+            path, {"body": text}, lambda: self.has_comment(repository, number, marker), f"comment on #{number}"
+        )
+
+    def has_comment(self, repository: str, number: int, marker: Mapping[str, Any]) -> bool:
+        """Whether a comment with this marker is there."""
+        rows = self._pages(f"/repos/{repository}/issues/{number}/comments", ("body",))
+        return any(read_marker(row["body"] or "") == marker for row in rows)
+
+    def issues(self, repository: str) -> list[Issue]:
+        """The issues with the bot's label, open and closed, newest first."""
+        rows = self._pages(f"/repos/{repository}/issues", ("number", "state", "body"), state="all", labels=LABEL)
+        return [_issue(row) for row in rows if "pull_request" not in row]
+
+    def open_issue(self, repository: str, title: str, body: str) -> Issue:
+        marker = read_marker(body)
+
+        def there() -> Issue | None:
+            found = (one for one in self.issues(repository) if one.state == "open" and one.marker == marker)
+            return next(found, None)
+
+        data = {"title": title, "body": body, "labels": [LABEL]}
+        found = self._create(f"/repos/{repository}/issues", data, there, "open issue")
+        return found if isinstance(found, Issue) else _issue(found)
+
+    def edit_issue(self, repository: str, number: int, **data: str) -> None:
+        self._write("PATCH", f"/repos/{repository}/issues/{number}", data, f"edit issue #{number}")
+
+    def _pulls(self, repository: str, **parameters: str) -> Iterator[Pull]:
+        for row in self._pages(f"/repos/{repository}/pulls", ("number", "state", "head"), **parameters):
+            home = (row["head"].get("repo") or {}).get("full_name", "")
+            if home.lower() == repository.lower():
+                yield _pull(row)
+
+    def _pages(self, path: str, keys: tuple[str, ...], **parameters: str) -> Iterator[dict[str, Any]]:
+        """The rows of all pages. The next page is where GitHub says: a number would be lost over a redirect."""
+        asked: dict[str, Any] | None = {**parameters, "per_page": 100}
+        where: str | None = path
+        for _ in range(_MOST_PAGES):
+            if where is None:
+                return
+            headers, rows = self._ask("GET", where, parameters=asked, check=lambda found: _are_rows(found, keys))
+            yield from rows
+            where, asked = _next(headers), None
+        raise PatchforgeError(f"{path} has more than {_MOST_PAGES} pages", do="clear away what is not needed")
+
+    def _create(self, path: str, data: Mapping[str, Any], there: Callable[[], _T | None], name: str) -> Any:
+        """POSTs once: after a failure that leaves it open, ``there`` says whether it did happen."""
+        for attempt in range(1, self.patience.tries + 1):
+            try:
+                return self._write("POST", path, data, name)
+            except _UnsureError as error:
+                if found := there():
+                    return found
+                if attempt == self.patience.tries:
+                    raise self._later("POST", path, str(error)) from error
+                time.sleep(self._pause(attempt))
+        raise AssertionError  # the loop returns or raises
+
+    def _write(self, verb: str, path: str, data: Mapping[str, Any], name: str) -> Any:
+        self._step(f"before: {name}")
+        self.writes += 1
+        _, found = self._ask(verb, path, data=dict(data), check=lambda one: isinstance(one, dict) and "id" in one)
+        self._step(f"after: {name}")
+        return found
+
+    def _ask(
+        self,
+        verb: str,
+        path: str,
+        *,
+        check: Callable[[Any], bool],
+        parameters: dict[str, Any] | None = None,
+        data: dict[str, Any] | None = None,
+    ) -> tuple[dict[str, Any], Any]:
+        """Headers and content of an answer that ``check`` accepts."""
+        from github import GithubException  # noqa: PLC0415 - slow to import
+
+        for attempt in range(1, self.patience.tries + 1):
+            self.requests += 1
+            try:
+                headers, found = self._github.requester.requestJsonAndCheck(verb, path, parameters, input=data)
+                if check(found):
+                    return headers, found
+                raise _GarbledError
+            except GithubException as refused:
+                error: Exception = refused
+                pause = self._refused(refused, verb, path, attempt)
+            except (OSError, ValueError, AttributeError, RuntimeError) as broken:  # HTML can be any of these
+                error = broken
+                pause = self._pause(attempt)
+            limited = isinstance(error, GithubException) and error.status in (403, 429)
+            if verb == "POST" and not limited:
+                raise _UnsureError(self._said(error)) from error
+            if attempt < self.patience.tries:
+                time.sleep(pause)
+        raise self._later(verb, path, self._said(error)) from error
+
+    def _refused(self, error: GithubException, verb: str, path: str, attempt: int) -> float:
+        """Seconds to wait before trying again; raises when waiting would not help, or not within patience."""
+        if error.status >= 500 or (error.status == 422 and verb == "POST" and "already exists" in str(error.data)):
+            return self._pause(attempt)
+        wait = _asked_to_wait(error)
+        if wait is None:
+            raise PatchforgeError(
+                f"GitHub refuses {verb} {path}",
+                found=self._said(error),
+                do=_ADVICE.get(error.status, "read its reason"),
+            ) from None
+        if wait > self.patience.longest:
+            until = datetime.fromtimestamp(time.time() + wait, UTC).strftime("%H:%M:%S UTC")
+            raise self._later(verb, path, f"its rate limit is used up until {until}") from None
+        return max(wait, self._pause(attempt))
+
+    def _pause(self, attempt: int) -> float:
+        return float(self.patience.first * 2 ** (attempt - 1))
+
+    def _later(self, verb: str, path: str, found: str) -> TryAgain:
+        return TryAgain(
+            f"GitHub did not answer {verb} {path}", found=self._token.hidden(found), do="run this again later"
+        )
+
+    def _said(self, error: Exception) -> str:
+        data = getattr(error, "data", None)
+        text = data.get("message", "") if isinstance(data, dict) else ""
+        text = text or ("an answer that is not JSON of the API" if isinstance(error, ValueError) else str(error))
+        return self._token.hidden(f"{getattr(error, 'status', '')} {text}".strip()[:300])
+
+
+_ADVICE = {
+    401: "renew the token",
+    403: "give the token these permissions: contents, pull requests and issues, read and write",
+    404: "check the repository's name, and that the token may see it",
+    410: "switch issues on in the repository's settings",
+}
+
+
+def _asked_to_wait(error: GithubException) -> float | None:
+    """Seconds until a rate limit ends; None when the refusal is about something else."""
+    headers = error.headers or {}
+    text = str(error.data).lower()
+    if error.status not in (403, 429):
+        return None
+    if str(headers.get("retry-after", "")).isdigit():
+        return float(headers["retry-after"])
+    if headers.get("x-ratelimit-remaining") == "0" and str(headers.get("x-ratelimit-reset", "")).isdigit():
+        return max(0.0, int(headers["x-ratelimit-reset"]) - time.time()) + 1
+    if "rate limit" in text or error.status == 429:
+        return 60.0
+    return None
+
+
+def _are_rows(found: Any, keys: tuple[str, ...]) -> bool:
+    return isinstance(found, list) and all(isinstance(row, dict) and row.keys() >= set(keys) for row in found)
+
+
+def _next(headers: Mapping[str, Any]) -> str | None:
+    from requests.utils import parse_header_links  # noqa: PLC0415 - slow to import
+
+    links = parse_header_links(headers.get("link", ""))
+    return next((link["url"] for link in links if link.get("rel") == "next"), None)
+
+
+def _published(row: Mapping[str, Any]) -> Published:
+    stamp = str(row.get("published_at") or row.get("created_at") or "")
+    try:
+        when = datetime.fromisoformat(stamp)
+    except ValueError:
+        when = datetime.fromtimestamp(0, UTC)
+    when = when if when.tzinfo else when.replace(tzinfo=UTC)
+    title, notes = row.get("name") or "", row.get("body") or ""
+    return Published(str(row["tag_name"]), str(title), str(notes), bool(row["prerelease"]), when)
+
+
+def _pull(row: Mapping[str, Any]) -> Pull:
+    return Pull(
+        int(row["number"]),
+        row["head"]["ref"],
+        row["state"],
+        bool(row.get("merged_at")),
+        row["title"],
+        row["body"] or "",
+    )
+
+
+def _issue(row: Mapping[str, Any]) -> Issue:
+    return Issue(int(row["number"]), row["state"], row.get("title") or "", row["body"] or "")

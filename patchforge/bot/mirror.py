@@ -1,0 +1,90 @@
+"""Upstream as the bot sees it: its tags, its releases, its clone when that is needed, and what is new in it."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from patchforge.bot.discovery import Found, discover, list_tags
+from patchforge.bot.forge import Forge
+from patchforge.bot.repository import run_git
+from patchforge.bot.words import Published
+from patchforge.project import Project, release_index
+from patchforge.sources import Upstream, open_upstream
+from patchforge.sources.clone import CachedClone, is_url
+from patchforge.vocabulary import Release, Version
+
+
+def found_as_data(found: Found) -> dict[str, Any]:
+    return {
+        "newest": str(found.newest or ""),
+        "new": [
+            {"version": str(one.version), "tag": one.tag, "commit": one.commit, "released": one.release is not None}
+            for one in found.new
+        ],
+        "passed": [{"tag": one.tag, "why": one.why, "moved": one.moved} for one in found.passed],
+    }
+
+
+class Mirror:
+    """Upstream's tags, and its clone, which is made or fetched when something in it is needed."""
+
+    def __init__(self, project: Project, where: str | None) -> None:
+        self.project = project
+        self.where = project.current_url(where or os.environ.get("PATCHFORGE_UPSTREAM") or project.url)
+        self._upstream: Upstream | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._upstream:
+            self._upstream.close()
+
+    @property
+    def is_local(self) -> bool:
+        return not is_url(self.where)
+
+    @property
+    def upstream(self) -> Upstream:
+        if self._upstream is None:
+            self._upstream = open_upstream(self.where, project=self.project, fetch=True)
+        return self._upstream
+
+    @property
+    def clone(self) -> Path:
+        """The clone's folder."""
+        return Path(self.where).expanduser().resolve() if self.is_local else CachedClone.of(self.where).path
+
+    def date(self, commit: str) -> datetime:
+        """When a commit was made."""
+        self.upstream.tree(Release(Version(()), commit, indexed=False))  # an error that helps, if it is not there
+        return datetime.fromisoformat(run_git("show", "-s", "--format=%cI", commit, folder=self.clone).strip())
+
+
+def look(
+    project: Project, mirror: Mirror, forge: Forge | None, ours: Mapping[Version, str]
+) -> tuple[Found, list[Published]]:
+    """What upstream has that is not in ``ours`` (version → commit), and the releases. ``forge`` None: no network."""
+    wanted = forge and project.track.channel != "tags"
+    releases = forge.releases(urlsplit(project.url).path.strip("/")) if forge and wanted else None
+    known = {one.version: one.commit for one in release_index(project)}
+    known |= {version: commit for version, commit in ours.items() if commit}  # plain files have none
+    now = datetime.now(UTC)
+
+    def age(commit: str) -> timedelta:
+        return now - mirror.date(commit)
+
+    found = discover(project, list_tags(mirror.where), releases, known=known, ours=list(ours), age=age, now=now)
+    return found, releases or []
+
+
+def generated_commits(folder: Path) -> dict[Version, str]:
+    """Version → upstream's commit of every release generated in ``folder``."""
+    manifests = (json.loads(path.read_bytes()) for path in folder.glob("v*/manifest.json"))
+    return {Version.parse(one["release"]): one["commit"] for one in manifests}

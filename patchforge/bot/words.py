@@ -1,0 +1,157 @@
+"""The bot's words, as types. Imports nothing of this package."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from patchforge.vocabulary import Version
+
+#: A marker is the last line of what the bot writes, so text of others above it cannot pass for one.
+_MARKER = re.compile(r"<!-- patchforge: (\{[^\n]*\}) -->\s*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """A release of GitHub's. ``title`` and ``notes`` are a stranger's text."""
+
+    tag: str
+    title: str
+    notes: str
+    prerelease: bool
+    published: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A version of upstream's; ``release`` is None for a tag alone."""
+
+    version: Version
+    tag: str
+    commit: str
+    release: Published | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """A tag or release that is not taken, and why. ``moved``: its tag names another commit than before."""
+
+    tag: str
+    why: str
+    moved: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """A pull request from a branch of our own repository."""
+
+    number: int
+    branch: str
+    state: str  #: open or closed
+    merged: bool
+    title: str
+    body: str
+
+    @property
+    def marker(self) -> dict[str, Any]:
+        return read_marker(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Issue:
+    number: int
+    state: str
+    title: str
+    body: str
+
+    @property
+    def marker(self) -> dict[str, Any]:
+        return read_marker(self.body)
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A branch of the bot's on the remote."""
+
+    name: str
+    tip: str
+    change: str  #: digest of what it changes, seen from where it left the base branch
+    foreign: str  #: who else committed to it, or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a version's pull request should be. ``change`` is "" when nothing differs from the base branch."""
+
+    version: Version
+    branch: str
+    commit: str  #: of ours, ready to be pushed
+    change: str
+    title: str
+    body: str  #: with its marker
+    draft: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What a person must look at; filed as one issue. ``about`` and ``key`` say which."""
+
+    about: str  #: drift, proof or moved
+    version: str  #: or "tags", for all that moved
+    title: str
+    body: str  #: with its marker
+
+
+class Do(StrEnum):
+    """What the bot can do to the world. All writes are here."""
+
+    PUSH = "push"
+    OPEN = "open pull request"
+    EDIT = "edit pull request"
+    COMMENT = "comment"
+    CLOSE = "close pull request"
+    DELETE = "delete branch"
+    FILE = "open issue"
+    EDIT_ISSUE = "edit issue"
+    CLOSE_ISSUE = "close issue"
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """One write. ``text`` is a comment in which ``{new}`` stands for the new pull request's number."""
+
+    do: Do
+    why: str
+    branch: str = ""
+    number: int = 0
+    title: str = ""
+    body: str = ""
+    text: str = ""
+    commit: str = ""  #: to push
+    expected: str = ""  #: where the branch must be, "" for nowhere
+    draft: bool = False
+
+    def as_data(self) -> dict[str, Any]:
+        names = ("branch", "number", "title", "text", "commit", "expected", "draft")
+        told = {name: value for name in names if (value := getattr(self, name))}
+        return {"do": self.do.value, "why": self.why, **told}
+
+
+def read_marker(body: str) -> dict[str, Any]:
+    """What a body of the bot's says of itself; empty for anybody else's."""
+    match = _MARKER.search(body or "")
+    try:
+        found = json.loads(match[1]) if match else {}
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def with_marker(text: str, /, **said: Any) -> str:
+    """``text`` with its marker as the last line, in place of one that it had."""
+    plain = _MARKER.sub("", text).rstrip()
+    return f"{plain}\n\n<!-- patchforge: {json.dumps(said, sort_keys=True)} -->\n"

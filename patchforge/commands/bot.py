@@ -1,0 +1,96 @@
+"""``patchforge bot``: proposes new versions as pull requests, and reports what a person must look at."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import tempfile
+import time
+from contextlib import nullcontext
+from pathlib import Path
+
+from patchforge.bot.forge import API, Forge
+from patchforge.bot.plan import Rules
+from patchforge.bot.repository import Repository
+from patchforge.bot.run import Bot, Outcome, Settings, alone
+from patchforge.bot.token import Token, find_token
+from patchforge.commands.common import make_engine, show_json
+from patchforge.errors import PatchforgeError
+from patchforge.sources.clone import is_url
+from patchforge.vocabulary import Version
+
+_SERVER = "https://github.com"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 or 3 while an issue says what a person must look at; 75 when it should be run again."""
+    token = find_token(options.token_file)
+    try:
+        return _run(options, token)
+    except PatchforgeError as error:
+        told = PatchforgeError(token.hidden(str(error)))
+        told.status = error.status
+        raise told from None
+
+
+def _run(options: argparse.Namespace, token: Token) -> int:
+    settings = _settings(options)
+    offline = settings.dry_run and settings.upstream is not None and not is_url(settings.upstream)
+    if not offline and not settings.repository:
+        raise PatchforgeError("no repository is named", expected="OWNER/NAME", do="--repository, or GITHUB_REPOSITORY")
+    if not settings.dry_run and not token.text:
+        raise PatchforgeError(
+            "there is no token for GitHub",
+            expected="GH_TOKEN, GITHUB_TOKEN, --token-file, or systemd's credential github-token",
+            do="give one, or look only: --dry-run",
+        )
+    begun = time.monotonic()
+    forge = None if offline else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)
+    lock = nullcontext() if settings.dry_run else alone(settings.repository)
+    with lock, tempfile.TemporaryDirectory(prefix="patchforge-bot-") as folder:
+        repository = Repository(settings.remote, settings.base, Path(folder) / "repository", token=token)
+        outcome = Bot(settings, repository, forge, make_engine(options)).run()
+    if options.json:
+        show_json({**outcome.as_data(), "status": int(outcome.status), "seconds": round(time.monotonic() - begun, 1)})
+    else:
+        _show(outcome)
+    return outcome.status
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    repository = options.repository or os.environ.get("GITHUB_REPOSITORY", "")
+    if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
+        raise PatchforgeError(f"{repository!r} is no repository", expected="OWNER/NAME")
+    server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
+    return Settings(
+        repository=repository,
+        remote=options.remote or (f"{server}/{repository}.git" if repository else "."),
+        base=options.base,
+        upstream=options.upstream or os.environ.get("PATCHFORGE_UPSTREAM"),
+        version=_version(options.release),
+        dry_run=options.dry_run,
+        test=options.test,
+        rules=Rules(options.most_open, options.recreate),
+    )
+
+
+def _version(name: str | None) -> Version | None:
+    try:
+        return Version.parse(name) if name else None
+    except ValueError:
+        raise PatchforgeError(f"{name} is no version", expected="such as v0.33.0") from None
+
+
+def _show(outcome: Outcome) -> None:
+    for one in outcome.found.passed:
+        print(f"passed over: {one.tag}: {one.why}")
+    for note in outcome.plan.notes:
+        print(f"not done: {note}")
+    for problem in outcome.problems:
+        print(f"problem: {problem.title}")
+    for action in outcome.plan.actions:
+        target = f" #{action.number}" if action.number else f" {action.branch}" if action.branch else ""
+        print(f"{'done' if outcome.done else 'would'}: {action.do.value}{target} ({action.why})")
+    if not outcome.plan.actions:
+        print("up to date: nothing to do")

@@ -1,0 +1,163 @@
+"""``patchforge nodes``: custom-node packs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, cast
+
+from patchforge import inplace
+from patchforge.atomic import write_file, write_tree
+from patchforge.commands.common import show_json, table
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.nodes.pack import read_pack
+from patchforge.nodes.patched import PatchedPack
+from patchforge.nodes.report import sarif, summary
+from patchforge.nodes.store import Store
+from patchforge.nodes.words import Options
+from patchforge.pipeline import Patched
+from patchforge.sources.clone import cache_folder
+
+_ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 where ``check`` finds something or a file could not be converted."""
+    return {"apply": _apply, "check": _check, "revert": _revert}[options.action](options)
+
+
+def _apply(options: argparse.Namespace) -> int:
+    with _folder(options.pack) as (folder, name):
+        journal = folder / inplace.FOLDER
+        if options.in_place and journal.exists():
+            raise PatchforgeError(
+                f"{folder} is patched already", found=str(journal), do=f"patchforge nodes revert {folder} first"
+            )
+        patched = PatchedPack(_store().convert(read_pack(folder), _options(options)), _commit(folder))
+        patched.check()
+        report = patched.manifest()
+        if not options.dry_run and options.in_place:
+            if patched.converted.changes:
+                inplace.patch_folder(folder, cast("Patched", patched))
+        elif not options.dry_run:
+            write_tree(Path(options.out or Path("generated", "nodes", name.lower())), patched.files())
+    if options.json:
+        show_json(report)
+    else:
+        _show(report)
+    return int(Exit.FAILED if patched.converted.problems else Exit.OK)
+
+
+def _check(options: argparse.Namespace) -> int:
+    folders = [Path(folder) for folder in options.folder]
+    reports = _reports(folders)
+    if options.sarif:
+        write_file(Path(options.sarif), (json.dumps(sarif(reports), indent=1) + "\n").encode())
+    if options.json:
+        show_json(reports)
+    else:
+        for report in reports:
+            _list(report)
+    return int(Exit.FAILED if any(_findings(report) for report in reports) else Exit.OK)
+
+
+def _revert(options: argparse.Namespace) -> int:
+    for folder in options.folder:
+        paths = inplace.revert_folder(Path(folder), dry_run=options.dry_run)
+        print(f"{folder}: {len(paths)} file(s) put back")
+    return int(Exit.OK)
+
+
+def _reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    if len(folders) == 1 or (os.cpu_count() or 1) == 1:
+        return [_report(folder) for folder in folders]
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(folders)), get_context("fork")) as pool:
+        return list(pool.map(_report, folders))
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    pack = read_pack(folder)
+    store = _store()
+    return summary(store.convert(pack, Options()), store.needs(pack))
+
+
+def _store() -> Store:
+    return Store(cache_folder() / "nodes")
+
+
+def _findings(report: dict[str, Any]) -> bool:
+    sites = report["figures"]["converted"] + report["figures"]["person"]
+    return bool(sites or report["problems"] or any(one["path"].endswith((".txt", ".toml")) for one in report["needs"]))
+
+
+def _options(options: argparse.Namespace) -> Options:
+    enabled = {name for text in options.enable for name in text.split(",") if name}
+    if unknown := sorted(enabled - {"fp64", "torch-load"}):
+        raise PatchforgeError(
+            f"--enable does not know {', '.join(unknown)}", expected="fp64, torch-load", do="name one of these"
+        )
+    return Options(options.idiom == "comfy", "fp64" in enabled, "torch-load" in enabled)
+
+
+@contextmanager
+def _folder(pack: str) -> Iterator[tuple[Path, str]]:
+    """The pack's folder; a repository is cloned for the time being."""
+    if Path(pack).is_dir():
+        yield Path(pack), Path(pack).resolve().name
+        return
+    if not _ADDRESS.fullmatch(pack):
+        raise PatchforgeError(f"there is no {pack}", expected="a pack's folder, or OWNER/REPO", do="name one")
+    address = pack if ":" in pack else f"https://github.com/{pack}"
+    name = pack.rstrip("/").rpartition("/")[2].removesuffix(".git")
+    with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
+        target = Path(scratch, name)
+        done = subprocess.run(
+            ["git", "clone", "--quiet", "--depth", "1", address, str(target)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise PatchforgeError(
+                f"cannot clone {address}", found=done.stderr.strip(), do="clone it, and name the folder"
+            )
+        yield target, name
+
+
+def _commit(folder: Path) -> str:
+    if not (folder / ".git").exists():
+        return ""
+    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _show(report: dict[str, Any]) -> None:
+    rows = [["rule", "converted", "left", "person"]]
+    rows += [
+        [name, *(str(count.get(one, 0)) for one in ("converted", "left", "person"))]
+        for name, count in report["by_rule"].items()
+    ]
+    table([*rows, ["all", *(str(report["figures"][one]) for one in ("converted", "left", "person"))]])
+    _list(report, decisions=("person",))
+
+
+def _list(report: dict[str, Any], decisions: Sequence[str] = ("converted", "person")) -> None:
+    for one in report["sites"]:
+        if one["decision"] in decisions:
+            what = "can be converted" if one["decision"] == "converted" else one["reason"]
+            print(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or 'T0'} {one['text']}: {what}")
+    for package, advice in sorted({(one["package"], one["advice"]) for one in report["needs"]}):
+        places = [f"{one['path']}:{one['line']}" for one in report["needs"] if one["package"] == package]
+        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
+        print(f"{report['pack']}/{places[0]}{more}: {package}: {advice}")
+    for one in report["problems"]:
+        print(f"{report['pack']}/{one['path']}:{one['line']}: not looked at: {one['reason']}")

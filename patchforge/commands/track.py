@@ -1,0 +1,41 @@
+"""``patchforge track``: what is new upstream, and why everything else is passed over."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+from patchforge.bot.discovery import Found
+from patchforge.bot.forge import API, Forge
+from patchforge.bot.mirror import Mirror, found_as_data, generated_commits, look
+from patchforge.bot.token import find_token
+from patchforge.commands.common import show_json, table
+from patchforge.errors import Exit
+from patchforge.project import Project, load_project
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 when a tag was moved; 75 when GitHub or the network did not answer."""
+    project = load_project()
+    found, asked = survey(project, options)
+    if options.json:
+        show_json({**found_as_data(found), "asked_github": asked})
+    else:
+        print(f"{project.title}: {found.newest or 'nothing'} is the newest that is generated")
+        rows = [("new", one.tag, one.commit[:12]) for one in found.new]
+        rows += [("passed", one.tag, one.why) for one in found.passed]
+        if rows:
+            table(rows)
+        if not asked:
+            print("A clone on this machine was read, so GitHub's releases were not asked for.")
+    return Exit.FAILED if any(one.moved for one in found.passed) else Exit.OK
+
+
+def survey(project: Project, options: argparse.Namespace) -> tuple[Found, bool]:
+    """What upstream has that is not generated here, and whether GitHub was asked: not for a clone on this machine."""
+    with Mirror(project, options.upstream) as mirror:
+        token = find_token(options.token_file)
+        forge = None if mirror.is_local else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)
+        found, _ = look(project, mirror, forge, generated_commits(Path(options.generated)))
+    return found, forge is not None

@@ -1,0 +1,1 @@
+"""Custom-node packs: what is CUDA-only in them, converted, proved and reported."""

@@ -1,0 +1,85 @@
+"""The census: every place in a file that names a device, whatever rule may look at it."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+
+from patchforge.nodes.code import Code
+from patchforge.nodes.words import Kind, Options, Site
+
+#: The text prefilter: a file without any of these is not parsed.
+NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]")
+OPTIONAL_NEEDLES = {"fp64": re.compile(rb"float64|\.double\("), "torch_load": re.compile(rb"torch\.load")}
+
+_DEVICE = re.compile(r"cuda(:.*)?$", re.DOTALL)
+_ENVIRONMENT = re.compile(r"CUDA_[A-Z_]+|PYTORCH_CUDA_ALLOC_CONF")
+_APIS = (
+    ("torch.cuda.amp", Kind.AMP),
+    ("torch.cuda", Kind.API),
+    ("torch.backends.cuda", Kind.BACKEND),
+    ("torch.backends.cudnn", Kind.BACKEND),
+    ("torch.version.cuda", Kind.BUILD),
+    ("torch.get_autocast_gpu_dtype", Kind.AMP),
+)
+
+
+def sites(code: Code, options: Options) -> tuple[Site, ...]:
+    """Every site of a file, in the order of the file."""
+    found = [site for node in code.nodes if isinstance(node, ast.expr) for site in _sites(node, code, options)]
+    return tuple(sorted(found, key=lambda site: (site.line, site.node.col_offset, site.kind, site.text)))
+
+
+def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:
+    for kind, text in _kinds(node, code):
+        yield Site(node, kind, text, node.lineno, code.function(node))
+    if isinstance(node, ast.Call) and options.torch_load and code.name(node.func) == "torch.load":
+        if len(node.args) == 1 and not any(keyword.arg in ("map_location", None) for keyword in node.keywords):
+            yield Site(node, Kind.LOAD, "torch.load", node.lineno, code.function(node))
+    elif options.fp64 and isinstance(node, ast.Attribute) and code.name(node) == "torch.float64":
+        yield Site(node, Kind.FP64, "torch.float64", node.lineno, code.function(node))
+
+
+def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
+    if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
+        yield from _api(node, code)
+    elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
+        if code.name(node.func) != "torch.cuda":
+            yield Kind.METHOD, ".cuda()"
+    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        yield from _string(node, node.value, code)
+    elif isinstance(node, ast.JoinedStr) and node.values:
+        first = node.values[0]
+        if isinstance(first, ast.Constant) and re.match(r"cuda(:|$)", str(first.value)):
+            yield Kind.LITERAL, "cuda:…"
+
+
+def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
+    parent = code.parent(node)
+    if isinstance(parent, ast.Attribute):
+        full = code.name(parent)
+        if full and any(full == api or full.startswith(api + ".") for api, _ in _APIS):
+            return  # the whole chain is the site
+    full = code.name(node)
+    for api, kind in _APIS:
+        if full == api or full.startswith(api + "."):
+            available = full in ("torch.cuda.is_available", "torch.cuda")
+            yield (Kind.AVAILABLE if available and full != "torch.cuda" else kind), full
+            return
+    if isinstance(node, ast.Attribute) and node.attr == "is_cuda":
+        yield Kind.IS_CUDA, ".is_cuda"
+
+
+def _string(node: ast.Constant, value: str, code: Code) -> Iterator[tuple[Kind, str]]:
+    parent = code.parent(node)
+    if isinstance(parent, (ast.Expr, ast.JoinedStr)):  # a docstring, or a part of a string that is looked at whole
+        return
+    if _DEVICE.match(value) and "\n" not in value and " " not in value:
+        yield Kind.LITERAL, value
+    elif value in ("CUDAExecutionProvider", "CUDA"):
+        yield Kind.PROVIDER, value
+    elif _ENVIRONMENT.fullmatch(value):
+        yield Kind.ENVIRONMENT, value
+    elif value == "nccl":
+        yield Kind.DISTRIBUTED, value

@@ -1,0 +1,334 @@
+"""Shapes that several rules share: XPU twins of calls, arms behind CUDA's, what a test guards."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator, Sequence
+
+from patchforge.nodes.code import Code, dotted
+from patchforge.nodes.words import Kind, Site
+
+#: torch.cuda functions with a twin of the same name in torch.xpu (torch 2.13).
+TWINS = frozenset(
+    [
+        "empty_cache",
+        "manual_seed",
+        "manual_seed_all",
+        "seed",
+        "seed_all",
+        "initial_seed",
+        "get_rng_state",
+        "get_rng_state_all",
+        "set_rng_state",
+        "set_rng_state_all",
+        "device_count",
+        "memory_allocated",
+        "max_memory_allocated",
+        "memory_reserved",
+        "max_memory_reserved",
+        "memory_stats",
+        "reset_peak_memory_stats",
+        "reset_accumulated_memory_stats",
+        "mem_get_info",
+        "synchronize",
+        "current_device",
+        "set_device",
+        "get_device_properties",
+        "get_device_name",
+        "current_stream",
+        "stream",
+        "set_stream",
+        "Stream",
+        "Event",
+        "device",
+        "device_of",
+        "is_bf16_supported",
+        "is_initialized",
+        "init",
+        "is_available",
+        "set_per_process_memory_fraction",
+        "StreamContext",
+    ]
+)
+#: ... and those that do nothing or answer 0 without CUDA, where the others raise.
+SILENT = frozenset(
+    [
+        "empty_cache",
+        "manual_seed",
+        "manual_seed_all",
+        "seed",
+        "seed_all",
+        "get_rng_state_all",
+        "device_count",
+        "memory_allocated",
+        "max_memory_allocated",
+        "memory_reserved",
+        "max_memory_reserved",
+        "memory_stats",
+        "is_bf16_supported",
+        "is_initialized",
+        "is_available",
+    ]
+)
+#: What an XPU has no need of: skipped there.
+NEEDLESS = frozenset(
+    (
+        "ipc_collect",
+        "reset_max_memory_allocated",
+        "reset_max_memory_cached",
+        "nvtx.range_push",
+        "nvtx.range_pop",
+        "nvtx.mark",
+    )
+)
+#: Fields of CUDA's device properties that XPU's lack.
+LACKING = frozenset(
+    (
+        "major",
+        "minor",
+        "multi_processor_count",
+        "gcnArchName",
+        "warp_size",
+        "regs_per_multiprocessor",
+        "is_multi_gpu_board",
+        "uuid",
+    )
+)
+#: Names of what "cuda" is then an implementation of.
+IMPLEMENTATION = re.compile(
+    r"impl|backend|mode|method|activit|kind$|provider|engine|kernel|platform|quantiz", re.IGNORECASE
+)
+SIMPLE = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr, ast.Pass)
+
+KERNELS = re.compile(
+    r"flash|sage|triton|cupy|xformers|tf32|cudnn|kernel|fused|bitsandbytes|bnb|capability|major|nvfp4|fp8|inductor|compile|graph|nccl|tensorrt|apex|deepspeed",
+    re.IGNORECASE,
+)
+
+#: ... and those that an arm for XPUs may not have; flags of cuDNN do no harm there.
+ONLY_CUDA = re.compile(
+    r"flash|sage|triton|cupy|xformers|tensorrt|bitsandbytes|nunchaku|capability|[a-z]_cuda|cuda_[a-z]", re.IGNORECASE
+)
+
+XPU_ARM = 'hasattr({torch}, "xpu") and {torch}.xpu.is_available()'
+
+
+def api(site: Site) -> str:
+    """``empty_cache`` of ``torch.cuda.empty_cache``."""
+    return site.text.removeprefix("torch.cuda").removeprefix(".").removeprefix("memory.").removeprefix("random.")
+
+
+def torch_of(code: Code) -> str:
+    """The local name of torch; "" where the file does not import it by itself."""
+    for node in code.nodes:
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name == "torch" or (alias.name.startswith("torch.") and not alias.asname):
+                    return alias.asname or "torch"
+    return ""
+
+
+def xpu_arm(code: Code, quote: str = '"') -> str:
+    """An expression that asks for an XPU, in the file's own words."""
+    name = torch_of(code)
+    return XPU_ARM.format(torch=name).replace('"', quote) if name else "_patchforge_xpu()"
+
+
+def below(node: ast.AST, sites: Sequence[Site]) -> tuple[Site, ...]:
+    """The sites in a node."""
+    inside = set(map(id, ast.walk(node)))
+    return tuple(site for site in sites if id(site.node) in inside)
+
+
+def swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code) -> str | None:
+    """The node's text with every device of its in XPU's words; None where one has none."""
+    text, base = code.code(node), code.start(node)
+    changes: list[tuple[int, int, str]] = []
+    for site in below(node, sites):
+        if (change := _swap(site, code)) is None:
+            return None
+        changes.append(change)
+    for start, end, new in sorted(changes, reverse=True):
+        text = text[: start - base] + new + text[end - base :]
+    return text
+
+
+def _swap(site: Site, code: Code) -> tuple[int, int, str] | None:
+    start, end = code.start(site.node), code.end(site.node)
+    text = code.code(site.node)
+    if site.kind is Kind.LITERAL:
+        if text.lstrip("fFrR")[:1] not in ("'", '"') or "\n" in text or "cuda" not in text:
+            return None
+        return start, end, text.replace("cuda", "xpu", 1)
+    if site.kind is Kind.AVAILABLE:
+        return (start, end + 2, xpu_arm(code)) if code.source.text[end : end + 2] == "()" else None
+    if site.kind is Kind.API and api(site) in TWINS and ".cuda." in text:
+        return start, end, text.replace(".cuda.", ".xpu.", 1)
+    if site.kind is Kind.METHOD and isinstance(site.node, ast.Call) and not site.node.args and not site.node.keywords:
+        return code.end(site.node.func) - len("cuda"), end, 'to("xpu")'
+    if site.kind is Kind.BACKEND and not site.text.endswith("sdp_kernel"):
+        return start, end, text
+    return None
+
+
+def conjunct(node: ast.expr, test: ast.expr, code: Code) -> bool:
+    """Whether ``node`` is ``test`` or one of the operands of its ``and``."""
+    for parent, child in ((node, None), *code.above(node)):
+        if parent is test:
+            return (
+                child is None
+                or isinstance(test, ast.Call)
+                or (isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And))
+            )
+        if (isinstance(parent, ast.Call) and parent.func is child) or parent is node:
+            continue
+        if not (isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.And)):
+            return False
+    return False
+
+
+def call_of(site: Site, code: Code) -> ast.Call | None:
+    """The call of the function that the site names."""
+    parent = code.parent(site.node)
+    return parent if isinstance(parent, ast.Call) and parent.func is site.node else None
+
+
+def arm_lines(branch: ast.If, test: str, sites: Sequence[Site], code: Code, most: int = 4) -> list[str] | None:
+    """A further arm: the body of ``branch`` in XPU's words. None where the body is long, or CUDA's alone."""
+    lines: list[str] = []
+    for statement in branch.body:
+        if not isinstance(statement, SIMPLE) or statement.end_lineno != statement.lineno:
+            return None
+        if _needless(statement, code):
+            continue
+        text = swapped(statement, sites, code)
+        if text is None:
+            return None
+        lines.append("    " + text)
+    if not lines or len(lines) > most:
+        return None
+    return [f"elif {test}:", *lines]
+
+
+def _needless(statement: ast.stmt, code: Code) -> bool:
+    if not (isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Call)):
+        return False
+    return code.name(statement.value.func).removeprefix("torch.cuda.") in NEEDLESS
+
+
+def arms_of(node: ast.expr, code: Code) -> Iterator[tuple[ast.If | ast.IfExp, bool]]:
+    """The ``if``s whose body (True) or other branch (False) a node stands in, within its function."""
+    for parent, child in code.above(node):
+        if isinstance(parent, ast.If):
+            if child in parent.body:
+                yield parent, True
+            elif child in parent.orelse:
+                yield parent, False
+        elif isinstance(parent, ast.IfExp):
+            if child is parent.body:
+                yield parent, True
+            elif child is parent.orelse:
+                yield parent, False
+        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return
+
+
+def test_around(node: ast.expr, code: Code) -> tuple[ast.If | ast.IfExp | ast.While | ast.Assert, bool] | None:
+    """The ``if`` whose test holds ``node``, and whether the node's truth leads into the body.
+
+    Only ``and``, ``or`` and ``not`` may stand between.
+    """
+    positive = True
+    for parent, child in code.above(node):
+        if isinstance(parent, ast.BoolOp) or (isinstance(parent, ast.Call) and parent.func is child):
+            continue
+        if isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not):
+            positive = not positive
+            continue
+        if isinstance(parent, (ast.If, ast.IfExp, ast.While, ast.Assert)) and parent.test is child:
+            return parent, positive
+        return None
+    return None
+
+
+def body_of(gate: ast.AST) -> list[ast.AST]:
+    """What runs where a test holds; nothing for an assertion."""
+    body = getattr(gate, "body", [])
+    return list(body) if isinstance(body, list) else [body]
+
+
+def names_implementations(node: ast.expr, code: Code) -> bool:
+    """Whether a string is one of several implementations: by its neighbours, or by the name of what holds them."""
+    for parent, child in code.above(node):
+        if isinstance(parent, (ast.List, ast.Tuple, ast.Set)):
+            values = {one.value for one in parent.elts if isinstance(one, ast.Constant)}
+            if values & {"ref", "triton", "native", "torch", "cudnn", "cutlass"}:
+                return True
+        elif isinstance(parent, ast.Compare):
+            return bool(IMPLEMENTATION.search(code.code(parent.left).rpartition(".")[2]))
+        elif isinstance(parent, ast.keyword):
+            return bool(IMPLEMENTATION.search(parent.arg or ""))
+        elif isinstance(parent, (ast.Assign, ast.AnnAssign)):
+            targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
+            return child is parent.value and any(
+                IMPLEMENTATION.search(code.code(one).rpartition(".")[2]) for one in targets
+            )
+        elif isinstance(parent, (ast.stmt, ast.Call, ast.Dict)):
+            return False
+    return False
+
+
+def leaves(body: Sequence[ast.stmt]) -> bool:
+    """Whether a block never reaches its end."""
+    return bool(body) and isinstance(body[-1], (ast.Return, ast.Raise, ast.Continue, ast.Break))
+
+
+def keyword_of(node: ast.expr, code: Code) -> tuple[str, ast.Call | None]:
+    """The keyword that an expression is the value of, and the call; ("", call) for a positional argument."""
+    parent = code.parent(node)
+    if isinstance(parent, ast.keyword):
+        call = code.parent(parent)
+        return parent.arg or "", call if isinstance(call, ast.Call) else None
+    if isinstance(parent, ast.Call) and parent.func is not node:
+        return "", parent
+    return "", None
+
+
+def last_name(call: ast.Call) -> str:
+    """The last part of what is called."""
+    if isinstance(call.func, ast.Attribute):
+        return call.func.attr
+    return dotted(call.func)
+
+
+def device_text(value: str) -> str:
+    """An expression for the device string ``value`` ("cuda", "cuda:0", "cuda:" before a number)."""
+    _, colon, index = value.partition(":")
+    if not colon:
+        return "_patchforge_device()"
+    return f"_patchforge_device({int(index)})" if index.isdecimal() else f'(_patchforge_device() + ":{index}")'
+
+
+def is_default(node: ast.expr, code: Code) -> bool:
+    """Whether an expression is (a part of) a parameter's default."""
+    return any(isinstance(parent, ast.arguments) for parent, _ in _until_statement(node, code))
+
+
+def is_annotation(node: ast.expr, code: Code) -> bool:
+    """Whether an expression is (a part of) an annotation."""
+    for parent, child in code.above(node):
+        if isinstance(parent, (ast.arg, ast.AnnAssign)) and parent.annotation is child:
+            return True
+        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            return parent.returns is child
+        if isinstance(parent, ast.stmt):
+            return False
+    return False
+
+
+def _until_statement(node: ast.AST, code: Code) -> Iterator[tuple[ast.AST, ast.AST]]:
+    for parent, child in code.above(node):
+        yield parent, child
+        if isinstance(parent, ast.stmt):
+            return

@@ -1,0 +1,126 @@
+"""What was found in a pack, for people and for machines."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from patchforge import __version__
+from patchforge.nodes.driver import Converted, Row
+from patchforge.nodes.requirements import Need
+from patchforge.nodes.rules import rules
+from patchforge.nodes.words import Decision
+
+_LEVELS = {Decision.CONVERTED: "warning", Decision.PERSON: "note"}
+_SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def summary(converted: Converted, needs: Sequence[Need]) -> dict[str, Any]:
+    """The report as plain values, sorted."""
+    production = [row for row in converted.rows if row.production]
+    return {
+        "pack": converted.pack.name,
+        "figures": {str(one): sum(row.decision is one for row in production) for one in Decision},
+        "skipped": dict(sorted(Counter(row.reason for row in converted.rows if not row.production).items())),
+        "by_rule": _by_rule(production),
+        "sites": [_site(row) for row in sorted(production, key=lambda row: (row.path, row.line, row.kind, row.text))],
+        "needs": [
+            {"path": one.path, "line": one.line, "package": one.package, "advice": one.advice, "blocks": one.blocks}
+            for one in needs
+        ],
+        "problems": [{"path": one.path, "line": one.line, "reason": one.reason} for one in converted.problems],
+    }
+
+
+def _by_rule(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
+    counts: dict[str, Counter[str]] = {}
+    for row in rows:
+        counts.setdefault(row.rule or "none", Counter())[str(row.decision)] += 1
+    return {name: dict(sorted(count.items())) for name, count in sorted(counts.items())}
+
+
+def _site(row: Row) -> dict[str, Any]:
+    names = ("path", "line", "function", "kind", "text", "rule", "reason")
+    return {**{name: getattr(row, name) for name in names}, "decision": str(row.decision)}
+
+
+def markdown(report: Mapping[str, Any]) -> str:
+    """The report of one pack, to read."""
+    figures = report["figures"]
+    lines = [
+        f"# {report['pack']} on Intel GPUs",
+        "",
+        f"{figures['converted']} sites converted, {figures['left']} left on purpose, {figures['person']} for a person.",
+        "",
+    ]
+    lines += _section("For a person", [one for one in report["sites"] if one["decision"] == "person"])
+    lines += _section("Left on purpose", [one for one in report["sites"] if one["decision"] == "left"])
+    if report["needs"]:
+        lines += ["## Packages in the way", "", "| where | package | what to do |", "|---|---|---|"]
+        lines += [
+            f"| {one['path']}:{one['line']} | {_cell(one['package'])} | {one['advice']} |" for one in report["needs"]
+        ]
+        lines.append("")
+    if report["problems"]:
+        lines += ["## Files that were not looked at", ""]
+        lines += [f"- {one['path']}:{one['line']}: {one['reason']}" for one in report["problems"]]
+        lines.append("")
+    if report["skipped"]:
+        lines += ["## Sites in files that nodes do not run", ""]
+        lines += [f"- {count}: {reason}" for reason, count in report["skipped"].items()]
+        lines.append("")
+    if report["by_rule"]:
+        lines += ["## By rule", "", "| rule | converted | left | person |", "|---|---|---|---|"]
+        lines += [
+            f"| {name} | {count.get('converted', 0)} | {count.get('left', 0)} | {count.get('person', 0)} |"
+            for name, count in report["by_rule"].items()
+        ]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _section(title: str, sites: Sequence[Mapping[str, Any]]) -> list[str]:
+    if not sites:
+        return []
+    lines = [f"## {title}", "", "| where | what | why, or what to do |", "|---|---|---|"]
+    lines += [f"| {one['path']}:{one['line']} | `{_cell(one['text'])}` | {_cell(one['reason'])} |" for one in sites]
+    return [*lines, ""]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def sarif(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Findings of several packs for code hosts (SARIF 2.1.0): what can be converted, and what a person must look at."""
+    known = {
+        rule.id: {"id": rule.id, "name": type(rule).__name__, "shortDescription": {"text": rule.title}}
+        for rule in rules()
+    }
+    known["T15"] = {"id": "T15", "name": "Packages", "shortDescription": {"text": "packages in an XPU's way"}}
+    known["T0"] = {"id": "T0", "name": "Other", "shortDescription": {"text": "another site that names CUDA"}}
+    results = [
+        _result(one["rule"] or "T0", _LEVELS[Decision(one["decision"])], one, _message(one))
+        for report in reports
+        for one in report["sites"]
+        if one["decision"] != "left"
+    ]
+    results += [
+        _result("T15", "warning", one, f"{one['package']}: {one['advice']}")
+        for report in reports
+        for one in report["needs"]
+    ]
+    driver = {"name": "patchforge", "version": __version__, "rules": list(known.values())}
+    return {"$schema": _SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def _message(site: Mapping[str, Any]) -> str:
+    if site["decision"] == "converted":
+        return f"{site['text']} is for CUDA only; patchforge nodes apply converts it"
+    return f"{site['text']}: {site['reason']}"
+
+
+def _result(rule: str, level: str, place: Mapping[str, Any], text: str) -> dict[str, Any]:
+    location = {"artifactLocation": {"uri": place["path"]}, "region": {"startLine": place["line"]}}
+    return {"ruleId": rule, "level": level, "message": {"text": text}, "locations": [{"physicalLocation": location}]}

@@ -1,0 +1,192 @@
+"""T5: a device that is written out."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from patchforge.nodes.code import Code
+from patchforge.nodes.forms import device_text, keyword_of, last_name
+from patchforge.nodes.rules.compare import asks
+from patchforge.nodes.words import Example, Kind, Options, Rule, Site, Surroundings, Verdict, converted, left, person
+
+_DEVICE = re.compile(r"device|^dev$|^gpu$|map_location|^main_dev|^to$", re.IGNORECASE)
+_TAKES = re.compile(
+    r"^(to|device|Generator|load|torch_load|set_default_device|to_device|move_to\w*|empty|zeros|ones|randn)$|device",
+    re.IGNORECASE,
+)
+_IMPLEMENTATION = re.compile(
+    r"impl|backend|mode|method|activit|kind|provider|engine|kernel|type$|name|compute|platform", re.IGNORECASE
+)
+
+
+class DeviceLiteral(Rule):
+    """``.cuda()``, ``.to("cuda")``, ``device="cuda"``, ``torch.device("cuda")`` raise without CUDA.
+
+    The string becomes a call that gives the same string on CUDA (and where there is no accelerator at all, so the error
+    there stays the same), and "xpu" where only an Intel GPU is there.
+    """
+
+    id = "T5"
+    title = "device written out"
+    examples = (
+        Example("a method", "x = net.cuda()\n", "x = net.to(_patchforge_device())\n"),
+        Example("with an index", "x = net.cuda(gpu).eval()\n", "x = net.to(_patchforge_device(gpu)).eval()\n"),
+        Example(
+            "not blocking", "x = y.cuda(non_blocking=True)\n", "x = y.to(_patchforge_device(), non_blocking=True)\n"
+        ),
+        Example("moved", "mask = mask.to('cuda')\n", "mask = mask.to(_patchforge_device())\n"),
+        Example(
+            "a keyword",
+            'import torch\nx = torch.zeros(3, device="cuda:1")\n',
+            "import torch\nx = torch.zeros(3, device=_patchforge_device(1))\n",
+        ),
+        Example(
+            "a list of all devices",
+            'import torch\ndevices = [f"cuda:{i}" for i in range(3)]\n',
+            'import torch\ndevices = [f"{_patchforge_device()}:{i}" for i in range(3)]\n',
+        ),
+        Example("put together", 'device = "cuda:" + str(i)\n', 'device = (_patchforge_device() + ":") + str(i)\n'),
+        Example(
+            "under another condition",
+            'device = "cuda" if gpu else "cpu"\n',
+            'device = _patchforge_device() if gpu else "cpu"\n',
+        ),
+        Example(
+            "comfy's own way, where no string is wanted",
+            'x = y.to("cuda")\ndevice = "cuda"\n',
+            "x = y.to(comfy.model_management.get_torch_device())\ndevice = _patchforge_device()\n",
+            options=Options(comfy=True),
+        ),
+        Example("the name of an implementation", 'out = upfirdn(x, impl="cuda")\n'),
+        Example("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
+        Example("a table of devices", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
+        Example(
+            "a class with a cuda of its own",
+            "class Sparse:\n    def cuda(self):\n        return self\n\nx = Sparse().cuda()\n",
+            person=True,
+        ),
+    )
+
+    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+        """A device string, or a call of ``.cuda()``."""
+        if site.kind is Kind.METHOD:
+            return _method(site, code, around)
+        return _literal(site, code, around) if site.kind is Kind.LITERAL and not asks(site, code) else None
+
+
+def _method(site: Site, code: Code, around: Surroundings) -> Verdict:
+    call = site.node
+    assert isinstance(call, ast.Call)  # noqa: S101 - what the census takes
+    if own := [name for name in sorted(around.own_cuda) if name in code.source.text]:
+        return person("T5", [site], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
+    at = code.end(call.func) - len("cuda")
+    keywords = [keyword.arg for keyword in call.keywords]
+    if len(call.args) > 1 or any(isinstance(arg, ast.Starred) for arg in call.args) or {"device", None} & set(keywords):
+        return person("T5", [site], "say .to(device, …)")
+    name = code.splice(at, code.end(call.func), "to")
+    if call.args:
+        return converted("T5", [site], name, *code.around(call.args[0], "_patchforge_device(", ")"))
+    device = _device(around, string=False)
+    if call.keywords:
+        first = call.keywords[0].value
+        start = code.source.text.rindex(keywords[0] or "", code.end(call.func), code.start(first))
+        return converted("T5", [site], name, code.splice(start, start, f"{device}, "))
+    return converted("T5", [site], code.splice(at, code.end(call), f"to({device})"))
+
+
+def _literal(site: Site, code: Code, around: Surroundings) -> Verdict:
+    node = site.node
+    role, string = _role(node, code)
+    if role == "implementation":
+        return left("T5", [site], "the name of an implementation, not a device")
+    if role != "device":
+        return person("T5", [site], role)
+    if isinstance(node, ast.JoinedStr):
+        match = re.compile(r"[fFrR]+(\"\"\"|'''|\"|')cuda").match(code.source.text, code.start(node))
+        if match is None:
+            return person("T5", [site], "begin the string with the device in use")
+        return converted("T5", [site], code.splice(match.end() - 4, match.end(), "{_patchforge_device()}"))
+    if (
+        not code.code(node).lstrip("uUrR").startswith(("'", '"'))
+        or code.source.text[code.start(node) : code.end(node)].count("cuda") != 1
+    ):
+        return person("T5", [site], "name the device in use")
+    text = device_text(site.text)
+    if site.text == "cuda":
+        text = _device(around, string=string)
+    return converted("T5", [site], code.replace(node, text))
+
+
+def _device(around: Surroundings, *, string: bool) -> str:
+    free = around.options.comfy and not string
+    return "comfy.model_management.get_torch_device()" if free else "_patchforge_device()"
+
+
+def _role(node: ast.expr, code: Code) -> tuple[str, bool]:
+    """What a string is used as ("device", "implementation" or a suggestion), and whether a string is wanted there."""
+    inner = node
+    for parent, child in code.above(node):
+        if isinstance(parent, (ast.IfExp, ast.BoolOp, ast.BinOp, ast.JoinedStr, ast.FormattedValue)):
+            if isinstance(parent, ast.IfExp) and child is parent.test:
+                break
+            inner = parent if isinstance(parent, ast.expr) else inner
+            continue
+        if isinstance(parent, ast.Attribute) and isinstance(code.parent(parent), ast.Call) and parent.attr == "format":
+            return "device", True
+        if isinstance(parent, ast.keyword):
+            keyword, call = keyword_of(inner, code)
+            return _by_keyword(keyword, call, code)
+        if isinstance(parent, ast.Call):
+            return _by_call(parent, inner, code)
+        if isinstance(parent, (ast.ListComp, ast.GeneratorExp, ast.SetComp)) and child is parent.elt:
+            return "device", True
+        if isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+            targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
+            return _by_names([code.code(target) for target in targets])
+        if isinstance(parent, ast.Return):
+            return _by_names([code.function(node).rpartition(".")[2]])
+        if isinstance(parent, ast.Dict):
+            return _by_key(parent, child)
+        break
+    return "say what this device is on an XPU", True
+
+
+def _by_keyword(keyword: str, call: ast.Call | None, code: Code) -> tuple[str, bool]:
+    if _DEVICE.search(keyword):
+        torchs = call is not None and code.name(call.func).startswith("torch.") and keyword == "device"
+        return "device", not torchs
+    if _IMPLEMENTATION.search(keyword):
+        return "implementation", True
+    return f"pass the device in use as {keyword}, if it is one", True
+
+
+def _by_call(call: ast.Call, argument: ast.expr, code: Code) -> tuple[str, bool]:
+    name = last_name(call)
+    if argument in call.args and _TAKES.search(name):
+        return "device", not (name == "to" and call.args[0] is argument)
+    if name in ("append", "insert", "extend", "add"):
+        owner = code.code(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        return _by_names([owner])
+    if _IMPLEMENTATION.search(name):
+        return "implementation", True
+    return f"pass the device in use to {name or 'the call'}, if it is one", True
+
+
+def _by_names(names: list[str]) -> tuple[str, bool]:
+    last = [name.rpartition(".")[2] for name in names]
+    if any(_DEVICE.search(name) for name in last):
+        return "device", True
+    if any(_IMPLEMENTATION.search(name) for name in last):
+        return "implementation", True
+    return f"{', '.join(names)}: the device in use, if it is one", True
+
+
+def _by_key(table: ast.Dict, value: ast.AST) -> tuple[str, bool]:
+    if value in table.keys:
+        return "a table of devices: add an entry for xpu", True
+    key = table.keys[table.values.index(value)] if value in table.values else None
+    text = key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else ""
+    if text == "default":
+        return "the default of a choice: change it with its list", True
+    return _by_names([text])

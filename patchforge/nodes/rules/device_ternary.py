@@ -1,0 +1,164 @@
+# ruff: noqa: E501 - examples are shown as they are, and every rule is asked alike
+"""T1: a device is chosen by asking for CUDA and taking the CPU otherwise."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from patchforge.nodes.code import Code
+from patchforge.nodes.forms import below, conjunct, swapped, xpu_arm
+from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted
+
+_XPU = re.compile("xpu")
+
+
+class DeviceTernary(Rule):
+    """``"cuda" if torch.cuda.is_available() else "cpu"`` runs on the CPU beside an XPU, and nothing says so.
+
+    An XPU arm goes behind CUDA's and before all others. A string stays a string, an index stays. A name that holds the
+    answer of ``is_available`` is followed to its uses.
+    """
+
+    id = "T1"
+    title = "device chosen in an expression"
+    order = 10
+    examples = (
+        Example(
+            "an arm behind CUDA's",
+            """\
+            import torch
+            device = "cuda:0" if torch.cuda.is_available() else "cpu"
+            """,
+            """\
+            import torch
+            device = "cuda:0" if torch.cuda.is_available() else "xpu:0" if hasattr(torch, "xpu") and torch.xpu.is_available() else "cpu"
+            """,
+        ),
+        Example(
+            "before the arm of MPS, and with further conditions",
+            """\
+            import torch
+            device = torch.device('cuda' if torch.cuda.is_available() and gpu else 'mps' if torch.backends.mps.is_available() else 'cpu')
+            """,
+            """\
+            import torch
+            device = torch.device('cuda' if torch.cuda.is_available() and gpu else 'xpu' if hasattr(torch, "xpu") and torch.xpu.is_available() and gpu else 'mps' if torch.backends.mps.is_available() else 'cpu')
+            """,
+        ),
+        Example(
+            "the CPU first",
+            """\
+            import torch
+            device = "cpu" if not torch.cuda.is_available() else "cuda"
+            """,
+            """\
+            import torch
+            device = "xpu" if not torch.cuda.is_available() and hasattr(torch, "xpu") and torch.xpu.is_available() else "cpu" if not torch.cuda.is_available() else "cuda"
+            """,
+        ),
+        Example(
+            "through a name",
+            """\
+            import torch
+
+            def pick():
+                use_cuda = torch.cuda.is_available()
+                return torch.device("cuda" if use_cuda else "cpu")
+            """,
+            """\
+            import torch
+
+            def pick():
+                use_cuda = torch.cuda.is_available()
+                return torch.device("cuda" if use_cuda else "xpu" if hasattr(torch, "xpu") and torch.xpu.is_available() else "cpu")
+            """,
+        ),
+        Example(
+            "an XPU that the author has thought of",
+            'import torch\ndevice = "cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu"\n',
+        ),
+        Example(
+            "an XPU before CUDA stays the author's choice",
+            'import torch\ndevice = "xpu" if torch.xpu.is_available() else "cuda" if torch.cuda.is_available() else "cpu"\n',
+        ),
+    )
+
+    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+        """A call of ``is_available``."""
+        if site.kind is not Kind.AVAILABLE:
+            return None
+        call = code.parent(site.node)
+        if not isinstance(call, ast.Call):
+            return None
+        sites = around.sites
+        found = _arm(site, call, code, sites) or _inverted(site, call, code, sites)
+        return found or _through_name(site, call, code, sites)
+
+
+def _arm(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Verdict | None:
+    for parent, _ in code.above(asked):
+        if isinstance(parent, ast.IfExp):
+            if not conjunct(asked, parent.test, code) or code.mentions([parent], _XPU):
+                return None
+            prefix = _prefix(parent, asked, code, sites)
+            inside = below(parent.body, sites)
+            if prefix is None:
+                return None
+            at = code.start(parent.orelse)
+            tests = below(parent.test, sites)
+            return converted("T1", {site, *inside, *tests}, code.splice(at, at, prefix))
+        if isinstance(parent, ast.stmt):
+            return None
+    return None
+
+
+def _prefix(choice: ast.IfExp, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> str | None:
+    inside = below(choice.body, sites)
+    if not any(one.kind is Kind.LITERAL for one in inside) or any(
+        one.kind is Kind.LITERAL for one in below(choice.test, sites)
+    ):
+        return None
+    value = swapped(choice.body, sites, code)
+    test = swapped(choice.test, sites, code)
+    if isinstance(asked, ast.Name):  # a name that holds the answer
+        start = code.start(asked) - code.start(choice.test)
+        test = None if test is None else test[:start] + xpu_arm(code) + test[start + len(asked.id) :]
+    if value is None or test is None or "\n" in value + test:
+        return None
+    return f"{value} if {test} else "
+
+
+def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Verdict | None:
+    negation = code.parent(asked)
+    choice = code.parent(negation) if negation else None
+    if not (isinstance(negation, ast.UnaryOp) and isinstance(negation.op, ast.Not)):
+        return None
+    if not (isinstance(choice, ast.IfExp) and choice.test is negation):
+        return None
+    inside = below(choice.orelse, sites)
+    value = swapped(choice.orelse, sites, code)
+    if value is None or not any(one.kind is Kind.LITERAL for one in inside) or below(choice.body, sites):
+        return None
+    at = code.start(choice)
+    prefix = f"{value} if {code.code(negation)} and {xpu_arm(code)} else "
+    return converted("T1", (site, *inside), code.splice(at, at, prefix))
+
+
+def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...]) -> Verdict | None:
+    assign = code.parent(call)
+    if not (isinstance(assign, ast.Assign) and len(assign.targets) == 1 and isinstance(assign.targets[0], ast.Name)):
+        return None
+    name, scope = assign.targets[0].id, code.scope(assign)
+    same = [node for node in ast.walk(scope) if isinstance(node, ast.Name) and node.id == name]
+    if scope is code.tree and code.source.text.count(name) != len(same):
+        return None
+    if sum(isinstance(node.ctx, ast.Store) for node in same) != 1:
+        return None
+    uses = [node for node in same if isinstance(node.ctx, ast.Load)]
+    verdicts = [_arm(site, node, code, sites) for node in uses]
+    if not verdicts or not all(verdicts):
+        return None
+    found = [verdict for verdict in verdicts if verdict]
+    claimed = {one for verdict in found for one in verdict.sites}
+    return converted("T1", claimed, *(splice for verdict in found for splice in verdict.splices))

@@ -1,0 +1,211 @@
+"""T7: a choice of devices that a node offers."""
+
+from __future__ import annotations
+
+import ast
+
+from patchforge.engine.edits import Splice
+from patchforge.nodes.code import Code
+from patchforge.nodes.forms import names_implementations
+from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+
+_SIBLINGS = frozenset(("cpu", "mps", "auto", "AUTO", "Auto", "default", "gpu", "CPU", "main_device", "offload_device"))
+
+
+class Dropdown(Rule):
+    """``["auto", "cuda", "cpu"]`` offers no XPU, and a saved workflow that says "cuda" fails.
+
+    "xpu" stands before "cuda" where only an XPU is there, so it takes its place as the default; elsewhere the list is
+    as it was, and so is what ComfyUI tells of the node. The node's function takes a saved "cuda" for the XPU.
+    """
+
+    id = "T7"
+    title = "choice of devices"
+    order = 15
+    examples = (
+        Example(
+            "a node",
+            """\
+            class Load:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    return {"required": {"device": (["auto", "cuda", "cpu"],)}}
+
+                FUNCTION = "load"
+
+                def load(self, device):
+                    return (read(device),)
+            """,
+            """\
+            class Load:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    return {"required": {"device": (["auto", *(["xpu"] if _patchforge_xpu() else []), "cuda", "cpu"],)}}
+
+                FUNCTION = "load"
+
+                def load(self, device):
+                    device = _patchforge_choice(device)
+                    return (read(device),)
+            """,
+        ),
+        Example(
+            "a function that looks the choice up",
+            """\
+            class Load:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    return {"required": {"device": (["cuda", "cpu"],)}}
+
+                FUNCTION = "load"
+
+                def load(self, device):
+                    return ({"gpu": 0, "cpu": 1}[device],)
+            """,
+            person=True,
+        ),
+        Example(
+            "a list with a name",
+            """\
+            class Load:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    devices = ["cuda", "cpu"]
+                    return {"required": {"device": (devices, {"default": "cuda"})}}
+
+                FUNCTION = "load"
+
+                def load(self, device):
+                    return (read(device),)
+            """,
+            """\
+            class Load:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    devices = [*(["xpu"] if _patchforge_xpu() else []), "cuda", "cpu"]
+                    return {"required": {"device": (devices, {"default": _patchforge_device()})}}
+
+                FUNCTION = "load"
+
+                def load(self, device):
+                    device = _patchforge_choice(device)
+                    return (read(device),)
+            """,
+        ),
+        Example("a list for others", 'DEVICES = ["cuda", "cpu"]\n', person=True),
+        Example("what a profiler watches", 'profile(activities=["cpu", "cuda"])\n'),
+        Example("an option of a script", 'parser.add_argument("--device", choices=["cuda", "cpu"])\n'),
+    )
+
+    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+        """A device string among others."""
+        parent = code.parent(site.node)
+        if (
+            site.kind is not Kind.LITERAL
+            or not isinstance(parent, (ast.List, ast.Tuple))
+            or not isinstance(site.node, ast.Constant)
+        ):
+            return None
+        values = [one.value for one in parent.elts if isinstance(one, ast.Constant)]
+        if isinstance(code.parent(parent), ast.Compare):
+            return None
+        if names_implementations(site.node, code):
+            return left("T7", [site], "names of implementations")
+        if not _SIBLINGS & {value for value in values if isinstance(value, str)}:
+            return None
+        if site.text != "cuda":
+            return person("T7", [site], "offer the devices that are there")
+        places = _places(parent, code)
+        entries = [_entry(place, code) for place in places]
+        known = [entry for entry in entries if entry is not None]
+        if not known or len(known) < len(entries):
+            return person("T7", [site], "offer xpu where it is there, and map a saved cuda where the choice is used")
+        for method, key in known:
+            if not _simple(method, key, code):
+                return person("T7", [site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
+        at = code.start(site.node)
+        offered = code.splice(at, at, '*(["xpu"] if _patchforge_xpu() else []), ')
+        mapped = dict.fromkeys(splice for method, key in known for splice in _mapped(method, key, code))
+        defaults = [one for place in places for one in _defaults(place, around.sites, code)]
+        changed = [code.replace(one.node, "_patchforge_device()") for one in defaults]
+        return converted("T7", [site, *defaults], offered, *mapped, *changed)
+
+
+def _defaults(choices: ast.expr, sites: tuple[Site, ...], code: Code) -> list[Site]:
+    """The default that stands beside the choices, where it is CUDA's."""
+    entry = code.parent(choices)
+    tables = [one for one in entry.elts if isinstance(one, ast.Dict)] if isinstance(entry, ast.Tuple) else []
+    return [
+        site
+        for table in tables
+        for key, value in zip(table.keys, table.values, strict=True)
+        for site in sites
+        if isinstance(key, ast.Constant) and key.value == "default" and site.node is value and site.text == "cuda"
+    ]
+
+
+def _places(choices: ast.expr, code: Code) -> list[ast.expr]:
+    """Where a list of choices is used: where it stands, or wherever the name is that it is given."""
+    assign = code.parent(choices)
+    if not isinstance(assign, ast.Assign):
+        return [choices]
+    if len(assign.targets) != 1 or not isinstance(assign.targets[0], ast.Name):
+        return []
+    name, scope = assign.targets[0].id, code.scope(assign)
+    same = [node for node in ast.walk(scope) if isinstance(node, ast.Name) and node.id == name]
+    if sum(isinstance(node.ctx, ast.Store) for node in same) != 1:
+        return []
+    return [node for node in same if isinstance(node.ctx, ast.Load)]
+
+
+def _entry(choices: ast.expr, code: Code) -> tuple[ast.FunctionDef, str] | None:
+    """The node's function and its parameter for an entry of INPUT_TYPES."""
+    key, inputs = "", False
+    for parent, child in code.above(choices):
+        if isinstance(parent, ast.Dict) and not key and child in parent.values:
+            name = parent.keys[parent.values.index(child)]
+            key = str(name.value) if isinstance(name, ast.Constant) else ""
+        elif isinstance(parent, ast.FunctionDef):
+            inputs = parent.name == "INPUT_TYPES"
+        elif isinstance(parent, ast.ClassDef) and inputs and key:
+            return _consumer(parent, key)
+    return None
+
+
+def _consumer(node: ast.ClassDef, key: str) -> tuple[ast.FunctionDef, str] | None:
+    for statement in node.body:
+        if (
+            isinstance(statement, ast.Assign)
+            and isinstance(statement.targets[0], ast.Name)
+            and statement.targets[0].id == "FUNCTION"
+        ):
+            name = statement.value.value if isinstance(statement.value, ast.Constant) else ""
+            for one in node.body:
+                if isinstance(one, ast.FunctionDef) and one.name == name:
+                    parameters = [*one.args.posonlyargs, *one.args.args, *one.args.kwonlyargs]
+                    return (one, key) if any(argument.arg == key for argument in parameters) else None
+    return None
+
+
+def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
+    """Whether the choice is only passed on: not compared, and not a key of a table."""
+    for node in ast.walk(method):
+        if isinstance(node, ast.Name) and node.id == key:
+            parent = code.parent(node)
+            if isinstance(parent, (ast.Compare, ast.Subscript)):
+                text = code.code(parent)
+                if "cuda" in text or isinstance(parent, ast.Subscript):
+                    return False
+    first = _first(method)
+    return first is not None and code.own_lines(first)
+
+
+def _first(method: ast.FunctionDef) -> ast.stmt | None:
+    skip = 1 if ast.get_docstring(method, clean=False) is not None else 0
+    return method.body[skip] if len(method.body) > skip else None
+
+
+def _mapped(method: ast.FunctionDef, key: str, code: Code) -> tuple[Splice, ...]:
+    line = f"{key} = _patchforge_choice({key})"
+    first = _first(method)
+    return (code.before(first, [line]),) if first is not None else ()

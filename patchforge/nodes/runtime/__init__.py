@@ -1,0 +1,1 @@
+"""What is copied into the files of a pack."""

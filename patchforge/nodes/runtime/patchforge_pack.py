@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-3.0-or-later
+# ruff: noqa: PLC0415
+"""The few functions that edits in a custom-node pack call.
+
+A file gets a copy of those that it uses: packs import their files in every possible way (relative, over ``sys.path``,
+by file name), so no import of a module of ours would work in all of them. Runs on Python 3.9 and later.
+"""
+
+
+def _patchforge_xpu() -> bool:
+    """Whether an Intel GPU is what there is; a CUDA device comes first."""
+    import torch
+
+    return not torch.cuda.is_available() and hasattr(torch, "xpu") and torch.xpu.is_available()
+
+
+def _patchforge_gpu() -> object:
+    """torch.xpu where only an Intel GPU is there, else torch.cuda."""
+    import torch
+
+    return torch.xpu if _patchforge_xpu() else torch.cuda
+
+
+def _patchforge_device(index: object = None) -> object:
+    """Gives "cuda", or "xpu" where only an Intel GPU is there; "cuda:0" with an index; a device as it is."""
+    kind = "xpu" if _patchforge_xpu() else "cuda"
+    if isinstance(index, int):
+        return f"{kind}:{index}"
+    return kind if index is None else index
+
+
+def _patchforge_choice(device: object) -> object:
+    """What a saved workflow chose; its "cuda" means the Intel GPU where only that is there."""
+    if isinstance(device, str) and device.partition(":")[0] == "cuda" and _patchforge_xpu():
+        return "xpu" + device[4:]
+    return device
+
+
+def _patchforge_autocast(theirs: object) -> object:
+    """CUDA's autocast class; where only an Intel GPU is there, XPU's with the same parameters."""
+    import torch
+
+    def xpu(enabled: bool = True, dtype: object = torch.float16, cache_enabled: bool = True) -> object:  # noqa: FBT001, FBT002
+        return torch.autocast("xpu", dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
+
+    return xpu if _patchforge_xpu() else theirs

@@ -1,0 +1,214 @@
+"""Why a file or a place stays as it is."""
+
+from __future__ import annotations
+
+import ast
+import re
+
+from patchforge.nodes.code import Code
+from patchforge.nodes.words import Kind, Site
+
+UNREACHABLE = "no node entry point leads to this file"
+
+_FOLDERS = re.compile(
+    r"(^|/)(tests?|testing|train|training|trainers?|examples?|benchmarks?|scripts?|demos?|eval|evaluation|tools)(/|$)",
+    re.IGNORECASE,
+)
+_FILES = re.compile(
+    r"(^|/)((test|train|demo|finetune|setup|eval|benchmark|install|inference_cli)(_\w+)?|\w+_(test|train|demo)|\w*train(er|ing)?|conftest)\.py$",
+    re.IGNORECASE,
+)
+_VENDORED = re.compile(r"(^|/)((custom_)?mm(cv|pkg|seg|det|pose|engine)|basicsr/ops|detectron2/layers)(/|$)")
+_KERNELS = (
+    "cupy",
+    "triton",
+    "nvdiffrast",
+    "flash_attn",
+    "flash_attn_interface",
+    "pycuda",
+    "tensorrt",
+    "spconv",
+    "torchsparse",
+    "diff_gaussian_rasterization",
+    "sageattention",
+    "bitsandbytes",
+    "numba.cuda",
+)
+_BUILDS = re.compile(r"CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension|@triton\.jit|@cuda\.jit")
+_XPU = re.compile(r"xpu", re.IGNORECASE)
+_PROBES = re.compile(r"xformers|memory_efficient|flash_attn|sageattn|triton")
+_PRINTS = re.compile(r"^(print|log|logs?_?\w*|info|warning|warn|debug|error|exception|format)$")
+_LEAVE = re.compile(r"#.*\bpatchforge: leave\b")
+_OPTIONAL = (Kind.LOAD, Kind.FP64)
+
+
+def file_reason(code: Code, *, reachable: bool) -> str:
+    """Why all of a file stays; "" where it does not."""
+    if not reachable:
+        return UNREACHABLE
+    if _FOLDERS.search(code.path) or _FILES.search(code.path):
+        return "tests, training or a script: ComfyUI does not run it"
+    if _VENDORED.search(code.path):
+        return "a vendored training library, dead in inference"
+    if _BUILDS.search(code.source.text):
+        return "source of a CUDA kernel"
+    imported = _imported_for_good(code)
+    kernels = sorted(name for name in _KERNELS if any(one == name or one.startswith(name + ".") for one in imported))
+    return f"needs {', '.join(kernels)}, which is for CUDA only" if kernels else ""
+
+
+def _imported_for_good(code: Code) -> set[str]:
+    """Modules imported at the top level; those in a ``try`` have a way out and do not count."""
+    found: set[str] = set()
+    for node in code.tree.body:
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            found.add(node.module)
+    return found
+
+
+def place_reason(site: Site, code: Code) -> str:
+    """Why one site stays, by where it stands; "" where that says nothing."""
+    node = site.node
+    if _LEAVE.search(code.text.lines[site.line - 1]):
+        return "its author says so"
+    for reason in (_main, _beside_xpu, _probe, _wording, _message):
+        if text := reason(node, site, code):
+            return text
+    if _scripted(node, code):
+        return "in a function for TorchScript, which cannot call ours"
+    if not code.placed(node):
+        return "in an f-string whose place this Python cannot tell"
+    return ""
+
+
+def _scripted(node: ast.expr, code: Code) -> bool:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+    marks = [mark for parent, _ in code.above(node) if isinstance(parent, kinds) for mark in parent.decorator_list]
+    return any(code.name(mark).startswith("torch.jit.") for mark in marks)
+
+
+def _main(node: ast.expr, _: Site, code: Code) -> str:
+    for parent, child in code.above(node):
+        if isinstance(parent, ast.If) and parent.test is not child and code.parent(parent) is code.tree:
+            names = [name.id for name in ast.walk(parent.test) if isinstance(name, ast.Name)]
+            if "__name__" in names:
+                return "under __main__: ComfyUI does not run it"
+    return ""
+
+
+def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
+    """Somebody has thought of XPUs here already, or this is our own edit."""
+    if site.kind in _OPTIONAL:
+        return ""
+    there = "an XPU arm stands beside it"
+    for parent, child in code.above(node):
+        if isinstance(parent, (ast.If, ast.IfExp)):
+            arms: list[ast.AST] = [parent]
+            while (
+                isinstance(arms[-1], type(parent))
+                and (above := code.parent(arms[-1])) is not None
+                and isinstance(above, type(parent))
+                and arms[-1] in _orelse(above)
+            ):
+                arms.append(above)
+            tests = [arm.test for arm in (*arms, *_after(parent)) if isinstance(arm, (ast.If, ast.IfExp))]
+            if code.mentions([test for test in tests if test is not child], _XPU) or (
+                child is parent.test and code.mentions([parent.test], _XPU)
+            ):
+                return there
+        elif (
+            isinstance(parent, (ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Set))
+            and code.mentions([parent], _XPU)
+        ) or (isinstance(parent, ast.Call) and code.name(parent.func).startswith(("_patchforge_", "torch.xpu"))):
+            return there
+        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and parent.name.startswith("_patchforge_"):
+            return "patchforge's own"
+        elif isinstance(parent, ast.stmt):
+            if isinstance(parent, (ast.If, ast.For, ast.While, ast.With, ast.Try)):
+                continue
+            if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                return ""
+    return ""
+
+
+def _orelse(node: ast.AST) -> list[ast.AST]:
+    value = getattr(node, "orelse", [])
+    return list(value) if isinstance(value, list) else [value]
+
+
+def _after(node: ast.AST) -> list[ast.AST]:
+    arms: list[ast.AST] = []
+    rest = _orelse(node)
+    while len(rest) == 1 and isinstance(rest[0], type(node)):
+        arms.append(rest[0])
+        rest = _orelse(rest[0])
+    return arms
+
+
+def _probe(node: ast.expr, _: Site, code: Code) -> str:
+    """``try: xformers.ops.memory_efficient_attention(torch.randn(…, device="cuda"))``: must fail without CUDA."""
+    for parent, child in code.above(node):
+        if (
+            isinstance(parent, ast.Try)
+            and child in parent.body
+            and len(parent.body) <= 6
+            and code.mentions(parent.body, _PROBES)
+        ):
+            return "a probe for a CUDA library: it must fail without CUDA"
+        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if "xformers" in parent.name or "memory_efficient_attention" in parent.name:
+                return "a probe for a CUDA library: it must fail without CUDA"
+            return ""
+    return ""
+
+
+def _wording(node: ast.expr, site: Site, code: Code) -> str:
+    """The word "cuda" that is no device."""
+    if site.kind is not Kind.LITERAL and site.text != "torch.cuda":
+        return ""
+    parent = code.parent(node)
+    if (
+        isinstance(parent, ast.Call)
+        and isinstance(parent.func, ast.Name)
+        and parent.func.id in ("hasattr", "getattr", "setattr")
+    ):
+        return "the name of an attribute"
+    if any(isinstance(above, ast.Call) and _is_argparse(above) for above, _ in code.above(node)):
+        return "an option of a script's command line"
+    compare = next((above for above, _ in code.above(node) if isinstance(above, ast.Compare)), None)
+    if compare is not None and any(
+        "value" in code.code(part) and "[" in code.code(part) for part in (compare.left, *compare.comparators)
+    ):
+        return "in a TorchScript graph: a string baked into a checkpoint"
+    if isinstance(parent, ast.Attribute) and parent.attr == "startswith" and "[" in code.code(parent):
+        return "in a TorchScript graph: a string baked into a checkpoint"
+    if (
+        isinstance(parent, ast.Call)
+        and isinstance(parent.func, ast.Attribute)
+        and parent.func.attr == "startswith"
+        and "node[" in code.code(parent.func).replace(" ", "")
+    ):
+        return "in a TorchScript graph: a string baked into a checkpoint"
+    return ""
+
+
+def _is_argparse(node: ast.Call) -> bool:
+    return isinstance(node.func, ast.Attribute) and node.func.attr == "add_argument"
+
+
+def _message(node: ast.expr, site: Site, code: Code) -> str:
+    """A device that is only printed."""
+    if site.kind not in (Kind.AVAILABLE, Kind.BUILD, Kind.IS_CUDA, Kind.LITERAL):
+        return ""
+    for parent, child in code.above(node):
+        if isinstance(parent, ast.Call) and child is not parent.func:
+            name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
+            owner = code.code(parent.func)
+            if (_PRINTS.match(name) and name != "format") or re.search(r"\b(log|logger|logging)\.", owner):
+                return "only printed"
+            return ""
+        if isinstance(parent, (ast.stmt, ast.Lambda)):
+            return ""
+    return ""

@@ -1,0 +1,27 @@
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from patchforge.engine.convert import Engine
+from tests.bot.world import World, build
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Engine]:
+    folder = tmp_path_factory.mktemp("bot")
+    return folder, build(folder)
+
+
+@pytest.fixture
+def world(
+    built: tuple[Path, Engine], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[World]:
+    for name in ("upstream.git", "ours.git"):
+        shutil.copytree(built[0] / name, tmp_path / "world" / name)
+    one = World(tmp_path / "world", built[1], monkeypatch, capsys)
+    yield one
+    one.close()

@@ -1,0 +1,113 @@
+"""A run that is killed before or after any write is finished by the next, with the same end and no duplicate."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from contextlib import suppress
+from itertools import count
+
+import pytest
+
+from tests.bot.test_rules import again, drifting
+from tests.bot.world import BASE, FIRST, SECOND, THIRD, CrashError, World, git
+
+Scene = Callable[[World], None]
+
+
+def first(world: World) -> None:
+    world.release(FIRST)
+
+
+def superseding(world: World) -> None:
+    world.release(FIRST)
+    world.bot()
+    world.release(SECOND)
+
+
+def merged(world: World) -> None:
+    superseding(world)
+    world.bot()
+    world.merge(2)
+    world.release(THIRD)
+
+
+def drift(world: World) -> None:
+    world.release(FIRST)
+    world.release(SECOND, drifting(SECOND))
+
+
+def solved(world: World) -> None:
+    world.release(FIRST, drifting(FIRST))
+    world.bot()
+    world.release(FIRST, published=False)
+
+
+def refused(world: World) -> None:
+    world.release(BASE, {"extra.py": b"1\n"})
+    world.release(FIRST)
+
+
+def with_tests(world: World) -> None:
+    world.commit(
+        "main",
+        {
+            "patchforge/__init__.py": b"",
+            "patchforge/__main__.py": b"print('5 of 5')\n",
+            "patchforge/commands/test.py": b"",
+        },
+    )
+    world.release(FIRST)
+
+
+@pytest.mark.parametrize("scene", [first, superseding, merged, drift, solved, refused, with_tests])
+def test_any_crash_converges(world: World, scene: Scene) -> None:
+    """One world; after each crash it is put back to how it was before the run."""
+    scene(world)
+    start = Snapshot(world)
+    names: list[str] = []
+    world.crash = names.append
+    world.bot("--test")
+    world.crash = lambda _: None
+    world.bot("--test")
+    expected = world.end_state()
+    assert names, "the scene makes no write"
+    for at, name in zip(count(), names):
+        start.restore(world)
+        _crash_at(world, at)
+        world.bot("--test")
+        assert world.end_state() == expected, f"after a crash {name}"
+    again(world, "--test")
+
+
+def _crash_at(world: World, at: int) -> None:
+    left = count(at, -1)
+
+    def crash(_: str) -> None:
+        if next(left) == 0:
+            raise CrashError
+
+    world.crash = crash
+    with suppress(CrashError):
+        world.bot("--test")
+    world.crash = lambda _: None
+
+
+class Snapshot:
+    """Our repository's refs and the fake GitHub's state."""
+
+    def __init__(self, world: World) -> None:
+        self.refs = git(world.ours, "for-each-ref", "--format=%(refname) %(objectname)").splitlines()
+        github = world.github
+        self.state = copy.deepcopy((github.pulls, github.issues, github.comments))
+
+    def restore(self, world: World) -> None:
+        for line in git(world.ours, "for-each-ref", "--format=%(refname)").splitlines():
+            git(world.ours, "update-ref", "-d", line)
+        for line in self.refs:
+            name, _, commit = line.partition(" ")
+            git(world.ours, "update-ref", name, commit)
+        pulls, issues, comments = copy.deepcopy(self.state)
+        world.github.pulls[:], world.github.issues[:] = pulls, issues
+        world.github.comments.clear()
+        world.github.comments.update(comments)

@@ -1,0 +1,204 @@
+# ruff: noqa: E501 - miniatures are shown as they are
+"""Whole packs: what is read, what is reported, what is written, and damage."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+from pathlib import Path
+
+import pytest
+
+from patchforge.commands import nodes
+from patchforge.engine.cache import rule_set_digest
+from patchforge.errors import PatchforgeError
+from patchforge.nodes.driver import convert, helpers
+from patchforge.nodes.pack import read_pack
+from patchforge.nodes.patched import PatchedPack, pack_rules_digest
+from patchforge.nodes.report import markdown, sarif
+from patchforge.nodes.requirements import needs
+from patchforge.nodes.store import Store
+from patchforge.nodes.words import Decision, Options
+
+NODE = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"
+
+
+def write(folder: Path, files: dict[str, str | bytes]) -> Path:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return folder
+
+
+def options(**values: object) -> argparse.Namespace:
+    defaults = {
+        "action": "apply",
+        "in_place": False,
+        "out": None,
+        "idiom": "strict",
+        "enable": [],
+        "dry_run": False,
+        "json": True,
+    }
+    return argparse.Namespace(**{**defaults, **values})
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_a_damaged_pack_is_converted_as_far_as_it_goes(tmp_path: Path) -> None:
+    outside = write(tmp_path / "outside", {"other.py": NODE})
+    pack = write(
+        tmp_path / "pack",
+        {
+            "__init__.py": NODE,
+            "broken.py": "INPUT_TYPES = (\nx = y.cuda()\n",
+            "old.py": "INPUT_TYPES = 1\nprint 'cuda', torch.cuda\n",
+            "binary.py": b"\xff\xfe INPUT_TYPES cuda",
+            "clash.py": "INPUT_TYPES = 1\n_patchforge_xpu = 3\nx = y.cuda()\n",
+            "generated.py": b"INPUT_TYPES = 'cuda'\n" + b"x = 1\n" * (5_000_000 // 6),
+            "deep.py": "INPUT_TYPES = 'cuda'\nx = " + "(" * 400 + "1" + ")" * 400 + "\n",
+        },
+    )
+    (pack / "linked").symlink_to(outside)
+    (pack / "linked.py").symlink_to(outside / "other.py")
+    done = convert(read_pack(pack), Options())
+    assert [change.path for change in done.changes] == ["__init__.py"]
+    assert {problem.path for problem in done.problems} == {
+        "binary.py", "broken.py", "clash.py", "deep.py", "generated.py", "linked", "linked.py", "old.py",
+    }  # fmt: skip
+    reasons = {problem.path: problem.reason for problem in done.problems}
+    assert "Python 2" in reasons["old.py"]
+    assert "out of the pack" in reasons["linked"]
+    assert "clash" in reasons["clash.py"]
+    assert nodes.run(options(pack=str(pack), in_place=True)) == 1
+    assert (outside / "other.py").read_text() == NODE
+    assert "_patchforge_device()" in (pack / "__init__.py").read_text()
+    assert (pack / "clash.py").read_text().endswith("x = y.cuda()\n")
+
+
+def test_in_place_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = write(tmp_path / "pack", {"__init__.py": NODE.replace("\n", "\r\n"), "data.txt": "cuda"})
+    before = {path: path.read_bytes() for path in pack.rglob("*") if path.is_file()}
+    assert nodes.run(options(pack=str(pack), in_place=True)) == 0
+    assert (pack / "__init__.py").read_bytes() != before[pack / "__init__.py"]
+    with pytest.raises(PatchforgeError, match="patched already"):
+        nodes.run(options(pack=str(pack), in_place=True))
+    assert nodes.run(options(action="check", folder=[str(pack)], sarif=None)) == 0
+    assert nodes.run(options(action="revert", folder=[str(pack)])) == 0
+    assert {path: path.read_bytes() for path in pack.rglob("*") if path.is_file()} == before
+    capsys.readouterr()
+
+
+def test_patches_manifest_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = write(tmp_path / "pack", {"__init__.py": NODE, "requirements.txt": "numpy\ntorch>=2.0\nonnxruntime-gpu\n"})
+    assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"))) == 0
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"0001-xpu.patch", "series", "manifest.json", "REPORT.md"}
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["figures"] == {"converted": 1, "left": 0, "person": 0}
+    assert [one["package"] for one in manifest["needs"]] == ["torch", "onnxruntime-gpu"]
+    assert manifest["proof"] == {"expressions": 1, "arms": 0}
+    assert "onnxruntime-openvino" in (tmp_path / "out" / "REPORT.md").read_text()
+    assert (pack / "__init__.py").read_text() == NODE
+    capsys.readouterr()
+
+
+def test_nothing_is_written_on_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = write(tmp_path / "pack", {"__init__.py": NODE})
+    assert nodes.run(options(pack=str(pack), in_place=True, dry_run=True)) == 0
+    assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"), dry_run=True)) == 0
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["__init__.py", "pack"]
+    capsys.readouterr()
+
+
+def test_check_lists_findings_for_people_and_code_hosts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = write(tmp_path / "bad", {"__init__.py": NODE})
+    good = write(tmp_path / "good", {"__init__.py": "import comfy.model_management\nNODE_CLASS_MAPPINGS = {}\n"})
+    report = tmp_path / "found.sarif"
+    assert nodes.run(options(action="check", folder=[str(good)], sarif=None, json=False)) == 0
+    assert capsys.readouterr().out == ""
+    assert nodes.run(options(action="check", folder=[str(bad), str(good)], sarif=str(report), json=False)) == 1
+    assert "bad/__init__.py:5: T5 .cuda()" in capsys.readouterr().out
+    (result,) = json.loads(report.read_text())["runs"][0]["results"]
+    assert result["ruleId"] == "T5"
+    assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 5}
+
+
+def test_every_site_has_a_decision_and_a_reason(tmp_path: Path) -> None:
+    pack = write(
+        tmp_path / "pack",
+        {"__init__.py": NODE + "x = frobnicate('cuda')\ntorch.cuda.frobnicate()\ny = {'cuda': 1}\nz = x.is_cuda\n"},
+    )
+    done = convert(read_pack(pack), Options())
+    assert len(done.rows) == 5
+    assert all(row.reason for row in done.rows if row.decision is not Decision.CONVERTED)
+    assert [row.decision for row in done.rows].count(Decision.PERSON) == 4
+
+
+def test_unknown_options_and_places_are_errors(tmp_path: Path) -> None:
+    pack = write(tmp_path / "pack", {"__init__.py": NODE})
+    with pytest.raises(PatchforgeError, match="fp32"):
+        nodes.run(options(pack=str(pack), enable=["fp32"]))
+    with pytest.raises(PatchforgeError, match="there is no"):
+        nodes.run(options(pack=str(tmp_path / "nowhere" / "deep" / "x")))
+    with pytest.raises(PatchforgeError, match="no Python file"):
+        read_pack(write(tmp_path / "empty", {"a.txt": ""}))
+
+
+def test_the_store_gives_the_same_again(tmp_path: Path) -> None:
+    pack = read_pack(write(tmp_path / "pack", {"__init__.py": NODE, "bad.py": "cuda ="}))
+    store = Store(tmp_path / "store")
+    first, second = store.convert(pack, Options()), store.convert(pack, Options())
+    assert first == second == convert(pack, Options())
+    for path in (tmp_path / "store").rglob("*.pack"):
+        path.write_bytes(b"damaged")
+    assert store.convert(pack, Options()) == first
+    assert PatchedPack(first).files() == PatchedPack(second).files()
+
+
+def test_needs_are_told(tmp_path: Path) -> None:
+    pack = write(
+        tmp_path / "pack",
+        {
+            "__init__.py": "NODE_CLASS_MAPPINGS = {}\nimport cupy\ntry:\n    import flash_attn\nexcept ImportError:\n    pass\n",
+            "requirements.txt": "--extra-index-url https://download.pytorch.org/whl/cu121\ntorch==2.1\nnvidia-cudnn-cu12\nnumpy\n",
+            "pyproject.toml": '[project]\ndependencies = [\n  "onnxruntime-gpu",\n  "numpy",\n]\n',
+        },
+    )
+    found = needs(read_pack(pack))
+    assert [(one.path, one.package, one.blocks) for one in found if one.path == "__init__.py"] == [
+        ("__init__.py", "cupy", True),
+        ("__init__.py", "flash_attn", False),
+    ]
+    assert [one.line for one in found if one.path == "requirements.txt"] == [1, 2, 3]
+    assert [one.package for one in found if one.path == "pyproject.toml"] == ["onnxruntime-gpu"]
+
+
+def test_a_report_escapes_what_markdown_would_read() -> None:
+    report = {
+        "pack": "p",
+        "figures": {"converted": 0, "left": 0, "person": 1},
+        "skipped": {},
+        "by_rule": {},
+        "needs": [],
+        "problems": [],
+    }
+    site = {"path": "a.py", "line": 1, "text": "a|b", "reason": "x|y", "decision": "person", "rule": ""}
+    assert "`a\\|b`" in markdown({**report, "sites": [site]})
+    assert sarif([{**report, "sites": [site]}])["runs"][0]["results"][0]["ruleId"] == "T0"
+
+
+def test_packs_have_a_digest_of_their_own() -> None:
+    assert pack_rules_digest() != rule_set_digest()
+
+
+def test_the_functions_that_are_added_need_nothing_but_torch() -> None:
+    for text in helpers().values():
+        tree = ast.parse(text)
+        imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert all(isinstance(node, ast.Import) and [one.name for one in node.names] == ["torch"] for node in imports)
