@@ -173,6 +173,13 @@ def _doctor(commands: Commands) -> None:
     one.add_argument("tree", nargs="?", metavar="DIR", help="ComfyUI's folder: is it patched, and does it fit")
     one.add_argument("--python", metavar="PATH", help="interpreter whose torch is examined (default: this one)")
     one.add_argument("--root", default="/", metavar="DIR", help="examine the files under DIR instead (default: /)")
+    one.add_argument(
+        "--upstream",
+        nargs="?",
+        const="",
+        metavar="PATH|URL",
+        help="instead examine a clone or the address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)",
+    )
 
 
 def _prefetch(commands: Commands) -> None:
@@ -253,7 +260,9 @@ def _survey(one: argparse.ArgumentParser) -> None:
 
 
 def _track(commands: Commands) -> None:
-    _survey(_command(commands, "track", "show new releases, and why others are passed over", source=False))
+    one = _command(commands, "track", "show new releases, and why others are passed over", source=False)
+    one.add_argument("--nodes", action="store_true", help="instead show node packs whose branches have moved on")
+    _survey(one)
 
 
 def _matrix(commands: Commands) -> None:

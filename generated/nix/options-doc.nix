@@ -30,6 +30,7 @@ in
       ./modules/comfyui-xpu.nix
       ./modules/intel-xpu.nix
       ./modules/ollama-xpu.nix
+      ./modules/patchforge-bot.nix
     ]) services hardware;
   };
   home = documented { inherit (optionsOf [ ./modules/home.nix ]) programs; };

@@ -87,10 +87,12 @@ in
       intel-xpu
       comfyui-xpu
       ollama-xpu
+      patchforge-bot
     ];
     comfyui-xpu.imports = [ ./modules/comfyui-xpu.nix ];
     intel-xpu.imports = [ ./modules/intel-xpu.nix ];
     ollama-xpu.imports = [ ./modules/ollama-xpu.nix ];
+    patchforge-bot.imports = [ ./modules/patchforge-bot.nix ];
   };
 
   homeManagerModules = self.homeModules;

@@ -1,4 +1,4 @@
-"""``patchforge doctor``: what stands between ComfyUI and the Intel GPU of this machine."""
+"""``patchforge doctor``: what stands between ComfyUI and the Intel GPU of this machine; or, is upstream in order."""
 
 from __future__ import annotations
 
@@ -6,24 +6,28 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import fill
+from typing import Any
 
 from patchforge import __version__
 from patchforge.commands.common import coloured, show_json
-from patchforge.doctor import checkout, hardware, software, variables
+from patchforge.doctor import checkout, hardware, software, upstream, variables
 from patchforge.doctor.facts import examine
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.words import Facts, Finding, State
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.project import load_project
 
 _COLOURS = {State.OK: "ok", State.WRONG: "failed", State.WARNING: "upstream"}
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, or 1 when something is wrong. Writes nothing."""
+    """Exit status 0, or 1 when something is wrong. Writes nothing. With --upstream the machine is not looked at."""
+    if getattr(options, "upstream", None) is not None:
+        return _upstream(options)
     root = Path(options.root)
     if not root.is_dir():
         raise PatchforgeError(f"{root} is no folder", expected="the root of a file system", do="correct --root")
@@ -34,8 +38,20 @@ def run(options: argparse.Namespace) -> int:
         checkout=checkout.look(Path(options.tree)) if options.tree else None,
     )
     found = judge(facts)
+    return _tell(options, found, asdict(facts))
+
+
+def _upstream(options: argparse.Namespace) -> int:
+    project = load_project()
+    where = options.upstream or os.environ.get("PATCHFORGE_UPSTREAM") or project.url
+    remote, clone = upstream.examine(where, project)
+    facts = {"remote": remote and asdict(remote), "clone": clone and asdict(clone)}
+    return _tell(options, list(upstream.findings(project, remote, clone)), facts)
+
+
+def _tell(options: argparse.Namespace, found: Sequence[Finding], facts: Mapping[str, Any]) -> int:
     if options.json:
-        show_json({"patchforge": __version__, "findings": [asdict(one) for one in found], "facts": asdict(facts)})
+        show_json({"patchforge": __version__, "findings": [asdict(one) for one in found], "facts": facts})
     else:
         _show(found)
     return Exit.FAILED if any(one.state is State.WRONG for one in found) else Exit.OK

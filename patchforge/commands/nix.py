@@ -20,7 +20,7 @@ def run(options: argparse.Namespace) -> int:
     if options.options:
         print(markdown(Path(options.options), folder / "nix"), end="")
         return Exit.OK
-    made = generate(root() / "upstream", folder / "comfyui")
+    made = generate(root() / "upstream", folder)
     flake = folder.parent / "flake.nix"
     changes = _changes(folder / "nix", made.files) + _changes(flake.parent, {"flake.nix": made.flake}, whole=False)
     if not (options.check or options.dry_run):

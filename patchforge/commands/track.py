@@ -9,14 +9,17 @@ from pathlib import Path
 from patchforge.bot.discovery import Found
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.mirror import Mirror, found_as_data, generated_commits, look
+from patchforge.bot.packs import Followed, follow
 from patchforge.bot.token import find_token
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
-from patchforge.project import Project, load_project
+from patchforge.project import Project, load_project, root
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a tag was moved; 75 when GitHub or the network did not answer."""
+    if getattr(options, "nodes", False):
+        return _nodes(options)
     project = load_project()
     found, asked = survey(project, options)
     if options.json:
@@ -30,6 +33,23 @@ def run(options: argparse.Namespace) -> int:
         if not asked:
             print("A clone on this machine was read, so GitHub's releases were not asked for.")
     return Exit.FAILED if any(one.moved for one in found.passed) else Exit.OK
+
+
+def _nodes(options: argparse.Namespace) -> int:
+    packs = list(follow(root() / "upstream"))
+    if options.json:
+        show_json({"nodes": [one.as_data() for one in packs]})
+    elif packs:
+        table([_row(one) for one in packs])
+    if any(one.again for one in packs):
+        return Exit.AGAIN
+    return Exit.FAILED if any(not one.head for one in packs) else Exit.OK
+
+
+def _row(one: Followed) -> tuple[str, str, str, str]:
+    label = "new" if one.is_new else "passed" if one.why else "ok"
+    text = one.why or (f"{one.pinned[:12] or 'not pinned'} → {one.head[:12]} {one.date[:10]}" if one.is_new else "")
+    return label, one.name, one.follows, text
 
 
 def survey(project: Project, options: argparse.Namespace) -> tuple[Found, bool]:

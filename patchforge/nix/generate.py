@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,14 +34,14 @@ class Generated:
     left_out: tuple[str, ...]
 
 
-def generate(upstream: Path, releases: Path) -> Generated:
-    """``upstream`` holds the tracked things and pins/, ``releases`` the patches of each release.
+def generate(upstream: Path, generated: Path) -> Generated:
+    """``upstream`` holds the tracked things and pins/, ``generated`` the patches: comfyui/VERSION/, nodes/PACK/.
 
     PatchforgeError when a pin is missing or the patches are not of the pinned commit.
     """
-    nodes, left_out = _nodes(upstream)
+    nodes, left_out = _nodes(upstream, generated / "nodes")
     data: dict[str, Data] = {
-        "comfyui": _comfyui(_required("comfyui", upstream), releases),
+        "comfyui": _comfyui(_required("comfyui", upstream), generated / "comfyui"),
         "nodes": nodes,
         "ollama": {**_repository(pin := _required("ollama", upstream)), "version": pin["version"]},
         "python": _python(_required("python", upstream)),
@@ -69,21 +70,15 @@ def _comfyui(pins: Data, releases: Path) -> Data:
 
 
 def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
-    path = releases / name / "manifest.json"
     try:
-        manifest = json.loads(path.read_bytes())
-    except FileNotFoundError:
+        patches = _patches(name, pin, releases, f"patchforge apply {name}")
+    except FileNotFoundError as error:
         raise PatchforgeError(
-            f"{name} is pinned and has no patches", expected=str(path), found="nothing", do=f"patchforge apply {name}"
-        ) from None
-    if manifest["commit"] != pin["rev"]:
-        raise PatchforgeError(
-            f"the patches of {name} are not for the pinned commit",
-            expected=pin["rev"],
-            found=manifest["commit"],
+            f"{name} is pinned and has no patches",
+            expected=error.filename,
+            found="nothing",
             do=f"patchforge apply {name}",
-        )
-    patches = [one["file"] for one in manifest["patches"]]
+        ) from None
     return {
         **_repository(pin),
         "version": name,
@@ -91,6 +86,19 @@ def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
         "patches": patches,
         "requirements": pin["requirements"],
     }
+
+
+def _patches(name: str, pin: Mapping[str, Any], folder: Path, command: str) -> list[str]:
+    """The files that the manifest names; FileNotFoundError when there is none."""
+    manifest = json.loads((folder / name / "manifest.json").read_bytes())
+    if manifest["commit"] != pin["rev"]:
+        raise PatchforgeError(
+            f"the patches of {name} are not for the pinned commit",
+            expected=pin["rev"],
+            found=manifest["commit"],
+            do=command,
+        )
+    return [one["file"] for one in manifest["patches"]]
 
 
 def _python(pins: Data) -> Data:
@@ -142,7 +150,8 @@ def _is_of_torch(wheel: Mapping[str, Any]) -> bool:
     return bool(wheel["name"] == "triton-xpu" or wheel["file"].endswith("-none-any.whl"))
 
 
-def _nodes(upstream: Path) -> tuple[Data, tuple[str, ...]]:
+def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
+    """A pack without patches is packaged as it is."""
     pins = _required("nodes", upstream)
     found: Data = {}
     left_out: list[str] = []
@@ -153,10 +162,14 @@ def _nodes(upstream: Path) -> tuple[Data, tuple[str, ...]]:
         if "hash" not in pin:
             left_out.append(one.name)
             continue
+        patches: list[str] = []
+        with suppress(FileNotFoundError):
+            patches = _patches(one.name, pin, generated, f"patchforge nodes apply CLONE --out {generated / one.name}")
         found[one.name] = {
             **_repository(pin),
             **{key: pin[key] for key in ("date", "license", "submodules")},
             "group": one.group,
+            "patches": patches,
             "requirements": pin.get("requirements", []),
             "title": one.title,
         }

@@ -25,6 +25,7 @@ class Repository:
     url: str
     license: str  #: SPDX expression; ``LicenseRef-…`` where the repository's own words are no SPDX licence
     branch: str = ""
+    branch_days: float = 7  #: how old a commit of the branch must be before ``track`` calls it new; 24 hours each
     version: str = ""  #: held at this version, whose tag is ``v<version>``
     group: str = ""  #: of a node pack: one of GROUPS
     submodules: bool = False
@@ -78,6 +79,7 @@ def load_repository(path: Path) -> Repository:
         *(["name"] if found.name != path.stem else []),
         *(["url"] if not _GITHUB.fullmatch(found.url) else []),
         *(["branch or version"] if bool(found.branch) == bool(found.version) else []),
+        *(["branch_days"] if type(found.branch_days) not in (int, float) or found.branch_days < 0 else []),
         *(["group"] if (path.parent.name == "nodes") != (found.group in GROUPS) else []),
     ]
     if wrong:

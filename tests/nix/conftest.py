@@ -12,6 +12,10 @@ import pytest
 from patchforge import pipeline
 from patchforge.atomic import write_file, write_tree
 from patchforge.nix.generate import generate
+from patchforge.nodes.driver import convert
+from patchforge.nodes.pack import read_pack
+from patchforge.nodes.patched import PatchedPack
+from patchforge.nodes.words import Options
 from patchforge.vocabulary import Release, Version
 from tests.nix import sandbox
 from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, wheel, write_json
@@ -19,6 +23,11 @@ from tests.support import MemoryTree, engine_of, miniature
 
 MINIATURE = "v0.33.0"
 COMMIT = "1" * 40
+NODE_COMMIT = "2" * 40
+NODE = {
+    "__init__.py": b"from .move import NODE_CLASS_MAPPINGS\n",
+    "move.py": b"import torch\n\nNODE_CLASS_MAPPINGS = {}\n\n\ndef move(tensor):\n    return tensor.cuda()\n",
+}
 DATA_FLAGS = (b"base-directory", b"database-url")
 REQUIREMENTS = ["comfy-kitchen==0.2.31", "numpy>=1.25", "torch"]
 
@@ -48,7 +57,7 @@ def _upstream(folder: Path, network: Path) -> None:
     write_json(pins / "comfyui.json", {MINIATURE: {**comfyui, "tag": MINIATURE, "requirements": REQUIREMENTS}})
     kitchen = wheel(network, "comfy-kitchen", "0.2.31", {"comfy_kitchen/__init__.py": ""})
     write_json(pins / "python.json", {"comfy-kitchen": {"0.2.31": {**kitchen, "python": "py3", "platform": "any"}}})
-    node = sandbox.source(network, "someone", "ComfyUI-Node", "2" * 40, {"__init__.py": b"NODE_CLASS_MAPPINGS = {}\n"})
+    node = sandbox.source(network, "someone", "ComfyUI-Node", NODE_COMMIT, NODE)
     write_json(
         pins / "nodes.json",
         {
@@ -76,7 +85,7 @@ def _upstream(folder: Path, network: Path) -> None:
 
 def regenerate(project: Path) -> None:
     """What ``patchforge nix`` does."""
-    made = generate(project / "upstream", project / "generated" / "comfyui")
+    made = generate(project / "upstream", project / "generated")
     write_tree(project / "generated" / "nix", made.files)
     write_file(project / "flake.nix", made.flake)
 
@@ -118,9 +127,16 @@ def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
         engine_of(transforms()), Release(Version.parse(MINIATURE), COMMIT), MemoryTree(release_files())
     )
     write_tree(found.project / "generated" / "comfyui" / MINIATURE, patched.files())
+    write_tree(found.project / "generated" / "nodes" / "a-node", _converted_node(folder / "ComfyUI-Node"))
     regenerate(found.project)
     sandbox.mock_nixpkgs(found.nixpkgs, found.network, packages=_packages())
     return found
+
+
+def _converted_node(folder: Path) -> dict[str, bytes]:
+    """What ``patchforge nodes apply`` writes for the miniature's node pack."""
+    write_tree(folder, NODE)
+    return PatchedPack(convert(read_pack(folder), Options()), NODE_COMMIT).files()
 
 
 def _packages() -> dict[str, str]:

@@ -12,10 +12,12 @@ let
       description = of types.str "";
       documentation = of (types.listOf types.str) [ ];
       wantedBy = of (types.listOf types.str) [ ];
+      wants = of (types.listOf types.str) [ ];
       after = of (types.listOf types.str) [ ];
       environment = of (types.attrsOf types.str) { };
       serviceConfig = any;
       unitConfig = any;
+      timerConfig = any;
     };
   };
   group = types.submodule { options.members = of (types.listOf types.str) [ ]; };
@@ -33,6 +35,7 @@ in
     environment.sessionVariables = of (types.attrsOf types.str) { };
     users.groups = of (types.attrsOf group) { };
     systemd.services = of (types.attrsOf unit) { };
+    systemd.timers = of (types.attrsOf unit) { };
     systemd.tmpfiles.rules = of (types.listOf types.str) [ ];
     systemd.user.services = of (types.attrsOf types.raw) { };
     # As nixpkgs has it, with other options: both can be there.

@@ -11,7 +11,7 @@ from patchforge.project import root
 from tests.nix import sandbox
 from tests.nix.sandbox import Miniature, Nix
 
-PAGES = ("nixos.md", "deployment.md", "nix-options.md")
+PAGES = ("nixos.md", "deployment.md", "bot.md", "nix-options.md")
 
 
 def blocks(page: str) -> list[str]:
@@ -30,7 +30,7 @@ def test_nix_code_parses(nix: Nix, page: str, tmp_path: Path) -> None:
         assert (done.returncode, done.stderr) == (0, ""), block
 
 
-@pytest.mark.parametrize("page", ["nixos.md", "deployment.md"])
+@pytest.mark.parametrize("page", ["nixos.md", "deployment.md", "bot.md"])
 def test_services_in_the_documentation_are_accepted(mini: Miniature, page: str, tmp_path: Path) -> None:
     """With the real pins. Other options of NixOS are left out."""
     services = [block for block in blocks(page) if "services." in block and "programs." not in block]
@@ -42,10 +42,12 @@ def test_services_in_the_documentation_are_accepted(mini: Miniature, page: str, 
         expression = (
             f"let pkgs = import {mini.nixpkgs} {{ }}; inherit (pkgs) lib; block = import {file};"
             " given = if lib.isFunction block then block { inherit lib; config = { }; } else block;"
-            " ours = lib.filterAttrs (name: _: lib.hasSuffix ''-xpu'' name) (given.services or { });"
+            " isOurs = name: lib.hasSuffix ''-xpu'' name || name == ''patchforge-bot'';"
+            " ours = lib.filterAttrs (name: _: isOurs name) (given.services or { });"
             " services = lib.mapAttrs (_: service: { enable = true; } // service) ours;"
             " evaluated = lib.evalModules { specialArgs = { inherit pkgs; };"
             f" modules = [ {sandbox.HERE}/stubs.nix {modules}/comfyui-xpu.nix {modules}/ollama-xpu.nix"
+            f" {modules}/patchforge-bot.nix"
             " { inherit services; } ]; };"
             " in map (x: x.message) (lib.filter (x: !x.assertion) evaluated.config.assertions)"
         )

@@ -74,7 +74,7 @@ def test_no_version_is_in_code() -> None:
 
 
 def made(mini: Miniature, upstream: Path) -> Generated:
-    return generate(upstream, mini.project / "generated" / "comfyui")
+    return generate(upstream, mini.project / "generated")
 
 
 @pytest.fixture
@@ -111,6 +111,20 @@ def test_patches_of_another_commit_are_refused(mini: Miniature, pinned: Path) ->
     changed(pinned / "pins/comfyui.json", lambda pins: pins["v0.33.0"].update(rev="9" * 40))
     with pytest.raises(PatchforgeError, match="not for the pinned commit"):
         made(mini, pinned)
+
+
+def test_a_node_packs_patch_for_another_commit_is_refused(mini: Miniature, pinned: Path) -> None:
+    changed(pinned / "pins/nodes.json", lambda pins: pins["a-node"].update(rev="9" * 40))
+    with pytest.raises(PatchforgeError, match="patches of a-node are not for the pinned commit") as error:
+        made(mini, pinned)
+    assert error.value.do.startswith("patchforge nodes apply")
+
+
+def test_a_node_pack_has_its_patch_if_there_is_one(mini: Miniature, pinned: Path, tmp_path: Path) -> None:
+    assert json.loads(made(mini, pinned).files["data/nodes.json"])["a-node"]["patches"] == ["0001-xpu.patch"]
+    shutil.copytree(mini.project / "generated" / "comfyui", tmp_path / "comfyui")
+    found = generate(pinned, tmp_path)
+    assert json.loads(found.files["data/nodes.json"])["a-node"]["patches"] == []
 
 
 def test_a_pinned_release_without_patches_is_refused(mini: Miniature, pinned: Path) -> None:
@@ -154,7 +168,8 @@ def test_the_options_page_is_current(nix: Nix, capsys: pytest.CaptureFixture[str
 
 def test_check_and_dry_run_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "generated"
-    shutil.copytree(root() / "generated" / "comfyui", folder / "comfyui")
+    for name in ("comfyui", "nodes"):
+        shutil.copytree(root() / "generated" / name, folder / name)
     given = options(folder)
     given.check = True
     assert command.run(given) == 1

@@ -16,13 +16,15 @@ from tests.nix.sandbox import Miniature
 
 COMFYUI = "config.systemd.services.comfyui-xpu"
 OLLAMA = "config.systemd.services.ollama-xpu"
+BOT = "config.systemd.services.patchforge-bot"
+NIXOS = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot")
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze (systemd)")
 
 
 def evaluation(mini: Miniature, config: str, rest: str, module: str = "nixos") -> str:
     modules = mini.project / "generated/nix/modules"
     ours = {
-        "nixos": f"{modules}/comfyui-xpu.nix {modules}/ollama-xpu.nix {modules}/intel-xpu.nix",
+        "nixos": " ".join(f"{modules}/{name}.nix" for name in NIXOS),
         "home": f"{modules}/home.nix",
     }[module]
     return (
@@ -172,7 +174,7 @@ def test_nothing_is_set_when_nothing_is_enabled(mini: Miniature) -> None:
     )
     found = mini.nix.evaluate(evaluation(mini, "{ }", rest))
     assert found["assertions"] == []
-    assert found["systemd"] == {"services": {}, "tmpfiles": {"rules": []}, "user": {"services": {}}}
+    assert found["systemd"] == {"services": {}, "timers": {}, "tmpfiles": {"rules": []}, "user": {"services": {}}}
     assert (found["users"], found["packages"], found["graphics"]["enable"]) == ({"groups": {}}, [], False)
 
 
@@ -232,6 +234,7 @@ SCORED = {
     "listening": ('comfyui-xpu = { enable = true; server.host = "0.0.0.0"; openFirewall = true; };', COMFYUI, 1.5),
     "ollama": ("ollama-xpu.enable = true;", OLLAMA, 1.5),
     "ollama localhost": ("ollama-xpu = { enable = true; network.outgoing = false; };", OLLAMA, 1.4),
+    "bot": ('patchforge-bot = { enable = true; repository = "a/b"; tokenFile = "/run/token"; };', BOT, 1.5),
     "ollama listening": ('ollama-xpu = { enable = true; server.host = "::"; device = "0"; };', OLLAMA, 1.5),
 }
 

@@ -186,6 +186,7 @@ def test_nodes_come_with_their_requirements(mini: Miniature, tmp_path: Path) -> 
     yaml = next(word for word in (out / "bin/comfyui").read_text().split() if "extra_model_paths.yaml" in word)
     folder = Path(Path(yaml.strip(";")).read_text().split("custom_nodes: ")[1].strip())
     assert (folder / "ComfyUI-Node" / "__init__.py").is_file()
+    assert "tensor.to(_patchforge_device())" in (folder / "ComfyUI-Node" / "move.py").read_text()
     assert "pywavelets" in mini.nix.run("nix-store", "-qR", str(out)).stdout
 
 

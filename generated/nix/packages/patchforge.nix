@@ -20,6 +20,8 @@ let
   ];
   topOf = path: lib.head (lib.splitString "/" (lib.removePrefix "${toString root}/" path));
   nameOf = requirement: lib.toLower (lib.head (builtins.match "([A-Za-z0-9-]+).*" requirement));
+  dependencies = map (requirement: python3Packages.${nameOf requirement}) project.dependencies;
+  inherit (python3Packages) python;
 in
 python3Packages.buildPythonApplication {
   pname = project.name;
@@ -33,7 +35,7 @@ python3Packages.buildPythonApplication {
   };
 
   build-system = [ python3Packages.setuptools ];
-  dependencies = map (requirement: python3Packages.${nameOf requirement}) project.dependencies;
+  inherit dependencies;
   makeWrapperArgs = [
     "--prefix PATH : ${
       lib.makeBinPath [
@@ -50,6 +52,9 @@ python3Packages.buildPythonApplication {
     $out/bin/patchforge explain T01 > /dev/null
     runHook postInstallCheck
   '';
+
+  # For PYTHONPATH, where the interpreter is to run another copy of patchforge.
+  passthru.dependenciesPath = "${python.withPackages (_: dependencies)}/${python.sitePackages}";
 
   meta = {
     inherit (project) description;

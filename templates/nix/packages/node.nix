@@ -1,5 +1,5 @@
-# One node pack, unchanged, where ComfyUI finds it through extra_model_paths.yaml. Its Python requirements are
-# installed with comfyui-xpu.override { nodePacks = [ ... ]; }.
+# One node pack with the patch in generated/nodes, if it has one, where ComfyUI finds it through
+# extra_model_paths.yaml. Its Python requirements are installed with comfyui-xpu.override { nodePacks = [ ... ]; }.
 {
   lib,
   stdenvNoCC,
@@ -34,6 +34,12 @@ stdenvNoCC.mkDerivation {
     }
     // lib.optionalAttrs pin.submodules { fetchSubmodules = true; }
   );
+
+  patches = map (file: ../../nodes + "/${name}/${file}") pin.patches;
+  patchFlags = [
+    "-p1"
+    "--fuzz=0"
+  ];
 
   dontConfigure = true;
   dontBuild = true;

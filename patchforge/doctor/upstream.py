@@ -1,0 +1,220 @@
+"""Looks at upstream, at its address or in a clone: is it whole, the right one, as the release index says.
+
+Only reads. No object is fetched, and neither a clone nor the cache is changed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from patchforge.doctor.words import Finding, State
+from patchforge.project import Project, release_index
+from patchforge.sources.clone import CachedClone, is_url
+
+_TAG = re.compile(r"^([0-9a-f]{40,64})[\t ]refs/tags/(.+?)(\^\{\})?$", re.MULTILINE)
+_ADDRESS = re.compile(r"^remote\.(.+)\.url (.+)$", re.MULTILINE)
+_DAMAGE = re.compile(r"^(?:error:|fatal:|missing (?:commit|tree|tag)).*", re.MULTILINE)
+_REDIRECTED = re.compile(r"^warning: redirecting to (\S+)", re.MULTILINE)
+#: GitHub asks for a name where there is no such repository.
+_GONE = re.compile(
+    r"not found|not appear to be a git repository|does not exist|error: 40[134]|could not read username", re.IGNORECASE
+)
+_OFFLINE = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}  #: see patchforge/sources/git.py
+_NOT_PASSED_ON = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"}
+_SECONDS = 600
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """What the other side answers. ``error``: why it does not. Tags lead to commits."""
+
+    address: str  #: without a password
+    former: bool = False  #: a former address of the project was named
+    tags: Mapping[str, str] = field(default_factory=dict)
+    redirected: str = ""  #: where the host sends git instead
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """A clone on this machine. ``error``: why it cannot be read at all."""
+
+    path: str
+    cached: bool  #: patchforge's own, in the cache
+    error: str = ""
+    shallow: bool = False
+    partial: bool = False  #: made with a filter
+    former: tuple[str, ...] = ()  #: remotes with a former address of the project
+    tags: Mapping[str, str] = field(default_factory=dict)
+    lacking: tuple[str, ...] = ()  #: indexed releases whose commit is not there, oldest first
+    missing: int = 0  #: files and folders of the other releases that are not there
+    damage: tuple[str, ...] = ()  #: what git fsck finds
+
+
+def examine(where: str, project: Project) -> tuple[Remote | None, Clone | None]:
+    """A clone on this machine; or an address, and the clone of it in the cache if there is one."""
+    if not is_url(where):
+        return None, _clone(Path(where).expanduser(), project, cached=False)
+    cached = CachedClone.of(project.current_url(where))
+    return _remote(where, cached, project), _clone(cached.path, project, cached=True) if cached.path.is_dir() else None
+
+
+def _remote(where: str, cached: CachedClone, project: Project) -> Remote:
+    done = _git("ls-remote", "--tags", "--", cached.url)
+    told = done.stderr.replace(cached.url, cached.origin)
+    redirected = _REDIRECTED.search(told)
+    lines = [line for line in told.splitlines() if line.startswith(("fatal:", "error:"))] or told.splitlines()
+    return Remote(
+        address=cached.origin,
+        former=_is_former(where, project),
+        tags=_tags(done.stdout),
+        redirected=redirected[1].rstrip("/") if redirected else "",
+        error=" ".join(lines) or f"status {done.returncode}" if done.returncode else "",
+    )
+
+
+def _clone(path: Path, project: Project, *, cached: bool) -> Clone:
+    shallow = _local(path, "rev-parse", "--is-shallow-repository")
+    if shallow.returncode:
+        return Clone(str(path), cached, error=shallow.stderr.strip() or "no such folder")
+    commits = {str(one.version): one.commit for one in release_index(project)}
+    asked = _local(path, "cat-file", "--batch-check", given="".join(f"{one}^{{commit}}\n" for one in commits.values()))
+    there = dict(zip(commits, (not line.endswith("missing") for line in asked.stdout.splitlines()), strict=False))
+    trees = "".join(f"{commit}^{{tree}}\n" for name, commit in commits.items() if there.get(name))
+    objects = _local(path, "rev-list", "--objects", "--missing=print", "--stdin", given=trees) if trees else None
+    checked = _local(path, "fsck", "--no-dangling", "--no-progress")
+    remotes = _ADDRESS.findall(_local(path, "config", "--get-regexp", r"^remote\..*\.url$").stdout)
+    return Clone(
+        path=str(path),
+        cached=cached,
+        shallow=shallow.stdout.strip() == "true",
+        partial=bool(_local(path, "config", "--get-regexp", r"^remote\..*\.(promisor|partialclonefilter)$").stdout),
+        former=tuple(name for name, url in remotes if _is_former(url, project)),
+        tags=_tags(_local(path, "show-ref", "--tags", "--dereference").stdout),
+        lacking=tuple(name for name in commits if not there.get(name)),
+        missing=len(re.findall(r"^\?", objects.stdout, re.MULTILINE)) if objects else 0,
+        damage=tuple(_DAMAGE.findall(checked.stdout + "\n" + checked.stderr)),
+    )
+
+
+def _tags(listed: str) -> dict[str, str]:
+    """An annotated tag's own line comes before that of its commit, which is marked."""
+    return {tag: commit for commit, tag, _ in _TAG.findall(listed)}
+
+
+def _is_former(url: str, project: Project) -> bool:
+    known_as_former = project.current_url(url) == project.url
+    return known_as_former and replace(project, former_urls=()).current_url(url) != project.url
+
+
+def _local(path: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
+    return _git("-C", str(path), *arguments, given=given, settings=_OFFLINE)
+
+
+def _git(
+    *arguments: str, given: str = "", settings: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+    plain = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C"}
+    try:
+        return subprocess.run(
+            ["git", *arguments],
+            env={**inherited, **plain, **(settings or {})},
+            input=given,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            timeout=_SECONDS,
+            check=False,
+        )
+    except FileNotFoundError:
+        return subprocess.CompletedProcess(arguments, 127, "", "fatal: git is not installed")
+    except subprocess.TimeoutExpired:
+        return subprocess.CompletedProcess(arguments, 124, "", f"fatal: no answer within {_SECONDS} seconds")
+
+
+def findings(project: Project, remote: Remote | None, clone: Clone | None) -> Iterator[Finding]:
+    """What is wrong with either, and what to do."""
+    if remote:
+        yield from _about_remote(project, remote, clone)
+    if clone:
+        yield from _about_clone(project, clone)
+
+
+def _about_remote(project: Project, one: Remote, clone: Clone | None) -> Iterator[Finding]:
+    file = f"upstream/{project.name}.toml"
+    rename = f"put the new address into url in {file}, and the old one into former_urls"
+    if one.error:
+        kept = f"; the clone in {clone.path} stays as it is and can be named instead" if clone else ""
+        gone = _GONE.search(one.error)
+        do = f"find out whether it was renamed; if so, {rename}" if gone else "check the network and run this again"
+        yield Finding("upstream", State.WRONG, f"{one.address} does not answer: {one.error}{kept}", do)
+        return
+    if one.former:
+        text = f"a former address of {one.address}, which was asked instead"
+        yield Finding("upstream", State.WARNING, text, f"name {one.address}")
+    if one.redirected:
+        yield Finding("upstream", State.WARNING, f"{one.address} was renamed: it leads to {one.redirected}", rename)
+    yield from _about_tags(project, one.tags, one.address)
+    if not clone:
+        yield Finding("clone", State.NOT_APPLICABLE, f"there is none of {one.address} in the cache yet")
+
+
+def _about_tags(project: Project, tags: Mapping[str, str], where: str) -> Iterator[Finding]:
+    known = {project.tag_of(one.version): one.commit for one in release_index(project)}
+    moved = [tag for tag, commit in known.items() if tags.get(tag, commit) != commit]
+    if moved:
+        shown = "; ".join(f"{tag} was {known[tag]} and is {tags[tag]}" for tag in moved[:_SHOWN])
+        more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
+        do = f"ask upstream why; nothing is taken from these tags while {project.index.name} says otherwise"
+        yield Finding("tags", State.WRONG, f"{where}: moved: {shown}{more}", do)
+    elif known and not known.keys() & tags.keys():
+        text = f"{where} has none of the {len(known)} releases in {project.index.name}"
+        yield Finding("tags", State.WRONG, text, f"is it another repository? {project.title} is at {project.url}")
+    else:
+        text = f"{where} has {len(known.keys() & tags.keys())} of {len(known)} releases, where they were"
+        yield Finding("tags", State.OK, text)
+
+
+def _about_clone(project: Project, one: Clone) -> Iterator[Finding]:
+    again = f"git clone --mirror {project.url} to a new folder, and name that"
+    if one.cached:
+        again = f"move {one.path} away; the next command that needs it clones again"
+    if one.error:
+        yield Finding("clone", State.WRONG, f"{one.path} cannot be read: {one.error}", again)
+        return
+    if one.damage:
+        more = f" ({len(one.damage)} complaints)" if len(one.damage) > 1 else ""
+        yield Finding("clone", State.WRONG, f"{one.path} is damaged: {one.damage[0]}{more}", again)
+    if one.shallow:
+        state = State.WRONG if one.lacking else State.WARNING
+        text = f"{one.path} is shallow; it lacks {_named(one.lacking) or 'no release, but history'}"
+        yield Finding("clone", state, text, f"git -C {one.path} fetch --unshallow --tags")
+    elif one.lacking:
+        text = f"{one.path} lacks {_named(one.lacking)}"
+        yield Finding("clone", State.WARNING, text, f"git -C {one.path} fetch --tags")
+    if one.partial or one.missing:
+        state = State.WARNING if one.partial and not one.missing else State.WRONG
+        text = f"{one.path} is partial; {one.missing} of the releases' files and folders are not there"
+        yield Finding("clone", state, text, f"nothing is fetched while reading, so: {again}")
+    for name in one.former:
+        do = f"git -C {one.path} remote set-url {name} {project.url}"
+        yield Finding("clone", State.WARNING, f"{one.path}: remote {name} has a former address", do)
+    if not (one.damage or one.shallow or one.lacking or one.partial or one.missing):
+        yield Finding("clone", State.OK, f"{one.path} is whole")
+    if one.tags or one.lacking:
+        yield from _about_tags(project, one.tags, one.path)
+    else:
+        text = f"{one.path} has no tags, so new releases cannot be seen in it"
+        yield Finding("tags", State.WARNING, text, f"git -C {one.path} fetch --tags")
+
+
+def _named(releases: tuple[str, ...]) -> str:
+    shown = ", ".join(releases[-_SHOWN:])
+    return f"{len(releases)} releases: … {shown}" if len(releases) > _SHOWN else shown

@@ -1,0 +1,132 @@
+# services.patchforge-bot: the update bot, started by a timer.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  name = "services.patchforge-bot";
+  cfg = config.services.patchforge-bot;
+  commandLine = import ./systemd.nix { inherit lib; };
+  hardening = import ./hardening.nix { inherit lib; };
+  inherit (lib) mkOption types;
+  cacheDir = "/var/cache/patchforge-bot";
+  given = flags: lib.filter (word: lib.elem (lib.head (lib.splitString "=" word)) flags) cfg.extraArgs;
+  taken = given [
+    "--repository"
+    "--token-file"
+  ];
+in
+{
+  options.services.patchforge-bot = {
+    enable = lib.mkEnableOption "the bot that proposes new ComfyUI releases as pull requests";
+
+    package = mkOption {
+      type = types.package;
+      default = pkgs.patchforge or (import ../. { inherit pkgs; }).patchforge;
+      defaultText = lib.literalExpression "pkgs.patchforge";
+      description = "The patchforge to run.";
+    };
+
+    repository = mkOption {
+      type = types.strMatching "[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+";
+      example = "someone/patchforge";
+      description = "The repository on GitHub in which pull requests are opened.";
+    };
+
+    schedule = mkOption {
+      type = types.str;
+      default = "*-*-* 05:17:00";
+      example = "Mon 06:00";
+      description = ''
+        When to run, as systemd's OnCalendar writes it; up to 30 minutes later, and after a start of the machine when a
+        run was missed.
+      '';
+    };
+
+    tokenFile = mkOption {
+      type = types.path;
+      example = "/run/secrets/patchforge-bot";
+      description = ''
+        File with the token for GitHub, as one line. systemd reads it as root and passes it on as a credential; each run
+        reads it again.
+      '';
+    };
+
+    extraArgs = mkOption {
+      type = types.listOf types.str;
+      default = [ ];
+      example = [
+        "--base"
+        "release"
+      ];
+      description = "Further arguments of `patchforge bot`.";
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.tokenFile));
+        message = "${name}: tokenFile is in the Nix store, which everyone can read. Name a file outside it, as text.";
+      }
+      {
+        assertion = taken == [ ];
+        message = "${name}: extraArgs has ${lib.concatStringsSep ", " taken}, for which there are options (repository, tokenFile).";
+      }
+      {
+        assertion = given [ "--test" ] == [ ];
+        message = "${name}: --test needs a GPU and installs packages, and the service can do neither. Remove it, and test with patchforge test.";
+      }
+    ];
+
+    systemd.timers.patchforge-bot = {
+      description = "When to look for new ComfyUI releases";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = cfg.schedule;
+        Persistent = true;
+        RandomizedDelaySec = "30min";
+      };
+    };
+
+    systemd.services.patchforge-bot = {
+      description = "Proposes new ComfyUI releases as pull requests";
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ];
+      environment = {
+        HOME = cacheDir;
+        PATCHFORGE_CACHE = cacheDir;
+      }
+      # The steps run the repository's own patchforge with the same interpreter, which lacks the package's dependencies.
+      // lib.optionalAttrs (cfg.package ? dependenciesPath) { PYTHONPATH = cfg.package.dependenciesPath; };
+      serviceConfig =
+        hardening {
+          devices = [ ];
+          localOnly = false;
+        }
+        // {
+          Type = "oneshot";
+          ExecStart = commandLine (
+            [
+              "${cfg.package}/bin/patchforge"
+              "bot"
+              "--repository"
+              cfg.repository
+            ]
+            ++ cfg.extraArgs
+          );
+          LoadCredential = [ "github-token:${toString cfg.tokenFile}" ];
+          DynamicUser = true;
+          CacheDirectory = "patchforge-bot";
+          CacheDirectoryMode = "0700";
+          WorkingDirectory = cacheDir;
+          Nice = 10;
+          # Run it again later: the next run of the timer does.
+          SuccessExitStatus = [ 75 ];
+          TimeoutStartSec = "3h";
+        };
+    };
+  };
+}

@@ -1,0 +1,202 @@
+"""Node packs against their pins, with bare repositories on disk in the place of GitHub's."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from patchforge.bot import repository
+from patchforge.bot.packs import Followed, follow
+from patchforge.commands import track
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.pins.tracked import load_repository
+from patchforge.sources.clone import CachedClone
+from tests.bot.world import bare, git, put
+
+NOW = datetime(2026, 1, 20, tzinfo=UTC)
+OLD, YOUNG = "2026-01-10T00:00:00Z", "2026-01-18T12:00:00Z"
+
+
+class Packs:
+    """An ``upstream`` folder and the repositories that it names."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.upstream = folder, folder / "upstream"
+        (self.upstream / "nodes").mkdir(parents=True)
+        (self.upstream / "pins").mkdir()
+        (self.upstream / "pins" / "nodes.json").write_text("{}")
+
+    def add(self, name: str, more: str = 'branch = "main"\n', *, pinned: bool = True) -> str:
+        """A pack with one old commit, pinned; returns the commit."""
+        bare(self.folder / "someone" / name)
+        commit = self.commit(name, b"1", OLD)
+        url = f"https://github.com/someone/{name}"
+        (self.upstream / "nodes" / f"{name}.toml").write_text(
+            f'name = "{name}"\ntitle = "{name}"\nurl = "{url}"\nlicense = "MIT"\ngroup = "samplers"\n{more}'
+        )
+        if pinned:
+            self.pin(name, commit)
+        return commit
+
+    def pin(self, name: str, commit: str) -> None:
+        path = self.upstream / "pins" / "nodes.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), name: {"rev": commit}}))
+
+    def commit(self, name: str, data: bytes, date: str) -> str:
+        return put(self.folder / "someone" / name, self.folder / "scratch", {"pack.py": data}, date=date)
+
+    def found(self) -> dict[str, Followed]:
+        return {one.name: one for one in follow(self.upstream, NOW)}
+
+
+@pytest.fixture
+def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packs:
+    """GitHub's address leads to the test's folder."""
+    settings = tmp_path / "gitconfig"
+    settings.write_text(f'[url "{tmp_path.as_uri()}/"]\n\tinsteadOf = https://github.com/\n')
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
+    monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(repository, "_PAUSE", 0.01)
+    return Packs(tmp_path)
+
+
+def test_a_pack_at_its_pin(packs: Packs) -> None:
+    commit = packs.add("one")
+    assert packs.found()["one"] == Followed("one", "main", commit, commit)
+
+
+def test_an_old_commit_is_new(packs: Packs) -> None:
+    pinned = packs.add("one")
+    head = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
+    one = packs.found()["one"]
+    assert (one.is_new, one.pinned, one.head, one.why) == (True, pinned, head, "")
+    assert datetime.fromisoformat(one.date) == datetime(2026, 1, 12, tzinfo=UTC)
+
+
+def test_a_young_commit_waits(packs: Packs) -> None:
+    packs.add("one")
+    packs.commit("one", b"2", YOUNG)
+    one = packs.found()["one"]
+    assert (one.is_new, one.why) == (False, "made 1.5 days ago; it is taken after 7")
+
+
+def test_the_minimum_age_is_the_packs_own(packs: Packs) -> None:
+    packs.add("one", 'branch = "main"\nbranch_days = 1.5\n')
+    packs.add("two", 'branch = "main"\nbranch_days = 30\n')
+    for name in ("one", "two"):
+        packs.commit(name, b"2", YOUNG)
+    found = packs.found()
+    assert found["one"].is_new
+    assert "after 30" in found["two"].why
+
+
+def test_without_a_minimum_age_only_the_branch_is_asked(packs: Packs) -> None:
+    packs.add("one", 'branch = "main"\nbranch_days = 0\n')
+    packs.commit("one", b"2", YOUNG)
+    one = packs.found()["one"]
+    assert (one.is_new, one.date) == (True, "")
+
+
+@pytest.mark.parametrize("days", ["-1", '"7"', "true"])
+def test_a_minimum_age_that_is_none(packs: Packs, days: str) -> None:
+    packs.add("one", f'branch = "main"\nbranch_days = {days}\n')
+    with pytest.raises(PatchforgeError, match="malformed: branch_days"):
+        load_repository(packs.upstream / "nodes" / "one.toml")
+
+
+def test_a_branch_of_another_name(packs: Packs) -> None:
+    packs.add("one", 'branch = "stable"\n')
+    assert packs.found()["one"].why == "https://github.com/someone/one has no branch stable"
+
+
+def test_a_pack_that_is_not_pinned_yet(packs: Packs) -> None:
+    commit = packs.add("one", pinned=False)
+    one = packs.found()["one"]
+    assert (one.is_new, one.pinned, one.head) == (True, "", commit)
+
+
+def test_a_clone_gives_the_date_and_is_left_alone(packs: Packs) -> None:
+    packs.add("one")
+    packs.commit("one", b"2", YOUNG)
+    cached = CachedClone.of("https://github.com/someone/one")
+    cached.ensure()
+    before = sorted(path.stat().st_mtime_ns for path in cached.path.rglob("*"))
+    assert "1.5 days ago" in packs.found()["one"].why
+    assert sorted(path.stat().st_mtime_ns for path in cached.path.rglob("*")) == before
+
+
+def test_a_rewritten_branch_is_named_where_a_clone_shows_it(packs: Packs) -> None:
+    pinned = packs.add("one")
+    place = packs.folder / "someone" / "one"
+    cached = CachedClone.of("https://github.com/someone/one")
+    cached.ensure()
+    git(place, "update-ref", "-d", "refs/heads/main")
+    packs.commit("one", b"other", OLD)
+    assert packs.found()["one"].is_new  # the clone does not have the new commit yet
+    cached.fetch()
+    assert packs.found()["one"].why == f"the branch was rewritten: it lacks {pinned}"
+
+
+@pytest.mark.parametrize("annotated", [False, True])
+def test_a_pack_that_is_held_at_a_version(packs: Packs, *, annotated: bool) -> None:
+    pinned = packs.add("one", 'version = "1.2"\n')
+    place = packs.folder / "someone" / "one"
+    assert packs.found()["one"].why.endswith("has no tag v1.2")
+    message = ["-a", "-m", "x"] if annotated else []
+    git(place, "tag", *message, "v1.2", pinned)
+    packs.commit("one", b"2", OLD)
+    assert packs.found()["one"] == Followed("one", "v1.2", pinned, pinned)
+    git(place, "tag", "--force", *message, "v1.2", "main")
+    assert "the tag was moved: it was " + pinned in packs.found()["one"].why
+    packs.pin("one", "")
+    assert packs.found()["one"].is_new
+
+
+def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
+    packs.add("one")
+    packs.add("two")
+    head = packs.commit("two", b"2", OLD)
+    (packs.folder / "someone" / "one").rename(packs.folder / "gone")
+    found = packs.found()
+    assert "does not answer" in found["one"].why
+    assert not found["one"].again
+    assert found["two"].head == head
+    assert found["two"].is_new
+
+
+@pytest.fixture
+def command(packs: Packs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
+    monkeypatch.setattr(track, "root", lambda: packs.folder)
+    return lambda *, as_json: track.run(argparse.Namespace(nodes=True, json=as_json))
+
+
+def test_the_command(packs: Packs, command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    pinned = packs.add("one")
+    packs.add("two")
+    head = packs.commit("one", b"2", OLD)
+    assert command(as_json=True) == Exit.OK
+    said = json.loads(capsys.readouterr().out)["nodes"]
+    assert [(one["name"], one["new"]) for one in said] == [("one", True), ("two", False)]
+    assert (said[0]["pinned"], said[0]["head"]) == (pinned, head)
+    assert command(as_json=False) == Exit.OK
+    shown = capsys.readouterr().out
+    assert f"new  one  main  {pinned[:12]} → {head[:12]} 2026-01-10" in shown
+    assert "ok   two" in shown
+
+
+def test_the_exit_status(packs: Packs, command: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    packs.add("one")
+    (packs.folder / "someone" / "one").rename(packs.folder / "gone")
+    assert command(as_json=True) == Exit.FAILED
+    address = 'insteadOf = https://github.com/\n[http]\n\tproxy = ""\n'
+    settings = packs.folder / "gitconfig"
+    settings.write_text(f'[url "http://127.0.0.1:1/"]\n\t{address}')
+    monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "http")
+    assert command(as_json=True) == Exit.AGAIN
