@@ -1,8 +1,9 @@
 """``make bench``: patchforge beside LibCST's own codemod runner and ast-grep, in one run on one machine.
 
 PATCHFORGE_UPSTREAM names a clone of ComfyUI; without it the miniature release of the tests stands in, and only what
-makes sense there is measured. Every figure is the wall time of whole commands, interpreter start included; the median
-is shown. Results go to standard output and, as JSON with the facts of the machine, to build/benchmark.json.
+makes sense there is measured. PATCHFORGE_PACKS names a folder of custom-node packs to check, if there is one. Every
+figure is the wall time of whole commands, interpreter start included; the median is shown. Results go to standard
+output and, as JSON with the facts of the machine, to build/benchmark.json.
 
 Exit status: 0, also when a target is missed (the table says so); 1 when a command fails.
 """
@@ -80,7 +81,7 @@ class Bench:
     scratch: Path
     runs: int
 
-    def timed(self, command: Sequence[str], *, says: str = "", cache: Path | None = None) -> Run:
+    def timed(self, command: Sequence[str], *, says: str = "", cache: Path | None = None, status: int = 0) -> Run:
         """What a command takes. RuntimeError with its last words when it fails or does not say ``says``."""
         environment = {**os.environ, "PATCHFORGE_CACHE": str(cache or self.scratch / "cache"), "NO_COLOR": "1"}
         environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
@@ -90,7 +91,7 @@ class Bench:
             [*command], cwd=self.scratch, env=environment, capture_output=True, text=True, check=False
         )
         run = Run(time.perf_counter() - start, _used() - used)
-        if done.returncode or says not in done.stdout + done.stderr:
+        if done.returncode != status or says not in done.stdout + done.stderr:
             last = done.stdout[-800:] + done.stderr[-2000:]
             raise RuntimeError(f"exit status {done.returncode} from {' '.join(command)}, {says!r} expected\n{last}")
         return run
@@ -165,6 +166,17 @@ def git_reading(bench: Bench) -> Iterator[Figure]:
             yield Figure(f"read one release from git, {name}", bench.repeated(command))
 
 
+def packs(bench: Bench, folder: Path) -> Iterator[Figure]:
+    """All packs of a folder: what is CUDA only in them, beside a search of their lines for the word."""
+    found = sorted(str(path) for path in folder.iterdir() if path.is_dir())
+    command, cache = [*PATCHFORGE, "nodes", "check", *found], bench.scratch / "packs"
+    cold = bench.timed(command, cache=cache, status=1)
+    yield Figure(f"patchforge nodes check, {len(found)} packs, cold", [cold], 90.0)
+    warm = [bench.timed(command, cache=cache, status=1) for _ in range(bench.runs)]
+    yield Figure(f"patchforge nodes check, {len(found)} packs, warm", warm, 10.0)
+    yield Figure("grep -rn cuda, the same files", bench.repeated(["grep", "-rn", "--include=*.py", "cuda", *found]))
+
+
 def whole_tree(bench: Bench) -> Path:
     """The release's files in a folder, for the tools that need one."""
     tree = bench.scratch / "tree"
@@ -193,6 +205,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield from git_reading(bench)
     if bench.clone:
         yield from replay(bench)
+    if folder := os.environ.get("PATCHFORGE_PACKS"):
+        yield from packs(bench, Path(folder))
 
 
 def machine() -> dict[str, object]:
@@ -224,11 +238,11 @@ def _processor() -> str:
 
 def show(figures: Sequence[Figure]) -> None:
     """The table, and how many times faster than LibCST's command line one release is."""
-    print(f"\n{'seconds':42}{'median':>8} {'least':>8} {'most':>8} {'cpu':>8} {'runs':>5}  target")
+    print(f"\n{'seconds':48}{'median':>8} {'least':>8} {'most':>8} {'cpu':>8} {'runs':>5}  target")
     for one in figures:
         walls = [run.wall for run in one.runs]
         numbers = f"{one.median:8.3f} {min(walls):8.3f} {max(walls):8.3f} {one.processor:8.3f} {len(walls):5}"
-        print(f"{one.name:42}{numbers}  {one.verdict}".rstrip())
+        print(f"{one.name:48}{numbers}  {one.verdict}".rstrip())
     print(
         f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op "
         "(wanted: 15 or more, on a real release)"
