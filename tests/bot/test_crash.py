@@ -9,7 +9,7 @@ from itertools import count
 
 import pytest
 
-from tests.bot.test_rules import again, drifting
+from tests.bot.test_bot_rules import again, drifting
 from tests.bot.world import BASE, FIRST, SECOND, THIRD, CrashError, World, git
 
 Scene = Callable[[World], None]

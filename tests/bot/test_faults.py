@@ -11,7 +11,7 @@ import pytest
 from patchforge.bot.token import Token, find_token
 from patchforge.errors import Exit, PatchforgeError
 from tests.bot.fake_github import Fault
-from tests.bot.test_rules import again, drifting
+from tests.bot.test_bot_rules import again, drifting
 from tests.bot.world import FIRST, SECOND, TOKEN, World
 
 LIMITED = '{"message": "API rate limit exceeded for user ID 1."}'

@@ -15,7 +15,7 @@ from patchforge.errors import Exit
 from patchforge.project import load_project, release_index
 from patchforge.sources import open_upstream
 from patchforge.vocabulary import Version
-from tests.bot.test_rules import BRANCH, again
+from tests.bot.test_bot_rules import BRANCH, again
 from tests.bot.world import TOML, World, bare, git, put
 from tests.support import engine_of
 from transforms.comfyui import transforms
