@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
+from patchforge import templating
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
@@ -23,7 +24,6 @@ Read = Callable[[str], bytes]
 
 REASON = "generated for each release; gaps are reported one by one"
 
-_TEMPLATES = Path(__file__).resolve().parent.parent / "templates"
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 _RANGE = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@\n")
 _NEW_FILE = re.compile(rb"new file mode (100644|100755)\n")
@@ -77,15 +77,7 @@ def header(purpose: Purpose, subject: str, gaps: Mapping[str, str], release: Rel
     ``Forwarded`` must be exactly ``no``, so its reason has a field of its own; ``Last-Update`` would be a timestamp.
     Every field is one line: a folded line begins with a blank, as a diff's context does.
     """
-    import jinja2  # noqa: PLC0415 - slow; only the command that writes patches needs it
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(_TEMPLATES),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        trim_blocks=True,
-        autoescape=False,  # noqa: S701 - plain text
-    )
+    environment = templating.environment()
     text = environment.get_template("patch/header.j2").render(
         subject=" ".join(subject.split()),
         reason=REASON,

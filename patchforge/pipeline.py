@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from patchforge import __version__, patches
+from patchforge import __version__, patches, templating
 from patchforge.atomic import write_tree
 from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
@@ -301,14 +301,5 @@ def check_fixed_point(patched: Patched) -> None:
 
 def render_report(manifest: Mapping[str, Any]) -> str:
     """The Markdown report of a manifest."""
-    import jinja2  # noqa: PLC0415 - slow to import
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root() / "templates"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
+    environment = templating.environment()
     return environment.get_template("report.md.j2").render(manifest, kinds=[kind.value for kind in EditKind])

@@ -13,9 +13,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from patchforge import templating
 from patchforge.bot.steps import Result
 from patchforge.bot.words import Candidate, Published, Wanted, read_marker, with_marker
-from patchforge.project import Project, root
+from patchforge.project import Project
 from patchforge.vocabulary import Version
 
 _NOTES = 12_000  #: characters of release notes, all versions together
@@ -166,15 +167,7 @@ def _compared(name: str, before: Mapping[str, bytes], now: Mapping[str, bytes]) 
 
 
 def _render(template: str, **values: Any) -> str:
-    import jinja2  # noqa: PLC0415 - slow to import
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root() / "templates" / "bot"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
+    environment = templating.environment("bot")
     environment.filters.update(code=code, block=block)
     text: str = environment.get_template(template).render(values)
     return text.strip() + "\n"

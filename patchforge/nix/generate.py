@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from patchforge import templating
 from patchforge.errors import PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.nix import emit
@@ -188,14 +189,7 @@ def _templates() -> Iterator[tuple[str, bytes]]:
 
 
 def _flake(mordragt: Mapping[str, Any]) -> bytes:
-    import jinja2  # noqa: PLC0415 - slow to import
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root() / "templates" / "nix"),
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Nix
-    )
+    environment = templating.environment("nix")
     environment.filters["nix"] = emit.expression
     url = f"github:{mordragt['owner']}/{mordragt['repo']}/{mordragt['rev']}"
     return environment.get_template("flake.nix.j2").render(mordragt_url=url).encode()

@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from patchforge import templating
 from patchforge.errors import PatchforgeError
 from patchforge.nix.emit import string
-from patchforge.project import root
 
 
 def options(lib: Path, generated: Path) -> dict[str, list[dict[str, Any]]]:
@@ -32,14 +32,5 @@ def options(lib: Path, generated: Path) -> dict[str, list[dict[str, Any]]]:
 
 def markdown(lib: Path, generated: Path) -> str:
     """The page docs/nix-options.md."""
-    import jinja2  # noqa: PLC0415 - slow to import
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root() / "templates" / "nix"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=False,  # noqa: S701 - Markdown
-    )
+    environment = templating.environment("nix")
     return environment.get_template("options.md.j2").render(options(lib, generated))

@@ -23,6 +23,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from packaging.utils import canonicalize_name
+
 from patchforge.errors import PatchforgeError
 
 Tell = Callable[[str], None]
@@ -147,11 +149,6 @@ def prepare(
     return Environment(_python(folder), packages, seen.left_alone, left_out)
 
 
-def normalised(name: str) -> str:
-    """A package's name as PEP 503 spells it."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _look(python: Path) -> _Base:
     """What an interpreter has; it is not resolved, since a virtual environment's is a link."""
     python = python.absolute()
@@ -165,7 +162,7 @@ def _look(python: Path) -> _Base:
             f"{python} does not run", expected="a Python interpreter", found=said, do="name another interpreter"
         ) from None
     found = json.loads(ran.stdout.splitlines()[-1])
-    packages = {normalised(name): version for name, version in sorted(found["packages"].items())}
+    packages: dict[str, str] = {canonicalize_name(name): version for name, version in sorted(found["packages"].items())}
     if not found["torch"] or "torch" not in packages:
         raise PatchforgeError(
             f"{python} has no torch", expected="the torch that is to be tested", do="install it, or name another"
@@ -185,7 +182,7 @@ def _lines(requirements: bytes) -> list[str]:
 
 def _name(line: str) -> str:
     found = _NAME.match(line)
-    return normalised(found[0]) if found else ""
+    return canonicalize_name(found[0]) if found else ""
 
 
 def _names(requirements: bytes) -> set[str]:

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from patchforge import templating
 from patchforge.atomic import write_file
 from patchforge.errors import PatchforgeError
-from patchforge.project import root
 from patchforge.trial.evidence import Evidence
 from patchforge.trial.words import Judgement, Side, Verdict
 
@@ -248,15 +248,6 @@ def _data_uri(name: str, data: bytes) -> str:
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:
-    import jinja2  # noqa: PLC0415 - slow to import
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root() / "templates" / "trial"),
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-        autoescape=autoescape,  # noqa: S701 - off for Markdown only
-    )
+    environment = templating.environment("trial", autoescape=autoescape)
     environment.filters.update(plain=plain, clean=clean)
     return environment

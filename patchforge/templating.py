@@ -1,0 +1,24 @@
+"""Jinja as every template of ours is rendered."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from patchforge.project import root
+
+if TYPE_CHECKING:
+    import jinja2
+
+
+def environment(folder: str = "", *, autoescape: bool = False) -> jinja2.Environment:
+    """An environment for the templates in ``templates/<folder>``. A name that is not given is an error."""
+    import jinja2  # noqa: PLC0415 - slow; only what renders needs it
+
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(root() / "templates" / folder),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=autoescape,  # noqa: S701 - on for HTML only
+    )
