@@ -82,6 +82,7 @@ RENAMED = (
     ("T17", MANAGEMENT, "cuda_device_context"),
     ("T18", MANAGEMENT, "current_stream"),
     ("T26", MANAGEMENT, "supports_fp64"),
+    ("T33", MANAGEMENT, "reset_cast_buffers"),
     ("T04", "comfy/ops.py", "scaled_dot_product_attention"),
 )
 

@@ -18,7 +18,7 @@ from patchforge.atomic import recover, write_tree
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.trial.words import Device, Difference, JsonObject, Judgement, Side, Verdict
 
-FORMAT = 1
+FORMAT = 2
 FILE = "evidence.json"
 IMAGES = "images"
 
@@ -40,6 +40,7 @@ class SessionResult:
     arguments: tuple[str, ...]  #: the server's
     facts: JsonObject
     versions: dict[str, str]  #: python, torch and packages
+    missing: tuple[str, ...]  #: files of the release that the clone lacks, so that the tree was without them
     judgements: tuple[Judgement, ...]
 
 

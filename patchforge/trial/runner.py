@@ -62,7 +62,7 @@ class Trial:
             found = replace(found, sessions=kept)
         todo = [(side, one) for side in sides for one in plan.sessions(self.device, side, names)]
         with temporary_folder("patchforge-trial-") as scratch:
-            trees = _Trees(self.patched, self.settings.weights, scratch)
+            trees = _Trees(self.patched, self.settings.weights, scratch, self.tell)
             for side, session in todo:
                 key = self.key(session, side)
                 if found.finished(side, session.name, key):
@@ -217,6 +217,7 @@ class _Run:
             arguments=self.arguments,
             facts=facts,
             versions=dict(self.trial.environment.packages),
+            missing=self.trees.missing,
             judgements=judged,
         ), pictures
 
@@ -244,17 +245,20 @@ class _Run:
 class _Trees:
     """The trees of a release in a scratch folder, written when they are first asked for."""
 
-    def __init__(self, patched: Patched, weights: Path, scratch: Path) -> None:
-        self.patched, self.weights, self.scratch = patched, weights, scratch
-        self.missing: list[str] = []
+    def __init__(self, patched: Patched, weights: Path, scratch: Path, tell: Tell) -> None:
+        self.patched, self.weights, self.scratch, self.tell = patched, weights, scratch, tell
+        self.missing: tuple[str, ...] = ()  #: files that the clone has no content for
 
     def __getitem__(self, side: Side) -> Path:
         folder = self.scratch / side.value
         with _READING:
             if not folder.is_dir():
                 tree = self.patched.tree if side is Side.PATCHED else self.patched.conversion.tree
-                self.missing = write_whole(tree, folder)
+                self.missing = tuple(write_whole(tree, folder))
                 link_models(self.weights, folder)
+                if self.missing:
+                    absent = f"{len(self.missing)} files that the clone lacks are left out: {', '.join(self.missing)}"
+                    self.tell(f"{self.patched.release.version} {side}: {absent}")
         return folder
 
 

@@ -76,6 +76,7 @@ heads = st.sampled_from(
         "def model_load(self):",
         "@wrapped\ndef get_free_memory(dev=None):",
         "def soft_empty_cache(force=False):",
+        "def reset_cast_buffers():",
         "def should_use_bf16(device=None):",
         "def device_supports_non_blocking(device):",
         "def supports_fp64(device=None):",

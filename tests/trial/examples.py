@@ -91,6 +91,7 @@ def session(side: Side, *judgements: Judgement, name: str = "workflows", **chang
         ("--force-fp32",),
         facts,
         {"torch": "2.13.0"},
+        (),
         judgements,
     )
     return replace(usual, **changes)

@@ -54,7 +54,7 @@ def test_whatever_texts_it_holds_it_comes_back(found: list[module.SessionResult]
 
 def test_the_file_is_bound_and_marked() -> None:
     document = json.loads(dump(FULL))
-    assert document["format"] == 1
+    assert document["format"] == 2
     assert document["marked"] == "emulated"
     assert document["manifest"] == "d" * 64
     assert json.loads(dump(evidence(device=REAL)))["marked"] == "real"
@@ -73,7 +73,7 @@ def first(document: Document) -> Document:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda it: it.update(format=2), "another format"),
+        (lambda it: it.update(format=1), "another format"),
         (lambda it: it.pop("format"), "another format"),
         (lambda it: it.update(marked="real"), "marked wrongly"),
         (lambda it: it.pop("marked"), "marked wrongly"),

@@ -16,6 +16,7 @@ import pytest
 from emulator import build
 from patchforge.errors import CheckFailed
 from patchforge.pipeline import Patched
+from patchforge.sources.missing import MissingBlobError
 from patchforge.trial import checks, evidence, plan, report, runner
 from patchforge.trial.checks import Bench
 from patchforge.trial.environment import Environment
@@ -24,6 +25,7 @@ from patchforge.trial.plan import Session
 from patchforge.trial.runner import Settings, Trial
 from patchforge.trial.server import Server
 from patchforge.trial.words import Device, Side, Verdict, Workflow
+from tests.support import MemoryTree, engine_of, release
 from tests.trial.miniature_server import files, missing
 from tests.trial.support import NOISE, TXT2IMG, release_of
 
@@ -114,6 +116,27 @@ def test_the_evidence_says_what_was_seen_and_of_what(tmp_path: Path, monkeypatch
     report.write(tmp_path / "out", [found])
     assert "The CPU computed everything" in (tmp_path / "out" / report.MARKDOWN).read_text()
     assert evidence.load(tmp_path / "out") == found
+
+
+class Partial(MemoryTree):
+    """A clone without the content of one file."""
+
+    def read(self, path: str) -> bytes:
+        if path == "big.json":
+            raise MissingBlobError(path, "e" * 40)
+        return super().read(path)
+
+
+def test_files_that_the_clone_lacks_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions(monkeypatch, session("first", "noise", flags=("--cpu",)))
+    tree = Partial(files(torch=False) | {"big.json": b"{}"})
+    told: list[str] = []
+    found = run(tmp_path, Patched(engine_of(()).convert(release("v9.0.0"), tree), {}, ()), told=told)
+    assert "v9.0.0 patched: 1 files that the clone lacks are left out: big.json" in told
+    assert [one.missing for one in found.sessions] == [("big.json",)]
+    report.write(tmp_path / "out", [found])
+    assert "without 1 files that the clone lacks: big.json" in (tmp_path / "out" / report.MARKDOWN).read_text()
+    assert "Without 1 files that the clone lacks: big.json" in (tmp_path / "out" / report.HTML).read_text()
 
 
 def test_flags_that_a_release_lacks_are_left_out(

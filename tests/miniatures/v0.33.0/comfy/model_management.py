@@ -265,3 +265,18 @@ def soft_empty_cache(force=False):
         torch.cuda.synchronize()
         torch.cuda.empty_cache()
         torch.cuda.ipc_collect()
+
+
+def synchronize():
+    if is_intel_xpu():
+        torch.xpu.synchronize()
+    elif torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def reset_cast_buffers():
+    for offload_stream in STREAMS.values():
+        offload_stream.synchronize()
+    synchronize()
+    STREAMS.clear()
+    soft_empty_cache()
