@@ -194,8 +194,8 @@ def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
         "rows": {one.release: rows(one) for one in evidences},
         "why": _why,
         "matrix": _matrix(lines, [one.release for one in evidences]),
-        "only_patched": [row for one in evidences for row in only_patched(one)],
-        "only_upstream": [row for one in evidences for row in only_upstream(one)],
+        "only_patched": _alike([row for one in evidences for row in only_patched(one)], Side.UPSTREAM),
+        "only_upstream": _alike([row for one in evidences for row in only_upstream(one)], Side.PATCHED),
         "facts": lambda session: list(_flat(session.facts)),
     }
 
@@ -217,6 +217,14 @@ def _matrix(lines: Sequence[Row], releases: Sequence[str]) -> list[tuple[str, st
     for row in lines:
         found.setdefault((row.session, row.test), {})[row.release] = row
     return [(*place, [by_release.get(name) for name in releases]) for place, by_release in found.items()]
+
+
+def _alike(lines: Sequence[Row], failing: Side) -> list[tuple[list[str], Row, Judgement]]:
+    """For each test and verdict of the ``failing`` side: its releases, and the row and judgement of the first."""
+    found: dict[tuple[str, str, Verdict], list[Row]] = {}
+    for row in lines:
+        found.setdefault((row.session, row.test, dict(row.sides)[failing].verdict), []).append(row)
+    return [([row.release for row in same], same[0], dict(same[0].sides)[failing]) for same in found.values()]
 
 
 def _device_names(evidence: Evidence) -> Iterator[str]:

@@ -112,6 +112,10 @@ def test_both_lists_are_in_the_report_and_empty_ones_say_so() -> None:
     text = report.markdown([better, worse])
     assert "v0.32.0 workflows/oom: upstream is failed, why" in section(text, "What only the patched tree passes")
     assert "v0.33.0 workflows/api: patched is cached, why" in section(text, "What only upstream's tree passes")
+    both = report.markdown([better, of("oom", Verdict.PASSED, Verdict.FAILED, "v0.33.0")])
+    assert "v0.32.0, v0.33.0 workflows/oom: upstream is failed, why (the first)" in section(
+        both, "What only the patched tree passes"
+    )
     equal = report.markdown([of("api", Verdict.PASSED, Verdict.PASSED)])
     assert section(equal, "What only the patched tree passes").strip() == "Nothing."
     assert section(equal, "What only upstream's tree passes").strip() == "Nothing."
