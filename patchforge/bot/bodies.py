@@ -14,10 +14,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchforge import templating
+from patchforge.bot.pack_steps import Repinned
 from patchforge.bot.steps import Result
-from patchforge.bot.words import Candidate, Published, Wanted, read_marker, with_marker
+from patchforge.bot.words import Candidate, Published, read_marker, with_marker
+from patchforge.pins.tracked import Repository
 from patchforge.project import Project
-from patchforge.vocabulary import Version
 
 _NOTES = 12_000  #: characters of release notes, all versions together
 _MOST = 20  #: releases whose notes are shown
@@ -50,10 +51,6 @@ def clean(text: str) -> str:
     return "".join(one for one in lines if one in "\n\t" or unicodedata.category(one) not in _HARMFUL)
 
 
-def pull_title(project: Project, version: Version) -> str:
-    return f"{project.title} {version}"
-
-
 def pull_body(
     project: Project,
     candidate: Candidate,
@@ -82,6 +79,29 @@ def pull_body(
         notes=[(one, block(one.notes, _NOTES // min(_MOST, len(notes)))) for one in notes[-_MOST:]],
         steps=steps,
     )
+
+
+def pack_body(pack: Repository, made: Repinned, steps: Sequence[Result]) -> str:
+    """The body of a node pack's pull request, without its marker."""
+    names = sorted({*made.patches_before, *made.patches})
+    requirements = ("\n".join(pin.get("requirements", ())) for pin in (made.pin_before, made.pin))
+    return _render(
+        "pack.md.j2",
+        pack=pack,
+        repo=pack.owner_and_repo[1],
+        made=made,
+        rules=rule_changes(made.report, made.report_before),
+        person=person_changes(made.report, made.report_before),
+        needs=need_changes(made.report, made.report_before),
+        patches=[_compared(name, made.patches_before, made.patches) for name in names],
+        requirements=requirement_changes(*requirements),
+        steps=steps,
+    )
+
+
+def pack_problem(pack: Repository, about: str, text: str, commit: str) -> str:
+    """The body of an issue about a node pack, without its marker. ``commit``: the one that was tried, or ""."""
+    return _render("pack-issue.md.j2", pack=pack, about=about, text=text, commit=commit)
 
 
 def problem_body(project: Project, about: str, text: str, candidate: Candidate | None = None) -> str:
@@ -122,6 +142,31 @@ def site_changes(manifest: Mapping[str, Any], before: Mapping[str, Any] | None) 
     return sorted((now - then).elements()), sorted((then - now).elements()) if before else []
 
 
+def rule_changes(report: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+    """(rule, before, now) of the rules whose numbers of sites differ; all of them without a before."""
+    old, new = ({} if one is None else one["by_rule"] for one in (before, report))
+    rows = [(name, _counts(old.get(name)), _counts(new.get(name))) for name in sorted({*old, *new})]
+    return [row for row in rows if row[1] != row[2]]
+
+
+def person_changes(report: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+    """The sites for a person that were not there before. Lines do not count: they move with every commit."""
+    known = Counter(map(_place, _for_person(before))) if before else Counter()
+    found = []
+    for site in _for_person(report):
+        known[_place(site)] -= 1
+        found += [site] if known[_place(site)] < 0 else []
+    return found
+
+
+def need_changes(
+    report: Mapping[str, Any], before: Mapping[str, Any] | None
+) -> tuple[list[tuple[str, bool, str]], list[tuple[str, bool, str]]]:
+    """The packages in an XPU's way that are new, and those gone: name, whether a node cannot do without, advice."""
+    now, then = _needs(report), _needs(before or {"needs": ()})
+    return sorted(now - then), sorted(then - now)
+
+
 def requirement_changes(before: str, after: str) -> list[tuple[str, str, str]]:
     """(name, before, now) of the lines of a requirements file that differ."""
     old, new = _requirements(before), _requirements(after)
@@ -134,14 +179,31 @@ def declare_closed(body: str, marker: Mapping[str, Any], why: str) -> str:
     return with_marker(body, **{**marker, "closed": why})
 
 
-def is_same(wanted: Wanted, marker: Mapping[str, Any]) -> bool:
-    """Whether a pull request with this marker has the wanted body."""
-    return marker.get("body") == read_digest(wanted.body)
-
-
-def read_digest(body: str) -> str:
+def digest(body: str) -> str:
     """The digest in a body's marker."""
     return str(read_marker(body).get("body"))
+
+
+def offer(commit: str, patches: Mapping[str, bytes]) -> str:
+    """Digest of upstream's commit and the patches for it."""
+    texts = [commit.encode(), *(name.encode() + b"\0" + data for name, data in sorted(patches.items()))]
+    return hashlib.sha256(b"\0".join(texts)).hexdigest()[:16]
+
+
+def _counts(by_decision: Mapping[str, int] | None) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted((by_decision or {}).items()))
+
+
+def _needs(report: Mapping[str, Any]) -> set[tuple[str, bool, str]]:
+    return {(one["package"], one["blocks"], one["advice"]) for one in report["needs"]}
+
+
+def _for_person(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    return [one for one in report["sites"] if one["decision"] == "person"]
+
+
+def _place(site: Mapping[str, Any]) -> tuple[str, ...]:
+    return (site["rule"], site["path"], site["function"], site["text"])
 
 
 def _outcome(entry: Mapping[str, Any]) -> str:

@@ -13,10 +13,10 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import zip_longest
 
-from patchforge.bot.repository import run_git
 from patchforge.bot.words import Candidate, Passed, Published
 from patchforge.errors import PatchforgeError
 from patchforge.project import Project
+from patchforge.sources.command import run_git
 from patchforge.vocabulary import Version
 
 _PRERELEASE = re.compile(

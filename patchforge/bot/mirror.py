@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 from patchforge.bot.discovery import Found, discover, list_tags
 from patchforge.bot.forge import Forge
-from patchforge.bot.repository import run_git
 from patchforge.bot.words import Published
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
 from patchforge.sources.clone import CachedClone, is_url
+from patchforge.sources.command import run_git
 from patchforge.vocabulary import Release, Version
 
 

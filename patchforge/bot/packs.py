@@ -1,114 +1,94 @@
-"""Node packs: which branches have moved on from their pins, and why a new commit is passed over."""
+"""A run for node packs: look, convert each whose branch has moved on, plan, do."""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
-from patchforge.bot.repository import run_git
-from patchforge.errors import PatchforgeError, TryAgain
-from patchforge.pins import store
+from patchforge.bot import bodies, pack_steps, steps
+from patchforge.bot.follow import Followed, State, follow
+from patchforge.bot.plan import PACKS, There, plan_packs
+from patchforge.bot.run import Outcome, Run
+from patchforge.bot.words import Problem, Wanted
+from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.pins.tracked import Repository, load_nodes
-from patchforge.sources.clone import CachedClone
+from patchforge.sources.clone import cache_folder
 
-#: Reading a clone fetches nothing (patchforge/sources/git.py says why both).
-_OFFLINE = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
-
-
-@dataclass(frozen=True, slots=True)
-class Followed:
-    """A node pack's branch. ``why``: what keeps its head from being taken, "" when it is new or pinned already."""
-
-    name: str
-    follows: str  #: a branch, or a tag
-    pinned: str  #: "" when it is not pinned yet
-    head: str = ""  #: "" when it could not be asked
-    date: str = ""  #: of the head's commit, ISO 8601; "" when it was not needed or could not be had
-    why: str = ""
-    again: bool = False  #: asking later may help
-
-    @property
-    def is_new(self) -> bool:
-        return bool(self.head) and self.head != self.pinned and not self.why
-
-    def as_data(self) -> dict[str, Any]:
-        shown = {name: getattr(self, name) for name in ("name", "follows", "pinned", "head", "date", "why")}
-        return {**shown, "new": self.is_new}
+_PROJECT = "nodes"
+_WRONG = {"moved": "it cannot be followed", "pin": "it cannot be pinned", "proof": "a check failed"}
 
 
-def follow(upstream: Path, now: datetime | None = None) -> Iterator[Followed]:
-    """Each pack declared in ``upstream/nodes`` against its pin. One that does not answer leaves the others alone."""
-    pins = store.load("nodes", upstream / "pins")
-    for one in load_nodes(upstream):
-        pinned = pins.get(one.name, {}).get("rev", "")
-        follows = one.branch or f"v{one.version}"
-        try:
-            yield _followed(one, follows, pinned, now or datetime.now(UTC))
-        except PatchforgeError as error:
-            why = f"{one.url} does not answer: {error.found or error.problem}"
-            yield Followed(one.name, follows, pinned, why=why, again=isinstance(error, TryAgain))
+class PackRun(Run):
+    """One run, for every pack or for those that ``settings.packs`` names."""
+
+    def run(self) -> Outcome:
+        upstream = self.repository.folder / "upstream"
+        packs = {one.name: one for one in load_nodes(upstream)}
+        followed = list(follow(upstream, self.settings.packs))
+        again = [(one.name, one.why) for one in followed if one.state is State.AGAIN]
+        made: list[Wanted | Problem] = []
+        for one in followed:
+            try:
+                made += self._look(packs[one.name], one)
+            except TryAgain as error:
+                again.append((one.name, str(error)))
+            finally:
+                self.repository.reset()
+        wanted = [one for one in made if isinstance(one, Wanted)]
+        problems = [one for one in made if isinstance(one, Problem)]
+        there = self.there(_PROJECT, PACKS, self.open_pulls(PACKS), [one.branch for one in wanted])
+        plan = plan_packs(there, wanted, self._over(packs, followed, there), problems, self.settings.rules)
+        if self.is_real:
+            self.carry_out(plan)
+        passed = [(one.name, one.why) for one in followed if one.state in {State.WAITS, State.WRONG}]
+        found = {"nodes": [one.as_data() for one in followed]}
+        return self.outcome(found, [*passed, *again], plan, problems, again=bool(again))
+
+    def _look(self, pack: Repository, one: Followed) -> list[Wanted | Problem]:
+        """What is to be proposed or reported of a pack, if anything."""
+        if one.state is State.WRONG:
+            return [_problem(pack, "moved", one.why)]
+        if one.state is not State.NEW:
+            return []
+        with tempfile.TemporaryDirectory(prefix="patchforge-pack-") as scratch:
+            checkout = pack_steps.check_out(pack, Path(scratch))
+            try:
+                return [self._want(pack, one.commit, checkout)]
+            except TryAgain:
+                raise
+            except PatchforgeError as error:
+                text = str(error).replace(str(checkout), pack.url).replace(str(cache_folder()), "CACHE")
+                about = "proof" if isinstance(error, CheckFailed) else "pin"
+                return [_problem(pack, about, text.replace(str(self.repository.folder), "."), one.commit)]
+
+    def _want(self, pack: Repository, commit: str, checkout: Path) -> Wanted:
+        """Makes the pin, the patch and the Nix expressions in our repository's folder, and commits them."""
+        folder, branch = self.repository.folder, PACKS + pack.name
+        made = pack_steps.repin(pack, commit, folder, checkout)
+        nix = steps.run_step(steps.NIX, folder)
+        paths = (f"generated/nodes/{pack.name}/", "generated/nix/", "upstream/pins/nodes.json", "flake.nix")
+        self.repository.only(paths)
+        title = f"Update node pack {pack.name}"
+        why = f"Made by patchforge alone: upstream commit {commit}."
+        ours = self.repository.commit(paths, f"{title}\n\n{why}\n", made.date)
+        change, offer = self.repository.change(ours), bodies.offer(commit, made.patches)
+        said = {"project": _PROJECT, "name": pack.name, "commit": commit, "change": change, "offer": offer}
+        body = bodies.marked(bodies.pack_body(pack, made, [nix]), **said)
+        draft = nix.outcome == "failed" or not made.is_sound
+        return Wanted(pack.name, branch, ours, change, offer, title, body, draft)
+
+    def _over(self, packs: Mapping[str, Repository], followed: Sequence[Followed], there: There) -> dict[str, str]:
+        """Why nothing is to be proposed, by pack: also of one that is not declared any more, when all are looked at."""
+        names = {branch.removeprefix(PACKS) for branch in (*there.branches, *(one.branch for one in there.pulls))}
+        names |= {str(one.marker.get("name", "")) for one in there.issues}
+        gone = set[str]() if self.settings.packs else names - packs.keys()
+        told = {State.PINNED: "the base branch has its newest commit", State.WAITS: "no newer commit is old enough"}
+        over = {one.name: told[one.state] for one in followed if one.state in told}
+        return over | dict.fromkeys(sorted(gone), "it is not tracked any more")
 
 
-def _followed(one: Repository, follows: str, pinned: str, now: datetime) -> Followed:
-    head = _head(one)
-    if not head:
-        kind = "branch" if one.branch else "tag"
-        return Followed(one.name, follows, pinned, why=f"{one.url} has no {kind} {follows}")
-    if head == pinned:
-        return Followed(one.name, follows, pinned, head)
-    if one.version:
-        why = f"the tag was moved: it was {pinned} and is {head}" if pinned else ""
-        return Followed(one.name, follows, pinned, head, why=why)
-    clone = CachedClone.of(one.url).path
-    date = _date(clone, head) if clone.is_dir() else ""
-    if date and _date(clone, pinned) and not _is_ancestor(clone, pinned, head):
-        return Followed(one.name, follows, pinned, head, date, f"the branch was rewritten: it lacks {pinned}")
-    if not date and one.branch_days:
-        date = _fetched_date(one, head)
-    return Followed(one.name, follows, pinned, head, date, _wait(one.branch_days, date, now))
-
-
-def _head(one: Repository) -> str:
-    """The commit that is followed; of an annotated tag the line with ^{} comes last."""
-    name = f"refs/heads/{one.branch}" if one.branch else f"refs/tags/v{one.version}"
-    lines = run_git("ls-remote", "--", one.url, name, name + "^{}", tries=3).splitlines()
-    return lines[-1].partition("\t")[0] if lines else ""
-
-
-def _date(folder: Path, commit: str) -> str:
-    """When a commit was made; "" when the clone lacks it."""
-    try:
-        return run_git(
-            "show", "-s", "--format=%cI", f"{commit}^{{commit}}", folder=folder, environment=_OFFLINE
-        ).strip()
-    except PatchforgeError:
-        return ""
-
-
-def _fetched_date(one: Repository, head: str) -> str:
-    """The same, from the remote: the one commit without its files, fetched into a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="patchforge-track-") as name:
-        folder = Path(name)
-        run_git("init", "--quiet", "--bare", ".", folder=folder)
-        what = ("--", one.url, f"refs/heads/{one.branch}")
-        run_git("fetch", "--quiet", "--no-tags", "--depth=1", "--filter=tree:0", *what, folder=folder, tries=3)
-        return _date(folder, head)
-
-
-def _is_ancestor(folder: Path, older: str, newer: str) -> bool:
-    return not run_git("rev-list", "--max-count=1", older, f"^{newer}", folder=folder, environment=_OFFLINE)
-
-
-def _wait(days: float, date: str, now: datetime) -> str:
-    if not days:
-        return ""
-    if not date:
-        return f"its age is not known, and it is taken after {days:g} days"
-    age = now - datetime.fromisoformat(date)
-    if age >= timedelta(days=days):
-        return ""
-    return f"made {age.total_seconds() / 86400:.1f} days ago; it is taken after {days:g}"
+def _problem(pack: Repository, about: str, text: str, commit: str = "") -> Problem:
+    body = bodies.pack_problem(pack, about, text, commit)
+    marked = bodies.marked(body, about=about, name=pack.name, project=_PROJECT)
+    return Problem(about, pack.name, f"Node pack {pack.name}: {_WRONG[about]}", marked)

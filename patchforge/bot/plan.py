@@ -5,7 +5,7 @@ Every run plans from the state of the remote alone, so a run that was interrupte
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchforge.bot import bodies
@@ -13,15 +13,28 @@ from patchforge.bot.words import Action, Branch, Do, Issue, Problem, Pull, Wante
 from patchforge.project import Project
 from patchforge.vocabulary import Version
 
+PACKS = "patchforge/nodes-"  #: how the branches of node packs begin
+
 
 @dataclass(frozen=True, slots=True)
 class There:
-    """What a run finds. ``pulls``: the open ones, and every one of the wanted version's branch."""
+    """What a run finds of one project. ``pulls``: the open ones, and all of a wanted branch where none is open."""
 
-    on_base: frozenset[Version]
     branches: Mapping[str, Branch]
     pulls: Sequence[Pull]
     issues: Sequence[Issue] = ()
+
+    @property
+    def open_pulls(self) -> list[Pull]:
+        return sorted((one for one in self.pulls if one.state == "open"), key=lambda one: one.number)
+
+    def current(self, branch: str) -> Pull | None:
+        """The newest open pull request of a branch."""
+        return next((one for one in self.open_pulls[::-1] if one.branch == branch), None)
+
+    def is_foreign(self, branch: str) -> bool:
+        """Whether somebody else has committed to a branch."""
+        return branch in self.branches and bool(self.branches[branch].foreign)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +47,11 @@ class Rules:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What to do, in this order. ``number``: the open pull request of the wanted version, 0 when there is none yet."""
+    """What to do, in this order."""
 
     actions: tuple[Action, ...]
     notes: tuple[str, ...] = ()  #: why something was not done
-    number: int = 0
+    number: int = 0  #: the open pull request of the wanted version, 0 when there is none yet
 
 
 def prefix(project: Project) -> str:
@@ -49,91 +62,145 @@ def branch_of(project: Project, version: Version) -> str:
     return f"{prefix(project)}{version}"
 
 
-def make_plan(
-    project: Project, there: There, wanted: Wanted | None, problems: Sequence[Problem], rules: Rules | None = None
+def version_of(project: Project, branch: str) -> Version | None:
+    """The version that a branch of the bot's is for; None for any other branch."""
+    return _version(branch.removeprefix(prefix(project))) if branch.startswith(prefix(project)) else None
+
+
+def _version(text: str) -> Version | None:
+    try:
+        return Version.parse(text)
+    except ValueError:
+        return None
+
+
+def plan_release(
+    project: Project,
+    there: There,
+    on_base: frozenset[Version],
+    wanted: Wanted | None,
+    problems: Sequence[Problem],
+    *,
+    rules: Rules,
 ) -> Plan:
-    """``wanted``: the version to propose; None when there is none that converts."""
+    """``wanted``: the version to propose; None when there is none that converts. ``on_base``: those there already."""
+    version = version_of(project, wanted.branch) if wanted else None
+    pulls = [(one, its) for one in there.open_pulls if (its := version_of(project, one.branch))]
     notes: list[str] = []
-    current = _current(there, wanted) if wanted else None
-    actions = [*_propose(project, there, wanted, rules or Rules(), notes)] if wanted else []
-    newest = wanted.version if wanted and (current or any(one.do is Do.OPEN for one in actions)) else None
-    open_pulls = [one for one in there.pulls if one.state == "open" and one is not current]
-    for pull in sorted(open_pulls, key=lambda one: one.number):
-        actions += _finish(project, there, pull, newest)
-    actions += _clear_branches(project, there, actions, newest)
-    actions += _issues(project, there, wanted, problems)
+    actions: list[Action] = []
+    current = there.current(wanted.branch) if wanted else None
+    if wanted and version:
+        newer = [one for one, its in pulls if its > version]
+        staying = sum(its >= version or there.is_foreign(one.branch) for one, its in pulls)
+        if newer and not current and not rules.recreate:
+            notes.append(f"{wanted.name}: #{newer[-1].number} proposes a newer version (--recreate proposes both)")
+        else:
+            actions += _propose(there, wanted, rules, staying, notes)
+    newest = version if current or any(one.do is Do.OPEN for one in actions) else None
+    for pull, its in pulls:
+        if pull is not current:
+            actions += _outlived(there, pull, its, on_base, newest)
+    bound = max([*on_base, *([newest] if newest else [])], default=None)
+
+    def is_over(branch: str) -> bool:
+        its = version_of(project, branch)
+        return bool(its and bound and (its < bound or its in on_base))
+
+    actions += _clear_branches(there, actions, is_over)
+    actions += _file(there, problems)
+    actions += _solved(there, on_base, version, problems)
     return Plan(tuple(actions), tuple(notes), current.number if current else 0)
 
 
-def _current(there: There, wanted: Wanted) -> Pull | None:
-    mine = [one for one in there.pulls if one.branch == wanted.branch and one.state == "open"]
-    return max(mine, key=lambda one: one.number, default=None)
+def plan_packs(
+    there: There, wanted: Sequence[Wanted], over: Mapping[str, str], problems: Sequence[Problem], rules: Rules
+) -> Plan:
+    """``over``: why nothing is to be proposed of a pack, by its name. What is of packs in neither stays as it is."""
+    notes: list[str] = []
+    actions: list[Action] = []
+    staying = {one.branch for one in there.open_pulls if _pack(one.branch) not in over}
+    for one in wanted:
+        proposed = list(_propose(there, one, rules, len(staying), notes))
+        staying |= {each.branch for each in proposed if each.do is Do.OPEN}
+        actions += proposed
+    for pull in there.open_pulls:
+        current = there.current(pull.branch)
+        if why := over.get(_pack(pull.branch)):
+            actions += _close(there, pull, "no difference", f"Nothing is left to propose: {why}.")
+        elif current and current is not pull:
+            actions += _close(there, pull, "duplicate", f"The same as #{current.number}.")
+    actions += _clear_branches(there, actions, lambda branch: _pack(branch) in over)
+    actions += _file(there, problems)
+    settled = {*over, *(one.name for one in wanted), *(one.name for one in problems)}
+    told = {(one.about, one.name) for one in problems}
+    for issue in there.issues:
+        if issue.state == "open" and _about(issue)[1] in settled and _about(issue) not in told:
+            actions.append(_solve(issue, "This is no longer so."))
+    return Plan(tuple(actions), tuple(notes))
 
 
-def _propose(project: Project, there: There, wanted: Wanted, rules: Rules, notes: list[str]) -> Iterator[Action]:
-    """Brings one version's branch and pull request to what they should be."""
-    branch, current = there.branches.get(wanted.branch), _current(there, wanted)
+def _pack(branch: str) -> str:
+    return branch.removeprefix(PACKS)
+
+
+def _propose(there: There, wanted: Wanted, rules: Rules, staying: int, notes: list[str]) -> Iterator[Action]:
+    """Brings one branch and its pull request to what they should be. ``staying``: pull requests that stay open."""
+    branch, current = there.branches.get(wanted.branch), there.current(wanted.branch)
     if branch and branch.foreign:
         notes.append(f"{wanted.branch}: {branch.foreign} committed to it, so it is left alone")
-        if current and current.marker.get("change") != wanted.change:
-            text = bodies.topic(_HANDS_OFF.format(version=wanted.version), f"foreign {wanted.change[:16]}")
+        if current and current.marker.get("offer") != wanted.offer:
+            text = bodies.topic(_HANDS_OFF.format(name=wanted.name), f"foreign {wanted.offer}")
             yield Action(Do.COMMENT, "somebody else commits to this branch", number=current.number, text=text)
         return
-    if current is None and (why := _not_now(project, there, wanted, rules)):
-        notes.append(f"{wanted.version}: {why}")
+    if current is None and (why := _not_now(there, wanted, rules, staying)):
+        notes.append(f"{wanted.name}: {why}")
         return
     if branch is None or branch.change != wanted.change:
-        why = "a new version" if branch is None else "its content is not what the inputs give"
+        why = "it is new" if branch is None else "its content is not what the inputs give"
         tip = branch.tip if branch else ""
         yield Action(Do.PUSH, why, branch=wanted.branch, commit=wanted.commit, expected=tip)
     body = wanted.body
     if current is None:
-        yield Action(Do.OPEN, "a new version", branch=wanted.branch, title=wanted.title, body=body, draft=wanted.draft)
-    elif not bodies.is_same(wanted, current.marker):
+        yield Action(Do.OPEN, "it is new", branch=wanted.branch, title=wanted.title, body=body, draft=wanted.draft)
+    elif current.marker.get("body") != bodies.digest(body):
         yield Action(Do.EDIT, "its text is out of date", number=current.number, body=body)
 
 
-def _not_now(project: Project, there: There, wanted: Wanted, rules: Rules) -> str:
+def _not_now(there: There, wanted: Wanted, rules: Rules, staying: int) -> str:
     """Why no pull request may be opened, or ""."""
-    if not rules.recreate:
-        for one in there.pulls:
-            if one.branch == wanted.branch and _declined(one, wanted):
-                return f"a person closed #{one.number}, and its patches have not changed since (--recreate proposes it)"
-    ours = [one for one in there.pulls if one.state == "open" and version_of(project, one.branch)]
-    staying = sum(not _is_superseded(project, there, one, wanted.version) for one in ours)
+    declined = [one for one in there.pulls if one.branch == wanted.branch and _is_declined(one, wanted)]
+    if declined and not rules.recreate:
+        return f"a person closed #{declined[0].number}, and it has not changed since (--recreate proposes it again)"
     if staying >= rules.most_open:
         return f"{staying} pull requests of the bot's stay open, and {rules.most_open} may (--most-open)"
     return ""
 
 
-def _declined(pull: Pull, wanted: Wanted) -> bool:
-    """Whether a person, not the bot, closed this very change."""
+def _is_declined(pull: Pull, wanted: Wanted) -> bool:
+    """Whether a person, not the bot, closed this very offer."""
     by_person = pull.state == "closed" and not pull.merged and "closed" not in pull.marker
-    return by_person and pull.marker.get("change", wanted.change) == wanted.change
+    return by_person and pull.marker.get("offer", wanted.offer) == wanted.offer
 
 
-def _is_superseded(project: Project, there: There, pull: Pull, by: Version) -> bool:
-    branch, version = there.branches.get(pull.branch), version_of(project, pull.branch)
-    return version is not None and version < by and not (branch and branch.foreign)
-
-
-def _finish(project: Project, there: There, pull: Pull, newest: Version | None) -> Iterator[Action]:
+def _outlived(
+    there: There, pull: Pull, version: Version, on_base: frozenset[Version], newest: Version | None
+) -> Iterator[Action]:
     """Closes an open pull request that has had its time."""
-    version, branch = version_of(project, pull.branch), there.branches.get(pull.branch)
-    latest = max(there.on_base, default=None)
-    if version is None:
-        return
-    if version in there.on_base:
-        topic, text = "no difference", "The base branch has this version now."
+    latest = max(on_base, default=None)
+    if version in on_base:
+        yield from _close(there, pull, "no difference", "The base branch has this version now.")
     elif latest and version < latest:
         topic, text = f"superseded by the base branch, {latest}", f"Superseded: the base branch has {latest}."
+        yield from _close(there, pull, topic, text)
     elif newest and version < newest:
-        topic, text = f"superseded by {newest}", "Superseded by #{new}."
+        yield from _close(there, pull, f"superseded by {newest}", "Superseded by #{new}.")
     elif newest and version == newest:
-        topic, text = "duplicate", "The same as #{new}."
-    else:
-        return
-    if branch and branch.foreign:
+        yield from _close(there, pull, "duplicate", "The same as #{new}.")
+
+
+def _close(there: There, pull: Pull, topic: str, text: str) -> Iterator[Action]:
+    """Closes a pull request and says why; one with somebody else's commits is told, and stays."""
+    if there.is_foreign(pull.branch):
         said = bodies.topic(f"{text} Somebody else has committed to this branch, so it stays open.", topic)
         yield Action(Do.COMMENT, f"{topic}, with somebody else's commits", number=pull.number, text=said)
         return
@@ -141,58 +208,54 @@ def _finish(project: Project, there: There, pull: Pull, newest: Version | None) 
     yield Action(Do.CLOSE, topic, branch=pull.branch, number=pull.number, body=body, text=bodies.topic(text, topic))
 
 
-def _clear_branches(
-    project: Project, there: There, actions: Sequence[Action], newest: Version | None
-) -> Iterator[Action]:
-    """Deletes branches of ours that no open pull request needs: merged, closed by us, or of versions left behind."""
+def _clear_branches(there: There, actions: Sequence[Action], is_over: Callable[[str], bool]) -> Iterator[Action]:
+    """Deletes branches whose time is over and that no open pull request needs: merged, or closed by us."""
     closing = {one.number for one in actions if one.do is Do.CLOSE}
-    kept = {one.branch for one in there.pulls if one.state == "open" and one.number not in closing}
+    kept = {one.branch for one in there.open_pulls if one.number not in closing}
     kept |= {one.branch for one in actions if one.do in {Do.PUSH, Do.OPEN}}
-    bound = max([*there.on_base, *([newest] if newest else [])], default=None)
     for branch in there.branches.values():
-        version = version_of(project, branch.name)
-        if version is None or bound is None or branch.foreign or branch.name in kept:
-            continue
-        if version < bound or version in there.on_base:
+        if is_over(branch.name) and not branch.foreign and branch.name not in kept:
             yield Action(Do.DELETE, "nothing needs it any more", branch=branch.name, expected=branch.tip)
 
 
-def _issues(project: Project, there: There, wanted: Wanted | None, problems: Sequence[Problem]) -> Iterator[Action]:
-    """Files each problem once, and closes what is over."""
+def _file(there: There, problems: Sequence[Problem]) -> Iterator[Action]:
+    """Files each problem once; edits its issue when it is different now."""
     for problem in problems:
-        body = bodies.read_digest(problem.body)
-        known = [one for one in there.issues if _about(one) == (problem.about, problem.version)]
+        body = bodies.digest(problem.body)
+        known = [one for one in there.issues if _about(one) == (problem.about, problem.name)]
         current = next((one for one in known if one.state == "open"), None)
         if current is None and not any(one.marker.get("body") == body for one in known):
             yield Action(Do.FILE, problem.about, title=problem.title, body=problem.body)
         elif current and current.marker.get("body") != body:
             yield Action(Do.EDIT_ISSUE, "it is different now", number=current.number, body=problem.body)
-    latest = max(there.on_base, default=None)
+
+
+def _solved(
+    there: There, on_base: frozenset[Version], wanted: Version | None, problems: Sequence[Problem]
+) -> Iterator[Action]:
+    """Closes the issues of versions that convert now or that the base branch is past, and of tags that are back."""
+    latest = max(on_base, default=None)
     for issue in there.issues:
         about, name = _about(issue)
-        if issue.state == "open" and about in {"drift", "proof"}:
-            version = version_of(project, prefix(project) + name)
-            if version and ((wanted and version == wanted.version) or (latest and version <= latest)):
-                text = bodies.topic(f"{name} converts now, or the base branch is past it.", "solved")
-                yield Action(Do.CLOSE_ISSUE, "solved", number=issue.number, text=text)
-        elif issue.state == "open" and about == "moved" and about not in {one.about for one in problems}:
-            text = bodies.topic("The tags are where they were.", "solved")
-            yield Action(Do.CLOSE_ISSUE, "solved", number=issue.number, text=text)
+        if issue.state != "open":
+            continue
+        if about == "moved" and about not in {one.about for one in problems}:
+            yield _solve(issue, "The tags are where they were.")
+        elif about in {"drift", "proof"}:
+            version = _version(name)
+            if version and (version == wanted or (latest and version <= latest)):
+                yield _solve(issue, f"{name} converts now, or the base branch is past it.")
 
 
-def version_of(project: Project, branch: str) -> Version | None:
-    """The version that a branch of the bot's is for; None for any other branch."""
-    try:
-        return Version.parse(branch.removeprefix(prefix(project))) if branch.startswith(prefix(project)) else None
-    except ValueError:
-        return None
+def _solve(issue: Issue, text: str) -> Action:
+    return Action(Do.CLOSE_ISSUE, "solved", number=issue.number, text=bodies.topic(text, "solved"))
 
 
 def _about(issue: Issue) -> tuple[str, str]:
-    return str(issue.marker.get("about", "")), str(issue.marker.get("version", ""))
+    return str(issue.marker.get("about", "")), str(issue.marker.get("name", ""))
 
 
 _HANDS_OFF = (
-    "Somebody else has committed to this branch, so I leave it alone. What I would push for {version} now is different "
+    "Somebody else has committed to this branch, so I leave it alone. What I would push for {name} now is different "
     "from what I pushed then. To let me go on, delete the branch or take the other commits off it."
 )

@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import re
-import subprocess
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +11,10 @@ from urllib.parse import urlsplit
 from patchforge.bot.token import Token
 from patchforge.bot.words import Branch
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
+from patchforge.sources.command import run_git
 
-_PASSING = re.compile(
-    r"could not resolve host|connection (?:timed out|reset|refused)|couldn't connect|early eof|timed out|rpc failed"
-    r"|unexpected disconnect|the remote end hung up|http 5\d\d|error: 5\d\d|error: 429|ssl_error_syscall",
-    re.IGNORECASE,
-)
-#: Whatever the machine's git is set to, the bot's commits have the same bytes and start no hooks.
-_PLAIN = (
-    "-c",
-    "core.autocrlf=false",
-    "-c",
-    "core.hooksPath=/dev/null",
-    "-c",
-    "commit.gpgSign=false",
-    "-c",
-    "gc.auto=0",
-)
-_NOT_PASSED_ON = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
-_PAUSE = 1.0
+#: GitHub commits as this one when it rebases a branch.
+_GITHUB = "noreply@github.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,32 +23,6 @@ class Author:
 
     name: str = "patchforge"
     email: str = "patchforge@users.noreply.github.com"
-
-
-def run_git(
-    *arguments: str,
-    folder: Path | None = None,
-    environment: Mapping[str, str] | None = None,
-    token: Token | None = None,
-    tries: int = 1,
-) -> str:
-    """What git prints. ``tries``: how often to begin again when the network failed; TryAgain when it still fails."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
-    settings = {**inherited, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C", **(environment or {})}
-    for attempt in range(1, tries + 1):
-        command = ["git", *_PLAIN, *arguments]
-        done = subprocess.run(command, cwd=folder, env=settings, capture_output=True, check=False)
-        if done.returncode == 0:
-            return done.stdout.decode("utf-8", "surrogateescape")
-        said = (token or Token()).hidden(done.stderr.decode("utf-8", "replace").strip())
-        if not _PASSING.search(said):
-            break
-        if attempt < tries:
-            time.sleep(_PAUSE * 2 ** (attempt - 1))
-    verb = next(word for word in arguments if not word.startswith("-"))
-    if _PASSING.search(said):
-        raise TryAgain(f"git {verb} did not reach the other side", found=said, do="run this again later")
-    raise PatchforgeError(f"git {verb} failed", found=said or f"status {done.returncode}", do="read git's reason")
 
 
 class Repository:
@@ -166,18 +121,17 @@ class Repository:
     def _not_pushed(branch: str, expected: str, now: str, error: PatchforgeError) -> PatchforgeError:
         if now == expected:
             return error
-        place = {True: "no such branch"}
         return TryAgain(
             f"{branch} moved while this ran",
-            expected=place.get(not expected, expected),
-            found=place.get(not now, now),
+            expected=expected or "no such branch",
+            found=now or "no such branch",
             do="run this again; what is there now is left alone",
         )
 
     def _branch(self, name: str, tip: str) -> Branch:
         log = self._git("log", "--format=%an%x00%ae%x00%ce", f"{self.head}..{tip}").splitlines()
         people = [line.split("\0") for line in log]
-        ours = {self._author.email, "noreply@github.com"}  # GitHub commits as the latter when it rebases a branch
+        ours = {self._author.email, _GITHUB}
         others = [who for who, wrote, committed in people if wrote != self._author.email or committed not in ours]
         return Branch(name, tip, self.change(tip), others[0] if others else "")
 
@@ -186,7 +140,7 @@ class Repository:
     ) -> str:
         settings = {**self._secret(), **(environment or {})}
         folder = self.folder if inside else None
-        return run_git(*arguments, folder=folder, environment=settings, token=self._token, tries=tries)
+        return run_git(*arguments, folder=folder, environment=settings, hide=self._token.hidden, tries=tries)
 
     def _secret(self) -> dict[str, str]:
         """The token as a header for this remote's host alone; in the environment, which no list of processes shows."""

@@ -19,13 +19,14 @@ from patchforge.sources import Upstream
 from patchforge.vocabulary import Release, Version
 
 _TOLD = 20  #: last lines of a command's output that are kept
+_SECONDS = 3600.0  #: that a command may take
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
     """A command of patchforge that is run in our own repository's folder.
 
-    ``arguments`` may use {version}, {clone} (upstream's clone) and {out} (a folder outside the repository).
+    For a release ``arguments`` may use {version}, {clone} (upstream's) and {out} (a folder outside the repository).
     """
 
     name: str
@@ -42,11 +43,8 @@ class Result:
     text: str = ""
 
 
-#: In this order, after the conversion. One that the repository does not have yet is skipped and named.
-STEPS = (
-    Step("hashes", "pin", ("comfyui", "python", "--upstream", "{clone}")),
-    Step("Nix", "nix", ()),
-)
+HASHES = Step("hashes", "pin", ("comfyui", "python", "--upstream", "{clone}"))
+NIX = Step("Nix", "nix", ())
 TEST = Step("tests on hardware", "test", ("{version}", "--device", "auto", "--upstream", "{clone}", "--out", "{out}"))
 
 
@@ -72,11 +70,11 @@ def list_in_index(index: Path, candidate: Candidate, date: str) -> None:
     write_file(index, "\n".join([head, *lines, ""]).encode())
 
 
-def run_step(step: Step, folder: Path, *, clone: Path, version: Version, out: Path, timeout: float) -> Result:
-    """Runs a step with the patchforge that is in ``folder``; it ends as failed after ``timeout`` seconds."""
+def run_step(step: Step, folder: Path, **values: object) -> Result:
+    """Runs a step with the patchforge that is in ``folder``, if that has the command. ``values``: for its arguments."""
     if not (folder / "patchforge" / "commands" / f"{step.command}.py").is_file():
         return Result(step.name, "not there")
-    filled = [one.format(version=version, clone=clone, out=out) for one in step.arguments]
+    filled = [one.format(**values) for one in step.arguments]
     try:
         done = subprocess.run(
             [sys.executable, "-m", "patchforge", step.command, *filled],
@@ -84,12 +82,14 @@ def run_step(step: Step, folder: Path, *, clone: Path, version: Version, out: Pa
             env=_environment(),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            timeout=timeout,
+            timeout=_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return Result(step.name, "failed", f"not finished after {timeout:g} seconds")
-    said = _tail(done.stdout).replace(str(folder), ".").replace(str(clone), "UPSTREAM")
+        return Result(step.name, "failed", f"not finished after {_SECONDS:g} seconds")
+    said = _tail(done.stdout).replace(str(folder), ".")
+    if "clone" in values:
+        said = said.replace(str(values["clone"]), "UPSTREAM")
     return Result(step.name, "failed" if done.returncode else "ok", said)
 
 

@@ -85,12 +85,13 @@ class Branch:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What a version's pull request should be. ``change`` is "" when nothing differs from the base branch."""
+    """What a pull request should be."""
 
-    version: Version
+    name: str  #: the version, or the node pack
     branch: str
     commit: str  #: of ours, ready to be pushed
-    change: str
+    change: str  #: digest of all that it changes, which depends on the base branch
+    offer: str  #: digest of upstream's commit and the patches: what a person accepts or declines
     title: str
     body: str  #: with its marker
     draft: bool = False
@@ -100,8 +101,8 @@ class Wanted:
 class Problem:
     """What a person must look at; filed as one issue. ``about`` and ``key`` say which."""
 
-    about: str  #: drift, proof or moved
-    version: str  #: or "tags", for all that moved
+    about: str  #: drift, proof, moved or pin
+    name: str  #: the version, "tags" for all that moved, or the node pack
     title: str
     body: str  #: with its marker
 

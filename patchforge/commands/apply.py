@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from patchforge.inplace import patch_folder, revert_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, recognise, release_index
 from patchforge.sources import FolderTree, TarTree, open_upstream
+from patchforge.sources.command import checked_out
 from patchforge.vocabulary import Release, Tree, Version
 
 
@@ -63,11 +63,9 @@ def _parsed(name: str | None) -> Version | None:
 
 def _checked_out(source: Path) -> Version | None:
     """The release whose commit a git checkout stands on; releases before v0.3.11 state no version."""
-    if not (source / ".git").exists():
-        return None
-    found = subprocess.run(["git", "-C", source, "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    commits = {release.commit: release.version for release in release_index(load_project())}
-    return commits.get(found.stdout.strip())
+    commit = checked_out(source)
+    known = release_index(load_project()) if commit else []
+    return next((release.version for release in known if release.commit == commit), None)
 
 
 def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:

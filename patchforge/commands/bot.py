@@ -11,9 +11,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from patchforge.bot.forge import API, Forge
+from patchforge.bot.packs import PackRun
 from patchforge.bot.plan import Rules
+from patchforge.bot.releases import ReleaseRun
 from patchforge.bot.repository import Repository
-from patchforge.bot.run import Bot, Outcome, Settings, alone
+from patchforge.bot.run import Outcome, Settings, alone
 from patchforge.bot.token import Token, find_token
 from patchforge.commands.common import make_engine, show_json
 from patchforge.errors import PatchforgeError
@@ -36,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace, token: Token) -> int:
     settings = _settings(options)
-    offline = settings.dry_run and settings.upstream is not None and not is_url(settings.upstream)
+    offline = settings.dry_run and _is_offline(options, settings)
     if not offline and not settings.repository:
         raise PatchforgeError("no repository is named", expected="OWNER/NAME", do="--repository, or GITHUB_REPOSITORY")
     if not settings.dry_run and not token.text:
@@ -50,7 +52,7 @@ def _run(options: argparse.Namespace, token: Token) -> int:
     lock = nullcontext() if settings.dry_run else alone(settings.repository)
     with lock, tempfile.TemporaryDirectory(prefix="patchforge-bot-") as folder:
         repository = Repository(settings.remote, settings.base, Path(folder) / "repository", token=token)
-        outcome = Bot(settings, repository, forge, make_engine(options)).run()
+        outcome = _kind(options, settings, repository, forge).run()
     if options.json:
         show_json({**outcome.as_data(), "status": int(outcome.status), "seconds": round(time.monotonic() - begun, 1)})
     else:
@@ -58,10 +60,28 @@ def _run(options: argparse.Namespace, token: Token) -> int:
     return outcome.status
 
 
+def _kind(
+    options: argparse.Namespace, settings: Settings, repository: Repository, forge: Forge | None
+) -> PackRun | ReleaseRun:
+    if options.nodes is not None:
+        return PackRun(settings, repository, forge)
+    return ReleaseRun(settings, repository, forge, make_engine(options))
+
+
+def _is_offline(options: argparse.Namespace, settings: Settings) -> bool:
+    """Whether GitHub's API is left alone in a dry run: for releases with a clone, for packs without a repository."""
+    if options.nodes is not None:
+        return not settings.repository
+    return settings.upstream is not None and not is_url(settings.upstream)
+
+
 def _settings(options: argparse.Namespace) -> Settings:
     repository = options.repository or os.environ.get("GITHUB_REPOSITORY", "")
     if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise PatchforgeError(f"{repository!r} is no repository", expected="OWNER/NAME")
+    if options.nodes is not None and (options.release or options.test):
+        expected = "no VERSION and no --test, which are about releases"
+        raise PatchforgeError("--nodes is about node packs", expected=expected, do="run patchforge bot twice")
     server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
     return Settings(
         repository=repository,
@@ -69,6 +89,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         base=options.base,
         upstream=options.upstream or os.environ.get("PATCHFORGE_UPSTREAM"),
         version=_version(options.release),
+        packs=tuple(options.nodes or ()),
         dry_run=options.dry_run,
         test=options.test,
         rules=Rules(options.most_open, options.recreate),
@@ -83,8 +104,8 @@ def _version(name: str | None) -> Version | None:
 
 
 def _show(outcome: Outcome) -> None:
-    for one in outcome.found.passed:
-        print(f"passed over: {one.tag}: {one.why}")
+    for name, why in outcome.passed:
+        print(f"passed over: {name}: {why}")
     for note in outcome.plan.notes:
         print(f"not done: {note}")
     for problem in outcome.problems:

@@ -5,28 +5,52 @@ from __future__ import annotations
 import argparse
 import json
 
+from patchforge.bot.follow import State, follow
 from patchforge.commands.track import survey
-from patchforge.errors import Exit
-from patchforge.project import load_project
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.project import load_project, root
 from patchforge.vocabulary import Version
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 75 when GitHub or the network did not answer. With --json one line, ``{"include": […]}``.
+    """Exit status 0; 75 when GitHub or the network did not answer. With --json one line, ``{"include": [...]}``.
 
-    One job for the newest version, or with --all one for each. Without a new version there is one job with an empty
-    version: it closes and clears away what is no longer needed.
+    A job has a project, a name and the arguments of ``patchforge bot``. Releases: one job for the newest version, or
+    with --all one for each, the newest first. Node packs: one for each that has moved on, and one for all others.
+    Without anything new, the one job of either closes and clears away what is no longer needed.
     """
-    project = load_project()
-    if options.release:
-        versions = [str(Version.parse(options.release))]
-    else:
-        new = [str(one.version) for one in survey(project, options)[0].new]
-        versions = new if options.all else new[-1:]
-    jobs = [{"project": project.name, "version": version} for version in versions or [""]]
+    jobs = _releases(options) if options.release else [*_releases(options), *_packs()]
     if options.json:
         print(json.dumps({"include": jobs}))
     else:
         for job in jobs:
-            print(f"{job['project']} {job['version'] or '(nothing new)'}")
+            print(f"{job['project']} {job['name']}")
     return Exit.OK
+
+
+def _releases(options: argparse.Namespace) -> list[dict[str, str]]:
+    project = load_project()
+    if options.release:
+        versions = [str(_version(options.release))]
+    else:
+        new = [str(one.version) for one in survey(project, options)[0].new[::-1]]
+        versions = new if options.all else new[:1]
+    jobs = [{"project": project.name, "name": version, "arguments": version} for version in versions]
+    return jobs or [{"project": project.name, "name": "upkeep", "arguments": ""}]
+
+
+def _version(name: str) -> Version:
+    try:
+        return Version.parse(name)
+    except ValueError:
+        raise PatchforgeError(f"{name} is no version", expected="such as v0.33.0") from None
+
+
+def _packs() -> list[dict[str, str]]:
+    packs = list(follow(root() / "upstream"))
+    new = [one.name for one in packs if one.state is State.NEW]
+    jobs = [{"project": "nodes", "name": name, "arguments": f"--nodes {name}"} for name in new]
+    others = " ".join(one.name for one in packs if one.name not in new) if new else ""
+    if packs and (others or not new):
+        jobs.append({"project": "nodes", "name": "upkeep", "arguments": f"--nodes {others}".strip()})
+    return jobs

@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from patchforge.bot.discovery import Found
+from patchforge.bot.follow import Followed, State, follow
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.mirror import Mirror, found_as_data, generated_commits, look
-from patchforge.bot.packs import Followed, follow
 from patchforge.bot.token import find_token
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
@@ -17,8 +17,8 @@ from patchforge.project import Project, load_project, root
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 1 when a tag was moved; 75 when GitHub or the network did not answer."""
-    if getattr(options, "nodes", False):
+    """Exit status 0; 1 when a person must look, such as at a moved tag; 75 when something did not answer."""
+    if options.nodes:
         return _nodes(options)
     project = load_project()
     found, asked = survey(project, options)
@@ -41,15 +41,13 @@ def _nodes(options: argparse.Namespace) -> int:
         show_json({"nodes": [one.as_data() for one in packs]})
     elif packs:
         table([_row(one) for one in packs])
-    if any(one.again for one in packs):
-        return Exit.AGAIN
-    return Exit.FAILED if any(not one.head for one in packs) else Exit.OK
+    states = {one.state for one in packs}
+    return Exit.AGAIN if State.AGAIN in states else Exit.FAILED if State.WRONG in states else Exit.OK
 
 
 def _row(one: Followed) -> tuple[str, str, str, str]:
-    label = "new" if one.is_new else "passed" if one.why else "ok"
-    text = one.why or (f"{one.pinned[:12] or 'not pinned'} → {one.head[:12]} {one.date[:10]}" if one.is_new else "")
-    return label, one.name, one.follows, text
+    new = f"{one.pinned[:12] or 'not pinned'} → {one.commit[:12]} {one.date[:10]}"
+    return one.state.value, one.name, one.follows, new if one.state is State.NEW else one.why
 
 
 def survey(project: Project, options: argparse.Namespace) -> tuple[Found, bool]:

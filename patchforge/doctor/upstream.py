@@ -5,7 +5,6 @@ Only reads. No object is fetched, and neither a clone nor the cache is changed.
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -15,6 +14,7 @@ from pathlib import Path
 from patchforge.doctor.words import Finding, State
 from patchforge.project import Project, release_index
 from patchforge.sources.clone import CachedClone, is_url
+from patchforge.sources.command import OFFLINE, git
 
 _TAG = re.compile(r"^([0-9a-f]{40,64})[\t ]refs/tags/(.+?)(\^\{\})?$", re.MULTILINE)
 _ADDRESS = re.compile(r"^remote\.(.+)\.url (.+)$", re.MULTILINE)
@@ -24,8 +24,7 @@ _REDIRECTED = re.compile(r"^warning: redirecting to (\S+)", re.MULTILINE)
 _GONE = re.compile(
     r"not found|not appear to be a git repository|does not exist|error: 40[134]|could not read username", re.IGNORECASE
 )
-_OFFLINE = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}  #: see patchforge/sources/git.py
-_NOT_PASSED_ON = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE"}
+_UNTOUCHED = {**OFFLINE, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
 _SECONDS = 600
 _SHOWN = 3
 
@@ -66,7 +65,7 @@ def examine(where: str, project: Project) -> tuple[Remote | None, Clone | None]:
 
 
 def _remote(where: str, cached: CachedClone, project: Project) -> Remote:
-    done = _git("ls-remote", "--tags", "--", cached.url)
+    done = git("ls-remote", "--tags", "--", cached.url, timeout=_SECONDS)
     told = done.stderr.replace(cached.url, cached.origin)
     redirected = _REDIRECTED.search(told)
     lines = [line for line in told.splitlines() if line.startswith(("fatal:", "error:"))] or told.splitlines()
@@ -114,29 +113,7 @@ def _is_former(url: str, project: Project) -> bool:
 
 
 def _local(path: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return _git("-C", str(path), *arguments, given=given, settings=_OFFLINE)
-
-
-def _git(
-    *arguments: str, given: str = "", settings: Mapping[str, str] | None = None
-) -> subprocess.CompletedProcess[str]:
-    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
-    plain = {"GIT_TERMINAL_PROMPT": "0", "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1", "LC_ALL": "C"}
-    try:
-        return subprocess.run(
-            ["git", *arguments],
-            env={**inherited, **plain, **(settings or {})},
-            input=given,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except FileNotFoundError:
-        return subprocess.CompletedProcess(arguments, 127, "", "fatal: git is not installed")
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(arguments, 124, "", f"fatal: no answer within {_SECONDS} seconds")
+    return git("-C", str(path), *arguments, given=given, environment=_UNTOUCHED, timeout=_SECONDS)
 
 
 def findings(project: Project, remote: Remote | None, clone: Clone | None) -> Iterator[Finding]:

@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.sources.command import is_passing
 from patchforge.sources.git import import_git
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ class CachedClone:
             process.wait()
         except module.GitCommandError as error:
             faults = [line for line in said if line.startswith(("fatal:", "error:"))] or list(said)[-1:]
-            raise PatchforgeError(
+            kind = TryAgain if is_passing(" ".join(said)) else PatchforgeError
+            raise kind(
                 f"git {command} of {self.origin} failed",
                 found=" ".join(faults).replace(self.url, self.origin),
                 do="check the address and the network, or name a clone on this machine (--upstream PATH)",

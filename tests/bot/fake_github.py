@@ -43,6 +43,7 @@ class FakeGitHub:
     pulls: list[dict[str, Any]] = field(default_factory=list)
     issues: list[dict[str, Any]] = field(default_factory=list)
     comments: dict[int, list[dict[str, Any]]] = field(default_factory=dict)
+    runs: list[dict[str, Any]] = field(default_factory=list)  #: completed scheduled ones, the newest last
     faults: list[Fault] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
     authorized: list[str | None] = field(default_factory=list)
@@ -100,6 +101,8 @@ class FakeGitHub:
             return self._create_issue(data) if verb == "POST" else (200, self._listed(self.issues, query))
         if match := re.fullmatch(rf"{home}/issues/(\d+)", path):
             return 200, self._change(self.issues, int(match[1]), data)
+        if path == f"/repos/{self.repository}/actions/workflows/update.yml/runs":
+            return 200, {"workflow_runs": self.runs[-1:] if query["status"] == "completed" else []}
         if match := re.fullmatch(rf"{home}/issues/(\d+)/comments", path):
             return self._comment(int(match[1]), verb, data)
         return 404, {"message": "Not Found"}

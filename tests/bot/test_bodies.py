@@ -49,7 +49,7 @@ def test_notes_and_titles_are_inert(world: World, where: str) -> None:
         assert harmful not in plain
     assert plain.count("<details>") == plain.count("</details>") == 1
     assert not set(body) & set("\u202e\u202c\x1b\x07\u2028\r")
-    assert read_marker(body)["version"] == FIRST
+    assert read_marker(body)["name"] == FIRST
     again(world)
 
 

@@ -37,7 +37,7 @@ def test_a_release_becomes_a_pull_request(world: World) -> None:
     (pull,) = world.github.pulls
     assert (pull["title"], pull["draft"]) == (f"ComfyUI {FIRST}", False)
     marker = read_marker(pull["body"])
-    assert (marker["version"], marker["commit"]) == (FIRST, commit)
+    assert (marker["name"], marker["commit"]) == (FIRST, commit)
     manifest = json.loads(git(world.ours, "show", f"{BRANCH.format(FIRST)}:generated/comfyui/{FIRST}/manifest.json"))
     assert (manifest["release"], manifest["commit"]) == (FIRST, commit)
     again(world)
@@ -87,6 +87,19 @@ def test_a_named_version_is_no_way_around_the_rules(world: World, name: str, sai
     assert world.github.writes == []
 
 
+def test_an_older_version_is_not_proposed_beside_a_newer_one(world: World) -> None:
+    """As when several versions are proposed by runs of their own: they would close each other's for ever."""
+    world.release(FIRST)
+    world.bot()
+    world.release(SECOND)
+    world.bot()
+    _, data = world.bot(FIRST)
+    assert data["writes"] == 0
+    assert f"{FIRST}: #2 proposes a newer version" in data["notes"][0]
+    world.bot(FIRST, "--recreate")
+    assert [one["state"] for one in world.github.pulls] == ["closed", "open", "open"]
+
+
 def test_a_newer_release_supersedes(world: World) -> None:
     world.release(FIRST)
     world.bot()
@@ -118,6 +131,17 @@ def test_what_a_person_closed_comes_back_when_its_patches_change(world: World) -
     world.release(FIRST, {"comfy/new_file.py": b"x = 1\n", "comfy_version.txt": b"new"})
     world.bot()
     assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
+
+
+def test_what_a_person_closed_stays_closed_when_the_base_branch_moves(world: World) -> None:
+    world.release(FIRST)
+    world.bot()
+    world.pull(1)["state"] = "closed"
+    index = git(world.ours, "show", "main:upstream/comfyui.releases.tsv")
+    world.commit("main", {"upstream/comfyui.releases.tsv": f"{index}\nv0.30.1\t{'3' * 40}\t2026-01-20\n".encode()})
+    _, data = world.bot()
+    assert len(world.github.pulls) == 1
+    assert "a person closed #1" in data["notes"][0]
 
 
 def test_a_declined_version_does_not_hold_up_the_next(world: World) -> None:
@@ -571,6 +595,17 @@ def test_a_password_in_the_remote_is_refused(world: World) -> None:
     status, data = world.bot("--remote", "https://someone:password@127.0.0.1/x.git")
     assert status == Exit.USAGE
     assert "holds a password" in data["error"]
+
+
+def test_a_base_that_was_made_of_plain_files(world: World) -> None:
+    """Its manifest names no commit of upstream's."""
+    path = f"generated/comfyui/{BASE}/manifest.json"
+    manifest = json.loads(git(world.ours, "show", f"main:{path}"))
+    world.commit("main", {path: json.dumps({**manifest, "commit": ""}).encode()})
+    world.release(FIRST)
+    assert world.bot()[0] == Exit.OK
+    assert "Requirements of upstream" not in world.pull(1)["body"]
+    again(world)
 
 
 def test_two_runs_at_once(world: World) -> None:

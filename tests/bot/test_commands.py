@@ -6,10 +6,13 @@ import argparse
 import json
 from pathlib import Path
 
+import pytest
+
 from patchforge.commands import bot, matrix, track
-from patchforge.errors import Exit
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import load_project
-from tests.bot.world import BASE, FIRST, REPOSITORY, SECOND, World, git, parser
+from tests.bot.pack_world import BOUND, KEPT, PackWorld
+from tests.bot.world import BASE, FIRST, REPOSITORY, SECOND, World, bot_options, git
 
 
 def options(world: World, **more: object) -> argparse.Namespace:
@@ -17,7 +20,7 @@ def options(world: World, **more: object) -> argparse.Namespace:
     if not generated.exists():
         git(world.folder, "clone", "--quiet", str(world.ours), "checkout")
     given = {"upstream": str(world.upstream), "generated": str(generated), "token_file": None, "json": True, **more}
-    return argparse.Namespace(**{"release": None, "all": False, **given})
+    return argparse.Namespace(**{"release": None, "all": False, "nodes": False, **given})
 
 
 def at_home(world: World) -> None:
@@ -25,6 +28,7 @@ def at_home(world: World) -> None:
     folder: Path = world.folder / "checkout" / "upstream"
     for command in (track, matrix):
         world.monkeypatch.setattr(command, "load_project", lambda: load_project(folder=folder))
+        world.monkeypatch.setattr(command, "root", lambda: folder.parent)
 
 
 def test_track_says_what_is_new_and_why_not(world: World) -> None:
@@ -60,30 +64,62 @@ def test_the_matrix(world: World) -> None:
 
     def jobs(**more: object) -> list[str]:
         assert matrix.run(options(world, **more)) == Exit.OK
-        return [job["version"] for job in json.loads(world.capsys.readouterr().out)["include"]]
+        found = json.loads(world.capsys.readouterr().out)["include"]
+        assert {job["project"] for job in found} == {"comfyui"}
+        assert all(job["arguments"] in {job["name"], ""} for job in found)
+        return [job["name"] for job in found]
 
-    assert jobs() == [""]
+    assert jobs() == ["upkeep"]
     world.release(FIRST)
     world.release(SECOND)
     assert jobs() == [SECOND]
-    assert jobs(all=True) == [FIRST, SECOND]
+    assert jobs(all=True) == [SECOND, FIRST]
     assert jobs(release="0.31.0") == [FIRST]
     given.json = False
     matrix.run(given)
     assert world.capsys.readouterr().out == f"comfyui {SECOND}\n"
+    with pytest.raises(PatchforgeError, match="soon is no version"):
+        jobs(release="soon")
+
+
+def test_the_matrix_with_packs(packs: PackWorld) -> None:
+    given = options(packs)
+    at_home(packs)
+
+    def jobs(**more: object) -> list[tuple[str, str]]:
+        """Name and arguments of the jobs for packs, which the bot takes."""
+        git(packs.folder / "checkout", "pull", "--quiet")
+        matrix.run(options(packs, **more))
+        found = json.loads(packs.capsys.readouterr().out)["include"]
+        assert found[0] == {"project": "comfyui", "name": "upkeep", "arguments": ""}
+        for job in found:
+            bot_options(*job["arguments"].split(), "--json")
+        return [(job["name"], job["arguments"]) for job in found if job["project"] == "nodes"]
+
+    assert jobs() == [("upkeep", "--nodes")]
+    packs.move_on(KEPT)
+    assert jobs() == [(KEPT, f"--nodes {KEPT}"), ("upkeep", f"--nodes {BOUND}")]
+    packs.move_on(BOUND)
+    assert jobs() == [(KEPT, f"--nodes {KEPT}"), (BOUND, f"--nodes {BOUND}")]
+    for _, arguments in jobs():
+        packs.bot(*arguments.split())
+    assert len(packs.github.pulls) == 2
+    given.json, given.release = False, FIRST
+    matrix.run(given)
+    assert packs.capsys.readouterr().out == f"comfyui {FIRST}\n"
 
 
 def test_what_the_bot_tells_people(world: World) -> None:
     world.release("v0.31.0-rc1")
     world.release(FIRST)
     named = ["--repository", REPOSITORY, "--remote", str(world.ours), "--upstream", str(world.upstream)]
-    bot.run(parser().parse_args([*named, "--dry-run"]))
-    assert f"would: push patchforge/comfyui-{FIRST} (a new version)" in world.capsys.readouterr().out
-    bot.run(parser().parse_args(named))
+    bot.run(bot_options(*named, "--dry-run"))
+    assert f"would: push patchforge/comfyui-{FIRST} (it is new)" in world.capsys.readouterr().out
+    bot.run(bot_options(*named))
     said = world.capsys.readouterr().out
     assert "passed over: v0.31.0-rc1: a pre-release" in said
     assert f"done: open pull request patchforge/comfyui-{FIRST}" in said
-    bot.run(parser().parse_args(named))
+    bot.run(bot_options(*named))
     assert "up to date: nothing to do" in world.capsys.readouterr().out
 
 
@@ -92,7 +128,20 @@ def test_a_dry_run_on_a_clone_needs_no_repository_and_no_network(world: World) -
     git(world.folder, "clone", "--quiet", str(world.ours), "checkout")
     world.monkeypatch.chdir(world.folder / "checkout")
     world.monkeypatch.delenv("GITHUB_TOKEN")
-    assert bot.run(parser().parse_args(["--dry-run", "--json", "--upstream", str(world.upstream)])) == Exit.OK
+    assert bot.run(bot_options("--dry-run", "--json", "--upstream", str(world.upstream))) == Exit.OK
     said = json.loads(world.capsys.readouterr().out)
     assert [one["do"] for one in said["actions"]] == ["push", "open pull request"]
     assert world.github.log == []
+
+
+def test_a_dry_run_for_packs_in_a_checkout_asks_no_api(packs: PackWorld) -> None:
+    packs.move_on(KEPT)
+    packs.move_on(BOUND, date="2090-01-01T00:00:00Z")
+    git(packs.folder, "clone", "--quiet", str(packs.ours), "checkout")
+    packs.monkeypatch.chdir(packs.folder / "checkout")
+    packs.monkeypatch.delenv("GITHUB_TOKEN")
+    assert bot.run(bot_options("--nodes", "--dry-run")) == Exit.OK
+    said = packs.capsys.readouterr().out
+    assert f"passed over: {BOUND}: made -" in said
+    assert f"would: open pull request patchforge/nodes-{KEPT} (it is new)" in said
+    assert packs.github.log == []

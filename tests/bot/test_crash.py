@@ -9,6 +9,7 @@ from itertools import count
 
 import pytest
 
+from tests.bot.pack_world import BOUND, FILES, KEPT, PackWorld
 from tests.bot.test_bot_rules import again, drifting
 from tests.bot.world import BASE, FIRST, SECOND, THIRD, CrashError, World, git
 
@@ -60,27 +61,64 @@ def with_tests(world: World) -> None:
     world.release(FIRST)
 
 
+def packs_moved(packs: PackWorld) -> None:
+    for name in (KEPT, BOUND):
+        packs.move_on(name)
+
+
+def packs_move_on(packs: PackWorld) -> None:
+    packs_moved(packs)
+    packs.packs()
+    packs.merge(1)
+    packs.move_on(BOUND, {"more.py": b"x = 1\n"})
+
+
+def pack_rewritten(packs: PackWorld) -> None:
+    packs_moved(packs)
+    packs.packs()
+    git(packs.place(KEPT), "update-ref", "-d", "refs/heads/main")
+    packs.move_on(KEPT, FILES | {"more.py": b"x = 1\n"})
+    git(packs.ours, "update-ref", "refs/heads/main", "refs/heads/patchforge/nodes-beta")
+
+
+def pack_solved(packs: PackWorld) -> None:
+    packs.place(KEPT).rename(packs.folder / "gone")
+    packs.packs()
+    (packs.folder / "gone").rename(packs.place(KEPT))
+    packs.move_on(KEPT)
+
+
 @pytest.mark.parametrize("scene", [first, superseding, merged, drift, solved, refused, with_tests])
 def test_any_crash_converges(world: World, scene: Scene) -> None:
-    """One world; after each crash it is put back to how it was before the run."""
     scene(world)
+    converges(world, "--test")
+
+
+@pytest.mark.parametrize("scene", [packs_moved, packs_move_on, pack_rewritten, pack_solved])
+def test_any_crash_with_packs_converges(packs: PackWorld, scene: Callable[[PackWorld], None]) -> None:
+    scene(packs)
+    converges(packs, "--nodes")
+
+
+def converges(world: World, argument: str) -> None:
+    """One world; after each crash it is put back to how it was before the run."""
     start = Snapshot(world)
     names: list[str] = []
     world.crash = names.append
-    world.bot("--test")
+    world.bot(argument)
     world.crash = lambda _: None
-    world.bot("--test")
+    world.bot(argument)
     expected = world.end_state()
     assert names, "the scene makes no write"
     for at, name in zip(count(), names):
         start.restore(world)
-        _crash_at(world, at)
-        world.bot("--test")
+        _crash_at(world, at, argument)
+        world.bot(argument)
         assert world.end_state() == expected, f"after a crash {name}"
-    again(world, "--test")
+    again(world, argument)
 
 
-def _crash_at(world: World, at: int) -> None:
+def _crash_at(world: World, at: int, argument: str) -> None:
     left = count(at, -1)
 
     def crash(_: str) -> None:
@@ -89,7 +127,7 @@ def _crash_at(world: World, at: int) -> None:
 
     world.crash = crash
     with suppress(CrashError):
-        world.bot("--test")
+        world.bot(argument)
     world.crash = lambda _: None
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.bot import repository
-from patchforge.bot.packs import Followed, follow
+from patchforge.bot.follow import Followed, State, follow
 from patchforge.commands import track
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.pins.tracked import load_repository
-from patchforge.sources.clone import CachedClone
+from patchforge.sources import command as git_command
 from tests.bot.world import bare, git, put
 
 NOW = datetime(2026, 1, 20, tzinfo=UTC)
@@ -51,7 +50,7 @@ class Packs:
         return put(self.folder / "someone" / name, self.folder / "scratch", {"pack.py": data}, date=date)
 
     def found(self) -> dict[str, Followed]:
-        return {one.name: one for one in follow(self.upstream, NOW)}
+        return {one.name: one for one in follow(self.upstream, now=NOW)}
 
 
 @pytest.fixture
@@ -63,20 +62,20 @@ def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packs:
     monkeypatch.setenv("GIT_CONFIG_SYSTEM", "/dev/null")
     monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "file")
     monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(repository, "_PAUSE", 0.01)
+    monkeypatch.setattr(git_command, "_PAUSE", 0.01)
     return Packs(tmp_path)
 
 
 def test_a_pack_at_its_pin(packs: Packs) -> None:
     commit = packs.add("one")
-    assert packs.found()["one"] == Followed("one", "main", commit, commit)
+    assert packs.found()["one"] == Followed("one", "main", commit, State.PINNED, commit)
 
 
 def test_an_old_commit_is_new(packs: Packs) -> None:
     pinned = packs.add("one")
     head = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
     one = packs.found()["one"]
-    assert (one.is_new, one.pinned, one.head, one.why) == (True, pinned, head, "")
+    assert (one.state, one.pinned, one.head, one.commit, one.why) == (State.NEW, pinned, head, head, "")
     assert datetime.fromisoformat(one.date) == datetime(2026, 1, 12, tzinfo=UTC)
 
 
@@ -84,7 +83,7 @@ def test_a_young_commit_waits(packs: Packs) -> None:
     packs.add("one")
     packs.commit("one", b"2", YOUNG)
     one = packs.found()["one"]
-    assert (one.is_new, one.why) == (False, "made 1.5 days ago; it is taken after 7")
+    assert (one.state, one.commit, one.why) == (State.WAITS, "", "made 1.5 days ago; it is taken after 7")
 
 
 def test_the_minimum_age_is_the_packs_own(packs: Packs) -> None:
@@ -93,15 +92,51 @@ def test_the_minimum_age_is_the_packs_own(packs: Packs) -> None:
     for name in ("one", "two"):
         packs.commit(name, b"2", YOUNG)
     found = packs.found()
-    assert found["one"].is_new
+    assert found["one"].state is State.NEW
     assert "after 30" in found["two"].why
 
 
-def test_without_a_minimum_age_only_the_branch_is_asked(packs: Packs) -> None:
+def test_without_a_minimum_age_the_head_is_taken(packs: Packs) -> None:
     packs.add("one", 'branch = "main"\nbranch_days = 0\n')
-    packs.commit("one", b"2", YOUNG)
+    head = packs.commit("one", b"2", "2090-01-01T00:00:00Z")
+    assert packs.found()["one"].commit == head
+
+
+def test_below_a_young_head_an_older_commit_is_taken(packs: Packs) -> None:
+    packs.add("one")
+    commit = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
+    head = packs.commit("one", b"3", YOUNG)
     one = packs.found()["one"]
-    assert (one.is_new, one.date) == (True, "")
+    assert (one.state, one.commit, one.head) == (State.NEW, commit, head)
+    assert one.date.startswith("2026-01-12")
+    packs.pin("one", commit)
+    assert packs.found()["one"].state is State.WAITS
+    packs.pin("one", head)
+    packs.commit("one", b"4", YOUNG)
+    assert packs.found()["one"].state is State.WAITS  # never back behind the pin
+
+
+def test_of_a_merged_branch_only_the_merge_is_taken(packs: Packs) -> None:
+    """Its own commits are older, and the branch that is followed never stood at them."""
+    packs.add("one")
+    place, scratch = packs.folder / "someone" / "one", packs.folder / "merging"
+    git(packs.folder, "clone", "--quiet", str(place), str(scratch))
+    git(scratch, "checkout", "--quiet", "-b", "side")
+    git(scratch, "commit", "--quiet", "--allow-empty", "--message", "aside", date="2026-01-11T00:00:00Z")
+    git(scratch, "checkout", "--quiet", "main")
+    git(scratch, "merge", "--quiet", "--no-ff", "--message", "merge", "side", date=YOUNG)
+    git(scratch, "push", "--quiet", "origin", "main")
+    assert packs.found()["one"].state is State.WAITS
+
+
+def test_a_server_that_leaves_files_out(packs: Packs) -> None:
+    """As GitHub does when it is asked for commits only."""
+    pinned = packs.add("one")
+    git(packs.folder / "someone" / "one", "config", "uploadpack.allowFilter", "true")
+    commit = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
+    packs.commit("one", b"3", YOUNG)
+    one = packs.found()["one"]
+    assert (one.state, one.pinned, one.commit) == (State.NEW, pinned, commit)
 
 
 @pytest.mark.parametrize("days", ["-1", '"7"', "true"])
@@ -119,29 +154,16 @@ def test_a_branch_of_another_name(packs: Packs) -> None:
 def test_a_pack_that_is_not_pinned_yet(packs: Packs) -> None:
     commit = packs.add("one", pinned=False)
     one = packs.found()["one"]
-    assert (one.is_new, one.pinned, one.head) == (True, "", commit)
+    assert (one.state, one.pinned, one.commit) == (State.NEW, "", commit)
 
 
-def test_a_clone_gives_the_date_and_is_left_alone(packs: Packs) -> None:
-    packs.add("one")
-    packs.commit("one", b"2", YOUNG)
-    cached = CachedClone.of("https://github.com/someone/one")
-    cached.ensure()
-    before = sorted(path.stat().st_mtime_ns for path in cached.path.rglob("*"))
-    assert "1.5 days ago" in packs.found()["one"].why
-    assert sorted(path.stat().st_mtime_ns for path in cached.path.rglob("*")) == before
-
-
-def test_a_rewritten_branch_is_named_where_a_clone_shows_it(packs: Packs) -> None:
+def test_a_rewritten_branch(packs: Packs) -> None:
     pinned = packs.add("one")
-    place = packs.folder / "someone" / "one"
-    cached = CachedClone.of("https://github.com/someone/one")
-    cached.ensure()
-    git(place, "update-ref", "-d", "refs/heads/main")
+    git(packs.folder / "someone" / "one", "update-ref", "-d", "refs/heads/main")
     packs.commit("one", b"other", OLD)
-    assert packs.found()["one"].is_new  # the clone does not have the new commit yet
-    cached.fetch()
-    assert packs.found()["one"].why == f"the branch was rewritten: it lacks {pinned}"
+    one = packs.found()["one"]
+    assert one.state is State.WRONG
+    assert one.why.endswith(f"it lacks the pinned {pinned}")
 
 
 @pytest.mark.parametrize("annotated", [False, True])
@@ -152,11 +174,11 @@ def test_a_pack_that_is_held_at_a_version(packs: Packs, *, annotated: bool) -> N
     message = ["-a", "-m", "x"] if annotated else []
     git(place, "tag", *message, "v1.2", pinned)
     packs.commit("one", b"2", OLD)
-    assert packs.found()["one"] == Followed("one", "v1.2", pinned, pinned)
+    assert packs.found()["one"] == Followed("one", "v1.2", pinned, State.PINNED, pinned)
     git(place, "tag", "--force", *message, "v1.2", "main")
     assert "the tag was moved: it was " + pinned in packs.found()["one"].why
     packs.pin("one", "")
-    assert packs.found()["one"].is_new
+    assert packs.found()["one"].state is State.NEW
 
 
 def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
@@ -166,9 +188,8 @@ def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
     (packs.folder / "someone" / "one").rename(packs.folder / "gone")
     found = packs.found()
     assert "does not answer" in found["one"].why
-    assert not found["one"].again
-    assert found["two"].head == head
-    assert found["two"].is_new
+    assert found["one"].state is State.WRONG
+    assert (found["two"].state, found["two"].head) == (State.NEW, head)
 
 
 @pytest.fixture
@@ -183,12 +204,12 @@ def test_the_command(packs: Packs, command: Callable[..., int], capsys: pytest.C
     head = packs.commit("one", b"2", OLD)
     assert command(as_json=True) == Exit.OK
     said = json.loads(capsys.readouterr().out)["nodes"]
-    assert [(one["name"], one["new"]) for one in said] == [("one", True), ("two", False)]
-    assert (said[0]["pinned"], said[0]["head"]) == (pinned, head)
+    assert [(one["name"], one["state"]) for one in said] == [("one", "new"), ("two", "pinned")]
+    assert (said[0]["pinned"], said[0]["commit"]) == (pinned, head)
     assert command(as_json=False) == Exit.OK
     shown = capsys.readouterr().out
-    assert f"new  one  main  {pinned[:12]} → {head[:12]} 2026-01-10" in shown
-    assert "ok   two" in shown
+    assert f"new     one  main  {pinned[:12]} → {head[:12]} 2026-01-10" in shown
+    assert "pinned  two" in shown
 
 
 def test_the_exit_status(packs: Packs, command: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:

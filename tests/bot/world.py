@@ -15,12 +15,13 @@ from typing import Any
 
 import pytest
 
-from patchforge import pipeline
+from patchforge import cli, pipeline
 from patchforge.bot import forge, repository
 from patchforge.bot.token import Token
 from patchforge.commands import bot as command
 from patchforge.engine.convert import Engine
 from patchforge.errors import PatchforgeError
+from patchforge.sources import command as git_command
 from patchforge.sources.git import GitObjects, GitTree
 from patchforge.vocabulary import Release, Version
 from tests.bot.fake_github import FakeGitHub
@@ -53,7 +54,15 @@ def bare(path: Path) -> Path:
     return path
 
 
-def put(target: Path, scratch: Path, files: Mapping[str, bytes], *, branch: str = "main", **who: str) -> str:
+def put(
+    target: Path,
+    scratch: Path,
+    files: Mapping[str, bytes],
+    *,
+    branch: str = "main",
+    message: str = "a commit",
+    **who: str,
+) -> str:
     """Commits files on a branch of a bare repository, as somebody; returns the commit."""
     shutil.rmtree(scratch, ignore_errors=True)
     git(target.parent, "clone", "--quiet", str(target), str(scratch))
@@ -63,7 +72,7 @@ def put(target: Path, scratch: Path, files: Mapping[str, bytes], *, branch: str 
         (scratch / path).parent.mkdir(parents=True, exist_ok=True)
         (scratch / path).write_bytes(data)
     git(scratch, "add", "--all")
-    git(scratch, "commit", "--quiet", "--allow-empty", "--message", "a commit", **who)
+    git(scratch, "commit", "--quiet", "--allow-empty", "--message", message, **who)
     git(scratch, "push", "--quiet", "origin", branch)
     return git(scratch, "rev-parse", "HEAD")
 
@@ -91,18 +100,9 @@ def build(folder: Path) -> Engine:
     return engine
 
 
-def parser() -> argparse.ArgumentParser:
+def bot_options(*arguments: str) -> argparse.Namespace:
     """The options of ``patchforge bot``."""
-    one = argparse.ArgumentParser()
-    one.add_argument("release", nargs="?")
-    for name in ("repository", "remote", "upstream", "token-file"):
-        one.add_argument(f"--{name}")
-    one.add_argument("--base", default="main")
-    one.add_argument("--most-open", type=int, default=3)
-    one.add_argument("--jobs", type=int)
-    for name in ("json", "dry-run", "test", "recreate", "no-cache"):
-        one.add_argument(f"--{name}", action="store_true")
-    return one
+    return cli.parser().parse_args(["bot", *arguments])
 
 
 @dataclass
@@ -122,7 +122,7 @@ class World:
         self.publish(BASE)
         quick = forge.Patience(tries=3, first=0.01, longest=5, timeout=1, between_requests=0, between_writes=0)
         self.monkeypatch.setattr(forge, "Patience", lambda: quick)
-        self.monkeypatch.setattr(repository, "_PAUSE", 0.01)
+        self.monkeypatch.setattr(git_command, "_PAUSE", 0.01)
         self.monkeypatch.setattr(command, "make_engine", lambda _: self.engine)
         self.monkeypatch.setattr(command, "Forge", lambda *a, **k: forge.Forge(*a, **k, step=self.step))
         self.monkeypatch.setattr(command, "Repository", lambda *a, **k: repository.Repository(*a, **k, step=self.step))
@@ -161,7 +161,7 @@ class World:
     def bot(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Exit status and JSON of a run, with an error's text under "error"."""
         named = ["--repository", REPOSITORY, "--remote", str(self.ours), "--upstream", str(self.upstream)]
-        options = parser().parse_args(["--json", *named, *arguments])
+        options = bot_options("--json", *named, *arguments)
         before = len(self.github.writes)
         try:
             status, error = command.run(options), ""

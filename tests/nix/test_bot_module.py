@@ -38,6 +38,23 @@ def test_the_command_line_is_one_that_the_bot_takes(mini: Miniature) -> None:
     assert (options.most_open, options.token_file) == (2, None)
 
 
+def test_a_second_service_proposes_node_packs(mini: Miniature) -> None:
+    rest = "lib.mapAttrs (_: one: { inherit (one) after serviceConfig; }) config.systemd.services"
+    found = mini.nix.evaluate(evaluation(mini, config(ENOUGH + 'extraArgs = [ "--base" "next" ];'), rest))
+    assert sorted(found) == ["patchforge-bot", "patchforge-bot-nodes"]
+    first, second = found.values()
+    options = parser().parse_args(words(second)[1:])
+    assert (options.command, options.nodes, options.release, options.base) == ("bot", [], None, "next")
+    assert parser().parse_args(words(first)[1:]).nodes is None
+    assert "patchforge-bot.service" in second["after"]  # one at a time
+    assert first["serviceConfig"]["CacheDirectory"] != second["serviceConfig"]["CacheDirectory"]
+    same = {"LoadCredential", "DynamicUser", "SuccessExitStatus", "ProtectSystem", "SystemCallFilter"}
+    assert all(first["serviceConfig"][key] == second["serviceConfig"][key] for key in same)
+    timers = "lib.attrNames config.systemd.timers"
+    assert mini.nix.evaluate(evaluation(mini, config(), timers)) == ["patchforge-bot", "patchforge-bot-nodes"]
+    assert mini.nix.evaluate(evaluation(mini, config(ENOUGH + "nodes = false;"), timers)) == ["patchforge-bot"]
+
+
 def test_the_token_is_a_credential_and_nowhere_else(mini: Miniature) -> None:
     found = bot(mini)
     assert found["serviceConfig"].pop("LoadCredential") == ["github-token:/run/secrets/bot"]
@@ -73,6 +90,7 @@ def test_the_timer(mini: Miniature) -> None:
 BAD = {
     "a token in the store": ('tokenFile = "${builtins.storeDir}/token";', "Name a file outside it"),
     "an owned flag": ('tokenFile = "/x"; extraArgs = [ "--token-file=/y" ];', "there are options"),
+    "packs": ('tokenFile = "/x"; extraArgs = [ "--nodes" ];', "there is an option (nodes)"),
     "tests": ('tokenFile = "/x"; extraArgs = [ "--test" ];', "patchforge test"),
 }
 

@@ -11,12 +11,26 @@ let
   commandLine = import ./systemd.nix { inherit lib; };
   hardening = import ./hardening.nix { inherit lib; };
   inherit (lib) mkOption types;
-  cacheDir = "/var/cache/patchforge-bot";
   given = flags: lib.filter (word: lib.elem (lib.head (lib.splitString "=" word)) flags) cfg.extraArgs;
   taken = given [
     "--repository"
     "--token-file"
   ];
+  # Releases, and node packs with --nodes: one at a time.
+  units = {
+    patchforge-bot = {
+      of = "new ComfyUI releases";
+      arguments = [ ];
+      after = [ ];
+    };
+  }
+  // lib.optionalAttrs cfg.nodes {
+    patchforge-bot-nodes = {
+      of = "node packs that have moved on";
+      arguments = [ "--nodes" ];
+      after = [ "patchforge-bot.service" ];
+    };
+  };
 in
 {
   options.services.patchforge-bot = {
@@ -54,6 +68,12 @@ in
       '';
     };
 
+    nodes = mkOption {
+      type = types.bool;
+      default = true;
+      description = "Whether node packs that have moved on are proposed too, by a service called patchforge-bot-nodes.";
+    };
+
     extraArgs = mkOption {
       type = types.listOf types.str;
       default = [ ];
@@ -79,54 +99,65 @@ in
         assertion = given [ "--test" ] == [ ];
         message = "${name}: --test needs a GPU and installs packages, and the service can do neither. Remove it, and test with patchforge test.";
       }
+      {
+        assertion = given [ "--nodes" ] == [ ];
+        message = "${name}: extraArgs has --nodes, for which there is an option (nodes).";
+      }
     ];
 
-    systemd.timers.patchforge-bot = {
-      description = "When to look for new ComfyUI releases";
+    systemd.timers = lib.mapAttrs (_: unit: {
+      description = "When to look for ${unit.of}";
       wantedBy = [ "timers.target" ];
       timerConfig = {
         OnCalendar = cfg.schedule;
         Persistent = true;
         RandomizedDelaySec = "30min";
       };
-    };
+    }) units;
 
-    systemd.services.patchforge-bot = {
-      description = "Proposes new ComfyUI releases as pull requests";
-      wants = [ "network-online.target" ];
-      after = [ "network-online.target" ];
-      environment = {
-        HOME = cacheDir;
-        PATCHFORGE_CACHE = cacheDir;
-      }
-      # The steps run the repository's own patchforge with the same interpreter, which lacks the package's dependencies.
-      // lib.optionalAttrs (cfg.package ? dependenciesPath) { PYTHONPATH = cfg.package.dependenciesPath; };
-      serviceConfig =
-        hardening {
-          devices = [ ];
-          localOnly = false;
+    systemd.services = lib.mapAttrs (
+      unitName: unit:
+      let
+        cacheDir = "/var/cache/${unitName}";
+      in
+      {
+        description = "Proposes ${unit.of} as pull requests";
+        wants = [ "network-online.target" ];
+        after = [ "network-online.target" ] ++ unit.after;
+        environment = {
+          HOME = cacheDir;
+          PATCHFORGE_CACHE = cacheDir;
         }
-        // {
-          Type = "oneshot";
-          ExecStart = commandLine (
-            [
-              "${cfg.package}/bin/patchforge"
-              "bot"
-              "--repository"
-              cfg.repository
-            ]
-            ++ cfg.extraArgs
-          );
-          LoadCredential = [ "github-token:${toString cfg.tokenFile}" ];
-          DynamicUser = true;
-          CacheDirectory = "patchforge-bot";
-          CacheDirectoryMode = "0700";
-          WorkingDirectory = cacheDir;
-          Nice = 10;
-          # Run it again later: the next run of the timer does.
-          SuccessExitStatus = [ 75 ];
-          TimeoutStartSec = "3h";
-        };
-    };
+        # The steps run the repository's own patchforge with the same interpreter, which lacks the package's dependencies.
+        // lib.optionalAttrs (cfg.package ? dependenciesPath) { PYTHONPATH = cfg.package.dependenciesPath; };
+        serviceConfig =
+          hardening {
+            devices = [ ];
+            localOnly = false;
+          }
+          // {
+            Type = "oneshot";
+            ExecStart = commandLine (
+              [
+                "${cfg.package}/bin/patchforge"
+                "bot"
+                "--repository"
+                cfg.repository
+              ]
+              ++ cfg.extraArgs
+              ++ unit.arguments
+            );
+            LoadCredential = [ "github-token:${toString cfg.tokenFile}" ];
+            DynamicUser = true;
+            CacheDirectory = unitName;
+            CacheDirectoryMode = "0700";
+            WorkingDirectory = cacheDir;
+            Nice = 10;
+            # Run it again later: the next run of the timer does.
+            SuccessExitStatus = [ 75 ];
+            TimeoutStartSec = "3h";
+          };
+      }
+    ) units;
   };
 }

@@ -1,0 +1,206 @@
+"""A run for releases: look, convert the newest, plan, do."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from patchforge.bot import bodies, steps
+from patchforge.bot.discovery import Found, list_tags
+from patchforge.bot.forge import Forge
+from patchforge.bot.mirror import Mirror, found_as_data, generated_commits, look
+from patchforge.bot.plan import Plan, branch_of, plan_release, prefix
+from patchforge.bot.repository import Repository
+from patchforge.bot.run import Outcome, Run, Settings
+from patchforge.bot.steps import Result, Step
+from patchforge.bot.words import Action, Candidate, Do, Passed, Problem, Published, Pull, Wanted
+from patchforge.engine.convert import Engine
+from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
+from patchforge.pipeline import Patched
+from patchforge.project import Project, load_project
+from patchforge.sources import MissingBlobError, Upstream
+from patchforge.vocabulary import Release, Version
+
+_ATTEMPTS = 3  #: versions to try, newest first, when one does not convert
+
+
+class ReleaseRun(Run):
+    """One run. Offline (``forge`` None) no release of GitHub's is known either."""
+
+    def __init__(self, settings: Settings, repository: Repository, forge: Forge | None, engine: Engine) -> None:
+        super().__init__(settings, repository, forge)
+        self.engine = engine
+        self.project = load_project(folder=repository.folder / "upstream")
+        self.generated = repository.folder / "generated" / self.project.name
+        self.ours = generated_commits(self.generated)
+        self.tested: Action | None = None
+
+    def run(self) -> Outcome:
+        with Mirror(self.project, self.settings.upstream) as mirror:
+            found, releases = look(self.project, mirror, self.forge, self.ours)
+            pulls = self.open_pulls(prefix(self.project))
+            wanted, problems = self._first_that_converts(mirror, found, releases, pulls)
+            if moved := [one for one in found.passed if one.moved]:
+                problems.append(self._moved(moved))
+            branches = [wanted.branch] if wanted else []
+            there = self.there(self.project.name, prefix(self.project), pulls, branches)
+            plan = plan_release(self.project, there, frozenset(self.ours), wanted, problems, rules=self.settings.rules)
+            if self.tested:
+                plan = Plan((*plan.actions, self.tested), plan.notes, plan.number)
+            if self.is_real:
+                self._check_tag(mirror, plan, found, wanted)
+                self.carry_out(plan)
+        passed = [(one.tag, one.why) for one in found.passed]
+        return self.outcome(found_as_data(found), passed, plan, problems)
+
+    def _first_that_converts(
+        self, mirror: Mirror, found: Found, releases: Sequence[Published], pulls: Sequence[Pull]
+    ) -> tuple[Wanted | None, list[Problem]]:
+        """The newest version that converts, and what is wrong with those before it."""
+        problems: list[Problem] = []
+        for candidate in self._candidates(found):
+            try:
+                return self._want(mirror, candidate, releases, pulls), problems
+            except (Drifted, CheckFailed) as error:
+                problems.append(self._problem(candidate, error, mirror))
+                self.repository.reset()
+        return None, problems
+
+    def _candidates(self, found: Found) -> list[Candidate]:
+        named = self.settings.version
+        if named is None:
+            return list(found.new[::-1][:_ATTEMPTS])
+        if one := found.candidate(named):
+            return [one]
+        why = next(
+            (one.why for one in found.passed if one.tag == self.project.tag_of(named)), "upstream has no such tag"
+        )
+        if found.newest and named <= found.newest:
+            why = f"not newer than {found.newest}, which the base branch has"
+        raise PatchforgeError(f"{named} cannot be proposed", found=why, do="patchforge track shows what is new")
+
+    def _want(
+        self, mirror: Mirror, candidate: Candidate, releases: Sequence[Published], pulls: Sequence[Pull]
+    ) -> Wanted:
+        """Runs all steps in our repository's folder and commits what they made."""
+        folder, project = self.repository.folder, self.project
+        patched = steps.convert(self.engine, mirror.upstream, project, candidate, folder)
+        results = [self._step(one, candidate, mirror) for one in (steps.HASHES, steps.NIX)]
+        commit = self._commit(candidate, patched, mirror.date(candidate.commit))
+        change = self.repository.change(commit)
+        branch = branch_of(project, candidate.version)
+        current = next((one for one in pulls if one.branch == branch), None)
+        results.append(self._test(candidate, mirror, change, current))
+        before = self._before()
+        body = bodies.pull_body(
+            project,
+            candidate,
+            patched.manifest(patched.patch_files()),
+            before,
+            patches=patched.patch_files(),
+            patches_before=self._patches(before),
+            hashes=self._hashes(before, candidate),
+            requirements=_requirements(mirror.upstream, before, patched),
+            notes=_between(project, releases, max(self.ours, default=None), candidate.version),
+            steps=results,
+        )
+        rose = before is not None and len(patched.conversion.unclaimed) > before["sites"]["unclaimed"]
+        said = {"project": project.name, "name": str(candidate.version), "commit": candidate.commit}
+        offer = bodies.offer(candidate.commit, patched.patch_files())
+        marked = bodies.marked(body, **said, change=change, offer=offer, tested=results[-1].outcome)
+        draft = rose or any(one.outcome in {"failed", "failing"} for one in results)
+        title = f"{project.title} {candidate.version}"
+        return Wanted(str(candidate.version), branch, commit, change, offer, title, marked, draft)
+
+    def _step(self, step: Step, candidate: Candidate, mirror: Mirror) -> Result:
+        folder = self.repository.folder
+        return steps.run_step(step, folder, clone=mirror.clone, version=candidate.version, out=folder.parent / "out")
+
+    def _test(self, candidate: Candidate, mirror: Mirror, change: str, current: Pull | None) -> Result:
+        """Runs the tests, unless the open pull request says what they gave for this very change."""
+        known = current.marker if current and current.marker.get("change") == change else {}
+        if current and self.forge and known.get("tested") in {"told", "failing"}:
+            topic = {"topic": bodies.tests_topic(change)}
+            if not self.settings.test or self.forge.has_comment(self.settings.repository, current.number, topic):
+                return Result(steps.TEST.name, known["tested"])
+        if not self.settings.test or self.settings.dry_run:
+            return Result(steps.TEST.name, "off")
+        result = self._step(steps.TEST, candidate, mirror)
+        if result.outcome == "not there":
+            return result
+        self.tested = Action(Do.COMMENT, "what the tests saw", text=bodies.tests_comment(result, change))
+        return Result(result.name, "told" if result.outcome == "ok" else "failing")
+
+    def _commit(self, candidate: Candidate, patched: Patched, made: datetime) -> str:
+        """Two commits: the index, which people edit too, and what is only ever generated."""
+        name, version, index = self.project.name, candidate.version, self.project.index
+        index_path = f"upstream/{index.name}"
+        steps.list_in_index(index, candidate, made.astimezone(UTC).date().isoformat())
+        machine = (f"generated/{name}/{version}/", "generated/nix/", "upstream/pins/", "flake.nix")
+        self.repository.only([index_path, *machine])
+        date = made.isoformat()
+        self.repository.commit([index_path], f"Index {self.project.title} {version}\n", date)
+        rules = patched.manifest(patched.patch_files())["rules"][:16]
+        why = f"Made by patchforge alone: upstream commit {candidate.commit},\nrule set {rules}."
+        return self.repository.commit(machine, f"Generate {self.project.title} {version}\n\n{why}\n", date)
+
+    def _before(self) -> dict[str, Any] | None:
+        if not self.ours:
+            return None
+        path = self.generated / str(max(self.ours)) / "manifest.json"
+        found: dict[str, Any] = json.loads(path.read_bytes())
+        return found
+
+    def _patches(self, before: Mapping[str, Any] | None) -> dict[str, bytes]:
+        folder = self.generated / before["release"] if before else None
+        return {path.name: path.read_bytes() for path in folder.glob("*.patch")} if folder else {}
+
+    def _hashes(self, before: Mapping[str, Any] | None, candidate: Candidate) -> tuple[str, str]:
+        """Nix's hash of upstream's source, of the version before and of this one; "" where none is pinned."""
+        path = self.repository.folder / "upstream" / "pins" / f"{self.project.name}.json"
+        pins = json.loads(path.read_bytes()) if path.is_file() else {}
+        old = pins.get(before["release"], {}) if before else {}
+        return old.get("hash", ""), pins.get(str(candidate.version), {}).get("hash", "")
+
+    def _problem(self, candidate: Candidate, error: PatchforgeError, mirror: Mirror) -> Problem:
+        about, what = ("drift", "a transform drifted") if isinstance(error, Drifted) else ("proof", "a check failed")
+        text = str(error).replace(mirror.where, self.project.url)
+        body = bodies.problem_body(self.project, about, text, candidate)
+        version = str(candidate.version)
+        marked = bodies.marked(body, about=about, name=version, project=self.project.name)
+        return Problem(about, version, f"{self.project.title} {version}: {what}", marked)
+
+    def _moved(self, moved: Sequence[Passed]) -> Problem:
+        text = "\n".join(f"{one.tag}: {one.why}" for one in moved)
+        body = bodies.problem_body(self.project, "moved", text)
+        marked = bodies.marked(body, about="moved", name="tags", project=self.project.name)
+        return Problem("moved", "tags", f"{self.project.title}: a tag was moved", marked)
+
+    def _check_tag(self, mirror: Mirror, plan: Plan, found: Found, wanted: Wanted | None) -> None:
+        """Once more before something is pushed: the tag may have been moved while we worked."""
+        if wanted is None or not any(one.do is Do.PUSH for one in plan.actions):
+            return
+        candidate = found.candidate(Version.parse(wanted.name))
+        if candidate and list_tags(mirror.where).get(candidate.tag) != candidate.commit:
+            raise TryAgain(f"{candidate.tag} was moved while this ran", expected=candidate.commit, do="run this again")
+
+
+def _requirements(upstream: Upstream, before: Mapping[str, Any] | None, patched: Patched) -> list[tuple[str, str, str]]:
+    if before is None or not before["commit"]:  # made of plain files
+        return []
+    old = Release(Version.parse(before["release"]), before["commit"], indexed=False)
+    texts = []
+    for tree in (upstream.tree(old), patched.conversion.tree):
+        try:
+            texts.append(tree.read("requirements.txt").decode("utf-8", "replace"))
+        except (KeyError, MissingBlobError):
+            return []
+    return bodies.requirement_changes(*texts)
+
+
+def _between(project: Project, releases: Sequence[Published], after: Version | None, until: Version) -> list[Published]:
+    """The releases after one version up to another, oldest first."""
+    found = [(version, one) for one in releases if (version := project.version_of(one.tag)) and version <= until]
+    return [one for version, one in sorted(found, key=lambda pair: pair[0]) if after is None or version > after]
