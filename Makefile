@@ -61,9 +61,11 @@ trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XP
 othertorch: $(BIN)/.installed  ## the emulated XPU's tests with the torch of OTHER=PYTHON; may fail
 	$(BIN)/python -m emulator.second_torch "$(OTHER)"
 
-docs: $(BIN)/.installed  ## write docs/transforms.md, and with Nix docs/nix-options.md
+docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, and with Nix docs/nix-options.md
 	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
 	mv docs/transforms.md.new docs/transforms.md
+	$(BIN)/patchforge explain --nodes --markdown > docs/nodes-rules.md.new
+	mv docs/nodes-rules.md.new docs/nodes-rules.md
 	if command -v nix-instantiate > /dev/null; then \
 		$(BIN)/patchforge nix --options tests/nix/mock/lib > docs/nix-options.md.new && \
 		mv docs/nix-options.md.new docs/nix-options.md; fi

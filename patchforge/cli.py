@@ -160,6 +160,17 @@ def _test(commands: Commands) -> None:
     )
     one.add_argument("--session", action="append", default=[], metavar="NAME", help="only this session; repeat")
     one.add_argument("--again", action="store_true", help="run also what an earlier command has finished")
+    one.add_argument(
+        "--nodes", nargs="+", default=[], metavar="DIR", help="instead run these node packs, as they come and converted"
+    )
+    one.add_argument(
+        "--without",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="with --nodes: a requirement of the packs that is not to be installed; repeat",
+    )
+    one.add_argument("--page", metavar="FILE", help="with --nodes: put the tables into this page, between their marks")
     one.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)")
     one.add_argument(
         "--out", default="trials", metavar="DIR", help="where evidence, pictures and reports go (default: trials)"
@@ -206,6 +217,7 @@ def _pin(commands: Commands) -> None:
     one.add_argument(
         "--upstream", action="append", metavar="[NAME=]CLONE", help="clone of ComfyUI, or of the pin NAME; repeat"
     )
+    one.add_argument("--only", action="append", metavar="PACK", help="of the node packs, this one; repeat")
     one.add_argument("--pins", default="upstream/pins", metavar="DIR", help="default: upstream/pins")
     one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
     one.add_argument("--dry-run", action="store_true", help="say what would change; write nothing")
@@ -241,11 +253,12 @@ def _nodes(commands: Commands) -> None:
     apply.add_argument(
         "--idiom", choices=("strict", "comfy"), default="strict", help="how devices are named (default: strict)"
     )
-    apply.add_argument("--enable", action="append", default=[], metavar="NAMES", help="fp64, torch-load")
+    apply.add_argument("--enable", action="append", default=[], metavar="NAMES", help="fp64, half, torch-load")
     apply.add_argument("--dry-run", action="store_true", help="do everything but write")
     check = _command(actions, "check", "list what is for CUDA only; status 1 when there is something", source=False)
     check.add_argument("folder", nargs="+", metavar="DIR")
     check.add_argument("--sarif", metavar="FILE", help="also write the findings for code hosts")
+    check.add_argument("--figures", action="store_true", help="instead print what each rule finds, as a table")
     revert = actions.add_parser("revert", help="undo apply --in-place exactly")
     revert.add_argument("folder", nargs="+", metavar="DIR")
     revert.add_argument("--dry-run", action="store_true", help="do everything but write")
@@ -275,6 +288,7 @@ def _matrix(commands: Commands) -> None:
 def _bot(commands: Commands) -> None:
     one = _command(commands, "bot", "propose the newest release as a pull request, or report what is wrong with it")
     one.add_argument("release", nargs="?", metavar="VERSION", help="this one only (default: the newest that is new)")
+    one.add_argument("--nodes", nargs="*", metavar="NAME", help="instead propose node packs that have moved on")
     one.add_argument("--repository", metavar="OWNER/NAME", help="ours on GitHub (default: GITHUB_REPOSITORY)")
     one.add_argument("--remote", metavar="URL|PATH", help="the same for git (default: its address on GitHub)")
     one.add_argument("--base", default="main", metavar="BRANCH", help="default: main")
@@ -293,6 +307,7 @@ def _explain(commands: Commands) -> None:
     )
     one.add_argument("transform", nargs="?", metavar="TRANSFORM", help="such as T01; all are listed without it")
     one.add_argument("--markdown", action="store_true", help="the reference page of all transforms")
+    one.add_argument("--nodes", action="store_true", help="the rules for custom-node packs instead, such as T8")
 
 
 def _status(commands: Commands) -> None:

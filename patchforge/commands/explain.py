@@ -9,12 +9,17 @@ from collections.abc import Iterator, Sequence
 
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.nodes.report import in_order
+from patchforge.nodes.rules import rules
+from patchforge.nodes.words import Rule
 from patchforge.transform import Example, Span, Transform
 from patchforge.vocabulary import Outcome
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 2 for a transform that is not there."""
+    """Exit status 0; 2 for a transform or a rule that is not there."""
+    if options.nodes:
+        return _rules(options)
     from transforms.comfyui import transforms  # noqa: PLC0415 - libcst is slow to import
 
     known = transforms()
@@ -29,13 +34,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         chosen = [one for one in known if one.id.lower() == options.transform.lower()]
         if not chosen:
-            close = difflib.get_close_matches(options.transform, [one.id for one in known], cutoff=0.3)
-            raise PatchforgeError(
-                f"no transform {options.transform}",
-                expected="an id such as T01",
-                found=", ".join(close) or "nothing like it",
-                do="patchforge explain lists all",
-            )
+            raise _unknown("transform", options.transform, [one.id for one in known], "patchforge explain lists all")
     if options.json:
         show_json([_facts(one) for one in chosen])
     else:
@@ -43,11 +42,35 @@ def run(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
+def _rules(options: argparse.Namespace) -> int:
+    """The rules of custom-node packs, in the same ways."""
+    if options.markdown:
+        print(rule_reference(rules()), end="")
+        return Exit.OK
+    known = sorted(rules(), key=lambda one: in_order(one.id))
+    chosen = [one for one in known if options.transform and one.id.lower() == options.transform.lower()]
+    if options.transform and not chosen:
+        raise _unknown("rule", options.transform, [one.id for one in known], "patchforge explain --nodes lists all")
+    if options.json:
+        show_json([{"id": one.id, "title": one.title, "why": _why(one)} for one in chosen or known])
+    elif chosen:
+        print("\n".join(rule_page(chosen[0])))
+    else:
+        table([(one.id, one.title) for one in known])
+    return Exit.OK
+
+
+def _unknown(kind: str, name: str, known: Sequence[str], do: str) -> PatchforgeError:
+    close = difflib.get_close_matches(name, known, cutoff=0.3)
+    found = ", ".join(close) or "nothing like it"
+    return PatchforgeError(f"no {kind} {name}", expected=f"an id such as {known[0]}", found=found, do=do)
+
+
 def _facts(one: Transform) -> dict[str, object]:
     return {
         "id": one.id,
         "title": one.title,
-        "why": textwrap.dedent(one.__doc__ or "").strip(),
+        "why": _why(one),
         "patch": one.purpose.value,
         "issues": one.issues,
         "files": one.files,
@@ -59,10 +82,14 @@ def _facts(one: Transform) -> dict[str, object]:
     }
 
 
+def _why(one: Transform | Rule) -> str:
+    return textwrap.dedent("    " + (one.__doc__ or "")).strip()
+
+
 def page(one: Transform) -> Iterator[str]:
     """One transform as Markdown, a line at a time."""
     yield f"## {one.id}: {one.title}\n"
-    yield textwrap.dedent("    " + (one.__doc__ or "")).strip() + "\n"
+    yield _why(one) + "\n"
     yield f"- Patch: `{one.purpose.value}`. Files: {', '.join(f'`{path}`' for path in one.files)}."
     if one.opt_in:
         yield f"- Opt-in: `{one.opt_in}`; off by default (see runtime.md)."
@@ -89,20 +116,24 @@ def _span(span: Span) -> str:
 
 
 def _example(example: Example) -> Iterator[str]:
-    before = textwrap.dedent(example.before).splitlines()
-    if example.after is None:
-        meaning = {
-            Outcome.UPSTREAM: "upstream already",
-            Outcome.ABSENT: "absent",
-            Outcome.DRIFTED: "drifted, a person must look",
-        }
-        yield f"{example.name} ({meaning[example.outcome]}):\n\n```python"
-        yield from before
+    meaning = {
+        Outcome.UPSTREAM: "upstream already",
+        Outcome.ABSENT: "absent",
+        Outcome.DRIFTED: "drifted, a person must look",
+    }
+    kept = "" if example.after is not None else meaning[example.outcome]
+    yield from _shown(example.name, example.before, example.after, kept)
+
+
+def _shown(name: str, before: str, after: str | None, kept: str) -> Iterator[str]:
+    """A miniature as a code block: what changes, or the whole with the reason why nothing does."""
+    lines = textwrap.dedent(before).splitlines()
+    if after is None:
+        yield f"{name} ({kept}):\n\n```python"
+        yield from lines
     else:
-        yield f"{example.name}:\n\n```diff"
-        yield from list(difflib.unified_diff(before, textwrap.dedent(example.after).splitlines(), lineterm="", n=99))[
-            3:
-        ]
+        yield f"{name}:\n\n```diff"
+        yield from list(difflib.unified_diff(lines, textwrap.dedent(after).splitlines(), lineterm="", n=99))[3:]
     yield "```\n"
 
 
@@ -117,4 +148,29 @@ def reference(transforms: Sequence[Transform]) -> str:
     ]
     for one in transforms:
         lines += page(one)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def rule_page(one: Rule) -> Iterator[str]:
+    """One rule as Markdown, a line at a time."""
+    yield f"## {one.id}: {one.title}\n"
+    yield _why(one) + "\n"
+    for example in one.examples:
+        asked = "".join(f", with `{flag}`" for flag in example.options.flags)
+        kept = "for a person" if example.person else "left"
+        yield from _shown(f"{example.name}{asked}", example.before, example.after, kept)
+
+
+def rule_reference(known: Sequence[Rule]) -> str:
+    """docs/nodes-rules.md."""
+    lines = [
+        "# Rules for custom-node packs",
+        "",
+        "Generated from the rules themselves by `patchforge explain --nodes --markdown`; do not edit. The examples are",
+        "what their tests run: each is converted, proved, converted again, and must come out as shown, without the",
+        "[short functions](nodes.md#what-an-edit-looks-like) that a converted file gets.",
+        "",
+    ]
+    for one in sorted(known, key=lambda one: in_order(one.id)):
+        lines += rule_page(one)
     return "\n".join(lines).rstrip() + "\n"

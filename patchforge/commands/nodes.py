@@ -21,11 +21,12 @@ from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.report import sarif, summary
+from patchforge.nodes.report import figures, sarif, summary
 from patchforge.nodes.store import Store
 from patchforge.nodes.words import Options
 from patchforge.pipeline import Patched
 from patchforge.sources.clone import cache_folder
+from patchforge.sources.command import checked_out
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
 
@@ -42,7 +43,7 @@ def _apply(options: argparse.Namespace) -> int:
             raise PatchforgeError(
                 f"{folder} is patched already", found=str(journal), do=f"patchforge nodes revert {folder} first"
             )
-        patched = PatchedPack(_store().convert(read_pack(folder), _options(options)), _commit(folder))
+        patched = PatchedPack(_store().convert(read_pack(folder), _options(options)), checked_out(folder))
         patched.check()
         report = patched.manifest()
         if not options.dry_run and options.in_place:
@@ -62,7 +63,9 @@ def _check(options: argparse.Namespace) -> int:
     reports = _reports(folders)
     if options.sarif:
         write_file(Path(options.sarif), (json.dumps(sarif(reports), indent=1) + "\n").encode())
-    if options.json:
+    if options.figures:
+        print(figures(reports), end="")
+    elif options.json:
         show_json(reports)
     else:
         for report in reports:
@@ -101,11 +104,11 @@ def _findings(report: dict[str, Any]) -> bool:
 
 def _options(options: argparse.Namespace) -> Options:
     enabled = {name for text in options.enable for name in text.split(",") if name}
-    if unknown := sorted(enabled - {"fp64", "torch-load"}):
+    if unknown := sorted(enabled - {"fp64", "half", "torch-load"}):
         raise PatchforgeError(
-            f"--enable does not know {', '.join(unknown)}", expected="fp64, torch-load", do="name one of these"
+            f"--enable does not know {', '.join(unknown)}", expected="fp64, half, torch-load", do="name one of these"
         )
-    return Options(options.idiom == "comfy", "fp64" in enabled, "torch-load" in enabled)
+    return Options(options.idiom == "comfy", "fp64" in enabled, "torch-load" in enabled, "half" in enabled)
 
 
 @contextmanager
@@ -131,13 +134,6 @@ def _folder(pack: str) -> Iterator[tuple[Path, str]]:
                 f"cannot clone {address}", found=done.stderr.strip(), do="clone it, and name the folder"
             )
         yield target, name
-
-
-def _commit(folder: Path) -> str:
-    if not (folder / ".git").exists():
-        return ""
-    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() if done.returncode == 0 else ""
 
 
 def _show(report: dict[str, Any]) -> None:

@@ -119,8 +119,16 @@ def _torch(_: argparse.Namespace, folder: Path) -> _Work:
 
 def _nodes(options: argparse.Namespace, folder: Path) -> _Work:
     before, clones, claims = store.load("nodes", folder), _clones(options), source_claims(_upstream())
-    for one in load_nodes(_upstream()):
-        yield one.name, partial(_settled, before.get(one.name, {}), repositories.pin, one, clones, claims)
+    packs = {one.name: one for one in load_nodes(_upstream())}
+    chosen = options.only or packs
+    if unknown := sorted(set(chosen) - packs.keys()):
+        raise PatchforgeError(f"no pack is called {', '.join(unknown)}", expected="of: " + ", ".join(packs))
+    for name, one in packs.items():
+        pinned = before.get(name, {})
+        if name in chosen:
+            yield name, partial(_settled, pinned, repositories.pin, one, clones, claims)
+        elif pinned:
+            yield name, partial(dict, pinned)
 
 
 def _single(name: str, options: argparse.Namespace, folder: Path) -> _Work:

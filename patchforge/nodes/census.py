@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from pathlib import PurePosixPath
 
-from patchforge.nodes.code import Code
+from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.words import Kind, Options, Site
 
 #: The text prefilter: a file without any of these is not parsed.
@@ -25,10 +26,25 @@ _APIS = (
 )
 
 
-def sites(code: Code, options: Options) -> tuple[Site, ...]:
-    """Every site of a file, in the order of the file."""
+def sites(code: Code, options: Options, answers: frozenset[tuple[str, str]] = frozenset()) -> tuple[Site, ...]:
+    """Every site of a file, in the order of the file. ``answers``: see ``Surroundings``."""
     found = [site for node in code.nodes if isinstance(node, ast.expr) for site in _sites(node, code, options)]
+    found += _answers(code, answers) if answers else []
     return tuple(sorted(found, key=lambda site: (site.line, site.node.col_offset, site.kind, site.text)))
+
+
+def _answers(code: Code, answers: frozenset[tuple[str, str]]) -> Iterator[Site]:
+    """Calls of the pack's functions that only say whether CUDA is there: by name, or as a module's attribute."""
+    asked = {name for module, name in answers if module == PurePosixPath(code.path).stem}
+    for node in code.nodes:
+        for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
+            local, module = alias.asname or alias.name, getattr(node, "module", None) or ""
+            for last, name in answers:
+                asked |= {local} if (module.rpartition(".")[2], alias.name) == (last, name) else set()
+                asked |= {f"{local}.{name}"} if alias.name.rpartition(".")[2] == last else set()
+    for node in code.nodes:
+        if isinstance(node, ast.Call) and not node.args and not node.keywords and dotted(node.func) in asked:
+            yield Site(node.func, Kind.ANSWER, dotted(node.func).rpartition(".")[2], node.lineno, code.function(node))
 
 
 def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:

@@ -138,9 +138,10 @@ class Code:
         rest = self.source.text[self.end(statement) : self.text.starts[statement.end_lineno or 0]]
         return not first.strip() and not rest.split("#")[0].strip()
 
-    def mentions(self, nodes: Sequence[ast.AST], pattern: re.Pattern[str]) -> bool:
-        """Whether a name, attribute or string in ``nodes`` matches."""
-        return any(pattern.search(word) for top in nodes for node in ast.walk(top) for word in words(node))
+    def mentions(self, nodes: Sequence[ast.AST], pattern: re.Pattern[str], but: re.Pattern[str] | None = None) -> bool:
+        """Whether a name, attribute or string in ``nodes`` matches; one that is all ``but`` does not count."""
+        found = (word for top in nodes for node in ast.walk(top) for word in words(node) if pattern.search(word))
+        return any(but is None or not but.fullmatch(word) for word in found)
 
 
 def words(node: ast.AST) -> tuple[str, ...]:
@@ -153,6 +154,8 @@ def words(node: ast.AST) -> tuple[str, ...]:
         return (node.value,)
     if isinstance(node, ast.alias):
         return (node.name,)
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return (node.module,)
     return ()
 
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from patchforge.engine.blocks import UnreadableSource
 from patchforge.engine.edits import Splice, segments
@@ -19,6 +19,7 @@ from patchforge.nodes.census import NEEDLES, OPTIONAL_NEEDLES, sites
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import test_around
 from patchforge.nodes.pack import Pack, Problem
+from patchforge.nodes.questions import decisions, guarded, question
 from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Decision, Kind, Options, Site, Surroundings, Verdict, left, person
 from patchforge.vocabulary import FileChange
@@ -63,16 +64,12 @@ def convert(pack: Pack, options: Options) -> Converted:
 def _convert(pack: Pack, options: Options) -> Converted:
     needles = [NEEDLES, *(pattern for name, pattern in OPTIONAL_NEEDLES.items() if getattr(options, name))]
     problems = list(pack.problems)
-    codes: dict[str, Code] = {}
-    for path, data in pack.files.items():
-        if path.endswith(".py") and any(needle.search(data) for needle in needles):
-            try:
-                codes[path] = Code(path, data)
-            except UnreadableSource as error:
-                problems.append(Problem(path, error.line, error.reason))
-            except RecursionError:
-                problems.append(Problem(path, 1, "nested too deeply to be looked at"))
-    around = Surroundings(options, (), _own_cuda(codes.values()), _calls(pack, codes))
+    codes = dict(_read(pack.files, needles, problems))
+    if answers := own_answers(codes.values()):
+        asks = re.compile("|".join(sorted({name for _, name in answers})).encode())
+        others = {path: data for path, data in pack.files.items() if path not in codes}
+        codes = dict(sorted([*codes.items(), *_read(others, [asks], problems)]))
+    around = Surroundings(options, (), _own_cuda(codes.values()), answers, _calls(pack, codes))
     rows: list[Row] = []
     changes: list[FileChange] = []
     for path, code in codes.items():
@@ -83,12 +80,26 @@ def _convert(pack: Pack, options: Options) -> Converted:
             continue
         rows += found
         changes += [change] if change else []
-    return Converted(pack, tuple(rows), tuple(changes), tuple(sorted(problems)))
+    return Converted(pack, tuple(rows), tuple(changes), tuple(sorted(set(problems))))
+
+
+def _read(
+    files: Mapping[str, bytes], needles: Sequence[re.Pattern[bytes]], problems: list[Problem]
+) -> Iterator[tuple[str, Code]]:
+    """The Python files that hold one of the needles; what cannot be read becomes a problem."""
+    for path, data in files.items():
+        if path.endswith(".py") and any(needle.search(data) for needle in needles):
+            try:
+                yield path, Code(path, data)
+            except UnreadableSource as error:
+                problems.append(Problem(path, error.line, error.reason))
+            except RecursionError:
+                problems.append(Problem(path, 1, "nested too deeply to be looked at"))
 
 
 def convert_file(code: Code, around: Surroundings, *, reachable: bool = True) -> tuple[list[Row], FileChange | None]:
     """The sites of one file and its change. CheckFailed where the result would not do."""
-    found = sites(code, around.options)
+    found = sites(code, around.options, around.answers)
     if not found:
         return [], None
     around = replace(around, sites=found)
@@ -128,7 +139,7 @@ def decide(code: Code, around: Surroundings) -> dict[Site, Verdict]:
             if site not in verdicts and (verdict := rule.look(site, code, around)):
                 verdicts.update({one: verdict for one in verdict.sites if one not in verdicts})
     open_ = [site for site in around.sites if site not in verdicts]
-    for site in sorted(open_, key=lambda one: -sum(1 for _ in code.above(one.node))):
+    for site in sorted(open_, key=lambda one: _turn(one, code)):
         for rule in rules():
             if verdict := rule.gate(site, code, around, verdicts):
                 verdicts[site] = verdict
@@ -138,48 +149,42 @@ def decide(code: Code, around: Surroundings) -> dict[Site, Verdict]:
     return {site: _behind(site, verdicts, code) for site in around.sites}
 
 
+def _turn(site: Site, code: Code) -> tuple[int, int, bool]:
+    """Innermost tests first, and in one test the device before its availability; answers with a name come last."""
+    asked = question(site, code)
+    found = test_around(asked, code) if asked is not None else None
+    depth = sum(1 for _ in code.above(found[0] if found else site.node))
+    return (0 if asked is None else 1 if found else 2), -depth, site.kind in (Kind.AVAILABLE, Kind.ANSWER)
+
+
 def _behind(site: Site, verdicts: Mapping[Site, Verdict], code: Code) -> Verdict:
-    """What stands in an arm of CUDA's that stays, stays with it."""
+    """What stands behind a test for CUDA that stays, stays with it."""
     verdict = verdicts[site]
-    if verdict.decision is not Decision.CONVERTED or len(verdict.sites) > 1:
+    if verdict.decision is Decision.LEFT or len(verdict.sites) > 1:
         return verdict
     for gate, other in verdicts.items():
-        if (
-            gate is site
-            or other.decision is Decision.CONVERTED
-            or gate.kind not in (Kind.AVAILABLE, Kind.IS_CUDA, Kind.LITERAL)
-        ):
+        stays = gate is not site and other.decision is not Decision.CONVERTED
+        if not stays or not _guards(gate, site, code, behind=other.decision is Decision.LEFT):
             continue
-        if _guards(gate, site, code):
-            reason = f"in an arm for CUDA that stays as it is (line {gate.line})"
-            make = left if other.decision is Decision.LEFT else person
-            return make(verdict.rule, [site], reason)
+        reason = f"in an arm for CUDA that stays as it is (line {gate.line})"
+        if other.decision is Decision.LEFT:
+            return left(verdict.rule, [site], reason)
+        if verdict.decision is Decision.CONVERTED:
+            return person(verdict.rule, [site], reason)
     return verdict
 
 
-def _guards(gate: Site, site: Site, code: Code) -> bool:
-    question: ast.expr = gate.node
-    parent = code.parent(gate.node)
-    if gate.kind is Kind.LITERAL:
-        compare = next((one for one, _ in code.above(gate.node) if isinstance(one, (ast.Compare, ast.stmt))), None)
-        if isinstance(compare, ast.Compare) and isinstance(compare.ops[0], (ast.Eq, ast.In)):
-            question = compare
-        elif not (
-            isinstance(parent, ast.Call) and isinstance(parent.func, ast.Attribute) and parent.func.attr == "startswith"
-        ):
-            return False
-        else:
-            question = parent
-    elif gate.kind is Kind.AVAILABLE and isinstance(parent, ast.Call):
-        question = parent
-    found = test_around(question, code)
-    if found is None or not isinstance(found[0], (ast.If, ast.IfExp)):
-        return False
-    branch: ast.If | ast.IfExp = found[0]
-    positive = found[1]
-    body = branch.body if positive else branch.orelse
-    inside = body if isinstance(body, list) else [body]
-    return any(parent_ is branch and child in inside for parent_, child in code.above(site.node))
+def _guards(gate: Site, site: Site, code: Code, *, behind: bool) -> bool:
+    """Whether a site runs only where a test for CUDA holds. ``behind``: a test that leaves the block counts too."""
+    asked = question(gate, code)
+    gates = decisions(asked, code) if asked is not None and test_around(asked, code) else []
+    above = {id(parent) for parent, _ in code.above(site.node)} | {id(site.node)}
+    return any(
+        id(part) in above
+        for one, yes in gates
+        if behind or id(one) in above
+        for part in guarded(one, code, positive=yes)
+    )
 
 
 def _composed(verdicts: dict[Site, Verdict]) -> tuple[dict[Site, Verdict], list[Splice]]:
@@ -254,7 +259,7 @@ def check(change: FileChange, around: Surroundings) -> None:
     except (SyntaxError, ValueError) as error:
         raise CheckFailed(f"the converted file would not compile: {error}; it stays as it is") from None
     code = Code(change.path, change.after)
-    again = decide(code, replace(around, sites=sites(code, around.options)))
+    again = decide(code, replace(around, sites=sites(code, around.options, around.answers)))
     if more := [site for site, one in again.items() if one.decision is Decision.CONVERTED]:
         raise CheckFailed(f"a second run would edit it again (line {more[0].line}); it stays as it is")
 
@@ -268,6 +273,22 @@ def _own_cuda(codes: Iterable[Code]) -> frozenset[str]:
         if isinstance(node, ast.ClassDef)
         if any(isinstance(one, ast.FunctionDef) and one.name == "cuda" for one in node.body)
     )
+
+
+def own_answers(codes: Iterable[Code]) -> frozenset[tuple[str, str]]:
+    """(module, function) of the functions that only say whether CUDA is there."""
+    return frozenset(
+        (PurePosixPath(code.path).stem, node.name)
+        for code in codes
+        for node in code.tree.body
+        if isinstance(node, ast.FunctionDef) and not any(ast.iter_child_nodes(node.args)) and _only_answers(node, code)
+    )
+
+
+def _only_answers(function: ast.FunctionDef, code: Code) -> bool:
+    body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
+    value = body[0].value if len(body) == 1 and isinstance(body[0], ast.Return) else None
+    return isinstance(value, ast.Call) and code.name(value.func) == "torch.cuda.is_available"
 
 
 Calls = dict[str, tuple[tuple[int, frozenset[str], bool], ...]]

@@ -102,16 +102,25 @@ IMPLEMENTATION = re.compile(
 SIMPLE = (ast.Assign, ast.AnnAssign, ast.AugAssign, ast.Return, ast.Expr, ast.Pass)
 
 KERNELS = re.compile(
-    r"flash|sage|triton|cupy|xformers|tf32|cudnn|kernel|fused|bitsandbytes|bnb|capability|major|nvfp4|fp8|inductor|compile|graph|nccl|tensorrt|apex|deepspeed",
+    r"flash|(?<![a-z])sage|triton|cupy|xformers|tf32|cudnn|kernel(?!_?size)|(?<![a-z])fused|bitsandbytes|bnb|capability|major"
+    r"|nvfp4|fp8|inductor|compil|(cuda_?|(?<![a-z]))graph(?!ic)|nccl|tensorrt|apex|deepspeed|aimdo|nvml",
     re.IGNORECASE,
 )
 
 #: ... and those that an arm for XPUs may not have; flags of cuDNN do no harm there.
-ONLY_CUDA = re.compile(
-    r"flash|sage|triton|cupy|xformers|tensorrt|bitsandbytes|nunchaku|capability|[a-z]_cuda|cuda_[a-z]", re.IGNORECASE
+_ONLY_CUDA = re.compile(
+    r"flash|(?<![a-z])sage|triton|cupy|xformers|tensorrt|bitsandbytes|nunchaku|capability|[a-z]_cuda|cuda_[a-z]",
+    re.IGNORECASE,
 )
+#: ... but a wish for the GPU, a question for it, and what is noted of a cache.
+_PLAIN = re.compile(r"(use|to|on|with|is|has)_cuda(_available)?|\w*cuda\w*(clear|cache|free)\w*", re.IGNORECASE)
 
 XPU_ARM = 'hasattr({torch}, "xpu") and {torch}.xpu.is_available()'
+
+
+def only_cuda(nodes: Sequence[ast.AST], code: Code) -> bool:
+    """Whether something in ``nodes`` is named after what only CUDA has."""
+    return code.mentions(nodes, _ONLY_CUDA, but=_PLAIN)
 
 
 def api(site: Site) -> str:
@@ -237,11 +246,14 @@ def arms_of(node: ast.expr, code: Code) -> Iterator[tuple[ast.If | ast.IfExp, bo
 def test_around(node: ast.expr, code: Code) -> tuple[ast.If | ast.IfExp | ast.While | ast.Assert, bool] | None:
     """The ``if`` whose test holds ``node``, and whether the node's truth leads into the body.
 
-    Only ``and``, ``or`` and ``not`` may stand between.
+    Only ``and``, ``or``, ``not`` and ``== True`` may stand between.
     """
     positive = True
     for parent, child in code.above(node):
         if isinstance(parent, ast.BoolOp) or (isinstance(parent, ast.Call) and parent.func is child):
+            continue
+        if isinstance(parent, ast.Compare) and (truth := _truth(parent, child)) is not None:
+            positive = positive is truth
             continue
         if isinstance(parent, ast.UnaryOp) and isinstance(parent.op, ast.Not):
             positive = not positive
@@ -250,6 +262,15 @@ def test_around(node: ast.expr, code: Code) -> tuple[ast.If | ast.IfExp | ast.Wh
             return parent, positive
         return None
     return None
+
+
+def _truth(compare: ast.Compare, asked: ast.AST) -> bool | None:
+    """Whether ``asked == True`` and the like hold when ``asked`` does; None for another comparison."""
+    right, operator = compare.comparators[0], compare.ops[0]
+    same = isinstance(operator, (ast.Eq, ast.Is))
+    if compare.left is not asked or len(compare.ops) != 1 or not (same or isinstance(operator, (ast.NotEq, ast.IsNot))):
+        return None
+    return right.value is same if isinstance(right, ast.Constant) and isinstance(right.value, bool) else None
 
 
 def body_of(gate: ast.AST) -> list[ast.AST]:

@@ -148,7 +148,7 @@ class _Walk:
 
     @staticmethod
     def is_arm(new: Sequence[ast.stmt], old: Sequence[ast.stmt]) -> bool:
-        if len(new) != 1 or not isinstance(new[0], ast.If) or "xpu" not in ast.unparse(new[0].test):
+        if len(new) != 1 or not isinstance(new[0], ast.If) or not _asks_for_xpu(new[0].test):
             return False
         return not (old and isinstance(old[0], ast.If) and ast.dump(old[0].test) == ast.dump(new[0].test))
 
@@ -230,6 +230,13 @@ class _Walk:
         return CheckFailed(f"{self.after.path}:{line}: not proved: {found[:400]}")
 
 
+def _asks_for_xpu(test: ast.expr) -> bool:
+    """Whether a test cannot hold without an XPU: it asks for one, alone or with ``and``."""
+    if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):
+        return any(map(_asks_for_xpu, test.values))
+    return isinstance(test, ast.Call) and ast.unparse(test).endswith(("xpu.is_available()", "_patchforge_xpu()"))
+
+
 def _is_cuda(node: ast.expr) -> bool:
     return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("cuda")
 
@@ -287,10 +294,13 @@ class Outcome:
     error: str
     calls: list[str]
     devices: list[str]
+    asked: dict[str, None]  #: values whose truth was asked for, in order
 
     def shown(self, *, truth: bool = False) -> str:
-        """All that is compared, as text."""
-        return f"{self.error or shown(bool(self.value) if truth else self.value)} after {self.calls}"
+        """All that is compared, as text. ``truth``: whether the value holds, and which unknown values decided that."""
+        holds = truth and bool(self.value)
+        said = f"{holds} by {list(self.asked)}" if truth else shown(self.value)
+        return f"{self.error or said} after {self.calls}"
 
 
 class _Run:
@@ -299,6 +309,7 @@ class _Run:
     def __init__(self, code: Code, world: World, seed: int, helpers: Code | None = None) -> None:
         self.code, self.world, self.seed = code, world, seed
         self.calls: list[str] = []
+        self.asked: dict[str, None] = {}
         self.devices: list[str] = []
         self.count = 0
         self.torch = _Torch(self)
@@ -308,13 +319,13 @@ class _Run:
     def evaluate(self, node: ast.expr) -> Outcome:
         value: object = None
         error = ""
-        self.devices, self.calls = [], []
+        self.devices, self.calls, self.asked = [], [], {}
         try:
             value = eval(_compiled(node), self.names)  # noqa: S307 - names are made up
             shown(value)
         except Exception as problem:  # noqa: BLE001 - both sides must raise the same
             error = f"{type(problem).__name__}: {problem}"
-        return Outcome(value, error, self.calls, self.devices)
+        return Outcome(value, error, self.calls, self.devices, self.asked)
 
     def tick(self) -> None:
         self.count += 1
@@ -409,6 +420,7 @@ class Value:
 
     def __bool__(self) -> bool:
         self._run.tick()
+        self._run.asked[self._text] = None
         digest = hashlib.sha256(f"{self._run.seed} {self._text}".encode()).digest()
         return bool(digest[0] & 1)
 

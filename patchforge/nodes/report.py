@@ -33,6 +33,32 @@ def summary(converted: Converted, needs: Sequence[Need]) -> dict[str, Any]:
     }
 
 
+def figures(reports: Sequence[Mapping[str, Any]]) -> str:
+    """What each rule found in all packs, as a Markdown table. Sites in files that nodes do not run do not count."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*(rule.id for rule in rules()), "none")}
+    for report in reports:
+        for name, found in report["by_rule"].items():
+            counts[name].update(found)
+    titles = {rule.id: rule.title for rule in rules()} | {"none": "left by where they stand"}
+    lines = ["| rule | about | sites | converted | left | for a person | converted, of all | of those not left |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    lines += [_line(name, titles[name], counts[name]) for name in sorted(counts, key=in_order)]
+    return "\n".join([*lines, _line("all", f"{len(reports)} packs", sum(counts.values(), Counter()))]) + "\n"
+
+
+def _line(name: str, title: str, count: Counter[str]) -> str:
+    converted, kept, person = (count[str(one)] for one in (Decision.CONVERTED, Decision.LEFT, Decision.PERSON))
+    cells = [name, title, count.total(), converted, kept, person]
+    cells += [f"{100 * converted // whole} %" if whole else "" for whole in (count.total(), converted + person)]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def in_order(name: str) -> tuple[int, str]:
+    """Sorts T9 before T10, and what is no rule last."""
+    digits = "".join(one for one in name if one.isdecimal())
+    return int(digits or 99), name
+
+
 def _by_rule(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
     for row in rows:

@@ -7,6 +7,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from packaging.utils import canonicalize_name
+
 from patchforge.nodes.pack import Pack
 
 #: Module → what to do about it on an XPU. Only those that are in the way.
@@ -100,7 +102,7 @@ def _required(path: str, data: bytes) -> Iterator[Need]:
         if _INDEX.search(text):
             yield Need(path, number, text.strip(), "an index of CUDA wheels: take it out")
         match = _REQUIREMENT.match(text)
-        package = re.sub(r"[-_.]+", "-", match[1]).lower() if match else ""
+        package = canonicalize_name(match[1]) if match else ""
         if package in REPLACES or _CUDA_WHEELS.match(package):
             yield Need(path, number, package, REPLACES.get(package, "CUDA only: take it out"))
 

@@ -104,6 +104,8 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
         return ""
     there = "an XPU arm stands beside it"
     for parent, child in code.above(node):
+        if isinstance(parent, ast.If) and child is parent.test and _asked_next(parent, code):
+            return there
         if isinstance(parent, (ast.If, ast.IfExp)):
             arms: list[ast.AST] = [parent]
             while (
@@ -131,6 +133,13 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
             if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 return ""
     return ""
+
+
+def _asked_next(branch: ast.If, code: Code) -> bool:
+    """Whether another ``if`` of the same block asks torch for XPUs."""
+    block = getattr(code.parent(branch), "body", [])
+    others = [one.test for one in block if isinstance(one, ast.If) and one is not branch] if branch in block else []
+    return any("xpu.is_available" in code.code(one) for one in others)
 
 
 def _orelse(node: ast.AST) -> list[ast.AST]:
@@ -173,6 +182,7 @@ def _wording(node: ast.expr, site: Site, code: Code) -> str:
         isinstance(parent, ast.Call)
         and isinstance(parent.func, ast.Name)
         and parent.func.id in ("hasattr", "getattr", "setattr")
+        and site.kind is Kind.LITERAL
     ):
         return "the name of an attribute"
     if any(isinstance(above, ast.Call) and _is_argparse(above) for above, _ in code.above(node)):
@@ -200,7 +210,7 @@ def _is_argparse(node: ast.Call) -> bool:
 
 def _message(node: ast.expr, site: Site, code: Code) -> str:
     """A device that is only printed."""
-    if site.kind not in (Kind.AVAILABLE, Kind.BUILD, Kind.IS_CUDA, Kind.LITERAL):
+    if site.kind not in (Kind.AVAILABLE, Kind.ANSWER, Kind.BUILD, Kind.IS_CUDA, Kind.LITERAL):
         return ""
     for parent, child in code.above(node):
         if isinstance(parent, ast.Call) and child is not parent.func:

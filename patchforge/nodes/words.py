@@ -26,6 +26,7 @@ class Kind(StrEnum):
     """What names the device."""
 
     AVAILABLE = "torch.cuda.is_available"
+    ANSWER = "the pack's own question"  #: a call of a function that returns nothing but torch.cuda.is_available()
     API = "torch.cuda"
     AMP = "torch.cuda.amp"
     METHOD = ".cuda()"
@@ -84,6 +85,13 @@ class Options:
     comfy: bool = False  #: comfy.model_management where no string is wanted
     fp64: bool = False
     torch_load: bool = False
+    half: bool = False
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """What asks for them on the command line."""
+        named = {"--idiom comfy": self.comfy, "--enable fp64": self.fp64, "--enable half": self.half}
+        return tuple(flag for flag, on in {**named, "--enable torch-load": self.torch_load}.items() if on)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +101,8 @@ class Surroundings:
     options: Options = Options()
     sites: tuple[Site, ...] = ()  #: of the file
     own_cuda: frozenset[str] = frozenset()  #: classes with a ``cuda`` method of their own
+    #: (module, function) of the pack that only say whether CUDA is there
+    answers: frozenset[tuple[str, str]] = frozenset()
     #: function or class → calls of it in the pack: (number of positional arguments, keywords, takes * or **)
     calls: dict[str, tuple[tuple[int, frozenset[str], bool], ...]] | None = None
 

@@ -41,6 +41,7 @@ def options(**values: object) -> argparse.Namespace:
         "enable": [],
         "dry_run": False,
         "json": True,
+        "figures": False,
     }
     return argparse.Namespace(**{**defaults, **values})
 
@@ -140,6 +141,29 @@ def test_every_site_has_a_decision_and_a_reason(tmp_path: Path) -> None:
     assert [row.decision for row in done.rows].count(Decision.PERSON) == 4
 
 
+def test_figures_of_several_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    move = write(tmp_path / "move", {"__init__.py": NODE + "y = x.is_cuda\n", "train.py": NODE})
+    nothing = write(tmp_path / "nothing", {"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"})
+    asked = options(action="check", folder=[str(move), str(nothing)], sarif=None, figures=True)
+    assert nodes.run(asked) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert "| T5 | device written out | 1 | 1 | 0 | 0 | 100 % | 100 % |" in lines
+    assert "| T8 | tests of a device | 1 | 0 | 0 | 1 | 0 % | 0 % |" in lines
+    assert lines[-1] == "| all | 2 packs | 2 | 1 | 0 | 1 | 50 % | 50 % |"
+    names = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
+    assert names[:6] == ["T1", "T2", "T3", "T4a", "T4b", "T5"]
+    assert names[-4:] == ["T19", "T21", "none", "all"]
+
+
+def test_half_precision_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = "import torch\nNODE_CLASS_MAPPINGS = {}\nd = torch.half if torch.cuda.is_available() else torch.float\n"
+    pack = write(tmp_path / "pack", {"__init__.py": text})
+    assert nodes.run(options(pack=str(pack), in_place=True)) == 0
+    assert json.loads(capsys.readouterr().out)["by_rule"] == {"T11": {"person": 1}}
+    assert nodes.run(options(pack=str(pack), in_place=True, enable=["half,fp64"])) == 0
+    assert "(torch.cuda.is_available() or _patchforge_xpu())" in (pack / "__init__.py").read_text()
+
+
 def test_unknown_options_and_places_are_errors(tmp_path: Path) -> None:
     pack = write(tmp_path / "pack", {"__init__.py": NODE})
     with pytest.raises(PatchforgeError, match="fp32"):
@@ -166,7 +190,7 @@ def test_needs_are_told(tmp_path: Path) -> None:
         tmp_path / "pack",
         {
             "__init__.py": "NODE_CLASS_MAPPINGS = {}\nimport cupy\ntry:\n    import flash_attn\nexcept ImportError:\n    pass\n",
-            "requirements.txt": "--extra-index-url https://download.pytorch.org/whl/cu121\ntorch==2.1\nnvidia-cudnn-cu12\nnumpy\n",
+            "requirements.txt": "--extra-index-url https://download.pytorch.org/whl/cu121\nTorch==2.1\nNVIDIA_cudnn.cu12\nnumpy\n",
             "pyproject.toml": '[project]\ndependencies = [\n  "onnxruntime-gpu",\n  "numpy",\n]\n',
         },
     )
@@ -175,7 +199,10 @@ def test_needs_are_told(tmp_path: Path) -> None:
         ("__init__.py", "cupy", True),
         ("__init__.py", "flash_attn", False),
     ]
-    assert [one.line for one in found if one.path == "requirements.txt"] == [1, 2, 3]
+    assert [(one.line, one.package) for one in found if one.path == "requirements.txt"][1:] == [
+        (2, "torch"),
+        (3, "nvidia-cudnn-cu12"),
+    ]
     assert [one.package for one in found if one.path == "pyproject.toml"] == ["onnxruntime-gpu"]
 
 
@@ -197,8 +224,10 @@ def test_packs_have_a_digest_of_their_own() -> None:
     assert pack_rules_digest() != rule_set_digest()
 
 
-def test_the_functions_that_are_added_need_nothing_but_torch() -> None:
+def test_the_functions_that_are_added_need_nothing_but_torch_and_python() -> None:
     for text in helpers().values():
         tree = ast.parse(text)
         imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-        assert all(isinstance(node, ast.Import) and [one.name for one in node.names] == ["torch"] for node in imports)
+        names = [one.name for node in imports if isinstance(node, ast.Import) for one in node.names]
+        assert len(names) == len(imports)
+        assert set(names) <= {"torch", "contextlib"}

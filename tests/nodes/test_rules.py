@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 from pathlib import Path
 from textwrap import dedent
 
 import pytest
 
+from patchforge.commands import explain
+from patchforge.commands.explain import rule_reference
+from patchforge.errors import PatchforgeError
 from patchforge.nodes.code import Code
-from patchforge.nodes.driver import Calls, _calls, _own_cuda, convert_file, helpers
+from patchforge.nodes.driver import Calls, _calls, _own_cuda, convert_file, helpers, own_answers
 from patchforge.nodes.forms import NEEDLESS, TWINS
 from patchforge.nodes.pack import Pack
 from patchforge.nodes.proof import prove
 from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Decision, Example, Rule, Surroundings
+from patchforge.project import root
 
 CASES = [(rule, example) for rule in rules() for example in rule.examples]
 named = pytest.mark.parametrize(
@@ -26,7 +32,8 @@ def result(example: Example) -> tuple[str, set[Decision]]:
     data = dedent(example.before).encode()
     code = Code("nodes.py", data)
     calls: Calls = _calls(Pack("p", Path("p"), {"nodes.py": data}), {"nodes.py": code})
-    rows, change = convert_file(code, Surroundings(example.options, (), _own_cuda([code]), calls))
+    around = Surroundings(example.options, (), _own_cuda([code]), own_answers([code]), calls)
+    rows, change = convert_file(code, around)
     if change:
         prove(code, Code("nodes.py", change.after))
     text = (change.after if change else data).decode()
@@ -44,6 +51,25 @@ def test_an_example_comes_out_as_shown(rule: Rule, example: Example) -> None:
         assert Decision.PERSON in decisions
     elif example.after is None:
         assert decisions <= {Decision.LEFT}
+
+
+def test_the_reference_page_is_up_to_date() -> None:
+    assert (root() / "docs" / "nodes-rules.md").read_text("utf-8") == rule_reference(rules()), "run make docs"
+
+
+def explained(name: str | None = None, *, as_json: bool = False) -> int:
+    return explain.run(argparse.Namespace(nodes=True, markdown=False, json=as_json, transform=name))
+
+
+def test_rules_are_explained_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert explained() == 0
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][:5] == ["T1", "T2", "T3", "T4a", "T4b"]
+    assert explained("t8") == 0
+    assert capsys.readouterr().out.startswith("## T8: tests of a device\n")
+    assert explained("T21", as_json=True) == 0
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == ["T21"]
+    with pytest.raises(PatchforgeError, match="no rule T99"):
+        explained("T99")
 
 
 def test_torch_has_the_twins() -> None:

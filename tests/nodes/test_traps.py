@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from textwrap import dedent
+from types import ModuleType
 
 import pytest
 
@@ -248,3 +250,180 @@ def test_gates_take_xpus_in_behind_cuda() -> None:
         "import torch\nif gpu and torch.cuda.is_available():\n    for part in parts:\n        part.cuda()\n"
     )
     assert "(torch.cuda.is_available() or _patchforge_xpu())" in text
+
+
+# --- a pack's own question -----------------------------------------------------------------------------------------
+
+MEMORY = """
+import torch
+
+def has_gpu():
+    \"\"\"Whether CUDA is there.\"\"\"
+    return torch.cuda.is_available()
+
+def device_list(cpu=False):
+    found = []
+    try:
+        if has_gpu():
+            found += [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    except Exception:
+        pass
+    return (["cpu"] if cpu else []) + found
+"""
+ASKING: dict[str, str | bytes] = {
+    "__init__.py": "from .nodes import NODE_CLASS_MAPPINGS\n",
+    "nodes.py": "from .lib import loader, plain, kernels\nNODE_CLASS_MAPPINGS = {}\n",
+    "lib/__init__.py": "",
+    "lib/memory.py": MEMORY,
+    "lib/loader.py": """
+        import torch
+        import pack.lib.memory
+        from . import memory as own
+        from .memory import has_gpu as there
+
+        def free(x):
+            if there():
+                torch.cuda.empty_cache()
+            elif own.has_gpu():
+                torch.cuda.synchronize()
+            elif pack.lib.memory.has_gpu():
+                torch.cuda.synchronize()
+            elif x.has_gpu():
+                x.free()
+        """,
+    "lib/plain.py": "from .memory import has_gpu\n\ndef f(mps):\n    on = mps or has_gpu()\n    return 1 if on else 2\n",
+    "lib/kernels.py": """
+        from .memory import has_gpu
+
+        def attention(q):
+            if has_gpu():
+                from flash_attn import run
+                return run(q)
+            return plain(q)
+        """,
+}
+
+
+def test_a_packs_own_question_is_followed_to_those_who_ask() -> None:
+    done = convert(pack(ASKING), Options())
+    after = {change.path: change.after.decode() for change in done.changes}
+    assert set(after) == {"lib/loader.py", "lib/memory.py", "lib/plain.py"}
+    assert "    return torch.cuda.is_available()\n" in after["lib/memory.py"]
+    assert "if (has_gpu() or _patchforge_xpu()):" in after["lib/memory.py"]
+    assert "if (there() or _patchforge_xpu()):" in after["lib/loader.py"]
+    assert "elif (own.has_gpu() or _patchforge_xpu()):" in after["lib/loader.py"]
+    assert "elif (pack.lib.memory.has_gpu() or _patchforge_xpu()):" in after["lib/loader.py"]
+    assert "elif x.has_gpu():" in after["lib/loader.py"]
+    assert "on = mps or (_patchforge_xpu() or has_gpu())" in after["lib/plain.py"]
+    assert decisions(done)["lib/kernels.py:5"] == "left"
+    assert decisions(done)["lib/memory.py:6"] == "left"
+    for change in done.changes:
+        prove(Code(change.path, change.before or b""), Code(change.path, change.after))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "def has_gpu():\n    return torch.cuda.is_available() and wanted\n",
+        "def has_gpu(index):\n    return torch.cuda.is_available()\n",
+        "def has_gpu():\n    print()\n    return torch.cuda.is_available()\n",
+        "class A:\n    def has_gpu(self):\n        return torch.cuda.is_available()\n",
+        "def has_gpu():\n    return other.has_gpu()\n\ndef has():\n    return torch.cuda.is_available()\n",
+    ],
+)
+def test_what_says_more_is_no_plain_answer(other: str) -> None:
+    text = "import torch\n\n" + other + "\nif has_gpu():\n    torch.cuda.empty_cache()\n"
+    assert "if has_gpu():" in converted(text)
+
+
+class Backend:
+    def __init__(self, count: int) -> None:
+        self.count = count
+
+    def is_available(self) -> bool:
+        return self.count > 0
+
+    def device_count(self) -> int:
+        return self.count
+
+
+@pytest.mark.parametrize(
+    ("cuda", "xpu", "expected"),
+    [(2, 0, ["cuda:0", "cuda:1"]), (2, 1, ["cuda:0", "cuda:1"]), (0, 2, ["xpu:0", "xpu:1"]), (0, 0, [])],
+)
+def test_a_device_list_is_as_it_was_on_cuda(cuda: int, xpu: int, expected: list[str]) -> None:
+    torch = ModuleType("torch")
+    torch.cuda, torch.xpu = Backend(cuda), Backend(xpu)  # type: ignore[attr-defined]
+    (change,) = convert(pack({"memory.py": MEMORY}), Options()).changes
+    lists = []
+    for data in (change.before, change.after):
+        space: dict[str, object] = {}
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setitem(sys.modules, "torch", torch)
+            exec((data or b"").decode(), space)
+            devices = space["device_list"]
+            assert callable(devices)
+            lists.append(devices())
+    assert lists[1] == expected
+    assert lists[0] == ([] if xpu and not cuda else expected)
+
+
+# --- questions that stay -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # another branch is meant for all other devices
+        "import torch\nif x.is_cuda:\n    y = torch.zeros(1, device='cuda')\n    z = scatter(y)\nelse:\n    z = x\n",
+        # the answer goes elsewhere
+        "import torch\n\ndef f():\n    on = torch.cuda.is_available()\n    return on\n",
+        # the name holds something else, too
+        "import torch\n\ndef f(g):\n    on = torch.cuda.is_available()\n    on = g(on)\n    return 'cuda' if on else 'cpu'\n",
+        # what it is passed to is not known
+        "import torch\n\ndef f(use_gpu):\n    on = use_gpu and torch.cuda.is_available()\n    return library(on)\n",
+        # two functions of the name
+        "import torch\n\nclass A:\n    def g(self, on):\n        pass\n\nclass B:\n    def g(self, on):\n        pass\n\ndef f(x, use_gpu):\n    on = use_gpu and torch.cuda.is_available()\n    x.g(on)\n",
+        # a capability is asked for behind the way out
+        "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return False\n    return torch.cuda.get_device_capability()[0] >= 8\n",
+        "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        raise RuntimeError\n    return flash_attn(torch.cuda.get_device_capability())\n",
+        # the name of a wish is that of a kernel
+        "import torch\nif use_cuda_ops and torch.cuda.is_available():\n    x = x.cuda()\n",
+        # a list of devices in which MPS stands for something else
+        "import torch\nif device.type == 'cuda':\n    batch = 64\nelif device.type == 'mps':\n    batch = 8\n",
+    ],
+)
+def test_a_question_stays_where_its_answer_is_not_understood(text: str) -> None:
+    after = converted(text)
+    assert "or _patchforge_xpu()" not in after
+    assert '== "xpu"' not in after
+
+
+def test_an_author_who_asks_for_xpus_next_is_left_alone() -> None:
+    text = "import torch\n\ndef f():\n    if torch.cuda.is_available():\n        return True\n    if torch.xpu.is_available():\n        return True\n    return False\n"
+    assert converted(text) == text
+
+
+def test_fields_that_every_gpu_has_are_no_reason_to_stop() -> None:
+    text = "import sys, torch\n\ndef f():\n    props = torch.cuda.get_device_properties(0)\n    return props.name, sys.version_info.major\n"
+    assert "_patchforge_gpu().get_device_properties(0)" in converted(text)
+    assert "torch.cuda.get_device_properties(0)" in converted(text.replace("props.name", "props.major"))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        # a device that is not CUDA's is asked for on CUDA, too
+        ("import torch\nif d != 'cuda':\n    f()\n", "import torch\nif d != 'xpu':\n    f()\n"),
+        ("if x.is_cuda:\n    f()\n", "if x.is_cuda or x.device:\n    f()\n"),
+        ("if x.is_cuda or y:\n    f()\n", 'if (x.is_cuda and x.device.type == "xpu") or y:\n    f()\n'),
+        ("on = d == 'cuda'\n", "on = d in ('cuda', 'cpu')\n"),
+        (
+            "import torch\nif has_cuda():\n    f()\n",
+            "import torch\nif has_cuda() or torch.xpu.is_available():\n    f()\n",
+        ),
+    ],
+)
+def test_the_proof_refuses_wrong_questions(before: str, after: str) -> None:
+    with pytest.raises(CheckFailed):
+        prove(Code("nodes.py", before.encode()), Code("nodes.py", after.encode()))

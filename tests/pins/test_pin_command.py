@@ -58,12 +58,12 @@ def world(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path
 
 
-def options(world: Path, *kinds: str, dry_run: bool = False) -> argparse.Namespace:
+def options(world: Path, *kinds: str, dry_run: bool = False, only: list[str] | None = None) -> argparse.Namespace:
     names = ("one", "two", "ollama", "mordragt-nixos")
     upstream = [str(world / "comfyui"), *(f"{name}={world / name}" for name in names)]
     pins, generated = str(world / "pins"), str(world / "top/generated/comfyui")
     return argparse.Namespace(
-        kind=list(kinds), pins=pins, generated=generated, upstream=upstream, dry_run=dry_run, json=True
+        kind=list(kinds), pins=pins, generated=generated, upstream=upstream, dry_run=dry_run, json=True, only=only
     )
 
 
@@ -115,6 +115,19 @@ def test_a_dry_run_writes_nothing(world: Path, capsys: pytest.CaptureFixture[str
     status, found = run(options(world, "nodes", dry_run=True), capsys)
     assert (status, set(found.values())) == (Exit.OK, {"new"})
     assert not (world / "pins").exists()
+
+
+def test_one_pack_alone(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run(options(world, "nodes"), capsys)
+    for name in ("one", "two"):
+        git(world / name, "commit", "-q", "--allow-empty", "-m", "later")
+    _, found = run(options(world, "nodes", only=["two"]), capsys)
+    assert found == {("nodes", "one"): "same", ("nodes", "two"): "changed"}
+    before = contents(world)
+    pin.run(options(world, "nodes", only=["three"]))
+    [failed] = json.loads(capsys.readouterr().out)
+    assert "no pack is called three" in failed["problem"]
+    assert contents(world) == before
 
 
 def test_only_what_changed_is_written(world: Path, capsys: pytest.CaptureFixture[str]) -> None:

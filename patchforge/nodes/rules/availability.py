@@ -4,27 +4,34 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import KERNELS, ONLY_CUDA, below, body_of, call_of, leaves, test_around
-from patchforge.nodes.words import Decision, Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
-
-_HARMLESS = (
-    "the same class",
-    "works without CUDA",
-    "seeds XPUs too",
-    "an annotation",
-    "only printed",
-    "stands beside it",
+from patchforge.nodes.forms import KERNELS, call_of, last_name, leaves, only_cuda
+from patchforge.nodes.questions import (
+    Behind,
+    Gate,
+    behind,
+    counts_mps,
+    decisions,
+    harmless,
+    preceding,
+    requested,
+    says,
+    widened,
 )
+from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+
+_DEVICE = re.compile(r"(^|\.)(\w*device\w*|dev)$", re.IGNORECASE)
 
 
 class Availability(Rule):
     """A test for CUDA in front of code that would run on an XPU as well, once its devices are converted.
 
-    The test takes XPUs in when everything behind it is converted. A test that raises or returns does so too, as XPUs
-    were refused before. Where CUDA's kernels stand behind it, it stays.
+    The test takes XPUs in when everything behind it is converted, be it the body or what follows a way out. So does a
+    test that raises, as XPUs were refused before, and the answer to a wish for the GPU. An answer with a name is followed
+    to its uses. Where CUDA's kernels stand behind it, the test stays.
     """
 
     id = "T19"
@@ -58,20 +65,78 @@ class Availability(Rule):
             "import torch\nif torch.cuda.is_available():\n    import flash_attn\n    x = x.cuda()\n    y = flash_attn.run(x)\n",
         ),
         Example(
-            "a dtype by CUDA",
-            "import torch\ndtype = torch.float16 if torch.cuda.is_available() else torch.float32\n",
-            person=True,
+            "a way out",
+            'import torch\n\ndef device():\n    if not torch.cuda.is_available():\n        return "cpu"\n    return "cuda"\n',
+            'import torch\n\ndef device():\n    if not (torch.cuda.is_available() or _patchforge_xpu()):\n        return "cpu"\n    return _patchforge_device()\n',
+        ),
+        Example(
+            "beside what only CUDA has",
+            "import torch\nself.bf16 = torch.cuda.is_available() and capability[0] >= 8\n",
+        ),
+        Example(
+            "a way out before kernels",
+            "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return False\n    import flash_attn\n    return torch.zeros(1, device='cuda')\n",
+            "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return False\n    import flash_attn\n    return torch.zeros(1, device=_patchforge_device())\n",
+        ),
+        Example(
+            "a trial of CUDA alone",
+            "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return True\n    return fine(torch.zeros(1, device='cuda'))\n",
+        ),
+        Example(
+            "a wish for the GPU",
+            "import torch\n\ndef f(x, use_gpu):\n    use_gpu = use_gpu and torch.cuda.is_available()\n    x = x.to('cuda' if use_gpu else 'cpu')\n    return trim(x) if use_gpu else x\n",
+            "import torch\n\ndef f(x, use_gpu):\n    use_gpu = use_gpu and (torch.cuda.is_available() or _patchforge_xpu())\n    x = x.to(_patchforge_device() if use_gpu else 'cpu')\n    return trim(x) if use_gpu else x\n",
+        ),
+        Example(
+            "passed on within the file",
+            "import torch\n\ndef g(x, gpu):\n    return x.cuda() if gpu else x\n\ndef f(x, use_gpu):\n    on = bool(use_gpu and torch.cuda.is_available())\n    return g(x, on)\n",
+            "import torch\n\ndef g(x, gpu):\n    return x.to(_patchforge_device()) if gpu else x\n\ndef f(x, use_gpu):\n    on = bool(use_gpu and (torch.cuda.is_available() or _patchforge_xpu()))\n    return g(x, on)\n",
+        ),
+        Example(
+            "a device with a name",
+            "import torch\nx = x.to(device if torch.cuda.is_available() else 'cpu')\n",
+            "import torch\nx = x.to(_patchforge_choice(device) if (torch.cuda.is_available() or _patchforge_xpu()) else 'cpu')\n",
+        ),
+        Example(
+            "back to the CPU from a device that may be an XPU",
+            "import torch\ndevice = get_torch_device()\nif not torch.cuda.is_available():\n    device = 'cpu'\n",
+            "import torch\ndevice = get_torch_device()\nif not (torch.cuda.is_available() or _patchforge_xpu()):\n    device = 'cpu'\n",
+        ),
+        Example(
+            "what torch.cuda may lack",
+            """\
+            import torch
+            if torch.cuda.is_available():
+                torch.cuda.empty_cache()
+                collect = getattr(torch.cuda, "ipc_collect", None)
+                if callable(collect):
+                    collect()
+            """,
+            """\
+            import torch
+            if (torch.cuda.is_available() or _patchforge_xpu()):
+                _patchforge_gpu().empty_cache()
+                collect = getattr(_patchforge_gpu(), "ipc_collect", None)
+                if callable(collect):
+                    collect()
+            """,
+        ),
+        Example(
+            "ComfyUI's own device, or the CPU",
+            "import torch\nif not torch.cuda.is_available():\n    d = 'cpu'\nelse:\n    d = mm.get_torch_device()\n",
+            "import torch\nif not (torch.cuda.is_available() or _patchforge_xpu()):\n    d = 'cpu'\nelse:\n    d = mm.get_torch_device()\n",
+        ),
+        Example("only a message", "import torch\nif torch.cuda.is_available():\n    print('CUDA is there')\n"),
+        Example(
+            "elsewhere a checkpoint is read to the CPU",
+            "import torch\nif torch.cuda.is_available():\n    w = torch.load(f)\nelse:\n    w = torch.load(f, map_location='cpu')\n",
         ),
         Example(
             "a way back to the CPU",
             'import torch\nif device == "cuda" and not torch.cuda.is_available():\n    device = "cpu"\n',
             person=True,
         ),
-        Example(
-            "an answer for others",
-            "import torch\n\ndef is_cuda_available():\n    return torch.cuda.is_available()\n",
-            person=True,
-        ),
+        Example("an answer that goes elsewhere", "import torch\nself.gpu = torch.cuda.is_available()\n", person=True),
     )
 
     def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
@@ -80,57 +145,115 @@ class Availability(Rule):
 
     def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
         """A call of ``is_available`` that no arm was added for."""
-        if site.kind is not Kind.AVAILABLE:
-            return None
-        call = call_of(site, code)
-        if call is None:
-            return person("T19", [site], "ask torch.xpu.is_available as well")
-        wide = code.around(call, "(", " or _patchforge_xpu())")
-        found = test_around(call, code)
-        if found is None:
-            return person("T19", [site], _advice(call, code))
-        gate, positive = found
-        body = body_of(gate)
-        if code.mentions([gate.test, *body], KERNELS):
-            return left("T19", [site], "CUDA's kernels or settings stand behind it")
-        if code.mentions([gate.test, *body], ONLY_CUDA):
-            return person("T19", [site], "something here is named after CUDA: see whether an XPU may have it")
-        if isinstance(gate, ast.Assert):
-            return (
-                converted("T19", [site], *wide)
-                if positive
-                else person("T19", [site], "assert that an XPU is not there either")
-            )
-        if not positive:
-            refuses = isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise)
-            return converted("T19", [site], *wide) if refuses else person("T19", [site], _FALLBACK)
-        inside = [one for part in body for one in below(part, around.sites)]
-        open_ = [one for one in inside if one in verdicts and not _fine(verdicts[one])]
-        others = [
-            one
-            for one in below(gate.test, around.sites)
-            if one is not site and one in verdicts and not _fine(verdicts[one])
-        ]
-        if (
-            inside
-            and not open_
-            and not others
-            and any(verdicts[one].decision is Decision.CONVERTED for one in inside if one in verdicts)
-        ):
-            return converted("T19", [site], *wide)
-        if inside and (open_ or others):
-            return person("T19", [site], f"decide about line {(open_ or others)[0].line} first, then take XPUs in")
-        if isinstance(gate, ast.IfExp) and any(word in code.code(gate) for word in ("float16", "bfloat16", "float32")):
-            return person("T19", [site], "an XPU runs in float32 here: choose bfloat16 or float16 for it too")
-        if isinstance(gate, ast.If) and leaves(gate.body):
-            return person("T19", [site], "say what is returned on an XPU")
-        return person("T19", [site], "take XPUs in, if what follows suits them")
+        return gated("T19", site, code, around, verdicts) if site.kind is Kind.AVAILABLE else None
 
 
-def _fine(verdict: Verdict) -> bool:
-    return verdict.decision is Decision.CONVERTED or (
-        verdict.decision is Decision.LEFT and any(text in verdict.reason for text in _HARMLESS)
-    )
+def gated(rule: str, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict:
+    """The verdict on a call that asks for CUDA, by what its answer decides."""
+    call = call_of(site, code)
+    if call is None:
+        return person(rule, [site], "ask torch.xpu.is_available as well")
+    gates = decisions(call, code)
+    found = behind(gates, site, around.sites, verdicts, code)
+    if found.kernels(code) or _beside_kernels(gates[0][0] if gates else call, code):
+        return left(rule, [site], "CUDA's kernels or settings stand behind it")
+    if not gates:
+        return person(rule, [site], _advice(call, code))
+    if any(not positive and _says_yes(gate) for gate, positive in gates):
+        return left(rule, [site], "without CUDA the answer is yes already")
+    if only_cuda(found.near, code):
+        return person(rule, [site], "something here is named after CUDA: see whether an XPU may have it")
+    if all(_takes_xpus(gate, positive, found, call, code) for gate, positive in gates):
+        return _taken_in(rule, site, gates[0][0], code)
+    return _stays(rule, site, gates[0], found, code)
+
+
+def _beside_kernels(asked: ast.AST, code: Code) -> bool:
+    """``torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)``, or an argument of such a call."""
+    beside = code.parent(asked)
+    parts = [beside.func] if isinstance(beside, ast.Call) else [beside] if isinstance(beside, ast.BoolOp) else []
+    return code.mentions(parts, KERNELS)
+
+
+def _says_yes(gate: Gate) -> bool:
+    """``if not torch.cuda.is_available(): return True``: what follows is a trial of CUDA alone."""
+    last = gate.body[-1] if isinstance(gate, ast.If) else None
+    return isinstance(last, ast.Return) and isinstance(last.value, ast.Constant) and last.value.value is True
+
+
+def _takes_xpus(gate: Gate, positive: bool, found: Behind, call: ast.Call, code: Code) -> bool:  # noqa: FBT001
+    if isinstance(gate, ast.Assert):
+        return positive
+    if not positive and isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise):
+        return not (found.open and code.mentions(found.guarded, KERNELS))
+    if found.open or found.beside or code.mentions(found.guarded, KERNELS):
+        return False
+    if found.converted or counts_mps(call, code) or requested(call, code):
+        return True
+    if found.guarded and (all(map(_is_comfys, found.guarded)) or (positive and all(map(harmless, found.guarded)))):
+        return True
+    return _names_device(gate, code) if positive else _back_to_cpu(gate, code)
+
+
+def _taken_in(rule: str, site: Site, gate: Gate, code: Code) -> Verdict:
+    splices = widened(site, code)
+    if isinstance(gate, ast.IfExp) and _names_device(gate, code):
+        splices = (*splices, *code.around(gate.body, "_patchforge_choice(", ")"))
+    return converted(rule, [site], *splices)
+
+
+def _is_comfys(part: ast.AST) -> bool:
+    """``device = get_torch_device()``: ComfyUI's own choice, which may be an XPU."""
+    value = part.value if isinstance(part, (ast.Assign, ast.Return)) else part
+    return isinstance(value, ast.Call) and last_name(value) == "get_torch_device"
+
+
+def _names_device(gate: Gate, code: Code) -> bool:
+    """``device if … else "cpu"``: the name may hold "cuda", so it is mapped."""
+    if not isinstance(gate, ast.IfExp) or not isinstance(gate.body, (ast.Name, ast.Attribute)):
+        return False
+    return bool(_DEVICE.search(code.code(gate.body))) and _is_cpu(gate.orelse, code)
+
+
+def _is_cpu(node: ast.expr, code: Code) -> bool:
+    if isinstance(node, ast.Call) and code.name(node.func) == "torch.device" and len(node.args) == 1:
+        node = node.args[0]
+    return isinstance(node, ast.Constant) and node.value == "cpu"
+
+
+def _back_to_cpu(gate: Gate, code: Code) -> bool:
+    """``device = get_torch_device()``, and then ``if not …: device = "cpu"``."""
+    before = preceding(gate, code) if isinstance(gate, ast.If) and len(gate.body) == 1 and not gate.orelse else []
+    back = gate.body[0] if isinstance(gate, ast.If) else None
+    first = before[-1] if before else None
+    if not (isinstance(back, ast.Assign) and isinstance(first, ast.Assign) and _is_cpu(back.value, code)):
+        return False
+    same = [ast.dump(one) for one in back.targets] == [ast.dump(one) for one in first.targets]
+    return same and _is_comfys(first)
+
+
+def _stays(rule: str, site: Site, first: tuple[Gate, bool], found: Behind, code: Code) -> Verdict:
+    gate, positive = first
+    if found.open and code.mentions(found.guarded, KERNELS):
+        return left(rule, [site], "CUDA's kernels or settings stand behind it")
+    if not positive and not found.open:
+        return person(rule, [site], _FALLBACK)
+    if not found.guarded or (not found.open and not found.beside):
+        return _unnamed(rule, site, gate)
+    return person(rule, [site], f"decide about line {(*found.open, *found.beside)[0].line} first, then take XPUs in")
+
+
+def _unnamed(rule: str, site: Site, gate: Gate) -> Verdict:
+    """Behind it stands nothing that names a device."""
+    if isinstance(gate, ast.If) and all(map(says, gate.body)):
+        return left(rule, [site], "only a message stands behind it")
+    other = gate.orelse if isinstance(gate, ast.If) else []
+    loads = [node for part in other for node in ast.walk(part) if isinstance(node, ast.keyword)]
+    if any(one.arg == "map_location" for one in loads):
+        return left(rule, [site], "elsewhere a checkpoint is read to the CPU, which is right for an XPU")
+    if isinstance(gate, ast.If) and leaves(gate.body):
+        return person(rule, [site], "say what is returned on an XPU")
+    return person(rule, [site], "take XPUs in, if what follows suits them")
 
 
 def _advice(call: ast.Call, code: Code) -> str:

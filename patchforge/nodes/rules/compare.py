@@ -4,12 +4,23 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 
-from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import KERNELS, below, body_of, names_implementations, test_around
-from patchforge.nodes.words import Decision, Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.forms import KERNELS, body_of, last_name, leaves, names_implementations
+from patchforge.nodes.questions import (
+    Behind,
+    Gate,
+    behind,
+    counts_mps,
+    decisions,
+    harmless,
+    question,
+    says,
+    widened,
+)
+from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
 
 _HOUSEKEEPING = frozenset(
     [
@@ -36,13 +47,15 @@ _HOUSEKEEPING = frozenset(
     ]
 )
 _ADVICE = 'add XPUs where the answer means "on an accelerator"; leave it where it chooses a CUDA kernel'
+_CUDA = re.compile("cuda", re.IGNORECASE)
 
 
 class Compare(Rule):
     """``if device.type == "cuda"`` may ask "is it on an accelerator" or "does CUDA's kernel run here".
 
-    Only the first may take XPUs in. It is taken for certain where all that follows is housekeeping: emptying a cache,
-    synchronising, seeding, moving, autocast. All else is for a person.
+    Only the first may take XPUs in. It is taken for that where MPS counts too, or where all that follows suits an XPU:
+    emptying a cache, synchronising, seeding, autocast, moving to the CPU, the choice of a device, or code whose every
+    site is converted. All else is for a person.
     """
 
     id = "T8"
@@ -64,15 +77,74 @@ class Compare(Rule):
             "import torch\nif x.is_cuda:\n    torch.cuda.synchronize()\n",
             'import torch\nif (x.is_cuda or x.device.type == "xpu"):\n    _patchforge_gpu().synchronize()\n',
         ),
-        Example("a dtype for CUDA", "import torch\nif device == 'cuda':\n    dtype = torch.float16\n", person=True),
+        Example(
+            "MPS counts too",
+            "for p in parts:\n    if p.is_cuda or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', 'mps']:\n        keep(p)\n",
+            "for p in parts:\n    if (p.is_cuda or p.device.type == \"xpu\") or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', \"xpu\", 'mps']:\n        keep(p)\n",
+        ),
+        Example(
+            "to the CPU",
+            "if x.is_cuda:\n    x = x.detach().cpu()\ny = (x.cpu() if x.device.type == 'cuda' else x).numpy()\n",
+            'if (x.is_cuda or x.device.type == "xpu"):\n    x = x.detach().cpu()\ny = (x.cpu() if (x.device.type == \'cuda\' or x.device.type == "xpu") else x).numpy()\n',
+        ),
+        Example(
+            "a device",
+            "def device(wish):\n    if wish == 'cuda':\n        return torch.device('cuda')\n    return 'cuda' if other.startswith('cuda') else 'cpu'\n",
+            'def device(wish):\n    if (wish == \'cuda\' or wish == "xpu"):\n        return torch.device(_patchforge_device())\n    return _patchforge_device() if other.startswith(("cuda", "xpu")) else \'cpu\'\n',
+        ),
+        Example(
+            "not there yet",
+            "import torch\nif x.device != torch.device('cuda'):\n    x = x.to('cuda')\n",
+            "import torch\nif x.device != torch.device(_patchforge_device()):\n    x = x.to(_patchforge_device())\n",
+        ),
+        Example(
+            "handed on",
+            "if device.startswith('cuda'):\n    print('as it is')\n    self.device = device\n",
+            'if device.startswith(("cuda", "xpu")):\n    print(\'as it is\')\n    self.device = device\n',
+        ),
+        Example(
+            "through a name",
+            "import torch\n\ndef f(device):\n    on = device.type == 'cuda' and wish\n    if on:\n        torch.cuda.empty_cache()\n",
+            "import torch\n\ndef f(device):\n    on = device.type == _patchforge_device() and wish\n    if on:\n        _patchforge_gpu().empty_cache()\n",
+        ),
+        Example(
+            "through a name, as a value",
+            "import torch\n\ndef f(x):\n    on = x.is_cuda\n    if on:\n        torch.cuda.empty_cache()\n",
+            'import torch\n\ndef f(x):\n    on = (x.device.type == "xpu" or x.is_cuda)\n    if on:\n        _patchforge_gpu().empty_cache()\n',
+        ),
+        Example("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
         Example(
             "a kernel for CUDA",
             "if q.device.type == 'cuda':\n    out = flash_attn_func(q, k, v)\nelse:\n    out = plain(q, k, v)\n",
         ),
-        Example("a kernel's input", "assert x.is_cuda, 'the kernel wants CUDA'\n"),
+        Example("a kernel's input", "assert x.is_cuda, 'the kernel wants CUDA'\nassert y.is_cuda == True\n"),
+        Example(
+            "a kernel's input, refused",
+            "if not x.is_cuda or not y.is_cuda:\n    raise ValueError\nif x.is_cuda == False:\n    raise ValueError\n",
+        ),
+        Example(
+            "a refusal in CUDA's name",
+            "if x.device.type != 'cuda':\n    raise ValueError('not on a CUDA device')\n",
+        ),
+        Example("moved where it belongs", "if not x.is_cuda:\n    x = x.to(device, dtype=kind)\n"),
+        Example("refused on CUDA alone", "if device == 'cuda' and other != device:\n    raise ValueError\n"),
+        Example(
+            "an index of a device",
+            "if wish == 'cuda':\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
+            "if (wish == 'cuda' or wish == \"xpu\"):\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
+        ),
+        Example(
+            "cut by its length",
+            "if device.startswith('cuda') and ':' not in device:\n    device = f'cuda:{device[4:]}'\n",
+            person=True,
+        ),
         Example(
             "the other branch is for all",
             "def f(w):\n    if w.is_cuda:\n        buffer = make(w)\n    else:\n        buffer = zeros().to(w.device)\n",
+        ),
+        Example(
+            "XPUs are seeded already",
+            "import torch\ntorch.manual_seed(1)\nif device == 'cuda':\n    torch.cuda.manual_seed_all(1)\n",
         ),
         Example(
             "the name of an implementation",
@@ -87,121 +159,159 @@ class Compare(Rule):
             return None
         if site.kind is Kind.LITERAL and names_implementations(site.node, code):
             return left("T8", [site], "the name of an implementation, not a device")
-        test = test_around(site.node if site.kind is Kind.IS_CUDA else _question(site, code), code)
-        if test is not None and isinstance(test[0], ast.If):
-            body = test[0].body
-            if any(isinstance(one, ast.Raise) for one in body) and code.mentions([*body, test[0].test], KERNELS):
+        for gate, positive in decisions(_question(site, code), code)[:1]:
+            if isinstance(gate, ast.Assert):
+                return left("T8", [site], "asserts the input of a CUDA kernel")
+            kernel = (site.kind is Kind.IS_CUDA and not positive) or code.mentions([gate.test, *body_of(gate)], KERNELS)
+            if isinstance(gate, ast.If) and _refuses(gate.body) and kernel:
                 return left("T8", [site], "refuses what a CUDA kernel cannot take")
-            return None  # the gate decides
-        if test is not None and isinstance(test[0], ast.Assert):
-            return left("T8", [site], "asserts the input of a CUDA kernel")
-        if test is not None and isinstance(test[0], ast.IfExp):
-            return None
-        return person("T8", [site], _ADVICE)
+        return None  # the gate decides
 
     def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
-        """Takes XPUs in where the body is housekeeping that is converted throughout."""
+        """Takes XPUs in where MPS counts too, or where what follows suits them."""
         if not asks(site, code):
             return None
-        found = test_around(site.node if site.kind is Kind.IS_CUDA else _question(site, code), code)
-        if found is None:
-            return person("T8", [site], _ADVICE)
-        gate, positive = found
-        body = body_of(gate)
-        if isinstance(gate, ast.If) and positive and _housekeeping(gate.body):
-            inside = [one for part in body for one in below(part, around.sites)]
-            if inside and all(verdicts[one].decision is Decision.CONVERTED for one in inside if one in verdicts):
-                splices = _widened(site, code)
-                if splices:
-                    return converted("T8", [site], *splices)
-        if code.mentions([gate.test, *body], KERNELS):
+        asked = _question(site, code)
+        gates = decisions(asked, code)
+        found = behind([(gate, yes or _mends(gate)) for gate, yes in gates], site, around.sites, verdicts, code)
+        if gates and all(_tidies_up(gate, positive, found) for gate, positive in gates):
+            return _taken_in(site, code)
+        if found.kernels(code):
             return left("T8", [site], "chooses what only CUDA has")
-        if isinstance(gate, ast.If) and gate.orelse and site.kind is Kind.IS_CUDA:
-            return left("T8", [site], "the other branch serves every other device")
-        return person("T8", [site], _ADVICE)
+        if counts_mps(asked, code) or (gates and all(_suits(one, found, asked, code) for one in gates)):
+            return _taken_in(site, code)
+        if not gates:
+            return person("T8", [site], _ADVICE)
+        return _stays(gates[0], found, site, code) or person("T8", [site], _ADVICE)
 
 
 def asks(site: Site, code: Code) -> bool:
     """Whether a site asks what a device is."""
-    return site.kind is Kind.IS_CUDA or (site.kind is Kind.LITERAL and _question(site, code) is not site.node)
+    return site.kind in (Kind.IS_CUDA, Kind.LITERAL) and question(site, code) is not None
 
 
 def _question(site: Site, code: Code) -> ast.expr:
-    """The comparison or ``startswith`` around a device string; the string itself where there is none."""
-    for parent, child in code.above(site.node):
-        if isinstance(parent, ast.Compare):
-            return parent
-        if isinstance(parent, ast.Call):
-            starts = isinstance(parent.func, ast.Attribute) and parent.func.attr in ("startswith", "find", "count")
-            if starts and child in parent.args:
-                return parent
-            if not (isinstance(parent.func, ast.Attribute) and code.name(parent.func) == "torch.device"):
-                break
-        elif isinstance(parent, ast.stmt):
-            break
-    return site.node
+    return question(site, code) or site.node
 
 
-def _housekeeping(body: list[ast.stmt]) -> bool:
-    return all(map(_tidies, body))
+def _taken_in(site: Site, code: Code) -> Verdict:
+    splices = widened(site, code)
+    return converted("T8", [site], *splices) if splices else person("T8", [site], _ADVICE)
 
 
-def _tidies(statement: ast.stmt) -> bool:
-    if isinstance(statement, ast.Pass):
-        return True
-    if isinstance(statement, ast.With):
-        return all(
-            isinstance(item.context_expr, ast.Call) and _last(item.context_expr) == "autocast"
-            for item in statement.items
-        )
-    if isinstance(statement, ast.If):
-        return _housekeeping(statement.body) and _housekeeping(statement.orelse)
-    if isinstance(statement, (ast.Expr, ast.Assign)) and isinstance(statement.value, ast.Call):
-        return _last(statement.value) in _HOUSEKEEPING
-    return False
-
-
-def _last(call: ast.Call) -> str:
-    return call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-
-
-def _widened(site: Site, code: Code) -> tuple[Splice, ...]:
-    """The question, also true for XPUs."""
-    if site.kind is Kind.IS_CUDA:
-        assert isinstance(site.node, ast.Attribute)  # noqa: S101
-        owner = code.code(site.node.value)
-        return code.around(site.node, "(", f' or {owner}.device.type == "xpu")') if _pure(site.node.value) else ()
-    question = _question(site, code)
-    if isinstance(question, ast.Call):
-        return (
-            (code.replace(site.node, '("cuda", "xpu")'),) if site.text == "cuda" and site.node in question.args else ()
-        )
-    assert isinstance(question, ast.Compare)  # noqa: S101
-    return tuple(_compared(question, site, code))
-
-
-def _compared(question: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:
-    if len(question.ops) != 1 or site.text != "cuda" or not isinstance(site.node, ast.Constant):
-        return
-    other, operator = question.comparators[0], question.ops[0]
-    if isinstance(operator, ast.Eq) and other is site.node and _pure(question.left):
-        yield from code.around(question, "(", f' or {code.code(question.left)} == "xpu")')
-    elif isinstance(operator, ast.In) and question.left is site.node and _pure(other):
-        yield from code.around(question, "(", f' or "xpu" in {code.code(other)})')
-    elif isinstance(operator, ast.In) and isinstance(other, (ast.List, ast.Tuple, ast.Set)) and site.node in other.elts:
-        yield code.splice(code.end(site.node), code.end(site.node), ', "xpu"')
-
-
-def _pure(node: ast.expr) -> bool:
-    """Whether asking twice gives the same: names, attributes, ``str(…)`` and ``torch.device(…)`` of those."""
-    if isinstance(node, ast.Name):
-        return True
-    if isinstance(node, ast.Attribute):
-        return _pure(node.value)
-    return (
-        isinstance(node, ast.Call)
-        and _last(node) in ("str", "device", "lower")
-        and not node.keywords
-        and all(map(_pure, node.args))
-        and (isinstance(node.func, ast.Name) or _pure(node.func))
+def _refuses(body: list[ast.stmt]) -> bool:
+    last = body[-1]
+    return isinstance(last, ast.Raise) or (
+        isinstance(last, ast.Assert) and isinstance(last.test, ast.Constant) and not last.test.value
     )
+
+
+def _mends(gate: Gate) -> bool:
+    """``if x.device.type != "cuda": x = x.cuda()``: what follows from a no is what an XPU must be able to run."""
+    return isinstance(gate, ast.If) and not gate.orelse and not leaves(gate.body)
+
+
+def _tidies_up(gate: Gate, positive: bool, found: Behind) -> bool:  # noqa: FBT001
+    """Housekeeping that is converted throughout, or a move to the CPU."""
+    if not positive or isinstance(gate, (ast.While, ast.Assert)):
+        return False
+    body = gate.body if isinstance(gate, ast.If) else [gate.body]
+    done = bool(found.converted) and not found.open
+    return all(map(harmless, body)) or (done and all(map(_tidies, body)))
+
+
+def _tidies(part: ast.AST) -> bool:
+    if isinstance(part, ast.Pass) or harmless(part):
+        return True
+    if isinstance(part, ast.With):
+        return all(
+            isinstance(item.context_expr, ast.Call) and last_name(item.context_expr) == "autocast"
+            for item in part.items
+        )
+    if isinstance(part, ast.If):
+        return all(map(_tidies, (*part.body, *part.orelse)))
+    value = part.value if isinstance(part, (ast.Expr, ast.Assign)) else None
+    return isinstance(value, ast.Call) and last_name(value) in _HOUSEKEEPING
+
+
+def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -> bool:
+    """Code whose every site is converted, where no other branch is meant for XPUs; or a device that is handed on."""
+    gate, positive = one
+    if isinstance(gate, ast.IfExp):
+        return positive and (_is_device(gate.body, found, code) or _is_autocast(gate.body))
+    if not isinstance(gate, ast.If):
+        return False
+    if positive and _hands_on(gate.body, asked):
+        return True
+    if all(map(_is_index, gate.body)):
+        return positive
+    alone = not positive or not gate.orelse or all(_is_device(one, found, code) for one in gate.body)
+    return alone and found.suits(code) and not _cuts(asked, found, code)
+
+
+def _is_device(part: ast.AST, found: Behind, code: Code) -> bool:
+    """``return "cuda"``, ``device = torch.device("cuda")``, ``model.cuda()``, converted; or the expression alone."""
+    if isinstance(part, (ast.Return, ast.Assign)) and part.value is not None:
+        part = part.value
+    if isinstance(part, ast.Call) and code.name(part.func) == "torch.device" and len(part.args) == 1:
+        part = part.args[0]
+    return any(one.node is part for one in found.converted)
+
+
+def _is_index(statement: ast.stmt) -> bool:
+    """``options["device"] = 0``: to torch a number is a device of the accelerator that is there."""
+    if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Constant):
+        return False
+    keys = [
+        one.slice.value
+        for one in statement.targets
+        if isinstance(one, ast.Subscript) and isinstance(one.slice, ast.Constant)
+    ]
+    return keys == ["device"] and type(statement.value.value) is int and statement.value.value >= 0
+
+
+def _cuts(asked: ast.expr, found: Behind, code: Code) -> bool:
+    """``device[4:]`` behind ``device.startswith("cuda")``: the length is that of "cuda"."""
+    name = asked.func.value if isinstance(asked, ast.Call) and isinstance(asked.func, ast.Attribute) else None
+    cut = [one for part in found.guarded for one in ast.walk(part) if isinstance(one, ast.Subscript)]
+    return name is not None and any(
+        isinstance(one.slice, ast.Slice) and code.code(one.value) == code.code(name) for one in cut
+    )
+
+
+def _is_autocast(part: ast.AST) -> bool:
+    return isinstance(part, ast.Call) and last_name(part) == "autocast"
+
+
+def _moves(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, ast.Assign) else None
+    return isinstance(value, ast.Call) and last_name(value) == "to"
+
+
+def _hands_on(body: list[ast.stmt], asked: ast.expr) -> bool:
+    """The device that was asked about is only passed on."""
+    name = asked.func.value if isinstance(asked, ast.Call) and isinstance(asked.func, ast.Attribute) else None
+    if not isinstance(name, ast.Name):
+        return False
+    values = [one.value if isinstance(one, ast.Assign) else None for one in body if not says(one)]
+    plain = all(isinstance(one, (ast.Name, ast.Constant)) for one in values)
+    return plain and any(isinstance(one, ast.Name) and one.id == name.id for one in values)
+
+
+def _stays(gate: tuple[Gate, bool], found: Behind, site: Site, code: Code) -> Verdict | None:
+    """What is left on purpose, once it is known that XPUs are not taken in."""
+    branch, positive = gate
+    if not isinstance(branch, ast.If):
+        return None
+    if branch.orelse and site.kind is Kind.IS_CUDA:
+        return left("T8", [site], "the other branch serves every other device")
+    if _refuses(branch.body) and (positive or code.mentions(branch.body, _CUDA)):
+        reason = "refuses what is on CUDA" if positive else "refuses what is not on CUDA, in so many words"
+        return left("T8", [site], reason)
+    if not positive and site.kind is Kind.IS_CUDA and all(map(_moves, branch.body)):
+        return left("T8", [site], "moves to a device, which changes nothing for what is there already")
+    calls = [one.value for one in branch.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)]
+    seeds = len(calls) == len(branch.body) and all(last_name(one).startswith("manual_seed") for one in calls)
+    if positive and seeds and not found.open:
+        return left("T8", [site], "seeds CUDA alone; torch.manual_seed beside it seeds XPUs too")
+    return None

@@ -41,9 +41,7 @@ class _Calls:
             return person(self.id, [site], f"accept torch.xpu.{name} as well")
         if name.startswith("manual_seed") and _seeded(site, code):
             return left(self.id, [site], "torch.manual_seed beside it seeds XPUs too")
-        if name == "get_device_properties" and any(
-            isinstance(node, ast.Attribute) and node.attr in LACKING for node in ast.walk(code.scope(site.node))
-        ):
+        if name == "get_device_properties" and _fields(call, code) & LACKING:
             return person(self.id, [site], "an XPU's properties have no such field: decide without it")
         return converted(self.id, [site], code.replace(site.node, f"_patchforge_gpu().{name}"))
 
@@ -105,6 +103,22 @@ class RaisingCalls(_Calls, Rule):
         return super().look(site, code, around)
 
 
+def _fields(call: ast.Call | None, code: Code) -> set[str]:
+    """The fields that are read of a call's result; all of its function where the result goes elsewhere."""
+    holder = code.parent(call) if call is not None else None
+    if isinstance(holder, ast.Attribute):
+        return {holder.attr}
+    nodes = list(ast.walk(code.scope(call))) if call is not None else code.nodes
+    names = {one.id for one in holder.targets if isinstance(one, ast.Name)} if isinstance(holder, ast.Assign) else set()
+    named = isinstance(holder, ast.Assign) and len(names) == len(holder.targets)
+    return {
+        node.attr
+        for node in nodes
+        if isinstance(node, ast.Attribute)
+        and (not named or (isinstance(node.value, ast.Name) and node.value.id in names))
+    }
+
+
 def _seeded(site: Site, code: Code) -> bool:
     return any(
         isinstance(node, ast.Call) and code.name(node.func) == "torch.manual_seed"
@@ -124,6 +138,9 @@ def _advice(site: Site, name: str, code: Code) -> str:
 
 def _bare(site: Site, code: Code) -> Verdict:
     parent = code.parent(site.node)
-    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name) and parent.func.id in ("hasattr", "getattr"):
-        return left("T4b", [site], "only looked at")
+    if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name):
+        if parent.func.id == "getattr" and len(parent.args) == 3 and parent.args[0] is site.node:
+            return converted("T4b", [site], code.replace(site.node, "_patchforge_gpu()"))
+        if parent.func.id in ("hasattr", "getattr"):
+            return left("T4b", [site], "only looked at")
     return person("T4b", [site], "use torch.xpu where torch.cuda is not available")

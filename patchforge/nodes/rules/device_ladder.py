@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import ONLY_CUDA, arm_lines, below, conjunct, swapped
+from patchforge.nodes.forms import arm_lines, below, conjunct, only_cuda, swapped
 from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted
 
 
@@ -15,7 +15,7 @@ def arm_behind(rule: str, site: Site, code: Code, sites: tuple[Site, ...], *, de
     branch = next((parent for parent, _ in code.above(site.node) if isinstance(parent, ast.stmt)), None)
     if not isinstance(branch, ast.If) or not isinstance(call, ast.Call) or not conjunct(call, branch.test, code):
         return None
-    if code.mentions([branch.test, *branch.body], ONLY_CUDA):
+    if only_cuda([branch.test, *branch.body], code):
         return None
     tests = below(branch.test, sites)
     inside = tuple(one for statement in branch.body for one in below(statement, sites))

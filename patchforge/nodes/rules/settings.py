@@ -6,13 +6,15 @@ from __future__ import annotations
 import ast
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, left, person
+from patchforge.nodes.forms import call_of
+from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
 
 
 class Settings(Rule):
     """Flags of cuDNN and of CUDA's matrix products can be read and set without CUDA (torch 2.13): nothing to do.
 
-    A choice of attention kernels holds on every device, and so does what is read from the environment: for a person.
+    A choice of attention kernels holds on every device, so it is not made on an XPU. What is read from the environment
+    is for a person.
     """
 
     id = "T10"
@@ -22,7 +24,7 @@ class Settings(Rule):
         Example(
             "kernels of attention",
             "import torch\nwith torch.backends.cuda.sdp_kernel(enable_math=False):\n    f()\n",
-            person=True,
+            "import torch\nwith _patchforge_sdp(torch.backends.cuda.sdp_kernel)(enable_math=False):\n    f()\n",
         ),
         Example("the version of CUDA", "import torch\nmajor, minor = torch.version.cuda.split('.')\n", person=True),
         Example("the environment", "import os\nhome = os.environ['CUDA_HOME']\n", person=True),
@@ -32,8 +34,8 @@ class Settings(Rule):
     def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
         """Everything that names CUDA and is no device."""
         if site.kind is Kind.BACKEND:
-            if site.text.endswith("sdp_kernel"):
-                return person("T10", [site], "choose kernels only on CUDA: contextlib.nullcontext() elsewhere")
+            if site.text.endswith("sdp_kernel") and call_of(site, code) is not None:
+                return converted("T10", [site], *code.around(site.node, "_patchforge_sdp(", ")"))
             return left("T10", [site], "a flag that works without CUDA and does nothing there")
         if site.kind is Kind.DISTRIBUTED:
             return left("T10", [site], "between processes; nodes run in one")

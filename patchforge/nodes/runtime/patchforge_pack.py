@@ -36,6 +36,13 @@ def _patchforge_choice(device: object) -> object:
     return device
 
 
+def _patchforge_sdp(theirs: object) -> object:
+    """CUDA's choice of attention kernels; where only an Intel GPU is there, no choice."""
+    import contextlib
+
+    return (lambda *_args, **_more: contextlib.nullcontext()) if _patchforge_xpu() else theirs
+
+
 def _patchforge_autocast(theirs: object) -> object:
     """CUDA's autocast class; where only an Intel GPU is there, XPU's with the same parameters."""
     import torch

@@ -1,0 +1,299 @@
+"""Questions for CUDA: what asks, what the answer decides, what runs behind it, and how a question takes XPUs in."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from patchforge.engine.edits import Splice
+from patchforge.nodes.code import Code
+from patchforge.nodes.forms import (
+    KERNELS,
+    below,
+    body_of,
+    call_of,
+    keyword_of,
+    last_name,
+    leaves,
+    only_cuda,
+    test_around,
+)
+from patchforge.nodes.words import Decision, Kind, Site, Verdict
+
+Gate = ast.If | ast.IfExp | ast.While | ast.Assert
+
+#: Why a site was left although an XPU may run it.
+_HARMLESS = (
+    "the same class",
+    "works without CUDA",
+    "seeds XPUs too",
+    "an annotation",
+    "only printed",
+    "only looked at",
+    "the name of an attribute",
+    "stands beside it",
+)
+_SAYS = frozenset(("print", "warn", "warning", "info", "debug", "error", "log"))
+_MPS = re.compile(r"(?<![a-z])mps(?![a-z])", re.IGNORECASE)
+_GPU = re.compile(r"gpu|cuda|accelerat", re.IGNORECASE)
+
+
+def question(site: Site, code: Code) -> ast.expr | None:
+    """The expression that asks: a call, ``.is_cuda``, or the comparison around a device string."""
+    if site.kind in (Kind.AVAILABLE, Kind.ANSWER):
+        return call_of(site, code)
+    if site.kind is Kind.IS_CUDA:
+        return site.node
+    return _comparison(site, code) if site.kind is Kind.LITERAL else None
+
+
+def _comparison(site: Site, code: Code) -> ast.expr | None:
+    for parent, child in code.above(site.node):
+        if isinstance(parent, ast.Compare):
+            return parent
+        if isinstance(parent, ast.Call):
+            if last_name(parent) in ("startswith", "find", "count") and child in parent.args:
+                return parent
+            if code.name(parent.func) != "torch.device":
+                return None
+        elif isinstance(parent, ast.stmt):
+            return None
+    return None
+
+
+def decisions(asked: ast.expr, code: Code) -> list[tuple[Gate, bool]]:
+    """The tests that the answer decides, each with whether a yes leads into the body.
+
+    The answer may have a name of its own in the function, and be passed on to a function of the same file. Nothing
+    where it goes anywhere else.
+    """
+    no = isinstance(asked, ast.Compare) and isinstance(asked.ops[0], (ast.NotEq, ast.NotIn))
+    if (found := test_around(asked, code)) is not None:
+        return [(found[0], found[1] is not no)]
+    name = _named(asked, code)
+    uses = _uses(name, code) if name is not None and not no else []
+    return [one for one in uses if one is not None] if all(uses) else []
+
+
+def _named(asked: ast.expr, code: Code) -> ast.Name | None:
+    """The name that is given the answer, alone or among others."""
+    for parent, child in code.above(asked):
+        if isinstance(parent, ast.BoolOp) or _is_bool(parent, child):
+            continue
+        if isinstance(parent, ast.Assign) and len(parent.targets) == 1 and isinstance(parent.targets[0], ast.Name):
+            return parent.targets[0]
+        return None
+    return None
+
+
+def _is_bool(parent: ast.AST, child: ast.AST) -> bool:
+    return isinstance(parent, ast.Call) and getattr(parent.func, "id", "") == "bool" and child in parent.args
+
+
+def _uses(name: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
+    scope = code.scope(name)
+    if scope is code.tree:  # others may import it
+        return [None]
+    value = code.statement(name)
+    return [one for use in _reads(name.id, scope, value) for one in (_decided(use, code) if use else [None])]
+
+
+def _reads(name: str, scope: ast.AST, but: ast.AST | None = None) -> Iterator[ast.Name | None]:
+    """Every place that reads a name; None for one that stores it."""
+    skipped = set(map(id, ast.walk(but))) if but is not None else set()
+    for node in ast.walk(scope):
+        if isinstance(node, ast.Name) and node.id == name and id(node) not in skipped:
+            yield node if isinstance(node.ctx, ast.Load) else None
+
+
+def _decided(use: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
+    if (found := test_around(use, code)) is not None:
+        return [found]
+    keyword, call = keyword_of(use, code)
+    if call is None:
+        return [None]
+    functions = [node for node in code.nodes if isinstance(node, ast.FunctionDef) and node.name == last_name(call)]
+    name = _parameter(functions[0], call, keyword, use) if len(functions) == 1 else ""
+    if not name:
+        return [None]
+    return [test_around(read, code) if read else None for read in _reads(name, functions[0])]
+
+
+def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast.expr) -> str:
+    names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    if keyword:
+        return keyword if keyword in (*names, *(one.arg for one in function.args.kwonlyargs)) else ""
+    if any(isinstance(one, ast.Starred) for one in call.args):
+        return ""
+    at = call.args.index(use) + (isinstance(call.func, ast.Attribute) and names[:1] in (["self"], ["cls"]))
+    return names[at] if at < len(names) else ""
+
+
+def following(statement: ast.stmt, code: Code) -> list[ast.stmt]:
+    """The statements behind one in its block."""
+    block = _block(statement, code)
+    return block[block.index(statement) + 1 :] if block else []
+
+
+def preceding(statement: ast.stmt, code: Code) -> list[ast.stmt]:
+    """The statements before one in its block."""
+    block = _block(statement, code)
+    return block[: block.index(statement)] if block else []
+
+
+def _block(statement: ast.stmt, code: Code) -> list[ast.stmt]:
+    parent = code.parent(statement)
+    blocks = [getattr(parent, name, None) for name in ("body", "orelse", "finalbody")]
+    return next((block for block in blocks if isinstance(block, list) and statement in block), [])
+
+
+def guarded(gate: Gate, code: Code, *, positive: bool) -> list[ast.AST]:
+    """What runs where the answer is yes: a branch, or what follows a test that leaves the block on a no."""
+    if positive:
+        return body_of(gate)
+    other = getattr(gate, "orelse", [])
+    if other:
+        return list(other) if isinstance(other, list) else [other]
+    return list(following(gate, code)) if isinstance(gate, ast.If) and leaves(gate.body) else []
+
+
+@dataclass(frozen=True, slots=True)
+class Behind:
+    """What stands behind the tests that an answer decides."""
+
+    near: tuple[ast.AST, ...]  #: tests and bodies
+    guarded: tuple[ast.AST, ...]  #: what runs where the answer is yes
+    converted: tuple[Site, ...]  #: in ``guarded``
+    open: tuple[Site, ...]  #: in ``guarded``: neither converted nor harmless
+    beside: tuple[Site, ...]  #: in the tests: neither converted nor harmless
+
+    def kernels(self, code: Code) -> bool:
+        """Whether CUDA's kernels or settings are named near."""
+        return code.mentions(self.near, KERNELS)
+
+    def suits(self, code: Code) -> bool:
+        """Whether all that is guarded is converted, and there is something."""
+        return bool(self.converted) and not self.open and not self.kernels(code) and not only_cuda(self.near, code)
+
+
+def behind(
+    gates: Sequence[tuple[Gate, bool]], site: Site, sites: Sequence[Site], verdicts: Mapping[Site, Verdict], code: Code
+) -> Behind:
+    """What stands behind the tests, with what was decided about it so far."""
+    near = [part for gate, _ in gates for part in (gate.test, *body_of(gate))]
+    parts = [part for gate, positive in gates for part in guarded(gate, code, positive=positive)]
+    inside = dict.fromkeys(one for part in parts for one in below(part, sites))
+    beside = dict.fromkeys(one for gate, _ in gates for one in below(gate.test, sites) if one is not site)
+    return Behind(
+        tuple(near),
+        tuple(parts),
+        tuple(one for one in inside if one in verdicts and verdicts[one].decision is Decision.CONVERTED),
+        _unsettled(inside, verdicts),
+        tuple(one for one in _unsettled(beside, verdicts) if one in verdicts),
+    )
+
+
+def _unsettled(sites: Iterable[Site], verdicts: Mapping[Site, Verdict]) -> tuple[Site, ...]:
+    return tuple(one for one in sites if one not in verdicts or not settled(verdicts[one]))
+
+
+def settled(verdict: Verdict) -> bool:
+    """Whether an XPU may run a site after its verdict."""
+    return verdict.decision is Decision.CONVERTED or (
+        verdict.decision is Decision.LEFT and any(text in verdict.reason for text in _HARMLESS)
+    )
+
+
+def counts_mps(asked: ast.expr, code: Code) -> bool:
+    """Whether a question takes in MPS beside CUDA: it means "on an accelerator"."""
+    either = code.parent(asked)
+    if isinstance(either, ast.BoolOp) and isinstance(either.op, ast.Or):
+        return code.mentions([either], _MPS)
+    several = isinstance(asked, ast.Compare) and isinstance(asked.ops[0], (ast.In, ast.NotIn))
+    return several and code.mentions([asked], _MPS)
+
+
+def requested(asked: ast.expr, code: Code) -> bool:
+    """``use_gpu and torch.cuda.is_available()``: the GPU was asked for."""
+    both = code.parent(asked)
+    if not (isinstance(both, ast.BoolOp) and isinstance(both.op, ast.And)):
+        return False
+    return any(isinstance(one, ast.Name) and _GPU.search(one.id) for one in both.values)
+
+
+def widened(site: Site, code: Code) -> tuple[Splice, ...]:
+    """Edits after which a question is answered with yes on an XPU too; none where its form is not known."""
+    asked = question(site, code)
+    if asked is None:
+        return ()
+    if site.kind is Kind.AVAILABLE:
+        return code.around(asked, "(", " or _patchforge_xpu())")
+    if isinstance(asked, ast.Attribute):
+        xpu = f'{code.code(asked.value)}.device.type == "xpu"' if _pure(asked.value) else ""
+    else:
+        xpu = "_patchforge_xpu()" if site.kind is Kind.ANSWER else ""
+    if xpu and test_around(asked, code) is None:  # the value itself is kept, not only whether it holds
+        return code.around(asked, f"({xpu} or ", ")")
+    if xpu:
+        return code.around(asked, "(", f" or {xpu})")
+    if isinstance(asked, ast.Call):
+        plain = site.text == "cuda" and site.node in asked.args and last_name(asked) == "startswith"
+        return (code.replace(site.node, '("cuda", "xpu")'),) if plain else ()
+    return tuple(_compared(asked, site, code)) if isinstance(asked, ast.Compare) else ()
+
+
+def _compared(asked: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:
+    if len(asked.ops) != 1 or site.text != "cuda" or not isinstance(site.node, ast.Constant):
+        return
+    left, operator, right = asked.left, asked.ops[0], asked.comparators[0]
+    among = isinstance(right, (ast.List, ast.Tuple, ast.Set)) and site.node in right.elts
+    if isinstance(operator, (ast.In, ast.NotIn)) and among:
+        yield code.splice(code.end(site.node), code.end(site.node), ', "xpu"')
+    elif isinstance(operator, ast.In) and left is site.node and _pure(right):
+        yield from code.around(asked, "(", f' or "xpu" in {code.code(right)})')
+    elif isinstance(operator, ast.Eq) and right is site.node and _pure(left) and test_around(asked, code):
+        yield from code.around(asked, "(", f' or {code.code(left)} == "xpu")')
+    elif isinstance(operator, (ast.Eq, ast.NotEq)):
+        yield code.replace(site.node, "_patchforge_device()")
+
+
+def _pure(node: ast.expr) -> bool:
+    """Whether asking twice gives the same: names, attributes, indices, ``str(…)`` and ``torch.device(…)`` of those."""
+    if isinstance(node, ast.Name):
+        return True
+    if isinstance(node, ast.Attribute):
+        return _pure(node.value)
+    if isinstance(node, ast.Subscript):
+        return isinstance(node.slice, ast.Constant) and _pure(node.value)
+    return (
+        isinstance(node, ast.Call)
+        and last_name(node) in ("str", "device", "lower")
+        and not node.keywords
+        and all(map(_pure, node.args))
+        and (isinstance(node.func, ast.Name) or _pure(node.func))
+    )
+
+
+def says(statement: ast.AST) -> bool:
+    """``print(…)``, ``logger.info(…)``."""
+    value = statement.value if isinstance(statement, ast.Expr) else None
+    return isinstance(value, ast.Call) and last_name(value) in _SAYS
+
+
+def harmless(node: ast.AST) -> bool:
+    """``x = x.detach().cpu()`` or ``x = x.contiguous()``, as a statement or the expression alone."""
+    names = set(_chain(node.value if isinstance(node, (ast.Assign, ast.Expr)) else node))
+    return bool(names & {"cpu", "contiguous"}) and names <= {"cpu", "detach", "clone", "contiguous", "float", "numpy"}
+
+
+def _chain(node: ast.AST) -> Iterator[str]:
+    """The methods that are called one after another; ``.to("cpu")`` counts as ``.cpu()``."""
+    while isinstance(node, (ast.Call, ast.Attribute)):
+        if isinstance(node, ast.Call):
+            to_cpu = any(isinstance(one, ast.Constant) and one.value == "cpu" for one in node.args)
+            yield "cpu" if last_name(node) == "to" and to_cpu else last_name(node)
+            node = node.func
+        else:
+            node = node.value

@@ -1,0 +1,102 @@
+# ruff: noqa: E501, ARG002 - examples are shown as they are, and every rule is asked alike
+"""T11: half precision for CUDA alone."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+
+from patchforge.nodes.code import Code
+from patchforge.nodes.forms import last_name
+from patchforge.nodes.questions import Gate, behind, decisions, question, says, widened
+from patchforge.nodes.words import Example, Options, Rule, Site, Surroundings, Verdict, converted, person
+
+_TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
+_STRINGS = frozenset(("fp16", "bf16", "fp32", "float16", "bfloat16", "float32", "half"))
+
+
+class HalfPrecision(Rule):
+    """``torch.float16 if device == "cuda" else torch.float32``: an XPU computes in float32, slower and in twice the memory.
+
+    It still works, and another dtype gives other pictures, so this is for a person. With ``--enable half`` an XPU gets
+    what CUDA gets.
+    """
+
+    id = "T11"
+    title = "half precision for CUDA alone (option)"
+    order = 24
+    examples = (
+        Example(
+            "asked for",
+            "import torch\ndtype = torch.float16 if torch.cuda.is_available() else torch.float32\n",
+            "import torch\ndtype = torch.float16 if (torch.cuda.is_available() or _patchforge_xpu()) else torch.float32\n",
+            options=Options(half=True),
+        ),
+        Example(
+            "asked for, as a statement",
+            "import torch\nif device.type == 'cuda' and wish:\n    model = model.half()\n",
+            "import torch\nif (device.type == 'cuda' or device.type == \"xpu\") and wish:\n    model = model.half()\n",
+            options=Options(half=True),
+        ),
+        Example(
+            "asked for, and refused to others",
+            "import torch\nif dtype == torch.float16 and device.type != 'cuda':\n    print('float32 instead')\n    dtype = torch.float32\n",
+            "import torch\nif dtype == torch.float16 and device.type != _patchforge_device():\n    print('float32 instead')\n    dtype = torch.float32\n",
+            options=Options(half=True),
+        ),
+        Example(
+            "a dtype for CUDA",
+            "import torch\ndtype = torch.float16 if device == 'cuda' else torch.float32\n",
+            person=True,
+        ),
+        Example("the name of a file", 'import torch\nkind = "fp16" if x.is_cuda else "fp32"\n', person=True),
+        Example(
+            "by what CUDA can",
+            "import torch\nif torch.cuda.is_available() and capability >= 8:\n    dtype = torch.bfloat16\n",
+            options=Options(half=True),
+        ),
+    )
+
+    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+        """Only the gate knows."""
+        return None
+
+    def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
+        """A question for CUDA behind which a dtype is chosen, and nothing else."""
+        asked = question(site, code)
+        gates = decisions(asked, code) if asked is not None else []
+        if not gates or not all(_chooses(gate, code) for gate, _ in gates):
+            return None
+        if behind(gates, site, around.sites, verdicts, code).kernels(code):
+            return None
+        splices = widened(site, code) if around.options.half else ()
+        if splices:
+            return converted("T11", [site], *splices)
+        return person("T11", [site], "an XPU runs in float32 here: --enable half gives it what CUDA gets")
+
+
+def _chooses(gate: Gate, code: Code) -> bool:
+    if isinstance(gate, ast.IfExp):
+        return all(_is_dtype(one, code) for one in (gate.body, gate.orelse)) or _half_flag(gate, code)
+    if not isinstance(gate, ast.If):
+        return False
+    return all(says(one) or _sets(one, code) for one in gate.body) and any(_sets(one, code) for one in gate.body)
+
+
+def _is_dtype(node: ast.expr, code: Code) -> bool:
+    return code.name(node) in _TORCH or (isinstance(node, ast.Constant) and node.value in _STRINGS)
+
+
+def _half_flag(gate: ast.IfExp, code: Code) -> bool:
+    keyword = code.parent(gate)
+    values = [getattr(one, "value", None) for one in (gate.body, gate.orelse)]
+    return isinstance(keyword, ast.keyword) and keyword.arg in ("half", "fp16", "use_fp16") and values == [True, False]
+
+
+def _sets(statement: ast.stmt, code: Code) -> bool:
+    """``dtype = torch.float16``, ``return flag, torch.float16``, ``model = model.half()``."""
+    if not isinstance(statement, (ast.Assign, ast.Return, ast.Expr)) or statement.value is None:
+        return False
+    value = statement.value
+    parts = value.elts if isinstance(value, ast.Tuple) else [value]
+    return any(_is_dtype(one, code) or (isinstance(one, ast.Call) and last_name(one) == "half") for one in parts)
