@@ -1,7 +1,8 @@
 """The proof that a converted file does on CUDA what it did, and names no CUDA device beside an XPU.
 
 It knows nothing of the rules. The syntax trees before and after are walked side by side; where an expression differs,
-both are evaluated with every unknown name standing for itself, on machines made up for the purpose:
+both are evaluated with every unknown name standing for itself, in every way in which unknown values may hold or not,
+on machines made up for the purpose:
 
 * CUDA alone, CUDA beside an XPU, no accelerator: both give the same value, of the same type, raise the same, and call
   the same functions in the same order (``is_available`` may be asked more often);
@@ -17,7 +18,6 @@ from __future__ import annotations
 
 import ast
 import builtins
-import hashlib
 import types
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ _BUILTINS = [
     "repr",
 ]
 _ASKS = frozenset(("startswith", "endswith", "replace", "get", "split", "find", "count", "index", "print"))
-_SEEDS = (0, 1, 2)
+_MOST_WAYS = 256  #: in which unknown values may be true or false in one expression
 _DEEPEST = 10_000  #: operations on unknown values in one expression
 
 
@@ -156,19 +156,34 @@ class _Walk:
         """An arm behind CUDA's: never taken where CUDA's would be, nor without an XPU; and it names no CUDA."""
         self.proved.arms += 1
         for world in WORLDS:
-            for seed in _SEEDS:
-                if not world.xpu and self.truth(arm.test, world, seed):
+            for truths in self.ways(arm):
+                before, taken = (self.truth(test, world, truths) for test in (cuda.test, arm.test))
+                if taken and not world.xpu:
                     raise self.refused(arm, f"an arm that is taken on {world.name}")
-                if world.cuda and not self.truth(cuda.test, world, seed) and self.truth(arm.test, world, seed):
+                if taken and world.cuda and not before:
                     raise self.refused(arm, f"an arm that is taken on {world.name} where CUDA's is not")
         for statement in arm.body:
             for node in ast.walk(statement):
                 if isinstance(node, ast.expr) and (self.after.name(node).startswith("torch.cuda") or _is_cuda(node)):
                     raise self.refused(statement, "CUDA in an arm for XPUs")
 
-    def truth(self, test: ast.expr, world: World, seed: int) -> bool:
-        outcome = _Run(self.after, world, seed).evaluate(test)
+    def truth(self, test: ast.expr, world: World, truths: Truths) -> bool:
+        outcome = _Run(self.after, world, truths).evaluate(test)
         return outcome.error == "" and bool(outcome.value)
+
+    def ways(self, node: ast.AST) -> Iterator[Truths]:
+        """Every way in which the unknown values that ``node`` asks may be true or false; CheckFailed for too many."""
+        open_: list[dict[str, bool]] = [{}]
+        for _ in range(_MOST_WAYS):
+            truths = Truths(open_.pop())
+            known = dict(truths)
+            yield truths
+            for text in [one for one in truths if one not in known]:
+                open_.append({**known, text: True})
+                known[text] = False
+            if not open_:
+                return
+        raise self.refused(node, f"more than {_MOST_WAYS} ways through it")
 
     def fields(self, old: ast.AST, new: ast.AST) -> None:
         for name in old._fields:
@@ -210,16 +225,16 @@ class _Walk:
 
     def same(self, old: ast.expr, new: ast.expr, *, truth: bool) -> None:
         for world in WORLDS:
-            for seed in _SEEDS:
-                was = _Run(self.before, world, seed, helpers=self.after).evaluate(old)
-                now = _Run(self.after, world, seed).evaluate(new)
+            for truths in self.ways(new):
+                was = _Run(self.before, world, truths, helpers=self.after).evaluate(old)
+                now = _Run(self.after, world, truths).evaluate(new)
                 if was.shown(truth=truth) != now.shown(truth=truth):
                     raise self.refused(new, f"on {world.name}: {now.shown()} instead of {was.shown()}")
 
     def portable(self, old: ast.expr, new: ast.expr) -> None:
         for smallest in _differing(old, new):
-            for seed in _SEEDS:
-                now = _Run(self.after, XPU, seed).evaluate(smallest)
+            for truths in self.ways(smallest):
+                now = _Run(self.after, XPU, truths).evaluate(smallest)
                 if _NO_CUDA in now.error:
                     raise self.refused(smallest, f"on an XPU: {now.error}")
                 if now.devices:
@@ -303,11 +318,19 @@ class Outcome:
         return f"{self.error or said} after {self.calls}"
 
 
+class Truths(dict[str, bool]):
+    """Which unknown values hold; one that is asked for the first time does not."""
+
+    def __missing__(self, text: str) -> bool:
+        self[text] = False
+        return False
+
+
 class _Run:
     """One evaluation on one made-up machine."""
 
-    def __init__(self, code: Code, world: World, seed: int, helpers: Code | None = None) -> None:
-        self.code, self.world, self.seed = code, world, seed
+    def __init__(self, code: Code, world: World, truths: Truths, helpers: Code | None = None) -> None:
+        self.code, self.world, self.truths = code, world, truths
         self.calls: list[str] = []
         self.asked: dict[str, None] = {}
         self.devices: list[str] = []
@@ -421,8 +444,7 @@ class Value:
     def __bool__(self) -> bool:
         self._run.tick()
         self._run.asked[self._text] = None
-        digest = hashlib.sha256(f"{self._run.seed} {self._text}".encode()).digest()
-        return bool(digest[0] & 1)
+        return bool(self._run.truths[self._text])
 
     def __eq__(self, other: object) -> Any:
         if isinstance(other, str) and other.startswith("xpu"):

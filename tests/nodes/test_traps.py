@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -196,6 +197,21 @@ def test_a_blanket_replacement_is_refused() -> None:
 def test_the_proof_refuses(before: str, after: str) -> None:
     with pytest.raises(CheckFailed):
         prove(Code("nodes.py", before.encode()), Code("nodes.py", after.encode()))
+
+
+@pytest.mark.parametrize("wish", list(itertools.product(("", "not "), repeat=4)))
+def test_every_way_through_an_expression_is_looked_at(wish: tuple[str, ...]) -> None:
+    asked = " and ".join(f"{no}{name}" for no, name in zip(wish, "abcd", strict=True))
+    before, after = (f"x = {value} if {asked} else other\n".encode() for value in ("'cuda'", "'cuda:0'"))
+    with pytest.raises(CheckFailed, match="on CUDA alone"):
+        prove(Code("nodes.py", before), Code("nodes.py", after))
+
+
+def test_too_many_ways_are_no_proof() -> None:
+    asked = " + ".join(f"bool(a{number})" for number in range(9))
+    before, after = (f"x = [{value}, {asked}]\n".encode() for value in ("1", "2 - 1"))
+    with pytest.raises(CheckFailed, match="more than 256 ways"):
+        prove(Code("nodes.py", before), Code("nodes.py", after))
 
 
 def test_nothing_is_defined_twice() -> None:
