@@ -17,14 +17,17 @@ from patchforge.atomic import write_file
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, make_engine, show_json, table
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
+from patchforge.nodes.store import Store
 from patchforge.pipeline import Patched
 from patchforge.sources import open_upstream
 from patchforge.sources.clone import cache_folder
-from patchforge.trial import against_upstream, devices, evidence, plan, report, runner, weights
+from patchforge.trial import against_upstream, devices, evidence, pack_page, packs, plan, report, runner, weights
 from patchforge.trial.environment import Environment, existing, prepare
 from patchforge.trial.evidence import Evidence
 from patchforge.trial.guard import temporary_folder
-from patchforge.trial.words import Device, Side, Verdict
+from patchforge.trial.pack_runner import PackTrial
+from patchforge.trial.packs import TrialPack
+from patchforge.trial.words import Device, Judgement, Side, Verdict
 from patchforge.trial.workflows import load
 from patchforge.vocabulary import Release, Tree
 
@@ -36,7 +39,11 @@ Found = tuple[Evidence, bool]  #: and whether patched and upstream's tree are th
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0 when every test of the patched trees passed or was skipped with a reason, else 1."""
+    """Exit status 0 when every test of the patched trees passed or was skipped with a reason, else 1.
+
+    With ``--nodes`` 0 when something passed, and no pack lost by its conversion what it passed as it comes.
+    """
+    _check(options)
     known = {session.name for session in plan.SESSIONS}
     if unknown := [name for name in options.session if name not in known]:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
@@ -51,9 +58,25 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         engine = make_engine(options)
         patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]
-        found = _all(options, device, patched)
+        chosen = packs.read(map(Path, options.nodes), Store(cache_folder() / "nodes"), options.without)
+        found = _all(options, device, patched, chosen)
+    if chosen:
+        return _report_packs(options, device, [one for one, _ in found])
     _report(options, device, found)
     return Exit.OK if all(passed(one) and same for one, same in found) else Exit.FAILED
+
+
+def _check(options: argparse.Namespace) -> None:
+    """PatchforgeError for options that do not go together."""
+    others = {"--session": options.session, "--against-upstream": options.against_upstream}
+    packs_only = {"--without": options.without, "--page": options.page}
+    for name, value in (others if options.nodes else packs_only).items():
+        if value:
+            raise PatchforgeError(
+                f"{name} does not go {'with' if options.nodes else 'without'} --nodes",
+                expected=f"--nodes {'alone' if options.nodes else 'as well'}",
+                do=f"leave {name} out",
+            )
 
 
 def _releases(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Release, Tree]]:
@@ -68,31 +91,37 @@ def _releases(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Relea
 
 def passed(one: Evidence) -> bool:
     """Whether no test of the patched tree went wrong, and some passed."""
-    verdicts = [each for session in one.sessions if session.side is Side.PATCHED for each in session.judgements]
+    verdicts = _patched(one)
     return any(each.passed for each in verdicts) and all(
         each.passed or each.verdict is Verdict.SKIPPED for each in verdicts
     )
 
 
-def _all(options: argparse.Namespace, device: Device, releases: Sequence[Patched]) -> list[Found]:
+def _patched(one: Evidence) -> list[Judgement]:
+    return [each for session in one.sessions if session.side is Side.PATCHED for each in session.judgements]
+
+
+def _all(
+    options: argparse.Namespace, device: Device, releases: Sequence[Patched], chosen: Sequence[TrialPack]
+) -> list[Found]:
     """The evidence of every release, ``--jobs`` at a time; an interrupt ends all of them at once."""
     alone = not device.emulated  # a real device serves one release at a time
     jobs = 1 if alone else min(options.jobs or os.cpu_count() or 1, len(releases))
     if jobs == 1:
-        return [_one(options, device, one) for one in releases]
+        return [_one(options, device, one, chosen) for one in releases]
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(pool.map(lambda one: _one(options, device, one), releases))
+            return list(pool.map(lambda one: _one(options, device, one, chosen), releases))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other threads are to end, too
             print(f"patchforge: {error or 'interrupted'}; finished sessions are kept", file=sys.stderr, flush=True)
             status = error.status if isinstance(error, PatchforgeError) else Exit.INTERRUPTED
             os._exit(status)  # the guards end servers and remove what is temporary
 
 
-def _one(options: argparse.Namespace, device: Device, patched: Patched) -> Found:
+def _one(options: argparse.Namespace, device: Device, patched: Patched, chosen: Sequence[TrialPack]) -> Found:
     release = str(patched.release.version)
     tell = _teller(release)
-    environment = _environment(options, device, patched, tell)
+    environment = _environment(options, device, patched, tell, chosen)
     folder = _folder(options, device, release)
     settings = runner.Settings(
         device,
@@ -104,6 +133,8 @@ def _one(options: argparse.Namespace, device: Device, patched: Patched) -> Found
         again=options.again,
         logs=folder.with_name(f"{folder.name}-logs"),
     )
+    if chosen:
+        return PackTrial(patched, environment, settings, tell, chosen).run_packs(folder), True
     sides = (Side.PATCHED, Side.UPSTREAM) if options.against_upstream else (Side.PATCHED,)
     found = runner.Trial(patched, environment, settings, tell).run(folder, sides, options.session)
     measured = options.against_upstream and options.pairs and device.kind in _MEASURED and not device.emulated
@@ -136,12 +167,17 @@ def _same(
 
 
 def _environment(
-    options: argparse.Namespace, device: Device, patched: Patched, tell: Callable[[str], None]
+    options: argparse.Namespace,
+    device: Device,
+    patched: Patched,
+    tell: Callable[[str], None],
+    chosen: Sequence[TrialPack] = (),
 ) -> Environment:
     if options.as_it_is:
         return existing(Path(options.python))
+    wanted = [line.encode() for pack in chosen for line in pack.requirements]
     return prepare(
-        patched.tree.read("requirements.txt"),
+        b"\n".join([patched.tree.read("requirements.txt"), *wanted]),
         Path(options.python),
         cache_folder() / "trial",
         tell=tell,
@@ -164,7 +200,7 @@ def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
 
 
 def _folder(options: argparse.Namespace, device: Device, release: str) -> Path:
-    return Path(options.out) / f"{release}-{device}".replace(":", "-")
+    return Path(options.out) / f"{release}-{device}{'-nodes' if options.nodes else ''}".replace(":", "-")
 
 
 def _teller(release: str) -> Callable[[str], None]:
@@ -187,3 +223,18 @@ def _report(options: argparse.Namespace, device: Device, results: Sequence[Found
     for line in report.limits(found):
         print(f"note: {line}")
     print(f"written: {Path(options.out) if len(found) > 1 else _folder(options, device, found[0].release)}/report.html")
+
+
+def _report_packs(options: argparse.Namespace, device: Device, found: Sequence[Evidence]) -> int:
+    for one in found:
+        report.write(_folder(options, device, one.release), [one])
+    if options.page:
+        pack_page.write(Path(options.page), found)
+    if options.json:
+        show_json([json.loads(evidence.dump(one)) for one in found])
+    else:
+        table(pack_page.table(found))
+        for line in report.limits(found):
+            print(f"note: {line}")
+    good = any(each.passed for one in found for each in _patched(one))
+    return int(Exit.OK if good and not any(one.worse for one in pack_page.tried(found)) else Exit.FAILED)

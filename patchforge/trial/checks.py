@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
@@ -179,6 +180,20 @@ def api(bench: Bench) -> str:
     refused = bench.client.run({"1": {"class_type": "KSampler", "inputs": {}}}, bench.timeout)
     _ask(refused.ending is Ending.REJECTED, f"a prompt without inputs was {refused.ending}, expected rejected")
     return f"device {device['name']}"
+
+
+@test
+def loads(bench: Bench) -> str:
+    """The session's node pack is imported, and something is known of each of its nodes."""
+    pack = bench.session.pack
+    module = f"custom_nodes.{pack}"
+    count = sum(one.get("python_module") == module for one in bench.client.object_info().values())
+    log = "\n".join(bench.server.log_lines())
+    errors = re.findall(rf"[/\\]{re.escape(pack)}(?: module for custom nodes)?: (.+)", log)
+    unknown = re.findall(r"retrieving information for the '(.+)' node", log)
+    wrong = [*errors, *([f"nothing is known of {', '.join(unknown)}"] if unknown else [])]
+    _ask(count and not wrong, "; ".join([*wrong, f"{count} nodes"]))
+    return f"{count} nodes"
 
 
 @test

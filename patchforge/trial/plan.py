@@ -33,6 +33,7 @@ class Session:
     exact: bool = True
     emulated_only: bool = False
     sides: tuple[Side, ...] = BOTH
+    pack: str = ""  #: folder in custom_nodes of the node pack that it is about
 
     def device(self, device: Device) -> Device:
         """``device`` as this session has it."""

@@ -80,7 +80,7 @@ def table(evidences: Sequence[Evidence]) -> list[list[str]]:
 def markdown(evidences: Sequence[Evidence]) -> str:
     """For one release with links to its pictures, which lie beside it; for several the matrix."""
     environment = _environment(autoescape=False)
-    environment.filters.update(cell=_cell, link=quote)
+    environment.filters.update(cell=cell, link=quote)
     return environment.get_template("report.md.j2").render(_context(evidences))
 
 
@@ -246,7 +246,7 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(each, f"{name}.{key}" if name else str(key))
 
 
-def _cell(text: object) -> str:
+def cell(text: object) -> str:
     """Text that Markdown shows as it is, in a table too."""
     return _MARKDOWN.sub(lambda found: "&amp;" if found[0] == "&" else f"\\{found[0]}", plain(str(text)))
 

@@ -29,7 +29,7 @@ _READING = Lock()  # trees of one clone are read by one thread at a time
 CPU = Device("cpu")
 _LOG_LINES = 30
 _COMPUTED = ("workflows/*.json", "weights.py", "pack/nodes.py")  #: what decides the reference's pictures
-_JUDGED = (*_COMPUTED, "workflows/index.toml", "pack/observer.py", "plan.py", "checks.py", "verdicts.py", "pictures.py")
+JUDGED = (*_COMPUTED, "workflows/index.toml", "pack/observer.py", "plan.py", "checks.py", "verdicts.py", "pictures.py")
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,14 @@ class Trial:
             found = replace(found, sessions=kept)
         todo = [(side, one) for side in sides for one in plan.sessions(self.device, side, names)]
         with temporary_folder("patchforge-trial-") as scratch:
-            trees = _Trees(self.patched, self.settings.weights, scratch, self.tell)
+            trees = Trees(self.patched, self.settings.weights, scratch, self.tell)
             for side, session in todo:
                 key = self.key(session, side)
                 if found.finished(side, session.name, key):
                     self.tell(f"{side} {session.name}: done before")
                     continue
                 device = session.device(self.device)
-                run = _Run(self, trees, session, side, device=device, reference=self.reference(trees))
+                run = Run(self, trees, session, side, device=device, reference=self.reference(trees))
                 run.run()
                 result, pictures = run.result(key)
                 found = found.add(result)
@@ -85,7 +85,7 @@ class Trial:
         """The digest of the manifest that ``patchforge apply`` writes for this release."""
         return evidence.digest(self.patched.files()["manifest.json"])
 
-    def key(self, session: Session, side: Side, parts: tuple[str, ...] = _JUDGED) -> str:
+    def key(self, session: Session, side: Side, parts: tuple[str, ...] = JUDGED) -> str:
         """What decides a session's results, as a digest; ``parts`` are files of this package."""
         return evidence.session_key(
             commit=self.patched.release.commit,
@@ -97,13 +97,13 @@ class Trial:
             emulator=devices.emulator_digest() if self.device.emulated else "",
         )
 
-    def reference(self, trees: _Trees) -> dict[str, Execution]:
+    def reference(self, trees: Trees) -> dict[str, Execution]:
         """Upstream's results on the CPU, kept in the cache; none where the device is the CPU itself."""
         if self.device.kind == CPU.kind:
             return {}
         folder = self.settings.cache / "references" / self.key(plan.REFERENCE, Side.UPSTREAM, _COMPUTED)[:20]
         if not folder.is_dir():
-            run = _Run(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
+            run = Run(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
             run.run()
             if not run.executions:
                 failed = run.judgements[0]
@@ -116,13 +116,13 @@ class Trial:
         return _unpacked(folder)
 
 
-class _Run:
+class Run:
     """One session, from the server's start to its end; a server that a test has ended is started again."""
 
     def __init__(
         self,
         trial: Trial,
-        trees: _Trees,
+        trees: Trees,
         session: Session,
         side: Side,
         *,
@@ -242,7 +242,7 @@ class _Run:
         return replace(judged, images=tuple(names), digest=digest)
 
 
-class _Trees:
+class Trees:
     """The trees of a release in a scratch folder, written when they are first asked for."""
 
     def __init__(self, patched: Patched, weights: Path, scratch: Path, tell: Tell) -> None:

@@ -163,6 +163,10 @@ def graph(how: str = "", *, value: int = 1, operations: int = 3, seconds: float 
     return found
 
 
+#: The nodes of custom_nodes: their classes and modules.
+PACKED: dict[str, tuple[Any, str]] = {}
+
+
 class Interrupted(Exception):
     pass
 
@@ -244,7 +248,15 @@ class PromptServer:
         return web.Response()
 
     async def object_info(self, _request: web.Request) -> web.Response:
-        return web.json_response({name: {} for name in REQUIRED})
+        found: dict[str, dict[str, str]] = {name: {} for name in REQUIRED}
+        for name, (kind, module) in PACKED.items():
+            try:
+                getattr(kind, "INPUT_TYPES", dict)()
+            except Exception:  # as ComfyUI does
+                print(f"[ERROR] An error occurred while retrieving information for the '{name}' node.", flush=True)
+            else:
+                found[name] = {"python_module": module}
+        return web.json_response(found)
 
     async def get_queue(self, _request: web.Request) -> web.Response:
         return web.json_response({"queue_running": self.running, "queue_pending": self.pending})
@@ -259,10 +271,10 @@ class PromptServer:
         found: Graph = data["prompt"]
         for node, what in found.items():
             kind = what["class_type"]
-            if kind not in REQUIRED:
+            if kind not in REQUIRED.keys() | PACKED.keys():
                 error = {"type": "invalid_prompt", "message": f"no node {kind}", "details": f"Node ID '#{node}'"}
                 return web.json_response({"error": error, "node_errors": {}}, status=400)
-            lacking = [name for name in REQUIRED[kind] if name not in what["inputs"]]
+            lacking = [name for name in REQUIRED.get(kind, ()) if name not in what["inputs"]]
             if lacking and "accepts-anything" not in self.modes:
                 errors = [{"message": "Required input is missing", "details": lacking[0]}]
                 error = {"type": "prompt_outputs_failed_validation", "message": "invalid", "details": ""}
@@ -479,6 +491,9 @@ class Executor:
             return {}, inputs["samples"].flip(2 if inputs["flip_method"].startswith("x") else 3)
         elif kind == "VAEDecode":
             return {}, self.decode(inputs["samples"])
+        elif kind in PACKED:
+            node_class = PACKED[kind][0]
+            return {}, getattr(node_class(), node_class.FUNCTION)(**inputs)[0]
         elif kind == "SaveImage":
             return {"images": [self.save(f"{node}-{uuid.uuid4()}.png", inputs["images"])]}, None
         return {}, None
@@ -587,7 +602,13 @@ def load_custom_nodes() -> None:
         assert spec
         assert spec.loader
         module = sys.modules[name] = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:  # as ComfyUI does
+            print(f"Cannot import {file.parent.absolute()} module for custom nodes: {error}", flush=True)
+            continue
+        for kind, node_class in getattr(module, "NODE_CLASS_MAPPINGS", {}).items():
+            PACKED[kind] = (node_class, f"custom_nodes.{file.parent.name}")
 
 
 async def start(server: PromptServer) -> None:

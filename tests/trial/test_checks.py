@@ -90,7 +90,7 @@ def shown(judged: Judgement) -> tuple[str, str]:
     return judged.verdict.value, judged.reason
 
 
-ON_A_SERVER = sorted(TESTS.keys() - {"partial-load", "integrated-memory", "second-device"})
+ON_A_SERVER = sorted(TESTS.keys() - {"partial-load", "integrated-memory", "second-device", "loads"})
 
 
 @EMULATED

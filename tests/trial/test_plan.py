@@ -25,7 +25,7 @@ def test_all_tests_of_a_session_exist(session: Session) -> None:
 
 
 def test_every_test_is_in_a_session() -> None:
-    assert set(TESTS) <= {name for session in SESSIONS for name in session.tests}
+    assert TESTS.keys() - {"loads"} <= {name for session in SESSIONS for name in session.tests}  # loads: of node packs
 
 
 def test_names_are_unique() -> None:

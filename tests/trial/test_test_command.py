@@ -147,6 +147,65 @@ def test_a_session_that_is_not_for_this_device(
     assert "small" in capsys.readouterr().err
 
 
+PACK = """
+class Copy:
+    FUNCTION = "copy"
+
+    def copy(self, images):
+        return (images,)
+
+
+NODE_CLASS_MAPPINGS = {"Copy": Copy}
+"""
+
+
+def pack_of(top: Path, text: str = PACK) -> Path:
+    (top / "pack").mkdir()
+    (top / "pack" / "__init__.py").write_text(text)
+    return top / "pack"
+
+
+def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False), v9_1_0=files("no-packs", torch=False))
+    page, out = tmp_path / "page.md", tmp_path / "out"
+    page.write_text("# By hand\n")
+    arguments = ("--upstream", clone, "--device", "cpu", "--out", out, "--nodes", pack_of(tmp_path), "--page", page)
+    assert test("v9.0.0", *arguments) == Exit.OK
+    said = capsys.readouterr()
+    assert [line.split() for line in said.out.splitlines()[:2]] == [
+        ["pack", "test", "v9.0.0"],
+        ["pack", "loads", "1", "nodes"],
+    ]
+    assert page.read_text().startswith("# By hand\n\n<!-- begin: cpu -->")
+    assert "| pack | 1 nodes |" in page.read_text()
+    assert {report.HTML, evidence.FILE} <= {path.name for path in (out / "v9.0.0-cpu-nodes").iterdir()}
+    assert test("v9.0.0", *arguments, "--json") == Exit.OK
+    said = capsys.readouterr()
+    assert "v9.0.0: pack: done before" in said.err
+    assert [one["release"] for one in json.loads(said.out)] == ["v9.0.0"]
+    assert test("v9.1.0", *arguments) == Exit.FAILED  # nothing passes
+
+
+def test_a_pack_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False))
+    assert test("v9.0.0", "--upstream", clone, "--device", "cpu", "--nodes", tmp_path / "nothing") == Exit.USAGE
+    assert "is no folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--nodes", "pack", "--session", "first"], "--session does not go with --nodes"),
+        (["--nodes", "pack", "--against-upstream"], "--against-upstream does not go with --nodes"),
+        (["--without", "cupy"], "--without does not go without --nodes"),
+        (["--page", "page.md"], "--page does not go without --nodes"),
+    ],
+)
+def test_options_that_do_not_go_together(capsys: pytest.CaptureFixture[str], arguments: list[str], said: str) -> None:
+    assert test("v9.0.0", "--device", "cpu", *arguments) == Exit.USAGE
+    assert said in capsys.readouterr().err
+
+
 @EMULATED
 def test_two_releases_at_once_on_the_emulated_device(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

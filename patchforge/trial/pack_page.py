@@ -1,0 +1,171 @@
+"""Evidence of node packs as a page: pack by release, and why. Written between marks into a page that has other text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchforge import templating
+from patchforge.atomic import write_file
+from patchforge.errors import PatchforgeError
+from patchforge.trial import report
+from patchforge.trial.evidence import Evidence, SessionResult
+from patchforge.trial.packs import AS_IT_COMES, CONVERTED
+from patchforge.trial.words import JsonObject, Judgement, Side, Verdict
+
+LOADS = "loads"  #: the test that a pack's nodes are there
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One test of a pack in one release; None where it was not run."""
+
+    pack: str
+    test: str
+    release: str
+    reference: Judgement | None = None
+    as_it_comes: Judgement | None = None
+    converted: Judgement | None = None
+
+    @property
+    def cell(self) -> str:
+        """The verdict as it comes → converted; one where both are the same or nothing is converted."""
+        both = [self._short(one) for one in (self.as_it_comes, self.converted) if one is not None]
+        return " → ".join(dict.fromkeys(both)) or "-"
+
+    @property
+    def reasons(self) -> list[tuple[str, str, str]]:
+        """Where, verdict and reason, of each run; of the CPU's only what did not pass."""
+        found = [("CPU", self.reference), (AS_IT_COMES, self.as_it_comes), (CONVERTED, self.converted)]
+        return [
+            (where, one.verdict.value, self._why(one))
+            for where, one in found
+            if one is not None and not (one.passed and (one is self.reference or one.test == LOADS))
+        ]
+
+    def _short(self, one: Judgement) -> str:
+        """The verdict; how many nodes there are of a pack that loads; whether the CPU does no better."""
+        if one.passed:
+            return one.reason if one.test == LOADS else one.verdict.value
+        too = self.reference is not None and self.reference.verdict is one.verdict
+        return f"{one.verdict.value} (CPU too)" if too and one.verdict is Verdict.FAILED else one.verdict.value
+
+    def _why(self, one: Judgement) -> str:
+        """The reason; of the converted pack also whether it left the same bytes as before."""
+        before = self.as_it_comes
+        same = one is self.converted and before is not None and one.digest and one.digest == before.digest
+        return f"{one.reason}; the same bytes as it comes" if same else one.reason
+
+    @property
+    def worse(self) -> bool:
+        """Whether the conversion broke it."""
+        before, after = self.as_it_comes, self.converted
+        return bool(before and after and before.passed and not after.passed)
+
+
+def tried(evidences: Sequence[Evidence]) -> list[Tried]:
+    """Every test of every pack in every release, packs in the order of the first evidence."""
+    found: dict[tuple[str, str, str], dict[str, Judgement]] = {}
+    for evidence in evidences:
+        for session, pack in _sessions(evidence):
+            state = "reference" if session.side is Side.UPSTREAM else pack["state"]
+            for one in session.judgements:
+                found.setdefault((pack["name"], one.test, evidence.release), {})[state] = one
+    return [
+        Tried(*place, states.get("reference"), states.get(AS_IT_COMES), states.get(CONVERTED))
+        for place, states in found.items()
+    ]
+
+
+def markdown(evidences: Sequence[Evidence]) -> str:
+    """The tables. PatchforgeError for evidence of several devices, or of other files or patches of one pack."""
+    devices = sorted({str(one.device) for one in evidences})
+    if len(devices) != 1:
+        raise PatchforgeError("a page is about one device", expected="evidence of one", found=", ".join(devices))
+    lines = tried(evidences)
+    environment = templating.environment("trial")
+    environment.filters.update(cell=report.cell)
+    return environment.get_template("packs.md.j2").render(
+        device=evidences[0].device,
+        evidences=evidences,
+        versions=_versions(evidences),
+        packs=_packs(evidences),
+        loads=_table(lines, evidences, loads=True),
+        workflows=_table(lines, evidences, loads=False),
+        reasons=_reasons(lines),
+    )
+
+
+def write(page: Path, evidences: Sequence[Evidence]) -> None:
+    """Puts the tables between the marks of their device, or behind the page's end; all other text stays."""
+    device = str(evidences[0].device)
+    begin, end = f"<!-- begin: {device} -->", f"<!-- end: {device} -->"
+    text = page.read_text("utf-8") if page.is_file() else ""
+    block = f"{begin}\n\n{markdown(evidences).strip()}\n\n{end}"
+    if text.count(begin) != text.count(end) or text.count(begin) > 1:
+        raise PatchforgeError(f"{page} cannot be written", expected=f"{begin} and {end}, each once", do="mend the page")
+    if begin in text:
+        text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
+    else:
+        text = f"{text.rstrip()}\n\n{block}\n".lstrip()
+    write_file(page, text.encode())
+
+
+def table(evidences: Sequence[Evidence]) -> list[list[str]]:
+    """For the terminal: pack, test, and a column for each release."""
+    lines = tried(evidences)
+    releases = [one.release for one in evidences]
+    cells = {(one.pack, one.test, one.release): one.cell for one in lines}
+    places = dict.fromkeys((one.pack, one.test) for one in lines)
+    head = ["pack", "test", *releases]
+    return [head, *([*place, *(cells.get((*place, name), "-") for name in releases)] for place in places)]
+
+
+def _sessions(evidence: Evidence) -> Iterator[tuple[SessionResult, JsonObject]]:
+    return ((one, one.facts["pack"]) for one in evidence.sessions if "pack" in one.facts)
+
+
+def _packs(evidences: Sequence[Evidence]) -> list[JsonObject]:
+    """The facts of each pack, whose files and patch must be the same in all releases."""
+    found: dict[str, JsonObject] = {}
+    for evidence in evidences:
+        for _, facts in _sessions(evidence):
+            known = found.setdefault(facts["name"], facts)
+            if any(known[name] != facts[name] for name in ("files", "patch")):
+                raise PatchforgeError(
+                    f"the evidence is of different states of {facts['name']}",
+                    expected="the same files and the same patch in every release",
+                    do="run the test again with all releases",
+                )
+    return list(found.values())
+
+
+def _versions(evidences: Sequence[Evidence]) -> list[str]:
+    """Of Python and torch, as the servers tell them, and the days of the runs."""
+    facts = [session for one in evidences for session, _ in _sessions(one)]
+    named = [(name, str(one.facts[name])) for one in facts for name in ("python", "torch") if one.facts.get(name)]
+    days = sorted({one.date[:10] for one in facts})
+    return [
+        *(f"{name} {version}" for name, version in dict.fromkeys(named)),
+        " to ".join(dict.fromkeys((days[0], days[-1]))),
+    ]
+
+
+def _table(lines: Sequence[Tried], evidences: Sequence[Evidence], *, loads: bool) -> list[tuple[str, str, list[str]]]:
+    chosen = {(one.pack, one.test, one.release): one.cell for one in lines if (one.test == LOADS) is loads}
+    places = dict.fromkeys((pack, test) for pack, test, _ in chosen)
+    return [(*place, [chosen.get((*place, one.release), "-") for one in evidences]) for place in places]
+
+
+def _reasons(lines: Sequence[Tried]) -> list[tuple[str, str, str, list[str], str, str]]:
+    """Pack, test, where, releases, verdict, reason: each reason once, with the releases that it holds for."""
+    places = list(dict.fromkeys((one.pack, one.test) for one in lines))
+    found: dict[tuple[str, ...], list[str]] = {}
+    for one in sorted(lines, key=lambda one: places.index((one.pack, one.test))):
+        for where, verdict, reason in one.reasons:
+            found.setdefault((one.pack, one.test, where, verdict, reason), []).append(one.release)
+    return [
+        (pack, test, where, releases, verdict, why) for (pack, test, where, verdict, why), releases in found.items()
+    ]

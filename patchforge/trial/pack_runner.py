@@ -1,0 +1,128 @@
+"""Node packs in one release: as they come and converted, beside upstream's tree with the pack on the CPU."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from patchforge.atomic import write_tree
+from patchforge.pipeline import Patched
+from patchforge.trial import devices, evidence, pack_weights
+from patchforge.trial.environment import Environment
+from patchforge.trial.evidence import Evidence, SessionResult
+from patchforge.trial.guard import temporary_folder
+from patchforge.trial.packs import AS_IT_COMES, TrialPack
+from patchforge.trial.plan import EXACT, STEADY, Session
+from patchforge.trial.runner import CPU, JUDGED, Run, Settings, Tell, Trees, Trial
+from patchforge.trial.words import Execution, Side
+
+REFERENCE = "reference"
+_OWN = (*JUDGED, "pack_runner.py", "packs.py", "pack_weights.py", "pack_workflows/*/*")
+_MAKING = 600.0  #: seconds that the models of a pack may take
+
+
+class PackTrial(Trial):
+    """A patched release with node packs, one at a time."""
+
+    def __init__(
+        self,
+        patched: Patched,
+        environment: Environment,
+        settings: Settings,
+        tell: Tell,
+        packs: Sequence[TrialPack],
+    ) -> None:
+        known = {name: workflow for pack in packs for name, workflow in pack.workflows.items()}
+        super().__init__(patched, environment, replace(settings, workflows=known), tell)
+        self.packs = packs
+
+    def run_packs(self, out: Path) -> Evidence:
+        """All packs. Each is saved in ``out`` when it is done; those done there under the same conditions are kept."""
+        found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
+        earlier = None if self.settings.again else evidence.load(out)
+        if earlier is not None and earlier.binding == found.binding:
+            found = earlier
+        with temporary_folder("patchforge-trial-") as scratch:
+            trees = Trees(self.patched, self.settings.weights, scratch, self.tell)
+            for pack in self.packs:
+                key = self.pack_key(pack)
+                if all(found.finished(side, session.name, key) for side, session, _ in sessions(pack)):
+                    self.tell(f"{pack.name}: done before")
+                    continue
+                pictures: dict[str, bytes] = {}
+                for result, made in self._sessions(pack, trees, key):
+                    found = found.add(result)
+                    pictures |= made
+                evidence.save(out, found, pictures)
+        return found
+
+    def _sessions(self, pack: TrialPack, trees: Trees, key: str) -> Iterator[tuple[SessionResult, dict[str, bytes]]]:
+        reference: dict[str, Execution] = {}
+        for side, session, state in sessions(pack):
+            on_cpu = session.name.endswith(REFERENCE)
+            with self._with_pack(pack, state, trees, side):
+                run = Run(self, trees, session, side, device=CPU if on_cpu else self.device, reference=reference)
+                run.run()
+            if on_cpu:
+                reference = run.executions
+            result, pictures = run.result(key)
+            yield replace(result, facts={**result.facts, "pack": {**pack.facts, "state": state}}), pictures
+
+    @contextmanager
+    def _with_pack(self, pack: TrialPack, state: str, trees: Trees, side: Side) -> Iterator[None]:
+        tree = trees[side]
+        try:
+            target = pack.put_into(tree, state)
+            models = self._models(pack, tree, target)
+            if models.is_dir():
+                shutil.copytree(models, target, dirs_exist_ok=True)
+            yield
+        finally:
+            pack.take_from(tree)
+
+    def _models(self, pack: TrialPack, tree: Path, there: Path) -> Path:
+        """The folder of the models that the pack keeps in its own; it does not exist where there are none."""
+        own = sorted({name for one in pack.workflows.values() for name in one.weights if name in pack_weights.MODELS})
+        program = Path(pack_weights.__file__)
+        parts = [pack.digest, evidence.digest(program.read_bytes()), self.environment.packages.get("torch", ""), *own]
+        folder = self.settings.cache / "pack-models" / evidence.digest(repr(parts).encode())[:20]
+        if own and not folder.is_dir():
+            with temporary_folder("patchforge-models-") as scratch:
+                made = subprocess.run(
+                    [self.environment.python, program, there, scratch, *own],
+                    cwd=tree,
+                    env=devices.variables(self.device),
+                    capture_output=True,
+                    text=True,
+                    check=False,
+                    timeout=_MAKING,
+                )
+                if made.returncode == 0:
+                    write_tree(folder, {name: (scratch / name).read_bytes() for name in own})
+                else:
+                    said = [line for line in made.stderr.splitlines() if line.strip()]
+                    self.tell(f"{pack.name}: its models cannot be made: {said[-1] if said else made.returncode}")
+        return folder
+
+    def pack_key(self, pack: TrialPack) -> str:
+        """What decides the results of a pack, as a digest. Other rules that make the same patch change nothing."""
+        ran = [(side.value, repr(session)) for side, session, _ in sessions(pack)]
+        release = self.key(sessions(pack)[0][1], Side.PATCHED, _OWN)
+        return evidence.session_key(release=release, sessions=ran, files=pack.digest, patch=pack.patch_digest)
+
+
+def sessions(pack: TrialPack) -> list[tuple[Side, Session, str]]:
+    """Upstream's tree on the CPU with the pack as it comes, then the patched one: the pack as it comes, converted."""
+    tests = ("loads", *pack.workflows)
+    flags = (*EXACT, *STEADY)
+
+    def session(name: str, title: str, needs: tuple[str, ...] = ()) -> Session:
+        return Session(f"{pack.name}-{name}", title, tests, flags, needs, pack=pack.folder.name)
+
+    reference = session(REFERENCE, f"{pack.name} on the CPU", ("--cpu",))
+    patched = [(Side.PATCHED, session(one.replace(" ", "-"), f"{pack.name} {one}"), one) for one in pack.states]
+    return [(Side.UPSTREAM, reference, AS_IT_COMES), *patched]

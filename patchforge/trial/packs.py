@@ -1,0 +1,134 @@
+"""Custom-node packs as a trial takes them: files, conversion, requirements, and the workflows that we have for them."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from packaging.utils import canonicalize_name
+
+from patchforge.errors import PatchforgeError
+from patchforge.nodes.pack import read_pack
+from patchforge.nodes.patched import PatchedPack, pack_rules_digest
+from patchforge.nodes.store import Store
+from patchforge.nodes.words import Decision, Options
+from patchforge.pins import requirements
+from patchforge.pins.tracked import Repository, load_nodes
+from patchforge.project import root
+from patchforge.sources.command import checked_out
+from patchforge.trial import workflows
+from patchforge.trial.server import PACK_NAME
+from patchforge.trial.words import JsonObject, Workflow
+
+WORKFLOWS = Path(__file__).parent / "pack_workflows"  #: a folder for each pack that has some
+AS_IT_COMES, CONVERTED = "as it comes", "converted"
+#: Requirements that are not installed: they are for CUDA only, or stand in for what is for XPUs.
+_NOT_WANTED = re.compile(
+    r"cupy(-.+)?|onnxruntime-gpu|nvidia-.+|tensorrt.*|flash-attn|sageattention|xformers|deepspeed|pycuda"
+)
+_NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", ".patchforge")
+
+
+@dataclass(frozen=True)
+class TrialPack:
+    """A pack that is to be tried, as it comes and converted."""
+
+    name: str  #: as ``upstream/nodes/`` calls it; a pack that is not tracked has its folder's name
+    folder: Path
+    revision: str  #: the commit that is checked out; "" where that is not known
+    patched: PatchedPack
+    requirements: tuple[str, ...]
+    left_out: tuple[str, ...]  #: requirements that are not installed
+    workflows: dict[str, Workflow]
+
+    @property
+    def states(self) -> tuple[str, ...]:
+        """The ways to try it: one where there is nothing to convert."""
+        return (AS_IT_COMES, CONVERTED) if self.patched.after else (AS_IT_COMES,)
+
+    @cached_property
+    def digest(self) -> str:
+        """The SHA-256 of the files that matter (``read_pack``), as they come, with their names."""
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in self.patched.converted.pack.files.items()}
+        return hashlib.sha256(repr(files).encode()).hexdigest()
+
+    @cached_property
+    def patch_digest(self) -> str:
+        """The SHA-256 of its patch; "" where there is nothing to convert."""
+        return hashlib.sha256(self.patched.patch()).hexdigest() if self.patched.after else ""
+
+    @cached_property
+    def facts(self) -> JsonObject:
+        """What evidence says of it."""
+        rows = [row for row in self.patched.converted.rows if row.production]
+        return {
+            "name": self.name,
+            "folder": self.folder.name,
+            "revision": self.revision,
+            "files": self.digest,
+            "patch": self.patch_digest,
+            "rules": pack_rules_digest(),
+            "sites": {str(one): sum(row.decision is one for row in rows) for one in Decision},
+            "left_out": list(self.left_out),
+        }
+
+    def put_into(self, tree: Path, state: str) -> Path:
+        """Into ``custom_nodes``, in place of what is there by its name; the folder that it is then in."""
+        target = tree / "custom_nodes" / self.folder.name
+        self.take_from(tree)
+        shutil.copytree(self.folder, target, symlinks=True, ignore=_NOT_COPIED)
+        if state == CONVERTED:
+            for path, data in self.patched.after.items():
+                (target / path).write_bytes(data)
+        return target
+
+    def take_from(self, tree: Path) -> None:
+        """Out of ``custom_nodes``, with all that it has written there."""
+        shutil.rmtree(tree / "custom_nodes" / self.folder.name, ignore_errors=True)
+
+
+def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> list[TrialPack]:
+    """The packs in ``folders``; ``without`` names requirements to leave out. PatchforgeError for two of one name."""
+    declared = {one.owner_and_repo[1].lower(): one for one in load_nodes(root() / "upstream")}
+    found = [_read(folder, declared.get(folder.resolve().name.lower()), store, without) for folder in folders]
+    names = [PACK_NAME, *(one.folder.name for one in found)]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise PatchforgeError(f"two packs are called {twice[0]}", expected="one folder for each", do="name one of them")
+    return found
+
+
+def _read(folder: Path, declared: Repository | None, store: Store, without: Sequence[str]) -> TrialPack:
+    folder = folder.resolve()
+    converted = store.convert(read_pack(folder), Options())
+    patched = PatchedPack(converted, checked_out(folder))
+    patched.check()
+    name = declared.name if declared else folder.name
+    wanted, left_out = _requirements(folder, declared, {canonicalize_name(one) for one in without})
+    own = WORKFLOWS / name
+    known = workflows.load(folder=own) if own.is_dir() else {}
+    return TrialPack(name, folder, patched.commit, patched, wanted, left_out, known)
+
+
+def _requirements(
+    folder: Path, declared: Repository | None, without: set[str]
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is to be installed, and what is left out: options, addresses, what is for CUDA, what ``without`` names."""
+    name = declared.requirements if declared else "requirements.txt"
+    path = folder / name
+    text = path.read_text("utf-8-sig") if name and path.is_file() else ""
+    lines = {line.partition(" #")[0].strip() for line in text.splitlines()} | set(declared.also if declared else ())
+    wanted: list[str] = []
+    left_out: list[str] = []
+    for line in sorted(line for line in lines if line and not line.startswith("#")):
+        try:
+            package = requirements.parse(line).name
+        except PatchforgeError:
+            package = ""
+        out = not package or package in without or _NOT_WANTED.fullmatch(package)
+        (left_out if out else wanted).append(line)
+    return tuple(wanted), tuple(left_out)
