@@ -1,9 +1,10 @@
 """``make bench``: patchforge beside LibCST's own codemod runner and ast-grep, in one run on one machine.
 
 PATCHFORGE_UPSTREAM names a clone of ComfyUI; without it the miniature release of the tests stands in, and only what
-makes sense there is measured. PATCHFORGE_PACKS names a folder of custom-node packs to check, if there is one. Every
-figure is the wall time of whole commands, interpreter start included; the median is shown. Results go to standard
-output and, as JSON with the facts of the machine, to build/benchmark.json.
+makes sense there is measured. PATCHFORGE_PACKS names a folder of custom-node packs to check, if there is one, and
+PATCHFORGE_TARBALL a .tar.gz as GitHub makes them, to hash beside Nix. Every figure is the wall time of whole commands,
+interpreter start included; the median is shown. Results go to standard output and, as JSON with the facts of the
+machine, to build/benchmark.json.
 
 Exit status: 0, also when a target is missed (the table says so); 1 when a command fails.
 """
@@ -16,6 +17,7 @@ import json
 import os
 import platform
 import resource
+import shlex
 import shutil
 import statistics
 import subprocess
@@ -37,7 +39,7 @@ MINIATURE = ROOT / "tests" / "miniatures" / "v0.33.0"
 PATCHFORGE = (sys.executable, "-m", "patchforge")
 _LIBCST = "LibCST codemod CLI, no-op, 2 jobs"
 _CHECKED = "checked: compiles, static proof"
-_PACKAGES = ("patchforge", "libcst", "ast-grep-py", "pygit2", "GitPython")
+_PACKAGES = ("patchforge", "libcst", "ast-grep-py", "pygit2", "GitPython", "isal")
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Bench:
     def timed(self, command: Sequence[str], *, says: str = "", cache: Path | None = None, status: int = 0) -> Run:
         """What a command takes. RuntimeError with its last words when it fails or does not say ``says``."""
         environment = {**os.environ, "PATCHFORGE_CACHE": str(cache or self.scratch / "cache"), "NO_COLOR": "1"}
-        environment["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(HERE)])
+        environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), **_nix(self.scratch)}
         used = _used()
         start = time.perf_counter()
         done = subprocess.run(
@@ -177,6 +179,38 @@ def packs(bench: Bench, folder: Path) -> Iterator[Figure]:
     yield Figure("grep -rn cuda, the same files", bench.repeated(["grep", "-rn", "--include=*.py", "cuda", *found]))
 
 
+def hashing(bench: Bench, tarball: Path) -> Iterator[Figure]:
+    """A tarball hashed while it streams, beside Nix, which needs it unpacked. In turns: all see the same machine."""
+    tree, again = bench.scratch / "unpacked", bench.scratch / "unpacked again"
+    unpack = ["tar", "-xzf", str(tarball), "--strip-components=1", "-C"]
+    nix = ["nix", "--extra-experimental-features", "nix-command", "hash", "path"]
+    tree.mkdir()
+    subprocess.run([*unpack, str(tree)], check=True)
+    named = subprocess.run(f"gzip -dc '{tarball}' | git get-tar-commit-id", shell=True, capture_output=True, check=True)
+    commit = named.stdout.decode().strip()
+    environment = {**os.environ, **_nix(bench.scratch)}
+    found = subprocess.run([*nix, str(tree)], env=environment, capture_output=True, text=True, check=True).stdout
+    both = f"{shlex.join([*unpack, str(again)])} && {shlex.join([*nix, str(again)])}"
+    commands = {
+        "patchforge prefetch, a tarball": [*PATCHFORGE, "prefetch", "owner/repo", commit, "--from", str(tarball)],
+        "nix hash path, the same unpacked": [*nix, str(tree)],
+        "tar -xzf and nix hash path": ["sh", "-c", both],
+    }
+    runs: dict[str, list[Run]] = {name: [] for name in commands}
+    for _ in range(bench.runs):
+        shutil.rmtree(again, ignore_errors=True)
+        again.mkdir()
+        for name, command in commands.items():
+            runs[name].append(bench.timed(command, says=found.strip()))
+    yield from (Figure(name, each) for name, each in runs.items())
+
+
+def _nix(scratch: Path) -> dict[str, str]:
+    """A store of its own, so that nobody's is needed."""
+    folders = {"STORE_DIR": "store", "STATE_DIR": "state", "LOG_DIR": "log", "LOCALSTATE_DIR": "lv", "CONF_DIR": "etc"}
+    return {f"NIX_{name}": str(scratch / "nix" / folder) for name, folder in folders.items()} | {"NIX_REMOTE": ""}
+
+
 def whole_tree(bench: Bench) -> Path:
     """The release's files in a folder, for the tools that need one."""
     tree = bench.scratch / "tree"
@@ -207,6 +241,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
         yield from replay(bench)
     if folder := os.environ.get("PATCHFORGE_PACKS"):
         yield from packs(bench, Path(folder))
+    if tarball := os.environ.get("PATCHFORGE_TARBALL"):
+        yield from hashing(bench, Path(tarball).resolve())
 
 
 def machine() -> dict[str, object]:

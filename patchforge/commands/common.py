@@ -8,14 +8,14 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from patchforge.engine.cache import Cache
-from patchforge.engine.convert import Engine
-from patchforge.engine.sites import load_decisions
 from patchforge.errors import PatchforgeError
 from patchforge.project import root
 from patchforge.sources.clone import cache_folder
+
+if TYPE_CHECKING:
+    from patchforge.engine.convert import Engine
 
 _COLOURS = {
     **dict.fromkeys(("applied", "ok", "passed", "fresh"), "32"),
@@ -29,7 +29,10 @@ _T = TypeVar("_T")
 
 def make_engine(options: argparse.Namespace) -> Engine:
     """The engine with all transforms, and the cache unless --no-cache."""
-    from transforms.comfyui import transforms  # noqa: PLC0415 - libcst is slow to import
+    from patchforge.engine.cache import Cache  # noqa: PLC0415 - libcst is slow to import
+    from patchforge.engine.convert import Engine  # noqa: PLC0415
+    from patchforge.engine.sites import load_decisions  # noqa: PLC0415
+    from transforms.comfyui import transforms  # noqa: PLC0415
 
     cache = Cache(None if options.no_cache else cache_folder() / "results")
     return Engine(transforms(), load_decisions(root() / "upstream" / "comfyui.sites.toml"), cache, options.jobs)

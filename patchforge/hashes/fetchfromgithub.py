@@ -11,14 +11,14 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import takewhile
 from pathlib import Path
 from typing import IO
 
 from patchforge.errors import PatchforgeError
 from patchforge.hashes.nar import File, Folder, Item, Link, folder_items, hash_entries, nar_order
-from patchforge.hashes.objects import Blob, Objects, isolated
+from patchforge.hashes.objects import Blob, Listing, isolated
 from patchforge.hashes.tarball import open_tarball
 
 HOST = "https://github.com"
@@ -60,26 +60,27 @@ def of_clone(clone: Path, commit: str) -> ArchiveHash:
     whose text changes with time.
     """
     with isolated(clone) as objects:
-        blobs = objects.listing(commit)
-        attributes = attributes_of(objects, blobs)
+        listing = objects.listing(commit)
+        attributes = attributes_of(listing)
         if not any(map(_MATTERS.search, attributes)):
-            return _of_objects(objects, blobs)
+            return _of_objects(listing)
         if any(b"export-subst" in text for text in attributes):
-            _require_stable(objects, commit, blobs)
-        return _of_archive(objects, commit, blobs)
+            _require_stable(listing)
+        return _of_archive(listing)
 
 
 def of_tarball(stream: IO[bytes], origin: str, commit: str = "") -> ArchiveHash:
     """Hash of a tarball as GitHub makes it, while it arrives. PatchforgeError when it notes another ``commit``."""
-    with open_tarball(stream, origin, strip_top=True) as contents:
-        if commit and contents.commit and contents.commit != commit:
-            raise PatchforgeError(
-                f"{origin} is the tarball of another commit",
-                expected=commit,
-                found=contents.commit,
-                do="name the tarball of this revision",
-            )
-        return hashed(contents.items(), "tarball")
+    with open_tarball(stream, origin) as tarball:
+        found = hashed(tarball.items(), "tarball")
+    if commit and tarball.commit and tarball.commit != commit:
+        raise PatchforgeError(
+            f"{origin} is the tarball of another commit",
+            expected=commit,
+            found=tarball.commit,
+            do="name the tarball of this revision",
+        )
+    return found
 
 
 def of_folder(folder: Path) -> ArchiveHash:
@@ -94,49 +95,65 @@ def of_folder(folder: Path) -> ArchiveHash:
     return hashed(folder_items(folder), "folder")
 
 
-def attributes_of(objects: Objects, blobs: Sequence[Blob]) -> list[bytes]:
+def attributes_of(listing: Listing) -> list[bytes]:
     """Every .gitattributes of a commit."""
-    found = [blob for blob in blobs if blob.path.rpartition(b"/")[2] == b".gitattributes" and not blob.is_submodule]
-    objects.require(found, blobs)
-    return [objects.content(blob) for blob in found]
+    found = [one for one in listing if one.path.rpartition(b"/")[2] == b".gitattributes" and not one.is_submodule]
+    listing.objects.require(found, listing)
+    return [listing.objects.content(blob) for blob in found]
 
 
-def merged(content: Iterator[Item], folders: Iterable[tuple[bytes, Iterable[Item]]]) -> Iterator[Item]:
-    """``content`` with folders, each given with its items, put in where they belong. All in ``nar_order``."""
-    waiting = sorted(folders, key=lambda each: nar_order(each[0]), reverse=True)
-    for item in content:
-        while waiting and nar_order(waiting[-1][0]) < nar_order(item[0]):
-            yield from waiting.pop()[1]
-        yield item
-    for _, items in reversed(waiting):
-        yield from items
+def _of_objects(listing: Listing) -> ArchiveHash:
+    submodules: list[bytes] = []
+    found = hashed(_folders_noted(listing.objects.items(listing), submodules), "git objects")
+    return replace(found, notes=_submodule_notes(submodules) + found.notes)
 
 
-def _of_objects(objects: Objects, blobs: Sequence[Blob]) -> ArchiveHash:
-    content = objects.items([blob for blob in blobs if not blob.is_submodule])
-    submodules = [blob.path for blob in blobs if blob.is_submodule]
-    items = merged(content, [(path, ((path, Folder()),)) for path in submodules])
-    return hashed(items, "git objects", _submodule_notes(submodules))
+def _folders_noted(items: Iterable[Item], folders: list[bytes]) -> Iterator[Item]:
+    for path, node in items:
+        if isinstance(node, Folder):
+            folders.append(path)
+        yield path, node
 
 
-def _of_archive(objects: Objects, commit: str, blobs: Sequence[Blob]) -> ArchiveHash:
+def _of_archive(listing: Listing) -> ArchiveHash:
+    objects, commit = listing.objects, listing.commit
+    submodules: list[bytes] = []
+    left_out: list[bytes] = []
     try:
         with (
-            objects.piped("archive", "--format=tar", commit) as stream,
-            open_tarball(stream, objects.origin, strip_top=False) as contents,
+            objects.piped("archive", "--format=tar", "--prefix=top/", commit) as stream,
+            open_tarball(stream, objects.origin) as tarball,
         ):
-            notes = _submodule_notes([blob.path for blob in blobs if blob.is_submodule and contents.has(blob.path)])
-            left_out = _left_out([blob.path for blob in blobs if not contents.has(blob.path)])
-            return hashed(contents.items(), "git archive", notes + left_out)
+            found = hashed(_compared(tarball.items(), listing, submodules, left_out), "git archive")
     except PatchforgeError:
-        objects.require([blob for blob in blobs if not blob.is_submodule])  # says more, if that is the reason
+        objects.require(listing)  # says more, if that is the reason
         raise
+    return replace(found, notes=_submodule_notes(submodules) + _left_out(left_out) + found.notes)
 
 
-def _require_stable(objects: Objects, commit: str, blobs: Sequence[Blob]) -> None:
+def _compared(
+    items: Iterable[Item], listing: Iterable[Blob], submodules: list[bytes], left_out: list[bytes]
+) -> Iterator[Item]:
+    """Passes an archive's items on, and notes what is listed and not among them."""
+    listed = iter(listing)
+    blob = next(listed, None)
+    for path, node in items:
+        while blob and nar_order(blob.path) < nar_order(path):
+            left_out.append(blob.path)
+            blob = next(listed, None)
+        if blob and blob.path == path:
+            submodules += [path] if blob.is_submodule else []
+            blob = next(listed, None)
+        yield path, node
+    left_out += [blob.path] if blob else []
+    left_out += [one.path for one in listed]
+
+
+def _require_stable(listing: Listing) -> None:
     """PatchforgeError unless every ``$Format:…$`` that an archive expands gives the same text for ever."""
-    files = objects.with_attribute(commit, "export-subst", [blob for blob in blobs if blob.mode.startswith("100")])
-    objects.require(files, blobs)
+    objects, commit = listing.objects, listing.commit
+    files = objects.with_attribute(commit, "export-subst", [blob for blob in listing if blob.mode.startswith("100")])
+    objects.require(files, listing)
     unstable = [f"{os.fsdecode(blob.path)}: {text}" for blob in files for text in _unstable(objects.content(blob))]
     if unstable:
         raise PatchforgeError(
@@ -168,7 +185,7 @@ class _Watch:
     pointers: list[bytes] = field(default_factory=list)
     clashes: list[bytes] = field(default_factory=list)
     _last: list[bytes] = field(default_factory=list)  #: the names in the path before
-    _names: list[set[str]] = field(default_factory=lambda: [set()])  #: by depth, the folded names in its folders
+    _names: list[set[int]] = field(default_factory=lambda: [set()])  #: by depth, hashes of folded names
 
     def over(self, items: Iterable[Item]) -> Iterator[Item]:
         for path, node in items:
@@ -187,14 +204,16 @@ class _Watch:
 
     def _case(self, parts: list[bytes]) -> None:
         """Compares each name with those before it in the same folder; a folder that is over is forgotten."""
-        known = sum(1 for _ in takewhile(lambda each: each[0] == each[1], zip(self._last, parts, strict=False)))
+        known = len(parts) - 1
+        if self._last[:-1] != parts[:-1]:
+            known = sum(1 for _ in takewhile(lambda each: each[0] == each[1], zip(self._last, parts, strict=False)))
         del self._names[known + 1 :]
         for depth in range(known, len(parts)):
-            folded = os.fsdecode(parts[depth]).casefold()
+            folded = hash(os.fsdecode(parts[depth]).casefold())
+            self._names += [set()] * (depth == len(self._names))
             if folded in self._names[depth]:
                 self.clashes.append(b"/".join(parts[: depth + 1]))
             self._names[depth].add(folded)
-            self._names.append(set())
         self._last = parts
 
     def _watched(self, path: bytes, node: Folder | Link | File) -> Folder | Link | File:

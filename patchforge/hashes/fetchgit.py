@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from patchforge.errors import PatchforgeError
-from patchforge.hashes.fetchfromgithub import ArchiveHash, attributes_of, hashed, merged
-from patchforge.hashes.nar import Folder, Item
-from patchforge.hashes.objects import Blob, Objects, isolated
+from patchforge.hashes.fetchfromgithub import ArchiveHash, attributes_of, hashed
+from patchforge.hashes.nar import Item
+from patchforge.hashes.objects import Listing, isolated
 
 _CONVERTS = re.compile(rb"eol\s*=\s*crlf|ident|working-tree-encoding")
 
@@ -35,35 +35,33 @@ def of_checkout(clone: Path, commit: str, submodules: Mapping[str, Path]) -> Arc
 
 def _items(clone: Path, commit: str, top: bytes, clones: dict[str, Path]) -> Iterator[Item]:
     with isolated(clone) as objects:
-        blobs = objects.listing(commit)
-        _require_plain(objects, blobs)
-        inner = [(blob.path, _submodule(blob, top, clones)) for blob in blobs if blob.is_submodule]
-        content = objects.items([blob for blob in blobs if not blob.is_submodule])
-        for path, node in merged(content, inner):
+        listing = objects.listing(commit)
+        _require_plain(listing)
+        submodules = {blob.path: blob for blob in listing if blob.is_submodule}
+        for path, node in objects.items(listing):
             yield top + path, node
+            if path in submodules:
+                yield from _submodule(top + path, submodules[path].id, clones)
 
 
-def _submodule(blob: Blob, top: bytes, clones: dict[str, Path]) -> Iterator[Item]:
-    """Its items, with paths from the top of the repository that it is part of."""
-    whole = os.fsdecode(top + blob.path)
-    clone = clones.pop(whole, None)
+def _submodule(path: bytes, commit: str, clones: dict[str, Path]) -> Iterator[Item]:
+    """Its items, with paths from the top of the whole checkout."""
+    name = os.fsdecode(path)
+    clone = clones.pop(name, None)
     if clone is None:
         raise PatchforgeError(
-            f"the submodule {whole} is not at hand",
-            expected=f"a clone with commit {blob.id}",
+            f"the submodule {name} is not at hand",
+            expected=f"a clone with commit {commit}",
             found="no clone named for it",
-            do=f"name one: --submodule {whole}=CLONE",
+            do=f"name one: --submodule {name}=CLONE",
         )
-    yield blob.path, Folder()
-    prefix = top + blob.path + b"/"
-    for path, node in _items(clone, blob.id, prefix, clones):
-        yield path.removeprefix(top), node
+    yield from _items(clone, commit, path + b"/", clones)
 
 
-def _require_plain(objects: Objects, blobs: list[Blob]) -> None:
-    if any(map(_CONVERTS.search, attributes_of(objects, blobs))):
+def _require_plain(listing: Listing) -> None:
+    if any(map(_CONVERTS.search, attributes_of(listing))):
         raise PatchforgeError(
-            f"a checkout of {objects.origin} converts content",
+            f"a checkout of {listing.objects.origin} converts content",
             expected="no eol=crlf, ident or working-tree-encoding in its .gitattributes",
             found="at least one of them",
             do="work this hash out with Nix",

@@ -13,6 +13,7 @@ import stat
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from patchforge.errors import PatchforgeError
 from patchforge.hashes.sri import sri
@@ -20,8 +21,7 @@ from patchforge.hashes.sri import sri
 CHUNK = 1 << 18  #: bytes read at once
 
 
-@dataclass(frozen=True, slots=True)
-class File:
+class File(NamedTuple):
     """A regular file. ``chunks`` is called at most once, before the next entry is asked for."""
 
     size: int
@@ -64,7 +64,7 @@ def hash_entries(items: Iterable[Item]) -> Digest:
     return Digest(sri(sha256.digest()), files, size)
 
 
-def serialise(items: Iterable[Item], out: Callable[[bytes], object]) -> tuple[int, int]:
+def serialise(items: Iterable[Item], out: Callable[[bytes | bytearray], object]) -> tuple[int, int]:
     """Writes the NAR of a tree given in ``nar_order``; the number of files, and of bytes in them.
 
     PatchforgeError for items out of order or twice, names no folder can have, a file used as a folder, and content
@@ -124,49 +124,56 @@ _OPEN_LINK = _texts(b"(", b"type", b"symlink", b"target")
 _OPEN_ENTRY = _texts(b"entry", b"(", b"name")
 _NODE = _text(b"node")
 _CLOSE = _text(b")")
+_NO_NAMES = {b"", b".", b".."}
+_LARGE = 1 << 15  #: bytes from which a piece is worth a call of its own
 
 
 class _Writer:
-    def __init__(self, out: Callable[[bytes], object]) -> None:
+    def __init__(self, out: Callable[[bytes | bytearray], object]) -> None:
         self.files = self.size = 0
         self._out = out
+        self._waiting = bytearray(_MAGIC)  #: small pieces, to be given to ``out`` as one
         self._open: list[bytes] = []  #: names of the folders that are open below the top
-        self._last: bytes | None = None  #: path of the entry before
+        self._last: bytes | None = None  #: the entry before, as ``nar_order`` has it
         self._leaf = False  #: whether that entry was no folder
-        out(_MAGIC)
 
     def add(self, path: bytes, node: Node) -> None:
-        self._check(path)
+        place, names = nar_order(path), path.split(b"/")
+        self._check(path, place, names)
         if self._last is None and (path or isinstance(node, Folder)):
-            self._out(_OPEN_FOLDER)
+            self._waiting += _OPEN_FOLDER
         if path:
-            *folders, name = path.split(b"/")
-            self._enter(folders)
-            self._out(_OPEN_ENTRY + _text(name) + _NODE)
+            name = names.pop()
+            if names != self._open:
+                self._enter(names)
+            self._waiting += _OPEN_ENTRY + _text(name) + _NODE
             self._write(path, node)
             if isinstance(node, Folder):
                 self._open.append(name)
             else:
-                self._out(_CLOSE)
+                self._waiting += _CLOSE
         elif not isinstance(node, Folder):
             self._write(path, node)
-        self._last, self._leaf = path, not isinstance(node, Folder)
+        self._last, self._leaf = place, not isinstance(node, Folder)
+        if len(self._waiting) >= CHUNK:
+            self._flush()
 
     def end(self) -> None:
         if self._last is None:
-            self._out(_OPEN_FOLDER)
+            self._waiting += _OPEN_FOLDER
         self._leave(0)
         if self._last or not self._leaf:
-            self._out(_CLOSE)
+            self._waiting += _CLOSE
+        self._flush()
 
-    def _check(self, path: bytes) -> None:
+    def _check(self, path: bytes, place: bytes, names: list[bytes]) -> None:
         last = self._last
-        if b"\0" in path or (path and not {b"", b".", b".."}.isdisjoint(path.split(b"/"))):
+        if b"\0" in path or (path and not _NO_NAMES.isdisjoint(names)):
             raise _unusable(path, "a name that no folder can hold")
-        if last is not None and nar_order(path) <= nar_order(last):
-            raise _unusable(path, "the same path twice" if path == last else f"a path after {os.fsdecode(last)!r}")
-        if self._leaf and last is not None and (not last or path.startswith(last + b"/")):
-            raise _unusable(path, f"{os.fsdecode(last)!r} as a folder, and it is a file or link")
+        if last is not None and place <= last:
+            raise _unusable(path, "the same path twice" if place == last else f"a path after {_shown(last)}")
+        if self._leaf and last is not None and (not last or place.startswith(last + b"\0")):
+            raise _unusable(path, f"{_shown(last)} as a folder, and it is a file or link")
 
     def _enter(self, folders: list[bytes]) -> None:
         """Close the folders that end here and open the new ones."""
@@ -175,28 +182,33 @@ class _Writer:
             shared += 1
         self._leave(shared)
         for name in folders[shared:]:
-            self._out(_OPEN_ENTRY + _text(name) + _NODE + _OPEN_FOLDER)
+            self._waiting += _OPEN_ENTRY + _text(name) + _NODE + _OPEN_FOLDER
             self._open.append(name)
 
     def _leave(self, depth: int) -> None:
-        for _ in self._open[depth:]:
-            self._out(_CLOSE + _CLOSE)
+        self._waiting += (_CLOSE + _CLOSE) * len(self._open[depth:])
         del self._open[depth:]
 
     def _write(self, path: bytes, node: Node) -> None:
-        if isinstance(node, Folder):
-            self._out(_OPEN_FOLDER)
-        elif isinstance(node, Link):
-            self._out(_OPEN_LINK + _text(node.target) + _CLOSE)
-        else:
+        if isinstance(node, File):
             self._write_file(path, node)
+        elif isinstance(node, Link):
+            self._waiting += _OPEN_LINK + _text(node.target) + _CLOSE
+        else:
+            self._waiting += _OPEN_FOLDER
 
     def _write_file(self, path: bytes, node: File) -> None:
-        self._out((_OPEN_PROGRAM if node.executable else _OPEN_FILE) + node.size.to_bytes(8, "little"))
+        self._waiting += (_OPEN_PROGRAM if node.executable else _OPEN_FILE) + node.size.to_bytes(8, "little")
         written = 0
         for chunk in node.chunks():
-            self._out(chunk)
             written += len(chunk)
+            if len(chunk) < _LARGE:
+                self._waiting += chunk
+            else:  # not copied
+                self._flush()
+                self._out(chunk)
+            if len(self._waiting) >= CHUNK:
+                self._flush()
         if written != node.size:
             raise PatchforgeError(
                 f"{os.fsdecode(path)} is not whole",
@@ -204,9 +216,17 @@ class _Writer:
                 found=f"{written} bytes",
                 do="read the source again; if it changes meanwhile, wait until it does not",
             )
-        self._out(b"\0" * (-written % 8) + _CLOSE)
+        self._waiting += bytes(-written % 8) + _CLOSE
         self.files += 1
         self.size += written
+
+    def _flush(self) -> None:
+        self._out(self._waiting)
+        self._waiting = bytearray()
+
+
+def _shown(place: bytes) -> str:
+    return repr(os.fsdecode(place.replace(b"\0", b"/")))
 
 
 def _unusable(path: bytes, found: str) -> PatchforgeError:
@@ -214,5 +234,5 @@ def _unusable(path: bytes, found: str) -> PatchforgeError:
         f"{os.fsdecode(path)!r} cannot stand in a Nix archive",
         expected="each path once, sorted by the bytes of its names, folders only as folders",
         found=found,
-        do="do not use this source",
+        do="do not use this source; a tarball that was packed anew can be unpacked, and its folder named",
     )

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +19,7 @@ from threading import Thread
 from typing import IO, cast
 
 from patchforge.errors import PatchforgeError
-from patchforge.hashes.nar import CHUNK, File, Item, Link, nar_order
+from patchforge.hashes.nar import CHUNK, File, Folder, Item, Link
 from patchforge.sources.missing import MissingBlobError
 
 _CONFIG = f"""\
@@ -65,6 +66,25 @@ class IncompleteTreeError(MissingBlobError):
         more = "".join(f"\n    {path}: blob {blob}" for path, blob in others)
         reason = "no such object" + (f", and the same of {len(others)} more:{more}" if others else "")
         super().__init__(path, blob, origin=origin, reason=reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """Files, links and submodules of a commit in ``nar_order``, read from git each time they are asked for.
+
+    Memory: the folders on the way to the present one. PatchforgeError when git lacks a folder.
+    """
+
+    objects: Objects
+    commit: str
+    keep: Callable[[Blob], bool] | None = None
+
+    def __iter__(self) -> Iterator[Blob]:
+        with self.objects.trees() as read:
+            yield from filter(self.keep, _walk(read, self.commit + "^{tree}", b""))
+
+    def only(self, keep: Callable[[Blob], bool]) -> Listing:
+        return Listing(self.objects, self.commit, keep)
 
 
 class Objects:
@@ -116,33 +136,53 @@ class Objects:
             do="use a complete clone (neither --filter nor damaged)",
         )
 
-    def listing(self, commit: str) -> list[Blob]:
+    def listing(self, commit: str) -> Listing:
         """Every file, link and submodule of a commit, in ``nar_order``."""
-        lines = self.run("ls-tree", "-r", "-z", "--full-tree", commit).split(b"\0")[:-1]
-        found = []
-        for line in lines:
-            about, _, path = line.partition(b"\t")
-            mode, _, oid = about.decode().split(" ")
-            found.append(Blob(path, mode, oid))
-        return sorted(found, key=lambda blob: nar_order(blob.path))
+        return Listing(self, commit)
 
-    def require(self, needed: Sequence[Blob], listed: Sequence[Blob] = ()) -> None:
+    @contextmanager
+    def trees(self) -> Iterator[Callable[[str], tuple[int, bytes]]]:
+        """A function from a tree's name to the bytes in its ids and its content; PatchforgeError if there is none."""
+        command = ["git", "cat-file", "--batch"]
+        with subprocess.Popen(command, env=self._environment, stdin=-1, stdout=-1, stderr=-3) as process:
+            asked, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
+
+            def read(name: str) -> tuple[int, bytes]:
+                asked.write(name.encode() + b"\n")
+                asked.flush()
+                about = answers.readline().split()
+                size = int(about[2]) if about[1:2] == [b"tree"] else -1
+                data = answers.read(size + 1)[:-1] if size >= 0 else b""
+                if len(data) != size:
+                    raise self.failed("cat-file", f"no whole tree {name}".encode())
+                return len(about[0]) // 2, data
+
+            try:
+                yield read
+            finally:
+                process.kill()
+
+    def require(self, needed: Iterable[Blob], listed: Iterable[Blob] = ()) -> None:
         """IncompleteTreeError unless the clone has what is needed; it names what is missing of the ``listed`` too."""
-        if self._absent(needed):
-            files = [blob for blob in listed or needed if not blob.is_submodule]
-            raise IncompleteTreeError(self._absent(files), self.origin)
+        if missing := self._absent(needed):
+            raise IncompleteTreeError(self._absent(listed) or missing, self.origin)
 
-    def _absent(self, blobs: Sequence[Blob]) -> list[Blob]:
-        asked = b"".join(blob.id.encode() + b"\n" for blob in blobs)
-        lines = self.run("cat-file", "--batch-check", given=asked).splitlines()
-        return [blob for blob, line in zip(blobs, lines, strict=True) if line.endswith(b" missing")]
+    def _absent(self, blobs: Iterable[Blob]) -> list[Blob]:
+        files = (blob for blob in blobs if not blob.is_submodule)
+        with self.piped("cat-file", "--batch-check", "--buffer", given=_ids(blobs)) as answers:
+            return [blob for blob, line in zip(files, answers, strict=False) if line.endswith(b" missing\n")]
 
-    def items(self, blobs: Sequence[Blob]) -> Iterator[Item]:
-        """The blobs' content, in their order, out of one git process; IncompleteTreeError at the end."""
+    def items(self, blobs: Iterable[Blob]) -> Iterator[Item]:
+        """The blobs' content, in their order, out of one git process; a submodule is a folder.
+
+        IncompleteTreeError at the end.
+        """
         absent = []
-        asked = (blob.id.encode() + b"\n" for blob in blobs)
-        with self.piped(*_STREAMED, "cat-file", "--batch", "--buffer", given=asked) as answers:
+        with self.piped(*_STREAMED, "cat-file", "--batch", "--buffer", given=_ids(blobs)) as answers:
             for blob in blobs:
+                if blob.is_submodule:
+                    yield blob.path, Folder()
+                    continue
                 about = answers.readline().split()
                 if about[1:] == [b"missing"]:
                     absent.append(blob)
@@ -195,6 +235,28 @@ def _objects_of(clone: Path) -> Path:
     return Path(os.fsdecode(done.stdout.rstrip(b"\n")))
 
 
+def _walk(read: Callable[[str], tuple[int, bytes]], tree: str, top: bytes) -> Iterator[Blob]:
+    for name, mode, oid in sorted(_entries(*read(tree))):
+        if mode == "040000":
+            yield from _walk(read, oid, top + name + b"/")
+        else:
+            yield Blob(top + name, mode, oid)
+
+
+def _entries(width: int, data: bytes) -> Iterator[tuple[bytes, str, str]]:
+    """Name, mode and id of what is in a tree: each is ``mode name``, a zero byte, and ``width`` bytes of the id."""
+    at = 0
+    while at < len(data):
+        end = data.index(b"\0", at)
+        mode, _, name = data[at:end].partition(b" ")
+        at = end + 1 + width
+        yield name, sys.intern(mode.decode().zfill(6)), data[end + 1 : at].hex()
+
+
+def _ids(blobs: Iterable[Blob]) -> Iterator[bytes]:
+    return (blob.id.encode() + b"\n" for blob in blobs if not blob.is_submodule)
+
+
 def _item(blob: Blob, size: int, answers: IO[bytes]) -> Item:
     if blob.mode == "120000":
         return blob.path, Link(answers.read(size))
@@ -205,15 +267,15 @@ def _item(blob: Blob, size: int, answers: IO[bytes]) -> Item:
             left -= len(chunk)
             yield chunk
 
-    return blob.path, File(size, chunks, blob.mode == "100755")
+    return blob.path, File(size, chunks, bool(int(blob.mode, 8) & 0o100))
 
 
 def _feed(pipe: IO[bytes], given: Iterable[bytes]) -> None:
     try:
         with pipe:
             pipe.writelines(given)
-    except BrokenPipeError:
-        pass  # the process ended; its status tells
+    except (BrokenPipeError, PatchforgeError):
+        pass  # the process ended, or a folder is missing: who reads the answers finds the same
 
 
 def _stop(process: subprocess.Popen[bytes], feeder: Thread) -> None:

@@ -1,231 +1,337 @@
-"""Entries of a tarball that arrives as a stream.
+"""Entries of a tarball as ``git archive`` packs it, while it arrives.
 
-A NAR wants names in another order than a tarball has them, so the unpacked stream is kept in one unnamed temporary
-file, and its files are read from there. Where each stands is noted in a temporary database, which sorts them without
-holding them in memory. Nothing is unpacked as files: no umask, case-blind file system or path that leads outside can
-change what is hashed.
+Git sorts a folder as if its name ended in ``/``, and a NAR does not: ``a.py`` may have to wait for a folder ``a`` that
+comes later. What waits is in memory up to a limit and beyond it, still packed, in one unnamed temporary file. Nothing
+is unpacked as files: no umask, case-blind file system or path that leads outside can change what is hashed.
 """
 
 from __future__ import annotations
 
 import bz2
-import gzip
+import importlib.util
+import io
+import itertools
 import lzma
 import os
-import shutil
-import sqlite3
-import tarfile
+import re
 import tempfile
-import zlib
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import IO, Any, NamedTuple, cast
+from functools import lru_cache, partial
+from typing import IO, Any
 
 from patchforge.errors import PatchforgeError
-from patchforge.hashes.nar import CHUNK, File, Folder, Item, Link, nar_order
+from patchforge.hashes.nar import CHUNK, File, Folder, Item, Link, Node
 
-_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.GzipFile, b"BZh": bz2.BZ2File, b"\xfd7zXZ\0": lzma.LZMAFile}
-_END = 1024  #: a tarball ends with two blocks of zeros
-_BAD = (OSError, EOFError, tarfile.TarError, zlib.error, lzma.LZMAError, ValueError)
+#: Intel's ISA-L unpacks two to three times as fast as zlib, and is not there for every processor.
+_ISAL = importlib.util.find_spec("isal") is not None
+gzip: Any = importlib.import_module("isal.igzip" if _ISAL else "gzip")
+deflate: Any = importlib.import_module("isal.isal_zlib" if _ISAL else "zlib")
+_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_BLOCK = 1 << 20  #: bytes that are unpacked at once
+_AHEAD = 3  #: blocks that are unpacked while one is hashed
+_KEPT = 8 << 20  #: bytes that may wait in memory
+_ENTRY = 1024  #: bytes that an entry itself takes there, at most
+_SMALL = 1 << 18  #: bytes of a file that is taken as a whole
+_RECORD = 512
+_END = bytes(_RECORD)
+_PAX = (b"g", b"x")
+_NO_TOP = {b"/", b"./", b"../"}
+_AFTER = b"0"  #: follows ``/``
+#: Where a name could be that of a folder that sorts later: ``a`` of ``a.py``.
+_WAITS = re.compile(rb"[^/][\0-.]")
 
 
-class _Stored(NamedTuple):
-    """Where a file's bytes stand in the temporary file."""
+class _Malformed(Exception):
+    pass
 
-    start: int
+
+_BAD = (_Malformed, OSError, EOFError, deflate.error, lzma.LZMAError, RecursionError)
+
+
+class _Reader:
+    """Bytes out of blocks."""
+
+    def __init__(self, blocks: Iterator[bytes]) -> None:
+        self._blocks = blocks
+        self._block = b""
+        self._at = self._before = 0
+
+    @property
+    def position(self) -> int:
+        return self._before + self._at
+
+    def take(self, size: int) -> bytes:
+        end = self._at + size
+        if end > len(self._block):
+            return b"".join(self.pieces(size))
+        found = self._block[self._at : end]
+        self._at = end
+        return found
+
+    def pieces(self, size: int) -> Iterator[bytes]:
+        """``size`` bytes; EOFError when there are fewer."""
+        while size > 0:
+            if self._at == len(self._block):
+                self._before += self._at
+                self._block, self._at = next(self._blocks, b""), 0
+                if not self._block:
+                    raise EOFError("it breaks off: the blocks of zeros that end a tarball are missing")
+            piece = self._block[self._at : self._at + min(size, CHUNK)]
+            self._at += len(piece)
+            size -= len(piece)
+            yield piece
+
+    def skip(self, size: int) -> None:
+        if size <= len(self._block) - self._at:
+            self._at += size
+            return
+        for _ in self.pieces(size):
+            pass
+
+
+@dataclass(slots=True)
+class _Entry:
+    key: bytes  #: path without the folder at the top, that of a folder with ``/`` at its end
+    node: Node
     size: int
-    executable: bool
+    headers: bytes  #: as they are packed
+
+    def content(self) -> Iterable[bytes]:
+        return self.node.chunks() if isinstance(self.node, File) else ()
 
 
-_Node = _Stored | Link | Folder
+class _Waiting:
+    """Entries that ``folder``, should it come, precedes."""
+
+    def __init__(self, limit: bytes) -> None:
+        self.limit = limit  #: the first path that sorts after all in the folder
+        self.folder = limit[:-1]
+        self.entries: list[_Entry] = []
+        self.start = self.end = -1  #: where more of them stand in the temporary file
+
+    def takes(self, key: bytes) -> bool:
+        size = len(self.folder)
+        return key[:size] == self.folder and key[size : size + 1] < b"/"
 
 
-class _Table:
-    """Paths and what is there, in a private database on disk."""
+class Tarball:
+    """What a tarball holds. ``commit``: what ``git archive`` noted in it, or "", once the items are read."""
 
-    def __init__(self, database: sqlite3.Connection) -> None:
-        self._database = database
-        database.execute("PRAGMA journal_mode = OFF")
-        database.execute(
-            "CREATE TABLE entries"
-            " (place BLOB PRIMARY KEY, start INTEGER, size INTEGER, executable INTEGER, target BLOB) WITHOUT ROWID"
-        )
-
-    def add(self, path: bytes, node: _Node) -> None:
-        """TarError when something other than the same folder stands there already."""
-        stored = node if isinstance(node, _Stored) else (None, None, None)
-        row = (nar_order(path), *stored, node.target if isinstance(node, Link) else None)
-        try:
-            self._database.execute("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", row)
-        except sqlite3.IntegrityError:
-            if not isinstance(node, Folder) or not isinstance(self.get(path), Folder):
-                raise tarfile.ReadError(f"{os.fsdecode(path)} stands in it twice") from None
-
-    def get(self, path: bytes) -> _Node | None:
-        found = self._database.execute("SELECT * FROM entries WHERE place = ?", (nar_order(path),)).fetchone()
-        return _node_of(found) if found else None
-
-    def items(self) -> Iterator[tuple[bytes, _Node]]:
-        """In ``nar_order``."""
-        for row in self._database.execute("SELECT * FROM entries ORDER BY place"):
-            yield row[0].replace(b"\0", b"/"), _node_of(row)
-
-
-def _node_of(row: tuple[bytes, int | None, int, int, bytes | None]) -> _Node:
-    _, start, size, executable, target = row
-    if target is not None:
-        return Link(target)
-    return Folder() if start is None else _Stored(start, size, bool(executable))
-
-
-@dataclass(frozen=True, slots=True)
-class Contents:
-    """What a tarball holds, while its temporary files are open."""
-
-    commit: str  #: the commit that ``git archive`` noted in it, or ""
-    _table: _Table
-    _spool: IO[bytes]
-    _top: bytes  #: the folder that is left off, with ``/``
-
-    def has(self, path: bytes) -> bool:
-        return self._table.get(self._top + path) is not None
+    def __init__(self, blocks: Iterator[bytes], spool: IO[bytes], origin: str) -> None:
+        self.commit = ""
+        self._blocks, self._spool, self._origin = blocks, spool, origin
+        self._top = b""  #: the folder at the top, with ``/``
+        self._kept = 0  #: bytes that wait in memory
 
     def items(self) -> Iterator[Item]:
-        """In ``nar_order``."""
-        for path, node in self._table.items():
-            yield path[len(self._top) :], _file(self._spool, *node) if isinstance(node, _Stored) else node
+        """In ``nar_order`` if the tarball is in git's, without the one folder at the top."""
+        for entry in self._sorted(self._entries(_Reader(self._blocks))):
+            yield entry.key.removesuffix(b"/"), entry.node
+        if not self._top:
+            raise self._unlike_github("nothing")
+        for _ in self._blocks:
+            pass  # up to the checksum
+
+    def _entries(self, reader: _Reader) -> Iterator[_Entry]:
+        headers, own = b"", dict[bytes, bytes]()
+        while (header := reader.take(_RECORD)) != _END:
+            if header[257:263] != b"ustar\0":
+                raise _Malformed("a header is not as git writes them")
+            kind = header[156:157]
+            size = _number(own[b"size"], 10) if b"size" in own else _number(header[124:136], 8)
+            end = reader.position + size + -size % _RECORD
+            if kind in _PAX and size <= _BLOCK:
+                data = reader.take(end - reader.position)
+                headers, own = headers + header + data, _pax(data[:size])
+                if kind == b"g":
+                    self.commit, headers, own = os.fsdecode(own.get(b"comment", b"")), b"", {}
+                continue
+            yield self._entry(header, own, size, headers + header, reader)
+            headers, own = b"", {}
+            reader.skip(end - reader.position)
+        if reader.take(_RECORD) != _END:
+            raise _Malformed("it does not end in two blocks of zeros")
+
+    def _entry(self, header: bytes, own: dict[bytes, bytes], size: int, headers: bytes, reader: _Reader) -> _Entry:
+        kind, name, prefix = header[156:157], header[:100].rstrip(b"\0"), header[345:500].rstrip(b"\0")
+        path = own.get(b"path") or (prefix + b"/" + name if prefix else name)
+        node: Node
+        if kind == b"0":
+            chunks = _whole(reader.take(size)) if size <= _SMALL else partial(reader.pieces, size)
+            node = File(size, chunks, _executable(header[100:108]))
+        elif kind == b"2":
+            node, size = Link(own.get(b"linkpath") or header[157:257].rstrip(b"\0")), 0
+        elif kind == b"5":
+            node, path, size = Folder(), path.rstrip(b"/") + b"/", 0
+        else:
+            raise _Malformed(f"{os.fsdecode(path)} is a hard link, a device, a pipe or too long a header")
+        return _Entry(self._below_top(path), node, size, headers)
+
+    def _below_top(self, path: bytes) -> bytes:
+        top = self._top = self._top or path.partition(b"/")[0] + b"/"
+        if not path.startswith(top) or top in _NO_TOP:
+            raise self._unlike_github(os.fsdecode(top[:-1] + b", " + path))
+        return path[len(top) :]
+
+    def _unlike_github(self, found: str) -> PatchforgeError:
+        return PatchforgeError(
+            f"{self._origin} is not a tarball as GitHub makes them",
+            expected="one folder at the top, and everything in it",
+            found=found,
+            do="name the tarball that GitHub gives for the revision",
+        )
+
+    def _sorted(self, entries: Iterator[_Entry], known: int = 0) -> Iterator[_Entry]:
+        """From git's order to ``nar_order``. ``known``: of so many characters at the start nothing is to come."""
+        waiting: list[_Waiting] = []  # the folder of each is in that of the one before
+        one: _Entry | None = None  # what alone would be the last of them
+        limit = b""
+        for entry in entries:
+            if one and entry.key >= limit:
+                yield one
+            elif one:
+                waiting.append(self._wait(one, limit))
+            one = None
+            while waiting and entry.key >= waiting[-1].limit:
+                yield from self._released(waiting.pop())
+            if waiting and waiting[-1].takes(entry.key):
+                self._keep(waiting[-1], entry)
+            elif found := _WAITS.search(entry.key, len(waiting[-1].folder) + 1 if waiting else known):
+                limit = entry.key[: found.end() - 1] + _AFTER
+                if entry.size <= _SMALL:
+                    one = entry
+                else:
+                    waiting.append(self._wait(entry, limit))
+            else:
+                yield entry
+        if one:
+            yield one
+        while waiting:
+            yield from self._released(waiting.pop())
+
+    def _wait(self, entry: _Entry, limit: bytes) -> _Waiting:
+        found = _Waiting(limit)
+        self._keep(found, entry)
+        return found
+
+    def _keep(self, waiting: _Waiting, entry: _Entry) -> None:
+        size = entry.size
+        if waiting.start < 0 and self._kept + size + _ENTRY <= _KEPT:
+            if isinstance(entry.node, File) and size > _SMALL:
+                entry.node = entry.node._replace(chunks=_whole(b"".join(entry.content())))
+            waiting.entries.append(entry)
+            self._kept += size + _ENTRY
+            return
+        for piece in itertools.chain((entry.headers,), entry.content(), (bytes(-size % _RECORD),)):
+            end = self._spool.seek(0, os.SEEK_END)  # the pieces may come from this file too
+            waiting.start = end if waiting.start < 0 else waiting.start
+            self._spool.write(piece)
+        waiting.end = self._spool.tell()
+
+    def _released(self, waiting: _Waiting) -> Iterator[_Entry]:
+        yield from self._sorted(self._kept_by(waiting), len(waiting.folder))
+        if waiting.start >= 0:
+            self._spool.truncate(waiting.start)
+
+    def _kept_by(self, waiting: _Waiting) -> Iterator[_Entry]:
+        for entry in waiting.entries:
+            self._kept -= entry.size + _ENTRY
+            yield entry
+        if waiting.start >= 0:
+            yield from self._entries(_Reader(self._spooled(waiting.start, waiting.end)))
+
+    def _spooled(self, start: int, end: int) -> Iterator[bytes]:
+        while start < end:
+            self._spool.seek(start)
+            block = self._spool.read(min(CHUNK, end - start))
+            start += len(block)
+            yield block
+        yield _END + _END
 
 
 @contextmanager
-def open_tarball(stream: IO[bytes], origin: str, *, strip_top: bool) -> Iterator[Contents]:
-    """The tarball's entries, packed by gzip, bzip2, xz or not at all.
+def open_tarball(stream: IO[bytes], origin: str) -> Iterator[Tarball]:
+    """A tarball with one folder at the top, packed by gzip, bzip2, xz or not at all.
 
-    ``strip_top``: leave the one top folder off, as fetchFromGitHub does. PatchforgeError for what is no tarball, is
-    cut short, leads outside itself or holds what no NAR can hold.
+    PatchforgeError, also while its items are read, for what is no tarball, is cut short, leads outside itself, is in
+    another order than git's, or holds what git does not pack.
     """
-    with tempfile.TemporaryFile(prefix="patchforge-") as spool, closing(sqlite3.connect("")) as database:
-        try:
-            _unpack(stream, spool)
-            table = _Table(database)
-            commit = _read(spool, table)
-        except _BAD as error:
-            raise PatchforgeError(
-                f"{origin} cannot be read as a tarball",
-                expected="a whole .tar.gz, .tar.xz, .tar.bz2 or .tar",
-                found=str(error) or type(error).__name__,
-                do="download it again",
-            ) from error
-        yield Contents(commit, table, spool, _top(table, origin) if strip_top else b"")
+    try:
+        with tempfile.TemporaryFile(prefix="patchforge-") as spool, closing(_unpacked(stream)) as blocks:
+            yield Tarball(blocks, spool, origin)
+    except _BAD as error:
+        raise PatchforgeError(
+            f"{origin} cannot be read as a tarball",
+            expected="a whole .tar.gz, .tar.xz, .tar.bz2 or .tar, as git packs it",
+            found=str(error) or type(error).__name__,
+            do="download GitHub's tarball again",
+        ) from error
 
 
-def _unpack(stream: IO[bytes], spool: IO[bytes]) -> None:
-    start = stream.read(6)
-    while 0 < len(start) < 6 and (more := stream.read(6 - len(start))):
-        start += more
-    opener = next((each for magic, each in _OPENERS.items() if start.startswith(magic)), None)
-    whole = cast("IO[bytes]", _Rejoined(start, stream))
+def _unpacked(stream: IO[bytes]) -> Generator[bytes]:
+    """Blocks, unpacked by a thread while the ones before are worked on."""
+    packed = io.BufferedReader(_Raw(stream), CHUNK)
+    opener = next((each for magic, each in _OPENERS.items() if packed.peek().startswith(magic)), None)
     if opener is None:
-        shutil.copyfileobj(whole, spool, CHUNK)
+        yield from _read_ahead(packed)
         return
-    with opener(fileobj=whole) if opener is gzip.GzipFile else opener(whole) as unpacked:
-        shutil.copyfileobj(unpacked, spool, CHUNK)
+    with opener(packed) as unpacked:
+        yield from _read_ahead(unpacked)
 
 
-class _Rejoined:
-    """A stream with its first bytes put back; a pipe cannot seek."""
+def _read_ahead(stream: IO[bytes]) -> Iterator[bytes]:
+    with ThreadPoolExecutor(1) as reader:
+        coming: deque[Future[bytes]] = deque(reader.submit(stream.read, _BLOCK) for _ in range(_AHEAD))
+        while block := coming.popleft().result():
+            coming.append(reader.submit(stream.read, _BLOCK))
+            yield block
 
-    def __init__(self, start: bytes, rest: IO[bytes]) -> None:
-        self._start, self._rest = start, rest
 
-    def read(self, size: int = -1) -> bytes:
-        if not self._start:
-            return self._rest.read(size)
-        found, self._start = (self._start[:size], self._start[size:]) if size >= 0 else (self._start, b"")
-        return found if size >= 0 else found + self._rest.read()
+class _Raw(io.RawIOBase):
+    """Any stream, also one that cannot seek."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
 
     def readable(self) -> bool:
         return True
 
-    def seekable(self) -> bool:
-        return False
-
-    @property
-    def closed(self) -> bool:
-        return False
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
-def _read(spool: IO[bytes], table: _Table) -> str:
-    """Notes every entry in ``table``; the commit that the tarball names."""
-    spool.seek(0)
-    end = 0
-    with tarfile.open(fileobj=spool, mode="r:", encoding="utf-8", errors="surrogateescape") as archive:
-        while member := archive.next():
-            if path := _path(member):
-                table.add(path, _node(member, table))
-            end = archive.offset
-            cast("Any", archive).members.clear()  # or a million files would be kept as a million descriptions
-        commit = archive.pax_headers.get("comment", "")
-    _require_end(spool, end)
-    return commit
+def _whole(data: bytes) -> Callable[[], Iterable[bytes]]:
+    return lambda: (data,)
 
 
-def _require_end(spool: IO[bytes], end: int) -> None:
-    """Python's tarfile takes a tarball that is cut between two members for a whole one."""
-    spool.seek(end)
-    rest = spool.read(_END)
-    if len(rest) < _END or any(rest):
-        raise tarfile.ReadError("it breaks off: the blocks of zeros that end a tarball are missing")
+@lru_cache(maxsize=16)
+def _executable(mode: bytes) -> bool:
+    return bool(_number(mode, 8) & 0o100)
 
 
-def _path(member: tarfile.TarInfo) -> bytes:
-    parts = member.name.encode("utf-8", "surrogateescape").split(b"/")
-    if b".." in parts or (not parts[0] and len(parts) > 1):
-        raise tarfile.ReadError(f"it names a path outside itself: {member.name!r}")
-    return b"/".join(part for part in parts if part not in {b"", b"."})
+def _number(digits: bytes, base: int) -> int:
+    digits = digits.rstrip(b"\0 ") or b"0"
+    try:
+        if digits.isdigit():
+            return int(digits, base)
+    except ValueError:
+        pass
+    raise _Malformed(f"{digits!r} where a number should be")
 
 
-def _node(member: tarfile.TarInfo, table: _Table) -> _Node:
-    if member.issym():
-        return Link(member.linkname.encode("utf-8", "surrogateescape"))
-    if member.isdir():
-        return Folder()
-    if member.islnk():
-        target = member.linkname.removeprefix("./").encode("utf-8", "surrogateescape")
-        if found := table.get(target):
-            return found
-        raise tarfile.ReadError(f"{member.name} is a hard link to {member.linkname}, which it does not hold")
-    if not member.isreg() or member.issparse():
-        raise tarfile.ReadError(f"{member.name} is a device, a pipe or a sparse file")
-    return _Stored(member.offset_data, member.size, bool(member.mode & 0o100))
-
-
-def _file(spool: IO[bytes], start: int, size: int, executable: bool) -> File:  # noqa: FBT001 - the fields of _Stored
-    def chunks() -> Iterator[bytes]:
-        spool.seek(start)
-        left = size
-        while left and (chunk := spool.read(min(left, CHUNK))):
-            left -= len(chunk)
-            yield chunk
-
-    return File(size, chunks, executable)
-
-
-def _top(table: _Table, origin: str) -> bytes:
-    """The one folder at the top, with ``/``. PatchforgeError when there is more than that."""
-    tops: list[bytes] = []
-    for path, node in table.items():
-        top, slash, _ = path.partition(b"/")
-        if tops[-1:] != [top]:
-            tops.append(top)
-        if len(tops) > 5 or not (slash or isinstance(node, Folder)):
-            break
-    else:
-        if len(tops) == 1:
-            return tops[0] + b"/"
-    raise PatchforgeError(
-        f"{origin} is not a tarball as GitHub makes them",
-        expected="one folder at the top, and everything in it",
-        found=", ".join(map(os.fsdecode, tops)) or "nothing",
-        do="name the tarball that GitHub gives for the revision",
-    )
+def _pax(data: bytes) -> dict[bytes, bytes]:
+    """Keywords and values, each record with its own length in front (POSIX, pax, extended header)."""
+    found = {}
+    while data:
+        size = _number(data.partition(b" ")[0], 10)
+        if not 0 < size <= len(data):
+            raise _Malformed("an extended header is not whole")
+        name, _, value = data[:size].partition(b" ")[2].removesuffix(b"\n").partition(b"=")
+        found[name], data = value, data[size:]
+    return found

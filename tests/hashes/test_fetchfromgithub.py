@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import IncompleteTreeError, of_checkout, of_clone, of_folder
 from patchforge.sources import MissingBlobError
 from patchforge.vocabulary import git_blob_id
-from tests.hashes.test_judges import archived, commit, git, head, judged, repository
+from tests.hashes.test_judges import ENVIRONMENT, archived, commit, git, head, judged, repository
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"1" * 64 + b"\nsize 12345\n"
 PLAIN: dict[str, bytes | Path] = {
@@ -264,6 +265,18 @@ def test_a_damaged_blob_gives_no_hash(attributes: bytes, tmp_path: Path) -> None
         of_clone(work, head(work))
 
 
+def test_modes_that_early_git_wrote(tmp_path: Path) -> None:
+    """With a zero in front, and with a group's permission to write."""
+    work = repository(tmp_path / "work", PLAIN)
+    inner, blob = (bytes.fromhex(git(work, "rev-parse", f"HEAD:{path}")) for path in ("a", "run.sh"))
+    tree = b"100664 file\0" + blob + b"040000 folder\0" + inner + b"100775 run.sh\0" + blob
+    command = ["git", "-C", str(work), "hash-object", "-t", "tree", "-w", "--literally", "--stdin"]
+    oid = subprocess.run(command, env=ENVIRONMENT, input=tree, capture_output=True, check=True).stdout.decode().strip()
+    git(work, "update-ref", "HEAD", git(work, "commit-tree", "-m", "an early commit", oid))
+    found = of_clone(work, head(work))
+    assert (found.files, found.hash) == (3, judged(archived(work, tmp_path / "out")))
+
+
 def test_an_empty_commit_has_no_hash(tmp_path: Path) -> None:
     work = repository(tmp_path / "work", {})
     with pytest.raises(CheckFailed, match="cannot be the hash of a source"):
@@ -290,3 +303,17 @@ def test_many_files_and_a_large_one(tmp_path: Path) -> None:
     assert found.hash == judged(archived(work, tmp_path / "out"))
     git(work, "gc", "-q")
     assert of_clone(work, head(work)) == found
+
+
+def test_memory_does_not_grow_with_the_number_of_folders(tmp_path: Path) -> None:
+    def peak(folders: int) -> int:
+        files: dict[str, bytes | Path] = {f"{number % folders}/{number}": b"x" for number in range(folders * 50)}
+        work = repository(tmp_path / str(folders), files)
+        tracemalloc.start()
+        try:
+            assert of_clone(work, head(work)).files == len(files)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    assert peak(80) < peak(8) + (1 << 19)

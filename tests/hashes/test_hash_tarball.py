@@ -6,15 +6,20 @@ import gzip
 import io
 import os
 import subprocess
+import sys
 import tarfile
+import tempfile
 import tracemalloc
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.hashes import of_clone, of_tarball
-from tests.hashes.test_judges import ENVIRONMENT, archived, git, head, judged, repository
+from patchforge.hashes import of_clone, of_tarball, tarball
+from patchforge.project import root
+from tests.hashes.test_judges import ENVIRONMENT, archived, git, head, judged, plain_hash, repository
 
 FILES: dict[str, bytes | Path] = {
     "a/b": b"one",
@@ -125,15 +130,20 @@ REG, DIR, LNK, SYM, FIFO = tarfile.REGTYPE, tarfile.DIRTYPE, tarfile.LNKTYPE, ta
 @pytest.mark.parametrize(
     ("members", "found"),
     [
-        ([("t/../../x", REG, b"x")], "outside itself"),
-        ([("/t/x", REG, b"x")], "outside itself"),
-        ([("t/x", REG, b"x"), ("t/x", REG, b"y")], "twice"),
-        ([("t/x", REG, b"x"), ("t/./x", DIR, "")], "twice"),
+        ([("t/../../x", REG, b"x")], "no folder can hold"),
+        ([("t//x", REG, b"x")], "no folder can hold"),
+        ([("/t/x", REG, b"x")], "not a tarball as GitHub makes them"),
+        ([("../x", REG, b"x")], "not a tarball as GitHub makes them"),
+        ([("t/x", REG, b"x"), ("t/x", REG, b"y")], "the same path twice"),
+        ([("t/x", REG, b"x"), ("t/./x", DIR, "")], "no folder can hold"),
         ([("t/l", SYM, "/etc"), ("t/l/x", REG, b"x")], "as a folder"),
-        ([("t/x", FIFO, "")], "device"),
-        ([("t/x", LNK, "t/y")], "hard link"),
-        ([("t/x", REG, b"x"), ("u/x", REG, b"x")], "t, u"),
+        ([("t/x", FIFO, "")], "a device"),
+        ([("t/x", REG, b"x"), ("t/y", LNK, "t/x")], "a hard link"),
+        ([("t/x", REG, b"x"), ("u/x", REG, b"x")], "t, u/x"),
         ([("t", REG, b"x")], "found: t"),
+        ([("t/b", REG, b"x"), ("t/a", REG, b"x")], "(?s)a path after 'b'.*can be unpacked"),
+        ([("t/a.x", REG, b"x"), ("t/b", REG, b"x"), ("t/a/y", REG, b"x")], "a path after 'b'"),
+        ([], "found: nothing"),
     ],
 )
 def test_hostile_tarballs_are_refused(members: list[tuple[str, bytes, bytes | str]], found: str) -> None:
@@ -141,9 +151,28 @@ def test_hostile_tarballs_are_refused(members: list[tuple[str, bytes, bytes | st
         of_tarball(made(*members), "here")
 
 
-def test_a_hard_link_is_the_file_it_leads_to() -> None:
-    one = of_tarball(made(("t/a", REG, b"x"), ("t/b", LNK, "t/a")), "here")
-    assert one == of_tarball(made(("t/a", REG, b"x"), ("t/b", REG, b"x")), "here")
+@pytest.mark.parametrize(
+    ("place", "bad"), [(124, b"-1"), (124, b"\x80\0\0\0"), (257, b"ustar  "), (124, b"9" * 11), (100, b"x")]
+)
+def test_a_damaged_header_is_refused(place: int, bad: bytes) -> None:
+    data = made(("t/x", REG, b"x")).getvalue()
+    with pytest.raises(PatchforgeError, match="cannot be read as a tarball"):
+        of_tarball(io.BytesIO(data[:place] + bad + data[place + len(bad) :]), "here")
+
+
+@pytest.mark.parametrize("bad", [b"0 ", b"99999 ", b"x "])
+def test_a_damaged_extended_header_is_refused(bad: bytes) -> None:
+    data = made(("t/" + "x" * 300, REG, b"x")).getvalue()
+    assert data[156:157] == b"x"
+    with pytest.raises(PatchforgeError, match="cannot be read as a tarball"):
+        of_tarball(io.BytesIO(data[:512] + bad + data[512 + len(bad) :]), "here")
+
+
+def test_an_extended_header_may_not_fill_the_memory() -> None:
+    info = tarfile.TarInfo("t/x")
+    info.type, info.size = tarfile.XHDTYPE, 1 << 33
+    with pytest.raises(PatchforgeError, match="too long a header"):
+        of_tarball(io.BytesIO(info.tobuf(tarfile.PAX_FORMAT)), "here")
 
 
 def test_an_empty_tarball_has_no_hash() -> None:
@@ -171,11 +200,68 @@ def test_a_users_umask_does_not_count(work: Path) -> None:
     assert found == of_tarball(io.BytesIO(packed(work)), "here")
 
 
-def test_memory_does_not_grow_with_the_number_of_files() -> None:
-    """SQLite's own memory is not traced; its page cache is bounded (2 MB by default)."""
+def in_gits_order(*paths: str) -> io.BytesIO:
+    """A tarball with a file at each path, its own path in it, and the folders that they are in."""
+    folders = {f"{folder}/" for path in paths for folder in PurePosixPath(path).parents[:-1]}
+    ordered = sorted({*paths, *folders}, key=str.encode)
+    entries = ((f"t/{path}", DIR if path in folders else REG, path.encode()) for path in ordered)
+    return made(*((name, kind, data if kind == REG else "") for name, kind, data in entries))
+
+
+NAMES = (
+    st.text("a0-./ é", min_size=1, max_size=4)
+    .map(lambda text: text.replace("/", "-"))
+    .filter(lambda text: text not in {".", ".."})
+)
+PATHS = st.lists(st.lists(NAMES, min_size=1, max_size=3).map("/".join), min_size=1, max_size=14, unique=True)
+
+
+def placed(folder: Path, paths: list[str]) -> list[str]:
+    """The paths that can stand beside one another, as files below ``folder`` too."""
+    files = [path for path in paths if not any(other.startswith(f"{path}/") for other in paths)]
+    for path in files:
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_text(path, "utf-8")
+    return files
+
+
+@pytest.mark.parametrize("kept", [0, 2500, tarball._KEPT])
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(PATHS)
+def test_what_gits_order_puts_later_is_waited_for(monkeypatch: pytest.MonkeyPatch, kept: int, paths: list[str]) -> None:
+    """In memory, in the temporary file, and first the one and then the other."""
+    monkeypatch.setattr(tarball, "_KEPT", kept)
+    with tempfile.TemporaryDirectory() as folder:
+        files = placed(Path(folder), paths)
+        assert of_tarball(in_gits_order(*files), "here").hash == plain_hash(Path(folder))
+
+
+@pytest.mark.parametrize("kept", [0, 5000, tarball._KEPT])
+def test_folders_in_folders_wait_for_one_another(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, kept: int) -> None:
+    monkeypatch.setattr(tarball, "_KEPT", kept)
+    monkeypatch.setattr(tarball, "CHUNK", 700)
+    names = ("a", "a-", "a-b", "a.b.c", "b")
+    paths = [f"{one}/{other}{end}" for one in names for other in names for end in ("/x", ".x", "-/y.z")]
+    assert sorted(placed(tmp_path, paths)) == sorted(paths)
+    assert of_tarball(in_gits_order(*paths), "here").hash == plain_hash(tmp_path)
+
+
+def test_a_large_file_that_waits(tmp_path: Path) -> None:
+    data = os.urandom(tarball._KEPT + 777)
+    (tmp_path / "top" / "big").mkdir(parents=True)
+    (tmp_path / "top" / "big.bin").write_bytes(data)
+    (tmp_path / "top" / "big" / "x").write_bytes(b"x")
+    tar = made(("t/big.bin", REG, data), ("t/big/x", REG, b"x"))
+    assert of_tarball(tar, "here").hash == plain_hash(tmp_path / "top")
+
+
+@pytest.mark.parametrize("name", ["d/{:06}", "{:06}.png", "a-b/{:06}.png", "a-b/c-d/{}-{}"])
+def test_memory_does_not_grow_with_the_number_of_files(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for limit in ("_KEPT", "_BLOCK"):
+        monkeypatch.setattr(tarball, limit, 1 << 16)
 
     def peak(count: int) -> int:
-        stream = made(*((f"t/{number % 7}/{number:08}", REG, b"x") for number in reversed(range(count))))
+        stream = in_gits_order(*(name.format(number, number) for number in range(count)))
         tracemalloc.start()
         try:
             assert of_tarball(stream, "here").files == count
@@ -183,10 +269,29 @@ def test_memory_does_not_grow_with_the_number_of_files() -> None:
         finally:
             tracemalloc.stop()
 
-    assert peak(6000) < peak(300) + (1 << 19)
+    assert peak(6000) < peak(1000) + (1 << 20)
+
+
+def test_gzip_is_read_without_isal_too(work: Path) -> None:
+    code = (
+        "import sys; sys.modules['isal'] = None; from patchforge.hashes import of_tarball, tarball;"
+        " assert tarball.gzip.__name__ == 'gzip'; print(of_tarball(sys.stdin.buffer, 'here').hash)"
+    )
+    packed_work = packed(work, "--format=tar.gz")
+    done = subprocess.run([sys.executable, "-c", code], input=packed_work, cwd=root(), capture_output=True, check=True)
+    assert done.stdout.decode().strip() == of_clone(work, head(work)).hash
+
+
+@pytest.mark.parametrize("place", [-6, -2, 2000])
+def test_a_damaged_gzip_is_refused(work: Path, place: int) -> None:
+    """Its checksum, its size, or its middle."""
+    data = bytearray(packed(work, "--format=tar.gz"))
+    data[place] ^= 1
+    with pytest.raises(PatchforgeError, match="cannot be read as a tarball"):
+        of_tarball(io.BytesIO(bytes(data)), "here")
 
 
 def test_names_that_differ_in_case_only_also_of_folders() -> None:
-    clashing = ("t/A/x", "t/B/readme", "t/B/README", "t/a/x", "t/a/y", "t/c/a", "t/d/A")
+    clashing = ("t/A/x", "t/B/README", "t/B/readme", "t/a/x", "t/a/y", "t/c/a", "t/d/A")
     found = of_tarball(made(*((name, REG, name.encode()) for name in clashing)), "here")
     assert [(note.kind, note.paths) for note in found.notes] == [("case", ("B/readme", "a"))]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,12 +76,28 @@ def _upstream(folder: Path, network: Path) -> None:
         'name = "a-node"\ntitle = "A node"\nurl = "https://github.com/someone/ComfyUI-Node"\nbranch = "main"\n'
         'group = "samplers"\nlicense = "MIT"\n'
     )
-    legacy = sandbox.source(network, "MordragT", "nixos", "3" * 40, {"README.md": b"nothing\n"})
+    legacy = sandbox.source(network, "MordragT", "nixos", sandbox.LEGACY_COMMIT, _legacy(network))
     write_json(pins / "mordragt-nixos.json", legacy)
     write_json(pins / "ollama.json", {**legacy, "owner": "ollama", "repo": "ollama", "version": "0.32.0"})
     write_json(pins / "torch" / f"2.14.0-{ABI}.json", _torch_lock(network))
     lines = ['title = "torch"', "indexes = []", 'local = "xpu"', 'default = "2.14.0"', 'elsewhere = ["numpy"]']
     (folder / "torch.toml").write_text("\n".join([*lines, f'python = "{PYTHON}"', ""]))
+
+
+def _legacy(network: Path) -> dict[str, bytes]:
+    """MordragT/nixos in miniature, with the locks of what its packages fetch."""
+    folder = sandbox.HERE / "mordragt"
+    files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    fetched = {}
+    for name in ("by-name/intel-mkl/default", "by-name/intel-tbb/default", "by-scope/intel-dpcpp/default"):
+        file = f"{name.split('/')[1]}.deb"
+        (network / file).write_text(f"{file}\n")
+        fetched[name] = (file, sandbox.sha256(f"{file}\n".encode()))
+    ipex = wheel(network, "intel-extension-for-pytorch", "2.8.10", {"intel_extension_for_pytorch/__init__.py": ""})
+    fetched["by-lang/intel-python/ipex"] = (ipex["file"], ipex["hash"])
+    for name, (file, text) in fetched.items():
+        files[f"pkgs/{name}.lock"] = json.dumps({"url": f"https://intel.invalid/{file}", "hash": text}).encode()
+    return files
 
 
 def regenerate(project: Path) -> None:

@@ -22,6 +22,7 @@ from patchforge.project import root
 HERE = Path(__file__).resolve().parent
 MOCK = HERE / "mock"
 ABI = f"cp3{sys.version_info.minor}"
+LEGACY_COMMIT = "3" * 40  #: of MordragT/nixos in miniature
 PYTHON = f"3.{sys.version_info.minor}"
 #: A real nixpkgs' ``lib`` folder; without it, the tests use their own small one.
 REAL_LIB = os.environ.get("PATCHFORGE_NIXPKGS_LIB", "")
@@ -139,6 +140,50 @@ def wheel(network: Path, name: str, version: str, files: Mapping[str, str], plat
     return {"name": name, "version": version, "file": file, "hash": sha256(data.getvalue()), "requires": []}
 
 
+#: What an interpreter has, by canonical name: version, the paths of its files, and what it requires of the others.
+_INSTALLED = """
+import json
+from importlib.metadata import distributions
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+NONE = {"extra": ""}
+
+def about(one):
+    tops = {file.parts[0] for file in one.files or () if not {"..", "__pycache__"} & set(file.parts[:1])}
+    needed = [each for each in map(Requirement, one.requires or ()) if not each.marker or each.marker.evaluate(NONE)]
+    return {
+        "version": one.version,
+        "paths": sorted(str(one.locate_file(top)) for top in tops),
+        "requires": sorted({canonicalize_name(each.name) for each in needed}),
+    }
+
+found = {canonicalize_name(one.name): about(one) for one in distributions()}
+for one in found.values():
+    one["requires"] = [name for name in one["requires"] if name in found]
+print(json.dumps(found))
+"""
+
+
+def installed(python: str) -> dict[str, dict[str, Any]]:
+    """The packages of an interpreter, as ``packages`` of a pretended nixpkgs."""
+    done = subprocess.run([python, "-c", _INSTALLED], capture_output=True, text=True, check=True)
+    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return found
+
+
+def packed(network: Path, name: str, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Puts a wheel of what an interpreter has into the network; its pin."""
+    file = network / f"{name.replace('-', '_')}-{about['version']}-py3-none-any.whl"
+    with zipfile.ZipFile(file, "w") as archive:
+        for top in map(Path, about["paths"]):
+            for path in sorted(top.rglob("*")) if top.is_dir() else [top]:
+                if path.is_file() and "__pycache__" not in path.parts:
+                    archive.write(path, path.relative_to(top.parent))
+    pin = {"file": file.name, "hash": sha256(file.read_bytes()), "requires": about["requires"]}
+    return {**pin, "python": "py3", "platform": "any"}
+
+
 def source(network: Path, owner: str, repo: str, rev: str, files: Mapping[str, bytes]) -> dict[str, Any]:
     """Puts a repository into the network; its pin."""
     folder = network / f"{owner}-{repo}-{rev}"
@@ -159,7 +204,7 @@ def mock_nixpkgs(
     *,
     python_path: str = "",
     python: str = sys.executable,
-    packages: Mapping[str, str] | None = None,
+    packages: Mapping[str, Any] | None = None,
     version: str = PYTHON,
 ) -> Path:
     """A copy of the pretended nixpkgs that knows where its network is."""

@@ -41,7 +41,8 @@ def test_services_in_the_documentation_are_accepted(mini: Miniature, page: str, 
         file.write_text(block)
         expression = (
             f"let pkgs = import {mini.nixpkgs} {{ }}; inherit (pkgs) lib; block = import {file};"
-            " given = if lib.isFunction block then block { inherit lib; config = { }; } else block;"
+            " arguments = { inherit lib pkgs; config = { }; patchforge = { }; };"
+            " given = if lib.isFunction block then block arguments else block;"
             " isOurs = name: lib.hasSuffix ''-xpu'' name || name == ''patchforge-bot'';"
             " ours = lib.filterAttrs (name: _: isOurs name) (given.services or { });"
             " services = lib.mapAttrs (_: service: { enable = true; } // service) ours;"

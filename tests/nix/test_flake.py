@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.project import root
-from tests.nix.sandbox import HERE, Miniature, mock_nixpkgs
+from tests.nix.sandbox import HERE, LEGACY_COMMIT, Miniature, mock_nixpkgs
 
 OUTPUTS = {
     "apps",
@@ -29,7 +29,7 @@ OUTPUTS = {
 
 
 def flake(mini: Miniature, *words: str, project: Path | None = None) -> subprocess.CompletedProcess[str]:
-    legacy = mini.network / ("MordragT-nixos-" + "3" * 40)
+    legacy = mini.network / f"MordragT-nixos-{LEGACY_COMMIT}"
     inputs = ["--override-input", "nixpkgs", f"path:{mini.nixpkgs}", "--override-input", "mordragt", f"path:{legacy}"]
     where = f"path:{project or mini.project}"
     command, *rest = words
@@ -67,6 +67,12 @@ def test_a_program_runs(mini: Miniature, tmp_path: Path) -> None:
     done = flake(mini, "run", "#comfyui-xpu", "--", "--help-gpu")
     assert done.returncode == 0, done.stderr
     assert "Chosen: cpu, because the Intel GPU was asked for" in done.stdout
+
+
+@pytest.mark.parametrize("name", ["intel-dpcpp", "intel-mkl", "intel-tbb", "python-ipex", "nodes.a-node"])
+def test_legacy_packages_and_node_packs_build_by_name(mini: Miniature, name: str) -> None:
+    done = flake(mini, "build", f"#{name}", "--no-link")
+    assert done.returncode == 0, done.stderr
 
 
 def test_without_a_lock_the_rest_still_works(mini: Miniature, tmp_path: Path) -> None:
@@ -111,12 +117,14 @@ def test_the_template_is_a_configuration(mini: Miniature) -> None:
     expression = (
         f"let pkgs = import {mini.nixpkgs} {{ }}; inherit (pkgs) lib;"
         f" evaluated = lib.evalModules {{ specialArgs = {{ inherit pkgs; }}; modules = [ {HERE}/stubs.nix"
-        f" {folder}/modules/comfyui-xpu.nix {folder}/template/configuration.nix ]; }};"
+        f" {folder}/modules/comfyui-xpu.nix {folder}/template/comfyui.nix ]; }};"
         " in { failed = lib.filter (x: !x.assertion) evaluated.config.assertions;"
         " units = lib.attrNames evaluated.config.systemd.services; }"
     )
     assert mini.nix.evaluate(expression) == {"failed": [], "units": ["comfyui-xpu"]}
-    assert "patchforge.nixosModules.default" in (folder / "template/flake.nix").read_text()
+    text = (folder / "template/flake.nix").read_text()
+    assert "patchforge.nixosModules.default" in text
+    assert "./comfyui.nix" in text
 
 
 def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> None:

@@ -281,8 +281,21 @@ def test_verify_would_see_a_misspelt_setting(tmp_path: Path) -> None:
 HOME = {
     "programs only": ("", None),
     "with a service": ("service.enable = true;", "Restart"),
-    "links": ('workflows."a.json" = pkgs.zlib; modelLinks."vae/x.pt" = pkgs.zlib; workspace = "/home/alice/c";', None),
+    "links": (
+        """
+        workflows."a.json" = pkgs.zlib;
+        modelLinks = { "vae/x.pt" = pkgs.zlib; "vae/y.pt" = "/data/y.pt"; };
+        workspace = "/home/alice/c";
+        """,
+        None,
+    ),
 }
+
+
+def test_a_model_elsewhere_is_linked_to_and_not_copied(mini: Miniature) -> None:
+    config = '{ programs.comfyui-xpu = { enable = true; modelLinks."vae/x.pt" = "/data/it\'s x.pt"; }; }'
+    found = evaluation(mini, config, "(lib.head (lib.attrValues config.home.file)).source", "home")
+    assert mini.nix.build(found).readlink() == Path("/data/it's x.pt")
 
 
 @pytest.mark.parametrize("name", HOME)
@@ -299,7 +312,8 @@ def test_home_manager(mini: Miniature, name: str) -> None:
     assert (found["failed"], found["names"]) == ([], ["comfyui-xpu"])
     assert ("comfyui-xpu" in found["services"]) == bool(key)
     if name == "links":
-        assert set(found["files"]) == {"/home/alice/c/user/default/workflows/a.json", "/home/alice/c/models/vae/x.pt"}
+        places = ("user/default/workflows/a.json", "models/vae/x.pt", "models/vae/y.pt")
+        assert set(found["files"]) == {f"/home/alice/c/{place}" for place in places}
         assert found["sessionVariables"] == {"COMFYUI_DIR": "/home/alice/c"}
     if key:
         unit = found["services"]["comfyui-xpu"]

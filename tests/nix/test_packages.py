@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +15,9 @@ import pytest
 from emulator import build, environment
 from patchforge import pipeline
 from patchforge.atomic import write_tree
-from patchforge.hashes import of_folder
+from patchforge.hashes import IncompleteTreeError, of_folder
+from patchforge.hashes.objects import isolated
+from patchforge.patches import parse
 from patchforge.project import root
 from patchforge.sources import open_upstream
 from patchforge.vocabulary import Release
@@ -203,46 +205,90 @@ def test_patchforge_runs_from_the_store(mini: Miniature) -> None:
     assert done.stdout.startswith("patchforge ")
 
 
-def test_legacy_packages_need_their_source(mini: Miniature, tmp_path: Path) -> None:
+def test_legacy_packages_need_their_source(mini: Miniature) -> None:
     assert "comes from MordragT/nixos" in mini.nix.refused(mini.scope("s.intel-mkl.name"))
-    for folder in ("by-attr", "by-lang", "by-name", "by-scope", "overrides", "lib"):
-        (tmp_path / "pkgs" / folder).mkdir(parents=True)
-        (tmp_path / "pkgs" / folder / "default.nix").write_text("final: prev: { }")
-    (tmp_path / "pkgs/by-name/default.nix").write_text(
-        "final: prev: { intel-mkl = prev.zlib; intel-tbb = final.intel-mkl; }"
-    )
-    (tmp_path / "pkgs/by-lang/default.nix").write_text(
-        "final: prev: { intel-python.withPackages = f: f { ipex = prev.git; }; }"
-    )
-    rest = "[ s.intel-mkl.pname s.intel-tbb.pname (lib.head s.python-ipex).pname ]".replace("lib", "pkgs.lib")
-    found = mini.nix.evaluate(mini.scope(rest, f"mordragt = {tmp_path};"))
-    assert found == ["zlib", "zlib", "git"]
+
+
+@pytest.fixture(scope="module")
+def legacy(mini: Miniature) -> Callable[[str], str]:
+    """An expression of a legacy package, out of MordragT/nixos in miniature."""
+    return lambda name: mini.scope(f"s.{name}", f"mordragt = {mini.network}/MordragT-nixos-{sandbox.LEGACY_COMMIT};")
+
+
+def test_legacy_packages_build(mini: Miniature, legacy: Callable[[str], str], tmp_path: Path) -> None:
+    libraries = {path.name for path in (mini.nix.build(legacy("intel-mkl")) / "lib").iterdir()}
+    assert libraries == {"libmkl_rt.so", "libsycl.so", "libtbb.so"}
+    assert (mini.nix.build(legacy("intel-tbb")) / "lib/libtbb.so").is_file()
+    compiler, llvm = mini.nix.build(legacy("intel-dpcpp")), mini.nix.build(legacy("intel-dpcpp.llvm"))
+    assert run(compiler / "bin/icx", home=tmp_path).stdout == f"icx with {llvm}\n"
+    code = "from importlib.metadata import version as v; print(v('intel-extension-for-pytorch'), v('torch'))"
+    done = run(mini.nix.build(legacy("python-ipex")) / "bin/python", "-c", code, home=tmp_path)
+    assert done.stdout == "2.8.10 2.9\n", done.stderr
 
 
 # What goes wrong says what.
 
 
-def test_a_wrong_hash_is_refused(mini: Miniature, changed: Callable[..., Path]) -> None:
-    right = mini.nix.evaluate(mini.scope("s.data.comfyui.releases.${s.data.comfyui.default}.hash"))
+@pytest.mark.parametrize(
+    ("data", "pin", "package"),
+    [
+        ("comfyui", "comfyui.releases.${s.data.comfyui.default}", "comfyui-xpu"),
+        ("nodes", "nodes.a-node", "nodes.a-node"),
+        ("python", 'python.comfy-kitchen."0.2.31"', "comfyui-xpu"),
+    ],
+)
+def test_a_wrong_hash_is_refused(
+    mini: Miniature, changed: Callable[..., Path], data: str, pin: str, package: str
+) -> None:
+    right = mini.nix.evaluate(mini.scope(f"s.data.{pin}.hash"))
     wrong = "sha256-LlJHF/wEL8HhJAKw2DaxsoMltLpV3DtFWDlTW3AZZuI="
-    copy = changed("generated/nix/data/comfyui.json", right, wrong)
-    printed = mini.nix.failing(mini.scope("s.comfyui-xpu.src", project=copy))
+    copy = changed(f"generated/nix/data/{data}.json", right, wrong)
+    printed = mini.nix.failing(mini.scope(f"s.{package}", project=copy))
     assert "hash mismatch in fixed-output derivation" in printed
     assert right in printed
     assert wrong in printed
 
 
-def test_a_bad_hunk_is_refused(mini: Miniature, changed: Callable[..., Path]) -> None:
-    patch = "generated/comfyui/v0.33.0/0002-memory-management.patch"
+@pytest.mark.parametrize(
+    ("patch", "package"),
+    [
+        ("comfyui/v0.33.0/0002-memory-management.patch", "comfyui-xpu"),
+        ("nodes/a-node/0001-xpu.patch", "nodes.a-node"),
+    ],
+)
+def test_a_bad_hunk_is_refused(mini: Miniature, changed: Callable[..., Path], patch: str, package: str) -> None:
     first = next(
         line
-        for line in (mini.project / patch).read_text().splitlines()
+        for line in (mini.project / "generated" / patch).read_text().splitlines()
         if line.startswith("-") and not line.startswith("---")
     )
-    copy = changed(patch, first, first + " # not there")
-    printed = mini.nix.failing(mini.scope("s.comfyui-xpu", project=copy))
-    assert "Hunk #" in printed
-    assert "FAILED" in printed
+    copy = changed(f"generated/{patch}", first, first + " # not there")
+    printed = mini.nix.failing(mini.scope(f"s.{package}", project=copy))
+    assert "applying patch" in printed
+    assert re.search(r"Hunk #\d+ FAILED", printed)
+
+
+def test_a_node_pack_that_is_none_is_refused(mini: Miniature) -> None:
+    without = 's.nodes.a-node.overrideAttrs (_: { postPatch = "rm __init__.py"; })'
+    assert "a-node: no __init__.py, so no node pack" in mini.nix.failing(mini.scope(without))
+    broken = "s.nodes.a-node.overrideAttrs (_: { postPatch = \"echo 'def x(:' >> move.py\"; })"
+    printed = mini.nix.failing(mini.scope(broken))
+    assert "move.py" in printed
+    assert "SyntaxError" in printed
+
+
+def test_a_node_packs_missing_requirement_is_named(mini: Miniature, changed: Callable[..., Path]) -> None:
+    """One that nixpkgs has too old, and one that it has not."""
+    package = "s.comfyui-xpu.override { nodePacks = [ s.nodes.a-node ]; }"
+    copy = changed("generated/nix/data/nodes.json", '"pywavelets"', '"pywavelets>=99"')
+    printed = mini.nix.failing(mini.scope(package, project=copy))
+    assert "1 Python requirement(s) are not met:" in printed
+    assert "pywavelets>=99: found 1.8" in printed
+    nodes = copy / "generated/nix/data/nodes.json"
+    nodes.write_text(nodes.read_text().replace("pywavelets>=99", "nobody-packages-this"))
+    assert "no Python package nobody-packages-this" in mini.nix.refused(
+        mini.scope(f"({package}).drvPath", project=copy)
+    )
 
 
 def test_a_missing_requirement_is_named(mini: Miniature) -> None:
@@ -314,45 +360,158 @@ def test_a_release_that_demotes_an_xpu_host_is_refused(mini: Miniature, tmp_path
     assert "an XPU host is demoted" in mini.nix.failing(mini.scope(rest))
 
 
-# A real release.
+# A real release and real node packs.
+
+VERSION = "v0.32.0"
+PYTHON = os.environ.get("PATCHFORGE_COMFYUI_PYTHON", "")
+PACKS = os.environ.get("PATCHFORGE_PACKS", "")
+PINS = json.loads((root() / "upstream/pins/nodes.json").read_bytes())
 
 
-@pytest.mark.upstream
-@pytest.mark.skipif(not os.environ.get("PATCHFORGE_UPSTREAM"), reason="PATCHFORGE_UPSTREAM is not set")
-def test_a_real_release_builds(mini: Miniature, tmp_path: Path) -> None:
-    """v0.32.0 as far as the clone has it: a tree with missing blobs is verified by the hash of what is there.
+@pytest.fixture(scope="module")
+def real(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The miniature project with a real release and the committed node packs in the place of its own.
 
-    PATCHFORGE_COMFYUI_PYTHON names an interpreter with that release's requirements and a CPU build of torch, which
-    then has an emulated XPU; without it, the release is patched and installed, and none of its checks are run.
+    The release is there as far as the clone has it: a tree with missing blobs is verified by the hash of what is there.
     """
     from transforms.comfyui import transforms
 
-    version = "v0.32.0"
     with open_upstream() as upstream:
-        release = upstream.resolve(version)
+        release = upstream.resolve(VERSION)
         tree = upstream.tree(release)
         patched = pipeline.convert(engine_of(transforms()), Release(release.version, release.commit), tree)
         missing = pipeline.write_whole(tree, mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
     found = of_folder(mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
-    project = Path(shutil.copytree(mini.project, tmp_path / "project"))
-    pin = json.loads((root() / "upstream/pins/comfyui.json").read_bytes())[version]
+    project = Path(shutil.copytree(mini.project, tmp_path_factory.mktemp("real") / "project"))
+    pin = json.loads((root() / "upstream/pins/comfyui.json").read_bytes())[VERSION]
     assert missing or pin["hash"] == found.hash
-    write_json(project / "upstream/pins/comfyui.json", {version: {**pin, "hash": found.hash}})
-    write_tree(project / "generated/comfyui" / version, patched.files())
+    write_json(project / "upstream/pins/comfyui.json", {VERSION: {**pin, "hash": found.hash}})
+    write_tree(project / "generated/comfyui" / VERSION, patched.files())
+    write_json(project / "upstream/pins/nodes.json", PINS)
+    for folder in ("upstream/nodes", "generated/nodes"):
+        shutil.copytree(root() / folder, project / folder, dirs_exist_ok=True)
+    (project / "upstream/nodes/a-node.toml").unlink()
     regenerate(project)
+    return project
 
-    python = os.environ.get("PATCHFORGE_COMFYUI_PYTHON", "")
-    extra = emulated(tmp_path / "site") if python else ""
-    nixpkgs = sandbox.mock_nixpkgs(
-        tmp_path / "nixpkgs", mini.network, python_path=extra, python=python or sys.executable
-    )
+
+@pytest.mark.upstream
+@pytest.mark.skipif(not os.environ.get("PATCHFORGE_UPSTREAM"), reason="PATCHFORGE_UPSTREAM is not set")
+def test_a_real_release_is_patched_and_installed(mini: Miniature, real: Path) -> None:
+    """Without its requirements and checks."""
     package = "s.comfyui-xpu.override { python = pkgs.python3; requirementsOf = ps: _: pkgs.zlib; }"
-    checks = "true" if python else "false"
-    out = mini.nix.build(
-        f"let pkgs = import {nixpkgs} {{ }}; s = import {project}/generated/nix {{ inherit pkgs; }};"
-        f" in ({package}).overrideAttrs (_: {{ doInstallCheck = {checks}; }})"
-    )
+    unchecked = f"({package}).overrideAttrs (_: {{ doInstallCheck = false; }})"
+    out = mini.nix.build(mini.scope(unchecked, project=real))
     assert (out / "share/comfyui/comfy/patchforge_xpu.py").is_file()
-    for program in PROGRAMS if python else ():
+
+
+@pytest.fixture(scope="module")
+def furnished(mini: Miniature, real: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """An expression about the scope in a nixpkgs that has what PATCHFORGE_COMFYUI_PYTHON has, each for itself.
+
+    Its bare interpreter is used, so that a package finds only what its environment gives it; pinned companions are
+    packed as wheels. Every interpreter has the emulated XPU.
+    """
+    folder = tmp_path_factory.mktemp("furnished")
+    there = sandbox.installed(PYTHON)
+    pinned = [name for name in json.loads((root() / "upstream/pins/python.json").read_bytes()) if name in there]
+    pins = {name: {there[name]["version"]: sandbox.packed(mini.network, name, there[name])} for name in pinned}
+    write_json(real / "upstream/pins/python.json", pins)
+    regenerate(real)
+    bare = subprocess.run(
+        [PYTHON, "-c", "import sys; print(sys._base_executable)"], capture_output=True, text=True, check=True
+    )
+    nixpkgs = sandbox.mock_nixpkgs(
+        folder / "nixpkgs",
+        mini.network,
+        python=bare.stdout.strip(),
+        python_path=emulated(folder / "site"),
+        packages=there,
+    )
+    start = f"let pkgs = import {nixpkgs} {{ }}; s = import {real}/generated/nix {{ inherit pkgs; }};"
+    return lambda rest: f"{start} real = s.comfyui-xpu.override {{ python = pkgs.python3; }}; in {rest}"
+
+
+real_python = pytest.mark.skipif(
+    not (os.environ.get("PATCHFORGE_UPSTREAM") and PYTHON),
+    reason="PATCHFORGE_UPSTREAM and PATCHFORGE_COMFYUI_PYTHON are not both set",
+)
+
+
+@pytest.mark.upstream
+@real_python
+def test_a_real_release_passes_all_its_checks(mini: Miniature, furnished: Callable[[str], str], tmp_path: Path) -> None:
+    out = mini.nix.build(furnished("real"))
+    for program in PROGRAMS:
         done = run(out / "bin" / program, "--help-gpu", home=tmp_path)
         assert "Chosen: xpu, because" in done.stdout, done.stderr
+
+
+@pytest.mark.upstream
+@real_python
+def test_a_requirement_that_a_real_release_lacks_is_named(mini: Miniature, furnished: Callable[[str], str]) -> None:
+    less = 'requirements = builtins.filter (x: x != "torchsde") real.release.requirements;'
+    printed = mini.nix.failing(furnished(f"real.override {{ release = real.release // {{ {less} }}; }}"))
+    assert "1 Python requirement(s) are not met:" in printed
+    assert "torchsde: not installed" in printed
+
+
+def fetched(name: str, network: Path) -> tuple[Path, str]:
+    """Puts what fetchFromGitHub gives for a pin into the network: an archive, or a checkout with its submodules.
+
+    And the hash that Nix has to find: the pinned one or, where the clone lacks blobs, that of what is there.
+    """
+    pin = PINS[name]
+    clone, folder = Path(PACKS, pin["repo"]), network / f"{pin['owner']}-{pin['repo']}-{pin['rev']}"
+    if not clone.is_dir():
+        pytest.skip(f"{clone} is not there")
+    with isolated(clone) as objects:
+        try:
+            objects.require(objects.listing(pin["rev"]))
+            complete = True
+        except IncompleteTreeError:
+            complete = False
+        if complete and not pin["submodules"]:
+            folder.mkdir(exist_ok=True)
+            with objects.piped("archive", "--format=tar", pin["rev"]) as stream:
+                subprocess.run(["tar", "-x", "-C", folder], stdin=stream, check=True)
+        else:
+            shutil.copytree(clone, folder, symlinks=True, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+    return folder, pin["hash"] if complete else of_folder(folder).hash
+
+
+@pytest.mark.upstream
+@pytest.mark.skipif(not PACKS, reason="PATCHFORGE_PACKS names no folder with checkouts of the packs")
+@pytest.mark.parametrize("name", PINS)
+def test_a_real_node_pack_builds(mini: Miniature, name: str) -> None:
+    """With the committed expressions, pins and patches; Nix itself verifies the source."""
+    source, text = fetched(name, mini.network)
+    scope = f"s = import {root()}/generated/nix {{ pkgs = import {mini.nixpkgs} {{ }}; }}"
+    pin = f's.data.nodes.{name} // {{ hash = "{text}"; }}'
+    out = mini.nix.build(f"let {scope}; in s.nodes.{name}.override {{ pin = {pin}; }}")
+    pack = out / "share/comfyui/custom_nodes" / PINS[name]["repo"]
+    assert (pack / "__init__.py").is_file()
+    changed = {
+        path.relative_to(pack).as_posix()
+        for path in pack.rglob("*")
+        if path.is_file() and path.read_bytes() != (source / path.relative_to(pack)).read_bytes()
+    }
+    patched = (root() / "generated/nodes" / name).glob("*.patch")
+    assert changed == {part.path for file in patched for part in parse(file.read_bytes())}
+
+
+@pytest.mark.upstream
+@real_python
+@pytest.mark.skipif(not PACKS, reason="PATCHFORGE_PACKS names no folder with checkouts of the packs")
+def test_a_real_release_loads_real_node_packs(mini: Miniature, furnished: Callable[[str], str], tmp_path: Path) -> None:
+    """Those without requirements of their own, which the interpreter may lack."""
+    names = [name for name, pin in PINS.items() if not pin.get("requirements")]
+    for name in names:
+        fetched(name, mini.network)
+    packs = " ".join(f"s.nodes.{name}" for name in names)
+    out = mini.nix.build(furnished(f"real.override {{ nodePacks = [ {packs} ]; }}"))
+    done = run(out / "bin/comfyui", "--quick-test-for-ci", "--cpu", home=tmp_path)
+    assert done.returncode == 0, done.stderr
+    printed = done.stdout + done.stderr
+    assert "IMPORT FAILED" not in printed
+    assert [name for name in names if f"custom_nodes/{PINS[name]['repo']}" not in printed] == []

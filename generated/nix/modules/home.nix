@@ -19,7 +19,17 @@ let
   };
   commandLine = import ./systemd.nix { inherit lib; };
   inherit (lib) mkOption types;
-  linked = folder: lib.mapAttrs' (path: source: lib.nameValuePair "${cfg.workspace}/${folder}/${path}" { inherit source; });
+  # A file that is named by a string stays where it is; a path of Nix code is copied into the store.
+  link = source: pkgs.runCommand "comfyui-link" { } "ln -s ${lib.escapeShellArg source} $out";
+  isElsewhere = source: lib.isString source && !(lib.hasPrefix builtins.storeDir source);
+  linked =
+    folder:
+    lib.mapAttrs' (
+      path: source:
+      lib.nameValuePair "${cfg.workspace}/${folder}/${path}" {
+        source = if isElsewhere source then link source else source;
+      }
+    );
 in
 {
   options.programs.comfyui-xpu = import ./options.nix { inherit lib pkgs name; } // {
@@ -40,8 +50,11 @@ in
     modelLinks = mkOption {
       type = types.attrsOf types.path;
       default = { };
-      example = lib.literalExpression ''{ "checkpoints/model.safetensors" = ./model.safetensors; }'';
-      description = "Files to link into the workspace's models folder, by path.";
+      example = lib.literalExpression ''{ "checkpoints/model.safetensors" = "/data/model.safetensors"; }'';
+      description = ''
+        Files to link into the workspace's models folder, by path. A string is linked to as it is; a path without quotes
+        is copied into the Nix store first.
+      '';
     };
 
     service.enable = mkOption {

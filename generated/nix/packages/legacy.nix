@@ -30,7 +30,8 @@ let
           to do: do not blank inputs.patchforge.inputs.mordragt; for new work use python-xpu, which needs none of this'';
 in
 {
-  intel-dpcpp = legacy "intel-dpcpp" extended.intel-dpcpp;
+  # A scope there: its compiler, with the other parts as attributes.
+  intel-dpcpp = legacy "intel-dpcpp" (extended.intel-dpcpp // extended.intel-dpcpp.clang);
   intel-mkl = legacy "intel-mkl" extended.intel-mkl;
   intel-tbb = legacy "intel-tbb" extended.intel-tbb;
   python-ipex = legacy "python-ipex" (extended.intel-python.withPackages (ps: [ ps.ipex ]));

@@ -58,7 +58,7 @@ stdenvNoCC.mkDerivation {
   installCheckPhase = ''
     runHook preInstallCheck
     [ -e $out/share/comfyui/custom_nodes/${pin.repo}/__init__.py ] || { echo "${name}: no __init__.py, so no node pack" >&2; exit 1; }
-    python3 -m compileall -q -f . > /dev/null
+    python3 -m compileall -q -f .
     runHook postInstallCheck
   '';
 

@@ -16,6 +16,7 @@
       nixosConfigurations.machine = nixpkgs.lib.nixosSystem {
         modules = [
           ./configuration.nix
+          ./comfyui.nix
           patchforge.nixosModules.default
         ];
       };

@@ -15,6 +15,7 @@
       nixosConfigurations.machine = nixpkgs.lib.nixosSystem {
         modules = [
           ./configuration.nix
+          ./comfyui.nix
           patchforge.nixosModules.default
         ];
       };

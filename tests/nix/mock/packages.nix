@@ -95,23 +95,26 @@ let
         fi
       '';
     });
-    named = name: version: mkDerivation {
+    # What the interpreter has itself is only described; `paths` of another interpreter's package are linked to.
+    named = final: name: given: let about = if lib.isAttrs given then given else { version = given; paths = [ ]; requires = [ ]; }; in mkDerivation {
       pname = name;
-      inherit version;
+      inherit (about) version;
       dontUnpack = true;
-      # What the interpreter has itself is only described.
       installPhase = ''
-        info=$out/lib/python${settings.pythonVersion}/site-packages/${name}-${version}.dist-info
+        site=$out/lib/python${settings.pythonVersion}/site-packages
+        mkdir -p $site
+        if [ -n "${toString about.paths}" ]; then ln -s ${toString about.paths} $site; exit 0; fi
+        info=$site/${name}-${about.version}.dist-info
         mkdir -p $info
-        printf 'Metadata-Version: 2.1\nName: ${name}\nVersion: ${version}\n' > $info/METADATA
+        printf 'Metadata-Version: 2.1\nName: ${name}\nVersion: ${about.version}\n' > $info/METADATA
       '';
-      passthru.dependencies = [ ];
+      passthru.dependencies = map (requirement: final.${requirement}) about.requires;
     };
     base = final: {
       inherit python buildPythonPackage;
       buildPythonApplication = args: buildPythonPackage (args // { entry = args.pname;  });
       callPackage = lib.callPackageWith (pkgs // final);
-    } // lib.mapAttrs named settings.packages;
+    } // lib.mapAttrs (named final) settings.packages;
     packages = lib.fix (final: lib.foldl' (prev: extension: prev // extension final prev) (base final) extensions);
   in python;
 in

@@ -10,9 +10,9 @@ substituteInPlace() { "$python" "$tool" substitute "$@"; }
 wrapProgram() { "$python" "$tool" wrap "$shell" "$@"; }
 
 phase() {
-  local name=$1 usual=$2
+  local name=$1 usual=$2 hook=${1%Phase}
   echo "phase: $name"
-  if [ -n "${!name-}" ]; then eval "${!name}"; else runHook "pre${name^}"; $usual; runHook "post${name^}"; fi
+  if [ -n "${!name-}" ]; then eval "${!name}"; else runHook "pre${hook^}"; $usual; runHook "post${hook^}"; fi
 }
 unpack() {
   if [ -d "$src" ]; then cp -r "$src" source; chmod -R u+w source; cd source; else mkdir source; cd source; fi

@@ -1,6 +1,5 @@
 { lib, ... }:
 {
-  nixpkgs.hostPlatform = "x86_64-linux";
   # Intel's runtime libraries for PyTorch are not free software.
   nixpkgs.config.allowUnfreePredicate = package: lib.getName package == "intel-oneapi-runtime";
 

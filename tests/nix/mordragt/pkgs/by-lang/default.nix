@@ -1,0 +1,1 @@
+final: prev: { intel-python = final.python3.override { packageOverrides = import ./intel-python; }; }

@@ -1,0 +1,1 @@
+final: prev: { ipex = final.callPackage ./ipex.nix { }; }
