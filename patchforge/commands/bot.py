@@ -113,5 +113,7 @@ def _show(outcome: Outcome) -> None:
     for action in outcome.plan.actions:
         target = f" #{action.number}" if action.number else f" {action.branch}" if action.branch else ""
         print(f"{'done' if outcome.done else 'would'}: {action.do.value}{target} ({action.why})")
-    if not outcome.plan.actions:
+    if outcome.again:
+        print("not everything answered: run this again later")
+    elif not outcome.plan.actions:
         print("up to date: nothing to do")
