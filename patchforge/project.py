@@ -48,11 +48,8 @@ class Project:
     def version_of(self, tag: str) -> Version | None:
         """The version that a tag names; None when it is not a release's tag (such as ``latest``)."""
         head, tail = self.tag.split("{version}")
-        try:
-            version = Version.parse(tag.removeprefix(head).removesuffix(tail))
-        except ValueError:
-            return None
-        return version if self.tag_of(version) == tag else None
+        version = parsed_version(tag.removeprefix(head).removesuffix(tail))
+        return version if version and self.tag_of(version) == tag else None
 
     def current_url(self, url: str) -> str:
         """``url`` in one spelling; a former address of the project becomes the present one."""
@@ -147,17 +144,18 @@ def recognise(tree: Tree, project: Project) -> Version | None:
 def _version_file(tree: Tree, project: Project) -> Version | None:
     with suppress(KeyError):
         match = _STATED.search(tree.read(project.version_file))
-        return _version(match[1].decode("utf-8", "replace")) if match else None
+        return parsed_version(match[1].decode("utf-8", "replace")) if match else None
     return None
 
 
 def _pyproject(tree: Tree, project: Project) -> Version | None:  # noqa: ARG001 - the same shape as _version_file
     with suppress(KeyError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return _version(str(tomllib.loads(tree.read("pyproject.toml").decode())["project"]["version"]))
+        return parsed_version(str(tomllib.loads(tree.read("pyproject.toml").decode())["project"]["version"]))
     return None
 
 
-def _version(text: str) -> Version | None:
+def parsed_version(text: str) -> Version | None:
+    """The version that a text is, if it is one."""
     try:
         return Version.parse(text)
     except ValueError:

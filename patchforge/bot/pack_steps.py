@@ -12,13 +12,13 @@ from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import summary
-from patchforge.nodes.store import Store
+from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
 from patchforge.pins import repositories, store
 from patchforge.pins.published import source_claims
 from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import Repository
-from patchforge.sources.clone import CachedClone, cache_folder
+from patchforge.sources.clone import CachedClone
 from patchforge.sources.command import run_git
 
 _SHOWN = 50  #: commits whose subjects are shown
@@ -78,7 +78,7 @@ def repin(one: Repository, commit: str, folder: Path, checkout: Path) -> Repinne
     clones, claims = Clones({one.name: str(checkout)}), source_claims(folder / "upstream")
     pins[one.name] = repositories.settled(repositories.pin(one, clones, claims), before)
     store.save("nodes", pins, folder / "upstream" / "pins")
-    patched = PatchedPack(_store().convert(read_pack(checkout), Options()), commit)
+    patched = PatchedPack(cached().convert(read_pack(checkout), Options()), commit)
     generated = folder / "generated" / "nodes" / one.name
     patches_before = {path.name: path.read_bytes() for path in generated.glob("*.patch")}
     if kept := generated.is_dir():
@@ -88,7 +88,7 @@ def repin(one: Repository, commit: str, folder: Path, checkout: Path) -> Repinne
         commit,
         _git(checkout, "log", "--max-count=1", "--no-show-signature", "--format=%cI", commit),
         pins[one.name],
-        summary(patched.converted, _store().needs(patched.converted.pack)),
+        summary(patched.converted, cached().needs(patched.converted.pack)),
         before,
         old,
         **(_between(checkout, before["rev"], commit) if before else {}),
@@ -103,7 +103,7 @@ def _report(checkout: Path, commit: str) -> Mapping[str, Any] | None:
     try:
         _git(checkout, "checkout", "--quiet", "--detach", commit)
         pack = read_pack(checkout)
-        return summary(_store().convert(pack, Options()), _store().needs(pack))
+        return summary(cached().convert(pack, Options()), cached().needs(pack))
     except PatchforgeError:
         return None
 
@@ -121,7 +121,3 @@ def _between(checkout: Path, old: str, new: str) -> dict[str, Any]:
 
 def _git(checkout: Path, *arguments: str) -> str:
     return run_git(*arguments, folder=checkout, environment=_NO_LFS).strip()
-
-
-def _store() -> Store:
-    return Store(cache_folder() / "nodes")

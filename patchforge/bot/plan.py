@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from patchforge.bot import bodies
 from patchforge.bot.words import Action, Branch, Do, Issue, Problem, Pull, Wanted
-from patchforge.project import Project
+from patchforge.project import Project, parsed_version
 from patchforge.vocabulary import Version
 
 PACKS = "patchforge/nodes-"  #: how the branches of node packs begin
@@ -64,14 +64,7 @@ def branch_of(project: Project, version: Version) -> str:
 
 def version_of(project: Project, branch: str) -> Version | None:
     """The version that a branch of the bot's is for; None for any other branch."""
-    return _version(branch.removeprefix(prefix(project))) if branch.startswith(prefix(project)) else None
-
-
-def _version(text: str) -> Version | None:
-    try:
-        return Version.parse(text)
-    except ValueError:
-        return None
+    return parsed_version(branch.removeprefix(prefix(project))) if branch.startswith(prefix(project)) else None
 
 
 def plan_release(
@@ -242,7 +235,7 @@ def _solved(
         if about == "moved" and about not in {one.about for one in problems}:
             yield _solve(issue, "The tags are where they were.")
         elif about in {"drift", "proof"}:
-            version = _version(name)
+            version = parsed_version(name)
             if version and (version == wanted or (latest and version <= latest)):
                 yield _solve(issue, f"{name} converts now, or the base branch is past it.")
 

@@ -18,6 +18,7 @@ from patchforge.bot.steps import Result, Step
 from patchforge.bot.words import Action, Candidate, Do, Passed, Problem, Published, Pull, Wanted
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
+from patchforge.pins import store
 from patchforge.pipeline import Patched
 from patchforge.project import Project, load_project
 from patchforge.sources import MissingBlobError, Upstream
@@ -159,8 +160,7 @@ class ReleaseRun(Run):
 
     def _hashes(self, before: Mapping[str, Any] | None, candidate: Candidate) -> tuple[str, str]:
         """Nix's hash of upstream's source, of the version before and of this one; "" where none is pinned."""
-        path = self.repository.folder / "upstream" / "pins" / f"{self.project.name}.json"
-        pins = json.loads(path.read_bytes()) if path.is_file() else {}
+        pins = store.load(self.project.name, self.repository.folder / "upstream" / "pins")
         old = pins.get(before["release"], {}) if before else {}
         return old.get("hash", ""), pins.get(str(candidate.version), {}).get("hash", "")
 

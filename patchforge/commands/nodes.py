@@ -22,10 +22,9 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import figures, sarif, summary
-from patchforge.nodes.store import Store
+from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
 from patchforge.pipeline import Patched
-from patchforge.sources.clone import cache_folder
 from patchforge.sources.command import checked_out
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
@@ -43,7 +42,7 @@ def _apply(options: argparse.Namespace) -> int:
             raise PatchforgeError(
                 f"{folder} is patched already", found=str(journal), do=f"patchforge nodes revert {folder} first"
             )
-        patched = PatchedPack(_store().convert(read_pack(folder), _options(options)), checked_out(folder))
+        patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder))
         patched.check()
         report = patched.manifest()
         if not options.dry_run and options.in_place:
@@ -89,12 +88,8 @@ def _reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
 
 def _report(folder: Path) -> dict[str, Any]:
     pack = read_pack(folder)
-    store = _store()
+    store = cached()
     return summary(store.convert(pack, Options()), store.needs(pack))
-
-
-def _store() -> Store:
-    return Store(cache_folder() / "nodes")
 
 
 def _findings(report: dict[str, Any]) -> bool:

@@ -17,7 +17,7 @@ from patchforge.atomic import write_file
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, make_engine, show_json, table
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
-from patchforge.nodes.store import Store
+from patchforge.nodes.store import cached
 from patchforge.pipeline import Patched
 from patchforge.sources import open_upstream
 from patchforge.sources.clone import cache_folder
@@ -58,7 +58,7 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         engine = make_engine(options)
         patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]
-        chosen = packs.read(map(Path, options.nodes), Store(cache_folder() / "nodes"), options.without)
+        chosen = packs.read(map(Path, options.nodes), cached(), options.without)
         found = _all(options, device, patched, chosen)
     if chosen:
         return _report_packs(options, device, [one for one, _ in found])

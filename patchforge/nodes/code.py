@@ -14,8 +14,6 @@ from functools import cached_property
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.edits import Splice, Text
 
-Function = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
-
 
 class Code:
     """A readable Python file. UnreadableSource for one that is not."""

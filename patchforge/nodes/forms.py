@@ -226,23 +226,6 @@ def _needless(statement: ast.stmt, code: Code) -> bool:
     return code.name(statement.value.func).removeprefix("torch.cuda.") in NEEDLESS
 
 
-def arms_of(node: ast.expr, code: Code) -> Iterator[tuple[ast.If | ast.IfExp, bool]]:
-    """The ``if``s whose body (True) or other branch (False) a node stands in, within its function."""
-    for parent, child in code.above(node):
-        if isinstance(parent, ast.If):
-            if child in parent.body:
-                yield parent, True
-            elif child in parent.orelse:
-                yield parent, False
-        elif isinstance(parent, ast.IfExp):
-            if child is parent.body:
-                yield parent, True
-            elif child is parent.orelse:
-                yield parent, False
-        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            return
-
-
 def test_around(node: ast.expr, code: Code) -> tuple[ast.If | ast.IfExp | ast.While | ast.Assert, bool] | None:
     """The ``if`` whose test holds ``node``, and whether the node's truth leads into the body.
 

@@ -22,9 +22,15 @@ from patchforge.nodes.pack import Pack, Problem
 from patchforge.nodes.patched import pack_rules_digest
 from patchforge.nodes.requirements import Need, needs
 from patchforge.nodes.words import Decision, Options
+from patchforge.sources.clone import cache_folder
 from patchforge.vocabulary import FileChange, Segment
 
 T = TypeVar("T")
+
+
+def cached() -> Store:
+    """The results in the user's cache folder."""
+    return Store(cache_folder() / "nodes")
 
 
 class Store:

@@ -42,10 +42,7 @@ class PackTrial(Trial):
 
     def run_packs(self, out: Path) -> Evidence:
         """All packs. Each is saved in ``out`` when it is done; those done there under the same conditions are kept."""
-        found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
-        earlier = None if self.settings.again else evidence.load(out)
-        if earlier is not None and earlier.binding == found.binding:
-            found = earlier
+        found = self.earlier(out)
         with temporary_folder("patchforge-trial-") as scratch:
             trees = Trees(self.patched, self.settings.weights, scratch, self.tell)
             for pack in self.packs:

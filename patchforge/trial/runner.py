@@ -54,12 +54,10 @@ class Trial:
 
     def run(self, out: Path, sides: Sequence[Side], names: Sequence[str] = ()) -> Evidence:
         """All sessions of the sides, or those named. Each is saved in ``out``; those finished there are kept."""
-        found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
-        earlier = None if self.settings.again else evidence.load(out)
-        if earlier is not None and earlier.binding == found.binding:
-            keys = {(side, one.name): self.key(one, side) for side in Side for one in plan.sessions(self.device, side)}
-            kept = tuple(one for one in earlier.sessions if keys.get((one.side, one.name)) == one.key)
-            found = replace(found, sessions=kept)
+        earlier = self.earlier(out)
+        keys = {(side, one.name): self.key(one, side) for side in Side for one in plan.sessions(self.device, side)}
+        kept = tuple(one for one in earlier.sessions if keys.get((one.side, one.name)) == one.key)
+        found = replace(earlier, sessions=kept)
         todo = [(side, one) for side in sides for one in plan.sessions(self.device, side, names)]
         with temporary_folder("patchforge-trial-") as scratch:
             trees = Trees(self.patched, self.settings.weights, scratch, self.tell)
@@ -75,6 +73,12 @@ class Trial:
                 found = found.add(result)
                 evidence.save(out, found, pictures)
         return found
+
+    def earlier(self, out: Path) -> Evidence:
+        """What ``out`` holds of this very release and device; none where all is to be done again."""
+        found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
+        known = None if self.settings.again else evidence.load(out)
+        return known if known is not None and known.binding == found.binding else found
 
     @property
     def device(self) -> Device:
