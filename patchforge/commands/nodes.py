@@ -6,7 +6,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -25,7 +24,7 @@ from patchforge.nodes.report import figures, sarif, summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
 from patchforge.pipeline import Patched
-from patchforge.sources.command import checked_out
+from patchforge.sources.command import checked_out, run_git
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
 
@@ -118,16 +117,7 @@ def _folder(pack: str) -> Iterator[tuple[Path, str]]:
     name = pack.rstrip("/").rpartition("/")[2].removesuffix(".git")
     with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
         target = Path(scratch, name)
-        done = subprocess.run(
-            ["git", "clone", "--quiet", "--depth", "1", address, str(target)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise PatchforgeError(
-                f"cannot clone {address}", found=done.stderr.strip(), do="clone it, and name the folder"
-            )
+        run_git("clone", "--quiet", "--depth", "1", "--", address, str(target))
         yield target, name
 
 

@@ -230,6 +230,8 @@ class _Walk:
                 now = _Run(self.after, world, truths).evaluate(new)
                 if was.shown(truth=truth) != now.shown(truth=truth):
                     raise self.refused(new, f"on {world.name}: {now.shown()} instead of {was.shown()}")
+                if more := now.read - was.read:
+                    raise self.refused(new, f"on {world.name}: it also reads {min(more)}, which need not be there")
 
     def portable(self, old: ast.expr, new: ast.expr) -> None:
         for smallest in _differing(old, new):
@@ -310,6 +312,7 @@ class Outcome:
     calls: list[str]
     devices: list[str]
     asked: dict[str, None]  #: values whose truth was asked for, in order
+    read: set[str]  #: attributes of unknown values, any of which may be missing
 
     def shown(self, *, truth: bool = False) -> str:
         """All that is compared, as text. ``truth``: whether the value holds, and which unknown values decided that."""
@@ -333,6 +336,7 @@ class _Run:
         self.code, self.world, self.truths = code, world, truths
         self.calls: list[str] = []
         self.asked: dict[str, None] = {}
+        self.read: set[str] = set()
         self.devices: list[str] = []
         self.count = 0
         self.torch = _Torch(self)
@@ -342,13 +346,13 @@ class _Run:
     def evaluate(self, node: ast.expr) -> Outcome:
         value: object = None
         error = ""
-        self.devices, self.calls, self.asked = [], [], {}
+        self.devices, self.calls, self.asked, self.read = [], [], {}, set()
         try:
             value = eval(_compiled(node), self.names)  # noqa: S307 - names are made up
             shown(value)
         except Exception as problem:  # noqa: BLE001 - both sides must raise the same
             error = f"{type(problem).__name__}: {problem}"
-        return Outcome(value, error, self.calls, self.devices, self.asked)
+        return Outcome(value, error, self.calls, self.devices, self.asked, self.read)
 
     def tick(self) -> None:
         self.count += 1
@@ -418,7 +422,14 @@ class Value:
         if name.startswith("__"):
             raise AttributeError(name)
         self._run.tick()
-        return Value(self._run, f"{self._text}.{name}")
+        text = f"{self._text}.{name}"
+        if name == "is_xpu":  # a tensor has it, and much that has is_cuda has not
+            if self._run.world.xpu and not self._run.world.cuda:
+                return True
+            raise AttributeError(text)
+        if not text.startswith(("torch.", "comfy.")):
+            self._run.read.add(f"{self._text}.to" if name == "cuda" else text)
+        return Value(self._run, text)
 
     def __call__(self, *args: Any, **more: Any) -> Any:
         self._run.tick()

@@ -231,7 +231,7 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
     if site.kind is Kind.AVAILABLE:
         return code.around(asked, "(", " or _patchforge_xpu())")
     if isinstance(asked, ast.Attribute):
-        xpu = f'{code.code(asked.value)}.device.type == "xpu"' if _pure(asked.value) else ""
+        xpu = f'getattr({code.code(asked.value)}, "is_xpu", False)' if _pure(asked.value) else ""
     else:
         xpu = "_patchforge_xpu()" if site.kind is Kind.ANSWER else ""
     if xpu and test_around(asked, code) is None:  # the value itself is kept, not only whether it holds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import lru_cache
 
 from patchforge.nodes.code import Code
 from patchforge.nodes.words import Kind, Site
@@ -39,6 +40,10 @@ _XPU = re.compile(r"xpu", re.IGNORECASE)
 _PROBES = re.compile(r"xformers|memory_efficient|flash_attn|sageattn|triton")
 _PRINTS = re.compile(r"^(print|log|logs?_?\w*|info|warning|warn|debug|error|exception|format)$")
 _LEAVE = re.compile(r"#.*\bpatchforge: leave\b")
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_COMPILES = frozenset(
+    f"torch.jit.{name}" for name in ("script", "script_if_tracing", "script_method", "export", "interface")
+)
 _OPTIONAL = (Kind.LOAD, Kind.FP64)
 
 
@@ -84,9 +89,30 @@ def place_reason(site: Site, code: Code) -> str:
 
 
 def _scripted(node: ast.expr, code: Code) -> bool:
-    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-    marks = [mark for parent, _ in code.above(node) if isinstance(parent, kinds) for mark in parent.decorator_list]
-    return any(code.name(mark).startswith("torch.jit.") for mark in marks)
+    return any(parent in _for_torchscript(code) for parent, _ in code.above(node))
+
+
+@lru_cache(maxsize=64)
+def _for_torchscript(code: Code) -> frozenset[ast.AST]:
+    """Functions and classes that TorchScript compiles: marked, handed to it by name, or used by one of those."""
+    coming: list[ast.AST] = []
+    handed: set[str] = set()
+    for node in code.nodes:
+        if isinstance(node, _DEFINITIONS) and any(code.name(mark) in _COMPILES for mark in node.decorator_list):
+            coming.append(node)
+        elif isinstance(node, ast.Call) and code.name(node.func) in _COMPILES:
+            handed |= _names(node)
+    known = {node.name: node for node in code.tree.body if isinstance(node, _DEFINITIONS)}
+    coming += [known.pop(name) for name in handed & known.keys()]
+    compiled: set[ast.AST] = set()
+    while coming:
+        compiled.add(one := coming.pop())
+        coming += [known.pop(name) for name in _names(one) & known.keys()]
+    return frozenset(compiled)
+
+
+def _names(node: ast.AST) -> set[str]:
+    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
 
 
 def _main(node: ast.expr, _: Site, code: Code) -> str:

@@ -10,7 +10,6 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from packaging.requirements import Requirement
@@ -18,7 +17,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.pins import requirements, store
+from patchforge.pins import requirements
 from patchforge.pins.published import WheelClaim
 from patchforge.pins.tracked import Torch
 from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
@@ -59,19 +58,6 @@ def lock(
         "unread": sorted(made.unread),
         "wheels": [made.locked[name] for name in sorted(made.locked)],
     }
-
-
-def load_lock(version: str, python: str, folder: Path) -> dict[str, Any]:
-    """A complete lock. PatchforgeError when there is none or it lacks wheels."""
-    found = store.load(f"torch/{version}-{abi_of(python)}", folder)
-    if found.get("complete"):
-        return found
-    raise PatchforgeError(
-        f"torch {version} is not locked for Python {python}",
-        expected=f"a complete upstream/pins/torch/{version}-{abi_of(python)}.json",
-        found="it lacks " + ", ".join(found["missing"]) if found else "no such file",
-        do=f"patchforge lock-torch {version} --python {python} --online",
-    )
 
 
 def _roots(version: str, torch: Torch) -> list[Requirement]:

@@ -12,7 +12,7 @@ import pytest
 
 from patchforge.commands import nodes
 from patchforge.engine.cache import rule_set_digest
-from patchforge.errors import PatchforgeError
+from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.nodes.driver import convert, helpers
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
@@ -20,6 +20,7 @@ from patchforge.nodes.report import markdown, sarif
 from patchforge.nodes.requirements import needs
 from patchforge.nodes.store import Store
 from patchforge.nodes.words import Decision, Options
+from patchforge.sources.command import checked_out, run_git
 
 NODE = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"
 
@@ -49,6 +50,26 @@ def options(**values: object) -> argparse.Namespace:
 @pytest.fixture(autouse=True)
 def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path_factory.mktemp("cache")))
+
+
+def test_a_repository_is_cloned_for_the_time_being(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = write(tmp_path / "servers" / "owner" / "repo", {"__init__.py": NODE})
+    run_git("init", "--quiet", folder=pack)
+    run_git("add", ".", folder=pack)
+    run_git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "--quiet", "-m", "a pack", folder=pack)
+    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{(tmp_path / 'servers').as_uri()}/.insteadOf")
+    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "somewhere else"))  # as in a git hook
+    assert nodes.run(options(pack="owner/repo", out=str(tmp_path / "out"))) == 0
+    assert "+    return x.to(_patchforge_device())" in (tmp_path / "out" / "0001-xpu.patch").read_text()
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["commit"] == checked_out(pack)
+    with pytest.raises(PatchforgeError, match="git clone failed"):
+        nodes.run(options(pack="owner/nothing", out=str(tmp_path / "none")))
+    monkeypatch.setenv("GIT_CONFIG_KEY_0", "url.http://127.0.0.1:9/.insteadOf")
+    with pytest.raises(TryAgain, match="git clone did not reach"):
+        nodes.run(options(pack="owner/repo", out=str(tmp_path / "none")))
+    assert not (tmp_path / "none").exists()
 
 
 def test_a_damaged_pack_is_converted_as_far_as_it_goes(tmp_path: Path) -> None:

@@ -123,9 +123,29 @@ def test_what_stands_under_main_stays() -> None:
     assert "cuda()" in converted('import torch\nif __name__ == "__main__":\n    net.cuda()\n')
 
 
-def test_a_function_for_torchscript_stays() -> None:
-    text = 'import torch\n\n@torch.jit.script\ndef f(x):\n    return x.to("cuda")\n'
+@pytest.mark.parametrize(
+    "text",
+    [
+        'import torch\n\n@torch.jit.script\ndef f(x):\n    return x.to("cuda")\n',
+        'import torch\n\n@torch.jit.script\ndef f(x):\n    return g(x)\n\ndef g(x):\n    return x.to("cuda")\n',
+        'import torch\n\ndef f(x):\n    return x.to("cuda")\n\nfast = torch.jit.script(f)\n',
+        'from torch import jit\n\nclass Net:\n    def forward(self, x):\n        return x.to("cuda")\n\nnet = jit.script(Net())\n',
+    ],
+)
+def test_what_torchscript_compiles_stays(text: str) -> None:
     assert converted(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'import torch\n\n@torch.jit.ignore\ndef f(x):\n    return x.to("cuda")\n',
+        'import torch\n\ndef f(x):\n    return x.to("cuda")\n\nnet = torch.jit.load("net.pt")\n',
+        'import torch\n\nnet = torch.jit.script(net.to("cuda"))\n',
+    ],
+)
+def test_what_is_beside_torchscript_does_not_stay(text: str) -> None:
+    assert '.to("cuda")' not in converted(text)
 
 
 def test_its_author_may_say_leave() -> None:
@@ -257,8 +277,8 @@ def test_ipc_collect_is_never_asked_of_an_xpu() -> None:
     assert "None if _patchforge_xpu() else torch.cuda.ipc_collect()" in text
 
 
-def test_tensors_are_not_asked_for_is_xpu() -> None:
-    assert "is_xpu" not in converted("import torch\nif x.is_cuda:\n    torch.cuda.empty_cache()\n")
+def test_what_has_no_is_xpu_is_not_read() -> None:
+    assert ".is_xpu" not in converted("import torch\nif x.is_cuda:\n    torch.cuda.empty_cache()\n")
 
 
 def test_gates_take_xpus_in_behind_cuda() -> None:
@@ -420,6 +440,14 @@ def test_an_author_who_asks_for_xpus_next_is_left_alone() -> None:
     assert converted(text) == text
 
 
+def test_what_has_no_device_is_asked_as_before() -> None:
+    torch = pytest.importorskip("torch")
+    packed = torch.nn.utils.rnn.pack_sequence([torch.zeros(2)])
+    names: dict[str, object] = {"x": packed}
+    exec(converted("on = 1 if x.is_cuda else 2\nis_cuda = x.is_cuda\n"), names)
+    assert (names["on"], names["is_cuda"]) == (2, False)
+
+
 def test_fields_that_every_gpu_has_are_no_reason_to_stop() -> None:
     text = "import sys, torch\n\ndef f():\n    props = torch.cuda.get_device_properties(0)\n    return props.name, sys.version_info.major\n"
     assert "_patchforge_gpu().get_device_properties(0)" in converted(text)
@@ -433,6 +461,9 @@ def test_fields_that_every_gpu_has_are_no_reason_to_stop() -> None:
         ("import torch\nif d != 'cuda':\n    f()\n", "import torch\nif d != 'xpu':\n    f()\n"),
         ("if x.is_cuda:\n    f()\n", "if x.is_cuda or x.device:\n    f()\n"),
         ("if x.is_cuda or y:\n    f()\n", 'if (x.is_cuda and x.device.type == "xpu") or y:\n    f()\n'),
+        # what has is_cuda need not have a device (torch's PackedSequence), nor is_xpu
+        ("if x.is_cuda:\n    f()\n", 'if x.is_cuda or x.device.type == "xpu":\n    f()\n'),
+        ("if x.is_cuda:\n    f()\n", "if x.is_cuda or x.is_xpu:\n    f()\n"),
         ("on = d == 'cuda'\n", "on = d in ('cuda', 'cpu')\n"),
         (
             "import torch\nif has_cuda():\n    f()\n",

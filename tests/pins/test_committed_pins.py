@@ -12,7 +12,7 @@ import pytest
 from patchforge.hashes import refuse_shared, trusted
 from patchforge.pins import requirements, store
 from patchforge.pins.published import source_claims, wheel_claims
-from patchforge.pins.torch import load_lock
+from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import LASTING_HOSTS
 from patchforge.project import load_project, release_index, root
@@ -118,7 +118,7 @@ def test_single_repositories_are_those_declared(name: str) -> None:
 
 def test_the_default_torch_is_locked_completely() -> None:
     torch = load_torch(UPSTREAM)
-    assert load_lock(torch.default, torch.python, PINS)["torch"] == torch.default
+    assert store.load(f"torch/{torch.default}-{abi_of(torch.python)}", PINS)["complete"]
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("torch/")])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +11,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.pins import store
 from patchforge.pins.published import WheelClaim
-from patchforge.pins.torch import load_lock, lock
+from patchforge.pins.torch import lock
 from patchforge.pins.tracked import Torch
 from patchforge.pins.wheels import Wheels
 from tests.pins.conftest import Server, wheel_of
@@ -178,16 +177,3 @@ def test_versions_that_do_not_belong_together(server: Server) -> None:
     server.add("xpu", f"torchvision-0.29.0+xpu-cp312-cp312-{LINUX}.whl", data)
     with pytest.raises(CheckFailed, match="different versions of torch"):
         locked(server, *ONLINE)
-
-
-def test_a_lock_is_used_only_when_it_is_complete(tmp_path: Path) -> None:
-    with pytest.raises(
-        PatchforgeError, match=r"(?s)not locked for Python 3\.13.*no such file.*lock-torch 2\.14\.0 --python 3\.13"
-    ):
-        load_lock("2.14.0", "3.13", tmp_path)
-    found = {"complete": False, "missing": ["torchaudio==2.11.0+xpu for cp313"]}
-    store.save("torch/2.14.0-cp313", found, tmp_path)
-    with pytest.raises(PatchforgeError, match=r"it lacks torchaudio==2\.11\.0"):
-        load_lock("2.14.0", "3.13", tmp_path)
-    store.save("torch/2.14.0-cp313", {"complete": True}, tmp_path)
-    assert load_lock("2.14.0", "3.13", tmp_path) == {"complete": True}

@@ -75,17 +75,17 @@ class Compare(Rule):
         Example(
             "a tensor",
             "import torch\nif x.is_cuda:\n    torch.cuda.synchronize()\n",
-            'import torch\nif (x.is_cuda or x.device.type == "xpu"):\n    _patchforge_gpu().synchronize()\n',
+            'import torch\nif (x.is_cuda or getattr(x, "is_xpu", False)):\n    _patchforge_gpu().synchronize()\n',
         ),
         Example(
             "MPS counts too",
             "for p in parts:\n    if p.is_cuda or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', 'mps']:\n        keep(p)\n",
-            "for p in parts:\n    if (p.is_cuda or p.device.type == \"xpu\") or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', \"xpu\", 'mps']:\n        keep(p)\n",
+            "for p in parts:\n    if (p.is_cuda or getattr(p, \"is_xpu\", False)) or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', \"xpu\", 'mps']:\n        keep(p)\n",
         ),
         Example(
             "to the CPU",
             "if x.is_cuda:\n    x = x.detach().cpu()\ny = (x.cpu() if x.device.type == 'cuda' else x).numpy()\n",
-            'if (x.is_cuda or x.device.type == "xpu"):\n    x = x.detach().cpu()\ny = (x.cpu() if (x.device.type == \'cuda\' or x.device.type == "xpu") else x).numpy()\n',
+            'if (x.is_cuda or getattr(x, "is_xpu", False)):\n    x = x.detach().cpu()\ny = (x.cpu() if (x.device.type == \'cuda\' or x.device.type == "xpu") else x).numpy()\n',
         ),
         Example(
             "a device",
@@ -110,7 +110,7 @@ class Compare(Rule):
         Example(
             "through a name, as a value",
             "import torch\n\ndef f(x):\n    on = x.is_cuda\n    if on:\n        torch.cuda.empty_cache()\n",
-            'import torch\n\ndef f(x):\n    on = (x.device.type == "xpu" or x.is_cuda)\n    if on:\n        _patchforge_gpu().empty_cache()\n',
+            'import torch\n\ndef f(x):\n    on = (getattr(x, "is_xpu", False) or x.is_cuda)\n    if on:\n        _patchforge_gpu().empty_cache()\n',
         ),
         Example("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
         Example(
