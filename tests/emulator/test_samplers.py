@@ -16,10 +16,7 @@ from typing import Any
 import pytest
 
 from emulator import environment
-from patchforge import pipeline
-from patchforge.sources import open_upstream
-from tests.support import engine_of
-from transforms.comfyui import transforms
+from tests.support import write_release
 
 _NEEDED = [name for name in ("PATCHFORGE_UPSTREAM", "PATCHFORGE_COMFYUI_PYTHON") if not os.environ.get(name)]
 
@@ -41,24 +38,15 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     """Runs the script in a tree, once per arguments."""
     top, records = tmp_path_factory.mktemp("trees"), dict[tuple[str, ...], Record]()
 
-    def tree(version: str, side: str) -> Path:
-        target = top / version / side
-        if not target.exists():
-            with open_upstream() as upstream:
-                found = upstream.resolve(version)
-                files = upstream.tree(found)
-                patched = pipeline.convert(engine_of(transforms()), found, files)
-                pipeline.write_whole(patched.tree if side == "patched" else files, target)
-        return target
-
     def record(version: str, side: str, *arguments: str) -> Record:
         key = (version, side, *arguments)
         if key not in records:
             command = [os.environ["PATCHFORGE_COMFYUI_PYTHON"], str(SCRIPT), *EXACT, *arguments]
             env = environment("b580", "rng=cpu;torchvision=schemas") | {"OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                command, cwd=tree(version, side), env=env, capture_output=True, text=True, check=False
-            )
+            tree = top / version / side
+            if not tree.exists():
+                write_release(version, side, tree)
+            done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
             assert done.returncode == 0, done.stderr[-4000:]
             records[key] = json.loads(done.stdout.splitlines()[-1])
         return records[key]

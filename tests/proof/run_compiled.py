@@ -1,0 +1,90 @@
+"""What torch.compile makes of the models of the ComfyUI tree in the current folder.
+
+``python run_compiled.py [ComfyUI's flags]`` prints one line of JSON: the device, and for each model and kind of layers
+how many graphs Dynamo makes of it, why it breaks off between them, and the operators in each, in order.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+UNET = {
+    "image_size": 32,
+    "in_channels": 4,
+    "out_channels": 4,
+    "model_channels": 32,
+    "num_res_blocks": [1, 1],
+    "channel_mult": (1, 2),
+    "transformer_depth": [1, 1],
+    "transformer_depth_output": [1, 1, 1, 1],
+    "transformer_depth_middle": 1,
+    "context_dim": 16,
+    "num_heads": 2,
+    "use_spatial_transformer": True,
+    "legacy": False,
+}
+FLUX = {
+    "image_model": "flux",
+    "in_channels": 16,
+    "out_channels": 16,
+    "patch_size": 2,
+    "vec_in_dim": 16,
+    "context_in_dim": 32,
+    "hidden_size": 64,
+    "mlp_ratio": 2.0,
+    "num_heads": 2,
+    "depth": 1,
+    "depth_single_blocks": 1,
+    "axes_dim": [8, 12, 12],
+    "theta": 10000,
+    "qkv_bias": True,
+    "guidance_embed": True,
+}
+
+
+def models() -> dict[str, Any]:
+    """By name: the class, its settings, and the shapes of its inputs."""
+    from comfy.ldm.flux import model as flux
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    later = "txt_ids_dims" in getattr(flux.FluxParams, "__dataclass_fields__", ())
+    inputs = {"x": (1, 4, 16, 16), "timesteps": (1,), "context": (1, 8, 16)}
+    found: dict[str, Any] = {"unet": (UNetModel, UNET, inputs)}
+    inputs = {"x": (1, 16, 8, 8), "timestep": (1,), "context": (1, 8, 32), "y": (1, 16), "guidance": (1,)}
+    return found | {"flux": (flux.Flux, FLUX | ({"txt_ids_dims": []} if later else {}), inputs)}
+
+
+def main() -> None:
+    """Prints the record of every model, with weights in the type of its inputs and in another."""
+    sys.path.insert(0, str(Path.cwd()))
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.ops
+    import torch
+    from comfy import model_management
+
+    device = model_management.get_torch_device()
+    found = {}
+    for name, (network, settings, shapes) in models().items():
+        for layers, dtype in (("disable_weight_init", torch.float32), ("manual_cast", torch.float16)):
+            made = network(**settings, device=device, dtype=dtype, operations=getattr(comfy.ops, layers)).eval()
+            inputs = {key: torch.rand(shape, device=device) for key, shape in shapes.items()}
+            torch._dynamo.reset()
+            with torch.inference_mode():
+                explained = torch._dynamo.explain(made.forward)(**inputs)
+            found[f"{name} {layers}"] = {
+                "graphs": explained.graph_count,
+                "breaks": sorted(str(one.reason) for one in explained.break_reasons),
+                "operators": [
+                    [getattr(one, "__name__", str(one)) for one in graph] for graph in explained.ops_per_graph
+                ],
+            }
+    print(json.dumps({"device": str(device), "hooks": "comfy.patchforge_xpu" in sys.modules, "models": found}))
+
+
+if __name__ == "__main__":
+    main()
