@@ -51,6 +51,17 @@ def test_outputs_are_the_nodes_that_save_and_something_is_counted(name: str) -> 
     assert min(workflow.computes.values()) > 0
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_no_step_is_halfway_between_two_timesteps(name: str) -> None:
+    """There the last bit of a logarithm decides which of them the model is given, and each device has its own."""
+    for node in ALL[name].graph.values():
+        if node["class_type"] != "KSampler" or node["inputs"]["scheduler"] != "normal":
+            continue
+        steps = int(node["inputs"]["steps"] / node["inputs"]["denoise"])
+        timesteps = [999 * step / max(1, steps - 1) for step in range(steps)]
+        assert not [one for one in timesteps if 0.4 < one % 1 < 0.6]
+
+
 def test_every_generated_file_has_a_workflow() -> None:
     used = {name for workflow in ALL.values() for name in (*workflow.weights, *workflow.inputs)}
     assert used == {*(one.name for one in weights.WEIGHTS), *weights.INPUTS}
