@@ -6,6 +6,7 @@ import argparse
 import json
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -76,3 +77,32 @@ def test_torch_has_the_twins() -> None:
     torch = pytest.importorskip("torch")
     assert [name for name in sorted(TWINS) if not hasattr(torch.xpu, name)] == []
     assert [name for name in sorted(NEEDLESS) if hasattr(torch.xpu, name.partition(".")[0])] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("_patchforge_xpu", ()),
+        ("_patchforge_gpu", ()),
+        ("_patchforge_device", ()),
+        ("_patchforge_device", (1,)),
+        ("_patchforge_choice", ("cuda",)),
+    ],
+)
+def test_compiled_models_can_call_what_is_added(name: str, arguments: tuple[object, ...]) -> None:
+    """A pack's model that torch.compile takes as one graph is one graph after conversion."""
+    torch = pytest.importorskip("torch")
+    names: dict[str, object] = {}
+    exec("\n\n".join(helpers().values()), names)
+    function = names[name]
+    assert callable(function)
+    expected = function(*arguments)
+
+    def model(x: Any) -> Any:
+        ours = function(*arguments)
+        return (x + 1 if x.is_cuda or getattr(x, "is_xpu", False) else x + 2), ours
+
+    torch._dynamo.reset()
+    result, ours = torch.compile(model, backend="eager", fullgraph=True)(torch.zeros(2))
+    assert result.tolist() == [2, 2]
+    assert ours == expected
