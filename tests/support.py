@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from patchforge import pipeline
 from patchforge.engine.cache import Cache
 from patchforge.engine.convert import Engine
 from patchforge.engine.files import look_at
 from patchforge.engine.records import FileRecord, apply_segments
 from patchforge.engine.sites import load_decisions
-from patchforge.sources import open_upstream
 from patchforge.transform import Transform
 from patchforge.vocabulary import Entry, Release, Version, git_blob_id
-from transforms.comfyui import transforms as comfyui_transforms
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIATURES = ROOT / "tests" / "miniatures"
@@ -49,16 +46,6 @@ def release(version: str) -> Release:
 def engine_of(transforms: Sequence[Transform], *, jobs: int = 1, cache: Path | None = None) -> Engine:
     """An engine with the project's decisions."""
     return Engine(transforms, load_decisions(ROOT / "upstream" / "comfyui.sites.toml"), Cache(cache), jobs)
-
-
-def write_release(version: str, side: str, folder: Path) -> Path:
-    """A real release, "upstream" or "patched", out of the clone that PATCHFORGE_UPSTREAM names."""
-    with open_upstream() as upstream:
-        found = upstream.resolve(version)
-        files = upstream.tree(found)
-        patched = pipeline.convert(engine_of(comfyui_transforms()), found, files)
-        pipeline.write_whole(patched.tree if side == "patched" else files, folder)
-    return folder
 
 
 def result_of(data: bytes, record: FileRecord) -> bytes:

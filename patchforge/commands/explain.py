@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import itertools
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit, PatchforgeError
@@ -146,9 +147,7 @@ def reference(transforms: Sequence[Transform]) -> str:
         "what their tests run: each is converted, converted again, and must come out as shown.",
         "",
     ]
-    for one in transforms:
-        lines += page(one)
-    return "\n".join(lines).rstrip() + "\n"
+    return _joined(lines, map(page, transforms))
 
 
 def rule_page(one: Rule) -> Iterator[str]:
@@ -171,6 +170,8 @@ def rule_reference(known: Sequence[Rule]) -> str:
         "[short functions](nodes.md#what-an-edit-looks-like) that a converted file gets.",
         "",
     ]
-    for one in sorted(known, key=lambda one: in_order(one.id)):
-        lines += rule_page(one)
-    return "\n".join(lines).rstrip() + "\n"
+    return _joined(lines, map(rule_page, sorted(known, key=lambda one: in_order(one.id))))
+
+
+def _joined(head: Sequence[str], pages: Iterable[Iterable[str]]) -> str:
+    return "\n".join(itertools.chain(head, *pages)).rstrip() + "\n"

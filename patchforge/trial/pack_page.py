@@ -85,6 +85,7 @@ def markdown(evidences: Sequence[Evidence]) -> str:
     if len(devices) != 1:
         raise PatchforgeError("a page is about one device", expected="evidence of one", found=", ".join(devices))
     lines = tried(evidences)
+    rows = _rows(lines, evidences)
     environment = templating.environment("trial")
     environment.filters.update(cell=report.cell)
     return environment.get_template("packs.md.j2").render(
@@ -92,8 +93,8 @@ def markdown(evidences: Sequence[Evidence]) -> str:
         evidences=evidences,
         versions=_versions(evidences),
         packs=_packs(evidences),
-        loads=_table(lines, evidences, loads=True),
-        workflows=_table(lines, evidences, loads=False),
+        loads=[row for row in rows if row[1] == LOADS],
+        workflows=[row for row in rows if row[1] != LOADS],
         reasons=_reasons(lines),
     )
 
@@ -115,12 +116,8 @@ def write(page: Path, evidences: Sequence[Evidence]) -> None:
 
 def table(evidences: Sequence[Evidence]) -> list[list[str]]:
     """For the terminal: pack, test, and a column for each release."""
-    lines = tried(evidences)
-    releases = [one.release for one in evidences]
-    cells = {(one.pack, one.test, one.release): one.cell for one in lines}
-    places = dict.fromkeys((one.pack, one.test) for one in lines)
-    head = ["pack", "test", *releases]
-    return [head, *([*place, *(cells.get((*place, name), "-") for name in releases)] for place in places)]
+    head = ["pack", "test", *(one.release for one in evidences)]
+    return [head, *([pack, test, *cells] for pack, test, cells in _rows(tried(evidences), evidences))]
 
 
 def _sessions(evidence: Evidence) -> Iterator[tuple[SessionResult, JsonObject]]:
@@ -153,10 +150,11 @@ def _versions(evidences: Sequence[Evidence]) -> list[str]:
     ]
 
 
-def _table(lines: Sequence[Tried], evidences: Sequence[Evidence], *, loads: bool) -> list[tuple[str, str, list[str]]]:
-    chosen = {(one.pack, one.test, one.release): one.cell for one in lines if (one.test == LOADS) is loads}
-    places = dict.fromkeys((pack, test) for pack, test, _ in chosen)
-    return [(*place, [chosen.get((*place, one.release), "-") for one in evidences]) for place in places]
+def _rows(lines: Sequence[Tried], evidences: Sequence[Evidence]) -> list[tuple[str, str, list[str]]]:
+    """Pack, test, and a cell for each release."""
+    cells = {(one.pack, one.test, one.release): one.cell for one in lines}
+    places = dict.fromkeys((pack, test) for pack, test, _ in cells)
+    return [(*place, [cells.get((*place, one.release), "-") for one in evidences]) for place in places]
 
 
 def _reasons(lines: Sequence[Tried]) -> list[tuple[str, str, str, list[str], str, str]]:

@@ -1,34 +1,16 @@
-"""Every sampler and scheduler of real releases: the same bits on the emulated XPU as on the CPU.
-
-Needs a clone, which PATCHFORGE_UPSTREAM names, and PATCHFORGE_COMFYUI_PYTHON: an interpreter with a CPU build of torch
-and the releases' requirements (those of v0.32.0 serve both).
-"""
+"""Every sampler and scheduler of real releases: the same bits on the emulated XPU as on the CPU."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import pytest
 
-from emulator import environment
-from tests.support import write_release
+from tests.releases import NEEDED, Record, run_in, write_release
 
-_NEEDED = [name for name in ("PATCHFORGE_UPSTREAM", "PATCHFORGE_COMFYUI_PYTHON") if not os.environ.get(name)]
+pytestmark = [*NEEDED, pytest.mark.xdist_group("samplers")]
 
-pytestmark = [
-    pytest.mark.upstream,
-    pytest.mark.xdist_group("samplers"),
-    pytest.mark.skipif(bool(_NEEDED), reason=f"not set: {', '.join(_NEEDED)}"),
-]
-
-SCRIPT = Path(__file__).with_name("run_samplers.py")
 EXACT = ("--force-fp32", "--use-pytorch-cross-attention")
-Record = dict[str, Any]
 #: (version, "upstream" or "patched", arguments of run_samplers.py) -> what it printed
 Run = Callable[..., Record]
 
@@ -41,14 +23,10 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     def record(version: str, side: str, *arguments: str) -> Record:
         key = (version, side, *arguments)
         if key not in records:
-            command = [os.environ["PATCHFORGE_COMFYUI_PYTHON"], str(SCRIPT), *EXACT, *arguments]
-            env = environment("b580", "rng=cpu;torchvision=schemas") | {"OMP_NUM_THREADS": "1"}
             tree = top / version / side
             if not tree.exists():
                 write_release(version, side, tree)
-            done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
-            assert done.returncode == 0, done.stderr[-4000:]
-            records[key] = json.loads(done.stdout.splitlines()[-1])
+            records[key] = run_in(tree, "run_samplers.py", *EXACT, *arguments)
         return records[key]
 
     return record

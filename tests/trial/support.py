@@ -35,6 +35,18 @@ TXT2IMG = workflow_of("txt2img", miniature_server.txt2img(), {"2": 100, "3": 50}
 #: Needs no torch.
 NOISE = workflow_of("noise", miniature_server.noise(), {"1": 1}, "2")
 
+#: A node pack of one node, which does nothing.
+COPY = """
+class Copy:
+    FUNCTION = "copy"
+
+    def copy(self, images):
+        return (images,)
+
+
+NODE_CLASS_MAPPINGS = {"Copy": Copy}
+"""
+
 
 def release_of(before: Mapping[str, bytes], after: Mapping[str, bytes] | None = None, name: str = "v9.0.0") -> Patched:
     """A release of ``before``, whose patches make it ``after``."""

@@ -18,7 +18,7 @@ from patchforge.trial.plan import Session
 from patchforge.trial.words import Verdict, Workflow
 from tests.support import engine_of
 from tests.trial.miniature_server import files, missing
-from tests.trial.support import NOISE, TXT2IMG
+from tests.trial.support import COPY, NOISE, TXT2IMG
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
 EMULATED = pytest.mark.skipif(
@@ -147,19 +147,7 @@ def test_a_session_that_is_not_for_this_device(
     assert "small" in capsys.readouterr().err
 
 
-PACK = """
-class Copy:
-    FUNCTION = "copy"
-
-    def copy(self, images):
-        return (images,)
-
-
-NODE_CLASS_MAPPINGS = {"Copy": Copy}
-"""
-
-
-def pack_of(top: Path, text: str = PACK) -> Path:
+def pack_of(top: Path, text: str = COPY) -> Path:
     (top / "pack").mkdir()
     (top / "pack" / "__init__.py").write_text(text)
     return top / "pack"

@@ -23,7 +23,7 @@ from patchforge.trial.runner import Settings
 from patchforge.trial.words import Device, Side, Verdict, Workflow
 from tests.trial import examples
 from tests.trial.miniature_server import Graph, files, missing
-from tests.trial.support import release_of, workflow_of
+from tests.trial.support import COPY, release_of, workflow_of
 
 SERVED = pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
 EMULATED = pytest.mark.skipif(
@@ -32,16 +32,6 @@ EMULATED = pytest.mark.skipif(
 TORCH = pytest.mark.skipif(bool(missing("torch")), reason=f"needs {missing('torch')}")
 CPU, B580 = Device("cpu"), Device("xpu", "b580", "rng=cpu")
 ENVIRONMENT = Environment(Path(sys.executable), {"torch": "0"}, {"torch": "0"})
-COPY = """
-class Copy:
-    FUNCTION = "copy"
-
-    def copy(self, images):
-        return (images,)
-
-
-NODE_CLASS_MAPPINGS = {"Copy": Copy}
-"""
 #: Computes on CUDA or on the CPU, and inverts a picture on the way.
 INVERT = """
 import torch

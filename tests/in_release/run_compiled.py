@@ -11,21 +11,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-UNET = {
-    "image_size": 32,
-    "in_channels": 4,
-    "out_channels": 4,
-    "model_channels": 32,
-    "num_res_blocks": [1, 1],
-    "channel_mult": (1, 2),
-    "transformer_depth": [1, 1],
-    "transformer_depth_output": [1, 1, 1, 1],
-    "transformer_depth_middle": 1,
-    "context_dim": 16,
-    "num_heads": 2,
-    "use_spatial_transformer": True,
-    "legacy": False,
-}
+from run_samplers import UNET  # type: ignore[import-not-found]
+
 FLUX = {
     "image_model": "flux",
     "in_channels": 16,
@@ -52,7 +39,7 @@ def models() -> dict[str, Any]:
 
     later = "txt_ids_dims" in getattr(flux.FluxParams, "__dataclass_fields__", ())
     inputs = {"x": (1, 4, 16, 16), "timesteps": (1,), "context": (1, 8, 16)}
-    found: dict[str, Any] = {"unet": (UNetModel, UNET, inputs)}
+    found: dict[str, Any] = {"unet": (UNetModel, UNET | {"num_heads": 2}, inputs)}
     inputs = {"x": (1, 16, 8, 8), "timestep": (1,), "context": (1, 8, 32), "y": (1, 16), "guidance": (1,)}
     return found | {"flux": (flux.Flux, FLUX | ({"txt_ids_dims": []} if later else {}), inputs)}
 
