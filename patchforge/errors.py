@@ -12,6 +12,10 @@ class Exit(IntEnum):
     FAILED = 1  #: a check, a proof or a comparison did not hold
     USAGE = 2  #: the command line, or what it names, cannot be used
     DRIFTED = 3  #: upstream moved under a transform: a person must look
+    DATA = 65  #: what was read is damaged, or not what it should be: an archive, a journal, an answer (EX_DATAERR)
+    UNCHECKED = 69  #: a check could not be made, which says nothing of what it would have found (EX_UNAVAILABLE)
+    BUG = 70  #: a mistake in patchforge itself (EX_SOFTWARE)
+    SYSTEM = 74  #: the disk, a permission or the system was in the way (EX_IOERR)
     AGAIN = 75  #: nothing is wrong here: the network, a rate limit or another run was in the way (EX_TEMPFAIL)
     INTERRUPTED = 130
 
@@ -40,6 +44,24 @@ class Drifted(PatchforgeError):
     """A transform's target is there and its premise is not."""
 
     status = Exit.DRIFTED
+
+
+class Damaged(PatchforgeError):
+    """What was read cannot be what it should be, or a stranger made it to do harm."""
+
+    status = Exit.DATA
+
+
+class NotChecked(PatchforgeError):
+    """A check could not be made."""
+
+    status = Exit.UNCHECKED
+
+
+class SystemFault(PatchforgeError):
+    """The system refused: a full disk, a permission, a name too long."""
+
+    status = Exit.SYSTEM
 
 
 class TryAgain(PatchforgeError):
