@@ -32,7 +32,7 @@ from patchforge.vocabulary import (
     split_lines,
 )
 
-RUNTIME = f"comfy/{HOOKS}.py"  #: where the hooks' module goes in the patched project
+RUNTIME = f"comfy/{HOOKS}"  #: where the package of hooks goes in the patched project
 
 _SUBJECTS = {
     Purpose.DEVICE: "Detect, choose and ask Intel GPUs by themselves",
@@ -232,7 +232,7 @@ def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> Patched:
             found="\n" + "\n".join(describe_drift(report) for report in conversion.drifted),
             do="compare both fragments, then adapt the transform (patchforge explain ID) and its examples",
         )
-    if RUNTIME in tree.entries():
+    if any(path.startswith(f"{RUNTIME}/") or path == f"{RUNTIME}.py" for path in tree.entries()):
         raise CheckFailed(
             f"{tree.origin} has {RUNTIME} already",
             expected="an unpatched release",
@@ -241,14 +241,22 @@ def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> Patched:
     changes: dict[Purpose, list[FileChange]] = {}
     for purpose in Purpose:
         if found := conversion.changes.get(purpose):
-            changes[purpose] = [*([] if changes else [runtime_change()]), *found]
+            changes[purpose] = [*([] if changes else runtime_changes()), *found]
     return Patched(conversion, changes, transforms)
 
 
-def runtime_change() -> FileChange:
-    """The runtime module as an added file."""
-    data = (root() / "transforms" / "runtime" / f"{HOOKS}.py").read_bytes()
-    return FileChange(RUNTIME, None, data, (Segment(0, 0, tuple(split_lines(data))),))
+def runtime_changes() -> list[FileChange]:
+    """The package of hooks as added files."""
+    return [_added(f"{RUNTIME}/{path.name}", path.read_bytes()) for path in runtime_files()]
+
+
+def runtime_files() -> list[Path]:
+    """The files of the package of hooks, sorted."""
+    return sorted((root() / "transforms" / "runtime" / HOOKS).glob("*.py"))
+
+
+def _added(path: str, data: bytes) -> FileChange:
+    return FileChange(path, None, data, (Segment(0, 0, tuple(split_lines(data))),))
 
 
 def describe_drift(report: Report) -> str:

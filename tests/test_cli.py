@@ -156,7 +156,7 @@ def test_git_applies_the_series(upstream: Path, tmp_path: Path, context: str) ->
     done("apply", "v9.0.0", "--upstream", str(upstream), "--to", str(tmp_path / "tree"))
     whole = content(tmp_path / "tree")
     assert {path: (clone / path).read_bytes() for path in whole} == whole
-    assert "comfy/patchforge_xpu.py" in whole
+    assert "comfy/patchforge_xpu/__init__.py" in whole
 
 
 def test_patches_with_context_apply_after_a_change_elsewhere(upstream: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from patchforge import patches
 from patchforge.engine.cache import rule_set_digest
-from patchforge.pipeline import RUNTIME, render_report, runtime_change
+from patchforge.pipeline import render_report, runtime_changes
 from patchforge.project import root
 
 FOLDERS = sorted((root() / "generated" / "comfyui").glob("v*"))
@@ -49,8 +49,9 @@ def test_patches_hold_no_context_and_the_runtime_module(folder: Path) -> None:
         assert not [line for line in data.splitlines() if line.startswith(b" ")]
         for part in patches.parse(data):
             assert all(sign != b" " for hunk in part.hunks for sign, _ in hunk.lines)
-            if part.path == RUNTIME:
-                assert b"".join(line for hunk in part.hunks for _, line in hunk.lines) == runtime_change().after
+            added = {change.path: change.after for change in runtime_changes()}
+            if part.path in added:
+                assert b"".join(line for hunk in part.hunks for _, line in hunk.lines) == added[part.path]
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

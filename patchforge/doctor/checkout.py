@@ -12,7 +12,7 @@ from patchforge.project import load_project, recognise, root
 from patchforge.sources.folder import FolderTree
 
 _MANAGEMENT = "comfy/model_management.py"
-_MODULE = "comfy/patchforge_xpu.py"
+_MODULE = "comfy/patchforge_xpu"
 _ABOUT_TORCH = re.compile(r"^(?:torch\b(?!-).*|(?:-i|--(?:extra-)?index-url)\b.*)$", re.MULTILINE)
 
 
@@ -36,11 +36,11 @@ def look(folder: Path) -> Checkout:
     )
 
 
-def _module(path: Path) -> str:
-    if not path.is_file():
-        return ""
-    ours = root() / "transforms" / "runtime" / path.name
-    return "ours" if path.read_bytes() == ours.read_bytes() else "other"
+def _module(folder: Path) -> str:
+    if not folder.is_dir():
+        return "other" if folder.with_suffix(".py").is_file() else ""
+    ours = {path.name: path.read_bytes() for path in (root() / "transforms" / "runtime" / folder.name).glob("*.py")}
+    return "ours" if ours == {path.name: path.read_bytes() for path in folder.glob("*.py")} else "other"
 
 
 def _about_torch(path: Path) -> tuple[str, ...]:

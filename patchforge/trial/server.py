@@ -159,7 +159,7 @@ class Server:
 
 def flags(tree: Path) -> frozenset[str]:
     """The flags that a release's command line has, ours of a patched one among them."""
-    files = (tree / "comfy" / "cli_args.py", tree / "comfy" / "patchforge_xpu.py")
+    files = (tree / "comfy" / "cli_args.py", *sorted((tree / "comfy" / "patchforge_xpu").glob("*.py")))
     text = "".join(file.read_text(errors="replace") for file in files if file.is_file())
     return frozenset(re.findall(r"""["'](--[a-z0-9][a-z0-9-]*)["']""", text))
 

@@ -18,7 +18,7 @@ from patchforge.project import root
 from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
 
 MINIATURE = root() / "tests" / "miniatures" / "v0.33.0"
-RUNTIME = root() / "transforms" / "runtime" / "patchforge_xpu.py"
+RUNTIME = root() / "transforms" / "runtime" / "patchforge_xpu"
 
 
 def options(machine_root: Path, **more: object) -> argparse.Namespace:
@@ -109,20 +109,20 @@ def test_a_checkout_that_is_not_patched(tree: Path) -> None:
 
 def test_a_checkout_that_is_patched(tree: Path) -> None:
     hook(tree)
-    shutil.copy(RUNTIME, tree / "comfy")
+    shutil.copytree(RUNTIME, tree / "comfy/patchforge_xpu")
     assert judged(tree) == (State.OK, "")
 
 
 def test_a_checkout_of_another_patchforge(tree: Path) -> None:
     hook(tree)
-    write(tree, {"comfy/patchforge_xpu.py": "# older"})
+    write(tree, {"comfy/patchforge_xpu/__init__.py": "# older"})
     assert judged(tree)[0] is State.WARNING
 
 
 def test_a_checkout_that_is_patched_in_part(tree: Path) -> None:
-    shutil.copy(RUNTIME, tree / "comfy")
+    shutil.copytree(RUNTIME, tree / "comfy/patchforge_xpu")
     assert judged(tree)[0] is State.WRONG
-    (tree / "comfy/patchforge_xpu.py").unlink()
+    shutil.rmtree(tree / "comfy/patchforge_xpu")
     hook(tree)
     assert judged(tree)[0] is State.WRONG
 

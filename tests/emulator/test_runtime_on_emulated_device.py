@@ -17,11 +17,12 @@ GIB = 1 << 30
 def runtime(**settings: Any) -> Any:
     """The runtime module as at the start of a process that has these settings."""
     from transforms.runtime import patchforge_xpu
+    from transforms.runtime.patchforge_xpu.settings import configure, reset, state
 
-    patchforge_xpu._reset()
-    patchforge_xpu._configure()
+    reset()
+    configure()
     for name, value in settings.items():
-        setattr(patchforge_xpu._state, name, value)
+        setattr(state, name, value)
     return patchforge_xpu
 
 
@@ -54,7 +55,9 @@ def test_an_integrated_device_has_no_more_memory_than_the_machine() -> None:
 
     psutil = pytest.importorskip("psutil")
     hooks = runtime()
-    assert hooks.is_integrated(torch.device("xpu", 0))
+    from transforms.runtime.patchforge_xpu.memory import is_integrated
+
+    assert is_integrated(torch.device("xpu", 0))
     assert hooks.integrated_free_memory(torch.device("xpu", 0), 1 << 50) <= psutil.virtual_memory().total
 
 
@@ -63,7 +66,9 @@ def test_discrete_devices_are_not_integrated_and_contexts_change_the_device() ->
     import torch
 
     hooks = runtime()
-    assert not hooks.is_integrated(torch.device("xpu", 1))
+    from transforms.runtime.patchforge_xpu.memory import is_integrated
+
+    assert not is_integrated(torch.device("xpu", 1))
     with hooks.device_context(torch.device("xpu", 1)):
         assert torch.empty(1, device="xpu").device.index == 1
     assert torch.xpu.current_device() == 0

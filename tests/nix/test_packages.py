@@ -52,7 +52,7 @@ def comfyui(mini: Miniature) -> Path:
 
 def test_comfyui_builds(comfyui: Path) -> None:
     assert {path.name for path in (comfyui / "bin").iterdir()} == set(PROGRAMS)
-    assert (comfyui / "share/comfyui/comfy/patchforge_xpu.py").is_file()
+    assert (comfyui / "share/comfyui/comfy/patchforge_xpu/__init__.py").is_file()
 
 
 def test_a_build_is_reproducible(mini: Miniature, comfyui: Path) -> None:
@@ -402,7 +402,7 @@ def test_a_real_release_is_patched_and_installed(mini: Miniature, real: Path) ->
     package = "s.comfyui-xpu.override { python = pkgs.python3; requirementsOf = ps: _: pkgs.zlib; }"
     unchecked = f"({package}).overrideAttrs (_: {{ doInstallCheck = false; }})"
     out = mini.nix.build(mini.scope(unchecked, project=real))
-    assert (out / "share/comfyui/comfy/patchforge_xpu.py").is_file()
+    assert (out / "share/comfyui/comfy/patchforge_xpu/__init__.py").is_file()
 
 
 @pytest.fixture(scope="module")

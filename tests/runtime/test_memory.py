@@ -13,6 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from transforms.runtime import patchforge_xpu as pf
+from transforms.runtime.patchforge_xpu.memory import OOM_MARKERS, is_integrated
+from transforms.runtime.patchforge_xpu.settings import VARIABLES, reset, state
 
 GIB = 1 << 30
 XPU, CPU = torch.device("xpu", 0), torch.device("cpu")
@@ -55,19 +57,19 @@ class Xpu:
 
 @pytest.fixture
 def xpu(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in pf.VARIABLES:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     fake = Xpu()
     monkeypatch.setattr(torch, "xpu", fake)
-    pf._reset()
+    reset()
     yield fake
-    pf._reset()
+    reset()
 
 
 def level(monkeypatch: pytest.MonkeyPatch, name: str, enable: str = "") -> None:
     monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", name)
     monkeypatch.setenv("PATCHFORGE_XPU_ENABLE", enable)
-    pf._state.configured = False
+    state.configured = False
 
 
 # --- Free memory
@@ -121,9 +123,9 @@ def test_free_memory_is_between_zero_and_the_estimate(free: int, total: int, siz
         fake = Xpu()
         fake.free = (free, total)
         patch.setattr(torch, "xpu", fake)
-        pf._reset()
+        reset()
         answer = pf.free_memory(XPU, size - reserved, reserved)
-        pf._reset()
+        reset()
     assert 0 <= answer <= size - reserved
     if total > 0 and 0 <= free <= total - reserved:
         assert answer == min(free, size - reserved)
@@ -158,13 +160,13 @@ def test_free_memory_is_between_zero_and_the_estimate(free: int, total: int, siz
 )
 def test_names_tell_integrated_from_discrete(xpu: Xpu, name: str, integrated: bool) -> None:
     xpu.properties.name = name
-    assert pf.is_integrated(XPU) is integrated
+    assert is_integrated(XPU) is integrated
 
 
 @pytest.mark.parametrize(("name", "said"), [(B580, True), (IGPU, False), (IGPU, 0)])
 def test_torchs_property_comes_before_the_name(xpu: Xpu, name: str, said: Any) -> None:
     xpu.properties = types.SimpleNamespace(name=name, total_memory=1, is_integrated_gpu=said)
-    assert pf.is_integrated(XPU) is bool(said)
+    assert is_integrated(XPU) is bool(said)
 
 
 @pytest.mark.parametrize(("size", "integrated"), [(12, False), (25, True)])
@@ -173,7 +175,7 @@ def test_a_nameless_device_is_told_by_its_size(
 ) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(total=32 * GIB))
     xpu.properties = types.SimpleNamespace(total_memory=size * GIB)
-    assert pf.is_integrated(XPU) is integrated
+    assert is_integrated(XPU) is integrated
 
 
 @pytest.mark.parametrize(("value", "name", "integrated"), [("0", IGPU, False), ("1", B580, True), ("", IGPU, True)])
@@ -182,20 +184,20 @@ def test_the_user_knows_better(
 ) -> None:
     xpu.properties.name = name
     monkeypatch.setenv("PATCHFORGE_XPU_INTEGRATED", value)
-    assert pf.is_integrated(XPU) is integrated
-    assert pf.is_integrated(torch.device("cpu")) is False
+    assert is_integrated(XPU) is integrated
+    assert is_integrated(torch.device("cpu")) is False
 
 
 def test_a_device_is_asked_once(xpu: Xpu) -> None:
-    assert [pf.is_integrated(device) for device in (XPU, 0, "xpu:0", None)] == [False] * 4
+    assert [is_integrated(device) for device in (XPU, 0, "xpu:0", None)] == [False] * 4
     assert xpu.calls == [("properties", 0)]
-    pf.is_integrated(torch.device("xpu", 1))
+    is_integrated(torch.device("xpu", 1))
     assert xpu.calls == [("properties", 0), ("properties", 1)]
 
 
 def test_unreadable_properties_are_upstreams_view(monkeypatch: pytest.MonkeyPatch, xpu: Xpu) -> None:
     monkeypatch.setattr(xpu, "current_device", lambda: 1 // 0)
-    assert pf.is_integrated(None) is False
+    assert is_integrated(None) is False
 
 
 @pytest.mark.parametrize(("name", "free"), [(IGPU, 10 * GIB), (B580, 55 * GIB)])
@@ -211,7 +213,7 @@ def test_integrated_memory_ends_where_the_ram_does(
 # --- Out of memory
 
 
-@pytest.mark.parametrize("marker", pf.OOM_MARKERS)
+@pytest.mark.parametrize("marker", OOM_MARKERS)
 def test_runtime_errors_of_the_driver_are_oom(xpu: Xpu, marker: str) -> None:
     assert pf.is_oom(RuntimeError(f"level_zero backend failed with error: 39 ({marker})")) is True
     assert pf.is_oom(ValueError(marker)) is False
@@ -231,7 +233,7 @@ class OtherError(Exception):
 def caught_by(error: Exception, types_: Any) -> str:
     """Which clause of a real try statement takes ``error``, raised while another exception is being handled."""
     try:
-        raise OtherError(pf.OOM_MARKERS[0])  # noqa: TRY301 (a real try statement is the point)
+        raise OtherError(OOM_MARKERS[0])  # noqa: TRY301 (a real try statement is the point)
     except OtherError:
         try:
             try:
@@ -251,14 +253,14 @@ def test_an_except_clause_takes_what_it_took_and_the_drivers_oom(xpu: Xpu, types
 
 
 def test_isinstance_takes_the_exception_it_is_given(xpu: Xpu) -> None:
-    error = RuntimeError(pf.OOM_MARKERS[0])
+    error = RuntimeError(OOM_MARKERS[0])
     assert isinstance(error, pf.oom_types(torch.OutOfMemoryError, error))
     assert pf.oom_types(torch.OutOfMemoryError, RuntimeError("shape")) is torch.OutOfMemoryError
     assert pf.oom_types(torch.OutOfMemoryError) is torch.OutOfMemoryError
 
 
 def test_widening_ends_with_the_exception(xpu: Xpu) -> None:
-    assert caught_by(RuntimeError(pf.OOM_MARKERS[0]), KeyError) == "oom"
+    assert caught_by(RuntimeError(OOM_MARKERS[0]), KeyError) == "oom"
     assert caught_by(RuntimeError("shape"), KeyError) == "passed"
 
 
@@ -295,7 +297,7 @@ def test_synchronize_is_for_xpus(xpu: Xpu, device: Any, called: bool) -> None:
 
 
 def test_synchronize_lets_errors_pass(xpu: Xpu) -> None:
-    xpu.fails = RuntimeError(pf.OOM_MARKERS[0])
+    xpu.fails = RuntimeError(OOM_MARKERS[0])
     with pytest.raises(RuntimeError):
         pf.synchronize(XPU)
 
@@ -320,7 +322,7 @@ def test_streams_are_two_unless_the_user_said_something(
     monkeypatch: pytest.MonkeyPatch, xpu: Xpu, given_: dict[str, Any], expected: int
 ) -> None:
     level(monkeypatch, "O1", "async-offload")
-    args = pf._state.args = argparse.Namespace(**given_)
+    args = state.args = argparse.Namespace(**given_)
     assert pf.offload_streams(0, args) == expected
 
 
@@ -352,7 +354,7 @@ def test_o0_is_inert(monkeypatch: pytest.MonkeyPatch, xpu: Xpu) -> None:
     level(monkeypatch, "O0", "async-offload,non-blocking")
     xpu.properties.name = IGPU
     monkeypatch.setattr(psutil, "virtual_memory", lambda: types.SimpleNamespace(available=1))
-    error = RuntimeError(pf.OOM_MARKERS[0])
+    error = RuntimeError(OOM_MARKERS[0])
     assert pf.free_memory(XPU, 9 * GIB, 0) == 9 * GIB
     assert pf.integrated_free_memory(XPU, 9 * GIB) == 9 * GIB
     assert pf.is_oom(error) is False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 import types
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,8 +15,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from transforms.runtime import patchforge_xpu as pf
+from transforms.runtime.patchforge_xpu import devices
+from transforms.runtime.patchforge_xpu.attention import _default_limit, _fused, _rows
+from transforms.runtime.patchforge_xpu.models import triton_wanted
+from transforms.runtime.patchforge_xpu.settings import VARIABLES, reset, state
 
 XPU, CPU = torch.device("xpu", 0), torch.device("cpu")
+NAMES_XPU = devices.names_xpu
 SDPA = torch.nn.functional.scaled_dot_product_attention
 
 
@@ -55,23 +61,30 @@ class Xpu:
 
 def prepare(patch: pytest.MonkeyPatch, level: str = "O1", enable: str = "", limit: str = "") -> Xpu:
     """An XPU, on which CPU tensors are said to be."""
-    for name in pf.VARIABLES:
+    for name in VARIABLES:
         patch.delenv(name, raising=False)
     patch.setenv("PATCHFORGE_XPU_LEVEL", level)
     patch.setenv("PATCHFORGE_XPU_ENABLE", enable)
     patch.setenv("PATCHFORGE_XPU_ATTENTION_LIMIT", limit)
     fake = Xpu()
     patch.setattr(torch, "xpu", fake)
-    patch.setattr(pf, "_is_xpu_tensor", lambda tensor: True)
-    pf._reset()
+    tensors_are_xpu(patch, lambda _: True)
+    reset()
     return fake
+
+
+def tensors_are_xpu(patch: pytest.MonkeyPatch, answer: Callable[[Any], bool]) -> None:
+    """Let ``answer`` say of CPU tensors whether they are on an XPU; devices are what they are."""
+    patch.setattr(
+        devices, "names_xpu", lambda device: answer(device) if isinstance(device, torch.Tensor) else NAMES_XPU(device)
+    )
 
 
 @pytest.fixture(autouse=True)
 def _fresh() -> Any:
     with torch._dynamo.config.patch(suppress_errors=False):
         yield
-    pf._reset()
+    reset()
 
 
 class Recorder:
@@ -170,7 +183,7 @@ def test_calls_by_keyword_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tensors_elsewhere_pass_through(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch, limit="1")
-    monkeypatch.setattr(pf, "_is_xpu_tensor", lambda tensor: tensor.device.type == "xpu")
+    tensors_are_xpu(monkeypatch, lambda tensor: tensor.device.type == "xpu")
     recorder = Recorder()
     pf.attention(recorder)(*(torch.randn(1, 1, 6, 4) for _ in range(3)))
     assert recorder.queries == [6]
@@ -183,9 +196,9 @@ def test_attention_is_upstreams_where_it_is_off(monkeypatch: pytest.MonkeyPatch,
 
 
 def test_attention_inside_a_compiled_graph_is_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
-    pf._reset()
-    monkeypatch.setattr(pf._state, "available", True)  # the compiler itself looks into torch.xpu, which stays real
-    monkeypatch.setattr(pf, "_attention", lambda *args, **kwargs: 1 // 0)
+    reset()
+    monkeypatch.setattr(state, "available", True)  # the compiler itself looks into torch.xpu, which stays real
+    monkeypatch.setattr(sys.modules[f"{pf.__name__}.attention"], "_attention", lambda *args, **kwargs: 1 // 0)
     seen = Recorder()
 
     @torch.compile(backend="eager", fullgraph=True)  # type: ignore[untyped-decorator]
@@ -194,7 +207,7 @@ def test_attention_inside_a_compiled_graph_is_upstreams(monkeypatch: pytest.Monk
 
     q, k, v = (torch.randn(1, 1, 6, 4) for _ in range(3))
     torch.testing.assert_close(function(q, k, v), SDPA(q, k, v))
-    monkeypatch.setattr(pf, "_compiling", lambda: True)
+    monkeypatch.setattr(sys.modules[f"{pf.__name__}.attention"], "_compiling", lambda: True)
     assert pf.attention(seen) is seen
 
 
@@ -208,7 +221,7 @@ def test_default_limit_follows_what_is_left(
     fake = prepare(monkeypatch)
     fake.allocated = allocated << 30
     fake.properties = types.SimpleNamespace(total_memory=total << 30) if total else None
-    assert pf._default_limit(XPU) == limit
+    assert _default_limit(XPU) == limit
 
 
 def shaped(*shape: int, dtype: torch.dtype = torch.float16) -> Any:
@@ -218,8 +231,8 @@ def shaped(*shape: int, dtype: torch.dtype = torch.float16) -> Any:
 def test_without_a_limit_large_scores_are_chunked_and_small_ones_are_not(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch)
     large, small = shaped(1, 32, 16384, 40), shaped(1, 8, 1024, 40)
-    assert pf._rows(large, large, {}) == (4 << 30) // (32 * 16384 * 4)
-    assert pf._rows(small, small, {}) == 1024
+    assert _rows(large, large, {}) == (4 << 30) // (32 * 16384 * 4)
+    assert _rows(small, small, {}) == 1024
 
 
 @pytest.mark.parametrize(
@@ -244,13 +257,13 @@ def test_fused_kernels_are_left_alone(  # noqa: PLR0917
     fake.properties.name = name
     monkeypatch.setattr(torch, "__version__", version)
     q = shaped(1, 8, 4096, width, dtype=dtype)
-    assert (pf._rows(q, q, {"attn_mask": mask}) == 4096) is fused
+    assert (_rows(q, q, {"attn_mask": mask}) == 4096) is fused
 
 
 def test_a_device_without_matrix_units_has_no_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = prepare(monkeypatch)
     fake.properties.has_subgroup_matrix_multiply_accumulate = False
-    assert pf._fused(shaped(1, 8, 64, 64), None) is False
+    assert _fused(shaped(1, 8, 64, 64), None) is False
 
 
 # --- Values
@@ -293,7 +306,7 @@ def test_ipex_is_kept_from_quantised_models(
 def test_ipex_is_kept_from_partially_loaded_models(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch)
     model = torch.nn.Linear(2, 2)
-    monkeypatch.setattr(pf, "_is_xpu_tensor", lambda tensor: tensor is model.weight)
+    tensors_are_xpu(monkeypatch, lambda tensor: tensor is model.weight)
     assert pf.ipex_usable({"ipex": 1}, model) is False
 
 
@@ -406,7 +419,7 @@ def test_models_elsewhere_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_weights_elsewhere_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch, "O2")
-    monkeypatch.setattr(pf, "_is_xpu_tensor", lambda tensor: False)
+    tensors_are_xpu(monkeypatch, lambda _: False)
     model = pf.optimise_model(Net(), XPU)
     assert model.diffusion_model[0].weight.is_contiguous()
 
@@ -466,11 +479,11 @@ def test_fp64(monkeypatch: pytest.MonkeyPatch, enable: str, has: bool | None, ex
 def test_triton(monkeypatch: pytest.MonkeyPatch, enable: str, module: Any, expected: bool) -> None:
     prepare(monkeypatch, enable=enable)
     monkeypatch.setitem(sys.modules, "triton", module)
-    assert pf.triton_wanted() is expected
+    assert triton_wanted() is expected
     enabled: list[str] = []
     pf.enable_triton(types.SimpleNamespace(enable=enabled.append))
     assert enabled == ["triton"] * expected
-    pf._state.args = types.SimpleNamespace(disable_triton_backend=True)
+    state.args = types.SimpleNamespace(disable_triton_backend=True)
     pf.enable_triton(types.SimpleNamespace(enable=lambda name: pytest.fail("the user disabled it")))
 
 
@@ -508,7 +521,7 @@ def test_where_cuda_computes_nothing_global_is_switched_on(monkeypatch: pytest.M
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setitem(sys.modules, "triton", types.ModuleType("triton"))
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: True)
-    assert (pf.triton_wanted(), pf.dynamic_vram()) == (False, False)
+    assert (triton_wanted(), pf.dynamic_vram()) == (False, False)
 
 
 # --- Devices and streams

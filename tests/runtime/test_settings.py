@@ -15,19 +15,23 @@ import pytest
 import torch
 
 from transforms.runtime import patchforge_xpu as pf
+from transforms.runtime.patchforge_xpu.choice import chosen
+from transforms.runtime.patchforge_xpu.devices import active, available
+from transforms.runtime.patchforge_xpu.help import _choice, _devices
+from transforms.runtime.patchforge_xpu.settings import LEVELS, OPT_INS, VARIABLES, _parse_bytes, configure, reset
 
-MODULE = Path(pf.__file__)
+PACKAGE = Path(pf.__file__).parent
 PRECISION_FLAGS = ("force_fp32", "force_fp16", "fp16_unet", "bf16_unet", "fp32_unet", "fp32_vae", "bf16_vae")
 
 
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch: pytest.MonkeyPatch) -> Any:
-    for name in pf.VARIABLES:
+    for name in VARIABLES:
         monkeypatch.delenv(name, raising=False)
     before = dict(os.environ)
-    pf._reset()
+    reset()
     yield
-    pf._reset()
+    reset()
     os.environ.clear()
     os.environ.update(before)
 
@@ -64,22 +68,28 @@ def host(monkeypatch: pytest.MonkeyPatch, *, xpu: bool = True, cuda: bool | None
     """A torch with an XPU or not, and with CUDA (or what ``build`` names) built in and usable, built in, or neither."""
     fake = Xpu(available=xpu)
     monkeypatch.setattr(torch, "xpu", fake)
-    monkeypatch.setattr(pf, "_built_for_xpu", lambda: xpu)
+    built_for_xpu(monkeypatch, yes=xpu)
     monkeypatch.setattr(torch.version, build, None if cuda is None else "12.8")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: bool(cuda))
     return fake
 
 
-# --- The file itself
+def built_for_xpu(monkeypatch: pytest.MonkeyPatch, *, yes: bool) -> None:
+    for module in ("start", "choice"):
+        monkeypatch.setattr(sys.modules[f"{pf.__name__}.{module}"], "built_for_xpu", lambda: yes)
+
+
+# --- The files themselves
 
 
 def test_syntax_is_that_of_python_3_9() -> None:
-    ast.parse(MODULE.read_text(encoding="utf-8"), feature_version=(3, 9))
+    for file in PACKAGE.glob("*.py"):
+        ast.parse(file.read_text(encoding="utf-8"), feature_version=(3, 9))
 
 
 def test_importing_it_imports_no_torch() -> None:
-    code = f"import runpy, sys; runpy.run_path({str(MODULE)!r}); sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    code = "import patchforge_xpu, sys; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, check=False).returncode == 0
 
 
 # --- Levels, opt-ins, limits
@@ -101,15 +111,15 @@ def test_level_comes_from_flag_then_environment(
     if env is not None:
         monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", env)
     pf.start(flags(*argv))
-    assert pf._configure().level == level
+    assert configure().level == level
 
 
 def test_opt_ins_come_from_flag_then_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATCHFORGE_XPU_ENABLE", "fp64, triton")
     pf.start(flags())
-    assert pf._configure().enable == {"fp64", "triton"}
+    assert configure().enable == {"fp64", "triton"}
     pf.start(flags("--xpu-enable", "compile"))
-    assert pf._configure().enable == {"compile"}
+    assert configure().enable == {"compile"}
 
 
 @pytest.mark.parametrize("name", ["all", "tritn", "fp64,nonsense"])
@@ -117,7 +127,7 @@ def test_unknown_opt_in_is_an_error_that_lists_the_names(name: str) -> None:
     with pytest.raises(SystemExit) as error:
         pf.start(flags("--xpu-enable", name))
     assert name.rsplit(",", maxsplit=1)[-1] in str(error.value)
-    assert all(known in str(error.value) for known in pf.OPT_INS)
+    assert all(known in str(error.value) for known in OPT_INS)
 
 
 @pytest.mark.parametrize(
@@ -130,8 +140,8 @@ def test_wrong_variable_stops_start_and_not_a_hook(
     monkeypatch.setenv(f"PATCHFORGE_XPU_{variable}", value)
     with pytest.raises(SystemExit, match=f"PATCHFORGE_XPU_{variable} '{value}'"):
         pf.start(flags())
-    pf._reset()
-    settings = pf._configure()
+    reset()
+    settings = configure()
     assert (settings.level, settings.precision, settings.enable) == (1, None, frozenset())
     assert settings.attention_limit is None
     assert f"PATCHFORGE_XPU_{variable}" in caplog.text
@@ -139,24 +149,24 @@ def test_wrong_variable_stops_start_and_not_a_hook(
 
 @pytest.mark.parametrize(("text", "size"), [("0", 0), ("1000", 1000), ("512M", 512 << 20), ("2g", 2 << 30)])
 def test_sizes(text: str, size: int) -> None:
-    assert pf._parse_bytes(text) == size
+    assert _parse_bytes(text) == size
 
 
 def test_levels_and_names_enable_opt_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     host(monkeypatch)
     on = {}
-    for level in pf.LEVELS:
-        pf._reset()
+    for level in LEVELS:
+        reset()
         monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", level)
-        on[level] = {name for name in pf.OPT_INS if pf._enabled(name)}
+        on[level] = {name for name in OPT_INS if active(name)}
     assert on["O0"] == on["O1"] == set()
     assert on["O2"] == {"channels-last", "async-offload", "non-blocking", "triton"}
     assert on["O3"] == on["O2"] | {"compile"}
     monkeypatch.setenv("PATCHFORGE_XPU_ENABLE", "fp64")
     for level, expected in (("O0", False), ("O1", True)):
-        pf._reset()
+        reset()
         monkeypatch.setenv("PATCHFORGE_XPU_LEVEL", level)
-        assert pf._enabled("fp64") is expected
+        assert active("fp64") is expected
 
 
 def test_level_o0_says_that_it_leaves_opt_ins_off(caplog: pytest.LogCaptureFixture) -> None:
@@ -168,15 +178,15 @@ def test_start_takes_arguments_of_a_release_without_any_of_the_flags() -> None:
     pf.start(argparse.Namespace())
     pf.select_devices(argparse.Namespace())
     pf.set_oneapi_selector(argparse.Namespace())
-    assert pf._configure().level == 1
+    assert configure().level == 1
     assert not os.environ.keys() & {"ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR"}
 
 
 def test_without_start_the_parsed_flags_of_comfyui_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "comfy.cli_args", types.SimpleNamespace(args=flags("--xpu-level", "O2", cpu=True)))
     host(monkeypatch)
-    assert pf._configure().level == 2
-    assert pf._chosen() is False
+    assert configure().level == 2
+    assert chosen() is False
 
 
 # --- Device choice before torch
@@ -196,7 +206,7 @@ def test_without_start_the_parsed_flags_of_comfyui_count(monkeypatch: pytest.Mon
     ],
 )
 def test_cuda_device_filters_intel_gpus(monkeypatch: pytest.MonkeyPatch, value: Any, mask: str | None) -> None:
-    monkeypatch.setattr(pf, "_built_for_xpu", lambda: True)
+    built_for_xpu(monkeypatch, yes=True)
     pf.select_devices(flags(cuda_device=value))
     assert os.environ.get("ZE_AFFINITY_MASK") == mask
 
@@ -279,7 +289,7 @@ def test_precision_sets_the_flags_of_the_release(
     args = flags("--xpu-precision", precision)
     pf.start(args)
     assert not any(vars(args)[name] for name in PRECISION_FLAGS)  # nothing before the device is known
-    assert pf.usable(True) is True
+    assert pf.choose_device(True) is True
     assert {name for name in PRECISION_FLAGS if vars(args)[name]} == expected
 
 
@@ -288,7 +298,7 @@ def test_bf16_covers_text_encoders_where_the_release_can(monkeypatch: pytest.Mon
     monkeypatch.setenv("PATCHFORGE_XPU_PRECISION", "bf16")
     args = flags(bf16_text_enc=False)
     pf.start(args)
-    pf.usable(True)
+    pf.choose_device(True)
     assert args.bf16_text_enc is True
 
 
@@ -296,7 +306,7 @@ def test_a_release_with_an_int8_flag_is_served(monkeypatch: pytest.MonkeyPatch) 
     host(monkeypatch)
     args = flags("--xpu-precision", "int8", int8_unet=False)
     pf.start(args)
-    pf.usable(True)
+    pf.choose_device(True)
     assert args.int8_unet is True
 
 
@@ -337,7 +347,7 @@ def test_precision_is_ignored_elsewhere(
     host(monkeypatch)
     args = flags("--xpu-precision", "bf16", **other)
     pf.start(args)
-    pf.usable(True)
+    pf.choose_device(True)
     assert not any(vars(args)[name] for name in PRECISION_FLAGS)
     assert "Precision bf16 is for Intel GPUs and is ignored" in caplog.text
 
@@ -346,7 +356,7 @@ def test_precision_is_ignored_without_an_xpu(monkeypatch: pytest.MonkeyPatch, ca
     host(monkeypatch, xpu=False, cuda=True)
     args = flags("--xpu-precision", "bf16")
     pf.start(args)
-    pf.usable(False)
+    pf.choose_device(False)
     assert not any(vars(args)[name] for name in PRECISION_FLAGS)
     assert "is ignored" in caplog.text
 
@@ -358,7 +368,7 @@ def test_detection_in_two_steps_settles_on_the_answer(
     host(monkeypatch)
     args = flags("--xpu-precision", "bf16", "--force-intel-xpu")
     pf.start(args)
-    assert pf.usable(pf.detect(False)) is True
+    assert pf.choose_device(pf.detect(False)) is True
     assert args.bf16_unet is True
     assert caplog.text == ""
 
@@ -376,23 +386,23 @@ def test_cuda_comes_before_xpu_unless_forced(
 ) -> None:
     host(monkeypatch, cuda=cuda, build=build)
     pf.start(flags(*(["--force-intel-xpu"] * forced)))
-    assert pf.usable(True) is expected
-    assert pf.usable(pf.detect(False)) is expected
-    assert pf._chosen() is expected
+    assert pf.choose_device(True) is expected
+    assert pf.choose_device(pf.detect(False)) is expected
+    assert chosen() is expected
 
 
 def test_prefer_xpu_variable_is_the_flag(monkeypatch: pytest.MonkeyPatch) -> None:
     host(monkeypatch, cuda=True)
     monkeypatch.setenv("PATCHFORGE_PREFER_XPU", "1")
-    assert pf.usable(True) is True
+    assert pf.choose_device(True) is True
 
 
 def test_detect_finds_native_xpu_or_returns_what_ipex_found(monkeypatch: pytest.MonkeyPatch) -> None:
     host(monkeypatch)
-    assert pf.usable(pf.detect(False)) is True
-    pf._reset()
+    assert pf.choose_device(pf.detect(False)) is True
+    reset()
     host(monkeypatch, xpu=False)
-    assert pf.usable(pf.detect(False)) is False
+    assert pf.choose_device(pf.detect(False)) is False
     assert pf.detect(True) is True
 
 
@@ -401,7 +411,7 @@ def test_forcing_an_absent_xpu_is_said_and_not_raised(
 ) -> None:
     host(monkeypatch, xpu=False, cuda=True)
     pf.start(flags("--force-intel-xpu"))
-    assert pf.usable(False) is False
+    assert pf.choose_device(False) is False
     assert "Intel GPU was asked for" in caplog.text
 
 
@@ -413,14 +423,14 @@ def test_availability_is_asked_once_and_errors_are_no(monkeypatch: pytest.Monkey
         raise RuntimeError("driver")
 
     monkeypatch.setattr(torch, "xpu", types.SimpleNamespace(is_available=is_available))
-    assert (pf._available(), pf._available(), len(calls)) == (False, False, 1)
+    assert (available(), available(), len(calls)) == (False, False, 1)
 
 
 def test_ipex_may_add_torch_xpu_after_the_first_question(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(torch, "xpu")
-    assert pf._available() is False
+    assert available() is False
     monkeypatch.setattr(torch, "xpu", Xpu(), raising=False)
-    assert pf._available() is True
+    assert available() is True
 
 
 @pytest.mark.parametrize(
@@ -439,8 +449,8 @@ def test_default_device_is_set_once_the_xpu_is_chosen(
 ) -> None:
     fake = host(monkeypatch)
     pf.start(flags(**{"default_device": index, **extra}))
-    pf.usable(True)
-    pf.usable(True)
+    pf.choose_device(True)
+    pf.choose_device(True)
     assert fake.current == expected
 
 
@@ -498,7 +508,7 @@ def test_memory_queries_answer_by_device(
 
 def test_an_xpu_beside_cuda_answers_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     host(monkeypatch, cuda=True)
-    assert pf.usable(True) is False, "CUDA comes first"
+    assert pf.choose_device(True) is False, "CUDA comes first"
     assert pf.asked(False, torch.device("xpu", 0)) is True
     assert pf.asked(False, torch.device("cuda", 0)) is False
 
@@ -511,21 +521,22 @@ def test_is_xpu() -> None:
 # --- Help
 
 HELP = """
-import argparse, runpy, sys
+import argparse, sys
 if sys.argv[2] == "without":
     sys.modules["torch"] = None
-module = runpy.run_path(sys.argv[1])
+sys.path.insert(0, sys.argv[1])
+import patchforge_xpu
 parser = argparse.ArgumentParser()
-module["add_flags"](parser)
+patchforge_xpu.add_flags(parser)
 args = parser.parse_args(sys.argv[3:])
 args.cuda_device = "1"
-module["start"](args)
+patchforge_xpu.start(args)
 print("went on")
 """
 
 
 def run_help(torch_state: str, *argv: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", HELP, str(MODULE), torch_state, *argv]
+    command = [sys.executable, "-c", HELP, str(PACKAGE.parent), torch_state, *argv]
     return subprocess.run(command, check=False, capture_output=True, text=True)
 
 
@@ -569,14 +580,14 @@ def test_help_names_the_choice_that_is_made(
 ) -> None:
     host(monkeypatch, cuda=cuda)
     pf.start(flags(*argv, **extra))
-    assert pf._choice(torch) == expected
-    assert (expected[0] == "xpu") == pf._chosen()
+    assert _choice(torch) == expected
+    assert (expected[0] == "xpu") == chosen()
 
 
 def test_help_lists_devices_and_those_that_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     fake: Any = host(monkeypatch)
     card = types.SimpleNamespace(name="Intel(R) Arc(TM) B580 Graphics", total_memory=12 << 30)
     fake.get_device_properties = lambda index: card if index == 0 else 1 // 0
-    first, second = pf._devices(torch, "xpu")
+    first, second = _devices(torch, "xpu")
     assert first == "xpu:0 Intel(R) Arc(TM) B580 Graphics, 12.0 GiB, discrete"
     assert second.startswith("xpu:1 cannot be asked")

@@ -19,7 +19,7 @@ class DualBuild(Transform):
     purpose = Purpose.DEVICE
     files = ("comfy/model_management.py",)
     needles = ("args.cpu", "def is_nvidia", "def is_amd")
-    hooks = ("usable",)
+    hooks = ("choose_device",)
     retires = "upstream asks each device for its own back end"
     declares = ("dual:*",)
     examples = (
@@ -37,7 +37,7 @@ class DualBuild(Transform):
 
             if args.cpu:
                 cpu_state = CPUState.CPU
-            xpu_available = patchforge_xpu.usable(xpu_available)
+            xpu_available = patchforge_xpu.choose_device(xpu_available)
             """,
         ),
         Example(
@@ -75,7 +75,7 @@ class DualBuild(Transform):
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """``if args.cpu``: everything has been detected by then."""
         if is_end_of_detection(node, at):
-            yield rewrite(node.test, insert_after(node, "xpu_available = patchforge_xpu.usable(xpu_available)"))
+            yield rewrite(node.test, insert_after(node, "xpu_available = patchforge_xpu.choose_device(xpu_available)"))
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
         """``is_nvidia`` and ``is_amd`` ask what torch was built with."""
