@@ -18,8 +18,8 @@ OPTIONS = "PATCHFORGE_EMULATE_XPU_OPTIONS"
 
 def active() -> bool:
     """Whether this process has the emulated XPU."""
-    load = sys.modules.get("emulator.load")
-    return load is not None and bool(load.is_loaded())
+    library = sys.modules.get("emulator.library")
+    return library is not None and bool(library.is_loaded())
 
 
 def environment(preset: str, options: str = "", base: Mapping[str, str] | None = None) -> dict[str, str]:

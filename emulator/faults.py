@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from emulator import coverage
-from emulator.load import device_library
+from emulator.library import device_library
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -6,7 +6,6 @@ Torch asks once who its XPU is, so this must come first: :func:`install` before 
 
 from __future__ import annotations
 
-import ctypes
 import importlib.abc
 import importlib.machinery
 import os
@@ -16,71 +15,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 
-from emulator import OPTIONS, VARIABLE, presets
-
-_loaded: list[ctypes.CDLL] = []
-_COUNTED = (
-    "device_count",
-    "physical",
-    "get_device",
-    "set_device",
-    "get_stream",
-    "start",
-    "synchronize",
-    "empty_cache",
-    "operations",
-    "operations_of",
-)
-_INDEXED = {"memory_info": ctypes.c_void_p, "memory_stats": ctypes.c_void_p, "other_process": ctypes.c_int64}
-
-
-def is_loaded() -> bool:
-    """Whether torch in this process has the emulated XPU."""
-    return bool(_loaded)
-
-
-def device_library() -> ctypes.CDLL:
-    """The loaded library; RuntimeError where this process has none."""
-    if not _loaded:
-        raise RuntimeError(f"this process has no emulated XPU: set {VARIABLE} before torch is imported")
-    return _loaded[0]
-
-
-def _declare(library: ctypes.CDLL) -> None:
-    size, index = ctypes.c_int64, ctypes.c_int64
-    for name in _COUNTED:
-        getattr(library, f"emulated_{name}").restype = size
-    for name in ("physical", "set_device", "get_stream", "operations_of"):
-        getattr(library, f"emulated_{name}").argtypes = [index]
-    for name, kind in _INDEXED.items():
-        function = getattr(library, f"emulated_{name}")
-        function.restype, function.argtypes = size, [index, kind]
-    library.emulated_error.restype = ctypes.c_char_p
-    library.emulated_add_device.argtypes = [size, ctypes.c_int]
-    library.emulated_set_stream.argtypes = [index, size]
-    for name in ("reset_stats", "memory_mode"):
-        getattr(library, f"emulated_{name}").restype = size
-        getattr(library, f"emulated_{name}").argtypes = [index, ctypes.c_int]
-    library.emulated_set_fraction.restype = size
-    library.emulated_set_fraction.argtypes = [index, ctypes.c_double]
-    library.emulated_get_fraction.restype = ctypes.c_double
-    library.emulated_get_fraction.argtypes = [index]
-    library.emulated_fail.argtypes = [ctypes.c_int, size, size]
-    library.emulated_fail_allocation.argtypes = [size]
-    library.emulated_refuse.argtypes = [ctypes.c_char_p]
+from emulator import OPTIONS, VARIABLE, bindings, build, faults, presets
+from emulator.library import is_loaded, loaded
 
 
 def _load() -> None:
     """Build and load the library, and give ``torch._C`` what a build with XPU has."""
-    from emulator import bindings, build, faults  # noqa: PLC0415 (a process that never imports torch needs none)
-
     options = presets.parse_options(os.environ.get(OPTIONS, ""))
     properties = presets.devices(os.environ[VARIABLE])
-    library = ctypes.CDLL(str(build.library()))
-    _declare(library)
+    library = loaded(build.library())
     for device in properties:
         library.emulated_add_device(options.memory or device.total_memory, device.has_fp64)
-    _loaded.append(library)
     if library.emulated_start() < 0:
         raise RuntimeError(library.emulated_error().decode())
     bindings.install(library, properties, options)
@@ -119,7 +64,7 @@ class _BeforeXpu(importlib.abc.MetaPathFinder):
     ) -> importlib.machinery.ModuleSpec | None:
         if fullname == "torch" and path is None:
             return _with_xpu_version()
-        if fullname == "torch.xpu" and not _loaded:
+        if fullname == "torch.xpu" and not is_loaded():
             _load()
         if fullname == "torchvision" and presets.parse_options(os.environ.get(OPTIONS, "")).torchvision_schemas:
             _define_torchvision()
@@ -128,8 +73,6 @@ class _BeforeXpu(importlib.abc.MetaPathFinder):
 
 def _with_xpu_version() -> importlib.machinery.ModuleSpec | None:
     """Torch's spec with a folder in front whose version.py is of a build with XPU; some read it before they import."""
-    from emulator import build  # noqa: PLC0415
-
     spec = importlib.machinery.PathFinder.find_spec("torch")
     if spec is None or spec.origin is None or spec.submodule_search_locations is None:
         return spec

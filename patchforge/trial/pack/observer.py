@@ -62,7 +62,7 @@ _lock = threading.Lock()
 
 def _emulated() -> bool:
     """Whether this process has the emulated XPU; nothing of it is imported here."""
-    load = sys.modules.get("emulator.load")
+    load = sys.modules.get("emulator.library")
     return load is not None and bool(load.is_loaded())
 
 
