@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from patchforge.engine.prefilter import may_say, says
 from patchforge.engine.records import apply_segments
 from patchforge.vocabulary import Segment, split_lines
 
@@ -63,6 +64,7 @@ class Source:
             raise UnreadableSource(f"not {self.encoding}: {error}", 1) from None
         if b"\r" in data.replace(b"\r\n", b""):
             raise UnreadableSource("lines end with a carriage return alone", 1)
+        self._said: dict[str, bool] = {}
         self.newline = "\r\n" if b"\r\n" in data[:4096] else "\n"
 
     @cached_property
@@ -105,6 +107,14 @@ class Source:
     def block_bytes(self, block: Block) -> bytes:
         """The bytes of a block's lines."""
         return b"".join(self.lines[block.start : block.end])
+
+    def says(self, piece: str) -> bool:
+        """Whether ``piece`` occurs in the code, or as a string; in a comment it does not count."""
+        if piece not in self._said:
+            blocks = (self.block_bytes(block) for block in self.blocks) if may_say(self.data, [piece]) else ()
+            hit = (data.decode(self.encoding) for data in blocks if may_say(data, [piece]))
+            self._said[piece] = any(says(text.removeprefix("\ufeff"), piece) for text in hit)
+        return self._said[piece]
 
     def after(self, parts: Sequence[Segment]) -> Source:
         """The source after some segments; its top-level statements are derived, not parsed again."""

@@ -12,6 +12,7 @@ import pytest
 
 from patchforge.engine.edits import EditConflict
 from patchforge.engine.files import look_at
+from patchforge.structure import code, dotted
 from patchforge.transform import (
     At,
     Edit,
@@ -20,8 +21,6 @@ from patchforge.transform import (
     Transform,
     add_arm,
     add_operand,
-    code,
-    dotted,
     insert_after,
     insert_before,
     replace,
