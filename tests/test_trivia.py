@@ -1,4 +1,7 @@
-"""How code is laid out changes no outcome, and edits stand at the same place. ``PATCHFORGE_TRIVIA=all`` tries all mutants."""
+"""How code is laid out changes no outcome, and edits stand at the same place.
+
+A sample of the mutants is tried; with ``PATCHFORGE_TRIVIA=all`` every one.
+"""
 
 from __future__ import annotations
 
@@ -79,7 +82,7 @@ def test_layout_changes_no_outcome_and_no_place(transform: Transform, example: E
         try:
             if seen(transform, example, mutant.text) == wanted:
                 continue
-        except Exception as error:  # noqa: BLE001 - a proof that fails, a result that does not parse: all are reported
+        except Exception as error:
             wrong.append(f"{mutant.kind}: {type(error).__name__}: {error}\n{mutant.text}")
         else:
             wrong.append(f"{mutant.kind}\n{mutant.text}")

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 #: A remark that names what transforms look for; as a comment it says nothing.
 REMARK = (
-    "# ( ' \"\"\" is_intel_xpu() UR_RESULT ipex.optimize ZE_AFFINITY_MASK def is_device_xpu,"
+    '# ( \' """ is_intel_xpu() UR_RESULT ipex.optimize ZE_AFFINITY_MASK def is_device_xpu,'
     " ONEAPI_DEVICE_SELECTOR --oneapi-device-selector signbit"
 )
 _LAYOUT = {tokenize.NEWLINE, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER, tokenize.COMMENT}
@@ -85,7 +85,7 @@ def _says(text: str, meant: str) -> bool:
 
 def _stacked(source: str, single: Sequence[Mutant], meant: str) -> Iterator[Mutant]:
     """Several changes at once, chosen by the text alone."""
-    chance = random.Random(source)  # noqa: S311 - the same choice each time
+    chance = random.Random(source)
     spliced = [mutant for mutant in single if mutant.splices]
     for count in (2, 3, 5, 8, 13, 21):
         several = chance.sample(spliced, min(count, len(spliced)))
@@ -185,4 +185,7 @@ def _indented(source: str) -> Iterator[tuple[str, str]]:
     for unit in ("\t", "  ", "        "):
         lines = source.splitlines(keepends=True)
         depths = [(len(line) - len(line.lstrip(" "))) // 4 for line in lines]
-        yield "indentation", "".join(unit * depth + line[4 * depth :] for depth, line in zip(depths, lines, strict=True))
+        yield (
+            "indentation",
+            "".join(unit * depth + line[4 * depth :] for depth, line in zip(depths, lines, strict=True)),
+        )

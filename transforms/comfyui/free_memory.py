@@ -99,6 +99,11 @@ class FreeMemory(Transform):
         elif target == "mem_free_xpu":
             yield Mismatch(node, "mem_free_xpu = total_memory - mem_reserved")
 
+    def visit_AugAssign(self, node: cst.AugAssign, at: At) -> Findings:
+        """A change of the estimate after the hook has seen it."""
+        if at.function == "get_free_memory" and same(node.target, "mem_free_xpu"):
+            yield Mismatch(node, "mem_free_xpu = total_memory - mem_reserved")
+
 
 def is_upstreams_estimate(value: cst.BaseExpression) -> bool:
     """Whether ``value`` is the device's total memory less ``mem_reserved``."""

@@ -61,18 +61,24 @@ class IpexRepair(Transform):
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The hook, wherever it stands in model_load."""
-        if at.function != "LoadedModel.model_load" or not at.mentions(node.test, "is_intel_xpu"):
+        if at.function != "LoadedModel.model_load" or at.xpu_arm() or not at.asks_for_xpu(node.test):
             return
-        calls = [
-            child for child in descend(node.body) if isinstance(child, cst.Call) and same(child.func, "ipex.optimize")
-        ]
+        calls = [child for child in descend(node.body) if isinstance(child, cst.Call) and _optimizes(child)]
         for call in calls:
-            model = _model(call)
-            if model and at.asks_for_xpu(node.test):
+            if model := _model(call):
                 usable = add_operand(node.test, "and", f"ipex_usable(globals(), {model})")
                 yield rewrite(call, usable, wrap(call.func, "ipex_optimize"))
             else:
-                yield Mismatch(call, "if is_intel_xpu() …: ipex.optimize(model.eval(), …)")
+                yield Mismatch(call, "ipex.optimize(model.eval(), …)")
+
+    def visit_Call(self, node: cst.Call, at: At) -> Findings:
+        """The hook where no test for an XPU stands around it."""
+        if at.function == "LoadedModel.model_load" and _optimizes(node) and not at.xpu_arm():
+            yield Mismatch(node, "if is_intel_xpu() …: ipex.optimize(model.eval(), …)")
+
+
+def _optimizes(call: cst.Call) -> bool:
+    return same(call.func, "ipex.optimize")
 
 
 def _model(call: cst.Call) -> str:
