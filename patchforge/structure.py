@@ -71,11 +71,18 @@ def _equal(one: object, other: object) -> bool:
             return type(value) is type(other.evaluated_value) and value == other.evaluated_value
     if type(one) is not type(other):
         return False
+    if isinstance(one, cst.Subscript) and isinstance(other, cst.Subscript) and _of_tuple(one) != _of_tuple(other):
+        return False
     if isinstance(one, cst.CSTNode):
         return all(_equal(getattr(one, name), getattr(other, name)) for name in _fields(type(one)))
     if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
         return len(one) == len(other) and all(map(_equal, one, other))
     return one == other
+
+
+def _of_tuple(node: cst.Subscript) -> bool:
+    """Whether the one comma that is no trivia stands there: ``x[0,]`` asks for another key than ``x[0]``."""
+    return len(node.slice) > 1 or isinstance(node.slice[0].comma, cst.Comma)
 
 
 _SKIPPED_FIELDS = frozenset(

@@ -1,4 +1,5 @@
-"""A place that a transform knows, and beside it one that is nearly that: a person must look, and nothing is passed over."""
+"""A place that a transform knows, and beside it one that is nearly that: a person must look."""
+# ruff: noqa: E501, ISC004 - miniatures of code, a line of theirs on a line
 
 from __future__ import annotations
 

@@ -198,8 +198,6 @@ class _Stage:
                 self.memo[key] = tuple(
                     _find(header + data.decode(self.source.encoding), active, self.path, self.source)
                 )
-            except cst.ParserSyntaxError as error:
-                raise UnreadableSource(error.message, error.raw_line) from None
             except RecursionError:
                 raise UnreadableSource("nested too deeply to be parsed", 1) from None
         return self.memo[key]
@@ -231,7 +229,7 @@ class _Stage:
 
 def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Placed]:
     """Parses a block, walks it once and places what the transforms found."""
-    module = cst.parse_module(text)
+    module = _parsed(text)
     findings = list(_walk(module, active, At(path, dict(source.aliases), source)))
     if not findings:
         return
@@ -247,12 +245,24 @@ def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Plac
         yield Placed(rank, found, places, free, code(finding.node) if free else "")
 
 
+def _parsed(text: str) -> cst.Module:
+    try:
+        return cst.parse_module(text)
+    except cst.ParserSyntaxError as error:
+        raise UnreadableSource(error.message, error.raw_line) from None
+    except (AttributeError, TypeError, ValueError) as error:  # libcst's own, as over "async" and "for" on two lines
+        raise UnreadableSource(f"libcst fails to read it: {error}", 1) from None
+
+
 def _has_room(place: Place, lines: Sequence[str]) -> bool:
     """Whether whole lines can stand where the edit wants them: nothing else shares the statement's line there."""
-    before, after = lines[place.first][: place.column].strip(), lines[place.last][place.end_column :].lstrip(" \t\r\f;")
+    if place.where not in ("before", "after", "arm"):
+        return True
+    before, start = lines[place.first][: place.column], lines[place.first][place.column :]
+    rest = lines[place.last][place.end_column :].lstrip(" \t\r\f;")
     if place.where == "before":
-        return not before and not re.match(r"elif\b", lines[place.first][place.column :])
-    return place.where not in ("after", "arm") or not after or after.startswith("#")
+        return not before.strip() and not re.match(r"elif\b", start)
+    return not before.strip() and (not rest or rest.startswith("#"))
 
 
 def _place(edit: Edit, positions: Positions) -> Place:
