@@ -13,12 +13,21 @@ from typing import TYPE_CHECKING, ClassVar
 
 import libcst as cst
 
+from patchforge.structure import children, descend, dotted
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Version
 
 if TYPE_CHECKING:
     from patchforge.engine.blocks import Source
 
 HOOKS = "patchforge_xpu"  #: the runtime module that hooks live in
+
+
+_STRINGS = (cst.SimpleString, cst.ConcatenatedString)
+_XPU_TESTS = frozenset({"is_intel_xpu", "is_device_xpu"})
+#: Inside a call these need parentheses, and their own stay outside of what is put around them.
+_NO_ARGUMENTS = (cst.Tuple, cst.GeneratorExp, cst.Yield)
+#: These would take an operand that is put after them into their last part.
+_LOOSE = (cst.IfExp, cst.Lambda, cst.NamedExpr, cst.Yield)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,12 +65,17 @@ def add_arm(branch: cst.If, test: str, *body: str) -> Edit:
 def wrap(expression: cst.CSTNode, hook: str, *more: str) -> Edit:
     """``E`` becomes ``patchforge_xpu.hook(E, more…)``; the hook returns ``E`` unless an XPU is in use."""
     tail = "".join(f", {argument}" for argument in more)
-    return Edit(EditKind.WRAP, expression, "around", prefix=f"{HOOKS}.{hook}(", suffix=f"{tail})")
+    left, right = ("(", ")") if isinstance(expression, _NO_ARGUMENTS) else ("", "")
+    return Edit(EditKind.WRAP, expression, "around", prefix=f"{HOOKS}.{hook}({left}", suffix=f"{right}{tail})")
 
 
 def add_operand(expression: cst.CSTNode, operator: str, operand: str) -> Edit:
     """``E`` becomes ``E and operand`` (or ``E or operand``); the operand is a hook."""
-    return Edit(EditKind.WRAP, expression, "around", suffix=f" {operator} {HOOKS}.{operand}")
+    loose = isinstance(expression, _LOOSE) or (
+        isinstance(expression, cst.BooleanOperation) and isinstance(expression.operator, cst.Or) and operator == "and"
+    )
+    left, right = ("(", ")") if loose else ("", "")
+    return Edit(EditKind.WRAP, expression, "around", prefix=left, suffix=f"{right} {operator} {HOOKS}.{operand}")
 
 
 def replace(expression: cst.CSTNode, text: str) -> Edit:
@@ -168,18 +182,6 @@ class Transform:
         return {getattr(cst, name.removeprefix("visit_")): name for name in names}
 
 
-def dotted(node: cst.CSTNode) -> str:
-    """``a.b.c`` of names and attributes as written; "" for anything else."""
-    parts: list[str] = []
-    while isinstance(node, cst.Attribute):
-        parts.append(node.attr.value)
-        node = node.value
-    if not isinstance(node, cst.Name):
-        return ""
-    parts.append(node.value)
-    return ".".join(reversed(parts))
-
-
 def imported_names(node: cst.Import | cst.ImportFrom) -> Iterator[tuple[str, str]]:
     """(local name, full dotted name) of an import statement."""
     if isinstance(node.names, cst.ImportStar):
@@ -193,14 +195,6 @@ def imported_names(node: cst.Import | cst.ImportFrom) -> Iterator[tuple[str, str
             yield dotted(alias.asname.name), full
         elif base:
             yield dotted(alias.name), full
-
-
-_NO_SOURCE = cst.Module([])
-
-
-def code(node: cst.CSTNode) -> str:
-    """The node's source text, without surrounding whitespace."""
-    return _NO_SOURCE.code_for_node(node).strip()
 
 
 class NotOnItsOwnLine(Exception):
@@ -217,8 +211,8 @@ class At:
     ancestors: list[cst.CSTNode] = field(default_factory=list)  #: outermost first, the node itself not included
 
     def file_has(self, fact: str) -> bool:
-        """Whether the file's text contains ``fact``, which the transform must list in ``facts``."""
-        return fact in self.source.text
+        """Whether the file's code says ``fact``, which the transform must list in ``facts``. Comments do not count."""
+        return self.source.says(fact)
 
     @property
     def function(self) -> str:
@@ -242,17 +236,23 @@ class At:
         return any(isinstance(child, cst.Name) and child.value == name for child in descend(node))
 
     def strings(self, node: cst.CSTNode) -> list[str]:
-        """The plain string literals in ``node``, in source order."""
-        literals = (child.evaluated_value for child in descend(node) if isinstance(child, cst.SimpleString))
-        return [text for text in literals if isinstance(text, str)]
+        """What the plain strings in ``node`` say, in source order; docstrings and the like are remarks."""
+        stack, found = [node], list[str]()
+        while stack:
+            child = stack.pop()
+            if isinstance(child, _STRINGS) and isinstance(child.evaluated_value, str):
+                found.append(child.evaluated_value)
+            elif not (isinstance(child, cst.Expr) and isinstance(child.value, _STRINGS)):
+                stack.extend(reversed(list(children(child))))
+        return found
 
     @property
     def statement(self) -> cst.SimpleStatementLine:
-        """The statement around the node; NotOnItsOwnLine where it shares a line with an ``if`` or the like."""
+        """The statement around the node; NotOnItsOwnLine where it shares a line with another or with an ``if``."""
         for node in reversed(self.ancestors):
-            if isinstance(node, cst.SimpleStatementLine):
+            if isinstance(node, cst.SimpleStatementLine) and len(node.body) == 1:
                 return node
-            if isinstance(node, cst.SimpleStatementSuite):
+            if isinstance(node, (cst.SimpleStatementLine, cst.SimpleStatementSuite)):
                 break
         raise NotOnItsOwnLine
 
@@ -274,58 +274,15 @@ class At:
 
     def xpu_arm(self) -> cst.If | None:
         """The innermost ``if`` that tests for an Intel XPU and whose body the node is in."""
-        return self.arm(lambda test: self.mentions(test, "is_intel_xpu") or self.mentions(test, "is_device_xpu"))
+        return self.arm(self.asks_for_xpu)
 
-
-_SKIPPED_FIELDS = frozenset(
-    {
-        "leading_lines",
-        "lines_after_decorators",
-        "header",
-        "footer",
-        "lpar",
-        "rpar",
-        "comma",
-        "semicolon",
-        "equal",
-        "trailing_whitespace",
-        "indent",
-        "lbracket",
-        "rbracket",
-        "dot",
-        "operator_whitespace",
-    }
-)
-_FIELDS: dict[type[cst.CSTNode], tuple[str, ...]] = {}
-
-
-def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
-    known = _FIELDS.get(kind)
-    if known is None:
-        names = kind.__dataclass_fields__
-        known = tuple(
-            name
-            for name in names
-            if name not in _SKIPPED_FIELDS and "whitespace" not in name and not name.startswith("_")
-        )
-        _FIELDS[kind] = known
-    return known
-
-
-def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """The node's parts that carry meaning, in source order; whitespace and punctuation are passed over."""
-    for name in _fields(type(node)):
-        value = getattr(node, name)
-        if isinstance(value, cst.CSTNode):
-            yield value
-        elif type(value) in (tuple, list):
-            yield from (item for item in value if isinstance(item, cst.CSTNode))
-
-
-def descend(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
-    """``node`` and everything below it, depth first."""
-    stack = [node]
-    while stack:
-        node = stack.pop()
-        yield node
-        stack.extend(reversed(list(children(node))))
+    def asks_for_xpu(self, test: cst.BaseExpression) -> bool:
+        """Whether ``test`` asks for an Intel XPU; ``not is_intel_xpu()`` asks for another device."""
+        stack: list[cst.CSTNode] = [test]
+        while stack:
+            node = stack.pop()
+            if isinstance(node, cst.Name) and node.value in _XPU_TESTS:
+                return True
+            if not (isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Not)):
+                stack.extend(children(node))
+        return False

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from patchforge.engine.prefilter import may_say, says
 from patchforge.engine.records import apply_segments
 from patchforge.vocabulary import Segment, split_lines
 
@@ -63,6 +64,7 @@ class Source:
             raise UnreadableSource(f"not {self.encoding}: {error}", 1) from None
         if b"\r" in data.replace(b"\r\n", b""):
             raise UnreadableSource("lines end with a carriage return alone", 1)
+        self._said: dict[str, bool] = {}
         self.newline = "\r\n" if b"\r\n" in data[:4096] else "\n"
 
     @cached_property
@@ -89,7 +91,7 @@ class Source:
             return (Block(0, len(self.lines)),)
         blocks: list[Block] = []
         for index, node in enumerate(self.tree.body):
-            block = _block(node, first=index == 0)
+            block = _block(node, self.lines, first=index == 0)
             if blocks and block.start < blocks[-1].end:
                 last = blocks.pop()
                 block = Block(
@@ -105,6 +107,14 @@ class Source:
     def block_bytes(self, block: Block) -> bytes:
         """The bytes of a block's lines."""
         return b"".join(self.lines[block.start : block.end])
+
+    def says(self, piece: str) -> bool:
+        """Whether ``piece`` occurs in the code, or as a string; in a comment it does not count."""
+        if piece not in self._said:
+            blocks = (self.block_bytes(block) for block in self.blocks) if may_say(self.data, [piece]) else ()
+            hit = (data.decode(self.encoding) for data in blocks if may_say(data, [piece]))
+            self._said[piece] = any(says(text.removeprefix("\ufeff"), piece) for text in hit)
+        return self._said[piece]
 
     def after(self, parts: Sequence[Segment]) -> Source:
         """The source after some segments; its top-level statements are derived, not parsed again."""
@@ -187,7 +197,7 @@ def _encoding(data: bytes) -> str:
         raise UnreadableSource(str(error), 1) from None
 
 
-def _block(node: ast.stmt, *, first: bool) -> Block:
+def _block(node: ast.stmt, lines: Sequence[bytes], *, first: bool) -> Block:
     docstring = (
         first
         and isinstance(node, ast.Expr)
@@ -195,20 +205,24 @@ def _block(node: ast.stmt, *, first: bool) -> Block:
         and isinstance(node.value.value, str)
     )
     imports = isinstance(node, (ast.Import, ast.ImportFrom))
-    return Block(*_lines(node), _defines(node), imports, docstring, methods=_methods(node))
+    return Block(*_lines(node, lines), _defines(node), imports, docstring, methods=_methods(node, lines))
 
 
-def _lines(node: ast.stmt) -> tuple[int, int]:
+def _lines(node: ast.stmt, lines: Sequence[bytes]) -> tuple[int, int]:
     """The lines of a statement with its decorators: 0-based, end exclusive."""
-    first = min([node.lineno, *(decorator.lineno for decorator in getattr(node, "decorator_list", ()))])
-    return first - 1, node.end_lineno or node.lineno
+    first = node.lineno - 1
+    if decorators := getattr(node, "decorator_list", ()):
+        first = decorators[0].lineno - 1
+        while first and not lines[first].lstrip().startswith(b"@"):  # ast leaves the sign itself out
+            first -= 1
+    return first, node.end_lineno or node.lineno
 
 
-def _methods(node: ast.stmt) -> tuple[Block, ...]:
+def _methods(node: ast.stmt, lines: Sequence[bytes]) -> tuple[Block, ...]:
     if not isinstance(node, ast.ClassDef):
         return ()
     found = (one for one in node.body if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)))
-    methods = tuple(Block(*_lines(one), header=f"class {node.name}:\n") for one in found)
+    methods = tuple(Block(*_lines(one, lines), header=f"class {node.name}:\n") for one in found)
     apart = all(one.end <= other.start for one, other in pairwise(methods)) and node.body[0].lineno > node.lineno
     return methods if apart else ()
 

@@ -14,6 +14,7 @@ from multiprocessing import get_context
 
 from patchforge.engine.cache import Cache, Key
 from patchforge.engine.census import NEEDLES
+from patchforge.engine.prefilter import may_say
 from patchforge.engine.records import FileRecord, Found, apply_segments
 from patchforge.engine.sites import Decided, Decisions, decide
 from patchforge.transform import Transform
@@ -120,8 +121,7 @@ class Engine:
     def interesting(self, path: str, data: bytes) -> bool:
         """The text prefilter: neither a needle of the census nor one of a transform means nothing to parse."""
         return bool(NEEDLES.search(data)) or any(
-            transform.wants(path) and any(needle.encode() in data for needle in transform.needles)
-            for transform in self.transforms
+            transform.wants(path) and may_say(data, transform.needles) for transform in self.transforms
         )
 
     def look(self, work: Mapping[Key, bytes]) -> dict[Key, FileRecord]:

@@ -6,6 +6,7 @@ output can be another's input; within a stage every transform sees the same text
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,8 +18,10 @@ from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 from patchforge.engine.blocks import Block, Source, UnreadableSource
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
+from patchforge.engine.prefilter import may_say
 from patchforge.engine.records import FileRecord, Found
 from patchforge.engine.scope import unbound
+from patchforge.structure import children, code
 from patchforge.transform import (
     HOOKS,
     Already,
@@ -29,12 +32,11 @@ from patchforge.transform import (
     NotOnItsOwnLine,
     Rewrite,
     Transform,
-    children,
-    code,
     imported_names,
 )
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Segment
 
+OWN_LINE = "a statement on a line of its own"
 IMPORT = f"from comfy import {HOOKS}"
 
 Ranked = Sequence[tuple[int, Transform]]
@@ -82,7 +84,7 @@ def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo,
     try:
         source = Source(data)
         sites = device_sites(source, memo) if census and NEEDLES.search(data) else ()
-        hooked = [one for _, one in wanting if any(f"{HOOKS}.{hook}(" in source.text for hook in one.hooks)]
+        hooked = [one for _, one in wanting if any(source.says(f"{HOOKS}.{hook}") for hook in one.hooks)]
         wanting = [(rank, one) for rank, one in wanting if one not in hooked]
         found += [
             Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked
@@ -106,7 +108,7 @@ def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo,
 
 
 def _hit(transform: Transform, data: bytes) -> bool:
-    return any(needle.encode() in data for needle in transform.needles)
+    return may_say(data, transform.needles)
 
 
 class _LineMap:
@@ -144,7 +146,7 @@ class _Stage:
 
     def __init__(self, path: str, source: Source, transforms: Ranked, memo: Memo) -> None:
         self.path, self.source, self.transforms, self.memo = path, source, transforms, memo
-        self.facts = tuple(fact in source.text for _, one in transforms for fact in one.facts)
+        self.facts = tuple(source.says(fact) for _, one in transforms for fact in one.facts)
         self.aliases = tuple(sorted(source.aliases.items()))
         self.text = Text(source)
         self.splices: list[Splice] = []
@@ -196,8 +198,6 @@ class _Stage:
                 self.memo[key] = tuple(
                     _find(header + data.decode(self.source.encoding), active, self.path, self.source)
                 )
-            except cst.ParserSyntaxError as error:
-                raise UnreadableSource(error.message, error.raw_line) from None
             except RecursionError:
                 raise UnreadableSource("nested too deeply to be parsed", 1) from None
         return self.memo[key]
@@ -229,32 +229,57 @@ class _Stage:
 
 def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Placed]:
     """Parses a block, walks it once and places what the transforms found."""
-    module = cst.parse_module(text)
+    module = _parsed(text)
     findings = list(_walk(module, active, At(path, dict(source.aliases), source)))
     if not findings:
         return
     # resolve() would walk the tree once more for batchable providers, of which there are none
     positions = cast("Positions", PositionProvider()._gen(MetadataWrapper(module, unsafe_skip_copy=True)))  # noqa: SLF001
+    lines = text.split("\n")
     for rank, transform, finding, function, free in findings:
         edits = finding.edits if isinstance(finding, Rewrite) else ()
+        places = tuple(_place(edit, positions) for edit in edits)
+        if not all(_has_room(place, lines) for place in places):
+            finding, places, free = Mismatch(finding.node, OWN_LINE), (), ()  # noqa: PLW2901
         found = _found(transform, finding, positions[finding.node], function)
-        fragment = code(finding.node) if free else ""
-        yield Placed(rank, found, tuple(_place(edit, positions) for edit in edits), free, fragment)
+        yield Placed(rank, found, places, free, code(finding.node) if free else "")
+
+
+def _parsed(text: str) -> cst.Module:
+    try:
+        return cst.parse_module(text)
+    except cst.ParserSyntaxError as error:
+        raise UnreadableSource(error.message, error.raw_line) from None
+    except (AttributeError, TypeError, ValueError) as error:  # libcst's own, as over "async" and "for" on two lines
+        raise UnreadableSource(f"libcst fails to read it: {error}", 1) from None
+
+
+def _has_room(place: Place, lines: Sequence[str]) -> bool:
+    """Whether whole lines can stand where the edit wants them: nothing else shares the statement's line there."""
+    if place.where not in ("before", "after", "arm"):
+        return True
+    before, start = lines[place.first][: place.column], lines[place.first][place.column :]
+    rest = lines[place.last][place.end_column :].lstrip(" \t\r\f;")
+    if place.where == "before":
+        return not before.strip() and not re.match(r"elif\b", start)
+    return not before.strip() and (not rest or rest.startswith("#"))
 
 
 def _place(edit: Edit, positions: Positions) -> Place:
     span = positions[edit.node]
-    last = span.end.line - 1
+    if edit.place == "before" and isinstance(edit.node, (cst.FunctionDef, cst.ClassDef)) and edit.node.decorators:
+        span = CodeRange(positions[edit.node.decorators[0]].start, span.end)
+    end = span.end
     if edit.place == "arm":
         assert isinstance(edit.node, cst.If)  # noqa: S101 - what add_arm takes
-        last = positions[edit.node.body.body[-1]].end.line - 1
+        end = positions[edit.node.body.body[-1]].end
     return Place(
         edit.kind,
         edit.place,
         span.start.line - 1,
         span.start.column,
-        last,
-        span.end.column,
+        end.line - 1,
+        end.column,
         edit.lines,
         edit.prefix,
         edit.suffix,
@@ -279,7 +304,7 @@ def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Tra
                     free = unbound(finding, node, at) if isinstance(finding, Rewrite) else []
                     yield rank, transform, finding, at.function, tuple(free)
             except NotOnItsOwnLine:
-                yield rank, transform, Mismatch(node, "a statement on a line of its own"), at.function, ()
+                yield rank, transform, Mismatch(node, OWN_LINE), at.function, ()
         at.ancestors.append(node)
         stack.extend((child, depth + 1) for child in reversed(list(children(node))))
 

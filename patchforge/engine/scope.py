@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import libcst as cst
 
-from patchforge.transform import HOOKS, At, Rewrite, descend
+from patchforge.structure import descend
+from patchforge.transform import HOOKS, At, Rewrite
 
 _STRING = re.compile(r"""'[^'\n]*'|"[^"\n]*\"""")
 _VARIABLE = re.compile(r"(?<![\w.])[A-Za-z_]\w*(?!\w|\s*\(|\s*=[^=])")

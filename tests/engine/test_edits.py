@@ -12,6 +12,7 @@ import pytest
 
 from patchforge.engine.edits import EditConflict
 from patchforge.engine.files import look_at
+from patchforge.structure import code, dotted
 from patchforge.transform import (
     At,
     Edit,
@@ -20,8 +21,6 @@ from patchforge.transform import (
     Transform,
     add_arm,
     add_operand,
-    code,
-    dotted,
     insert_after,
     insert_before,
     replace,
@@ -306,3 +305,131 @@ def test_an_edit_uses_only_names_that_are_bound_there(line: str, drifts: bool) -
     edit = transform(Rule("X1", cst.Call, lambda _, at: [insert_before(at.statement, line)]))
     outcomes = {one.outcome for one in look_at(PATH, text, (edit,), {}).found}
     assert outcomes == {Outcome.DRIFTED if drifts else Outcome.APPLIED}
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("def f():\n    g()  # why\n", "def f():\n    ours()\n    g()  # why\n"),
+        ("def f():  # why\n\n    # and how\n    g()\n", "def f():  # why\n\n    # and how\n    ours()\n    g()\n"),
+        (
+            "def f():\n  @a  # why\n\n  @b\n  def g(): pass\n",
+            "def f():\n  ours()\n  @a  # why\n\n  @b\n  def g(): pass\n",
+        ),
+        (
+            "def f():\n  @(  # why\n  a)\n  # how\n  class G: pass\n",
+            "def f():\n  ours()\n  @(  # why\n  a)\n  # how\n  class G: pass\n",
+        ),
+        (
+            "def f():\n  'what'  # why\n  # how\n  if g: pass\n",
+            "def f():\n  'what'  # why\n  # how\n  ours()\n  if g: pass\n",
+        ),
+        ("def f():\n\tg(); h()\n", "def f():\n\tours()\n\tg(); h()\n"),
+    ],
+)
+def test_lines_before_the_first_statement(text: str, wanted: str) -> None:
+    def make(node: cst.CSTNode, at: At) -> Sequence[Edit]:
+        function = cst.ensure_type(node, cst.FunctionDef)
+        return [insert_before(at.first_statement(function), "ours()")] if function.name.value == "f" else []
+
+    assert edited(text, transform(Rule("X1", cst.FunctionDef, make))) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("f()  # why\n", "f()  # why\nours()\n"),
+        ("f();\n", "f();\nours()\n"),
+        ("f() ; # why\n# and how\n", "f() ; # why\nours()\n# and how\n"),
+        ("(  # why\n f()  # and how\n)  # at last\n", "(  # why\n f()  # and how\n)  # at last\nours()\n"),
+        ("x = \\\n  f()\n", "x = \\\n  f()\nours()\n"),
+        ("f(\n)", "f(\n)\nours()"),
+        ("if x:\n\tf()\n\t# why\nelse:\n\tpass\n", "if x:\n\tf()\n\tours()\n\t# why\nelse:\n\tpass\n"),
+        ("g(); f()\n", ""),
+        ("f(); g()\n", ""),
+        ("if x: f()\n", ""),
+        ("class C: x = f()\n", ""),
+    ],
+)
+def test_lines_after_a_statement_stand_on_their_own_or_not_at_all(text: str, wanted: str) -> None:
+    def make(node: cst.CSTNode, at: At) -> Sequence[Edit]:
+        return [insert_after(at.statement, "ours()")] if dotted(cst.ensure_type(node, cst.Call).func) == "f" else []
+
+    after = transform(Rule("X1", cst.Call, make))
+    record = look_at(PATH, text.encode(), [after], {})
+    assert [one.outcome for one in record.found] == [Outcome.APPLIED if wanted else Outcome.DRIFTED]
+    assert edited(text, after) == (wanted or text)
+
+
+@pytest.mark.parametrize("make", [insert_before, insert_after])
+@pytest.mark.parametrize("text", ["if x: f()\n", "if x: g(); f()\n", "for x in y: f()\n"])
+def test_a_statement_behind_a_colon_has_no_lines_beside_it(make: Callable[..., Edit], text: str) -> None:
+    beside = transform(Rule("X1", cst.Expr, lambda node, _: [make(node, "ours()")] if code(node) == "f()" else []))
+    record = look_at(PATH, text.encode(), [beside], {})
+    assert [one.outcome for one in record.found] == [Outcome.DRIFTED]
+    assert record.stages == ()
+
+
+def test_nothing_stands_before_an_elif() -> None:
+    before = transform(Rule("X1", cst.If, lambda node, _: [insert_before(node, "ours()")]))
+    record = look_at(PATH, b"if x:\n    pass\nelif y:\n    pass\n", [before], {})
+    assert [one.outcome for one in record.found] == [Outcome.APPLIED, Outcome.DRIFTED]
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("if x:\n    f()  # why\n    # and how\n", "if x:\n    f()  # why\nelif y:\n    ours()\n    # and how\n"),
+        ("if x:  # why\n  f()\n# how\nelse: g()\n", "if x:  # why\n  f()\nelif y:\n    ours()\n# how\nelse: g()\n"),
+        ("if x: f()  # why\n", "if x: f()  # why\nelif y:\n    ours()\n"),
+        ("if x: f(); g();\n", "if x: f(); g();\nelif y:\n    ours()\n"),
+        ("if x:\n  for a in b:\n    f(\n    )\n", "if x:\n  for a in b:\n    f(\n    )\nelif y:\n    ours()\n"),
+    ],
+)
+def test_an_arm_comes_after_the_body(text: str, wanted: str) -> None:
+    arm = transform(Rule("X1", cst.If, lambda node, _: [add_arm(cst.ensure_type(node, cst.If), "y", "ours()")]))
+    assert edited(text, arm) == wanted
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("(a, b)", "(patchforge_xpu.hook((a, b), x))"),
+        ("(  # why\na, b,)", "(  # why\npatchforge_xpu.hook((a, b,), x))"),
+        ("(a for a in b)", "(patchforge_xpu.hook((a for a in b), x))"),
+        ("(a)", "(patchforge_xpu.hook(a, x))"),
+        ("((a))", "((patchforge_xpu.hook(a, x)))"),
+    ],
+)
+def test_what_is_wrapped_is_one_argument(text: str, wanted: str) -> None:
+    made = transform(
+        Rule("X1", cst.Assign, lambda node, _: [wrap(cst.ensure_type(node, cst.Assign).value, "hook", "x")])
+    )
+    assert edited(f"v = {text}\n", made) == f"v = {wanted}\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "operator", "wanted"),
+    [
+        ("a", "and", "a and patchforge_xpu.more()"),
+        ("(a)", "and", "(a and patchforge_xpu.more())"),
+        ("a and b", "and", "a and b and patchforge_xpu.more()"),
+        ("a or b", "or", "a or b or patchforge_xpu.more()"),
+        ("a and b", "or", "a and b or patchforge_xpu.more()"),
+        ("a or b", "and", "(a or b) and patchforge_xpu.more()"),
+        ("not a", "and", "not a and patchforge_xpu.more()"),
+        ("a if b else c", "and", "(a if b else c) and patchforge_xpu.more()"),
+        ("lambda: a", "or", "(lambda: a) or patchforge_xpu.more()"),
+        ("(a := b)", "and", "((a := b) and patchforge_xpu.more())"),
+    ],
+)
+def test_an_operand_takes_the_whole_test(test: str, operator: str, wanted: str) -> None:
+    made = transform(
+        Rule("X1", cst.If, lambda node, _: [add_operand(cst.ensure_type(node, cst.If).test, operator, "more()")])
+    )
+    assert edited(f"if {test}:\n    pass\n", made) == f"if {wanted}:\n    pass\n"
+
+
+def test_what_libcst_fails_over_is_not_readable() -> None:
+    text = b"async def f():\n    x = [a async\n         for a in b]\n"
+    assert "libcst" in look_at(PATH, text, [calling("g()", "hook", "X1")], {}).unreadable

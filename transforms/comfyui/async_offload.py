@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, descend, insert_after, rewrite
+from patchforge.structure import descend
+from patchforge.transform import Already, At, Example, Findings, Span, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 

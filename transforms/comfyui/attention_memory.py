@@ -2,9 +2,10 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Transform, rewrite, wrap
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
+_ATTENTION = "torch.nn.functional.scaled_dot_product_attention"
 _SITES = frozenset(
     {
         ("comfy/ops.py", "scaled_dot_product_attention"),
@@ -63,7 +64,21 @@ class AttentionMemory(Transform):
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:
         """A call of torch's own function in one of the places that XPU reaches."""
-        if at.name(node.func) != "torch.nn.functional.scaled_dot_product_attention":
+        if not _is_attention(node.func, at):
             return
-        if (at.path, at.function) in _SITES and isinstance(at.ancestors[1], cst.FunctionDef):
+        if isinstance(at.ancestors[1], cst.FunctionDef):
             yield rewrite(node, wrap(node.func, "attention"))
+        else:
+            yield Mismatch(node, "a function of the top level")
+
+    def visit_Attribute(self, node: cst.Attribute, at: At) -> Findings:
+        """The function under another name, or handed on."""
+        user = at.ancestors[-1]
+        if _is_attention(node, at) and not (isinstance(user, cst.Call) and user.func is node):
+            yield Mismatch(node, f"{_ATTENTION}(…)")
+
+
+def _is_attention(node: cst.BaseExpression, at: At) -> bool:
+    """Whether ``node`` is torch's function, where XPU reaches it."""
+    reached = (at.path, at.function) in _SITES and not at.arm(lambda test: at.mentions(test, "cuda"))
+    return reached and at.name(node) == _ATTENTION

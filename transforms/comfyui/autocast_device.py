@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Mismatch, Transform, code, descend, rewrite, wrap
+from patchforge.structure import descend, same
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -46,19 +47,18 @@ class AutocastDevice(Transform):
         """``torch.autocast`` with a literal device type."""
         if at.name(node.func) != "torch.autocast":
             return
-        literal = next(
-            (arg.value for arg in node.args if isinstance(arg.value, cst.SimpleString) and at.strings(arg) == ["cuda"]),
-            None,
-        )
+        literal = next((arg.value for arg in node.args if at.strings(arg) == ["cuda"]), None)
         if literal is None:
             return
         function = next((one for one in reversed(at.ancestors) if isinstance(one, cst.FunctionDef)), None)
         query = next((name for name in ("q", "query") if function and _is_parameter(function, name)), None)
-        if query:
+        if not same(literal, '"cuda"'):
+            yield Mismatch(node, "torch.autocast(device_type='cuda')")
+        elif query:
             yield rewrite(node, wrap(literal, "autocast_device", query))
         else:
             yield Mismatch(node, "a function with a parameter q or query")
 
 
 def _is_parameter(function: cst.FunctionDef, name: str) -> bool:
-    return any(isinstance(child, cst.Param) and code(child.name) == name for child in descend(function.params))
+    return any(isinstance(child, cst.Param) and child.name.value == name for child in descend(function.params))

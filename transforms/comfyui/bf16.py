@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Mismatch, Transform, code, insert_before, rewrite
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -87,7 +88,7 @@ class Bf16(Transform):
             yield rewrite(
                 node, insert_before(at.statement, "if patchforge_xpu.bf16_supported(device):", "    return True")
             )
-        elif code(node.value) in ("True", "torch.xpu.is_bf16_supported()"):
+        elif same(node.value, "True", "torch.xpu.is_bf16_supported()"):
             yield rewrite(
                 node, insert_before(at.statement, "if not patchforge_xpu.bf16(True, device):", "    return False")
             )

@@ -2,10 +2,11 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Span, Transform, code, rewrite, wrap
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
-WAITS = ("synchronize", "offload_stream.synchronize")
+_WAITS = ("synchronize()", "offload_stream.synchronize()")
 
 
 class CastBuffers(Transform):
@@ -52,9 +53,18 @@ class CastBuffers(Transform):
             "def reset_cast_buffers():\n    torch.accelerator.wait()\n",
             outcome=Outcome.DRIFTED,
         ),
+        Example(
+            "a wait for something else",
+            "def reset_cast_buffers():\n    torch.cuda.synchronize(device)\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:
         """A wait in reset_cast_buffers."""
-        if at.function == "reset_cast_buffers" and code(node.func) in WAITS:
+        if at.function != "reset_cast_buffers" or not at.calls(node, "synchronize"):
+            return
+        if same(node, *_WAITS):
             yield rewrite(node, wrap(node.func, "survive"))
+        else:
+            yield Mismatch(node, " or ".join(_WAITS))

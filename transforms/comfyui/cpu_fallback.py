@@ -2,9 +2,10 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Transform, insert_after, rewrite
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.dual_build import is_end_of_detection
+from transforms.comfyui.dual_build import END_OF_DETECTION, ends_detection
 
 
 class CpuFallback(Transform):
@@ -19,7 +20,7 @@ class CpuFallback(Transform):
     purpose = Purpose.DEVICE
     issues = ("comfyui-nix#56",)
     files = ("comfy/model_management.py",)
-    needles = ("args.cpu",)
+    needles = ("CPUState.CPU",)
     hooks = ("no_accelerator",)
     retires = "upstream starts on the CPU when torch has no accelerator"
     declares = ("cpu:import",)
@@ -51,6 +52,10 @@ class CpuFallback(Transform):
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """``if args.cpu``: everything has been detected by then."""
-        if is_end_of_detection(node, at):
+        if not ends_detection(node, at):
+            return
+        if same(node.test, END_OF_DETECTION):
             test = "if cpu_state == CPUState.GPU and not directml_enabled and patchforge_xpu.no_accelerator():"
             yield rewrite(node.test, insert_after(node, test, "    cpu_state = CPUState.CPU"))
+        else:
+            yield Mismatch(node.test, END_OF_DETECTION)

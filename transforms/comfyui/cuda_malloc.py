@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, add_operand, code, rewrite
+from patchforge.structure import descend, same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, add_operand, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -54,11 +55,11 @@ class CudaMalloc(Transform):
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The test of torch's version."""
-        if "version[0]" not in code(node.test):
+        if not any(same(child, "version[0]") for child in descend(node.test)):
             return
         if "+cu" in at.strings(node.test):
             yield Already(node.test, "the test asks for +cu")
-        elif code(node.test) == "int(version[0]) >= 2":
+        elif same(node.test, "int(version[0]) >= 2"):
             yield rewrite(node.test, add_operand(node.test, "and", "cuda_malloc_allowed(version)"))
         else:
             yield Mismatch(node.test, "int(version[0]) >= 2")

@@ -2,8 +2,11 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, code, replace, rewrite
+from patchforge.structure import same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, replace, rewrite
 from patchforge.vocabulary import Outcome, Purpose
+
+_OURS = "torch.xpu.current_stream(device)"
 
 
 class CurrentStream(Transform):
@@ -41,12 +44,20 @@ class CurrentStream(Transform):
             "def current_stream(device):\n    if is_device_xpu(device):\n        return torch.xpu.current_stream(device)\n",
             outcome=Outcome.UPSTREAM,
         ),
+        Example(
+            "another device needs a person",
+            "def current_stream(device):\n    if is_device_xpu(device):\n        return torch.xpu.current_stream(0)\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:
         """The call in the XPU arm."""
-        if at.function == "current_stream" and code(node.func) == "torch.xpu.current_stream" and at.xpu_arm():
-            if node.args:
-                yield Already(node, "the device is passed")
-            else:
-                yield rewrite(node, replace(node, "torch.xpu.current_stream(device)"))
+        if at.function != "current_stream" or at.name(node.func) != "torch.xpu.current_stream" or not at.xpu_arm():
+            return
+        if same(node, _OURS, "torch.xpu.current_stream(device=device)"):
+            yield Already(node, "the device is passed")
+        elif same(node, "torch.xpu.current_stream()"):
+            yield rewrite(node, replace(node, _OURS))
+        else:
+            yield Mismatch(node, "torch.xpu.current_stream()")

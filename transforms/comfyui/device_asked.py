@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Transform, code, rewrite, wrap
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
 _ARGUMENT = {
@@ -57,10 +58,19 @@ class DeviceAsked(Transform):
             "def soft_empty_cache():\n    if is_intel_xpu():\n        pass\ndef get_free_memory(dev):\n    pass\n",
             outcome=Outcome.DRIFTED,
         ),
+        Example(
+            "an arm that asks for more",
+            "def get_total_memory(dev=None):\n    if is_intel_xpu() and fast:\n        return 1\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """``if is_intel_xpu()`` in a function that is given a device."""
         argument = _ARGUMENT.get(at.function)
-        if argument and code(node.test) == "is_intel_xpu()":
+        if not argument or not at.mentions(node.test, "is_intel_xpu"):
+            return
+        if same(node.test, "is_intel_xpu()"):
             yield rewrite(node.test, wrap(node.test, "asked", argument))
+        else:
+            yield Mismatch(node.test, "is_intel_xpu()")

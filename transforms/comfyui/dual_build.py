@@ -2,8 +2,21 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Transform, code, insert_after, insert_before, rewrite
+from patchforge.structure import same, statements
+from patchforge.transform import (
+    Already,
+    At,
+    Example,
+    Findings,
+    Mismatch,
+    Transform,
+    insert_after,
+    insert_before,
+    rewrite,
+)
 from patchforge.vocabulary import Outcome, Purpose
+
+END_OF_DETECTION = "args.cpu"  #: the test after which everything has been detected
 
 
 class DualBuild(Transform):
@@ -18,7 +31,7 @@ class DualBuild(Transform):
     title = "one active back end in a build with two"
     purpose = Purpose.DEVICE
     files = ("comfy/model_management.py",)
-    needles = ("args.cpu", "def is_nvidia", "def is_amd")
+    needles = ("CPUState.CPU", "def is_nvidia", "def is_amd")
     hooks = ("choose_device",)
     retires = "upstream asks each device for its own back end"
     declares = ("dual:*",)
@@ -70,25 +83,36 @@ class DualBuild(Transform):
             "if args.cpu_only:\n    cpu_state = CPUState.CPU\n",
             outcome=Outcome.DRIFTED,
         ),
+        Example(
+            "a vendor's test of one line",
+            "def is_nvidia():\n    return cpu_state == CPUState.GPU and torch.version.cuda is not None\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """``if args.cpu``: everything has been detected by then."""
-        if is_end_of_detection(node, at):
+        if not ends_detection(node, at):
+            return
+        if same(node.test, END_OF_DETECTION):
             yield rewrite(node.test, insert_after(node, "xpu_available = patchforge_xpu.choose_device(xpu_available)"))
+        else:
+            yield Mismatch(node.test, END_OF_DETECTION)
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
         """``is_nvidia`` and ``is_amd`` ask what torch was built with."""
-        if (
-            node.name.value in ("is_nvidia", "is_amd")
-            and at.function == "<module>"
-            and not at.mentions(node, "is_intel_xpu")
-        ):
-            first = next((line for line in node.body.body if isinstance(line, cst.If)), None)
-            if first is not None:
-                yield rewrite(first.test, insert_before(first, "if is_intel_xpu():", "    return False"))
+        if node.name.value not in ("is_nvidia", "is_amd") or at.function != "<module>":
+            return
+        first = next((line for line in node.body.body if isinstance(line, cst.If)), None)
+        if at.mentions(node, "is_intel_xpu"):
+            yield Already(node, "an XPU in use is asked for")
+        elif first is None:
+            yield Mismatch(node, "if cpu_state == CPUState.GPU: …")
+        else:
+            yield rewrite(first.test, insert_before(first, "if is_intel_xpu():", "    return False"))
 
 
-def is_end_of_detection(node: cst.If, at: At) -> bool:
-    """Whether ``node`` is the top-level ``if args.cpu: cpu_state = …`` that ends the detection of devices."""
-    return at.function == "<module>" and code(node.test) == "args.cpu" and at.mentions(node.body, "cpu_state")
+def ends_detection(node: cst.If, at: At) -> bool:
+    """Whether ``node`` is the top-level ``if …: cpu_state = CPUState.CPU`` that ends the detection of devices."""
+    chosen = any(same(line, "cpu_state = CPUState.CPU") for line in statements(node.body))
+    return at.function == "<module>" and chosen

@@ -2,14 +2,15 @@
 
 import libcst as cst
 
+from patchforge.structure import same
 from patchforge.transform import (
     Already,
     At,
     Example,
     Findings,
+    Mismatch,
     Span,
     Transform,
-    code,
     insert_after,
     insert_before,
     rewrite,
@@ -17,6 +18,7 @@ from patchforge.transform import (
 from patchforge.vocabulary import Outcome, Purpose
 
 _FLAG = "args.enable_dynamic_vram"
+_INDEX = 'aimdo_device = device.index if getattr(device, "type", None) == "cuda" else None'
 
 
 class DynamicVram(Transform):
@@ -101,13 +103,14 @@ class DynamicVram(Transform):
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """``args.enable_dynamic_vram or (…)``."""
         test = node.test
-        if at.path != "main.py" or not isinstance(test, cst.BooleanOperation) or not isinstance(test.operator, cst.Or):
+        if at.path != "main.py" or not at.mentions(test, "enables_dynamic_vram"):
             return
-        if code(test.left) == _FLAG:
-            if at.mentions(test, "is_intel_xpu"):
-                yield Already(test, "the gate asks for an Intel XPU")
-            else:
-                yield rewrite(test, insert_before(node, f"{_FLAG} = patchforge_xpu.dynamic_vram_gate({_FLAG})"))
+        if at.mentions(test, "is_intel_xpu"):
+            yield Already(test, "the gate asks for an Intel XPU")
+        elif isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.Or) and same(test.left, _FLAG):
+            yield rewrite(test, insert_before(node, f"{_FLAG} = patchforge_xpu.dynamic_vram_gate({_FLAG})"))
+        else:
+            yield Mismatch(test, f"{_FLAG} or (enables_dynamic_vram() and …)")
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
         """The gate of releases after v0.33.0."""
@@ -121,8 +124,12 @@ class DynamicVram(Transform):
 
     def visit_Assign(self, node: cst.Assign, at: At) -> Findings:
         """``aimdo_device = device.index if … == "cuda" else None``."""
-        if at.function.endswith("get_free_memory") and code(node.targets[0].target) == "aimdo_device":
+        if not at.function.endswith(".get_free_memory") or not same(node.targets[0].target, "aimdo_device"):
+            return
+        if same(node, _INDEX):
             yield rewrite(
                 node,
                 insert_after(at.statement, "aimdo_device = patchforge_xpu.dynamic_vram_index(aimdo_device, device)"),
             )
+        else:
+            yield Mismatch(node, _INDEX)

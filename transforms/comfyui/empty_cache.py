@@ -2,19 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import (
-    Already,
-    At,
-    Example,
-    Findings,
-    Mismatch,
-    Transform,
-    code,
-    descend,
-    insert_before,
-    rewrite,
-    wrap,
-)
+from patchforge.structure import descend, same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Transform, insert_before, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -91,17 +80,14 @@ class EmptyCache(Transform):
         """The XPU arm of soft_empty_cache."""
         if at.function != "soft_empty_cache" or not at.mentions(node.test, "is_intel_xpu"):
             return
-        calls = {code(child.func): child for child in descend(node.body) if isinstance(child, cst.Call)}
-        empty = next((line for line in node.body.body if code(line) == "torch.xpu.empty_cache()"), None)
+        calls = [child for child in descend(node.body) if isinstance(child, cst.Call)]
+        waits = [call for call in calls if at.name(call.func) == "torch.xpu.synchronize"]
+        empties = [call for call in calls if at.name(call.func) == "torch.xpu.empty_cache"]
+        empty = next((line for line in node.body.body if same(line, "torch.xpu.empty_cache()")), None)
         if any(isinstance(line, cst.Try) for line in node.body.body):
             yield Already(node.test, "the arm synchronises inside a try")
-        elif empty is None:
-            yield Mismatch(node.test, "an XPU arm that calls torch.xpu.empty_cache()")
+        elif empty is None or len(empties) > 1 or not at.asks_for_xpu(node.test):
+            yield Mismatch(node.test, "an XPU arm that calls torch.xpu.empty_cache() once")
         else:
-            synchronize = calls.get("torch.xpu.synchronize")
-            first = (
-                wrap(synchronize.func, "survive")
-                if synchronize
-                else insert_before(empty, "patchforge_xpu.survive(torch.xpu.synchronize)()")
-            )
-            yield rewrite(empty, first, wrap(calls["torch.xpu.empty_cache"].func, "survive"))
+            before = () if waits else (insert_before(empty, "patchforge_xpu.survive(torch.xpu.synchronize)()"),)
+            yield rewrite(empty, *before, *(wrap(call.func, "survive") for call in (*waits, *empties)))

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, code, insert_before, rewrite
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -56,7 +57,7 @@ class Fp64(Transform):
     def visit_Return(self, node: cst.Return, at: At) -> Findings:
         """The XPU arm's answer."""
         if at.function == "supports_fp64" and at.xpu_arm() and node.value is not None:
-            if code(node.value) == "False":
+            if same(node.value, "False"):
                 yield rewrite(
                     node, insert_before(at.statement, "if patchforge_xpu.fp64(False, device):", "    return True")
                 )

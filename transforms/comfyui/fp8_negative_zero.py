@@ -1,10 +1,9 @@
 """T14: minus zero becomes NaN in fp8."""
 
-from keyword import iskeyword
-
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, code, insert_before, rewrite
+from patchforge.structure import descend, same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -73,6 +72,11 @@ class Fp8NegativeZero(Transform):
             "def manual_stochastic_round_to_float8(x):\n    return f(x) + 1\n",
             outcome=Outcome.DRIFTED,
         ),
+        Example(
+            "so does a second way out",
+            "def manual_stochastic_round_to_float8(x):\n    if x is None:\n        return y\n    return x\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_FunctionDef(self, node: cst.FunctionDef, at: At) -> Findings:
@@ -83,9 +87,10 @@ class Fp8NegativeZero(Transform):
             yield Already(node, "the function looks at the sign bit")
             return
         last = node.body.body[-1]
-        text = code(last).removeprefix("return ").removesuffix(".to(dtype=dtype)")
-        if text.isidentifier() and not iskeyword(text):
-            lines = (f'if {text}.device.type == "xpu":', f"    {text} = patchforge_xpu.positive_zero({text})")
+        answers = [child for child in descend(node.body) if isinstance(child, cst.Return)]
+        name = next((child.value for child in descend(last) if isinstance(child, cst.Name)), "")
+        if len(answers) == 1 and same(last, f"return {name}", f"return {name}.to(dtype=dtype)"):
+            lines = (f'if {name}.device.type == "xpu":', f"    {name} = patchforge_xpu.positive_zero({name})")
             yield rewrite(last, insert_before(last, *lines))
         else:
-            yield Mismatch(last, "return NAME or return NAME.to(dtype=dtype)")
+            yield Mismatch(last, "return NAME or return NAME.to(dtype=dtype), and no return before it")

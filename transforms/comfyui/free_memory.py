@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Mismatch, Transform, code, insert_after, rewrite
+from patchforge.structure import dotted, same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 #: What answers otherwise, and which calls differ, when the free memory of an XPU does.
@@ -88,7 +89,7 @@ class FreeMemory(Transform):
         """The one assignment of the XPU arm's free memory."""
         if at.function != "get_free_memory" or not at.xpu_arm():
             return
-        target = code(node.targets[0].target)
+        target = dotted(node.targets[0].target)
         if at.mentions(node.value, "mem_get_info") or at.mentions(node.value, "xpu_get_memory_info"):
             yield Already(node, "the arm asks torch.xpu.mem_get_info")
         elif target == "mem_free_xpu" and is_upstreams_estimate(node.value):
@@ -98,12 +99,12 @@ class FreeMemory(Transform):
         elif target == "mem_free_xpu":
             yield Mismatch(node, "mem_free_xpu = total_memory - mem_reserved")
 
+    def visit_AugAssign(self, node: cst.AugAssign, at: At) -> Findings:
+        """A change of the estimate after the hook has seen it."""
+        if at.function == "get_free_memory" and same(node.target, "mem_free_xpu"):
+            yield Mismatch(node, "mem_free_xpu = total_memory - mem_reserved")
+
 
 def is_upstreams_estimate(value: cst.BaseExpression) -> bool:
     """Whether ``value`` is the device's total memory less ``mem_reserved``."""
-    return (
-        isinstance(value, cst.BinaryOperation)
-        and isinstance(value.operator, cst.Subtract)
-        and code(value.left) == "torch.xpu.get_device_properties(dev).total_memory"
-        and code(value.right) == "mem_reserved"
-    )
+    return same(value, "torch.xpu.get_device_properties(dev).total_memory - mem_reserved")

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Transform, insert_after, rewrite
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 from transforms.comfyui.oneapi_selector import is_directml_flag
 
@@ -40,5 +41,9 @@ class GpuFlags(Transform):
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:
         """``parser.add_argument("--directml", …)`` stands in every release."""
-        if is_directml_flag(node, at):
+        if not is_directml_flag(node, at):
+            return
+        if same(node.func, "parser.add_argument"):
             yield rewrite(node, insert_after(at.statement, "patchforge_xpu.add_flags(parser)"))
+        else:
+            yield Mismatch(node, 'parser.add_argument("--directml", …)')

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Transform, code, insert_after, rewrite
+from patchforge.structure import dotted
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 from transforms.comfyui.free_memory import FREE_MEMORY_MOVES, is_upstreams_estimate
 
@@ -52,7 +53,7 @@ class IntegratedMemory(Transform):
 
     def visit_Assign(self, node: cst.Assign, at: At) -> Findings:
         """The one assignment of the XPU arm's free memory."""
-        target = code(node.targets[0].target)
+        target = dotted(node.targets[0].target)
         if at.function != "get_free_memory" or target != "mem_free_xpu" or not (arm := at.xpu_arm()):
             return
         if at.mentions(arm.body, "is_integrated_gpu"):
@@ -61,3 +62,5 @@ class IntegratedMemory(Transform):
             yield rewrite(
                 node, insert_after(at.statement, f"{target} = patchforge_xpu.integrated_free_memory(dev, {target})")
             )
+        else:
+            yield Mismatch(node, "mem_free_xpu = total_memory - mem_reserved")

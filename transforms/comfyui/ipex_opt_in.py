@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, code, insert_before, rewrite
+from patchforge.structure import same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -61,12 +62,12 @@ class IpexOptIn(Transform):
 
     def visit_Assign(self, node: cst.Assign, at: At) -> Findings:
         """``self.real_model = weakref.ref(real_model)``."""
-        if not at.function.endswith("model_load"):
+        if at.function != "LoadedModel.model_load":
             return
         if at.mentions(node.value, "ipex"):
             yield Already(node, "the release calls ipex.optimize itself")
-        elif code(node.targets[0].target) == "self.real_model" and not at.file_has("ipex.optimize"):
-            if code(node.value) == "weakref.ref(real_model)":
+        elif same(node.targets[0].target, "self.real_model") and not at.file_has("ipex.optimize"):
+            if same(node.value, "weakref.ref(real_model)"):
                 lines = ("if is_intel_xpu():", "    real_model = patchforge_xpu.ipex_opt_in(real_model)")
                 yield rewrite(node, insert_before(at.statement, *lines))
             else:

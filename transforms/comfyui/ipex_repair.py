@@ -2,19 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import (
-    At,
-    Example,
-    Findings,
-    Mismatch,
-    Span,
-    Transform,
-    add_operand,
-    code,
-    descend,
-    rewrite,
-    wrap,
-)
+from patchforge.structure import descend, dotted, same
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, add_operand, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -72,15 +61,29 @@ class IpexRepair(Transform):
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The hook, wherever it stands in model_load."""
-        if not at.function.endswith("model_load") or not at.mentions(node.test, "is_intel_xpu"):
+        if at.function != "LoadedModel.model_load" or at.xpu_arm() or not at.asks_for_xpu(node.test):
             return
-        calls = [
-            child for child in descend(node.body) if isinstance(child, cst.Call) and code(child.func) == "ipex.optimize"
-        ]
+        calls = [child for child in descend(node.body) if isinstance(child, cst.Call) and _optimizes(child)]
         for call in calls:
-            if call.args:
-                model = code(call.args[0].value).removesuffix(".eval()")
+            if model := _model(call):
                 usable = add_operand(node.test, "and", f"ipex_usable(globals(), {model})")
                 yield rewrite(call, usable, wrap(call.func, "ipex_optimize"))
             else:
                 yield Mismatch(call, "ipex.optimize(model.eval(), …)")
+
+    def visit_Call(self, node: cst.Call, at: At) -> Findings:
+        """The hook where no test for an XPU stands around it."""
+        if at.function == "LoadedModel.model_load" and _optimizes(node) and not at.xpu_arm():
+            yield Mismatch(node, "if is_intel_xpu() …: ipex.optimize(model.eval(), …)")
+
+
+def _optimizes(call: cst.Call) -> bool:
+    return same(call.func, "ipex.optimize")
+
+
+def _model(call: cst.Call) -> str:
+    """The name of what is optimised, ``M`` in ``ipex.optimize(M.eval(), …)``; "" where it has none."""
+    value = call.args[0].value if call.args else None
+    if isinstance(value, cst.Call) and isinstance(value.func, cst.Attribute) and not value.args:
+        value = value.func.value if value.func.attr.value == "eval" else None
+    return dotted(value) if value else ""

@@ -2,8 +2,11 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Span, Transform, descend, insert_after, rewrite
+from patchforge.structure import descend, same
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
+
+_DISABLED = 'ck.registry.disable("triton")'
 
 
 class KitchenTriton(Transform):
@@ -17,7 +20,7 @@ class KitchenTriton(Transform):
     purpose = Purpose.MODEL
     issues = ("comfy-kitchen#24", "intel-xpu-backend-for-triton#7355")
     files = ("comfy/quant_ops.py",)
-    needles = ("registry.disable(",)
+    needles = ("registry.disable",)
     hooks = ("enable_triton",)
     absent = (Span(last="v0.7.0"),)
     retires = "quant_ops enables Triton on an XPU by itself"
@@ -64,9 +67,9 @@ class KitchenTriton(Transform):
         if len(at.ancestors) > 1 or not isinstance(node.body, cst.IndentedBlock):
             return
         for line in node.body.body:
-            if any(_disables_triton(child, at) for child in descend(line)):
+            calls = [child for child in descend(line) if isinstance(child, cst.Call) and at.calls(child, "disable")]
+            disabling = [call for call in calls if "triton" in at.strings(call)]
+            if disabling and all(same(call, _DISABLED) for call in disabling):
                 yield rewrite(line, insert_after(line, "patchforge_xpu.enable_triton(ck.registry)"))
-
-
-def _disables_triton(node: cst.CSTNode, at: At) -> bool:
-    return isinstance(node, cst.Call) and at.calls(node, "disable") and "triton" in at.strings(node)
+            elif disabling:
+                yield Mismatch(disabling[0], _DISABLED)

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, add_arm, code, rewrite
+from patchforge.structure import dotted, same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, add_arm, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -48,18 +49,30 @@ class LoadSynchronize(Transform):
             "class ModelPatcher:\n    def load(self, d):\n        if is_device_cuda(d):\n            torch.cuda.synchronize()\n        elif is_device_xpu(d):\n            torch.xpu.synchronize()\n",
             outcome=Outcome.UPSTREAM,
         ),
+        Example(
+            "an arm that does more than wait",
+            "class ModelPatcher:\n    def load(self, d):\n        if is_device_cuda(d):\n            torch.cuda.synchronize()\n            done()\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """``if is_device_cuda(device): torch.cuda.synchronize()``."""
-        if not isinstance(node.test, cst.Call) or not at.calls(node.test, "is_device_cuda"):
+        if not at.mentions(node.test, "is_device_cuda") or not at.mentions(node.body, "synchronize"):
             return
-        if code(node.body) != "torch.cuda.synchronize()":
-            return
-        if isinstance(node.orelse, cst.If):
+        device = _device(node.test, at)
+        if isinstance(node.orelse, cst.If) and at.mentions(node.orelse, "is_device_xpu"):
             yield Already(node.test, "other back ends wait too")
-        else:
-            device = code(node.test.args[0].value)
+        elif device and node.orelse is None and same(node.body, "torch.cuda.synchronize()"):
             yield rewrite(
                 node.test, add_arm(node, f"patchforge_xpu.is_xpu({device})", f"patchforge_xpu.synchronize({device})")
             )
+        else:
+            yield Mismatch(node, "if is_device_cuda(device): torch.cuda.synchronize()")
+
+
+def _device(test: cst.BaseExpression, at: At) -> str:
+    """The name of the device that ``is_device_cuda(device)`` asks about; "" for another test."""
+    if isinstance(test, cst.Call) and at.calls(test, "is_device_cuda") and len(test.args) == 1:
+        return dotted(test.args[0].value)
+    return ""

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Transform, code, insert_before, rewrite
+from patchforge.structure import dotted
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -46,10 +47,20 @@ class ModelLayout(Transform):
             "class Other:\n    def model_load(self):\n        return model\n",
             outcome=Outcome.DRIFTED,
         ),
+        Example(
+            "a model without a name",
+            "class LoadedModel:\n    def model_load(self):\n        return load(self)\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Return(self, node: cst.Return, at: At) -> Findings:
         """What ``LoadedModel.model_load`` returns."""
-        if at.function == "LoadedModel.model_load" and node.value is not None:
-            lines = ("if is_intel_xpu():", f"    patchforge_xpu.optimise_model({code(node.value)}, self.device)")
+        if at.function != "LoadedModel.model_load":
+            return
+        model = dotted(node.value) if node.value else ""
+        if model:
+            lines = ("if is_intel_xpu():", f"    patchforge_xpu.optimise_model({model}, self.device)")
             yield rewrite(node, insert_before(at.statement, *lines))
+        else:
+            yield Mismatch(node, "return real_model")

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Span, Transform, code, insert_before, rewrite
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -44,10 +45,24 @@ class MultigpuSync(Transform):
             "def _calc_cond_batch_multigpu():\n    results.append(thread_result(None, None, None, None, None, error=e))\n",
             outcome=Outcome.DRIFTED,
         ),
+        Example(
+            "a result of another name",
+            "def _handle_batch(device, output_device, results):\n    results.append(thread_result(outcome, 1))\n",
+            outcome=Outcome.DRIFTED,
+        ),
     )
 
     def visit_Expr(self, node: cst.Expr, at: At) -> Findings:
         """``results.append(thread_result(output, …))``."""
-        if at.calls(node.value, "append") and code(node.value).startswith("results.append(thread_result(output,"):
+        call = node.value
+        if not isinstance(call, cst.Call) or not at.calls(call, "append") or len(call.args) != 1:
+            return
+        result = call.args[0].value
+        if not isinstance(result, cst.Call) or not at.calls(result, "thread_result"):
+            return
+        output = result.args[0].value if result.args else None
+        if same(call.func, "results.append") and same(output, "output"):
             lines = ("patchforge_xpu.synchronize(device)", "patchforge_xpu.synchronize(output_device)")
             yield rewrite(node, insert_before(at.statement, *lines))
+        elif not same(output, "None"):
+            yield Mismatch(node, "results.append(thread_result(output, …))")

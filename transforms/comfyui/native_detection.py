@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, descend, insert_after, rewrite
+from patchforge.structure import descend
+from patchforge.transform import Already, At, Example, Findings, Span, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 _IPEX = "intel_extension_for_pytorch"
@@ -56,7 +57,7 @@ class NativeDetection(Transform):
     )
 
     def visit_Try(self, node: cst.Try, at: At) -> Findings:
-        """A ``try`` at the top level that sets xpu_available."""
+        """A ``try`` at the top level that sets xpu_available; where IPEX sets it once more, another ``try`` decides."""
         sets = [
             child
             for child in descend(node.body)

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Mismatch, Transform, code, insert_before, rewrite
+from patchforge.structure import same
+from patchforge.transform import At, Example, Findings, Mismatch, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 _INSERTED = {
@@ -85,7 +86,7 @@ class NonBlocking(Transform):
         """The XPU arm's constant."""
         if at.function != "device_supports_non_blocking" or not at.xpu_arm():
             return
-        lines = _INSERTED.get(code(node.value)) if node.value else None
+        lines = next((lines for answer, lines in _INSERTED.items() if same(node.value, answer)), None)
         if lines:
             yield rewrite(node, insert_before(at.statement, *lines))
         else:

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Span, Transform, insert_after, rewrite
+from patchforge.structure import same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 from transforms.comfyui.visible_devices import is_device_choice
 
@@ -52,6 +53,8 @@ class OneapiSelector(Transform):
         if is_directml_flag(node, at):
             if at.file_has(_FLAG):
                 yield Already(node, f"the release has {_FLAG}")
+            elif not same(node.func, "parser.add_argument"):
+                yield Mismatch(node, 'parser.add_argument("--directml", …)')
             else:
                 yield rewrite(node, insert_after(at.statement, "patchforge_xpu.add_oneapi_flag(parser)"))
 
@@ -65,5 +68,5 @@ class OneapiSelector(Transform):
 
 
 def is_directml_flag(node: cst.Call, at: At) -> bool:
-    """Whether ``node`` is ``parser.add_argument("--directml", …)``, which stands in every release."""
+    """Whether ``node`` adds ``--directml`` to the command line, which stands in every release."""
     return at.calls(node, "add_argument") and bool(node.args) and "--directml" in at.strings(node.args[0])

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Span, Transform, code, rewrite, wrap
+from patchforge.structure import dotted, same
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
 _TYPE = "OOM_EXCEPTION"
@@ -86,8 +87,12 @@ class OomHandlers(Transform):
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:
         """``isinstance(error, …OOM_EXCEPTION)``."""
-        if at.path == "comfy/model_management.py" or code(node.func) != "isinstance" or len(node.args) != 2:
+        if at.path == "comfy/model_management.py" or not same(node.func, "isinstance") or len(node.args) != 2:
             return
         error, kind = (argument.value for argument in node.args)
-        if at.mentions(kind, _TYPE):
-            yield rewrite(node, wrap(kind, "oom_types", code(error)))
+        if not at.mentions(kind, _TYPE):
+            return
+        if name := dotted(error):
+            yield rewrite(node, wrap(kind, "oom_types", name))
+        else:
+            yield Mismatch(node, f"isinstance(error, {_TYPE})")

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, code, insert_before, rewrite
+from patchforge.structure import same
+from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, insert_before, rewrite
 from patchforge.vocabulary import Outcome, Purpose
 
 
@@ -63,9 +64,9 @@ class OomLevelZero(Transform):
         if node.name.value != "is_oom" or at.function != "<module>":
             return
         last = node.body.body[-1]
-        if "UR_RESULT" in code(node):
+        if any("UR_RESULT" in text for text in at.strings(node)):
             yield Already(node, "is_oom knows UR_RESULT codes")
-        elif code(last) == "return False" and node.params.params:
+        elif same(last, "return False") and node.params.params:
             error = node.params.params[0].name.value
             yield rewrite(
                 node, insert_before(last, f"if is_intel_xpu() and patchforge_xpu.is_oom({error}):", "    return True")

@@ -2,7 +2,8 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Span, Transform, code, rewrite, wrap
+from patchforge.structure import descend
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, rewrite, wrap
 from patchforge.vocabulary import Outcome, Purpose
 
 _USES = frozenset({"Stream", "stream", "current_stream"})
@@ -50,8 +51,15 @@ class Sam3Prefetch(Transform):
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The gate that makes the stream."""
-        if at.calls(node.test, "is_device_cuda") and "torch.cuda.Stream" in code(node.body):
+        streams = any(
+            isinstance(one, cst.Attribute) and at.name(one) == "torch.cuda.Stream" for one in descend(node.body)
+        )
+        if not streams or not at.mentions(node.test, "is_device_cuda"):
+            return
+        if isinstance(node.test, cst.Call) and at.calls(node.test, "is_device_cuda"):
             yield rewrite(node.test, wrap(node.test, "prefetch_devices", "device"))
+        else:
+            yield Mismatch(node.test, "is_device_cuda(device)")
 
     def visit_Attribute(self, node: cst.Attribute, at: At) -> Findings:
         """``torch.cuda.Stream`` and its two companions."""

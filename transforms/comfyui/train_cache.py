@@ -2,8 +2,10 @@
 
 import libcst as cst
 
-from patchforge.transform import At, Example, Findings, Span, Transform, insert_after, rewrite
+from patchforge.transform import At, Example, Findings, Mismatch, Span, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
+
+_EMPTY = "torch.cuda.empty_cache"
 
 
 class TrainCache(Transform):
@@ -49,5 +51,13 @@ class TrainCache(Transform):
 
     def visit_Expr(self, node: cst.Expr, at: At) -> Findings:
         """The call as a statement of its own."""
-        if isinstance(node.value, cst.Call) and at.name(node.value.func) == "torch.cuda.empty_cache":
+        if isinstance(node.value, cst.Call) and at.name(node.value.func) == _EMPTY:
             yield rewrite(node, insert_after(at.statement, "patchforge_xpu.empty_cache()"))
+
+    def visit_Attribute(self, node: cst.Attribute, at: At) -> Findings:
+        """The call as a part of something else, or the function handed on."""
+        if at.name(node) != _EMPTY:
+            return
+        call, around = at.ancestors[-1], at.ancestors[-2]
+        if not (isinstance(call, cst.Call) and call.func is node and isinstance(around, cst.Expr)):
+            yield Mismatch(node, f"{_EMPTY}() as a statement")
