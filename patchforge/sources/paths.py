@@ -11,6 +11,7 @@ _UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 #: Names that are git's own folder on some file system: NTFS drops trailing dots, spaces and streams.
 _GIT = re.compile(r"(?:\.git|git~1)[. ]*(?::.*)?", re.IGNORECASE | re.DOTALL)
 _MOST_NAME, _MOST_PATH = 255, 4095  #: bytes; what Linux takes
+_DEEPEST = 100  #: folders within each other; a person makes ten
 
 
 def odd(path: str) -> str:
@@ -34,4 +35,6 @@ def odd(path: str) -> str:
         return "in a folder called .git"
     if len(path.encode()) > _MOST_PATH or any(len(part.encode()) > _MOST_NAME for part in parts):
         return "a name that is too long"
+    if len(parts) > _DEEPEST:
+        return "too many folders within each other"
     return ""
