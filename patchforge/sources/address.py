@@ -43,7 +43,9 @@ def _problem(address: str) -> tuple[str, str]:
     if _ODD.search(address):
         return "white space or control characters in it", do
     if match := _SCP.fullmatch(address):
-        return ("a name that begins with a dash", do) if match[2].startswith("-") or match[3].startswith("-") else ("", "")
+        return (
+            ("a name that begins with a dash", do) if match[2].startswith("-") or match[3].startswith("-") else ("", "")
+        )
     try:
         parts = urlsplit(address)
         host, user, password, scheme = parts.hostname or "", parts.username, parts.password, parts.scheme.lower()

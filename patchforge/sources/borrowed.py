@@ -100,11 +100,11 @@ class Place:
                 links[name] = text[4:].strip()
             else:
                 odd.append(OddRef(name, "not the id of an object"))
-        for name in links:
+        for name, target in links.items():
             if oid := _followed(name, links, found):
                 found[name] = oid
             else:
-                odd.append(OddRef(name, f"leads to {links[name]}, which is not there"))
+                odd.append(OddRef(name, f"leads to {target}, which is not there"))
         return found, tuple(sorted(odd))
 
     @cached_property
@@ -119,9 +119,13 @@ class Place:
     def format(self) -> dict[str, str]:
         """Hash and storage of refs, as settings. PatchforgeError for a kind of repository that we do not read."""
         stated = {name[11:]: value for name, value in self.settings if name.startswith("extensions.")}
-        kind = {key: stated.pop(key).lower() for key in ("objectformat", "refstorage") if key in stated}
+        kind: dict[str, str] = {}
+        for key in {"objectformat", "refstorage"} & stated.keys():
+            kind[key] = stated.pop(key).lower()
         strange = sorted(stated.keys() - _EXTENSIONS)
-        strange += [text for key, text in kind.items() if text not in (_FORMATS if key[0] == "o" else {"files", "reftable"})]
+        strange += [
+            text for key, text in kind.items() if text not in (_FORMATS if key[0] == "o" else {"files", "reftable"})
+        ]
         if strange:
             raise PatchforgeError(
                 f"{self.path} is a kind of repository that patchforge does not read",
@@ -132,7 +136,7 @@ class Place:
 
 
 def find(path: Path) -> Place:
-    """The repository at ``path``: a bare one, a checkout, a worktree or a submodule. PatchforgeError if there is none."""
+    """The repository at ``path``: a bare one, a checkout, worktree or submodule. PatchforgeError if there is none."""
     try:
         folder = _git_folder(path)
         text = _read(folder / "commondir", _SMALL).decode("utf-8", "surrogateescape").rstrip("\n")
@@ -143,7 +147,10 @@ def find(path: Path) -> Place:
     except (OSError, ValueError) as error:
         found = getattr(error, "strerror", None) or str(error)
     raise NotARepositoryError(
-        f"{path} is not a git repository", expected="a bare or ordinary clone", found=found, do="name a clone's top folder"
+        f"{path} is not a git repository",
+        expected="a bare or ordinary clone",
+        found=found,
+        do="name a clone's top folder",
     )
 
 
@@ -174,7 +181,9 @@ class Borrowed:
             _write(self.folder, self.place, kind)
         except OSError as error:
             self.close()
-            raise SystemFault(f"a folder for reading {path} cannot be made", found=str(error), do="see to the disk") from error
+            raise SystemFault(
+                f"a folder for reading {path} cannot be made", found=str(error), do="see to the disk"
+            ) from error
 
     def __enter__(self) -> Self:
         return self
@@ -193,7 +202,7 @@ class Borrowed:
 
 @contextmanager
 def source_of(address: str) -> Iterator[str]:
-    """What git is given to reach an address: of one on this machine a folder of ours, so that its settings play no part.
+    """What git is given to reach an address: for one on this machine a folder of ours, without its settings.
 
     PatchforgeError for a ``file://`` address without a repository.
     """
@@ -224,7 +233,7 @@ def _read(path: Path, most: int) -> bytes:
         return b""
     except OSError as error:
         raise SystemFault(f"{path} cannot be read", found=str(error), do="see who may read it") from error
-    with open(descriptor, "rb") as stream:
+    with os.fdopen(descriptor, "rb") as stream:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_size > most:
             found = f"{about.st_size} bytes" if stat.S_ISREG(about.st_mode) else "not a file"
@@ -303,8 +312,10 @@ def _require_files(objects: Path, depth: int = 0) -> None:
             continue
         with _scanned(folder) as items:
             for item in items:
-                if not item.is_dir() and not item.is_file() and os.path.exists(item.path):
-                    raise Damaged(f"{item.path} is not a file", expected="objects as git writes them", found="a device or pipe")
+                if not item.is_dir() and not item.is_file() and Path(item.path).exists():
+                    raise Damaged(
+                        f"{item.path} is not a file", expected="objects as git writes them", found="a device or pipe"
+                    )
     for line in _read(objects / "info" / "alternates", _SMALL).decode("utf-8", "surrogateescape").split("\n"):
         if line and line[0] != "#" and depth < _LONGEST_CHAIN and (objects / line).is_dir():
             _require_files(objects / line, depth + 1)

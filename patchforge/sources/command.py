@@ -1,7 +1,7 @@
 """The one door to git: every git of ours is started here, with the same environment and the same settings.
 
-Neither the caller's GIT_* variables nor the settings of the machine and the user play a part, but for how the network is
-reached (``_OF_USER``). A repository that is not ours is never opened itself: see patchforge/sources/borrowed.py.
+Neither the caller's GIT_* variables nor the settings of the machine and the user play a part, but for how the network
+is reached (``_OF_USER``). A repository that is not ours is never opened itself: see patchforge/sources/borrowed.py.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.processes import NETWORK, environment
@@ -78,6 +79,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _PAUSE = 1.0
+_ELSEWHERE = Path(Path().absolute().anchor)  #: a folder without a repository
 _LONGEST = 3600.0  #: seconds after which a git that reads from this machine alone cannot be well
 
 Settings = Sequence[tuple[str, str]]
@@ -119,7 +121,10 @@ def git_environment(
     kept: dict[str, str] = {"GIT_CEILING_DIRECTORIES": str(folder.absolute().parent)} if folder else {}
     if repository:
         kept["GIT_DIR"] = str(repository)
-    wanted = [*_SETTINGS, *(_network_settings(secret=any(_SECRET.fullmatch(key) for key, _ in more)) if reaching else ())]
+    wanted = [
+        *_SETTINGS,
+        *(_network_settings(secret=any(_SECRET.fullmatch(key) for key, _ in more)) if reaching else ()),
+    ]
     if reaching:
         kept |= {"GIT_ALLOW_PROTOCOL": _protocols(arguments, folder), "GIT_NO_LAZY_FETCH": "0"}
     return environment(
@@ -129,7 +134,7 @@ def git_environment(
 
 
 def start_git(
-    *arguments: str, repository: Path, settings: Settings = (), stdin: int = -1, stderr: object = -1
+    *arguments: str, repository: Path, settings: Settings = (), stderr: int | IO[bytes] = -1
 ) -> subprocess.Popen[bytes]:
     """A running git that reads a repository of ours, with pipes to it. PatchforgeError when git is not installed."""
     try:
@@ -137,9 +142,9 @@ def start_git(
             ["git", *arguments],
             cwd=repository,
             env=git_environment(arguments, repository=repository, settings=settings),
-            stdin=stdin,
+            stdin=-1,
             stdout=-1,
-            stderr=stderr,  # type: ignore[arg-type]
+            stderr=stderr,
         )
     except OSError as error:
         raise PatchforgeError(
@@ -167,10 +172,8 @@ def git(
     try:
         done = subprocess.run(
             ["git", *arguments],
-            cwd=folder or repository or os.path.abspath(os.sep),
-            env=git_environment(
-                arguments, folder=folder, repository=repository, given=environment, settings=settings
-            ),
+            cwd=folder or repository or _ELSEWHERE,
+            env=git_environment(arguments, folder=folder, repository=repository, given=environment, settings=settings),
             input=given.encode("utf-8", "surrogateescape"),
             capture_output=True,
             timeout=timeout or (None if reaching else _LONGEST),
@@ -197,9 +200,8 @@ def run_git(
 
     ``hide`` takes secrets out of git's words before they are shown.
     """
-    place = {"folder": folder, "repository": repository}
     for attempt in range(1, tries + 1):
-        done = git(*arguments, **place, environment=environment, settings=settings)
+        done = git(*arguments, folder=folder, repository=repository, environment=environment, settings=settings)
         if done.returncode == 0:
             return done.stdout
         said = hide(done.stderr.strip())
@@ -250,8 +252,8 @@ def _from_anywhere(arguments: Sequence[str]) -> Iterator[str]:
     """The same command for another working folder: what comes after ``--`` and is no address is a path."""
     after = False
     for word in arguments:
-        is_path = after and word in {".", ".."} or (after and not os.path.isabs(word) and os.path.exists(word))
-        yield os.path.abspath(word) if is_path and not looks_like_address(word) else word
+        is_path = after and not looks_like_address(word) and Path(word).exists()
+        yield str(Path(word).absolute()) if is_path else word
         after = after or word == "--"
 
 
@@ -288,7 +290,7 @@ def _user_settings() -> list[tuple[str, str]]:
     with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
             command,
-            cwd=os.path.abspath(os.sep),
+            cwd=_ELSEWHERE,
             env=environment({"LC_ALL": "C"}, allow=allow),
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -138,10 +138,7 @@ class GitObjects:
         """The files of a commit, sorted by path. Needs no blob."""
         if commit not in self._listings:
             try:
-                match = _TREE.match(self._object(commit, b"commit")[1])
-                if match is None:
-                    raise UnreadableError("a commit that names no tree")
-                found = self._folder(match[1].decode(), "")
+                found = self._folder(tree_of(self._object(commit, b"commit")[1]), "")
             except UnreadableError as error:
                 raise PatchforgeError(
                     f"the files of {commit} cannot be listed",
@@ -172,7 +169,9 @@ class GitObjects:
         given = "".join(f"{one}\n" for one in asked.values())
         done = git("cat-file", "--batch-check", given=given, repository=self._borrowed.folder)
         answers = [line.split(" ") for line in done.stdout.split("\n")[:-1]]
-        found = {name: words[0] if words[1:2] == ["commit"] else "" for name, words in zip(asked, answers, strict=False)}
+        found = {
+            name: words[0] if words[1:2] == ["commit"] else "" for name, words in zip(asked, answers, strict=False)
+        }
         # Git dies over a damaged object; those after it are asked for one by one.
         return found | {name: self.commit(f"refs/tags/{name}") or "" for name in asked.keys() - found.keys()}
 
@@ -264,14 +263,17 @@ class GitObjects:
 
     def _walk(self, tree: str, prefix: str) -> Iterator[Entry | Skipped]:
         seen, count = set(), 0
-        for mode, base, oid in parse_tree(self._object(tree, b"tree")[1], len(tree) // 2):
+        for mode, name, oid in parse_tree(self._object(tree, b"tree")[1], len(tree) // 2):
+            base = name.decode("utf-8", "surrogateescape")
             path = prefix + base
             reason = ("listed twice" if base in seen else "") or ("/" in base and "a slash in its name") or odd(path)
             seen.add(base)
             found = (Skipped(path, reason),) if reason else self._one(mode, path, oid)
             count += len(found)
             if count > _MOST_FILES:
-                raise Damaged(f"{self.path}: a commit lists more files than can be read", expected=f"{_MOST_FILES} at most")
+                raise Damaged(
+                    f"{self.path}: a commit lists more files than can be read", expected=f"{_MOST_FILES} at most"
+                )
             yield from found
 
     def _one(self, mode: int, path: str, oid: str) -> tuple[Entry | Skipped, ...]:
@@ -286,7 +288,15 @@ def _files(found: Iterable[Entry | Skipped]) -> Iterator[Entry]:
     return (each for each in found if isinstance(each, Entry))
 
 
-def parse_tree(data: bytes, width: int) -> Iterator[tuple[int, str, str]]:
+def tree_of(commit: bytes) -> str:
+    """The id of the tree that a commit's content names; UnreadableError when it names none."""
+    match = _TREE.match(commit)
+    if match is None:
+        raise UnreadableError("a commit that names no tree")
+    return match[1].decode()
+
+
+def parse_tree(data: bytes, width: int) -> Iterator[tuple[int, bytes, str]]:
     """Mode, name and object id of each item of a tree: ``<mode> <name>``, a zero byte, ``width`` bytes of the id.
 
     UnreadableError for what is not such a tree.
@@ -298,15 +308,20 @@ def parse_tree(data: bytes, width: int) -> Iterator[tuple[int, str, str]]:
         start, oid = end + 1 + width, data[end + 1 : end + 1 + width]
         if end < 0 or len(oid) != width or not re.fullmatch(b"[0-7]{1,7}", mode):
             raise UnreadableError("a folder that git could not have written")
-        yield int(mode, 8), name.decode("utf-8", "surrogateescape"), oid.hex()
+        yield int(mode, 8), name, oid.hex()
+
+
+def object_digest(kind: bytes, size: int, length: int) -> Any:
+    """What gives an object's id of 40 (SHA-1) or 64 (SHA-256) digits once it is fed with ``size`` bytes."""
+    method = hashlib.sha1 if length == 40 else hashlib.sha256
+    return method(b"%s %d\0" % (kind, size), usedforsecurity=False)
 
 
 def object_id(kind: bytes, data: bytes, length: int) -> str:
-    """Git's id of an object, in ``length`` hex digits: 40 (SHA-1) or 64 (SHA-256)."""
-    method = hashlib.sha1 if length == 40 else hashlib.sha256
-    digest = method(b"%s %d\0" % (kind, len(data)), usedforsecurity=False)
+    """Git's id of an object, in ``length`` hex digits."""
+    digest = object_digest(kind, len(data), length)
     digest.update(data)
-    return digest.hexdigest()
+    return str(digest.hexdigest())
 
 
 def commit_date(commit: str, data: bytes) -> datetime:
