@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -54,7 +55,8 @@ class ReleaseRun(Run):
             if self.is_real:
                 self._check_tag(mirror, plan, found, wanted)
                 self.carry_out(plan)
-        passed = [(one.tag, one.why) for one in (*found.passed, *self.passed)]
+        found = replace(found, passed=(*found.passed, *self.passed))
+        passed = [(one.tag, one.why) for one in found.passed]
         return self.outcome(found_as_data(found), passed, plan, problems)
 
     def _first_that_converts(

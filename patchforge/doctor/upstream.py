@@ -14,7 +14,7 @@ from pathlib import Path
 from patchforge.doctor.words import Finding, State
 from patchforge.errors import PatchforgeError
 from patchforge.project import Project, release_index
-from patchforge.sources.borrowed import Borrowed, OddRef, source_of
+from patchforge.sources.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
 from patchforge.sources.clone import CachedClone, is_url
 from patchforge.sources.command import git
 from patchforge.sources.git import GitObjects
@@ -90,7 +90,7 @@ def _clone(path: Path, project: Project, *, cached: bool) -> Clone:
         with Borrowed(path) as borrowed, GitObjects(path) as objects:
             return _examined(Clone(str(path), cached), borrowed, objects, project)
     except PatchforgeError as error:
-        return Clone(str(path), cached, error="; ".join(text for text in (error.problem, error.found) if text))
+        return Clone(str(path), cached, error=_short(path, error))
 
 
 def _examined(clone: Clone, borrowed: Borrowed, objects: GitObjects, project: Project) -> Clone:
@@ -106,6 +106,8 @@ def _examined(clone: Clone, borrowed: Borrowed, objects: GitObjects, project: Pr
     tags = objects.commits(objects.tags())
     lost = tuple(OddRef(f"refs/tags/{tag}", "leads to no commit") for tag, commit in tags.items() if not commit)
     remotes = [(match[1], value) for key, value in place.settings if (match := _ADDRESS.fullmatch(key))]
+    checked = local("fsck", "--no-dangling", "--no-progress")
+    damaged = [f"error: {ref.name}: {ref.why}" for ref in place.refs[1] if ref.why == NOT_AN_ID]
     return replace(
         clone,
         shallow=bool(place.shallow),
@@ -114,9 +116,13 @@ def _examined(clone: Clone, borrowed: Borrowed, objects: GitObjects, project: Pr
         tags={tag: commit for tag, commit in tags.items() if commit},
         lacking=tuple(name for name in commits if not there[name]),
         missing=len(re.findall(r"^\?", listed, re.MULTILINE)),
-        damage=tuple(_DAMAGE.findall("\n".join(local("fsck", "--no-dangling", "--no-progress")))),
-        odd=(*place.refs[1], *lost),
+        damage=(*_DAMAGE.findall("\n".join(checked)), *damaged),
+        odd=(*(ref for ref in place.refs[1] if ref.why != NOT_AN_ID), *lost),
     )
+
+
+def _short(path: Path, error: PatchforgeError) -> str:
+    return ": ".join(text for text in (error.problem.removeprefix(f"{path} "), error.found) if text)
 
 
 def _tags(listed: str) -> dict[str, str]:

@@ -36,6 +36,7 @@ _FORMATS = {"sha1", "sha256"}
 _EXTENSIONS = frozenset(
     ["noop", "noop-v1", "partialclone", "preciousobjects", "worktreeconfig", "relativeworktrees", "compatobjectformat"]
 )
+NOT_AN_ID = "it holds no id of an object"
 _NOWHERE = "refs/patchforge/none"  #: what HEAD leads to where the repository's cannot be read
 
 
@@ -99,7 +100,7 @@ class Place:
                 found.pop(name, None)
                 links[name] = text[4:].strip()
             else:
-                odd.append(OddRef(name, "not the id of an object"))
+                odd.append(OddRef(name, NOT_AN_ID))
         for name, target in links.items():
             if oid := _followed(name, links, found):
                 found[name] = oid
@@ -248,7 +249,7 @@ def _packed(text: bytes) -> tuple[dict[str, str], list[OddRef]]:
         if not line or line[0] in "#^":
             continue
         oid, space, name = line.partition(" ")
-        why = "" if _ID.fullmatch(oid) and space else "not the id of an object"
+        why = "" if _ID.fullmatch(oid) and space else NOT_AN_ID
         if why := why or _why_odd(name):
             odd.append(OddRef(name or oid, why))
         else:

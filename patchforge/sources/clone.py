@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 STALE_LOCK = 10.0
 #: The same for the files into which git receives objects.
 STALE_OBJECTS = 3600.0
+#: What git fetch says of refs that cannot be beside others, such as ``v1`` and ``v1/x``.
+_ONE_REF = re.compile("error: (?:cannot lock ref|unable to update local ref|some local refs could not be updated)")
 _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _URL = re.compile(r"(https?|ssh|git|file)://|[\w.-]+@[\w.-]+:(?!:)")
 
@@ -128,19 +130,21 @@ class CachedClone:
 
     def _run(self, *arguments: str) -> None:
         said: deque[str] = deque(maxlen=12)
+        faults: deque[str] = deque(maxlen=100)  # git's lines of progress come between them
 
         def hear(line: str) -> None:
-            said.append(line)
+            (faults if line.startswith(("fatal:", "error:")) else said).append(line)
             if self.progress:
                 print(f"\r{escape.line(line):<79}", end="", file=sys.stderr, flush=True)
 
         status = watch_git(*arguments, folder=self.path.parent, hear=hear)
         if self.progress:
             print(file=sys.stderr)
-        if status:
-            faults = [line for line in said if line.startswith(("fatal:", "error:"))] or list(said)[-1:]
-            kind = TryAgain if is_passing(" ".join(said)) else PatchforgeError
-            raise self._failed(verb_of(arguments), " ".join(faults), kind)
+        if status == 1 and faults and all(map(_ONE_REF.match, faults)):  # the others have come
+            print(f"passed over: {escape.line('; '.join(faults))}", file=sys.stderr)
+        elif status:
+            kind = TryAgain if is_passing(" ".join((*said, *faults))) else PatchforgeError
+            raise self._failed(verb_of(arguments), " ".join(faults or list(said)[-1:]), kind)
 
     def _failed(self, verb: str, found: str, kind: type[PatchforgeError] = PatchforgeError) -> PatchforgeError:
         return kind(

@@ -165,15 +165,19 @@ class GitObjects:
 
     def commits(self, names: Iterable[str]) -> dict[str, str]:
         """Tag → id of the commit that it leads to; "" for one that leads to none."""
-        asked = {name: f"refs/tags/{name}^{{commit}}" for name in names}
-        given = "".join(f"{one}\n" for one in asked.values())
+        refs = self._borrowed.place.refs[0]
+        ids = {name: refs.get(f"refs/tags/{name}", "") for name in names}
+        found = self._peeled({oid for oid in ids.values() if oid})
+        return {name: found.get(oid, "") for name, oid in ids.items()}
+
+    def _peeled(self, oids: Iterable[str]) -> dict[str, str]:
+        asked = list(oids)
+        given = "".join(f"{oid}^{{commit}}\n" for oid in asked)
         done = git("cat-file", "--batch-check", given=given, repository=self._borrowed.folder)
         answers = [line.split(" ") for line in done.stdout.split("\n")[:-1]]
-        found = {
-            name: words[0] if words[1:2] == ["commit"] else "" for name, words in zip(asked, answers, strict=False)
-        }
+        found = {oid: words[0] if words[1:2] == ["commit"] else "" for oid, words in zip(asked, answers, strict=False)}
         # Git dies over a damaged object; those after it are asked for one by one.
-        return found | {name: self.commit(f"refs/tags/{name}") or "" for name in asked.keys() - found.keys()}
+        return found | {oid: self.commit(oid) or "" for oid in asked[len(found) :]}
 
     def history(self, *names: str, paths: tuple[str, ...] = ()) -> list[str]:
         """Commit ids, newest first, as ``git rev-list`` selects them."""
@@ -250,9 +254,9 @@ class GitObjects:
 
     def _stop(self) -> None:
         """End the git process in the middle of an answer."""
-        process, self._process = self._process.proc, None
-        process.kill()
-        process.communicate()
+        process, self._process = self._process, None
+        process.proc.kill()
+        process.proc.communicate()
 
     def _folder(self, oid: str, prefix: str) -> tuple[Entry | Skipped, ...]:
         # Git sorts a folder as if its name ended in "/", so this order is that of the whole paths.
