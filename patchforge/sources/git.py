@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
@@ -65,18 +64,17 @@ def import_git() -> Any:
 
 
 @cache
-def _repository_type() -> Any:
-    """GitPython's repository, whose git is started as every git of ours is: it would pass the whole environment on."""
-    library = import_git()
+def _command_type() -> Any:
+    """GitPython's commands, started as every git of ours is.
 
-    class Command(library.Git):  # type: ignore[misc, name-defined]
+    Its own ``execute`` passes the whole environment on, and its ``Repo`` obeys GIT_COMMON_DIR and GIT_OBJECT_DIRECTORY.
+    """
+
+    class Command(import_git().Git):  # type: ignore[misc]
         def execute(self, command: list[str], **_: Any) -> Any:
             return self.AutoInterrupt(start_git(*command[1:], repository=self._working_dir), command)
 
-    class Repository(library.Repo):  # type: ignore[misc, name-defined]
-        GitCommandWrapperType = Command
-
-    return Repository
+    return Command
 
 
 class GitObjects:
@@ -239,8 +237,7 @@ class GitObjects:
 
     def _git(self) -> Any:
         if self._process is None:
-            with _repository_type()(self._borrowed.folder, expand_vars=False) as repository:
-                self._process = repository.git.cat_file("--batch", istream=subprocess.PIPE, as_process=True)
+            self._process = _command_type()(self._borrowed.folder).cat_file("--batch")
         return self._process.proc
 
     def _end(self) -> str:
