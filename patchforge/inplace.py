@@ -17,6 +17,7 @@ from patchforge.atomic import write_file, write_tree
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.patches import apply
 from patchforge.pipeline import Patched
+from patchforge.sources.command import git_environment
 from patchforge.vocabulary import git_blob_id
 
 FOLDER = ".patchforge"  #: in the checkout: patches, manifest and originals
@@ -85,7 +86,11 @@ def _edited_since(folder: Path, path: str, original: bytes | None, now: bytes) -
             for name, data in versions.items():
                 Path(scratch, name).write_bytes(data)
             merged = subprocess.run(
-                ["git", "merge-file", "-p", *versions], cwd=scratch, capture_output=True, check=False
+                ["git", "merge-file", "-p", *versions],
+                cwd=scratch,
+                env=git_environment(["merge-file"], folder=Path(scratch)),
+                capture_output=True,
+                check=False,
             )
         if merged.returncode == 0:
             return merged.stdout

@@ -6,7 +6,6 @@ Structure lines end in LF; what follows the ``+``, ``-`` or blank of a hunk line
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import tempfile
@@ -18,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from patchforge import templating
 from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.sources.command import git_environment
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
 Read = Callable[[str], bytes]
@@ -161,7 +161,7 @@ def check_three_ways(
     old = {path: before[path] for path in sorted(modes) if path in before}
     new = {path: after[path] for path in sorted(modes) if path in after}
     _check_own(patches, old, new)
-    git = ("git", "-c", "core.autocrlf=false", "-c", "core.safecrlf=false", "apply", "--whitespace=nowarn")
+    git = ("git", "apply", "--whitespace=nowarn")
     zero = ("--unidiff-zero",) if context == 0 else ()
     tools = [
         _Tool("GNU patch", (*_GNU_PATCH, "-i"), (*_GNU_PATCH, "-R", "-i")),
@@ -460,7 +460,9 @@ def _check_tool(
 
 def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
     try:
-        done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, check=False)
+        done = subprocess.run(
+            command, cwd=tree, env=git_environment(command[1:], folder=tree), capture_output=True, check=False
+        )
     except FileNotFoundError:
         raise PatchforgeError(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
     if done.returncode:
@@ -469,14 +471,6 @@ def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
             expected=" ".join(command),
             found=(done.stdout + done.stderr).decode(errors="replace").strip(),
         )
-
-
-def _environment(tree: Path) -> dict[str, str]:
-    """Nobody's settings, and no repository around ``tree`` or around the caller."""
-    dropped = ("POSIXLY_CORRECT", "PATCH_", "GIT_", "SIMPLE_BACKUP_SUFFIX", "VERSION_CONTROL", "QUOTING_STYLE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
-    own = {"GIT_CEILING_DIRECTORIES": str(tree.parent), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    return kept | own | {"GIT_ATTR_NOSYSTEM": "1", "LC_ALL": "C"}
 
 
 def _write(tree: Path, files: Mapping[str, bytes]) -> None:

@@ -12,17 +12,22 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from itertools import zip_longest
+from pathlib import Path
 
 from patchforge.bot.words import Candidate, Passed, Published
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Damaged
 from patchforge.project import Project
+from patchforge.sources import GitObjects
+from patchforge.sources.borrowed import source_of
+from patchforge.sources.clone import is_url
 from patchforge.sources.command import run_git
 from patchforge.vocabulary import Version
 
+NO_COMMIT = "it leads to no commit"
 _PRERELEASE = re.compile(
     r"\d(?:[-._]?(?:rc|alpha|beta|a|b|c|m|pre|preview|dev|canary|nightly)[-._]?\d*)+$", re.IGNORECASE
 )
-_LINE = re.compile(r"([0-9a-f]{40,64})\trefs/tags/(.+?)(\^\{\})?")
+_LINE = re.compile(r"([0-9a-f]{40}(?:[0-9a-f]{24})?)\trefs/tags/(.+?)(\^\{\})?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,16 +42,27 @@ class Found:
         return next((one for one in self.new if one.version == version), None)
 
 
-def list_tags(url: str) -> dict[str, str]:
-    """Tag → the commit that it leads to, of a repository at an address or path."""
-    tags: dict[str, str] = {}
-    for line in run_git("ls-remote", "--tags", "--", url, tries=3).splitlines():
-        match = _LINE.fullmatch(line)
-        if match is None:
-            raise PatchforgeError(f"git ls-remote of {url} is not understood", found=repr(line[:200]))
-        # The line of an annotated tag comes first, that of its commit (with ^{}) second.
-        tags[match[2]] = match[1]
-    return tags
+def list_tags(where: str) -> tuple[dict[str, str], list[Passed]]:
+    """Tag → the commit that it leads to, of a repository at an address or path; and the refs that are passed over.
+
+    Whether a tag of an address leads to a commit is only known once it is fetched.
+    """
+    if not is_url(where):
+        return _tags_of(Path(where).expanduser())
+    with source_of(where) as source:
+        lines = run_git("ls-remote", "--tags", "--", source, tries=3).split("\n")
+    found = [(line, _LINE.fullmatch(line)) for line in lines if line]
+    # The line of an annotated tag comes first, that of its commit (with ^{}) second.
+    tags = {match[2]: match[1] for _, match in found if match}
+    return tags, [Passed(line[:200], "not understood") for line, match in found if not match]
+
+
+def _tags_of(clone: Path) -> tuple[dict[str, str], list[Passed]]:
+    with GitObjects(clone) as objects:
+        tags = objects.commits(objects.tags())
+        passed = [Passed(ref.name.removeprefix("refs/tags/"), ref.why) for ref in objects.odd_refs()]
+    passed += [Passed(tag, NO_COMMIT) for tag, commit in tags.items() if not commit]
+    return {tag: commit for tag, commit in tags.items() if commit}, passed
 
 
 def discover(
@@ -62,7 +78,7 @@ def discover(
     """Compares upstream with what we have.
 
     ``releases``: None when GitHub was not asked. ``known``: version → commit as we recorded it. ``ours``: the versions
-    on the base branch. ``age`` gives the age of a commit; it is asked only of tags that have to wait.
+    on the base branch. ``age`` gives the age of a commit or raises Damaged; it is asked only of tags that have to wait.
     """
     newest = max(ours, default=None)
     published = {one.tag: one for one in releases or ()}
@@ -80,7 +96,12 @@ def discover(
         elif newest and not is_newer(version, newest):
             continue
         else:
-            why = _wait(project, release, partial(age, commit), now or datetime.now(UTC), asked=releases is not None)
+            try:
+                why = _wait(
+                    project, release, partial(age, commit), now or datetime.now(UTC), asked=releases is not None
+                )
+            except Damaged as error:
+                why = error.problem
         if why:
             passed.append(Passed(tag, why))
         elif version:

@@ -11,10 +11,12 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.errors import Damaged, PatchforgeError, TryAgain
 from patchforge.pins import store
 from patchforge.pins.tracked import Repository, load_nodes
-from patchforge.sources.command import OFFLINE, git, run_git
+from patchforge.sources.borrowed import source_of
+from patchforge.sources.command import git, run_git
+from patchforge.sources.git import commit_date
 
 _AT_ONCE = 8  #: packs that are asked for at the same time
 
@@ -76,6 +78,8 @@ def _followed(one: Repository, pin: dict[str, Any], now: datetime) -> Followed:
             return replace(asked, why=f"{one.url} has no {'branch' if one.branch else 'tag'} {follows}")
         if one.branch:
             return _newer(one, asked, now)
+    except Damaged as error:
+        return replace(asked, why=f"{one.url}: {error.problem}")
     except PatchforgeError as error:
         state = State.AGAIN if isinstance(error, TryAgain) else State.WRONG
         return replace(asked, state=state, why=f"{one.url} does not answer: {error.found or error.problem}")
@@ -87,8 +91,10 @@ def _followed(one: Repository, pin: dict[str, Any], now: datetime) -> Followed:
 def _head(one: Repository) -> str:
     """The commit that is followed; of an annotated tag the line with ^{} comes last."""
     name = f"refs/heads/{one.branch}" if one.branch else f"refs/tags/v{one.version}"
-    lines = run_git("ls-remote", "--", one.url, name, name + "^{}", tries=3).splitlines()
-    return lines[-1].partition("\t")[0] if lines else ""
+    with source_of(one.url) as source:
+        lines = run_git("ls-remote", "--", source, name, name + "^{}", tries=3).split("\n")
+    found = {ref: commit for commit, _, ref in (line.partition("\t") for line in lines)}
+    return found.get(name + "^{}", found.get(name, ""))
 
 
 def _newer(one: Repository, asked: Followed, now: datetime) -> Followed:
@@ -99,8 +105,9 @@ def _newer(one: Repository, asked: Followed, now: datetime) -> Followed:
     with tempfile.TemporaryDirectory(prefix="patchforge-track-") as name:
         folder = Path(name)
         run_git("init", "--quiet", "--bare", ".", folder=folder)
-        what = ("--", one.url, f"+refs/heads/{one.branch}:refs/heads/followed")
-        run_git("fetch", "--quiet", "--no-tags", "--filter=tree:0", *what, folder=folder, tries=3)
+        with source_of(one.url) as source:
+            what = ("--", source, f"+refs/heads/{one.branch}:refs/heads/followed")
+            run_git("fetch", "--quiet", "--no-tags", "--filter=tree:0", *what, folder=folder, tries=3)
         head = _ask(folder, "rev-parse", "refs/heads/followed")
         asked = replace(asked, head=head, date=_date(folder, head))
         if asked.pinned and not _leads_to(folder, asked.pinned, head):
@@ -114,16 +121,18 @@ def _newer(one: Repository, asked: Followed, now: datetime) -> Followed:
 
 
 def _ask(folder: Path, *arguments: str) -> str:
-    return run_git(*arguments, folder=folder, environment=OFFLINE).strip()
+    return run_git(*arguments, folder=folder).strip()
 
 
 def _date(folder: Path, commit: str) -> str:
-    return _ask(folder, "log", "--max-count=1", "--no-show-signature", "--format=%cI", commit)
+    """When a commit was made, ISO 8601; Damaged when it does not say."""
+    commit_date(commit, run_git("cat-file", "commit", commit, folder=folder).encode("utf-8", "surrogateescape"))
+    return _ask(folder, "log", "--max-count=1", "--format=%cI", commit)
 
 
 def _leads_to(folder: Path, older: str, newer: str) -> bool:
     """Whether ``newer`` descends from ``older``; False when ``older`` is not there."""
-    return not git("merge-base", "--is-ancestor", older, newer, folder=folder, environment=OFFLINE).returncode
+    return not git("merge-base", "--is-ancestor", older, newer, folder=folder).returncode
 
 
 def _young(days: float, date: str, now: datetime) -> str:

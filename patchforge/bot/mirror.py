@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
@@ -12,12 +13,12 @@ from urllib.parse import urlsplit
 
 from patchforge.bot.discovery import Found, discover, list_tags
 from patchforge.bot.forge import Forge
-from patchforge.bot.words import Published
+from patchforge.bot.words import Candidate, Published
+from patchforge.errors import Damaged
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
 from patchforge.sources.clone import CachedClone, is_url
-from patchforge.sources.command import run_git
-from patchforge.vocabulary import Release, Version
+from patchforge.vocabulary import Version
 
 
 def found_as_data(found: Found) -> dict[str, Any]:
@@ -62,9 +63,16 @@ class Mirror:
         return Path(self.where).expanduser().resolve() if self.is_local else CachedClone.of(self.where).path
 
     def date(self, commit: str) -> datetime:
-        """When a commit was made."""
-        self.upstream.tree(Release(Version(()), commit, indexed=False))  # an error that helps, if it is not there
-        return datetime.fromisoformat(run_git("show", "-s", "--format=%cI", commit, folder=self.clone).strip())
+        """When a commit was made; Damaged when there is no such commit, or it does not say."""
+        return self.upstream.date(commit)
+
+    def passed_over(self, candidate: Candidate) -> str:
+        """Why a tag is not taken after all, now that its commit is fetched; "" for one that is fine."""
+        try:
+            self.date(candidate.commit)
+        except Damaged as error:
+            return error.problem
+        return ""
 
 
 def look(
@@ -80,8 +88,9 @@ def look(
     def age(commit: str) -> timedelta:
         return now - mirror.date(commit)
 
-    found = discover(project, list_tags(mirror.where), releases, known=known, ours=list(ours), age=age, now=now)
-    return found, releases or []
+    tags, passed = list_tags(mirror.where)
+    found = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
+    return replace(found, passed=(*found.passed, *passed)), releases or []
 
 
 def generated_commits(folder: Path) -> dict[Version, str]:

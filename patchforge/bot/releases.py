@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +38,7 @@ class ReleaseRun(Run):
         self.generated = repository.folder / "generated" / self.project.name
         self.ours = generated_commits(self.generated)
         self.tested: Action | None = None
+        self.passed: list[Passed] = []  #: candidates that were passed over once they were fetched
 
     def run(self) -> Outcome:
         with Mirror(self.project, self.settings.upstream) as mirror:
@@ -53,6 +55,7 @@ class ReleaseRun(Run):
             if self.is_real:
                 self._check_tag(mirror, plan, found, wanted)
                 self.carry_out(plan)
+        found = replace(found, passed=(*found.passed, *self.passed))
         passed = [(one.tag, one.why) for one in found.passed]
         return self.outcome(found_as_data(found), passed, plan, problems)
 
@@ -61,7 +64,7 @@ class ReleaseRun(Run):
     ) -> tuple[Wanted | None, list[Problem]]:
         """The newest version that converts, and what is wrong with those before it."""
         problems: list[Problem] = []
-        for candidate in self._candidates(found):
+        for candidate in self._candidates(found, mirror):
             try:
                 return self._want(mirror, candidate, releases, pulls), problems
             except (Drifted, CheckFailed) as error:
@@ -69,18 +72,27 @@ class ReleaseRun(Run):
                 self.repository.reset()
         return None, problems
 
-    def _candidates(self, found: Found) -> list[Candidate]:
+    def _candidates(self, found: Found, mirror: Mirror) -> Iterator[Candidate]:
         named = self.settings.version
-        if named is None:
-            return list(found.new[::-1][:_ATTEMPTS])
-        if one := found.candidate(named):
-            return [one]
-        why = next(
-            (one.why for one in found.passed if one.tag == self.project.tag_of(named)), "upstream has no such tag"
-        )
+        wanted = found.new[::-1] if named is None else [one for one in found.new if one.version == named]
+        given = 0
+        for one in wanted:
+            if given == _ATTEMPTS:
+                return
+            if why := mirror.passed_over(one):
+                self.passed.append(Passed(one.tag, why))
+            else:
+                given += 1
+                yield one
+        if named is not None and not given:
+            raise self._not_proposed(found, named)
+
+    def _not_proposed(self, found: Found, named: Version) -> PatchforgeError:
+        passed = (*self.passed, *found.passed)
+        why = next((one.why for one in passed if one.tag == self.project.tag_of(named)), "upstream has no such tag")
         if found.newest and named <= found.newest:
             why = f"not newer than {found.newest}, which the base branch has"
-        raise PatchforgeError(f"{named} cannot be proposed", found=why, do="patchforge track shows what is new")
+        return PatchforgeError(f"{named} cannot be proposed", found=why, do="patchforge track shows what is new")
 
     def _want(
         self, mirror: Mirror, candidate: Candidate, releases: Sequence[Published], pulls: Sequence[Pull]
@@ -183,7 +195,7 @@ class ReleaseRun(Run):
         if wanted is None or not any(one.do is Do.PUSH for one in plan.actions):
             return
         candidate = found.candidate(Version.parse(wanted.name))
-        if candidate and list_tags(mirror.where).get(candidate.tag) != candidate.commit:
+        if candidate and list_tags(mirror.where)[0].get(candidate.tag) != candidate.commit:
             raise TryAgain(f"{candidate.tag} was moved while this ran", expected=candidate.commit, do="run this again")
 
 

@@ -170,6 +170,7 @@ def _resolved(options: argparse.Namespace, project: Project | None) -> tuple[str
         found = _named(objects, options.rev)
         if clone and not made and not (found and _COMMIT.fullmatch(options.rev)):
             clone.fetch()  # a tag or branch may be new, or have moved
+            objects.close()
             found = _named(objects, options.rev)
     if found:
         return found, path

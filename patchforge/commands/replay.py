@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from itertools import groupby, pairwise
 from typing import Any
 
-from patchforge import pipeline
+from patchforge import escape, pipeline
 from patchforge.commands.common import coloured, make_engine, progress, show_json
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.errors import Exit, PatchforgeError
@@ -23,12 +23,15 @@ def run(options: argparse.Namespace) -> int:
         releases = _releases(options, engine, upstream)
         engine.prepare(progress((upstream.tree(one) for one in releases), "reading", len(releases)))
         rows = [_row(options, engine, upstream, one) for one in progress(releases, "converting", len(releases))]
+        passed = upstream.passed_over()
     failed = [row for row in rows if row["failed"]]
     drifted = [row for row in rows if row["drifts"]]
     if options.json:
-        show_json({"releases": rows, "drifted": len(drifted), "failed": len(failed)})
+        show_json({"releases": rows, "drifted": len(drifted), "failed": len(failed), "passed": [*map(list, passed)]})
     else:
         _show(rows, engine)
+        for name, why in passed:
+            print(f"passed over: {escape.line(name)}: {why}")
     return Exit.DRIFTED if drifted else Exit.FAILED if failed else Exit.OK
 
 

@@ -1,30 +1,32 @@
 """Looks at upstream, at its address or in a clone: is it whole, the right one, as the release index says.
 
-Only reads. No object is fetched, and neither a clone nor the cache is changed.
+Only reads. No object is fetched, and neither a clone nor the cache is changed. A clone is read through a git folder of
+our own, so none of its settings and hooks is obeyed.
 """
 
 from __future__ import annotations
 
 import re
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patchforge.doctor.words import Finding, State
+from patchforge.errors import PatchforgeError
 from patchforge.project import Project, release_index
+from patchforge.sources.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
 from patchforge.sources.clone import CachedClone, is_url
-from patchforge.sources.command import OFFLINE, git
+from patchforge.sources.command import git
+from patchforge.sources.git import GitObjects
 
 _TAG = re.compile(r"^([0-9a-f]{40,64})[\t ]refs/tags/(.+?)(\^\{\})?$", re.MULTILINE)
-_ADDRESS = re.compile(r"^remote\.(.+)\.url (.+)$", re.MULTILINE)
+_ADDRESS = re.compile(r"remote\.(.+)\.url", re.DOTALL)
 _DAMAGE = re.compile(r"^(?:error:|fatal:|missing (?:commit|tree|tag)).*", re.MULTILINE)
 _REDIRECTED = re.compile(r"^warning: redirecting to (\S+)", re.MULTILINE)
 #: GitHub asks for a name where there is no such repository.
 _GONE = re.compile(
     r"not found|not appear to be a git repository|does not exist|error: 40[134]|could not read username", re.IGNORECASE
 )
-_UNTOUCHED = {**OFFLINE, "GIT_OPTIONAL_LOCKS": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
 _SECONDS = 600
 _SHOWN = 3
 
@@ -54,6 +56,7 @@ class Clone:
     lacking: tuple[str, ...] = ()  #: indexed releases whose commit is not there, oldest first
     missing: int = 0  #: files and folders of the other releases that are not there
     damage: tuple[str, ...] = ()  #: what git fsck finds
+    odd: tuple[OddRef, ...] = ()  #: refs that are passed over, and why
 
 
 def examine(where: str, project: Project) -> tuple[Remote | None, Clone | None]:
@@ -65,10 +68,14 @@ def examine(where: str, project: Project) -> tuple[Remote | None, Clone | None]:
 
 
 def _remote(where: str, cached: CachedClone, project: Project) -> Remote:
-    done = git("ls-remote", "--tags", "--", cached.url, timeout=_SECONDS)
+    try:
+        with source_of(cached.url) as source:
+            done = git("ls-remote", "--tags", "--", source, timeout=_SECONDS)
+    except PatchforgeError as error:
+        return Remote(cached.origin, _is_former(where, project), error=f"{error.problem}: {error.found}")
     told = done.stderr.replace(cached.url, cached.origin)
     redirected = _REDIRECTED.search(told)
-    lines = [line for line in told.splitlines() if line.startswith(("fatal:", "error:"))] or told.splitlines()
+    lines = [line for line in told.split("\n") if line.startswith(("fatal:", "error:"))] or told.split("\n")
     return Remote(
         address=cached.origin,
         former=_is_former(where, project),
@@ -79,27 +86,43 @@ def _remote(where: str, cached: CachedClone, project: Project) -> Remote:
 
 
 def _clone(path: Path, project: Project, *, cached: bool) -> Clone:
-    shallow = _local(path, "rev-parse", "--is-shallow-repository")
-    if shallow.returncode:
-        return Clone(str(path), cached, error=shallow.stderr.strip() or "no such folder")
+    try:
+        with Borrowed(path) as borrowed, GitObjects(path) as objects:
+            return _examined(Clone(str(path), cached), borrowed, objects, project)
+    except PatchforgeError as error:
+        return Clone(str(path), cached, error=_short(path, error))
+
+
+def _examined(clone: Clone, borrowed: Borrowed, objects: GitObjects, project: Project) -> Clone:
+    def local(*arguments: str, given: str = "") -> tuple[str, str]:
+        done = git(*arguments, given=given, repository=borrowed.folder, timeout=_SECONDS)
+        return done.stdout, done.stderr
+
+    place = borrowed.place
     commits = {str(one.version): one.commit for one in release_index(project)}
-    asked = _local(path, "cat-file", "--batch-check", given="".join(f"{one}^{{commit}}\n" for one in commits.values()))
-    there = dict(zip(commits, (not line.endswith("missing") for line in asked.stdout.splitlines()), strict=False))
-    trees = "".join(f"{commit}^{{tree}}\n" for name, commit in commits.items() if there.get(name))
-    objects = _local(path, "rev-list", "--objects", "--missing=print", "--stdin", given=trees) if trees else None
-    checked = _local(path, "fsck", "--no-dangling", "--no-progress")
-    remotes = _ADDRESS.findall(_local(path, "config", "--get-regexp", r"^remote\..*\.url$").stdout)
-    return Clone(
-        path=str(path),
-        cached=cached,
-        shallow=shallow.stdout.strip() == "true",
-        partial=bool(_local(path, "config", "--get-regexp", r"^remote\..*\.(promisor|partialclonefilter)$").stdout),
+    there = {name: bool(objects.commit(commit)) for name, commit in commits.items()}
+    trees = "".join(f"{commit}^{{tree}}\n" for name, commit in commits.items() if there[name])
+    listed = local("rev-list", "--objects", "--missing=print", "--stdin", given=trees)[0] if trees else ""
+    tags = objects.commits(objects.tags())
+    lost = tuple(OddRef(f"refs/tags/{tag}", "leads to no commit") for tag, commit in tags.items() if not commit)
+    remotes = [(match[1], value) for key, value in place.settings if (match := _ADDRESS.fullmatch(key))]
+    checked = local("fsck", "--no-dangling", "--no-progress")
+    damaged = [f"error: {ref.name}: {ref.why}" for ref in place.refs[1] if ref.why == NOT_AN_ID]
+    return replace(
+        clone,
+        shallow=bool(place.shallow),
+        partial=bool(place.values(r"remote\..*\.(promisor|partialclonefilter)|extensions\.partialclone")),
         former=tuple(name for name, url in remotes if _is_former(url, project)),
-        tags=_tags(_local(path, "show-ref", "--tags", "--dereference").stdout),
-        lacking=tuple(name for name in commits if not there.get(name)),
-        missing=len(re.findall(r"^\?", objects.stdout, re.MULTILINE)) if objects else 0,
-        damage=tuple(_DAMAGE.findall(checked.stdout + "\n" + checked.stderr)),
+        tags={tag: commit for tag, commit in tags.items() if commit},
+        lacking=tuple(name for name in commits if not there[name]),
+        missing=len(re.findall(r"^\?", listed, re.MULTILINE)),
+        damage=(*_DAMAGE.findall("\n".join(checked)), *damaged),
+        odd=(*(ref for ref in place.refs[1] if ref.why != NOT_AN_ID), *lost),
     )
+
+
+def _short(path: Path, error: PatchforgeError) -> str:
+    return ": ".join(text for text in (error.problem.removeprefix(f"{path} "), error.found) if text)
 
 
 def _tags(listed: str) -> dict[str, str]:
@@ -110,10 +133,6 @@ def _tags(listed: str) -> dict[str, str]:
 def _is_former(url: str, project: Project) -> bool:
     known_as_former = project.current_url(url) == project.url
     return known_as_former and replace(project, former_urls=()).current_url(url) != project.url
-
-
-def _local(path: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    return git("-C", str(path), *arguments, given=given, environment=_UNTOUCHED, timeout=_SECONDS)
 
 
 def findings(project: Project, remote: Remote | None, clone: Clone | None) -> Iterator[Finding]:
@@ -169,6 +188,10 @@ def _about_clone(project: Project, one: Clone) -> Iterator[Finding]:
     if one.damage:
         more = f" ({len(one.damage)} complaints)" if len(one.damage) > 1 else ""
         yield Finding("clone", State.WRONG, f"{one.path} is damaged: {one.damage[0]}{more}", again)
+    if one.odd:
+        named = "; ".join(f"{ref.name}: {ref.why}" for ref in one.odd[:_SHOWN])
+        more = f", and {len(one.odd) - _SHOWN} more" if len(one.odd) > _SHOWN else ""
+        yield Finding("refs", State.WARNING, f"{one.path}: passed over: {named}{more}", "git pack-refs, or clone again")
     if one.shallow:
         state = State.WRONG if one.lacking else State.WARNING
         text = f"{one.path} is shallow; it lacks {_named(one.lacking) or 'no release, but history'}"

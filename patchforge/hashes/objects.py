@@ -1,13 +1,14 @@
 """A clone's objects, read as if no setting of the clone, the user or the machine existed.
 
 ``git archive`` and ``git cat-file`` obey core.autocrlf, filters, info/attributes and replacement objects (facts:
-nix-and-bots, 3.4). A scratch repository that borrows the clone's objects has none of these, and no remote from which
+nix-and-bots, 3.4). A git folder of our own that borrows the clone's objects has none of these, and no remote from which
 git could fetch what is missing.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -18,30 +19,26 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, cast
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Damaged, PatchforgeError
 from patchforge.hashes.nar import CHUNK, File, Folder, Item, Link
+from patchforge.sources.borrowed import Borrowed
+from patchforge.sources.command import Settings, start_git
+from patchforge.sources.git import UnreadableError, object_digest, object_id, parse_tree, tree_of
 from patchforge.sources.missing import MissingBlobError
 
-_CONFIG = f"""\
-[core]
-\trepositoryformatversion = 0
-\tbare = true
-\tautocrlf = false
-\teol = lf
-\tattributesFile = {os.devnull}
-"""
-_ENVIRONMENT = {
-    "GIT_CONFIG_NOSYSTEM": "1",
-    "GIT_CONFIG_GLOBAL": os.devnull,
-    "GIT_ATTR_NOSYSTEM": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_NO_LAZY_FETCH": "1",
-    "GIT_ALLOW_PROTOCOL": "none",
-    "GIT_TERMINAL_PROMPT": "0",
-    "LC_ALL": "C",
-}
 #: Blobs above this many bytes are streamed by git too, unless they are stored as a difference to another blob.
-_STREAMED = ("-c", "core.bigFileThreshold=1m", "-c", "core.packedGitWindowSize=1m", "-c", "core.packedGitLimit=16m")
+_STREAMED = (
+    ("core.bigFileThreshold", "1m"),
+    ("core.packedGitWindowSize", "1m"),
+    ("core.packedGitLimit", "16m"),
+)
+_MOST_FILES = 10_000_000  #: of one commit; a few small trees can name each other 10**10 times
+
+
+_FOLDER = "040000"
+_DEEPEST = 1000  #: folders within each other
+
+Named = tuple[bytes, str, str]  #: name, mode and id of what is in a tree
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +78,11 @@ class Listing:
 
     def __iter__(self) -> Iterator[Blob]:
         with self.objects.trees() as read:
-            yield from filter(self.keep, _walk(read, self.commit + "^{tree}", b""))
+            for count, blob in enumerate(_walk(read, self.objects.tree(self.commit))):
+                if count >= _MOST_FILES:
+                    raise self.objects.failed("cat-file", f"more than {_MOST_FILES} files in one commit".encode())
+                if self.keep is None or self.keep(blob):
+                    yield blob
 
     def only(self, keep: Callable[[Blob], bool]) -> Listing:
         return Listing(self.objects, self.commit, keep)
@@ -90,29 +91,23 @@ class Listing:
 class Objects:
     """The objects of one repository, in isolation."""
 
-    def __init__(self, scratch: Path, objects: Path, origin: str) -> None:
-        self.origin = origin
-        self._environment = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("GIT_")},
-            **_ENVIRONMENT,
-            "GIT_DIR": str(scratch),
-            "GIT_INDEX_FILE": str(scratch / "index"),
-            "GIT_OBJECT_DIRECTORY": str(objects),
-        }
+    def __init__(self, borrowed: Borrowed) -> None:
+        self.origin = str(borrowed.place.path)
+        self._folder = borrowed.folder
 
     def run(self, *arguments: str, given: bytes = b"") -> bytes:
         """What a git command prints; PatchforgeError with its own words when it fails."""
-        done = subprocess.run(["git", *arguments], env=self._environment, input=given, capture_output=True, check=False)
-        if done.returncode:
-            raise self.failed(arguments[0], done.stderr)
-        return done.stdout
+        with start_git(*arguments, repository=self._folder) as process:
+            said, told = process.communicate(given)
+        if process.returncode:
+            raise self.failed(arguments[0], told)
+        return said
 
     @contextmanager
-    def piped(self, *arguments: str, given: Iterable[bytes] = ()) -> Iterator[IO[bytes]]:
+    def piped(self, *arguments: str, given: Iterable[bytes] = (), settings: Settings = ()) -> Iterator[IO[bytes]]:
         """What a git command prints, as it comes; PatchforgeError when the command failed, even after all was read."""
         with tempfile.TemporaryFile() as said:
-            command = ["git", *arguments]
-            process = subprocess.Popen(command, env=self._environment, stdin=-1, stdout=-1, stderr=said, bufsize=CHUNK)
+            process = start_git(*arguments, repository=self._folder, settings=settings, stderr=said)
             feeder = Thread(target=_feed, args=(process.stdin, given), daemon=True)
             feeder.start()
             try:
@@ -141,26 +136,44 @@ class Objects:
         return Listing(self, commit)
 
     @contextmanager
-    def trees(self) -> Iterator[Callable[[str], tuple[int, bytes]]]:
-        """A function from a tree's name to the bytes in its ids and its content; PatchforgeError if there is none."""
-        command = ["git", "cat-file", "--batch"]
-        with subprocess.Popen(command, env=self._environment, stdin=-1, stdout=-1, stderr=-3) as process:
+    def trees(self) -> Iterator[Callable[[str], list[Named]]]:
+        """A function from a tree's id to what is in it, sorted; PatchforgeError if there is none."""
+        with start_git("cat-file", "--batch", repository=self._folder, stderr=-3) as process:
             asked, answers = cast("IO[bytes]", process.stdin), cast("IO[bytes]", process.stdout)
 
-            def read(name: str) -> tuple[int, bytes]:
+            def read(name: str) -> list[Named]:
                 asked.write(name.encode() + b"\n")
                 asked.flush()
                 about = answers.readline().split()
                 size = int(about[2]) if about[1:2] == [b"tree"] else -1
                 data = answers.read(size + 1)[:-1] if size >= 0 else b""
-                if len(data) != size:
+                if len(data) != size or object_id(b"tree", data, len(name)) != name:
                     raise self.failed("cat-file", f"no whole tree {name}".encode())
-                return len(about[0]) // 2, data
+                try:
+                    return sorted(
+                        (base, sys.intern(f"{mode:06o}"), oid) for mode, base, oid in parse_tree(data, len(name) // 2)
+                    )
+                except UnreadableError as error:
+                    raise self.failed("cat-file", str(error).encode()) from error
 
             try:
                 yield read
             finally:
                 process.kill()
+
+    def commit(self, name: str) -> bytes:
+        """What a commit says: its tree, its date, … PatchforgeError when it is not there."""
+        data = self.run("cat-file", "commit", name)
+        if re.fullmatch("[0-9a-f]{40,64}", name) and object_id(b"commit", data, len(name)) != name:
+            raise self.failed("cat-file", f"{name} is not what its id says".encode())
+        return data
+
+    def tree(self, commit: str) -> str:
+        """The id of a commit's tree."""
+        try:
+            return tree_of(self.commit(commit))
+        except UnreadableError as error:
+            raise self.failed("cat-file", str(error).encode()) from error
 
     def require(self, needed: Iterable[Blob], listed: Iterable[Blob] = ()) -> None:
         """IncompleteTreeError unless the clone has what is needed; it names what is missing of the ``listed`` too."""
@@ -178,7 +191,7 @@ class Objects:
         IncompleteTreeError at the end.
         """
         absent = []
-        with self.piped(*_STREAMED, "cat-file", "--batch", "--buffer", given=_ids(blobs)) as answers:
+        with self.piped("cat-file", "--batch", "--buffer", given=_ids(blobs), settings=_STREAMED) as answers:
             for blob in blobs:
                 if blob.is_submodule:
                     yield blob.path, Folder()
@@ -210,47 +223,24 @@ class Objects:
 @contextmanager
 def isolated(clone: Path) -> Iterator[Objects]:
     """The objects of a clone (bare or not). PatchforgeError when it is none."""
-    with tempfile.TemporaryDirectory(prefix="patchforge-") as folder:
-        scratch = Path(folder)
-        (scratch / "refs").mkdir()
-        (scratch / "HEAD").write_text("ref: refs/heads/none\n", "utf-8")
-        (scratch / "config").write_text(_CONFIG, "utf-8")
-        yield Objects(scratch, _objects_of(clone), str(clone))
+    with Borrowed(clone) as borrowed:
+        yield Objects(borrowed)
 
 
-def _objects_of(clone: Path) -> Path:
-    command = ["git", "-C", str(clone), "rev-parse", "--path-format=absolute", "--git-path", "objects"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    try:
-        done = subprocess.run(command, env=environment, capture_output=True, check=False)
-    except FileNotFoundError as error:
-        raise PatchforgeError("git cannot be run", expected="a git command on PATH", do="install git") from error
-    if done.returncode:
-        raise PatchforgeError(
-            f"{clone} is not a git repository",
-            expected="a bare or ordinary clone",
-            found=done.stderr.decode("utf-8", "replace").strip(),
-            do="name a clone's top folder",
-        )
-    return Path(os.fsdecode(done.stdout.rstrip(b"\n")))
-
-
-def _walk(read: Callable[[str], tuple[int, bytes]], tree: str, top: bytes) -> Iterator[Blob]:
-    for name, mode, oid in sorted(_entries(*read(tree))):
-        if mode == "040000":
-            yield from _walk(read, oid, top + name + b"/")
+def _walk(read: Callable[[str], list[Named]], tree: str) -> Iterator[Blob]:
+    """Depth first, and without recursion."""
+    opened = [(b"", iter(read(tree)))]
+    while opened:
+        folder, items = opened[-1]
+        for name, mode, oid in items:
+            if mode == _FOLDER:
+                opened.append((folder + name + b"/", iter(read(oid))))
+                break
+            yield Blob(folder + name, mode, oid)
         else:
-            yield Blob(top + name, mode, oid)
-
-
-def _entries(width: int, data: bytes) -> Iterator[tuple[bytes, str, str]]:
-    """Name, mode and id of what is in a tree: each is ``mode name``, a zero byte, and ``width`` bytes of the id."""
-    at = 0
-    while at < len(data):
-        end = data.index(b"\0", at)
-        mode, _, name = data[at:end].partition(b" ")
-        at = end + 1 + width
-        yield name, sys.intern(mode.decode().zfill(6)), data[end + 1 : at].hex()
+            opened.pop()
+        if len(opened) > _DEEPEST:
+            raise Damaged("folders are within each other without end", expected=f"{_DEEPEST} at most", found=tree)
 
 
 def _ids(blobs: Iterable[Blob]) -> Iterator[bytes]:
@@ -259,15 +249,24 @@ def _ids(blobs: Iterable[Blob]) -> Iterator[bytes]:
 
 def _item(blob: Blob, size: int, answers: IO[bytes]) -> Item:
     if blob.mode == "120000":
-        return blob.path, Link(answers.read(size))
+        return blob.path, Link(b"".join(_checked(blob, size, answers)))
 
     def chunks() -> Iterator[bytes]:
-        left = size
-        while left and (chunk := answers.read(min(left, CHUNK))):
-            left -= len(chunk)
-            yield chunk
+        return _checked(blob, size, answers)
 
     return blob.path, File(size, chunks, bool(int(blob.mode, 8) & 0o100))
+
+
+def _checked(blob: Blob, size: int, answers: IO[bytes]) -> Iterator[bytes]:
+    """A blob's bytes. Damaged at their end when they are not what its id says."""
+    digest, left = object_digest(b"blob", size, len(blob.id)), size
+    while left and (chunk := answers.read(min(left, CHUNK))):
+        left -= len(chunk)
+        digest.update(chunk)
+        yield chunk
+    if not left and digest.hexdigest() != blob.id:
+        path = os.fsdecode(blob.path)
+        raise Damaged(f"{path} is not what its id says", expected=blob.id, found=digest.hexdigest(), do="clone again")
 
 
 def _feed(pipe: IO[bytes], given: Iterable[bytes]) -> None:

@@ -17,6 +17,8 @@ from patchforge.pins.published import Claim
 from patchforge.pins.tracked import Repository
 from patchforge.sources import GitObjects
 from patchforge.sources.clone import CachedClone, is_url
+from patchforge.sources.command import split_setting
+from patchforge.sources.git import commit_date
 
 
 @dataclass(slots=True)
@@ -49,7 +51,7 @@ def pin(one: Repository, clones: Clones, claims: Mapping[str, Claim]) -> dict[st
             "owner": owner,
             "repo": repo,
             "rev": commit,
-            "date": objects.run("show", "-s", "--format=%cs", commit).decode().strip(),
+            "date": commit_date(commit, objects.commit(commit)).date().isoformat(),
             "license": one.license,
             "submodules": one.submodules,
         }
@@ -119,7 +121,11 @@ def _commit(one: Repository, clone: Path) -> str:
 
 
 def _requirements(one: Repository, objects: Objects, commit: str) -> list[str]:
-    text = objects.run("show", f"{commit}:{one.requirements}").decode() if one.requirements else ""
+    text = (
+        objects.run("cat-file", "blob", f"{commit}:{one.requirements}").decode("utf-8", "replace")
+        if one.requirements
+        else ""
+    )
     named = requirements.of_file(text)
     left_out = {requirements.parse(text).name for text in one.without}
     if unknown := left_out - {requirements.parse(text).name for text in named}:
@@ -139,11 +145,24 @@ def _submodules(one: Repository, clone: Path, commit: str, clones: Clones) -> di
         return {}
     with isolated(clone) as objects:
         paths = [os.fsdecode(blob.path) for blob in objects.listing(commit) if blob.is_submodule]
-        text = objects.run("show", f"{commit}:.gitmodules")
-        listed = objects.run("config", "--file", "-", "--list", "--null", given=text).decode().split("\0")
-    settings = dict(line.split("\n", 1) for line in listed if "\n" in line)
-    by_path = {settings[key]: key.removesuffix(".path") for key in settings if key.endswith(".path")}
-    return {path: clones.path(f"{one.name}/{path}", settings[f"{by_path[path]}.url"]) for path in paths}
+        text = objects.run("cat-file", "blob", f"{commit}:.gitmodules") if paths else b""
+        listed = objects.run("config", "--file", "-", "--no-includes", "--list", "--null", given=text)
+    settings = dict(split_setting(pair) for pair in os.fsdecode(listed).split("\0") if pair)
+    names = {value: key.removesuffix(".path") for key, value in settings.items() if key.endswith(".path")}
+    return {path: _submodule(one, path, settings.get(f"{names.get(path)}.url", ""), clones) for path in paths}
+
+
+def _submodule(one: Repository, path: str, url: str, clones: Clones) -> Path:
+    """The clone of a submodule. Its address is a stranger's word: nothing on this machine is read for it."""
+    name = f"{one.name}/{path}"
+    if name in clones.named or url.startswith("https://"):
+        return clones.path(name, url)
+    raise PatchforgeError(
+        f"the submodule {path} of {one.name} has no address that can be followed",
+        expected="https://… in .gitmodules",
+        found=url or "none",
+        do=f"name a clone: --upstream {name}=CLONE",
+    )
 
 
 def archive_url(pin: Mapping[str, Any], host: str = HOST) -> str:

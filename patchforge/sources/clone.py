@@ -17,11 +17,13 @@ from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from patchforge import escape
 from patchforge.errors import PatchforgeError, TryAgain
-from patchforge.sources.command import is_passing
-from patchforge.sources.git import import_git
+from patchforge.sources.address import check_address, without_password
+from patchforge.sources.borrowed import NotARepositoryError, source_of
+from patchforge.sources.command import is_passing, verb_of, watch_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,6 +32,8 @@ if TYPE_CHECKING:
 STALE_LOCK = 10.0
 #: The same for the files into which git receives objects.
 STALE_OBJECTS = 3600.0
+#: What git fetch says of refs that cannot be beside others, such as ``v1`` and ``v1/x``.
+_ONE_REF = re.compile("error: (?:cannot lock ref|unable to update local ref|some local refs could not be updated)")
 _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _URL = re.compile(r"(https?|ssh|git|file)://|[\w.-]+@[\w.-]+:(?!:)")
 
@@ -65,10 +69,7 @@ class CachedClone:
     @property
     def origin(self) -> str:
         """The address, without a password that may stand in it."""
-        import_git()
-        from git.util import remove_password_if_present  # noqa: PLC0415 - keeps start-up light
-
-        return str(remove_password_if_present([self.url])[0])
+        return without_password(self.url)
 
     def ensure(self) -> bool:
         """Make the clone unless it is there; whether this call made it."""
@@ -86,17 +87,14 @@ class CachedClone:
         """Bring branches and tags up to date, moved tags included."""
         with self._locked():
             _clear_stale(self.path)
-            git = import_git().Git(str(self.path))
-            git.set_persistent_git_options(git_dir=str(self.path))
-            # A collection in the background would outlive the lock.
-            quiet = git(c=["gc.autoDetach=false", "maintenance.autoDetach=false"])
-            self._run(quiet, "fetch", "--prune", "--progress", "--", self.url, *_REFSPECS)
+            with self._source() as source:
+                self._run(f"--git-dir={self.path}", "fetch", "--prune", "--progress", "--", source, *_REFSPECS)
 
     def _clone(self) -> None:
         partial = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
         try:
-            git = import_git().Git(str(self.path.parent))
-            self._run(git, "clone", "--bare", "--progress", "--", self.url, str(partial))
+            with self._source() as source:
+                self._run("clone", "--bare", "--progress", "--", source, str(partial))
             partial.replace(self.path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
@@ -120,30 +118,40 @@ class CachedClone:
         finally:
             lock.release()
 
-    def _run(self, git: Any, command: str, *arguments: str) -> None:
-        git.update_environment(GIT_TERMINAL_PROMPT="0")
+    @contextmanager
+    def _source(self) -> Iterator[str]:
+        """What git is given for the address. PatchforgeError for one that it is not given."""
+        check_address(self.url)
+        try:
+            with source_of(self.url) as source:
+                yield source
+        except NotARepositoryError as error:
+            raise self._failed("clone" if not self.path.is_dir() else "fetch", error.found) from error
+
+    def _run(self, *arguments: str) -> None:
         said: deque[str] = deque(maxlen=12)
+        faults: deque[str] = deque(maxlen=100)  # git's lines of progress come between them
 
         def hear(line: str) -> None:
-            said.append(line.strip())
+            (faults if line.startswith(("fatal:", "error:")) else said).append(line)
             if self.progress:
-                print(f"\r{line.strip():<79}", end="", file=sys.stderr, flush=True)
+                print(f"\r{escape.line(line):<79}", end="", file=sys.stderr, flush=True)
 
-        process = getattr(git, command)(*arguments, as_process=True, universal_newlines=True)
-        module = import_git()
-        module.cmd.handle_process_output(process, None, hear, decode_streams=False)
+        status = watch_git(*arguments, folder=self.path.parent, hear=hear)
         if self.progress:
             print(file=sys.stderr)
-        try:
-            process.wait()
-        except module.GitCommandError as error:
-            faults = [line for line in said if line.startswith(("fatal:", "error:"))] or list(said)[-1:]
-            kind = TryAgain if is_passing(" ".join(said)) else PatchforgeError
-            raise kind(
-                f"git {command} of {self.origin} failed",
-                found=" ".join(faults).replace(self.url, self.origin),
-                do="check the address and the network, or name a clone on this machine (--upstream PATH)",
-            ) from error
+        if status == 1 and faults and all(map(_ONE_REF.match, faults)):  # the others have come
+            print(f"passed over: {escape.line('; '.join(faults))}", file=sys.stderr)
+        elif status:
+            kind = TryAgain if is_passing(" ".join((*said, *faults))) else PatchforgeError
+            raise self._failed(verb_of(arguments), " ".join(faults or list(said)[-1:]), kind)
+
+    def _failed(self, verb: str, found: str, kind: type[PatchforgeError] = PatchforgeError) -> PatchforgeError:
+        return kind(
+            f"git {verb} of {self.origin} failed",
+            found=found.replace(self.url, self.origin),
+            do="check the address and the network, or name a clone on this machine (--upstream PATH)",
+        )
 
 
 def _clear_stale(clone: Path) -> None:

@@ -1,4 +1,8 @@
-"""Git as a command: in a plain environment, without prompts, and with errors that a person can act on."""
+"""The one door to git: every git of ours is started here, with the same environment and the same settings.
+
+Neither the caller's GIT_* variables nor the settings of the machine and the user play a part, but for how the network
+is reached (``_OF_USER``). A repository that is not ours is never opened itself: see patchforge/sources/borrowed.py.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,79 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.processes import NETWORK, environment
+from patchforge.sources.address import LOOPBACK_HTTP, check_address, looks_like_address
 
-#: Reading a clone fetches nothing (patchforge/sources/git.py says why both).
+#: Reading a repository fetches nothing. GIT_NO_LAZY_FETCH needs git 2.45; for older ones no transport is allowed.
 OFFLINE = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
-_PLAIN = {"GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
-#: A git around this one, such as that of a hook, would lead to another repository.
-_NOT_PASSED_ON = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_NAMESPACE")
-#: Whatever the machine's git is set to, commits and checkouts have the same bytes and start no hooks.
-_SETTINGS = ("core.autocrlf=false", "core.hooksPath=/dev/null", "commit.gpgSign=false", "gc.auto=0")
+_PLAIN = {
+    **OFFLINE,
+    "LC_ALL": "C",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": os.devnull,
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_PAGER": "cat",
+    "GIT_EDITOR": ":",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+}
+#: Nothing is started (hooks, monitors, pagers, signatures, collections), and nothing of a file's bytes is changed. An
+#: index beside the objects (commit-graph, multi-pack-index) can say something else than the objects do.
+_SETTINGS = (
+    ("core.fsmonitor", "false"),
+    ("core.hooksPath", os.devnull),
+    ("core.attributesFile", os.devnull),
+    ("core.excludesFile", os.devnull),
+    ("core.autocrlf", "false"),
+    ("core.safecrlf", "false"),
+    ("core.protectHFS", "true"),
+    ("core.protectNTFS", "true"),
+    ("core.commitGraph", "false"),
+    ("core.multiPackIndex", "false"),
+    ("commit.gpgSign", "false"),
+    ("tag.gpgSign", "false"),
+    ("log.showSignature", "false"),
+    ("gc.auto", "0"),
+    ("gc.autoDetach", "false"),
+    ("maintenance.auto", "false"),
+    ("submodule.recurse", "false"),
+    ("fetch.recurseSubmodules", "false"),
+    ("diff.ignoreSubmodules", "all"),
+    ("credential.helper", ""),
+)
+#: For the network: no questions over ssh, and an end to a host that sends less than 1,000 bytes a second for a minute.
+_REACHING = (
+    ("core.sshCommand", "ssh -oBatchMode=yes"),
+    ("http.lowSpeedLimit", "1000"),
+    ("http.lowSpeedTime", "60"),
+)
+_REACHES = frozenset({"clone", "fetch", "ls-remote", "pull", "push"})
+#: What the user's and the machine's own settings may say: proxies, certificates, helpers for credentials, mirrors.
+_OF_USER = re.compile(
+    r"http\.(?:.+\.)?(?:proxy\w*|ssl\w+|schannel\w+|version|lowspeed\w+)|credential\..+|core\.sshcommand|ssh\.variant"
+    r"|url\..+\.(?:push)?insteadof|safe\.directory",
+    re.IGNORECASE | re.DOTALL,
+)
+_SECRET = re.compile(r"http\.(?:.+\.)?extraheader", re.IGNORECASE | re.DOTALL)
+_TAKES_A_VALUE = frozenset({"-c", "-C", "--git-dir", "--work-tree"})
 _PASSING = re.compile(
     r"could not resolve host|connection (?:timed out|reset|refused)|couldn't connect|early eof|timed out|rpc failed"
-    r"|unexpected disconnect|the remote end hung up|http 5\d\d|error: 5\d\d|error: 429|ssl_error_syscall",
+    r"|unexpected disconnect|the remote end hung up|http 5\d\d|error: 5\d\d|error: 429|ssl_error_syscall"
+    r"|operation too slow",
     re.IGNORECASE,
 )
 _PAUSE = 1.0
+_ELSEWHERE = Path(Path().absolute().anchor)  #: a folder without a repository
+_LONGEST = 3600.0  #: seconds after which a git that reads from this machine alone cannot be well
+
+Settings = Sequence[tuple[str, str]]
 
 
 def is_passing(said: str) -> bool:
@@ -31,30 +90,99 @@ def is_passing(said: str) -> bool:
     return bool(_PASSING.search(said))
 
 
+def verb_of(arguments: Sequence[str]) -> str:
+    """The command among git's arguments, after the options that come before it."""
+    left = iter(arguments)
+    for word in left:
+        if word in _TAKES_A_VALUE:
+            next(left, None)
+        elif not word.startswith("-"):
+            return word
+    return ""
+
+
+def git_environment(
+    arguments: Sequence[str],
+    *,
+    folder: Path | None = None,
+    repository: Path | None = None,
+    given: Mapping[str, str] | None = None,
+    settings: Settings = (),
+) -> dict[str, str]:
+    """The whole environment of a git command.
+
+    ``repository``: its git folder, which must be one of ours. ``given``: further variables; settings among them
+    (GIT_CONFIG_COUNT, …) are added to ours. ``settings`` come last. With a secret header among them no redirect is
+    followed and no helper for credentials is asked. PatchforgeError for an address that git is not to be given.
+    """
+    variables, more = _settings_in(given or {})
+    more += settings
+    reaching = verb_of(arguments) in _REACHES
+    kept: dict[str, str] = {"GIT_CEILING_DIRECTORIES": str(folder.absolute().parent)} if folder else {}
+    if repository:
+        kept["GIT_DIR"] = str(repository)
+    wanted = [
+        *_SETTINGS,
+        *(_network_settings(secret=any(_SECRET.fullmatch(key) for key, _ in more)) if reaching else ()),
+    ]
+    if reaching:
+        kept |= {"GIT_ALLOW_PROTOCOL": _protocols(arguments, folder), "GIT_NO_LAZY_FETCH": "0"}
+    return environment(
+        {**_PLAIN, **kept, **variables, **_as_variables([*wanted, *more])},
+        allow=[*NETWORK, "SSH_AUTH_SOCK"] if reaching else (),
+    )
+
+
+def start_git(
+    *arguments: str, repository: Path, settings: Settings = (), stderr: int | IO[bytes] = -1
+) -> subprocess.Popen[bytes]:
+    """A running git that reads a repository of ours, with pipes to it. PatchforgeError when git is not installed."""
+    try:
+        return subprocess.Popen(
+            ["git", *arguments],
+            cwd=repository,
+            env=git_environment(arguments, repository=repository, settings=settings),
+            stdin=-1,
+            stdout=-1,
+            stderr=stderr,
+        )
+    except OSError as error:
+        raise PatchforgeError(
+            "git cannot be run", expected="a git command on PATH", found=str(error), do="install git"
+        ) from error
+
+
 def git(
     *arguments: str,
     folder: Path | None = None,
+    repository: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    settings: Settings = (),
     given: str = "",
     timeout: float | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """What became of a git command. Status 127 without git, 124 after ``timeout`` seconds."""
-    inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
+    """What became of a git command. Status 127 without git, 124 after ``timeout`` seconds.
+
+    Without ``folder`` it runs where no repository is, so that none is read by accident.
+    """
+    arguments = arguments if folder or repository else tuple(_from_anywhere(arguments))
+    if any("\0" in word for word in arguments):
+        raise PatchforgeError("a zero byte is in no name that git knows", found=repr(arguments[-1]), do="write another")
+    reaching = verb_of(arguments) in _REACHES
     try:
         done = subprocess.run(
             ["git", *arguments],
-            cwd=folder,
-            env={**inherited, **_PLAIN, **(environment or {})},
+            cwd=folder or repository or _ELSEWHERE,
+            env=git_environment(arguments, folder=folder, repository=repository, given=environment, settings=settings),
             input=given.encode("utf-8", "surrogateescape"),
             capture_output=True,
-            timeout=timeout,
+            timeout=timeout or (None if reaching else _LONGEST),
             check=False,
         )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(arguments, 124, "", f"fatal: no answer within {timeout} seconds")
-    except FileNotFoundError as error:
-        what = "git is not installed" if error.filename == "git" else f"there is no {error.filename}"
-        return subprocess.CompletedProcess(arguments, 127, "", f"fatal: {what}")
+    except subprocess.TimeoutExpired as error:
+        return subprocess.CompletedProcess(arguments, 124, "", f"fatal: no answer within {error.timeout} seconds")
+    except OSError as error:
+        return subprocess.CompletedProcess(arguments, 127, "", f"fatal: {_not_started(error)}")
     said, told = done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8", "replace")
     return subprocess.CompletedProcess(arguments, done.returncode, said, told)
 
@@ -62,7 +190,9 @@ def git(
 def run_git(
     *arguments: str,
     folder: Path | None = None,
+    repository: Path | None = None,
     environment: Mapping[str, str] | None = None,
+    settings: Settings = (),
     hide: Callable[[str], str] = str,
     tries: int = 1,
 ) -> str:
@@ -70,9 +200,8 @@ def run_git(
 
     ``hide`` takes secrets out of git's words before they are shown.
     """
-    settings = [word for one in _SETTINGS for word in ("-c", one)]
     for attempt in range(1, tries + 1):
-        done = git(*settings, *arguments, folder=folder, environment=environment)
+        done = git(*arguments, folder=folder, repository=repository, environment=environment, settings=settings)
         if done.returncode == 0:
             return done.stdout
         said = hide(done.stderr.strip())
@@ -80,15 +209,126 @@ def run_git(
             break
         if attempt < tries:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
-    verb = next(word for word in arguments if not word.startswith("-"))
+    verb = verb_of(arguments)
     if is_passing(said):
         raise TryAgain(f"git {verb} did not reach the other side", found=said, do="run this again later")
     raise PatchforgeError(f"git {verb} failed", found=said or f"status {done.returncode}", do="read git's reason")
 
 
+def watch_git(*arguments: str, folder: Path, hear: Callable[[str], None]) -> int:
+    """Runs a git command and passes on each line of what it says of its progress; its exit status."""
+    try:
+        process = subprocess.Popen(
+            ["git", *arguments],
+            cwd=folder,
+            env=git_environment(arguments, folder=folder),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            errors="replace",
+        )
+    except OSError as error:
+        hear(f"fatal: {_not_started(error)}")
+        return 127
+    with process:
+        try:
+            for line in process.stderr or ():
+                hear(line.strip())
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode
+
+
+def _not_started(error: OSError) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "git is not installed" if error.filename == "git" else f"there is no {error.filename}"
+    return str(error)
+
+
+def _from_anywhere(arguments: Sequence[str]) -> Iterator[str]:
+    """The same command for another working folder: what comes after ``--`` and is no address is a path."""
+    after = False
+    for word in arguments:
+        is_path = after and not looks_like_address(word) and Path(word).exists()
+        yield str(Path(word).absolute()) if is_path else word
+        after = after or word == "--"
+
+
+def _protocols(arguments: Sequence[str], folder: Path | None) -> str:
+    """What git may speak; plain http only where this machine itself is asked."""
+    named = [word for word in arguments if looks_like_address(word)]
+    for word in named:
+        check_address(word)
+    if not named and folder:
+        named = _origins(folder)
+    plain = bool(named) and all(LOOPBACK_HTTP.match(word) for word in named)
+    return "file:https:ssh" + (":http" if plain else "")
+
+
+def _origins(folder: Path) -> list[str]:
+    """The addresses in a repository of ours."""
+    done = git("config", "--local", "-z", "--get-regexp", r"^remote\..*\.(push)?url$", folder=folder)
+    return [pair.partition("\n")[2] for pair in done.stdout.split("\0") if pair]
+
+
+def _network_settings(*, secret: bool) -> Iterator[tuple[str, str]]:
+    """Settings for a command that reaches other machines. ``secret``: it sends one, which stays with its host."""
+    yield from _REACHING
+    for key, value in _user_settings():
+        if not (secret and key.startswith("credential.")):
+            yield key, value
+    yield "http.followRedirects", "false" if secret else "initial"
+
+
+def _user_settings() -> list[tuple[str, str]]:
+    """Those of the user's and the machine's git that ``_OF_USER`` allows."""
+    allow = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
+    command = ["git", "config", "-z", "--includes", "--show-scope", "--list"]
+    with suppress(OSError, subprocess.TimeoutExpired):
+        done = subprocess.run(
+            command,
+            cwd=_ELSEWHERE,
+            env=environment({"LC_ALL": "C"}, allow=allow),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        words = done.stdout.decode("utf-8", "surrogateescape").split("\0")
+        scoped = zip(words[::2], words[1::2], strict=False)
+        pairs = [split_setting(text) for scope, text in scoped if scope in {"global", "system"}]
+        return [pair for pair in pairs if _OF_USER.fullmatch(pair[0])]
+    return []
+
+
+def split_setting(text: str) -> tuple[str, str]:
+    """Key and value as ``git config -z --list`` writes them; a key without a value means true."""
+    key, newline, value = text.partition("\n")
+    return key, value if newline else "true"
+
+
+def _settings_in(given: Mapping[str, str]) -> tuple[dict[str, str], list[tuple[str, str]]]:
+    """Variables without git's numbered settings, and those settings."""
+    count = int(given.get("GIT_CONFIG_COUNT") or 0)
+    pairs = [(given[f"GIT_CONFIG_KEY_{number}"], given[f"GIT_CONFIG_VALUE_{number}"]) for number in range(count)]
+    numbered = re.compile(r"GIT_CONFIG_(?:COUNT|(?:KEY|VALUE)_\d+)")
+    return {name: value for name, value in given.items() if not numbered.fullmatch(name)}, pairs
+
+
+def _as_variables(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Settings as variables, which no list of processes shows."""
+    pairs = list(settings)
+    variables = {"GIT_CONFIG_COUNT": str(len(pairs))}
+    for number, (key, value) in enumerate(pairs):
+        variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return variables
+
+
 def checked_out(folder: Path) -> str:
     """The commit that a checkout stands on; "" for a folder that is none, and before its first commit."""
-    if not (folder / ".git").exists():
-        return ""
-    done = git("rev-parse", "HEAD", folder=folder)
-    return "" if done.returncode else done.stdout.strip()
+    from patchforge.sources.borrowed import head  # noqa: PLC0415 - which needs this module
+
+    return head(folder) if os.path.lexists(folder / ".git") else ""

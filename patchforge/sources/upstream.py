@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Self
 
 from patchforge.errors import PatchforgeError
 from patchforge.project import load_project, recognise, release_index
+from patchforge.sources.borrowed import OddRef
 from patchforge.sources.clone import CachedClone, is_url
 from patchforge.sources.git import GitObjects, GitTree
 from patchforge.sources.missing import MissingBlobError
@@ -17,11 +18,13 @@ from patchforge.vocabulary import Release, Version
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from datetime import datetime
 
     from patchforge.project import Project
 
 _COMMIT = re.compile("[0-9a-f]{7,40}")
 _BEFORE_ALL = Version((0, 0, 0))
+_COMPARED = 1000  #: refs that are compared with a name that is unknown; each takes a tenth of a millisecond
 
 
 def open_upstream(
@@ -68,6 +71,7 @@ class Upstream:
         clone, self._clone = self._clone, None
         if clone:
             clone.fetch()
+            self._objects.close()
         return clone is not None
 
     def resolve(self, name: str) -> Release:
@@ -137,11 +141,25 @@ class Upstream:
         indexed = {release.commit: version for version, release in self._index.items()}
         return max((indexed[each] for each in self._objects.history(commit) if each in indexed), default=_BEFORE_ALL)
 
+    def passed_over(self) -> list[OddRef]:
+        """Refs that cannot be read, and new tags of versions that lead to no commit; each with its reason."""
+        lost = [OddRef(f"refs/tags/{tag}", "leads to no commit") for tag, commit in self._unindexed() if not commit]
+        return sorted([*self._objects.odd_refs(), *lost])
+
+    def date(self, commit: str) -> datetime:
+        """When a commit was made; Damaged when there is no such commit, or it does not say."""
+        return self._objects.date(commit)
+
     def _new_tags(self) -> Iterable[Release]:
-        for tag in self._objects.tags():
+        for tag, commit in self._unindexed():
             version = self.project.version_of(tag)
-            if version and version not in self._index and (commit := self._objects.commit(f"refs/tags/{tag}")):
+            if version and commit:
                 yield Release(version, commit, indexed=False)
+
+    def _unindexed(self) -> Iterable[tuple[str, str]]:
+        """Each tag of a version that the index lacks, and the commit that it leads to, or ""."""
+        versions = {tag: self.project.version_of(tag) for tag in self._objects.tags()}
+        return self._objects.commits(tag for tag, one in versions.items() if one and one not in self._index).items()
 
     def _present(self, release: Release) -> Release:
         if self._objects.commit(release.commit) or (self.fetch() and self._objects.commit(release.commit)):
@@ -160,7 +178,7 @@ class Upstream:
 
     def _unknown(self, name: str) -> Release:
         names = [str(release.version) for release in self.releases()]
-        refs = [*self._objects.branches(), *self._objects.tags()]
+        refs = [*self._objects.branches(), *self._objects.tags()][:_COMPARED]
         raise PatchforgeError(
             f"{self.origin} has no release, commit or ref called {name!r}",
             expected="such as " + (", ".join(nearest(name, names, refs)) or "a tag, but it has none"),

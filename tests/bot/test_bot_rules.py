@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
@@ -55,6 +56,26 @@ def test_machine_only_changes_are_a_commit_of_their_own(world: World) -> None:
     assert all(path.startswith(f"generated/comfyui/{FIRST}/") for path in paths[:-1])
     lines = git(world.ours, "show", f"{BRANCH.format(FIRST)}:upstream/comfyui.releases.tsv").splitlines()
     assert lines[-1] == f"{FIRST}\t{commit}\t2026-02-04"
+
+
+@pytest.mark.parametrize("way", ["path", "address"])
+def test_odd_tags_stop_nothing(world: World, way: str) -> None:
+    """Of no commit, of a commit without a date, and with characters at which Python, unlike git, ends a line."""
+    commit = world.release(FIRST)
+    blob = git(world.upstream, "rev-parse", f"{FIRST}:main.py")
+    text = git(world.upstream, "cat-file", "commit", commit)
+    (world.folder / "text").write_text(re.sub(r"(committer .*>) \d+", r"\1 tomorrow", text) + "\n")
+    undated = git(world.upstream, "hash-object", "-t", "commit", "-w", "--literally", str(world.folder / "text"))
+    for tag, oid in {"v0.98.0": undated, "v0.99.0": blob, "v9\u2028x": commit, "v9\u0085": commit}.items():
+        git(world.upstream, "update-ref", f"refs/tags/{tag}", oid)
+        world.publish(tag)
+    status, data = world.bot("--upstream", str(world.upstream) if way == "path" else world.upstream.as_uri())
+    assert status == Exit.OK, data["error"]
+    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {FIRST}"]
+    why = {one["tag"]: one["why"] for one in data["passed"]}
+    assert "no date that can be read" in why["v0.98.0"]
+    assert "no commit" in why["v0.99.0"] or "not a commit" in why["v0.99.0"]
+    assert why["v9\u2028x"] == "not the name of a version"
 
 
 def test_nothing_new_makes_no_write(world: World) -> None:

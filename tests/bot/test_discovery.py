@@ -161,11 +161,11 @@ def test_an_annotated_tag_leads_to_its_commit(tmp_path: Path) -> None:
     commit = put(origin, tmp_path / "scratch", {"a": b"1"})
     git(origin, "tag", "--annotate", "--message", "said", "v1.0")
     git(origin, "tag", "v2.0")
-    assert list_tags(str(origin)) == {"v1.0": commit, "v2.0": commit}
+    assert list_tags(str(origin)) == ({"v1.0": commit, "v2.0": commit}, [])
 
 
 def test_no_repository_there(tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match=r"does not appear to be a git repository|does not exist"):
+    with pytest.raises(PatchforgeError, match="is not a git repository"):
         list_tags(f"{tmp_path}/nothing")
 
 

@@ -145,7 +145,7 @@ def test_a_damaged_clone(remote: Path, project: Project, harm: str) -> None:
 def test_a_folder_that_is_no_clone(tmp_path: Path, project: Project) -> None:
     (tmp_path / "plain").mkdir()
     assert "not a git repository" in only(judged(tmp_path / "plain", project))[2]
-    assert "No such file" in only(judged(tmp_path / "nowhere", project))[2]
+    assert "no such folder" in only(judged(tmp_path / "nowhere", project))[2]
 
 
 def test_a_moved_tag_names_both_commits(remote: Path, project: Project) -> None:
