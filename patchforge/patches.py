@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from patchforge import templating
+from patchforge import processes, templating
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
@@ -460,7 +459,7 @@ def _check_tool(
 
 def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
     try:
-        done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, check=False)
+        done = processes.run(command, cwd=tree, env=_environment(tree), capture_output=True)
     except FileNotFoundError:
         raise PatchforgeError(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
     if done.returncode:
@@ -473,10 +472,8 @@ def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
 
 def _environment(tree: Path) -> dict[str, str]:
     """Nobody's settings, and no repository around ``tree`` or around the caller."""
-    dropped = ("POSIXLY_CORRECT", "PATCH_", "GIT_", "SIMPLE_BACKUP_SUFFIX", "VERSION_CONTROL", "QUOTING_STYLE")
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(dropped)}
     own = {"GIT_CEILING_DIRECTORIES": str(tree.parent), "GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    return kept | own | {"GIT_ATTR_NOSYSTEM": "1", "LC_ALL": "C"}
+    return processes.environment({**own, "GIT_ATTR_NOSYSTEM": "1", "LC_ALL": "C"})
 
 
 def _write(tree: Path, files: Mapping[str, bytes]) -> None:
