@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from patchforge.bot.discovery import Found, discover, list_tags
 from patchforge.bot.forge import Forge
+from patchforge.bot.token import Token, refuse_secrets
 from patchforge.bot.words import Published
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
@@ -37,6 +38,7 @@ class Mirror:
     def __init__(self, project: Project, where: str | None) -> None:
         self.project = project
         self.where = project.current_url(where or os.environ.get("PATCHFORGE_UPSTREAM") or project.url)
+        refuse_secrets(self.where, Token())
         self._upstream: Upstream | None = None
 
     def __enter__(self) -> Self:

@@ -6,7 +6,7 @@ import os
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from patchforge.errors import PatchforgeError, TryAgain
@@ -24,6 +24,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _PAUSE = 1.0
+_TAKES_A_VALUE = ("-c", "-C")
 
 
 def is_passing(said: str) -> bool:
@@ -37,8 +38,9 @@ def git(
     environment: Mapping[str, str] | None = None,
     given: str = "",
     timeout: float | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """What became of a git command. Status 127 without git, 124 after ``timeout`` seconds."""
+    """What became of a git command, which gets ``pass_fds``. Status 127 without git, 124 after ``timeout`` seconds."""
     inherited = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED_ON}
     try:
         done = subprocess.run(
@@ -48,6 +50,7 @@ def git(
             input=given.encode("utf-8", "surrogateescape"),
             capture_output=True,
             timeout=timeout,
+            pass_fds=pass_fds,
             check=False,
         )
     except subprocess.TimeoutExpired:
@@ -65,6 +68,7 @@ def run_git(
     environment: Mapping[str, str] | None = None,
     hide: Callable[[str], str] = str,
     tries: int = 1,
+    pass_fds: Sequence[int] = (),
 ) -> str:
     """What git prints. ``tries``: how often to begin again when the network failed; TryAgain when it still fails.
 
@@ -72,7 +76,7 @@ def run_git(
     """
     settings = [word for one in _SETTINGS for word in ("-c", one)]
     for attempt in range(1, tries + 1):
-        done = git(*settings, *arguments, folder=folder, environment=environment)
+        done = git(*settings, *arguments, folder=folder, environment=environment, pass_fds=pass_fds)
         if done.returncode == 0:
             return done.stdout
         said = hide(done.stderr.strip())
@@ -80,7 +84,8 @@ def run_git(
             break
         if attempt < tries:
             time.sleep(_PAUSE * 2 ** (attempt - 1))
-    verb = next(word for word in arguments if not word.startswith("-"))
+    pairs = zip(("", *arguments), arguments, strict=False)
+    verb = next(word for before, word in pairs if not word.startswith("-") and before not in _TAKES_A_VALUE)
     if is_passing(said):
         raise TryAgain(f"git {verb} did not reach the other side", found=said, do="run this again later")
     raise PatchforgeError(f"git {verb} failed", found=said or f"status {done.returncode}", do="read git's reason")

@@ -67,6 +67,12 @@ class Guarded:
         """The exit status when the command has ended."""
         return self._guard.poll()
 
+    def wait(self, seconds: float) -> int | None:
+        """The exit status; None when the command has not ended within ``seconds``."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._guard.wait(seconds)
+        return None
+
     def stop(self) -> None:
         """Ends the command and all that it started; folders are kept."""
         with suppress(OSError):

@@ -127,7 +127,6 @@ class World:
         self.monkeypatch.setattr(command, "Forge", lambda *a, **k: forge.Forge(*a, **k, step=self.step))
         self.monkeypatch.setattr(command, "Repository", lambda *a, **k: repository.Repository(*a, **k, step=self.step))
         self.monkeypatch.setenv("GITHUB_API_URL", self.github.url)
-        self.monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
         for name in ("GH_TOKEN", "GITHUB_REPOSITORY", "CREDENTIALS_DIRECTORY"):
             self.monkeypatch.delenv(name, raising=False)
 
@@ -163,6 +162,7 @@ class World:
         named = ["--repository", REPOSITORY, "--remote", str(self.ours), "--upstream", str(self.upstream)]
         options = bot_options("--json", *named, *arguments)
         before = len(self.github.writes)
+        self.monkeypatch.setenv("GITHUB_TOKEN", TOKEN)  # a run takes it out of the environment
         try:
             status, error = command.run(options), ""
         except PatchforgeError as failed:
