@@ -21,7 +21,7 @@ from patchforge.vocabulary import Release, Version
 
 _TOLD = 20  #: last lines of a command's output that are kept
 #: What patchforge itself reads.
-_OWN = frozenset(["PATCHFORGE_CACHE", "PATCHFORGE_UPSTREAM", "GITHUB_API_URL"])
+_OWN = frozenset(["PATCHFORGE_CACHE", "PATCHFORGE_UPSTREAM", "GITHUB_API_URL", "PYTHONPATH"])
 _SECONDS = 3600.0  #: that a command may take
 
 
