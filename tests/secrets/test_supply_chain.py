@@ -79,27 +79,9 @@ def test_pip_refuses_what_has_another_hash(tmp_path: Path) -> None:
 
     made = wheel(tmp_path, "einops", "1.2")
     (tmp_path / "lock").write_text(f"einops==1.2 --hash=sha256:{'0' * 64}\n")
-    pip = [
-        sys.executable,
-        "-m",
-        "pip",
-        "--disable-pip-version-check",
-        "install",
-        "--no-index",
-        "--find-links",
-        tmp_path,
-    ]
-    command = [
-        *pip,
-        "--target",
-        tmp_path / "site",
-        "--require-hashes",
-        "--only-binary",
-        ":all:",
-        "-r",
-        tmp_path / "lock",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    offline = f"--no-index --find-links {tmp_path} --target {tmp_path / 'site'} -r {tmp_path / 'lock'}"
+    words = f"-m pip --disable-pip-version-check install --require-hashes --only-binary :all: {offline}"
+    done = subprocess.run([sys.executable, *words.split()], capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "DO NOT MATCH" in done.stderr.upper()
     assert made.is_file()
