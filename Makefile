@@ -17,10 +17,12 @@ OTHER ?=
 ARGS ?=
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# What is locked is taken as the wheels that the lock has hashes of, and nothing is built.
+LOCKED := $(PIP) --require-hashes --only-binary :all:
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench trials othertorch docs generated clean tools torch
+.PHONY: help demo test lint format bench trials othertorch docs generated lock clean tools torch
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,7 +54,7 @@ format: $(BIN)/.installed  ## let ruff mend and format the sources
 	$(BIN)/ruff format .
 
 bench: $(BIN)/.installed  ## measure against LibCST's command line and ast-grep; PATCHFORGE_UPSTREAM names a clone
-	$(PIP) -r requirements-bench.lock
+	$(LOCKED) -r requirements-bench.lock
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XPU; PATCHFORGE_UPSTREAM names a clone
@@ -74,6 +76,9 @@ generated: $(BIN)/.installed  ## write generated/ again, from upstream
 	set -e; for folder in generated/comfyui/v*/; do $(BIN)/patchforge apply "$$(basename "$$folder")"; done
 	$(BIN)/patchforge nix
 
+lock: $(BIN)/.installed  ## write the hashes of what the locks pin into them, from pip's index
+	$(BIN)/python .ci/hash-locks
+
 clean:  ## remove what make and the tools made
 	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
@@ -94,7 +99,7 @@ tools:
 $(BIN)/.installed: requirements.lock pyproject.toml | tools
 	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"make: Python 3.11 or later is needed, this is {sys.version.split()[0]}")'
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
-	$(PIP) -r requirements.lock
+	$(LOCKED) -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
@@ -102,8 +107,9 @@ torch: $(BIN)/.installed
 ifeq ($(TORCH),no)
 	@echo 'NOTE: TORCH=no: the tests that need torch will be SKIPPED'
 else
-	@test $(BIN)/.torch -nt requirements-torch.lock && exit 0; \
+	@test $(BIN)/.torch -nt requirements-torch.lock && test $(BIN)/.torch -nt requirements-torch-needs.lock && exit 0; \
 	echo 'installing torch (on Linux a CUDA build takes several GB; TORCH_INDEX=ADDRESS names an index with CPU builds, TORCH=no skips it)'; \
-	if $(PIP) $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -r requirements-torch.lock; then touch $(BIN)/.torch; \
+	if $(LOCKED) -r requirements-torch-needs.lock && \
+	$(PIP) --only-binary :all: $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -r requirements-torch.lock; then touch $(BIN)/.torch; \
 	else echo 'NOTE: torch could not be installed: the tests that need it will be SKIPPED' >&2; fi
 endif

@@ -156,6 +156,11 @@ def _test(commands: Commands) -> None:
         "--as-it-is", action="store_true", help="use that interpreter itself: it has the release's requirements"
     )
     one.add_argument(
+        "--allow-building",
+        action="store_true",
+        help="let pip build requirements that have no wheel, which runs their code while they are installed",
+    )
+    one.add_argument(
         "--lean", action="store_true", help="do not install the front end, the templates and the embedded documentation"
     )
     one.add_argument("--session", action="append", default=[], metavar="NAME", help="only this session; repeat")

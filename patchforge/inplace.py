@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
+from patchforge import processes
 from patchforge.atomic import write_file, write_tree
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.patches import apply
@@ -85,15 +85,14 @@ def _edited_since(folder: Path, path: str, original: bytes | None, now: bytes) -
             versions = {"edited": now, "patched": _patched(folder / FOLDER)[path], "original": original}
             for name, data in versions.items():
                 Path(scratch, name).write_bytes(data)
-            merged = subprocess.run(
+            merged = processes.run(
                 ["git", "merge-file", "-p", *versions],
                 cwd=scratch,
                 env=git_environment(["merge-file"], folder=Path(scratch)),
                 capture_output=True,
-                check=False,
             )
         if merged.returncode == 0:
-            return merged.stdout
+            return bytes(merged.stdout)
         found = merged.stderr.decode(errors="replace").strip() or f"{merged.returncode} place(s) where both changed"
     raise CheckFailed(
         f"{path} was edited after it was patched, and the edit cannot be kept",

@@ -7,7 +7,6 @@ Structure lines end in LF; what follows the ``+``, ``-`` or blank of a hunk line
 from __future__ import annotations
 
 import re
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
-from patchforge import templating
+from patchforge import processes, templating
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.sources.command import git_environment
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
@@ -460,9 +459,8 @@ def _check_tool(
 
 def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
     try:
-        done = subprocess.run(
-            command, cwd=tree, env=git_environment(command[1:], folder=tree), capture_output=True, check=False
-        )
+        environment = git_environment(command[1:], folder=tree)
+        done = processes.run(command, cwd=tree, env=environment, capture_output=True)
     except FileNotFoundError:
         raise PatchforgeError(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
     if done.returncode:

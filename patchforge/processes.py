@@ -1,14 +1,39 @@
-"""Child processes: what of this process's environment they get, and how they are run.
+"""Child processes: what of this process's environment they get, and the one place where they are started.
 
 A child gets an allow-list. Secrets of the user (tokens, passwords, keys, whatever they are called) are not on it, so
-code of a release, a pack or a package that is installed cannot read them from its environment.
+code of a release, a pack or a package that is installed cannot read them from its environment. Nor can it from ours:
+before the first child starts, this process is closed to others of the same user (:func:`close`).
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import re
-from collections.abc import Iterable, Mapping
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, Popen, SubprocessError, TimeoutExpired
+from typing import Any
+
+__all__ = [
+    "DEVNULL",
+    "HARDWARE",
+    "NETWORK",
+    "NIX",
+    "PIP",
+    "PIPE",
+    "STDOUT",
+    "CompletedProcess",
+    "Popen",
+    "SubprocessError",
+    "TimeoutExpired",
+    "close",
+    "environment",
+    "run",
+    "start",
+]
 
 #: Where programs, home, temporary files and locale are; what Windows needs to start a program at all.
 _BASE = frozenset(
@@ -59,19 +84,150 @@ _BASE_PATTERN = re.compile(r"LC_[A-Z]+")
 NETWORK = frozenset(
     ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"]
 )
+#: Which index pip asks, and how it reaches it: for pip alone.
+PIP = NETWORK | {
+    "PIP_INDEX_URL",
+    "PIP_EXTRA_INDEX_URL",
+    "PIP_NO_INDEX",
+    "PIP_FIND_LINKS",
+    "PIP_TRUSTED_HOST",
+    "PIP_CERT",
+    "PIP_CLIENT_CERT",
+    "PIP_PROXY",
+    "PIP_CONFIG_FILE",
+    "PIP_CACHE_DIR",
+    "PIP_NO_CACHE_DIR",
+    "PIP_TIMEOUT",
+    "PIP_DEFAULT_TIMEOUT",
+    "PIP_RETRIES",
+    "PIP_KEYRING_PROVIDER",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+}
+#: What drivers, torch and its libraries read, for processes that are to see a GPU. ``*``: names that begin so.
+HARDWARE = frozenset(
+    [
+        "CUDA_*",
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_DRIVER_CAPABILITIES",
+        "NVIDIA_TF32_OVERRIDE",
+        "CUBLAS_WORKSPACE_CONFIG",
+        "ZE_*",
+        "ZES_*",
+        "ZEL_*",
+        "ZET_*",
+        "ONEAPI_*",
+        "SYCL_*",
+        "UR_*",
+        "CCL_*",
+        "IGC_*",
+        "NEO_*",
+        "NEOReadDebugKeys",
+        "OverrideDefaultFP64Settings",
+        "OCL_ICD_*",
+        "IPEX_*",
+        "PYTORCH_*",
+        "TORCH_*",
+        "TORCHINDUCTOR_*",
+        "TRITON_*",
+        "HIP_*",
+        "HSA_*",
+        "ROCR_*",
+        "ROCM_*",
+        "MIOPEN_*",
+        "OMP_*",
+        "KMP_*",
+        "MKL_*",
+        "ONEDNN_*",
+        "DNNL_*",
+        "OPENBLAS_*",
+        "NIX_LD",
+        "NIX_LD_LIBRARY_PATH",
+    ]
+)
+#: Where Nix keeps things. Not NIX_CONFIG, which may hold access tokens.
+NIX = frozenset(
+    [
+        "NIX_PATH",
+        "NIX_REMOTE",
+        "NIX_STORE_DIR",
+        "NIX_STATE_DIR",
+        "NIX_LOG_DIR",
+        "NIX_LOCALSTATE_DIR",
+        "NIX_CONF_DIR",
+        "NIX_USER_CONF_FILES",
+        "NIX_PROFILES",
+    ]
+)
+#: No name that only begins as an allowed one is let through when it says that it holds a secret.
+_SECRETIVE = re.compile(r"KEY|TOKEN|SECRET|PASS|CRED|AUTH|COOKIE|SESSION", re.IGNORECASE)
+_USERINFO = re.compile(r"://[^/?#\s]*@")
+_PR_SET_DUMPABLE = 4
 
 
 def environment(
-    extra: Mapping[str, str] | None = None, *, allow: Iterable[str] = (), inherited: Mapping[str, str] | None = None
+    extra: Mapping[str, str] | None = None,
+    *,
+    allow: Iterable[str] = (),
+    inherited: Mapping[str, str] | None = None,
+    passwords: bool = False,
 ) -> dict[str, str]:
     """The environment of a child: the base, the variables named in ``allow``, and ``extra`` over both.
 
-    ``inherited`` stands for this process's own.
+    A name in ``allow`` that ends in ``*`` stands for those that begin so, but for names like SYCL_API_KEY. A variable
+    with a password in an address is left out, unless ``passwords``. ``inherited`` stands for this process's own.
     """
-    allowed = _BASE | set(allow)
+    named = _BASE | {name for name in allow if not name.endswith("*")}
+    beginnings = tuple(name[:-1] for name in allow if name.endswith("*"))
+
+    def is_allowed(name: str) -> bool:
+        if name in named or _BASE_PATTERN.fullmatch(name):
+            return True
+        return bool(beginnings) and name.startswith(beginnings) and not _SECRETIVE.search(name)
+
     kept = {
         name: value
         for name, value in (os.environ if inherited is None else inherited).items()
-        if (name in allowed or _BASE_PATTERN.fullmatch(name)) and not (name in NETWORK and "@" in value)
+        if is_allowed(name) and (passwords or not _has_password(name, value))
     }
     return {**kept, **(extra or {})}
+
+
+def _has_password(name: str, value: str) -> bool:
+    return bool(_USERINFO.search(value)) or (name in NETWORK and "@" in value)
+
+
+@functools.cache
+def close() -> None:
+    """Closes this process to others of the same user: on Linux they can read neither its environment nor its memory.
+
+    A process with CAP_SYS_PTRACE, CAP_PERFMON or CAP_SYS_ADMIN, such as root's, still can; ``trial/guard.py`` takes
+    these from what it starts. Nothing happens on other systems, or the second time.
+    """
+    if sys.platform == "linux":
+        import ctypes  # noqa: PLC0415 - keeps start-up light
+
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def run(
+    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.CompletedProcess[Any]:
+    """``subprocess.run`` for a child that gets ``env``, or :func:`environment`; without ``input`` it reads nothing.
+
+    The status is not checked unless that is asked for.
+    """
+    close()
+    if "input" not in options:
+        options.setdefault("stdin", DEVNULL)
+    options.setdefault("check", False)
+    return subprocess.run(command, env=environment() if env is None else dict(env), **options)  # noqa: PLW1510
+
+
+def start(
+    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, **options: Any
+) -> subprocess.Popen[Any]:
+    """``subprocess.Popen`` for a child that gets ``env``, or :func:`environment`."""
+    close()
+    options.setdefault("stdin", DEVNULL)
+    return subprocess.Popen(command, env=environment() if env is None else dict(env), **options)

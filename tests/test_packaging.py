@@ -23,11 +23,17 @@ from patchforge.project import root
 
 PROJECT = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))
 LOCKS = sorted(root().glob("requirements*.lock"))
+TORCH = ("requirements-torch.lock", "requirements-torch-needs.lock")
 #: extra → the locks that must have it; an extra that pins everything itself needs none
 EXTRAS = {
-    "proof": ("requirements.lock", "requirements-torch.lock", "requirements-proof.lock"),
+    "proof": (
+        "requirements.lock",
+        "requirements-torch.lock",
+        "requirements-torch-needs.lock",
+        "requirements-proof.lock",
+    ),
     "dev": ("requirements.lock",),
-    "torch": ("requirements.lock", "requirements-torch.lock"),
+    "torch": ("requirements.lock", *TORCH),
     "bench": ("requirements.lock", "requirements-bench.lock"),
 }
 PARTS = ("patchforge", "transforms", "templates", "upstream", "pyproject.toml", "README.md", "LICENSE")
@@ -40,8 +46,8 @@ def pins(*names: str) -> dict[str, Version]:
     found: dict[str, Version] = {}
     for name in names:
         for line in (root() / name).read_text("utf-8").splitlines():
-            if line and not line.startswith("#"):
-                requirement, _, number = line.partition("==")
+            if line and not line.startswith(("#", "    --hash=")):
+                requirement, _, number = line.removesuffix(" \\").partition("==")
                 found[canonicalize_name(requirement)] = Version(number)
     return found
 
@@ -61,8 +67,8 @@ def test_a_lock_has_exact_sorted_unique_pins(lock: Path) -> None:
     groups = [group.splitlines() for group in lock.read_text("utf-8").split("\n\n")]
     names = []
     for group in groups:
-        entries = [line for line in group if not line.startswith("#")]
-        assert all(re.fullmatch(r"[\w.-]+==[\d.]+", line) for line in entries)
+        entries = [line for line in group if not line.startswith(("#", "    --hash="))]
+        assert all(re.fullmatch(r"[\w.-]+==[\d.]+( \\)?", line) for line in entries)
         ordered = [canonicalize_name(line.partition("==")[0]) for line in entries]
         assert ordered == sorted(ordered)
         names += ordered
@@ -92,8 +98,9 @@ def test_locks_agree_with_one_another() -> None:
 
 
 def built_with() -> list[str]:
-    """How pip is to build: with the setuptools that is here if it is new enough, else with one that pip fetches."""
-    here = importlib.util.find_spec("setuptools") and Version(version("setuptools")) >= Version("77")
+    """How pip is to build: with the setuptools that is here if it is the pinned one, else with one that pip fetches."""
+    pinned = pins("requirements.lock")["setuptools"]
+    here = importlib.util.find_spec("setuptools") and Version(version("setuptools")) == pinned
     return ["--no-build-isolation"] if here else []
 
 

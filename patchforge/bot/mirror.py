@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from patchforge.bot.discovery import Found, discover, list_tags
 from patchforge.bot.forge import Forge
+from patchforge.bot.token import Token, refuse_secrets
 from patchforge.bot.words import Candidate, Published
 from patchforge.errors import Damaged
 from patchforge.project import Project, release_index
@@ -38,6 +39,7 @@ class Mirror:
     def __init__(self, project: Project, where: str | None) -> None:
         self.project = project
         self.where = project.current_url(where or os.environ.get("PATCHFORGE_UPSTREAM") or project.url)
+        refuse_secrets(self.where, Token())
         self._upstream: Upstream | None = None
 
     def __enter__(self) -> Self:

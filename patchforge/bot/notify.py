@@ -60,7 +60,8 @@ def notify(api: Api, results: Sequence[str]) -> str:
     before = next(iter(found["workflow_runs"]), {"conclusion": "success"})
     if before["conclusion"] in _FINE:
         return "the run before was fine"
-    run = "{GITHUB_SERVER_URL}/{GITHUB_REPOSITORY}/actions/runs/{GITHUB_RUN_ID}".format(**os.environ)
+    server, name, number = (os.environ[f"GITHUB_{part}"] for part in ("SERVER_URL", "REPOSITORY", "RUN_ID"))
+    run = f"{server}/{name}/actions/runs/{number}"
     text = f"Nothing is tracked until it works again. The two logs: {before['html_url']} and {run}"
     issue = {"title": _TITLE, "body": with_marker(text, **_SAID), "labels": ["patchforge"]}
     return f"opened #{api.ask('POST', 'issues', issue)['number']}"

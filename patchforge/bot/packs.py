@@ -66,7 +66,7 @@ class PackRun(Run):
         """Makes the pin, the patch and the Nix expressions in our repository's folder, and commits them."""
         folder, branch = self.repository.folder, PACKS + pack.name
         made = pack_steps.repin(pack, commit, folder, checkout)
-        nix = steps.run_step(steps.NIX, folder)
+        nix = steps.run_step(steps.NIX, folder, self.repository.hidden)
         paths = (f"generated/nodes/{pack.name}/", "generated/nix/", "upstream/pins/nodes.json", "flake.nix")
         self.repository.only(paths)
         title = f"Update node pack {pack.name}"

@@ -129,7 +129,14 @@ class ReleaseRun(Run):
 
     def _step(self, step: Step, candidate: Candidate, mirror: Mirror) -> Result:
         folder = self.repository.folder
-        return steps.run_step(step, folder, clone=mirror.clone, version=candidate.version, out=folder.parent / "out")
+        return steps.run_step(
+            step,
+            folder,
+            self.repository.hidden,
+            clone=mirror.clone,
+            version=candidate.version,
+            out=folder.parent / "out",
+        )
 
     def _test(self, candidate: Candidate, mirror: Mirror, change: str, current: Pull | None) -> Result:
         """Runs the tests, unless the open pull request says what they gave for this very change."""

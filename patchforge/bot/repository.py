@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from patchforge.bot.token import Token
+from patchforge.bot.token import Token, refuse_secrets
 from patchforge.bot.words import Branch
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.sources.command import run_git
 
 #: GitHub commits as this one when it rebases a branch.
 _GITHUB = "noreply@github.com"
+#: git says "get" after it. It reads one line of the pipe, byte by byte, so that the next try finds its own.
+_HELPER = """!f() { test "$1" = get && read -r secret < /dev/fd/FD &&
+ printf 'username=x-access-token\\npassword=%s\\n' "$secret"; }; f"""
+#: The user's own programs for passwords are not asked.
+_ASK_NOBODY = {"GIT_ASKPASS": "", "SSH_ASKPASS": ""}
+_REDIRECTED = re.compile(r"unable to update url base from redirection|returned error: 30\d", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,13 +47,14 @@ class Repository:
         author: Author | None = None,
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
-        """Clones ``base`` and every branch. PatchforgeError for a remote with a password in it."""
-        if urlsplit(remote).password:
-            problem = "the remote's address holds a password"
-            raise PatchforgeError(problem, do="leave it out; the token comes from GH_TOKEN or --token-file")
+        """Clones ``base`` and every branch. PatchforgeError for a remote with a password in it, or in plain HTTP."""
+        self._token = token or Token()
+        refuse_secrets(remote, self._token)
         self.remote, self.base, self.folder = remote, base, folder
-        self._token, self._author, self._step = token or Token(), author or Author(), step
-        self._git("clone", "--quiet", "--no-tags", "--branch", base, "--", remote, str(folder), inside=False, tries=3)
+        self._author, self._step = author or Author(), step
+        what = ("--quiet", "--no-tags", "--no-checkout", "--branch", base)
+        self._remotely("clone", *what, "--", remote, str(folder), inside=False, tries=3)
+        self._git("reset", "--quiet", "--hard")
         self.head = self._git("rev-parse", "HEAD").strip()
         self.writes = 0
 
@@ -103,14 +113,14 @@ class Repository:
 
     def tip(self, branch: str) -> str:
         """Where the remote's branch is now; "" when there is none."""
-        return self._git("ls-remote", "origin", f"refs/heads/{branch}", tries=3).partition("\t")[0].strip()
+        return self._remotely("ls-remote", "origin", f"refs/heads/{branch}", tries=3).partition("\t")[0].strip()
 
     def _update(self, branch: str, commit: str, expected: str, refspec: str) -> None:
         verb = "push" if commit else "delete"
         self._step(f"before: {verb} {branch}")
         self.writes += 1
         try:
-            self._git("push", "--quiet", f"--force-with-lease=refs/heads/{branch}:{expected}", "origin", refspec)
+            self._remotely("push", "--quiet", f"--force-with-lease=refs/heads/{branch}:{expected}", "origin", refspec)
         except PatchforgeError as error:
             now = self.tip(branch)
             if now != commit:
@@ -135,21 +145,52 @@ class Repository:
         others = [who for who, wrote, committed in people if wrote != self._author.email or committed not in ours]
         return Branch(name, tip, self.change(tip), others[0] if others else "")
 
-    def _git(
-        self, *arguments: str, inside: bool = True, tries: int = 1, environment: Mapping[str, str] | None = None
-    ) -> str:
-        settings = {**self._secret(), **(environment or {})}
-        folder = self.folder if inside else None
-        return run_git(*arguments, folder=folder, environment=settings, hide=self._token.hidden, tries=tries)
+    def hidden(self, text: str) -> str:
+        """``text`` without the token."""
+        return self._token.hidden(text)
 
-    def _secret(self) -> dict[str, str]:
-        """The token as a header for this remote's host alone; in the environment, which no list of processes shows."""
+    def _git(self, *arguments: str, environment: Mapping[str, str] | None = None) -> str:
+        """A command that stays on this machine, without the token."""
+        return run_git(*arguments, folder=self.folder, environment=environment, hide=self.hidden)
+
+    def _remotely(self, *arguments: str, inside: bool = True, tries: int = 1) -> str:
+        """A command that asks the remote, which gets the token if it asks for one. No redirect is followed."""
+        folder = self.folder if inside else None
+        with self._secret(tries) as (settings, handed_on):
+            try:
+                return run_git(
+                    *settings,
+                    *arguments,
+                    folder=folder,
+                    environment=_ASK_NOBODY,
+                    hide=self.hidden,
+                    tries=tries,
+                    pass_fds=handed_on,
+                )
+            except PatchforgeError as error:
+                if _REDIRECTED.search(error.found):
+                    problem = "the remote leads to another address, and the token is not sent there"
+                    do = "if the repository was renamed, name its new address: --repository or --remote"
+                    raise PatchforgeError(problem, found=error.found, do=do) from error
+                raise
+
+    @contextmanager
+    def _secret(self, tries: int) -> Iterator[tuple[list[str], list[int]]]:
+        """Settings by which git reads the token from a pipe, once for each try, when this remote's host asks for it.
+
+        So it stands on no command line and in no environment, and no other host is given it.
+        """
         address = urlsplit(self.remote)
-        if not self._token.text or address.scheme not in ("http", "https"):
-            return {}
-        key = f"http.{address.scheme}://{address.netloc}/.extraHeader"
-        return {
-            "GIT_CONFIG_COUNT": "1",
-            "GIT_CONFIG_KEY_0": key,
-            "GIT_CONFIG_VALUE_0": f"Authorization: {self._token.basic}",
-        }
+        settings = ["-c", "http.followRedirects=false", "-c", "credential.helper="]
+        if not self._token.text or address.scheme.lower() not in ("http", "https"):
+            yield settings, []
+            return
+        origin = f"credential.{address.scheme}://{address.netloc}"
+        reads, writes = os.pipe()
+        try:
+            os.write(writes, f"{self._token.text}\n".encode() * tries)
+            os.close(writes)
+            helper = _HELPER.replace("FD", str(reads))
+            yield [*settings, "-c", f"{origin}.helper={helper}"], [reads]
+        finally:
+            os.close(reads)

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
-from patchforge import pipeline
+from patchforge import pipeline, processes
 from patchforge.atomic import write_file, write_tree
 from patchforge.bot.words import Candidate
 from patchforge.engine.convert import Engine
 from patchforge.pipeline import Patched
 from patchforge.project import Project
 from patchforge.sources import Upstream
+from patchforge.trial.guard import Guarded
 from patchforge.vocabulary import Release, Version
 
 _TOLD = 20  #: last lines of a command's output that are kept
+#: What patchforge itself reads.
+_OWN = frozenset(["PATCHFORGE_CACHE", "PATCHFORGE_UPSTREAM", "GITHUB_API_URL", "PYTHONPATH"])
 _SECONDS = 3600.0  #: that a command may take
 
 
@@ -70,37 +73,37 @@ def list_in_index(index: Path, candidate: Candidate, date: str) -> None:
     write_file(index, "\n".join([head, *lines, ""]).encode())
 
 
-def run_step(step: Step, folder: Path, **values: object) -> Result:
-    """Runs a step with the patchforge that is in ``folder``, if that has the command. ``values``: for its arguments."""
+def run_step(step: Step, folder: Path, hide: Callable[[str], str] = str, **values: object) -> Result:
+    """Runs a step with the patchforge that is in ``folder``, if that has the command. ``values``: for its arguments.
+
+    ``hide`` takes secrets out of what it printed. What the step started and left behind is ended with it.
+    """
     if not (folder / "patchforge" / "commands" / f"{step.command}.py").is_file():
         return Result(step.name, "not there")
     filled = [one.format(**values) for one in step.arguments]
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "patchforge", step.command, *filled],
-            cwd=folder,
-            env=_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
+    with tempfile.TemporaryFile() as output:
+        status = _guarded([sys.executable, "-m", "patchforge", step.command, *filled], folder, output)
+        output.seek(0)
+        said = hide(output.read().decode("utf-8", "replace"))
+    if status is None:
         return Result(step.name, "failed", f"not finished after {_SECONDS:g} seconds")
-    said = _tail(done.stdout).replace(str(folder), ".")
+    said = _tail(said).replace(str(folder), ".")
     if "clone" in values:
         said = said.replace(str(values["clone"]), "UPSTREAM")
-    return Result(step.name, "failed" if done.returncode else "ok", said)
+    return Result(step.name, "failed" if status else "ok", said)
 
 
-def _environment() -> dict[str, str]:
-    """Without tokens: what is tested is upstream's code. No byte code is left behind in the folder."""
-    kept = {
-        name: value for name, value in os.environ.items() if "TOKEN" not in name and name != "CREDENTIALS_DIRECTORY"
-    }
-    return {**kept, "PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}
+def _guarded(command: Sequence[str], folder: Path, output: IO[bytes]) -> int | None:
+    """The exit status; None when it did not end in time. No token is among what it gets, and no byte code is left."""
+    allowed = processes.PIP | processes.NIX | processes.HARDWARE | _OWN
+    variables = processes.environment({"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}, allow=allowed, passwords=True)
+    guarded = Guarded(command, cwd=folder, variables=variables, output=output)
+    try:
+        return guarded.wait(_SECONDS)
+    finally:
+        guarded.stop()
 
 
-def _tail(said: bytes) -> str:
-    lines: Sequence[str] = said.decode("utf-8", "replace").splitlines()
+def _tail(said: str) -> str:
+    lines: Sequence[str] = said.splitlines()
     return "\n".join(line.rstrip() for line in lines[-_TOLD:])

@@ -1,13 +1,20 @@
-"""The token for GitHub: where it comes from, and that it goes nowhere else."""
+"""The token for GitHub: where it comes from, that no child of this process can read it, and that it goes nowhere else.
+
+Once read it is in this process's memory alone, which is closed to others of the same user (``processes.close``).
+"""
 
 from __future__ import annotations
 
 import base64
+import ipaddress
 import os
+import stat
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, unquote, urlsplit
 
+from patchforge import processes
 from patchforge.errors import PatchforgeError
 
 _VARIABLES = ("GH_TOKEN", "GITHUB_TOKEN")
@@ -16,9 +23,10 @@ _CREDENTIAL = "github-token"  #: the name in systemd's LoadCredential=
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Token:
-    """A secret. Only ``text`` shows it."""
+    """A secret. Only ``text`` shows it. ``file``: a file that still holds it."""
 
     text: str = ""
+    file: Path | None = None
 
     def __repr__(self) -> str:
         return "Token(***)"
@@ -37,22 +45,93 @@ class Token:
 
 
 def find_token(file: str | None = None) -> Token:
-    """From ``file``, GH_TOKEN, GITHUB_TOKEN or systemd's credentials folder; an empty token when there is none."""
+    """From ``file``, GH_TOKEN, GITHUB_TOKEN or systemd's credentials folder; an empty token when there is none.
+
+    The variables are gone afterwards, also from the bytes that the system shows of this process's environment.
+    """
+    processes.close()
+    token = _found(file)
+    for name, value in list(os.environ.items()):
+        if name in _VARIABLES or (token.text and token.text in value):
+            _forget(name)
+    return token
+
+
+def _found(file: str | None) -> Token:
     if file:
-        return Token(_read(Path(file)))
+        return _read(Path(file))
     for name in _VARIABLES:
         if text := os.environ.get(name, "").strip():
-            return Token(text)
+            return _checked(text, name)
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     path = Path(folder) / _CREDENTIAL if folder else None
-    return Token(_read(path)) if path and path.is_file() else Token()
+    return _read(path) if path and path.is_file() else Token()
 
 
-def _read(path: Path) -> str:
+def _read(path: Path) -> Token:
     try:
+        readable = path if stat.S_ISREG(path.stat().st_mode) else None
         text = path.read_text("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise PatchforgeError(f"the token file {path} cannot be read", found=type(error).__name__) from None
-    if not text or "\n" in text:
-        raise PatchforgeError(f"{path} holds no token", expected="one line", found=f"{len(text.splitlines())} lines")
-    return text
+    return _checked(text, str(path), readable)
+
+
+def _checked(text: str, where: str, file: Path | None = None) -> Token:
+    if not text or not all("!" <= letter <= "~" for letter in text):
+        found = f"{len(text.splitlines())} lines" if len(text.splitlines()) != 1 else "spaces or odd characters"
+        raise PatchforgeError(f"{where} holds no token", expected="one line of printable ASCII", found=found)
+    return Token(text, file)
+
+
+def _forget(name: str) -> None:
+    """Takes a variable out of the environment. Unsetting alone leaves its bytes in /proc/PID/environ."""
+    if sys.platform != "win32":
+        import ctypes  # noqa: PLC0415 - keeps start-up light
+
+        getenv = ctypes.CDLL(None).getenv
+        getenv.restype = ctypes.c_void_p
+        if place := getenv(os.fsencode(name)):
+            ctypes.memset(place, 0, len(os.fsencode(os.environ[name])))
+    del os.environ[name]
+
+
+def seen_by_children(token: Token) -> list[str]:
+    """Where a program of the same user can read the token: its file, and the environment of what started this."""
+    found = [f"the file {token.file}"] if token.file else []
+    process = os.getppid()
+    while token.text and process > 1:
+        place = Path(f"/proc/{process}")
+        try:
+            if token.text.encode() in (place / "environ").read_bytes():
+                found.append(f"the environment of process {process}")
+            process = int((place / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
+        except (OSError, ValueError, IndexError):
+            break
+    return found
+
+
+def refuse_secrets(address: str, token: Token) -> None:
+    """PatchforgeError for an address with a name, a password or the token in it, and for a token over plain HTTP.
+
+    ``git@host`` is no secret: that is how SSH names its user. Plain HTTP is for this machine alone.
+    """
+    parts = urlsplit(address)
+    web = parts.scheme.lower() in ("http", "https")
+    if parts.password is not None or (web and parts.username is not None):
+        problem = "the remote's address holds a password or a token"
+        raise PatchforgeError(problem, do="leave it out; the token comes from GH_TOKEN or --token-file")
+    if token.text and token.text in unquote(address):
+        raise PatchforgeError("the remote's address holds the token", do="leave it out; git gets it in another way")
+    if token.text and parts.scheme.lower() == "http" and not _is_loopback(parts.hostname or ""):
+        expected = "https, or a server on this machine"
+        raise PatchforgeError(
+            f"the token is not sent to {parts.hostname} in plain HTTP", expected=expected, do="use https"
+        )
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

@@ -16,7 +16,7 @@ from patchforge.bot.plan import Rules
 from patchforge.bot.releases import ReleaseRun
 from patchforge.bot.repository import Repository
 from patchforge.bot.run import Outcome, Settings, alone
-from patchforge.bot.token import Token, find_token
+from patchforge.bot.token import Token, find_token, seen_by_children
 from patchforge.commands.common import make_engine, show_json
 from patchforge.errors import PatchforgeError
 from patchforge.sources.clone import is_url
@@ -46,6 +46,13 @@ def _run(options: argparse.Namespace, token: Token) -> int:
             "there is no token for GitHub",
             expected="GH_TOKEN, GITHUB_TOKEN, --token-file, or systemd's credential github-token",
             do="give one, or look only: --dry-run",
+        )
+    if options.test and (seen := seen_by_children(token)):
+        raise PatchforgeError(
+            "the release that --test runs could read the token",
+            expected="a token that only patchforge holds",
+            found="; ".join(seen),
+            do="hand it over by a pipe, --token-file /dev/stdin, from a shell that does not export it",
         )
     begun = time.monotonic()
     forge = None if offline else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)

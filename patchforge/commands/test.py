@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from patchforge import pipeline
+from patchforge import pipeline, processes
 from patchforge.atomic import write_file
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, make_engine, show_json, table
@@ -33,6 +32,7 @@ from patchforge.vocabulary import Release, Tree
 
 _PREPARING = 3600.0  #: seconds that pip may take
 _STARTING = 300.0
+_NOTICE = "note: this runs the code of the release, of node packs and of what they require, as you, with your files"
 _MEASURED = ("cuda", "xpu")
 
 Found = tuple[Evidence, bool]  #: and whether patched and upstream's tree are the same, where that was measured
@@ -47,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     known = {session.name for session in plan.SESSIONS}
     if unknown := [name for name in options.session if name not in known]:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
+    print(_NOTICE, file=sys.stderr, flush=True)
     device = devices.choose(options.device, Path(options.python))
     if options.session and not any(plan.sessions(device, side, options.session) for side in Side):
         raise PatchforgeError(
@@ -184,6 +185,7 @@ def _environment(
         timeout=_PREPARING,
         lean=options.lean,
         torch_companions=bool(device.emulated),
+        building=options.allow_building,
     )
 
 
@@ -191,8 +193,12 @@ def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
     """The generated models, made once by an interpreter that has torch."""
     folder = cache_folder() / "trial" / f"weights-{weights.FORMAT}"
     tell("the generated models")
-    made = subprocess.run(
-        [environment.python, weights.__file__, folder], check=False, capture_output=True, text=True, timeout=_PREPARING
+    made = processes.run(
+        [environment.python, weights.__file__, folder],
+        env=processes.environment(allow=processes.HARDWARE),
+        capture_output=True,
+        text=True,
+        timeout=_PREPARING,
     )
     if made.returncode != 0:
         raise CheckFailed("the models for the test cannot be made", found=made.stderr.strip()[-2000:])

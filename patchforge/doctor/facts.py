@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 
+from patchforge import processes
 from patchforge.doctor.words import AMD, NVIDIA, Gpu, Machine, Node
 
 _DISPLAY = "0x03"  #: PCI base class of display controllers
@@ -137,8 +137,8 @@ def _rpm(root: Path) -> dict[str, str]:
         return {}
     command = ["rpm", "--root", str(root.resolve()), "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n"]
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, timeout=_SECONDS, check=False).stdout
-    except (OSError, subprocess.TimeoutExpired):
+        listed: str = processes.run(command, capture_output=True, text=True, timeout=_SECONDS).stdout
+    except (OSError, processes.TimeoutExpired):
         return {}
     pairs = (line.partition(" ")[::2] for line in listed.splitlines())
     return {name: version for name, version in pairs if _PACKAGE.fullmatch(name)}

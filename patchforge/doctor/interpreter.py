@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import json
 import signal
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from patchforge import processes
 from patchforge.doctor.words import Interpreter
 from patchforge.errors import PatchforgeError
 
 SECONDS = 180  #: torch alone takes several seconds on a slow disk, and a first contact with a driver some more
+_ALLOWED = processes.HARDWARE | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PATCHFORGE_*"}
 
 
 def question(python: str, environment: Mapping[str, str], seconds: float = SECONDS) -> Interpreter:
-    """What ``python``'s torch says, in ``environment``. PatchforgeError when ``python`` cannot be started."""
+    """What ``python``'s torch says, with what ``environment`` has for devices and for that Python.
+
+    PatchforgeError when ``python`` cannot be started.
+    """
     command = [python, str(Path(__file__).with_name("probe.py"))]
     try:
-        done = subprocess.run(
-            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, timeout=seconds, check=False
+        done = processes.run(
+            command,
+            env=processes.environment(allow=_ALLOWED, inherited=environment),
+            capture_output=True,
+            timeout=seconds,
         )
         out, said, end = done.stdout, done.stderr, _end(done.returncode)
-    except subprocess.TimeoutExpired as late:
+    except processes.TimeoutExpired as late:
         out, said, end = late.stdout or b"", late.stderr or b"", f"did not end within {seconds:g} seconds"
     except OSError as error:
         raise PatchforgeError(

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import urllib.error
 import urllib.parse
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from html.parser import HTMLParser
 from typing import IO, Any
 
+from patchforge import processes
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes.nar import CHUNK
 from patchforge.hashes.sri import sri, trusted
@@ -78,8 +78,9 @@ def configured_indexes() -> list[str]:
 def _pip_settings() -> dict[str, str]:
     names = {":env:.index-url": "PIP_INDEX_URL", ":env:.extra-index-url": "PIP_EXTRA_INDEX_URL"}
     settings = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
-    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "config", "list"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    command = [sys.executable, "-P", "-m", "pip", "--disable-pip-version-check", "config", "list"]
+    allowed = processes.environment(allow=processes.PIP, passwords=True)
+    done = processes.run(command, env=allowed, capture_output=True, text=True)
     for line in done.stdout.splitlines() if done.returncode == 0 else ():
         key, _, value = line.partition("=")
         settings.setdefault(key, " ".join(shlex.split(value.replace("\\n", " "))))

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
-from patchforge import templating
+from patchforge import processes, templating
 from patchforge.errors import PatchforgeError
 from patchforge.nix.emit import string
 
@@ -21,7 +20,7 @@ def options(lib: Path, generated: Path) -> dict[str, list[dict[str, Any]]]:
     expression = f"import (/. + {string(str(document))}) {{ lib = import (/. + {string(str(lib.resolve()))}); }}"
     command = ["nix-instantiate", "--eval", "--strict", "--json", "--expr", expression]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = processes.run(command, env=processes.environment(allow=processes.NIX), capture_output=True, text=True)
     except FileNotFoundError:
         raise PatchforgeError("nix-instantiate is not there", expected="Nix", do="install Nix, or nix-bin") from None
     if done.returncode:

@@ -1,13 +1,16 @@
-"""Python requirements: one spelling for each, and which of them hold on x86_64 Linux."""
+"""Python requirements: one spelling for each, which of a stranger's are taken, which hold on x86_64 Linux."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
-from patchforge.errors import PatchforgeError
+from patchforge import escape
+from patchforge.errors import Damaged, PatchforgeError
 
 _LINUX = {
     "implementation_name": "cpython",
@@ -17,24 +20,92 @@ _LINUX = {
     "platform_system": "Linux",
     "sys_platform": "linux",
 }
+_COMMENT = re.compile(r"(?:^|\s)#")
+_OPTION = re.compile(r"(?:^|\s)-")
+#: pip takes such a name for a file in the folder that it is run in.
+_ARCHIVE = re.compile(r"\.(?:whl|zip|egg|tgz|tbz|txz|tlz|tar(?:\.\w+)?)$", re.IGNORECASE)
+_LONGEST_FILE, _LONGEST_LINE = 1 << 20, 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A line that pip is not to see, and why."""
+
+    line: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{escape.line(self.line)[:200]}: {self.why}"
 
 
 def parse(text: str) -> Requirement:
     """With its name normalised (PEP 503). PatchforgeError when it is none."""
     try:
         found = Requirement(text)
-    except InvalidRequirement as error:
+    except (InvalidRequirement, RecursionError) as error:
         raise PatchforgeError(
-            f"{text!r} is not a Python requirement", expected="such as av>=16.0.0 (PEP 508)", found=str(error)
+            f"{text[:200]!r} is not a Python requirement", expected="such as av>=16.0.0 (PEP 508)", found=str(error)
         ) from error
     found.name = canonicalize_name(found.name)
     return found
 
 
-def of_file(text: str) -> list[str]:
-    """The requirements in a requirements.txt, normalised, sorted, each once. Options are refused: they name files."""
-    lines = [line.partition(" #")[0].strip() for line in text.splitlines()]
-    return sorted({str(parse(line)) for line in lines if line and not line.startswith("#")})
+def read(data: bytes, where: str) -> tuple[list[str], list[Refused]]:
+    """A stranger's requirements.txt: requirements as they are spelt there, sorted, each once; and what is refused.
+
+    A line may name a package, versions, extras and markers, and nothing else. ``where`` says in errors what was read.
+    """
+    if len(data) > _LONGEST_FILE:
+        raise Damaged(f"{where} is too long", expected=f"at most {_LONGEST_FILE} bytes", found=f"{len(data)} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{where} is not UTF-8 text", found=str(error), do="save it as UTF-8") from None
+    lines = {_COMMENT.split(line)[0].strip() for line in text.splitlines()} - {""}
+    taken, refused = set[str](), list[Refused]()
+    for line in sorted(lines):
+        if why := _why_refused(line):
+            refused.append(Refused(line, why))
+        else:
+            taken.add(str(Requirement(line)))
+    return sorted(taken), refused
+
+
+def of_stranger(data: bytes, where: str) -> list[str]:
+    """The requirements that :func:`read` takes; Damaged, naming the lines, when it refuses any."""
+    taken, refused = read(data, where)
+    if refused:
+        raise Damaged(
+            f"{where} asks pip for more than packages by name",
+            expected="names, versions, extras and markers only (PEP 508)",
+            found="\n".join(map(str, refused[:8])),
+            do="install what is needed yourself, after a look at it, and name that interpreter: "
+            "--python PYTHON --as-it-is",
+        )
+    return taken
+
+
+def _why_refused(line: str) -> str:
+    if len(line) > _LONGEST_LINE:
+        return f"is longer than {_LONGEST_LINE} characters"
+    if line.endswith("\\"):
+        return "goes on in the next line"
+    if "${" in line:
+        return "names a variable of the environment"
+    if _OPTION.search(line):
+        return "is, or has, an option for pip"
+    try:
+        found = Requirement(line)
+    except (InvalidRequirement, RecursionError):
+        return "is not the name of a package with versions; addresses and paths are not taken"
+    if found.url:
+        return "names an address instead of versions"
+    return "is the name of a file" if _ARCHIVE.search(found.name) else ""
+
+
+def of_file(text: str, where: str = "requirements.txt") -> list[str]:
+    """The requirements in a stranger's requirements.txt, normalised, sorted, each once. Damaged for anything else."""
+    return sorted({str(parse(line)) for line in of_stranger(text.encode("utf-8", "surrogateescape"), where)})
 
 
 def holding(requires: Iterable[str], python: str) -> list[Requirement]:

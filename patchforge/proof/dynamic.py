@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import difflib
 import json
-import os
 import queue
 import re
-import subprocess
 import sys
 import tempfile
 from collections import Counter
@@ -23,6 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from patchforge import processes
 from patchforge.errors import CheckFailed
 from patchforge.proof.fake_torch import SCENARIOS, Card, Group, Scenario
 
@@ -48,7 +47,6 @@ __all__ = [
 
 #: Module to pip package, where their names differ (what ``import comfy.model_management`` needs over all releases).
 PACKAGES = {"PIL": "pillow", "yaml": "pyyaml", "comfy_kitchen": "comfy-kitchen", "comfy_aimdo": "comfy-aimdo"}
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME", "TMPDIR")
 _ABSENT = "<absent>"
 
 
@@ -222,15 +220,14 @@ class Interpreter:
     def __init__(self, python: str) -> None:
         self._python = python
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
         probe = Path(__file__).with_name("probe.py")
         try:
-            self._process = subprocess.Popen(
+            self._process = processes.start(
                 [python, "-I", str(probe), "--serve"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+                stdin=processes.PIPE,
+                stdout=processes.PIPE,
                 stderr=self._errors,
-                env={**environment, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+                env=processes.environment({"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}),
                 text=True,
             )
         except OSError as error:

@@ -160,8 +160,9 @@ def git(
     settings: Settings = (),
     given: str = "",
     timeout: float | None = None,
+    pass_fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """What became of a git command. Status 127 without git, 124 after ``timeout`` seconds.
+    """What became of a git command, which gets ``pass_fds``. Status 127 without git, 124 after ``timeout`` seconds.
 
     Without ``folder`` it runs where no repository is, so that none is read by accident.
     """
@@ -177,6 +178,7 @@ def git(
             input=given.encode("utf-8", "surrogateescape"),
             capture_output=True,
             timeout=timeout or (None if reaching else _LONGEST),
+            pass_fds=pass_fds,
             check=False,
         )
     except subprocess.TimeoutExpired as error:
@@ -195,13 +197,21 @@ def run_git(
     settings: Settings = (),
     hide: Callable[[str], str] = str,
     tries: int = 1,
+    pass_fds: Sequence[int] = (),
 ) -> str:
     """What git prints. ``tries``: how often to begin again when the network failed; TryAgain when it still fails.
 
     ``hide`` takes secrets out of git's words before they are shown.
     """
     for attempt in range(1, tries + 1):
-        done = git(*arguments, folder=folder, repository=repository, environment=environment, settings=settings)
+        done = git(
+            *arguments,
+            folder=folder,
+            repository=repository,
+            environment=environment,
+            settings=settings,
+            pass_fds=pass_fds,
+        )
         if done.returncode == 0:
             return done.stdout
         said = hide(done.stderr.strip())

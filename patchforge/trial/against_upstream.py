@@ -20,10 +20,8 @@ import argparse
 import contextlib
 import hashlib
 import json
-import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import threading
@@ -32,6 +30,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
+from patchforge import processes
 from patchforge.atomic import write_file
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.trial import gpu_probe
@@ -352,38 +351,37 @@ class Processes:
         out, log = self.files(name)
         with log.open("wb") as stream:
             try:
-                done = subprocess.run(
+                done = processes.run(
                     [*self.command(side, out), *more],
-                    check=False,
                     stdout=stream,
                     stderr=stream,
                     env=self.environment(),
                     timeout=self.timeout,
                 )
-            except subprocess.TimeoutExpired:
+            except processes.TimeoutExpired:
                 raise RunFailed(f"no end after {self.timeout:g} s; {_tail(log)}") from None
         return _record(done.returncode, out, log)
 
     def environment(self) -> dict[str, str]:
-        """This process's, less patchforge's own variables; bytecode goes to a folder of its own, never into a tree."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("PATCHFORGE_")}
-        return {"PYTHONPYCACHEPREFIX": str(self.folder.resolve() / "bytecode"), **kept, "PYTHONHASHSEED": "0"}
+        """What drivers and torch read of this process's; bytecode goes to a folder of its own, never into a tree."""
+        own = {"PYTHONPYCACHEPREFIX": str(self.folder.resolve() / "bytecode"), "PYTHONHASHSEED": "0"}
+        return processes.environment(own, allow=processes.HARDWARE)
 
 
 class _Waiting:
     """A process that takes its turns when it is told to; it ends, at the latest, with the ``with`` block."""
 
-    def __init__(self, processes: Processes, side: Side, turns: int) -> None:
-        self.side, self.turns, self.timeout = side, turns, processes.timeout
-        self.out, self.log = processes.files(f"{side}-turns")
+    def __init__(self, runs: Processes, side: Side, turns: int) -> None:
+        self.side, self.turns, self.timeout = side, turns, runs.timeout
+        self.out, self.log = runs.files(f"{side}-turns")
         with self.log.open("wb") as stream:
-            self.process = subprocess.Popen(
-                [*processes.command(side, self.out), "--wait", "--repeats", str(turns)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
+            self.process = processes.start(
+                [*runs.command(side, self.out), "--wait", "--repeats", str(turns)],
+                stdin=processes.PIPE,
+                stdout=processes.PIPE,
                 stderr=stream,
                 text=True,
-                env=processes.environment(),
+                env=runs.environment(),
             )
 
     def __enter__(self) -> Self:
@@ -418,7 +416,7 @@ class _Waiting:
         try:
             self.process.communicate(timeout=self.timeout)
             record = _record(self.process.returncode, self.out, self.log)
-        except (RunFailed, subprocess.TimeoutExpired) as error:
+        except (RunFailed, processes.TimeoutExpired) as error:
             return [Run(self.side, 0, failure=str(error))]
         return [Run(self.side, turn, _of_turn(record, turn, self.turns)) for turn in range(self.turns)]
 
@@ -472,7 +470,7 @@ def _driver() -> str:
     if program is None:
         return "unknown"
     query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
-    done = subprocess.run(query, check=False, capture_output=True, text=True)
+    done = processes.run(query, capture_output=True, text=True)
     return done.stdout.strip().splitlines()[0] if done.returncode == 0 and done.stdout.strip() else "unknown"
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import hashlib
 import importlib
 import json
-import os
-import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
+from patchforge import processes
 from patchforge.errors import PatchforgeError
 from patchforge.trial.words import Device
 
@@ -55,25 +54,27 @@ def choose(text: str, python: Path) -> Device:
 def available(python: Path) -> list[str]:
     """The kinds of GPU that torch sees, CUDA first; none where it has no torch or does not answer."""
     try:
-        ran = subprocess.run(
-            [python, "-c", _ASK], capture_output=True, text=True, timeout=120, check=True, env=variables(Device("cpu"))
+        ran = processes.run(
+            [python, "-c", _ASK],
+            env=variables(Device("cpu")),
+            cwd="/",
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=True,
         )
         found: list[str] = json.loads(ran.stdout.splitlines()[-1])
-    except (OSError, subprocess.SubprocessError, ValueError, IndexError):
+    except (OSError, processes.SubprocessError, ValueError, IndexError):
         return []
     return found
 
 
 def variables(device: Device, base: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment of a process on ``device``: this process's without patchforge's variables.
+    """The environment of a process on ``device``: of this process's what drivers and torch read.
 
     Where the CPU computes it has one thread, since results are compared as bits.
     """
-    kept = {
-        name: value
-        for name, value in (os.environ if base is None else base).items()
-        if not name.startswith("PATCHFORGE_")
-    }
+    kept = processes.environment(allow=processes.HARDWARE, inherited=base)
     if device.kind == "cpu" or device.emulated:
         kept |= _ONE_THREAD
     if not device.emulated:

@@ -2,6 +2,9 @@
 
 A prepared environment is a virtual environment in the cache folder that sees the base interpreter's packages through a
 ``.pth`` file. torch and what is built for one torch are never installed or upgraded; a constraints file pins torch.
+
+The requirements are a stranger's. pip sees names and versions only, asks the index that the user set, and takes wheels,
+which run no code while they are installed, unless building is allowed. What is installed runs when the release does.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ import os
 import re
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -25,7 +27,9 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from patchforge import processes
 from patchforge.errors import PatchforgeError
+from patchforge.pins import requirements as door
 
 Tell = Callable[[str], None]
 
@@ -90,11 +94,12 @@ class _Plan:
     wanted: tuple[str, ...]  #: lines for pip
     left_out: tuple[str, ...]
     companions: tuple[str, ...]
+    building: bool
 
     @property
     def key(self) -> str:
         base = [str(self.base.python), self.base.version, self.base.left_alone]
-        parts = [1, base, self.wanted, bool(self.left_out), self.companions]
+        parts = [2, base, self.wanted, bool(self.left_out), self.companions, self.building]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:20]
 
 
@@ -113,6 +118,7 @@ def prepare(
     timeout: float,
     lean: bool = False,
     torch_companions: bool = False,
+    building: bool = False,
 ) -> Environment:
     """The environment of a release's ``requirements.txt`` beside the torch of the interpreter ``base``.
 
@@ -120,27 +126,29 @@ def prepare(
     data that a test does not read (:data:`COMPANIONS`). ``torch_companions`` installs torchvision and torchaudio
     where base has none, without what they need and without torchaudio's libraries: enough to import them, not to use
     them, in a process of the emulated XPU with the option ``torchvision=schemas`` (also for ``--cpu``).
-    PatchforgeError names the requirement that cannot be installed.
+    ``building``: pip may build what has no wheel, which runs its code. PatchforgeError names the requirement that
+    cannot be installed, or that is refused.
     """
     import filelock  # noqa: PLC0415 - keeps start-up light
 
     seen = _look(base)
-    wanted, left_out = _wanted(requirements, lean=lean)
-    missing = [name for name in TORCH_COMPANIONS if name in _names(requirements) and name not in seen.packages]
+    lines = door.of_stranger(requirements, "requirements.txt")
+    wanted, left_out = _wanted(lines, lean=lean)
+    missing = [name for name in TORCH_COMPANIONS if name in map(_name, lines) and name not in seen.packages]
     if missing and not torch_companions:
         raise PatchforgeError(
             f"{base} has no {' and no '.join(missing)}",
             expected=f"what the release requires, built for torch {seen.packages['torch']}",
             do=f"install {' and '.join(missing)} there, from where its torch came from",
         )
-    plan = _Plan(seen, wanted, left_out, tuple(missing))
+    plan = _Plan(seen, wanted, left_out, tuple(missing), building)
     folder = cache / "environments" / plan.key
     folder.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + timeout
     try:
         with filelock.FileLock(folder.with_suffix(".lock"), timeout=timeout):
             if not (folder / _MARKER).is_file():
-                _make(folder, plan, _Pip(folder, tell, deadline, timeout))
+                _make(folder, plan, _Pip(folder, tell, deadline, timeout, building))
             packages = json.loads((folder / _MARKER).read_text())
     except filelock.Timeout:
         raise PatchforgeError(
@@ -153,10 +161,8 @@ def _look(python: Path) -> _Base:
     """What an interpreter has; it is not resolved, since a virtual environment's is a link."""
     python = python.absolute()
     try:
-        ran = subprocess.run(
-            [python, "-c", _LOOK], capture_output=True, text=True, timeout=60, check=True, cwd="/", env=_clean()
-        )
-    except (OSError, subprocess.SubprocessError) as error:
+        ran = processes.run([python, "-c", _LOOK], capture_output=True, text=True, timeout=60, check=True, cwd="/")
+    except (OSError, processes.SubprocessError) as error:
         said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
         raise PatchforgeError(
             f"{python} does not run", expected="a Python interpreter", found=said, do="name another interpreter"
@@ -170,30 +176,16 @@ def _look(python: Path) -> _Base:
     return _Base(python, found["python"], packages, tuple(found["folders"]))
 
 
-def _clean() -> dict[str, str]:
-    """This process's environment without what would show another interpreter our packages."""
-    return {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "PYTHONHOME"}}
-
-
-def _lines(requirements: bytes) -> list[str]:
-    lines = (re.split(r"(?:^|\s)#", line)[0].strip() for line in requirements.decode("utf-8-sig").splitlines())
-    return sorted({line for line in lines if line})
-
-
 def _name(line: str) -> str:
     found = _NAME.match(line)
     return canonicalize_name(found[0]) if found else ""
 
 
-def _names(requirements: bytes) -> set[str]:
-    return {_name(line) for line in _lines(requirements)}
-
-
-def _wanted(requirements: bytes, *, lean: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _wanted(lines: Sequence[str], *, lean: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What pip is to install, and what is left out."""
-    lines = [line for line in _lines(requirements) if not _LEFT_ALONE.fullmatch(_name(line))]
-    left_out = tuple(line for line in lines if lean and _name(line) in COMPANIONS)
-    return tuple(line for line in lines if line not in left_out), left_out
+    found = [line for line in lines if not _LEFT_ALONE.fullmatch(_name(line))]
+    left_out = tuple(line for line in found if lean and _name(line) in COMPANIONS)
+    return tuple(line for line in found if line not in left_out), left_out
 
 
 def _python(folder: Path) -> Path:
@@ -208,21 +200,39 @@ class _Pip:
     tell: Tell
     deadline: float
     timeout: float
+    building: bool
 
     def make_folder(self, base: Path) -> None:
-        self.run([base, "-m", "venv", *(["--without-pip"] if _OWN_PIP else []), self.folder])
+        self._run([base, "-m", "venv", *(["--without-pip"] if _OWN_PIP else []), self.folder])
 
     def install(self, *arguments: str) -> None:
-        """With the pip that patchforge has, if it has one: to install another takes longer than most requirements."""
+        """With the pip that patchforge has, if it has one: to install another takes longer than most requirements.
+
+        pip alone gets the addresses of the user's index. No code of a package runs in it, unless it builds.
+        """
         python = str(_python(self.folder))
         pip = [sys.executable, "-m", "pip", "--python", python] if _OWN_PIP else [python, "-m", "pip"]
-        self.run([*pip, "install", "--no-input", "--disable-pip-version-check", "--no-warn-conflicts", *arguments])
+        wheels = [] if self.building else ["--only-binary", ":all:"]
+        options = ["--no-input", "--disable-pip-version-check", "--no-warn-conflicts", *wheels]
+        self._run([*pip, "install", *options, *arguments], self._variables())
 
-    def run(self, command: Sequence[str | Path]) -> None:
+    def _variables(self) -> dict[str, str]:
+        found = processes.environment(allow=processes.PIP, passwords=True)
+        hidden = processes.environment(allow=processes.PIP)
+        if self.building and found != hidden:
+            raise PatchforgeError(
+                "code that pip builds could read a password",
+                expected="no password in the addresses of the index and the proxy while packages are built",
+                found=", ".join(sorted(found.keys() - hidden.keys())),
+                do="leave --allow-building out, or make wheels of what has none",
+            )
+        return found
+
+    def _run(self, command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> None:
         """Runs a command to its end; PatchforgeError with its last lines if it fails or takes too long."""
         last: deque[str] = deque(maxlen=_LAST_LINES)
         blamed = ""
-        with _running(command, self.deadline) as (process, expired):
+        with _running(command, self.deadline, self.folder.parent, variables) as (process, expired):
             for line in process.stdout or ():
                 last.append(line.rstrip())
                 blamed = blamed or next((m[1].strip() for one in _TO_BLAME if (m := one.search(line))), "")
@@ -240,22 +250,28 @@ class _Pip:
                 f"cannot install {blamed}" if blamed else f"{' '.join(map(str, command[:4]))} failed",
                 expected="every requirement of the release",
                 found="\n".join(last),
-                do="make it available to pip, or name an interpreter that has it",
+                do="make a wheel of it available to pip, name an interpreter that has it, "
+                "or let pip build it, which runs its code: --allow-building",
             )
 
 
 @contextlib.contextmanager
-def _running(command: Sequence[str | Path], deadline: float) -> Iterator[tuple[subprocess.Popen[str], threading.Event]]:
-    """A process group of its own, killed at the deadline (the event is set then) and when the block is left."""
+def _running(
+    command: Sequence[str | Path], deadline: float, cwd: Path, variables: Mapping[str, str] | None
+) -> Iterator[tuple[processes.Popen[str], threading.Event]]:
+    """A process group of its own, killed at the deadline (the event is set then) and when the block is left.
+
+    It runs in ``cwd``, so that no module of another folder is taken for pip.
+    """
     expired = threading.Event()
-    process = subprocess.Popen(
+    process = processes.start(
         command,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
+        cwd=cwd,
+        stdout=processes.PIPE,
+        stderr=processes.STDOUT,
         text=True,
         errors="replace",
-        env=_clean(),
+        env=variables,
         start_new_session=True,
     )
 
@@ -285,6 +301,8 @@ def _make(folder: Path, plan: _Plan, pip: _Pip) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     alone = plan.base.left_alone
     pip.tell(f"preparing an environment beside torch {alone['torch']}")
+    if plan.wanted or plan.companions:
+        pip.tell(_says(plan))
     pip.make_folder(plan.base.python)
     (site,) = folder.glob("lib/python*/site-packages")
     lines = "".join(f"import site; site.addsitedir({path!r})\n" for path in plan.base.folders)
@@ -305,6 +323,13 @@ def _make(folder: Path, plan: _Plan, pip: _Pip) -> None:
     fresh = folder / f"{_MARKER}.new"
     fresh.write_text(json.dumps(packages, indent=1))
     fresh.replace(folder / _MARKER)
+
+
+def _says(plan: _Plan) -> str:
+    count = len(plan.wanted) + len(plan.companions)
+    if plan.building:
+        return f"installing {count} requirements with what they need: building them RUNS THEIR CODE, now"
+    return f"installing {count} requirements with what they need, wheels only: their code runs when the release does"
 
 
 def _stand_in(site: Path) -> None:

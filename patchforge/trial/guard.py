@@ -27,6 +27,10 @@ from typing import IO
 GRACE = 5.0  #: seconds between SIGTERM and SIGKILL
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
+_PR_CAPBSET_DROP = 24
+#: What lets root's processes read the memory and the environment of others: CAP_SYS_MODULE, CAP_SYS_RAWIO,
+#: CAP_SYS_PTRACE, CAP_SYS_ADMIN, CAP_PERFMON and CAP_BPF. Where there are none of these, nothing happens.
+_NOT_HANDED_ON = (16, 17, 19, 21, 38, 39)
 _LINUX = sys.platform == "linux"
 
 
@@ -42,14 +46,16 @@ class Guarded:
         variables: Mapping[str, str] | None = None,
         output: IO[bytes] | None = None,
     ) -> None:
+        from patchforge import processes  # noqa: PLC0415 - as a script, this file is by itself
+
         removals = [word for folder in remove for word in ("--remove", str(folder.absolute()))]
-        self._guard = subprocess.Popen(
+        self._guard = processes.start(
             [sys.executable, "-I", "-S", __file__, *removals, "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=output,
             cwd=cwd,
-            env=variables,
+            env=variables if variables is not None else processes.environment(),
             start_new_session=True,
         )
         assert self._guard.stdout is not None  # noqa: S101 - it is a pipe
@@ -60,6 +66,12 @@ class Guarded:
     def status(self) -> int | None:
         """The exit status when the command has ended."""
         return self._guard.poll()
+
+    def wait(self, seconds: float) -> int | None:
+        """The exit status; None when the command has not ended within ``seconds``."""
+        with suppress(subprocess.TimeoutExpired):
+            return self._guard.wait(seconds)
+        return None
 
     def stop(self) -> None:
         """Ends the command and all that it started; folders are kept."""
@@ -98,6 +110,8 @@ def _prctl(option: int, value: int) -> None:
 def _die_with(guard: int) -> Callable[[], None]:
     def prepare() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        for capability in _NOT_HANDED_ON:
+            _prctl(_PR_CAPBSET_DROP, capability)
         if os.getppid() != guard:  # it died before it could be asked
             os._exit(1)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from patchforge import processes
 from patchforge.atomic import write_tree
 from patchforge.pipeline import Patched
 from patchforge.trial import devices, evidence, pack_weights
@@ -89,13 +89,12 @@ class PackTrial(Trial):
         folder = self.settings.cache / "pack-models" / evidence.digest(repr(parts).encode())[:20]
         if own and not folder.is_dir():
             with temporary_folder("patchforge-models-") as scratch:
-                made = subprocess.run(
+                made = processes.run(
                     [self.environment.python, program, there, scratch, *own],
                     cwd=tree,
                     env=devices.variables(self.device),
                     capture_output=True,
                     text=True,
-                    check=False,
                     timeout=_MAKING,
                 )
                 if made.returncode == 0:

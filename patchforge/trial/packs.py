@@ -120,15 +120,12 @@ def _requirements(
     """What is to be installed, and what is left out: options, addresses, what is for CUDA, what ``without`` names."""
     name = declared.requirements if declared else "requirements.txt"
     path = folder / name
-    text = path.read_text("utf-8-sig") if name and path.is_file() else ""
-    lines = {line.partition(" #")[0].strip() for line in text.splitlines()} | set(declared.also if declared else ())
+    data = path.read_bytes() if name and path.is_file() and not path.is_symlink() else b""
+    taken, refused = requirements.read(data, str(path))
     wanted: list[str] = []
-    left_out: list[str] = []
-    for line in sorted(line for line in lines if line and not line.startswith("#")):
-        try:
-            package = requirements.parse(line).name
-        except PatchforgeError:
-            package = ""
-        out = not package or package in without or _NOT_WANTED.fullmatch(package)
+    left_out = [one.line for one in refused]
+    for line in {*taken, *(declared.also if declared else ())}:
+        package = requirements.parse(line).name
+        out = package in without or _NOT_WANTED.fullmatch(package)
         (left_out if out else wanted).append(line)
-    return tuple(wanted), tuple(left_out)
+    return tuple(sorted(wanted)), tuple(sorted(left_out))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 import shutil
 import socket
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from patchforge import processes
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.trial.client import HOST, Client
 from patchforge.trial.environment import COMPANIONS, Environment
@@ -34,15 +34,15 @@ _ALWAYS = {
     "HF_HUB_OFFLINE": "1",
     "TRANSFORMERS_OFFLINE": "1",
 }
-_NOT_INHERITED = ("PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
 
 
 class Server:
     """The server of ``tree`` while the block runs.
 
-    ``variables`` are added to this process's environment, ``arguments`` to the command line as they are; ``timeout``
-    is how many seconds a start may take. ``log`` gets everything the server prints. ``remove`` are folders that the
-    guard removes if this process is killed. Raises CheckFailed with the last log lines if the server does not start.
+    ``variables`` are added to what drivers and torch read of this process's environment, ``arguments`` to the command
+    line as they are; ``timeout`` is how many seconds a start may take. ``log`` gets everything the server prints.
+    ``remove`` are folders that the guard removes if this process is killed. Raises CheckFailed with the last log lines
+    if the server does not start.
     """
 
     client: Client
@@ -125,7 +125,7 @@ class Server:
 
     def _start(self, deadline: float) -> None:
         port = _free_port()
-        inherited = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
+        inherited = processes.environment(allow=processes.HARDWARE)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._output = self.log.open("wb")
         self._guarded = Guarded(

@@ -606,6 +606,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(world: World) -> None:
 
 def test_without_a_token_nothing_is_begun(world: World) -> None:
     world.monkeypatch.delenv("GITHUB_TOKEN")
+    world.has_token = False
     status, data = world.bot()
     assert status == Exit.USAGE
     assert "there is no token" in data["error"]

@@ -115,10 +115,12 @@ def test_what_the_bot_tells_people(world: World) -> None:
     named = ["--repository", REPOSITORY, "--remote", str(world.ours), "--upstream", str(world.upstream)]
     bot.run(bot_options(*named, "--dry-run"))
     assert f"would: push patchforge/comfyui-{FIRST} (it is new)" in world.capsys.readouterr().out
+    world.give_token()
     bot.run(bot_options(*named))
     said = world.capsys.readouterr().out
     assert "passed over: v0.31.0-rc1: a pre-release" in said
     assert f"done: open pull request patchforge/comfyui-{FIRST}" in said
+    world.give_token()
     bot.run(bot_options(*named))
     assert "up to date: nothing to do" in world.capsys.readouterr().out
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import time
 from pathlib import Path
 
@@ -200,6 +201,7 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("GITHUB_TOKEN", "two")
     monkeypatch.setenv("GH_TOKEN", " one ")
     assert find_token().text == "one"
+    assert not {"GH_TOKEN", "GITHUB_TOKEN"} & os.environ.keys()
     assert find_token(str(tmp_path / "github-token")).text == "three"
     with pytest.raises(PatchforgeError, match="cannot be read"):
         find_token(str(tmp_path / "absent"))
@@ -222,11 +224,11 @@ def test_a_server_that_repeats_the_token(world: World) -> None:
     assert "no: ***" in world.bot()[1]["error"]
 
 
-def test_git_gets_the_token_as_a_header_of_one_host(world: World) -> None:
-    """Against a real HTTP server, which is no git server: git's request arrives with the header, its error without."""
+def test_git_tells_the_token_to_nobody_who_does_not_ask(world: World) -> None:
+    """Against a real HTTP server, which is no git server (tests/secrets has one that asks)."""
     url = f"{world.github.url}/ours.git"
     status, data = world.bot("--remote", url)
     assert status == Exit.USAGE
     assert "not found" in data["error"]
     assert world.github.log == ["GET /ours.git/info/refs"]
-    assert world.github.authorized == [Token(TOKEN).basic]
+    assert world.github.authorized == [None]

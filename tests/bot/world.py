@@ -114,6 +114,7 @@ class World:
     monkeypatch: pytest.MonkeyPatch
     capsys: pytest.CaptureFixture[str]
     said: list[str] = field(default_factory=list)
+    has_token: bool = True
     crash: Callable[[str], None] = lambda _: None
 
     def __post_init__(self) -> None:
@@ -127,9 +128,13 @@ class World:
         self.monkeypatch.setattr(command, "Forge", lambda *a, **k: forge.Forge(*a, **k, step=self.step))
         self.monkeypatch.setattr(command, "Repository", lambda *a, **k: repository.Repository(*a, **k, step=self.step))
         self.monkeypatch.setenv("GITHUB_API_URL", self.github.url)
-        self.monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
+        self.give_token()
         for name in ("GH_TOKEN", "GITHUB_REPOSITORY", "CREDENTIALS_DIRECTORY"):
             self.monkeypatch.delenv(name, raising=False)
+
+    def give_token(self) -> None:
+        """Each run takes it out of the environment."""
+        self.monkeypatch.setenv("GITHUB_TOKEN", TOKEN)
 
     def step(self, name: str) -> None:
         self.crash(name)
@@ -163,6 +168,8 @@ class World:
         named = ["--repository", REPOSITORY, "--remote", str(self.ours), "--upstream", str(self.upstream)]
         options = bot_options("--json", *named, *arguments)
         before = len(self.github.writes)
+        if self.has_token:
+            self.give_token()
         try:
             status, error = command.run(options), ""
         except PatchforgeError as failed:

@@ -99,13 +99,13 @@ def test_an_interpreter_that_gives_no_answer_sees_nothing(tmp_path: Path, says: 
         ("raise OSError('libsycl.so.8 is missing')", []),
     ],
 )
-def test_what_torch_sees_cuda_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, torch: str, kinds: list[str]
-) -> None:
+def test_what_torch_sees_cuda_first(tmp_path: Path, torch: str, kinds: list[str]) -> None:
     some, nothing = (f"class {name}: is_available = lambda: {name == 'Some'}" for name in ("Some", "Nothing"))
     (tmp_path / "torch.py").write_text(f"{some}\n{nothing}\n{torch}\n")
-    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
-    assert available(Path(sys.executable)) == kinds
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nPYTHONPATH={tmp_path} exec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    assert available(python) == kinds
 
 
 def test_the_interpreter_is_asked_about_real_devices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

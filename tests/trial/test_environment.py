@@ -73,7 +73,9 @@ def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "packages"
 
 
-def make(base: Path, requirements: str, *, lean: bool = False, torch_companions: bool = False) -> Environment:
+def make(
+    base: Path, requirements: str, *, lean: bool = False, torch_companions: bool = False, building: bool = False
+) -> Environment:
     return prepare(
         requirements.encode(),
         base,
@@ -82,6 +84,7 @@ def make(base: Path, requirements: str, *, lean: bool = False, torch_companions:
         timeout=120,
         lean=lean,
         torch_companions=torch_companions,
+        building=building,
     )
 
 
@@ -195,7 +198,7 @@ def test_a_time_limit(base: Path, packages: Path) -> None:
     (folder / "PKG-INFO").write_text("Metadata-Version: 2.1\nName: slow\nVersion: 1.0\n")
     subprocess.run(["tar", "-czf", source, "-C", packages.parent, "slow-1.0"], check=True)
     with pytest.raises(PatchforgeError, match="took too long"):
-        prepare(b"slow", base, base.parents[2] / "cache", tell=lambda _: None, timeout=0.5)
+        prepare(b"slow", base, base.parents[2] / "cache", tell=lambda _: None, timeout=0.5, building=True)
 
 
 def _make_and_tell(base: Path, told: multiprocessing.SimpleQueue[str]) -> None:

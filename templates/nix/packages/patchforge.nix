@@ -33,6 +33,10 @@ python3Packages.buildPythonApplication {
     filter = path: _: lib.elem (topOf path) parts;
   };
 
+  # pip builds with the version that is pinned; Nix pins its own.
+  postPatch = ''
+    sed -i 's/"setuptools==[^"]*"/"setuptools"/' pyproject.toml
+  '';
   build-system = [ python3Packages.setuptools ];
   inherit dependencies;
   makeWrapperArgs = [

@@ -83,11 +83,10 @@ let
     };
     buildPythonPackage = args: mkDerivation (removeAttrs args [ "format" "pyproject" "build-system" "dependencies" ] // {
       passthru = (args.passthru or { }) // { dependencies = args.dependencies or [ ]; };
-      dontUnpack = true;
       installPhase = ''
         site=$out/lib/python${settings.pythonVersion}/site-packages
         mkdir -p $site
-        ${if args.format or "" == "wheel" then ''"$python" "$tool" wheel $src $site'' else "cp -r $src/. $site"}
+        ${if args.format or "" == "wheel" then ''"$python" "$tool" wheel $src $site'' else "cp -r . $site"}
         if [ -n "''${entry-}" ]; then
           mkdir -p $out/bin
           printf '#!%s\nexport PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1\nexec %s -m %s "$@"\n' $shell $site ${settings.python} $entry > $out/bin/$entry
