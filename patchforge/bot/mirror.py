@@ -81,7 +81,7 @@ def look(
         return now - mirror.date(commit)
 
     found = discover(project, list_tags(mirror.where), releases, known=known, ours=list(ours), age=age, now=now)
-    return found, releases or []
+    return found, [one for one in releases or () if not one.odd]
 
 
 def generated_commits(folder: Path) -> dict[Version, str]:

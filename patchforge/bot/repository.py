@@ -12,6 +12,7 @@ from patchforge.bot.token import Token
 from patchforge.bot.words import Branch
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.sources.command import run_git
+from patchforge.web import refuse_secret
 
 #: GitHub commits as this one when it rebases a branch.
 _GITHUB = "noreply@github.com"
@@ -39,9 +40,7 @@ class Repository:
         step: Callable[[str], None] = lambda _: None,
     ) -> None:
         """Clones ``base`` and every branch. PatchforgeError for a remote with a password in it."""
-        if urlsplit(remote).password:
-            problem = "the remote's address holds a password"
-            raise PatchforgeError(problem, do="leave it out; the token comes from GH_TOKEN or --token-file")
+        refuse_secret(remote)
         self.remote, self.base, self.folder = remote, base, folder
         self._token, self._author, self._step = token or Token(), author or Author(), step
         self._git("clone", "--quiet", "--no-tags", "--branch", base, "--", remote, str(folder), inside=False, tries=3)

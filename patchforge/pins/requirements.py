@@ -53,7 +53,7 @@ def holding(requires: Iterable[str], python: str) -> list[Requirement]:
 def _holds(one: Requirement, environment: dict[str, str]) -> bool:
     try:
         return one.marker is None or one.marker.evaluate(environment)
-    except (ValueError, RecursionError) as error:
+    except (ValueError, LookupError, RecursionError) as error:
         raise PatchforgeError(f"whether {one.name} is needed cannot be known", found=type(error).__name__) from error
 
 

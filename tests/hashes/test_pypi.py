@@ -54,7 +54,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data[: len(data) - state.cut])
+            self.wfile.write(data[: len(data) - state.cut * self.path.startswith("/files/")])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -103,9 +103,7 @@ def test_a_file_that_breaks_off_has_no_hash(index: Index) -> None:
     index.json("pack", entry("pack-1.0.zip", ""))
     index.pages["/files/pack-1.0.zip"] = ("x", b"source")
     assert package_files("pack", "1")[0].hash == trusted(OTHER)
-    package_page = index.pages["/simple/pack/"]
     index.cut = 2
-    index.pages["/simple/pack/"] = (package_page[0], package_page[1] + b"  ")
     with pytest.raises(TryAgain, match="4 of 6 bytes"):
         package_files("pack", "1")
 
