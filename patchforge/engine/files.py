@@ -246,7 +246,8 @@ def _place(edit: Edit, positions: Positions) -> Place:
     span = positions[edit.node]
     last = span.end.line - 1
     if edit.place == "arm":
-        assert isinstance(edit.node, cst.If)  # noqa: S101 - what add_arm takes
+        if not isinstance(edit.node, cst.If):
+            raise TypeError("an arm is added to an if statement")
         last = positions[edit.node.body.body[-1]].end.line - 1
     return Place(
         edit.kind,

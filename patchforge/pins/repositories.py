@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge import escape, web
+from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.hashes import of_checkout, of_clone
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.hashes.objects import IncompleteTreeError, Objects, isolated
@@ -143,7 +144,18 @@ def _submodules(one: Repository, clone: Path, commit: str, clones: Clones) -> di
         listed = objects.run("config", "--file", "-", "--list", "--null", given=text).decode().split("\0")
     settings = dict(line.split("\n", 1) for line in listed if "\n" in line)
     by_path = {settings[key]: key.removesuffix(".path") for key in settings if key.endswith(".path")}
-    return {path: clones.path(f"{one.name}/{path}", settings[f"{by_path[path]}.url"]) for path in paths}
+    urls = {path: settings.get(f"{by_path.get(path)}.url", "") for path in paths}
+    return {path: clones.path(f"{one.name}/{path}", _submodule_url(one, path, urls[path], clones)) for path in paths}
+
+
+def _submodule_url(one: Repository, path: str, reference: str, clones: Clones) -> str:
+    """Where .gitmodules says that a submodule is. Damaged for what is not https: a stranger wrote that file."""
+    if f"{one.name}/{path}" in clones.named:
+        return ""
+    if not reference:
+        raise Damaged(f"{one.name} does not say where its submodule {escape.line(path)} is", expected=".gitmodules")
+    relative = reference.startswith(("./", "../"))
+    return web.followed(f"{one.url.removesuffix('/')}/" if relative else one.url, reference, secret=False)
 
 
 def archive_url(pin: Mapping[str, Any], host: str = HOST) -> str:
