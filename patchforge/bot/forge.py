@@ -43,7 +43,7 @@ class Patience:
     tries: int = 5
     first: float = 1.0  #: the first pause; each later one is twice as long
     longest: float = 120.0  #: a longer wait is left to the next run
-    timeout: int = 30
+    timeout: float = 30.0  #: of one request, its whole answer included
     between_requests: float = 0.25
     between_writes: float = 1.0
 
@@ -126,7 +126,6 @@ class Forge:
         self._github = Github(
             auth=Auth.Token(token.text) if token.text else None,
             base_url=api,
-            timeout=self.patience.timeout,
             retry=None,
             seconds_between_requests=self.patience.between_requests,
             seconds_between_writes=self.patience.between_writes,

@@ -35,7 +35,7 @@ _PLATFORMS = [*_GLIBC, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinu
 _RANGE = re.compile("bytes ([0-9]+)-([0-9]+)/([0-9]+)")
 _MOST_TAGS = 256  #: that one wheel's name may stand for
 _READ_AHEAD = 1 << 16
-_METADATA = replace(web.DOCUMENT, size=4 << 20)
+_METADATA = 4 << 20  #: bytes
 _DIRECTORY = 64 << 20  #: bytes of a wheel that are read for its list of files and METADATA
 #: What zipfile and its decompressors say of files that are none.
 _BROKEN_ZIP = (
@@ -147,7 +147,8 @@ def requires(wheel: Wheel) -> list[str]:
 
 
 def _beside(url: str) -> bytes:
-    with open_url(f"{url}.metadata", _METADATA) as answer:
+    limits = replace(web.DOCUMENT, size=min(_METADATA, web.DOCUMENT.size))
+    with open_url(f"{url}.metadata", limits) as answer:
         web.require(answer)
         return answer.whole()
 
@@ -156,8 +157,8 @@ def _inside(url: str) -> bytes:
     with _remote(url) as stream, zipfile.ZipFile(stream) as archive:
         name = next(each for each in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", each))
         with archive.open(name) as packed:
-            data = packed.read(_METADATA.size + 1)
-    if len(data) > _METADATA.size:
+            data = packed.read(_METADATA + 1)
+    if len(data) > _METADATA:
         raise zipfile.BadZipFile
     return data
 
