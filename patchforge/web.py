@@ -346,7 +346,7 @@ def opened(
             yield answer
         return
     sent = {"Accept": "*/*", "Accept-Encoding": "identity", "User-Agent": "patchforge", **(headers or {})}
-    secret = any(name.lower() in _SECRET for name in sent)
+    secrets = [value.rpartition(" ")[2] for name, value in sent.items() if name.lower() in _SECRET]
     clock = _Clock(limits)
     for _ in range(limits.redirects + 1):
         response = _asked(url, verb, sent, data, clock)
@@ -360,7 +360,9 @@ def opened(
         if response.status == http.client.SEE_OTHER and verb != "GET":
             raise Damaged(f"{shown(url)} answers {verb} with a redirect to another page")
         where = str(target).encode("latin-1", "replace").decode("utf-8", "replace")
-        url = followed(url, where, secret=secret)
+        if any(one in urllib.parse.unquote(where) for one in secrets):
+            raise Damaged(f"{shown(url)} redirects to an address with the login in it, where it would be kept")
+        url = followed(url, where, secret=bool(secrets))
     raise Damaged(f"{shown(url)} redirects once more", expected=f"at most {limits.redirects} redirects")
 
 

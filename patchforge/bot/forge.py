@@ -244,7 +244,7 @@ class Forge:
         if found is None:
             return None
         url, top = web.followed(f"{self._api}/", found, secret=True), f"{self._api}/"
-        if not url.startswith(top):
+        if not url.startswith(top) or self._token.hidden(url) != url:
             raise Damaged(f"{web.shown(top)} says that its next page is outside of the API")
         return url.removeprefix(self._api)
 

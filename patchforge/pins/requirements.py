@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from patchforge import escape
 from patchforge.errors import PatchforgeError
 
 _SHOWN = 200  #: characters of a requirement that an error shows
@@ -28,7 +29,7 @@ def parse(text: str) -> Requirement:
         raise PatchforgeError(
             f"{text[:_SHOWN]!r} is not a Python requirement",
             expected="such as av>=16.0.0 (PEP 508)",
-            found=type(error).__name__ if len(text) > _SHOWN else str(error),
+            found=type(error).__name__ if len(text) > _SHOWN else escape.seen(str(error)),
         ) from error
     found.name = canonicalize_name(found.name)
     return found

@@ -114,3 +114,13 @@ def answers(value: object, *headers: str) -> Speech:
 
 def leads(to: str, status: str = "302 Found") -> Speech:
     return http(b"", status, f"Location: {to}")
+
+
+def in_turn(*speeches: Speech) -> Speech:
+    """The first for the first request, and so on."""
+    left = iter(speeches)
+
+    def speech(connection: socket.socket) -> None:
+        next(left)(connection)
+
+    return speech
