@@ -81,11 +81,13 @@ def discover(
     on the base branch. ``age`` gives the age of a commit or raises Damaged; it is asked only of tags that have to wait.
     """
     newest = max(ours, default=None)
-    published = {one.tag: one for one in releases or ()}
+    published = {one.tag: one for one in releases or () if not one.odd}
+    odd = {one.tag: one.odd for one in releases or () if one.odd and one.tag not in published}
     new: list[Candidate] = []
     passed = [
         Passed(tag, "GitHub has a release of it, and git has no such tag") for tag in published.keys() - tags.keys()
     ]
+    passed += [Passed(tag, why) for tag, why in odd.items() if tag not in tags]
     for tag, commit in tags.items():
         version, release = project.version_of(tag), published.get(tag)
         if version is None:
@@ -96,10 +98,9 @@ def discover(
         elif newest and not is_newer(version, newest):
             continue
         else:
+            when = now or datetime.now(UTC)
             try:
-                why = _wait(
-                    project, release, partial(age, commit), now or datetime.now(UTC), asked=releases is not None
-                )
+                why = odd.get(tag) or _wait(project, release, partial(age, commit), when, asked=releases is not None)
             except Damaged as error:
                 why = error.problem
         if why:

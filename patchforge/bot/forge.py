@@ -1,29 +1,39 @@
 """GitHub's API: releases, pull requests, issues and comments, with everything that goes wrong on the way.
 
-PyGithub makes the requests. Its own retries are off: they repeat a POST that may have been carried out. Here a failed
-GET or PATCH is repeated, and a failed POST only after a look whether it did happen.
+PyGithub makes the requests, over patchforge/web.py: it would follow links elsewhere, and read without end. Its own
+retries are off: they repeat a POST that may have been carried out. Here a failed GET or PATCH is repeated, and a failed
+POST only after a look whether it did happen.
 """
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, ItemsView, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from patchforge import escape, web
 from patchforge.bot.token import Token
 from patchforge.bot.words import Issue, Published, Pull, read_marker
-from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.errors import Damaged, PatchforgeError, TryAgain
 
 if TYPE_CHECKING:
     from github import GithubException
 
 LABEL = "patchforge"
 API = "https://api.github.com"
-_MOST_PAGES = 50
+_MOST_PAGES = 100
+_PER_PAGE = 50  #: of the longest rows there may be, less than _SIZE
+_SIZE = 8 << 20  #: bytes of an answer
+_SHOWN = 300  #: characters of GitHub's reason
+_LONGEST_TAG = 200
+_HEADERS = ("link", "retry-after", "x-ratelimit-remaining")
 _T = TypeVar("_T")
 _Step = Callable[[str], None]
+_Check = Callable[[Any], bool]
+_LATEST = 1 << 40  #: of dates in seconds: more is no date
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +43,7 @@ class Patience:
     tries: int = 5
     first: float = 1.0  #: the first pause; each later one is twice as long
     longest: float = 120.0  #: a longer wait is left to the next run
-    timeout: int = 30
+    timeout: float = 30.0  #: of one request, its whole answer included
     between_requests: float = 0.25
     between_writes: float = 1.0
 
@@ -46,30 +56,87 @@ class _GarbledError(ValueError):
     """An answer that is not what the API gives, such as an HTML page."""
 
 
+class _Response:
+    """An answer as PyGithub takes it, without the token in any text of it, and with no more than is used here."""
+
+    def __init__(self, answer: web.Answer, token: Token) -> None:
+        self.status = answer.status
+        told = {name.lower(): value for name, value in answer.headers.items()}
+        reset = web.whole_number(told.pop("x-ratelimit-reset", ""), _LATEST)
+        self._headers = {name: value for name, value in told.items() if name in _HEADERS}
+        self._headers |= {} if reset is None else {"x-ratelimit-reset": str(reset)}
+        data = answer.whole()
+        try:
+            found = token.hidden_in(web.parsed(data, answer.url))
+        except Damaged:
+            if self.status < 400:
+                raise _GarbledError from None
+            found = {}
+        if self.status >= 400:
+            found = {name: found[name] for name in ("message", "errors") if name in found} if _is_refusal(found) else {}
+        self._text = json.dumps(found)
+
+    def getheaders(self) -> ItemsView[str, str]:
+        return self._headers.items()
+
+    def read(self) -> str:
+        return self._text
+
+
+def _is_refusal(found: Any) -> bool:
+    return isinstance(found, dict) and isinstance(found.get("message"), str)
+
+
+def _transport(top: web.Origin, limits: web.Limits, token: Token) -> type:
+    """The class of PyGithub's connections, which lead to ``top`` alone."""
+
+    class Connection:
+        def __init__(self, host: str, *_: object, **__: object) -> None:
+            self.host = host
+
+        def request(self, verb: str, path: str, data: str | None, headers: dict[str, str], _: bool = False) -> None:  # noqa: FBT001, FBT002 - PyGithub's
+            self._asked = (verb, path, data, headers)
+
+        def getresponse(self) -> _Response:
+            verb, path, data, headers = self._asked
+            sent = None if data is None else data.encode()
+            with web.opened(f"{top}{path}", verb=verb, headers=headers, data=sent, limits=limits) as answer:
+                if answer.status < 300 and answer.status not in (200, 201):
+                    raise _GarbledError
+                return _Response(answer, token)
+
+        def close(self) -> None:
+            pass
+
+    return Connection
+
+
 class Forge:
     """One GitHub. ``step`` is called with a name before and after each write; ``requests`` and ``writes`` count."""
 
     def __init__(
         self, token: Token, *, api: str = API, patience: Patience | None = None, step: _Step = lambda _: None
     ) -> None:
-        from github import Auth, Github  # noqa: PLC0415 - slow to import
+        from github import Auth, Github, Requester  # noqa: PLC0415 - slow to import
 
         self.patience = patience or Patience()
-        self._token, self._api, self._step = token, api, step
+        self._token, self._api, self._step = token, api.rstrip("/"), step
+        transport = _transport(web.origin(api), web.Limits(_SIZE, self.patience.timeout), token)
+        Requester.Requester.injectConnectionClasses(transport, transport)
         self._github = Github(
             auth=Auth.Token(token.text) if token.text else None,
             base_url=api,
-            timeout=self.patience.timeout,
             retry=None,
             seconds_between_requests=self.patience.between_requests,
             seconds_between_writes=self.patience.between_writes,
         )
+        Requester.Requester.resetConnectionClasses()
         self.requests = self.writes = 0
 
     def releases(self, repository: str) -> list[Published]:
-        """The published releases, newest first; drafts are left out."""
-        rows = self._pages(f"/repos/{repository}/releases", ("tag_name", "draft", "prerelease"))
-        return [_published(row) for row in rows if not row["draft"]]
+        """The published releases, newest first; drafts are left out. An odd one says so and stops no other."""
+        rows = self._pages(f"/repos/{repository}/releases", lambda _: True)
+        return [_published(row) for row in rows if row.get("draft") is not True]
 
     def open_pulls(self, repository: str) -> list[Pull]:
         """Open pull requests from branches of the repository itself, not from forks."""
@@ -105,12 +172,12 @@ class Forge:
 
     def has_comment(self, repository: str, number: int, marker: Mapping[str, Any]) -> bool:
         """Whether a comment with this marker is there."""
-        rows = self._pages(f"/repos/{repository}/issues/{number}/comments", ("body",))
+        rows = self._pages(f"/repos/{repository}/issues/{number}/comments", _is_comment)
         return any(read_marker(row["body"] or "") == marker for row in rows)
 
     def issues(self, repository: str) -> list[Issue]:
         """The issues with the bot's label, open and closed, newest first."""
-        rows = self._pages(f"/repos/{repository}/issues", ("number", "state", "body"), state="all", labels=LABEL)
+        rows = self._pages(f"/repos/{repository}/issues", _is_issue, state="all", labels=LABEL)
         return [_issue(row) for row in rows if "pull_request" not in row]
 
     def open_issue(self, repository: str, title: str, body: str) -> Issue:
@@ -128,42 +195,58 @@ class Forge:
         self._write("PATCH", f"/repos/{repository}/issues/{number}", data, f"edit issue #{number}")
 
     def _pulls(self, repository: str, **parameters: str) -> Iterator[Pull]:
-        for row in self._pages(f"/repos/{repository}/pulls", ("number", "state", "head"), **parameters):
-            home = (row["head"].get("repo") or {}).get("full_name", "")
-            if home.lower() == repository.lower():
+        for row in self._pages(f"/repos/{repository}/pulls", _is_pull, **parameters):
+            home = (row["head"].get("repo") or {}).get("full_name")
+            if isinstance(home, str) and home.lower() == repository.lower():
                 yield _pull(row)
 
-    def _pages(self, path: str, keys: tuple[str, ...], **parameters: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, path: str, check: _Check, **parameters: str) -> Iterator[dict[str, Any]]:
         """The rows of all pages. The next page is where GitHub says: a number would be lost over a redirect."""
-        asked: dict[str, Any] | None = {**parameters, "per_page": 100}
+        asked: dict[str, Any] | None = {**parameters, "per_page": _PER_PAGE}
         where: str | None = path
         for _ in range(_MOST_PAGES):
             if where is None:
                 return
-            headers, rows = self._ask("GET", where, parameters=asked, check=lambda found: _are_rows(found, keys))
+            headers, rows = self._ask("GET", where, parameters=asked, check=lambda found: _are_rows(found, check))
             yield from rows
-            where, asked = _next(headers), None
+            where, asked = self._next(headers), None
         raise PatchforgeError(f"{path} has more than {_MOST_PAGES} pages", do="clear away what is not needed")
 
     def _create(self, path: str, data: Mapping[str, Any], there: Callable[[], _T | None], name: str) -> Any:
         """POSTs once: after a failure that leaves it open, ``there`` says whether it did happen."""
-        for attempt in range(1, self.patience.tries + 1):
+        attempt = 1
+        while True:
             try:
                 return self._write("POST", path, data, name)
             except _UnsureError as error:
                 if found := there():
                     return found
-                if attempt == self.patience.tries:
+                if attempt >= self.patience.tries:
                     raise self._later("POST", path, str(error)) from error
-                time.sleep(self._pause(attempt))
-        raise AssertionError  # the loop returns or raises
+            time.sleep(self._pause(attempt))
+            attempt += 1
 
     def _write(self, verb: str, path: str, data: Mapping[str, Any], name: str) -> Any:
+        """What became of one write. The token is in nothing that is written, whatever a stranger put in."""
+        check = _is_pull if path.endswith("/pulls") else _is_issue if path.endswith("/issues") else _has_id
         self._step(f"before: {name}")
         self.writes += 1
-        _, found = self._ask(verb, path, data=dict(data), check=lambda one: isinstance(one, dict) and "id" in one)
+        _, found = self._ask(verb, path, data=self._token.hidden_in(dict(data)), check=check)
         self._step(f"after: {name}")
         return found
+
+    def _next(self, headers: Mapping[str, Any]) -> str | None:
+        """The path of the next page. Damaged when that is outside of the API: the token would go there."""
+        from requests.utils import parse_header_links  # noqa: PLC0415 - slow to import
+
+        links = parse_header_links(headers.get("link", ""))
+        found = next((link["url"] for link in links if link.get("rel") == "next"), None)
+        if found is None:
+            return None
+        url, top = web.followed(f"{self._api}/", found, secret=True), f"{self._api}/"
+        if not url.startswith(top) or self._token.hidden(url) != url:
+            raise Damaged(f"{web.shown(top)} says that its next page is outside of the API")
+        return url.removeprefix(self._api)
 
     def _ask(
         self,
@@ -187,7 +270,7 @@ class Forge:
             except GithubException as refused:
                 error: Exception = refused
                 pause = self._refused(refused, verb, path, attempt)
-            except (OSError, ValueError, AttributeError, RuntimeError) as broken:  # HTML can be any of these
+            except (TryAgain, ValueError) as broken:
                 error = broken
                 pause = self._pause(attempt)
             limited = isinstance(error, GithubException) and error.status in (403, 429)
@@ -222,10 +305,13 @@ class Forge:
         )
 
     def _said(self, error: Exception) -> str:
+        """Why something did not work, in GitHub's words where it has some: hidden first, and cut then."""
         data = getattr(error, "data", None)
         text = data.get("message", "") if isinstance(data, dict) else ""
-        text = text or ("an answer that is not JSON of the API" if isinstance(error, ValueError) else str(error))
-        return self._token.hidden(f"{getattr(error, 'status', '')} {text}".strip()[:300])
+        if not text:
+            text = error.found if isinstance(error, PatchforgeError) else "an answer that is not JSON of the API"
+        told = self._token.hidden(f"{getattr(error, 'status', '') if data is not None else ''} {text}".strip())
+        return escape.line(told[:_SHOWN])
 
 
 _ADVICE = {
@@ -242,35 +328,62 @@ def _asked_to_wait(error: GithubException) -> float | None:
     text = str(error.data).lower()
     if error.status not in (403, 429):
         return None
-    if str(headers.get("retry-after", "")).isdigit():
-        return float(headers["retry-after"])
-    if headers.get("x-ratelimit-remaining") == "0" and str(headers.get("x-ratelimit-reset", "")).isdigit():
-        return max(0.0, int(headers["x-ratelimit-reset"]) - time.time()) + 1
+    if (wait := web.seconds_until(headers.get("retry-after", ""))) is not None:
+        return wait
+    if headers.get("x-ratelimit-remaining") == "0" and "x-ratelimit-reset" in headers:
+        return min(max(0.0, int(headers["x-ratelimit-reset"]) - time.time()) + 1, web.DAY)
     if "rate limit" in text or error.status == 429:
         return 60.0
     return None
 
 
-def _are_rows(found: Any, keys: tuple[str, ...]) -> bool:
-    return isinstance(found, list) and all(isinstance(row, dict) and row.keys() >= set(keys) for row in found)
+def _are_rows(found: Any, check: _Check) -> bool:
+    return isinstance(found, list) and all(isinstance(row, dict) and check(row) for row in found)
 
 
-def _next(headers: Mapping[str, Any]) -> str | None:
-    from requests.utils import parse_header_links  # noqa: PLC0415 - slow to import
+def _has_id(row: Any) -> bool:
+    return isinstance(row, dict) and type(row.get("id")) is int
 
-    links = parse_header_links(headers.get("link", ""))
-    return next((link["url"] for link in links if link.get("rel") == "next"), None)
+
+def _is_comment(row: Any) -> bool:
+    return isinstance(row, dict) and isinstance(row.get("body", 0), str | None)
+
+
+def _is_issue(row: Any) -> bool:
+    texts = isinstance(row, dict) and isinstance(row.get("state"), str) and isinstance(row.get("body", 0), str | None)
+    number = row.get("number") if texts else None
+    return type(number) is int and 0 < number < 1 << 53 and isinstance(row.get("title"), str | None)
+
+
+def _is_pull(row: Any) -> bool:
+    head = row.get("head") if _is_issue(row) and isinstance(row.get("title"), str) else None
+    return isinstance(head, dict) and isinstance(head.get("ref"), str) and isinstance(head.get("repo"), dict | None)
 
 
 def _published(row: Mapping[str, Any]) -> Published:
-    stamp = str(row.get("published_at") or row.get("created_at") or "")
+    """A release; with what is odd about it where something is, and then without its text."""
+    tag, title, notes, flag = (row.get(key) for key in ("tag_name", "name", "body", "prerelease"))
+    shown = escape.line(str(tag))[:_LONGEST_TAG]
+    when = _date(row.get("published_at") or row.get("created_at"))
+    odd = ""
+    if not isinstance(tag, str) or tag != shown or not tag.strip():
+        odd = "its name is not one that a tag can have"
+    elif not isinstance(title, str | None) or not isinstance(notes, str | None) or not isinstance(flag, bool):
+        odd = "GitHub's answer about it is malformed"
+    elif when is None:
+        odd = "GitHub does not say when it was published"
+    if odd or when is None:
+        return Published(shown, "", "", prerelease=True, published=datetime.fromtimestamp(0, UTC), odd=odd)
+    return Published(shown, str(title or ""), str(notes or ""), bool(flag), when)
+
+
+def _date(stamp: object) -> datetime | None:
+    """A date of this century and the next; None for anything else."""
     try:
-        when = datetime.fromisoformat(stamp)
+        when = datetime.fromisoformat(str(stamp))
     except ValueError:
-        when = datetime.fromtimestamp(0, UTC)
-    when = when if when.tzinfo else when.replace(tzinfo=UTC)
-    title, notes = row.get("name") or "", row.get("body") or ""
-    return Published(str(row["tag_name"]), str(title), str(notes), bool(row["prerelease"]), when)
+        return None
+    return (when if when.tzinfo else when.replace(tzinfo=UTC)) if 2000 <= when.year < 2200 else None
 
 
 def _pull(row: Mapping[str, Any]) -> Pull:

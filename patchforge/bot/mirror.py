@@ -92,7 +92,7 @@ def look(
 
     tags, passed = list_tags(mirror.where)
     found = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
-    return replace(found, passed=(*found.passed, *passed)), releases or []
+    return replace(found, passed=(*found.passed, *passed)), [one for one in releases or () if not one.odd]
 
 
 def generated_commits(folder: Path) -> dict[Version, str]:

@@ -12,7 +12,7 @@ from patchforge.bot.forge import Forge
 from patchforge.bot.plan import Plan, Rules, There
 from patchforge.bot.repository import Repository
 from patchforge.bot.words import Action, Do, Problem, Pull
-from patchforge.errors import Exit, TryAgain
+from patchforge.errors import Exit, PatchforgeError, TryAgain
 from patchforge.sources.clone import cache_folder
 from patchforge.vocabulary import Version
 
@@ -113,15 +113,19 @@ class Run:
         writes += self.repository.writes
         return Outcome(found, passed, plan, tuple(problems), self.is_real, requests, writes, again)
 
+    def _writable(self) -> Forge:
+        """The forge. PatchforgeError in a run that may write nothing."""
+        if self.forge is None or not self.is_real:
+            raise PatchforgeError("a dry run writes nothing", expected="a run with a token and without --dry-run")
+        return self.forge
+
     def _open(self, action: Action) -> int:
-        assert self.forge  # noqa: S101 - a run without it does nothing
         name, base = self.settings.repository, self.settings.base
-        opened = self.forge.open_pull(name, base, action.branch, action.title, action.body, draft=action.draft)
+        opened = self._writable().open_pull(name, base, action.branch, action.title, action.body, draft=action.draft)
         return opened.number
 
     def _one(self, action: Action, new: int) -> None:
-        assert self.forge  # noqa: S101
-        forge, name = self.forge, self.settings.repository
+        forge, name = self._writable(), self.settings.repository
         text = action.text.replace("{new}", str(new))
         if text and (action.number or new):
             forge.comment(name, action.number or new, text)

@@ -6,13 +6,18 @@ Once read it is in this process's memory alone, which is closed to others of the
 from __future__ import annotations
 
 import base64
+import html
 import ipaddress
 import os
+import re
 import stat
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from patchforge import processes
 from patchforge.errors import PatchforgeError
@@ -37,11 +42,46 @@ class Token:
         return "basic " + base64.b64encode(f"x-access-token:{self.text}".encode()).decode()
 
     def hidden(self, text: str) -> str:
-        """``text`` without the token in any of the spellings it is sent in."""
-        if self.text:
-            for secret in (self.basic.removeprefix("basic "), quote(self.text, safe=""), self.text):
-                text = text.replace(secret, "***")
-        return text
+        """``text`` without the token in any of its spellings; to be called before anything is cut off ``text``."""
+        return _pattern(self.text).sub("***", text) if self.text else text
+
+    def hidden_in(self, value: Any) -> Any:
+        """JSON without the token in any text of it."""
+        if isinstance(value, str):
+            return self.hidden(value)
+        if isinstance(value, list):
+            return [self.hidden_in(one) for one in value]
+        if isinstance(value, dict):
+            return {self.hidden(key): self.hidden_in(one) for key, one in value.items()}
+        return value
+
+
+@cache
+def _pattern(secret: str) -> re.Pattern[str]:
+    """The token with each character as itself, quoted or escaped, or all of it in base 64 (however embedded) or 16."""
+    data = secret.encode()
+    plain = "".join(map(_character, secret))
+    return re.compile("|".join([plain, data.hex(), *_base64(data)]), re.IGNORECASE)
+
+
+def _character(one: str) -> str:
+    """For addresses, JSON, Python, shells and HTML."""
+    code = ord(one)
+    few = "{0,8}"  # bounded, so that a long run of signs is not gone through once for each of them
+    slash = r"(?:\\{1,8})"
+    spelt = [f"%(?:25){few}{code:02x}", f"{slash}u0{few}{code:x}", f"{slash}x{code:02x}"]
+    spelt += [f"&#0{few}{code};", f"&#x0{few}{code:x};"]
+    named = [re.escape(html.escape(one))] if html.escape(one) != one else []
+    return f"(?:{'|'.join([*spelt, *named])}|{slash}?{re.escape(one)})"
+
+
+def _base64(data: bytes) -> Iterator[str]:
+    """What base 64 has of ``data`` wherever it stands in what is encoded: first and last letters depend on the rest."""
+    for before in range(3):
+        whole = base64.b64encode(bytes(before) + data).decode().rstrip("=")
+        core = whole[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
+        letters = {"+": "(?:[+-]|%2b)", "/": "(?:[/_]|%2f|\\\\/)"}
+        yield "".join(letters.get(one, one) for one in core)
 
 
 def find_token(file: str | None = None) -> Token:

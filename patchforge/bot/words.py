@@ -24,6 +24,7 @@ class Published:
     notes: str
     prerelease: bool
     published: datetime
+    odd: str = ""  #: what is wrong with GitHub's answer about it; it is then passed over
 
 
 @dataclass(frozen=True, slots=True)

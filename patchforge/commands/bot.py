@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import tempfile
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
 from patchforge.bot.forge import API, Forge
@@ -61,9 +62,12 @@ def _run(options: argparse.Namespace, token: Token) -> int:
         repository = Repository(settings.remote, settings.base, Path(folder) / "repository", token=token)
         outcome = _kind(options, settings, repository, forge).run()
     if options.json:
-        show_json({**outcome.as_data(), "status": int(outcome.status), "seconds": round(time.monotonic() - begun, 1)})
+        told = {**outcome.as_data(), "status": int(outcome.status), "seconds": round(time.monotonic() - begun, 1)}
+        show_json(token.hidden_in(told))
     else:
-        _show(outcome)
+        with redirect_stdout(io.StringIO()) as said:
+            _show(outcome)
+        print(token.hidden(said.getvalue()), end="")
     return outcome.status
 
 

@@ -271,7 +271,8 @@ def _place(edit: Edit, positions: Positions) -> Place:
         span = CodeRange(positions[edit.node.decorators[0]].start, span.end)
     end = span.end
     if edit.place == "arm":
-        assert isinstance(edit.node, cst.If)  # noqa: S101 - what add_arm takes
+        if not isinstance(edit.node, cst.If):
+            raise TypeError("an arm is added to an if statement")
         end = positions[edit.node.body.body[-1]].end
     return Place(
         edit.kind,

@@ -6,32 +6,31 @@ Both ways of the simple API are understood, JSON (PEP 691) and HTML (PEP 503).
 
 from __future__ import annotations
 
-import base64
 import hashlib
-import json
 import os
 import re
 import shlex
 import sys
-import urllib.error
-import urllib.parse
-import urllib.request
+import time
 from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from html.parser import HTMLParser
-from typing import IO, Any
+from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
-from patchforge import processes
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge import escape, processes, web
+from patchforge.errors import Damaged, PatchforgeError
 from patchforge.hashes.nar import CHUNK
 from patchforge.hashes.sri import sri, trusted
 
 DEFAULT_INDEX = "https://pypi.org/simple"
 _ACCEPT = "application/vnd.pypi.simple.v1+json, application/vnd.pypi.simple.v1+html;q=0.2, text/html;q=0.1"
-_MOST = 32 << 20  #: bytes of an index page; the longest of the public index has a tenth of this
-_SCHEMES = ("http", "https", "file")
 _SOURCE = re.compile(r"\.(tar\.gz|tar\.bz2|tar\.xz|zip)$")
-_SECONDS = 60.0
+_LONGEST = 255  #: characters of a file's name
+_PIECE = 1 << 12
+_TAG = 1 << 15  #: characters of HTML without an end
+_HTML_SECONDS = 5.0
 _ABSENT = (403, 404, 410)  #: download.pytorch.org answers 403 for a package that it does not have
 
 
@@ -59,7 +58,7 @@ def package_files(name: str, version: str, indexes: Sequence[str] | None = None)
     raise PatchforgeError(
         f"no file of {name} {version} is in the index",
         expected="one of: " + (", ".join(sorted(versions)[-8:]) or "no version at all"),
-        found="asked: " + ", ".join(map(_without_password, asked)),
+        found="asked: " + ", ".join(map(web.shown, asked)),
         do="check the spelling, or the index that pip is set to use (pip config list)",
     )
 
@@ -92,60 +91,99 @@ def listed_files(index: str, name: str) -> list[dict[str, Any]]:
 
     Nothing when it has no such package. ``metadata``: the index offers the file's METADATA beside it (PEP 658).
     """
-    page = f"{index.rstrip('/')}/{re.sub(r'[-_.]+', '-', name).lower()}/"
-    try:
-        with open_url(page, Accept=_ACCEPT) as answer:
-            data = answer.read(_MOST)
-            kind = answer.headers.get("Content-Type", "") if hasattr(answer, "headers") else ""
-            where = answer.geturl() if hasattr(answer, "geturl") else page
-    except (FileNotFoundError, urllib.error.URLError, OSError) as error:
-        if isinstance(error, FileNotFoundError) or getattr(error, "code", None) in _ABSENT:
+    page = f"{index.rstrip('/')}/{quote(re.sub(r'[-_.]+', '-', name).lower(), safe='')}/"
+    with open_url(page, Accept=_ACCEPT) as answer:
+        if answer.status in _ABSENT:
             return []
-        raise _unreachable(page, error) from error
+        web.require(answer)
+        data, kind, where = answer.whole(), answer.headers.get("Content-Type", ""), answer.url
     try:
-        return _from_json(data, where) if "json" in kind else _from_html(data, where)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise PatchforgeError(
-            f"{_without_password(page)} is not a page of a package index",
-            expected="the simple API, as JSON or HTML",
-            found=f"{type(error).__name__}: {error}",
-            do="check the index that pip is set to use (pip config list)",
-        ) from error
+        found = _from_json(_parsed(data, page)) if "json" in kind else list(_from_html(data))
+        return [{**one, "url": _file_url(where, one["url"], index)} for one in found if _is_name(one["filename"])]
+    except _Odd as error:
+        raise _not_a_page(page, str(error)) from None
+    except (KeyError, TypeError, AttributeError):
+        raise _not_a_page(page, "JSON of another shape") from None
 
 
-def open_url(url: str, **asked: str) -> IO[bytes] | Any:
-    """The answer to a GET with the headers ``asked``; a password in ``url`` is sent along. OSError without one."""
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in _SCHEMES:
-        raise PatchforgeError(f"{_without_password(url)} cannot be asked", expected="http, https or file", found=url)
-    if parts.scheme == "file":
-        path = urllib.request.url2pathname(parts.path)
-        return open(path + "index.html" if path.endswith("/") else path, "rb")  # noqa: PTH123 - caller closes
-    headers = {"Accept": "*/*", "User-Agent": "patchforge", **asked}
-    if parts.username is not None:
-        user = f"{urllib.parse.unquote(parts.username)}:{urllib.parse.unquote(parts.password or '')}"
-        headers["Authorization"] = "Basic " + base64.b64encode(user.encode()).decode()
-    plain = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-    return urllib.request.urlopen(urllib.request.Request(plain, headers=headers), timeout=_SECONDS)  # noqa: S310
+class _Odd(ValueError):
+    """What is on a page, and should not be."""
 
 
-def _from_json(data: bytes, page: str) -> list[dict[str, Any]]:
+def _parsed(data: bytes, page: str) -> Any:
+    try:
+        return web.parsed(data, page)
+    except Damaged as error:
+        raise _Odd(f"something else than {error.expected}") from None
+
+
+def _not_a_page(page: str, found: str) -> Damaged:
+    return Damaged(
+        f"{web.shown(page)} is not a page of a package index",
+        expected="the simple API, as JSON or HTML",
+        found=found,
+        do="check the index that pip is set to use (pip config list)",
+    )
+
+
+def open_url(url: str, limits: web.Limits | None = None, **asked: str) -> AbstractContextManager[web.Answer]:
+    """The answer to a GET with the headers ``asked``; a password in ``url`` goes along, to this origin alone."""
+    plain, secret = web.separated(url)
+    return web.opened(plain, headers={**asked, **secret}, limits=limits or web.DOCUMENT)
+
+
+def _file_url(page: str, reference: str, index: str) -> str:
+    """Where a page's link leads: with the index's password inside its own origin. Damaged where it may not lead."""
+    url = web.joined(page, reference)
+    if url.startswith("file:") and page.startswith("file:"):
+        root = web.file_path(f"{index.rstrip('/')}/").parent.resolve()
+        if not web.file_path(url).resolve().is_relative_to(root):
+            raise Damaged(f"{web.shown(page)} links to a file outside of its index", expected=f"a file in {root}")
+        return url
+    url = web.followed(page, reference, secret=False)
+    plain, secret = web.separated(index)
+    if secret and web.origin(plain) == web.origin(url):
+        user = urlsplit(index).netloc.rpartition("@")[0]
+        return url.replace("://", f"://{user}@", 1)
+    return url
+
+
+def _is_name(file: str) -> bool:
+    """Whether something may be the name of a file; of an odd one, nothing is known and nothing wanted."""
+    return 0 < len(file) <= _LONGEST and not re.search(r"[/\\]", file) and escape.line(file) == file
+
+
+def _from_json(page: Any) -> list[dict[str, Any]]:
     return [
         {
-            "filename": str(one["filename"]),
-            "url": urllib.parse.urljoin(page, one["url"]),
-            "sha256": str(one["hashes"].get("sha256", "")),
+            "filename": _text(one["filename"]),
+            "url": _text(one["url"]),
+            "sha256": _text(one["hashes"].get("sha256", "")),
             "yanked": bool(one.get("yanked", False)),
             "metadata": bool(one.get("core-metadata") or one.get("dist-info-metadata")),
         }
-        for one in json.loads(data)["files"]
+        for one in page["files"]
     ]
 
 
-def _from_html(data: bytes, page: str) -> list[dict[str, Any]]:
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _from_html(data: bytes) -> Iterator[dict[str, Any]]:
     links = _Links()
-    links.feed(data.decode("utf-8", "replace"))
-    return list(_anchors(links.found, page))
+    text = data.decode("utf-8", "replace")
+    end = time.monotonic() + _HTML_SECONDS
+    for start in range(0, len(text), _PIECE):
+        try:
+            links.feed(text[start : start + _PIECE])
+        except AssertionError:  # the parser's own word for a malformed declaration
+            raise _Odd("a malformed declaration") from None
+        if len(links.rawdata) > _TAG or time.monotonic() > end:  # the parser takes quadratic time over open tags
+            raise _Odd("HTML that does not end its tags")
+    return _anchors(links.found)
 
 
 class _Links(HTMLParser):
@@ -158,16 +196,18 @@ class _Links(HTMLParser):
             self.found.append(dict(attrs))
 
 
-def _anchors(found: Sequence[dict[str, str | None]], page: str) -> Iterator[dict[str, Any]]:
+def _anchors(found: Sequence[dict[str, str | None]]) -> Iterator[dict[str, Any]]:
     for anchor in found:
-        url, _, fragment = urllib.parse.urljoin(page, anchor.get("href") or "").partition("#")
-        yield {
-            "filename": urllib.parse.unquote(url.rpartition("/")[2]),
-            "url": url,
-            "sha256": fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else "",
-            "yanked": "data-yanked" in anchor,
-            "metadata": "data-core-metadata" in anchor or "data-dist-info-metadata" in anchor,
-        }
+        url, _, fragment = (anchor.get("href") or "").partition("#")
+        file = unquote(url.rpartition("/")[2])
+        if file.endswith(".whl") or _SOURCE.search(file):
+            yield {
+                "filename": file,
+                "url": url,
+                "sha256": fragment.removeprefix("sha256=") if fragment.startswith("sha256=") else "",
+                "yanked": "data-yanked" in anchor,
+                "metadata": "data-core-metadata" in anchor or "data-dist-info-metadata" in anchor,
+            }
 
 
 def _package_file(one: dict[str, Any]) -> PackageFile:
@@ -178,26 +218,18 @@ def _package_file(one: dict[str, Any]) -> PackageFile:
 
 
 def downloaded_hash(url: str) -> str:
-    """SRI of a file, read from its address and not kept. CheckFailed when it breaks off."""
+    """SRI of a file, read from its address and not kept. TryAgain when it breaks off."""
     sha256 = hashlib.sha256()
-    read = 0
-    try:
-        with open_url(url) as answer:
-            while chunk := answer.read(CHUNK):
-                sha256.update(chunk)
-                read += len(chunk)
-            expected = answer.headers.get("Content-Length") if hasattr(answer, "headers") else None
-    except OSError as error:
-        raise _unreachable(url, error) from error
-    if expected is not None and int(expected) != read:
-        found = f"{read} of {expected} bytes"
-        raise CheckFailed(f"{_without_password(url)} broke off", expected="the whole file", found=found, do="try again")
+    with open_url(url, web.FILE) as answer:
+        web.require(answer)
+        while chunk := answer.read(CHUNK):
+            sha256.update(chunk)
     return sri(sha256.digest())
 
 
 def store_name(file: str) -> str:
     """A name that the Nix store takes: other signs become ``-``, and none stands at the front that may not."""
-    return re.sub(r"[^A-Za-z0-9+._?=-]", "-", urllib.parse.unquote(file)).lstrip(".") or "source"
+    return re.sub(r"[^A-Za-z0-9+._?=-]", "-", unquote(file)).lstrip(".") or "source"
 
 
 def _version_of(file: str, name: str) -> str:
@@ -219,19 +251,5 @@ def _plain(version: str) -> str:
 
 def quoted_url(url: str) -> str:
     """The address as it may be recorded: without a password, and with ``+`` as ``%2B``."""
-    parts = urllib.parse.urlsplit(_without_password(url))
+    parts = urlsplit(web.separated(url)[0])
     return parts._replace(path=parts.path.replace("+", "%2B")).geturl()
-
-
-def _without_password(url: str) -> str:
-    parts = urllib.parse.urlsplit(url)
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
-
-
-def _unreachable(url: str, error: Exception) -> PatchforgeError:
-    return PatchforgeError(
-        f"{_without_password(url)} cannot be read",
-        expected="an answer of the package index",
-        found=str(error),
-        do="check the network, and the index that pip is set to use (pip config list)",
-    )

@@ -139,9 +139,7 @@ class _Walk:
         self.expression(old.test, new.test, truth=True)
         self.bodies(old.body, new.body)
         rest = new.orelse
-        if self.is_arm(rest, old.orelse):
-            arm = rest[0]
-            assert isinstance(arm, ast.If)  # noqa: S101
+        if self.is_arm(rest, old.orelse) and isinstance(arm := rest[0], ast.If):
             self.arm(old, arm)
             rest = arm.orelse
         self.bodies(old.orelse, rest)

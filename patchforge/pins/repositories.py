@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge import escape, web
+from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.hashes import of_checkout, of_clone
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.hashes.objects import IncompleteTreeError, Objects, isolated
@@ -149,20 +150,18 @@ def _submodules(one: Repository, clone: Path, commit: str, clones: Clones) -> di
         listed = objects.run("config", "--file", "-", "--no-includes", "--list", "--null", given=text)
     settings = dict(split_setting(pair) for pair in os.fsdecode(listed).split("\0") if pair)
     names = {value: key.removesuffix(".path") for key, value in settings.items() if key.endswith(".path")}
-    return {path: _submodule(one, path, settings.get(f"{names.get(path)}.url", ""), clones) for path in paths}
+    urls = {path: settings.get(f"{names.get(path)}.url", "") for path in paths}
+    return {path: clones.path(f"{one.name}/{path}", _submodule_url(one, path, urls[path], clones)) for path in paths}
 
 
-def _submodule(one: Repository, path: str, url: str, clones: Clones) -> Path:
-    """The clone of a submodule. Its address is a stranger's word: nothing on this machine is read for it."""
-    name = f"{one.name}/{path}"
-    if name in clones.named or url.startswith("https://"):
-        return clones.path(name, url)
-    raise PatchforgeError(
-        f"the submodule {path} of {one.name} has no address that can be followed",
-        expected="https://… in .gitmodules",
-        found=url or "none",
-        do=f"name a clone: --upstream {name}=CLONE",
-    )
+def _submodule_url(one: Repository, path: str, reference: str, clones: Clones) -> str:
+    """Where .gitmodules says that a submodule is. Damaged for what is not https: a stranger wrote that file."""
+    if f"{one.name}/{path}" in clones.named:
+        return ""
+    if not reference:
+        raise Damaged(f"{one.name} does not say where its submodule {escape.line(path)} is", expected=".gitmodules")
+    relative = reference.startswith(("./", "../"))
+    return web.followed(f"{one.url.removesuffix('/')}/" if relative else one.url, reference, secret=False)
 
 
 def archive_url(pin: Mapping[str, Any], host: str = HOST) -> str:

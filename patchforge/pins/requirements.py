@@ -6,12 +6,13 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from packaging.requirements import InvalidRequirement, Requirement
+from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from patchforge import escape
 from patchforge.errors import Damaged, PatchforgeError
 
+_SHOWN = 200  #: characters of a requirement that an error shows
 _LINUX = {
     "implementation_name": "cpython",
     "os_name": "posix",
@@ -42,9 +43,11 @@ def parse(text: str) -> Requirement:
     """With its name normalised (PEP 503). PatchforgeError when it is none."""
     try:
         found = Requirement(text)
-    except (InvalidRequirement, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise PatchforgeError(
-            f"{text[:200]!r} is not a Python requirement", expected="such as av>=16.0.0 (PEP 508)", found=str(error)
+            f"{text[:_SHOWN]!r} is not a Python requirement",
+            expected="such as av>=16.0.0 (PEP 508)",
+            found=type(error).__name__ if len(text) > _SHOWN else escape.seen(str(error)),
         ) from error
     found.name = canonicalize_name(found.name)
     return found
@@ -96,7 +99,7 @@ def _why_refused(line: str) -> str:
         return "is, or has, an option for pip"
     try:
         found = Requirement(line)
-    except (InvalidRequirement, RecursionError):
+    except (ValueError, RecursionError):
         return "is not the name of a package with versions; addresses and paths are not taken"
     if found.url:
         return "names an address instead of versions"
@@ -112,10 +115,17 @@ def holding(requires: Iterable[str], python: str) -> list[Requirement]:
     """Those that hold for a Python such as ``3.13``, without any extra; their markers are left off."""
     environment = {**_LINUX, "python_version": python, "python_full_version": f"{python}.0", "extra": ""}
     found = [parse(text) for text in requires]
-    kept = [one for one in found if one.marker is None or one.marker.evaluate(environment)]
+    kept = [one for one in found if _holds(one, environment)]
     for one in kept:
         one.marker = None
     return sorted(kept, key=str)
+
+
+def _holds(one: Requirement, environment: dict[str, str]) -> bool:
+    try:
+        return one.marker is None or one.marker.evaluate(environment)
+    except (ValueError, LookupError, RecursionError) as error:
+        raise PatchforgeError(f"whether {one.name} is needed cannot be known", found=type(error).__name__) from error
 
 
 def is_exact(requirement: Requirement) -> bool:

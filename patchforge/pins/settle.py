@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
+from patchforge import web
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import of_tarball
 from patchforge.hashes.fetchfromgithub import HOST
@@ -69,16 +70,9 @@ def _archive_hash(pin: Mapping[str, Any], host: str) -> str:
             do="patchforge pin nodes, with the network or --upstream",
         )
     url = archive_url(pin, host)
-    try:
-        with open_url(url) as stream:
-            return of_tarball(stream, url, pin["rev"]).hash
-    except OSError as error:
-        raise PatchforgeError(
-            f"{url} cannot be read",
-            expected="GitHub's tarball",
-            found=str(error),
-            do="check the network, and try again",
-        ) from error
+    with open_url(url, web.FILE) as answer:
+        web.require(answer)
+        return of_tarball(cast("IO[bytes]", answer), web.shown(url), pin["rev"]).hash
 
 
 def _wheel_hash(pin: Mapping[str, Any]) -> str:

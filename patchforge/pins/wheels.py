@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import http.client
 import io
+import lzma
+import math
 import re
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import IO, Any
 
 from packaging import tags
 from packaging.metadata import parse_email
 from packaging.requirements import Requirement
-from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge import web
+from patchforge.errors import CheckFailed, Damaged
 from patchforge.hashes.pypi import downloaded_hash, listed_files, open_url, quoted_url
 from patchforge.hashes.sri import trusted
 from patchforge.pins.requirements import is_exact
@@ -26,8 +32,24 @@ from patchforge.pins.requirements import is_exact
 LASTING_HOSTS = ("files.pythonhosted.org", "download.pytorch.org", "download-r2.pytorch.org")
 _GLIBC = [f"manylinux_2_{minor}_x86_64" for minor in range(39, 4, -1)]
 _PLATFORMS = [*_GLIBC, "manylinux2014_x86_64", "manylinux2010_x86_64", "manylinux1_x86_64", "linux_x86_64"]
-_RANGE = re.compile(r"bytes \d+-\d+/(\d+)")
+_RANGE = re.compile("bytes ([0-9]+)-([0-9]+)/([0-9]+)")
+_MOST_TAGS = 256  #: that one wheel's name may stand for
 _READ_AHEAD = 1 << 16
+_METADATA = 4 << 20  #: bytes
+_DIRECTORY = 64 << 20  #: bytes of a wheel that are read for its list of files and METADATA
+#: What zipfile and its decompressors say of files that are none.
+_BROKEN_ZIP = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    KeyError,
+    ValueError,
+    OverflowError,
+    RuntimeError,  # encrypted; NotImplementedError: packed in another way
+    MemoryError,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,9 +104,12 @@ class Wheels:
 
     def _wheel(self, listed: dict[str, Any]) -> Wheel | None:
         file = str(listed["filename"])
+        together = file.removesuffix(".whl").split("-")[-3:]
+        if math.prod(one.count(".") + 1 for one in together) > _MOST_TAGS:
+            return None
         try:
             name, version, _, found = parse_wheel_filename(file)
-        except InvalidWheelFilename:
+        except ValueError:
             return None
         tag = min(found & self._ranks.keys(), key=self._ranks.__getitem__, default=None)
         if tag is None:
@@ -107,11 +132,11 @@ def requires(wheel: Wheel) -> list[str]:
     """``Requires-Dist`` of a wheel: from METADATA beside it, or else out of the wheel, of which only parts are read."""
     try:
         data = _beside(wheel.url) if wheel.metadata else _inside(wheel.url)
-    except (OSError, zipfile.BadZipFile, StopIteration) as error:
-        raise PatchforgeError(
+    except (OSError, StopIteration, *_BROKEN_ZIP) as error:
+        raise Damaged(
             f"what {wheel.file} requires cannot be read",
             expected="METADATA beside it in the index, or in it",
-            found=str(error) or type(error).__name__,
+            found=type(error).__name__,
             do="check the network, and the index",
         ) from error
     raw, _ = parse_email(data)
@@ -122,25 +147,39 @@ def requires(wheel: Wheel) -> list[str]:
 
 
 def _beside(url: str) -> bytes:
-    with open_url(f"{url}.metadata") as answer:
-        return bytes(answer.read())
+    limits = replace(web.DOCUMENT, size=min(_METADATA, web.DOCUMENT.size))
+    with open_url(f"{url}.metadata", limits) as answer:
+        web.require(answer)
+        return answer.whole()
 
 
 def _inside(url: str) -> bytes:
     with _remote(url) as stream, zipfile.ZipFile(stream) as archive:
         name = next(each for each in archive.namelist() if re.fullmatch(r"[^/]+\.dist-info/METADATA", each))
-        return archive.read(name)
+        with archive.open(name) as packed:
+            data = packed.read(_METADATA + 1)
+    if len(data) > _METADATA:
+        raise zipfile.BadZipFile
+    return data
 
 
 def _remote(url: str) -> IO[bytes]:
     """The file at an address, read piece by piece; all of it at once when the server knows no ranges."""
-    with open_url(url, Range="bytes=0-0") as answer:
-        content = answer.headers.get("Content-Range", "") if hasattr(answer, "headers") else ""
-        if match := _RANGE.fullmatch(content):
-            return io.BufferedReader(_Ranges(url, int(match[1])), _READ_AHEAD)
+    with open_url(url, web.FILE, Range="bytes=0-0") as answer:
+        web.require(answer, http.client.OK, http.client.PARTIAL_CONTENT)
+        if answer.status == http.client.PARTIAL_CONTENT:
+            match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
+            size = web.whole_number(match[3], web.FILE.size) if match else None
+            if size is None:
+                raise Damaged(f"{web.shown(url)} cannot be read in parts", expected="Content-Range: bytes 0-0/SIZE")
+            return io.BufferedReader(_Ranges(url, size), _READ_AHEAD)
         whole = tempfile.TemporaryFile(prefix="patchforge-")  # noqa: SIM115 - the caller closes it
-        while data := answer.read(_READ_AHEAD):
-            whole.write(data)
+        try:
+            while data := answer.read(_READ_AHEAD):
+                whole.write(data)
+        except BaseException:
+            whole.close()
+            raise
         return whole
 
 
@@ -150,6 +189,7 @@ class _Ranges(io.RawIOBase):
     def __init__(self, url: str, size: int) -> None:
         super().__init__()
         self._url, self._size, self._at = url, size, 0
+        self._left = _DIRECTORY
 
     def readable(self) -> bool:
         return True
@@ -166,10 +206,16 @@ class _Ranges(io.RawIOBase):
         end = min(self._at + len(buffer), self._size)
         if end <= self._at:
             return 0
-        with open_url(self._url, Range=f"bytes={self._at}-{end - 1}") as answer:
+        self._left -= end - self._at
+        if self._left < 0:
+            raise zipfile.BadZipFile
+        limits = replace(web.DOCUMENT, size=end - self._at)
+        with open_url(self._url, limits, Range=f"bytes={self._at}-{end - 1}") as answer:
+            web.require(answer, http.client.PARTIAL_CONTENT)
             data = answer.read()
-        if len(data) != end - self._at:
-            raise OSError(f"{len(data)} bytes for a range of {end - self._at}")
+        told = answer.headers.get("Content-Range", "")
+        if len(data) != end - self._at or told != f"bytes {self._at}-{end - 1}/{self._size}":
+            raise Damaged(f"{web.shown(self._url)} answers with another part than was asked for")
         buffer[: len(data)] = data
         self._at = end
         return len(data)

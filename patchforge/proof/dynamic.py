@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from patchforge import processes
-from patchforge.errors import CheckFailed
+from patchforge.errors import CheckFailed, SystemFault
 from patchforge.proof.fake_torch import SCENARIOS, Card, Group, Scenario
 
 if TYPE_CHECKING:
@@ -239,14 +239,14 @@ class Interpreter:
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         """The probe's answer to one request; CheckFailed when the interpreter died."""
-        assert self._process.stdin is not None  # noqa: S101 - for the type checker
+        if self._process.stdin is None:
+            raise SystemFault("the proof's interpreter has no input")
         self._process.stdin.write(json.dumps(request) + "\n")
         self._process.stdin.flush()
         return self._reply()
 
     def _reply(self) -> dict[str, Any]:
-        assert self._process.stdout is not None  # noqa: S101
-        line = self._process.stdout.readline()
+        line = self._process.stdout.readline() if self._process.stdout else ""
         if not line:
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace")[-1000:]
@@ -469,9 +469,8 @@ def _question_differences(before: Sequence[Question], after: Sequence[Question])
     for text in dict.fromkeys([*old_by_text, *new_by_text]):
         old, new = old_by_text.get(text), new_by_text.get(text)
         if old is None or new is None:
-            item = old or new
-            assert item is not None  # noqa: S101 - one of the two has it
-            yield Kind.ANSWER, item.function, text, old.answer if old else _ABSENT, new.answer if new else _ABSENT
+            if item := old or new:
+                yield Kind.ANSWER, item.function, text, old.answer if old else _ABSENT, new.answer if new else _ABSENT
             continue
         if old.answer != new.answer:
             yield Kind.ANSWER, old.function, text, old.answer, new.answer

@@ -122,7 +122,7 @@ def run_test(bench: Bench, name: str) -> Judgement:
         verdict, reason = Verdict.SKIPPED, str(error)
     except NotSo as error:
         verdict, reason = Verdict.FAILED, str(error)
-    except (OSError, LookupError, TypeError, ValueError, PatchforgeError) as error:
+    except (OSError, LookupError, TypeError, ValueError, AttributeError, PatchforgeError) as error:
         verdict, reason = Verdict.FAILED, f"{type(error).__name__}: {error}"
     log = () if verdict is not Verdict.FAILED else tuple(bench.server.log_lines()[line:][-_LOG_LINES:])
     if bench.device.emulated and bench.server.alive:

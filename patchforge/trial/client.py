@@ -1,4 +1,8 @@
-"""Talks to a running ComfyUI server through its own API, and tells how a prompt went."""
+"""Talks to a running ComfyUI server through its own API, and tells how a prompt went.
+
+The server is the release's code and that of packs. What it answers is bounded, and read as what it should be or not at
+all.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +12,12 @@ import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from patchforge.errors import PatchforgeError
+from patchforge import web
+from patchforge.errors import Damaged, PatchforgeError
 from patchforge.trial.words import Ending, Execution, Failure, JsonObject, Output, Step, Workflow
 
 if TYPE_CHECKING:
@@ -21,6 +27,11 @@ HOST = "127.0.0.1"
 _LOG_LINES = 40
 _LOOK_EVERY = 1.0  # seconds between looks at /history while the socket is silent
 _SETTLE = 10.0  # seconds that /history may take after the end was told
+_ANSWER = 256 << 20  # bytes; a picture with 8192 pixels a side as PNG has less
+_MESSAGE = 64 << 20  # bytes of one message on the socket, previews among them
+_MOST = 10_000  # messages, events, outputs or lines of one prompt that are kept
+_LATEST = 1e12  # seconds
+_TEXT = 20_000  # characters of one text that are kept
 _ENDS = {
     "execution_success": Ending.SUCCESS,
     "execution_error": Ending.ERROR,
@@ -63,6 +74,7 @@ class Client:
         self.port = port
         self.name = uuid.uuid4().hex
         self._alive, self._log, self._timeout = alive, log, timeout
+        self._limits = web.Limits(_ANSWER, timeout, redirects=0)
 
     def system_stats(self) -> JsonObject:
         return self._get("/system_stats")
@@ -75,8 +87,7 @@ class Client:
 
     def history(self, prompt: str) -> JsonObject:
         """What is known of a prompt that has ended; empty before."""
-        found: JsonObject = self._get(f"/history/{prompt}").get(prompt, {})
-        return found
+        return _object(self._get(f"/history/{urllib.parse.quote(prompt, safe='')}").get(prompt))
 
     def interrupt(self, prompt: str = "") -> None:
         """Interrupts what runs; in newer releases only if it is that prompt, where one is named."""
@@ -92,8 +103,8 @@ class Client:
 
     def journal(self, prompt: str) -> list[JsonObject]:
         """What happened to a prompt so far: event, node, operations, time in seconds."""
-        found: list[JsonObject] = self._get(f"/patchforge/journal?prompt={prompt}")["events"]
-        return found
+        found = _list(self._get(f"/patchforge/journal?prompt={urllib.parse.quote(prompt, safe='')}").get("events"))
+        return [_kept(str(one.get("event")), one) for one in found if isinstance(one, dict)]
 
     def fault(self, name: str, **arguments: object) -> None:
         """Sets a fault of the emulated XPU, such as ``fault("fail", error="out-of-resources", after=3)``."""
@@ -111,7 +122,10 @@ class Client:
         status, data = self._ask("POST", "/prompt", {"prompt": dict(graph), "client_id": self.name})
         if status != http.client.OK:
             raise Rejected(_rejection(status, data))
-        return str(_json(data)["prompt_id"])
+        prompt = _json(data).get("prompt_id")
+        if not isinstance(prompt, str):
+            raise Unanswered("/prompt gave no prompt_id")
+        return prompt
 
     def run(self, graph: Workflow | Mapping[str, JsonObject], timeout: float) -> Execution:
         """A graph from /prompt to its end. Never raises for what the server does: the ending says it."""
@@ -143,10 +157,11 @@ class Client:
         if ending == Ending.TIMEOUT:
             self._give_up(prompt)
         history = self._history_after(prompt) if ending not in {Ending.TIMEOUT, Ending.GONE} else {}
-        told = [*messages, *((str(name), data) for name, data in history.get("status", {}).get("messages", []))]
+        status = _object(history.get("status"))
+        told = [*messages, *_recorded(_list(status.get("messages")))]
         found = [_ENDS[name] for name, _ in told if name in _ENDS]
         if ending not in {Ending.TIMEOUT, Ending.GONE}:
-            success = history.get("status", {}).get("status_str") == "success"
+            success = status.get("status_str") == "success"
             ending = found[-1] if found else Ending.SUCCESS if success else Ending.ERROR
         failure = _failure(told)
         outputs: tuple[Output, ...] = ()
@@ -165,6 +180,7 @@ class Client:
         self, prompt: str, socket: ClientConnection | None, deadline: float
     ) -> Iterator[tuple[str, JsonObject]]:
         """What the server says of a prompt; the last one's name is ``ended``, Ending.GONE or Ending.TIMEOUT."""
+        kept = 0
         while time.monotonic() < deadline:
             if not self._alive():
                 yield Ending.GONE, {}
@@ -178,8 +194,11 @@ class Client:
                     yield Ending.GONE, {}
                     return
             elif message[1].get("prompt_id") == prompt:
-                yield message
-                if message[0] in _ENDS or (message[0] == "executing" and message[1].get("node") is None):
+                over = message[0] in _ENDS or (message[0] == "executing" and message[1].get("node") is None)
+                kept += 1
+                if over or kept < _MOST:
+                    yield message[0], _kept(*message)
+                if over:
                     yield "ended", {}
                     return
         yield Ending.TIMEOUT, {}
@@ -193,9 +212,10 @@ class Client:
     def _worker_gone(self) -> bool:
         """Whether the server lives without the thread that works through the queue."""
         try:
-            return not any("prompt_worker" in name for name in self.state()["threads"])
-        except (OSError, KeyError):
+            threads = self.state().get("threads")
+        except OSError:
             return False
+        return isinstance(threads, list) and not any("prompt_worker" in str(name) for name in threads)
 
     def _history_after(self, prompt: str) -> JsonObject:
         deadline = time.monotonic() + _SETTLE
@@ -223,18 +243,25 @@ class Client:
             events = self.journal(prompt)
         except OSError:
             events = []
-        kinds = {node: str(value["class_type"]) for node, value in graph.items()}
-        return steps(events or [{"event": name, **data} for name, data in messages], kinds)
+        kinds = {node: str(_object(value).get("class_type", ""))[:_TEXT] for node, value in graph.items()}
+        return steps(events or [{**data, "event": name} for name, data in messages], kinds)
 
     def _outputs(self, history: JsonObject) -> tuple[Output, ...]:
-        return tuple(
-            Output(node, str(file["filename"]), self._view(file))
-            for node, kinds in history.get("outputs", {}).items()
-            for files in kinds.values()
-            if isinstance(files, list)
-            for file in files
-            if isinstance(file, dict) and "filename" in file
+        files = (
+            (node, file)
+            for node, kinds in _object(history.get("outputs")).items()
+            for listed in _object(kinds).values()
+            for file in _list(listed)
+            if isinstance(file, dict) and isinstance(file.get("filename"), str)
         )
+        outputs: list[Output] = []
+        left = _ANSWER
+        for node, file in islice(files, _MOST):
+            outputs.append(Output(node, str(file["filename"]), self._view(file)))
+            left -= len(outputs[-1].data)
+            if left < 0:
+                raise Unanswered(f"the outputs have more than {_ANSWER >> 20} MiB together")
+        return tuple(outputs)
 
     def _view(self, file: JsonObject) -> bytes:
         wanted = {"filename": file["filename"], "subfolder": file.get("subfolder", ""), "type": file.get("type", "")}
@@ -252,13 +279,14 @@ class Client:
     def _ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         data = None if body is None else json.dumps(body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
-        with closing(http.client.HTTPConnection(HOST, self.port, timeout=self._timeout)) as connection:
-            try:
-                connection.request(method, path, data, headers)
-                answer = connection.getresponse()
-                return answer.status, answer.read()
-            except http.client.HTTPException as error:
-                raise Unanswered(f"{method} {path}: {error!r}") from error
+        address = f"http://{HOST}:{self.port}{path}"
+        try:
+            with web.opened(address, verb=method, headers=headers, data=data, limits=self._limits) as answer:
+                return answer.status, answer.whole()
+        except PatchforgeError as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise Unanswered(f"{method} {path}: {error.found or error.problem}") from error
 
     @contextmanager
     def _socket(self) -> Iterator[ClientConnection]:
@@ -267,10 +295,14 @@ class Client:
 
         address = f"ws://{HOST}:{self.port}/ws?clientId={self.name}"
         try:
-            with connect(address, open_timeout=self._timeout, close_timeout=1, max_size=None, proxy=None) as socket:
+            made = connect(address, open_timeout=self._timeout, close_timeout=1, max_size=_MESSAGE, proxy=None)
+        except (WebSocketException, ValueError, EOFError) as error:
+            raise Unanswered(f"/ws: {str(error)[:_TEXT]}") from error
+        try:
+            with made as socket:
                 yield socket
         except WebSocketException as error:
-            raise Unanswered(f"/ws: {error}") from error
+            raise Unanswered(f"/ws: {str(error)[:_TEXT]}") from error
 
 
 def steps(events: Sequence[JsonObject], kinds: Mapping[str, str]) -> tuple[Step, ...]:
@@ -314,37 +346,68 @@ def _receive(
         return None, None
     if isinstance(text, bytes):  # a preview
         return ("", {}), socket
-    message = json.loads(text)
-    data = message.get("data")
-    return (str(message.get("type")), data if isinstance(data, dict) else {}), socket
+    try:
+        message = _object(web.parsed(text.encode("utf-8", "replace"), "/ws"))
+    except Damaged:
+        message = {}
+    return (str(message.get("type")), _object(message.get("data"))), socket
 
 
 def _json(data: bytes) -> JsonObject:
     try:
-        found = json.loads(data)
-    except ValueError:
+        found = web.parsed(data, "/")
+    except Damaged:
         raise Unanswered(f"expected JSON, found {data[:200]!r}") from None
     if not isinstance(found, dict):
         raise Unanswered(f"expected an object, found {data[:200]!r}")
     return found
 
 
+def _object(value: object) -> JsonObject:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value[:_MOST] if isinstance(value, list) else []
+
+
+def _text(value: object) -> str:
+    return str(value)[:_TEXT] if isinstance(value, str | int | float) else ""
+
+
+def _kept(name: str, data: JsonObject) -> JsonObject:
+    """What is used of a message or event, each thing as what it should be."""
+    node, count, when = data.get("node"), data.get("operations"), data.get("time")
+    kept: JsonObject = {
+        "event": name[:_TEXT],
+        "node": None if node is None else _text(node),
+        "nodes": [_text(one) for one in _list(data.get("nodes"))],
+        "operations": count if type(count) is int else 0,
+        "time": float(when) if isinstance(when, int | float) and abs(when) < _LATEST else 0.0,
+    }
+    if _ENDS.get(name) is Ending.ERROR:
+        kept |= {key: _text(data.get(key)) for key in ("node_id", "node_type", "exception_type", "exception_message")}
+        kept["traceback"] = [_text(one) for one in _list(data.get("traceback"))]
+    return kept
+
+
+def _recorded(messages: Iterable[Any]) -> Iterator[tuple[str, JsonObject]]:
+    for one in messages:
+        if isinstance(one, list) and len(one) == 2 and isinstance(one[1], dict):
+            yield str(one[0]), _kept(str(one[0]), one[1])
+
+
 def _graph(history: JsonObject) -> Mapping[str, JsonObject]:
     """The graph as the history has it, after a number and the prompt's id."""
-    prompt = history.get("prompt") or [None, None, {}]
-    return dict(prompt[2])
+    prompt = _list(history.get("prompt"))
+    return _object(prompt[2]) if len(prompt) > 2 else {}
 
 
 def _failure(told: Iterable[tuple[str, JsonObject]]) -> Failure | None:
     for name, data in told:
         if name == "execution_error":
-            return Failure(
-                str(data.get("node_id", "")),
-                str(data.get("node_type", "")),
-                str(data.get("exception_type", "")),
-                str(data.get("exception_message", "")),
-                tuple(map(str, data.get("traceback") or ())),
-            )
+            node, kind = data["node_id"], data["node_type"]
+            return Failure(node, kind, data["exception_type"], data["exception_message"], tuple(data["traceback"]))
     return None
 
 
@@ -354,13 +417,15 @@ def _rejection(status: int, data: bytes) -> Failure:
         answer = _json(data)
     except Unanswered as unread:
         return Failure("", "", str(status), str(unread))
-    error = answer.get("error") or {}
-    error = error if isinstance(error, dict) else {"message": str(error)}
-    for node, what in (answer.get("node_errors") or {}).items():
-        errors = "; ".join(f"{one.get('message')}: {one.get('details')}" for one in what.get("errors", []))
-        return Failure(str(node), str(what.get("class_type", "")), str(error.get("type", "")), errors)
-    details = f": {error['details']}" if error.get("details") else ""
-    return Failure("", "", str(error.get("type") or status), f"{error.get('message', '')}{details}")
+    told = answer.get("error")
+    error = told if isinstance(told, dict) else {"message": _text(told)}
+    for node, what in _object(answer.get("node_errors")).items():
+        listed = [_object(one) for one in _list(_object(what).get("errors"))]
+        errors = "; ".join(f"{_text(one.get('message'))}: {_text(one.get('details'))}" for one in listed)
+        kind = _text(_object(what).get("class_type"))
+        return Failure(str(node), kind, _text(error.get("type")), errors)
+    details = f": {_text(error['details'])}" if error.get("details") else ""
+    return Failure("", "", _text(error.get("type")) or str(status), f"{_text(error.get('message'))}{details}")
 
 
 def _unanswered(error: OSError) -> Failure:

@@ -58,8 +58,7 @@ class Guarded:
             env=variables if variables is not None else processes.environment(),
             start_new_session=True,
         )
-        assert self._guard.stdout is not None  # noqa: S101 - it is a pipe
-        first = self._guard.stdout.readline()
+        first = self._guard.stdout.readline() if self._guard.stdout else b""
         self.pid = int(first) if first.strip() else 0
 
     @property

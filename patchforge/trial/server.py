@@ -8,12 +8,11 @@ import shutil
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from patchforge import processes
+from patchforge import processes, web
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.trial.client import HOST, Client
 from patchforge.trial.environment import COMPANIONS, Environment
@@ -140,13 +139,12 @@ class Server:
         while time.monotonic() < deadline:
             if not self.alive:
                 raise self._failed("the server ended before it was ready")
-            with suppress(OSError):
-                status = _status(port)
-                if status == http.client.OK:
-                    return
-                broken += status >= http.client.INTERNAL_SERVER_ERROR
-                if broken > _BROKEN:
-                    raise self._failed(f"the server answers /system_stats with an error, status {status}")
+            status = _status(port)
+            if status == http.client.OK:
+                return
+            broken += status >= http.client.INTERNAL_SERVER_ERROR
+            if broken > _BROKEN:
+                raise self._failed(f"the server answers /system_stats with an error, status {status}")
             time.sleep(0.1)
         raise self._failed(f"the server was not ready after {self.timeout:g} s")
 
@@ -201,11 +199,8 @@ def _free_port() -> int:
 
 def _status(port: int) -> int:
     """The status that /system_stats answers with; 0 for something that is not HTTP."""
-    connection = http.client.HTTPConnection(HOST, port, timeout=5)
     try:
-        connection.request("GET", "/system_stats")
-        return connection.getresponse().status
-    except http.client.HTTPException:
+        with web.opened(f"http://{HOST}:{port}/system_stats", limits=web.Limits(1 << 20, 5.0, redirects=0)) as answer:
+            return answer.status
+    except PatchforgeError:
         return 0
-    finally:
-        connection.close()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.hashes import trusted
 from patchforge.hashes.pypi import DEFAULT_INDEX, configured_indexes, package_files, store_name
 
@@ -54,7 +54,7 @@ def index(monkeypatch: pytest.MonkeyPatch) -> Iterator[Index]:
             self.send_header("Content-Type", kind)
             self.send_header("Content-Length", str(len(data)))
             self.end_headers()
-            self.wfile.write(data[: len(data) - state.cut])
+            self.wfile.write(data[: len(data) - state.cut * self.path.startswith("/files/")])
 
         def log_message(self, *_: object) -> None:
             pass
@@ -103,10 +103,8 @@ def test_a_file_that_breaks_off_has_no_hash(index: Index) -> None:
     index.json("pack", entry("pack-1.0.zip", ""))
     index.pages["/files/pack-1.0.zip"] = ("x", b"source")
     assert package_files("pack", "1")[0].hash == trusted(OTHER)
-    package_page = index.pages["/simple/pack/"]
     index.cut = 2
-    index.pages["/simple/pack/"] = (package_page[0], package_page[1] + b"  ")
-    with pytest.raises(CheckFailed, match="4 of 6 bytes"):
+    with pytest.raises(TryAgain, match="4 of 6 bytes"):
         package_files("pack", "1")
 
 
@@ -182,7 +180,7 @@ def test_a_password_is_used_and_not_shown(index: Index) -> None:
 def test_an_index_out_of_reach_is_an_error() -> None:
     with pytest.raises(PatchforgeError, match="cannot be read"):
         package_files("pack", "1", ["http://127.0.0.1:9/simple"])
-    with pytest.raises(PatchforgeError, match="http, https or file"):
+    with pytest.raises(PatchforgeError, match="is not asked"):
         package_files("pack", "1", ["ftp://127.0.0.1/simple"])
 
 

@@ -61,9 +61,8 @@ class LoadWithoutMap(Rule):
 
     def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
         """``torch.load`` with a path alone."""
-        if site.kind is not Kind.LOAD:
+        if site.kind is not Kind.LOAD or not isinstance(site.node, ast.Call):
             return None
-        assert isinstance(site.node, ast.Call)  # noqa: S101
         name = torch_of(code) or "torch"
         at = code.end(site.node.args[0])
         return converted(
