@@ -33,6 +33,26 @@ class PatchforgeError(Exception):
         details = (("expected", expected), ("found", found), ("to do", do))
         super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in details if text)]))
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """As it is, also from a process of ours to the one that asked it."""
+        return _restored, (type(self), self.args), self.__dict__
+
+    def as_data(self) -> dict[str, str | int]:
+        """For ``--json``."""
+        return {
+            "status": int(self.status),
+            "problem": self.problem,
+            "expected": self.expected,
+            "found": self.found,
+            "do": self.do,
+        }
+
+
+def _restored(kind: type[PatchforgeError], arguments: tuple[str, ...]) -> PatchforgeError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, *arguments)
+    return error
+
 
 class CheckFailed(PatchforgeError):
     """Something that must hold does not."""

@@ -10,9 +10,11 @@ import html as _html
 import re
 from urllib.parse import quote
 
-#: Controls, what turns the reading direction, line separators, and bytes that were not UTF-8.
+#: Controls, what turns the reading direction or is not seen, line separators, and bytes that were not UTF-8.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e0fff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 _MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~<>-])")
 

@@ -20,8 +20,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.escape import seen
 from patchforge.sources.command import is_passing
 from patchforge.sources.git import import_git
+from patchforge.terminal import own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +129,7 @@ class CachedClone:
         def hear(line: str) -> None:
             said.append(line.strip())
             if self.progress:
-                print(f"\r{line.strip():<79}", end="", file=sys.stderr, flush=True)
+                print(f"{own(sys.stderr, chr(13))}{seen(line.strip()):<79}", end="", file=sys.stderr, flush=True)
 
         process = getattr(git, command)(*arguments, as_process=True, universal_newlines=True)
         module = import_git()
