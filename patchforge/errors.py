@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -18,6 +19,26 @@ class Exit(IntEnum):
     SYSTEM = 74  #: the disk, a permission or the system was in the way (EX_IOERR)
     AGAIN = 75  #: nothing is wrong here: the network, a rate limit or another run was in the way (EX_TEMPFAIL)
     INTERRUPTED = 130
+
+
+#: Of several statuses the first of these is the command's: what must hold and does not, before what was not seen.
+_ORDER = (
+    Exit.INTERRUPTED,
+    Exit.BUG,
+    Exit.DRIFTED,
+    Exit.FAILED,
+    Exit.DATA,
+    Exit.SYSTEM,
+    Exit.USAGE,
+    Exit.UNCHECKED,
+    Exit.AGAIN,
+    Exit.OK,
+)
+
+
+def worst(statuses: Iterable[int]) -> Exit:
+    """The status of a command that did several things; 0 for none."""
+    return min((Exit(one) for one in statuses), key=_ORDER.index, default=Exit.OK)
 
 
 class PatchforgeError(Exception):

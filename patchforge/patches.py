@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from patchforge import templating
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.errors import CheckFailed, NotChecked, PatchforgeError
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
 Read = Callable[[str], bytes]
@@ -151,7 +151,7 @@ def check_three_ways(
 ) -> None:
     """CheckFailed unless GNU patch, git and our own reader make exactly ``after`` of ``before``, and undo it again.
 
-    ``patches`` are applied in order; only files that they touch are written to disk. PatchforgeError when ``patch`` or
+    ``patches`` are applied in order; only files that they touch are written to disk. NotChecked when ``patch`` or
     ``git`` is not installed.
     """
     modes = {part.path: part.mode for patch in patches for part in parse(patch)}
@@ -462,7 +462,7 @@ def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
     try:
         done = subprocess.run(command, cwd=tree, env=_environment(tree), capture_output=True, check=False)
     except FileNotFoundError:
-        raise PatchforgeError(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
+        raise NotChecked(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
     if done.returncode:
         raise CheckFailed(
             f"{tool.name} refuses the patch",

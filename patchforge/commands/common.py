@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.project import root
 from patchforge.sources.clone import cache_folder
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _COLOURS = {
     **dict.fromkeys(("applied", "ok", "passed", "fresh"), "32"),
     **dict.fromkeys(("drifted", "failed", "cpu_fallback"), "31;1"),
-    **dict.fromkeys(("cached", "capacity"), "33"),
+    **dict.fromkeys(("cached", "capacity", "not checked", "unreachable"), "33"),
     **dict.fromkeys(("absent", "skipped"), "2"),
     "upstream": "36",
 }
@@ -72,6 +72,13 @@ def coloured(text: str, kind: str) -> str:
         return text
     start, end = (own(sys.stdout, f"\033[{code}m") for code in (_COLOURS[kind], "0"))
     return f"{start}{text}{end}"
+
+
+def verdict(status: int) -> str:
+    """``ok``, ``failed``, or ``not checked`` for everything else that kept a check from an answer."""
+    if status == Exit.OK:
+        return "ok"
+    return "failed" if status in (Exit.FAILED, Exit.DRIFTED) else "not checked"
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:

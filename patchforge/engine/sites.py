@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import TypedDict
 
+from patchforge import documents
 from patchforge.engine.records import FileRecord, RawSite
+from patchforge.errors import Damaged
 from patchforge.vocabulary import Outcome
 
 _XPU_KINDS = frozenset({"xpu-api", "xpu-test", "ipex"})
@@ -33,6 +35,10 @@ class Leave:
 Decisions = tuple[Leave, ...]
 
 
+class _Tables(TypedDict):
+    leave: list[dict[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Decided:
     """A site with its decision: "claimed", "left" or "unclaimed", and the transform or the reason."""
@@ -44,8 +50,14 @@ class Decided:
 
 
 def load_decisions(path: Path) -> Decisions:
-    """Reads the ``[[leave]]`` tables of a decisions file."""
-    return tuple(Leave(**table) for table in tomllib.loads(path.read_text(encoding="utf-8"))["leave"])
+    """Reads the ``[[leave]]`` tables of a decisions file; Damaged for anything else in it."""
+    found = documents.structured(documents.read_toml(path), _Tables, str(path), do="correct the file")["leave"]
+    for number, table in enumerate(found, 1):
+        if "why" not in table or (unknown := table.keys() - Leave.__slots__):
+            expected = f"texts: why, and of {', '.join(Leave.__slots__[1:])} what is needed"
+            found_keys = ", ".join(sorted(unknown)) if "why" in table else "no why"
+            raise Damaged(f"{path}: table {number} is not a decision", expected=expected, found=found_keys)
+    return tuple(Leave(**table) for table in found)
 
 
 def decide(records: Mapping[str, FileRecord], decisions: Decisions) -> tuple[Decided, ...]:

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import NotChecked, PatchforgeError
 
 Tell = Callable[[str], None]
 
@@ -99,7 +99,7 @@ class _Plan:
 
 
 def existing(python: Path) -> Environment:
-    """An interpreter as it is. PatchforgeError if it does not run or has no torch."""
+    """An interpreter as it is. PatchforgeError if it does not run, NotChecked if it has no torch."""
     base = _look(python)
     return Environment(base.python, base.packages, base.left_alone)
 
@@ -120,7 +120,7 @@ def prepare(
     data that a test does not read (:data:`COMPANIONS`). ``torch_companions`` installs torchvision and torchaudio
     where base has none, without what they need and without torchaudio's libraries: enough to import them, not to use
     them, in a process of the emulated XPU with the option ``torchvision=schemas`` (also for ``--cpu``).
-    PatchforgeError names the requirement that cannot be installed.
+    NotChecked names the requirement that cannot be installed.
     """
     import filelock  # noqa: PLC0415 - keeps start-up light
 
@@ -128,7 +128,7 @@ def prepare(
     wanted, left_out = _wanted(requirements, lean=lean)
     missing = [name for name in TORCH_COMPANIONS if name in _names(requirements) and name not in seen.packages]
     if missing and not torch_companions:
-        raise PatchforgeError(
+        raise NotChecked(
             f"{base} has no {' and no '.join(missing)}",
             expected=f"what the release requires, built for torch {seen.packages['torch']}",
             do=f"install {' and '.join(missing)} there, from where its torch came from",
@@ -143,7 +143,7 @@ def prepare(
                 _make(folder, plan, _Pip(folder, tell, deadline, timeout))
             packages = json.loads((folder / _MARKER).read_text())
     except filelock.Timeout:
-        raise PatchforgeError(
+        raise NotChecked(
             f"another process is preparing {folder}", expected=f"an end within {timeout:g} s", do="wait, or end it"
         ) from None
     return Environment(_python(folder), packages, seen.left_alone, left_out)
@@ -164,7 +164,7 @@ def _look(python: Path) -> _Base:
     found = json.loads(ran.stdout.splitlines()[-1])
     packages: dict[str, str] = {canonicalize_name(name): version for name, version in sorted(found["packages"].items())}
     if not found["torch"] or "torch" not in packages:
-        raise PatchforgeError(
+        raise NotChecked(
             f"{python} has no torch", expected="the torch that is to be tested", do="install it, or name another"
         )
     return _Base(python, found["python"], packages, tuple(found["folders"]))
@@ -219,7 +219,7 @@ class _Pip:
         self.run([*pip, "install", "--no-input", "--disable-pip-version-check", "--no-warn-conflicts", *arguments])
 
     def run(self, command: Sequence[str | Path]) -> None:
-        """Runs a command to its end; PatchforgeError with its last lines if it fails or takes too long."""
+        """Runs a command to its end; NotChecked with its last lines if it fails or takes too long."""
         last: deque[str] = deque(maxlen=_LAST_LINES)
         blamed = ""
         with _running(command, self.deadline) as (process, expired):
@@ -229,14 +229,14 @@ class _Pip:
                 if line.startswith(("Collecting ", "Building wheel", "Installing collected")):
                     self.tell(line.partition(" (from ")[0].strip()[:100])
         if expired.is_set():
-            raise PatchforgeError(
+            raise NotChecked(
                 "preparing the environment took too long",
                 expected=f"an end within {self.timeout:g} s",
                 found="\n".join(last),
                 do="allow more time, or look at the network",
             )
         if process.returncode:
-            raise PatchforgeError(
+            raise NotChecked(
                 f"cannot install {blamed}" if blamed else f"{' '.join(map(str, command[:4]))} failed",
                 expected="every requirement of the release",
                 found="\n".join(last),
@@ -301,7 +301,7 @@ def _make(folder: Path, plan: _Plan, pip: _Pip) -> None:
         _stand_in(site)
     packages = _look(_python(folder)).packages
     if changed := [name for name, version in alone.items() if packages.get(name) != version]:
-        raise PatchforgeError(f"pip changed {', '.join(changed)}", expected=str(alone), do="report it")
+        raise NotChecked(f"pip changed {', '.join(changed)}", expected=str(alone), do="report it")
     fresh = folder / f"{_MARKER}.new"
     fresh.write_text(json.dumps(packages, indent=1))
     fresh.replace(folder / _MARKER)
