@@ -26,7 +26,10 @@ _COLOURS = {State.OK: "ok", State.WRONG: "failed", State.WARNING: "upstream"}
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, 1 when something is wrong, else 69 when something could not be examined. Writes nothing. With --upstream the machine is not looked at."""
+    """Exit status 0, 1 when something is wrong, else 69 when something could not be examined.
+
+    Writes nothing. With --upstream the machine is not looked at.
+    """
     if getattr(options, "upstream", None) is not None:
         return _upstream(options)
     root = Path(options.root)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from typing import Any, TypedDict
 
 from patchforge import documents
 from patchforge.atomic import write_file
@@ -14,18 +14,18 @@ Pins = dict[str, Any]
 _SINGLE = ("ollama", "mordragt-nixos")
 
 
-class Pin(TypedDict):
+class Pin(TypedDict, total=False):
     """What every pin has that names these; which of them it must have depends on its kind."""
 
-    rev: NotRequired[str]
-    hash: NotRequired[str]
-    hash_source: NotRequired[str]
-    owner: NotRequired[str]
-    repo: NotRequired[str]
-    tag: NotRequired[str]
-    url: NotRequired[str]
-    requirements: NotRequired[list[str]]
-    wheels: NotRequired[list[dict[str, Any]]]
+    rev: str
+    hash: str
+    hash_source: str
+    owner: str
+    repo: str
+    tag: str
+    url: str
+    requirements: list[str]
+    wheels: list[dict[str, Any]]
 
 
 def pins_folder() -> Path:
