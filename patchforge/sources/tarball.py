@@ -9,7 +9,6 @@ import stat
 import tarfile
 import zlib
 from functools import cached_property
-from pathlib import PurePosixPath, PureWindowsPath
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple, Self
 
@@ -25,13 +24,14 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-_MOST_BYTES = 256 << 20  #: ComfyUI unpacks to 20 MB; what unpacks to more than this is no release
-_MOST_MEMBERS = 50_000  #: it has about a thousand
+_MOST_BYTES = 128 << 20  #: ComfyUI unpacks to 20 MB; what unpacks to more than this is no release
+_MOST_MEMBERS = 20_000  #: it has about a thousand
 _MOST_HEADER = 1 << 15  #: bytes of an extended header
 _HEADERS = frozenset(
     {tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK}
 )
 _COMMIT = re.compile("[0-9a-f]{40}")
+_OUTSIDE = re.compile(r"^[/\\]|^[A-Za-z]:|(?:^|[/\\])\.\.(?:[/\\]|$)")  #: on any system
 #: What Python's reader, and what unpacks below it, raise for bytes that are not as they should be.
 _MALFORMED = (
     OSError,
@@ -185,8 +185,7 @@ def _members(archive: tarfile.TarFile, origin: str) -> Iterator[tuple[tarfile.Ta
     """Everything, with its path in plain form."""
     for number, member in enumerate(archive, 1):
         archive.members = []  # type: ignore[attr-defined] # else all of them stay in memory
-        path, windows = PurePosixPath(member.name), PureWindowsPath(member.name)
-        if path.is_absolute() or windows.anchor or ".." in windows.parts:
+        if _OUTSIDE.search(member.name):
             raise Damaged(
                 f"{origin} names a path outside itself",
                 expected="relative paths without '..'",
@@ -195,7 +194,7 @@ def _members(archive: tarfile.TarFile, origin: str) -> Iterator[tuple[tarfile.Ta
             )
         if number > _MOST_MEMBERS or member.size < 0:
             raise tarfile.ReadError(f"it has more than {_MOST_MEMBERS} members, or one of a negative size")
-        yield member, str(path)
+        yield member, "/".join(part for part in member.name.split("/") if part not in {"", "."})
 
 
 def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -221,7 +220,7 @@ def _require_one_tree(origin: str, files: Iterable[str], folders: set[str], othe
     for path in files:
         if spelt.setdefault(path.casefold(), path) != path:
             raise _ambiguous(origin, f"{line(path)} and {line(spelt[path.casefold()])}")
-        folders.update(map(str, PurePosixPath(path).parents))
+        folders.update(path[:at] for at, one in enumerate(path) if one == "/")
     if both := sorted(folders.intersection({*files, *others})):
         raise _ambiguous(origin, f"{line(both[0])} as a folder and as something else")
 

@@ -69,7 +69,7 @@ _KINDS: dict[bytes, Callable[[], _Decompressor]] = {
 class Unpacked(io.RawIOBase):
     """``file`` unpacked, if it is packed by gzip, bzip2 or xz, else as it is; OSError beyond ``most`` bytes."""
 
-    def __init__(self, file: IO[bytes], most: int) -> None:
+    def __init__(self, file: IO[bytes], most: int = 1 << 62) -> None:
         self._left = self._most = most
         self._blocks = _blocks(file)
         self._block = memoryview(b"")
