@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html as _html
 import re
+from collections.abc import Callable
 from urllib.parse import quote
 
 #: Controls, what turns the reading direction or is not seen, line separators, and bytes that were not UTF-8.
@@ -16,7 +17,12 @@ _UNSEEN = re.compile(
     "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~<>-])")
+CUT = "[... cut here]"
+_MARKS = re.compile(r"[\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+#: What means something at the start of a line only: headings, lists, rules, quotes, code.
+_START = re.compile(r"^(\d*)([.)](?=\s|$)|#|[+-](?=\s)|[=-](?=[\s=-]+$))")
+#: Inside what GitHub makes links of, and messages to others: names, numbers of issues, addresses.
+_LINKED = re.compile(r"(?<=@)(?=\w)|(?<=#)(?=\w)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[A-Za-z])(?=://)|(?<=\b[Ww]{3})(?=\.)")
 
 
 def _named(match: re.Match[str]) -> str:
@@ -34,18 +40,29 @@ def line(text: str) -> str:
     return seen(text.replace("\n", "\\n").replace("\t", "\\t"))
 
 
-def markdown(text: str) -> str:
-    """``text`` as one line of Markdown that says just that: no markup, no HTML, nobody mentioned, no issue linked."""
-    marked = _MARKS.sub(r"\\\1", line(text)).replace("&", "&amp;")
-    return re.sub(r"@(?=\w)", "@\u200b", marked)
+def markdown(text: object) -> str:
+    """``text`` as one line of Markdown that says just that: no markup, no HTML, nobody mentioned, nothing linked."""
+    marked = _MARKS.sub(r"\\\g<0>", line(str(text)).strip()).replace("&", "&amp;")
+    return _LINKED.sub("\u200b", _START.sub(r"\1\\\2", marked))
 
 
-def code(text: str) -> str:
-    """``text`` as inline code of Markdown, also in a cell of a table."""
-    shown = line(text).replace("|", "\\|")
+def code(text: object, longest: int = 0) -> str:
+    """``text`` as inline code of Markdown, also in a cell of a table; cut behind ``longest`` characters, if any."""
+    shown = _cut(line(str(text)), longest, " ").replace("|", "\\|")
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     space = " " if shown.startswith("`") or shown.endswith("`") or not shown.strip() else ""
-    return f"{fence}{space}{shown}{space}{fence}"
+    return f"{fence}{space}{shown or ' '}{space}{fence}"
+
+
+def block(text: object, longest: int = 3000) -> str:
+    """``text`` as a fenced block of Markdown. Its fence is longer than any run of backticks in it."""
+    shown = _cut(seen(str(text).replace("\r\n", "\n").replace("\r", "\n")), longest, "\n")
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown)), 3)
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def _cut(text: str, longest: int, between: str) -> str:
+    return text if not longest or len(text) <= longest else f"{text[:longest]}{between}{CUT}"
 
 
 def html(text: str) -> str:
@@ -56,3 +73,14 @@ def html(text: str) -> str:
 def address(path: str) -> str:
     """A relative path as a URI reference (RFC 3986); bytes that were not UTF-8 keep their values."""
     return quote(path.encode("utf-8", "surrogateescape"), safe="/-._~")
+
+
+#: By the names that templates know them by.
+FILTERS: dict[str, Callable[..., str]] = {
+    "cell": markdown,
+    "code": code,
+    "block": block,
+    "line": line,
+    "seen": seen,
+    "link": address,
+}

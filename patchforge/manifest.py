@@ -50,13 +50,18 @@ class TransformEntry(TypedDict):
     sites: list[Place]
 
 
-class Manifest(TypedDict):
-    """What commands read of it; there is more in it for people."""
+class Patches(TypedDict):
+    """What the manifests of releases and of node packs share."""
 
-    release: Named
     commit: Commit
     rules: str
     patches: list[PatchEntry]
+
+
+class Manifest(Patches):
+    """What commands read of a release's; there is more in it for people."""
+
+    release: Named
     transforms: list[TransformEntry]
     sites: Sites
 
@@ -64,6 +69,11 @@ class Manifest(TypedDict):
 def load(folder: Path) -> Manifest:
     """The manifest in ``folder``. Damaged when it is not one, FileNotFoundError where there is none."""
     return documents.read_json(folder / NAME, Manifest, do=f"write {folder} again with patchforge apply")
+
+
+def load_patches(folder: Path) -> Patches:
+    """The same of a release or of a node pack."""
+    return documents.read_json(folder / NAME, Patches, do=f"write {folder} again with patchforge")
 
 
 def _plain_path(value: Any, _: Any) -> str:
@@ -91,4 +101,4 @@ documents.register(TreePath, _plain_path)
 documents.register(FileName, _file_name)
 documents.register(Named, _version)
 
-__all__ = ["NAME", "Manifest", "PatchEntry", "PatchedFile", "load"]
+__all__ = ["NAME", "Manifest", "PatchEntry", "PatchedFile", "Patches", "load", "load_patches"]

@@ -38,7 +38,7 @@ class Change:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; that of its error when a pin could not be brought up to date. Such a pin stays as it was."""
+    """Exit status 0; 1 when a hash is contradicted, 69 and others when a source cannot be had. Such a pin stays."""
     changes = [change for kind in _chosen(options.kind) for change in _update(kind, options)]
     if options.json:
         show_json([asdict(one) for one in changes])
@@ -64,14 +64,19 @@ def _update(kind: str, options: argparse.Namespace) -> list[Change]:
                 same = "same" if before.get(name) == after[name] else "changed"
                 changes.append(Change(kind, name, same if name in before else "new"))
             except PatchforgeError as error:
-                changes.append(Change(kind, name, "failed", str(error), int(error.status)))
+                changes.append(Change(kind, name, "failed", str(error), _status(error)))
                 after.update({name: before[name]} if name in before else {})
     except PatchforgeError as error:
-        return [Change(kind, "", "failed", str(error), int(error.status))]
+        return [Change(kind, "", "failed", str(error), _status(error))]
     changes += [Change(kind, name, "removed") for name in before.keys() - after.keys()]
     if after != before and not options.dry_run:
         _save(kind, after, folder)
     return changes
+
+
+def _status(error: PatchforgeError) -> int:
+    """A source that cannot be had contradicts nothing."""
+    return int(Exit.UNCHECKED if error.status is Exit.USAGE else error.status)
 
 
 def _load(kind: str, folder: Path) -> store.Pins:

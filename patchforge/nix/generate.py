@@ -90,7 +90,7 @@ def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
 
 def _patches(name: str, pin: Mapping[str, Any], folder: Path, command: str) -> list[str]:
     """The files that the manifest names; FileNotFoundError when there is none."""
-    found = manifest.load(folder / name)
+    found = manifest.load_patches(folder / name)
     if found["commit"] != pin["rev"]:
         raise PatchforgeError(
             f"the patches of {name} are not for the pinned commit",

@@ -10,7 +10,6 @@ from pathlib import Path
 from patchforge import templating
 from patchforge.atomic import write_file
 from patchforge.errors import PatchforgeError
-from patchforge.trial import report
 from patchforge.trial.evidence import Evidence, SessionResult
 from patchforge.trial.packs import AS_IT_COMES, CONVERTED
 from patchforge.trial.words import JsonObject, Judgement, Side, Verdict
@@ -87,7 +86,6 @@ def markdown(evidences: Sequence[Evidence]) -> str:
     lines = tried(evidences)
     rows = _rows(lines, evidences)
     environment = templating.environment("trial")
-    environment.filters.update(cell=report.cell)
     return environment.get_template("packs.md.j2").render(
         device=evidences[0].device,
         evidences=evidences,
