@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import os
 import sys
 import traceback
@@ -14,6 +13,7 @@ from typing import Any
 
 from patchforge import __version__, faults, terminal
 from patchforge.errors import Exit
+from patchforge.escape import document
 
 _TRACEBACK = "--traceback"
 _EPILOG = """\
@@ -361,7 +361,7 @@ def _fail(error: BaseException, words: Sequence[str]) -> int:
         _say("".join(traceback.format_exception(error)).rstrip())
     if "--json" in words:
         with suppress(OSError, ValueError, terminal.ReaderGoneError):
-            print(json.dumps({"error": said.as_data()}, indent=1, sort_keys=True), flush=True)
+            print(document({"error": said.as_data()}), flush=True)
     _say(f"patchforge: {said}")
     return int(said.status)
 

@@ -7,8 +7,10 @@ except an ampersand; escape once, where the text enters the medium.
 from __future__ import annotations
 
 import html as _html
+import json
 import re
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
 #: Controls, what turns the reading direction or is not seen, line separators, and bytes that were not UTF-8.
@@ -63,6 +65,11 @@ def block(text: object, longest: int = 3000) -> str:
 
 def _cut(text: str, longest: int, between: str) -> str:
     return text if not longest or len(text) <= longest else f"{text[:longest]}{between}{CUT}"
+
+
+def document(value: Any) -> str:
+    """``value`` as JSON in ASCII that no terminal and no CI service obeys anything in."""
+    return re.sub("#(?=#)", r"\\u0023", json.dumps(value, indent=1, sort_keys=True)).replace("\x7f", "\\u007f")
 
 
 def html(text: str) -> str:

@@ -24,6 +24,7 @@ Read = Callable[[str], bytes]
 
 REASON = "generated for each release; gaps are reported one by one"
 
+_COMMIT = re.compile("[0-9a-f]{40}")
 _NO_NEWLINE = b"\\ No newline at end of file\n"
 _RANGE = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@\n")
 _NEW_FILE = re.compile(rb"new file mode (100644|100755)\n")
@@ -84,7 +85,7 @@ def header(purpose: Purpose, subject: str, gaps: Mapping[str, str], release: Rel
         purpose=purpose.value,
         gaps=gaps,
         release=release.version,
-        commit=release.commit,
+        commit=release.commit if _COMMIT.fullmatch(release.commit) else "",
     )
     check_header(text)
     return text

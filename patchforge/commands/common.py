@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from patchforge.errors import Exit, PatchforgeError
-from patchforge.escape import line
+from patchforge.escape import document, line
 from patchforge.project import root
 from patchforge.sources.clone import cache_folder
 from patchforge.terminal import own
@@ -61,9 +60,8 @@ def chosen_versions(options: argparse.Namespace) -> list[str]:
 
 
 def show_json(value: Any) -> None:
-    """One JSON document on standard output, in ASCII; in no text of it does a CI service find a command."""
-    text = json.dumps(value, indent=1, sort_keys=True)
-    print(text.replace("##", "\\u0023#").replace("\x7f", "\\u007f"))
+    """One JSON document on standard output."""
+    print(document(value))
 
 
 def coloured(text: str, kind: str) -> str:
