@@ -17,6 +17,7 @@ from patchforge.errors import Damaged, Exit, NotChecked, PatchforgeError, System
 VARIABLE = "PATCHFORGE_TRACEBACK"
 
 _TOP = Path(__file__).resolve().parent.parent
+_OURS = ("patchforge", "transforms")
 _REASONS = {
     errno.ENOENT: ("is not there", "check the path"),
     errno.EACCES: ("must not be used", "check its owner and its mode, and those of the folders above it"),
@@ -75,7 +76,7 @@ def _named(error: BaseException) -> str:
 def _place(error: BaseException) -> str:
     """Where our own code was, as `` (patchforge/cli.py:12)``."""
     frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    ours = [(path, line) for path, line in frames if path.is_relative_to(_TOP)]
+    ours = [(path, line) for path, line in frames if any(path.is_relative_to(_TOP / name) for name in _OURS)]
     return f" ({ours[-1][0].relative_to(_TOP).as_posix()}:{ours[-1][1]})" if ours else ""
 
 
