@@ -17,7 +17,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from patchforge import templating
-from patchforge.errors import CheckFailed, NotChecked, PatchforgeError
+from patchforge.errors import CheckFailed, Damaged, NotChecked, PatchforgeError
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
 Read = Callable[[str], bytes]
@@ -25,8 +25,9 @@ Read = Callable[[str], bytes]
 REASON = "generated for each release; gaps are reported one by one"
 
 _COMMIT = re.compile("[0-9a-f]{40}")
+_FEW, _WIDE = 12, 200  #: lines, and characters of each, that an error shows
 _NO_NEWLINE = b"\\ No newline at end of file\n"
-_RANGE = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@\n")
+_RANGE = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@\n")
 _NEW_FILE = re.compile(rb"new file mode (100644|100755)\n")
 # What GNU patch or git could take for the start of a diff. GNU patch looks behind blanks, X and RFC 934's "- ".
 _DIFF_LIKE = re.compile(
@@ -275,7 +276,7 @@ def _check_path(path: str) -> None:
     pure = PurePosixPath(path)
     whole = path and str(pure) == path and not pure.is_absolute() and ".." not in pure.parts
     if not whole or re.search(r'[\x00-\x1f\x7f"\\]', path) or path.strip() != path:
-        raise PatchforgeError(f"a patch cannot name {path!r}", expected="a plain relative POSIX path")
+        raise Damaged(f"a patch cannot name {path[:300]!r}", expected="a plain relative POSIX path")
 
 
 # --- our own reader
@@ -388,7 +389,10 @@ def _does_not_apply(path: str, number: int, hunk: Hunk, old: Sequence[bytes], fo
 
 
 def _shown(lines: Sequence[bytes]) -> str:
-    return b"".join(lines).decode(errors="backslashreplace").replace("\n", "\n    ").rstrip()
+    """The first lines, each with its beginning."""
+    kept = [line[:_WIDE] for line in lines[:_FEW]]
+    more = b"\n... and %d lines more" % (len(lines) - _FEW) if len(lines) > _FEW else b""
+    return (b"".join(kept).rstrip(b"\n") + more).decode(errors="backslashreplace").replace("\n", "\n    ").rstrip()
 
 
 def _swapped(hunk: Hunk) -> Hunk:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 from typing import TypedDict
 
@@ -26,13 +27,14 @@ class Leave:
     kind: str = "*"
     text: str = "*"
 
-    def covers(self, path: str, site: RawSite) -> bool:
-        """Whether the decision speaks of this site."""
-        pairs = ((path, self.path), (site.function, self.function), (site.kind, self.kind), (site.text, self.text))
+    def covers(self, path: str, function: str, kind: str, text: str) -> bool:
+        """Whether the decision speaks of such a site."""
+        pairs = ((path, self.path), (function, self.function), (kind, self.kind), (text, self.text))
         return all(fnmatchcase(value, pattern) for value, pattern in pairs)
 
 
 Decisions = tuple[Leave, ...]
+_Covering = Callable[[str, str, str, str], Leave | None]
 
 
 class _Tables(TypedDict):
@@ -62,14 +64,19 @@ def load_decisions(path: Path) -> Decisions:
 
 def decide(records: Mapping[str, FileRecord], decisions: Decisions) -> tuple[Decided, ...]:
     """Every device site of a release with its decision, sorted by path and line."""
+    covering = cache(lambda path, function, kind, text: _covering(decisions, path, function, kind, text))
     return tuple(
-        Decided(path, site, *_decision(path, site, record, decisions))
+        Decided(path, site, *_decision(path, site, record, covering))
         for path, record in sorted(records.items())
         for site in record.sites
     )
 
 
-def _decision(path: str, site: RawSite, record: FileRecord, decisions: Decisions) -> tuple[str, str]:
+def _covering(decisions: Decisions, *what: str) -> Leave | None:
+    return next((leave for leave in decisions if leave.covers(*what)), None)
+
+
+def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering) -> tuple[str, str]:
     for one in record.found:
         if one.line <= site.line <= one.last_line and one.outcome is not Outcome.DRIFTED:
             return "claimed", one.transform
@@ -77,9 +84,8 @@ def _decision(path: str, site: RawSite, record: FileRecord, decisions: Decisions
         return "left", "upstream's own XPU code"
     if site.guard == "beside-xpu":
         return "left", "an XPU arm stands beside it"
-    for leave in decisions:
-        if leave.covers(path, site):
-            return "left", leave.why
+    if leave := covering(path, site.function, site.kind, site.text):
+        return "left", leave.why
     if site.guard == "vendor":
         return "left", "in another vendor's arm; decided at its test"
     return "unclaimed", ""
