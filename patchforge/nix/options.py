@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 from pathlib import Path
 from typing import Any
 
-from patchforge import templating
-from patchforge.errors import PatchforgeError
+from patchforge import documents, templating
+from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.nix.emit import string
 
 
@@ -23,11 +22,10 @@ def options(lib: Path, generated: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        raise PatchforgeError("nix-instantiate is not there", expected="Nix", do="install Nix, or nix-bin") from None
+        raise NotChecked("nix-instantiate is not there", expected="Nix", do="install Nix, or nix-bin") from None
     if done.returncode:
         raise PatchforgeError("the options cannot be evaluated", expected="nixpkgs' lib", found=done.stderr.strip())
-    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
-    return found
+    return documents.parse_json(done.stdout.encode(), dict[str, list[dict[str, Any]]], "the answer of nix-instantiate")
 
 
 def markdown(lib: Path, generated: Path) -> str:

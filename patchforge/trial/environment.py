@@ -25,6 +25,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from patchforge import documents
 from patchforge.errors import NotChecked, PatchforgeError
 
 Tell = Callable[[str], None]
@@ -141,7 +142,7 @@ def prepare(
         with filelock.FileLock(folder.with_suffix(".lock"), timeout=timeout):
             if not (folder / _MARKER).is_file():
                 _make(folder, plan, _Pip(folder, tell, deadline, timeout))
-            packages = json.loads((folder / _MARKER).read_text())
+            packages = documents.read_json(folder / _MARKER, dict[str, str], do=f"remove {folder}; it is made again")
     except filelock.Timeout:
         raise NotChecked(
             f"another process is preparing {folder}", expected=f"an end within {timeout:g} s", do="wait, or end it"

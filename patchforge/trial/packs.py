@@ -12,6 +12,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from patchforge import documents
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
@@ -120,7 +121,7 @@ def _requirements(
     """What is to be installed, and what is left out: options, addresses, what is for CUDA, what ``without`` names."""
     name = declared.requirements if declared else "requirements.txt"
     path = folder / name
-    text = path.read_text("utf-8-sig") if name and path.is_file() else ""
+    text = documents.read_text(path) if name and path.is_file() else ""
     lines = {line.partition(" #")[0].strip() for line in text.splitlines()} | set(declared.also if declared else ())
     wanted: list[str] = []
     left_out: list[str] = []
