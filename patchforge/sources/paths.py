@@ -15,7 +15,7 @@ def odd(path: str) -> str:
         return "control characters in its name"
     if path.startswith("/"):
         return "an absolute path"
-    if re.match(r"[A-Za-z]:", path):
+    if re.search(r"(?:^|/)[A-Za-z]:", path):
         return "a drive letter"
     if "\\" in path:
         return "a backslash in its name"
