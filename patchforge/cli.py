@@ -6,17 +6,24 @@ import argparse
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
-from patchforge import __version__
-from patchforge.errors import Exit, PatchforgeError
+from patchforge import __version__, faults, terminal
+from patchforge.errors import Exit
+from patchforge.escape import document
 
+_TRACEBACK = "--traceback"
 _EPILOG = """\
 exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there ·
-3 a transform drifted: upstream moved and a person must look · 75 try again later · 130 interrupted
+3 a transform drifted: upstream moved and a person must look · 65 what was read is damaged ·
+69 a check could not be made · 70 a mistake in patchforge · 74 the disk or the system was in the way ·
+75 try again later · 130 interrupted
 
-environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE (folder) · NO_COLOR
+environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE (folder) ·
+PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
 """
 
 
@@ -29,6 +36,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     top.add_argument("--version", action="version", version=f"patchforge {__version__}")
+    top.add_argument(_TRACEBACK, action="store_true", help="show where an error arose; may stand anywhere")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     _apply(commands)
     _check(commands)
@@ -326,22 +334,46 @@ def _completion(commands: Commands) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command and returns its exit status."""
-    options = parser().parse_args(arguments)
-    run: Callable[[argparse.Namespace], int] = importlib.import_module(
-        f"patchforge.commands.{options.command.replace('-', '_')}"
-    ).run
-    try:
-        return int(run(options))
-    except PatchforgeError as error:
-        print(f"patchforge: {error}", file=sys.stderr)
-        return int(error.status)
-    except KeyboardInterrupt:
-        print("patchforge: interrupted; nothing is half-written", file=sys.stderr)
-        return int(Exit.INTERRUPTED)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return int(Exit.OK)
+    """Runs one command and returns its exit status. Nothing that goes wrong leaves as a traceback."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with terminal.guarded():
+        try:
+            return _run(words)
+        except (SystemExit, GeneratorExit):
+            raise
+        except KeyboardInterrupt:
+            _say("patchforge: interrupted; nothing is half-written")
+            return int(Exit.INTERRUPTED)
+        except terminal.ReaderGoneError:
+            return int(Exit.SYSTEM)  # not done to its end; there is nobody to tell
+        except BaseException as error:  # noqa: BLE001 - the one place that turns every fault into a sentence
+            return _fail(error, words)
+
+
+def _run(words: Sequence[str]) -> int:
+    options = parser().parse_args([word for word in words if word != _TRACEBACK])
+    command = importlib.import_module(f"patchforge.commands.{options.command.replace('-', '_')}")
+    run: Callable[[argparse.Namespace], int] = command.run
+    status = int(run(options))
+    sys.stdout.flush()
+    return status
+
+
+def _fail(error: BaseException, words: Sequence[str]) -> int:
+    """Says what went wrong, with ``--json`` as one document too; returns the exit status."""
+    said = faults.told(error)
+    if _TRACEBACK in words or os.environ.get(faults.VARIABLE):
+        _say("".join(traceback.format_exception(error)).rstrip())
+    if "--json" in words:
+        with suppress(OSError, ValueError, terminal.ReaderGoneError):
+            print(document({"error": said.as_data()}), flush=True)
+    _say(f"patchforge: {said}")
+    return int(said.status)
+
+
+def _say(text: str) -> None:
+    with suppress(OSError, ValueError, terminal.ReaderGoneError):
+        print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -20,6 +21,26 @@ class Exit(IntEnum):
     INTERRUPTED = 130
 
 
+#: Of several statuses the first of these is the command's: what must hold and does not, before what was not seen.
+_ORDER = (
+    Exit.INTERRUPTED,
+    Exit.BUG,
+    Exit.DRIFTED,
+    Exit.FAILED,
+    Exit.DATA,
+    Exit.SYSTEM,
+    Exit.USAGE,
+    Exit.UNCHECKED,
+    Exit.AGAIN,
+    Exit.OK,
+)
+
+
+def worst(statuses: Iterable[int]) -> Exit:
+    """The status of a command that did several things; 0 for none."""
+    return min((Exit(one) for one in statuses), key=_ORDER.index, default=Exit.OK)
+
+
 class PatchforgeError(Exception):
     """An error a person can act on: what was expected, what was found, what to do.
 
@@ -32,6 +53,26 @@ class PatchforgeError(Exception):
         self.problem, self.expected, self.found, self.do = problem, expected, found, do
         details = (("expected", expected), ("found", found), ("to do", do))
         super().__init__("\n".join([problem, *(f"  {name}: {text}" for name, text in details if text)]))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        """As it is, also from a process of ours to the one that asked it."""
+        return _restored, (type(self), self.args), self.__dict__
+
+    def as_data(self) -> dict[str, str | int]:
+        """For ``--json``."""
+        return {
+            "status": int(self.status),
+            "problem": self.problem,
+            "expected": self.expected,
+            "found": self.found,
+            "do": self.do,
+        }
+
+
+def _restored(kind: type[PatchforgeError], arguments: tuple[str, ...]) -> PatchforgeError:
+    error = kind.__new__(kind)
+    Exception.__init__(error, *arguments)
+    return error
 
 
 class CheckFailed(PatchforgeError):

@@ -7,14 +7,24 @@ except an ampersand; escape once, where the text enters the medium.
 from __future__ import annotations
 
 import html as _html
+import json
 import re
+from collections.abc import Callable
+from typing import Any
 from urllib.parse import quote
 
-#: Controls, what turns the reading direction, line separators, and bytes that were not UTF-8.
+#: Controls, what turns the reading direction or is not seen, line separators, and bytes that were not UTF-8.
 _UNSEEN = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ud800-\udfff\U000e0000-\U000e0fff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u0890\u0891\u08e2\u180e\u200b-\u200f\u2028-\u202e"
+    "\u2060-\u206f\ud800-\udfff\ufeff\ufff9-\ufffb\U000110bd\U000110cd\U00013430-\U0001343f\U0001bca0-\U0001bca3"
+    "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-_MARKS = re.compile(r"([\\`*_{}\[\]()#+!|~<>-])")
+CUT = "[... cut here]"
+_MARKS = re.compile(r"[\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+#: What means something at the start of a line only: headings, lists, rules, quotes, code.
+_START = re.compile(r"^(\d*)([.)](?=\s|$)|#|[+-](?=\s)|[=-](?=[\s=-]+$))")
+#: Inside what GitHub makes links of, and messages to others: names, numbers of issues, addresses.
+_LINKED = re.compile(r"(?<=@)(?=\w)|(?<=#)(?=\w)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[A-Za-z])(?=://)|(?<=\b[Ww]{3})(?=\.)")
 
 
 def _named(match: re.Match[str]) -> str:
@@ -32,18 +42,34 @@ def line(text: str) -> str:
     return seen(text.replace("\n", "\\n").replace("\t", "\\t"))
 
 
-def markdown(text: str) -> str:
-    """``text`` as one line of Markdown that says just that: no markup, no HTML, nobody mentioned, no issue linked."""
-    marked = _MARKS.sub(r"\\\1", line(text)).replace("&", "&amp;")
-    return re.sub(r"@(?=\w)", "@\u200b", marked)
+def markdown(text: object) -> str:
+    """``text`` as one line of Markdown that says just that: no markup, no HTML, nobody mentioned, nothing linked."""
+    marked = _MARKS.sub(r"\\\g<0>", line(str(text)).strip()).replace("&", "&amp;")
+    return _LINKED.sub("\u200b", _START.sub(r"\1\\\2", marked))
 
 
-def code(text: str) -> str:
-    """``text`` as inline code of Markdown, also in a cell of a table."""
-    shown = line(text).replace("|", "\\|")
+def code(text: object, longest: int = 0) -> str:
+    """``text`` as inline code of Markdown, also in a cell of a table; cut behind ``longest`` characters, if any."""
+    shown = _cut(line(str(text)), longest, " ").replace("|", "\\|")
     fence = "`" * (max((len(run) for run in re.findall("`+", shown)), default=0) + 1)
     space = " " if shown.startswith("`") or shown.endswith("`") or not shown.strip() else ""
-    return f"{fence}{space}{shown}{space}{fence}"
+    return f"{fence}{space}{shown or ' '}{space}{fence}"
+
+
+def block(text: object, longest: int = 3000) -> str:
+    """``text`` as a fenced block of Markdown. Its fence is longer than any run of backticks in it."""
+    shown = _cut(seen(str(text).replace("\r\n", "\n").replace("\r", "\n")), longest, "\n")
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown)), 3)
+    return f"{fence}text\n{shown}\n{fence}"
+
+
+def _cut(text: str, longest: int, between: str) -> str:
+    return text if not longest or len(text) <= longest else f"{text[:longest]}{between}{CUT}"
+
+
+def document(value: Any) -> str:
+    """``value`` as JSON in ASCII that no terminal and no CI service obeys anything in."""
+    return re.sub("#(?=#)", r"\\u0023", json.dumps(value, indent=1, sort_keys=True)).replace("\x7f", "\\u007f")
 
 
 def html(text: str) -> str:
@@ -54,3 +80,14 @@ def html(text: str) -> str:
 def address(path: str) -> str:
     """A relative path as a URI reference (RFC 3986); bytes that were not UTF-8 keep their values."""
     return quote(path.encode("utf-8", "surrogateescape"), safe="/-._~")
+
+
+#: By the names that templates know them by.
+FILTERS: dict[str, Callable[..., str]] = {
+    "cell": markdown,
+    "code": code,
+    "block": block,
+    "line": line,
+    "seen": seen,
+    "link": address,
+}

@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from patchforge import processes, templating
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.errors import CheckFailed, Damaged, NotChecked, PatchforgeError
 from patchforge.sources.command import git_environment
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
@@ -23,8 +23,10 @@ Read = Callable[[str], bytes]
 
 REASON = "generated for each release; gaps are reported one by one"
 
+_COMMIT = re.compile("[0-9a-f]{40}")
+_FEW, _WIDE = 12, 200  #: lines, and characters of each, that an error shows
 _NO_NEWLINE = b"\\ No newline at end of file\n"
-_RANGE = re.compile(rb"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@\n")
+_RANGE = re.compile(rb"@@ -(\d{1,9})(?:,(\d{1,9}))? \+(\d{1,9})(?:,(\d{1,9}))? @@\n")
 _NEW_FILE = re.compile(rb"new file mode (100644|100755)\n")
 # What GNU patch or git could take for the start of a diff. GNU patch looks behind blanks, X and RFC 934's "- ".
 _DIFF_LIKE = re.compile(
@@ -83,7 +85,7 @@ def header(purpose: Purpose, subject: str, gaps: Mapping[str, str], release: Rel
         purpose=purpose.value,
         gaps=gaps,
         release=release.version,
-        commit=release.commit,
+        commit=release.commit if _COMMIT.fullmatch(release.commit) else "",
     )
     check_header(text)
     return text
@@ -150,7 +152,7 @@ def check_three_ways(
 ) -> None:
     """CheckFailed unless GNU patch, git and our own reader make exactly ``after`` of ``before``, and undo it again.
 
-    ``patches`` are applied in order; only files that they touch are written to disk. PatchforgeError when ``patch`` or
+    ``patches`` are applied in order; only files that they touch are written to disk. NotChecked when ``patch`` or
     ``git`` is not installed.
     """
     modes = {part.path: part.mode for patch in patches for part in parse(patch)}
@@ -273,7 +275,7 @@ def _check_path(path: str) -> None:
     pure = PurePosixPath(path)
     whole = path and str(pure) == path and not pure.is_absolute() and ".." not in pure.parts
     if not whole or re.search(r'[\x00-\x1f\x7f"\\]', path) or path.strip() != path:
-        raise PatchforgeError(f"a patch cannot name {path!r}", expected="a plain relative POSIX path")
+        raise Damaged(f"a patch cannot name {path[:300]!r}", expected="a plain relative POSIX path")
 
 
 # --- our own reader
@@ -386,7 +388,10 @@ def _does_not_apply(path: str, number: int, hunk: Hunk, old: Sequence[bytes], fo
 
 
 def _shown(lines: Sequence[bytes]) -> str:
-    return b"".join(lines).decode(errors="backslashreplace").replace("\n", "\n    ").rstrip()
+    """The first lines, each with its beginning."""
+    kept = [line[:_WIDE] for line in lines[:_FEW]]
+    more = b"\n... and %d lines more" % (len(lines) - _FEW) if len(lines) > _FEW else b""
+    return (b"".join(kept).rstrip(b"\n") + more).decode(errors="backslashreplace").replace("\n", "\n    ").rstrip()
 
 
 def _swapped(hunk: Hunk) -> Hunk:
@@ -462,7 +467,7 @@ def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
         environment = git_environment(command[1:], folder=tree)
         done = processes.run(command, cwd=tree, env=environment, capture_output=True)
     except FileNotFoundError:
-        raise PatchforgeError(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
+        raise NotChecked(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
     if done.returncode:
         raise CheckFailed(
             f"{tool.name} refuses the patch",

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge.errors import PatchforgeError
+from patchforge import documents
+from patchforge.errors import Damaged, PatchforgeError
 from patchforge.vocabulary import Release, Version
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 _TEXTS = ("name", "title", "url", "index", "tag", "version_file")
 _CHANNELS = ("releases", "tags", "both")
+_MOST = 1 << 20  #: bytes of a file that may state a version
 _STATED = re.compile(rb"""^__version__\s*(?::[^=\n]*)?=\s*["']([^"'\n]+)["']""", re.MULTILINE)
 
 
@@ -67,12 +69,10 @@ def load_project(name: str = "comfyui", *, folder: Path | None = None) -> Projec
     folder = folder or root() / "upstream"
     path = folder / f"{name}.toml"
     try:
-        declared = tomllib.loads(path.read_text("utf-8"))
+        declared = documents.read_toml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in folder.glob("*.toml"))) or "none"
         raise PatchforgeError(f"no project is called {name!r}", expected=f"one of: {known}", found=str(path)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise PatchforgeError(f"{path} is not TOML", found=str(error), do="correct the file") from error
     return _project(declared, path)
 
 
@@ -87,7 +87,7 @@ def _project(declared: dict[str, Any], path: Path) -> Project:
     if not _is_track(declared.get("track", {})):
         wrong.append("track")
     if wrong:
-        raise PatchforgeError(
+        raise Damaged(
             f"{path} does not declare a project",
             expected=f"the texts {', '.join(_TEXTS)}; {{version}} once in tag; a list of texts in former_urls; "
             f"in [track] channel ({', '.join(_CHANNELS)}), release_days and tag_days",
@@ -109,16 +109,16 @@ def _is_track(declared: object) -> bool:
 def release_index(project: Project) -> list[Release]:
     """The releases that the project's index lists, oldest version first."""
     try:
-        lines = project.index.read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        problem = f"the release index of {project.title} cannot be read"
-        raise PatchforgeError(problem, expected=str(project.index), found=str(error)) from error
+        lines = documents.read_text(project.index).splitlines()
+    except FileNotFoundError:
+        problem = f"the release index of {project.title} is not there"
+        raise PatchforgeError(problem, expected=str(project.index), do=documents.RESTORE) from None
     numbered = enumerate(lines[1:], start=2)
     releases = [_indexed(line, f"{project.index}:{number}") for number, line in numbered if line.strip()]
     seen: set[Version] = set()
     for release in releases:
         if release.version in seen:
-            raise PatchforgeError(f"{project.index} lists {release.version} twice", do="delete one of the two lines")
+            raise Damaged(f"{project.index} lists {release.version} twice", do="delete one of the two lines")
         seen.add(release.version)
     return sorted(releases, key=lambda release: release.version)
 
@@ -131,7 +131,7 @@ def _indexed(line: str, place: str) -> Release:
     except ValueError:
         pass
     expected = "version, commit of 40 hex digits, date; separated by tabs"
-    raise PatchforgeError(f"{place} is not a line of a release index", expected=expected, found=repr(line))
+    raise Damaged(f"{place} is not a line of a release index", expected=expected, found=repr(line[:200]))
 
 
 def recognise(tree: Tree, project: Project) -> Version | None:
@@ -143,14 +143,15 @@ def recognise(tree: Tree, project: Project) -> Version | None:
 
 def _version_file(tree: Tree, project: Project) -> Version | None:
     with suppress(KeyError):
-        match = _STATED.search(tree.read(project.version_file))
+        match = _STATED.search(tree.read(project.version_file)[:_MOST])
         return parsed_version(match[1].decode("utf-8", "replace")) if match else None
     return None
 
 
 def _pyproject(tree: Tree, project: Project) -> Version | None:  # noqa: ARG001 - the same shape as _version_file
-    with suppress(KeyError, tomllib.TOMLDecodeError, UnicodeDecodeError):
-        return parsed_version(str(tomllib.loads(tree.read("pyproject.toml").decode())["project"]["version"]))
+    with suppress(KeyError, TypeError, ValueError, RecursionError):  # a stranger's file states nothing, or a version
+        data = tree.read("pyproject.toml")
+        return parsed_version(str(tomllib.loads(data.decode())["project"]["version"])) if len(data) <= _MOST else None
     return None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from patchforge import escape
 from patchforge.project import root
 
 if TYPE_CHECKING:
@@ -11,10 +12,13 @@ if TYPE_CHECKING:
 
 
 def environment(folder: str = "", *, autoescape: bool = False) -> jinja2.Environment:
-    """An environment for the templates in ``templates/<folder>``. A name that is not given is an error."""
+    """An environment for the templates in ``templates/<folder>``. A name that is not given is an error.
+
+    The filters of ``patchforge.escape`` are known in all of them: what a stranger wrote passes one.
+    """
     import jinja2  # noqa: PLC0415 - slow; only what renders needs it
 
-    return jinja2.Environment(
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(root() / "templates" / folder),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -22,3 +26,5 @@ def environment(folder: str = "", *, autoescape: bool = False) -> jinja2.Environ
         keep_trailing_newline=True,
         autoescape=autoescape,  # noqa: S701 - on for HTML only
     )
+    made.filters.update(escape.FILTERS)
+    return made

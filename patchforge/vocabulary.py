@@ -44,8 +44,8 @@ class Version:
     @classmethod
     def parse(cls, text: str) -> Version:
         """``v0.3.47`` or ``0.3.47``; ValueError for anything else."""
-        if not re.fullmatch(r"v?\d+(\.\d+)+", text):
-            raise ValueError(f"not a version: {text!r}")
+        if not re.fullmatch(r"v?[0-9]{1,9}(\.[0-9]{1,9}){1,7}", text):
+            raise ValueError(f"not a version: {text[:80]!r}")
         return cls(tuple(int(part) for part in text.removeprefix("v").split(".")))
 
     def __str__(self) -> str:

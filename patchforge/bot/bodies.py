@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,38 +16,12 @@ from patchforge import templating
 from patchforge.bot.pack_steps import Repinned
 from patchforge.bot.steps import Result
 from patchforge.bot.words import Candidate, Published, read_marker, with_marker
+from patchforge.escape import block
 from patchforge.pins.tracked import Repository
 from patchforge.project import Project
 
 _NOTES = 12_000  #: characters of release notes, all versions together
 _MOST = 20  #: releases whose notes are shown
-_CUT = "[... cut here]"
-_HARMFUL = frozenset(
-    {"Cc", "Cf", "Cs", "Zl", "Zp"}
-)  #: control characters, and those that turn the direction of writing
-
-
-def code(text: str, longest: int = 100) -> str:
-    """A stranger's text as one inline code span, safe in a table too: no mention, reference or markup acts in it."""
-    plain = " ".join(clean(text).split()) or " "
-    plain = plain if len(plain) <= longest else plain[:longest] + _CUT
-    fence = "`" * (max((len(run) for run in re.findall("`+", plain)), default=0) + 1)
-    space = " " if plain.startswith("`") or plain.endswith("`") else ""
-    return f"{fence}{space}{plain.replace('|', chr(92) + '|')}{space}{fence}"
-
-
-def block(text: str, longest: int = 3000) -> str:
-    """A stranger's text as a fenced block. Its fence is longer than any run of backticks in it."""
-    plain = clean(text)
-    plain = plain if len(plain) <= longest else plain[:longest] + f"\n{_CUT}"
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", plain)), 3)
-    return f"{fence}text\n{plain}\n{fence}"
-
-
-def clean(text: str) -> str:
-    """Without control characters and those that turn the direction of writing; line ends are LF."""
-    lines = text.replace("\r\n", "\n").replace("\r", "\n")
-    return "".join(one for one in lines if one in "\n\t" or unicodedata.category(one) not in _HARMFUL)
 
 
 def pull_body(
@@ -230,6 +203,5 @@ def _compared(name: str, before: Mapping[str, bytes], now: Mapping[str, bytes]) 
 
 def _render(template: str, **values: Any) -> str:
     environment = templating.environment("bot")
-    environment.filters.update(code=code, block=block)
     text: str = environment.get_template(template).render(values)
     return text.strip() + "\n"

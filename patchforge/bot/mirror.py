@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from patchforge import manifest
 from patchforge.bot.discovery import Found, discover, list_tags
 from patchforge.bot.forge import Forge
 from patchforge.bot.token import Token, refuse_secrets
@@ -97,5 +97,5 @@ def look(
 
 def generated_commits(folder: Path) -> dict[Version, str]:
     """Version → upstream's commit of every release generated in ``folder``."""
-    manifests = (json.loads(path.read_bytes()) for path in folder.glob("v*/manifest.json"))
+    manifests = (manifest.load(path.parent) for path in folder.glob(f"v*/{manifest.NAME}"))
     return {Version.parse(one["release"]): one["commit"] for one in manifests}

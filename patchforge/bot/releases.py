@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from patchforge import manifest
 from patchforge.bot import bodies, steps
 from patchforge.bot.discovery import Found, list_tags
 from patchforge.bot.forge import Forge
@@ -169,9 +169,7 @@ class ReleaseRun(Run):
     def _before(self) -> dict[str, Any] | None:
         if not self.ours:
             return None
-        path = self.generated / str(max(self.ours)) / "manifest.json"
-        found: dict[str, Any] = json.loads(path.read_bytes())
-        return found
+        return dict(manifest.load(self.generated / str(max(self.ours))))
 
     def _patches(self, before: Mapping[str, Any] | None) -> dict[str, bytes]:
         folder = self.generated / before["release"] if before else None

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from patchforge import pipeline, processes
+from patchforge import documents, pipeline, processes
 from patchforge.atomic import write_file, write_tree
 from patchforge.bot.words import Candidate
 from patchforge.engine.convert import Engine
@@ -65,7 +65,7 @@ def convert(engine: Engine, upstream: Upstream, project: Project, candidate: Can
 
 def list_in_index(index: Path, candidate: Candidate, date: str) -> None:
     """Adds a version to a release index, in numeric order, unless it is listed. ``date`` is YYYY-MM-DD."""
-    head, *lines = index.read_text("utf-8").splitlines()
+    head, *lines = documents.read_text(index).splitlines()
     if any(line.partition("\t")[0] == str(candidate.version) for line in lines):
         return
     lines.append(f"{candidate.version}\t{candidate.commit}\t{date}")

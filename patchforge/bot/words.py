@@ -143,6 +143,9 @@ class Action:
         return {"do": self.do.value, "why": self.why, **told}
 
 
+_GREATER = "\\u003e"  #: so that no text ends the comment
+
+
 def read_marker(body: str) -> dict[str, Any]:
     """What a body of the bot's says of itself; empty for anybody else's."""
     match = _MARKER.search(body or "")
@@ -156,4 +159,4 @@ def read_marker(body: str) -> dict[str, Any]:
 def with_marker(text: str, /, **said: Any) -> str:
     """``text`` with its marker as the last line, in place of one that it had."""
     plain = _MARKER.sub("", text).rstrip()
-    return f"{plain}\n\n<!-- patchforge: {json.dumps(said, sort_keys=True)} -->\n"
+    return f"{plain}\n\n<!-- patchforge: {json.dumps(said, sort_keys=True).replace('>', _GREATER)} -->\n"

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge import pipeline
-from patchforge.commands.common import chosen_versions, coloured, generated_versions, make_engine, progress, show_json
+from patchforge import manifest, pipeline
+from patchforge.commands.common import (
+    chosen_versions,
+    coloured,
+    generated_versions,
+    make_engine,
+    progress,
+    show_json,
+    verdict,
+)
 from patchforge.engine.convert import Engine
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Version
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, 3 when a transform drifted, else 1 when something differs."""
+    """Exit status 0, 3 when a transform drifted, 1 when something differs, 69 and others where that was not seen."""
     engine = make_engine(options)
     folder = Path(options.generated)
     with open_upstream(options.upstream) as upstream:
@@ -29,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
                 _show(results[-1])
     if options.json:
         show_json(results)
-    return max((result["status"] for result in results), default=int(Exit.OK))
+    return int(worst(result["status"] for result in results))
 
 
 def _show(result: Mapping[str, Any]) -> None:
@@ -53,7 +60,7 @@ def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[st
         problems, status = [str(error)], error.status
     return {
         "release": str(release.version),
-        "verdict": "failed" if problems else "ok",
+        "verdict": verdict(status),
         "problems": problems,
         "status": int(status),
     }
@@ -77,7 +84,7 @@ def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
 def _more_unclaimed(folder: Path, version: Version, patched: pipeline.Patched) -> list[str]:
     """Unclaimed sites may not rise from the release generated before this one."""
     earlier = [name for name in generated_versions(folder) if Version.parse(name) < version]
-    known = json.loads((folder / earlier[-1] / "manifest.json").read_bytes())["sites"]["unclaimed"] if earlier else 0
+    known = manifest.load(folder / earlier[-1])["sites"]["unclaimed"] if earlier else 0
     sites = patched.conversion.unclaimed
     if len(sites) <= known:
         return []

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.escape import document, line
 from patchforge.project import root
 from patchforge.sources.clone import cache_folder
+from patchforge.terminal import own
 
 if TYPE_CHECKING:
     from patchforge.engine.convert import Engine
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 _COLOURS = {
     **dict.fromkeys(("applied", "ok", "passed", "fresh"), "32"),
     **dict.fromkeys(("drifted", "failed", "cpu_fallback"), "31;1"),
-    **dict.fromkeys(("cached", "capacity"), "33"),
+    **dict.fromkeys(("cached", "capacity", "not checked", "unreachable"), "33"),
     **dict.fromkeys(("absent", "skipped"), "2"),
     "upstream": "36",
 }
@@ -60,19 +61,27 @@ def chosen_versions(options: argparse.Namespace) -> list[str]:
 
 def show_json(value: Any) -> None:
     """One JSON document on standard output."""
-    json.dump(value, sys.stdout, indent=1, sort_keys=True)
-    print()
+    print(document(value))
 
 
 def coloured(text: str, kind: str) -> str:
     """``text`` in the colour of ``kind``, on a terminal without NO_COLOR."""
     if os.environ.get("NO_COLOR") or not sys.stdout.isatty() or kind not in _COLOURS:
         return text
-    return f"\033[{_COLOURS[kind]}m{text}\033[0m"
+    start, end = (own(sys.stdout, f"\033[{code}m") for code in (_COLOURS[kind], "0"))
+    return f"{start}{text}{end}"
+
+
+def verdict(status: int) -> str:
+    """``ok``, ``failed``, or ``not checked`` for everything else that kept a check from an answer."""
+    if status == Exit.OK:
+        return "ok"
+    return "failed" if status in (Exit.FAILED, Exit.DRIFTED) else "not checked"
 
 
 def table(rows: Sequence[Sequence[str]]) -> None:
-    """Columns padded to their widest cell; a cell that is an outcome is coloured."""
+    """Columns padded to their widest cell, each cell one line; a cell that is an outcome is coloured."""
+    rows = [[line(cell) for cell in row] for row in rows]
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     for row in rows:
         print("  ".join(coloured(cell.ljust(width), cell) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -80,10 +89,10 @@ def table(rows: Sequence[Sequence[str]]) -> None:
 
 def progress(items: Iterable[_T], what: str, total: int) -> Iterator[_T]:
     """The items, with a counter on standard error where that is a terminal."""
-    shown = sys.stderr.isatty()
+    shown, clear = sys.stderr.isatty(), own(sys.stderr, "\r\033[K")
     for number, item in enumerate(items, 1):
         if shown:
-            print(f"\r\033[K{what} {number}/{total}", end="", file=sys.stderr, flush=True)
+            print(f"{clear}{what} {number}/{total}", end="", file=sys.stderr, flush=True)
         yield item
     if shown:
-        print("\r\033[K", end="", file=sys.stderr, flush=True)
+        print(clear, end="", file=sys.stderr, flush=True)

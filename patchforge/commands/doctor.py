@@ -18,14 +18,18 @@ from patchforge.doctor import checkout, hardware, software, upstream, variables
 from patchforge.doctor.facts import examine
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.words import Facts, Finding, State
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.project import load_project
 
+_STATUSES = {State.WRONG: Exit.FAILED, State.UNKNOWN: Exit.UNCHECKED}
 _COLOURS = {State.OK: "ok", State.WRONG: "failed", State.WARNING: "upstream"}
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, or 1 when something is wrong. Writes nothing. With --upstream the machine is not looked at."""
+    """Exit status 0, 1 when something is wrong, else 69 when something could not be examined.
+
+    Writes nothing. With --upstream the machine is not looked at.
+    """
     if getattr(options, "upstream", None) is not None:
         return _upstream(options)
     root = Path(options.root)
@@ -54,7 +58,7 @@ def _tell(options: argparse.Namespace, found: Sequence[Finding], facts: Mapping[
         show_json({"patchforge": __version__, "findings": [asdict(one) for one in found], "facts": facts})
     else:
         _show(found)
-    return Exit.FAILED if any(one.state is State.WRONG for one in found) else Exit.OK
+    return worst(_STATUSES.get(one.state, Exit.OK) for one in found)
 
 
 def judge(facts: Facts) -> list[Finding]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from patchforge.commands.common import coloured, generated_versions, show_json
 from patchforge.commands.lock_torch import make_lock
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.pins import comfyui, python, repositories, store
 from patchforge.pins.published import source_claims
@@ -34,16 +34,17 @@ class Change:
     pin: str
     outcome: str  #: "same", "new", "changed", "removed" or "failed"
     problem: str = ""
+    status: int = Exit.OK  #: of the command, were this all that it did
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 1 when a pin could not be brought up to date. Such a pin stays as it was."""
+    """Exit status 0; 1 when a hash is contradicted, 69 and others when a source cannot be had. Such a pin stays."""
     changes = [change for kind in _chosen(options.kind) for change in _update(kind, options)]
     if options.json:
         show_json([asdict(one) for one in changes])
     else:
         _show(changes, dry=options.dry_run)
-    return Exit.FAILED if any(one.outcome == "failed" for one in changes) else Exit.OK
+    return worst(one.status for one in changes)
 
 
 def _chosen(named: Sequence[str]) -> list[str]:
@@ -63,14 +64,19 @@ def _update(kind: str, options: argparse.Namespace) -> list[Change]:
                 same = "same" if before.get(name) == after[name] else "changed"
                 changes.append(Change(kind, name, same if name in before else "new"))
             except PatchforgeError as error:
-                changes.append(Change(kind, name, "failed", str(error)))
+                changes.append(Change(kind, name, "failed", str(error), _status(error)))
                 after.update({name: before[name]} if name in before else {})
     except PatchforgeError as error:
-        return [Change(kind, "", "failed", str(error))]
+        return [Change(kind, "", "failed", str(error), _status(error))]
     changes += [Change(kind, name, "removed") for name in before.keys() - after.keys()]
     if after != before and not options.dry_run:
         _save(kind, after, folder)
     return changes
+
+
+def _status(error: PatchforgeError) -> int:
+    """A source that cannot be had contradicts nothing."""
+    return int(Exit.UNCHECKED if error.status is Exit.USAGE else error.status)
 
 
 def _load(kind: str, folder: Path) -> store.Pins:

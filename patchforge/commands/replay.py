@@ -11,13 +11,13 @@ from typing import Any
 from patchforge import escape, pipeline
 from patchforge.commands.common import coloured, make_engine, progress, show_json
 from patchforge.engine.convert import Conversion, Engine
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Outcome, Release, Version
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, 3 when something drifted, 1 when a check failed."""
+    """Exit status 0, 3 when something drifted, 1 when a check failed, 69 when one could not be made."""
     engine = make_engine(options)
     with open_upstream(options.upstream) as upstream:
         releases = _releases(options, engine, upstream)
@@ -32,7 +32,7 @@ def run(options: argparse.Namespace) -> int:
         _show(rows, engine)
         for name, why in passed:
             print(f"passed over: {escape.line(name)}: {why}")
-    return Exit.DRIFTED if drifted else Exit.FAILED if failed else Exit.OK
+    return worst(row["status"] for row in rows)
 
 
 def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -> list[Release]:
@@ -50,12 +50,12 @@ def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -
 
 def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, release: Release) -> dict[str, Any]:
     conversion = engine.convert(release, upstream.tree(release))
-    failed = ""
+    failed, status = "", Exit.OK
     if options.check and not conversion.drifted:
         try:
             pipeline.check(pipeline.patch(conversion, engine.transforms))
         except PatchforgeError as error:
-            failed = str(error)
+            failed, status = str(error), error.status
     return {
         "release": str(release.version),
         "commit": release.commit,
@@ -66,6 +66,7 @@ def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, releas
         "sites": dict(Counter(site.decision for site in conversion.sites)),
         "unclaimed": _unclaimed(conversion),
         "failed": failed,
+        "status": int(Exit.DRIFTED if conversion.drifted else status),
     }
 
 

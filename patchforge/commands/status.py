@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from pathlib import Path
 from typing import Any
 
-from patchforge import __version__
+from patchforge import __version__, manifest
 from patchforge.commands.common import generated_versions, show_json
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import Exit
@@ -42,11 +41,11 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _generated(folder: Path) -> dict[str, Any]:
-    manifest = json.loads((folder / "manifest.json").read_bytes())
+    found = manifest.load(folder)
     return {
-        "release": manifest["release"],
-        "commit": manifest["commit"],
-        "current": manifest["rules"] == rule_set_digest(),
+        "release": found["release"],
+        "commit": found["commit"],
+        "current": found["rules"] == rule_set_digest(),
     }
 
 

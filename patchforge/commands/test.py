@@ -15,7 +15,8 @@ from patchforge import pipeline, processes
 from patchforge.atomic import write_file
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, make_engine, show_json, table
-from patchforge.errors import CheckFailed, Exit, PatchforgeError
+from patchforge.errors import Exit, NotChecked, PatchforgeError
+from patchforge.faults import told
 from patchforge.nodes.store import cached
 from patchforge.pipeline import Patched
 from patchforge.sources import open_upstream
@@ -114,8 +115,9 @@ def _all(
         try:
             return list(pool.map(lambda one: _one(options, device, one, chosen), releases))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other threads are to end, too
-            print(f"patchforge: {error or 'interrupted'}; finished sessions are kept", file=sys.stderr, flush=True)
-            status = error.status if isinstance(error, PatchforgeError) else Exit.INTERRUPTED
+            said = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else told(error)
+            print(f"patchforge: {said}; finished sessions are kept", file=sys.stderr, flush=True)
+            status = Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else told(error).status
             os._exit(status)  # the guards end servers and remove what is temporary
 
 
@@ -201,7 +203,7 @@ def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
         timeout=_PREPARING,
     )
     if made.returncode != 0:
-        raise CheckFailed("the models for the test cannot be made", found=made.stderr.strip()[-2000:])
+        raise NotChecked("the models for the test cannot be made", found=made.stderr.strip()[-2000:])
     return folder
 
 

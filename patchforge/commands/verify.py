@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import sys
 import tempfile
@@ -15,11 +14,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge import patches, pipeline
+from patchforge import documents, manifest, patches, pipeline
 from patchforge.atomic import write_tree
-from patchforge.commands.common import chosen_versions, coloured, make_engine, progress, show_json
+from patchforge.commands.common import chosen_versions, coloured, make_engine, progress, show_json, verdict
 from patchforge.engine.convert import Engine
-from patchforge.errors import CheckFailed, Exit, PatchforgeError
+from patchforge.errors import CheckFailed, Exit, NotChecked, PatchforgeError, worst
 from patchforge.sources import MissingBlobError, open_upstream
 from patchforge.vocabulary import Release, Tree, git_blob_id
 
@@ -27,8 +26,12 @@ if TYPE_CHECKING:
     from patchforge.proof.dynamic import ProofResult, Prover
 
 
+_KINDS = {"confirmed": "ok", "contradicted": "failed"}
+_SETTLED = {"confirmed": Exit.OK, "contradicted": Exit.FAILED, "unreachable": Exit.UNCHECKED}
+
+
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, or 1 when a digest, a blob id, a proof or (with --online) a pinned hash does not hold."""
+    """Exit status 0; 1 when a digest, a blob id, a proof or (with --online) a pinned hash does not hold; 69 unseen."""
     if options.online:
         return settle_pins(Path(options.pins), as_json=options.json)
     results: list[dict[str, Any]] = []
@@ -44,23 +47,23 @@ def run(options: argparse.Namespace) -> int:
                 _show(results[-1])
     if options.json:
         show_json(results)
-    return Exit.FAILED if any(result["problem"] for result in results) else Exit.OK
+    return worst(result["status"] for result in results)
 
 
 def settle_pins(folder: Path, *, as_json: bool) -> int:
-    """Reads every source whose hash is published and not computed; exit status 1 unless all are confirmed."""
+    """Reads every source whose hash is published and not computed; exit status 1 when one differs, 69 when unread."""
     from patchforge.pins.settle import settle  # noqa: PLC0415
 
     results = []
     for one in settle(folder):
         results.append(asdict(one))
         if not as_json:
-            print(f"{one.pin}: {coloured(one.outcome, 'ok' if one.outcome == 'confirmed' else 'failed')}", flush=True)
+            print(f"{one.pin}: {coloured(one.outcome, _KINDS.get(one.outcome, one.outcome))}", flush=True)
             for line in one.problem.splitlines():
                 print(f"  {line}")
     if as_json:
         show_json(results)
-    return Exit.OK if all(one["outcome"] == "confirmed" for one in results) else Exit.FAILED
+    return worst(_SETTLED[one["outcome"]] for one in results)
 
 
 def _prover(options: argparse.Namespace) -> Prover:
@@ -70,7 +73,7 @@ def _prover(options: argparse.Namespace) -> Prover:
 
 
 def _one(engine: Engine, prover: Prover | None, release: Release, tree: Tree, generated: Path) -> dict[str, Any]:
-    result: dict[str, Any] = {"release": str(release.version), "problem": ""}
+    result: dict[str, Any] = {"release": str(release.version), "problem": "", "status": int(Exit.OK)}
     folder = generated / str(release.version)
     try:
         if folder.is_dir() or prover is None:
@@ -78,15 +81,16 @@ def _one(engine: Engine, prover: Prover | None, release: Release, tree: Tree, ge
         if prover is not None:
             proof = prove(engine, release, tree, prover)
             result["dynamic"] = proof.as_data()
-            result["problem"] = "" if proof.holds else proof.report()
+            if not proof.holds:
+                result.update(problem=proof.report(), status=int(Exit.FAILED))
     except PatchforgeError as error:
-        result["problem"] = str(error)
+        result.update(problem=str(error), status=int(error.status))
     return result
 
 
 def _show(result: Mapping[str, Any]) -> None:
-    verdict = "failed" if result["problem"] else "ok"
-    print(f"{result['release']}: {coloured(verdict, verdict)}{_tally(result)}", flush=True)
+    said = verdict(result["status"])
+    print(f"{result['release']}: {coloured(said, said)}{_tally(result)}", flush=True)
     for line in result["problem"].splitlines():
         print(f"  {line}")
 
@@ -98,33 +102,28 @@ def _tally(result: Mapping[str, Any]) -> str:
 
 
 def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
-    """CheckFailed unless patches, digests and blob ids of a generated folder fit together and fit upstream."""
+    """CheckFailed unless patches, digests and blob ids of a generated folder fit together and fit upstream.
+
+    NotChecked where there is no manifest, Damaged where it is not one.
+    """
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise CheckFailed(
-            f"{folder} has no readable manifest", found=str(error), do="patchforge apply writes it"
-        ) from None
-    try:
-        if manifest["commit"] != release.commit:
-            raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=manifest["commit"])
-        files: dict[str, bytes] = {}
-        for entry in manifest["patches"]:
-            files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
-    except (KeyError, TypeError) as error:
-        raise CheckFailed(
-            f"{folder} has no usable manifest",
-            found=f"{type(error).__name__}: {error}",
-            do="patchforge apply writes it",
-        ) from None
-    except OSError as error:
-        raise CheckFailed(
-            f"{folder} lacks a file of its manifest", found=str(error), do="patchforge apply writes it"
-        ) from None
+        found = manifest.load(folder)
+    except FileNotFoundError:
+        raise NotChecked(f"{folder} has no manifest", do=f"patchforge apply {release.version} writes it") from None
+    if found["commit"] != release.commit:
+        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=found["commit"])
+    files: dict[str, bytes] = {}
+    for entry in found["patches"]:
+        files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
 
 
-def _verified_patch(folder: Path, entry: Mapping[str, Any], tree: Tree) -> dict[str, bytes]:
-    data = (folder / entry["file"]).read_bytes()
+def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dict[str, bytes]:
+    try:
+        data = documents.read_bytes(folder / entry["file"])
+    except FileNotFoundError:
+        raise CheckFailed(
+            f"{folder} lacks a file of its manifest", expected=entry["file"], do="patchforge apply writes it"
+        ) from None
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise CheckFailed(
             f"{entry['file']} is not the file the manifest describes", expected=entry["sha256"], found="other bytes"
@@ -137,6 +136,12 @@ def _verified_patch(folder: Path, entry: Mapping[str, Any], tree: Tree) -> dict[
                 f"{one['path']} is not as it was before {entry['file']}", expected=str(one["before"]), found=str(found)
             )
     after = patches.apply(data, tree.read)
+    if set(after) != (listed := {one["path"] for one in entry["files"]}):
+        raise CheckFailed(
+            f"{entry['file']} does not change the files that the manifest lists",
+            expected=", ".join(sorted(listed)),
+            found=", ".join(sorted(after)),
+        )
     for one in entry["files"]:
         if git_blob_id(after[one["path"]]) != one["after"]:
             raise CheckFailed(

@@ -150,7 +150,8 @@ def _about_remote(project: Project, one: Remote, clone: Clone | None) -> Iterato
         kept = f"; the clone in {clone.path} stays as it is and can be named instead" if clone else ""
         gone = _GONE.search(one.error)
         do = f"find out whether it was renamed; if so, {rename}" if gone else "check the network and run this again"
-        yield Finding("upstream", State.WRONG, f"{one.address} does not answer: {one.error}{kept}", do)
+        state = State.WRONG if gone else State.UNKNOWN
+        yield Finding("upstream", state, f"{one.address} does not answer: {one.error}{kept}", do)
         return
     if one.former:
         text = f"a former address of {one.address}, which was asked instead"

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
+from typing import TypedDict
 
+from patchforge import documents
 from patchforge.engine.records import FileRecord, RawSite
+from patchforge.errors import Damaged
 from patchforge.vocabulary import Outcome
 
 _XPU_KINDS = frozenset({"xpu-api", "xpu-test", "ipex"})
@@ -24,13 +27,18 @@ class Leave:
     kind: str = "*"
     text: str = "*"
 
-    def covers(self, path: str, site: RawSite) -> bool:
-        """Whether the decision speaks of this site."""
-        pairs = ((path, self.path), (site.function, self.function), (site.kind, self.kind), (site.text, self.text))
+    def covers(self, path: str, function: str, kind: str, text: str) -> bool:
+        """Whether the decision speaks of such a site."""
+        pairs = ((path, self.path), (function, self.function), (kind, self.kind), (text, self.text))
         return all(fnmatchcase(value, pattern) for value, pattern in pairs)
 
 
 Decisions = tuple[Leave, ...]
+_Covering = Callable[[str, str, str, str], Leave | None]
+
+
+class _Tables(TypedDict):
+    leave: list[dict[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,20 +52,31 @@ class Decided:
 
 
 def load_decisions(path: Path) -> Decisions:
-    """Reads the ``[[leave]]`` tables of a decisions file."""
-    return tuple(Leave(**table) for table in tomllib.loads(path.read_text(encoding="utf-8"))["leave"])
+    """Reads the ``[[leave]]`` tables of a decisions file; Damaged for anything else in it."""
+    found = documents.structured(documents.read_toml(path), _Tables, str(path), do="correct the file")["leave"]
+    for number, table in enumerate(found, 1):
+        if "why" not in table or (unknown := table.keys() - Leave.__slots__):
+            expected = f"texts: why, and of {', '.join(Leave.__slots__[1:])} what is needed"
+            found_keys = ", ".join(sorted(unknown)) if "why" in table else "no why"
+            raise Damaged(f"{path}: table {number} is not a decision", expected=expected, found=found_keys)
+    return tuple(Leave(**table) for table in found)
 
 
 def decide(records: Mapping[str, FileRecord], decisions: Decisions) -> tuple[Decided, ...]:
     """Every device site of a release with its decision, sorted by path and line."""
+    covering = cache(lambda path, function, kind, text: _covering(decisions, path, function, kind, text))
     return tuple(
-        Decided(path, site, *_decision(path, site, record, decisions))
+        Decided(path, site, *_decision(path, site, record, covering))
         for path, record in sorted(records.items())
         for site in record.sites
     )
 
 
-def _decision(path: str, site: RawSite, record: FileRecord, decisions: Decisions) -> tuple[str, str]:
+def _covering(decisions: Decisions, *what: str) -> Leave | None:
+    return next((leave for leave in decisions if leave.covers(*what)), None)
+
+
+def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering) -> tuple[str, str]:
     for one in record.found:
         if one.line <= site.line <= one.last_line and one.outcome is not Outcome.DRIFTED:
             return "claimed", one.transform
@@ -65,9 +84,8 @@ def _decision(path: str, site: RawSite, record: FileRecord, decisions: Decisions
         return "left", "upstream's own XPU code"
     if site.guard == "beside-xpu":
         return "left", "an XPU arm stands beside it"
-    for leave in decisions:
-        if leave.covers(path, site):
-            return "left", leave.why
+    if leave := covering(path, site.function, site.kind, site.text):
+        return "left", leave.why
     if site.guard == "vendor":
         return "left", "in another vendor's arm; decided at its test"
     return "unclaimed", ""

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Damaged, PatchforgeError
 from patchforge.hashes.sri import sri
 
 CHUNK = 1 << 18  #: bytes read at once
@@ -229,8 +229,8 @@ def _shown(place: bytes) -> str:
     return repr(os.fsdecode(place.replace(b"\0", b"/")))
 
 
-def _unusable(path: bytes, found: str) -> PatchforgeError:
-    return PatchforgeError(
+def _unusable(path: bytes, found: str) -> Damaged:
+    return Damaged(
         f"{os.fsdecode(path)!r} cannot stand in a Nix archive",
         expected="each path once, sorted by the bytes of its names, folders only as folders",
         found=found,

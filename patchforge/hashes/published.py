@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge import documents
+from patchforge.errors import CheckFailed
 from patchforge.hashes.sri import trusted
 from patchforge.project import Project
 
@@ -25,12 +26,7 @@ def published_hashes(project: Project) -> dict[str, Published]:
     path = project.index.with_name(f"{project.name}.hashes.tsv")
     if not path.is_file():
         return {}
-    head, *lines = path.read_text("utf-8").splitlines()
-    rows = [line.split("\t") for line in lines if line]
-    if tuple(head.split("\t")) != _COLUMNS or any(len(row) != len(_COLUMNS) for row in rows):
-        raise PatchforgeError(
-            f"{path} is not a list of hashes", expected="tab-separated columns " + ", ".join(_COLUMNS), found=head
-        )
+    rows = documents.read_table(path, _COLUMNS)
     found = [Published(version, commit, trusted(text), by) for version, commit, text, by in rows]
     refuse_shared((one.commit, one.hash) for one in found)
     return {one.commit: one for one in found}

@@ -7,7 +7,6 @@ is unpacked as files: no umask, case-blind file system or path that leads outsid
 
 from __future__ import annotations
 
-import bz2
 import importlib.util
 import io
 import itertools
@@ -23,14 +22,18 @@ from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import IO, Any
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Damaged
 from patchforge.hashes.nar import CHUNK, File, Folder, Item, Link, Node
+from patchforge.sources.unpack import Unpacked
 
 #: Intel's ISA-L unpacks two to three times as fast as zlib, and is not there for every processor.
 _ISAL = importlib.util.find_spec("isal") is not None
 gzip: Any = importlib.import_module("isal.igzip" if _ISAL else "gzip")
 deflate: Any = importlib.import_module("isal.isal_zlib" if _ISAL else "zlib")
-_OPENERS: dict[bytes, Any] = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_OPENERS: dict[bytes, Any] = {
+    b"\x1f\x8b": gzip.open,
+    **dict.fromkeys((b"BZh", b"\xfd7zXZ\0"), lambda packed: io.BufferedReader(Unpacked(packed))),
+}
 _BLOCK = 1 << 20  #: bytes that are unpacked at once
 _AHEAD = 3  #: blocks that are unpacked while one is hashed
 _KEPT = 8 << 20  #: bytes that may wait in memory
@@ -38,11 +41,19 @@ _ENTRY = 1024  #: bytes that an entry itself takes there, at most
 _SMALL = 1 << 18  #: bytes of a file that is taken as a whole
 _RECORD = 512
 _END = bytes(_RECORD)
+_LARGEST = 1 << 40  #: bytes of an entry
+_DIGITS = 20  #: of a number, at most
 _PAX = (b"g", b"x")
 _NO_TOP = {b"/", b"./", b"../"}
 _AFTER = b"0"  #: follows ``/``
 #: Where a name could be that of a folder that sorts later: ``a`` of ``a.py``.
 _WAITS = re.compile(rb"[^/][\0-.]")
+
+
+_COMMIT = re.compile(rb"[0-9a-f]{40}")
+_MOST_HEADERS = 2 << 20  #: bytes of extended headers before one entry
+_BOMB = 200  #: times a source is packed by gzip, xz or bzip2; sources reach 20, zeros 1000 and more
+_BOMB_FROM = 64 << 20  #: bytes that may come of anything
 
 
 class _Malformed(Exception):
@@ -143,12 +154,17 @@ class Tarball:
                 raise _Malformed("a header is not as git writes them")
             kind = header[156:157]
             size = _number(own[b"size"], 10) if b"size" in own else _number(header[124:136], 8)
+            if size > _LARGEST:
+                raise _Malformed(f"a header says that {size} bytes follow")
             end = reader.position + size + -size % _RECORD
             if kind in _PAX and size <= _BLOCK:
                 data = reader.take(end - reader.position)
                 headers, own = headers + header + data, _pax(data[:size])
+                if len(headers) > _MOST_HEADERS:
+                    raise _Malformed("it has headers of headers without end")
                 if kind == b"g":
-                    self.commit, headers, own = os.fsdecode(own.get(b"comment", b"")), b"", {}
+                    noted = own.get(b"comment", b"")
+                    self.commit, headers, own = noted.decode() if _COMMIT.fullmatch(noted) else "", b"", {}
                 continue
             yield self._entry(header, own, size, headers + header, reader)
             headers, own = b"", {}
@@ -177,8 +193,8 @@ class Tarball:
             raise self._unlike_github(os.fsdecode(top[:-1] + b", " + path))
         return path[len(top) :]
 
-    def _unlike_github(self, found: str) -> PatchforgeError:
-        return PatchforgeError(
+    def _unlike_github(self, found: str) -> Damaged:
+        return Damaged(
             f"{self._origin} is not a tarball as GitHub makes them",
             expected="one folder at the top, and everything in it",
             found=found,
@@ -257,14 +273,14 @@ class Tarball:
 def open_tarball(stream: IO[bytes], origin: str) -> Iterator[Tarball]:
     """A tarball with one folder at the top, packed by gzip, bzip2, xz or not at all.
 
-    PatchforgeError, also while its items are read, for what is no tarball, is cut short, leads outside itself, is in
+    Damaged, also while its items are read, for what is no tarball, is cut short, leads outside itself, is in
     another order than git's, or holds what git does not pack.
     """
     try:
         with tempfile.TemporaryFile(prefix="patchforge-") as spool, closing(_unpacked(stream)) as blocks:
             yield Tarball(blocks, spool, origin)
     except _BAD as error:
-        raise PatchforgeError(
+        raise Damaged(
             f"{origin} cannot be read as a tarball",
             expected="a whole .tar.gz, .tar.xz, .tar.bz2 or .tar, as git packs it",
             found=str(error) or type(error).__name__,
@@ -274,13 +290,19 @@ def open_tarball(stream: IO[bytes], origin: str) -> Iterator[Tarball]:
 
 def _unpacked(stream: IO[bytes]) -> Generator[bytes]:
     """Blocks, unpacked by a thread while the ones before are worked on."""
-    packed = io.BufferedReader(_Raw(stream), CHUNK)
+    raw = _Raw(stream)
+    packed = io.BufferedReader(raw, CHUNK)
     opener = next((each for magic, each in _OPENERS.items() if packed.peek().startswith(magic)), None)
     if opener is None:
         yield from _read_ahead(packed)
         return
     with opener(packed) as unpacked:
-        yield from _read_ahead(unpacked)
+        size = 0
+        for block in _read_ahead(unpacked):
+            size += len(block)
+            if size > max(_BOMB_FROM, _BOMB * raw.size):
+                raise _Malformed(f"it unpacks to more than {_BOMB} times its size")
+            yield block
 
 
 def _read_ahead(stream: IO[bytes]) -> Iterator[bytes]:
@@ -296,6 +318,7 @@ class _Raw(io.RawIOBase):
 
     def __init__(self, stream: IO[bytes]) -> None:
         self._stream = stream
+        self.size = 0  #: bytes so far
 
     def readable(self) -> bool:
         return True
@@ -303,6 +326,7 @@ class _Raw(io.RawIOBase):
     def readinto(self, buffer: Any) -> int:
         data = self._stream.read(len(buffer))
         buffer[: len(data)] = data
+        self.size += len(data)
         return len(data)
 
 
@@ -318,7 +342,7 @@ def _executable(mode: bytes) -> bool:
 def _number(digits: bytes, base: int) -> int:
     digits = digits.rstrip(b"\0 ") or b"0"
     try:
-        if digits.isdigit():
+        if digits.isdigit() and len(digits) <= _DIGITS:
             return int(digits, base)
     except ValueError:
         pass
@@ -328,10 +352,11 @@ def _number(digits: bytes, base: int) -> int:
 def _pax(data: bytes) -> dict[bytes, bytes]:
     """Keywords and values, each record with its own length in front (POSIX, pax, extended header)."""
     found = {}
-    while data:
-        size = _number(data.partition(b" ")[0], 10)
-        if not 0 < size <= len(data):
+    start = 0
+    while start < len(data):
+        size = _number(data[start : start + _DIGITS].partition(b" ")[0], 10)
+        if not 0 < size <= len(data) - start:
             raise _Malformed("an extended header is not whole")
-        name, _, value = data[:size].partition(b" ")[2].removesuffix(b"\n").partition(b"=")
-        found[name], data = value, data[size:]
+        name, _, value = data[start : start + size].partition(b" ")[2].removesuffix(b"\n").partition(b"=")
+        found[name], start = value, start + size
     return found

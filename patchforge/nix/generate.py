@@ -5,14 +5,13 @@ No version, hash or address is written into Nix code; only the address of one in
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchforge import templating
+from patchforge import manifest, templating
 from patchforge.errors import PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.nix import emit
@@ -91,15 +90,15 @@ def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
 
 def _patches(name: str, pin: Mapping[str, Any], folder: Path, command: str) -> list[str]:
     """The files that the manifest names; FileNotFoundError when there is none."""
-    manifest = json.loads((folder / name / "manifest.json").read_bytes())
-    if manifest["commit"] != pin["rev"]:
+    found = manifest.load_patches(folder / name)
+    if found["commit"] != pin["rev"]:
         raise PatchforgeError(
             f"the patches of {name} are not for the pinned commit",
             expected=pin["rev"],
-            found=manifest["commit"],
+            found=found["commit"],
             do=command,
         )
-    return [one["file"] for one in manifest["patches"]]
+    return [one["file"] for one in found["patches"]]
 
 
 def _python(pins: Data) -> Data:

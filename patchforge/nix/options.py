@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from patchforge import processes, templating
-from patchforge.errors import PatchforgeError
+from patchforge import documents, processes, templating
+from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.nix.emit import string
 
 
@@ -22,11 +21,10 @@ def options(lib: Path, generated: Path) -> dict[str, list[dict[str, Any]]]:
     try:
         done = processes.run(command, env=processes.environment(allow=processes.NIX), capture_output=True, text=True)
     except FileNotFoundError:
-        raise PatchforgeError("nix-instantiate is not there", expected="Nix", do="install Nix, or nix-bin") from None
+        raise NotChecked("nix-instantiate is not there", expected="Nix", do="install Nix, or nix-bin") from None
     if done.returncode:
         raise PatchforgeError("the options cannot be evaluated", expected="nixpkgs' lib", found=done.stderr.strip())
-    found: dict[str, list[dict[str, Any]]] = json.loads(done.stdout)
-    return found
+    return documents.parse_json(done.stdout.encode(), dict[str, list[dict[str, Any]]], "the answer of nix-instantiate")
 
 
 def markdown(lib: Path, generated: Path) -> str:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
 from patchforge import __version__, patches
+from patchforge.escape import line
 from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Converted
 from patchforge.nodes.proof import Proved, prove
@@ -60,14 +62,14 @@ class PatchedPack:
 
     def patch(self, context: int = 0) -> bytes:
         """The patch with its header."""
-        name = self.converted.pack.name
+        name = line(self.converted.pack.name)
         lines = [
             f"Description: {name} on Intel GPUs (XPU), unchanged on CUDA",
             "Origin: vendor",
             "Author: patchforge",
             "Forwarded: no",
             f"X-Not-Forwarded-Because: {patches.REASON}",
-            *([f"X-Upstream-Commit: {self.commit}"] if self.commit else []),
+            *([f"X-Upstream-Commit: {self.commit}"] if re.fullmatch("[0-9a-f]{40}", self.commit) else []),
         ]
         return patches.render(self.converted.changes, header="\n".join(lines) + "\n\n", context=context)
 

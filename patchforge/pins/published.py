@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchforge.errors import PatchforgeError
+from patchforge import documents
 from patchforge.hashes import refuse_shared, trusted
 from patchforge.hashes.published import published_hashes
 from patchforge.project import load_project
@@ -51,10 +51,4 @@ def wheel_claims(folder: Path) -> list[WheelClaim]:
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:
     if not path.is_file():
         return
-    head, *lines = path.read_text("utf-8").splitlines()
-    rows = [line.split("\t") for line in lines if line]
-    if tuple(head.split("\t")) != columns or any(len(row) != len(columns) for row in rows):
-        raise PatchforgeError(
-            f"{path} is not a list of hashes", expected="tab-separated columns " + ", ".join(columns), found=head
-        )
-    yield from rows
+    yield from documents.read_table(path, columns)

@@ -4,13 +4,28 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
+from patchforge import documents
 from patchforge.atomic import write_file
-from patchforge.errors import PatchforgeError
 from patchforge.project import root
 
 Pins = dict[str, Any]
+_SINGLE = ("ollama", "mordragt-nixos")
+
+
+class Pin(TypedDict, total=False):
+    """What every pin has that names these; which of them it must have depends on its kind."""
+
+    rev: str
+    hash: str
+    hash_source: str
+    owner: str
+    repo: str
+    tag: str
+    url: str
+    requirements: list[str]
+    wheels: list[dict[str, Any]]
 
 
 def pins_folder() -> Path:
@@ -18,15 +33,16 @@ def pins_folder() -> Path:
 
 
 def load(kind: str, folder: Path) -> Pins:
-    """The pins of a kind, such as ``nodes``; empty when there are none yet. PatchforgeError for a broken file."""
+    """The pins of a kind, such as ``nodes``; empty when there are none yet. Damaged for a broken file."""
     path = folder / f"{kind}.json"
-    try:
-        found: Pins = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    if not path.exists():
         return {}
-    except ValueError as error:
-        raise PatchforgeError(f"{path} is not JSON", found=str(error), do="restore it from git") from error
-    return found
+    pins = documents.read_json(path, dict[str, Any])
+    if kind in _SINGLE or "wheels" in pins or "rev" in pins:
+        documents.structured(pins, Pin, str(path))
+    else:
+        documents.structured(pins, dict[str, dict[str, Any]] if kind == "python" else dict[str, Pin], str(path))
+    return pins
 
 
 def render(pins: Pins) -> bytes:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_origin, get_type_hints
 
-from patchforge.errors import PatchforgeError
+from patchforge import documents
+from patchforge.errors import Damaged
 from patchforge.hashes.fetchfromgithub import HOST
 
 GROUPS = ("controlnet-aux", "upscaling", "animation", "samplers")
@@ -73,7 +73,7 @@ def load_torch(folder: Path) -> Torch:
 
 
 def load_repository(path: Path) -> Repository:
-    """PatchforgeError for unknown keys, an address outside GitHub, and unless it says which commit to follow."""
+    """Damaged for unknown keys, an address outside GitHub, and unless it says which commit to follow."""
     found = _loaded(Repository, path)
     wrong = [
         *(["name"] if found.name != path.stem else []),
@@ -83,7 +83,7 @@ def load_repository(path: Path) -> Repository:
         *(["group"] if (path.parent.name == "nodes") != (found.group in GROUPS) else []),
     ]
     if wrong:
-        raise PatchforgeError(
+        raise Damaged(
             f"{path} does not declare a repository",
             expected=f"the file's name, {HOST}/OWNER/REPO, either branch or version, for a node pack a group",
             found="missing or malformed: " + ", ".join(wrong),
@@ -97,15 +97,21 @@ def load_nodes(folder: Path) -> list[Repository]:
     return [load_repository(path) for path in sorted((folder / "nodes").glob("*.toml"))]
 
 
+def _plain(value: Any, kind: Any, origin: str) -> Any:
+    """``value`` when it is of the declared type; TOML's lists become tuples."""
+    if get_origin(kind) is tuple:
+        return tuple(documents.structured(value, list[str], origin, do="correct the file"))
+    return documents.structured(value, kind, origin, do="correct the file")
+
+
 def _loaded(kind: type[_T], path: Path) -> _T:
+    declared = documents.read_toml(path)
+    kinds = get_type_hints(kind)
     try:
-        declared: dict[str, Any] = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, ValueError) as error:
-        raise PatchforgeError(f"{path} cannot be read", expected="TOML", found=str(error)) from error
-    try:
-        return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in declared.items()})
+        known = {key: _plain(value, kinds[key], f"{key} in {path}") for key, value in declared.items() if key in kinds}
+        return kind(**{**declared, **known})
     except TypeError as error:
-        raise PatchforgeError(
+        raise Damaged(
             f"{path} does not declare what it should",
             expected="keys: " + ", ".join(each.name for each in fields(kind)),  # type: ignore[arg-type]
             found=str(error),

@@ -14,15 +14,15 @@ import sys
 import tempfile
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from patchforge import processes
-from patchforge.errors import CheckFailed, SystemFault
+from patchforge import documents, processes
+from patchforge.errors import CheckFailed, NotChecked, SystemFault
 from patchforge.proof.fake_torch import SCENARIOS, Card, Group, Scenario
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ def _counted(pairs: Iterable[tuple[str, str]]) -> list[dict[str, object]]:
 
 
 class Interpreter:
-    """One clean interpreter that has imported torch and forks for every record. CheckFailed when it cannot start."""
+    """One clean interpreter that has imported torch and forks for every record. NotChecked when it cannot start."""
 
     def __init__(self, python: str) -> None:
         self._python = python
@@ -231,18 +231,19 @@ class Interpreter:
                 text=True,
             )
         except OSError as error:
-            raise CheckFailed("the proof's interpreter does not start", found=f"{python}: {error}") from error
+            raise NotChecked("the proof's interpreter does not start", found=f"{python}: {error}") from error
         started = self._reply()
         if "error" in started:
             self.close()
             raise _no_torch(python, str(started["error"]))
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
-        """The probe's answer to one request; CheckFailed when the interpreter died."""
+        """The probe's answer to one request; NotChecked when the interpreter died."""
         if self._process.stdin is None:
             raise SystemFault("the proof's interpreter has no input")
-        self._process.stdin.write(json.dumps(request) + "\n")
-        self._process.stdin.flush()
+        with suppress(BrokenPipeError):  # it is dead, and _reply says so
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
         return self._reply()
 
     def _reply(self) -> dict[str, Any]:
@@ -250,11 +251,10 @@ class Interpreter:
         if not line:
             self._errors.seek(0)
             said = self._errors.read().decode(errors="replace")[-1000:]
-            raise CheckFailed(
+            raise NotChecked(
                 "the proof's interpreter died", found=said, do=f"run {self._python} -I on probe.py by hand"
             )
-        reply: dict[str, Any] = json.loads(line)
-        return reply
+        return documents.parse_json(line.encode(), dict[str, Any], "an answer of the proof's interpreter")
 
     def close(self) -> None:
         """End the interpreter."""
@@ -265,8 +265,8 @@ class Interpreter:
         self._errors.close()
 
 
-def _no_torch(python: str, found: str) -> CheckFailed:
-    return CheckFailed(
+def _no_torch(python: str, found: str) -> NotChecked:
+    return NotChecked(
         "the proof's interpreter has no torch",
         expected="a CPU build of torch 2.13",
         found=f"{python}: {found}",
@@ -309,7 +309,8 @@ class Prover:
     def record(self, tree: Path, scenario: Scenario, extra: Sequence[str] = ()) -> Record:
         """One record; ``extra`` are flags beside the scenario's own.
 
-        CheckFailed when the interpreter lacks a package that the release imports (named), or when the probe dies.
+        NotChecked when the interpreter lacks a package that the release imports (named), CheckFailed when the probe
+        dies.
         """
         request = {
             "tree": str(tree.resolve()),
@@ -331,7 +332,7 @@ class Prover:
         """Both trees in every scenario. ``declares``: name or fnmatch pattern of a difference to a transform's id.
 
         Plain names hold where there is an Intel GPU; names that begin with ``cpu:`` hold on a host without any
-        accelerator and without ``--cpu``; nothing holds elsewhere. CheckFailed as :meth:`record` says.
+        accelerator and without ``--cpu``; nothing holds elsewhere. Errors as :meth:`record` says.
         """
         before = [self._pool.submit(self.record, upstream, scenario) for scenario in scenarios]
         after = [self._pool.submit(self.record, patched, scenario, scenario.ours) for scenario in scenarios]
@@ -367,7 +368,7 @@ def _checked(raw: dict[str, Any], tree: Path, scenario: Scenario, python: str) -
     if raw["requires"]:
         module = raw["requires"][0]
         package = PACKAGES.get(module, module)
-        raise CheckFailed(
+        raise NotChecked(
             f"{scenario.name}: {tree} cannot be asked",
             expected=f"module {module!r} in {python}",
             found=raw["import_error"] or "it is missing, and the release would go on without it",

@@ -24,6 +24,7 @@ from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.sources.address import check_address, without_password
 from patchforge.sources.borrowed import NotARepositoryError, source_of
 from patchforge.sources.command import is_passing, verb_of, watch_git
+from patchforge.terminal import own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -135,7 +136,7 @@ class CachedClone:
         def hear(line: str) -> None:
             (faults if line.startswith(("fatal:", "error:")) else said).append(line)
             if self.progress:
-                print(f"\r{escape.line(line):<79}", end="", file=sys.stderr, flush=True)
+                print(f"{own(sys.stderr, chr(13))}{escape.line(line):<79}", end="", file=sys.stderr, flush=True)
 
         status = watch_git(*arguments, folder=self.path.parent, hear=hear)
         if self.progress:

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Damaged, PatchforgeError, SystemFault
+from patchforge.escape import line
 from patchforge.sources.git import Skipped
+from patchforge.sources.paths import odd
 from patchforge.vocabulary import Entry, git_blob_id
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+_MOST_BYTES = 256 << 20
+_BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
+_AGAIN = "run this again when nothing else changes the folder"
+_MOVE = "move it out of the folder"
+_NOT_UPSTREAMS = "not upstream's"
 _NEVER = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
 #: A user's own files. At the top only: upstream's comfy/ldm/models and comfy_api/input are code.
 _NEVER_AT_TOP = frozenset({"models", "output", "input", "temp", "user", "custom_nodes"})
@@ -27,7 +35,7 @@ class FolderTree:
     """
 
     def __init__(self, path: Path) -> None:
-        """PatchforgeError when ``path`` is no folder."""
+        """PatchforgeError when ``path`` is not a folder."""
         if not path.is_dir():
             found = "a file" if path.exists() else "nothing there"
             raise PatchforgeError(f"{path} cannot be read as a tree", expected="a folder", found=found)
@@ -44,7 +52,7 @@ class FolderTree:
 
     def read(self, path: str) -> bytes:
         """The file's bytes as they are now; KeyError when there was no such file."""
-        return self._found[0][path].read_bytes()
+        return _bytes(self._found[0][path])
 
     @cached_property
     def _entries(self) -> Mapping[str, Entry]:
@@ -52,7 +60,7 @@ class FolderTree:
 
     @cached_property
     def _found(self) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
-        found = sorted(_walk(self.path, ""), key=lambda item: item[0])
+        found = sorted(_walk(self.path), key=lambda item: item[0])
         files = {path: self.path / path for path, reason in found if not reason}
         return files, tuple(Skipped(path, reason) for path, reason in found if reason)
 
@@ -65,8 +73,9 @@ class _HashedOnDemand(Mapping[str, Entry]):
     def __getitem__(self, path: str) -> Entry:
         if path not in self._known:
             file = self._files[path]
-            mode = 0o100755 if file.stat().st_mode & 0o100 else 0o100644
-            self._known[path] = Entry(path, git_blob_id(file.read_bytes()), mode)
+            data = _bytes(file)
+            mode = 0o100755 if file.lstat().st_mode & 0o100 else 0o100644
+            self._known[path] = Entry(path, git_blob_id(data), mode)
         return self._known[path]
 
     def __contains__(self, path: object) -> bool:
@@ -79,17 +88,36 @@ class _HashedOnDemand(Mapping[str, Entry]):
         return len(self._files)
 
 
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
-    """Each path below ``folder``, with the reason to skip it or ""."""
-    with os.scandir(folder) as items:
-        for item in items:
-            path = prefix + item.name
-            if item.is_symlink():
-                yield path, "symbolic link"
-            elif item.is_dir():
-                if item.name in _NEVER or (not prefix and item.name in _NEVER_AT_TOP):
-                    yield path, "not upstream's"
+def _bytes(file: Path) -> bytes:
+    """What is in a file that was listed; it may be something else by now: no link is followed, no pipe waited for."""
+    try:
+        number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY)
+    except FileNotFoundError:
+        raise SystemFault(f"{file} has vanished while the folder was read", do=_AGAIN) from None
+    with open(number, "rb") as opened:  # noqa: PTH123 - a descriptor
+        if not stat.S_ISREG(os.fstat(number).st_mode):
+            raise SystemFault(f"{file} has become something else while the folder was read", do=_AGAIN)
+        data = opened.read(_MOST_BYTES + 1)
+    if len(data) > _MOST_BYTES:
+        raise Damaged(f"{file} is too large for a file of a release", expected=f"at most {_MOST_BYTES} bytes", do=_MOVE)
+    return data
+
+
+def _walk(top: Path) -> Iterator[tuple[str, str]]:
+    """Each path below ``top``, with the reason to skip it or "". Folders that cannot be read are an error."""
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        with os.scandir(top / prefix) as items:
+            for item in items:
+                path = prefix + item.name
+                if reason := odd(path) if item.name != ".git" else _NOT_UPSTREAMS:
+                    yield line(path), reason
+                elif item.is_symlink():
+                    yield path, "symbolic link"
+                elif not item.is_dir():
+                    yield path, "" if item.is_file() else "not a file"
+                elif item.name in _NEVER or (not prefix and item.name in _NEVER_AT_TOP):
+                    yield path, _NOT_UPSTREAMS
                 else:
-                    yield from _walk(folder / item.name, path + "/")
-            else:
-                yield path, "" if item.is_file() else "not a file"
+                    waiting.append(path + "/")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from patchforge.errors import PatchforgeError
+from patchforge.errors import NotChecked
 
 
-class MissingBlobError(PatchforgeError):
+class MissingBlobError(NotChecked):
     """A file is listed and git lacks its content, as in a partial clone (``git clone --filter=blob:none``)."""
 
     def __init__(self, path: str, blob: str, *, origin: str = "", reason: str = "") -> None:

@@ -28,9 +28,9 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
-from patchforge import processes
+from patchforge import documents, processes
 from patchforge.atomic import write_file
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.trial import gpu_probe
@@ -438,8 +438,7 @@ def _of_turn(record: JsonObject, turn: int, turns: int) -> JsonObject:
 def _record(status: int, out: Path, log: Path) -> JsonObject:
     if status != 0 or not out.is_file():
         raise RunFailed(f"exit status {status}; {_tail(log)}")
-    record: JsonObject = json.loads(out.read_text(encoding="utf-8"))
-    return record
+    return documents.read_json(out, dict[str, Any], do="run this again")
 
 
 def _tail(log: Path) -> str:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 
 from patchforge import processes
-from patchforge.errors import PatchforgeError
+from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.trial.words import Device
 
 KINDS = ("cuda", "xpu", "mps", "cpu")
@@ -30,7 +30,7 @@ print(json.dumps(found))
 def choose(text: str, python: Path) -> Device:
     """``auto`` (CUDA before XPU before Apple's, then the emulated XPU, then the CPU), a kind, or ``emulated:PRESET``.
 
-    PatchforgeError for other texts, and where the torch of ``python`` does not see the device.
+    PatchforgeError for other texts, NotChecked where the torch of ``python`` does not see the device.
     """
     kind, _, preset = text.partition(":")
     if kind == EMULATED:
@@ -42,7 +42,7 @@ def choose(text: str, python: Path) -> Device:
     if kind == "auto":
         return Device(present[0]) if present else _emulated(PRESET) if _emulator() else Device("cpu")
     if kind != "cpu" and kind not in present:
-        raise PatchforgeError(
+        raise NotChecked(
             f"the torch of {python} sees no {kind} device",
             expected=kind,
             found=", ".join(present) or "only the CPU",
@@ -103,7 +103,7 @@ def _emulator() -> ModuleType | None:
 def _required() -> ModuleType:
     found = _emulator()
     if found is None:
-        raise PatchforgeError(
+        raise NotChecked(
             "the emulated XPU is not part of the installed package",
             expected="a checkout of patchforge's repository",
             do="run python -m patchforge test in the repository, or name another --device",

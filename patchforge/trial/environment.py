@@ -27,8 +27,8 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from patchforge import processes
-from patchforge.errors import PatchforgeError
+from patchforge import documents, processes
+from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.pins import requirements as door
 
 Tell = Callable[[str], None]
@@ -104,7 +104,7 @@ class _Plan:
 
 
 def existing(python: Path) -> Environment:
-    """An interpreter as it is. PatchforgeError if it does not run or has no torch."""
+    """An interpreter as it is. PatchforgeError if it does not run, NotChecked if it has no torch."""
     base = _look(python)
     return Environment(base.python, base.packages, base.left_alone)
 
@@ -126,8 +126,8 @@ def prepare(
     data that a test does not read (:data:`COMPANIONS`). ``torch_companions`` installs torchvision and torchaudio
     where base has none, without what they need and without torchaudio's libraries: enough to import them, not to use
     them, in a process of the emulated XPU with the option ``torchvision=schemas`` (also for ``--cpu``).
-    ``building``: pip may build what has no wheel, which runs its code. PatchforgeError names the requirement that
-    cannot be installed, or that is refused.
+    ``building``: pip may build what has no wheel, which runs its code. PatchforgeError names a requirement that is
+    refused, NotChecked one that cannot be installed.
     """
     import filelock  # noqa: PLC0415 - keeps start-up light
 
@@ -136,7 +136,7 @@ def prepare(
     wanted, left_out = _wanted(lines, lean=lean)
     missing = [name for name in TORCH_COMPANIONS if name in map(_name, lines) and name not in seen.packages]
     if missing and not torch_companions:
-        raise PatchforgeError(
+        raise NotChecked(
             f"{base} has no {' and no '.join(missing)}",
             expected=f"what the release requires, built for torch {seen.packages['torch']}",
             do=f"install {' and '.join(missing)} there, from where its torch came from",
@@ -149,9 +149,9 @@ def prepare(
         with filelock.FileLock(folder.with_suffix(".lock"), timeout=timeout):
             if not (folder / _MARKER).is_file():
                 _make(folder, plan, _Pip(folder, tell, deadline, timeout, building))
-            packages = json.loads((folder / _MARKER).read_text())
+            packages = documents.read_json(folder / _MARKER, dict[str, str], do=f"remove {folder}; it is made again")
     except filelock.Timeout:
-        raise PatchforgeError(
+        raise NotChecked(
             f"another process is preparing {folder}", expected=f"an end within {timeout:g} s", do="wait, or end it"
         ) from None
     return Environment(_python(folder), packages, seen.left_alone, left_out)
@@ -170,7 +170,7 @@ def _look(python: Path) -> _Base:
     found = json.loads(ran.stdout.splitlines()[-1])
     packages: dict[str, str] = {canonicalize_name(name): version for name, version in sorted(found["packages"].items())}
     if not found["torch"] or "torch" not in packages:
-        raise PatchforgeError(
+        raise NotChecked(
             f"{python} has no torch", expected="the torch that is to be tested", do="install it, or name another"
         )
     return _Base(python, found["python"], packages, tuple(found["folders"]))
@@ -229,7 +229,7 @@ class _Pip:
         return found
 
     def _run(self, command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> None:
-        """Runs a command to its end; PatchforgeError with its last lines if it fails or takes too long."""
+        """Runs a command to its end; NotChecked with its last lines if it fails or takes too long."""
         last: deque[str] = deque(maxlen=_LAST_LINES)
         blamed = ""
         with _running(command, self.deadline, self.folder.parent, variables) as (process, expired):
@@ -239,14 +239,14 @@ class _Pip:
                 if line.startswith(("Collecting ", "Building wheel", "Installing collected")):
                     self.tell(line.partition(" (from ")[0].strip()[:100])
         if expired.is_set():
-            raise PatchforgeError(
+            raise NotChecked(
                 "preparing the environment took too long",
                 expected=f"an end within {self.timeout:g} s",
                 found="\n".join(last),
                 do="allow more time, or look at the network",
             )
         if process.returncode:
-            raise PatchforgeError(
+            raise NotChecked(
                 f"cannot install {blamed}" if blamed else f"{' '.join(map(str, command[:4]))} failed",
                 expected="every requirement of the release",
                 found="\n".join(last),
@@ -319,7 +319,7 @@ def _make(folder: Path, plan: _Plan, pip: _Pip) -> None:
         _stand_in(site)
     packages = _look(_python(folder)).packages
     if changed := [name for name, version in alone.items() if packages.get(name) != version]:
-        raise PatchforgeError(f"pip changed {', '.join(changed)}", expected=str(alone), do="report it")
+        raise NotChecked(f"pip changed {', '.join(changed)}", expected=str(alone), do="report it")
     fresh = folder / f"{_MARKER}.new"
     fresh.write_text(json.dumps(packages, indent=1))
     fresh.replace(folder / _MARKER)

@@ -13,9 +13,10 @@ from typing import Any
 import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
-from patchforge import __version__
+from patchforge import __version__, documents
 from patchforge.atomic import recover, write_tree
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.errors import Damaged, PatchforgeError
+from patchforge.sources.paths import odd
 from patchforge.trial.words import Device, Difference, JsonObject, Judgement, Side, Verdict
 
 FORMAT = 2
@@ -73,10 +74,10 @@ class Evidence:
         return replace(self, sessions=tuple(sessions.values()))
 
     def merge(self, later: Evidence) -> Evidence:
-        """With the sessions of ``later``, which win. CheckFailed when the two are not about the same thing."""
+        """With the sessions of ``later``, which win. Damaged when the two are not about the same thing."""
         ours, theirs = self.binding, later.binding
         if other := [name for name in ours if ours[name] != theirs[name]]:
-            raise CheckFailed(
+            raise Damaged(
                 "evidence of two different things cannot be merged",
                 expected=", ".join(f"{name} {ours[name]}" for name in other),
                 found=", ".join(f"{name} {theirs[name]}" for name in other),
@@ -116,15 +117,14 @@ def dump(evidence: Evidence) -> bytes:
 
 
 def parse(data: bytes) -> Evidence:
-    """Reads what ``dump`` wrote. CheckFailed names every field that is missing, unknown or of the wrong type."""
-    try:
-        document = json.loads(data)
-    except ValueError as error:
-        raise CheckFailed("the evidence is not JSON", found=str(error), do="run the tests with --again") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
-        found = repr(document.get("format")) if isinstance(document, dict) else type(document).__name__
-        raise CheckFailed(
-            "the evidence has another format", expected=str(FORMAT), found=found, do="run the tests with --again"
+    """Reads what ``dump`` wrote. Damaged names every field that is missing, unknown or of the wrong type."""
+    document = documents.parse_json(data, dict[str, Any], "the evidence", do="run the tests with --again")
+    if document.get("format") != FORMAT:
+        raise Damaged(
+            "the evidence has another format",
+            expected=str(FORMAT),
+            found=repr(document.get("format"))[:80],
+            do="run the tests with --again",
         )
     marked = document.pop("marked", None)
     del document["format"]
@@ -132,13 +132,15 @@ def parse(data: bytes) -> Evidence:
         evidence = _converter().structure(document, Evidence)
     except cattrs.BaseValidationError as error:
         found = "; ".join(cattrs.transform_error(error, path="evidence"))
-        raise CheckFailed("the evidence cannot be read", found=found, do="run the tests with --again") from error
+        raise Damaged("the evidence cannot be read", found=found, do="run the tests with --again") from error
+    if any(odd(name) for name in evidence.pictures):
+        raise Damaged("the evidence names pictures outside its folder", do="run the tests with --again")
     if json.loads(json.dumps(_converter().unstructure(evidence))) != document:
-        raise CheckFailed(
+        raise Damaged(
             "the evidence has values of the wrong type", expected="lists, not texts", do="run the tests with --again"
         )
     if marked != evidence.device.real:
-        raise CheckFailed("the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked))
+        raise Damaged("the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked))
     return evidence
 
 
@@ -161,14 +163,14 @@ def save(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> Non
 
 
 def load(folder: Path) -> Evidence | None:
-    """The evidence of a folder; None where there is none. CheckFailed when it cannot be read or lacks a picture."""
+    """The evidence of a folder; None where there is none. Damaged when it cannot be read or lacks a picture."""
     recover(folder)
     try:
         evidence = parse((folder / FILE).read_bytes())
     except FileNotFoundError:
         return None
     if lacking := [name for name in evidence.pictures if not (folder / name).is_file()]:
-        raise CheckFailed(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests with --again")
+        raise Damaged(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests with --again")
     return evidence
 
 

@@ -7,10 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchforge import templating
+from patchforge import documents, templating
 from patchforge.atomic import write_file
 from patchforge.errors import PatchforgeError
-from patchforge.trial import report
 from patchforge.trial.evidence import Evidence, SessionResult
 from patchforge.trial.packs import AS_IT_COMES, CONVERTED
 from patchforge.trial.words import JsonObject, Judgement, Side, Verdict
@@ -87,7 +86,6 @@ def markdown(evidences: Sequence[Evidence]) -> str:
     lines = tried(evidences)
     rows = _rows(lines, evidences)
     environment = templating.environment("trial")
-    environment.filters.update(cell=report.cell)
     return environment.get_template("packs.md.j2").render(
         device=evidences[0].device,
         evidences=evidences,
@@ -103,7 +101,7 @@ def write(page: Path, evidences: Sequence[Evidence]) -> None:
     """Puts the tables between the marks of their device, or behind the page's end; all other text stays."""
     device = str(evidences[0].device)
     begin, end = f"<!-- begin: {device} -->", f"<!-- end: {device} -->"
-    text = page.read_text("utf-8") if page.is_file() else ""
+    text = documents.read_text(page) if page.is_file() else ""
     block = f"{begin}\n\n{markdown(evidences).strip()}\n\n{end}"
     if text.count(begin) != text.count(end) or text.count(begin) > 1:
         raise PatchforgeError(f"{page} cannot be written", expected=f"{begin} and {end}, each once", do="mend the page")

@@ -9,11 +9,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 from patchforge import templating
 from patchforge.atomic import write_file
 from patchforge.errors import PatchforgeError
+from patchforge.escape import markdown as markdown_of
+from patchforge.escape import seen
 from patchforge.trial.evidence import Evidence
 from patchforge.trial.words import Judgement, Side, Verdict
 
@@ -26,7 +27,6 @@ MARKDOWN, HTML = "report.md", "report.html"
 Picture = Callable[[str], bytes]  #: a picture by its name in the evidence
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-_MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,6 @@ def table(evidences: Sequence[Evidence]) -> list[list[str]]:
 def markdown(evidences: Sequence[Evidence]) -> str:
     """For one release with links to its pictures, which lie beside it; for several the matrix."""
     environment = _environment(autoescape=False)
-    environment.filters.update(cell=cell, link=quote)
     return environment.get_template("report.md.j2").render(_context(evidences))
 
 
@@ -127,13 +126,13 @@ def limits(evidences: Sequence[Evidence]) -> list[str]:
 
 
 def clean(text: str) -> str:
-    """``text`` with spaces for control characters, which a terminal might obey."""
-    return "".join(each if each.isprintable() else " " for each in _COLOUR.sub("", text))
+    """A line of a log, without its colours and line end."""
+    return seen(_COLOUR.sub("", text).rstrip("\r\n")).replace("\n", "\\n")
 
 
 def plain(text: str) -> str:
-    """``clean`` on one line."""
-    return " ".join(clean(text).split())
+    """``clean``, with every run of blanks as one: text of several lines on one."""
+    return " ".join(seen(_COLOUR.sub("", text)).split())
 
 
 def _passed(one: Judgement | None) -> bool:
@@ -246,16 +245,12 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
             yield from _flat(each, f"{name}.{key}" if name else str(key))
 
 
-def cell(text: object) -> str:
-    """Text that Markdown shows as it is, in a table too."""
-    return _MARKDOWN.sub(lambda found: "&amp;" if found[0] == "&" else f"\\{found[0]}", plain(str(text)))
-
-
 def _data_uri(name: str, data: bytes) -> str:
-    return f"data:image/{name.rpartition('.')[2]};base64,{base64.b64encode(data).decode()}"
+    """Of a picture, as CSP and the browser take it: only of the formats that a trial makes."""
+    return f"data:image/{'webp' if name.endswith('.webp') else 'png'};base64,{base64.b64encode(data).decode()}"
 
 
 def _environment(*, autoescape: bool) -> jinja2.Environment:
     environment = templating.environment("trial", autoescape=autoescape)
-    environment.filters.update(plain=plain, clean=clean)
+    environment.filters.update(plain=plain, clean=clean, cell=lambda text: markdown_of(plain(str(text))))
     return environment

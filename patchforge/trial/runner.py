@@ -10,9 +10,12 @@ from datetime import UTC, datetime
 from functools import cache, cached_property
 from pathlib import Path
 from threading import Lock
+from typing import TypedDict
 
+from patchforge import documents
 from patchforge.atomic import write_file, write_tree
 from patchforge.errors import CheckFailed
+from patchforge.manifest import TreePath
 from patchforge.pipeline import Patched, write_whole
 from patchforge.trial import checks, devices, evidence, plan
 from patchforge.trial.environment import Environment
@@ -295,8 +298,19 @@ def _packed(executions: Mapping[str, Execution]) -> dict[str, bytes]:
     return {**files, _INDEX: json.dumps(index, indent=1, sort_keys=True).encode()}
 
 
+class _KeptOutput(TypedDict):
+    file: TreePath
+    node: str
+    name: str
+
+
+class _Kept(TypedDict):
+    ending: str
+    outputs: list[_KeptOutput]
+
+
 def _unpacked(folder: Path) -> dict[str, Execution]:
-    index = json.loads((folder / _INDEX).read_bytes())
+    index = documents.read_json(folder / _INDEX, dict[str, _Kept], do=f"remove {folder}; it is made again")
     return {
         name: Execution(
             name,

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge.errors import PatchforgeError
+from patchforge import documents
+from patchforge.errors import Damaged, PatchforgeError
 from patchforge.trial.words import JsonObject, Workflow
 
 FOLDER = Path(__file__).parent / "workflows"
@@ -32,8 +31,8 @@ def missing(workflow: Workflow, object_info: Mapping[str, Any]) -> list[str]:
 def _index(folder: Path) -> dict[str, JsonObject]:
     path = folder / _INDEX
     try:
-        index: dict[str, JsonObject] = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        index: dict[str, JsonObject] = documents.read_toml(path)
+    except (OSError, Damaged) as error:
         raise _broken(path, "a table for each workflow", str(error)) from None
     for name, entry in index.items():
         if not isinstance(entry, dict) or not {"title", "computes", "outputs"} <= entry.keys() <= _KEYS:
@@ -45,8 +44,8 @@ def _index(folder: Path) -> dict[str, JsonObject]:
 def _workflow(folder: Path, name: str, entry: JsonObject) -> Workflow:
     path = folder / f"{name}.json"
     try:
-        graph = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
+        graph = documents.read_json(path, dict[str, Any])
+    except (OSError, Damaged) as error:
         raise _broken(path, "a workflow in ComfyUI's API format", str(error)) from None
     _check_graph(path, graph)
     for node in (*entry["computes"], *entry["outputs"]):
@@ -85,7 +84,5 @@ def _links(node: JsonObject) -> Iterator[tuple[str, object]]:
             yield name, value[0] if len(value) == 2 and isinstance(value[1], int) else value
 
 
-def _broken(path: Path, expected: str, found: str) -> PatchforgeError:
-    return PatchforgeError(
-        f"{path} cannot be used", expected=expected, found=found, do="restore the file as it was installed"
-    )
+def _broken(path: Path, expected: str, found: str) -> Damaged:
+    return Damaged(f"{path} cannot be used", expected=expected, found=found, do="restore the file as it was installed")

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from patchforge import escape
 from patchforge.bot import bodies
 from patchforge.bot.words import read_marker, with_marker
 from tests.bot.test_bot_rules import again
@@ -74,17 +75,17 @@ def test_many_releases_with_long_notes_stay_below_the_limit(world: World) -> Non
 
 @given(st.text())
 def test_any_block_is_closed_and_holds_its_text(text: str) -> None:
-    lines = bodies.block(text, 10_000).splitlines()
+    lines = escape.block(text, 10_000).splitlines()
     fence = lines[0].removesuffix("text")
     assert lines[-1] == fence
     assert set(fence) == {"`"}
     assert all(fence not in line for line in lines[1:-1])
-    assert outside_code(bodies.block(text)) == ""
+    assert outside_code(escape.block(text)) == ""
 
 
 @given(st.text())
 def test_any_code_is_one_span(text: str) -> None:
-    span = bodies.code(text)
+    span = escape.code(text)
     assert "\n" not in span
     assert outside_code(f"a {span} b").split() == ["a", "b"]
 

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
 
-from patchforge.errors import PatchforgeError
-from patchforge.sources import FolderTree, Skipped
+from patchforge.errors import Damaged, PatchforgeError
+from patchforge.sources import FolderTree, Skipped, folder
 from patchforge.vocabulary import Entry, git_blob_id
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 UPSTREAM = ("main.py", "comfy/ldm/models/autoencoder.py", "comfy_api/input/basic.py", "app/user/manager.py")
@@ -81,3 +83,62 @@ def test_what_is_no_folder_is_refused(tree: FolderTree) -> None:
     for path in (tree.path / "main.py", tree.path / "nothing"):
         with pytest.raises(PatchforgeError, match="cannot be read as a tree"):
             FolderTree(path)
+
+
+ODD = ["a\nb.py", "\x1b[31m.py", "a\\b.py", "C:x.py", "\udcff.py", "\u2028::error::.py"]
+
+
+@pytest.mark.parametrize("name", ODD)
+def test_odd_names_are_set_aside(tree: FolderTree, name: str) -> None:
+    (tree.path / "comfy" / name).write_bytes(b"x")
+    (tree.path / f"{name}-folder").mkdir()
+    (tree.path / f"{name}-folder" / "x.py").write_bytes(b"x")
+    assert list(tree.entries()) == sorted(UPSTREAM)
+    assert all(each.path.isprintable() for each in tree.skipped)
+
+
+def test_a_git_folder_below_is_not_read(tree: FolderTree) -> None:
+    (tree.path / "comfy/.GIT").mkdir()
+    (tree.path / "comfy/.GIT/config").write_bytes(b"x")
+    assert list(tree.entries()) == sorted(UPSTREAM)
+
+
+@pytest.mark.parametrize("becomes", ["nothing", "link", "link to a folder", "pipe", "folder", "loop"])
+@pytest.mark.parametrize("how", ["read", "entry"])
+def test_a_file_that_becomes_something_else_is_an_error_and_not_followed(
+    tree: FolderTree, becomes: str, how: str
+) -> None:
+    entries = tree.entries()
+    file = tree.path / "main.py"
+    file.unlink()
+    secret = tree.path.parent / "secret"
+    secret.write_bytes(b"secret")
+    make: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "link": lambda: file.symlink_to(secret),
+        "link to a folder": lambda: file.symlink_to(tree.path / "comfy"),
+        "pipe": lambda: os.mkfifo(file),
+        "folder": file.mkdir,
+        "loop": lambda: file.symlink_to(file),
+    }
+    make[becomes]()
+    with pytest.raises((PatchforgeError, OSError)):
+        _ = tree.read("main.py") if how == "read" else entries["main.py"]
+
+
+def test_a_file_that_is_too_large_is_said(tree: FolderTree, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder, "_MOST_BYTES", 3)
+    with pytest.raises(Damaged, match="too large"):
+        tree.read("main.py")
+
+
+def test_a_thousand_folders_deep(tmp_path: Path) -> None:
+    deep = tmp_path
+    for _ in range(1500):
+        deep /= "d"
+        deep.mkdir()
+    (deep / "x.py").write_bytes(b"1")
+    try:
+        assert list(FolderTree(tmp_path).entries()) == ["d/" * 1500 + "x.py"]
+    finally:
+        subprocess.run(["rm", "-rf", tmp_path / "d"], check=True)  # pytest's own cleaning recurses

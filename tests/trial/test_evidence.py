@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchforge.atomic import write_tree
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.errors import Damaged, PatchforgeError
 from patchforge.trial import evidence as module
 from patchforge.trial.evidence import FILE, Evidence, digest, dump, load, parse, picture_name, save, session_key
 from patchforge.trial.words import Device, Difference, Side, Step, Verdict
@@ -97,14 +97,14 @@ def first(document: Document) -> Document:
 def test_what_is_not_as_declared_is_refused_with_its_place(change: Callable[[Document], object], said: str) -> None:
     document = json.loads(dump(FULL))
     change(document)
-    with pytest.raises(CheckFailed) as caught:
+    with pytest.raises(Damaged) as caught:
         parse(json.dumps(document).encode())
     assert said in str(caught.value)
 
 
 @pytest.mark.parametrize("data", [b"", b"[]", b"{", b"3", b"\xff", b"null"])
 def test_other_files_are_refused(data: bytes) -> None:
-    with pytest.raises(CheckFailed):
+    with pytest.raises(Damaged):
         parse(data)
 
 
@@ -140,7 +140,7 @@ def test_evidence_of_the_same_thing_merges_and_the_later_wins() -> None:
     ],
 )
 def test_evidence_of_something_else_does_not_merge(other: Evidence) -> None:
-    with pytest.raises(CheckFailed, match="two different things"):
+    with pytest.raises(Damaged, match="two different things"):
         FULL.merge(other)
 
 
@@ -181,7 +181,7 @@ def test_pictures_must_be_there_and_named(tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
     save(tmp_path / "run", FULL, {RESULT: PICTURE})
     (tmp_path / "run" / RESULT).unlink()
-    with pytest.raises(CheckFailed, match="lacks pictures"):
+    with pytest.raises(Damaged, match="lacks pictures"):
         load(tmp_path / "run")
 
 

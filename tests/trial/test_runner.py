@@ -14,7 +14,7 @@ from typing import Self
 import pytest
 
 from emulator import build
-from patchforge.errors import CheckFailed
+from patchforge.errors import CheckFailed, Damaged
 from patchforge.pipeline import Patched
 from patchforge.sources.missing import MissingBlobError
 from patchforge.trial import checks, evidence, plan, report, runner
@@ -210,7 +210,7 @@ def test_evidence_that_cannot_be_read_is_made_again_when_asked(tmp_path: Path, m
     sessions(monkeypatch, session("first", "noise", needs=("--later",)))
     before = run(tmp_path)
     (tmp_path / "out" / evidence.FILE).write_text("{}")
-    with pytest.raises(CheckFailed, match="another format"):
+    with pytest.raises(Damaged, match="another format"):
         run(tmp_path)
     assert shown(run(tmp_path, using=settings(tmp_path, again=True))) == shown(before)
     assert evidence.load(tmp_path / "out")

@@ -1,0 +1,187 @@
+"""The door for files of ours that somebody may have damaged: JSON, TOML, tables and text, each read in one way.
+
+``Damaged`` (status 65) names the file, what was expected and what was found. That a file is not there, or cannot be
+read, stays the OSError that it is.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import stat
+import tomllib
+from collections.abc import Callable, Sequence
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from patchforge.errors import Damaged
+
+if TYPE_CHECKING:
+    import cattrs
+
+_T = TypeVar("_T")
+
+MOST = 64 << 20  #: bytes of a document; the largest of ours has two million
+RESTORE = "restore the file, as with git checkout"
+_SHOWN = 6  #: faults of one document that are named
+
+
+def read_bytes(path: Path, *, most: int = MOST) -> bytes:
+    """The bytes of a regular file; Damaged for anything else at its place and for more than ``most`` bytes."""
+    found = path.stat()
+    if stat.S_ISDIR(found.st_mode):
+        raise IsADirectoryError(21, "Is a directory", str(path))
+    if not stat.S_ISREG(found.st_mode):
+        raise Damaged(f"{path} is not a file", expected="a regular file", found="a pipe, a socket or a device")
+    with path.open("rb") as file:
+        data = file.read(most + 1)
+    if len(data) > most:
+        raise Damaged(f"{path} is too large", expected=f"at most {most} bytes", found=f"{found.st_size} bytes")
+    return data
+
+
+def read_text(path: Path) -> str:
+    """The text of a file in UTF-8, with or without a byte order mark."""
+    try:
+        return read_bytes(path).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Damaged(f"{path} is not text", expected="UTF-8", found=str(error), do=RESTORE) from None
+
+
+def read_json(path: Path, kind: type[_T], *, do: str = RESTORE) -> _T:
+    """The document of a file, of the type ``kind`` (a TypedDict, a dataclass, ``dict[str, int]``, …)."""
+    return parse_json(read_bytes(path), kind, str(path), do=do)
+
+
+def parse_json(data: bytes, kind: type[_T], origin: str, *, do: str = RESTORE) -> _T:
+    """``read_json`` of bytes that are there already; ``origin`` names them."""
+    try:
+        value = json.loads(data, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{origin} is not JSON", found=_brief(error), do=do) from None
+    return structured(value, kind, origin, do=do)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """The tables of a TOML file."""
+    try:
+        return tomllib.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise Damaged(f"{path} is not TOML", found=_brief(error), do="correct the file") from None
+
+
+def read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:
+    """The rows of a tab-separated file below its head, which names exactly ``columns``."""
+    head, *lines = read_text(path).splitlines() or [""]
+    rows = [(number, line.split("\t")) for number, line in enumerate(lines, 2) if line.strip()]
+    wrong = [number for number, row in rows if len(row) != len(columns)]
+    if head.split("\t") != list(columns) or wrong:
+        raise Damaged(
+            f"{path} is not the table that it should be",
+            expected="tab-separated columns " + ", ".join(columns),
+            found=f"line {wrong[0]}: {lines[wrong[0] - 2][:200]!r}" if wrong else repr(head[:200]),
+            do=RESTORE,
+        )
+    return [row for _, row in rows]
+
+
+def structured(value: Any, kind: type[_T], origin: str, *, do: str = RESTORE) -> _T:
+    """``value`` checked against ``kind``, and returned: nothing is converted, and more keys may be there."""
+    try:
+        found: _T = _converter().structure(value, kind)
+    except RecursionError:
+        raise Damaged(f"{origin} is nested too deeply", do=do) from None
+    except Exception as error:  # noqa: BLE001 - cattrs raises whatever a value of another type leads to
+        raise Damaged(f"{origin} is not what it should be", found=_faults(error), do=do) from None
+    return found
+
+
+def matching(pattern: str, what: str) -> Callable[[Any, Any], str]:
+    """A hook for a text of one form."""
+
+    def check(value: Any, _: Any) -> str:
+        if not isinstance(value, str) or not re.fullmatch(pattern, value):
+            raise ValueError(f"expected {what}, found {repr(value)[:80]}")
+        return value
+
+    return check
+
+
+def register(kind: Any, hook: Callable[[Any, Any], Any]) -> None:
+    """How values of a type of its own, such as a NewType, are checked."""
+    _HOOKS.append((kind, hook))
+    _converter.cache_clear()
+
+
+_HOOKS: list[tuple[Any, Callable[[Any, Any], Any]]] = []
+
+
+@cache
+def _converter() -> cattrs.Converter:
+    import cattrs  # noqa: PLC0415 - keeps start-up light
+
+    converter = cattrs.Converter()
+    for kind in (str, int, bool, float):
+        converter.register_structure_hook(kind, _only(kind))
+    for one, hook in _HOOKS:
+        converter.register_structure_hook(one, hook)
+    converter.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is list, _list)
+    return converter
+
+
+def _list(value: Any, kind: Any) -> list[Any]:
+    """As cattrs does, but a text, a tuple or an object is no list."""
+    from cattrs import IterableValidationError, IterableValidationNote  # noqa: PLC0415
+
+    if type(value) is not list:
+        raise TypeError(f"expected a list, found {repr(value)[:80]}")
+    (inner,) = kind.__args__
+    made, errors = [], list[Exception]()
+    for index, one in enumerate(value):
+        try:
+            made.append(_converter().structure(one, inner))
+        except Exception as error:  # noqa: BLE001 - told with its place, below
+            error.add_note(IterableValidationNote(f"at {index}", index, inner))
+            errors.append(error)
+    if errors:
+        raise IterableValidationError("a list", errors, kind)
+    return made
+
+
+def _only(kind: type) -> Callable[[Any, Any], Any]:
+    accepted = {int, float} if kind is float else {kind}
+
+    def check(value: Any, _: Any) -> Any:
+        if type(value) not in accepted:
+            raise TypeError(f"expected {kind.__name__}, found {repr(value)[:80]}")
+        return value
+
+    return check
+
+
+def _faults(error: Exception) -> str:
+    import cattrs  # noqa: PLC0415
+
+    found = (
+        cattrs.transform_error(error, path="$", format_exception=_said)
+        if isinstance(error, cattrs.BaseValidationError)
+        else [_brief(error)]
+    )
+    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
+    return "; ".join(text[:300] for text in found[:_SHOWN]) + more
+
+
+def _said(error: BaseException, kind: type | None) -> str:
+    from cattrs.v import format_exception  # noqa: PLC0415
+
+    text = str(error)
+    return text if text.startswith("expected ") else format_exception(error, kind)
+
+
+def _no_number(text: str) -> float:
+    raise ValueError(f"{text} is not a number of JSON")
+
+
+def _brief(error: BaseException) -> str:
+    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:300] or type(error).__name__

@@ -1,0 +1,508 @@
+"""Whatever goes wrong is one sentence with what to do and a status of its own; never a traceback or a leftover."""
+
+from __future__ import annotations
+
+import binascii
+import concurrent.futures.process
+import configparser
+import csv
+import errno
+import gzip
+import http.client
+import importlib
+import io
+import itertools
+import json
+import lzma
+import os
+import pickle
+import socket
+import sqlite3
+import ssl
+import subprocess
+import sys
+import tarfile
+import tomllib
+import urllib.error
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from patchforge import documents, manifest
+from patchforge.cli import main
+from patchforge.commands import status as status_command
+from patchforge.engine.sites import load_decisions
+from patchforge.errors import (
+    CheckFailed,
+    Damaged,
+    Drifted,
+    Exit,
+    NotChecked,
+    PatchforgeError,
+    SystemFault,
+    TryAgain,
+    worst,
+)
+from patchforge.faults import told
+from patchforge.pins import store
+from patchforge.pins.tracked import load_nodes, load_torch
+from patchforge.project import load_project, release_index, root
+from patchforge.sources import MissingBlobError
+from tests.support import MINIATURES, ROOT
+
+ERRNOS = [
+    *("ENOENT", "EACCES", "EPERM", "EEXIST", "EISDIR", "ENOTDIR", "ENOTEMPTY", "ENOSPC", "EDQUOT", "EFBIG"),
+    *("ENAMETOOLONG", "EROFS", "EMFILE", "ENFILE", "ELOOP", "EIO", "EAGAIN", "EBUSY", "ETXTBSY", "EXDEV"),
+    *("ENOMEM", "ESTALE", "EINVAL", "EPIPE", "ENODEV", "ENXIO", "EDEADLK", "EILSEQ"),
+]
+NETWORK = ["ECONNREFUSED", "ECONNRESET", "ECONNABORTED", "ETIMEDOUT"]
+
+
+def recursion() -> BaseException:
+    def deeper() -> None:
+        deeper()
+
+    try:
+        deeper()
+    except RecursionError as error:
+        return error
+    raise AssertionError
+
+
+FAULTS: dict[str, tuple[BaseException, Exit]] = {
+    **{
+        name: (OSError(getattr(errno, name), os.strerror(getattr(errno, name)), "/some/file"), Exit.SYSTEM)
+        for name in ERRNOS
+    },
+    **{name: (OSError(getattr(errno, name), os.strerror(getattr(errno, name))), Exit.AGAIN) for name in NETWORK},
+    "OSError without a number": (OSError("something"), Exit.SYSTEM),
+    "OSError without anything": (OSError(), Exit.SYSTEM),
+    "two names": (OSError(errno.EXDEV, "Invalid cross-device link", "a", None, "b"), Exit.SYSTEM),
+    "a name of bytes": (OSError(errno.EACCES, "Permission denied", b"\xff\n::error::x"), Exit.SYSTEM),
+    "name resolution": (socket.gaierror(-2, "Name or service not known"), Exit.AGAIN),
+    "TLS": (ssl.SSLError("bad record"), Exit.AGAIN),
+    "URLError": (urllib.error.URLError("no route"), Exit.AGAIN),
+    "a line of HTTP": (http.client.BadStatusLine("\x1b[2J"), Exit.AGAIN),
+    "IncompleteRead": (http.client.IncompleteRead(b"x"), Exit.AGAIN),
+    "decoding": (UnicodeDecodeError("utf-8", b"\xff", 0, 1, "invalid start byte"), Exit.DATA),
+    "encoding": (UnicodeEncodeError("ascii", "\udcff", 0, 1, "ordinal not in range(128)"), Exit.DATA),
+    "IDNA": (UnicodeError("label too long"), Exit.DATA),
+    "gzip": (gzip.BadGzipFile("Not a gzipped file"), Exit.DATA),
+    "zlib": (zlib.error("Error -3"), Exit.DATA),
+    "lzma": (lzma.LZMAError("Corrupt input data"), Exit.DATA),
+    "tarfile": (tarfile.ReadError("truncated header"), Exit.DATA),
+    "zipfile": (zipfile.BadZipFile("File is not a zip file"), Exit.DATA),
+    "EOF": (EOFError("Compressed file ended"), Exit.DATA),
+    "JSON": (json.JSONDecodeError("Expecting value", "", 0), Exit.DATA),
+    "TOML": (tomllib.TOMLDecodeError("Invalid statement"), Exit.DATA),
+    "CSV": (csv.Error("line contains NUL"), Exit.DATA),
+    "INI": (configparser.ParsingError("x.ini"), Exit.DATA),
+    "pickle": (pickle.UnpicklingError("truncated"), Exit.DATA),
+    "recursion": (recursion(), Exit.DATA),
+    "memory": (MemoryError(), Exit.SYSTEM),
+    "SQLite, damaged": (sqlite3.DatabaseError("file is not a database"), Exit.DATA),
+    "SQLite, full": (sqlite3.OperationalError("database or disk is full"), Exit.SYSTEM),
+    "a child failed": (subprocess.CalledProcessError(3, ["git"]), Exit.SYSTEM),
+    "a child is late": (subprocess.TimeoutExpired(["git"], 3), Exit.SYSTEM),
+    "a worker was killed": (concurrent.futures.process.BrokenProcessPool("terminated abruptly"), Exit.SYSTEM),
+    "a package": (ModuleNotFoundError("No module named 'libcst'", name="libcst"), Exit.UNCHECKED),
+    "a library": (ImportError("libz.so.1: cannot open", name="numpy.core"), Exit.UNCHECKED),
+    "our own module": (ModuleNotFoundError("No module named 'patchforge.x'", name="patchforge.x"), Exit.BUG),
+    "a group": (ExceptionGroup("several", [OSError(errno.ENOSPC, "No space left"), ValueError("x")]), Exit.SYSTEM),
+    "KeyError": (KeyError("x\n::error::y"), Exit.BUG),
+    "TypeError": (TypeError("unsupported"), Exit.BUG),
+    "ValueError": (ValueError("embedded null byte"), Exit.BUG),
+    "binascii": (binascii.Error("Incorrect padding"), Exit.BUG),
+    "AssertionError": (AssertionError(), Exit.BUG),
+    "StopIteration": (StopIteration(), Exit.BUG),
+    "ZeroDivisionError": (ZeroDivisionError("division by zero"), Exit.BUG),
+    "a bare BaseException": (BaseException("of a library in Rust"), Exit.BUG),
+    "ours": (PatchforgeError("x"), Exit.USAGE),
+    "ours, failed": (CheckFailed("x"), Exit.FAILED),
+    "ours, drifted": (Drifted("x"), Exit.DRIFTED),
+    "ours, damaged": (Damaged("x"), Exit.DATA),
+    "ours, not checked": (NotChecked("x"), Exit.UNCHECKED),
+    "ours, system": (SystemFault("x"), Exit.SYSTEM),
+    "ours, later": (TryAgain("x"), Exit.AGAIN),
+    "a missing blob": (MissingBlobError("a.py", "0" * 40), Exit.UNCHECKED),
+}
+each_fault = pytest.mark.parametrize("name", FAULTS)
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def run(*_: object, **__: object) -> int:
+        raise error
+
+    return run
+
+
+@each_fault
+def test_every_fault_has_a_sentence_and_a_status(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error, status = FAULTS[name]
+    monkeypatch.setattr(status_command, "run", raising(error))
+    assert main(["status"]) == status
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("patchforge: ")
+    assert "Traceback" not in said.err
+    assert "\n::" not in said.err
+    assert "to do: " in said.err or isinstance(error, PatchforgeError)
+    assert ("mistake in patchforge" in said.err) == (status is Exit.BUG)
+
+
+@each_fault
+def test_with_json_it_is_a_document_too(
+    name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error, status = FAULTS[name]
+    monkeypatch.setattr(status_command, "run", raising(error))
+    assert main(["status", "--json"]) == status
+    document = json.loads(capsys.readouterr().out)
+    assert document["error"]["status"] == status
+    assert document["error"]["problem"]
+
+
+@pytest.mark.parametrize("asked", ["--traceback", "variable"])
+def test_the_traceback_is_shown_when_asked_for(
+    asked: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(status_command, "run", raising(KeyError("x")))
+    if asked == "variable":
+        monkeypatch.setenv("PATCHFORGE_TRACEBACK", "1")
+    assert main(["status", *([asked] if asked != "variable" else [])]) == Exit.BUG
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_interrupt_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(status_command, "run", raising(KeyboardInterrupt()))
+    assert main(["status"]) == Exit.INTERRUPTED
+    assert capsys.readouterr().err == "patchforge: interrupted; nothing is half-written\n"
+
+
+def test_a_mistake_names_its_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(status_command, "load_project", raising(KeyError("x")))
+    assert main(["status"]) == Exit.BUG
+    assert "patchforge/commands/status.py:" in capsys.readouterr().err
+
+
+# --- Faults of the system, below the commands -------------------------------------------------------------------------
+
+COMMANDS: dict[str, Callable[[Path], list[str]]] = {
+    "status": lambda top: ["status", "--generated", str(top)],
+    "check": lambda top: ["check", "--generated", str(top), "--upstream", str(top)],
+    "apply": lambda top: ["apply", "--from", str(MINIATURES / "v0.33.0"), "--out", str(top / "out"), "--no-cache"],
+    "apply --to": lambda top: ["apply", "--from", str(MINIATURES / "v0.33.0"), "--to", str(top / "to"), "--no-cache"],
+    "explain": lambda _: ["explain", "--markdown"],
+    "track": lambda top: ["track", "--upstream", str(top)],
+}
+
+
+@pytest.mark.parametrize("name", ["EACCES", "EIO", "EMFILE", "ELOOP", "ENAMETOOLONG", "ESTALE"])
+@pytest.mark.parametrize("command", ["status", "check", "apply", "track"])
+def test_reading_fails(
+    tmp_path: Path, name: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    number = getattr(errno, name)
+
+    def failing(path: Path, **_: object) -> bytes:
+        raise OSError(number, os.strerror(number), str(path))
+
+    monkeypatch.setattr(documents, "read_bytes", failing)
+    assert main(COMMANDS[command](tmp_path)) == Exit.SYSTEM
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert os.strerror(number) in said
+    assert "upstream" in said  # which file
+    assert {path.name for path in tmp_path.iterdir()} <= {"cache"}
+
+
+@pytest.mark.parametrize("name", ["ENOSPC", "EROFS", "EACCES", "EIO", "EDQUOT", "EMFILE"])
+@pytest.mark.parametrize("case", [*itertools.product(["apply", "apply --to"], ["folder", "bytes", "rename"])])
+def test_writing_fails_and_leaves_nothing(
+    tmp_path: Path,
+    name: str,
+    case: tuple[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    command, place = case
+    number = getattr(errno, name)
+    error = OSError(number, os.strerror(number), str(tmp_path / "x"))
+    arguments = COMMANDS[command](tmp_path)
+    with monkeypatch.context() as patched:
+        for target in _WRITERS[place]:
+            patched.setattr(*target, raising(error))
+        status = main(arguments)
+    said = capsys.readouterr().err
+    assert status == Exit.SYSTEM, said
+    assert "Traceback" not in said
+    assert "to do: " in said
+    assert not [path for path in tmp_path.iterdir() if not path.name.startswith(".") and path.name != "cache"]
+
+
+_WRITERS: dict[str, list[tuple[Any, str]]] = {
+    "folder": [(Path, "mkdir"), (os, "mkdir")],
+    "bytes": [(Path, "write_bytes"), (os, "fsync")],
+    "rename": [(os, "rename"), (os, "replace"), (Path, "rename"), (Path, "replace")],
+}
+
+
+def test_a_command_whose_package_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = importlib.import_module
+
+    def lacking(name: str) -> Any:
+        if name.endswith("commands.check"):
+            raise ModuleNotFoundError("No module named 'libcst'", name="libcst")
+        return real(name)
+
+    monkeypatch.setattr(importlib, "import_module", lacking)
+    assert main(["check"]) == Exit.UNCHECKED
+    assert "libcst is not installed" in capsys.readouterr().err
+
+
+# --- The process itself: pipes, closed streams, encodings -------------------------------------------------------------
+
+
+def patchforge(*arguments: str, script: str = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
+    line = f'"{sys.executable}" -m patchforge {" ".join(arguments)} {script}'
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
+    return subprocess.run(["bash", "-c", line], cwd=ROOT, env=env, capture_output=True, check=False)
+
+
+@pytest.mark.parametrize("script", ["| head -1", "| true", ">&-", "2>&-", ">&- 2>&-", "2>/dev/full", "| head -c 1"])
+def test_whoever_stops_reading_sees_no_complaint(script: str) -> None:
+    done = patchforge("explain", "--markdown", script=script)
+    assert done.stderr == b""
+
+
+def test_a_full_disk_below_standard_output() -> None:
+    done = patchforge("explain", "--markdown", script="> /dev/full")
+    assert done.returncode == Exit.SYSTEM
+    assert done.stderr.startswith(b"patchforge: ")
+    assert b"the disk is full" in done.stderr
+    assert b"Exception ignored" not in done.stderr
+    assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "utf-16"])
+def test_any_encoding_of_the_output(encoding: str) -> None:
+    done = patchforge("explain", "--markdown", PYTHONIOENCODING=encoding)
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert "T01" in done.stdout.decode(encoding)
+
+
+def test_an_ascii_locale() -> None:
+    names = {"LC_ALL": "C", "LANG": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = patchforge("apply", "--from", "$'/nowhere/\\xff\\xc3\\xa9'", **names)
+    assert done.returncode == Exit.USAGE
+    assert b"Traceback" not in done.stderr
+    assert done.stderr.isascii()
+
+
+# --- Documents of ours that somebody damaged --------------------------------------------------------------------------
+
+DAMAGE: dict[str, bytes] = {
+    "nothing": b"",
+    "half": b'{"a": ',
+    "text": b"hello",
+    "noise": bytes(range(256)),
+    "UTF-16": "x = 1".encode("utf-16"),
+    "a list": b"[]",
+    "null": b"null",
+    "a number": b"3",
+    "a text": b'"x"',
+    "NaN": b'{"a": NaN}',
+    "another shape": b'{"a": [1, 2]}',
+    "deep": b"[" * 100_000,
+    "deep objects": b'{"a":' * 100_000,
+    "a number of 10⁵ digits": b'{"a": ' + b"9" * 100_000 + b"}",
+    "a surrogate": b'{"\\ud800": "\\udfff"}',
+}
+each_damage = pytest.mark.parametrize("name", DAMAGE)
+
+
+@each_damage
+def test_a_damaged_manifest(tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "v9.0.0"
+    folder.mkdir()
+    (folder / manifest.NAME).write_bytes(DAMAGE[name])
+    assert main(["status", "--generated", str(tmp_path)]) == Exit.DATA
+    said = capsys.readouterr().err
+    assert str(folder / manifest.NAME) in said
+    assert "found: " in said
+    assert "Traceback" not in said
+
+
+@each_damage
+def test_damaged_pins(tmp_path: Path, name: str) -> None:
+    (tmp_path / "nodes.json").write_bytes(DAMAGE[name])
+    with pytest.raises(Damaged, match=r"nodes\.json"):
+        store.load("nodes", tmp_path)
+
+
+@each_damage
+@pytest.mark.parametrize(
+    "file", ["comfyui.toml", "torch.toml", "nodes/x.toml", "comfyui.sites.toml", "comfyui.releases.tsv"]
+)
+def test_damaged_declarations(tmp_path: Path, name: str, file: str) -> None:
+    (tmp_path / "nodes").mkdir()
+    (tmp_path / "comfyui.toml").write_bytes((root() / "upstream/comfyui.toml").read_bytes())
+    (tmp_path / file).write_bytes(b"head\n" * file.endswith("tsv") + DAMAGE[name] + b"\nx\n" * file.endswith("tsv"))
+    readers: dict[str, Callable[[], object]] = {
+        "comfyui.toml": lambda: load_project(folder=tmp_path),
+        "torch.toml": lambda: load_torch(tmp_path),
+        "nodes/x.toml": lambda: load_nodes(tmp_path),
+        "comfyui.sites.toml": lambda: load_decisions(tmp_path / file),
+        "comfyui.releases.tsv": lambda: release_index(load_project(folder=tmp_path)),
+    }
+    with pytest.raises(Damaged, match=file.rpartition("/")[2].replace(".", r"\.")):
+        readers[file]()
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Any]:
+    folder = min((root() / "generated/comfyui").glob("v*"))
+    found: dict[str, Any] = json.loads((folder / manifest.NAME).read_bytes())
+    return found
+
+
+CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
+    "no commit": lambda one: one.pop("commit"),
+    "a short commit": lambda one: one.update(commit="abc"),
+    "a commit with a line end": lambda one: one.update(commit="0" * 40 + "\n"),
+    "a commit that is a number": lambda one: one.update(commit=5),
+    "a version that is none": lambda one: one.update(release="../../x"),
+    "a version of 5000 digits": lambda one: one.update(release="v1." + "9" * 5000),
+    "patches that are an object": lambda one: one.update(patches={}),
+    "patches that are a text": lambda one: one.update(patches="abc"),
+    "a patch that is a number": lambda one: one["patches"].append(5),
+    "a patch elsewhere": lambda one: one["patches"][0].update(file="../../etc/passwd"),
+    "a patch below": lambda one: one["patches"][0].update(file="original/x.patch"),
+    "an absolute patch": lambda one: one["patches"][0].update(file="/etc/passwd"),
+    "a patch without a name": lambda one: one["patches"][0].update(file=""),
+    "a patch with a line end": lambda one: one["patches"][0].update(file="a\n::error::"),
+    "a digest too short": lambda one: one["patches"][0].update(sha256="00"),
+    "a file elsewhere": lambda one: one["patches"][0]["files"][0].update(path="../x"),
+    "a file in .git": lambda one: one["patches"][0]["files"][0].update(path=".GIT/config"),
+    "an absolute file": lambda one: one["patches"][0]["files"][0].update(path="/x"),
+    "a blob that is true": lambda one: one["patches"][0]["files"][0].update(before=True),
+    "a blob that is not there after": lambda one: one["patches"][0]["files"][0].update(after=None),
+    "sites that are a list": lambda one: one.update(sites=[]),
+    "a count that is a text": lambda one: one["sites"].update(unclaimed="3"),
+    "a count that is true": lambda one: one["sites"].update(unclaimed=True),
+    "a count that is a fraction": lambda one: one["sites"].update(unclaimed=1.5),
+    "transforms of nothing": lambda one: one.update(transforms=[[]]),
+    "edits that are a list": lambda one: one["transforms"][0].update(edits=[]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_manifest_with_one_fault(tmp_path: Path, whole: dict[str, Any], name: str) -> None:
+    changed = json.loads(json.dumps(whole))
+    CHANGES[name](changed)
+    (tmp_path / manifest.NAME).write_text(json.dumps(changed))
+    with pytest.raises(Damaged) as caught:
+        manifest.load(tmp_path)
+    assert "$" in caught.value.found  # the place
+
+
+def test_a_whole_manifest_is_taken(tmp_path: Path, whole: dict[str, Any]) -> None:
+    (tmp_path / manifest.NAME).write_text(json.dumps(whole))
+    assert manifest.load(tmp_path) == whole
+
+
+def test_a_document_is_bounded_and_a_file(tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(11))
+    with pytest.raises(Damaged, match="too large"):
+        documents.read_bytes(tmp_path / "large", most=10)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(Damaged, match="not a file"):
+        documents.read_json(tmp_path / "pipe", dict)
+    with pytest.raises(IsADirectoryError):
+        documents.read_bytes(tmp_path)
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with pytest.raises(Damaged, match="not a file"):
+        documents.read_text(tmp_path / "zero")
+
+
+@given(st.binary(max_size=60))
+def test_any_bytes_are_json_or_damaged(data: bytes) -> None:
+    try:
+        expected = json.loads(data, parse_constant=int)
+    except (ValueError, RecursionError):
+        expected = None
+    if isinstance(expected, dict):
+        assert documents.parse_json(data, dict[str, Any], "it") == expected
+    else:
+        with pytest.raises(Damaged):
+            documents.parse_json(data, dict[str, Any], "it")
+
+
+# --- Small things that all of this stands on --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "error",
+    [CheckFailed("a", expected="b", found="c", do="d"), MissingBlobError("p", "b", origin="o"), Damaged("x")],
+)
+def test_our_errors_travel_between_processes(error: PatchforgeError) -> None:
+    found = pickle.loads(pickle.dumps(error))
+    assert type(found) is type(error)
+    assert (str(found), found.as_data(), vars(found)) == (str(error), error.as_data(), vars(error))
+
+
+def test_the_worst_status() -> None:
+    assert worst([]) is Exit.OK
+    assert worst([0, 69, 1]) is Exit.FAILED
+    assert worst([0, 69]) is Exit.UNCHECKED
+    assert worst([1, 3, 74]) is Exit.DRIFTED
+    for one in Exit:
+        assert worst([one, Exit.OK]) is one
+
+
+def test_telling_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("builtins.__import__", raising(OSError(errno.EMFILE, "Too many open files")))
+    statuses = {name: told(error).status for name, (error, _) in FAULTS.items()}
+    monkeypatch.undo()
+    assert statuses == {name: status for name, (_, status) in FAULTS.items()}
+
+
+def test_a_real_isal_error_is_known() -> None:
+    isal_zlib = pytest.importorskip("isal.isal_zlib")
+    with pytest.raises(isal_zlib.error) as caught:
+        isal_zlib.decompress(b"not packed")
+    assert told(caught.value).status is Exit.DATA
+
+
+def test_streams_are_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
+    before = sys.stdout, sys.stderr, sys.stdout.errors
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert (sys.stdout, sys.stderr, sys.stdout.errors) == before
+    assert capsys.readouterr().out.startswith("patchforge ")
+
+
+def test_an_argument_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["\x1b[31m\n::error::evil"])
+    said = capsys.readouterr().err
+    assert "\x1b" not in said
+    assert "\n::" not in said
+
+
+def test_a_stream_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", out)
+    with pytest.raises(SystemExit):
+        main(["--version"])
+    assert out.getvalue().startswith("patchforge ")
