@@ -14,7 +14,7 @@ torch = pytest.importorskip("torch", reason="the dynamic proof needs a CPU build
 if torch.version.cuda or torch.version.hip:
     pytest.skip("the dynamic proof fakes accelerators over a CPU build of torch", allow_module_level=True)
 
-from patchforge.errors import CheckFailed  # noqa: E402
+from patchforge.errors import CheckFailed, NotChecked  # noqa: E402
 from patchforge.proof import dynamic, probe  # noqa: E402
 from patchforge.proof.dynamic import Difference, Group, Kind, ProofResult, Prover, ScenarioResult, Verdict  # noqa: E402
 from patchforge.proof.fake_torch import FORCE, SCENARIOS, canonical  # noqa: E402
@@ -394,7 +394,7 @@ def test_devices_of_the_other_backend_are_caught(prover: Prover, upstream: Path,
 
 def test_a_missing_package_is_named(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     tree = mutate((MODULE, "import torch\n", "import torch\nimport a_package_that_nobody_has\n"))
-    with pytest.raises(CheckFailed, match="pip install a_package_that_nobody_has"):
+    with pytest.raises(NotChecked, match="pip install a_package_that_nobody_has"):
         prover.prove(upstream, tree, {}, [BY_NAME["cuda"]])
 
 
@@ -408,7 +408,7 @@ def test_an_absence_that_a_release_would_swallow_is_named(
 
 
 def test_an_interpreter_that_is_not_there_is_named(upstream: Path) -> None:
-    with pytest.raises(CheckFailed, match="/nowhere/python"):
+    with pytest.raises(NotChecked, match="/nowhere/python"):
         dynamic.record(upstream, BY_NAME["cuda"], python="/nowhere/python")
 
 
