@@ -28,7 +28,7 @@ _NO_SOURCE = cst.Module([])
 
 
 def code(node: cst.CSTNode) -> str:
-    """The node's source text, without surrounding whitespace."""
+    """The node's source text, without surrounding whitespace: for showing it, never for comparing."""
     return _NO_SOURCE.code_for_node(node).strip()
 
 
