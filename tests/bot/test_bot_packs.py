@@ -364,7 +364,7 @@ def test_one_that_does_not_answer_now_leaves_the_others(packs: PackWorld) -> Non
     packs.packs("gamma")
     settings = packs.folder / "gitconfig"
     good = settings.read_text()
-    settings.write_text(f'{good}[url "http://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/someone/gamma\n')
+    settings.write_text(f'{good}[url "https://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/someone/gamma\n')
     packs.move_on(KEPT)
     before = packs.pull(1)["body"]
     status, data = packs.packs()

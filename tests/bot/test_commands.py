@@ -153,6 +153,6 @@ def test_a_pack_that_does_not_answer_is_not_called_up_to_date(packs: PackWorld) 
     git(packs.folder, "clone", "--quiet", str(packs.ours), "checkout")
     packs.monkeypatch.chdir(packs.folder / "checkout")
     with (packs.folder / "gitconfig").open("a") as settings:
-        settings.write(f'[url "http://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/someone/{KEPT}\n')
+        settings.write(f'[url "https://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/someone/{KEPT}\n')
     assert bot.run(bot_options("--nodes", KEPT, "--dry-run")) == Exit.AGAIN
     assert packs.capsys.readouterr().out.endswith("not everything answered: run this again later\n")

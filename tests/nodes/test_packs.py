@@ -57,16 +57,16 @@ def test_a_repository_is_cloned_for_the_time_being(tmp_path: Path, monkeypatch: 
     run_git("init", "--quiet", folder=pack)
     run_git("add", ".", folder=pack)
     run_git("-c", "user.name=Ann", "-c", "user.email=ann@example.org", "commit", "--quiet", "-m", "a pack", folder=pack)
-    monkeypatch.setenv("GIT_CONFIG_COUNT", "1")
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", f"url.{(tmp_path / 'servers').as_uri()}/.insteadOf")
-    monkeypatch.setenv("GIT_CONFIG_VALUE_0", "https://github.com/")
+    settings = tmp_path / "gitconfig"
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
+    settings.write_text(f'[url "{(tmp_path / "servers").as_uri()}/"]\n\tinsteadOf = https://github.com/\n')
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "somewhere else"))  # as in a git hook
     assert nodes.run(options(pack="owner/repo", out=str(tmp_path / "out"))) == 0
     assert "+    return x.to(_patchforge_device())" in (tmp_path / "out" / "0001-xpu.patch").read_text()
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["commit"] == checked_out(pack)
     with pytest.raises(PatchforgeError, match="git clone failed"):
         nodes.run(options(pack="owner/nothing", out=str(tmp_path / "none")))
-    monkeypatch.setenv("GIT_CONFIG_KEY_0", "url.http://127.0.0.1:9/.insteadOf")
+    settings.write_text('[url "https://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/\n')
     with pytest.raises(TryAgain, match="git clone did not reach"):
         nodes.run(options(pack="owner/repo", out=str(tmp_path / "none")))
     assert not (tmp_path / "none").exists()
