@@ -12,6 +12,7 @@ from patchforge import pipeline
 from patchforge.commands.common import chosen_versions, coloured, generated_versions, make_engine, progress, show_json
 from patchforge.engine.convert import Engine
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.outputs import listed
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Version
 
@@ -45,7 +46,7 @@ def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[st
     try:
         patched = pipeline.convert(engine, release, upstream.tree(release))
         pipeline.check(patched)
-        problems = _differences(folder / str(release.version), patched.files()) + _more_unclaimed(
+        problems = _differences(folder / str(release.version), listed(patched.files())) + _more_unclaimed(
             folder, release.version, patched
         )
         status = Exit.FAILED if problems else Exit.OK

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import tempfile
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from patchforge import inplace
-from patchforge.atomic import write_file, write_tree
-from patchforge.commands.common import show_json, table
+from patchforge.commands.common import inputs, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.report import figures, sarif, summary
+from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
+from patchforge.outputs import PATCHES, write_document, write_folder
 from patchforge.pipeline import Patched
 from patchforge.sources.command import checked_out, run_git
 
@@ -48,7 +47,8 @@ def _apply(options: argparse.Namespace) -> int:
             if patched.converted.changes:
                 inplace.patch_folder(folder, cast("Patched", patched))
         elif not options.dry_run:
-            write_tree(Path(options.out or Path("generated", "nodes", name.lower())), patched.files())
+            target = Path(options.out or Path("generated", "nodes", name.lower()))
+            write_folder(target, patched.files(), PATCHES, inputs=inputs(folder))
     if options.json:
         show_json(report)
     else:
@@ -60,7 +60,7 @@ def _check(options: argparse.Namespace) -> int:
     folders = [Path(folder) for folder in options.folder]
     reports = _reports(folders)
     if options.sarif:
-        write_file(Path(options.sarif), (json.dumps(sarif(reports), indent=1) + "\n").encode())
+        write_document(Path(options.sarif), sarif_file(reports), is_ours, inputs=inputs(*folders))
     if options.figures:
         print(figures(reports), end="")
     elif options.json:

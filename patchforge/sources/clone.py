@@ -14,11 +14,12 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from patchforge import caches, outputs
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.sources.command import is_passing
 from patchforge.sources.git import import_git
@@ -31,19 +32,12 @@ STALE_LOCK = 10.0
 #: The same for the files into which git receives objects.
 STALE_OBJECTS = 3600.0
 _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_MARK = "patchforge-cache"  #: in a clone of ours, and beside it as long as it is being made
 _URL = re.compile(r"(https?|ssh|git|file)://|[\w.-]+@[\w.-]+:(?!:)")
 
 
 def is_url(where: str) -> bool:
     return bool(_URL.match(where))
-
-
-def cache_folder() -> Path:
-    """Where clones are kept: ``upstream/`` in PATCHFORGE_CACHE, or else in the user's cache folder for patchforge."""
-    import platformdirs  # noqa: PLC0415 - keeps start-up light
-
-    folder = Path(os.environ.get("PATCHFORGE_CACHE") or platformdirs.user_cache_path("patchforge"))
-    return folder.expanduser() / "upstream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +54,7 @@ class CachedClone:
         name = re.sub(r"[^\w.-]", "-", url.rstrip("/").removesuffix(".git").rpartition("/")[2]).lower()
         digest = hashlib.sha256(url.encode()).hexdigest()[:12]
         shown = sys.stderr.isatty() if progress is None else progress
-        return cls(url, cache_folder() / f"{name}-{digest}.git", shown)
+        return cls(url, caches.place() / "clones" / f"{name}-{digest}.git", shown)
 
     @property
     def origin(self) -> str:
@@ -71,20 +65,41 @@ class CachedClone:
         return str(remove_password_if_present([self.url])[0])
 
     def ensure(self) -> bool:
-        """Make the clone unless it is there; whether this call made it."""
-        if self.path.is_dir():
+        """Make the clone unless it is there; whether this call made it. PatchforgeError for a folder of others."""
+        if self._is_there():
             return False
         with self._locked():
             for leftover in self.path.parent.glob(f"{self.path.name}.partial-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            if self.path.is_dir():  # another run made it while this one waited
+                if (leftover / _MARK).is_file() and not leftover.is_symlink():
+                    shutil.rmtree(leftover, ignore_errors=True)
+            if self._is_there():  # another run made it while this one waited
                 return False
             self._clone()
         return True
 
+    def _is_there(self) -> bool:
+        """PatchforgeError where something stands that is not a clone that patchforge made."""
+        if not os.path.lexists(self.path):
+            return False
+        caches.folder("clones")
+        caches.entry(self.path)
+        if outputs.read_plain(self.path / _MARK) != self._mark:
+            raise PatchforgeError(
+                f"the cache cannot use {self.path}",
+                expected="a clone that patchforge made, or nothing",
+                found="another folder",
+                do="move it away, or name it with --upstream",
+            )
+        return True
+
+    @property
+    def _mark(self) -> bytes:
+        return f"Made by patchforge, of {self.origin}\n".encode()
+
     def fetch(self) -> None:
         """Bring branches and tags up to date, moved tags included."""
         with self._locked():
+            self._is_there()
             _clear_stale(self.path)
             git = import_git().Git(str(self.path))
             git.set_persistent_git_options(git_dir=str(self.path))
@@ -96,29 +111,24 @@ class CachedClone:
         partial = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
         try:
             git = import_git().Git(str(self.path.parent))
-            self._run(git, "clone", "--bare", "--progress", "--", self.url, str(partial))
-            partial.replace(self.path)
+            (partial / _MARK).write_bytes(self._mark)
+            self._run(git, "clone", "--bare", "--progress", "--", self.url, str(partial / "clone"))
+            (partial / "clone" / _MARK).write_bytes(self._mark)
+            (partial / "clone").replace(self.path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        import filelock  # noqa: PLC0415 - keeps start-up light
-
-        lock = filelock.FileLock(self.path.with_suffix(".lock"))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except filelock.Timeout:  # an OSError too
-            print(f"waiting for another run that updates {self.path}", file=sys.stderr)
-            lock.acquire()
-        except OSError as error:
-            problem = f"the cache {self.path.parent} cannot be written"
-            raise PatchforgeError(problem, found=str(error), do="set PATCHFORGE_CACHE to another folder") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                caches.folder("clones")
+                waiting = f"waiting for another run that updates {self.path}"
+                stack.enter_context(caches.locked(self.path.with_suffix(".lock"), waiting=waiting))
+            except OSError as error:
+                problem = f"the cache {self.path.parent} cannot be written"
+                raise PatchforgeError(problem, found=str(error), do="set PATCHFORGE_CACHE to another folder") from error
             yield
-        finally:
-            lock.release()
 
     def _run(self, git: Any, command: str, *arguments: str) -> None:
         git.update_environment(GIT_TERMINAL_PROMPT="0")

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from patchforge import caches
 from patchforge.errors import PatchforgeError
 
 Tell = Callable[[str], None]
@@ -135,10 +136,11 @@ def prepare(
         )
     plan = _Plan(seen, wanted, left_out, tuple(missing))
     folder = cache / "environments" / plan.key
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    caches.within(cache, "environments")
+    caches.entry(folder)
     deadline = time.monotonic() + timeout
     try:
-        with filelock.FileLock(folder.with_suffix(".lock"), timeout=timeout):
+        with filelock.FileLock(caches.file(folder.with_suffix(".lock")), timeout=timeout):
             if not (folder / _MARKER).is_file():
                 _make(folder, plan, _Pip(folder, tell, deadline, timeout))
             packages = json.loads((folder / _MARKER).read_text())
