@@ -38,7 +38,7 @@ _MARK, _NEW, _WHOLE, _OLD = "patchforge", "new", "whole", "old"  #: what there i
 _MARK_TEXT = b"Written by patchforge, and removed by its next run: what it is about to put in place, or has replaced.\n"
 
 
-def _silent(_name: str) -> None:
+def silent(_name: str) -> None:
     """Nothing to tell; tests pass a step that kills the process."""
 
 
@@ -60,7 +60,7 @@ def write_tree(
     *,
     ours: Prove = only_empty,
     executable: Collection[str] = (),
-    step: Step = _silent,
+    step: Step = silent,
 ) -> bool:
     """Makes ``target`` a folder of exactly ``files`` (relative POSIX paths); False when it is that already.
 
@@ -93,12 +93,12 @@ def _put(target: Path, files: Mapping[str, bytes], *, ours: Prove, executable: C
         _swap(target, place, ours, step)
     except BaseException:
         with suppress(OSError, PatchforgeError):
-            _recover(target, ours, _silent)
+            _recover(target, ours, silent)
         raise
     _clear(place, step)
 
 
-def write_file(path: Path, data: bytes, *, ours: Prove = _anything, step: Step = _silent) -> bool:
+def write_file(path: Path, data: bytes, *, ours: Prove = _anything, step: Step = silent) -> bool:
     """Makes ``data`` the content of ``path``; False when it is that already. An existing file keeps its mode.
 
     ``ours`` is asked about a file that is there, just before it is replaced. A link is replaced, not followed.
@@ -136,7 +136,7 @@ def _replace(path: Path, fresh: Path, data: bytes, *, ours: Prove, step: Step) -
     _flush(path.parent)
 
 
-def recover(target: Path, *, ours: Prove = only_empty, step: Step = _silent) -> None:
+def recover(target: Path, *, ours: Prove = only_empty, step: Step = silent) -> None:
     """Ends an interrupted ``write_tree``: ``target`` is whole, and nothing is left beside it."""
     if os.path.lexists(beside(target)):
         with _locked(target.parent):

@@ -58,6 +58,14 @@ def folder(*names: str) -> Path:
     return within(home(), *names)
 
 
+def folder_or_none(*names: str) -> Path | None:
+    """The same; None where the disk or a permission is in the way: then nothing is kept, and the work done again."""
+    try:
+        return folder(*names)
+    except OSError:
+        return None
+
+
 def within(top: Path, *names: str) -> Path:
     """A folder below another one of the cache, made if need be."""
     for name in names:

@@ -63,7 +63,7 @@ def write_folder(
     kind: Kind,
     *,
     inputs: Iterable[Path] = (),
-    step: Step | None = None,
+    step: Step = atomic.silent,
 ) -> bool:
     """Makes ``target`` a folder of ``files`` and their list; False when it is that already.
 
@@ -72,8 +72,15 @@ def write_folder(
     """
     place = place_of(target, inputs)
     _refuse_where_we_are(place)
-    more = {"step": step} if step else {}
-    return atomic.write_tree(place, listed(files), ours=lambda folder: prove(folder, kind), **more)
+    return atomic.write_tree(place, listed(files), ours=lambda folder: prove(folder, kind), step=step)
+
+
+def check_folder(target: Path, kind: Kind, inputs: Iterable[Path] = ()) -> None:
+    """PatchforgeError where ``write_folder`` would refuse what is there: before the work, not after it."""
+    place = place_of(target, inputs)
+    _refuse_where_we_are(place)
+    if os.path.lexists(place):
+        prove(place, kind)
 
 
 def write_new(
@@ -251,15 +258,21 @@ def write_document(
     known: Check = is_marked,
     *,
     inputs: Iterable[Path] = (),
-    step: Step | None = None,
+    step: Step = atomic.silent,
 ) -> bool:
     """Makes ``data`` the content of a file; False when it is that already.
 
     A file that is there must be as ``known`` says ours is, or empty; else PatchforgeError, and nothing is written.
     """
     place = place_of(path, inputs)
-    more = {"step": step} if step else {}
-    return atomic.write_file(place, data, ours=lambda file: _prove_file(file, known), **more)
+    return atomic.write_file(place, data, ours=lambda file: _prove_file(file, known), step=step)
+
+
+def check_document(path: Path, known: Check = is_marked, inputs: Iterable[Path] = ()) -> None:
+    """PatchforgeError where ``write_document`` would refuse what is there."""
+    place = place_of(path, inputs)
+    if os.path.lexists(place):
+        _prove_file(place, known)
 
 
 def _prove_file(file: Path, known: Check) -> None:

@@ -99,7 +99,7 @@ def test_apply_writes_patches_series_manifest_and_report(upstream: Path, tmp_pat
     files = applied(upstream, tmp_path / "out")
     manifest = json.loads(files["manifest.json"])
     patches = [entry["file"] for entry in manifest["patches"]]
-    assert set(files) == {*patches, "series", "manifest.json", "REPORT.md"}
+    assert set(files) == {*patches, "series", "manifest.json", "REPORT.md", "SHA256SUMS"}
     assert files["series"].decode().split() == patches == sorted(patches)
     assert manifest["release"] == "v9.0.0"
     assert manifest["commit"] == git(upstream, "rev-parse", "v9.0.0").strip()

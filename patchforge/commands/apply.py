@@ -11,7 +11,7 @@ from patchforge import escape, pipeline
 from patchforge.commands.common import inputs, make_engine, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.inplace import patch_folder, revert_folder
-from patchforge.outputs import PATCHES, write_folder
+from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, recognise, release_index
 from patchforge.sources import FolderTree, TarTree, open_upstream
@@ -70,6 +70,7 @@ def _checked_out(source: Path) -> Version | None:
 
 
 def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
+    _check_output(options, release)
     engine = make_engine(options)
     patched = pipeline.convert(engine, release, tree)
     pipeline.check(patched, options.context)
@@ -98,11 +99,23 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Ski
     read = inputs(options.source, options.upstream)
     if options.to:
         return options.to, pipeline.write_whole(patched.tree, Path(options.to), read)
-    release = patched.release
-    name = str(release.version) if release.indexed or _is_version(options.release) else release.commit[:12]
-    target = Path(options.out or f"generated/comfyui/{name}")
+    target = _target(options, patched.release)
     write_folder(target, patched.files(options.context), PATCHES, inputs=read)
     return str(target), []
+
+
+def _check_output(options: argparse.Namespace, release: Release) -> None:
+    """PatchforgeError, before the work, for what ``_write`` would refuse."""
+    read = inputs(options.source, options.upstream)
+    if options.to and not options.dry_run:
+        place_of(Path(options.to), read)
+    elif not (options.dry_run or options.in_place):
+        check_folder(_target(options, release), PATCHES, read)
+
+
+def _target(options: argparse.Namespace, release: Release) -> Path:
+    name = str(release.version) if release.indexed or _is_version(options.release) else release.commit[:12]
+    return Path(options.out or f"generated/comfyui/{name}")
 
 
 def _is_version(name: str | None) -> bool:

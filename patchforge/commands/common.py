@@ -35,7 +35,7 @@ def make_engine(options: argparse.Namespace) -> Engine:
     from patchforge.engine.sites import load_decisions  # noqa: PLC0415
     from transforms.comfyui import transforms  # noqa: PLC0415
 
-    cache = Cache(None if options.no_cache else caches.folder("results"))
+    cache = Cache(None if options.no_cache else caches.folder_or_none("results"))
     return Engine(transforms(), load_decisions(root() / "upstream" / "comfyui.sites.toml"), cache, options.jobs)
 
 

@@ -10,7 +10,7 @@ from patchforge.commands.common import show_json
 from patchforge.errors import Exit
 from patchforge.nix.generate import NIX, generate, is_our_flake
 from patchforge.nix.options import markdown
-from patchforge.outputs import listed, write_document, write_folder
+from patchforge.outputs import check_document, check_folder, listed, write_document, write_folder
 from patchforge.project import root
 
 
@@ -26,6 +26,8 @@ def run(options: argparse.Namespace) -> int:
     changes = _changes(folder / "nix", files) + _changes(flake.parent, {"flake.nix": made.flake}, whole=False)
     if not (options.check or options.dry_run):
         read = [root() / "upstream", root() / "templates", folder / "comfyui", folder / "nodes"]
+        check_document(flake, is_our_flake, read)
+        check_folder(folder / "nix", NIX, read)
         write_document(flake, made.flake, is_our_flake, inputs=read)
         write_folder(folder / "nix", made.files, NIX, inputs=read)
     status = Exit.FAILED if options.check and changes else Exit.OK

@@ -21,7 +21,7 @@ from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
-from patchforge.outputs import PATCHES, write_document, write_folder
+from patchforge.outputs import PATCHES, check_document, check_folder, write_document, write_folder
 from patchforge.pipeline import Patched
 from patchforge.sources.command import checked_out, run_git
 
@@ -40,6 +40,9 @@ def _apply(options: argparse.Namespace) -> int:
             raise PatchforgeError(
                 f"{folder} is patched already", found=str(journal), do=f"patchforge nodes revert {folder} first"
             )
+        target = Path(options.out or Path("generated", "nodes", name.lower()))
+        if not (options.dry_run or options.in_place):
+            check_folder(target, PATCHES, inputs(folder))
         patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder))
         patched.check()
         report = patched.manifest()
@@ -47,7 +50,6 @@ def _apply(options: argparse.Namespace) -> int:
             if patched.converted.changes:
                 inplace.patch_folder(folder, cast("Patched", patched))
         elif not options.dry_run:
-            target = Path(options.out or Path("generated", "nodes", name.lower()))
             write_folder(target, patched.files(), PATCHES, inputs=inputs(folder))
     if options.json:
         show_json(report)
@@ -58,6 +60,8 @@ def _apply(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     folders = [Path(folder) for folder in options.folder]
+    if options.sarif:
+        check_document(Path(options.sarif), is_ours, inputs(*folders))
     reports = _reports(folders)
     if options.sarif:
         write_document(Path(options.sarif), sarif_file(reports), is_ours, inputs=inputs(*folders))

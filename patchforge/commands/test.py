@@ -204,7 +204,7 @@ def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
     """The generated models, made once by an interpreter that has torch."""
     folder = caches.folder("trial", f"weights-{weights.FORMAT}")
     tell("the generated models")
-    command = [environment.python, weights.__file__, folder]
+    command = [str(environment.python), weights.__file__, str(folder)]
     with caches.locked(folder.with_suffix(".lock"), waiting="waiting for another run that makes the models"):
         made = subprocess.run(command, check=False, capture_output=True, text=True, timeout=_PREPARING)
     if made.returncode != 0:

@@ -29,10 +29,7 @@ T = TypeVar("T")
 
 def cached() -> Store:
     """The results in the user's cache folder."""
-    try:
-        return Store(caches.folder("nodes"))
-    except OSError:  # a folder that cannot be written to keeps nothing
-        return Store(None)
+    return Store(caches.folder_or_none("nodes"))
 
 
 class Store:

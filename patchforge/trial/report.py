@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from patchforge import templating
 from patchforge.errors import PatchforgeError
-from patchforge.outputs import has_mark, is_marked, mark, marked, update_folder, write_document
+from patchforge.outputs import check_document, has_mark, is_marked, mark, marked, update_folder, write_document
 from patchforge.trial.evidence import EVIDENCE, Evidence
 from patchforge.trial.words import Judgement, Side, Verdict
 
@@ -27,7 +27,7 @@ Picture = Callable[[str], bytes]  #: a picture by its name in the evidence
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BEFORE = re.compile(
-    rb"# ComfyUI .*, tested\r?\n|\s*<!DOCTYPE html>\s+<html lang=\"en\">\s+<head>.{,400}<title>ComfyUI ", re.DOTALL
+    rb"# ComfyUI [^\n]*, tested\r?\n|\s*<!DOCTYPE html>\s+<html lang=\"en\">\s+<head>.{,400}<title>ComfyUI ", re.DOTALL
 )
 _MARKDOWN = re.compile(r"[\\`*\[\]<>|~&]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 
@@ -100,6 +100,8 @@ def write(folder: Path, evidences: Sequence[Evidence]) -> None:
         made = {MARKDOWN: markdown(evidences), HTML: html(evidences, lambda name: (folder / name).read_bytes())}
         update_folder(folder, EVIDENCE, lambda files: {**files, **{name: one.encode() for name, one in made.items()}})
         return
+    for name in (MARKDOWN, HTML):
+        check_document(folder / name, _is_ours)
     for name, text in ((MARKDOWN, markdown(evidences)), (HTML, html(evidences))):
         write_document(folder / name, marked(f"{text.rstrip()}\n<!-- {mark()} -->\n"), _is_ours)
 
