@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 KILLED = """
 import os, signal, sys
+from functools import partial
 from pathlib import Path
 from patchforge import atomic
 
@@ -226,7 +228,8 @@ def test_nothing_to_recover(tmp_path: Path) -> None:
 def test_writers_take_turns(tmp_path: Path) -> None:
     target = tmp_path / "out"
     sets = [{"n": b"%d" % number, "m": b"%d" % number} for number in range(8)]
-    threads = [
+    turn = partial(atomic.write_tree, target, ours=ours)
+    threads = [threading.Thread(target=turn, args=(files,)) for files in sets]
         threading.Thread(target=atomic.write_tree, args=(target, files), kwargs={"ours": ours}) for files in sets
     ]
     for thread in threads:
