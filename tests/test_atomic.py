@@ -230,8 +230,6 @@ def test_writers_take_turns(tmp_path: Path) -> None:
     sets = [{"n": b"%d" % number, "m": b"%d" % number} for number in range(8)]
     turn = partial(atomic.write_tree, target, ours=ours)
     threads = [threading.Thread(target=turn, args=(files,)) for files in sets]
-        threading.Thread(target=atomic.write_tree, args=(target, files), kwargs={"ours": ours}) for files in sets
-    ]
     for thread in threads:
         thread.start()
     for thread in threads:
