@@ -14,7 +14,7 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,9 +69,7 @@ class CachedClone:
         if self._is_there():
             return False
         with self._locked():
-            for leftover in self.path.parent.glob(f"{self.path.name}.partial-*"):
-                if (leftover / _MARK).is_file() and not leftover.is_symlink():
-                    shutil.rmtree(leftover, ignore_errors=True)
+            self._clear_partial()
             if self._is_there():  # another run made it while this one waited
                 return False
             self._clone()
@@ -92,6 +90,14 @@ class CachedClone:
             )
         return True
 
+    def _clear_partial(self) -> None:
+        """Removes what killed runs left of clones that they had begun to make."""
+        for leftover in self.path.parent.glob(f"{self.path.name}.partial-*"):
+            if (leftover / _MARK).is_file() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):  # not empty: not ours
+                leftover.rmdir()
+
     @property
     def _mark(self) -> bytes:
         return f"Made by patchforge, of {self.origin}\n".encode()
@@ -100,6 +106,7 @@ class CachedClone:
         """Bring branches and tags up to date, moved tags included."""
         with self._locked():
             self._is_there()
+            self._clear_partial()
             _clear_stale(self.path)
             git = import_git().Git(str(self.path))
             git.set_persistent_git_options(git_dir=str(self.path))
