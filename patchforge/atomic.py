@@ -369,7 +369,7 @@ def content(folder: Path) -> dict[str, os.stat_result | None]:
             status = os.lstat(os.path.join(at, name))  # noqa: PTH118
             found[prefix + name] = status if stat.S_ISREG(status.st_mode) else None
         if not folders and not files and prefix:
-            found[prefix] = None
+            found[inside] = None
     return found
 
 

@@ -68,6 +68,8 @@ def folder_or_none(*names: str) -> Path | None:
 
 def within(top: Path, *names: str) -> Path:
     """A folder below another one of the cache, made if need be."""
+    if not os.path.lexists(top):
+        top.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in names:
         top = top / name
         if not os.path.lexists(top):

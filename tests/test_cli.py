@@ -14,6 +14,7 @@ import pytest
 
 from patchforge import __version__
 from patchforge.atomic import recover
+from patchforge.outputs import listed
 from patchforge.vocabulary import git_blob_id
 from tests.support import ERAS, MINIATURES, ROOT, miniature
 from transforms.comfyui import transforms
@@ -541,7 +542,7 @@ def test_help_imports_no_slow_library() -> None:
 def test_a_killed_run_leaves_the_folder_whole(upstream: Path, tmp_path: Path, old: bool) -> None:
     out = tmp_path / "out"
     whole = applied(upstream, tmp_path / "reference")
-    earlier = {"series": b"", "manifest.json": b"{}"}
+    earlier = listed({"series": b"", "manifest.json": b"{}"})
     started = time.monotonic()
     applied(upstream, tmp_path / "reference")
     length = time.monotonic() - started
@@ -565,7 +566,7 @@ def test_a_killed_run_leaves_the_folder_whole(upstream: Path, tmp_path: Path, ol
         time.sleep(length * (attempt + 1) / 8)
         running.send_signal(signal.SIGKILL)
         running.wait()
-        recover(out)
+        recover(out, ours=lambda _: None)
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
         assert (content(out) if out.exists() else None) in ((earlier if old else None), whole)
     assert applied(upstream, out) == whole

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -134,7 +135,7 @@ def test_a_second_run_ends_as_if_nothing_had_been(case: Case, tmp_path: Path, mo
         (top / ".out.patchforge-new").mkdir()
         out = top / "out"
         case.before(out)
-        was_killed = killed(fatal, lambda out=out: case.act(out))
+        was_killed = killed(fatal, partial(case.act, out))
         if was_killed:
             assert files(out) in (case.after, *case.between)
             case.act(out)

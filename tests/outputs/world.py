@@ -117,7 +117,7 @@ def _reports(box: Sandbox) -> None:
 def _index(box: Sandbox) -> None:
     if not box.place.exists():
         box.place.write_text("version\tcommit\tdate\n")
-    list_in_index(box.place, Candidate("v0.34.0", Version.parse("v0.34.0"), "c" * 40), "2026-11-21")
+    list_in_index(box.place, Candidate(Version.parse("v0.34.0"), "v0.34.0", "c" * 40), "2026-11-21")
 
 
 def _page(box: Sandbox) -> None:
