@@ -5,18 +5,20 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from patchforge import __version__, patches, templating
-from patchforge.atomic import write_tree
 from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
-from patchforge.errors import CheckFailed, Drifted, PatchforgeError
+from patchforge.errors import CheckFailed, Drifted
+from patchforge.names import unfit
+from patchforge.outputs import write_new
 from patchforge.project import root
+from patchforge.sources.git import Skipped
 from patchforge.sources.missing import MissingBlobError
 from patchforge.transform import HOOKS, Transform
 from patchforge.vocabulary import (
@@ -32,6 +34,7 @@ from patchforge.vocabulary import (
     split_lines,
 )
 
+NO_CONTENT = "the clone has no content for it; the patches do not need it"
 RUNTIME = f"comfy/{HOOKS}"  #: where the package of hooks goes in the patched project
 
 _SUBJECTS = {
@@ -63,24 +66,26 @@ class OverlayTree:
         return self.files[path] if path in self.files else self.base.read(path)
 
 
-def write_whole(tree: Tree, target: Path) -> list[str]:
-    """Writes all files of a tree into a new or empty folder; returns those that the clone has no content for."""
-    if target.exists() and any(target.iterdir()):
-        raise PatchforgeError(
-            f"{target} is not empty", expected="a new or empty folder", do="choose another, or remove it"
-        )
+def write_whole(tree: Tree, target: Path, inputs: Iterable[Path] = ()) -> list[Skipped]:
+    """Writes all files of a tree into a new or empty folder; returns those that are not written, with the reason.
+
+    Those are files that the clone has no content for, and names that not every system can hold. CheckFailed when a
+    file of ours is among them.
+    """
+    entries = tree.entries()
+    left_out = unfit(entries)
     files: dict[str, bytes] = {}
-    missing: list[str] = []
-    for path in tree.entries():
-        try:
-            files[path] = tree.read(path)
-        except MissingBlobError:
-            missing.append(path)
-    write_tree(target, files)
-    for path, entry in tree.entries().items():
-        if entry.mode & 0o100 and path in files:
-            (target / path).chmod(0o755)
-    return missing
+    for path in entries:
+        if path not in left_out:
+            try:
+                files[path] = tree.read(path)
+            except MissingBlobError:
+                left_out[path] = NO_CONTENT
+    if lost := sorted(left_out.keys() & set(tree.files if isinstance(tree, OverlayTree) else ())):
+        raise CheckFailed(f"{lost[0]} cannot be written", expected="every patched file", found=left_out[lost[0]])
+    executable = {path for path in files if entries[path].mode & 0o100}
+    write_new(target, files, executable=executable, inputs=inputs)
+    return [Skipped(path, reason) for path, reason in sorted(left_out.items())]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import pytest
 
 from patchforge import __version__
 from patchforge.atomic import recover
+from patchforge.outputs import listed
 from patchforge.vocabulary import git_blob_id
 from tests.support import ERAS, MINIATURES, ROOT, miniature
 from transforms.comfyui import transforms
@@ -99,7 +100,7 @@ def test_apply_writes_patches_series_manifest_and_report(upstream: Path, tmp_pat
     files = applied(upstream, tmp_path / "out")
     manifest = json.loads(files["manifest.json"])
     patches = [entry["file"] for entry in manifest["patches"]]
-    assert set(files) == {*patches, "series", "manifest.json", "REPORT.md"}
+    assert set(files) == {*patches, "series", "manifest.json", "REPORT.md", "SHA256SUMS"}
     assert files["series"].decode().split() == patches == sorted(patches)
     assert manifest["release"] == "v9.0.0"
     assert manifest["commit"] == git(upstream, "rev-parse", "v9.0.0").strip()
@@ -542,7 +543,7 @@ def test_help_imports_no_slow_library() -> None:
 def test_a_killed_run_leaves_the_folder_whole(upstream: Path, tmp_path: Path, old: bool) -> None:
     out = tmp_path / "out"
     whole = applied(upstream, tmp_path / "reference")
-    earlier = {"series": b"", "manifest.json": b"{}"}
+    earlier = listed({"series": b"", "manifest.json": b"{}"})
     started = time.monotonic()
     applied(upstream, tmp_path / "reference")
     length = time.monotonic() - started
@@ -566,7 +567,7 @@ def test_a_killed_run_leaves_the_folder_whole(upstream: Path, tmp_path: Path, ol
         time.sleep(length * (attempt + 1) / 8)
         running.send_signal(signal.SIGKILL)
         running.wait()
-        recover(out)
+        recover(out, ours=lambda _: None)
         assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".out")] == []
         assert (content(out) if out.exists() else None) in ((earlier if old else None), whole)
     assert applied(upstream, out) == whole

@@ -8,10 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from patchforge import pipeline
+from patchforge import caches, pipeline
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.sources import Upstream, open_upstream
-from patchforge.sources.clone import cache_folder
 from tests.support import engine_of
 from transforms.comfyui import transforms
 
@@ -34,7 +33,7 @@ def upstream() -> Iterator[Upstream]:
 
 @pytest.fixture(scope="module")
 def engine() -> Engine:
-    kept: Path = cache_folder() / "results"
+    kept: Path = caches.folder("results")
     return engine_of(transforms(), jobs=os.cpu_count() or 1, cache=kept)
 
 

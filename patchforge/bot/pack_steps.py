@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from patchforge.atomic import write_tree
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
+from patchforge.outputs import PATCHES, write_folder
 from patchforge.pins import repositories, store
 from patchforge.pins.published import source_claims
 from patchforge.pins.repositories import Clones
@@ -83,7 +83,7 @@ def repin(one: Repository, commit: str, folder: Path, checkout: Path) -> Repinne
     patches_before = {path.name: path.read_bytes() for path in generated.glob("*.patch")}
     if kept := generated.is_dir():
         patched.check()
-        write_tree(generated, patched.files())
+        write_folder(generated, patched.files(), PATCHES)
     return Repinned(
         commit,
         _git(checkout, "log", "--max-count=1", "--no-show-signature", "--format=%cI", commit),

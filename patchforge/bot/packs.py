@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from patchforge import caches
 from patchforge.bot import bodies, pack_steps, steps
 from patchforge.bot.follow import Followed, State, follow
 from patchforge.bot.plan import PACKS, There, plan_packs
@@ -13,7 +14,6 @@ from patchforge.bot.run import Outcome, Run
 from patchforge.bot.words import Problem, Wanted
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.pins.tracked import Repository, load_nodes
-from patchforge.sources.clone import cache_folder
 
 _PROJECT = "nodes"
 _WRONG = {"moved": "it cannot be followed", "pin": "it cannot be pinned", "proof": "a check failed"}
@@ -58,7 +58,7 @@ class PackRun(Run):
             except TryAgain:
                 raise
             except PatchforgeError as error:
-                text = str(error).replace(str(checkout), pack.url).replace(str(cache_folder()), "CACHE")
+                text = str(error).replace(str(checkout), pack.url).replace(str(caches.place()), "CACHE")
                 about = "proof" if isinstance(error, CheckFailed) else "pin"
                 return [_problem(pack, about, text.replace(str(self.repository.folder), "."), one.commit)]
 

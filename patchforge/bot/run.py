@@ -8,12 +8,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from patchforge import caches
 from patchforge.bot.forge import Forge
 from patchforge.bot.plan import Plan, Rules, There
 from patchforge.bot.repository import Repository
 from patchforge.bot.words import Action, Do, Problem, Pull
 from patchforge.errors import Exit, PatchforgeError, TryAgain
-from patchforge.sources.clone import cache_folder
 from patchforge.vocabulary import Version
 
 
@@ -151,14 +151,10 @@ class Run:
 @contextmanager
 def alone(repository: str) -> Iterator[None]:
     """TryAgain while another run for the same repository goes on, on this machine."""
-    import filelock  # noqa: PLC0415 - keeps start-up light
-
     name = hashlib.sha256(repository.encode()).hexdigest()[:12]
-    path = cache_folder().parent / f"bot-{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            stack.enter_context(filelock.FileLock(path).acquire(timeout=0))
-        except filelock.Timeout:
+            stack.enter_context(caches.locked(caches.home() / f"bot-{name}.lock", seconds=0))
+        except TryAgain:
             raise TryAgain(f"another run for {repository} goes on", do="wait for its end") from None
         yield

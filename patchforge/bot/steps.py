@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import IO
 
 from patchforge import documents, pipeline, processes
-from patchforge.atomic import write_file, write_tree
 from patchforge.bot.words import Candidate
 from patchforge.engine.convert import Engine
+from patchforge.outputs import PATCHES, write_document, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import Project
 from patchforge.sources import Upstream
@@ -59,7 +59,7 @@ def convert(engine: Engine, upstream: Upstream, project: Project, candidate: Can
     release = Release(candidate.version, candidate.commit, indexed=False)
     patched = pipeline.convert(engine, release, upstream.tree(release))
     pipeline.check(patched)
-    write_tree(folder / "generated" / project.name / str(candidate.version), patched.files())
+    write_folder(folder / "generated" / project.name / str(candidate.version), patched.files(), PATCHES)
     return patched
 
 
@@ -70,7 +70,7 @@ def list_in_index(index: Path, candidate: Candidate, date: str) -> None:
         return
     lines.append(f"{candidate.version}\t{candidate.commit}\t{date}")
     lines.sort(key=lambda line: Version.parse(line.partition("\t")[0]))
-    write_file(index, "\n".join([head, *lines, ""]).encode())
+    write_document(index, "\n".join([head, *lines, ""]).encode(), lambda data: data.startswith(f"{head}\n".encode()))
 
 
 def run_step(step: Step, folder: Path, hide: Callable[[str], str] = str, **values: object) -> Result:

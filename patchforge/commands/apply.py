@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge import pipeline
-from patchforge.atomic import write_tree
-from patchforge.commands.common import make_engine, show_json, table
+from patchforge import escape, pipeline
+from patchforge.commands.common import inputs, make_engine, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.inplace import patch_folder, revert_folder
+from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, recognise, release_index
 from patchforge.sources import FolderTree, TarTree, open_upstream
 from patchforge.sources.command import checked_out
+from patchforge.sources.git import Skipped
 from patchforge.vocabulary import Release, Tree, Version
 
 
@@ -69,6 +70,7 @@ def _checked_out(source: Path) -> Version | None:
 
 
 def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
+    _check_output(options, release)
     engine = make_engine(options)
     patched = pipeline.convert(engine, release, tree)
     pipeline.check(patched, options.context)
@@ -78,7 +80,7 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
             {
                 **patched.manifest(patched.patch_files(options.context)),
                 "written": written,
-                "missing": missing,
+                "missing": [one.path for one in missing],
                 "indexed": release.indexed,
             }
         )
@@ -87,21 +89,33 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     return Exit.OK
 
 
-def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[str]]:
-    """Writes what was asked for; returns where, and the files that the clone has no content for."""
+def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Skipped]]:
+    """Writes what was asked for; returns where, and the files of a tree that are not written."""
     if options.dry_run:
         return "", []
     if options.in_place:
         patch_folder(Path(options.in_place), patched, options.context)
         return options.in_place, []
+    read = inputs(options.source, options.upstream)
     if options.to:
-        return options.to, pipeline.write_whole(patched.tree, Path(options.to))
-    release = patched.release
-    name = str(release.version) if release.indexed or _is_version(options.release) else release.commit[:12]
-    target = Path(options.out or f"generated/comfyui/{name}")
-    _check_ours(target)
-    write_tree(target, patched.files(options.context))
+        return options.to, pipeline.write_whole(patched.tree, Path(options.to), read)
+    target = _target(options, patched.release)
+    write_folder(target, patched.files(options.context), PATCHES, inputs=read)
     return str(target), []
+
+
+def _check_output(options: argparse.Namespace, release: Release) -> None:
+    """PatchforgeError, before the work, for what ``_write`` would refuse."""
+    read = inputs(options.source, options.upstream)
+    if options.to and not options.dry_run:
+        place_of(Path(options.to), read)
+    elif not (options.dry_run or options.in_place):
+        check_folder(_target(options, release), PATCHES, read)
+
+
+def _target(options: argparse.Namespace, release: Release) -> Path:
+    name = str(release.version) if release.indexed or _is_version(options.release) else release.commit[:12]
+    return Path(options.out or f"generated/comfyui/{name}")
 
 
 def _is_version(name: str | None) -> bool:
@@ -110,23 +124,6 @@ def _is_version(name: str | None) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _check_ours(target: Path) -> None:
-    """Never replaces a folder that holds something else than an earlier run's output."""
-    known = {"series", "manifest.json", "REPORT.md"}
-    strange = (
-        [path.name for path in target.iterdir() if path.name not in known and path.suffix != ".patch"]
-        if target.is_dir()
-        else []
-    )
-    if strange:
-        raise PatchforgeError(
-            f"{target} holds other files",
-            expected="patchforge's output, or nothing",
-            found=", ".join(sorted(strange)[:5]),
-            do="choose another --out",
-        )
 
 
 def _revert(options: argparse.Namespace) -> int:
@@ -140,7 +137,7 @@ def _revert(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _show(patched: Patched, written: str, missing: list[str], release_named: str | None) -> None:
+def _show(patched: Patched, written: str, missing: list[Skipped], release_named: str | None) -> None:
     release = patched.release
     new = "" if release.indexed else " (new: not in the release index yet)"
     if not release.indexed and not _is_version(release_named):
@@ -156,8 +153,8 @@ def _show(patched: Patched, written: str, missing: list[str], release_named: str
         f"device sites: {counts['claimed']} claimed, {counts['left']} left on purpose, {counts['unclaimed']} unclaimed"
     )
     print("checked: compiles, static proof, second run edits nothing, patches apply three ways")
-    for path in missing:
-        print(f"missing: {path} (the clone has no content for it; the patches do not need it)")
+    for one in missing:
+        print(f"missing: {escape.line(one.path)} ({one.reason})")
     print(f"written: {written}" if written else "nothing written (dry run)")
     if any(one.surprising for one in patched.conversion.reports):
         for report in patched.conversion.reports:

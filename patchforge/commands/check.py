@@ -19,6 +19,7 @@ from patchforge.commands.common import (
 )
 from patchforge.engine.convert import Engine
 from patchforge.errors import Exit, PatchforgeError, worst
+from patchforge.outputs import listed
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Version
 
@@ -52,7 +53,7 @@ def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[st
     try:
         patched = pipeline.convert(engine, release, upstream.tree(release))
         pipeline.check(patched)
-        problems = _differences(folder / str(release.version), patched.files()) + _more_unclaimed(
+        problems = _differences(folder / str(release.version), listed(patched.files())) + _more_unclaimed(
             folder, release.version, patched
         )
         status = Exit.FAILED if problems else Exit.OK

@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from patchforge import caches
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
 from patchforge.project import root
-from patchforge.sources.clone import cache_folder
+from patchforge.sources.clone import is_url
 from patchforge.terminal import own
 
 if TYPE_CHECKING:
@@ -35,8 +36,18 @@ def make_engine(options: argparse.Namespace) -> Engine:
     from patchforge.engine.sites import load_decisions  # noqa: PLC0415
     from transforms.comfyui import transforms  # noqa: PLC0415
 
-    cache = Cache(None if options.no_cache else cache_folder() / "results")
+    cache = Cache(None if options.no_cache else caches.folder_or_none("results"))
     return Engine(transforms(), load_decisions(root() / "upstream" / "comfyui.sites.toml"), cache, options.jobs)
+
+
+def inputs(*named: str | Path | None) -> list[Path]:
+    """What outputs must be apart from: folders and files that are ``named``, ComfyUI's clone, the cache, our sources.
+
+    An address among them is not on this machine.
+    """
+    texts = [str(one) for one in (*named, os.environ.get("PATCHFORGE_UPSTREAM")) if one]
+    ours = [root() / name for name in ("patchforge", "templates", "transforms", "upstream")]
+    return [*(Path(one).expanduser() for one in texts if not is_url(one)), caches.place(), *ours]
 
 
 def generated_versions(folder: Path) -> list[str]:

@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from patchforge.atomic import write_file, write_tree
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit
-from patchforge.nix.generate import generate
+from patchforge.nix.generate import NIX, generate, is_our_flake
 from patchforge.nix.options import markdown
+from patchforge.outputs import check_document, check_folder, listed, write_document, write_folder
 from patchforge.project import root
 
 
@@ -22,19 +22,23 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     made = generate(root() / "upstream", folder)
     flake = folder.parent / "flake.nix"
-    changes = _changes(folder / "nix", made.files) + _changes(flake.parent, {"flake.nix": made.flake}, whole=False)
+    files = listed(made.files)
+    changes = _changes(folder / "nix", files) + _changes(flake.parent, {"flake.nix": made.flake}, whole=False)
     if not (options.check or options.dry_run):
-        write_tree(folder / "nix", made.files)
-        write_file(flake, made.flake)
+        read = [root() / "upstream", root() / "templates", folder / "comfyui", folder / "nodes"]
+        check_document(flake, is_our_flake, read)
+        check_folder(folder / "nix", NIX, read)
+        write_document(flake, made.flake, is_our_flake, inputs=read)
+        write_folder(folder / "nix", made.files, NIX, inputs=read)
     status = Exit.FAILED if options.check and changes else Exit.OK
     if options.json:
-        show_json({"changes": changes, "left_out": list(made.left_out), "files": len(made.files) + 1})
+        show_json({"changes": changes, "left_out": list(made.left_out), "files": len(files) + 1})
         return status
     for one in changes:
         print(f"{one} is out of date: run patchforge nix" if options.check else one)
     for name in made.left_out:
         print(f"left out: node pack {name} has no hash")
-    print(f"{len(made.files) + 1} files, {len(changes)} {'differ' if options.check or options.dry_run else 'written'}")
+    print(f"{len(files) + 1} files, {len(changes)} {'differ' if options.check or options.dry_run else 'written'}")
     return status
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import tempfile
@@ -15,14 +14,14 @@ from pathlib import Path
 from typing import Any, cast
 
 from patchforge import inplace
-from patchforge.atomic import write_file, write_tree
-from patchforge.commands.common import show_json, table
+from patchforge.commands.common import inputs, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.report import figures, sarif, summary
+from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
+from patchforge.outputs import PATCHES, check_document, check_folder, write_document, write_folder
 from patchforge.pipeline import Patched
 from patchforge.sources.command import checked_out, run_git
 
@@ -41,6 +40,9 @@ def _apply(options: argparse.Namespace) -> int:
             raise PatchforgeError(
                 f"{folder} is patched already", found=str(journal), do=f"patchforge nodes revert {folder} first"
             )
+        target = Path(options.out or Path("generated", "nodes", name.lower()))
+        if not (options.dry_run or options.in_place):
+            check_folder(target, PATCHES, inputs(folder))
         patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder))
         patched.check()
         report = patched.manifest()
@@ -48,7 +50,7 @@ def _apply(options: argparse.Namespace) -> int:
             if patched.converted.changes:
                 inplace.patch_folder(folder, cast("Patched", patched))
         elif not options.dry_run:
-            write_tree(Path(options.out or Path("generated", "nodes", name.lower())), patched.files())
+            write_folder(target, patched.files(), PATCHES, inputs=inputs(folder))
     if options.json:
         show_json(report)
     else:
@@ -58,9 +60,11 @@ def _apply(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     folders = [Path(folder) for folder in options.folder]
+    if options.sarif:
+        check_document(Path(options.sarif), is_ours, inputs(*folders))
     reports = _reports(folders)
     if options.sarif:
-        write_file(Path(options.sarif), (json.dumps(sarif(reports), indent=1) + "\n").encode())
+        write_document(Path(options.sarif), sarif_file(reports), is_ours, inputs=inputs(*folders))
     if options.figures:
         print(figures(reports), end="")
     elif options.json:

@@ -20,6 +20,7 @@ from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import Wheels
 from patchforge.project import load_project, root
+from patchforge.sources.clone import is_url
 from patchforge.vocabulary import Version
 
 _SINGLE = ("ollama", "mordragt-nixos")  #: whose document is one pin; that of others has pins by name
@@ -70,7 +71,7 @@ def _update(kind: str, options: argparse.Namespace) -> list[Change]:
         return [Change(kind, "", "failed", str(error), _status(error))]
     changes += [Change(kind, name, "removed") for name in before.keys() - after.keys()]
     if after != before and not options.dry_run:
-        _save(kind, after, folder)
+        _save(kind, after, folder, [Path(where) for where in _clones(options).named.values() if not is_url(where)])
     return changes
 
 
@@ -86,14 +87,14 @@ def _load(kind: str, folder: Path) -> store.Pins:
     return {"": pins} if kind in _SINGLE and pins else pins
 
 
-def _save(kind: str, pins: store.Pins, folder: Path) -> None:
+def _save(kind: str, pins: store.Pins, folder: Path, inputs: Sequence[Path]) -> None:
     if kind == "torch":
         for name, lock in pins.items():
-            store.save(name, lock, folder)
+            store.save(name, lock, folder, inputs)
     elif kind not in _SINGLE:
-        store.save(kind, pins, folder)
+        store.save(kind, pins, folder, inputs)
     else:
-        store.save(kind, pins[""], folder)
+        store.save(kind, pins[""], folder, inputs)
 
 
 def _comfyui(options: argparse.Namespace, folder: Path) -> _Work:

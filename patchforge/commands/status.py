@@ -7,12 +7,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from patchforge import __version__, manifest
+from patchforge import __version__, caches, manifest
 from patchforge.commands.common import generated_versions, show_json
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import Exit
 from patchforge.project import load_project, release_index
-from patchforge.sources.clone import cache_folder
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
         "rules": rule_set_digest(),
         "upstream": os.environ.get("PATCHFORGE_UPSTREAM") or project.url,
         "releases": {"indexed": len(index), "newest": str(max(index, key=lambda one: one.version).version)},
-        "cache": {"folder": str(cache_folder()), "bytes": _size(cache_folder())},
+        "cache": {"folder": str(caches.place()), "bytes": _size(caches.place())},
         "generated": [_generated(folder / name) for name in generated_versions(folder)],
     }
     if options.json:
@@ -50,4 +49,4 @@ def _generated(folder: Path) -> dict[str, Any]:
 
 
 def _size(folder: Path) -> int:
-    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -11,16 +11,14 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
-from patchforge import pipeline, processes
-from patchforge.atomic import write_file
+from patchforge import caches, outputs, pipeline, processes
 from patchforge.commands.apply import release_from_files
-from patchforge.commands.common import chosen_versions, make_engine, show_json, table
+from patchforge.commands.common import chosen_versions, inputs, make_engine, show_json, table
 from patchforge.errors import Exit, NotChecked, PatchforgeError
 from patchforge.faults import told
 from patchforge.nodes.store import cached
 from patchforge.pipeline import Patched
 from patchforge.sources import open_upstream
-from patchforge.sources.clone import cache_folder
 from patchforge.trial import against_upstream, devices, evidence, pack_page, packs, plan, report, runner, weights
 from patchforge.trial.environment import Environment, existing, prepare
 from patchforge.trial.evidence import Evidence
@@ -57,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
             found=", ".join(options.session),
             do="name another, or run it on --device emulated",
         )
+    _check_outputs(options)
     with ExitStack() as stack:
         engine = make_engine(options)
         patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]
@@ -79,6 +78,17 @@ def _check(options: argparse.Namespace) -> None:
                 expected=f"--nodes {'alone' if options.nodes else 'as well'}",
                 do=f"leave {name} out",
             )
+
+
+def _read(options: argparse.Namespace) -> list[Path]:
+    return inputs(options.source, options.upstream, options.generated, *options.nodes)
+
+
+def _check_outputs(options: argparse.Namespace) -> None:
+    """PatchforgeError before the work, rather than after it, for places that cannot be written."""
+    outputs.place_of(Path(options.out), _read(options))
+    if options.page:
+        pack_page.check(Path(options.page), _read(options))
 
 
 def _releases(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Release, Tree]]:
@@ -128,7 +138,7 @@ def _one(options: argparse.Namespace, device: Device, patched: Patched, chosen: 
     folder = _folder(options, device, release)
     settings = runner.Settings(
         device,
-        cache_folder() / "trial",
+        caches.folder("trial"),
         _weights(environment, tell),
         load(),
         prompt_timeout=options.timeout,
@@ -162,8 +172,11 @@ def _same(
             trees, ("sdxl", "dit"), python=str(environment.python), device=device.kind, runs=options.pairs, tell=tell
         )
     document = [against_upstream.as_json(one) for one in found]
-    write_file(folder / "against-upstream.json", (json.dumps(document, indent=1, sort_keys=True) + "\n").encode())
-    write_file(folder / "against-upstream.md", "\n".join(map(against_upstream.report, found)).encode())
+    made = {
+        "against-upstream.json": (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(),
+        "against-upstream.md": "\n".join(map(against_upstream.report, found)).encode(),
+    }
+    outputs.update_folder(folder, evidence.EVIDENCE, lambda files: {**files, **made})
     for one in found:
         tell(f"{one.case}: " + ("the same as upstream" if one.same else "; ".join(one.problems)))
     return all(one.same for one in found)
@@ -182,7 +195,7 @@ def _environment(
     return prepare(
         b"\n".join([patched.tree.read("requirements.txt"), *wanted]),
         Path(options.python),
-        cache_folder() / "trial",
+        caches.folder("trial"),
         tell=tell,
         timeout=_PREPARING,
         lean=options.lean,
@@ -193,15 +206,17 @@ def _environment(
 
 def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
     """The generated models, made once by an interpreter that has torch."""
-    folder = cache_folder() / "trial" / f"weights-{weights.FORMAT}"
+    folder = caches.folder("trial", f"weights-{weights.FORMAT}")
     tell("the generated models")
-    made = processes.run(
-        [environment.python, weights.__file__, folder],
-        env=processes.environment(allow=processes.HARDWARE),
-        capture_output=True,
-        text=True,
-        timeout=_PREPARING,
-    )
+    command = [str(environment.python), weights.__file__, str(folder)]
+    with caches.locked(folder.with_suffix(".lock"), waiting="waiting for another run that makes the models"):
+        made = processes.run(
+            command,
+            env=processes.environment(allow=processes.HARDWARE),
+            capture_output=True,
+            text=True,
+            timeout=_PREPARING,
+        )
     if made.returncode != 0:
         raise NotChecked("the models for the test cannot be made", found=made.stderr.strip()[-2000:])
     return folder
@@ -237,7 +252,7 @@ def _report_packs(options: argparse.Namespace, device: Device, found: Sequence[E
     for one in found:
         report.write(_folder(options, device, one.release), [one])
     if options.page:
-        pack_page.write(Path(options.page), found)
+        pack_page.write(Path(options.page), found, _read(options))
     if options.json:
         show_json([json.loads(evidence.dump(one)) for one in found])
     else:

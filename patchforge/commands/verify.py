@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchforge import documents, manifest, patches, pipeline
-from patchforge.atomic import write_tree
 from patchforge.commands.common import chosen_versions, coloured, make_engine, progress, show_json, verdict
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Exit, NotChecked, PatchforgeError, worst
+from patchforge.names import unfit
+from patchforge.outputs import write_new
 from patchforge.sources import MissingBlobError, open_upstream
 from patchforge.vocabulary import Release, Tree, git_blob_id
 
@@ -158,15 +159,15 @@ def prove(engine: Engine, release: Release, tree: Tree, prover: Prover) -> Proof
     declares = {name: one.id for one in patched.transforms if patched.applied(one) for name in one.declares}
     with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
         sources = python_files(tree)
-        write_tree(Path(scratch, "upstream"), sources)
-        write_tree(Path(scratch, "patched"), {**sources, **patched.after})
+        write_new(Path(scratch, "upstream"), sources)
+        write_new(Path(scratch, "patched"), {**sources, **patched.after})
         return prover.prove(Path(scratch, "upstream"), Path(scratch, "patched"), declares)
 
 
 def python_files(tree: Tree) -> dict[str, bytes]:
     """What an import needs of a tree: Python and small text; content that a clone lacks is left out."""
     files: dict[str, bytes] = {}
-    for path in tree.entries():
+    for path in tree.entries().keys() - unfit(tree.entries()).keys():
         if path.endswith((".py", ".txt", ".toml", ".json", ".yaml")) and not path.startswith(("tests", "web/")):
             try:
                 files[path] = tree.read(path)

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
+from patchforge import caches
 from patchforge.engine.records import FileRecord
 from patchforge.project import root
 
@@ -48,11 +49,12 @@ class Cache:
         self.connection: sqlite3.Connection | None = None
         if folder is not None:
             with contextlib.suppress(OSError):  # a folder that cannot be written to keeps nothing
-                folder.mkdir(parents=True, exist_ok=True)
-                self.open(folder / f"results-{rule_set_digest()[:16]}.sqlite")
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self.open(caches.entry(folder) / f"results-{rule_set_digest()[:16]}.sqlite")
 
     def open(self, path: Path) -> None:
-        """Opens or creates the file; a damaged one is replaced."""
+        """Opens or creates the file; a damaged one is replaced. PatchforgeError where it is a link or another's."""
+        parts = [caches.file(path.with_name(path.name + end)) for end in ("", "-wal", "-shm", "-journal")]
         for _ in range(2):
             try:
                 self.connection = sqlite3.connect(path, timeout=30)
@@ -62,9 +64,13 @@ class Cache:
                     "CREATE TABLE IF NOT EXISTS records"
                     " (path TEXT, blob TEXT, record BLOB, PRIMARY KEY (path, blob)) WITHOUT ROWID"
                 )
+            except sqlite3.OperationalError:  # locked, or the disk is full: it keeps nothing
+                self.connection = None
+                return
             except sqlite3.DatabaseError:
                 self.connection = None
-                path.unlink(missing_ok=True)
+                for one in parts:
+                    one.unlink(missing_ok=True)
             else:
                 return
 
@@ -73,7 +79,7 @@ class Cache:
         if self.connection is None:
             return {}
         known: dict[Key, FileRecord] = {}
-        with contextlib.suppress(sqlite3.DatabaseError, ValueError, zlib.error):
+        with contextlib.suppress(sqlite3.DatabaseError, ValueError, LookupError, TypeError, zlib.error):
             for key in keys:
                 row = self.connection.execute("SELECT record FROM records WHERE path = ? AND blob = ?", key).fetchone()
                 if row is not None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from patchforge import __version__
+from patchforge import __version__, outputs
 from patchforge.nodes.driver import Converted, Row
 from patchforge.nodes.requirements import Need
 from patchforge.nodes.rules import rules
@@ -139,6 +140,28 @@ def sarif(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     ]
     driver = {"name": "patchforge", "version": __version__, "rules": list(known.values())}
     return {"$schema": _SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def sarif_file(reports: Sequence[Mapping[str, Any]]) -> bytes:
+    """``sarif`` as a file that says it is ours."""
+    found = sarif(reports)
+    found["runs"][0]["properties"] = {"patchforge": outputs.mark()}
+    return outputs.marked(_rendered(found))
+
+
+def is_ours(data: bytes) -> bool:
+    """Whether a SARIF file is as it was written; those of earlier versions have no mark."""
+    if outputs.has_mark(data):
+        return outputs.is_marked(data)
+    try:
+        found = json.loads(data)
+        return bool(found["runs"][0]["tool"]["driver"]["name"] == "patchforge") and _rendered(found).encode() == data
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return False
+
+
+def _rendered(found: Mapping[str, Any]) -> str:
+    return json.dumps(found, indent=1) + "\n"
 
 
 def _message(site: Mapping[str, Any]) -> str:

@@ -15,14 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patchforge.atomic import write_file
+from patchforge import caches
 from patchforge.engine.records import apply_segments
 from patchforge.nodes.driver import Converted, Row, convert
 from patchforge.nodes.pack import Pack, Problem
 from patchforge.nodes.patched import pack_rules_digest
 from patchforge.nodes.requirements import Need, needs
 from patchforge.nodes.words import Decision, Options
-from patchforge.sources.clone import cache_folder
 from patchforge.vocabulary import FileChange, Segment
 
 T = TypeVar("T")
@@ -30,7 +29,7 @@ T = TypeVar("T")
 
 def cached() -> Store:
     """The results in the user's cache folder."""
-    return Store(cache_folder() / "nodes")
+    return Store(caches.folder_or_none("nodes"))
 
 
 class Store:
@@ -54,12 +53,12 @@ class Store:
     def _kept(self, name: str, make: Callable[[], T], plain: Callable[[T], Any], restored: Callable[[Any], T]) -> T:
         if self.folder is None:
             return make()
-        path = self.folder / pack_rules_digest()[:16] / name
-        with contextlib.suppress(OSError, ValueError, zlib.error, KeyError, TypeError):
-            return restored(json.loads(zlib.decompress(path.read_bytes())))
+        path = caches.within(self.folder, pack_rules_digest()[:16]) / name
+        with contextlib.suppress(OSError, ValueError, zlib.error, LookupError, TypeError, AttributeError):
+            return restored(json.loads(zlib.decompress(caches.file(path).read_bytes())))
         done = make()
         with contextlib.suppress(OSError):
-            write_file(path, zlib.compress(json.dumps(plain(done)).encode(), 1))
+            caches.write_file(path, zlib.compress(json.dumps(plain(done)).encode(), 1))
         return done
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
 from patchforge import documents
-from patchforge.atomic import write_file
+from patchforge.outputs import write_document
 from patchforge.project import root
 
 Pins = dict[str, Any]
@@ -49,9 +51,28 @@ def render(pins: Pins) -> bytes:
     return (json.dumps(pins, indent=1, sort_keys=True, ensure_ascii=False) + "\n").encode()
 
 
-def save(kind: str, pins: Pins, folder: Path) -> bool:
-    """Whether the file changed."""
-    return write_file(folder / f"{kind}.json", render(pins))
+def save(kind: str, pins: Pins, folder: Path, inputs: Iterable[Path] = ()) -> bool:
+    """Whether the file changed. PatchforgeError where another file than pins stands there, or one of ``inputs``."""
+    return write_document(folder / f"{kind}.json", render(pins), partial(are_pins, kind), inputs=inputs)
+
+
+def are_pins(kind: str, data: bytes) -> bool:
+    """Whether a file holds pins of that kind, such as ``nodes``: people may have edited their values."""
+    try:
+        found = json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    if not isinstance(found, dict):
+        return False
+    if kind.startswith("torch/"):
+        return isinstance(found.get("wheels"), list)
+    entries = [found] if "rev" in found else list(found.values())
+    return all(isinstance(one, dict) and _is_pin(one) for one in entries)
+
+
+def _is_pin(entry: Mapping[str, Any]) -> bool:
+    """One of a repository, or wheels by version."""
+    return "rev" in entry or all(isinstance(one, dict) and "file" in one for one in entry.values())
 
 
 def kinds(folder: Path) -> list[str]:

@@ -14,12 +14,12 @@ import sys
 import tempfile
 import time
 from collections import deque
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchforge import escape
+from patchforge import caches, escape, outputs
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.sources.address import check_address, without_password
 from patchforge.sources.borrowed import NotARepositoryError, source_of
@@ -36,19 +36,12 @@ STALE_OBJECTS = 3600.0
 #: What git fetch says of refs that cannot be beside others, such as ``v1`` and ``v1/x``.
 _ONE_REF = re.compile("error: (?:cannot lock ref|unable to update local ref|some local refs could not be updated)")
 _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_MARK = "patchforge-cache"  #: in a clone of ours, and beside it as long as it is being made
 _URL = re.compile(r"(https?|ssh|git|file)://|[\w.-]+@[\w.-]+:(?!:)")
 
 
 def is_url(where: str) -> bool:
     return bool(_URL.match(where))
-
-
-def cache_folder() -> Path:
-    """Where clones are kept: ``upstream/`` in PATCHFORGE_CACHE, or else in the user's cache folder for patchforge."""
-    import platformdirs  # noqa: PLC0415 - keeps start-up light
-
-    folder = Path(os.environ.get("PATCHFORGE_CACHE") or platformdirs.user_cache_path("patchforge"))
-    return folder.expanduser() / "upstream"
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +58,7 @@ class CachedClone:
         name = re.sub(r"[^\w.-]", "-", url.rstrip("/").removesuffix(".git").rpartition("/")[2]).lower()
         digest = hashlib.sha256(url.encode()).hexdigest()[:12]
         shown = sys.stderr.isatty() if progress is None else progress
-        return cls(url, cache_folder() / f"{name}-{digest}.git", shown)
+        return cls(url, caches.place() / "clones" / f"{name}-{digest}.git", shown)
 
     @property
     def origin(self) -> str:
@@ -73,20 +66,48 @@ class CachedClone:
         return without_password(self.url)
 
     def ensure(self) -> bool:
-        """Make the clone unless it is there; whether this call made it."""
-        if self.path.is_dir():
+        """Make the clone unless it is there; whether this call made it. PatchforgeError for a folder of others."""
+        if self._is_there():
             return False
         with self._locked():
-            for leftover in self.path.parent.glob(f"{self.path.name}.partial-*"):
-                shutil.rmtree(leftover, ignore_errors=True)
-            if self.path.is_dir():  # another run made it while this one waited
+            self._clear_partial()
+            if self._is_there():  # another run made it while this one waited
                 return False
             self._clone()
         return True
 
+    def _is_there(self) -> bool:
+        """PatchforgeError where something stands that is not a clone that patchforge made."""
+        if not os.path.lexists(self.path):
+            return False
+        caches.folder("clones")
+        caches.entry(self.path)
+        if outputs.read_plain(self.path / _MARK) != self._mark:
+            raise PatchforgeError(
+                f"the cache cannot use {self.path}",
+                expected="a clone that patchforge made, or nothing",
+                found="another folder",
+                do="move it away, or name it with --upstream",
+            )
+        return True
+
+    def _clear_partial(self) -> None:
+        """Removes what killed runs left of clones that they had begun to make."""
+        for leftover in self.path.parent.glob(f"{self.path.name}.partial-*"):
+            if (leftover / _MARK).is_file() and not leftover.is_symlink():
+                shutil.rmtree(leftover, ignore_errors=True)
+            with suppress(OSError):  # not empty: not ours
+                leftover.rmdir()
+
+    @property
+    def _mark(self) -> bytes:
+        return f"Made by patchforge, of {self.origin}\n".encode()
+
     def fetch(self) -> None:
         """Bring branches and tags up to date, moved tags included."""
         with self._locked():
+            self._is_there()
+            self._clear_partial()
             _clear_stale(self.path)
             with self._source() as source:
                 self._run(f"--git-dir={self.path}", "fetch", "--prune", "--progress", "--", source, *_REFSPECS)
@@ -94,30 +115,25 @@ class CachedClone:
     def _clone(self) -> None:
         partial = Path(tempfile.mkdtemp(prefix=f"{self.path.name}.partial-", dir=self.path.parent))
         try:
+            (partial / _MARK).write_bytes(self._mark)
             with self._source() as source:
-                self._run("clone", "--bare", "--progress", "--", source, str(partial))
-            partial.replace(self.path)
+                self._run("clone", "--bare", "--progress", "--", source, str(partial / "clone"))
+            (partial / "clone" / _MARK).write_bytes(self._mark)
+            (partial / "clone").replace(self.path)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        import filelock  # noqa: PLC0415 - keeps start-up light
-
-        lock = filelock.FileLock(self.path.with_suffix(".lock"))
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except filelock.Timeout:  # an OSError too
-            print(f"waiting for another run that updates {self.path}", file=sys.stderr)
-            lock.acquire()
-        except OSError as error:
-            problem = f"the cache {self.path.parent} cannot be written"
-            raise PatchforgeError(problem, found=str(error), do="set PATCHFORGE_CACHE to another folder") from error
-        try:
+        with ExitStack() as stack:
+            try:
+                caches.folder("clones")
+                waiting = f"waiting for another run that updates {self.path}"
+                stack.enter_context(caches.locked(self.path.with_suffix(".lock"), waiting=waiting))
+            except OSError as error:
+                problem = f"the cache {self.path.parent} cannot be written"
+                raise PatchforgeError(problem, found=str(error), do="set PATCHFORGE_CACHE to another folder") from error
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def _source(self) -> Iterator[str]:

@@ -31,8 +31,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from patchforge import documents, processes
-from patchforge.atomic import write_file
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.outputs import mark, marked, place_of, write_document
 from patchforge.trial import gpu_probe
 from patchforge.trial.words import JsonObject, Side
 
@@ -545,7 +545,11 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None, *, probe: Path = PROBE) -> int:
     """The command; returns the exit status."""
     options = _parser().parse_args(arguments)
+    read = [options.upstream, options.patched]
     try:
+        for one in (options.json, options.markdown):
+            if one:
+                place_of(one, read)
         (comparison,) = measure(
             {Side.UPSTREAM: options.upstream, Side.PATCHED: options.patched},
             [options.case],
@@ -565,9 +569,10 @@ def main(arguments: Sequence[str] | None = None, *, probe: Path = PROBE) -> int:
         return int(error.status)
     text = report(comparison, options.title)
     if options.json:
-        write_file(options.json, (json.dumps(as_json(comparison), indent=1, sort_keys=True) + "\n").encode())
+        document = {**as_json(comparison), "patchforge": mark()}
+        write_document(options.json, marked(json.dumps(document, indent=1, sort_keys=True) + "\n"), inputs=read)
     if options.markdown:
-        write_file(options.markdown, text.encode())
+        write_document(options.markdown, marked(f"{text.rstrip()}\n\n<!-- {mark()} -->\n"), inputs=read)
     print(text)
     return int(Exit.OK if comparison.same else Exit.FAILED)
 

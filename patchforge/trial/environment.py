@@ -27,7 +27,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from patchforge import documents, processes
+from patchforge import caches, documents, processes
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.pins import requirements as door
 
@@ -143,10 +143,11 @@ def prepare(
         )
     plan = _Plan(seen, wanted, left_out, tuple(missing), building)
     folder = cache / "environments" / plan.key
-    folder.parent.mkdir(parents=True, exist_ok=True)
+    caches.within(cache, "environments")
+    caches.entry(folder)
     deadline = time.monotonic() + timeout
     try:
-        with filelock.FileLock(folder.with_suffix(".lock"), timeout=timeout):
+        with filelock.FileLock(caches.file(folder.with_suffix(".lock")), timeout=timeout):
             if not (folder / _MARKER).is_file():
                 _make(folder, plan, _Pip(folder, tell, deadline, timeout, building))
             packages = documents.read_json(folder / _MARKER, dict[str, str], do=f"remove {folder}; it is made again")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from pathlib import Path
@@ -14,8 +15,8 @@ import cattrs
 from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from patchforge import __version__, documents
-from patchforge.atomic import recover, write_tree
 from patchforge.errors import Damaged, PatchforgeError
+from patchforge.outputs import Kind, Known, known_by, read_folder, read_json, update_folder
 from patchforge.sources.paths import odd
 from patchforge.trial.words import Device, Difference, JsonObject, Judgement, Side, Verdict
 
@@ -147,29 +148,62 @@ def parse(data: bytes) -> Evidence:
 def save(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> None:
     """Writes evidence and pictures, together or not at all; ``pictures`` by their names in the judgements.
 
-    Pictures of earlier sessions and other files of the folder stay; pictures that no judgement names any more go.
-    Nothing else may be writing there. PatchforgeError when a named picture is neither given nor there.
+    Pictures of earlier sessions and reports stay; pictures that no judgement names any more go. Nothing else may be
+    writing there. PatchforgeError when a named picture is neither given nor there, and when the folder holds what is
+    not ours.
     """
-    recover(folder)
-    present = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    named = set(evidence.pictures)
-    if lacking := named - pictures.keys() - present.keys():
-        raise PatchforgeError("pictures that the evidence names are missing", found=", ".join(sorted(lacking)))
-    if unnamed := pictures.keys() - named:
-        raise PatchforgeError("no judgement names these pictures", found=", ".join(sorted(unnamed)))
-    kept = {name: path for name, path in present.items() if name in named or not name.startswith(f"{IMAGES}/")}
-    files = {name: path.read_bytes() for name, path in kept.items() if name not in pictures}
-    write_tree(folder, {**files, **pictures, FILE: dump(evidence)})
+
+    def change(present: Mapping[str, bytes]) -> dict[str, bytes]:
+        named = set(evidence.pictures)
+        if lacking := named - pictures.keys() - present.keys():
+            raise PatchforgeError("pictures that the evidence names are missing", found=", ".join(sorted(lacking)))
+        if unnamed := pictures.keys() - named:
+            raise PatchforgeError("no judgement names these pictures", found=", ".join(sorted(unnamed)))
+        kept = {name: data for name, data in present.items() if name in named or not name.startswith(f"{IMAGES}/")}
+        return {**kept, **pictures, FILE: dump(evidence)}
+
+    update_folder(folder, EVIDENCE, change)
+
+
+def check(folder: Path) -> None:
+    """PatchforgeError where ``save`` would refuse the folder that is there."""
+    read_folder(folder, EVIDENCE)
+
+
+def _earlier(folder: Path) -> Known | None:
+    """Folders of earlier versions have no list; the evidence names its pictures."""
+    found = read_json(folder / FILE) or {}
+    if not isinstance(found.get("format"), int) or not isinstance(found.get("sessions"), list):
+        return None
+    names = {FILE, "report.md", "report.html", "against-upstream.json", "against-upstream.md", *_pictures(found)}
+    return known_by(dict.fromkeys(names, lambda _: True))
+
+
+def _pictures(found: Any) -> Iterator[str]:
+    """Every picture that evidence of any version names."""
+    if isinstance(found, dict):
+        yield from (one for one in found.get("images", ()) if isinstance(one, str))
+    for one in found.values() if isinstance(found, dict) else found if isinstance(found, list) else ():
+        yield from _pictures(one)
+
+
+EVIDENCE = Kind(
+    "evidence of trials",
+    re.compile(r"(evidence|against-upstream)\.json|(report|against-upstream)\.md|report\.html|images/.+\.(png|webp)"),
+    _earlier,
+)
 
 
 def load(folder: Path) -> Evidence | None:
-    """The evidence of a folder; None where there is none. Damaged when it cannot be read or lacks a picture."""
-    recover(folder)
-    try:
-        evidence = parse((folder / FILE).read_bytes())
-    except FileNotFoundError:
+    """The evidence of a folder; None where there is none. Damaged when it cannot be read or lacks a picture.
+
+    PatchforgeError when the folder holds what is not ours.
+    """
+    files = read_folder(folder, EVIDENCE)
+    if FILE not in files:
         return None
-    if lacking := [name for name in evidence.pictures if not (folder / name).is_file()]:
+    evidence = parse(files[FILE])
+    if lacking := [name for name in evidence.pictures if name not in files]:
         raise Damaged(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests with --again")
     return evidence
 

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchforge import documents, templating
-from patchforge.atomic import write_file
+from patchforge import templating
 from patchforge.errors import PatchforgeError
+from patchforge.outputs import place_of, write_document
 from patchforge.trial.evidence import Evidence, SessionResult
 from patchforge.trial.packs import AS_IT_COMES, CONVERTED
 from patchforge.trial.words import JsonObject, Judgement, Side, Verdict
 
+_BEGIN = b"<!-- begin: "
 LOADS = "loads"  #: the test that a pack's nodes are there
 
 
@@ -97,11 +98,14 @@ def markdown(evidences: Sequence[Evidence]) -> str:
     )
 
 
-def write(page: Path, evidences: Sequence[Evidence]) -> None:
-    """Puts the tables between the marks of their device, or behind the page's end; all other text stays."""
+def write(page: Path, evidences: Sequence[Evidence], inputs: Iterable[Path] = ()) -> None:
+    """Puts the tables between the marks of their device, or behind the page's end; all other text stays.
+
+    PatchforgeError for a page that has no marks of any device: it is another page.
+    """
     device = str(evidences[0].device)
     begin, end = f"<!-- begin: {device} -->", f"<!-- end: {device} -->"
-    text = documents.read_text(page) if page.is_file() else ""
+    text = _text(page)
     block = f"{begin}\n\n{markdown(evidences).strip()}\n\n{end}"
     if text.count(begin) != text.count(end) or text.count(begin) > 1:
         raise PatchforgeError(f"{page} cannot be written", expected=f"{begin} and {end}, each once", do="mend the page")
@@ -109,7 +113,31 @@ def write(page: Path, evidences: Sequence[Evidence]) -> None:
         text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
     else:
         text = f"{text.rstrip()}\n\n{block}\n".lstrip()
-    write_file(page, text.encode())
+    write_document(page, text.encode(), lambda data: _BEGIN in data, inputs=inputs)
+
+
+def check(page: Path, inputs: Iterable[Path] = ()) -> None:
+    """PatchforgeError where ``write`` would refuse the page that is there."""
+    place_of(page, inputs)
+    _text(page)
+
+
+def _text(page: Path) -> str:
+    """What the page holds; "" where there is none."""
+    try:
+        text = page.read_bytes().decode() if page.is_file() else ""
+    except UnicodeDecodeError as error:
+        raise PatchforgeError(
+            f"{page} is not a page", expected="Markdown", found=str(error), do="name another"
+        ) from None
+    if text.strip() and _BEGIN.decode() not in text:
+        raise PatchforgeError(
+            f"{page} is not a page for the tables",
+            expected=f"{_BEGIN.decode()} DEVICE --> and <!-- end: DEVICE -->",
+            found="no marks",
+            do="put the marks where the tables are to be, or name another page",
+        )
+    return text
 
 
 def table(evidences: Sequence[Evidence]) -> list[list[str]]:

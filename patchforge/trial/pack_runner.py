@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from patchforge import processes
-from patchforge.atomic import write_tree
+from patchforge import caches, processes
+from patchforge.outputs import LIST
 from patchforge.pipeline import Patched
 from patchforge.trial import devices, evidence, pack_weights
 from patchforge.trial.environment import Environment
@@ -76,7 +76,7 @@ class PackTrial(Trial):
             target = pack.put_into(tree, state)
             models = self._models(pack, tree, target)
             if models.is_dir():
-                shutil.copytree(models, target, dirs_exist_ok=True)
+                shutil.copytree(models, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LIST))
             yield
         finally:
             pack.take_from(tree)
@@ -86,8 +86,8 @@ class PackTrial(Trial):
         own = sorted({name for one in pack.workflows.values() for name in one.weights if name in pack_weights.MODELS})
         program = Path(pack_weights.__file__)
         parts = [pack.digest, evidence.digest(program.read_bytes()), self.environment.packages.get("torch", ""), *own]
-        folder = self.settings.cache / "pack-models" / evidence.digest(repr(parts).encode())[:20]
-        if own and not folder.is_dir():
+        folder = caches.within(self.settings.cache, "pack-models") / evidence.digest(repr(parts).encode())[:20]
+        if own and caches.read_tree(folder) is None:
             with temporary_folder("patchforge-models-") as scratch:
                 made = processes.run(
                     [self.environment.python, program, there, scratch, *own],
@@ -98,7 +98,7 @@ class PackTrial(Trial):
                     timeout=_MAKING,
                 )
                 if made.returncode == 0:
-                    write_tree(folder, {name: (scratch / name).read_bytes() for name in own})
+                    caches.write_tree(folder, {name: (scratch / name).read_bytes() for name in own})
                 else:
                     said = [line for line in made.stderr.splitlines() if line.strip()]
                     self.tell(f"{pack.name}: its models cannot be made: {said[-1] if said else made.returncode}")

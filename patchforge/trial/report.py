@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchforge import templating
-from patchforge.atomic import write_file
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown as markdown_of
 from patchforge.escape import seen
-from patchforge.trial.evidence import Evidence
+from patchforge.outputs import check_document, has_mark, is_marked, mark, marked, update_folder, write_document
+from patchforge.trial.evidence import EVIDENCE, Evidence
 from patchforge.trial.words import Judgement, Side, Verdict
 
 if TYPE_CHECKING:
@@ -27,6 +27,9 @@ MARKDOWN, HTML = "report.md", "report.html"
 Picture = Callable[[str], bytes]  #: a picture by its name in the evidence
 
 _COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+_BEFORE = re.compile(
+    rb"# ComfyUI [^\n]*, tested\r?\n|\s*<!DOCTYPE html>\s+<html lang=\"en\">\s+<head>.{,400}<title>ComfyUI ", re.DOTALL
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +95,19 @@ def html(evidences: Sequence[Evidence], picture: Picture | None = None) -> str:
 
 def write(folder: Path, evidences: Sequence[Evidence]) -> None:
     """Writes report.md and report.html. For one release the folder is that of its evidence, with its pictures."""
-    write_file(folder / MARKDOWN, markdown(evidences).encode())
-    write_file(folder / HTML, html(evidences, lambda name: (folder / name).read_bytes()).encode())
+    if len(evidences) == 1:
+        made = {MARKDOWN: markdown(evidences), HTML: html(evidences, lambda name: (folder / name).read_bytes())}
+        update_folder(folder, EVIDENCE, lambda files: {**files, **{name: one.encode() for name, one in made.items()}})
+        return
+    for name in (MARKDOWN, HTML):
+        check_document(folder / name, _is_ours)
+    for name, text in ((MARKDOWN, markdown(evidences)), (HTML, html(evidences))):
+        write_document(folder / name, marked(f"{text.rstrip()}\n<!-- {mark()} -->\n"), _is_ours)
+
+
+def _is_ours(data: bytes) -> bool:
+    """Reports of earlier versions have no mark."""
+    return is_marked(data) if has_mark(data) else bool(_BEFORE.match(data))
 
 
 def limits(evidences: Sequence[Evidence]) -> list[str]:

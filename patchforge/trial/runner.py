@@ -12,10 +12,10 @@ from pathlib import Path
 from threading import Lock
 from typing import TypedDict
 
-from patchforge import documents
-from patchforge.atomic import write_file, write_tree
-from patchforge.errors import CheckFailed
+from patchforge import caches, documents
+from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.manifest import TreePath
+from patchforge.outputs import mark, marked, write_document
 from patchforge.pipeline import Patched, write_whole
 from patchforge.trial import checks, devices, evidence, plan
 from patchforge.trial.environment import Environment
@@ -80,6 +80,7 @@ class Trial:
     def earlier(self, out: Path) -> Evidence:
         """What ``out`` holds of this very release and device; none where all is to be done again."""
         found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
+        evidence.check(out)
         known = None if self.settings.again else evidence.load(out)
         return known if known is not None and known.binding == found.binding else found
 
@@ -108,8 +109,9 @@ class Trial:
         """Upstream's results on the CPU, kept in the cache; none where the device is the CPU itself."""
         if self.device.kind == CPU.kind:
             return {}
-        folder = self.settings.cache / "references" / self.key(plan.REFERENCE, Side.UPSTREAM, _COMPUTED)[:20]
-        if not folder.is_dir():
+        folder = caches.within(self.settings.cache, "references")
+        folder /= self.key(plan.REFERENCE, Side.UPSTREAM, _COMPUTED)[:20]
+        if (known := caches.read_tree(folder)) is None:
             run = Run(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
             run.run()
             if not run.executions:
@@ -119,8 +121,9 @@ class Trial:
                     found="\n".join([failed.reason, *failed.log]),
                     do="see that the release runs with --cpu here",
                 )
-            write_tree(folder, _packed(run.executions))
-        return _unpacked(folder)
+            known = _packed(run.executions)
+            caches.write_tree(folder, known)
+        return _unpacked(known)
 
 
 class Run:
@@ -206,9 +209,11 @@ class Run:
     def _keep_log(self, server: Server, judged: Judgement) -> None:
         logs = self.trial.settings.logs
         if logs is not None and judged.verdict not in {Verdict.PASSED, Verdict.FRESH, Verdict.SKIPPED}:
-            text = "\n".join(server.log_lines()) + "\n"
-            logs.mkdir(parents=True, exist_ok=True)
-            write_file(logs / f"{self.name.replace(' ', '-')}-{judged.test}.log", text.encode())
+            text = "\n".join([*server.log_lines(), mark(), ""])
+            try:
+                write_document(logs / f"{self.name.replace(' ', '-')}-{judged.test}.log", marked(text))
+            except PatchforgeError as error:  # no reason to end the run
+                self.trial.tell(f"a log is not kept: {error.problem}")
 
     def result(self, key: str) -> tuple[SessionResult, dict[str, bytes]]:
         """What the evidence keeps of the session, and its pictures by name."""
@@ -261,7 +266,7 @@ class Trees:
         with _READING:
             if not folder.is_dir():
                 tree = self.patched.tree if side is Side.PATCHED else self.patched.conversion.tree
-                self.missing = tuple(write_whole(tree, folder))
+                self.missing = tuple(one.path for one in write_whole(tree, folder))
                 link_models(self.weights, folder)
                 if self.missing:
                     absent = f"{len(self.missing)} files that the clone lacks are left out: {', '.join(self.missing)}"
@@ -309,16 +314,14 @@ class _Kept(TypedDict):
     outputs: list[_KeptOutput]
 
 
-def _unpacked(folder: Path) -> dict[str, Execution]:
-    index = documents.read_json(folder / _INDEX, dict[str, _Kept], do=f"remove {folder}; it is made again")
+def _unpacked(files: Mapping[str, bytes]) -> dict[str, Execution]:
+    index = documents.parse_json(files[_INDEX], dict[str, _Kept], _INDEX)
     return {
         name: Execution(
             name,
             Ending(one["ending"]),
             0.0,
-            outputs=tuple(
-                Output(out["node"], out["name"], (folder / out["file"]).read_bytes()) for out in one["outputs"]
-            ),
+            outputs=tuple(Output(out["node"], out["name"], files[out["file"]]) for out in one["outputs"]),
         )
         for name, one in index.items()
     }

@@ -10,7 +10,6 @@ that keeps activations near 1, so that images have texture and half precision do
 
 from __future__ import annotations
 
-import os
 import struct
 import sys
 import zlib
@@ -397,9 +396,9 @@ def _values(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """The whole file or none: a temporary name beside it, then a rename."""
+    """The whole file or none: a temporary name beside it, then a rename. One process at a time writes here."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.new")
     try:
         fresh.write_bytes(data)
         fresh.replace(path)

@@ -11,8 +11,8 @@ import pytest
 
 from patchforge.engine import convert
 from patchforge.engine.cache import Cache, rule_set_digest
-from patchforge.engine.files import look_at
 from patchforge.engine.records import FileRecord, Found, RawSite
+from patchforge.errors import PatchforgeError
 from patchforge.vocabulary import Outcome, Purpose, Segment
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
 from transforms.comfyui import transforms
@@ -109,15 +109,15 @@ def test_preparing_fills_the_cache_for_all_trees(tmp_path: Path, monkeypatch: py
         assert engine.convert(release("v0.33.0"), tree).records
 
 
-def test_a_folder_that_cannot_be_used_as_a_database_does_no_harm(tmp_path: Path) -> None:
+def test_a_folder_in_the_database_s_place_is_left_alone(tmp_path: Path) -> None:
     Cache(tmp_path)
     path = file_of(tmp_path)
     for one in tmp_path.iterdir():
         one.unlink()
     path.mkdir()
-    data = miniature("v0.33.0")["main.py"]
-    records = engine_of(transforms(), cache=tmp_path).convert(release("v0.33.0"), MemoryTree({"main.py": data})).records
-    assert records == {"main.py": look_at("main.py", data, transforms(), {})}
+    with pytest.raises(PatchforgeError, match="cannot use"):
+        Cache(tmp_path)
+    assert path.is_dir()
 
 
 WRITER = """

@@ -120,7 +120,7 @@ def test_patches_manifest_and_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     pack = write(tmp_path / "pack", {"__init__.py": NODE, "requirements.txt": "numpy\ntorch>=2.0\nonnxruntime-gpu\n"})
     assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"))) == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"0001-xpu.patch", "series", "manifest.json", "REPORT.md"}
+    assert names == {"0001-xpu.patch", "series", "manifest.json", "REPORT.md", "SHA256SUMS"}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["figures"] == {"converted": 1, "left": 0, "person": 0}
     assert [one["package"] for one in manifest["needs"]] == ["torch", "onnxruntime-gpu"]

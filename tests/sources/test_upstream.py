@@ -271,7 +271,7 @@ def test_address_or_path(where: str, *, url: bool) -> None:
 
 
 def cached(tmp_path: Path) -> list[str]:
-    return sorted(path.name for path in (tmp_path / "cache" / "upstream").glob("*.git*"))
+    return sorted(path.name for path in (tmp_path / "cache" / "clones").glob("*.git*"))
 
 
 def test_remote_is_cloned_once_and_read_without_it(
@@ -386,7 +386,7 @@ def test_killed_clone_is_cleared_away(tmp_path: Path, remote: Remote, project: P
     real = shutil.which("git")
     slow.write_text(
         f'#!/bin/sh\n[ "$1" = clone ] || exec {real} "$@"\n'
-        f'for last; do :; done\ntouch "$last/half"\necho $$ > {pid}\nexec sleep 30\n'
+        f'for last; do :; done\nmkdir "$last"\ntouch "$last/half"\necho $$ > {pid}\nexec sleep 30\n'
     )
     slow.chmod(0o755)
     run = another_run(remote.url, PATH=f"{slow.parent}:{os.environ['PATH']}")

@@ -12,10 +12,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from patchforge import atomic
 from patchforge.atomic import write_tree
 from patchforge.errors import Damaged, PatchforgeError
+from patchforge.outputs import update_folder
 from patchforge.trial import evidence as module
-from patchforge.trial.evidence import FILE, Evidence, digest, dump, load, parse, picture_name, save, session_key
+from patchforge.trial.evidence import (
+    EVIDENCE,
+    FILE,
+    Evidence,
+    digest,
+    dump,
+    load,
+    parse,
+    picture_name,
+    save,
+    session_key,
+)
 from patchforge.trial.words import Device, Difference, Side, Step, Verdict
 from tests.trial.examples import EMULATED, PICTURE, REAL, encoded, evidence, frame, judgement, session
 
@@ -165,7 +178,7 @@ def test_saved_evidence_is_loaded_with_its_pictures(tmp_path: Path) -> None:
 
 def test_pictures_and_reports_of_before_stay_and_unnamed_pictures_go(tmp_path: Path) -> None:
     save(tmp_path, FULL, {RESULT: PICTURE})
-    (tmp_path / "report.md").write_text("text", "utf-8")
+    update_folder(tmp_path, EVIDENCE, lambda files: {**files, "report.md": b"text"})
     save(tmp_path, FULL.add(session(Side.PATCHED, name="defaults")), {})
     assert (tmp_path / RESULT).read_bytes() == PICTURE
     assert (tmp_path / "report.md").read_text("utf-8") == "text"
@@ -203,7 +216,7 @@ def test_killed_at_any_step_the_evidence_is_the_old_or_the_new(tmp_path: Path, m
                 raise Killed
 
         with monkeypatch.context() as patch:
-            patch.setattr(module, "write_tree", lambda target, files, step=step: write_tree(target, files, step=step))
+            patch.setattr(atomic, "write_tree", lambda *at, step, watch=step, **how: write_tree(*at, step=watch, **how))
             try:
                 save(folder, newer, {RESULT: changed})
                 ended = True

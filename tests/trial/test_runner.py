@@ -14,7 +14,8 @@ from typing import Self
 import pytest
 
 from emulator import build
-from patchforge.errors import CheckFailed, Damaged
+from patchforge.errors import CheckFailed, Damaged, PatchforgeError
+from patchforge.outputs import update_folder
 from patchforge.pipeline import Patched
 from patchforge.sources.missing import MissingBlobError
 from patchforge.trial import checks, evidence, plan, report, runner
@@ -209,11 +210,21 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_evidence_that_cannot_be_read_is_made_again_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions(monkeypatch, session("first", "noise", needs=("--later",)))
     before = run(tmp_path)
-    (tmp_path / "out" / evidence.FILE).write_text("{}")
+    update_folder(tmp_path / "out", evidence.EVIDENCE, lambda files: {**files, evidence.FILE: b"{}"})
     with pytest.raises(Damaged, match="another format"):
         run(tmp_path)
     assert shown(run(tmp_path, using=settings(tmp_path, again=True))) == shown(before)
     assert evidence.load(tmp_path / "out")
+
+
+def test_evidence_that_somebody_edited_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sessions(monkeypatch, session("first", "noise", needs=("--later",)))
+    run(tmp_path)
+    (tmp_path / "out" / evidence.FILE).write_text("{}")
+    for again in (False, True):
+        with pytest.raises(PatchforgeError, match="edited since"):
+            run(tmp_path, using=settings(tmp_path, again=again))
+    assert (tmp_path / "out" / evidence.FILE).read_text() == "{}"
 
 
 def killed(bench: Bench) -> str:

@@ -370,7 +370,7 @@ def test_the_page_says_what_happened_where_and_why(tmp_path: Path) -> None:
 
 def test_a_page_keeps_all_other_text(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
-    page.write_text("# Title\n\nBefore.\n")
+    page.write_text("# Title\n\nBefore.\n\n<!-- begin: emulated:b580 -->\n<!-- end: emulated:b580 -->\n")
     pack_page.write(page, [evidence_of()])
     page.write_text(page.read_text() + "\nBehind \\1.\n")
     pack_page.write(page, [evidence_of(device=Device("cuda"))])
@@ -388,6 +388,10 @@ def test_a_page_keeps_all_other_text(tmp_path: Path) -> None:
 
 def test_pages_that_are_refused(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
+    page.write_text("# Mine\n")
+    with pytest.raises(PatchforgeError, match="not a page for the tables"):
+        pack_page.write(page, [evidence_of()])
+    assert page.read_text() == "# Mine\n"
     page.write_text("<!-- begin: emulated:b580 -->\n")
     with pytest.raises(PatchforgeError, match=r"cannot be written[\s\S]*each once"):
         pack_page.write(page, [evidence_of()])

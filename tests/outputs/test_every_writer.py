@@ -1,0 +1,333 @@
+"""Whatever stands at an output's place: all that is not ours stays, to the byte, and a way on is named."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from patchforge.errors import PatchforgeError
+from patchforge.outputs import LIST
+from tests.outputs.world import WRITERS, Refused, Sandbox, Writer, command, sandbox, state
+
+FOLDERS = [one for one in WRITERS if one.folder]
+FILES = [one for one in WRITERS if not one.folder]
+MINE = b"mine, and nowhere else\n"
+
+Fault = Callable[[Path], None]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each writer's output, as it writes it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PATCHFORGE_CACHE", str(tmp_path_factory.mktemp("made") / "cache"))
+        found = {}
+        for one in WRITERS:
+            box = sandbox(tmp_path_factory.mktemp("made") / "box")
+            one.run(box)
+            found[one.name] = one.at(box)
+        return found
+
+
+@pytest.fixture
+def box(tmp_path: Path) -> Sandbox:
+    return sandbox(tmp_path / "box")
+
+
+def put(made: dict[str, Path], one: Writer, box: Sandbox) -> Path:
+    """What the writer wrote before, at its place."""
+    at, before = one.at(box), made[one.name]
+    at.parent.mkdir(parents=True, exist_ok=True)
+    (shutil.copytree if one.folder else shutil.copy)(before, at)
+    if one.name == "reports":
+        shutil.copy(before.with_suffix(".md"), at.with_suffix(".md"))
+    if one.name == "flake":
+        shutil.copytree(before.parent / "generated" / "nix", box.generated / "nix")
+    return at
+
+
+def refused(one: Writer, box: Sandbox) -> None:
+    before = state(box.top)
+    with pytest.raises((Refused, PatchforgeError)):
+        one.run(box)
+    assert state(box.top) == before
+
+
+def _notes(at: Path) -> None:
+    (at / "notes.txt").write_bytes(MINE)
+
+
+def _like_ours(at: Path) -> None:
+    (at / "9999-mine.patch").write_bytes(MINE)
+
+
+def _deep(at: Path) -> None:
+    (at / "a" / "b").mkdir(parents=True)
+    (at / "a" / "b" / "c").write_bytes(MINE)
+
+
+def _hidden(at: Path) -> None:
+    (at / ".git").mkdir()
+    (at / ".git" / "HEAD").write_bytes(MINE)
+
+
+def _empty_folder(at: Path) -> None:
+    (at / "kept").mkdir()
+
+
+def _first(at: Path) -> Path:
+    return min(path for path in at.rglob("*") if path.is_file() and path.name != LIST)
+
+
+def _edited(at: Path) -> None:
+    with _first(at).open("ab") as stream:
+        stream.write(MINE)
+
+
+def _edited_list(at: Path) -> None:
+    with (at / LIST).open("ab") as stream:
+        stream.write(MINE)
+
+
+def _link_in(at: Path) -> None:
+    first = _first(at)
+    first.rename(at.parent / "elsewhere")
+    first.symlink_to(at.parent / "elsewhere")
+
+
+def _link_to_folder(at: Path) -> None:
+    (at.parent / "other").mkdir()
+    (at.parent / "other" / "file").write_bytes(MINE)
+    (at / "linked").symlink_to(at.parent / "other")
+
+
+def _dangling_in(at: Path) -> None:
+    (at / "dangling").symlink_to("nowhere")
+
+
+def _fifo(at: Path) -> None:
+    os.mkfifo(at / "pipe")
+
+
+def _folder_for_file(at: Path) -> None:
+    first = _first(at)
+    first.unlink()
+    first.mkdir()
+    (first / "mine").write_bytes(MINE)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        _notes,
+        _like_ours,
+        _deep,
+        _hidden,
+        _empty_folder,
+        _edited,
+        _edited_list,
+        _link_in,
+        _link_to_folder,
+        _dangling_in,
+        _fifo,
+        _folder_for_file,
+    ],
+)
+@pytest.mark.parametrize("one", FOLDERS, ids=str)
+def test_a_folder_that_is_not_all_ours(one: Writer, fault: Fault, made: dict[str, Path], box: Sandbox) -> None:
+    fault(put(made, one, box))
+    refused(one, box)
+
+
+def _users_patches(at: Path) -> None:
+    at.mkdir()
+    (at / "series").write_bytes(MINE)
+    (at / "x.patch").write_bytes(MINE)
+
+
+def _users_manifest(at: Path) -> None:
+    at.mkdir()
+    (at / "manifest.json").write_text('{"format": 1, "name": "a web application"}')
+
+
+def _users_list(at: Path) -> None:
+    at.mkdir()
+    (at / LIST).write_text("0" * 64 + "  release.tar.gz\n")
+
+
+def _file(at: Path) -> None:
+    at.write_bytes(MINE)
+
+
+def _empty_file(at: Path) -> None:
+    at.write_bytes(b"")
+
+
+def _link_out(at: Path) -> None:
+    _notes_at(at.with_name("users"))
+    at.symlink_to("users")
+
+
+def _notes_at(folder: Path) -> None:
+    folder.mkdir()
+    _notes(folder)
+
+
+def _link_to_nothing(at: Path) -> None:
+    at.symlink_to("nowhere")
+
+
+def _circle(at: Path) -> None:
+    at.symlink_to(at.name)
+
+
+def _link_to_file(at: Path) -> None:
+    at.with_name("users").write_bytes(MINE)
+    at.symlink_to("users")
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        _notes_at,
+        _users_patches,
+        _users_manifest,
+        _users_list,
+        _file,
+        _empty_file,
+        _link_out,
+        _link_to_nothing,
+        _circle,
+        _link_to_file,
+    ],
+)
+@pytest.mark.parametrize("one", FOLDERS, ids=str)
+def test_what_is_not_a_folder_of_ours(one: Writer, fault: Fault, box: Sandbox) -> None:
+    fault(one.at(box))
+    refused(one, box)
+
+
+def _users_json(at: Path) -> None:
+    at.write_text('{"mine": [1, 2]}\n')
+
+
+def _binary(at: Path) -> None:
+    at.write_bytes(b"\xff\xfe\x00mine")
+
+
+def _pipe(at: Path) -> None:
+    os.mkfifo(at)
+
+
+@pytest.mark.parametrize(
+    "fault", [_file, _users_json, _binary, _notes_at, _link_out, _link_to_file, _link_to_nothing, _circle, _pipe]
+)
+@pytest.mark.parametrize("one", [one for one in FILES if one.name != "index"], ids=str)
+def test_what_is_not_a_file_of_ours(one: Writer, fault: Fault, box: Sandbox) -> None:
+    one.at(box).parent.mkdir(exist_ok=True)
+    fault(one.at(box))
+    refused(one, box)
+
+
+@pytest.mark.parametrize("one", [one for one in FILES if one.name in {"sarif", "flake", "reports", "against"}], ids=str)
+def test_a_file_of_ours_that_was_edited(one: Writer, made: dict[str, Path], box: Sandbox) -> None:
+    at = put(made, one, box)
+    at.write_bytes(at.read_bytes() + MINE)
+    refused(one, box)
+
+
+@pytest.mark.parametrize("one", [one for one in WRITERS if one.name not in {"nix", "flake", "index"}], ids=str)
+def test_a_file_in_the_way_above(one: Writer, box: Sandbox) -> None:
+    above = one.at(box).parent
+    shutil.rmtree(above, ignore_errors=True)
+    above.write_bytes(MINE)
+    refused(one, box)
+
+
+@pytest.mark.parametrize("one", WRITERS, ids=str)
+def test_what_is_ours_is_written_again(one: Writer, made: dict[str, Path], box: Sandbox) -> None:
+    at = put(made, one, box)
+    one.run(box)
+    assert list(at.parent.glob(".*.patchforge-*")) == []
+
+
+@pytest.mark.parametrize("one", WRITERS, ids=str)
+def test_a_link_that_the_user_made_to_what_is_ours(one: Writer, made: dict[str, Path], box: Sandbox) -> None:
+    at = put(made, one, box)
+    at.rename(at.with_name("kept"))
+    at.symlink_to("kept")
+    one.run(box)
+    assert at.is_symlink()
+    assert (at.with_name("kept")).is_dir() == one.folder
+
+
+@pytest.mark.parametrize(
+    "how", ["is", "contains", "lies in", "is, by a link", "lies in, by a link", "is, by another name"]
+)
+@pytest.mark.parametrize("name", ["apply --out", "apply --to", "nodes apply", "sarif"])
+def test_an_output_in_its_input(name: str, how: str, box: Sandbox) -> None:
+    read = box.pack if "apply -" not in name else box.source
+    (box.top / "link").symlink_to(read)
+    out = {
+        "is": read,
+        "contains": read.parent,
+        "lies in": read / "new",
+        "is, by a link": box.top / "link",
+        "lies in, by a link": box.top / "link" / "new" / "er",
+        "is, by another name": read.parent / "x" / ".." / read.name,
+    }[how]
+    commands = {
+        "apply --out": ("apply", "--from", str(read), "--out"),
+        "apply --to": ("apply", "--from", str(read), "--to"),
+        "nodes apply": ("nodes", "apply", str(read), "--out"),
+        "sarif": ("nodes", "check", str(read), "--sarif"),
+    }
+    before = state(box.top)
+    with pytest.raises(Refused):
+        command(*commands[name], str(out))
+    assert state(box.top) == before
+
+
+def test_an_output_in_the_cache_or_our_sources(box: Sandbox, tmp_path: Path) -> None:
+    (tmp_path / "cache").mkdir()
+    for out in (tmp_path / "cache" / "x", tmp_path / "cache", tmp_path):
+        with pytest.raises(Refused):
+            command("apply", "--from", str(box.source), "--out", str(out))
+    assert not list((tmp_path / "cache").iterdir())
+
+
+@pytest.mark.parametrize("to", [".", "..", "{}"])
+def test_where_the_user_is(to: str, box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    (box.place / "inner").mkdir(parents=True)
+    monkeypatch.chdir(box.place / "inner")
+    before = state(box.top)
+    for option in ("--out", "--to"):
+        with pytest.raises(Refused):
+            command("apply", "--from", str(box.source), option, to.format(box.place))
+    assert state(box.top) == before
+
+
+def test_defaults_are_asked_about_too(box: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("comfyui/v0.33.0", "nodes/some-pack"):
+        folder = tmp_path / "generated" / name
+        folder.mkdir(parents=True)
+        _users_patches(folder / "x")
+    before = state(tmp_path / "generated")
+    for arguments in (("apply", "--from", str(box.source)), ("nodes", "apply", str(box.pack))):
+        with pytest.raises(Refused):
+            command(*arguments)
+    assert state(tmp_path / "generated") == before
+
+
+def test_a_refusal_names_the_files_and_what_to_do(box: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
+    _notes_at(box.place)
+    with pytest.raises(Refused):
+        command("nodes", "apply", str(box.pack), "--out", str(box.place))
+    said = capsys.readouterr().err
+    assert "notes.txt" in said
+    assert "to do: choose another output, or move these away" in said
