@@ -416,7 +416,7 @@ def _check_module(inside: Inside) -> None:
 
 
 def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> bytes | None:
-    problem = "no journal tells what was there before"
+    problem = ""
     if one is not None and not one.lost:
         if one.part in (Part.UPSTREAM, Part.OTHER):
             return one.now
@@ -434,7 +434,19 @@ def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> b
         new, problem = taken_out(now, before, after)
         if not problem and new is not None:
             return new
+    if not problem:
+        raise _nothing_tells(path, seen, others.problems)
     raise _in_one_place(path, "; ".join([problem, *others.problems]), seen)
+
+
+def _nothing_tells(path: str, seen: Examined, problems: Sequence[str]) -> CheckFailed:
+    named = " --from TARBALL, naming the unpatched release" if seen.subject.kind == "release" else ""
+    return CheckFailed(
+        f"nothing tells what {path} was before it was patched",
+        expected="a journal, a git checkout, or the release itself",
+        found="; ".join(problems) or "none of them",
+        do=f"{seen.command('repair')}{named}" if named else f"put the pack's own {path} in its place",
+    )
 
 
 class _Others:

@@ -161,9 +161,9 @@ def examine(inside: Inside, subject: Subject) -> Examined:
     found = journal.find(inside)
     if not subject_kind(inside, found):
         return Examined(inside, subject, State.UNKNOWN, found)
-    if not found.known:
-        return Examined(inside, subject, _without(inside, subject), found, leftovers=tuple(_aside(inside)))
     tree = _once(inside)
+    if not found.known:
+        return Examined(inside, subject, _without(inside, subject), found, leftovers=tuple(_aside(inside)), tree=tree)
     seen = tuple(_seen(inside, one, found.known, tree) for one in found.known.journal.files)
     stated = subject.stated(inside)
     state = _state(seen, moved=bool(stated) and stated != found.known.journal.subject)

@@ -198,11 +198,12 @@ def _checked(plain: Any) -> Journal:
     """Damaged unless the values have the types of a journal, and every name and path is one that we would write."""
     import cattrs  # noqa: PLC0415 - keeps start-up light
 
+    if not isinstance(plain, dict):
+        raise Damaged("it has not the form of one")
     try:
         journal: Journal = _converter().structure(plain, Journal)
-    except (cattrs.BaseValidationError, RecursionError) as error:
-        said = cattrs.transform_error(error, path="journal") if not isinstance(error, RecursionError) else [""]
-        raise Damaged("it has not the form of one", found=said[0]) from None
+    except (cattrs.BaseValidationError, AttributeError, RecursionError):
+        raise Damaged("it has not the form of one") from None
     _check(journal)
     return journal
 
