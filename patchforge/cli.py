@@ -16,7 +16,7 @@ _EPILOG = """\
 exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there ·
 3 a transform drifted: upstream moved and a person must look · 75 try again later · 130 interrupted
 
-environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE (folder) · NO_COLOR
+environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE, PATCHFORGE_STATE (folders) · NO_COLOR
 """
 
 

@@ -322,7 +322,7 @@ def _adopted(inside: Inside, subject: Subject, *, dry_run: bool) -> Examined:
     place = inside.shown / seen.found.place
     raise PatchforgeError(
         f"{inside.shown}: {seen.found.problem}, and is not obeyed",
-        expected="a journal that this user's patchforge wrote, or one whose originals are the release's own",
+        expected="a journal that your patchforge wrote, or one whose originals are the release's own",
         found="it could put anything into these files" if kept else "",
         do=f"look at {place} and move it away; "
         + (seen.command("apply") if seen.state is State.UNTOUCHED else f"then {seen.command('repair')}"),

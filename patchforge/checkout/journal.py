@@ -147,7 +147,7 @@ def _at(inside: Inside, place: str) -> Found:
         return Found(problem=f"{where} is not a journal of patchforge: {error.problem}", place=place)
     if _record(journal.name) == hashlib.sha256(data).hexdigest():
         return Found(kept, place=place)
-    return Found(kept, f"{where} was not written by this user's patchforge", place)
+    return Found(kept, f"{where} was not written by your patchforge", place)
 
 
 def _of_before(inside: Inside, place: str) -> Found:
@@ -178,7 +178,7 @@ def _of_before(inside: Inside, place: str) -> Found:
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"its manifest is not one ({type(error).__name__})") from None
     kept = _kept(inside, place, _checked(plain))
-    return Found(kept, f"{inside.shown / place} has no record of this user's patchforge", place)
+    return Found(kept, f"{inside.shown / place} has no record of your patchforge", place)
 
 
 def _parsed(data: bytes) -> Journal:

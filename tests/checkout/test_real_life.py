@@ -148,7 +148,9 @@ def test_the_patched_tree_is_committed(checkout: Path, subject: places.Remembere
 
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_every_line_end(end: str, upstream: Path, tmp_path: Path, subject: places.Remembered) -> None:
-    folder = clone(upstream, tmp_path / "crlf", NEW, "--config", f"core.autocrlf={'true' if end != chr(10) else 'false'}")
+    folder = clone(
+        upstream, tmp_path / "crlf", NEW, "--config", f"core.autocrlf={'true' if end != chr(10) else 'false'}"
+    )
     before = content(folder)
     assert (b"\r\n" in before[MAIN]) == (end == "\r\n")
     places.apply(folder, subject)
@@ -275,7 +277,7 @@ def test_an_update_over_the_patches(
     places.update(checkout, subject)
     assert look(checkout, subject).state is State.PATCHED
     new = {**plain_old_only(checkout, move), **places.release_files(NEW)}
-    assert plain(checkout) == {**new, **{p: d for p, d in expected(places.release_files(NEW)).items()}}
+    assert plain(checkout) == {**new, **expected(places.release_files(NEW))}
     places.revert(checkout, subject)
     assert content(checkout) == new
 
@@ -363,14 +365,13 @@ def test_a_conflict_of_stash_pop_stops_and_names_the_way_on(
     assert conflicted
     before = content(checkout)
     for _ in conflicted:
-        try:
+        with pytest.raises(CheckFailed) as caught:
             places.update(checkout, subject)
-        except CheckFailed as error:
-            path = next(path for path in conflicted if path in error.problem)
-            assert content(checkout) == before
-            assert f"checkout HEAD -- {path}" in error.do
-            git(checkout, "checkout", "HEAD", "--", path)
-            before = content(checkout)
+        assert content(checkout) == before
+        path = next(path for path in conflicted if path in caught.value.problem)
+        assert f"checkout HEAD -- {path}" in caught.value.do
+        git(checkout, "checkout", "HEAD", "--", path)
+        before = content(checkout)
     places.update(checkout, subject)
     assert plain(checkout) == expected(places.release_files(NEW))
 
@@ -403,7 +404,9 @@ def test_an_edit_of_a_file_whose_patch_was_taken_out(
 # --- what stands in the way
 
 
-def test_a_link_at_the_modules_place_is_not_followed(checkout: Path, tmp_path: Path, subject: places.Remembered) -> None:
+def test_a_link_at_the_modules_place_is_not_followed(
+    checkout: Path, tmp_path: Path, subject: places.Remembered
+) -> None:
     (tmp_path / "mine.py").write_bytes(b"mine\n")
     (checkout / MODULE).symlink_to(tmp_path / "mine.py")
     before = content(checkout)
@@ -420,7 +423,7 @@ def test_a_folder_that_became_a_link_after_patching(checkout: Path, tmp_path: Pa
     (checkout / "comfy").symlink_to(tmp_path / "elsewhere")
     before = content(tmp_path / "elsewhere")
     for command in places.COMMANDS.values():
-        with pytest.raises(PatchforgeError, match="link|neither ComfyUI"):
+        with pytest.raises(PatchforgeError, match=r"link|neither ComfyUI"):
             command(checkout, subject)
     assert content(tmp_path / "elsewhere") == before
 
@@ -451,7 +454,7 @@ def test_what_is_no_file_stops_both_ways_and_both_go_on(
     put(checkout / path)
     before = content(checkout)
     for command in (places.apply, places.revert, places.repair, places.update):
-        with pytest.raises(PatchforgeError, match="is a folder|is a link|is neither") as caught:
+        with pytest.raises(PatchforgeError, match=r"is a folder|is a link|is neither") as caught:
             command(checkout, subject)
         assert f"move {checkout / path} away" in caught.value.do
     assert content(checkout) == before
@@ -530,7 +533,6 @@ def test_three_at_once(checkout: Path) -> None:
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
     runs = [subprocess.Popen(command, env=env, cwd=ROOT, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     said = [run.communicate()[1] for run in runs]
-    assert sorted(run.returncode for run in runs)[0] == 0
     assert [run.returncode for run in runs].count(0) == 1
     for run, text in zip(runs, said, strict=True):
         assert "Traceback" not in text
