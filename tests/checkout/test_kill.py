@@ -14,6 +14,7 @@ import pytest
 from patchforge.checkout import journal
 from patchforge.checkout.examine import State
 from patchforge.checkout.subject import Subject
+from patchforge.patches import parse
 from tests.checkout import places
 from tests.checkout.places import NEW, OLD, content, fill, look, named
 
@@ -87,7 +88,7 @@ SCENARIOS = {
     "pack revert with edits": Scenario("revert", places.pack, with_edit(places.PACK), edited),
     "pack repair": Scenario("repair", places.pack, places.PACK, half),
 }
-PARSE = cache(journal.parse)  # the same patches, hundreds of times
+PARSE = cache(parse)  # the same patches, hundreds of times
 LEAST = 150  #: kill points over all scenarios
 POINTS: dict[str, int] = {}
 
