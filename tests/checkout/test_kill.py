@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -93,20 +94,28 @@ LEAST = 150  #: kill points over all scenarios
 POINTS: dict[str, int] = {}
 
 
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder in memory where there is one: it is copied hundreds of times."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_a_kill_anywhere_is_put_right(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_anywhere_is_put_right(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario, subject = SCENARIOS[name], SCENARIOS[name].subject()
     clean = {path: data.removesuffix(EDIT) for path, data in scenario.files.items()}
     monkeypatch.setattr(os, "fsync", lambda _: None)  # the system stays alive; only the process ends
     monkeypatch.setattr(journal, "parse", PARSE)
-    monkeypatch.setenv("PATCHFORGE_STATE", str(tmp_path / "ready" / "state"))
-    scenario.ready(fill(tmp_path / "ready" / "folder", clean), subject)
+    monkeypatch.setenv("PATCHFORGE_STATE", str(place / "ready" / "state"))
+    scenario.ready(fill(place / "ready" / "folder", clean), subject)
     if name != "update":
-        assert {*content(tmp_path / "ready" / "folder")} >= {*scenario.files}
-    whole = places.patched(scenario.files, subject, tmp_path / "whole")
-    for number in _killed(scenario, subject, tmp_path, monkeypatch):
+        assert {*content(place / "ready" / "folder")} >= {*scenario.files}
+    whole = places.patched(scenario.files, subject, place / "whole")
+    for number in _killed(scenario, subject, place, monkeypatch):
         POINTS[name] = number
-        folder = tmp_path / "now" / "folder"
+        folder = place / "now" / "folder"
         _put_right(folder, subject, scenario, whole)
         if number % 5 == 0:
             _put_back(folder, subject, scenario)
