@@ -22,7 +22,7 @@ exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something 
 69 a check could not be made · 70 a mistake in patchforge · 74 the disk or the system was in the way ·
 75 try again later · 130 interrupted
 
-environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE (folder) ·
+environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE, PATCHFORGE_STATE (folders) ·
 PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
 """
 
@@ -54,6 +54,8 @@ def parser() -> argparse.ArgumentParser:
     _matrix(commands)
     _explain(commands)
     _status(commands)
+    _repair(commands)
+    _update(commands)
     _completion(commands)
     return top
 
@@ -324,8 +326,26 @@ def _explain(commands: Commands) -> None:
 
 
 def _status(commands: Commands) -> None:
-    one = _command(commands, "status", "show what is tracked, generated and cached", source=False)
+    text = "show what is tracked, generated and cached, or the state of a folder"
+    one = _command(commands, "status", text, source=False)
+    one.add_argument("folder", nargs="?", metavar="DIR", help="instead a checkout or pack: is it patched, and wholly")
     one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
+
+
+def _repair(commands: Commands) -> None:
+    _put_right(_command(commands, "repair", "finish what is half done in a patched folder, and put back what is lost"))
+
+
+def _update(commands: Commands) -> None:
+    _put_right(_command(commands, "update", "patch the release that a patched checkout was updated to"))
+
+
+def _put_right(one: argparse.ArgumentParser) -> None:
+    one.add_argument("folder", metavar="DIR", help="the checkout of ComfyUI, or the pack")
+    one.add_argument(
+        "--from", dest="source", metavar="TARBALL|DIR", help="the unpatched release, where no journal and no git has it"
+    )
+    one.add_argument("--dry-run", action="store_true", help="list what would be written and removed")
 
 
 def _completion(commands: Commands) -> None:

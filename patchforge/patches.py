@@ -121,25 +121,30 @@ def apply(patch: bytes, read: Read) -> dict[str, bytes]:
     """
     after: dict[str, bytes] = {}
     for part in parse(patch):
-        before = _read(read, part.path)
-        if (before is None) != (part.mode is not None):
-            raise _presence(part.path, wanted=part.mode is None)
-        after[part.path] = _apply_hunks(part, before or b"")
+        after[part.path] = apply_part(part, _read(read, part.path))
     return after
+
+
+def apply_part(part: FilePatch, before: bytes | None) -> bytes:
+    """One file after its part of a patch; ``before`` is None where there is no file."""
+    if (before is None) != (part.mode is not None):
+        raise _presence(part.path, wanted=part.mode is None)
+    return _apply_hunks(part, before or b"")
 
 
 def reverse(patch: bytes, read: Read) -> dict[str, bytes | None]:
     """The files that ``patch`` changed, as they were before it; None for a file that it had added."""
-    before: dict[str, bytes | None] = {}
-    for part in parse(patch):
-        after = _read(read, part.path)
-        if after is None:
-            raise _presence(part.path, wanted=True)
-        restored = _apply_hunks(FilePatch(part.path, part.mode, tuple(map(_swapped, part.hunks))), after)
-        if part.mode is not None and restored:
-            raise CheckFailed(f"{part.path}: more is in the file than the patch added", do="undo later edits first")
-        before[part.path] = None if part.mode is not None else restored
-    return before
+    return {part.path: reverse_part(part, _read(read, part.path)) for part in parse(patch)}
+
+
+def reverse_part(part: FilePatch, after: bytes | None) -> bytes | None:
+    """One file before its part of a patch; None for a file that the patch adds."""
+    if after is None:
+        raise _presence(part.path, wanted=True)
+    restored = _apply_hunks(FilePatch(part.path, part.mode, tuple(map(_swapped, part.hunks))), after)
+    if part.mode is not None and restored:
+        raise CheckFailed(f"{part.path}: more is in the file than the patch added", do="undo later edits first")
+    return None if part.mode is not None else restored
 
 
 def parse(patch: bytes) -> list[FilePatch]:

@@ -17,5 +17,6 @@ def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     if request.node.get_closest_marker("upstream"):
         return
     monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PATCHFORGE_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("PATCHFORGE_UPSTREAM", raising=False)
     monkeypatch.setenv("NO_COLOR", "1")

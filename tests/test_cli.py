@@ -256,6 +256,58 @@ def test_a_revert_can_be_tried_first(checkout: Path) -> None:
     assert content(checkout) == patched
 
 
+def test_what_a_dry_run_would_write_and_remove(checkout: Path) -> None:
+    before = content(checkout)
+    text = done("apply", "--in-place", str(checkout), "--dry-run")
+    assert "would write main.py" in text
+    assert content(checkout) == before
+    done("apply", "--in-place", str(checkout))
+    text = done("apply", "--revert", str(checkout), "--dry-run")
+    assert "would write main.py" in text
+    assert "would remove comfy/patchforge_xpu.py" in text
+
+
+def test_options_that_contradict_in_place(checkout: Path, tmp_path: Path) -> None:
+    fill(tmp_path / "other", of_version("9.1.0"))
+    before = content(checkout)
+    result = patchforge("apply", "--from", str(tmp_path / "other"), "--in-place", str(checkout))
+    assert result.returncode == 2
+    assert content(checkout) == before
+    done("apply", "--in-place", str(checkout))
+    patched = content(checkout)
+    for more in (["v9.0.0"], ["--from", str(tmp_path)], ["--context", "3"], ["--no-cache"], ["--upstream", "."]):
+        result = patchforge("apply", "--revert", str(checkout), *more)
+        assert result.returncode == 2
+        assert "leave it out" in result.stderr
+    assert content(checkout) == patched
+
+
+def test_status_repair_and_update_of_a_checkout(checkout: Path) -> None:
+    assert "not patched" in done("status", str(checkout))
+    done("apply", "--in-place", str(checkout))
+    patched = content(checkout)
+    (checkout / "comfy" / "patchforge_xpu.py").unlink()
+    lost = patchforge("status", str(checkout), "--json")
+    assert lost.returncode == 1
+    assert json.loads(lost.stdout)["state"] == "module lost"
+    assert "would write comfy/patchforge_xpu.py" in done("repair", str(checkout), "--dry-run")
+    assert "is patched" in done("repair", str(checkout))
+    assert content(checkout) == patched
+    fill(checkout, of_version("9.1.0"))
+    moved = patchforge("status", str(checkout))
+    assert moved.returncode == 1
+    assert f"patchforge update {checkout}" in moved.stdout
+    assert json.loads(done("update", str(checkout), "--json"))["state"] == "patched"
+    done("apply", "--revert", str(checkout))
+    assert {**content(checkout), **of_version("9.1.0")} == content(checkout)
+
+
+def test_status_of_what_is_not_comfyui(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    assert "neither ComfyUI nor a pack" in patchforge("status", str(tmp_path / "empty")).stdout
+    assert patchforge("status", str(tmp_path / "nowhere")).returncode == 2
+
+
 def test_nothing_to_revert(checkout: Path) -> None:
     result = patchforge("apply", "--revert", str(checkout))
     assert result.returncode == 2

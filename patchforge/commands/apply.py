@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import escape, pipeline
+from patchforge.checkout import change
+from patchforge.checkout.subject import ComfyUI
+from patchforge.commands.checkout import comfyui, planned
 from patchforge.commands.common import inputs, make_engine, show_json, table
 from patchforge.errors import Exit, PatchforgeError
-from patchforge.inplace import patch_folder, revert_folder
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, recognise, release_index
@@ -26,9 +28,10 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError("--context counts lines", expected="0 or more", found=str(options.context))
     if options.revert:
         return _revert(options)
-    source = options.source or options.in_place
-    if source:
-        return _convert(options, *release_from_files(Path(source), options.release))
+    if options.in_place:
+        return _in_place(options)
+    if options.source:
+        return _convert(options, *release_from_files(Path(options.source), options.release))
     if not options.release:
         raise PatchforgeError("no release is named", expected="a VERSION or COMMIT", do="patchforge apply v0.32.0")
     with open_upstream(options.upstream) as upstream:
@@ -71,10 +74,38 @@ def _checked_out(source: Path) -> Version | None:
 
 def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     _check_output(options, release)
-    engine = make_engine(options)
-    patched = pipeline.convert(engine, release, tree)
-    pipeline.check(patched, options.context)
+    patched = _checked(options, release, tree)
     written, missing = _write(options, patched)
+    return _tell(options, patched, written, missing)
+
+
+def _checked(options: argparse.Namespace, release: Release, tree: Tree) -> Patched:
+    patched = pipeline.convert(make_engine(options), release, tree)
+    pipeline.check(patched, options.context)
+    return patched
+
+
+def _in_place(options: argparse.Namespace) -> int:
+    """The release in a checkout is the one that is patched there; no other is read."""
+    if options.source:
+        raise PatchforgeError(
+            "--in-place patches the release that is in the folder, and --from names another place to read it from",
+            do="leave --from out, or write a patched copy with --to",
+        )
+    folder = Path(options.in_place)
+    with change.opened(folder, dry_run=options.dry_run) as inside:
+        change.refuse_unless_untouched(inside, comfyui(options))
+        patched = _checked(options, *release_from_files(folder, options.release))
+        plan = change.patch(
+            inside, ComfyUI(lambda: make_engine(options)), patched, context=options.context, dry_run=options.dry_run
+        )
+    return _tell(options, patched, "" if options.dry_run else options.in_place, [], plan)
+
+
+def _tell(
+    options: argparse.Namespace, patched: Patched, written: str, missing: list[Skipped], plan: change.Plan | None = None
+) -> int:
+    release = patched.release
     if options.json:
         show_json(
             {
@@ -82,10 +113,13 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
                 "written": written,
                 "missing": [one.path for one in missing],
                 "indexed": release.indexed,
+                **({"files": plan.written} if plan else {}),
             }
         )
     else:
         _show(patched, written, missing, options.release)
+        if plan and options.dry_run:
+            planned(plan)
     return Exit.OK
 
 
@@ -93,9 +127,6 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Ski
     """Writes what was asked for; returns where, and the files of a tree that are not written."""
     if options.dry_run:
         return "", []
-    if options.in_place:
-        patch_folder(Path(options.in_place), patched, options.context)
-        return options.in_place, []
     read = inputs(options.source, options.upstream)
     if options.to:
         return options.to, pipeline.write_whole(patched.tree, Path(options.to), read)
@@ -127,13 +158,31 @@ def _is_version(name: str | None) -> bool:
 
 
 def _revert(options: argparse.Namespace) -> int:
-    restored = revert_folder(Path(options.revert), dry_run=options.dry_run)
+    given = {
+        "a VERSION": options.release,
+        "--from": options.source,
+        "--upstream": options.upstream,
+        "--context": options.context,
+        "--no-cache": options.no_cache,
+    }
+    if useless := [name for name, value in given.items() if value]:
+        raise PatchforgeError(
+            f"--revert converts nothing, so {', '.join(useless)} means nothing to it",
+            do="leave it out",
+        )
+    with change.opened(Path(options.revert), dry_run=options.dry_run) as inside:
+        plan = change.revert(inside, comfyui(options), dry_run=options.dry_run)
     if options.json:
-        show_json({"reverted": options.revert, "files": restored})
+        show_json(
+            {"reverted": options.revert, "files": list(plan.files), "written": plan.written, "removed": plan.removed}
+        )
     else:
         print(
-            f"{options.revert}: {len(restored)} files are as they were" + (" (not written)" if options.dry_run else "")
+            f"{options.revert}: {len(plan.files)} files are as they were"
+            + (" (not written)" if options.dry_run else "")
         )
+        if options.dry_run:
+            planned(plan)
     return Exit.OK
 
 

@@ -11,9 +11,11 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from patchforge import inplace
+from patchforge.checkout import change
+from patchforge.checkout.subject import NodePack
+from patchforge.commands.checkout import planned
 from patchforge.commands.common import inputs, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.nodes.pack import read_pack
@@ -22,7 +24,6 @@ from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
 from patchforge.outputs import PATCHES, check_document, check_folder, write_document, write_folder
-from patchforge.pipeline import Patched
 from patchforge.sources.command import checked_out, run_git
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
@@ -34,23 +35,40 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _apply(options: argparse.Namespace) -> int:
+    if options.in_place:
+        return _in_place(options)
     with _folder(options.pack) as (folder, name):
-        journal = folder / inplace.FOLDER
-        if options.in_place and journal.exists():
-            raise PatchforgeError(
-                f"{folder} is patched already", found=str(journal), do=f"patchforge nodes revert {folder} first"
-            )
         target = Path(options.out or Path("generated", "nodes", name.lower()))
-        if not (options.dry_run or options.in_place):
+        if not options.dry_run:
             check_folder(target, PATCHES, inputs(folder))
-        patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder))
-        patched.check()
-        report = patched.manifest()
-        if not options.dry_run and options.in_place:
-            if patched.converted.changes:
-                inplace.patch_folder(folder, cast("Patched", patched))
-        elif not options.dry_run:
+        patched = _converted(options, folder)
+        if not options.dry_run:
             write_folder(target, patched.files(), PATCHES, inputs=inputs(folder))
+    return _tell(options, patched)
+
+
+def _in_place(options: argparse.Namespace) -> int:
+    folder, asked = Path(options.pack), _options(options)
+    on = {"comfy": asked.comfy, "fp64": asked.fp64, "torch-load": asked.torch_load, "half": asked.half}
+    subject = NodePack(tuple(flag for flag, wanted in on.items() if wanted))
+    with change.opened(folder, dry_run=options.dry_run) as inside:
+        change.refuse_unless_untouched(inside, subject)
+        patched = _converted(options, folder)
+        plan = change.patch(inside, subject, patched, dry_run=options.dry_run)
+    status = _tell(options, patched)
+    if options.dry_run and not options.json:
+        planned(plan)
+    return status
+
+
+def _converted(options: argparse.Namespace, folder: Path) -> PatchedPack:
+    patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder))
+    patched.check()
+    return patched
+
+
+def _tell(options: argparse.Namespace, patched: PatchedPack) -> int:
+    report = patched.manifest()
     if options.json:
         show_json(report)
     else:
@@ -77,8 +95,11 @@ def _check(options: argparse.Namespace) -> int:
 
 def _revert(options: argparse.Namespace) -> int:
     for folder in options.folder:
-        paths = inplace.revert_folder(Path(folder), dry_run=options.dry_run)
-        print(f"{folder}: {len(paths)} file(s) put back")
+        with change.opened(Path(folder), dry_run=options.dry_run) as inside:
+            plan = change.revert(inside, NodePack(), dry_run=options.dry_run)
+        print(f"{folder}: {len(plan.files)} file(s) put back" + (" (not written)" if options.dry_run else ""))
+        if options.dry_run:
+            planned(plan)
     return int(Exit.OK)
 
 

@@ -11,11 +11,14 @@ from patchforge import __version__, caches, manifest
 from patchforge.commands.common import generated_versions, show_json
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import Exit
+from patchforge.escape import line
 from patchforge.project import load_project, release_index
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0. Reads no network and parses nothing."""
+    """Exit status 0. Reads no network and parses nothing. With a folder: 1 where something is to be put right."""
+    if options.folder:
+        return _folder(options)
     project = load_project()
     index = release_index(project)
     folder = Path(options.generated)
@@ -37,6 +40,30 @@ def run(options: argparse.Namespace) -> int:
     for one in status["generated"]:
         print(f"generated  {one['release']}: {'current' if one['current'] else 'by other rules; run patchforge apply'}")
     return Exit.OK
+
+
+def _folder(options: argparse.Namespace) -> int:
+    from patchforge.checkout.examine import look  # noqa: PLC0415 - git and the journal are slow to import
+
+    found = look(Path(options.folder))
+    told = {
+        "folder": options.folder,
+        "state": found.state,
+        "says": found.says,
+        "do": found.do,
+        "release": found.stated,
+        "files": {one.path: one.part.name.lower() for one in found.seen},
+        "leftovers": list(found.leftovers),
+    }
+    if options.json:
+        show_json(told)
+    else:
+        print(f"{line(options.folder)}: {line(found.says)}")
+        for name in found.leftovers:
+            print(f"  left by a killed run: {line(name)}")
+        if found.do and not (found.in_order and found.state is found.state.UNTOUCHED):
+            print(f"  to do: {line(found.do)}")
+    return Exit.OK if found.in_order else Exit.FAILED
 
 
 def _generated(folder: Path) -> dict[str, Any]:

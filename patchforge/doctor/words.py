@@ -173,8 +173,9 @@ class Checkout:
 
     path: str
     version: str = ""  #: as it states it; "" if it does not
-    module: str = ""  #: comfy/patchforge_xpu.py: "ours", "other" (of another patchforge), or "" (not there)
-    hooked: bool = False  #: comfy/model_management.py names the module
+    state: str = "untouched"  #: a ``patchforge.checkout.examine.State``
+    says: str = "not patched"  #: the same as a sentence
+    do: str = ""  #: what puts it right
     requirements: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: file → lines about torch or an index
 
 

@@ -35,7 +35,7 @@ def pack_rules_digest() -> str:
 
 @dataclass(frozen=True)
 class PatchedPack:
-    """A pack with its patch. Has what ``inplace.patch_folder`` asks of a patched release."""
+    """A pack with its patch. Has what patching in place asks for (``checkout.subject.PatchedFiles``)."""
 
     converted: Converted
     commit: str = ""

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from patchforge import pipeline
 from patchforge.commands.doctor import run
 from patchforge.doctor import checkout
 from patchforge.doctor.words import Facts, State
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import root
 from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
+from tests.support import MemoryTree, engine_of, miniature, release
+from transforms.comfyui import transforms
 
 MINIATURE = root() / "tests" / "miniatures" / "v0.33.0"
 RUNTIME = root() / "transforms" / "runtime" / "patchforge_xpu"
@@ -97,34 +100,40 @@ def judged(folder: Path) -> tuple[State, str]:
     return found.state, found.do
 
 
-def hook(folder: Path) -> None:
-    with (folder / "comfy/model_management.py").open("a") as file:
+@pytest.fixture(scope="module")
+def patched_files() -> dict[str, bytes]:
+    """What patching makes of the miniature."""
+    patched = pipeline.convert(engine_of(transforms()), release("v0.33.0"), MemoryTree(miniature("v0.33.0")))
+    return dict(patched.after)
+
+
+@pytest.fixture
+def patched(tree: Path, patched_files: dict[str, bytes]) -> Path:
+    for path, data in patched_files.items():
+        (tree / path).parent.mkdir(exist_ok=True)
+        (tree / path).write_bytes(data)
+    return tree
+
+
+def test_a_checkout_that_is_patched(patched: Path) -> None:
+    state, do = judged(patched)
+    assert "no journal" in checkout.look(patched).says
+    assert (state, do) == (State.WARNING, f"patchforge repair {patched}")
+
+
+def test_a_checkout_that_calls_the_module_by_hand_is_not_patched(tree: Path) -> None:
+    with (tree / "comfy/model_management.py").open("a") as file:
         file.write("\nfrom comfy import patchforge_xpu\n")
-
-
-def test_a_checkout_that_is_not_patched(tree: Path) -> None:
-    assert judged(tree) == (State.WARNING, f"patchforge apply --in-place {tree}")
-    assert checkout.look(tree).version == "v0.33.0"
-
-
-def test_a_checkout_that_is_patched(tree: Path) -> None:
-    hook(tree)
-    shutil.copytree(RUNTIME, tree / "comfy/patchforge_xpu")
-    assert judged(tree) == (State.OK, "")
-
-
-def test_a_checkout_of_another_patchforge(tree: Path) -> None:
-    hook(tree)
-    write(tree, {"comfy/patchforge_xpu/__init__.py": "# older"})
-    assert judged(tree)[0] is State.WARNING
-
-
-def test_a_checkout_that_is_patched_in_part(tree: Path) -> None:
     shutil.copytree(RUNTIME, tree / "comfy/patchforge_xpu")
     assert judged(tree)[0] is State.WRONG
-    shutil.rmtree(tree / "comfy/patchforge_xpu")
-    hook(tree)
-    assert judged(tree)[0] is State.WRONG
+
+
+def test_a_checkout_that_is_patched_in_part(patched: Path) -> None:
+    shutil.rmtree(patched / "comfy/patchforge_xpu")
+    assert judged(patched) == (State.WRONG, f"patchforge repair {patched} puts it back")
+    shutil.copytree(MINIATURE, patched, dirs_exist_ok=True)
+    shutil.copytree(RUNTIME, patched / "comfy/patchforge_xpu")
+    assert judged(patched) == (State.WRONG, f"patchforge repair {patched} finishes it")
 
 
 def test_requirements_of_a_checkout_and_its_packs(tree: Path) -> None:

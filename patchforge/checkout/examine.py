@@ -1,0 +1,330 @@
+"""What state a checkout is in, by the bytes of its files. Apply, revert, repair, update, status and doctor ask here."""
+
+from __future__ import annotations
+
+import shlex
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum, auto
+from functools import cached_property
+from pathlib import Path
+
+from patchforge.checkout import journal
+from patchforge.checkout.journal import Changed, Found, Kept
+from patchforge.checkout.subject import (
+    MANAGEMENT,
+    MARK,
+    MODULE,
+    ComfyUI,
+    NodePack,
+    Subject,
+    head,
+    module_files,
+    of_module,
+)
+from patchforge.inside import Inside, Kind
+from patchforge.sources.command import git
+from patchforge.vocabulary import Tree, git_blob_id
+
+
+class State(StrEnum):
+    """The states of a checkout. There is no other."""
+
+    UNTOUCHED = "untouched"  #: nothing of patchforge is in its files
+    PATCHED = "patched"
+    HALF = "half patched"  #: a run was ended in between, or something put part of the files back
+    UPDATED = "updated since"  #: files are a newer or older release's than the one that was patched
+    EDITED = "edited since"  #: patched, and a file was edited
+    LOST = "module lost"  #: files call the module, and it is not there: ComfyUI does not start
+    UNKNOWN = "not ComfyUI"
+
+
+class Part(Enum):
+    """What one file of a journal holds."""
+
+    ORIGINAL = auto()  #: what it is without patchforge
+    PATCHED = auto()
+    FOUND = auto()  #: what stood there when the journal was written: not written yet
+    EDITED = auto()  #: something else, with something of ours in it
+    OTHER = auto()  #: something else, and nothing of ours in it
+    UPSTREAM = auto()  #: what the git checkout's commit has, which is not what the journal knows
+    MISSING = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One file of a journal as it is now. ``before`` and ``after`` have the line ends that it has now."""
+
+    path: str
+    now: bytes | None
+    part: Part
+    before: bytes | None
+    after: bytes | None
+    lost: bool = False  #: before and after are not known
+
+    @property
+    def alike(self) -> bool:
+        """The patches do not change it (any more)."""
+        return not self.lost and self.before == self.after
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A checkout as it is now."""
+
+    inside: Inside
+    subject: Subject
+    state: State
+    found: Found
+    stated: str = ""
+    seen: tuple[Seen, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    tree: Callable[[], Tree | None] = field(default=lambda: None)
+
+    @cached_property
+    def head(self) -> Tree | None:
+        """The tree of the git checkout's commit."""
+        return self.tree()
+
+    @property
+    def known(self) -> Kept | None:
+        """The journal that is obeyed."""
+        return self.found.known
+
+    @property
+    def says(self) -> str:
+        """The state in one sentence."""
+        edited = ", ".join(one.path for one in self.seen if one.part in (Part.EDITED, Part.OTHER))
+        known = self.known.journal.subject if self.known else ""
+        text = {
+            State.UNTOUCHED: "not patched",
+            State.PATCHED: "patched",
+            State.HALF: "half patched: some of the files are patched and some are not",
+            State.UPDATED: f"updated since it was patched{f' (as {known})' if known and self.stated else ''}",
+            State.EDITED: f"patched, and edited since: {edited}",
+            State.LOST: f"its files call patchforge's module, and {MODULE} is missing or not whole",
+            State.UNKNOWN: "neither ComfyUI nor a pack",
+        }[self.state]
+        aside = f"; {self.found.problem}, and is not obeyed" if self.found.problem else ""
+        alone = self.state is State.PATCHED and self.found == Found()
+        return text + (", and there is no journal of it" if alone else "") + aside
+
+    @property
+    def do(self) -> str:
+        """The command that puts it right; "" where nothing is wrong."""
+        repair, undo = self.command("repair"), self.command("revert")
+        undone = f"; or {undo} undoes it" if self.known else ""
+        if self.found.problem and self.state is State.UNTOUCHED:
+            return f"look at {self.inside.shown / self.found.place} and move it away, then {self.command('apply')}"
+        if self.found.problem or (self.state is State.PATCHED and not self.known):
+            return repair
+        return {
+            State.UNTOUCHED: self.command("apply"),
+            State.HALF: f"{repair} finishes it{undone}",
+            State.UPDATED: f"{self.command('update')}{undone}",
+            State.LOST: f"{repair} puts it back{undone}",
+        }.get(self.state, f"{repair} removes what a killed run left" if self.leftovers else "")
+
+    @property
+    def in_order(self) -> bool:
+        """Nothing needs to be put right."""
+        fine = self.state in (State.UNTOUCHED, State.PATCHED, State.EDITED)
+        return fine and not self.leftovers and not self.found.problem
+
+    def command(self, name: str) -> str:
+        """The whole command line, for this folder."""
+        folder = shlex.quote(str(self.inside.shown))
+        pack = self.subject.kind == "pack"
+        return {
+            "apply": f"patchforge nodes apply {folder} --in-place" if pack else f"patchforge apply --in-place {folder}",
+            "revert": f"patchforge nodes revert {folder}" if pack else f"patchforge apply --revert {folder}",
+        }.get(name, f"patchforge {name} {folder}")
+
+
+def subject_kind(inside: Inside, found: Found) -> str:
+    """Whether a folder is a release's or a pack's; "" for one that is neither."""
+    if inside.kind(MANAGEMENT) is Kind.FILE:
+        return "release"
+    if found.kept:
+        return found.kept.journal.kind
+    return "pack" if any(name.endswith(".py") for name in inside.names()) else ""
+
+
+def subject_of(inside: Inside, comfyui: Subject) -> Subject:
+    """What a folder is: a pack with the options that it was converted with, or ``comfyui``."""
+    found = journal.find(inside)
+    if subject_kind(inside, found) == "pack":
+        return NodePack(found.known.journal.options if found.known else ())
+    return comfyui
+
+
+def look(folder: Path) -> Examined:
+    """The state of a folder."""
+    inside = Inside(folder)
+    return examine(inside, subject_of(inside, ComfyUI()))
+
+
+def examine(inside: Inside, subject: Subject) -> Examined:
+    """InTheWay where a link or a folder stands at a place of a file that was patched. Writes nothing."""
+    found = journal.find(inside)
+    if not subject_kind(inside, found):
+        return Examined(inside, subject, State.UNKNOWN, found)
+    tree = _once(inside)
+    if not found.known:
+        return Examined(inside, subject, _without(inside, subject), found, leftovers=tuple(_aside(inside)), tree=tree)
+    seen = tuple(_seen(inside, one, found.known, tree) for one in found.known.journal.files)
+    stated = subject.stated(inside)
+    state = _state(seen, moved=bool(stated) and stated != found.known.journal.subject)
+    left = (*_aside(inside), *_beside(inside, seen))
+    return Examined(inside, subject, state, found, stated, seen, left, tree)
+
+
+def _once(inside: Inside) -> Callable[[], Tree | None]:
+    kept: list[Tree | None] = []
+
+    def tree() -> Tree | None:
+        if not kept:
+            kept.append(head(inside))
+        return kept[0]
+
+    return tree
+
+
+def _state(seen: tuple[Seen, ...], *, moved: bool) -> State:
+    parts = {one.part for one in seen if not one.alike or one.part is Part.FOUND}
+    hooked = any(one.part in (Part.PATCHED, Part.EDITED) and not one.alike for one in seen if not of_module(one.path))
+    if moved or Part.UPSTREAM in {one.part for one in seen}:
+        return State.UPDATED
+    if hooked and any(of_module(one.path) and one.now is None for one in seen):
+        return State.LOST
+    if not parts:
+        return State.UNTOUCHED
+    if parts <= {Part.ORIGINAL, Part.OTHER}:
+        return State.UNTOUCHED
+    if parts == {Part.PATCHED}:
+        return State.PATCHED
+    return State.EDITED if parts <= {Part.PATCHED, Part.EDITED} else State.HALF
+
+
+def _without(inside: Inside, subject: Subject) -> State:
+    """The state of a folder whose journal is missing, or not obeyed."""
+    marked = subject.marked(inside)
+    if subject.kind == "pack":
+        return State.PATCHED if marked else State.UNTOUCHED
+    module = module_files(inside)
+    if not marked:
+        return State.HALF if any(is_ours(path, data) for path, data in module.items()) else State.UNTOUCHED
+    if not {path for path, _ in our_module()} <= module.keys():
+        return State.LOST
+    return State.PATCHED if subject.whole(inside) else State.HALF
+
+
+def our_module() -> list[tuple[str, bytes]]:
+    """The package that hooks call, as this patchforge has it: path and bytes."""
+    from patchforge.pipeline import runtime_changes  # noqa: PLC0415 - slow to import
+
+    return [(change.path, change.after) for change in runtime_changes()]
+
+
+def is_ours(path: str, data: bytes) -> bool:
+    """Whether bytes are those of a file of this patchforge's package."""
+    return any(path == place and same_text(data, own) for place, own in our_module())
+
+
+def _seen(inside: Inside, one: Changed, kept: Kept, tree: Callable[[], Tree | None]) -> Seen:
+    now = inside.read(one.path)
+    if one.path in kept.lost:
+        return Seen(one.path, now, _by_id(one, now), None, None, lost=True)
+    before, after = fit(kept.before[one.path], now), fit(kept.after[one.path], now)
+    return Seen(one.path, now, _part(one, now, before, after, tree), before, after)
+
+
+def _by_id(one: Changed, now: bytes | None) -> Part:
+    if now is None:
+        return Part.ORIGINAL if one.before is None else Part.MISSING
+    known = {one.found: Part.FOUND, one.before: Part.ORIGINAL, one.after: Part.PATCHED}
+    return known.get(git_blob_id(now), Part.EDITED if MARK.search(now) else Part.OTHER)
+
+
+def _part(
+    one: Changed, now: bytes | None, before: bytes | None, after: bytes | None, tree: Callable[[], Tree | None]
+) -> Part:
+    if now == after:
+        return Part.PATCHED
+    if now == before:
+        return Part.ORIGINAL
+    if now is None:
+        return Part.MISSING
+    if git_blob_id(now) == one.found:
+        return Part.FOUND
+    if before is not None and _is_in(tree(), one.path, now):
+        return Part.UPSTREAM
+    return Part.EDITED if hooked(now, before, after) else Part.OTHER
+
+
+def _is_in(tree: Tree | None, path: str, now: bytes) -> bool:
+    entry = tree.entries().get(path) if tree else None
+    if tree is None or entry is None or MARK.search(now):
+        return False
+    return entry.blob == git_blob_id(now) or same_text(now, tree.read(path))
+
+
+def hooked(now: bytes, before: bytes | None, after: bytes | None) -> bool:
+    """Whether something of what the patches put into a file is in these bytes."""
+    if after is None or MARK.search(after):
+        return bool(MARK.search(now))
+    added = set(after.splitlines()) - set((before or b"").splitlines())
+    return not added.isdisjoint(now.splitlines())
+
+
+def fit(data: bytes | None, now: bytes | None) -> bytes | None:
+    """``data`` with the line ends of ``now``, where those are all of one kind."""
+    if data is None or now is None:
+        return data
+    plain = data.replace(b"\r\n", b"\n")
+    if b"\r\n" not in now:
+        return plain
+    return plain.replace(b"\n", b"\r\n") if now.count(b"\n") == now.count(b"\r\n") else data
+
+
+def same_text(one: bytes, other: bytes) -> bool:
+    """Whether two files differ in their line ends at most."""
+    return one == other or one.replace(b"\r\n", b"\n") == other.replace(b"\r\n", b"\n")
+
+
+def _aside(inside: Inside) -> Iterator[str]:
+    return (name for name, _ in journal.put_aside(inside))
+
+
+def _beside(inside: Inside, seen: tuple[Seen, ...]) -> Iterator[str]:
+    return (f"{one.path} (half written)" for one in seen if inside.leftover(one.path, could_write(one)))
+
+
+def could_write(one: Seen) -> list[bytes]:
+    """What a killed run could have been writing at a file's place."""
+    merged = taken_out(one.now, one.before, one.after)[0] if one.part is Part.EDITED and not one.lost else None
+    return [data for data in (one.before, one.after, one.now, merged) if data is not None]
+
+
+def taken_out(now: bytes | None, before: bytes | None, after: bytes | None) -> tuple[bytes | None, str]:
+    """A file without what the patches put into it, all else kept; and why that cannot be done, or "".
+
+    A three-way merge with the patched file as its base.
+    """
+    before, after = fit(before, now), fit(after, now)
+    if now in (before, after):
+        return before, ""
+    if now is None or not hooked(now, before, after):
+        return now, ""
+    if before is None or after is None:
+        return None, "the whole file is patchforge's"
+    with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
+        for name, data in {"edited": now, "patched": after, "original": before}.items():
+            Path(scratch, name).write_bytes(data)
+        merged = git("merge-file", "-p", "edited", "patched", "original", folder=Path(scratch))
+    data = merged.stdout.encode("utf-8", "surrogateescape")
+    if merged.returncode == 0 and not hooked(data, before, after):
+        return data, ""
+    said = merged.stderr.strip() or "a line that both changed"
+    return None, said if merged.returncode else "lines that another patchforge added"

@@ -1,0 +1,419 @@
+"""The journal in ``.patchforge/``: which files were changed, from which bytes to which, and the originals.
+
+A journal is input: anybody can put one into a folder. It is obeyed only if this user's patchforge wrote it, which a
+record outside of the folder tells: its random name and the digest of its bytes. A folder that is moved or copied takes
+its journal along, and the record still fits.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from patchforge.errors import Damaged, PatchforgeError, SystemFault
+from patchforge.inside import Inside, Kind, check_path
+from patchforge.patches import FilePatch, apply_part, parse, reverse_part
+from patchforge.vocabulary import git_blob_id
+
+FOLDER = ".patchforge"  #: in the checkout
+JOURNAL = "journal.json"
+FORMAT = 1
+_LARGEST = 16 << 20  #: bytes of a journal; one of ComfyUI has 10 kB
+_NAME = re.compile(r"[0-9a-f]{32}")
+_BLOB = re.compile(r"[0-9a-f]{40}")
+_PATCH = re.compile(r"\d{4}-[a-z0-9-]+\.patch")
+_ASIDE = re.compile(r"\.patchforge-(?:new|old)-([0-9a-f]{32})")
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """One file, by the blob ids of what it held; None where it was not there.
+
+    ``found`` stood there when the journal was written. ``before`` is what it is without patchforge: the same, or, where
+    an earlier patchforge had been at work, what is left once that is taken out. ``after`` is what was written.
+    """
+
+    path: str
+    found: str | None
+    before: str | None
+    after: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PatchFile:
+    """A patch in the journal, by its digest."""
+
+    file: str
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """What was done to a folder. ``subject`` is the release's version or the pack's name."""
+
+    format: int
+    name: str  #: random, 32 hex digits
+    kind: Literal["release", "pack"]
+    subject: str
+    commit: str
+    rules: str
+    options: tuple[str, ...]
+    patches: tuple[PatchFile, ...]
+    files: tuple[Changed, ...]
+
+    @property
+    def data(self) -> bytes:
+        """As it is written."""
+        return (json.dumps(asdict(self), indent=1, sort_keys=True) + "\n").encode()
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A journal with its bytes. ``lost`` are files whose original is needed and is neither kept nor to be had back."""
+
+    journal: Journal
+    before: Mapping[str, bytes | None]
+    after: Mapping[str, bytes | None]
+    lost: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a folder has for a journal. ``problem`` says why it is not obeyed; both are empty where there is none."""
+
+    kept: Kept | None = None
+    problem: str = ""
+    place: str = FOLDER
+
+    @property
+    def known(self) -> Kept | None:
+        """The journal, if it is obeyed."""
+        return None if self.problem else self.kept
+
+
+def state_folder() -> Path:
+    """Where records and locks are: PATCHFORGE_STATE, or the user's folder for such things."""
+    import platformdirs  # noqa: PLC0415 - keeps start-up light
+
+    return Path(os.environ.get("PATCHFORGE_STATE") or platformdirs.user_state_path("patchforge")).expanduser()
+
+
+def new_name() -> str:
+    """A name that nobody can guess."""
+    return secrets.token_hex(16)
+
+
+# --- reading
+
+
+def find(inside: Inside) -> Found:
+    """The journal of a folder; also one that a killed run had put aside and not replaced."""
+    kind = inside.kind(FOLDER)
+    if kind is Kind.FOLDER:
+        return _at(inside, FOLDER)
+    if kind is not Kind.NOTHING:
+        return Found(problem=f"{inside.shown / FOLDER} is {kind}")
+    aside = (name for name, _ in put_aside(inside) if name.startswith(".patchforge-old-"))
+    return next((one for one in (_at(inside, name) for name in aside) if one.known), Found())
+
+
+def put_aside(inside: Inside) -> Iterator[tuple[str, str]]:
+    """Folders of killed runs, with the journal's name in theirs: only a run of this user's could know that."""
+    for name in inside.names():
+        match = _ASIDE.fullmatch(name)
+        if match and _record(match[1]) and inside.kind(name) is Kind.FOLDER:
+            yield name, match[1]
+
+
+def _at(inside: Inside, place: str) -> Found:
+    where = inside.shown / place
+    try:
+        data = inside.read(f"{place}/{JOURNAL}")
+        if data is None:
+            return _of_before(inside, place)
+        journal = _parsed(data)
+        kept = _kept(inside, place, journal)
+    except PatchforgeError as error:
+        if isinstance(error, SystemFault):
+            raise
+        return Found(problem=f"{where} is not a journal of patchforge: {error.problem}", place=place)
+    if _record(journal.name) == hashlib.sha256(data).hexdigest():
+        return Found(kept, place=place)
+    return Found(kept, f"{where} was not written by your patchforge", place)
+
+
+def _of_before(inside: Inside, place: str) -> Found:
+    """A journal of patchforge 0.1 before it had records: its manifest tells the same."""
+    data = inside.read(f"{place}/manifest.json")
+    if data is None:
+        return Found(
+            problem=f"{inside.shown / place} is not a journal of patchforge: there is no {JOURNAL}", place=place
+        )
+    manifest = _json(data)
+    try:
+        last = {one["path"]: one for patch in manifest["patches"] for one in patch["files"]}
+        first = {one["path"]: one for patch in reversed(manifest["patches"]) for one in patch["files"]}
+        plain = {
+            "format": FORMAT,
+            "name": hashlib.sha256(data).hexdigest()[:32],
+            "kind": "pack" if "pack" in manifest else "release",
+            "subject": manifest.get("pack") or manifest.get("release"),
+            "commit": manifest["commit"],
+            "rules": manifest["rules"],
+            "options": [],
+            "patches": [{"file": one["file"], "sha256": one["sha256"]} for one in manifest["patches"]],
+            "files": [
+                {"path": path, "found": one["before"], "before": one["before"], "after": last[path]["after"]}
+                for path, one in first.items()
+            ],
+        }
+    except (KeyError, TypeError, AttributeError) as error:
+        raise Damaged(f"its manifest is not one ({type(error).__name__})") from None
+    kept = _kept(inside, place, _checked(plain))
+    return Found(kept, f"{inside.shown / place} has no record of your patchforge", place)
+
+
+def _parsed(data: bytes) -> Journal:
+    return _checked(_json(data))
+
+
+def _json(data: bytes) -> Any:
+    if len(data) > _LARGEST:
+        raise Damaged(f"it is larger than {_LARGEST} bytes")
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        raise Damaged("it is not JSON") from None
+
+
+def _checked(plain: Any) -> Journal:
+    """Damaged unless the values have the types of a journal, and every name and path is one that we would write."""
+    import cattrs  # noqa: PLC0415 - keeps start-up light
+
+    if not isinstance(plain, dict):
+        raise Damaged("it has not the form of one")
+    try:
+        journal: Journal = _converter().structure(plain, Journal)
+    except (cattrs.BaseValidationError, AttributeError, RecursionError):
+        raise Damaged("it has not the form of one") from None
+    _check(journal)
+    return journal
+
+
+@cache
+def _converter() -> Any:
+    import cattrs  # noqa: PLC0415
+
+    def text(value: object, _: object) -> str:
+        if not isinstance(value, str):
+            raise TypeError("not a text")
+        return value
+
+    def number(value: object, _: object) -> int:
+        if type(value) is not int:
+            raise TypeError("not a number")
+        return value
+
+    def several(value: object, kind: Any) -> tuple[Any, ...]:
+        if not isinstance(value, list):
+            raise TypeError("not a list")
+        return tuple(converter.structure(one, get_args(kind)[0]) for one in value)
+
+    converter = cattrs.Converter(forbid_extra_keys=True)
+    converter.register_structure_hook(str, text)
+    converter.register_structure_hook(int, number)
+    converter.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is tuple, several)
+    return converter
+
+
+def _check(journal: Journal) -> None:
+    blobs = [blob for one in journal.files for blob in (one.found, one.before, one.after) if blob is not None]
+    names = [one.file for one in journal.patches]
+    paths = [one.path.casefold() for one in journal.files]
+    wrong = {
+        "the format of this patchforge": journal.format != FORMAT,
+        "a name": not _NAME.fullmatch(journal.name),
+        "a blob id": not all(map(_BLOB.fullmatch, blobs)),
+        "a digest": not all(re.fullmatch("[0-9a-f]{64}", one.sha256) for one in journal.patches),
+        "the name of a patch": not all(map(_PATCH.fullmatch, names)),
+        "each patch once": len(set(names)) < len(names),
+        "each file once": len(set(paths)) < len(paths),
+        "a file before or after": any(one.before is one.after is None for one in journal.files),
+    }
+    if problems := [name for name, is_wrong in wrong.items() if is_wrong]:
+        raise Damaged(f"it has not {problems[0]}")
+    for one in journal.files:
+        if check_path(one.path)[0].lower().startswith(FOLDER) or not one.path.endswith(".py"):
+            raise Damaged("it names a file that patchforge never writes", found=one.path)
+
+
+def _kept(inside: Inside, place: str, journal: Journal) -> Kept:
+    """Damaged where a patch or an original is not what the journal says; a missing one is had back if possible."""
+    parts, whole = _parts(inside, place, journal)
+    before: dict[str, bytes | None] = {}
+    after: dict[str, bytes | None] = {}
+    lost: set[str] = set()
+    for one in journal.files:
+        try:
+            before[one.path], after[one.path] = _both(inside, place, one, parts.get(one.path, []), whole=whole)
+        except LookupError:
+            lost.add(one.path)
+    return Kept(journal, before, after, frozenset(lost))
+
+
+def _parts(inside: Inside, place: str, journal: Journal) -> tuple[dict[str, list[FilePatch]], bool]:
+    """File → its parts of all patches, in order; and whether no patch is missing."""
+    known, whole = {one.path for one in journal.files}, True
+    parts: dict[str, list[FilePatch]] = {}
+    for patch in sorted(journal.patches, key=lambda each: each.file):
+        data = inside.read(f"{place}/{patch.file}")
+        if data is None:
+            whole = False
+            continue
+        if hashlib.sha256(data).hexdigest() != patch.sha256:
+            raise Damaged(f"{patch.file} is not the patch that it names")
+        for part in parse(data):
+            if part.path not in known:
+                raise Damaged(f"{patch.file} changes a file that it does not name")
+            parts.setdefault(part.path, []).append(part)
+    return parts, whole
+
+
+def _both(
+    inside: Inside, place: str, one: Changed, parts: Sequence[FilePatch], *, whole: bool
+) -> tuple[bytes | None, bytes | None]:
+    """A file's bytes before and after. LookupError where they cannot be had."""
+    before = inside.read(f"{place}/original/{one.path}") if one.before is not None else None
+    if before is None and one.before is not None:
+        before = _had_back(inside.read(one.path), one, parts)
+    elif _blob(before) != one.before:
+        raise Damaged(f"the original of {one.path} is not the one that it names")
+    if not whole and one.before != one.after:
+        raise LookupError(one.path)
+    after = before
+    for part in parts:
+        after = apply_part(part, after)
+    if _blob(after) != one.after:
+        raise Damaged(f"its patches do not make the {one.path} that it names")
+    return before, after
+
+
+def _had_back(now: bytes | None, one: Changed, parts: Sequence[FilePatch]) -> bytes:
+    """An original that is not kept: what the file holds, as it is or with the patches taken out."""
+    before = now
+    if now is not None and _blob(now) == one.after != one.before:
+        for part in reversed(parts):
+            before = reverse_part(part, before)
+    if before is None or _blob(before) != one.before:
+        raise LookupError(one.path)
+    return before
+
+
+def _blob(data: bytes | None) -> str | None:
+    return None if data is None else git_blob_id(data)
+
+
+# --- writing
+
+
+def make(inside: Inside, journal: Journal, files: Mapping[str, bytes], before: Mapping[str, bytes | None]) -> None:
+    """Writes the record, and then the journal into a folder aside; ``put`` gives it its place."""
+    _write_record(inside, journal)
+    folder = f".patchforge-new-{journal.name}"
+    originals = {f"original/{path}": data for path, data in before.items() if data is not None}
+    for path, data in {".gitignore": b"*\n", **files, **originals, JOURNAL: journal.data}.items():
+        inside.add(f"{folder}/{path}", data)
+
+
+def put(inside: Inside, journal: Journal, earlier: Journal | None) -> None:
+    """Gives a journal that was made its place, in exchange for an earlier one."""
+    if earlier:
+        inside.rename(FOLDER, f".patchforge-old-{earlier.name}")
+    inside.rename(f".patchforge-new-{journal.name}", FOLDER)
+    if earlier:
+        _remove(inside, f".patchforge-old-{earlier.name}")
+
+
+def take_away(inside: Inside, journal: Journal) -> None:
+    """Removes a journal. What else lies in its folder stays there."""
+    inside.rename(FOLDER, f".patchforge-old-{journal.name}")
+    _remove(inside, f".patchforge-old-{journal.name}")
+
+
+def adopt(inside: Inside, journal: Journal) -> None:
+    """Records a journal that was found to be what patchforge makes, so that it is obeyed from now on."""
+    _write_record(inside, journal)
+    if inside.read(f"{FOLDER}/{JOURNAL}") is None:
+        inside.replace(f"{FOLDER}/{JOURNAL}", journal.data, was=None)
+
+
+def recover(inside: Inside) -> None:
+    """Ends what a killed run had begun with journals: one has its place, and nothing is left aside."""
+    if inside.kind(FOLDER) is Kind.NOTHING and (found := find(inside)).known:
+        inside.rename(found.place, FOLDER)
+    for name, _ in list(put_aside(inside)):
+        _remove(inside, name)
+
+
+def _remove(inside: Inside, folder: str) -> None:
+    """A folder of ours; without its journal it is nobody's, so that goes first. Others' files in it are kept."""
+    if not inside.remove_folder(folder, _is_ours, JOURNAL) and inside.kind(FOLDER) is Kind.NOTHING:
+        inside.rename(folder, FOLDER)
+
+
+def _is_ours(name: str) -> bool:
+    own = {JOURNAL, "manifest.json", "series", "REPORT.md", ".gitignore", "original"}
+    return name in own or bool(_PATCH.fullmatch(name))
+
+
+# --- records
+
+
+def _record(name: str) -> str:
+    """The digest of the journal of that name; "" where there is no record."""
+    try:
+        known = json.loads(_place(name).read_bytes())
+        return str(known["sha256"])
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""  # a record that was cut short: its journal had not been given its place
+    except OSError as error:
+        raise _no_state(error) from error
+
+
+def _write_record(inside: Inside, journal: Journal) -> None:
+    place = _place(journal.name)
+    told = {"sha256": hashlib.sha256(journal.data).hexdigest(), "folder": str(inside.root)}
+    try:
+        inside.step("record")
+        place.parent.mkdir(parents=True, exist_ok=True)
+        fresh = place.with_suffix(".new")
+        fresh.write_text(json.dumps(told), "utf-8")
+        with fresh.open("rb+") as stream:
+            os.fsync(stream.fileno())
+        inside.step("record in place")
+        fresh.replace(place)
+    except OSError as error:
+        raise _no_state(error) from error
+
+
+def _place(name: str) -> Path:
+    return state_folder() / "checkouts" / f"{name}.json"
+
+
+def _no_state(error: OSError) -> SystemFault:
+    return SystemFault(
+        f"{state_folder()} cannot be used",
+        expected="a folder in which patchforge keeps records of the checkouts that it patched",
+        found=error.strerror or str(error),
+        do="set PATCHFORGE_STATE to another folder",
+    )

@@ -1,0 +1,179 @@
+"""A run is killed before each of its changes on disk: the state is told, and the named command puts it right."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from patchforge.checkout import journal
+from patchforge.checkout.examine import State
+from patchforge.checkout.subject import Subject
+from patchforge.patches import parse
+from tests.checkout import places
+from tests.checkout.places import NEW, OLD, content, fill, look, named
+
+EDIT = b"# mine, at the end\n"
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """``ready`` makes the folder that ``command`` is killed in; ``files`` are those without patchforge."""
+
+    command: str
+    subject: Callable[[], Subject]
+    files: dict[str, bytes]
+    ready: Callable[[Path, Subject], None]
+
+
+def unpatched(_folder: Path, _subject: Subject) -> None:
+    """As it is."""
+
+
+def is_patched(folder: Path, subject: Subject) -> None:
+    places.apply(folder, subject)
+
+
+def without_module(folder: Path, subject: Subject) -> None:
+    places.apply(folder, subject)
+    (folder / places.MODULE).unlink()
+
+
+def half(folder: Path, subject: Subject) -> None:
+    before = content(folder)
+    places.apply(folder, subject)
+    for number, path in enumerate(sorted(before)):
+        if number % 2:
+            (folder / path).write_bytes(before[path])
+
+
+def edited(folder: Path, subject: Subject) -> None:
+    places.apply(folder, subject)
+    for path in ("main.py", "nodes.py"):
+        if (folder / path).is_file():
+            (folder / path).write_bytes((folder / path).read_bytes() + EDIT)
+
+
+def updated(folder: Path, subject: Subject) -> None:
+    """As git's checkout of another release leaves it: its files there, the module and the journal still there."""
+    shutil.copytree(folder, folder.with_name("aside"))
+    for path in places.release_files(NEW):
+        if (folder / path).is_file():
+            (folder / path).unlink()
+    fill(folder, places.release_files(OLD))
+    places.apply(folder, subject)
+    fill(folder, places.release_files(NEW))
+    shutil.rmtree(folder.with_name("aside"))
+
+
+def with_edit(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {path: data + EDIT if path in ("main.py", "nodes.py") else data for path, data in files.items()}
+
+
+COMFY = places.release_files(NEW)
+SCENARIOS = {
+    "apply": Scenario("apply", places.comfyui, COMFY, unpatched),
+    "revert": Scenario("revert", places.comfyui, COMFY, is_patched),
+    "revert with edits": Scenario("revert", places.comfyui, with_edit(COMFY), edited),
+    "repair of a half": Scenario("repair", places.comfyui, COMFY, half),
+    "repair without module": Scenario("repair", places.comfyui, COMFY, without_module),
+    "update": Scenario("update", places.comfyui, COMFY, updated),
+    "pack apply": Scenario("apply", places.pack, places.PACK, unpatched),
+    "pack revert": Scenario("revert", places.pack, places.PACK, is_patched),
+    "pack revert with edits": Scenario("revert", places.pack, with_edit(places.PACK), edited),
+    "pack repair": Scenario("repair", places.pack, places.PACK, half),
+}
+PARSE = cache(parse)  # the same patches, hundreds of times
+LEAST = 150  #: kill points over all scenarios
+POINTS: dict[str, int] = {}
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder in memory where there is one: it is copied hundreds of times."""
+    memory = Path("/dev/shm")
+    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_a_kill_anywhere_is_put_right(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario, subject = SCENARIOS[name], SCENARIOS[name].subject()
+    clean = {path: data.removesuffix(EDIT) for path, data in scenario.files.items()}
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # the system stays alive; only the process ends
+    monkeypatch.setattr(journal, "parse", PARSE)
+    monkeypatch.setenv("PATCHFORGE_STATE", str(place / "ready" / "state"))
+    scenario.ready(fill(place / "ready" / "folder", clean), subject)
+    if name != "update":
+        assert {*content(place / "ready" / "folder")} >= {*scenario.files}
+    whole = places.patched(scenario.files, subject, place / "whole")
+    for number in _killed(scenario, subject, place, monkeypatch):
+        POINTS[name] = number
+        folder = place / "now" / "folder"
+        _put_right(folder, subject, scenario, whole)
+        if number % 5 == 0:
+            _put_back(folder, subject, scenario)
+    assert POINTS[name] > 3
+
+
+def test_there_are_enough_kill_points() -> None:
+    if {*POINTS} != {*SCENARIOS}:
+        pytest.skip("counts what the scenarios had, when all of them ran")
+    assert sum(POINTS.values()) >= LEAST, POINTS
+
+
+def _killed(scenario: Scenario, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
+    """Kills the command before its first change, then before its second, …; the last run ends by itself."""
+    monkeypatch.setenv("PATCHFORGE_STATE", str(tmp_path / "now" / "state"))
+    number, ended = 0, False
+    while not ended:
+        number += 1
+        shutil.rmtree(tmp_path / "now", ignore_errors=True)
+        shutil.copytree(tmp_path / "ready", tmp_path / "now")
+        ended = _run_until(scenario, subject, tmp_path / "now" / "folder", number)
+        yield number
+
+
+class Killed(BaseException):
+    """Nothing catches this; what is open is closed, as by the system."""
+
+
+def _run_until(scenario: Scenario, subject: Subject, folder: Path, number: int) -> bool:
+    left = number
+
+    def step(_name: str) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            raise Killed
+
+    try:
+        places.COMMANDS[scenario.command](folder, subject, step=step)
+    except Killed:
+        return False
+    return True
+
+
+def _put_right(folder: Path, subject: Subject, scenario: Scenario, whole: dict[str, bytes]) -> None:
+    """Follows what the state says until nothing is wrong, at most twice; the bytes are right."""
+    found = look(folder, subject)
+    for _ in range(2):
+        if found.in_order:
+            break
+        places.COMMANDS[named(found)](folder, subject)
+        found = look(folder, subject)
+    assert found.in_order, (found.state, found.leftovers, found.do)
+    files = {path: data for path, data in content(folder).items() if not path.startswith(".patchforge/")}
+    assert files == (scenario.files if found.state is State.UNTOUCHED else whole), found.state
+
+
+def _put_back(folder: Path, subject: Subject, scenario: Scenario) -> None:
+    if look(folder, subject).known:
+        places.revert(folder, subject)
+    assert content(folder) == scenario.files
