@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
 import os
 import re
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -57,6 +59,16 @@ def _cache() -> Path:
 
 #: Where this process keeps what it built; :func:`emulator.environment` hands it on to other processes.
 CACHE = _cache()
+
+
+def own_cache() -> Path:
+    """The folder, made if need be. What it holds is loaded, so BuildError where others can write to it."""
+    with contextlib.suppress(FileExistsError):
+        CACHE.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = CACHE.lstat()
+    if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & stat.S_IWOTH:
+        raise BuildError(f"{CACHE} is not a folder of yours alone: move it away, or set PATCHFORGE_CACHE to another")
+    return CACHE
 
 
 def missing() -> str | None:
@@ -109,7 +121,7 @@ def command(target: Path) -> list[str]:
 def version_folder(real: Path) -> Path:
     """A folder with torch's ``version.py`` as a build with XPU has it."""
     text = f"{real.read_text(encoding='utf-8')}\nxpu = 'emulated'\n"
-    folder = CACHE / f"version-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
+    folder = own_cache() / f"version-{hashlib.sha256(text.encode()).hexdigest()[:20]}"
     if not (folder / real.name).is_file():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=folder, delete=False, encoding="utf-8") as file:
@@ -127,9 +139,8 @@ def library() -> Path:
         raise BuildError(reason)
     folder, version = _torch()
     parts = (SOURCE.read_text(encoding="utf-8"), version, str(folder), _compiler(), *FLAGS)
-    target = CACHE / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
+    target = own_cache() / f"{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:20]}.so"
     if not target.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
         _compile(target)
     return target
 

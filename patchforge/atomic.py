@@ -297,19 +297,22 @@ def _write(file: Path, data: bytes, step: Step, *, flush: bool = False, executab
     """A new file: what stands in its place is an error, and not written to."""
     step(f"open {file.name}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(file, flags, 0o777 if executable else 0o666), "wb", buffering=0) as stream:
+    handle = os.open(file, flags, 0o777 if executable else 0o666)
+    try:
         half = len(data) // 2
-        _all(stream.write, data[:half])
+        _all(handle, data[:half])
         step(f"half of {file.name}")
-        _all(stream.write, data[half:])
+        _all(handle, data[half:])
         if flush:
-            os.fsync(stream.fileno())
+            os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
-def _all(write: Callable[[memoryview], int | None], data: bytes) -> None:
+def _all(handle: int, data: bytes) -> None:
     left = memoryview(data)
     while left:
-        left = left[write(left) or 0 :]
+        left = left[os.write(handle, left) :]
 
 
 def _clear(place: Path, step: Step) -> None:

@@ -40,15 +40,19 @@ def _alone(path: str) -> str:
 def _part(part: str) -> str:
     if part in {"", ".", ".."}:
         return "it is not a plain path inside a folder"
-    if _FORBIDDEN.search(part) or any("\ud800" <= one <= "\udfff" for one in part):
+    if _FORBIDDEN.search(part) or not (part.isascii() or _is_text(part)):
         return "its name has characters that not every system allows"
     if len(part.encode()) > _LONGEST:
         return f"its name has more than {_LONGEST} bytes"
     if _DEVICES.fullmatch(part):
         return "its name is a device's on Windows"
-    if _GIT.fullmatch("".join(one for one in part if unicodedata.category(one) != "Cf")):
-        return "its name is that of git's own folder"
-    return ""
+    seen = part if part.isascii() else "".join(one for one in part if unicodedata.category(one) != "Cf")
+    return "its name is that of git's own folder" if _GIT.fullmatch(seen) else ""
+
+
+def _is_text(part: str) -> bool:
+    """Whether it was UTF-8."""
+    return not any("\ud800" <= one <= "\udfff" for one in part)
 
 
 def _beside(path: str, files: set[str], folders: set[str]) -> str:

@@ -104,7 +104,8 @@ def read_folder(folder: Path, kind: Kind) -> dict[str, bytes]:
     if not os.path.lexists(place):
         return {}
     prove(place, kind)
-    return {name: (place / name).read_bytes() for name in sorted(atomic.content(place)) if name != LIST}
+    found = sorted(atomic.content(place).items())
+    return {name: (place / name).read_bytes() for name, status in found if status and name != LIST}
 
 
 def prove(folder: Path, kind: Kind) -> None:

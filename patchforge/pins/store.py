@@ -72,7 +72,9 @@ def are_pins(kind: str, data: bytes) -> bool:
 
 def _is_pin(entry: Mapping[str, Any]) -> bool:
     """One of a repository, or wheels by version."""
-    return "rev" in entry or all(isinstance(one, dict) and "file" in one for one in entry.values())
+    return bool({"rev", "hash"} & entry.keys()) or all(
+        isinstance(one, dict) and "file" in one for one in entry.values()
+    )
 
 
 def kinds(folder: Path) -> list[str]:

@@ -356,6 +356,23 @@ def test_a_kept_folder_that_was_changed_is_made_anew(place: Path, tmp_path: Path
             act(folder)
 
 
+@posix
+def test_the_emulator_loads_nothing_that_others_could_have_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from emulator import build
+
+    monkeypatch.setattr(build, "CACHE", tmp_path / "cache" / "emulator")
+    assert build.own_cache() == tmp_path / "cache" / "emulator"
+    build.CACHE.chmod(0o777)
+    with pytest.raises(build.BuildError, match="yours alone"):
+        build.own_cache()
+    build.CACHE.rename(tmp_path / "planted")
+    build.CACHE.symlink_to(tmp_path / "planted")
+    with pytest.raises(build.BuildError, match="yours alone"):
+        build.own_cache()
+
+
 def test_status_makes_no_cache(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from patchforge import cli
 
