@@ -141,14 +141,19 @@ def _database(error: BaseException) -> PatchforgeError:
     return kind("a database cannot be used", found=_named(error), do=do)
 
 
+#: What only some commands need: module → the extra that has it.
+_EXTRAS = {"github": "bot", "websockets": "test", "PIL": "test"}
+
+
 def _lacking(error: BaseException) -> PatchforgeError | None:
     name = str(getattr(error, "name", "") or "")
-    if name.partition(".")[0] in {"", "patchforge", "transforms", "templates"}:
+    if name.partition(".")[0] in {"", "patchforge"}:
         return None
+    extra = _EXTRAS.get(name.partition(".")[0])
     return NotChecked(
         f"the Python package {name} is not installed or does not load",
         found=_named(error),
-        do="install patchforge again, with its requirements",
+        do=f'pip install "comfyui-patchforge[{extra}]"' if extra else "install patchforge again, with its requirements",
     )
 
 

@@ -11,13 +11,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from patchforge import __version__, patches, templating
+from patchforge import __version__, patches, resources, templating
 from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
 from patchforge.errors import CheckFailed, Drifted
 from patchforge.names import unfit
 from patchforge.outputs import write_new
-from patchforge.project import root
 from patchforge.sources.git import Skipped
 from patchforge.sources.missing import MissingBlobError
 from patchforge.transform import HOOKS, Transform
@@ -257,7 +256,7 @@ def runtime_changes() -> list[FileChange]:
 
 def runtime_files() -> list[Path]:
     """The files of the package of hooks, sorted."""
-    return sorted((root() / "transforms" / "runtime" / HOOKS).glob("*.py"))
+    return sorted(resources.path(f"transforms/runtime/{HOOKS}").glob("*.py"))
 
 
 def _added(path: str, data: bytes) -> FileChange:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge import documents
+from patchforge import documents, resources
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.vocabulary import Release, Version
 
@@ -59,14 +59,9 @@ class Project:
         return self.url if plain in {_plain(known) for known in (self.url, *self.former_urls)} else url
 
 
-def root() -> Path:
-    """The folder that holds ``patchforge/``, ``upstream/``, ``transforms/`` and ``templates/``."""
-    return Path(__file__).resolve().parent.parent
-
-
 def load_project(name: str = "comfyui", *, folder: Path | None = None) -> Project:
     """The project declared in ``<folder>/<name>.toml``; ``folder`` is ``upstream/`` unless given."""
-    folder = folder or root() / "upstream"
+    folder = folder or resources.path("upstream")
     path = folder / f"{name}.toml"
     try:
         declared = documents.read_toml(path)

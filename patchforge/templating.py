@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from patchforge import escape
-from patchforge.project import root
+from patchforge import escape, resources
 
 if TYPE_CHECKING:
     import jinja2
@@ -19,7 +18,7 @@ def environment(folder: str = "", *, autoescape: bool = False) -> jinja2.Environ
     import jinja2  # noqa: PLC0415 - slow; only what renders needs it
 
     made = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(root() / "templates" / folder),
+        loader=jinja2.FileSystemLoader(resources.path(f"templates/{folder}")),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

@@ -11,13 +11,13 @@ import time
 from pathlib import Path
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge import __version__
 from patchforge.atomic import recover
 from patchforge.outputs import listed
 from patchforge.vocabulary import git_blob_id
 from tests.support import ERAS, MINIATURES, ROOT, miniature
-from transforms.comfyui import transforms
 
 HELPERS = (
     "-c",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge import pipeline
 from patchforge.engine.convert import Conversion, Report
@@ -16,7 +17,6 @@ from patchforge.errors import Drifted, Exit, PatchforgeError
 from patchforge.proof.static import Replacement, prove
 from patchforge.vocabulary import Outcome
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
-from transforms.comfyui import transforms
 
 ALL = transforms()
 ERA = "v0.33.0"

@@ -52,7 +52,7 @@ from patchforge.errors import (
 from patchforge.faults import told
 from patchforge.pins import store
 from patchforge.pins.tracked import load_nodes, load_torch
-from patchforge.project import load_project, release_index, root
+from patchforge.project import load_project, release_index
 from patchforge.sources import MissingBlobError
 from tests.support import MINIATURES, ROOT
 
@@ -356,7 +356,7 @@ def test_damaged_pins(tmp_path: Path, name: str) -> None:
 )
 def test_damaged_declarations(tmp_path: Path, name: str, file: str) -> None:
     (tmp_path / "nodes").mkdir()
-    (tmp_path / "comfyui.toml").write_bytes((root() / "upstream/comfyui.toml").read_bytes())
+    (tmp_path / "comfyui.toml").write_bytes((ROOT / "upstream/comfyui.toml").read_bytes())
     (tmp_path / file).write_bytes(b"head\n" * file.endswith("tsv") + DAMAGE[name] + b"\nx\n" * file.endswith("tsv"))
     readers: dict[str, Callable[[], object]] = {
         "comfyui.toml": lambda: load_project(folder=tmp_path),
@@ -371,7 +371,7 @@ def test_damaged_declarations(tmp_path: Path, name: str, file: str) -> None:
 
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
-    folder = min((root() / "generated/comfyui").glob("v*"))
+    folder = min((ROOT / "generated/comfyui").glob("v*"))
     found: dict[str, Any] = json.loads((folder / manifest.NAME).read_bytes())
     return found
 

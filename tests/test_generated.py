@@ -12,9 +12,9 @@ import pytest
 from patchforge import patches
 from patchforge.engine.cache import rule_set_digest
 from patchforge.pipeline import render_report, runtime_changes
-from patchforge.project import root
+from tests.support import ROOT
 
-FOLDERS = sorted((root() / "generated" / "comfyui").glob("v*"))
+FOLDERS = sorted((ROOT / "generated" / "comfyui").glob("v*"))
 
 
 def manifest_of(folder: Path) -> dict[str, Any]:

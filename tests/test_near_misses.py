@@ -6,10 +6,10 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge.vocabulary import Outcome
 from tests.support import MemoryTree, engine_of, release
-from transforms.comfyui import transforms
 
 BY_ID = {one.id: one for one in transforms()}
 #: (transform, path, version, the place as it is known, the near miss)

@@ -19,13 +19,17 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
-from patchforge.project import root
+from patchforge import faults
+from patchforge.cli import main
+from tests.support import ROOT
 
-PROJECT = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))
-LOCKS = sorted(root().glob("requirements*.lock"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+LOCKS = sorted(ROOT.glob("requirements*.lock"))
 TORCH = ("requirements-torch.lock", "requirements-torch-needs.lock")
 #: extra → the locks that must have it; an extra that pins everything itself needs none
 EXTRAS = {
+    "bot": ("requirements.lock",),
+    "test": ("requirements.lock",),
     "proof": (
         "requirements.lock",
         "requirements-torch.lock",
@@ -38,14 +42,14 @@ EXTRAS = {
 }
 PARTS = ("patchforge", "transforms", "templates", "upstream", "pyproject.toml", "README.md", "LICENSE")
 Run = Callable[..., subprocess.CompletedProcess[str]]
-MINIATURE = root() / "tests" / "miniatures" / "v0.33.0"
+MINIATURE = ROOT / "tests" / "miniatures" / "v0.33.0"
 
 
 def pins(*names: str) -> dict[str, Version]:
     """Canonical name → version."""
     found: dict[str, Version] = {}
     for name in names:
-        for line in (root() / name).read_text("utf-8").splitlines():
+        for line in (ROOT / name).read_text("utf-8").splitlines():
             if line and not line.startswith(("#", "    --hash=")):
                 requirement, _, number = line.removesuffix(" \\").partition("==")
                 found[canonicalize_name(requirement)] = Version(number)
@@ -109,10 +113,10 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel, built from a copy so that nothing is left in the working tree."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("wheel")
     for part in PARTS:
-        if (root() / part).is_dir():
-            shutil.copytree(root() / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
+        if (ROOT / part).is_dir():
+            shutil.copytree(ROOT / part, source / part, ignore=shutil.ignore_patterns("__pycache__"))
         else:
-            shutil.copy(root() / part, source)
+            shutil.copy(ROOT / part, source)
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
     done = subprocess.run(
         [*pip, "wheel", "--quiet", "--no-deps", *built_with(), "--wheel-dir", out, source],
@@ -121,7 +125,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    (built,) = out.glob("patchforge-*.whl")
+    (built,) = out.glob("comfyui_patchforge-*.whl")
     return built
 
 
@@ -133,9 +137,9 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
     subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", "--target", site, wheel], check=True)
     environment = {**os.environ, "PYTHONPATH": str(site), "PATCHFORGE_CACHE": str(work / "cache"), "NO_COLOR": "1"}
 
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    def run(*arguments: str | Path, cwd: Path = work) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, *map(str, arguments)]
-        return subprocess.run(command, cwd=work, env=environment, capture_output=True, text=True, check=False)
+        return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, check=False)
 
     where = run("-c", "import patchforge; print(patchforge.__file__)").stdout.strip()
     assert Path(where).is_relative_to(site)
@@ -144,10 +148,11 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def test_the_wheel_has_code_templates_and_upstream_data(wheel: Path) -> None:
     inside = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    assert {name.partition("/")[0] for name in inside} == {"patchforge"}
     expected = {
-        path.relative_to(root()).as_posix()
+        (Path() if top == "patchforge" else Path("patchforge")).joinpath(path.relative_to(ROOT)).as_posix()
         for top in ("patchforge", "transforms", "templates", "upstream")
-        for path in (root() / top).rglob("*")
+        for path in (ROOT / top).rglob("*")
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert inside == expected
@@ -174,3 +179,42 @@ def test_an_installed_patchforge_converts(installed: Run, tmp_path: Path) -> Non
     assert {"series", "manifest.json", "REPORT.md", "0001-device-support.patch"} <= {
         path.name for path in (tmp_path / "out").iterdir()
     }
+
+
+def strangers(folder: Path) -> Path:
+    """A folder with files that are called as our rooms are."""
+    for name in ("transforms.py", "templates/report.md.j2", "upstream/comfyui.toml", "patchforge_xpu.py"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text("raise SystemExit('a stranger')\n")
+    return folder
+
+
+def test_a_folder_of_a_stranger_changes_nothing(installed: Run, tmp_path: Path) -> None:
+    at = strangers(tmp_path / "work")
+    done = installed("-m", "patchforge", "apply", "--from", MINIATURE, "--out", tmp_path / "out", cwd=at)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert installed("-m", "patchforge", "status", cwd=at).returncode == 0
+
+
+def test_a_package_in_a_zip_file_works(wheel: Path, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(wheel), "PATCHFORGE_CACHE": str(tmp_path / "cache")}
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "patchforge", *map(str, arguments)]
+        at = strangers(tmp_path / "work")
+        return subprocess.run(command, cwd=at, env=environment, capture_output=True, text=True, check=False)
+
+    from_zip, unpacked = tmp_path / "zip", tmp_path / "folder"
+    done = run("apply", "--from", MINIATURE, "--out", from_zip)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "## T01" in run("explain", "T01").stdout
+    assert run("doctor").returncode in (0, 1, 69)
+    assert main(["apply", "--from", str(MINIATURE), "--out", str(unpacked)]) == 0
+    assert {path.name: path.read_bytes() for path in from_zip.iterdir()} == {
+        path.name: path.read_bytes() for path in unpacked.iterdir()
+    }
+
+
+def test_what_only_some_commands_need_is_named_with_its_extra() -> None:
+    error = faults.told(ModuleNotFoundError("no", name="websockets"))
+    assert 'pip install "comfyui-patchforge[test]"' in str(error)

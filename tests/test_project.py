@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
-from patchforge.project import Project, load_project, recognise, release_index, root
+from patchforge.project import Project, load_project, recognise, release_index
 from patchforge.vocabulary import Entry, Release, Version, git_blob_id
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +52,7 @@ def test_comfyui_is_declared_with_its_index() -> None:
     assert project.version_file == "comfyui_version.py"
     assert len(releases) >= 149
     assert all(release.indexed for release in releases)
-    assert (root() / "patchforge").is_dir()
+    assert (ROOT / "patchforge").is_dir()
 
 
 def test_index_is_in_numeric_order(tmp_path: Path) -> None:
@@ -106,7 +107,7 @@ def test_wrong_declaration_is_refused(tmp_path: Path, toml: str, message: str) -
 def test_a_version_and_its_tag_name_each_other(parts: list[int]) -> None:
     version = Version(tuple(parts))
     for tag in ("v{version}", "{version}", "release-{version}-final"):
-        project = Project("p", "P", "url", root(), tag, "v.py")
+        project = Project("p", "P", "url", ROOT, tag, "v.py")
         assert project.version_of(project.tag_of(version)) == version
 
 

@@ -16,14 +16,15 @@ import pytest
 
 from patchforge.cli import parser
 from patchforge.errors import Exit
-from patchforge.project import load_project, release_index, root
+from patchforge.project import load_project, release_index
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-PAGES = [root() / "README.md", root() / "CHANGELOG.md", *sorted((root() / "docs").glob("*.md"))]
-COMMAND_LINE = (root() / "docs" / "command-line.md").read_text("utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text("utf-8")
 
 _FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
@@ -90,7 +91,7 @@ def test_a_wrong_command_line_would_be_found() -> None:
 
 
 def test_the_readme_shows_what_it_must() -> None:
-    shown = [arguments[0] for arguments in calls((root() / "README.md").read_text("utf-8"), "patchforge")]
+    shown = [arguments[0] for arguments in calls((ROOT / "README.md").read_text("utf-8"), "patchforge")]
     assert {"apply", "check", "verify", "replay"} <= set(shown)
 
 
@@ -103,7 +104,7 @@ def test_links_lead_somewhere(page: Path) -> None:
         path, _, anchor = link.partition("#")
         target = (page.parent / path).resolve() if path else page
         assert target.exists(), f"{page.name}: {link}"
-        assert target.is_relative_to(root()), f"{page.name}: {link}"
+        assert target.is_relative_to(ROOT), f"{page.name}: {link}"
         if anchor:
             assert anchor in anchors(target.read_text("utf-8")), f"{page.name}: {link}"
 
@@ -116,15 +117,15 @@ def anchors(text: str) -> set[str]:
 
 @each_page
 def test_make_targets_exist(page: Path) -> None:
-    targets = set(re.findall(r"^([a-z]+):", (root() / "Makefile").read_text("utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for arguments in calls(page.read_text("utf-8"), "make"):
         named = {word for word in arguments if "=" not in word}
         assert named <= targets, f"{page.name}: make {' '.join(arguments)}"
 
 
 def test_make_help_lists_every_target_of_the_readme() -> None:
-    listed = subprocess.run(["make", "help"], cwd=root(), capture_output=True, text=True, check=True).stdout
-    for arguments in calls((root() / "README.md").read_text("utf-8"), "make"):
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for arguments in calls((ROOT / "README.md").read_text("utf-8"), "make"):
         assert f"make {arguments[0]} " in listed
 
 
@@ -143,7 +144,7 @@ def test_no_command_is_described_that_is_not_there() -> None:
 
 @pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])
 def test_exit_statuses_are_described(page: str) -> None:
-    table = (root() / page).read_text("utf-8").partition("## Exit status")[2].partition("\n## ")[0]
+    table = (ROOT / page).read_text("utf-8").partition("## Exit status")[2].partition("\n## ")[0]
     assert {int(number) for number in re.findall(r"^\| (\d+) \|", table, re.MULTILINE)} == {
         int(status) for status in Exit
     }
@@ -152,14 +153,14 @@ def test_exit_statuses_are_described(page: str) -> None:
 def test_the_number_of_releases_is_true() -> None:
     releases = release_index(load_project())
     stated = f"{len(releases)} releases, {releases[0].version} to {releases[-1].version}"
-    assert stated in " ".join((root() / "README.md").read_text("utf-8").split())
+    assert stated in " ".join((ROOT / "README.md").read_text("utf-8").split())
 
 
 def test_the_walk_through_does_what_it_says(tmp_path: Path) -> None:
     """The transform that docs/developer.md builds is run on its own examples, in a process that forgets it."""
     (sample,) = [
         body
-        for language, body in _FENCE.findall((root() / "docs" / "developer.md").read_text("utf-8"))
+        for language, body in _FENCE.findall((ROOT / "docs" / "developer.md").read_text("utf-8"))
         if language == "python"
     ]
     check = """
@@ -177,4 +178,4 @@ def test_the_walk_through_does_what_it_says(tmp_path: Path) -> None:
     """
     script = tmp_path / "walk_through.py"
     script.write_text(sample + textwrap.dedent(check), "utf-8")
-    subprocess.run([sys.executable, str(script)], cwd=root(), env={"PYTHONPATH": str(root())}, check=True)
+    subprocess.run([sys.executable, str(script)], cwd=ROOT, env={"PYTHONPATH": str(ROOT)}, check=True)

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge import caches, pipeline
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.sources import Upstream, open_upstream
 from tests.support import engine_of
-from transforms.comfyui import transforms
 
 pytestmark = [
     pytest.mark.upstream,

@@ -9,6 +9,8 @@ from collections import Counter
 from textwrap import dedent
 
 import pytest
+from patchforge.transforms.comfyui import transforms
+from patchforge.transforms.runtime import patchforge_xpu
 
 from patchforge.commands.explain import reference
 from patchforge.engine.files import look_at
@@ -16,8 +18,6 @@ from patchforge.proof.static import Replacement, prove
 from patchforge.transform import HOOKS, Example, Span, Transform
 from patchforge.vocabulary import Outcome, Version
 from tests.support import ERAS, ROOT, MemoryTree, converted, engine_of, miniature, release, result_of
-from transforms.comfyui import transforms
-from transforms.runtime import patchforge_xpu
 
 ALL = transforms()
 CASES = [(one, example) for one in ALL for example in one.examples]

@@ -12,6 +12,7 @@ from functools import cache
 from textwrap import dedent
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine.convert import Engine
 from patchforge.proof.static import Replacement, prove
@@ -19,7 +20,6 @@ from patchforge.transform import Example, Transform
 from patchforge.vocabulary import Outcome
 from tests.support import MemoryTree, engine_of, release, result_of
 from tests.trivia import REMARK, Mutant, mutants, sample
-from transforms.comfyui import transforms
 
 ALL = transforms()
 CASES = [(one, example) for one in ALL for example in one.examples]

@@ -8,10 +8,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from patchforge import caches
+from patchforge import caches, resources
 from patchforge.errors import PatchforgeError
 from patchforge.inside import Inside, Kind
-from patchforge.project import load_project, recognise, release_index, root
+from patchforge.project import load_project, recognise, release_index
 from patchforge.sources.command import checked_out
 from patchforge.sources.folder import FolderTree
 from patchforge.sources.git import GitObjects, GitTree
@@ -97,9 +97,9 @@ def default_engine() -> Engine:
     from patchforge.engine.cache import Cache  # noqa: PLC0415 - libcst is slow to import
     from patchforge.engine.convert import Engine  # noqa: PLC0415
     from patchforge.engine.sites import load_decisions  # noqa: PLC0415
-    from transforms.comfyui import transforms  # noqa: PLC0415
+    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415
 
-    decisions = load_decisions(root() / "upstream" / "comfyui.sites.toml")
+    decisions = load_decisions(resources.path("upstream/comfyui.sites.toml"))
     return Engine(transforms(), decisions, Cache(caches.folder_or_none("results")))
 
 

@@ -9,10 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from patchforge import caches
+from patchforge import caches, resources
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
-from patchforge.project import root
 from patchforge.sources.clone import is_url
 from patchforge.terminal import own
 
@@ -34,10 +33,10 @@ def make_engine(options: argparse.Namespace) -> Engine:
     from patchforge.engine.cache import Cache  # noqa: PLC0415 - libcst is slow to import
     from patchforge.engine.convert import Engine  # noqa: PLC0415
     from patchforge.engine.sites import load_decisions  # noqa: PLC0415
-    from transforms.comfyui import transforms  # noqa: PLC0415
+    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415
 
     cache = Cache(None if options.no_cache else caches.folder_or_none("results"))
-    return Engine(transforms(), load_decisions(root() / "upstream" / "comfyui.sites.toml"), cache, options.jobs)
+    return Engine(transforms(), load_decisions(resources.path("upstream/comfyui.sites.toml")), cache, options.jobs)
 
 
 def inputs(*named: str | Path | None) -> list[Path]:
@@ -46,7 +45,7 @@ def inputs(*named: str | Path | None) -> list[Path]:
     An address among them is not on this machine.
     """
     texts = [str(one) for one in (*named, os.environ.get("PATCHFORGE_UPSTREAM")) if one]
-    ours = [root() / name for name in ("patchforge", "templates", "transforms", "upstream")]
+    ours = [resources.path(name) for name in ("", *resources.ROOMS)]
     return [*(Path(one).expanduser() for one in texts if not is_url(one)), caches.place(), *ours]
 
 

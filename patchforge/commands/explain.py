@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0; 2 for a transform or a rule that is not there."""
     if options.nodes:
         return _rules(options)
-    from transforms.comfyui import transforms  # noqa: PLC0415 - libcst is slow to import
+    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415 - libcst is slow to import
 
     known = transforms()
     if options.markdown:

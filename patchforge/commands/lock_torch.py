@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from patchforge import resources
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit
 from patchforge.hashes.pypi import configured_indexes
@@ -13,7 +14,6 @@ from patchforge.pins.published import wheel_claims
 from patchforge.pins.torch import abi_of, lock
 from patchforge.pins.tracked import load_torch
 from patchforge.pins.wheels import Wheels
-from patchforge.project import root
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
 
     Without --online a complete lock stays as it is: what is at hand offline cannot better it.
     """
-    python = options.python or load_torch(root() / "upstream").python
+    python = options.python or load_torch(resources.path("upstream")).python
     folder, name = Path(options.pins), f"torch/{options.version}-{abi_of(python)}"
     found = store.load(name, folder)
     if options.online or not found.get("complete"):
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
 
 def make_lock(version: str, python: str, *, online: bool) -> store.Pins:
     """``online``: PyTorch's own indexes are asked first."""
-    upstream = root() / "upstream"
+    upstream = resources.path("upstream")
     torch = load_torch(upstream)
     indexes = [*(torch.indexes if online else ()), *configured_indexes()]
     return lock(version, python, torch, Wheels(indexes, python), claims=wheel_claims(upstream))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 
+from patchforge import resources
 from patchforge.bot.follow import State, follow
 from patchforge.commands.track import survey
 from patchforge.errors import Exit, PatchforgeError
-from patchforge.project import load_project, root
+from patchforge.project import load_project
 from patchforge.vocabulary import Version
 
 
@@ -47,7 +48,7 @@ def _version(name: str) -> Version:
 
 
 def _packs() -> list[dict[str, str]]:
-    packs = list(follow(root() / "upstream"))
+    packs = list(follow(resources.path("upstream")))
     new = [one.name for one in packs if one.state is State.NEW]
     jobs = [{"project": "nodes", "name": name, "arguments": f"--nodes {name}"} for name in new]
     others = " ".join(one.name for one in packs if one.name not in new) if new else ""

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
+from patchforge import resources
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit
 from patchforge.nix.generate import NIX, generate, is_our_flake
 from patchforge.nix.options import markdown
 from patchforge.outputs import check_document, check_folder, listed, write_document, write_folder
-from patchforge.project import root
 
 
 def run(options: argparse.Namespace) -> int:
@@ -20,12 +20,12 @@ def run(options: argparse.Namespace) -> int:
     if options.options:
         print(markdown(Path(options.options), folder / "nix"), end="")
         return Exit.OK
-    made = generate(root() / "upstream", folder)
+    made = generate(resources.path("upstream"), folder)
     flake = folder.parent / "flake.nix"
     files = listed(made.files)
     changes = _changes(folder / "nix", files) + _changes(flake.parent, {"flake.nix": made.flake}, whole=False)
     if not (options.check or options.dry_run):
-        read = [root() / "upstream", root() / "templates", folder / "comfyui", folder / "nodes"]
+        read = [resources.path("upstream"), resources.path("templates"), folder / "comfyui", folder / "nodes"]
         check_document(flake, is_our_flake, read)
         check_folder(folder / "nix", NIX, read)
         write_document(flake, made.flake, is_our_flake, inputs=read)

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from patchforge import resources
 from patchforge.commands.common import coloured, generated_versions, show_json
 from patchforge.commands.lock_torch import make_lock
 from patchforge.errors import Exit, PatchforgeError, worst
@@ -19,7 +20,7 @@ from patchforge.pins.published import source_claims
 from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import Wheels
-from patchforge.project import load_project, root
+from patchforge.project import load_project
 from patchforge.sources.clone import is_url
 from patchforge.vocabulary import Version
 
@@ -157,7 +158,7 @@ _KINDS: Mapping[str, Callable[[argparse.Namespace, Path], _Work]] = {
 
 
 def _upstream() -> Path:
-    return root() / "upstream"
+    return resources.path("upstream")
 
 
 def _clones(options: argparse.Namespace) -> repositories.Clones:

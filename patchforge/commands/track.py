@@ -6,6 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
+from patchforge import resources
 from patchforge.bot.discovery import Found
 from patchforge.bot.follow import Followed, State, follow
 from patchforge.bot.forge import API, Forge
@@ -13,7 +14,7 @@ from patchforge.bot.mirror import Mirror, found_as_data, generated_commits, look
 from patchforge.bot.token import find_token
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
-from patchforge.project import Project, load_project, root
+from patchforge.project import Project, load_project
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _nodes(options: argparse.Namespace) -> int:
-    packs = list(follow(root() / "upstream"))
+    packs = list(follow(resources.path("upstream")))
     if options.json:
         show_json({"nodes": [one.as_data() for one in packs]})
     elif packs:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-from patchforge import processes
+from patchforge import processes, resources
 from patchforge.doctor.words import Interpreter
 from patchforge.errors import PatchforgeError
 
@@ -21,7 +20,7 @@ def question(python: str, environment: Mapping[str, str], seconds: float = SECON
 
     PatchforgeError when ``python`` cannot be started.
     """
-    command = [python, str(Path(__file__).with_name("probe.py"))]
+    command = [python, str(resources.path("doctor/probe.py"))]
     try:
         done = processes.run(
             command,

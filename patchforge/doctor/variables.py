@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from patchforge.doctor.words import AMD, NVIDIA, Facts, Finding, State
-from transforms.runtime.patchforge_xpu.settings import VARIABLES
+from patchforge.transforms.runtime.patchforge_xpu.settings import VARIABLES
 
 #: Names, or beginnings of names, that a report shows.
 SHOWN = (

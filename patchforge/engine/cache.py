@@ -15,18 +15,17 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from pathlib import Path
 
-from patchforge import caches
+from patchforge import caches, resources
 from patchforge.engine.records import FileRecord
-from patchforge.project import root
 
 Key = tuple[str, str]  #: (path, blob id)
 
 _RULES = (
     "transforms",
-    "patchforge/engine",
-    "patchforge/structure.py",
-    "patchforge/transform.py",
-    "patchforge/vocabulary.py",
+    "engine",
+    "structure.py",
+    "transform.py",
+    "vocabulary.py",
 )
 _EMPTY = FileRecord()
 
@@ -35,10 +34,8 @@ _EMPTY = FileRecord()
 def rule_set_digest() -> str:
     """SHA-256 over everything that decides what a file becomes: transforms, engine and runtime module."""
     digest = hashlib.sha256()
-    for name in _RULES:
-        top = root() / name
-        for path in sorted(top.rglob("*.py")) if top.is_dir() else [top]:
-            digest.update(path.relative_to(root()).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, data in resources.sources(*_RULES):
+        digest.update(name.encode() + b"\0" + data + b"\0")
     return digest.hexdigest()
 
 

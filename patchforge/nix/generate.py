@@ -12,14 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from patchforge import manifest, outputs, templating
+from patchforge import manifest, outputs, resources, templating
 from patchforge.errors import PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.nix import emit
 from patchforge.outputs import Kind, Known
 from patchforge.pins import store
 from patchforge.pins.tracked import load_nodes, load_torch
-from patchforge.project import root
 from patchforge.vocabulary import Version
 
 _PYPI = "https://files.pythonhosted.org/packages"
@@ -185,7 +184,7 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
 
 def _templates() -> Iterator[tuple[str, bytes]]:
     """The static files, the Nix ones with a line that says where to edit them."""
-    folder = root() / "templates" / "nix"
+    folder = resources.path("templates/nix")
     for path in sorted(folder.rglob("*")):
         if path.suffix not in {".nix", ".sh", ".py", ".json"}:
             continue

@@ -8,8 +8,9 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 
+from patchforge import resources
 from patchforge.engine.blocks import UnreadableSource
 from patchforge.engine.edits import Splice, segments
 from patchforge.engine.records import apply_segments
@@ -24,7 +25,6 @@ from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Decision, Kind, Options, Site, Surroundings, Verdict, left, person
 from patchforge.vocabulary import FileChange
 
-_RUNTIME = Path(__file__).parent / "runtime" / "patchforge_pack.py"
 _HELPER = re.compile(r"\b_patchforge_[a-z]+")
 _CALL = re.compile(r"\b(\w+)\s*\(")
 
@@ -243,7 +243,7 @@ def _imports_comfy(code: Code) -> bool:
 @cache
 def helpers() -> dict[str, str]:
     """Name → text of every function that edits may call, in the order in which they need one another."""
-    text = _RUNTIME.read_text("utf-8")
+    text = resources.path("nodes/runtime/patchforge_pack.py").read_text("utf-8")
     found: dict[str, str] = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef):

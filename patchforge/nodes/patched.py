@@ -7,10 +7,9 @@ import json
 import re
 from dataclasses import dataclass
 from functools import cache, cached_property
-from pathlib import Path
 from typing import Any
 
-from patchforge import __version__, patches
+from patchforge import __version__, patches, resources
 from patchforge.escape import line
 from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Converted
@@ -20,16 +19,15 @@ from patchforge.nodes.requirements import needs
 from patchforge.vocabulary import git_blob_id
 
 PATCH = "0001-xpu.patch"
-_ENGINE = ("engine/blocks.py", "engine/edits.py", "engine/records.py")
+_RULES = ("nodes", "engine/blocks.py", "engine/edits.py", "engine/records.py", "vocabulary.py")
 
 
 @cache
 def pack_rules_digest() -> str:
     """SHA-256 over everything that decides what becomes of a pack."""
-    top = Path(__file__).resolve().parent
     digest = hashlib.sha256()
-    for path in [*sorted(top.rglob("*.py")), *(top.parent / name for name in _ENGINE)]:
-        digest.update(path.relative_to(top.parent).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    for name, data in resources.sources(*_RULES):
+        digest.update(name.encode() + b"\0" + data + b"\0")
     return digest.hexdigest()
 
 

@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from patchforge import documents
+from patchforge import documents, resources
 from patchforge.outputs import write_document
-from patchforge.project import root
 
 Pins = dict[str, Any]
 _SINGLE = ("ollama", "mordragt-nixos")
@@ -31,7 +30,7 @@ class Pin(TypedDict, total=False):
 
 
 def pins_folder() -> Path:
-    return root() / "upstream" / "pins"
+    return resources.path("upstream/pins")
 
 
 def load(kind: str, folder: Path) -> Pins:

@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from patchforge import documents, processes
+from patchforge import documents, processes, resources
 from patchforge.errors import CheckFailed, NotChecked, SystemFault
 from patchforge.proof.fake_torch import SCENARIOS, Card, Group, Scenario
 
@@ -220,7 +220,7 @@ class Interpreter:
     def __init__(self, python: str) -> None:
         self._python = python
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        probe = Path(__file__).with_name("probe.py")
+        probe = resources.path("proof/probe.py")
         try:
             self._process = processes.start(
                 [python, "-I", str(probe), "--serve"],

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
+from patchforge import resources
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
@@ -19,7 +20,6 @@ from patchforge.nodes.store import Store
 from patchforge.nodes.words import Decision, Options
 from patchforge.pins import requirements
 from patchforge.pins.tracked import Repository, load_nodes
-from patchforge.project import root
 from patchforge.sources.command import checked_out
 from patchforge.trial import workflows
 from patchforge.trial.server import PACK_NAME
@@ -94,7 +94,7 @@ class TrialPack:
 
 def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> list[TrialPack]:
     """The packs in ``folders``; ``without`` names requirements to leave out. PatchforgeError for two of one name."""
-    declared = {one.owner_and_repo[1].lower(): one for one in load_nodes(root() / "upstream")}
+    declared = {one.owner_and_repo[1].lower(): one for one in load_nodes(resources.path("upstream"))}
     found = [_read(folder, declared.get(folder.resolve().name.lower()), store, without) for folder in folders]
     names = [PACK_NAME, *(one.folder.name for one in found)]
     if twice := sorted({name for name in names if names.count(name) > 1}):

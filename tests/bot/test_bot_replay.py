@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge import pipeline
 from patchforge.errors import Exit
@@ -18,7 +19,6 @@ from patchforge.vocabulary import Version
 from tests.bot.test_bot_rules import BRANCH, again
 from tests.bot.world import TOML, World, bare, git, put
 from tests.support import engine_of
-from transforms.comfyui import transforms
 
 pytestmark = [
     pytest.mark.upstream,

@@ -15,11 +15,11 @@ import pytest
 
 from patchforge.cli import parser
 from patchforge.errors import Exit
-from patchforge.project import root
 from tests.bot.fake_github import FakeGitHub, Fault
 from tests.bot.world import REPOSITORY, TOKEN, UPSTREAM
+from tests.support import ROOT
 
-WORKFLOW = (root() / ".github" / "workflows" / "update.yml").read_text("utf-8")
+WORKFLOW = (ROOT / ".github" / "workflows" / "update.yml").read_text("utf-8")
 
 
 def script(step: str) -> str:
@@ -142,7 +142,7 @@ def scheduled(github: FakeGitHub, *results: str) -> tuple[int, str]:
     number = len(github.runs) + 1
     environment = {
         "PATH": os.environ["PATH"],
-        "PYTHONPATH": str(root()),
+        "PYTHONPATH": str(ROOT),
         "GITHUB_API_URL": github.url,
         "GITHUB_REPOSITORY": REPOSITORY,
         "GITHUB_SERVER_URL": "https://github.com",
@@ -231,4 +231,4 @@ def test_what_github_does_wrong(github: FakeGitHub, fault: Fault, status: Exit) 
 
 def test_it_needs_nothing_that_is_not_in_python_itself() -> None:
     command = [sys.executable, "-S", "-c", "import patchforge.bot.notify"]  # -S: without what is installed
-    assert subprocess.run(command, cwd=root(), check=False).returncode == 0
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 0

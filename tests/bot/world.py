@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge import cli, pipeline
 from patchforge.bot import forge, repository
@@ -26,7 +27,6 @@ from patchforge.sources.git import GitObjects, GitTree
 from patchforge.vocabulary import Release, Version
 from tests.bot.fake_github import FakeGitHub
 from tests.support import MINIATURES, engine_of, miniature
-from transforms.comfyui import transforms
 
 REPOSITORY, UPSTREAM = "someone/patchforge", "Comfy-Org/ComfyUI"
 TOKEN = "ghp_SeCrEt+token/of=tests"

@@ -11,13 +11,14 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from patchforge.transforms.comfyui import transforms
+
 from patchforge.checkout import change, journal
 from patchforge.checkout.examine import Examined, examine
 from patchforge.checkout.subject import ComfyUI, Files, NodePack, PatchedFiles, Subject
 from patchforge.inside import Inside
 from patchforge.vocabulary import Tree
 from tests.support import engine_of, miniature
-from transforms.comfyui import transforms
 
 OLD, NEW = "v0.21.0", "v0.33.0"
 MODULE = "comfy/patchforge_xpu/__init__.py"

@@ -9,19 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge import pipeline
 from patchforge.commands.doctor import run
 from patchforge.doctor import checkout
 from patchforge.doctor.words import Facts, State
 from patchforge.errors import Exit, PatchforgeError
-from patchforge.project import root
 from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
-from tests.support import MemoryTree, engine_of, miniature, release
-from transforms.comfyui import transforms
+from tests.support import ROOT, MemoryTree, engine_of, miniature, release
 
-MINIATURE = root() / "tests" / "miniatures" / "v0.33.0"
-RUNTIME = root() / "transforms" / "runtime" / "patchforge_xpu"
+MINIATURE = ROOT / "tests" / "miniatures" / "v0.33.0"
+RUNTIME = ROOT / "transforms" / "runtime" / "patchforge_xpu"
 
 
 def options(machine_root: Path, **more: object) -> argparse.Namespace:

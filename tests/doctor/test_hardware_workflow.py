@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from patchforge.project import root
+from tests.support import ROOT
 
-WORKFLOW = (root() / ".github" / "workflows" / "hardware.yml").read_text("utf-8")
+WORKFLOW = (ROOT / ".github" / "workflows" / "hardware.yml").read_text("utf-8")
 
 
 def block(key: str) -> str:

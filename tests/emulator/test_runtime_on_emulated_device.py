@@ -16,8 +16,8 @@ GIB = 1 << 30
 
 def runtime(**settings: Any) -> Any:
     """The runtime module as at the start of a process that has these settings."""
-    from transforms.runtime import patchforge_xpu
-    from transforms.runtime.patchforge_xpu.settings import configure, reset, state
+    from patchforge.transforms.runtime import patchforge_xpu
+    from patchforge.transforms.runtime.patchforge_xpu.settings import configure, reset, state
 
     reset()
     configure()
@@ -55,7 +55,7 @@ def test_an_integrated_device_has_no_more_memory_than_the_machine() -> None:
 
     psutil = pytest.importorskip("psutil")
     hooks = runtime()
-    from transforms.runtime.patchforge_xpu.memory import is_integrated
+    from patchforge.transforms.runtime.patchforge_xpu.memory import is_integrated
 
     assert is_integrated(torch.device("xpu", 0))
     assert hooks.integrated_free_memory(torch.device("xpu", 0), 1 << 50) <= psutil.virtual_memory().total
@@ -66,7 +66,7 @@ def test_discrete_devices_are_not_integrated_and_contexts_change_the_device() ->
     import torch
 
     hooks = runtime()
-    from transforms.runtime.patchforge_xpu.memory import is_integrated
+    from patchforge.transforms.runtime.patchforge_xpu.memory import is_integrated
 
     assert not is_integrated(torch.device("xpu", 1))
     with hooks.device_context(torch.device("xpu", 1)):

@@ -7,12 +7,12 @@ from textwrap import indent
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine.files import look_at
 from patchforge.engine.records import apply_segments
 from patchforge.proof.static import Replacement, bytes_outside_edits_equal, prove
 from patchforge.vocabulary import FileChange, split_lines
-from transforms.comfyui import transforms
 
 ALL = transforms()
 PATHS = (

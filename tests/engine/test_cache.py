@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine import convert
 from patchforge.engine.cache import Cache, rule_set_digest
@@ -15,7 +16,6 @@ from patchforge.engine.records import FileRecord, Found, RawSite
 from patchforge.errors import PatchforgeError
 from patchforge.vocabulary import Outcome, Purpose, Segment
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
-from transforms.comfyui import transforms
 
 KEY = ("a.py", "0" * 40)
 FULL = FileRecord(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine import convert
 from patchforge.engine.convert import Conversion
@@ -12,7 +13,6 @@ from patchforge.engine.files import look_at
 from patchforge.transform import Transform
 from patchforge.vocabulary import Outcome
 from tests.support import ERAS, MemoryTree, engine_of, miniature, release
-from transforms.comfyui import transforms
 
 ALL = transforms()
 
@@ -60,7 +60,8 @@ def test_sharing_what_was_found_in_statements_makes_no_difference(era: str) -> N
 
 
 def one_of(name: str) -> Transform:
-    return next(one for one in ALL if one.id == name)
+    found: Transform = next(one for one in ALL if one.id == name)
+    return found
 
 
 def outcome(name: str, version: str, files: dict[str, bytes]) -> Outcome:

@@ -18,8 +18,8 @@ from hypothesis import strategies as st
 
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import of_clone, of_tarball, tarball
-from patchforge.project import root
 from tests.hashes.test_judges import ENVIRONMENT, archived, git, head, judged, plain_hash, repository
+from tests.support import ROOT
 
 FILES: dict[str, bytes | Path] = {
     "a/b": b"one",
@@ -278,7 +278,7 @@ def test_gzip_is_read_without_isal_too(work: Path) -> None:
         " assert tarball.gzip.__name__ == 'gzip'; print(of_tarball(sys.stdin.buffer, 'here').hash)"
     )
     packed_work = packed(work, "--format=tar.gz")
-    done = subprocess.run([sys.executable, "-c", code], input=packed_work, cwd=root(), capture_output=True, check=True)
+    done = subprocess.run([sys.executable, "-c", code], input=packed_work, cwd=ROOT, capture_output=True, check=True)
     assert done.stdout.decode().strip() == of_clone(work, head(work)).hash
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from patchforge.hashes import of_clone, published_hashes
-from patchforge.project import load_project, root
+from patchforge.project import load_project
 from tests.hashes.test_judges import archived, commit, git, head, judged, repository
+from tests.support import ROOT
 
 NEWEST = "v0.32.0"
 FILES: dict[str, bytes | Path] = {"a/b": b"one\n", "run": b"#!/bin/sh\n", "link": Path("a")}
@@ -30,7 +31,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def prefetch(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "patchforge", "prefetch", *map(str, arguments)]
-    env = {**os.environ, "PYTHONPATH": str(root()), **environment}
+    env = {**os.environ, "PYTHONPATH": str(ROOT), **environment}
     return subprocess.run(command, env=env, capture_output=True, text=True, check=False)
 
 

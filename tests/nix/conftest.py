@@ -20,7 +20,7 @@ from patchforge.nodes.words import Options
 from patchforge.vocabulary import Release, Version
 from tests.nix import sandbox
 from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, wheel, write_json
-from tests.support import MemoryTree, engine_of, miniature
+from tests.support import ROOT, MemoryTree, engine_of, miniature
 
 MINIATURE = "v0.33.0"
 COMMIT = "1" * 40
@@ -133,7 +133,7 @@ def nix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nix]:
 
 @pytest.fixture(scope="session")
 def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
-    from transforms.comfyui import transforms
+    from patchforge.transforms.comfyui import transforms
 
     folder = tmp_path_factory.mktemp("miniature")
     found = Miniature(folder, nix)
@@ -160,8 +160,6 @@ def _packages() -> dict[str, str]:
     """Python packages of nixpkgs: of these only names and versions are there, the rest is the interpreter's."""
     import tomllib
 
-    from patchforge.project import root
-
-    wanted = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
     names = {text.split(">")[0].split("=")[0].lower() for text in wanted}
     return {**dict.fromkeys(names, "99"), "numpy": "2.0", "pywavelets": "1.8", "setuptools": "80.0", "torch": "2.9"}

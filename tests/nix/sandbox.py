@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from patchforge.hashes import of_folder
-from patchforge.project import root
+from tests.support import ROOT
 
 HERE = Path(__file__).resolve().parent
 MOCK = HERE / "mock"
@@ -227,7 +227,7 @@ def mock_nixpkgs(
 def project(folder: Path) -> Path:
     """A copy of what the flake needs of this project, without what is generated."""
     for name in ("patchforge", "templates", "transforms", "upstream"):
-        shutil.copytree(root() / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("LICENSE", "README.md", "pyproject.toml"):
-        shutil.copy(root() / name, folder / name)
+        shutil.copy(ROOT / name, folder / name)
     return folder

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.project import root
 from tests.nix import sandbox
 from tests.nix.sandbox import Miniature, Nix
+from tests.support import ROOT
 
 PAGES = ("nixos.md", "deployment.md", "bot.md", "nix-options.md")
 
 
 def blocks(page: str) -> list[str]:
-    text = (root() / "docs" / page).read_text("utf-8")
+    text = (ROOT / "docs" / page).read_text("utf-8")
     return [re.sub("(?m)^ *\n", "", found) for found in re.findall(r"(?ms)^ *```nix\n(.*?)^ *```$", text)]
 
 
@@ -35,7 +35,7 @@ def test_services_in_the_documentation_are_accepted(mini: Miniature, page: str, 
     """With the real pins. Other options of NixOS are left out."""
     services = [block for block in blocks(page) if "services." in block and "programs." not in block]
     assert services
-    modules = root() / "generated" / "nix" / "modules"
+    modules = ROOT / "generated" / "nix" / "modules"
     for number, block in enumerate(services):
         file = tmp_path / f"{number}.nix"
         file.write_text(block)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.project import root
 from tests.nix.sandbox import HERE, LEGACY_COMMIT, Miniature, mock_nixpkgs
+from tests.support import ROOT
 
 OUTPUTS = {
     "apps",
@@ -129,7 +129,7 @@ def test_the_template_is_a_configuration(mini: Miniature) -> None:
 
 def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> None:
     """With the real pins. nixpkgs is taken to have every Python package that is named."""
-    data = root() / "generated/nix/data"
+    data = ROOT / "generated/nix/data"
     torch, comfyui, nodes, python = (
         json.loads((data / f"{name}.json").read_bytes()) for name in ("torch", "comfyui", "nodes", "python")
     )
@@ -142,7 +142,7 @@ def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> N
     packages = dict.fromkeys(names - python.keys(), "1")
     nixpkgs = mock_nixpkgs(tmp_path / "nixpkgs", mini.network, packages=packages, version=torch["python"])
     expression = (
-        f"let pkgs = import {nixpkgs} {{ }}; inherit (pkgs) lib; s = import {root()}/generated/nix {{ inherit pkgs; }};"
+        f"let pkgs = import {nixpkgs} {{ }}; inherit (pkgs) lib; s = import {ROOT}/generated/nix {{ inherit pkgs; }};"
         " all = lib.mapAttrs (name: _: s.${name}) s.data.byAttribute"
         " // { inherit (s) comfyui-xpu ollama-xpu python-xpu; } // s.nodes"
         " // { withNodes = s.comfyui-xpu.override { nodePacks = lib.attrValues s.nodes; }; };"

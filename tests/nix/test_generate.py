@@ -16,10 +16,10 @@ from patchforge.commands import nix as command
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.nix.generate import Generated, generate
-from patchforge.project import root
 from tests.nix.sandbox import MOCK, REAL_LIB, Miniature, Nix, write_json
+from tests.support import ROOT
 
-COMMITTED = root() / "generated" / "nix"
+COMMITTED = ROOT / "generated" / "nix"
 
 
 def files() -> list[Path]:
@@ -31,13 +31,13 @@ def options(folder: Path, **changes: bool) -> argparse.Namespace:
 
 
 def test_what_is_committed_is_what_is_generated(capsys: pytest.CaptureFixture[str]) -> None:
-    given = options(root() / "generated")
+    given = options(ROOT / "generated")
     given.check = True
     assert command.run(given) == 0, capsys.readouterr().out
 
 
 def test_every_file_parses_without_a_warning(nix: Nix, mini: Miniature) -> None:
-    sources = [*files(), root() / "flake.nix", *(mini.project / "generated" / "nix").rglob("*")]
+    sources = [*files(), ROOT / "flake.nix", *(mini.project / "generated" / "nix").rglob("*")]
     wrong = {
         str(path): done.stderr
         for path in sources
@@ -159,17 +159,17 @@ def test_an_address_cannot_become_code(mini: Miniature, pinned: Path) -> None:
 
 
 def test_the_options_page_is_current(nix: Nix, capsys: pytest.CaptureFixture[str]) -> None:
-    given = options(root() / "generated")
+    given = options(ROOT / "generated")
     for lib in filter(None, (str(MOCK / "lib"), REAL_LIB)):
         given.options = lib
         assert command.run(given) == 0
-        assert capsys.readouterr().out == (root() / "docs" / "nix-options.md").read_text()
+        assert capsys.readouterr().out == (ROOT / "docs" / "nix-options.md").read_text()
 
 
 def test_check_and_dry_run_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tmp_path / "generated"
     for name in ("comfyui", "nodes"):
-        shutil.copytree(root() / "generated" / name, folder / name)
+        shutil.copytree(ROOT / "generated" / name, folder / name)
     given = options(folder)
     given.check = True
     assert command.run(given) == 1
@@ -178,7 +178,7 @@ def test_check_and_dry_run_write_nothing(tmp_path: Path, capsys: pytest.CaptureF
     assert not (folder / "nix").exists()
     given.dry_run = False
     assert command.run(given) == 0
-    assert (tmp_path / "flake.nix").read_bytes() == (root() / "flake.nix").read_bytes()
+    assert (tmp_path / "flake.nix").read_bytes() == (ROOT / "flake.nix").read_bytes()
     (folder / "nix" / "stray.nix").write_text("{ }\n")
     (folder / "nix" / "data.nix").write_text("changed\n")
     given.check, given.json = True, True

@@ -18,13 +18,12 @@ from patchforge.atomic import write_tree
 from patchforge.hashes import IncompleteTreeError, of_folder
 from patchforge.hashes.objects import isolated
 from patchforge.patches import parse
-from patchforge.project import root
 from patchforge.sources import open_upstream
 from patchforge.vocabulary import Release
 from tests.nix import sandbox
 from tests.nix.conftest import regenerate
 from tests.nix.sandbox import Miniature, write_json
-from tests.support import engine_of
+from tests.support import ROOT, engine_of
 
 PROGRAMS = ("comfyui", "comfyui-cuda", "comfyui-xpu")
 
@@ -365,7 +364,7 @@ def test_a_release_that_demotes_an_xpu_host_is_refused(mini: Miniature, tmp_path
 VERSION = "v0.32.0"
 PYTHON = os.environ.get("PATCHFORGE_COMFYUI_PYTHON", "")
 PACKS = os.environ.get("PATCHFORGE_PACKS", "")
-PINS = json.loads((root() / "upstream/pins/nodes.json").read_bytes())
+PINS = json.loads((ROOT / "upstream/pins/nodes.json").read_bytes())
 
 
 @pytest.fixture(scope="module")
@@ -374,7 +373,7 @@ def real(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The release is there as far as the clone has it: a tree with missing blobs is verified by the hash of what is there.
     """
-    from transforms.comfyui import transforms
+    from patchforge.transforms.comfyui import transforms
 
     with open_upstream() as upstream:
         release = upstream.resolve(VERSION)
@@ -383,13 +382,13 @@ def real(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing = pipeline.write_whole(tree, mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
     found = of_folder(mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
     project = Path(shutil.copytree(mini.project, tmp_path_factory.mktemp("real") / "project"))
-    pin = json.loads((root() / "upstream/pins/comfyui.json").read_bytes())[VERSION]
+    pin = json.loads((ROOT / "upstream/pins/comfyui.json").read_bytes())[VERSION]
     assert missing or pin["hash"] == found.hash
     write_json(project / "upstream/pins/comfyui.json", {VERSION: {**pin, "hash": found.hash}})
     write_tree(project / "generated/comfyui" / VERSION, patched.files())
     write_json(project / "upstream/pins/nodes.json", PINS)
     for folder in ("upstream/nodes", "generated/nodes"):
-        shutil.copytree(root() / folder, project / folder, dirs_exist_ok=True)
+        shutil.copytree(ROOT / folder, project / folder, dirs_exist_ok=True)
     (project / "upstream/nodes/a-node.toml").unlink()
     regenerate(project)
     return project
@@ -414,7 +413,7 @@ def furnished(mini: Miniature, real: Path, tmp_path_factory: pytest.TempPathFact
     """
     folder = tmp_path_factory.mktemp("furnished")
     there = sandbox.installed(PYTHON)
-    pinned = [name for name in json.loads((root() / "upstream/pins/python.json").read_bytes()) if name in there]
+    pinned = [name for name in json.loads((ROOT / "upstream/pins/python.json").read_bytes()) if name in there]
     pins = {name: {there[name]["version"]: sandbox.packed(mini.network, name, there[name])} for name in pinned}
     write_json(real / "upstream/pins/python.json", pins)
     regenerate(real)
@@ -486,7 +485,7 @@ def fetched(name: str, network: Path) -> tuple[Path, str]:
 def test_a_real_node_pack_builds(mini: Miniature, name: str) -> None:
     """With the committed expressions, pins and patches; Nix itself verifies the source."""
     source, text = fetched(name, mini.network)
-    scope = f"s = import {root()}/generated/nix {{ pkgs = import {mini.nixpkgs} {{ }}; }}"
+    scope = f"s = import {ROOT}/generated/nix {{ pkgs = import {mini.nixpkgs} {{ }}; }}"
     pin = f's.data.nodes.{name} // {{ hash = "{text}"; }}'
     out = mini.nix.build(f"let {scope}; in s.nodes.{name}.override {{ pin = {pin}; }}")
     pack = out / "share/comfyui/custom_nodes" / PINS[name]["repo"]
@@ -496,7 +495,7 @@ def test_a_real_node_pack_builds(mini: Miniature, name: str) -> None:
         for path in pack.rglob("*")
         if path.is_file() and path.read_bytes() != (source / path.relative_to(pack)).read_bytes()
     }
-    patched = (root() / "generated/nodes" / name).glob("*.patch")
+    patched = (ROOT / "generated/nodes" / name).glob("*.patch")
     assert changed == {part.path for file in patched for part in parse(file.read_bytes())}
 
 

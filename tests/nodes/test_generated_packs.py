@@ -18,10 +18,10 @@ from patchforge.nodes.patched import PatchedPack, pack_rules_digest
 from patchforge.nodes.report import markdown
 from patchforge.nodes.words import Options
 from patchforge.pins import store
-from patchforge.project import root
+from tests.support import ROOT
 
-FOLDERS = sorted(path for path in (root() / "generated" / "nodes").iterdir() if path.is_dir())
-PINS = store.load("nodes", root() / "upstream" / "pins")
+FOLDERS = sorted(path for path in (ROOT / "generated" / "nodes").iterdir() if path.is_dir())
+PINS = store.load("nodes", ROOT / "upstream" / "pins")
 CLONES = os.environ.get("PATCHFORGE_PACKS", "")
 MOST_REPLACED = 40  #: upstream's lines that a committed patch may repeat
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from patchforge.cli import main
-from patchforge.project import root
+from tests.support import ROOT
 
-HOOK = (root() / ".pre-commit-hooks.yaml").read_text()
+HOOK = (ROOT / ".pre-commit-hooks.yaml").read_text()
 
 
 @pytest.mark.parametrize(("code", "status"), [("x = torch.zeros(1).cuda()", 1), ("x = torch.zeros(1)", 0)])

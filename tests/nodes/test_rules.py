@@ -20,7 +20,7 @@ from patchforge.nodes.pack import Pack
 from patchforge.nodes.proof import prove
 from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Decision, Example, Rule, Surroundings
-from patchforge.project import root
+from tests.support import ROOT
 
 CASES = [(rule, example) for rule in rules() for example in rule.examples]
 named = pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_an_example_comes_out_as_shown(rule: Rule, example: Example) -> None:
 
 
 def test_the_reference_page_is_up_to_date() -> None:
-    assert (root() / "docs" / "nodes-rules.md").read_text("utf-8") == rule_reference(rules()), "run make docs"
+    assert (ROOT / "docs" / "nodes-rules.md").read_text("utf-8") == rule_reference(rules()), "run make docs"
 
 
 def explained(name: str | None = None, *, as_json: bool = False) -> int:

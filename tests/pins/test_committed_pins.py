@@ -15,9 +15,10 @@ from patchforge.pins.published import source_claims, wheel_claims
 from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import LASTING_HOSTS
-from patchforge.project import load_project, release_index, root
+from patchforge.project import load_project, release_index
+from tests.support import ROOT
 
-UPSTREAM = root() / "upstream"
+UPSTREAM = ROOT / "upstream"
 PINS = store.pins_folder()
 KINDS = store.kinds(PINS)
 
@@ -69,7 +70,7 @@ def test_no_two_sources_have_one_hash() -> None:
 def test_releases_are_the_index_and_cover_what_is_generated() -> None:
     pins = store.load("comfyui", PINS)
     commits = {str(release.version): release.commit for release in release_index(load_project())}
-    generated = {path.parent.name for path in (root() / "generated/comfyui").glob("*/manifest.json")}
+    generated = {path.parent.name for path in (ROOT / "generated/comfyui").glob("*/manifest.json")}
     assert generated <= pins.keys()
     assert {version: pin["rev"] for version, pin in pins.items()} == {version: commits[version] for version in pins}
 

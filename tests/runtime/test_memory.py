@@ -11,10 +11,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from transforms.runtime import patchforge_xpu as pf
-from transforms.runtime.patchforge_xpu.memory import OOM_MARKERS, is_integrated
-from transforms.runtime.patchforge_xpu.settings import VARIABLES, reset, state
+from patchforge.transforms.runtime import patchforge_xpu as pf
+from patchforge.transforms.runtime.patchforge_xpu.memory import OOM_MARKERS, is_integrated
+from patchforge.transforms.runtime.patchforge_xpu.settings import VARIABLES, reset, state
 
 GIB = 1 << 30
 XPU, CPU = torch.device("xpu", 0), torch.device("cpu")

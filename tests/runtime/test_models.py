@@ -13,12 +13,11 @@ import torch
 import torch._dynamo
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from transforms.runtime import patchforge_xpu as pf
-from transforms.runtime.patchforge_xpu import devices
-from transforms.runtime.patchforge_xpu.attention import _default_limit, _fused, _rows
-from transforms.runtime.patchforge_xpu.models import triton_wanted
-from transforms.runtime.patchforge_xpu.settings import VARIABLES, reset, state
+from patchforge.transforms.runtime import patchforge_xpu as pf
+from patchforge.transforms.runtime.patchforge_xpu import devices
+from patchforge.transforms.runtime.patchforge_xpu.attention import _default_limit, _fused, _rows
+from patchforge.transforms.runtime.patchforge_xpu.models import triton_wanted
+from patchforge.transforms.runtime.patchforge_xpu.settings import VARIABLES, reset, state
 
 XPU, CPU = torch.device("xpu", 0), torch.device("cpu")
 NAMES_XPU = devices.names_xpu

@@ -8,10 +8,9 @@ from typing import Any, NoReturn
 
 import pytest
 import torch
-
-from transforms.runtime import patchforge_xpu as pf
-from transforms.runtime.patchforge_xpu.memory import OOM_MARKERS
-from transforms.runtime.patchforge_xpu.settings import OPT_INS, reset
+from patchforge.transforms.runtime import patchforge_xpu as pf
+from patchforge.transforms.runtime.patchforge_xpu.memory import OOM_MARKERS
+from patchforge.transforms.runtime.patchforge_xpu.settings import OPT_INS, reset
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 XPU = torch.device("xpu", 0)

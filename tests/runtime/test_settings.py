@@ -13,12 +13,18 @@ from typing import Any
 
 import pytest
 import torch
-
-from transforms.runtime import patchforge_xpu as pf
-from transforms.runtime.patchforge_xpu.choice import chosen
-from transforms.runtime.patchforge_xpu.devices import active, available
-from transforms.runtime.patchforge_xpu.help import _choice, _devices
-from transforms.runtime.patchforge_xpu.settings import LEVELS, OPT_INS, VARIABLES, _parse_bytes, configure, reset
+from patchforge.transforms.runtime import patchforge_xpu as pf
+from patchforge.transforms.runtime.patchforge_xpu.choice import chosen
+from patchforge.transforms.runtime.patchforge_xpu.devices import active, available
+from patchforge.transforms.runtime.patchforge_xpu.help import _choice, _devices
+from patchforge.transforms.runtime.patchforge_xpu.settings import (
+    LEVELS,
+    OPT_INS,
+    VARIABLES,
+    _parse_bytes,
+    configure,
+    reset,
+)
 
 PACKAGE = Path(pf.__file__).parent
 PRECISION_FLAGS = ("force_fp32", "force_fp16", "fp16_unet", "bf16_unet", "fp32_unet", "fp32_vae", "bf16_vae")

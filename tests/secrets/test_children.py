@@ -22,7 +22,6 @@ from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.nix.options import options
 from patchforge.patches import check_three_ways
-from patchforge.project import root
 from patchforge.proof.dynamic import Interpreter
 from patchforge.trial.against_upstream import Processes
 from patchforge.trial.devices import available
@@ -33,6 +32,7 @@ from patchforge.trial.words import Side
 from tests.bot.world import TOKEN, World
 from tests.secrets.dump import code, program, seen
 from tests.secrets.test_door import SECRETS
+from tests.support import ROOT
 
 SECRET = b"hunter2"
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="/proc is Linux's")
@@ -191,7 +191,7 @@ def bot(way: str, folder: Path, *, root_powers: bool = True) -> list[bytes]:
     powerless = [] if root_powers or os.getuid() else ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
     if powerless and not shutil.which("setpriv"):
         pytest.skip("setpriv is not here")
-    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(root()), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"}
+    environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(ROOT), "PYTHONDONTWRITEBYTECODE": "1", "HOME": "/"}
     if way in {"GH_TOKEN", "GITHUB_TOKEN", "open"}:
         environment[{"open": "GH_TOKEN"}.get(way, way)] = TOKEN
         environment["ALSO_THERE"] = f"https://x:{TOKEN}@example.org"
@@ -268,7 +268,7 @@ def test_variables_are_gone_from_what_the_system_shows() -> None:
         "AGAIN": f"a {TOKEN}",
         "KEPT": "kept",
     }
-    subprocess.run([sys.executable, "-c", dedent(script)], env=given, cwd=root(), check=True)
+    subprocess.run([sys.executable, "-c", dedent(script)], env=given, cwd=ROOT, check=True)
 
 
 @pytest.mark.parametrize("text", ["two words", "two\nlines", "a\ttab", "é", "\x1b[31m", "a\x00b", "\u200b"])
@@ -291,7 +291,7 @@ def test_where_a_token_can_be_seen_is_known(tmp_path: Path) -> None:
     assert seen_by_children(Token()) == []
     script = f"from patchforge.bot.token import *; print(seen_by_children(Token({TOKEN!r})))"
     shell = ["sh", "-c", '"$@"; true', "sh", sys.executable, "-c", script]
-    done = subprocess.run(shell, env={**os.environ, "GH_TOKEN": TOKEN}, cwd=root(), capture_output=True, check=True)
+    done = subprocess.run(shell, env={**os.environ, "GH_TOKEN": TOKEN}, cwd=ROOT, capture_output=True, check=True)
     assert b"the environment of process" in done.stdout
 
 

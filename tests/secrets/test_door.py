@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchforge import processes
-from patchforge.project import root
+from tests.support import ROOT
 
 #: Modules that may do more, and why.
 EXCEPTIONS = {
@@ -87,17 +87,17 @@ def _attribute(node: ast.Attribute, known: dict[str, str], parents: dict[int, as
 
 
 MODULES = sorted(
-    path.relative_to(root()).as_posix() for top in ("patchforge", "emulator") for path in (root() / top).rglob("*.py")
+    path.relative_to(ROOT).as_posix() for top in ("patchforge", "emulator") for path in (ROOT / top).rglob("*.py")
 )
 
 
 def test_nothing_but_the_door_starts_processes() -> None:
-    found = {name: list(faults((root() / name).read_text("utf-8"))) for name in MODULES if name not in EXCEPTIONS}
+    found = {name: list(faults((ROOT / name).read_text("utf-8"))) for name in MODULES if name not in EXCEPTIONS}
     assert {name: said for name, said in found.items() if said} == {}
 
 
 def test_transforms_and_what_they_add_start_nothing() -> None:
-    found = {path: list(faults(path.read_text("utf-8"))) for path in (root() / "transforms").rglob("*.py")}
+    found = {path: list(faults(path.read_text("utf-8"))) for path in (ROOT / "transforms").rglob("*.py")}
     assert {path: said for path, said in found.items() if said} == {}
 
 

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 import yaml  # type: ignore[import-untyped]
 
-from patchforge.project import root
+from tests.support import ROOT
 
 #: Locks without hashes; each says why.
 UNHASHED = {"requirements-torch.lock"}
-LOCKS = sorted(path for path in root().glob("requirements*.lock") if path.name not in UNHASHED)
-WORKFLOWS = sorted((root() / ".github" / "workflows").glob("*.yml"))
+LOCKS = sorted(path for path in ROOT.glob("requirements*.lock") if path.name not in UNHASHED)
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 _LOCKED = ("--require-hashes", "--only-binary :all:", "-r requirements.lock")
 _OWN = re.compile(r"--no-deps --no-build-isolation( --editable)? \.$")
 
@@ -56,19 +56,19 @@ def test_every_pin_has_the_hashes_of_its_wheels(lock: Path) -> None:
 
 def test_what_has_no_hash_is_one_package_and_says_why() -> None:
     for name in UNHASHED:
-        text = (root() / name).read_text("utf-8")
+        text = (ROOT / name).read_text("utf-8")
         assert list(pins(text)) == ["torch==2.13.0"]
         assert "no hash" in text
 
 
 def test_no_lock_names_an_index() -> None:
-    for lock in root().glob("requirements*.lock"):
+    for lock in ROOT.glob("requirements*.lock"):
         assert not re.search(r"://|^-|index-url|find-links", lock.read_text("utf-8"), re.MULTILINE), lock.name
 
 
 def test_the_build_back_end_is_pinned_and_locked() -> None:
-    system = tomllib.loads((root() / "pyproject.toml").read_text("utf-8"))["build-system"]
-    locked = pins((root() / "requirements.lock").read_text("utf-8"))
+    system = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]
+    locked = pins((ROOT / "requirements.lock").read_text("utf-8"))
     assert system["requires"]
     assert all(re.fullmatch(r"[\w-]+==[\d.]+", one) and one in locked for one in system["requires"])
 
@@ -88,7 +88,7 @@ def test_pip_refuses_what_has_another_hash(tmp_path: Path) -> None:
 
 
 def test_make_installs_what_is_locked() -> None:
-    text = (root() / "Makefile").read_text("utf-8")
+    text = (ROOT / "Makefile").read_text("utf-8")
     assert re.search(r"^LOCKED := \$\(PIP\) --require-hashes --only-binary :all:$", text, re.MULTILINE)
     installs = re.findall(r"^\t.*\$\((PIP|LOCKED)\)(.*)$", text, re.MULTILINE)
     assert {name for name, rest in installs if ".lock" in rest and "torch.lock" not in rest} == {"LOCKED"}

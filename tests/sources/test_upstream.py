@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchforge.errors import PatchforgeError
-from patchforge.project import Project, release_index, root
+from patchforge.project import Project, release_index
 from patchforge.sources import clone as clone_module
 from patchforge.sources import open_upstream
 from patchforge.sources.clone import CachedClone, is_url
 from patchforge.sources.upstream import Upstream, nearest
 from patchforge.vocabulary import Release, Version
+from tests.support import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -367,7 +368,7 @@ OPEN = "import sys; from patchforge.sources.clone import CachedClone; print(Cach
 
 
 def another_run(url: str, **environment: str) -> subprocess.Popen[str]:
-    settings = os.environ | {"PYTHONPATH": str(root())} | environment
+    settings = os.environ | {"PYTHONPATH": str(ROOT)} | environment
     return subprocess.Popen([sys.executable, "-c", OPEN, url], stdout=subprocess.PIPE, text=True, env=settings)
 
 

@@ -5,7 +5,8 @@ import libcst as cst
 from patchforge.structure import same
 from patchforge.transform import At, Example, Findings, Mismatch, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.dual_build import END_OF_DETECTION, ends_detection
+
+from .dual_build import END_OF_DETECTION, ends_detection
 
 
 class CpuFallback(Transform):

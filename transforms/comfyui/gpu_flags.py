@@ -5,7 +5,8 @@ import libcst as cst
 from patchforge.structure import same
 from patchforge.transform import At, Example, Findings, Mismatch, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.oneapi_selector import is_directml_flag
+
+from .oneapi_selector import is_directml_flag
 
 
 class GpuFlags(Transform):

@@ -5,7 +5,8 @@ import libcst as cst
 from patchforge.structure import dotted
 from patchforge.transform import Already, At, Example, Findings, Mismatch, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.free_memory import FREE_MEMORY_MOVES, is_upstreams_estimate
+
+from .free_memory import FREE_MEMORY_MOVES, is_upstreams_estimate
 
 
 class IntegratedMemory(Transform):

@@ -5,7 +5,8 @@ import libcst as cst
 from patchforge.structure import same
 from patchforge.transform import Already, At, Example, Findings, Mismatch, Span, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.visible_devices import is_device_choice
+
+from .visible_devices import is_device_choice
 
 _FLAG = "--oneapi-device-selector"
 

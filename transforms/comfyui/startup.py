@@ -4,7 +4,8 @@ import libcst as cst
 
 from patchforge.transform import At, Example, Findings, Transform, insert_after, rewrite
 from patchforge.vocabulary import Outcome, Purpose
-from transforms.comfyui.visible_devices import is_device_choice
+
+from .visible_devices import is_device_choice
 
 
 class Startup(Transform):
