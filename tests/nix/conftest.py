@@ -160,6 +160,10 @@ def _packages() -> dict[str, str]:
     """Python packages of nixpkgs: of these only names and versions are there, the rest is the interpreter's."""
     import tomllib
 
-    wanted = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["dependencies"]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    wanted = [
+        *project["dependencies"],
+        *(text for name in ("bot", "test") for text in project["optional-dependencies"][name]),
+    ]
     names = {text.split(">")[0].split("=")[0].lower() for text in wanted}
     return {**dict.fromkeys(names, "99"), "numpy": "2.0", "pywavelets": "1.8", "setuptools": "80.0", "torch": "2.9"}

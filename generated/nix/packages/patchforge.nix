@@ -20,7 +20,9 @@ let
   ];
   topOf = path: lib.head (lib.splitString "/" (lib.removePrefix "${toString root}/" path));
   nameOf = requirement: lib.toLower (lib.head (builtins.match "([A-Za-z0-9-]+).*" requirement));
-  dependencies = map (requirement: python3Packages.${nameOf requirement}) project.dependencies;
+  inherit (project) optional-dependencies;
+  wanted = project.dependencies ++ optional-dependencies.bot ++ optional-dependencies.test;
+  dependencies = map (requirement: python3Packages.${nameOf requirement}) wanted;
   inherit (python3Packages) python;
 in
 python3Packages.buildPythonApplication {

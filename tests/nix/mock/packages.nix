@@ -87,6 +87,12 @@ let
         site=$out/lib/python${settings.pythonVersion}/site-packages
         mkdir -p $site
         ${if args.format or "" == "wheel" then ''"$python" "$tool" wheel $src $site'' else "cp -r . $site"}
+        # setuptools' package-dir: "package.inner" = "folder"
+        if [ -f $site/pyproject.toml ]; then
+          sed -n 's/^"\([a-z]*\)\.\([a-z]*\)" = "\2"$/\1 \2/p' $site/pyproject.toml | while read -r package inner; do
+            mv $site/$inner $site/$package/$inner
+          done
+        fi
         if [ -n "''${entry-}" ]; then
           mkdir -p $out/bin
           printf '#!%s\nexport PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1\nexec %s -m %s "$@"\n' $shell $site ${settings.python} $entry > $out/bin/$entry
@@ -111,7 +117,7 @@ let
     };
     base = final: {
       inherit python buildPythonPackage;
-      buildPythonApplication = args: buildPythonPackage (args // { entry = args.pname;  });
+      buildPythonApplication = args: buildPythonPackage (args // { entry = args.meta.mainProgram or args.pname; });
       callPackage = lib.callPackageWith (pkgs // final);
     } // lib.mapAttrs (named final) settings.packages;
     packages = lib.fix (final: lib.foldl' (prev: extension: prev // extension final prev) (base final) extensions);
