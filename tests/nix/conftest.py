@@ -17,6 +17,7 @@ from patchforge.nodes.driver import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.words import Options
+from patchforge.outputs import listed
 from patchforge.vocabulary import Release, Version
 from tests.nix import sandbox
 from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, wheel, write_json
@@ -103,7 +104,7 @@ def _legacy(network: Path) -> dict[str, bytes]:
 def regenerate(project: Path) -> None:
     """What ``patchforge nix`` does."""
     made = generate(project / "upstream", project / "generated")
-    write_tree(project / "generated" / "nix", made.files)
+    write_tree(project / "generated" / "nix", listed(made.files))
     write_file(project / "flake.nix", made.flake)
 
 
