@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,6 +18,7 @@ from pathlib import Path
 
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault
 from patchforge.escape import line
+from patchforge.names import unfit
 
 Step = Callable[[str], None]
 
@@ -32,8 +32,6 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FILE
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
-_ODD = re.compile(r'[\x00-\x1f\x7f\\:"*?<>|\ud800-\udfff]')
-_GIT = frozenset({".git", "git~1"})
 
 
 class Kind(StrEnum):
@@ -57,11 +55,11 @@ class ChangedMeanwhile(CheckFailed):
 def check_path(path: str) -> tuple[str, ...]:
     """The parts of a relative path. Damaged for one that could lead elsewhere, or into a repository's own files."""
     parts = tuple(path.split("/"))
-    plain = [part.rstrip(" .").lower() for part in parts]  # as Windows reads it
-    if len(path) > 1000 or not all(plain) or _ODD.search(path) or _GIT & set(plain):
+    if reason := unfit([path]).get(path, ""):
         raise Damaged(
             f"{line(path)[:200]!r} is not a path within a folder",
             expected="a plain relative path, outside of .git",
+            found=reason,
             do="do not use what names it",
         )
     return parts

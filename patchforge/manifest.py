@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, NewType, TypedDict
 
 from patchforge import documents
-from patchforge.sources.paths import odd
+from patchforge.names import odd
 from patchforge.vocabulary import Version
 
 NAME = "manifest.json"

@@ -1,4 +1,4 @@
-"""Names of files that every system can hold, and that stay inside their folder."""
+"""Names of files: which ones of a stranger's tree are taken, and which ones every system can hold."""
 
 from __future__ import annotations
 
@@ -7,13 +7,46 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
-_LONGEST = 255  #: bytes of one name: ext4, APFS and NTFS hold no more
-_LONGEST_PATH = 1024  #: bytes of a relative path; Linux allows 4096 with the folder before it
-_FORBIDDEN = re.compile(r'[\x00-\x1f\x7f<>:"|?*\\]|[. ]$')
+_CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_NOT_UTF8 = re.compile("[\ud800-\udfff]")
+#: What HFS+ leaves out of names, so that ``.g\u200cit`` is ``.git`` there (git refuses the same: utf8.c).
+_UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
+#: Names that are git's own folder on some file system: NTFS drops trailing dots, spaces and streams.
+_GIT = re.compile(r"(?:\.git|git~1)[. ]*(?::.*)?", re.IGNORECASE | re.DOTALL)
+_MOST_NAME, _MOST_PATH = 255, 4095  #: bytes; what Linux takes
+_DEEPEST = 100  #: folders within each other; a person makes ten
+
+
+def odd(path: str) -> str:
+    """Why a relative POSIX path is not taken, as a short phrase; "" for one that is fine.
+
+    A path that is fine stays below the folder that it is joined to, on every system, and is one line of UTF-8.
+    Bytes that are not UTF-8 are expected as surrogates (``os.fsdecode``).
+    """
+    if _CONTROLS.search(path):
+        return "control characters in its name"
+    if _NOT_UTF8.search(path):
+        return "a name that is not UTF-8"
+    if path.startswith(("/", "\\")) or re.match("[A-Za-z]:", path):
+        return "an absolute path"
+    if "\\" in path:
+        return "a backslash in its name"
+    parts = path.split("/")
+    if any(part in {"", ".", ".."} for part in parts):
+        return "a name that leads elsewhere"
+    if any(_GIT.fullmatch(_UNSEEN.sub("", part)) for part in parts):
+        return "in a folder called .git"
+    if len(path.encode()) > _MOST_PATH or any(len(part.encode()) > _MOST_NAME for part in parts):
+        return "a name that is too long"
+    if len(parts) > _DEEPEST:
+        return "too many folders within each other"
+    return ""
+
+
+_PORTABLE_PATH = 1024  #: bytes of a relative path; Linux allows 4096 with the folder before it
+_FORBIDDEN = re.compile(r'[<>:"|?*]|[. ]$')
 #: Windows opens a device by these, whatever the ending.
 _DEVICES = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³]|conin\$|conout\$) *(\..*)?", re.IGNORECASE)
-#: Git's own folder, as NTFS and HFS+ also spell it.
-_GIT = re.compile(r"\.git|git~[0-9]+", re.IGNORECASE)
 
 
 def unfit(paths: Iterable[str]) -> dict[str, str]:
@@ -25,34 +58,22 @@ def unfit(paths: Iterable[str]) -> dict[str, str]:
     folders: set[str] = set()
     found: dict[str, str] = {}
     for path in sorted(paths):
-        if reason := _alone(path) or _beside(path, files, folders):
+        if reason := odd(path) or _not_everywhere(path) or _beside(path, files, folders):
             found[path] = reason
     return found
 
 
-def _alone(path: str) -> str:
-    if len(path.encode("utf-8", "surrogatepass")) > _LONGEST_PATH:
-        return f"its path has more than {_LONGEST_PATH} bytes"
+def _not_everywhere(path: str) -> str:
+    if len(path.encode()) > _PORTABLE_PATH:
+        return f"more than {_PORTABLE_PATH} bytes in its path"
     return next((reason for part in path.split("/") if (reason := _part(part))), "")
 
 
 @lru_cache(maxsize=4096)
 def _part(part: str) -> str:
-    if part in {"", ".", ".."}:
-        return "it is not a plain path inside a folder"
-    if _FORBIDDEN.search(part) or not (part.isascii() or _is_text(part)):
-        return "its name has characters that not every system allows"
-    if len(part.encode()) > _LONGEST:
-        return f"its name has more than {_LONGEST} bytes"
-    if _DEVICES.fullmatch(part):
-        return "its name is a device's on Windows"
-    seen = part if part.isascii() else "".join(one for one in part if unicodedata.category(one) != "Cf")
-    return "its name is that of git's own folder" if _GIT.fullmatch(seen) else ""
-
-
-def _is_text(part: str) -> bool:
-    """Whether it was UTF-8."""
-    return not any("\ud800" <= one <= "\udfff" for one in part)
+    if _FORBIDDEN.search(part):
+        return "characters in its name that not every system allows"
+    return "the name of a device on Windows" if _DEVICES.fullmatch(part) else ""
 
 
 def _beside(path: str, files: set[str], folders: set[str]) -> str:
@@ -63,9 +84,9 @@ def _beside(path: str, files: set[str], folders: set[str]) -> str:
     while (at := at.rpartition("/")[0]) and at not in folders:
         above.append(at)
     if key in files:
-        return "another file has its name, but for upper and lower case"
+        return "the name of another file, but for upper and lower case"
     if key in folders or any(one in files for one in above):
-        return "its name is a folder's and a file's"
+        return "the name of a folder as well"
     files.add(key)
     folders.update(above)
     return ""

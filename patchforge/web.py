@@ -105,18 +105,6 @@ def _origin(url: str, kind: type[PatchforgeError]) -> Origin:
     return Origin(parts.scheme, host, _PORTS[parts.scheme] if port is None else port)
 
 
-def refuse_secret(url: str) -> None:
-    """PatchforgeError for an address, of git's too, with a password or token in it: addresses are shown and kept."""
-    scheme, _, rest = url.partition("://")
-    user, at, _ = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")
-    if at and (":" in user or scheme.lower() in _PORTS):
-        raise PatchforgeError(
-            f"{shown(url)} holds a password",
-            expected="an address without one",
-            do="leave it out; the bot's token comes from GH_TOKEN, GITHUB_TOKEN or --token-file",
-        )
-
-
 def shown(url: str) -> str:
     """The address as messages have it: on one line, without password, query and fragment."""
     plain = re.split(r"[?#]", url, maxsplit=1)[0]

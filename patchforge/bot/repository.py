@@ -159,10 +159,10 @@ class Repository:
         with self._secret(tries) as (settings, handed_on):
             try:
                 return run_git(
-                    *settings,
                     *arguments,
                     folder=folder,
                     environment=_ASK_NOBODY,
+                    settings=settings,
                     hide=self.hidden,
                     tries=tries,
                     pass_fds=handed_on,
@@ -175,13 +175,13 @@ class Repository:
                 raise
 
     @contextmanager
-    def _secret(self, tries: int) -> Iterator[tuple[list[str], list[int]]]:
+    def _secret(self, tries: int) -> Iterator[tuple[list[tuple[str, str]], list[int]]]:
         """Settings by which git reads the token from a pipe, once for each try, when this remote's host asks for it.
 
         So it stands on no command line and in no environment, and no other host is given it.
         """
         address = urlsplit(self.remote)
-        settings = ["-c", "http.followRedirects=false", "-c", "credential.helper="]
+        settings = [("http.followRedirects", "false"), ("credential.helper", "")]
         if not self._token.text or address.scheme.lower() not in ("http", "https"):
             yield settings, []
             return
@@ -191,6 +191,6 @@ class Repository:
             os.write(writes, f"{self._token.text}\n".encode() * tries)
             os.close(writes)
             helper = _HELPER.replace("FD", str(reads))
-            yield [*settings, "-c", f"{origin}.helper={helper}"], [reads]
+            yield [*settings, (f"{origin}.helper", helper)], [reads]
         finally:
             os.close(reads)

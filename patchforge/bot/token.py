@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import html
-import ipaddress
 import os
 import re
 import stat
@@ -17,10 +16,11 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from patchforge import processes
 from patchforge.errors import PatchforgeError
+from patchforge.sources.address import check_address, looks_like_address
 
 _VARIABLES = ("GH_TOKEN", "GITHUB_TOKEN")
 _CREDENTIAL = "github-token"  #: the name in systemd's LoadCredential=
@@ -156,22 +156,7 @@ def refuse_secrets(address: str, token: Token) -> None:
 
     ``git@host`` is no secret: that is how SSH names its user. Plain HTTP is for this machine alone.
     """
-    parts = urlsplit(address)
-    web = parts.scheme.lower() in ("http", "https")
-    if parts.password is not None or (web and parts.username is not None):
-        problem = "the remote's address holds a password or a token"
-        raise PatchforgeError(problem, do="leave it out; the token comes from GH_TOKEN or --token-file")
     if token.text and token.text in unquote(address):
         raise PatchforgeError("the remote's address holds the token", do="leave it out; git gets it in another way")
-    if token.text and parts.scheme.lower() == "http" and not _is_loopback(parts.hostname or ""):
-        expected = "https, or a server on this machine"
-        raise PatchforgeError(
-            f"the token is not sent to {parts.hostname} in plain HTTP", expected=expected, do="use https"
-        )
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() == "localhost"
+    if looks_like_address(address):
+        check_address(address)

@@ -11,6 +11,7 @@ _ADDRESS = re.compile(r"[a-z][\w+.-]*://|[\w.-]+@[\w.:\[\]-]+:(?!:)|[a-z][\w+.-]
 _SCP = re.compile(r"([\w.-]+)@([\w.-]+|\[[\da-f:]+\]):(.+)", re.IGNORECASE | re.DOTALL)
 _ODD = re.compile(r"[\x00-\x20\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 LOOPBACK_HTTP = re.compile(r"http://(?:localhost|127(?:\.\d{1,3}){3}|\[::1\])(?::\d+)?(?:/|$)", re.IGNORECASE)
+_LEAVE_OUT = "leave it out; git's credential helper gives it, and the bot's token comes from GH_TOKEN or --token-file"
 _EXPECTED = "https://…, ssh://…, user@host:path, file:///…, or http:// to this machine"
 
 
@@ -55,7 +56,7 @@ def _problem(address: str) -> tuple[str, str]:
     if "://" not in address or "::" in address.partition("://")[0]:
         return "a helper of git's, or no scheme", do
     if password is not None or (user is not None and scheme != "ssh"):
-        return "a user, password or token in it", "leave it out, and let git's credential helper give it"
+        return "a user, password or token in it", _LEAVE_OUT
     if host.startswith("-") or (user or "").startswith("-"):
         return "a name that begins with a dash", do
     return _scheme_problem(address, scheme, host), do

@@ -70,7 +70,7 @@ _OF_USER = re.compile(
     r"|url\..+\.(?:push)?insteadof|safe\.directory",
     re.IGNORECASE | re.DOTALL,
 )
-_SECRET = re.compile(r"http\.(?:.+\.)?extraheader", re.IGNORECASE | re.DOTALL)
+_SECRET = re.compile(r"http\.(?:.+\.)?extraheader|credential\..+\.helper", re.IGNORECASE | re.DOTALL)
 _TAKES_A_VALUE = frozenset({"-c", "-C", "--git-dir", "--work-tree"})
 _PASSING = re.compile(
     r"could not resolve host|connection (?:timed out|reset|refused)|couldn't connect|early eof|timed out|rpc failed"

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from patchforge.errors import Damaged, PatchforgeError, SystemFault
 from patchforge.escape import line
+from patchforge.names import odd
 from patchforge.sources.git import Skipped
-from patchforge.sources.paths import odd
 from patchforge.vocabulary import Entry, git_blob_id
 
 if TYPE_CHECKING:

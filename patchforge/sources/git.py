@@ -16,10 +16,10 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 from patchforge.errors import Damaged, PatchforgeError
+from patchforge.names import odd
 from patchforge.sources.borrowed import Borrowed, OddRef, find
 from patchforge.sources.command import git, start_git
 from patchforge.sources.missing import MissingBlobError
-from patchforge.sources.paths import odd
 from patchforge.vocabulary import Entry
 
 if TYPE_CHECKING:

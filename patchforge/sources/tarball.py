@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, NamedTuple, Self
 
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.escape import line
+from patchforge.names import odd
 from patchforge.sources.git import Skipped
-from patchforge.sources.paths import odd
 from patchforge.sources.unpack import Unpacked
 from patchforge.vocabulary import Entry, git_blob_id
 

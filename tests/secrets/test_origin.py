@@ -171,5 +171,5 @@ def test_addresses_that_do_not(address: str) -> None:
 
 
 def test_upstreams_address_holds_no_secret_either() -> None:
-    with pytest.raises(PatchforgeError, match="password or a token"):
+    with pytest.raises(PatchforgeError, match="password or token"):
         Mirror(load_project(), "https://someone:secret@example.org/ComfyUI.git")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from patchforge.sources.paths import odd
+from patchforge.names import odd
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from patchforge import web
 from patchforge.bot.notify import Api, notify
 from patchforge.bot.repository import Repository
-from patchforge.bot.token import Token
+from patchforge.bot.token import Token, refuse_secrets
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.hashes.pypi import downloaded_hash, listed_files, package_files
 from tests.web.clients import CLIENTS, TOKEN, WITH_TOKEN, forge, limited
@@ -234,15 +234,15 @@ def test_addresses_that_may_be_asked(address: str) -> None:
     ],
 )
 def test_a_remote_with_a_secret_in_it(remote: str, tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match="holds a password") as caught:
+    with pytest.raises(PatchforgeError, match="is not taken as an address") as caught:
         Repository(remote, "main", tmp_path / "x")
-    assert "pass" not in str(caught.value).replace("a password", "")
+    assert "pass" not in str(caught.value).replace("password", "")
     assert "ghp_abc" not in str(caught.value)
 
 
 @pytest.mark.parametrize("remote", ["ssh://git@h/x.git", "git@h:x.git", "/a@b:c/x", "https://h/a@b:c", "."])
 def test_a_remote_with_no_secret_in_it(remote: str) -> None:
-    web.refuse_secret(remote)
+    refuse_secrets(remote, Token())
 
 
 @pytest.mark.parametrize(
