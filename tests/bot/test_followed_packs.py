@@ -218,6 +218,6 @@ def test_the_exit_status(packs: Packs, command: Callable[..., int], monkeypatch:
     assert command(as_json=True) == Exit.FAILED
     address = 'insteadOf = https://github.com/\n[http]\n\tproxy = ""\n'
     settings = packs.folder / "gitconfig"
-    settings.write_text(f'[url "http://127.0.0.1:1/"]\n\t{address}')
+    settings.write_text(f'[url "https://127.0.0.1:1/"]\n\t{address}')
     monkeypatch.setenv("GIT_ALLOW_PROTOCOL", "http")
     assert command(as_json=True) == Exit.AGAIN

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import zlib
 from collections.abc import Callable
@@ -455,6 +456,6 @@ def test_a_tag_of_no_commit_stops_no_command(clone: Path, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert status in {Exit.OK, Exit.FAILED}
     assert "v0.40.0" in said
-    assert "v0.99.0  it leads to no commit" in said
+    assert re.search(r"v0\.99\.0 +it leads to no commit", said)
     assert cli.main(["replay", "--upstream", str(clone), "--since", "v0.40.0"]) in {Exit.OK, Exit.DRIFTED}
     assert "passed over: refs/tags/v0.99.0: leads to no commit" in capsys.readouterr().out
