@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
+from patchforge.effort import spend
 from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.words import Kind, Site
 
@@ -128,39 +130,44 @@ def api(site: Site) -> str:
     return site.text.removeprefix("torch.cuda").removeprefix(".").removeprefix("memory.").removeprefix("random.")
 
 
-def torch_of(code: Code) -> str:
-    """The local name of torch; "" where the file does not import it by itself."""
-    for node in code.nodes:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "torch" or (alias.name.startswith("torch.") and not alias.asname):
-                    return alias.asname or "torch"
-    return ""
-
-
 def xpu_arm(code: Code, quote: str = '"') -> str:
     """An expression that asks for an XPU, in the file's own words."""
-    name = torch_of(code)
-    return XPU_ARM.format(torch=name).replace('"', quote) if name else "_patchforge_xpu()"
+    return XPU_ARM.format(torch=code.torch).replace('"', quote) if code.torch else "_patchforge_xpu()"
 
 
-def below(node: ast.AST, sites: Sequence[Site]) -> tuple[Site, ...]:
-    """The sites in a node."""
-    inside = set(map(id, ast.walk(node)))
-    return tuple(site for site in sites if id(site.node) in inside)
+def below(node: ast.AST, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
+    """The sites in a node, in their order. ``sites``: all of the file."""
+    numbers, places, _ = code.once(("sites", id(sites)), lambda: _by_number(sites, code))
+    first, last = code.span(node)
+    found = sorted(places[bisect_left(numbers, first) : bisect_right(numbers, last)])
+    spend(1 + len(found))
+    return tuple(sites[place] for place in found)
+
+
+def _by_number(sites: Sequence[Site], code: Code) -> tuple[list[int], list[int], Sequence[Site]]:
+    pairs = sorted((code.span(site.node)[0], place) for place, site in enumerate(sites))
+    return [number for number, _ in pairs], [place for _, place in pairs], sites
 
 
 def swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code) -> str | None:
     """The node's text with every device of its in XPU's words; None where one has none."""
+    return code.once(("swapped", node, id(sites)), lambda: _swapped(node, sites, code))
+
+
+def _swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code) -> str | None:
     text, base = code.code(node), code.start(node)
     changes: list[tuple[int, int, str]] = []
-    for site in below(node, sites):
+    for site in below(node, sites, code):
         if (change := _swap(site, code)) is None:
             return None
         changes.append(change)
-    for start, end, new in sorted(changes, reverse=True):
-        text = text[: start - base] + new + text[end - base :]
-    return text
+    end, pieces = len(text), list[str]()
+    for first, last, new in sorted(changes, reverse=True):
+        if last - base > end:  # one in another
+            return None
+        pieces += [text[last - base : end], new]
+        end = first - base
+    return "".join(reversed([*pieces, text[:end]]))
 
 
 def _swap(site: Site, code: Code) -> tuple[int, int, str] | None:

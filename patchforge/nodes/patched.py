@@ -18,7 +18,7 @@ from patchforge.nodes.requirements import needs
 from patchforge.vocabulary import git_blob_id
 
 PATCH = "0001-xpu.patch"
-_ENGINE = ("engine/blocks.py", "engine/edits.py", "engine/records.py")
+_ENGINE = ("effort.py", "engine/blocks.py", "engine/edits.py", "engine/records.py")
 
 
 @cache
