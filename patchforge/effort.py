@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-FILE = 4_000_000  #: steps for one file
+FILE = 3_000_000  #: steps for one file
 _START, _PER_BYTE = 8_000_000, 4
 
 

@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, cast
 
-from patchforge import inplace
+from patchforge import escape, inplace
 from patchforge.atomic import write_file, write_tree
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit, PatchforgeError
@@ -41,8 +41,7 @@ def _apply(options: argparse.Namespace) -> int:
             raise PatchforgeError(
                 f"{folder} is patched already", found=str(journal), do=f"patchforge nodes revert {folder} first"
             )
-        patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder))
-        patched.check()
+        patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder)).checked()
         report = patched.manifest()
         if not options.dry_run and options.in_place:
             if patched.converted.changes:
@@ -135,10 +134,15 @@ def _list(report: dict[str, Any], decisions: Sequence[str] = ("converted", "pers
     for one in report["sites"]:
         if one["decision"] in decisions:
             what = "can be converted" if one["decision"] == "converted" else one["reason"]
-            print(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or 'T0'} {one['text']}: {what}")
+            _say(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or 'T0'} {one['text']}: {what}")
     for package, advice in sorted({(one["package"], one["advice"]) for one in report["needs"]}):
         places = [f"{one['path']}:{one['line']}" for one in report["needs"] if one["package"] == package]
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        print(f"{report['pack']}/{places[0]}{more}: {package}: {advice}")
+        _say(f"{report['pack']}/{places[0]}{more}: {package}: {advice}")
     for one in report["problems"]:
-        print(f"{report['pack']}/{one['path']}:{one['line']}: not looked at: {one['reason']}")
+        _say(f"{report['pack']}/{one['path']}:{one['line']}: not looked at: {one['reason']}")
+
+
+def _say(text: str) -> None:
+    """Prints a stranger's words as one line."""
+    print(escape.line(text))

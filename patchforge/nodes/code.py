@@ -21,6 +21,7 @@ from patchforge.engine.edits import Splice, Text
 
 #: Nodes that ``ast`` shares among all that have them.
 _SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
+_PER_NODE = 6  #: steps for all that every node is asked
 _LONGEST_NAME = 32  #: parts; nothing that a rule knows is longer
 _LONGEST_PLAIN = 200  #: characters of a word that is looked at whole
 
@@ -45,7 +46,7 @@ class Code:
         self.places: dict[ast.AST, tuple[str, int]] = {}
         self.nodes: list[ast.AST] = [tree]
         for node in self.nodes:
-            spend()
+            spend(_PER_NODE)
             for field, index, child in _children(node):
                 self.parents[child], self.places[child] = node, (field, index)
                 self.nodes.append(child)

@@ -172,9 +172,9 @@ def _changed(
             return verdicts, None
         parts = segments(code.text, [*splices, *_helpers(code, splices)])
         change = FileChange(code.path, code.source.data, apply_segments(code.source.data, parts), parts)
-        check(change, around)
+        after = check(change, around)
         try:
-            prove(code, Code(code.path, change.after))
+            prove(code, after)
         except NotProved as error:
             verdicts = _without(error, verdicts, code)
         else:
@@ -363,8 +363,8 @@ def _imports_comfy(code: Code) -> bool:
     )
 
 
-def check(change: FileChange, around: Surroundings) -> None:
-    """CheckFailed unless the result compiles, and a second run over it edits nothing."""
+def check(change: FileChange, around: Surroundings) -> Code:
+    """The result. CheckFailed unless it compiles, and a second run over it edits nothing."""
     try:
         with warnings.catch_warnings():  # Python's remarks on a pack's code are not ours to pass on
             warnings.simplefilter("ignore")
@@ -375,6 +375,7 @@ def check(change: FileChange, around: Surroundings) -> None:
     again = decide(code, replace(around, sites=sites(code, around.options, around.answers)))
     if more := [site for site, one in again.items() if one.decision is Decision.CONVERTED]:
         raise CheckFailed(f"a second run would edit it again (line {more[0].line}); it stays as it is")
+    return code
 
 
 def _own_cuda(codes: Iterable[Code]) -> frozenset[str]:

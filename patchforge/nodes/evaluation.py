@@ -348,14 +348,17 @@ def shown(value: object) -> str:
     if isinstance(value, (types.FunctionType, _Function)):
         return _shown_function(value)
     if isinstance(value, types.GeneratorType):
-        return f"generator{[shown(one) for one in value]}"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{shown(key)}: {shown(one)}" for key, one in value.items()) + "}"
-    if isinstance(value, (list, tuple, set, frozenset)):
-        return f"{type(value).__name__}{[shown(one) for one in value]}"
-    text = repr(value)
+        text = f"generator{[shown(one) for one in value]}"
+    elif isinstance(value, Mapping):
+        text = "{" + ", ".join(f"{shown(key)}: {shown(one)}" for key, one in value.items()) + "}"
+    elif isinstance(value, (list, tuple, set, frozenset)):
+        text = f"{type(value).__name__}{[shown(one) for one in value]}"
+    else:
+        text = repr(value) if isinstance(value, str) else f"{type(value).__name__} {value!r}"
     spend(len(text) // 64)
-    return f"{type(value).__name__} {text}" if not isinstance(value, str) else text
+    if len(text) > 2 * _LONGEST:  # quotes in quotes double
+        raise TooIntricate
+    return text
 
 
 def _shown_function(value: types.FunctionType | _Function) -> str:

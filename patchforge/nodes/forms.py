@@ -137,8 +137,12 @@ def xpu_arm(code: Code, quote: str = '"') -> str:
 
 def below(node: ast.AST, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
     """The sites in a node, in their order. ``sites``: all of the file."""
+    return within(*code.span(node), sites, code)
+
+
+def within(first: int, last: int, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
+    """The sites in a range of nodes' numbers, in their order. ``sites``: all of the file."""
     numbers, places, _ = code.once(("sites", id(sites)), lambda: _by_number(sites, code))
-    first, last = code.span(node)
     found = sorted(places[bisect_left(numbers, first) : bisect_right(numbers, last)])
     spend(1 + len(found))
     return tuple(sites[place] for place in found)
@@ -273,8 +277,7 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
     """Whether a string is one of several implementations: by its neighbours, or by the name of what holds them."""
     for parent, child in code.above(node):
         if isinstance(parent, (ast.List, ast.Tuple, ast.Set)):
-            values = {one.value for one in parent.elts if isinstance(one, ast.Constant)}
-            if values & {"ref", "triton", "native", "torch", "cudnn", "cutlass"}:
+            if code.once(("implementations", parent), lambda: _lists_implementations(parent)):  # noqa: B023
                 return True
         elif isinstance(parent, ast.Compare):
             return bool(IMPLEMENTATION.search(code.code(parent.left).rpartition(".")[2]))
@@ -288,6 +291,11 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
         elif isinstance(parent, (ast.stmt, ast.Call, ast.Dict)):
             return False
     return False
+
+
+def _lists_implementations(parent: ast.List | ast.Tuple | ast.Set) -> bool:
+    values = {one.value for one in parent.elts if isinstance(one, ast.Constant)}
+    return bool(values & {"ref", "triton", "native", "torch", "cudnn", "cutlass"})
 
 
 def leaves(body: Sequence[ast.stmt]) -> bool:

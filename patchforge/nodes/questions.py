@@ -20,6 +20,7 @@ from patchforge.nodes.forms import (
     leaves,
     only_cuda,
     test_around,
+    within,
 )
 from patchforge.nodes.words import Decision, Kind, Site, Verdict
 
@@ -187,8 +188,11 @@ def behind(
 ) -> Behind:
     """What stands behind the tests, with what was decided about it so far."""
     near = [part for gate, _ in gates for part in (gate.test, *body_of(gate))]
-    parts = [part for gate, positive in gates for part in guarded(gate, code, positive=positive)]
-    inside = dict.fromkeys(one for part in parts for one in below(part, sites, code))
+    blocks = [block for gate, positive in gates if (block := guarded(gate, code, positive=positive))]
+    parts = [part for block in blocks for part in block]
+    spend(len(near) + len(parts) // 4)
+    ranges = [(code.span(block[0])[0], code.span(block[-1])[1]) for block in blocks]  # neighbours
+    inside = dict.fromkeys(one for first, last in ranges for one in within(first, last, sites, code))
     beside = dict.fromkeys(one for gate, _ in gates for one in below(gate.test, sites, code) if one is not site)
     return Behind(
         tuple(near),
