@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import libcst as cst
 
+from patchforge.effort import spend
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Version
 
 if TYPE_CHECKING:
@@ -200,7 +201,9 @@ _NO_SOURCE = cst.Module([])
 
 def code(node: cst.CSTNode) -> str:
     """The node's source text, without surrounding whitespace."""
-    return _NO_SOURCE.code_for_node(node).strip()
+    text = _NO_SOURCE.code_for_node(node).strip()
+    spend(1 + len(text) // 4)
+    return text
 
 
 class NotOnItsOwnLine(Exception):
@@ -215,6 +218,7 @@ class At:
     aliases: dict[str, str]  #: local name → full dotted name
     source: Source  #: the whole file
     ancestors: list[cst.CSTNode] = field(default_factory=list)  #: outermost first, the node itself not included
+    bound: dict[cst.CSTNode, frozenset[str]] = field(default_factory=dict)  #: node → names that are known there
 
     def file_has(self, fact: str) -> bool:
         """Whether the file's text contains ``fact``, which the transform must list in ``facts``."""
@@ -327,5 +331,6 @@ def descend(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     stack = [node]
     while stack:
         node = stack.pop()
+        spend(2)
         yield node
         stack.extend(reversed(list(children(node))))
