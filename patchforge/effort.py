@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 FILE = 3_000_000  #: steps for one file
-_START, _PER_BYTE = 8_000_000, 4
+_START, _PER_BYTE = 8_000_000, 8
 
 
 def for_all(sizes: Iterable[int]) -> int:

@@ -20,7 +20,13 @@ from patchforge.project import root
 
 Key = tuple[str, str]  #: (path, blob id)
 
-_RULES = ("transforms", "patchforge/engine", "patchforge/effort.py", "patchforge/transform.py", "patchforge/vocabulary.py")
+_RULES = (
+    "transforms",
+    "patchforge/engine",
+    "patchforge/effort.py",
+    "patchforge/transform.py",
+    "patchforge/vocabulary.py",
+)
 _EMPTY = FileRecord()
 
 

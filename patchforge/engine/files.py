@@ -98,9 +98,7 @@ def _look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo
     sites = device_sites(source, memo) if census and NEEDLES.search(data) else ()
     hooked = [one for _, one in wanting if any(f"{HOOKS}.{hook}(" in source.text for hook in one.hooks)]
     wanting = [(rank, one) for rank, one in wanting if one not in hooked]
-    found += [
-        Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked
-    ]
+    found += [Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked]
     for purpose in Purpose:
         active = [(rank, one) for rank, one in wanting if one.purpose is purpose and _hit(one, source.data)]
         if not active:

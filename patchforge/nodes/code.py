@@ -18,10 +18,9 @@ from patchforge.effort import spend
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.edits import Splice, Text
 
-
 #: Nodes that ``ast`` shares among all that have them.
 _SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
-_PER_NODE = 6  #: steps for all that every node is asked
+_PER_NODE = 8  #: steps for all that every node is asked
 _LONGEST_NAME = 32  #: parts; nothing that a rule knows is longer
 _LONGEST_PLAIN = 200  #: characters of a word that is looked at whole
 
@@ -143,7 +142,7 @@ class Code:
         """(ancestor, the child of it that holds ``node``), from the inside out."""
         child = node
         while (parent := self.parents.get(child)) is not None:
-            spend()
+            spend(2)
             yield parent, child
             child = parent
 

@@ -6,7 +6,9 @@ import ast
 import re
 import warnings
 from bisect import bisect_left, bisect_right, insort
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
@@ -166,36 +168,39 @@ def _changed(
     code: Code, verdicts: dict[Site, Verdict], around: Surroundings
 ) -> tuple[dict[Site, Verdict], FileChange | None]:
     """The change that the verdicts make, proved. What cannot be proved goes to a person, and the rest stays."""
+    refused: Counter[tuple[str, ...]] = Counter()
     for _ in range(_MOST_TRIES):
         verdicts, splices = _composed(verdicts)
         if not splices:
             return verdicts, None
         parts = segments(code.text, [*splices, *_helpers(code, splices)])
         change = FileChange(code.path, code.source.data, apply_segments(code.source.data, parts), parts)
-        after = check(change, around)
+        after = check(change, around, refused)
         try:
             prove(code, after)
         except NotProved as error:
-            verdicts = _without(error, verdicts, code)
+            doubtful = _edited_at(error, verdicts, code)
+            refused.update(map(_alike, doubtful))
+            reason = f"its conversion is {error.reason}"
+            verdicts |= {site: person(verdicts[site].rule, [site], reason) for site in doubtful}
         else:
             return verdicts, change
     raise CheckFailed(f"{_MOST_TRIES} places that are not proved; it stays as it is")
 
 
-def _without(error: NotProved, verdicts: dict[Site, Verdict], code: Code) -> dict[Site, Verdict]:
-    """The verdicts, where those with an edit in what is not proved are a person's. The error where there is none."""
+def _edited_at(error: NotProved, verdicts: Mapping[Site, Verdict], code: Code) -> list[Site]:
+    """The sites with an edit in what is not proved. The error where there is none."""
     if error.old is None:
         raise error
     start, end = code.start(error.old), code.text.starts[error.old.end_lineno or error.old.lineno]
-    doubtful = {
-        id(verdict) for verdict in verdicts.values() if any(start <= one.start <= end for one in verdict.splices)
-    }
-    if not doubtful:
+    found = {id(one) for one in verdicts.values() if any(start <= edit.start <= end for edit in one.splices)}
+    if not found:
         raise error
-    return {
-        site: person(verdict.rule, [site], f"its conversion is {error.reason}") if id(verdict) in doubtful else verdict
-        for site, verdict in verdicts.items()
-    }
+    return [site for site, verdict in verdicts.items() if id(verdict) in found]
+
+
+def _alike(site: Site) -> tuple[str, ...]:
+    return str(site.kind), site.text, site.function
 
 
 def decide(code: Code, around: Surroundings) -> dict[Site, Verdict]:
@@ -363,8 +368,8 @@ def _imports_comfy(code: Code) -> bool:
     )
 
 
-def check(change: FileChange, around: Surroundings) -> Code:
-    """The result. CheckFailed unless it compiles, and a second run over it edits nothing."""
+def check(change: FileChange, around: Surroundings, refused: Counter[tuple[str, ...]] | None = None) -> Code:
+    """The result. CheckFailed unless it compiles, and a second run over it edits nothing but what is ``refused``."""
     try:
         with warnings.catch_warnings():  # Python's remarks on a pack's code are not ours to pass on
             warnings.simplefilter("ignore")
@@ -373,7 +378,8 @@ def check(change: FileChange, around: Surroundings) -> Code:
         raise CheckFailed(f"the converted file would not compile: {error}; it stays as it is") from None
     code = Code(change.path, change.after)
     again = decide(code, replace(around, sites=sites(code, around.options, around.answers)))
-    if more := [site for site, one in again.items() if one.decision is Decision.CONVERTED]:
+    more = [site for site, one in again.items() if one.decision is Decision.CONVERTED]
+    if Counter(map(_alike, more)) - (refused or Counter()):
         raise CheckFailed(f"a second run would edit it again (line {more[0].line}); it stays as it is")
     return code
 
@@ -426,7 +432,7 @@ def _calls(pack: Pack, codes: Mapping[str, Code], problems: _Problems | None = N
 
 
 def _calls_of(
-    names: Set[str], nodes: Iterable[ast.AST]
+    names: AbstractSet[str], nodes: Iterable[ast.AST]
 ) -> Iterator[tuple[str, tuple[int, frozenset[str], bool]]]:
     for node in nodes:
         if isinstance(node, ast.Call) and (name := _called(node)) in names:

@@ -362,6 +362,7 @@ def shown(value: object) -> str:
 
 
 def _shown_function(value: types.FunctionType | _Function) -> str:
+    run: Run | None
     if isinstance(value, _Function):
         run, name, count = value.run, "<lambda>", value.arity
     else:
@@ -415,8 +416,9 @@ def _each(value: Any) -> Iterator[Any]:
 # --- attributes and methods of plain data
 
 _TEXT = (
-    "startswith endswith replace split rsplit partition rpartition strip lstrip rstrip lower upper title capitalize casefold"
-    " find rfind index count join isdigit isdecimal isalpha isnumeric format removeprefix removesuffix splitlines"
+    "startswith endswith replace split rsplit partition rpartition strip lstrip rstrip lower upper title capitalize"
+    " casefold find rfind index count join isdigit isdecimal isalpha isnumeric format removeprefix removesuffix"
+    " splitlines"
 )
 _METHODS: Mapping[type, frozenset[str]] = {
     str: frozenset(_TEXT.split()),
@@ -694,24 +696,24 @@ class _Evaluation:
 
     def of(self, node: ast.AST | None, scope: _Scope) -> Any:
         spend()
-        method = getattr(self, f"on_{type(node).__name__}", None)
+        method = getattr(self, f"on_{type(node).__name__.lower()}", None)
         if method is None:
             raise Beyond(type(node).__name__)
         return method(node, scope)
 
-    def on_NoneType(self, _node: None, _scope: _Scope) -> None:
+    def on_nonetype(self, _node: None, _scope: _Scope) -> None:
         return None
 
-    def on_Constant(self, node: ast.Constant, _scope: _Scope) -> Any:
+    def on_constant(self, node: ast.Constant, _scope: _Scope) -> Any:
         return _fit(node.value)
 
-    def on_Name(self, node: ast.Name, scope: _Scope) -> Any:
+    def on_name(self, node: ast.Name, scope: _Scope) -> Any:
         return scope[node.id] if node.id in scope else self.run.names[node.id]
 
-    def on_Attribute(self, node: ast.Attribute, scope: _Scope) -> Any:
+    def on_attribute(self, node: ast.Attribute, scope: _Scope) -> Any:
         return _attribute(self.of(node.value, scope), node.attr)
 
-    def on_Call(self, node: ast.Call, scope: _Scope) -> Any:
+    def on_call(self, node: ast.Call, scope: _Scope) -> Any:
         function = self.of(node.func, scope)
         args = self.items(node.args, scope)
         more: dict[str, Any] = {}
@@ -736,16 +738,16 @@ class _Evaluation:
                 raise TooIntricate
         return found
 
-    def on_List(self, node: ast.List, scope: _Scope) -> list[Any]:
+    def on_list(self, node: ast.List, scope: _Scope) -> list[Any]:
         return self.items(node.elts, scope)
 
-    def on_Tuple(self, node: ast.Tuple, scope: _Scope) -> tuple[Any, ...]:
+    def on_tuple(self, node: ast.Tuple, scope: _Scope) -> tuple[Any, ...]:
         return tuple(self.items(node.elts, scope))
 
-    def on_Set(self, node: ast.Set, scope: _Scope) -> set[Any]:
+    def on_set(self, node: ast.Set, scope: _Scope) -> set[Any]:
         return set(_fit(self.items(node.elts, scope)))
 
-    def on_Dict(self, node: ast.Dict, scope: _Scope) -> dict[Any, Any]:
+    def on_dict(self, node: ast.Dict, scope: _Scope) -> dict[Any, Any]:
         found: dict[Any, Any] = {}
         for key, part in zip(node.keys, node.values, strict=True):
             if key is None:
@@ -754,13 +756,13 @@ class _Evaluation:
                 found[_fit(self.of(key, scope))] = self.of(part, scope)
         return found
 
-    def on_BinOp(self, node: ast.BinOp, scope: _Scope) -> Any:
+    def on_binop(self, node: ast.BinOp, scope: _Scope) -> Any:
         return _computed(node.op, self.of(node.left, scope), self.of(node.right, scope))
 
-    def on_UnaryOp(self, node: ast.UnaryOp, scope: _Scope) -> Any:
+    def on_unaryop(self, node: ast.UnaryOp, scope: _Scope) -> Any:
         return _UNARY[type(node.op)](self.of(node.operand, scope))
 
-    def on_BoolOp(self, node: ast.BoolOp, scope: _Scope) -> Any:
+    def on_boolop(self, node: ast.BoolOp, scope: _Scope) -> Any:
         value: Any = None
         for part in node.values:
             value = self.of(part, scope)
@@ -768,7 +770,7 @@ class _Evaluation:
                 return value
         return value
 
-    def on_Compare(self, node: ast.Compare, scope: _Scope) -> Any:
+    def on_compare(self, node: ast.Compare, scope: _Scope) -> Any:
         left, result = self.of(node.left, scope), None
         for number, (symbol, part) in enumerate(zip(node.ops, node.comparators, strict=True)):
             right = self.of(part, scope)
@@ -779,36 +781,36 @@ class _Evaluation:
             left = right
         return result
 
-    def on_IfExp(self, node: ast.IfExp, scope: _Scope) -> Any:
+    def on_ifexp(self, node: ast.IfExp, scope: _Scope) -> Any:
         return self.of(node.body if self.of(node.test, scope) else node.orelse, scope)
 
-    def on_Subscript(self, node: ast.Subscript, scope: _Scope) -> Any:
+    def on_subscript(self, node: ast.Subscript, scope: _Scope) -> Any:
         value = self.of(node.value, scope)
         item = self.of(node.slice, scope)
         if not isinstance(value, (Value, str, bytes, list, tuple, dict, range)):
             raise Beyond("[]")
         return value[_fit(item)]
 
-    def on_Slice(self, node: ast.Slice, scope: _Scope) -> slice:
+    def on_slice(self, node: ast.Slice, scope: _Scope) -> slice:
         return slice(self.of(node.lower, scope), self.of(node.upper, scope), self.of(node.step, scope))
 
-    def on_JoinedStr(self, node: ast.JoinedStr, scope: _Scope) -> str:
+    def on_joinedstr(self, node: ast.JoinedStr, scope: _Scope) -> str:
         pieces: list[str] = []
         length = 0
         for part in node.values:
-            pieces.append(part.value if isinstance(part, ast.Constant) else self.of(part, scope))
+            pieces.append(str(part.value) if isinstance(part, ast.Constant) else self.of(part, scope))
             length += len(pieces[-1])
             if length > _LONGEST:
                 raise TooIntricate
         return "".join(pieces)
 
-    def on_FormattedValue(self, node: ast.FormattedValue, scope: _Scope) -> str:
+    def on_formattedvalue(self, node: ast.FormattedValue, scope: _Scope) -> str:
         value = _fit(self.of(node.value, scope))
         spec = _harmless_spec(self.of(node.format_spec, scope) or "")
-        conversion = {ord("s"): str, ord("r"): repr, ord("a"): ascii}.get(node.conversion)
-        return format(conversion(value) if conversion else value, spec)
+        conversions: dict[int, Callable[[Any], str]] = {ord("s"): str, ord("r"): repr, ord("a"): ascii}
+        return format(conversions[node.conversion](value) if node.conversion in conversions else value, spec)
 
-    def on_Lambda(self, node: ast.Lambda, scope: _Scope) -> _Function:
+    def on_lambda(self, node: ast.Lambda, scope: _Scope) -> _Function:
         arguments = node.args
         return _Function(
             self,
@@ -822,17 +824,17 @@ class _Evaluation:
             },
         )
 
-    def on_ListComp(self, node: ast.ListComp, scope: _Scope) -> list[Any]:
+    def on_listcomp(self, node: ast.ListComp, scope: _Scope) -> list[Any]:
         return _fit([self.of(node.elt, inner) for inner in self.loops(node.generators, scope)])  # type: ignore[no-any-return]
 
-    def on_SetComp(self, node: ast.SetComp, scope: _Scope) -> set[Any]:
+    def on_setcomp(self, node: ast.SetComp, scope: _Scope) -> set[Any]:
         return {_fit(self.of(node.elt, inner)) for inner in self.loops(node.generators, scope)}
 
-    def on_DictComp(self, node: ast.DictComp, scope: _Scope) -> dict[Any, Any]:
+    def on_dictcomp(self, node: ast.DictComp, scope: _Scope) -> dict[Any, Any]:
         loops = self.loops(node.generators, scope)
         return {_fit(self.of(node.key, inner)): self.of(node.value, inner) for inner in loops}
 
-    def on_GeneratorExp(self, node: ast.GeneratorExp, scope: _Scope) -> Iterator[Any]:
+    def on_generatorexp(self, node: ast.GeneratorExp, scope: _Scope) -> Iterator[Any]:
         return (self.of(node.elt, inner) for inner in self.loops(node.generators, scope))
 
     def loops(self, generators: Sequence[ast.comprehension], scope: _Scope) -> Iterator[_Scope]:

@@ -228,7 +228,9 @@ def requested(asked: ast.expr, code: Code) -> bool:
     both = code.parent(asked)
     if not (isinstance(both, ast.BoolOp) and isinstance(both.op, ast.And)):
         return False
-    return code.once(("gpu", both), lambda: any(isinstance(one, ast.Name) and _GPU.search(one.id) for one in both.values))
+    return code.once(
+        ("gpu", both), lambda: any(isinstance(one, ast.Name) and _GPU.search(one.id) for one in both.values)
+    )
 
 
 def widened(site: Site, code: Code) -> tuple[Splice, ...]:
@@ -247,7 +249,12 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
     if xpu:
         return code.around(asked, "(", f" or {xpu})")
     if isinstance(asked, ast.Call):
-        plain = site.text == "cuda" and code.parent(site.node) is asked and code.field(site.node) == "args" and last_name(asked) == "startswith"
+        plain = (
+            site.text == "cuda"
+            and code.parent(site.node) is asked
+            and code.field(site.node) == "args"
+            and last_name(asked) == "startswith"
+        )
         return (code.replace(site.node, '("cuda", "xpu")'),) if plain else ()
     return tuple(_compared(asked, site, code)) if isinstance(asked, ast.Compare) else ()
 

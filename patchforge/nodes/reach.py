@@ -75,7 +75,7 @@ class _Index:
     def absolute(self, target: str) -> Iterator[str]:
         """Packs put folders of theirs on ``sys.path``: every file whose path ends with the module's name may be meant.
 
-        The module's last part may also be a class, so its parent counts too. Nothing for a name that was asked for before.
+        The module's last part may also be a class, so its parent counts too. Each name is answered once.
         """
         if target in self.asked:
             return

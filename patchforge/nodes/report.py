@@ -85,10 +85,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines += _section("Left on purpose", [one for one in report["sites"] if one["decision"] == "left"])
     if report["needs"]:
         lines += ["## Packages in the way", "", "| where | package | what to do |", "|---|---|---|"]
-        lines += [
-            f"| {_place(one)} | {escape.markdown(one['package'])} | {one['advice']} |"
-            for one in report["needs"]
-        ]
+        lines += [f"| {_place(one)} | {escape.markdown(one['package'])} | {one['advice']} |" for one in report["needs"]]
         lines.append("")
     if report["problems"]:
         lines += ["## Files that were not looked at", ""]
@@ -101,7 +98,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     if report["by_rule"]:
         lines += ["## By rule", "", "| rule | converted | left | person |", "|---|---|---|---|"]
         lines += [
-            f"| {escape.markdown(name)} | {count.get('converted', 0)} | {count.get('left', 0)} | {count.get('person', 0)} |"
+            f"| {escape.markdown(name)} | {' | '.join(str(count.get(str(one), 0)) for one in Decision)} |"
             for name, count in report["by_rule"].items()
         ]
         lines.append("")

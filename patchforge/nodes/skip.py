@@ -124,9 +124,12 @@ def _names(node: ast.AST) -> set[str]:
 def _main(node: ast.expr, _: Site, code: Code) -> str:
     for parent, child in code.above(node):
         if isinstance(parent, ast.If) and parent.test is not child and code.parent(parent) is code.tree:
-            if code.once(("main", parent), lambda: code.named("__name__", parent.test)):  # noqa: B023 - asked at once
-                return "under __main__: ComfyUI does not run it"
+            return "under __main__: ComfyUI does not run it" if _asks_name(parent, code) else ""
     return ""
+
+
+def _asks_name(branch: ast.If, code: Code) -> bool:
+    return code.once(("main", branch), lambda: bool(code.named("__name__", branch.test)))
 
 
 def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
@@ -137,17 +140,18 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
     for parent, child in code.above(node):
         if isinstance(parent, ast.If) and child is parent.test and _asked_next(parent, code):
             return there
-        if isinstance(parent, (ast.If, ast.IfExp)):
-            if _before(parent, code) or _behind(parent, code):
-                return there
-        elif (
-            isinstance(parent, (ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Set))
-            and code.mentions([parent], _XPU)
-        ) or (isinstance(parent, ast.Call) and code.name(parent.func).startswith(("_patchforge_", "torch.xpu"))):
+        if (
+            (isinstance(parent, (ast.If, ast.IfExp)) and (_before(parent, code) or _behind(parent, code)))
+            or (
+                isinstance(parent, (ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Set))
+                and code.mentions([parent], _XPU)
+            )
+            or (isinstance(parent, ast.Call) and code.name(parent.func).startswith(("_patchforge_", "torch.xpu")))
+        ):
             return there
-        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and parent.name.startswith("_patchforge_"):
+        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and parent.name.startswith("_patchforge_"):
             return "patchforge's own"
-        elif isinstance(parent, ast.stmt):
+        if isinstance(parent, ast.stmt):
             if isinstance(parent, (ast.If, ast.For, ast.While, ast.With, ast.Try)):
                 continue
             if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
@@ -105,7 +106,7 @@ def _parameter(node: ast.expr, code: Code) -> tuple[ast.AST, str, int] | None:
         function = code.parent(parent)
         if function is None:
             return None
-        named = code.once(("named", parent), lambda: [*parent.posonlyargs, *parent.args])
+        named = code.once(("named", parent), partial(_positional, parent))
         bound = isinstance(code.parent(function), ast.ClassDef) and bool(named) and named[0].arg in ("self", "cls")
         if code.field(child) == "defaults":
             index = len(named) - len(parent.defaults) + code.index(child)
@@ -113,6 +114,10 @@ def _parameter(node: ast.expr, code: Code) -> tuple[ast.AST, str, int] | None:
         if code.field(child) == "kw_defaults":
             return function, parent.kwonlyargs[code.index(child)].arg, 1 << 30
     return None
+
+
+def _positional(arguments: ast.arguments) -> list[ast.arg]:
+    return [*arguments.posonlyargs, *arguments.args]
 
 
 def _callable_name(function: ast.AST, code: Code) -> str:
