@@ -191,7 +191,7 @@ def _span(start: int, count: int) -> str:
 
 
 def _render_file(change: FileChange, context: int) -> bytes:
-    _check_path(change.path)
+    check_path(change.path)
     name, tab = change.path.encode(), b"\t" if " " in change.path else b""
     out = [b"diff --git a/%s b/%s\n" % (name, name)]
     if change.before is None:
@@ -276,7 +276,8 @@ def _check_segments(change: FileChange, before: Sequence[bytes], parts: Sequence
         raise CheckFailed(f"{change.path}: the segments do not turn the file before into the file after, line by line")
 
 
-def _check_path(path: str) -> None:
+def check_path(path: str) -> None:
+    """PatchforgeError for a path that GNU patch, git and our own reader would not read alike."""
     pure = PurePosixPath(path)
     whole = path and str(pure) == path and not pure.is_absolute() and ".." not in pure.parts
     if not whole or re.search(r'[\x00-\x1f\x7f"\\]', path) or path.strip() != path:
@@ -321,7 +322,7 @@ class _Reader:
             path = name.decode()
         except UnicodeDecodeError:
             raise self._unreadable("a path in UTF-8", name) from None
-        _check_path(path)
+        check_path(path)
         hunks = tuple(self._hunks(path))
         if not hunks:
             raise self._unreadable(f"a hunk of {path}", self._peek())

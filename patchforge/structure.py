@@ -11,6 +11,8 @@ from functools import cache
 
 import libcst as cst
 
+from patchforge.effort import spend
+
 
 def dotted(node: cst.CSTNode) -> str:
     """``a.b.c`` of names and attributes as written; "" for anything else."""
@@ -29,7 +31,9 @@ _NO_SOURCE = cst.Module([])
 
 def code(node: cst.CSTNode) -> str:
     """The node's source text, without surrounding whitespace: for showing it, never for comparing."""
-    return _NO_SOURCE.code_for_node(node).strip()
+    text = _NO_SOURCE.code_for_node(node).strip()
+    spend(1 + len(text) // 4)
+    return text
 
 
 def same(node: cst.CSTNode | None, *patterns: str) -> bool:
@@ -137,5 +141,6 @@ def descend(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     stack = [node]
     while stack:
         node = stack.pop()
+        spend(2)
         yield node
         stack.extend(reversed(list(children(node))))

@@ -209,6 +209,7 @@ class At:
     aliases: dict[str, str]  #: local name → full dotted name
     source: Source  #: the whole file
     ancestors: list[cst.CSTNode] = field(default_factory=list)  #: outermost first, the node itself not included
+    bound: dict[cst.CSTNode, frozenset[str]] = field(default_factory=dict)  #: node → names that are known there
 
     def file_has(self, fact: str) -> bool:
         """Whether the file's code says ``fact``, which the transform must list in ``facts``. Comments do not count."""

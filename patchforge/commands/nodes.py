@@ -13,6 +13,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from patchforge import escape
 from patchforge.checkout import change
 from patchforge.checkout.subject import NodePack
 from patchforge.commands.checkout import planned
@@ -62,9 +63,7 @@ def _in_place(options: argparse.Namespace) -> int:
 
 
 def _converted(options: argparse.Namespace, folder: Path) -> PatchedPack:
-    patched = PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder))
-    patched.check()
-    return patched
+    return PatchedPack(cached().convert(read_pack(folder), _options(options)), checked_out(folder)).checked()
 
 
 def _tell(options: argparse.Namespace, patched: PatchedPack) -> int:
@@ -160,10 +159,15 @@ def _list(report: dict[str, Any], decisions: Sequence[str] = ("converted", "pers
     for one in report["sites"]:
         if one["decision"] in decisions:
             what = "can be converted" if one["decision"] == "converted" else one["reason"]
-            print(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or 'T0'} {one['text']}: {what}")
+            _say(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or 'T0'} {one['text']}: {what}")
     for package, advice in sorted({(one["package"], one["advice"]) for one in report["needs"]}):
         places = [f"{one['path']}:{one['line']}" for one in report["needs"] if one["package"] == package]
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        print(f"{report['pack']}/{places[0]}{more}: {package}: {advice}")
+        _say(f"{report['pack']}/{places[0]}{more}: {package}: {advice}")
     for one in report["problems"]:
-        print(f"{report['pack']}/{one['path']}:{one['line']}: not looked at: {one['reason']}")
+        _say(f"{report['pack']}/{one['path']}:{one['line']}: not looked at: {one['reason']}")
+
+
+def _say(text: str) -> None:
+    """Prints a stranger's words as one line."""
+    print(escape.line(text))

@@ -8,8 +8,10 @@ is one block, and libcst has the last word on it.
 from __future__ import annotations
 
 import ast
+import codecs
 import io
 import tokenize
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -47,8 +49,28 @@ class Block:
         return replace(self, start=start, end=end, methods=moved)
 
 
+def parsed(text: str | bytes) -> ast.Module:
+    """The ``ast`` of a stranger's file; Python's remarks on it go nowhere.
+
+    UnreadableSource for what is nested too deeply, which libcst's parser would end the process for; SyntaxError and
+    ValueError as ``ast.parse``.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text)
+    except (RecursionError, MemoryError):
+        raise UnreadableSource("nested too deeply to be parsed", 1) from None
+    except SyntaxError as error:
+        if "too many" in error.msg:  # nested parentheses, levels of indentation
+            raise UnreadableSource(error.msg, error.lineno or 1) from None
+        raise
+
+
 class Source:
     """One Python file: bytes, lines and top-level statements."""
+
+    refusal: Exception | None = None  #: why this Python's grammar refuses the file
 
     def __init__(self, data: bytes) -> None:
         """Raises UnreadableSource for bytes that are no text or text that is no Python."""
@@ -62,6 +84,8 @@ class Source:
             raise UnreadableSource(f"not {self.encoding}: {error.reason}", line) from None
         except (UnicodeError, LookupError) as error:  # a codec that is none for text
             raise UnreadableSource(f"not {self.encoding}: {error}", 1) from None
+        if not _comes_back(self.text, self.encoding, data):
+            raise UnreadableSource(f"not {self.encoding}: it does not come back as the same bytes", 1)
         if b"\r" in data.replace(b"\r\n", b""):
             raise UnreadableSource("lines end with a carriage return alone", 1)
         self._said: dict[str, bool] = {}
@@ -74,14 +98,9 @@ class Source:
         Raises UnreadableSource for what is nested too deeply: libcst's parser would end the process.
         """
         try:
-            return ast.parse(self.text.removeprefix("\ufeff"))
-        except (RecursionError, MemoryError):
-            raise UnreadableSource("nested too deeply to be parsed", 1) from None
-        except SyntaxError as error:
-            if "too many" in error.msg:  # nested parentheses, levels of indentation
-                raise UnreadableSource(error.msg, error.lineno or 1) from None
-            return None
-        except ValueError:
+            return parsed(self.text.removeprefix("\ufeff"))
+        except (SyntaxError, ValueError) as error:
+            self.refusal = error
             return None
 
     @cached_property
@@ -190,11 +209,26 @@ def _inserted(part: Segment, parts: Sequence[Segment]) -> Block:
     return Block(start, start + len(part.lines), defines, is_import=imports)
 
 
+#: Codecs that take the square of a text's length.
+_SLOW_CODECS = frozenset({"punycode", "idna"})
+
+
 def _encoding(data: bytes) -> str:
     try:
-        return tokenize.detect_encoding(io.BytesIO(data).readline)[0]
-    except SyntaxError as error:
+        name = tokenize.detect_encoding(io.BytesIO(data).readline)[0]
+        if codecs.lookup(name).name in _SLOW_CODECS:
+            raise UnreadableSource(f"{name} is no encoding of source files", 1)
+    except (SyntaxError, LookupError, ValueError) as error:
         raise UnreadableSource(str(error), 1) from None
+    return name
+
+
+def _comes_back(text: str, encoding: str, data: bytes) -> bool:
+    """Whether what stays untouched keeps its bytes when the text is encoded again."""
+    try:
+        return text.encode(encoding) == data
+    except UnicodeError:
+        return False
 
 
 def _block(node: ast.stmt, lines: Sequence[bytes], *, first: bool) -> Block:

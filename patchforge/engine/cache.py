@@ -23,6 +23,7 @@ Key = tuple[str, str]  #: (path, blob id)
 _RULES = (
     "transforms",
     "engine",
+    "effort.py",
     "structure.py",
     "transform.py",
     "vocabulary.py",

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from patchforge.effort import spend, walk
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.records import RawSite
 
@@ -73,6 +74,7 @@ class _Walk:
                     guard = guard or "vendor"
 
     def node(self, node: ast.AST, function: str, guard: str) -> None:
+        spend(4)
         if isinstance(node, ast.If):
             self.chain(node, function, guard)
             return
@@ -110,7 +112,7 @@ class _Walk:
 
     def kind_of_test(self, test: ast.expr) -> str:
         """Whether a test asks for an XPU, for another vendor, or for neither."""
-        names = {text for child in ast.walk(test) for text in self.words(child)}
+        names = {text for child in walk(test) for text in self.words(child)}
         if names & _XPU_TESTS or "xpu" in names or any(name.startswith("torch.xpu") for name in names):
             return "xpu"
         vendor = (
@@ -131,6 +133,7 @@ class _Walk:
     def dotted(self, node: ast.AST) -> str:
         parts: list[str] = []
         while isinstance(node, ast.Attribute):
+            spend()
             parts.append(node.attr)
             node = node.value
         if not isinstance(node, ast.Name):

@@ -67,17 +67,26 @@ class Text:
 
 def check_conflicts(splices: Sequence[Splice], path: str) -> None:
     """Raises EditConflict where one splice's text is inside what another replaces."""
-    replaced = [splice for splice in splices if splice.start < splice.end]
-    for one in replaced:
-        for other in splices:
-            if other is one or other.end <= one.start or other.start >= one.end:
-                continue
+    ordered = sorted(splices, key=lambda splice: splice.start)
+    widest: Splice | None = None  # of those that begin before, the one that ends last
+    for other in ordered:
+        one = widest
+        if widest is None or other.end > widest.end:
+            widest = other
+        if one is not None and _conflict(one, other):
             raise EditConflict(
                 f"{path}: transforms {one.owner} and {other.owner} edit the same expression",
                 expected="at most one replacement of an expression, and nothing else inside it",
                 found=f"characters {one.start}-{one.end} and {other.start}-{other.end}",
                 do="make one of them wrap the expression, or make it need the other (needs = …)",
             )
+
+
+def _conflict(one: Splice, other: Splice) -> bool:
+    """Whether ``other``, which does not begin before ``one``, lies in what one of them replaces."""
+    if one.start == other.start:
+        return one.start < one.end and other.start < other.end
+    return one.start < one.end and other.start < one.end
 
 
 def segments(text: Text, splices: Sequence[Splice]) -> tuple[Segment, ...]:
@@ -87,8 +96,9 @@ def segments(text: Text, splices: Sequence[Splice]) -> tuple[Segment, ...]:
     for splice in ordered:
         first, last = _touched(text, splice)
         if groups and first <= groups[-1][1]:
-            start, end, members = groups.pop()
-            groups.append((start, max(end, last), [*members, splice]))
+            start, end, members = groups[-1]
+            members.append(splice)
+            groups[-1] = (start, max(end, last), members)
         else:
             groups.append((first, last, [splice]))
     return tuple(_segment(text, *group) for group in groups)

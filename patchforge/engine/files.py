@@ -15,6 +15,8 @@ from typing import cast
 import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
+from patchforge import effort
+from patchforge.effort import TooIntricate, spend
 from patchforge.engine.blocks import Block, Source, UnreadableSource
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
@@ -37,6 +39,7 @@ from patchforge.transform import (
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Segment
 
 OWN_LINE = "a statement on a line of its own"
+_PER_NODE = 20  #: steps for parsing, walking and placing one
 IMPORT = f"from comfy import {HOOKS}"
 
 Ranked = Sequence[tuple[int, Transform]]
@@ -77,33 +80,38 @@ class Placed:
 
 def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool = True) -> FileRecord:
     """Runs every transform that wants the file, and the census. Never raises for what the file contains."""
+    try:
+        with effort.at_most(effort.FILE):
+            return _look_at(path, data, transforms, memo, census=census)
+    except UnreadableSource as error:
+        return FileRecord(unreadable=f"line {error.line}: {error.reason}")
+    except TooIntricate as error:
+        return FileRecord(unreadable=f"line 1: {error}")
+    except (RecursionError, MemoryError):
+        return FileRecord(unreadable="line 1: nested too deeply to be looked at")
+
+
+def _look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool) -> FileRecord:
     wanting = [(rank, one) for rank, one in enumerate(transforms) if one.wants(path)]
     found: list[Found] = []
     stages: list[tuple[Purpose, tuple[Segment, ...]]] = []
     origin = _LineMap()
-    try:
-        source = Source(data)
-        sites = device_sites(source, memo) if census and NEEDLES.search(data) else ()
-        hooked = [one for _, one in wanting if any(source.says(f"{HOOKS}.{hook}") for hook in one.hooks)]
-        wanting = [(rank, one) for rank, one in wanting if one not in hooked]
-        found += [
-            Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked
-        ]
-        for purpose in Purpose:
-            active = [(rank, one) for rank, one in wanting if one.purpose is purpose and _hit(one, source.data)]
-            if not active:
-                continue
-            stage = _Stage(path, source, active, memo)
-            found += [origin.found(item) for item in stage.run()]
-            if stage.splices:
-                parts = stage.segments()
-                stages.append((purpose, parts))
-                origin.add(parts)
-                source = source.after(parts)
-    except UnreadableSource as error:
-        return FileRecord(unreadable=f"line {error.line}: {error.reason}")
-    except RecursionError:
-        return FileRecord(unreadable="line 1: nested too deeply to be looked at")
+    source = Source(data)
+    sites = device_sites(source, memo) if census and NEEDLES.search(data) else ()
+    hooked = [one for _, one in wanting if any(source.says(f"{HOOKS}.{hook}") for hook in one.hooks)]
+    wanting = [(rank, one) for rank, one in wanting if one not in hooked]
+    found += [Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked]
+    for purpose in Purpose:
+        active = [(rank, one) for rank, one in wanting if one.purpose is purpose and _hit(one, source.data)]
+        if not active:
+            continue
+        stage = _Stage(path, source, active, memo)
+        found += [origin.found(item) for item in stage.run()]
+        if stage.splices:
+            parts = stage.segments()
+            stages.append((purpose, parts))
+            origin.add(parts)
+            source = source.after(parts)
     return FileRecord(tuple(found), tuple(stages), sites)
 
 
@@ -297,6 +305,7 @@ def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Tra
     while stack:
         node, depth = stack.pop()
         del at.ancestors[depth:]
+        spend(_PER_NODE)
         if isinstance(node, (cst.Import, cst.ImportFrom)):
             at.aliases.update(imported_names(node))
         for rank, transform, method in handlers.get(type(node), ()):

@@ -30,7 +30,11 @@ def unbound(finding: Rewrite, node: cst.CSTNode, at: At) -> list[str]:
         name for edit in finding.edits for text in (*edit.lines, edit.prefix, edit.suffix) for name in _variables(text)
     }
     used -= _ALWAYS | at.aliases.keys()
-    return sorted(used - set(_bound([*functions[:1], *(one for one in (node, finding.node) if one not in functions)])))
+    around = [*functions[:1], *(one for one in (node, finding.node) if one not in functions)]
+    for one in around:
+        if one not in at.bound:
+            at.bound[one] = frozenset(_bound([one]))
+    return sorted(used.difference(*(at.bound[one] for one in around)))
 
 
 def _variables(text: str) -> list[str]:

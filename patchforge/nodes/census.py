@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from patchforge.effort import spend
 from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.words import Kind, Options, Site
 
@@ -36,12 +37,16 @@ def sites(code: Code, options: Options, answers: frozenset[tuple[str, str]] = fr
 def _answers(code: Code, answers: frozenset[tuple[str, str]]) -> Iterator[Site]:
     """Calls of the pack's functions that only say whether CUDA is there: by name, or as a module's attribute."""
     asked = {name for module, name in answers if module == PurePosixPath(code.path).stem}
+    functions: dict[str, list[str]] = {}
+    for module, name in answers:
+        functions.setdefault(module, []).append(name)
     for node in code.nodes:
         for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
             local, module = alias.asname or alias.name, getattr(node, "module", None) or ""
-            for last, name in answers:
-                asked |= {local} if (module.rpartition(".")[2], alias.name) == (last, name) else set()
-                asked |= {f"{local}.{name}"} if alias.name.rpartition(".")[2] == last else set()
+            asked |= {local} if (module.rpartition(".")[2], alias.name) in answers else set()
+            names = functions.get(alias.name.rpartition(".")[2], [])
+            spend(len(names))
+            asked |= {f"{local}.{name}" for name in names}
     for node in code.nodes:
         if isinstance(node, ast.Call) and not node.args and not node.keywords and dotted(node.func) in asked:
             yield Site(node.func, Kind.ANSWER, dotted(node.func).rpartition(".")[2], node.lineno, code.function(node))

@@ -8,29 +8,105 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import accumulate
+from typing import Any, TypeVar, cast
 
+from patchforge.effort import spend
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.edits import Splice, Text
 
+#: Nodes that ``ast`` shares among all that have them.
+_SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
+_PER_NODE = 8  #: steps for all that every node is asked
+_LONGEST_NAME = 32  #: parts; nothing that a rule knows is longer
+_LONGEST_PLAIN = 200  #: characters of a word that is looked at whole
+
+T = TypeVar("T")
+
 
 class Code:
-    """A readable Python file. UnreadableSource for one that is not."""
+    """A readable Python file. UnreadableSource for one that is not.
+
+    Nodes are numbered from the outside in, so that what is in a node is a range of numbers: whether one node holds
+    another, or a word, is a matter of comparing numbers, however deep the tree is.
+    """
 
     def __init__(self, path: str, data: bytes) -> None:
         self.path, self.source = path, Source(data)
         tree = self.source.tree
         if tree is None:
-            raise _refused(self.source.text)
+            raise _refused(self.source)
         self.tree = tree
         self.text = Text(self.source)
         self.parents: dict[ast.AST, ast.AST] = {}
-        self.nodes: list[ast.AST] = []
-        for node in ast.walk(tree):
-            self.nodes.append(node)
-            for child in ast.iter_child_nodes(node):
-                self.parents[child] = node
+        self.places: dict[ast.AST, tuple[str, int]] = {}
+        self.nodes: list[ast.AST] = [tree]
+        for node in self.nodes:
+            spend(_PER_NODE)
+            for field, index, child in _children(node):
+                self.parents[child], self.places[child] = node, (field, index)
+                self.nodes.append(child)
+        self._numbers = _numbered(self.nodes, self.parents)
+        self._once: dict[object, Any] = {}
+
+    def once(self, key: object, make: Callable[[], T]) -> T:
+        """What ``make`` gives, made once for each ``key``."""
+        if key not in self._once:
+            self._once[key] = make()
+        return cast("T", self._once[key])
+
+    def knows(self, key: object) -> bool:
+        """Whether ``once`` was asked for a key before."""
+        return key in self._once
+
+    def span(self, node: ast.AST) -> tuple[int, int]:
+        """The numbers of a node and of the last one in it."""
+        return self._numbers[node]
+
+    def holds(self, outer: ast.AST, inner: ast.AST) -> bool:
+        """Whether ``inner`` is ``outer`` or a part of it."""
+        first, last = self._numbers[outer]
+        return first <= self._numbers[inner][0] <= last
+
+    def field(self, node: ast.AST) -> str:
+        """The name of its parent's field that a node stands in."""
+        return self.places[node][0] if node in self.places else ""
+
+    def index(self, node: ast.AST) -> int:
+        """The place of a node in its parent's field."""
+        return self.places[node][1]
+
+    @cached_property
+    def functions(self) -> dict[str, list[ast.FunctionDef]]:
+        """The functions of the file by their name."""
+        found: dict[str, list[ast.FunctionDef]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.FunctionDef):
+                found.setdefault(node.name, []).append(node)
+        return found
+
+    @cached_property
+    def _named(self) -> dict[str, tuple[list[int], list[tuple[int, ast.Name]]]]:
+        found: dict[str, list[tuple[int, int, ast.Name]]] = {}
+        for order, node in enumerate(self.nodes):
+            if isinstance(node, ast.Name):
+                found.setdefault(node.id, []).append((self._numbers[node][0], order, node))
+        result: dict[str, tuple[list[int], list[tuple[int, ast.Name]]]] = {}
+        for name, places in found.items():
+            places.sort(key=lambda place: place[0])
+            result[name] = [place[0] for place in places], [place[1:] for place in places]
+        return result
+
+    def named(self, name: str, top: ast.AST) -> list[ast.Name]:
+        """Every use of a name in ``top``, in the order of ``ast.walk``."""
+        numbers, found = self._named.get(name, ([], []))
+        first, last = self._numbers[top]
+        inside = sorted(found[bisect_left(numbers, first) : bisect_right(numbers, last)], key=lambda one: one[0])
+        spend(len(inside))
+        return [node for _, node in inside]
 
     @cached_property
     def aliases(self) -> dict[str, str]:
@@ -43,9 +119,21 @@ class Code:
                 found.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
         return found
 
+    @cached_property
+    def torch(self) -> str:
+        """The local name of torch; "" where the file does not import it by itself."""
+        for node in self.nodes:
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    if alias.name == "torch" or (alias.name.startswith("torch.") and not alias.asname):
+                        return alias.asname or "torch"
+        return ""
+
     def name(self, node: ast.AST) -> str:
         """Dotted name with its first part resolved through the imports; "" for other expressions."""
         text = dotted(node)
+        if not text:
+            return ""
         head, _, rest = text.partition(".")
         full = self.aliases.get(head, head)
         return f"{full}.{rest}" if rest else full
@@ -54,6 +142,7 @@ class Code:
         """(ancestor, the child of it that holds ``node``), from the inside out."""
         child = node
         while (parent := self.parents.get(child)) is not None:
+            spend(2)
             yield parent, child
             child = parent
 
@@ -64,8 +153,14 @@ class Code:
     def function(self, node: ast.AST) -> str:
         """Dotted name of the functions and classes around a node, or ``<module>``."""
         kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        names = [parent.name for parent, _ in self.above(node) if isinstance(parent, kinds)]
-        return ".".join(reversed(names)) or "<module>"
+        around = next((parent for parent, _ in self.above(node) if isinstance(parent, kinds)), None)
+        if around is None:
+            return "<module>"
+        return self.once(("function", around), lambda: self._dotted(around, kinds))
+
+    def _dotted(self, around: ast.AST, kinds: tuple[type[Any], ...]) -> str:
+        parents = (parent for parent, _ in self.above(around))
+        return ".".join(reversed([one.name for one in (around, *parents) if isinstance(one, kinds)]))
 
     def scope(self, node: ast.AST) -> ast.AST:
         """The innermost function around a node, or the module."""
@@ -88,12 +183,14 @@ class Code:
         """Character offset of ``ast``'s position (lines from 1, columns in UTF-8 bytes)."""
         text = self.text.lines[line - 1]
         if not text.isascii():
-            column = len(text.encode()[:column].decode(errors="ignore"))
+            column = bisect_right(self.once(("line", line), lambda: _starts(text)), column) - 1
         return self.text.offset(line - 1, column)
 
     def code(self, node: ast.expr | ast.stmt) -> str:
         """The node's own text."""
-        return self.source.text[self.start(node) : self.end(node)]
+        start, end = self.start(node), self.end(node)
+        spend(1 + (end - start) // 64)
+        return self.source.text[start:end]
 
     def placed(self, node: ast.expr) -> bool:
         """Whether ``ast`` tells a node's place rightly; before Python 3.12 it does not always in f-strings."""
@@ -101,7 +198,7 @@ class Code:
             return True
         try:
             return ast.dump(ast.parse(self.code(node), mode="eval").body) == ast.dump(node)
-        except SyntaxError:
+        except (SyntaxError, ValueError, RecursionError, MemoryError):
             return False
 
     def replace(self, node: ast.expr, text: str) -> Splice:
@@ -138,8 +235,63 @@ class Code:
 
     def mentions(self, nodes: Sequence[ast.AST], pattern: re.Pattern[str], but: re.Pattern[str] | None = None) -> bool:
         """Whether a name, attribute or string in ``nodes`` matches; one that is all ``but`` does not count."""
-        found = (word for top in nodes for node in ast.walk(top) for word in words(node) if pattern.search(word))
-        return any(but is None or not but.fullmatch(word) for word in found)
+        places = self.once((pattern, but), lambda: self._mentions(pattern, but))
+        spend(len(nodes))
+        return any(_between(places, *self._numbers[node]) for node in nodes)
+
+    def _mentions(self, pattern: re.Pattern[str], but: re.Pattern[str] | None) -> list[int]:
+        known: dict[str, bool] = {}
+        for _, word in self._words:
+            if word not in known:
+                spend(1 + len(word) // 16)
+                plain = but is not None and len(word) <= _LONGEST_PLAIN and but.fullmatch(word)
+                known[word] = bool(pattern.search(word)) and not plain
+        return [number for number, word in self._words if known[word]]
+
+    @cached_property
+    def _words(self) -> list[tuple[int, str]]:
+        return sorted((self._numbers[node][0], word) for node in self.nodes for word in words(node))
+
+    def among(self, top: ast.AST, numbers: Sequence[int]) -> bool:
+        """Whether one of the sorted ``numbers`` is a node's in ``top``."""
+        return _between(numbers, *self._numbers[top])
+
+
+def _between(numbers: Sequence[int], first: int, last: int) -> bool:
+    at = bisect_left(numbers, first)
+    return at < len(numbers) and numbers[at] <= last
+
+
+def _children(node: ast.AST) -> Iterator[tuple[str, int, ast.AST]]:
+    for field in node._fields:
+        value = getattr(node, field, None)
+        if isinstance(value, list):
+            for index, child in enumerate(value):
+                if isinstance(child, ast.AST) and not isinstance(child, _SHARED):
+                    yield field, index, child
+        elif isinstance(value, ast.AST) and not isinstance(value, _SHARED):
+            yield field, 0, value
+
+
+def _numbered(nodes: Sequence[ast.AST], parents: Mapping[ast.AST, ast.AST]) -> dict[ast.AST, tuple[int, int]]:
+    """(its own number, the last one's in it) of each node, depth first. ``nodes``: parents before children."""
+    sizes = dict.fromkeys(nodes, 1)
+    for node in reversed(nodes[1:]):
+        sizes[parents[node]] += sizes[node]
+    numbers = {nodes[0]: (0, sizes[nodes[0]] - 1)}
+    following = {nodes[0]: 1}
+    for node in nodes[1:]:
+        parent = parents[node]
+        first = following[parent]
+        following[parent], following[node] = first + sizes[node], first + 1
+        numbers[node] = first, first + sizes[node] - 1
+    return numbers
+
+
+def _starts(text: str) -> list[int]:
+    """Where each character begins in the text's UTF-8 bytes, and where the last one ends."""
+    widths = (1 if char < "\x80" else 2 if char < "\u0800" else 3 if char < "\U00010000" else 4 for char in text)
+    return [0, *accumulate(widths)]
 
 
 def words(node: ast.AST) -> tuple[str, ...]:
@@ -158,9 +310,9 @@ def words(node: ast.AST) -> tuple[str, ...]:
 
 
 def dotted(node: ast.AST) -> str:
-    """``a.b.c`` of names and attributes as written; "" for anything else."""
+    """``a.b.c`` of names and attributes as written; "" for anything else, and for what is longer than any real name."""
     parts: list[str] = []
-    while isinstance(node, ast.Attribute):
+    while isinstance(node, ast.Attribute) and len(parts) < _LONGEST_NAME:
         parts.append(node.attr)
         node = node.value
     if not isinstance(node, ast.Name):
@@ -168,17 +320,14 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(parts)])
 
 
-def _refused(text: str) -> UnreadableSource:
-    try:
-        ast.parse(text.removeprefix("\ufeff"))
-    except SyntaxError as error:
-        line = error.text or ""
+def _refused(source: Source) -> UnreadableSource:
+    error = source.refusal
+    if isinstance(error, SyntaxError):
+        line = (error.text or "")[:200]
         old = (
             "; it looks like Python 2"
             if re.match(r"\s*(print\s+[^(=]|exec\s+|raise\s+\w+,|except\s+\w+,)", line)
             else ""
         )
         return UnreadableSource(f"no Python that this interpreter reads: {error.msg}{old}", error.lineno or 1)
-    except ValueError as error:
-        return UnreadableSource(str(error), 1)
-    return UnreadableSource("no Python that this interpreter reads", 1)
+    return UnreadableSource(f"no Python that this interpreter reads: {error}", 1)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from bisect import bisect_left, bisect_right, insort
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from functools import cache
 from pathlib import PurePosixPath
 
-from patchforge import resources
-from patchforge.engine.blocks import UnreadableSource
+from patchforge import effort
+from patchforge.effort import TooIntricate, spend, walk
+from patchforge.engine.blocks import UnreadableSource, parsed
 from patchforge.engine.edits import Splice, segments
 from patchforge.engine.records import apply_segments
 from patchforge.errors import CheckFailed
@@ -19,14 +23,16 @@ from patchforge.nodes import skip
 from patchforge.nodes.census import NEEDLES, OPTIONAL_NEEDLES, sites
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import test_around
+from patchforge.nodes.helpers import helpers, is_ours
 from patchforge.nodes.pack import Pack, Problem
+from patchforge.nodes.proof import NotProved, prove
 from patchforge.nodes.questions import decisions, guarded, question
 from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Decision, Kind, Options, Site, Surroundings, Verdict, left, person
 from patchforge.vocabulary import FileChange
 
 _HELPER = re.compile(r"\b_patchforge_[a-z]+")
-_CALL = re.compile(r"\b(\w+)\s*\(")
+_WORD = re.compile(rb"[\w\x80-\xff]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,45 +62,72 @@ class Converted:
 
 def convert(pack: Pack, options: Options) -> Converted:
     """Looks at every file of a pack. Never raises for what a file contains: the problems say what was left."""
-    with warnings.catch_warnings():  # Python's remarks on a pack's code are not ours to pass on
-        warnings.simplefilter("ignore")
+    with effort.at_most(effort.for_all(map(len, pack.files.values()))):
         return _convert(pack, options)
 
 
 def _convert(pack: Pack, options: Options) -> Converted:
     needles = [NEEDLES, *(pattern for name, pattern in OPTIONAL_NEEDLES.items() if getattr(options, name))]
-    problems = list(pack.problems)
-    codes = dict(_read(pack.files, needles, problems))
-    if answers := own_answers(codes.values()):
-        asks = re.compile("|".join(sorted({name for _, name in answers})).encode())
+    problems = _Problems(pack.problems)
+    codes = dict(_read(pack.files, lambda data: any(needle.search(data) for needle in needles), problems))
+    answers: frozenset[tuple[str, str]] = frozenset()
+    for path, code in list(codes.items()):
+        with problems.of(path):
+            answers |= own_answers([code])
+    if answers:
+        asks = {name.encode() for _, name in answers}
         others = {path: data for path, data in pack.files.items() if path not in codes}
-        codes = dict(sorted([*codes.items(), *_read(others, [asks], problems)]))
-    around = Surroundings(options, (), _own_cuda(codes.values()), answers, _calls(pack, codes))
+        codes |= _read(others, lambda data: not asks.isdisjoint(_WORD.findall(data)), problems)
+    around = Surroundings(options, (), _own_cuda(codes.values()), answers, _calls(pack, codes, problems))
     rows: list[Row] = []
     changes: list[FileChange] = []
-    for path, code in codes.items():
-        try:
+    for path, code in sorted(codes.items()):
+        with problems.of(path):
             found, change = convert_file(code, around, reachable=path in pack.reachable)
+            rows += found
+            changes += [change] if change else []
+    return Converted(pack, tuple(rows), tuple(changes), problems.sorted())
+
+
+class _Problems:
+    """What could not be looked at: one file's trouble is no other's."""
+
+    def __init__(self, known: Iterable[Problem]) -> None:
+        self.known = set(known)
+
+    @contextmanager
+    def of(self, path: str) -> Iterator[None]:
+        """What is wrong with a file becomes a problem of that file, and the work on it ends."""
+        try:
+            with effort.at_most(effort.FILE):
+                yield
+        except UnreadableSource as error:
+            self.add(path, error.line, error.reason)
         except CheckFailed as error:
-            problems.append(Problem(path, 1, error.problem))
-            continue
-        rows += found
-        changes += [change] if change else []
-    return Converted(pack, tuple(rows), tuple(changes), tuple(sorted(set(problems))))
+            self.add(path, 1, error.problem)
+        except TooIntricate as error:
+            self.add(path, 1, f"{error}; somebody must look")
+        except (RecursionError, MemoryError):
+            self.add(path, 1, "nested too deeply to be looked at")
+
+    def add(self, path: str, line: int, reason: str) -> None:
+        self.known.add(Problem(path, line, reason))
+
+    def sorted(self) -> tuple[Problem, ...]:
+        return tuple(sorted(self.known))
 
 
 def _read(
-    files: Mapping[str, bytes], needles: Sequence[re.Pattern[bytes]], problems: list[Problem]
+    files: Mapping[str, bytes], wanted: Callable[[bytes], bool], problems: _Problems
 ) -> Iterator[tuple[str, Code]]:
-    """The Python files that hold one of the needles; what cannot be read becomes a problem."""
+    """The Python files that are wanted; what cannot be read becomes a problem."""
     for path, data in files.items():
-        if path.endswith(".py") and any(needle.search(data) for needle in needles):
-            try:
-                yield path, Code(path, data)
-            except UnreadableSource as error:
-                problems.append(Problem(path, error.line, error.reason))
-            except RecursionError:
-                problems.append(Problem(path, 1, "nested too deeply to be looked at"))
+        if path.endswith(".py") and wanted(data):
+            code: Code | None = None
+            with problems.of(path):
+                code = Code(path, data)
+            if code is not None:
+                yield path, code
 
 
 def convert_file(code: Code, around: Surroundings, *, reachable: bool = True) -> tuple[list[Row], FileChange | None]:
@@ -105,14 +138,14 @@ def convert_file(code: Code, around: Surroundings, *, reachable: bool = True) ->
     around = replace(around, sites=found)
     reason = skip.file_reason(code, reachable=reachable)
     verdicts = {site: left("", [site], reason) for site in found} if reason else decide(code, around)
-    verdicts, splices = _composed(verdicts)
+    verdicts, change = _changed(code, verdicts, around)
     rows = [
         Row(
             code.path,
             site.line,
-            site.function,
+            _short(site.function),
             str(site.kind),
-            site.text,
+            _short(site.text),
             one.decision,
             one.rule,
             one.reason,
@@ -120,12 +153,54 @@ def convert_file(code: Code, around: Surroundings, *, reachable: bool = True) ->
         )
         for site, one in verdicts.items()
     ]
-    if not splices:
-        return rows, None
-    parts = segments(code.text, [*splices, *_helpers(code, splices)])
-    change = FileChange(code.path, code.source.data, apply_segments(code.source.data, parts), parts)
-    check(change, around)
     return rows, change
+
+
+_LONGEST = 200  #: characters of a name or a text in a report
+_MOST_TRIES = 8  #: places in a file that the proof may refuse before all of it goes to a person
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _LONGEST else text[:_LONGEST] + "…"
+
+
+def _changed(
+    code: Code, verdicts: dict[Site, Verdict], around: Surroundings
+) -> tuple[dict[Site, Verdict], FileChange | None]:
+    """The change that the verdicts make, proved. What cannot be proved goes to a person, and the rest stays."""
+    refused: Counter[tuple[str, ...]] = Counter()
+    for _ in range(_MOST_TRIES):
+        verdicts, splices = _composed(verdicts)
+        if not splices:
+            return verdicts, None
+        parts = segments(code.text, [*splices, *_helpers(code, splices)])
+        change = FileChange(code.path, code.source.data, apply_segments(code.source.data, parts), parts)
+        after = check(change, around, refused)
+        try:
+            prove(code, after)
+        except NotProved as error:
+            doubtful = _edited_at(error, verdicts, code)
+            refused.update(map(_alike, doubtful))
+            reason = f"its conversion is {error.reason}"
+            verdicts |= {site: person(verdicts[site].rule, [site], reason) for site in doubtful}
+        else:
+            return verdicts, change
+    raise CheckFailed(f"{_MOST_TRIES} places that are not proved; it stays as it is")
+
+
+def _edited_at(error: NotProved, verdicts: Mapping[Site, Verdict], code: Code) -> list[Site]:
+    """The sites with an edit in what is not proved. The error where there is none."""
+    if error.old is None:
+        raise error
+    start, end = code.start(error.old), code.text.starts[error.old.end_lineno or error.old.lineno]
+    found = {id(one) for one in verdicts.values() if any(start <= edit.start <= end for edit in one.splices)}
+    if not found:
+        raise error
+    return [site for site, verdict in verdicts.items() if id(verdict) in found]
+
+
+def _alike(site: Site) -> tuple[str, ...]:
+    return str(site.kind), site.text, site.function
 
 
 def decide(code: Code, around: Surroundings) -> dict[Site, Verdict]:
@@ -146,7 +221,13 @@ def decide(code: Code, around: Surroundings) -> dict[Site, Verdict]:
                 break
         else:
             verdicts[site] = person("", [site], "say what this means on an XPU")
-    return {site: _behind(site, verdicts, code) for site in around.sites}
+    staying = [
+        stay
+        for gate, verdict in verdicts.items()
+        if verdict.decision is not Decision.CONVERTED
+        for stay in _staying(gate, verdict, code)
+    ]
+    return {site: _behind(site, verdicts[site], staying, code) for site in around.sites}
 
 
 def _turn(site: Site, code: Code) -> tuple[int, int, bool]:
@@ -157,67 +238,98 @@ def _turn(site: Site, code: Code) -> tuple[int, int, bool]:
     return (0 if asked is None else 1 if found else 2), -depth, site.kind in (Kind.AVAILABLE, Kind.ANSWER)
 
 
-def _behind(site: Site, verdicts: Mapping[Site, Verdict], code: Code) -> Verdict:
-    """What stands behind a test for CUDA that stays, stays with it."""
-    verdict = verdicts[site]
+@dataclass(frozen=True, slots=True)
+class _Stay:
+    """A test for CUDA that stays, and what runs only where it holds: ranges of numbers (see ``Code``)."""
+
+    gate: Site
+    left: bool
+    test: tuple[int, int]
+    guarded: tuple[int, int]
+
+
+def _staying(gate: Site, verdict: Verdict, code: Code) -> Iterator[_Stay]:
+    asked = question(gate, code)
+    for one, positive in decisions(asked, code) if asked is not None and test_around(asked, code) else ():
+        if parts := guarded(one, code, positive=positive):
+            inside = code.span(parts[0])[0], code.span(parts[-1])[1]  # neighbours in one block
+            yield _Stay(gate, verdict.decision is Decision.LEFT, code.span(one), inside)
+
+
+def _behind(site: Site, verdict: Verdict, staying: Sequence[_Stay], code: Code) -> Verdict:
+    """What stands behind a test for CUDA that stays, stays with it; also behind one that leaves the block."""
     if verdict.decision is Decision.LEFT or len(verdict.sites) > 1:
         return verdict
-    for gate, other in verdicts.items():
-        stays = gate is not site and other.decision is not Decision.CONVERTED
-        if not stays or not _guards(gate, site, code, behind=other.decision is Decision.LEFT):
+    spend(1 + len(staying) // 4)
+    at = code.span(site.node)[0]
+    for stay in staying:
+        if stay.gate is site or not stay.guarded[0] <= at <= stay.guarded[1]:
             continue
-        reason = f"in an arm for CUDA that stays as it is (line {gate.line})"
-        if other.decision is Decision.LEFT:
+        reason = f"in an arm for CUDA that stays as it is (line {stay.gate.line})"
+        if stay.left:
             return left(verdict.rule, [site], reason)
-        if verdict.decision is Decision.CONVERTED:
+        if stay.test[0] <= at <= stay.test[1] and verdict.decision is Decision.CONVERTED:
             return person(verdict.rule, [site], reason)
     return verdict
 
 
-def _guards(gate: Site, site: Site, code: Code, *, behind: bool) -> bool:
-    """Whether a site runs only where a test for CUDA holds. ``behind``: a test that leaves the block counts too."""
-    asked = question(gate, code)
-    gates = decisions(asked, code) if asked is not None and test_around(asked, code) else []
-    above = {id(parent) for parent, _ in code.above(site.node)} | {id(site.node)}
-    return any(
-        id(part) in above
-        for one, yes in gates
-        if behind or id(one) in above
-        for part in guarded(one, code, positive=yes)
-    )
-
-
 def _composed(verdicts: dict[Site, Verdict]) -> tuple[dict[Site, Verdict], list[Splice]]:
     """All edits; one that another edit stands in the way of is for a person."""
-    chosen: list[Splice] = []
+    taken = _Taken()
     seen: dict[int, bool] = {}
     result: dict[Site, Verdict] = {}
     for site, verdict in verdicts.items():
         if id(verdict) not in seen:
-            fresh = [one for one in verdict.splices if not any(_same(one, other) for other in chosen)]
-            seen[id(verdict)] = not any(_clash(one, other) for one in fresh for other in chosen)
-            chosen += fresh if seen[id(verdict)] else []
+            seen[id(verdict)] = taken.take(verdict.splices)
         result[site] = verdict if seen[id(verdict)] else person(verdict.rule, [site], "another edit is in the way")
-    return result, chosen
+    return result, taken.splices
 
 
-def _same(one: Splice, other: Splice) -> bool:
-    return (one.start, one.end, one.text) == (other.start, other.end, other.text)
+class _Taken:
+    """The edits that were chosen: what they insert, and what they replace."""
 
+    def __init__(self) -> None:
+        self.splices: list[Splice] = []
+        self.known: set[tuple[int, int, str]] = set()
+        self.inserted: list[int] = []
+        self.replaced: list[tuple[int, int]] = []  #: ranges that do not overlap
 
-def _clash(one: Splice, other: Splice) -> bool:
-    if one.start == one.end and other.start == other.end:
-        return False
-    return one.start < other.end and other.start < one.end
+    def take(self, splices: Iterable[Splice]) -> bool:
+        """Takes edits where nothing stands in their way."""
+        fresh = [one for one in splices if (one.start, one.end, one.text) not in self.known]
+        if any(map(self.clashes, fresh)):
+            return False
+        for one in fresh:
+            self.known.add((one.start, one.end, one.text))
+            self.splices.append(one)
+            if one.start == one.end:
+                insort(self.inserted, one.start)
+            else:
+                self._replace(one.start, one.end)
+        return True
+
+    def clashes(self, one: Splice) -> bool:
+        """Whether an edit lies across a chosen one; two insertions at one place do not."""
+        at = bisect_left(self.replaced, (one.end, 0)) - 1
+        if at >= 0 and self.replaced[at][1] > one.start and self.replaced[at][0] < one.end:
+            return True
+        at = bisect_right(self.inserted, one.start)
+        return one.start < one.end and at < len(self.inserted) and self.inserted[at] < one.end
+
+    def _replace(self, start: int, end: int) -> None:
+        """Adds a range; one verdict's edits may overlap, and count as one range then."""
+        while (at := bisect_left(self.replaced, (end, 0)) - 1) >= 0 and self.replaced[at][1] > start:
+            first, last = self.replaced.pop(at)
+            start, end = min(start, first), max(end, last)
+        insort(self.replaced, (start, end))
 
 
 def _helpers(code: Code, splices: Sequence[Splice]) -> Iterator[Splice]:
     """The functions that the edits call, behind the imports. CheckFailed where their names mean something else."""
     used = {name for splice in splices for name in _HELPER.findall(splice.text)}
     wanted = {name for name in used for name in (name, *_HELPER.findall(helpers()[name]))}
-    known = {node.name for node in code.tree.body if isinstance(node, ast.FunctionDef)}
-    taken = {node.id for node in code.nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
-    if clash := sorted(wanted & taken):
+    known = {node.name for node in code.tree.body if isinstance(node, ast.FunctionDef) and is_ours(node)}
+    if clash := sorted(wanted & _bound(code)):
         raise CheckFailed(f"{', '.join(clash)} means something else here: a clash with what patchforge adds")
     lines: list[str] = []
     for name, text in helpers().items():
@@ -232,6 +344,22 @@ def _helpers(code: Code, splices: Sequence[Splice]) -> Iterator[Splice]:
         yield Splice(at, at, "".join(text + end for text in lines), (-2, 0, 0), "helpers")
 
 
+def _bound(code: Code) -> set[str]:
+    """The names that a file gives to something else than our functions."""
+    found: set[str] = set()
+    for node in code.nodes:
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, ast.arg):
+            found.add(node.arg)
+        elif isinstance(node, ast.alias):
+            found.add((node.asname or node.name).partition(".")[0])
+        elif isinstance(name := getattr(node, "name", None), str):  # functions, classes, exceptions, patterns
+            ours = is_ours(node) and code.parent(node) is code.tree
+            found |= set() if ours else {name}
+    return found
+
+
 def _imports_comfy(code: Code) -> bool:
     return any(
         isinstance(node, ast.Import)
@@ -240,28 +368,20 @@ def _imports_comfy(code: Code) -> bool:
     )
 
 
-@cache
-def helpers() -> dict[str, str]:
-    """Name → text of every function that edits may call, in the order in which they need one another."""
-    text = resources.path("nodes/runtime/patchforge_pack.py").read_text("utf-8")
-    found: dict[str, str] = {}
-    for node in ast.parse(text).body:
-        if isinstance(node, ast.FunctionDef):
-            lines = text.split("\n")[node.lineno - 1 : node.end_lineno]
-            found[node.name] = "\n".join(re.sub(r"\s+# noqa.*$", "", line) for line in lines)
-    return found
-
-
-def check(change: FileChange, around: Surroundings) -> None:
-    """CheckFailed unless the result compiles, and a second run over it edits nothing."""
+def check(change: FileChange, around: Surroundings, refused: Counter[tuple[str, ...]] | None = None) -> Code:
+    """The result. CheckFailed unless it compiles, and a second run over it edits nothing but what is ``refused``."""
     try:
-        compile(change.after, change.path, "exec", dont_inherit=True)
-    except (SyntaxError, ValueError) as error:
+        with warnings.catch_warnings():  # Python's remarks on a pack's code are not ours to pass on
+            warnings.simplefilter("ignore")
+            compile(change.after, "<pack>", "exec", dont_inherit=True)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckFailed(f"the converted file would not compile: {error}; it stays as it is") from None
     code = Code(change.path, change.after)
     again = decide(code, replace(around, sites=sites(code, around.options, around.answers)))
-    if more := [site for site, one in again.items() if one.decision is Decision.CONVERTED]:
+    more = [site for site, one in again.items() if one.decision is Decision.CONVERTED]
+    if Counter(map(_alike, more)) - (refused or Counter()):
         raise CheckFailed(f"a second run would edit it again (line {more[0].line}); it stays as it is")
+    return code
 
 
 def _own_cuda(codes: Iterable[Code]) -> frozenset[str]:
@@ -294,28 +414,31 @@ def _only_answers(function: ast.FunctionDef, code: Code) -> bool:
 Calls = dict[str, tuple[tuple[int, frozenset[str], bool], ...]]
 
 
-def _calls(pack: Pack, codes: Mapping[str, Code]) -> Calls:
+def _calls(pack: Pack, codes: Mapping[str, Code], problems: _Problems | None = None) -> Calls:
     """How the functions with a CUDA device as a default are called, all over the pack."""
-    names = {name for code in codes.values() for name in _with_defaults(code)}
+    problems = problems or _Problems(())
+    names: set[str] = set()
+    for path, code in codes.items():
+        with problems.of(path):
+            names.update(_with_defaults(code))
     found: dict[str, list[tuple[int, frozenset[str], bool]]] = {}
+    words = {name.encode() for name in names}
     for path, data in pack.files.items() if names else ():
-        if not path.endswith(".py"):
-            continue
-        code = codes.get(path)
-        if code is None and not names & set(_CALL.findall(data.decode("latin-1"))):
-            continue
-        try:
-            nodes = code.nodes if code else ast.walk(ast.parse(data))
-        except (SyntaxError, ValueError, RecursionError):
-            continue
-        for node in nodes:
-            if isinstance(node, ast.Call) and (name := _called(node)) in names:
-                keywords = frozenset(keyword.arg for keyword in node.keywords if keyword.arg)
-                star = any(isinstance(arg, ast.Starred) for arg in node.args) or any(
-                    not one.arg for one in node.keywords
-                )
-                found.setdefault(name, []).append((len(node.args), keywords, star))
+        if path in codes or (path.endswith(".py") and not words.isdisjoint(_WORD.findall(data))):
+            with problems.of(path), suppress(SyntaxError, ValueError, UnreadableSource):
+                for name, call in _calls_of(names, codes[path].nodes if path in codes else walk(parsed(data))):
+                    found.setdefault(name, []).append(call)
     return {name: tuple(calls) for name, calls in found.items()}
+
+
+def _calls_of(
+    names: AbstractSet[str], nodes: Iterable[ast.AST]
+) -> Iterator[tuple[str, tuple[int, frozenset[str], bool]]]:
+    for node in nodes:
+        if isinstance(node, ast.Call) and (name := _called(node)) in names:
+            keywords = frozenset(keyword.arg for keyword in node.keywords if keyword.arg)
+            star = any(isinstance(arg, ast.Starred) for arg in node.args) or any(not one.arg for one in node.keywords)
+            yield name, (len(node.args), keywords, star)
 
 
 def _with_defaults(code: Code) -> Iterator[str]:
@@ -325,7 +448,7 @@ def _with_defaults(code: Code) -> Iterator[str]:
             if any(
                 isinstance(part, ast.Constant) and str(part.value).startswith("cuda")
                 for one in defaults
-                for part in ast.walk(one)
+                for part in walk(one)
             ):
                 owner = code.parent(node)
                 yield owner.name if node.name == "__init__" and isinstance(owner, ast.ClassDef) else node.name

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
+from patchforge.effort import spend
 from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.words import Kind, Site
 
@@ -128,39 +130,48 @@ def api(site: Site) -> str:
     return site.text.removeprefix("torch.cuda").removeprefix(".").removeprefix("memory.").removeprefix("random.")
 
 
-def torch_of(code: Code) -> str:
-    """The local name of torch; "" where the file does not import it by itself."""
-    for node in code.nodes:
-        if isinstance(node, ast.Import):
-            for alias in node.names:
-                if alias.name == "torch" or (alias.name.startswith("torch.") and not alias.asname):
-                    return alias.asname or "torch"
-    return ""
-
-
 def xpu_arm(code: Code, quote: str = '"') -> str:
     """An expression that asks for an XPU, in the file's own words."""
-    name = torch_of(code)
-    return XPU_ARM.format(torch=name).replace('"', quote) if name else "_patchforge_xpu()"
+    return XPU_ARM.format(torch=code.torch).replace('"', quote) if code.torch else "_patchforge_xpu()"
 
 
-def below(node: ast.AST, sites: Sequence[Site]) -> tuple[Site, ...]:
-    """The sites in a node."""
-    inside = set(map(id, ast.walk(node)))
-    return tuple(site for site in sites if id(site.node) in inside)
+def below(node: ast.AST, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
+    """The sites in a node, in their order. ``sites``: all of the file."""
+    return within(*code.span(node), sites, code)
+
+
+def within(first: int, last: int, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
+    """The sites in a range of nodes' numbers, in their order. ``sites``: all of the file."""
+    numbers, places, _ = code.once(("sites", id(sites)), lambda: _by_number(sites, code))
+    found = sorted(places[bisect_left(numbers, first) : bisect_right(numbers, last)])
+    spend(1 + len(found))
+    return tuple(sites[place] for place in found)
+
+
+def _by_number(sites: Sequence[Site], code: Code) -> tuple[list[int], list[int], Sequence[Site]]:
+    pairs = sorted((code.span(site.node)[0], place) for place, site in enumerate(sites))
+    return [number for number, _ in pairs], [place for _, place in pairs], sites
 
 
 def swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code) -> str | None:
     """The node's text with every device of its in XPU's words; None where one has none."""
+    return code.once(("swapped", node, id(sites)), lambda: _swapped(node, sites, code))
+
+
+def _swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code) -> str | None:
     text, base = code.code(node), code.start(node)
     changes: list[tuple[int, int, str]] = []
-    for site in below(node, sites):
+    for site in below(node, sites, code):
         if (change := _swap(site, code)) is None:
             return None
         changes.append(change)
-    for start, end, new in sorted(changes, reverse=True):
-        text = text[: start - base] + new + text[end - base :]
-    return text
+    end, pieces = len(text), list[str]()
+    for first, last, new in sorted(changes, reverse=True):
+        if last - base > end:  # one in another
+            return None
+        pieces += [text[last - base : end], new]
+        end = first - base
+    return "".join(reversed([*pieces, text[:end]]))
 
 
 def _swap(site: Site, code: Code) -> tuple[int, int, str] | None:
@@ -266,8 +277,7 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
     """Whether a string is one of several implementations: by its neighbours, or by the name of what holds them."""
     for parent, child in code.above(node):
         if isinstance(parent, (ast.List, ast.Tuple, ast.Set)):
-            values = {one.value for one in parent.elts if isinstance(one, ast.Constant)}
-            if values & {"ref", "triton", "native", "torch", "cudnn", "cutlass"}:
+            if code.once(("implementations", parent), lambda: _lists_implementations(parent)):  # noqa: B023
                 return True
         elif isinstance(parent, ast.Compare):
             return bool(IMPLEMENTATION.search(code.code(parent.left).rpartition(".")[2]))
@@ -281,6 +291,11 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
         elif isinstance(parent, (ast.stmt, ast.Call, ast.Dict)):
             return False
     return False
+
+
+def _lists_implementations(parent: ast.List | ast.Tuple | ast.Set) -> bool:
+    values = {one.value for one in parent.elts if isinstance(one, ast.Constant)}
+    return bool(values & {"ref", "triton", "native", "torch", "cudnn", "cutlass"})
 
 
 def leaves(body: Sequence[ast.stmt]) -> bool:

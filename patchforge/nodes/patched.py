@@ -5,21 +5,22 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-from patchforge import __version__, patches, resources
-from patchforge.escape import line
+from patchforge import __version__, escape, patches, resources
+from patchforge.errors import CheckFailed
 from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Converted
+from patchforge.nodes.pack import Problem
 from patchforge.nodes.proof import Proved, prove
 from patchforge.nodes.report import markdown, summary
 from patchforge.nodes.requirements import needs
-from patchforge.vocabulary import git_blob_id
+from patchforge.vocabulary import FileChange, git_blob_id
 
 PATCH = "0001-xpu.patch"
-_RULES = ("nodes", "engine/blocks.py", "engine/edits.py", "engine/records.py", "vocabulary.py")
+_RULES = ("nodes", "effort.py", "engine/blocks.py", "engine/edits.py", "engine/records.py", "vocabulary.py")
 
 
 @cache
@@ -60,7 +61,7 @@ class PatchedPack:
 
     def patch(self, context: int = 0) -> bytes:
         """The patch with its header."""
-        name = line(self.converted.pack.name)
+        name = escape.line(self.converted.pack.name)
         lines = [
             f"Description: {name} on Intel GPUs (XPU), unchanged on CUDA",
             "Origin: vendor",
@@ -110,6 +111,27 @@ class PatchedPack:
                 for path, after in sorted(self.after.items())
             ],
         }
+
+    def checked(self, context: int = 0) -> PatchedPack:
+        """The pack without the files that do not stand ``check``; those become problems, and the rest goes on."""
+        try:
+            self.check(context)
+        except CheckFailed:
+            pass
+        else:
+            return self
+        good: list[FileChange] = []
+        problems = list(self.converted.problems)
+        for change in self.converted.changes:
+            try:
+                PatchedPack(replace(self.converted, changes=(change,))).check(context)
+            except CheckFailed as error:
+                problems.append(Problem(change.path, 1, f"{error.problem}; it stays as it is"))
+            else:
+                good.append(change)
+        kept = replace(self.converted, changes=tuple(good), problems=tuple(sorted(problems)))
+        PatchedPack(kept).check(context)
+        return PatchedPack(kept, self.commit)
 
     def check(self, context: int = 0) -> None:
         """CheckFailed unless the proof holds, and GNU patch, git and our own reader make the same of the patch."""

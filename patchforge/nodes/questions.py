@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from patchforge.effort import spend
 from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import (
@@ -19,6 +20,7 @@ from patchforge.nodes.forms import (
     leaves,
     only_cuda,
     test_around,
+    within,
 )
 from patchforge.nodes.words import Decision, Kind, Site, Verdict
 
@@ -54,7 +56,7 @@ def _comparison(site: Site, code: Code) -> ast.expr | None:
         if isinstance(parent, ast.Compare):
             return parent
         if isinstance(parent, ast.Call):
-            if last_name(parent) in ("startswith", "find", "count") and child in parent.args:
+            if last_name(parent) in ("startswith", "find", "count") and code.field(child) == "args":
                 return parent
             if code.name(parent.func) != "torch.device":
                 return None
@@ -97,14 +99,13 @@ def _uses(name: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
     if scope is code.tree:  # others may import it
         return [None]
     value = code.statement(name)
-    return [one for use in _reads(name.id, scope, value) for one in (_decided(use, code) if use else [None])]
+    return [one for use in _reads(name.id, scope, code, value) for one in (_decided(use, code) if use else [None])]
 
 
-def _reads(name: str, scope: ast.AST, but: ast.AST | None = None) -> Iterator[ast.Name | None]:
+def _reads(name: str, scope: ast.AST, code: Code, but: ast.AST | None = None) -> Iterator[ast.Name | None]:
     """Every place that reads a name; None for one that stores it."""
-    skipped = set(map(id, ast.walk(but))) if but is not None else set()
-    for node in ast.walk(scope):
-        if isinstance(node, ast.Name) and node.id == name and id(node) not in skipped:
+    for node in code.named(name, scope):
+        if but is None or not code.holds(but, node):
             yield node if isinstance(node.ctx, ast.Load) else None
 
 
@@ -114,15 +115,16 @@ def _decided(use: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
     keyword, call = keyword_of(use, code)
     if call is None:
         return [None]
-    functions = [node for node in code.nodes if isinstance(node, ast.FunctionDef) and node.name == last_name(call)]
+    functions = code.functions.get(last_name(call), [])
     name = _parameter(functions[0], call, keyword, use) if len(functions) == 1 else ""
     if not name:
         return [None]
-    return [test_around(read, code) if read else None for read in _reads(name, functions[0])]
+    return [test_around(read, code) if read else None for read in _reads(name, functions[0], code)]
 
 
 def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast.expr) -> str:
     names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    spend(1 + len(names) + len(call.args))
     if keyword:
         return keyword if keyword in (*names, *(one.arg for one in function.args.kwonlyargs)) else ""
     if any(isinstance(one, ast.Starred) for one in call.args):
@@ -134,19 +136,22 @@ def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast
 def following(statement: ast.stmt, code: Code) -> list[ast.stmt]:
     """The statements behind one in its block."""
     block = _block(statement, code)
-    return block[block.index(statement) + 1 :] if block else []
+    spend(1 + len(block) // 8)
+    return block[code.index(statement) + 1 :] if block else []
 
 
 def preceding(statement: ast.stmt, code: Code) -> list[ast.stmt]:
     """The statements before one in its block."""
     block = _block(statement, code)
-    return block[: block.index(statement)] if block else []
+    spend(1 + len(block) // 8)
+    return block[: code.index(statement)] if block else []
 
 
 def _block(statement: ast.stmt, code: Code) -> list[ast.stmt]:
     parent = code.parent(statement)
-    blocks = [getattr(parent, name, None) for name in ("body", "orelse", "finalbody")]
-    return next((block for block in blocks if isinstance(block, list) and statement in block), [])
+    field = code.field(statement)
+    block = getattr(parent, field) if field in ("body", "orelse", "finalbody") else []
+    return block if isinstance(block, list) else []
 
 
 def guarded(gate: Gate, code: Code, *, positive: bool) -> list[ast.AST]:
@@ -183,9 +188,12 @@ def behind(
 ) -> Behind:
     """What stands behind the tests, with what was decided about it so far."""
     near = [part for gate, _ in gates for part in (gate.test, *body_of(gate))]
-    parts = [part for gate, positive in gates for part in guarded(gate, code, positive=positive)]
-    inside = dict.fromkeys(one for part in parts for one in below(part, sites))
-    beside = dict.fromkeys(one for gate, _ in gates for one in below(gate.test, sites) if one is not site)
+    blocks = [block for gate, positive in gates if (block := guarded(gate, code, positive=positive))]
+    parts = [part for block in blocks for part in block]
+    spend(len(near) + len(parts) // 4)
+    ranges = [(code.span(block[0])[0], code.span(block[-1])[1]) for block in blocks]  # neighbours
+    inside = dict.fromkeys(one for first, last in ranges for one in within(first, last, sites, code))
+    beside = dict.fromkeys(one for gate, _ in gates for one in below(gate.test, sites, code) if one is not site)
     return Behind(
         tuple(near),
         tuple(parts),
@@ -220,7 +228,9 @@ def requested(asked: ast.expr, code: Code) -> bool:
     both = code.parent(asked)
     if not (isinstance(both, ast.BoolOp) and isinstance(both.op, ast.And)):
         return False
-    return any(isinstance(one, ast.Name) and _GPU.search(one.id) for one in both.values)
+    return code.once(
+        ("gpu", both), lambda: any(isinstance(one, ast.Name) and _GPU.search(one.id) for one in both.values)
+    )
 
 
 def widened(site: Site, code: Code) -> tuple[Splice, ...]:
@@ -239,7 +249,12 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
     if xpu:
         return code.around(asked, "(", f" or {xpu})")
     if isinstance(asked, ast.Call):
-        plain = site.text == "cuda" and site.node in asked.args and last_name(asked) == "startswith"
+        plain = (
+            site.text == "cuda"
+            and code.parent(site.node) is asked
+            and code.field(site.node) == "args"
+            and last_name(asked) == "startswith"
+        )
         return (code.replace(site.node, '("cuda", "xpu")'),) if plain else ()
     return tuple(_compared(asked, site, code)) if isinstance(asked, ast.Compare) else ()
 
@@ -248,7 +263,7 @@ def _compared(asked: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:
     if len(asked.ops) != 1 or site.text != "cuda" or not isinstance(site.node, ast.Constant):
         return
     left, operator, right = asked.left, asked.ops[0], asked.comparators[0]
-    among = isinstance(right, (ast.List, ast.Tuple, ast.Set)) and site.node in right.elts
+    among = isinstance(right, (ast.List, ast.Tuple, ast.Set)) and code.parent(site.node) is right
     if isinstance(operator, (ast.In, ast.NotIn)) and among:
         yield code.splice(code.end(site.node), code.end(site.node), ', "xpu"')
     elif isinstance(operator, ast.In) and left is site.node and _pure(right):

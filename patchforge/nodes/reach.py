@@ -9,6 +9,9 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
+from patchforge import effort
+from patchforge.effort import TooIntricate, spend
+
 _ENTRY = re.compile(rb"NODE_CLASS_MAPPINGS|INPUT_TYPES|define_schema|comfy_entrypoint")
 _FROM = re.compile(
     rb"^[ \t]*from[ \t]+([.\w]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#;]+(?:\\\r?\n[^\n#;]+)*)", re.MULTILINE
@@ -29,14 +32,22 @@ def reachable(files: Mapping[str, bytes]) -> frozenset[str]:
     seeds = {path for path in python if path == "__init__.py" or _ENTRY.search(files[path])}
     if not seeds:
         return frozenset(python)
-    index = _index(python)
+    try:
+        with effort.at_most(effort.for_all(map(len, files.values()))):
+            return _closure(files, python, seeds)
+    except TooIntricate:
+        return frozenset(python)
+
+
+def _closure(files: Mapping[str, bytes], python: set[str], seeds: set[str]) -> frozenset[str]:
+    index = _Index(python)
     seeds |= {
         found
         for path, data in files.items()
         if not path.endswith(".py")
         for match in _NAMED.finditer(data)
         if match[2]
-        for found in _absolute(match[2].decode(), index)
+        for found in index.absolute(match[2].decode("latin-1"))
     }
     seen: set[str] = set()
     todo = sorted(seeds)
@@ -45,19 +56,36 @@ def reachable(files: Mapping[str, bytes]) -> frozenset[str]:
         if path in seen:
             continue
         seen.add(path)
-        todo.extend(found for found in _imports(path, files[path], python, index) if found not in seen)
+        todo.extend(found for found in _imports(path, files[path], index) if found not in seen)
         todo.extend(found for found in _packages(path, python) if found not in seen)
     return frozenset(seen)
 
 
-def _index(python: set[str]) -> dict[str, list[str]]:
-    """Last part of a module's name → its files."""
-    index: dict[str, list[str]] = {}
-    for path in sorted(python):
-        parts = _module(path)
-        if parts:
-            index.setdefault(parts[-1], []).append(path)
-    return index
+class _Index:
+    """The modules of a pack by their names' last parts."""
+
+    def __init__(self, python: set[str]) -> None:
+        self.python = python
+        self.modules: dict[str, list[tuple[tuple[str, ...], str]]] = {}
+        self.asked: set[str] = set()
+        for path in sorted(python):
+            if parts := _module(path):
+                self.modules.setdefault(parts[-1], []).append((parts, path))
+
+    def absolute(self, target: str) -> Iterator[str]:
+        """Packs put folders of theirs on ``sys.path``: every file whose path ends with the module's name may be meant.
+
+        The module's last part may also be a class, so its parent counts too. Each name is answered once.
+        """
+        if target in self.asked:
+            return
+        self.asked.add(target)
+        parts = tuple(target.split("."))
+        for wanted in (parts, parts[:-1]):
+            for module, path in self.modules.get(wanted[-1], ()) if wanted else ():
+                spend()
+                if module[-len(wanted) :] == wanted:
+                    yield path
 
 
 def _module(path: str) -> tuple[str, ...]:
@@ -72,37 +100,26 @@ def _packages(path: str, python: set[str]) -> Iterator[str]:
             yield init
 
 
-def _imports(path: str, data: bytes, python: set[str], index: Mapping[str, list[str]]) -> Iterator[str]:
-    for match in _FROM.finditer(data):
-        base = match[1].decode()
+def _imports(path: str, data: bytes, index: _Index) -> Iterator[str]:
+    for match in _FROM.finditer(data + b")"):  # one that is never closed would be looked for again and again
+        base = match[1].decode("latin-1")
         names = [name.decode() for name in _NAME.findall(match[2])]
         for target in (base, *(f"{base}{'' if base.endswith('.') else '.'}{name}" for name in names)):
-            yield from _resolve(path, target, python, index)
+            yield from _resolve(path, target, index)
     for match in _IMPORT.finditer(data):
         for part in match[1].decode(errors="replace").split(","):
-            yield from _resolve(path, part.split(" as ")[0].strip(), python, index)
+            yield from _resolve(path, part.split(" as ")[0].strip(), index)
     for match in _NAMED.finditer(data):
-        yield from _resolve(path, (match[1] or match[2]).decode(), python, index)
+        yield from _resolve(path, (match[1] or match[2]).decode("latin-1"), index)
 
 
-def _resolve(path: str, target: str, python: set[str], index: Mapping[str, list[str]]) -> Iterator[str]:
+def _resolve(path: str, target: str, index: _Index) -> Iterator[str]:
+    spend()
     if not target.startswith("."):
-        yield from _absolute(target, index)
+        yield from index.absolute(target)
         return
     rest = target.lstrip(".")
-    folder = PurePosixPath(path).parent
-    for _ in range(len(target) - len(rest) - 1):
-        folder = folder.parent
+    parents = PurePosixPath(path).parents
+    folder = parents[min(len(target) - len(rest), len(parents)) - 1]
     place = folder.joinpath(*rest.split(".")) if rest else folder
-    yield from (found for found in (f"{place}.py", str(place / "__init__.py")) if found in python)
-
-
-def _absolute(target: str, index: Mapping[str, list[str]]) -> Iterator[str]:
-    """Packs put folders of theirs on ``sys.path``: every file whose path ends with the module's name may be meant.
-
-    The module's last part may also be a class, so its parent counts too.
-    """
-    parts = tuple(target.split("."))
-    for wanted in (parts, parts[:-1]):
-        if wanted:
-            yield from (found for found in index.get(wanted[-1], ()) if _module(found)[-len(wanted) :] == wanted)
+    yield from (found for found in (f"{place}.py", str(place / "__init__.py")) if found in index.python)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from patchforge import __version__, outputs
+from patchforge import __version__, escape, outputs
 from patchforge.nodes.driver import Converted, Row
 from patchforge.nodes.requirements import Need
 from patchforge.nodes.rules import rules
@@ -76,7 +77,7 @@ def markdown(report: Mapping[str, Any]) -> str:
     """The report of one pack, to read."""
     figures = report["figures"]
     lines = [
-        f"# {report['pack']} on Intel GPUs",
+        f"# {escape.markdown(report['pack'])} on Intel GPUs",
         "",
         f"{figures['converted']} sites converted, {figures['left']} left on purpose, {figures['person']} for a person.",
         "",
@@ -85,22 +86,20 @@ def markdown(report: Mapping[str, Any]) -> str:
     lines += _section("Left on purpose", [one for one in report["sites"] if one["decision"] == "left"])
     if report["needs"]:
         lines += ["## Packages in the way", "", "| where | package | what to do |", "|---|---|---|"]
-        lines += [
-            f"| {one['path']}:{one['line']} | {_cell(one['package'])} | {one['advice']} |" for one in report["needs"]
-        ]
+        lines += [f"| {_place(one)} | {escape.markdown(one['package'])} | {one['advice']} |" for one in report["needs"]]
         lines.append("")
     if report["problems"]:
         lines += ["## Files that were not looked at", ""]
-        lines += [f"- {one['path']}:{one['line']}: {one['reason']}" for one in report["problems"]]
+        lines += [f"- {_place(one)}: {escape.markdown(one['reason'])}" for one in report["problems"]]
         lines.append("")
     if report["skipped"]:
         lines += ["## Sites in files that nodes do not run", ""]
-        lines += [f"- {count}: {reason}" for reason, count in report["skipped"].items()]
+        lines += [f"- {count}: {escape.markdown(reason)}" for reason, count in report["skipped"].items()]
         lines.append("")
     if report["by_rule"]:
         lines += ["## By rule", "", "| rule | converted | left | person |", "|---|---|---|---|"]
         lines += [
-            f"| {name} | {count.get('converted', 0)} | {count.get('left', 0)} | {count.get('person', 0)} |"
+            f"| {escape.markdown(name)} | {' | '.join(str(count.get(str(one), 0)) for one in Decision)} |"
             for name, count in report["by_rule"].items()
         ]
         lines.append("")
@@ -111,12 +110,12 @@ def _section(title: str, sites: Sequence[Mapping[str, Any]]) -> list[str]:
     if not sites:
         return []
     lines = [f"## {title}", "", "| where | what | why, or what to do |", "|---|---|---|"]
-    lines += [f"| {one['path']}:{one['line']} | `{_cell(one['text'])}` | {_cell(one['reason'])} |" for one in sites]
+    lines += [f"| {_place(one)} | {escape.code(one['text'])} | {escape.markdown(one['reason'])} |" for one in sites]
     return [*lines, ""]
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _place(one: Mapping[str, Any]) -> str:
+    return f"{escape.markdown(one['path'])}:{one['line']}"
 
 
 def sarif(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -171,5 +170,9 @@ def _message(site: Mapping[str, Any]) -> str:
 
 
 def _result(rule: str, level: str, place: Mapping[str, Any], text: str) -> dict[str, Any]:
-    location = {"artifactLocation": {"uri": place["path"]}, "region": {"startLine": place["line"]}}
-    return {"ruleId": rule, "level": level, "message": {"text": text}, "locations": [{"physicalLocation": location}]}
+    location = {
+        "artifactLocation": {"uri": escape.address(place["path"])},
+        "region": {"startLine": max(place["line"], 1)},
+    }
+    said = {"text": re.sub(r"([\\\[\]])", r"\\\1", escape.line(text))}  # SARIF reads [text](address) as a link
+    return {"ruleId": rule, "level": level, "message": said, "locations": [{"physicalLocation": location}]}

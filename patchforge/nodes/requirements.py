@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from packaging.utils import canonicalize_name
 
+from patchforge import effort
+from patchforge.effort import TooIntricate
+from patchforge.engine.blocks import UnreadableSource, parsed
 from patchforge.nodes.pack import Pack
 
 #: Module → what to do about it on an XPU. Only those that are in the way.
@@ -50,7 +53,8 @@ REPLACES: Mapping[str, str] = {
     "deepspeed": "for training on CUDA: take it out",
 }
 _CUDA_WHEELS = re.compile(r"^(cupy(-cuda\w+)?|nvidia-[\w-]+|tensorrt[\w-]*|pycuda|flash[-_]attn[\w-]*)$")
-_REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)\s*(\[[^\]]*\])?\s*([<>=!~;@ ]|$)")
+_REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)(?:\s*\[[^\]]*\])?(?=\s*(?:[<>=!~;@]|$)|\s)")
+_LONGEST = 2000  #: characters of a line; no requirement has more
 _INDEX = re.compile(r"^\s*(--(extra-)?index-url|-f|--find-links)\b.*(cu\d{2,3}|nvidia)")
 
 
@@ -76,11 +80,15 @@ def _imports(path: str, data: bytes) -> Iterator[Need]:
     if not any(name.encode() in data for name in BLOCKERS):
         return
     try:
-        tree = ast.parse(data)
-    except (SyntaxError, ValueError, RecursionError):
-        return
+        with effort.at_most(effort.FILE):
+            yield from _blockers(path, parsed(data))
+    except (SyntaxError, ValueError, UnreadableSource, TooIntricate):
+        return  # the driver says so
+
+
+def _blockers(path: str, tree: ast.Module) -> Iterator[Need]:
     outer, seen = set(map(id, tree.body)), set[str]()
-    for node in ast.walk(tree):
+    for node in effort.walk(tree):
         names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names = [node.module]
@@ -99,6 +107,9 @@ def _required(path: str, data: bytes) -> Iterator[Need]:
     else:
         return
     for number, text in lines:
+        if len(text) > _LONGEST:
+            yield Need(path, number, f"{text[:40].strip()}…", f"a line of {len(text)} characters: look at it")
+            continue
         if _INDEX.search(text):
             yield Need(path, number, text.strip(), "an index of CUDA wheels: take it out")
         match = _REQUIREMENT.match(text)

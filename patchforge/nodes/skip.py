@@ -6,6 +6,7 @@ import ast
 import re
 from functools import lru_cache
 
+from patchforge.effort import spend, walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.words import Kind, Site
 
@@ -39,7 +40,7 @@ _BUILDS = re.compile(r"CUDAExtension|RawModule|RawKernel|load_inline|cpp_extensi
 _XPU = re.compile(r"xpu", re.IGNORECASE)
 _PROBES = re.compile(r"xformers|memory_efficient|flash_attn|sageattn|triton")
 _PRINTS = re.compile(r"^(print|log|logs?_?\w*|info|warning|warn|debug|error|exception|format)$")
-_LEAVE = re.compile(r"#.*\bpatchforge: leave\b")
+_LEAVE = re.compile(r"\bpatchforge: leave\b")  #: behind a #
 _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _COMPILES = frozenset(
     f"torch.jit.{name}" for name in ("script", "script_if_tracing", "script_method", "export", "interface")
@@ -76,7 +77,7 @@ def _imported_for_good(code: Code) -> set[str]:
 def place_reason(site: Site, code: Code) -> str:
     """Why one site stays, by where it stands; "" where that says nothing."""
     node = site.node
-    if _LEAVE.search(code.text.lines[site.line - 1]):
+    if code.once(("leave", site.line), lambda: _says_leave(code.text.lines[site.line - 1])):
         return "its author says so"
     for reason in (_main, _beside_xpu, _probe, _wording, _message):
         if text := reason(node, site, code):
@@ -86,6 +87,11 @@ def place_reason(site: Site, code: Code) -> str:
     if not code.placed(node):
         return "in an f-string whose place this Python cannot tell"
     return ""
+
+
+def _says_leave(line: str) -> bool:
+    spend(1 + len(line) // 64)
+    return bool(_LEAVE.search(line, max(line.find("#"), 0))) and "#" in line
 
 
 def _scripted(node: ast.expr, code: Code) -> bool:
@@ -112,16 +118,18 @@ def _for_torchscript(code: Code) -> frozenset[ast.AST]:
 
 
 def _names(node: ast.AST) -> set[str]:
-    return {one.id for one in ast.walk(node) if isinstance(one, ast.Name)}
+    return {one.id for one in walk(node) if isinstance(one, ast.Name)}
 
 
 def _main(node: ast.expr, _: Site, code: Code) -> str:
     for parent, child in code.above(node):
         if isinstance(parent, ast.If) and parent.test is not child and code.parent(parent) is code.tree:
-            names = [name.id for name in ast.walk(parent.test) if isinstance(name, ast.Name)]
-            if "__name__" in names:
-                return "under __main__: ComfyUI does not run it"
+            return "under __main__: ComfyUI does not run it" if _asks_name(parent, code) else ""
     return ""
+
+
+def _asks_name(branch: ast.If, code: Code) -> bool:
+    return code.once(("main", branch), lambda: bool(code.named("__name__", branch.test)))
 
 
 def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
@@ -132,28 +140,18 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
     for parent, child in code.above(node):
         if isinstance(parent, ast.If) and child is parent.test and _asked_next(parent, code):
             return there
-        if isinstance(parent, (ast.If, ast.IfExp)):
-            arms: list[ast.AST] = [parent]
-            while (
-                isinstance(arms[-1], type(parent))
-                and (above := code.parent(arms[-1])) is not None
-                and isinstance(above, type(parent))
-                and arms[-1] in _orelse(above)
-            ):
-                arms.append(above)
-            tests = [arm.test for arm in (*arms, *_after(parent)) if isinstance(arm, (ast.If, ast.IfExp))]
-            if code.mentions([test for test in tests if test is not child], _XPU) or (
-                child is parent.test and code.mentions([parent.test], _XPU)
-            ):
-                return there
-        elif (
-            isinstance(parent, (ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Set))
-            and code.mentions([parent], _XPU)
-        ) or (isinstance(parent, ast.Call) and code.name(parent.func).startswith(("_patchforge_", "torch.xpu"))):
+        if (
+            (isinstance(parent, (ast.If, ast.IfExp)) and (_before(parent, code) or _behind(parent, code)))
+            or (
+                isinstance(parent, (ast.BoolOp, ast.Compare, ast.List, ast.Tuple, ast.Set))
+                and code.mentions([parent], _XPU)
+            )
+            or (isinstance(parent, ast.Call) and code.name(parent.func).startswith(("_patchforge_", "torch.xpu")))
+        ):
             return there
-        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and parent.name.startswith("_patchforge_"):
+        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and parent.name.startswith("_patchforge_"):
             return "patchforge's own"
-        elif isinstance(parent, ast.stmt):
+        if isinstance(parent, ast.stmt):
             if isinstance(parent, (ast.If, ast.For, ast.While, ast.With, ast.Try)):
                 continue
             if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
@@ -163,23 +161,48 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
 
 def _asked_next(branch: ast.If, code: Code) -> bool:
     """Whether another ``if`` of the same block asks torch for XPUs."""
-    block = getattr(code.parent(branch), "body", [])
-    others = [one.test for one in block if isinstance(one, ast.If) and one is not branch] if branch in block else []
-    return any("xpu.is_available" in code.code(one) for one in others)
+    block = code.parent(branch)
+    if block is None or code.field(branch) != "body":
+        return False
+    asking = code.once(("asking", block), lambda: [one for one in getattr(block, "body", []) if _asks(one, code)])
+    return any(one is not branch for one in asking[:2])
 
 
-def _orelse(node: ast.AST) -> list[ast.AST]:
-    value = getattr(node, "orelse", [])
-    return list(value) if isinstance(value, list) else [value]
+def _asks(statement: ast.AST, code: Code) -> bool:
+    return isinstance(statement, ast.If) and "xpu.is_available" in code.code(statement.test)
 
 
-def _after(node: ast.AST) -> list[ast.AST]:
-    arms: list[ast.AST] = []
-    rest = _orelse(node)
-    while len(rest) == 1 and isinstance(rest[0], type(node)):
-        arms.append(rest[0])
-        rest = _orelse(rest[0])
-    return arms
+def _before(arm: ast.If | ast.IfExp, code: Code) -> bool:
+    """Whether the test of an arm, or of one that it is in the ``else`` of, mentions XPUs."""
+    chain = [arm]
+    while (key := ("before", chain[-1])) and not code.knows(key):
+        above = code.parent(chain[-1])
+        if not isinstance(above, type(arm)) or code.field(chain[-1]) != "orelse":
+            break
+        chain.append(above)
+    found = False
+    for one in reversed(chain):
+        found = code.once(("before", one), lambda: found or code.mentions([one.test], _XPU))  # noqa: B023
+    return found
+
+
+def _behind(arm: ast.If | ast.IfExp, code: Code) -> bool:
+    """Whether the test of an arm behind one mentions XPUs; an ``else`` with more in it ends the chain."""
+    chain = [arm]
+    while not code.knows(("behind", chain[-1])) and isinstance(following := _else(chain[-1]), type(arm)):
+        chain.append(following)
+    found = after = False
+    for one in reversed(chain):
+        after = code.once(("behind", one), lambda: found)  # noqa: B023
+        found = after or code.mentions([one.test], _XPU)
+    return after
+
+
+def _else(arm: ast.If | ast.IfExp) -> ast.AST | None:
+    rest = arm.orelse
+    if isinstance(rest, list):
+        return rest[0] if len(rest) == 1 else None
+    return rest
 
 
 def _probe(node: ast.expr, _: Site, code: Code) -> str:
@@ -187,8 +210,8 @@ def _probe(node: ast.expr, _: Site, code: Code) -> str:
     for parent, child in code.above(node):
         if (
             isinstance(parent, ast.Try)
-            and child in parent.body
             and len(parent.body) <= 6
+            and child in parent.body
             and code.mentions(parent.body, _PROBES)
         ):
             return "a probe for a CUDA library: it must fail without CUDA"
@@ -214,9 +237,7 @@ def _wording(node: ast.expr, site: Site, code: Code) -> str:
     if any(isinstance(above, ast.Call) and _is_argparse(above) for above, _ in code.above(node)):
         return "an option of a script's command line"
     compare = next((above for above, _ in code.above(node) if isinstance(above, ast.Compare)), None)
-    if compare is not None and any(
-        "value" in code.code(part) and "[" in code.code(part) for part in (compare.left, *compare.comparators)
-    ):
+    if compare is not None and code.once(("graph", compare), lambda: _in_graph(compare, code)):
         return "in a TorchScript graph: a string baked into a checkpoint"
     if isinstance(parent, ast.Attribute) and parent.attr == "startswith" and "[" in code.code(parent):
         return "in a TorchScript graph: a string baked into a checkpoint"
@@ -228,6 +249,10 @@ def _wording(node: ast.expr, site: Site, code: Code) -> str:
     ):
         return "in a TorchScript graph: a string baked into a checkpoint"
     return ""
+
+
+def _in_graph(compare: ast.Compare, code: Code) -> bool:
+    return any("value" in text and "[" in text for text in map(code.code, (compare.left, *compare.comparators)))
 
 
 def _is_argparse(node: ast.Call) -> bool:

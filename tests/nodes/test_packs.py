@@ -13,7 +13,8 @@ import pytest
 from patchforge.commands import nodes
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import PatchforgeError, TryAgain
-from patchforge.nodes.driver import convert, helpers
+from patchforge.nodes.driver import convert
+from patchforge.nodes.helpers import helpers
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
 from patchforge.nodes.report import markdown, sarif

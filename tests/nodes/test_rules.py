@@ -14,8 +14,9 @@ from patchforge.commands import explain
 from patchforge.commands.explain import rule_reference
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.code import Code
-from patchforge.nodes.driver import Calls, _calls, _own_cuda, convert_file, helpers, own_answers
+from patchforge.nodes.driver import Calls, _calls, _own_cuda, convert_file, own_answers
 from patchforge.nodes.forms import NEEDLESS, TWINS
+from patchforge.nodes.helpers import helpers
 from patchforge.nodes.pack import Pack
 from patchforge.nodes.proof import prove
 from patchforge.nodes.rules import rules

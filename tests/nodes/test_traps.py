@@ -14,7 +14,8 @@ import pytest
 
 from patchforge.errors import CheckFailed
 from patchforge.nodes.code import Code
-from patchforge.nodes.driver import Converted, convert, helpers
+from patchforge.nodes.driver import Converted, convert
+from patchforge.nodes.helpers import helpers
 from patchforge.nodes.pack import Pack
 from patchforge.nodes.proof import prove
 from patchforge.nodes.words import Decision, Options

@@ -7,6 +7,7 @@ import ast
 import re
 from collections.abc import Mapping
 
+from patchforge.effort import walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import KERNELS, call_of, last_name, leaves, only_cuda
 from patchforge.nodes.questions import (
@@ -248,7 +249,7 @@ def _unnamed(rule: str, site: Site, gate: Gate) -> Verdict:
     if isinstance(gate, ast.If) and all(map(says, gate.body)):
         return left(rule, [site], "only a message stands behind it")
     other = gate.orelse if isinstance(gate, ast.If) else []
-    loads = [node for part in other for node in ast.walk(part) if isinstance(node, ast.keyword)]
+    loads = [node for part in other for node in walk(part) if isinstance(node, ast.keyword)]
     if any(one.arg == "map_location" for one in loads):
         return left(rule, [site], "elsewhere a checkpoint is read to the CPU, which is right for an XPU")
     if isinstance(gate, ast.If) and leaves(gate.body):

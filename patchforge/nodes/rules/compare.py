@@ -7,6 +7,7 @@ import ast
 import re
 from collections.abc import Mapping
 
+from patchforge.effort import walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import KERNELS, body_of, last_name, leaves, names_implementations
 from patchforge.nodes.questions import (
@@ -273,7 +274,7 @@ def _is_index(statement: ast.stmt) -> bool:
 def _cuts(asked: ast.expr, found: Behind, code: Code) -> bool:
     """``device[4:]`` behind ``device.startswith("cuda")``: the length is that of "cuda"."""
     name = asked.func.value if isinstance(asked, ast.Call) and isinstance(asked.func, ast.Attribute) else None
-    cut = [one for part in found.guarded for one in ast.walk(part) if isinstance(one, ast.Subscript)]
+    cut = [one for part in found.guarded for one in walk(part) if isinstance(one, ast.Subscript)]
     return name is not None and any(
         isinstance(one.slice, ast.Slice) and code.code(one.value) == code.code(name) for one in cut
     )

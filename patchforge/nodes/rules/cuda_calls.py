@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 from typing import ClassVar
 
+from patchforge.effort import walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import LACKING, NEEDLESS, SILENT, TWINS, api, call_of, is_annotation
 from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
@@ -108,22 +109,31 @@ def _fields(call: ast.Call | None, code: Code) -> set[str]:
     holder = code.parent(call) if call is not None else None
     if isinstance(holder, ast.Attribute):
         return {holder.attr}
-    nodes = list(ast.walk(code.scope(call))) if call is not None else code.nodes
     names = {one.id for one in holder.targets if isinstance(one, ast.Name)} if isinstance(holder, ast.Assign) else set()
     named = isinstance(holder, ast.Assign) and len(names) == len(holder.targets)
-    return {
-        node.attr
-        for node in nodes
-        if isinstance(node, ast.Attribute)
-        and (not named or (isinstance(node.value, ast.Name) and node.value.id in names))
-    }
+    scope = code.scope(call) if call is not None else code.tree
+    found = code.once(("fields", scope), lambda: _read_in(scope))
+    return {one for name in names for one in found.get(name, ())} if named else found[""]
 
 
 def _seeded(site: Site, code: Code) -> bool:
-    return any(
-        isinstance(node, ast.Call) and code.name(node.func) == "torch.manual_seed"
-        for node in ast.walk(code.scope(site.node))
-    )
+    scope = code.scope(site.node)
+    return code.once(("seeds", scope), lambda: any(_seeds(node, code) for node in walk(scope)))
+
+
+def _seeds(node: ast.AST, code: Code) -> bool:
+    return isinstance(node, ast.Call) and code.name(node.func) == "torch.manual_seed"
+
+
+def _read_in(scope: ast.AST) -> dict[str, set[str]]:
+    """Name → the fields that are read of it; under "" those of everything."""
+    found: dict[str, set[str]] = {"": set()}
+    for node in walk(scope):
+        if isinstance(node, ast.Attribute):
+            found[""].add(node.attr)
+            if isinstance(node.value, ast.Name):
+                found.setdefault(node.value.id, set()).add(node.attr)
+    return found
 
 
 def _advice(site: Site, name: str, code: Code) -> str:

@@ -4,7 +4,9 @@
 from __future__ import annotations
 
 import ast
+from functools import partial
 
+from patchforge.effort import spend
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import device_text, is_default
 from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
@@ -85,6 +87,7 @@ class DefaultDevice(Rule):
             return left("T6", [site], "the name of an implementation, by its parameter")
         name = _callable_name(function, code)
         calls = (around.calls or {}).get(name, ())
+        spend(1 + len(calls))
         if calls and all(star is False and (parameter in keywords or count > index) for count, keywords, star in calls):
             return left("T6", [site], "every caller in the pack passes a device")
         if not isinstance(site.node, ast.Constant):
@@ -101,16 +104,20 @@ def _parameter(node: ast.expr, code: Code) -> tuple[ast.AST, str, int] | None:
         if not isinstance(parent, ast.arguments):
             continue
         function = code.parent(parent)
-        named = [*parent.posonlyargs, *parent.args]
         if function is None:
             return None
+        named = code.once(("named", parent), partial(_positional, parent))
         bound = isinstance(code.parent(function), ast.ClassDef) and bool(named) and named[0].arg in ("self", "cls")
-        if child in parent.defaults:
-            index = len(named) - len(parent.defaults) + parent.defaults.index(child)
+        if code.field(child) == "defaults":
+            index = len(named) - len(parent.defaults) + code.index(child)
             return function, named[index].arg, index - bound
-        if child in parent.kw_defaults:
-            return function, parent.kwonlyargs[parent.kw_defaults.index(child)].arg, 1 << 30
+        if code.field(child) == "kw_defaults":
+            return function, parent.kwonlyargs[code.index(child)].arg, 1 << 30
     return None
+
+
+def _positional(arguments: ast.arguments) -> list[ast.arg]:
+    return [*arguments.posonlyargs, *arguments.args]
 
 
 def _callable_name(function: ast.AST, code: Code) -> str:

@@ -15,10 +15,14 @@ def arm_behind(rule: str, site: Site, code: Code, sites: tuple[Site, ...], *, de
     branch = next((parent for parent, _ in code.above(site.node) if isinstance(parent, ast.stmt)), None)
     if not isinstance(branch, ast.If) or not isinstance(call, ast.Call) or not conjunct(call, branch.test, code):
         return None
+    return code.once(("arm", rule, branch, id(sites)), lambda: _arm(rule, branch, code, sites, device=device))
+
+
+def _arm(rule: str, branch: ast.If, code: Code, sites: tuple[Site, ...], *, device: bool) -> Verdict | None:
     if only_cuda([branch.test, *branch.body], code):
         return None
-    tests = below(branch.test, sites)
-    inside = tuple(one for statement in branch.body for one in below(statement, sites))
+    tests = below(branch.test, sites, code)
+    inside = tuple(one for statement in branch.body for one in below(statement, sites, code))
     if any(one.kind is Kind.LITERAL for one in tests) or not inside:
         return None
     if device is not any(one.kind is Kind.LITERAL for one in inside):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
+from patchforge.effort import spend
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import device_text, keyword_of, last_name
 from patchforge.nodes.rules.compare import asks
@@ -79,7 +80,7 @@ def _method(site: Site, code: Code, around: Surroundings) -> Verdict:
     call = site.node
     if not isinstance(call, ast.Call):
         return person("T5", [site], "say .to(device, …)")
-    if own := [name for name in sorted(around.own_cuda) if name in code.source.text]:
+    if own := code.once(("own", around.own_cuda), lambda: _named_here(around.own_cuda, code)):
         return person("T5", [site], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
     at = code.end(call.func) - len("cuda")
     keywords = [keyword.arg for keyword in call.keywords]
@@ -94,6 +95,11 @@ def _method(site: Site, code: Code, around: Surroundings) -> Verdict:
         start = code.source.text.rindex(keywords[0] or "", code.end(call.func), code.start(first))
         return converted("T5", [site], name, code.splice(start, start, f"{device}, "))
     return converted("T5", [site], code.splice(at, code.end(call), f"to({device})"))
+
+
+def _named_here(names: frozenset[str], code: Code) -> list[str]:
+    spend(1 + len(names) * len(code.source.text) // 1000)
+    return [name for name in sorted(names) if name in code.source.text]
 
 
 def _literal(site: Site, code: Code, around: Surroundings) -> Verdict:
@@ -148,7 +154,7 @@ def _role(node: ast.expr, code: Code) -> tuple[str, bool]:
         if isinstance(parent, ast.Return):
             return _by_names([code.function(node).rpartition(".")[2]])
         if isinstance(parent, ast.Dict):
-            return _by_key(parent, child)
+            return _by_key(parent, child, code)
         break
     return "say what this device is on an XPU", True
 
@@ -164,7 +170,7 @@ def _by_keyword(keyword: str, call: ast.Call | None, code: Code) -> tuple[str, b
 
 def _by_call(call: ast.Call, argument: ast.expr, code: Code) -> tuple[str, bool]:
     name = last_name(call)
-    if argument in call.args and _TAKES.search(name):
+    if code.field(argument) == "args" and _TAKES.search(name):
         return "device", not (name == "to" and call.args[0] is argument)
     if name in ("append", "insert", "extend", "add"):
         owner = code.code(call.func.value) if isinstance(call.func, ast.Attribute) else ""
@@ -183,10 +189,10 @@ def _by_names(names: list[str]) -> tuple[str, bool]:
     return f"{', '.join(names)}: the device in use, if it is one", True
 
 
-def _by_key(table: ast.Dict, value: ast.AST) -> tuple[str, bool]:
-    if value in table.keys:
+def _by_key(table: ast.Dict, value: ast.AST, code: Code) -> tuple[str, bool]:
+    if code.field(value) == "keys":
         return "a table of devices: add an entry for xpu", True
-    key = table.keys[table.values.index(value)] if value in table.values else None
+    key = table.keys[code.index(value)] if code.field(value) == "values" else None
     text = key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else ""
     if text == "default":
         return "the default of a choice: change it with its list", True

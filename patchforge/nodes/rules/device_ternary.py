@@ -6,6 +6,7 @@ from __future__ import annotations
 import ast
 import re
 
+from patchforge.effort import spend
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import below, conjunct, swapped, xpu_arm
 from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted
@@ -102,11 +103,11 @@ def _arm(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Ve
             if not conjunct(asked, parent.test, code) or code.mentions([parent], _XPU):
                 return None
             prefix = _prefix(parent, asked, code, sites)
-            inside = below(parent.body, sites)
+            inside = below(parent.body, sites, code)
             if prefix is None:
                 return None
             at = code.start(parent.orelse)
-            tests = below(parent.test, sites)
+            tests = below(parent.test, sites, code)
             return converted("T1", {site, *inside, *tests}, code.splice(at, at, prefix))
         if isinstance(parent, ast.stmt):
             return None
@@ -114,9 +115,9 @@ def _arm(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Ve
 
 
 def _prefix(choice: ast.IfExp, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> str | None:
-    inside = below(choice.body, sites)
+    inside = below(choice.body, sites, code)
     if not any(one.kind is Kind.LITERAL for one in inside) or any(
-        one.kind is Kind.LITERAL for one in below(choice.test, sites)
+        one.kind is Kind.LITERAL for one in below(choice.test, sites, code)
     ):
         return None
     value = swapped(choice.body, sites, code)
@@ -136,9 +137,9 @@ def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) 
         return None
     if not (isinstance(choice, ast.IfExp) and choice.test is negation):
         return None
-    inside = below(choice.orelse, sites)
+    inside = below(choice.orelse, sites, code)
     value = swapped(choice.orelse, sites, code)
-    if value is None or not any(one.kind is Kind.LITERAL for one in inside) or below(choice.body, sites):
+    if value is None or not any(one.kind is Kind.LITERAL for one in inside) or below(choice.body, sites, code):
         return None
     at = code.start(choice)
     prefix = f"{value} if {code.code(negation)} and {xpu_arm(code)} else "
@@ -150,8 +151,8 @@ def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...
     if not (isinstance(assign, ast.Assign) and len(assign.targets) == 1 and isinstance(assign.targets[0], ast.Name)):
         return None
     name, scope = assign.targets[0].id, code.scope(assign)
-    same = [node for node in ast.walk(scope) if isinstance(node, ast.Name) and node.id == name]
-    if scope is code.tree and code.source.text.count(name) != len(same):
+    same = code.named(name, scope)
+    if scope is code.tree and code.once(("count", name), lambda: _count(name, code)) != len(same):
         return None
     if sum(isinstance(node.ctx, ast.Store) for node in same) != 1:
         return None
@@ -162,3 +163,8 @@ def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...
     found = [verdict for verdict in verdicts if verdict]
     claimed = {one for verdict in found for one in verdict.sites}
     return converted("T1", claimed, *(splice for verdict in found for splice in verdict.splices))
+
+
+def _count(name: str, code: Code) -> int:
+    spend(1 + len(code.source.text) // 1000)
+    return code.source.text.count(name)

@@ -106,12 +106,12 @@ class Dropdown(Rule):
             or not isinstance(site.node, ast.Constant)
         ):
             return None
-        values = [one.value for one in parent.elts if isinstance(one, ast.Constant)]
+        values = code.once(("values", parent), lambda: _values(parent))
         if isinstance(code.parent(parent), ast.Compare):
             return None
         if names_implementations(site.node, code):
             return left("T7", [site], "names of implementations")
-        if not _SIBLINGS & {value for value in values if isinstance(value, str)}:
+        if not _SIBLINGS & values:
             return None
         if site.text != "cuda":
             return person("T7", [site], "offer the devices that are there")
@@ -129,6 +129,10 @@ class Dropdown(Rule):
         defaults = [one for place in places for one in _defaults(place, around.sites, code)]
         changed = [code.replace(one.node, "_patchforge_device()") for one in defaults]
         return converted("T7", [site, *defaults], offered, *mapped, *changed)
+
+
+def _values(choices: ast.List | ast.Tuple) -> set[str]:
+    return {one.value for one in choices.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
 
 
 def _defaults(choices: ast.expr, sites: tuple[Site, ...], code: Code) -> list[Site]:
@@ -152,7 +156,7 @@ def _places(choices: ast.expr, code: Code) -> list[ast.expr]:
     if len(assign.targets) != 1 or not isinstance(assign.targets[0], ast.Name):
         return []
     name, scope = assign.targets[0].id, code.scope(assign)
-    same = [node for node in ast.walk(scope) if isinstance(node, ast.Name) and node.id == name]
+    same = code.named(name, scope)
     if sum(isinstance(node.ctx, ast.Store) for node in same) != 1:
         return []
     return [node for node in same if isinstance(node.ctx, ast.Load)]
@@ -162,8 +166,8 @@ def _entry(choices: ast.expr, code: Code) -> tuple[ast.FunctionDef, str] | None:
     """The node's function and its parameter for an entry of INPUT_TYPES."""
     key, inputs = "", False
     for parent, child in code.above(choices):
-        if isinstance(parent, ast.Dict) and not key and child in parent.values:
-            name = parent.keys[parent.values.index(child)]
+        if isinstance(parent, ast.Dict) and not key and code.field(child) == "values":
+            name = parent.keys[code.index(child)]
             key = str(name.value) if isinstance(name, ast.Constant) else ""
         elif isinstance(parent, ast.FunctionDef):
             inputs = parent.name == "INPUT_TYPES"
@@ -189,13 +193,10 @@ def _consumer(node: ast.ClassDef, key: str) -> tuple[ast.FunctionDef, str] | Non
 
 def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
     """Whether the choice is only passed on: not compared, and not a key of a table."""
-    for node in ast.walk(method):
-        if isinstance(node, ast.Name) and node.id == key:
-            parent = code.parent(node)
-            if isinstance(parent, (ast.Compare, ast.Subscript)):
-                text = code.code(parent)
-                if "cuda" in text or isinstance(parent, ast.Subscript):
-                    return False
+    for node in code.named(key, method):
+        parent = code.parent(node)
+        if isinstance(parent, ast.Subscript) or (isinstance(parent, ast.Compare) and "cuda" in code.code(parent)):
+            return False
     first = _first(method)
     return first is not None and code.own_lines(first)
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import ast
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import torch_of
 from patchforge.nodes.words import Example, Kind, Options, Rule, Site, Surroundings, Verdict, converted, left
 
 
@@ -37,7 +36,7 @@ class Float64(Rule):
         devices = [one.value for one in call.keywords if one.arg == "device"] if isinstance(call, ast.Call) else []
         if not devices or (isinstance(devices[0], ast.Constant) and devices[0].value == "cpu"):
             return left("T12", [site], "made on the CPU, or where the tensor already is")
-        name = torch_of(code) or "torch"
+        name = code.torch or "torch"
         return converted("T12", [site], *code.around(site.node, f"({name}.float32 if _patchforge_xpu() else ", ")"))
 
 
@@ -63,7 +62,7 @@ class LoadWithoutMap(Rule):
         """``torch.load`` with a path alone."""
         if site.kind is not Kind.LOAD or not isinstance(site.node, ast.Call):
             return None
-        name = torch_of(code) or "torch"
+        name = code.torch or "torch"
         at = code.end(site.node.args[0])
         return converted(
             "T13", [site], code.splice(at, at, f', map_location=None if {name}.cuda.is_available() else "cpu"')

@@ -4,9 +4,14 @@
 from __future__ import annotations
 
 import ast
+from collections import Counter
 
 from patchforge.nodes.code import Code
 from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+
+
+def _values(parent: ast.AST | None) -> Counter[str]:
+    return Counter(str(one.value) for one in getattr(parent, "elts", ()) if isinstance(one, ast.Constant))
 
 
 class Providers(Rule):
@@ -44,14 +49,14 @@ class Providers(Rule):
         if site.kind is not Kind.PROVIDER:
             return None
         parent, full = code.parent(site.node), site.text != "CUDA"
-        values = [one.value for one in getattr(parent, "elts", ()) if isinstance(one, ast.Constant)]
-        if any("OpenVINO" in str(value) for value in values):
+        values = code.once(("providers", parent), lambda: _values(parent))
+        if any("OpenVINO" in value for value in values):
             return left("T14", [site], "OpenVINO stands beside it")
-        if not full and not ({"CPU", "ROCM"} & set(map(str, values)) and "ExecutionProvider" in code.source.text):
+        if not full and not ({"CPU", "ROCM"} & values.keys() and "ExecutionProvider" in code.source.text):
             return left("T14", [site], "a label, not a device")
         if not isinstance(parent, (ast.List, ast.Tuple)) or isinstance(code.parent(parent), ast.Compare):
             return person("T14", [site], "use OpenVINOExecutionProvider on an XPU")
-        if len(values) != len(parent.elts) or len(values) < 2:
+        if values.total() != len(parent.elts) or len(parent.elts) < 2:
             return person("T14", [site], "add OpenVINOExecutionProvider where only an XPU is there")
         name = "OpenVINO" + site.text.removeprefix("CUDA")
         at = code.end(site.node)
