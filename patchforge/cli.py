@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from patchforge import __version__, faults, terminal
-from patchforge.errors import Exit
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
 
 _TRACEBACK = "--traceback"
@@ -362,7 +362,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (SystemExit, GeneratorExit):
             raise
         except KeyboardInterrupt:
-            _say("patchforge: interrupted; nothing is half-written")
+            _say("patchforge: interrupted; patchforge status DIR says how a folder that was being patched is left")
             return int(Exit.INTERRUPTED)
         except terminal.ReaderGoneError:
             return int(Exit.SYSTEM)  # not done to its end; there is nobody to tell
@@ -371,6 +371,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(words: Sequence[str]) -> int:
+    if empty := next((before for before, word in zip(("patchforge", *words), words, strict=False) if not word), ""):
+        raise PatchforgeError(f"the argument after {empty} is empty", do="name something; is a variable not set?")
     options = parser().parse_args([word for word in words if word != _TRACEBACK])
     command = importlib.import_module(f"patchforge.commands.{options.command.replace('-', '_')}")
     run: Callable[[argparse.Namespace], int] = command.run

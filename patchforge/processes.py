@@ -79,7 +79,9 @@ _BASE = frozenset(
         "LOCALE_ARCHIVE",
     ]
 )
-_BASE_PATTERN = re.compile(r"LC_[A-Z]+")
+_BASE_PATTERN = re.compile(
+    "LC_(ALL|ADDRESS|COLLATE|CTYPE|IDENTIFICATION|MEASUREMENT|MESSAGES|MONETARY|NAME|NUMERIC|PAPER|TELEPHONE|TIME)"
+)
 #: What reaches the network through a proxy. An address with a password in it is left out.
 NETWORK = frozenset(
     ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"]

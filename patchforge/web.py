@@ -61,8 +61,8 @@ class Limits:
     redirects: int = 5
 
 
-DOCUMENT = Limits(32 << 20, 60.0)
-FILE = Limits(16 << 30, 60.0, pace=16 << 10)
+DOCUMENT = Limits(32 << 20, 8.0, pace=16 << 10)
+FILE = Limits(16 << 30, 30.0, pace=16 << 10)
 
 
 @dataclass(frozen=True, slots=True)

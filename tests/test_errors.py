@@ -184,7 +184,10 @@ def test_the_traceback_is_shown_when_asked_for(
 def test_an_interrupt_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(status_command, "run", raising(KeyboardInterrupt()))
     assert main(["status"]) == Exit.INTERRUPTED
-    assert capsys.readouterr().err == "patchforge: interrupted; nothing is half-written\n"
+    assert (
+        capsys.readouterr().err
+        == "patchforge: interrupted; patchforge status DIR says how a folder that was being patched is left\n"
+    )
 
 
 def test_a_mistake_names_its_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -506,3 +509,28 @@ def test_a_stream_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(SystemExit):
         main(["--version"])
     assert out.getvalue().startswith("patchforge ")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["apply", "--in-place", ""],
+        ["apply", "v0.33.0", "--to", ""],
+        ["apply", "--revert", ""],
+        ["repair", ""],
+        ["update", ""],
+        ["status", ""],
+        ["nodes", "apply", "", "--in-place"],
+        ["nodes", "apply", "pack", "--out", ""],
+        ["nodes", "revert", ""],
+        ["pin", "--pins", ""],
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "nodes.py").write_text("import torch\ntorch.cuda.empty_cache()\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(words) == Exit.USAGE
+    assert "is empty" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["nodes.py"]

@@ -7,8 +7,10 @@ releases: most of them stay the same from one release to the next.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, timezone
 from functools import cache
@@ -18,12 +20,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.names import odd
 from patchforge.sources.borrowed import Borrowed, OddRef, find
-from patchforge.sources.command import git, start_git
+from patchforge.sources.command import git, git_environment, start_git
 from patchforge.sources.missing import MissingBlobError
 from patchforge.vocabulary import Entry
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
     from pathlib import Path
 
 _FOLDER, _LINK, _SUBMODULE = 0o040000, 0o120000, 0o160000
@@ -56,11 +58,25 @@ class Listing(NamedTuple):
 def import_git() -> Any:
     """GitPython, imported on first use (it costs 50 ms); an error a person can act on when git is not installed."""
     try:
-        import git  # noqa: PLC0415 - keeps start-up light
+        with _plain_environment():
+            import git  # noqa: PLC0415 - keeps start-up light
     except ImportError as error:
         problem = "git cannot be run"
         raise PatchforgeError(problem, expected="a git command on PATH", found=str(error), do="install git") from error
     return git
+
+
+@contextmanager
+def _plain_environment() -> Iterator[None]:
+    """GitPython starts ``git version`` when it is imported, with all that this process's environment has."""
+    before = dict(os.environ)
+    os.environ.clear()
+    os.environ.update(git_environment(["version"]))
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @cache

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,6 +19,7 @@ from patchforge.sources.address import check_address, without_password
 from patchforge.sources.clone import CachedClone
 from patchforge.sources.command import checked_out, git, git_environment, run_git, verb_of
 from tests.sources.hostile import Witness, made, plain_git
+from tests.support import ROOT
 
 
 @pytest.mark.parametrize(
@@ -308,3 +312,13 @@ def test_a_repository_with_sha256(tmp_path: Path) -> None:
     head = plain_git(clone, "rev-parse", "HEAD")
     assert list_tags(str(clone)) == ({"v1.0": head}, [])
     assert list_tags(clone.as_uri()) == ({"v1.0": head}, [])
+
+
+def test_the_import_of_gitpython_shows_git_nothing_of_the_user(tmp_path: Path) -> None:
+    (tmp_path / "git").write_text(f"#!/bin/sh\nenv >> {tmp_path}/seen\necho git version 2.39.5\n")
+    (tmp_path / "git").chmod(0o755)
+    given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "SECRET": "mine", "LC_SECRET": "mine"}
+    code = "import os; from patchforge.sources.git import import_git; import_git(); print(os.environ['SECRET'])"
+    done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
+    assert done.stdout == "mine\n"
+    assert "mine" not in (tmp_path / "seen").read_text()
