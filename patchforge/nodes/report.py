@@ -115,7 +115,7 @@ def _section(title: str, sites: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _place(one: Mapping[str, Any]) -> str:
-    return f"{escape.markdown(one['path'])}:{one['line']}"
+    return escape.code(f"{one['path']}:{one['line']}")
 
 
 def sarif(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
