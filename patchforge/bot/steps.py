@@ -16,7 +16,7 @@ from patchforge.outputs import PATCHES, write_document, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import Project
 from patchforge.sources import Upstream
-from patchforge.trial.guard import Guarded
+from patchforge.trial.server.supervisor import Supervised
 from patchforge.vocabulary import Release, Version
 
 _TOLD = 20  #: last lines of a command's output that are kept
@@ -82,7 +82,7 @@ def run_step(step: Step, folder: Path, hide: Callable[[str], str] = str, **value
         return Result(step.name, "not there")
     filled = [one.format(**values) for one in step.arguments]
     with tempfile.TemporaryFile() as output:
-        status = _guarded([sys.executable, "-m", "patchforge", step.command, *filled], folder, output)
+        status = _supervised([sys.executable, "-m", "patchforge", step.command, *filled], folder, output)
         output.seek(0)
         said = hide(output.read().decode("utf-8", "replace"))
     if status is None:
@@ -93,15 +93,15 @@ def run_step(step: Step, folder: Path, hide: Callable[[str], str] = str, **value
     return Result(step.name, "failed" if status else "ok", said)
 
 
-def _guarded(command: Sequence[str], folder: Path, output: IO[bytes]) -> int | None:
+def _supervised(command: Sequence[str], folder: Path, output: IO[bytes]) -> int | None:
     """The exit status; None when it did not end in time. No token is among what it gets, and no byte code is left."""
     allowed = processes.PIP | processes.NIX | processes.HARDWARE | _OWN
     variables = processes.environment({"PYTHONDONTWRITEBYTECODE": "1", "NO_COLOR": "1"}, allow=allowed, passwords=True)
-    guarded = Guarded(command, cwd=folder, variables=variables, output=output)
+    supervised = Supervised(command, cwd=folder, variables=variables, output=output)
     try:
-        return guarded.wait(_SECONDS)
+        return supervised.wait(_SECONDS)
     finally:
-        guarded.stop()
+        supervised.stop()
 
 
 def _tail(said: str) -> str:

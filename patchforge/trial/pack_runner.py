@@ -11,17 +11,19 @@ from pathlib import Path
 from patchforge import caches, processes
 from patchforge.outputs import LIST
 from patchforge.pipeline import Patched
-from patchforge.trial import devices, evidence, pack_weights
-from patchforge.trial.environment import Environment
-from patchforge.trial.evidence import Evidence, SessionResult
-from patchforge.trial.guard import temporary_folder
-from patchforge.trial.packs import AS_IT_COMES, TrialPack
-from patchforge.trial.plan import EXACT, STEADY, Session
+from patchforge.trial.model import AS_IT_COMES, Execution, Side
+from patchforge.trial.packs import TrialPack
+from patchforge.trial.reports import evidence
+from patchforge.trial.reports.evidence import Evidence, SessionResult
 from patchforge.trial.runner import CPU, JUDGED, Run, Settings, Tell, Trees, Trial
-from patchforge.trial.words import Execution, Side
+from patchforge.trial.server import devices
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.server.supervisor import temporary_folder
+from patchforge.trial.verdicts.plan import EXACT, STEADY, Session
+from patchforge.trial.workflows import pack_weights
 
 REFERENCE = "reference"
-_OWN = (*JUDGED, "pack_runner.py", "packs.py", "pack_weights.py", "pack_workflows/*/*")
+_OWN = (*JUDGED, "pack_runner.py", "packs.py", "workflows/pack_weights.py", "workflows/packs/*/*")
 _MAKING = 600.0  #: seconds that the models of a pack may take
 
 

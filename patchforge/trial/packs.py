@@ -21,12 +21,10 @@ from patchforge.pins import requirements
 from patchforge.pins.tracked import Repository, load_nodes
 from patchforge.project import root
 from patchforge.sources.command import checked_out
-from patchforge.trial import workflows
-from patchforge.trial.server import PACK_NAME
-from patchforge.trial.words import JsonObject, Workflow
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, OWN_PACK, JsonObject, Workflow
+from patchforge.trial.workflows import library
 
-WORKFLOWS = Path(__file__).parent / "pack_workflows"  #: a folder for each pack that has some
-AS_IT_COMES, CONVERTED = "as it comes", "converted"
+WORKFLOWS = Path(library.__file__).parent / "packs"  #: a folder for each pack that has some
 #: Requirements that are not installed: they are for CUDA only, or stand in for what is for XPUs.
 _NOT_WANTED = re.compile(
     r"cupy(-.+)?|onnxruntime-gpu|nvidia-.+|tensorrt.*|flash-attn|sageattention|xformers|deepspeed|pycuda"
@@ -96,7 +94,7 @@ def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> 
     """The packs in ``folders``; ``without`` names requirements to leave out. PatchforgeError for two of one name."""
     declared = {one.owner_and_repo[1].lower(): one for one in load_nodes(root() / "upstream")}
     found = [_read(folder, declared.get(folder.resolve().name.lower()), store, without) for folder in folders]
-    names = [PACK_NAME, *(one.folder.name for one in found)]
+    names = [OWN_PACK, *(one.folder.name for one in found)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PatchforgeError(f"two packs are called {twice[0]}", expected="one folder for each", do="name one of them")
     return found
@@ -110,7 +108,7 @@ def _read(folder: Path, declared: Repository | None, store: Store, without: Sequ
     name = declared.name if declared else folder.name
     wanted, left_out = _requirements(folder, declared, {canonicalize_name(one) for one in without})
     own = WORKFLOWS / name
-    known = workflows.load(folder=own) if own.is_dir() else {}
+    known = library.load(folder=own) if own.is_dir() else {}
     return TrialPack(name, folder, patched.commit, patched, wanted, left_out, known)
 
 

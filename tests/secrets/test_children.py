@@ -24,12 +24,12 @@ from patchforge.nix.options import options
 from patchforge.patches import check_three_ways
 from patchforge.project import root
 from patchforge.proof.dynamic import Interpreter
-from patchforge.trial.against_upstream import Processes
-from patchforge.trial.devices import available
-from patchforge.trial.environment import Environment, existing, prepare
-from patchforge.trial.guard import temporary_folder
-from patchforge.trial.server import Server
-from patchforge.trial.words import Side
+from patchforge.trial.comparison.runs import Processes
+from patchforge.trial.model import Side
+from patchforge.trial.server.comfyui import Server
+from patchforge.trial.server.devices import available
+from patchforge.trial.server.environment import Environment, existing, prepare
+from patchforge.trial.server.supervisor import temporary_folder
 from tests.bot.world import TOKEN, World
 from tests.secrets.dump import code, program, seen
 from tests.secrets.test_door import SECRETS
@@ -134,7 +134,7 @@ def test_no_child_gets_a_secret(machine: Machine, tmp_path: Path, start: Callabl
     assert all(b"'PATH'" in one for one in found)
 
 
-def test_neither_does_the_guard(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_does_the_supervisor(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(machine.ours))
     with temporary_folder():
         pass
@@ -229,7 +229,7 @@ def test_the_spy_is_not_blind(checkout: Path, root_powers: bool) -> None:
 def test_a_step_finds_the_token_nowhere(checkout: Path, way: str, root_powers: bool) -> None:
     """Neither in its environment and descriptors, nor in those, the command lines and the memory of its ancestors."""
     (found,) = bot(way, checkout, root_powers=root_powers)
-    assert found.count(b"ancestor") >= 2, "it has seen neither the guard nor the bot"
+    assert found.count(b"ancestor") >= 2, "it has seen neither the supervisor nor the bot"
     for secret in (TOKEN, Token(TOKEN).basic.split()[1]):
         assert secret.encode() not in found
 

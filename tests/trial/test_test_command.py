@@ -12,10 +12,11 @@ from emulator import build
 from patchforge import cli
 from patchforge.commands import test as command
 from patchforge.errors import Exit
-from patchforge.trial import evidence, plan, report
-from patchforge.trial.environment import Environment
-from patchforge.trial.plan import Session
-from patchforge.trial.words import Verdict, Workflow
+from patchforge.trial.model import Verdict, Workflow
+from patchforge.trial.reports import evidence, report
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.verdicts import plan
+from patchforge.trial.verdicts.plan import Session
 from tests.support import engine_of
 from tests.trial.miniature_server import files, missing
 from tests.trial.support import COPY, NOISE, TXT2IMG

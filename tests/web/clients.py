@@ -16,7 +16,7 @@ from patchforge.hashes.pypi import downloaded_hash, listed_files
 from patchforge.pins import settle
 from patchforge.pins.requirements import parse
 from patchforge.pins.wheels import Wheel, requires
-from patchforge.trial.client import Client
+from patchforge.trial.server.client import Client
 
 TOKEN = "ghp_SeCrEt+token/of=tests"
 REPOSITORY = "someone/patchforge"

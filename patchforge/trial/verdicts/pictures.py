@@ -8,7 +8,7 @@ from io import BytesIO
 from PIL import Image, ImageChops, ImageSequence
 
 from patchforge.errors import CheckFailed
-from patchforge.trial.words import Difference, Output
+from patchforge.trial.model import Difference, Output
 
 _FORMATS = ("PNG", "WEBP")  #: what ComfyUI's own nodes save, animations too
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  #: of 8 bits or fewer

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from patchforge.trial.words import Device, Side
+from patchforge.trial.model import Device, Side
 
 #: Makes an emulated device and the CPU compute the same bits; the flags that a release lacks are left out.
 EXACT = ("--force-fp32", "--fp32-vae", "--fp32-text-enc", "--use-pytorch-cross-attention")

@@ -18,7 +18,7 @@ from patchforge import __version__, documents
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.outputs import Kind, Known, known_by, read_folder, read_json, update_folder
 from patchforge.sources.paths import odd
-from patchforge.trial.words import Device, Difference, JsonObject, Judgement, Side, Verdict
+from patchforge.trial.model import Device, Difference, JsonObject, Judgement, Side, Verdict
 
 FORMAT = 2
 FILE = "evidence.json"

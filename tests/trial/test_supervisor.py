@@ -1,4 +1,4 @@
-"""The guard: whatever ends, no process and no folder is left behind."""
+"""the supervisor: whatever ends, no process and no folder is left behind."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.trial import guard
-from patchforge.trial.guard import Guarded, temporary_folder
+from patchforge.trial.server import supervisor
+from patchforge.trial.server.supervisor import Supervised, temporary_folder
 from tests.support import ROOT
 from tests.trial.support import dead, wait_until
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process with its parent")
 
-# Writes its process id, its guard's, and those of a child in its group and of one in a session of its own.
+# Writes its process id, its supervisor's, and those of a child in its group and of one in a session of its own.
 COMMAND = """
 import os, pathlib, subprocess, sys, time
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -27,12 +27,12 @@ time.sleep(600)
 """
 RUNNER = """
 import pathlib, sys, time
-from patchforge.trial.guard import Guarded, temporary_folder
+from patchforge.trial.server.supervisor import Supervised, temporary_folder
 top = pathlib.Path(sys.argv[1])
 with temporary_folder() as folder:
     (folder / "file").touch()
     tree = top / "tree"; tree.mkdir()
-    guarded = Guarded([sys.executable, "-c", sys.argv[2]], remove=[tree, top / "never"], cwd=tree)
+    supervised = Supervised([sys.executable, "-c", sys.argv[2]], remove=[tree, top / "never"], cwd=tree)
     new = top / "new"; new.write_text(str(folder)); new.rename(top / "folder")
     time.sleep(600)
 """
@@ -43,10 +43,10 @@ def pids(folder: Path) -> list[int]:
     return [int(line) for line in (folder / "pids").read_text().split()]
 
 
-def start(folder: Path) -> tuple[Guarded, list[int]]:
-    guarded = Guarded([sys.executable, "-c", COMMAND], cwd=folder, remove=[folder / "kept"])
+def start(folder: Path) -> tuple[Supervised, list[int]]:
+    supervised = Supervised([sys.executable, "-c", COMMAND], cwd=folder, remove=[folder / "kept"])
     (folder / "kept").mkdir()
-    return guarded, pids(folder)
+    return supervised, pids(folder)
 
 
 def reachable(found: list[int]) -> list[int]:
@@ -55,11 +55,11 @@ def reachable(found: list[int]) -> list[int]:
 
 
 def test_stop_ends_the_command_and_all_that_it_started_and_keeps_the_folders(tmp_path: Path) -> None:
-    guarded, found = start(tmp_path)
-    assert found[1] == guarded.pid
-    assert guarded.status is None
-    guarded.stop()
-    assert guarded.status == 0
+    supervised, found = start(tmp_path)
+    assert found[1] == supervised.pid
+    assert supervised.status is None
+    supervised.stop()
+    assert supervised.status == 0
     assert all(dead(pid) for pid in reachable(found))
     assert (tmp_path / "kept").is_dir()
 
@@ -78,57 +78,57 @@ def test_when_the_runner_is_killed_nothing_is_left(tmp_path: Path, number: signa
 
 
 @LINUX
-def test_when_the_guard_is_killed_the_command_dies(tmp_path: Path) -> None:
-    guarded, found = start(tmp_path)
+def test_when_the_supervisor_is_killed_the_command_dies(tmp_path: Path) -> None:
+    supervised, found = start(tmp_path)
     os.kill(found[0], signal.SIGKILL)
     wait_until(lambda: dead(found[1]))
-    assert guarded.status == -signal.SIGKILL
-    guarded.stop()
+    assert supervised.status == -signal.SIGKILL
+    supervised.stop()
     wait_until(lambda: dead(found[2]))
     os.kill(found[3], signal.SIGKILL)  # in a session of its own and without its subreaper: the one that escapes
 
 
-def test_a_guard_that_is_terminated_ends_its_command(tmp_path: Path) -> None:
-    guarded, found = start(tmp_path)
+def test_a_supervisor_that_is_terminated_ends_its_command(tmp_path: Path) -> None:
+    supervised, found = start(tmp_path)
     os.kill(found[0], signal.SIGTERM)
     wait_until(lambda: all(dead(pid) for pid in reachable(found)))
     wait_until(lambda: not (tmp_path / "kept").exists())
-    guarded.stop()
+    supervised.stop()
 
 
 def test_a_command_that_does_not_want_to_end_is_killed(tmp_path: Path) -> None:
     stubborn = (
         "import pathlib, signal, time; signal.signal(15, signal.SIG_IGN); pathlib.Path('pids').touch(); time.sleep(600)"
     )
-    guarded = Guarded([sys.executable, "-c", stubborn], cwd=tmp_path)
+    supervised = Supervised([sys.executable, "-c", stubborn], cwd=tmp_path)
     wait_until((tmp_path / "pids").exists)
-    guarded.stop()
-    assert dead(guarded.pid)
+    supervised.stop()
+    assert dead(supervised.pid)
 
 
 def test_the_status_of_a_command_that_ends_by_itself(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as output:
-        guarded = Guarded([sys.executable, "-c", "print('bye'); raise SystemExit(7)"], output=output)
-        wait_until(lambda: guarded.status is not None)
-        assert guarded.status == 7
-        guarded.stop()
+        supervised = Supervised([sys.executable, "-c", "print('bye'); raise SystemExit(7)"], output=output)
+        wait_until(lambda: supervised.status is not None)
+        assert supervised.status == 7
+        supervised.stop()
     assert (tmp_path / "log").read_text() == "bye\n"
 
 
 def test_what_a_command_leaves_when_it_ends_by_itself_ends_too(tmp_path: Path) -> None:
     leaves = COMMAND.replace("time.sleep(600)\n", "\n")
-    guarded = Guarded([sys.executable, "-c", leaves], cwd=tmp_path)
-    wait_until(lambda: guarded.status is not None)
+    supervised = Supervised([sys.executable, "-c", leaves], cwd=tmp_path)
+    wait_until(lambda: supervised.status is not None)
     assert all(dead(pid) for pid in reachable(pids(tmp_path)))
-    guarded.stop()
+    supervised.stop()
 
 
 def test_a_command_that_is_not_there(tmp_path: Path) -> None:
     with (tmp_path / "log").open("wb") as output:
-        guarded = Guarded(["/no/such/python"], output=output)
-        wait_until(lambda: guarded.status is not None)
-        assert guarded.status != 0
-        guarded.stop()
+        supervised = Supervised(["/no/such/python"], output=output)
+        wait_until(lambda: supervised.status is not None)
+        assert supervised.status != 0
+        supervised.stop()
     assert "/no/such/python" in (tmp_path / "log").read_text()
 
 
@@ -140,5 +140,7 @@ def test_a_temporary_folder_is_gone_afterwards() -> None:
 
 
 def test_it_needs_the_standard_library_only() -> None:
-    ran = subprocess.run([sys.executable, "-I", "-S", guard.__file__, "--"], input=b"", capture_output=True, check=True)
+    ran = subprocess.run(
+        [sys.executable, "-I", "-S", supervisor.__file__, "--"], input=b"", capture_output=True, check=True
+    )
     assert ran.stdout.strip().isdigit()

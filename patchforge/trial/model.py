@@ -1,4 +1,4 @@
-"""The words of a trial: devices, executions, verdicts, judgements, evidence. Imports nothing of this package."""
+"""What a trial is about, as types: devices, workflows, executions, verdicts, judgements. Imports nothing of ours."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from enum import StrEnum
 from typing import Any
 
 JsonObject = dict[str, Any]
+
+OWN_PACK = "patchforge_trial"  #: our nodes and observer, as a folder of ``custom_nodes``
+AS_IT_COMES, CONVERTED = "as it comes", "converted"  #: the states in which a pack is tried
 
 
 class Verdict(StrEnum):

@@ -11,7 +11,7 @@ from types import ModuleType
 
 from patchforge import processes
 from patchforge.errors import NotChecked, PatchforgeError
-from patchforge.trial.words import Device
+from patchforge.trial.model import Device
 
 KINDS = ("cuda", "xpu", "mps", "cpu")
 EMULATED = "emulated"

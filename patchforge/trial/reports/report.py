@@ -15,8 +15,8 @@ from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown as markdown_of
 from patchforge.escape import seen
 from patchforge.outputs import check_document, has_mark, is_marked, mark, marked, update_folder, write_document
-from patchforge.trial.evidence import EVIDENCE, Evidence
-from patchforge.trial.words import Judgement, Side, Verdict
+from patchforge.trial.model import Judgement, Side, Verdict
+from patchforge.trial.reports.evidence import EVIDENCE, Evidence
 
 if TYPE_CHECKING:
     import jinja2

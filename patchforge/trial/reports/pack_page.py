@@ -10,9 +10,8 @@ from pathlib import Path
 from patchforge import templating
 from patchforge.errors import PatchforgeError
 from patchforge.outputs import place_of, write_document
-from patchforge.trial.evidence import Evidence, SessionResult
-from patchforge.trial.packs import AS_IT_COMES, CONVERTED
-from patchforge.trial.words import JsonObject, Judgement, Side, Verdict
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, JsonObject, Judgement, Side, Verdict
+from patchforge.trial.reports.evidence import Evidence, SessionResult
 
 _BEGIN = b"<!-- begin: "
 LOADS = "loads"  #: the test that a pack's nodes are there

@@ -1,4 +1,4 @@
-"""Starts a release's own server on a free loopback port, under guard, and always stops it."""
+"""Starts a release's own server on a free loopback port, under a supervisor, and always stops it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from typing import IO, Self
 
 from patchforge import processes, web
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.trial.client import HOST, Client
-from patchforge.trial.environment import COMPANIONS, Environment
-from patchforge.trial.guard import Guarded
+from patchforge.trial.model import OWN_PACK
+from patchforge.trial.server.client import HOST, Client
+from patchforge.trial.server.environment import COMPANIONS, Environment
+from patchforge.trial.server.supervisor import Supervised
 
 PACK = Path(__file__).parent / "pack"
-PACK_NAME = "patchforge_trial"
 _ATTEMPTS = 3  # a port that was free may be taken before the server has it
 _LAST_LINES = 25
 _BROKEN = 20  # errors in a row while it starts are no coincidence
@@ -40,8 +40,8 @@ class Server:
 
     ``variables`` are added to what drivers and torch read of this process's environment, ``arguments`` to the command
     line as they are; ``timeout`` is how many seconds a start may take. ``log`` gets everything the server prints.
-    ``remove`` are folders that the guard removes if this process is killed. Raises CheckFailed with the last log lines
-    if the server does not start.
+    ``remove`` are folders that the supervisor removes if this process is killed. Raises CheckFailed with the last log
+    lines if the server does not start.
     """
 
     client: Client
@@ -60,7 +60,7 @@ class Server:
         self.tree, self.environment, self.arguments = tree.absolute(), environment, tuple(arguments)
         self.variables, self.log, self.timeout, self.remove = dict(variables or {}), log, timeout, tuple(remove)
         self.started = 0.0  #: seconds that the start took
-        self._guarded: Guarded | None = None
+        self._supervised: Supervised | None = None
         self._output: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -85,12 +85,12 @@ class Server:
     @property
     def alive(self) -> bool:
         """Whether the server's process is there."""
-        return self._guarded is not None and self._guarded.status is None
+        return self._supervised is not None and self._supervised.status is None
 
     @property
     def pid(self) -> int:
         """The server's process; 0 when it was not started."""
-        return self._guarded.pid if self._guarded else 0
+        return self._supervised.pid if self._supervised else 0
 
     def log_lines(self, since: int = 0) -> tuple[str, ...]:
         """What the server has printed, without colours, from the line of that number on."""
@@ -101,9 +101,9 @@ class Server:
 
     def stop(self) -> None:
         """Ends the server and all its children; nothing happens the second time."""
-        if self._guarded:
-            self._guarded.stop()
-            self._guarded = None
+        if self._supervised:
+            self._supervised.stop()
+            self._supervised = None
         if self._output:
             self._output.close()
             self._output = None
@@ -127,7 +127,7 @@ class Server:
         inherited = processes.environment(allow=processes.HARDWARE)
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._output = self.log.open("wb")
-        self._guarded = Guarded(
+        self._supervised = Supervised(
             self.command(port),
             remove=self.remove,
             cwd=self.tree,
@@ -178,7 +178,7 @@ def link_models(weights: Path, tree: Path) -> None:
                 target.symlink_to(source.absolute())
             else:
                 shutil.copyfile(source, target)
-    pack = tree / "custom_nodes" / PACK_NAME
+    pack = tree / "custom_nodes" / OWN_PACK
     shutil.rmtree(pack, ignore_errors=True)
     shutil.copytree(PACK, pack, ignore=shutil.ignore_patterns("__pycache__"))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchforge import web
 from patchforge.errors import Damaged, PatchforgeError
-from patchforge.trial.words import Ending, Execution, Failure, JsonObject, Output, Step, Workflow
+from patchforge.trial.model import Ending, Execution, Failure, JsonObject, Output, Step, Workflow
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection

@@ -6,8 +6,8 @@ import re
 from dataclasses import dataclass
 
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.trial import pictures
-from patchforge.trial.words import Device, Difference, Ending, Execution, Judgement, Verdict, Workflow
+from patchforge.trial.model import Device, Difference, Ending, Execution, Judgement, Verdict, Workflow
+from patchforge.trial.verdicts import pictures
 
 _LOG_LINES = 30
 _ALLOCATIONS = 4  #: on hardware allocations are counted, and many operations need none: a fourth of them is asked for

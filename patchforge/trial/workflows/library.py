@@ -1,4 +1,4 @@
-"""Loads the trial's workflows: ``workflows/NAME.json`` in ComfyUI's API format, with ``workflows/index.toml``."""
+"""Loads the trial's workflows: ``comfyui/NAME.json`` in ComfyUI's API format, with ``comfyui/index.toml``."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 
 from patchforge import documents
 from patchforge.errors import Damaged, PatchforgeError
-from patchforge.trial.words import JsonObject, Workflow
+from patchforge.trial.model import JsonObject, Workflow
 
-FOLDER = Path(__file__).parent / "workflows"
+FOLDER = Path(__file__).parent / "comfyui"
 _INDEX = "index.toml"
 _KEYS = frozenset({"title", "computes", "outputs", "weights", "inputs", "dtype"})
 

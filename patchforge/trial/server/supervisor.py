@@ -1,10 +1,10 @@
 """Ends a command, and removes folders, when the process that wanted them ends in any way, kill -9 included.
 
-Run as ``python guard.py --remove DIR ... -- COMMAND ...`` with a pipe as standard input. A byte on it ends the command
-and keeps the folders. Its end (the other process is gone) or SIGTERM ends the command and removes them; there may be no
-command. Standard output is one line, the command's process id. The command has a process group of its own, which gets
-SIGTERM, then SIGKILL. On Linux it also dies with the guard, and what its children started in other groups is killed,
-too. Exit status: the command's, or 0 when it was ended here. Standard library only.
+Run as ``python supervisor.py --remove DIR ... -- COMMAND ...`` with a pipe as standard input. A byte on it ends the
+command and keeps the folders. Its end (the other process is gone) or SIGTERM ends the command and removes them; there
+may be no command. Standard output is one line, the command's process id. The command has a process group of its own,
+which gets SIGTERM, then SIGKILL. On Linux it also dies with the supervisor, and what its children started in other
+groups is killed, too. Exit status: the command's, or 0 when it was ended here. Standard library only.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ _NOT_HANDED_ON = (16, 17, 19, 21, 38, 39)
 _LINUX = sys.platform == "linux"
 
 
-class Guarded:
-    """A command under guard. ``output`` gets what it writes; ``pid`` is its process id and group."""
+class Supervised:
+    """A command under a supervisor. ``output`` gets what it writes; ``pid`` is its process id and group."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class Guarded:
         from patchforge import processes  # noqa: PLC0415 - as a script, this file is by itself
 
         removals = [word for folder in remove for word in ("--remove", str(folder.absolute()))]
-        self._guard = processes.start(
+        self._supervisor = processes.start(
             [sys.executable, "-I", "-S", __file__, *removals, "--", *command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -58,32 +58,32 @@ class Guarded:
             env=variables if variables is not None else processes.environment(),
             start_new_session=True,
         )
-        first = self._guard.stdout.readline() if self._guard.stdout else b""
+        first = self._supervisor.stdout.readline() if self._supervisor.stdout else b""
         self.pid = int(first) if first.strip() else 0
 
     @property
     def status(self) -> int | None:
         """The exit status when the command has ended."""
-        return self._guard.poll()
+        return self._supervisor.poll()
 
     def wait(self, seconds: float) -> int | None:
         """The exit status; None when the command has not ended within ``seconds``."""
         with suppress(subprocess.TimeoutExpired):
-            return self._guard.wait(seconds)
+            return self._supervisor.wait(seconds)
         return None
 
     def stop(self) -> None:
         """Ends the command and all that it started; folders are kept."""
         with suppress(OSError):
-            os.write(self._guard.stdin.fileno(), b"s")  # type: ignore[union-attr]
+            os.write(self._supervisor.stdin.fileno(), b"s")  # type: ignore[union-attr]
         try:
-            self._guard.wait(GRACE + 10)
+            self._supervisor.wait(GRACE + 10)
         except subprocess.TimeoutExpired:
-            self._guard.kill()
-            self._guard.wait()
+            self._supervisor.kill()
+            self._supervisor.wait()
         if self.pid:
-            _signal_group(self.pid, signal.SIGKILL)  # the guard may have been killed
-        for pipe in (self._guard.stdin, self._guard.stdout):
+            _signal_group(self.pid, signal.SIGKILL)  # the supervisor may have been killed
+        for pipe in (self._supervisor.stdin, self._supervisor.stdout):
             if pipe:
                 pipe.close()
 
@@ -92,13 +92,13 @@ class Guarded:
 def temporary_folder(prefix: str = "patchforge-") -> Iterator[Path]:
     """A folder that is gone afterwards, also when this process is killed."""
     folder = Path(tempfile.gettempdir(), f"{prefix}{os.getpid()}-{time.monotonic_ns():x}")
-    guarded = Guarded([], remove=[folder])
+    supervised = Supervised([], remove=[folder])
     try:
         folder.mkdir(mode=0o700)
         yield folder
     finally:
         _remove(folder)
-        guarded.stop()
+        supervised.stop()
 
 
 def _prctl(option: int, value: int) -> None:
@@ -106,12 +106,12 @@ def _prctl(option: int, value: int) -> None:
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
-def _die_with(guard: int) -> Callable[[], None]:
+def _die_with(supervisor: int) -> Callable[[], None]:
     def prepare() -> None:
         _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         for capability in _NOT_HANDED_ON:
             _prctl(_PR_CAPBSET_DROP, capability)
-        if os.getppid() != guard:  # it died before it could be asked
+        if os.getppid() != supervisor:  # it died before it could be asked
             os._exit(1)
 
     return prepare
@@ -148,7 +148,7 @@ def _reap() -> None:
 
 
 def _end_orphans() -> None:
-    """Kills what the command left in groups of their own: as a subreaper, the guard is their parent now."""
+    """Kills what the command left in groups of their own: as a subreaper, the supervisor is their parent now."""
     while _LINUX and (orphans := _children()):
         for pid in orphans:
             with suppress(ProcessLookupError):

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patchforge.errors import PatchforgeError
-from patchforge.trial import verdicts
-from patchforge.trial.client import Client
-from patchforge.trial.plan import Session
-from patchforge.trial.server import Server
-from patchforge.trial.words import Device, Ending, Execution, Judgement, Verdict, Workflow
-from patchforge.trial.workflows import missing
+from patchforge.trial.model import Device, Ending, Execution, Judgement, Verdict, Workflow
+from patchforge.trial.server.client import Client
+from patchforge.trial.server.comfyui import Server
+from patchforge.trial.verdicts import judge
+from patchforge.trial.verdicts.plan import Session
+from patchforge.trial.workflows.library import missing
 
 MIB = 1 << 20
 GIB = 1 << 30
@@ -76,8 +76,8 @@ class Bench:
         varied: Execution | None = None,
     ) -> Judgement:
         """The verdict on a run; compared with a reference, or with a run of other seeds, where there is one."""
-        allowed = verdicts.tolerance(self.device, exact=self.session.exact, dtype=workflow.dtype)
-        return verdicts.judge(
+        allowed = judge.tolerance(self.device, exact=self.session.exact, dtype=workflow.dtype)
+        return judge.judge(
             workflow, execution, device=self.device, reference=reference, tolerance=allowed, varied=varied
         )
 
