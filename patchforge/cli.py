@@ -130,7 +130,7 @@ def _verify(commands: Commands) -> None:
         "--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)"
     )
     one.add_argument(
-        "--online", action="store_true", help="instead settle pinned hashes that are published, not computed"
+        "--online", action="store_true", help="instead confirm pinned hashes that are published, not computed"
     )
     one.add_argument("--pins", default="upstream/pins", metavar="DIR", help="default: upstream/pins (for --online)")
 

@@ -11,10 +11,10 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from patchforge import manifest
-from patchforge.bot.discovery import Found, discover, list_tags
+from patchforge.bot.discovery import Discovery, discover, list_tags
 from patchforge.bot.forge import Forge
+from patchforge.bot.model import Candidate, GitHubRelease
 from patchforge.bot.token import Token, refuse_secrets
-from patchforge.bot.words import Candidate, Published
 from patchforge.errors import Damaged
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
@@ -22,7 +22,7 @@ from patchforge.sources.clone import CachedClone, is_url
 from patchforge.vocabulary import Version
 
 
-def found_as_data(found: Found) -> dict[str, Any]:
+def found_as_data(found: Discovery) -> dict[str, Any]:
     return {
         "newest": str(found.newest or ""),
         "new": [
@@ -77,9 +77,9 @@ class Mirror:
         return ""
 
 
-def look(
+def find_new(
     project: Project, mirror: Mirror, forge: Forge | None, ours: Mapping[Version, str]
-) -> tuple[Found, list[Published]]:
+) -> tuple[Discovery, list[GitHubRelease]]:
     """What upstream has that is not in ``ours`` (version → commit), and the releases. ``forge`` None: no network."""
     wanted = forge and project.track.channel != "tags"
     releases = forge.releases(urlsplit(project.url).path.strip("/")) if forge and wanted else None

@@ -123,7 +123,7 @@ def _show(outcome: Outcome) -> None:
         print(f"problem: {problem.title}")
     for action in outcome.plan.actions:
         target = f" #{action.number}" if action.number else f" {action.branch}" if action.branch else ""
-        print(f"{'done' if outcome.done else 'would'}: {action.do.value}{target} ({action.why})")
+        print(f"{'done' if outcome.done else 'would'}: {action.kind.value}{target} ({action.why})")
     if outcome.again:
         print("not everything answered: run this again later")
     elif not outcome.plan.actions:

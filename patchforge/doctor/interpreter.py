@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import processes
-from patchforge.doctor.words import Interpreter
+from patchforge.doctor.facts import Interpreter
 from patchforge.errors import PatchforgeError
 
 SECONDS = 180  #: torch alone takes several seconds on a slow disk, and a first contact with a driver some more

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from patchforge.doctor.words import AMD, NVIDIA, Facts, Finding, Interpreter, State
+from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, Interpreter, State
 
 _GIB = 1 << 30
 _INSTALL = "install PyTorch's XPU build (https://pytorch.org/get-started/locally/) into that environment"

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from patchforge.doctor.words import Finding, State
+from patchforge.doctor.facts import Finding, State
 from patchforge.errors import PatchforgeError
 from patchforge.project import Project, release_index
 from patchforge.sources.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from patchforge.doctor.words import AMD, NVIDIA, Facts, Finding, State
+from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, State
 from transforms.runtime.patchforge_xpu.settings import VARIABLES
 
 #: Names, or beginnings of names, that a report shows.

@@ -18,7 +18,7 @@ from packaging.version import Version
 
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.pins import requirements
-from patchforge.pins.published import WheelClaim
+from patchforge.pins.claims import WheelClaim
 from patchforge.pins.tracked import Torch
 from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
 

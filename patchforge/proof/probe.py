@@ -287,7 +287,7 @@ class Asker:
         self._fakes.log.take()
         arguments = ", ".join(f"{key}={canonical(value)}" for key, value in chosen.items())
         try:
-            answer = self._settled(getattr(self._module, name)(**chosen))
+            answer = self._answered(getattr(self._module, name)(**chosen))
         except BaseException as error:  # noqa: BLE001 - an answer too; upstream's interrupt is a BaseException
             answer = f"! {canonical(error)}"
         return {
@@ -298,7 +298,7 @@ class Asker:
         }
 
     @staticmethod
-    def _settled(value: object) -> str:
+    def _answered(value: object) -> str:
         if isinstance(value, contextlib.AbstractContextManager) and isinstance(value, contextlib.ContextDecorator):
             with value as entered:
                 return f"context {canonical(entered)}"

@@ -13,7 +13,7 @@ import pytest
 from patchforge import pipeline
 from patchforge.commands.doctor import run
 from patchforge.doctor import checkout
-from patchforge.doctor.words import Facts, State
+from patchforge.doctor.facts import Facts, State
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import root
 from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
@@ -95,7 +95,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def judged(folder: Path) -> tuple[State, str]:
-    facts = Facts(machine(B580), interpreter(), {}, checkout.look(folder))
+    facts = Facts(machine(B580), interpreter(), {}, checkout.examine(folder))
     found = about(list(checkout.findings(facts)), "ComfyUI")
     return found.state, found.do
 
@@ -117,7 +117,7 @@ def patched(tree: Path, patched_files: dict[str, bytes]) -> Path:
 
 def test_a_checkout_that_is_patched(patched: Path) -> None:
     state, do = judged(patched)
-    assert "no journal" in checkout.look(patched).says
+    assert "no journal" in checkout.examine(patched).says
     assert (state, do) == (State.WARNING, f"patchforge repair {patched}")
 
 
@@ -141,7 +141,7 @@ def test_requirements_of_a_checkout_and_its_packs(tree: Path) -> None:
         tree, {"requirements.txt": "torch\ntorchvision\nnumpy\n", "custom_nodes/a/requirements.txt": "torch==2.1\nx\n"}
     )
     write(tree, {"custom_nodes/b/requirements.txt": "--extra-index-url https://example.org/cu130\ntorch-pack\n"})
-    assert checkout.look(tree).requirements == {
+    assert checkout.examine(tree).requirements == {
         "requirements.txt": ("torch",),
         "custom_nodes/a/requirements.txt": ("torch==2.1",),
         "custom_nodes/b/requirements.txt": ("--extra-index-url https://example.org/cu130",),
@@ -150,4 +150,4 @@ def test_requirements_of_a_checkout_and_its_packs(tree: Path) -> None:
 
 def test_a_folder_without_comfyui(tmp_path: Path) -> None:
     with pytest.raises(PatchforgeError, match="holds no ComfyUI"):
-        checkout.look(tmp_path)
+        checkout.examine(tmp_path)

@@ -16,8 +16,8 @@ import pytest
 
 from patchforge.bot.token import Token, find_token, seen_by_children
 from patchforge.commands.test import _weights
-from patchforge.doctor.facts import _rpm
 from patchforge.doctor.interpreter import question
+from patchforge.doctor.machine import _rpm
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.nix.options import options
@@ -159,7 +159,7 @@ def test_pip_gets_its_index_and_no_other_secret(machine: Machine, monkeypatch: p
 BOT = """
 import os, subprocess, sys
 from pathlib import Path
-from patchforge.bot import steps
+from patchforge.bot import preparation
 from patchforge.bot.token import find_token
 way, folder = sys.argv[1], Path(sys.argv[2])
 if way == "open":
@@ -167,7 +167,7 @@ if way == "open":
 else:
     token = find_token({"file": sys.argv[3], "pipe": "/dev/stdin"}.get(way))
     assert token.text == sys.stdin.read().strip() if way == "" else token.text.startswith("ghp_")
-    done = steps.run_step(steps.NIX, folder, token.hidden)
+    done = preparation.run_step(preparation.NIX, folder, token.hidden)
     assert done.outcome == "ok", done
 print("done")
 """
@@ -305,10 +305,10 @@ def test_a_release_is_not_run_beside_a_token_that_it_could_read(world: World, tm
 
 def test_masking_comes_before_cutting(checkout: Path) -> None:
     """A step that prints the token, often, across the place where its output is cut."""
-    from patchforge.bot import steps
+    from patchforge.bot import preparation
 
     (checkout / "patchforge" / "__main__.py").write_text(f"for n in range(60): print('x' * n, {TOKEN!r})")
-    done = steps.run_step(steps.NIX, checkout, Token(TOKEN).hidden)
+    done = preparation.run_step(preparation.NIX, checkout, Token(TOKEN).hidden)
     assert done.text.count("***") == 20
     assert "SeCrEt" not in done.text
 

@@ -270,7 +270,7 @@ def test_a_server_without_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(bench: Bench) -> str:
         bench.client.run({"1": {"class_type": "Fail", "inputs": {"how": "on purpose"}}}, 20)
-        raise checks.NotSo("it is not so")
+        raise checks.Unmet("it is not so")
 
     monkeypatch.setitem(checks.TESTS, "wrong", wrong)
     sessions(monkeypatch, session("first", "noise", "wrong"))

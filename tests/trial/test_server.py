@@ -12,7 +12,7 @@ import pytest
 
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.trial.model import OWN_PACK, Ending, Workflow
-from patchforge.trial.server.client import Client, Rejected, steps
+from patchforge.trial.server.client import Client, Rejected, steps_of
 from patchforge.trial.server.comfyui import Server, flags, link_models
 from patchforge.trial.server.environment import Environment
 from tests.trial.miniature_server import graph, missing, tree
@@ -219,11 +219,11 @@ def test_steps_come_from_the_journal() -> None:
         at("executing", "a", 12, 3),
         at("execution_success", None, 20, 5),
     ]
-    found = {step.node: step for step in steps(events, {"a": "A"})}
+    found = {step.node: step for step in steps_of(events, {"a": "A"})}
     assert (found["a"].kind, found["a"].operations, found["a"].seconds) == ("A", 12, 3.0)
     assert (found["b"].operations, found["b"].seconds) == (3, 1.0)
     assert found["c"].cached
-    uncounted = steps([at("executing", "a", None, 0), at("executing", None, None, 1)], {})
+    uncounted = steps_of([at("executing", "a", None, 0), at("executing", None, None, 1)], {})
     assert [step.operations for step in uncounted] == [0]
 
 

@@ -244,7 +244,7 @@ class Client:
         except OSError:
             events = []
         kinds = {node: str(_object(value).get("class_type", ""))[:_TEXT] for node, value in graph.items()}
-        return steps(events or [{**data, "event": name} for name, data in messages], kinds)
+        return steps_of(events or [{**data, "event": name} for name, data in messages], kinds)
 
     def _outputs(self, history: JsonObject) -> tuple[Output, ...]:
         files = (
@@ -305,7 +305,7 @@ class Client:
             raise Unanswered(f"/ws: {str(error)[:_TEXT]}") from error
 
 
-def steps(events: Sequence[JsonObject], kinds: Mapping[str, str]) -> tuple[Step, ...]:
+def steps_of(events: Sequence[JsonObject], kinds: Mapping[str, str]) -> tuple[Step, ...]:
     """The nodes of a prompt from its events: a node runs from its ``executing`` to the next one's or to the end.
 
     A node that runs in several goes (lazy inputs, loops) gives one step. Where nothing was counted, operations are 0.

@@ -105,7 +105,7 @@ class _Plan:
 
 def existing(python: Path) -> Environment:
     """An interpreter as it is. PatchforgeError if it does not run, NotChecked if it has no torch."""
-    base = _look(python)
+    base = _examine(python)
     return Environment(base.python, base.packages, base.left_alone)
 
 
@@ -131,7 +131,7 @@ def prepare(
     """
     import filelock  # noqa: PLC0415 - keeps start-up light
 
-    seen = _look(base)
+    seen = _examine(base)
     lines = door.of_stranger(requirements, "requirements.txt")
     wanted, left_out = _wanted(lines, lean=lean)
     missing = [name for name in TORCH_COMPANIONS if name in map(_name, lines) and name not in seen.packages]
@@ -158,7 +158,7 @@ def prepare(
     return Environment(_python(folder), packages, seen.left_alone, left_out)
 
 
-def _look(python: Path) -> _Base:
+def _examine(python: Path) -> _Base:
     """What an interpreter has; it is not resolved, since a virtual environment's is a link."""
     python = python.absolute()
     try:
@@ -318,7 +318,7 @@ def _make(folder: Path, plan: _Plan, pip: _Pip) -> None:
     pip.install("--constraint", str(constraints), "--requirement", str(requirements))
     if plan.left_out:
         _stand_in(site)
-    packages = _look(_python(folder)).packages
+    packages = _examine(_python(folder)).packages
     if changed := [name for name, version in alone.items() if packages.get(name) != version]:
         raise NotChecked(f"pip changed {', '.join(changed)}", expected=str(alone), do="report it")
     fresh = folder / f"{_MARKER}.new"

@@ -26,11 +26,11 @@ _LOG_LINES = 12
 Graph = dict[str, dict[str, Any]]
 
 
-class NotSo(Exception):
+class Unmet(Exception):
     """Something that the test asks for does not hold."""
 
 
-class NotHere(Exception):
+class NotTestable(Exception):
     """The test cannot be run on this device or release; the text says why."""
 
 
@@ -56,11 +56,11 @@ class Bench:
         return self.client.run(reseeded(workflow.graph, shift), self.timeout)
 
     def fresh(self, name: str = "txt2img") -> Execution:
-        """A run with a new seed that must be computed on the device; NotSo otherwise."""
+        """A run with a new seed that must be computed on the device; Unmet otherwise."""
         execution = self.run(self.workflows[name], next(self.seeds))
         judged = self.judge(self.workflows[name], execution)
         if not judged.passed:
-            raise NotSo(f"a following prompt: {judged.verdict}, {judged.reason}")
+            raise Unmet(f"a following prompt: {judged.verdict}, {judged.reason}")
         return execution
 
     def warm(self) -> None:
@@ -86,12 +86,12 @@ class Bench:
         return self.server.alive and _worker_lives(self)
 
     def can_fail(self) -> None:
-        """NotHere on real hardware."""
+        """NotTestable on real hardware."""
         if not self.device.emulated:
-            raise NotHere("faults on demand need the emulated XPU")
+            raise NotTestable("faults on demand need the emulated XPU")
 
     def fault(self, name: str, **arguments: object) -> None:
-        """Sets a fault of the emulated XPU; NotHere on real hardware."""
+        """Sets a fault of the emulated XPU; NotTestable on real hardware."""
         self.can_fail()
         self.client.fault(name, **arguments)
 
@@ -105,7 +105,7 @@ TESTS: dict[str, Test] = {}
 
 
 def test(function: Test) -> Test:
-    """Registers a test under its name with hyphens. It returns what it saw, in a line, or raises NotSo or NotHere."""
+    """Registers a test under its name with hyphens. It returns what it saw, in a line; else Unmet or NotTestable."""
     TESTS[function.__name__.replace("_", "-")] = function
     return function
 
@@ -118,9 +118,9 @@ def run_test(bench: Bench, name: str) -> Judgement:
         if name in bench.workflows:
             return _workflow(bench, bench.workflows[name])
         verdict, reason = Verdict.PASSED, TESTS[name](bench)
-    except NotHere as error:
+    except NotTestable as error:
         verdict, reason = Verdict.SKIPPED, str(error)
-    except NotSo as error:
+    except Unmet as error:
         verdict, reason = Verdict.FAILED, str(error)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, PatchforgeError) as error:
         verdict, reason = Verdict.FAILED, f"{type(error).__name__}: {error}"
@@ -161,7 +161,7 @@ def node_of(graph: Mapping[str, Mapping[str, Any]], kind: str) -> str:
 
 def _ask(held: object, reason: str) -> None:
     if not held:
-        raise NotSo(reason)
+        raise Unmet(reason)
 
 
 def _first_device(bench: Bench) -> dict[str, Any]:
@@ -257,7 +257,7 @@ def free(bench: Bench) -> str:
     bench.client.free()
     slack = MIB if bench.device.emulated else 128 * MIB
     if loaded <= slack:
-        raise NotHere(
+        raise NotTestable(
             f"torch had {loaded >> 20} MiB allocated: too little to tell (dynamic VRAM keeps weights elsewhere)"
         )
     _until(lambda: bench.allocated() <= slack, 30, f"{bench.allocated() >> 20} MiB are still allocated, no end of it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from patchforge import documents, pipeline, processes
-from patchforge.bot.words import Candidate
+from patchforge.bot.model import Candidate
 from patchforge.engine.convert import Engine
 from patchforge.outputs import PATCHES, write_document, write_folder
 from patchforge.pipeline import Patched

@@ -1,4 +1,4 @@
-"""Settles hashes that are published and not computed: the source is read from where Nix would fetch it."""
+"""Confirms hashes that are published and not computed: the source is read from where Nix would fetch it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from patchforge.pins.repositories import archive_url
 
 
 @dataclass(frozen=True, slots=True)
-class Settled:
+class Confirmation:
     """What became of one claim."""
 
     pin: str
@@ -25,11 +25,11 @@ class Settled:
     problem: str = ""
 
 
-def settle(folder: Path, host: str = "") -> Iterator[Settled]:
+def confirm(folder: Path, host: str = "") -> Iterator[Confirmation]:
     """Every pin of ``folder`` that is not computed, one after another; what is confirmed is written at once."""
     for kind, pins, name, pin in _open_claims(folder):
         reads = _wheel_hash if kind.startswith("torch/") else lambda each: _archive_hash(each, host or HOST)
-        result = _settle(f"{kind}: {name}" if name else kind, pin, reads)
+        result = _confirm(f"{kind}: {name}" if name else kind, pin, reads)
         if result.outcome == "confirmed":
             store.save(kind, pins, folder)
         yield result
@@ -46,20 +46,20 @@ def _open_claims(folder: Path) -> Iterator[tuple[str, store.Pins, str, dict[str,
                 yield kind, pins, name, pin
 
 
-def _settle(name: str, pin: dict[str, Any], reads: Callable[[Mapping[str, Any]], str]) -> Settled:
+def _confirm(name: str, pin: dict[str, Any], reads: Callable[[Mapping[str, Any]], str]) -> Confirmation:
     try:
         text = reads(pin)
     except CheckFailed as error:
-        return Settled(name, "contradicted", str(error))
+        return Confirmation(name, "contradicted", str(error))
     except PatchforgeError as error:
-        return Settled(name, "unreachable", str(error))
+        return Confirmation(name, "unreachable", str(error))
     if pin.get("hash", text) != text:
         by = pin.get("published_by", "someone")
-        return Settled(name, "contradicted", f"{pin['hash']}, says {by}; {text}, says the source")
+        return Confirmation(name, "contradicted", f"{pin['hash']}, says {by}; {text}, says the source")
     pin.update(hash=text, hash_source="computed")
     pin.pop("missing", None)
     pin.pop("published_by", None)
-    return Settled(name, "confirmed")
+    return Confirmation(name, "confirmed")
 
 
 def _archive_hash(pin: Mapping[str, Any], host: str) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge import documents
 from patchforge.hashes import refuse_shared, trusted
-from patchforge.hashes.published import published_hashes
+from patchforge.hashes.published_hashes import published_hashes
 from patchforge.project import load_project
 
 _SOURCES = ("repository", "commit", "hash", "published_by")

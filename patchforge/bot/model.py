@@ -1,4 +1,4 @@
-"""The bot's words, as types. Imports nothing of this package."""
+"""What the bot knows of upstream and of GitHub, and what it wants done there, as types."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MARKER = re.compile(r"<!-- patchforge: (\{[^\n]*\}) -->\s*\Z")
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class GitHubRelease:
     """A release of GitHub's. ``title`` and ``notes`` are a stranger's text."""
 
     tag: str
@@ -34,11 +34,11 @@ class Candidate:
     version: Version
     tag: str
     commit: str
-    release: Published | None = None
+    release: GitHubRelease | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Passed:
+class PassedOver:
     """A tag or release that is not taken, and why. ``moved``: its tag names another commit than before."""
 
     tag: str
@@ -85,7 +85,7 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class Proposal:
     """What a pull request should be."""
 
     name: str  #: the version, or the node pack
@@ -108,8 +108,8 @@ class Problem:
     body: str  #: with its marker
 
 
-class Do(StrEnum):
-    """What the bot can do to the world. All writes are here."""
+class Write(StrEnum):
+    """What the bot can do on GitHub. All writes are here."""
 
     PUSH = "push"
     OPEN = "open pull request"
@@ -126,7 +126,7 @@ class Do(StrEnum):
 class Action:
     """One write. ``text`` is a comment in which ``{new}`` stands for the new pull request's number."""
 
-    do: Do
+    kind: Write
     why: str
     branch: str = ""
     number: int = 0
@@ -140,7 +140,7 @@ class Action:
     def as_data(self) -> dict[str, Any]:
         names = ("branch", "number", "title", "text", "commit", "expected", "draft")
         told = {name: value for name in names if (value := getattr(self, name))}
-        return {"do": self.do.value, "why": self.why, **told}
+        return {"do": self.kind.value, "why": self.why, **told}
 
 
 _GREATER = "\\u003e"  #: so that no text ends the comment

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.doctor.facts import examine
-from patchforge.doctor.words import INTEL
+from patchforge.doctor.facts import INTEL
+from patchforge.doctor.machine import examine
 from tests.doctor.machines import plug_in, render_node, write
 
 

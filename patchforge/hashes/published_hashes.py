@@ -14,20 +14,20 @@ _COLUMNS = ("version", "commit", "hash", "published_by")
 
 
 @dataclass(frozen=True, slots=True)
-class Published:
+class PublishedHash:
     version: str
     commit: str
     hash: str  #: SRI
     published_by: str
 
 
-def published_hashes(project: Project) -> dict[str, Published]:
+def published_hashes(project: Project) -> dict[str, PublishedHash]:
     """By commit: what ``upstream/<project>.hashes.tsv`` lists; nothing when there is no such file."""
     path = project.index.with_name(f"{project.name}.hashes.tsv")
     if not path.is_file():
         return {}
     rows = documents.read_table(path, _COLUMNS)
-    found = [Published(version, commit, trusted(text), by) for version, commit, text, by in rows]
+    found = [PublishedHash(version, commit, trusted(text), by) for version, commit, text, by in rows]
     refuse_shared((one.commit, one.hash) for one in found)
     return {one.commit: one for one in found}
 

@@ -15,7 +15,7 @@ from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
 from patchforge.outputs import PATCHES, write_folder
 from patchforge.pins import repositories, store
-from patchforge.pins.published import source_claims
+from patchforge.pins.claims import source_claims
 from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import Repository
 from patchforge.sources.clone import CachedClone
@@ -76,7 +76,7 @@ def repin(one: Repository, commit: str, folder: Path, checkout: Path) -> Repinne
     old = _report(checkout, before["rev"]) if before else None
     _git(checkout, "checkout", "--quiet", "-B", one.branch or "pinned", commit)
     clones, claims = Clones({one.name: str(checkout)}), source_claims(folder / "upstream")
-    pins[one.name] = repositories.settled(repositories.pin(one, clones, claims), before)
+    pins[one.name] = repositories.with_known_hash(repositories.pin(one, clones, claims), before)
     store.save("nodes", pins, folder / "upstream" / "pins")
     patched = PatchedPack(cached().convert(read_pack(checkout), Options()), commit)
     generated = folder / "generated" / "nodes" / one.name
