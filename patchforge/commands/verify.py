@@ -24,7 +24,8 @@ from patchforge.sources import MissingBlobError, open_upstream
 from patchforge.vocabulary import Release, Tree, git_blob_id
 
 if TYPE_CHECKING:
-    from patchforge.proof.dynamic import ProofResult, Prover
+    from patchforge.proof.dynamic import Prover
+    from patchforge.proof.judgement import ProofResult
 
 
 _KINDS = {"confirmed": "ok", "contradicted": "failed"}

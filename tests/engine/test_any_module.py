@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from patchforge.engine.files import look_at
 from patchforge.engine.records import apply_segments
-from patchforge.proof.static import Replacement, bytes_outside_edits_equal, prove
+from patchforge.proof.outside import bytes_outside_edits_equal
+from patchforge.proof.static import Replacement, prove
 from patchforge.vocabulary import FileChange, split_lines
 from transforms.comfyui import transforms
 

@@ -10,8 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchforge.errors import CheckFailed
-from patchforge.proof.static import Replaced, Replacement, StaticProof, bytes_outside_edits_equal, prove
-from patchforge.vocabulary import FileChange, Segment
+from patchforge.proof.static import Replaced, Replacement, StaticProof, prove
 
 IMPORT = "from comfy import patchforge_xpu\n"
 STREAM = Replacement("a.py", "torch.xpu.current_stream()", "torch.xpu.current_stream(device)")
@@ -488,34 +487,6 @@ def test_inserted_hooks_are_found_and_any_other_line_is_refused(lines: list[str]
             assert checked(upstream, patched).hooks == ours.count("patchforge_xpu")
         else:
             refused(upstream, patched)
-
-
-BEFORE = b"1\r\n2\r\n3"
-
-
-def test_bytes_outside_the_edits() -> None:
-    parts = (Segment(0, 0, (b"x\r\n",)), Segment(1, 2, (b"two\r\n", b"more\r\n")))
-    bytes_outside_edits_equal(FileChange("a", BEFORE, b"x\r\n1\r\ntwo\r\nmore\r\n3", parts))
-    bytes_outside_edits_equal(FileChange("a", None, b"1\n2", (Segment(0, 0, (b"1\n", b"2")),)))
-    bytes_outside_edits_equal(FileChange("a", None, b"1\n2", ()))
-    bytes_outside_edits_equal(FileChange("a", BEFORE, BEFORE, ()))
-
-
-@pytest.mark.parametrize(
-    ("after", "parts"),
-    [
-        (b"x\n1\n2\r\n3", (Segment(0, 0, (b"x\n",)),)),
-        (b"x\n1\r\n2\r\n3\n", (Segment(0, 0, (b"x\n",)),)),
-        (b"1\r\n2\r\n", ()),
-        (b"x\n1\r\n2\r\n3", ()),
-        (b"1\r\n2\r\n3x\n", (Segment(3, 3, (b"x\n",)),)),
-        (b"1\r\n2\r\n3x\n", (Segment(4, 4, (b"x\n",)),)),
-        (b"x\nx\n1\r\n2\r\n3", (Segment(0, 0, (b"x\n",)), Segment(0, 0, (b"x\n",)))),
-    ],
-)
-def test_bytes_that_no_edit_explains(after: bytes, parts: tuple[Segment, ...]) -> None:
-    with pytest.raises(CheckFailed, match=r"^a:\d+: "):
-        bytes_outside_edits_equal(FileChange("a", BEFORE, after, parts))
 
 
 def test_two_thousand_lines() -> None:

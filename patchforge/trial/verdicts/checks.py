@@ -105,7 +105,7 @@ TESTS: dict[str, Test] = {}
 
 
 def test(function: Test) -> Test:
-    """Registers a test under its name with hyphens. It returns what it saw, in a line; else Unmet or NotTestable."""
+    """Registers a test, named with hyphens. It returns what it saw, in a line, or raises Unmet or NotTestable."""
     TESTS[function.__name__.replace("_", "-")] = function
     return function
 
