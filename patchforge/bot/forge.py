@@ -33,7 +33,7 @@ _HEADERS = ("link", "retry-after", "x-ratelimit-remaining")
 _T = TypeVar("_T")
 _Step = Callable[[str], None]
 _Check = Callable[[Any], bool]
-_LATEST = 1 << 40  #: of dates in seconds: more is no date
+_LATEST = 1 << 40  #: of dates in seconds: more is not a date
 
 
 @dataclass(frozen=True, slots=True)

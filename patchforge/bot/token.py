@@ -154,7 +154,7 @@ def seen_by_children(token: Token) -> list[str]:
 def refuse_secrets(address: str, token: Token) -> None:
     """PatchforgeError for an address with a name, a password or the token in it, and for a token over plain HTTP.
 
-    ``git@host`` is no secret: that is how SSH names its user. Plain HTTP is for this machine alone.
+    ``git@host`` is not a secret: that is how SSH names its user. Plain HTTP is for this machine alone.
     """
     parts = urlsplit(address)
     web = parts.scheme.lower() in ("http", "https")

@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         return _upstream(options)
     root = Path(options.root)
     if not root.is_dir():
-        raise PatchforgeError(f"{root} is no folder", expected="the root of a file system", do="correct --root")
+        raise PatchforgeError(f"{root} is not a folder", expected="the root of a file system", do="correct --root")
     facts = Facts(
         machine=examine(root, os.environ),
         interpreter=question(options.python or sys.executable, os.environ),

@@ -43,7 +43,7 @@ class Pack:
 def read_pack(folder: Path) -> Pack:
     """Reads a pack's folder. Links are not followed; PatchforgeError where there is no Python file."""
     if not folder.is_dir():
-        raise PatchforgeError(f"{folder} is no folder", expected="the folder of a custom-node pack", do="name it")
+        raise PatchforgeError(f"{folder} is not a folder", expected="the folder of a custom-node pack", do="name it")
     files: dict[str, bytes] = {}
     problems: list[Problem] = []
     root = folder.resolve()

@@ -24,9 +24,9 @@ from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
 
 
 def abi_of(python: str) -> str:
-    """``cp313`` for 3.13. PatchforgeError when it is no version of Python."""
+    """``cp313`` for 3.13. PatchforgeError when it is not a version of Python."""
     if not re.fullmatch(r"3\.\d+", python):
-        raise PatchforgeError(f"{python!r} is no version of Python", expected="such as 3.13")
+        raise PatchforgeError(f"{python!r} is not a version of Python", expected="such as 3.13")
     return "cp" + python.replace(".", "")
 
 

@@ -27,7 +27,7 @@ class Fakes:
     """Puts a machine in the place of the real one, for the life of this process.
 
     ``scratch`` is an empty folder that gets a stand-in for torch's own (its version, ROCm's kernel images).
-    RuntimeError when torch is no CPU build.
+    RuntimeError when torch is not a CPU build.
     """
 
     def __init__(self, machine: Machine, tree: str, scratch: Path) -> None:

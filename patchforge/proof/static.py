@@ -666,7 +666,7 @@ def _declared(path: str, replacements: Iterable[Replacement]) -> list[tuple[ast.
         try:
             out.append((ast.parse(one.before, mode="eval").body, ast.parse(one.after, mode="eval").body, one))
         except (SyntaxError, ValueError):
-            raise _failed(path, 1, "a declared replacement is no expression", one.before, one.after) from None
+            raise _failed(path, 1, "a declared replacement is not an expression", one.before, one.after) from None
     return out
 
 

@@ -227,7 +227,7 @@ def _git_folder(path: Path) -> Path:
 
 
 def _read(path: Path, most: int) -> bytes:
-    """A file's bytes; none for one that is not there. Damaged for what is no file, or larger than ``most`` bytes."""
+    """A file's bytes; none for one that is not there. Damaged for what is not a file, or larger than ``most`` bytes."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):

@@ -259,7 +259,7 @@ def _not_started(error: OSError) -> str:
 
 
 def _from_anywhere(arguments: Sequence[str]) -> Iterator[str]:
-    """The same command for another working folder: what comes after ``--`` and is no address is a path."""
+    """The same command for another working folder: what comes after ``--`` and is not an address is a path."""
     after = False
     for word in arguments:
         is_path = after and not looks_like_address(word) and Path(word).exists()

@@ -42,7 +42,7 @@ class UnreadableError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in a tree that is no regular file, or oddly named, and why it is left out."""
+    """Something in a tree that is not a regular file, or oddly named, and why it is left out."""
 
     path: str
     reason: str
@@ -81,7 +81,7 @@ class GitObjects:
     """The objects of one repository, bare or not, through a git folder of our own. Not for two threads at once."""
 
     def __init__(self, path: Path) -> None:
-        """PatchforgeError when ``path`` is no repository."""
+        """PatchforgeError when ``path`` is not a repository."""
         self.path = path
         find(path)
         self._opened: Borrowed | None = None

@@ -77,7 +77,7 @@ class Upstream:
     def resolve(self, name: str) -> Release:
         """The release that a version (``v0.3.47``, ``0.3.47``), a commit (7 to 40 hex digits) or a ref names.
 
-        A commit that is no release bears the version its files state, or else that of the newest indexed release it
+        A commit that is not a release bears the version its files state, or else that of the newest indexed release it
         descends from; ``indexed`` is then False. Errors: an unknown name (with the nearest ones), a tag that
         disagrees with the index, an indexed commit that the clone lacks.
         """

@@ -229,7 +229,7 @@ MUTATIONS = [
     ("arm deleted", '    elif dev.type == "mps":\n        return 1\n', ""),
     ("arm's test altered", '"mps"', '"cuda"'),
     ("test negated", "if is_intel_xpu()", "if not is_intel_xpu()"),
-    ("operand of ours that is no hook", "if is_intel_xpu()", "if is_intel_xpu() and ready"),
+    ("operand of ours that is not a hook", "if is_intel_xpu()", "if is_intel_xpu() and ready"),
     ("statement added", "        return 1\n", "        log()\n        return 1\n"),
     ("statement added in the XPU arm", "        return free_xpu\n", "        free_xpu = 0\n        return free_xpu\n"),
     ("return of upstream's arm changed", "return free_xpu", "return False"),
@@ -360,7 +360,7 @@ def test_replacements_are_declared_and_stand_in_an_xpu_arm(arm: str, good: bool)
 
 
 def test_a_replacement_that_is_no_expression() -> None:
-    refused("x = 1\n", "x = 1\n", "is no expression", Replacement("a.py", "x =", "y"))
+    refused("x = 1\n", "x = 1\n", "is not an expression", Replacement("a.py", "x =", "y"))
 
 
 def test_a_replacement_by_a_hook() -> None:

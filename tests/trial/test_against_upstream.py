@@ -285,7 +285,7 @@ def test_a_run_that_does_not_end_is_a_failure(command: Callable[..., int], tmp_p
 
 def test_a_folder_that_is_no_tree_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([str(tmp_path), str(tmp_path)]) == 2
-    assert "is no ComfyUI tree" in capsys.readouterr().err
+    assert "is not a ComfyUI tree" in capsys.readouterr().err
 
 
 def test_several_cases_with_the_folder_kept(command: Callable[..., int], tmp_path: Path) -> None:

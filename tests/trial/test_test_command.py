@@ -178,7 +178,7 @@ def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_pack_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False))
     assert test("v9.0.0", "--upstream", clone, "--device", "cpu", "--nodes", tmp_path / "nothing") == Exit.USAGE
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def measure(
 def _check(trees: Mapping[Side, Path], cases: Sequence[str], **counts: int) -> None:
     for tree in trees.values():
         if not (tree / "main.py").is_file():
-            raise PatchforgeError(f"{tree} is no ComfyUI tree", expected="a folder with main.py", do="name one")
+            raise PatchforgeError(f"{tree} is not a ComfyUI tree", expected="a folder with main.py", do="name one")
     for case in cases:
         if case not in gpu_probe.CASES:
             raise PatchforgeError("no such case", expected=", ".join(gpu_probe.CASES), found=case)
