@@ -23,7 +23,7 @@ from patchforge.sources.clone import is_url
 from patchforge.sources.command import run_git
 from patchforge.vocabulary import Version
 
-NO_COMMIT = "it leads to no commit"
+NO_COMMIT = "it does not lead to a commit"
 _PRERELEASE = re.compile(
     r"\d(?:[-._]?(?:rc|alpha|beta|a|b|c|m|pre|preview|dev|canary|nightly)[-._]?\d*)+$", re.IGNORECASE
 )

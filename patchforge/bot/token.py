@@ -120,7 +120,7 @@ def _read(path: Path) -> Token:
 def _checked(text: str, where: str, file: Path | None = None) -> Token:
     if not text or not all("!" <= letter <= "~" for letter in text):
         found = f"{len(text.splitlines())} lines" if len(text.splitlines()) != 1 else "spaces or odd characters"
-        raise PatchforgeError(f"{where} holds no token", expected="one line of printable ASCII", found=found)
+        raise PatchforgeError(f"{where} does not hold a token", expected="one line of printable ASCII", found=found)
     return Token(text, file)
 
 

@@ -134,7 +134,7 @@ def _computed(options: argparse.Namespace, project: Project | None) -> tuple[str
 def _from_files(path: Path, commit: str) -> ArchiveHash:
     if not _COMMIT.fullmatch(commit):
         raise PatchforgeError(
-            f"which commit {path} is of cannot be known",
+            f"the commit of {path} cannot be known",
             expected="REV as a commit of 40 hex digits, or a release in the index",
             found=commit or "a name without a clone",
             do="write the commit; a tag can move",
@@ -151,7 +151,9 @@ def _from_files(path: Path, commit: str) -> ArchiveHash:
 def _submodule(text: str) -> tuple[str, Path]:
     path, equals, clone = text.partition("=")
     if not (path and equals and clone):
-        raise PatchforgeError(f"{text!r} names no submodule", expected="PATH=CLONE", do="--submodule libs/x=../x.git")
+        raise PatchforgeError(
+            f"{text!r} does not name a submodule", expected="PATH=CLONE", do="--submodule libs/x=../x.git"
+        )
     return path.strip("/"), Path(clone).expanduser()
 
 

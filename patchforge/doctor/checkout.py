@@ -23,7 +23,7 @@ def examine(folder: Path) -> Checkout:
     management = folder / MANAGEMENT
     if not management.is_file():
         raise PatchforgeError(
-            f"{folder} holds no ComfyUI", expected=MANAGEMENT, found="no such file", do="name ComfyUI's own folder"
+            f"{folder} does not hold ComfyUI", expected=MANAGEMENT, found="no such file", do="name ComfyUI's own folder"
         )
     version = recognise(tree, load_project())
     seen = checkouts.look(folder)
@@ -44,7 +44,7 @@ def _about_torch(path: Path) -> tuple[str, ...]:
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """Whether the checkout is patched, and wholly."""
+    """Whether the checkout is patched completely."""
     checkout = facts.checkout
     if checkout is None:
         return

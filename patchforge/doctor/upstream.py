@@ -104,7 +104,7 @@ def _examined(clone: Clone, borrowed: Borrowed, objects: GitObjects, project: Pr
     trees = "".join(f"{commit}^{{tree}}\n" for name, commit in commits.items() if there[name])
     listed = local("rev-list", "--objects", "--missing=print", "--stdin", given=trees)[0] if trees else ""
     tags = objects.commits(objects.tags())
-    lost = tuple(OddRef(f"refs/tags/{tag}", "leads to no commit") for tag, commit in tags.items() if not commit)
+    lost = tuple(OddRef(f"refs/tags/{tag}", "does not lead to a commit") for tag, commit in tags.items() if not commit)
     remotes = [(match[1], value) for key, value in place.settings if (match := _ADDRESS.fullmatch(key))]
     checked = local("fsck", "--no-dangling", "--no-progress")
     damaged = [f"error: {ref.name}: {ref.why}" for ref in place.refs[1] if ref.why == NOT_AN_ID]

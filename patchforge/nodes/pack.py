@@ -57,7 +57,7 @@ def read_pack(folder: Path) -> Pack:
             files[name] = path.read_bytes()
     if not any(name.endswith(".py") for name in files) and not problems:
         raise PatchforgeError(
-            f"{folder} holds no Python file", expected="the folder of a custom-node pack", do="name another folder"
+            f"{folder} holds no Python files", expected="the folder of a custom-node pack", do="name another folder"
         )
     return Pack(root.name, folder, dict(sorted(files.items())), tuple(sorted(problems)))
 

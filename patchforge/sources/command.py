@@ -168,7 +168,7 @@ def git(
     """
     arguments = arguments if folder or repository else tuple(_from_anywhere(arguments))
     if any("\0" in word for word in arguments):
-        raise PatchforgeError("a zero byte is in no name that git knows", found=repr(arguments[-1]), do="write another")
+        raise PatchforgeError("no name in git holds a zero byte", found=repr(arguments[-1]), do="write another")
     reaching = verb_of(arguments) in _REACHES
     try:
         done = subprocess.run(

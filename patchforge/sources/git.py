@@ -336,7 +336,7 @@ def commit_date(commit: str, data: bytes) -> datetime:
             return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(match[1]))).astimezone(zone)
     except OverflowError:
         pass
-    raise Damaged(f"the commit {commit} has no date that can be read", do="ask upstream; it is not taken meanwhile")
+    raise Damaged(f"the commit {commit} has no date that can be read", do="ask upstream; until then it is left out")
 
 
 class GitTree:

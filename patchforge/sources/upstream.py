@@ -143,7 +143,9 @@ class Upstream:
 
     def passed_over(self) -> list[OddRef]:
         """Refs that cannot be read, and new tags of versions that lead to no commit; each with its reason."""
-        lost = [OddRef(f"refs/tags/{tag}", "leads to no commit") for tag, commit in self._unindexed() if not commit]
+        lost = [
+            OddRef(f"refs/tags/{tag}", "does not lead to a commit") for tag, commit in self._unindexed() if not commit
+        ]
         return sorted([*self._objects.odd_refs(), *lost])
 
     def date(self, commit: str) -> datetime:

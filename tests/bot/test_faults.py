@@ -206,7 +206,7 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PatchforgeError, match="cannot be read"):
         find_token(str(tmp_path / "absent"))
     (tmp_path / "empty").write_text("")
-    with pytest.raises(PatchforgeError, match="holds no token"):
+    with pytest.raises(PatchforgeError, match="does not hold a token"):
         find_token(str(tmp_path / "empty"))
 
 

@@ -149,5 +149,5 @@ def test_requirements_of_a_checkout_and_its_packs(tree: Path) -> None:
 
 
 def test_a_folder_without_comfyui(tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match="holds no ComfyUI"):
+    with pytest.raises(PatchforgeError, match="does not hold ComfyUI"):
         checkout.examine(tmp_path)

@@ -274,12 +274,12 @@ def test_variables_are_gone_from_what_the_system_shows() -> None:
 @pytest.mark.parametrize("text", ["two words", "two\nlines", "a\ttab", "é", "\x1b[31m", "a\x00b", "\u200b"])
 def test_what_is_no_token(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text(text, "utf-8")
-    with pytest.raises(PatchforgeError, match="holds no token") as failed:
+    with pytest.raises(PatchforgeError, match="does not hold a token") as failed:
         find_token(str(tmp_path / "token"))
     assert text not in str(failed.value)
     if "\x00" not in text:
         monkeypatch.setenv("GH_TOKEN", text)
-        with pytest.raises(PatchforgeError, match="GH_TOKEN holds no token"):
+        with pytest.raises(PatchforgeError, match="GH_TOKEN does not hold a token"):
             find_token()
 
 

@@ -107,7 +107,9 @@ def write(page: Path, evidences: Sequence[Evidence], inputs: Iterable[Path] = ()
     text = _text(page)
     block = f"{begin}\n\n{markdown(evidences).strip()}\n\n{end}"
     if text.count(begin) != text.count(end) or text.count(begin) > 1:
-        raise PatchforgeError(f"{page} cannot be written", expected=f"{begin} and {end}, each once", do="mend the page")
+        raise PatchforgeError(
+            f"{page} cannot be written", expected=f"{begin} and {end}, each once", do="correct the page"
+        )
     if begin in text:
         text = re.sub(f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: block, text, flags=re.DOTALL)
     else:
