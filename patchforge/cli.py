@@ -329,7 +329,7 @@ def _status(commands: Commands) -> None:
     text = "show what is tracked, generated and cached, or the state of a folder"
     one = _command(commands, "status", text, source=False)
     one.add_argument(
-        "folder", nargs="?", metavar="DIR", help="instead a checkout or pack: whether it is patched completely"
+        "folder", nargs="?", metavar="DIR", help="instead whether a checkout or pack is patched completely"
     )
     one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
 
