@@ -22,14 +22,19 @@ from patchforge.sources.clone import CachedClone, is_url
 from patchforge.vocabulary import Version
 
 
-def found_as_data(found: Discovery) -> dict[str, Any]:
+def found_as_data(discovery: Discovery) -> dict[str, Any]:
     return {
-        "newest": str(found.newest or ""),
+        "newest": str(discovery.newest or ""),
         "new": [
-            {"version": str(one.version), "tag": one.tag, "commit": one.commit, "released": one.release is not None}
-            for one in found.new
+            {
+                "version": str(candidate.version),
+                "tag": candidate.tag,
+                "commit": candidate.commit,
+                "released": candidate.release is not None,
+            }
+            for candidate in discovery.new
         ],
-        "passed": [{"tag": one.tag, "why": one.why, "moved": one.moved} for one in found.passed],
+        "passed": [{"tag": entry.tag, "why": entry.why, "moved": entry.moved} for entry in discovery.passed],
     }
 
 
@@ -83,7 +88,7 @@ def find_new(
     """What upstream has that is not in ``ours`` (version → commit), and the releases. ``forge`` None: no network."""
     wanted = forge and project.track.channel != "tags"
     releases = forge.releases(urlsplit(project.url).path.strip("/")) if forge and wanted else None
-    known = {one.version: one.commit for one in release_index(project)}
+    known = {release.version: release.commit for release in release_index(project)}
     known |= {version: commit for version, commit in ours.items() if commit}  # plain files have none
     now = datetime.now(UTC)
 
@@ -91,8 +96,10 @@ def find_new(
         return now - mirror.date(commit)
 
     tags, passed = list_tags(mirror.where)
-    found = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
-    return replace(found, passed=(*found.passed, *passed)), [one for one in releases or () if not one.odd]
+    discovery = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
+    return replace(discovery, passed=(*discovery.passed, *passed)), [
+        release for release in releases or () if not release.odd
+    ]
 
 
 def generated_commits(folder: Path) -> dict[Version, str]:

@@ -108,7 +108,7 @@ class Problem:
     body: str  #: with its marker
 
 
-class Write(StrEnum):
+class GitHubWrite(StrEnum):
     """What the bot can do on GitHub. All writes are here."""
 
     PUSH = "push"
@@ -126,7 +126,7 @@ class Write(StrEnum):
 class Action:
     """One write. ``text`` is a comment in which ``{new}`` stands for the new pull request's number."""
 
-    kind: Write
+    kind: GitHubWrite
     why: str
     branch: str = ""
     number: int = 0

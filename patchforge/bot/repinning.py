@@ -46,8 +46,8 @@ class Repinned:
     @property
     def unread(self) -> list[Mapping[str, Any]]:
         """Files that could not be looked at, and were not among those before."""
-        known = {(one["path"], one["reason"]) for one in (self.report_before or {}).get("problems", ())}
-        return [one for one in self.report["problems"] if (one["path"], one["reason"]) not in known]
+        known = {(problem["path"], problem["reason"]) for problem in (self.report_before or {}).get("problems", ())}
+        return [problem for problem in self.report["problems"] if (problem["path"], problem["reason"]) not in known]
 
     @property
     def is_sound(self) -> bool:
@@ -55,31 +55,31 @@ class Repinned:
         return "hash" in self.pin and not self.unread
 
 
-def check_out(one: Repository, scratch: Path) -> Path:
+def check_out(pack: Repository, scratch: Path) -> Path:
     """A clone of the cached clone, brought up to date, without files yet. Its folder has the repository's name."""
-    cached = CachedClone.of(one.url)
+    cached = CachedClone.of(pack.url)
     if not cached.ensure():
         cached.fetch()
-    checkout = scratch / one.owner_and_repo[1]
+    checkout = scratch / pack.owner_and_repo[1]
     run_git("clone", "--quiet", "--shared", "--no-checkout", "--", str(cached.path), str(checkout))
     return checkout
 
 
-def repin(one: Repository, commit: str, folder: Path, checkout: Path) -> Repinned:
+def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinned:
     """Writes the pin, and the patch if there was one, into ``folder``, a copy of our repository.
 
     As ``patchforge pin nodes`` and ``patchforge nodes apply`` do, for this pack alone and with its branch at
     ``commit``. Raises what they raise; then ``folder`` must be reset.
     """
     pins = store.load("nodes", folder / "upstream" / "pins")
-    before = pins.get(one.name, {})
+    before = pins.get(pack.name, {})
     old = _report(checkout, before["rev"]) if before else None
-    _git(checkout, "checkout", "--quiet", "-B", one.branch or "pinned", commit)
-    clones, claims = Clones({one.name: str(checkout)}), source_claims(folder / "upstream")
-    pins[one.name] = repositories.with_known_hash(repositories.pin(one, clones, claims), before)
+    _git(checkout, "checkout", "--quiet", "-B", pack.branch or "pinned", commit)
+    clones, claims = Clones({pack.name: str(checkout)}), source_claims(folder / "upstream")
+    pins[pack.name] = repositories.with_known_hash(repositories.pin(pack, clones, claims), before)
     store.save("nodes", pins, folder / "upstream" / "pins")
     patched = PatchedPack(cached().convert(read_pack(checkout), Options()), commit)
-    generated = folder / "generated" / "nodes" / one.name
+    generated = folder / "generated" / "nodes" / pack.name
     patches_before = {path.name: path.read_bytes() for path in generated.glob("*.patch")}
     if kept := generated.is_dir():
         patched.check()
@@ -87,7 +87,7 @@ def repin(one: Repository, commit: str, folder: Path, checkout: Path) -> Repinne
     return Repinned(
         commit,
         _git(checkout, "log", "--max-count=1", "--no-show-signature", "--format=%cI", commit),
-        pins[one.name],
+        pins[pack.name],
         summary(patched.converted, cached().needs(patched.converted.pack)),
         before,
         old,

@@ -373,7 +373,7 @@ def _is_our_import(node: ast.Import | ast.ImportFrom) -> bool:
 
 
 def _first(objections: Iterable[str]) -> str:
-    return next((one for one in objections if one), "")
+    return next((objection for objection in objections if objection), "")
 
 
 def _rule(node: ast.stmt) -> str:
@@ -662,11 +662,19 @@ def _inside(node: ast.AST, block: str, place: _Place) -> _Place:
 
 def _declared(path: str, replacements: Iterable[Replacement]) -> list[tuple[ast.expr, ast.expr, Replacement]]:
     out = []
-    for one in sorted({one for one in replacements if one.path == path}):
+    for replacement in sorted({replacement for replacement in replacements if replacement.path == path}):
         try:
-            out.append((ast.parse(one.before, mode="eval").body, ast.parse(one.after, mode="eval").body, one))
+            out.append(
+                (
+                    ast.parse(replacement.before, mode="eval").body,
+                    ast.parse(replacement.after, mode="eval").body,
+                    replacement,
+                )
+            )
         except (SyntaxError, ValueError):
-            raise _failed(path, 1, "a declared replacement is not an expression", one.before, one.after) from None
+            raise _failed(
+                path, 1, "a declared replacement is not an expression", replacement.before, replacement.after
+            ) from None
     return out
 
 

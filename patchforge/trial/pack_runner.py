@@ -85,7 +85,9 @@ class PackTrial(Trial):
 
     def _models(self, pack: TrialPack, tree: Path, there: Path) -> Path:
         """The folder of the models that the pack keeps in its own; it does not exist where there are none."""
-        own = sorted({name for one in pack.workflows.values() for name in one.weights if name in pack_weights.MODELS})
+        own = sorted(
+            {name for workflow in pack.workflows.values() for name in workflow.weights if name in pack_weights.MODELS}
+        )
         program = Path(pack_weights.__file__)
         parts = [pack.digest, evidence.digest(program.read_bytes()), self.environment.packages.get("torch", ""), *own]
         folder = caches.within(self.settings.cache, "pack-models") / evidence.digest(repr(parts).encode())[:20]
@@ -122,5 +124,5 @@ def sessions(pack: TrialPack) -> list[tuple[Side, Session, str]]:
         return Session(f"{pack.name}-{name}", title, tests, flags, needs, pack=pack.folder.name)
 
     reference = session(REFERENCE, f"{pack.name} on the CPU", ("--cpu",))
-    patched = [(Side.PATCHED, session(one.replace(" ", "-"), f"{pack.name} {one}"), one) for one in pack.states]
+    patched = [(Side.PATCHED, session(state.replace(" ", "-"), f"{pack.name} {state}"), state) for state in pack.states]
     return [(Side.UPSTREAM, reference, AS_IT_COMES), *patched]

@@ -62,7 +62,7 @@ def measure(
     """
     _check(trees, cases, runs=runs, repeats=repeats, turns=turns or 1)
     facts = {"driver": _driver(), "tolerance": tolerance, "files": differing(*(trees[side] for side in SIDES))}
-    found = []
+    comparisons = []
     for case in cases:
         with tempfile.TemporaryDirectory(prefix="patchforge-against-") as scratch:
             place = folder or Path(scratch)
@@ -71,8 +71,8 @@ def measure(
             processes.make_weights()
             done = take_turns(processes, turns, tell) if turns else alternate(processes, runs, tell)
         comparison = compare(case, done, tolerance=tolerance, judged=device != "xpu")
-        found.append(replace(comparison, facts=facts))
-    return found
+        comparisons.append(replace(comparison, facts=facts))
+    return comparisons
 
 
 def _check(trees: Mapping[Side, Path], cases: Sequence[str], **counts: int) -> None:
@@ -95,14 +95,14 @@ def differing(upstream: Path, patched: Path) -> dict[str, dict[str, str | None]]
 
 
 def _blob_ids(tree: Path) -> dict[str, str]:
-    found = {}
+    ids = {}
     for path in sorted(tree.rglob("*")):
         relative = path.relative_to(tree)
         if path.is_file() and "__pycache__" not in relative.parts and relative.parts[0] not in _NOT_UPSTREAMS:
             data = path.read_bytes()
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
-            found[relative.as_posix()] = blob.hexdigest()
-    return found
+            ids[relative.as_posix()] = blob.hexdigest()
+    return ids
 
 
 def _driver() -> str:
@@ -140,9 +140,9 @@ def main(arguments: Sequence[str] | None = None, *, probe: Path = PROBE) -> int:
     options = _parser().parse_args(arguments)
     read = [options.upstream, options.patched]
     try:
-        for one in (options.json, options.markdown):
-            if one:
-                place_of(one, read)
+        for path in (options.json, options.markdown):
+            if path:
+                place_of(path, read)
         (comparison,) = measure(
             {Side.UPSTREAM: options.upstream, Side.PATCHED: options.patched},
             [options.case],

@@ -116,18 +116,18 @@ def _pairs(runs: Sequence[Run]) -> list[tuple[JsonObject, JsonObject]]:
 
 def _mixed_up(runs: Sequence[Run]) -> list[str]:
     """Runs that do not show what they should: the wrong tree, or other surroundings than the first run's."""
-    found = []
+    problems = []
     for run in runs:
         record = run.record or {}
         if record.get("hooks_imported") is not (run.side == Side.PATCHED):
-            found.append(f"{run.side} run {run.pair}: comfy.patchforge_xpu imported: {record.get('hooks_imported')}")
+            problems.append(f"{run.side} run {run.pair}: comfy.patchforge_xpu imported: {record.get('hooks_imported')}")
         first = runs[0].record or {}
-        found += [
+        problems += [
             f"{run.side} run {run.pair}: {name} is {record.get(name)}, the first run's is {first.get(name)}"
             for name in SURROUNDINGS
             if record.get(name) != first.get(name)
         ]
-    return found
+    return problems
 
 
 def _stage(name: str, pairs: Sequence[tuple[JsonObject, JsonObject]]) -> Stage:
@@ -162,19 +162,19 @@ def _ratio(values: list[float]) -> Ratio:
 
 
 def _complaints(name: str, stage: Stage, pairs: Sequence[tuple[JsonObject, JsonObject]], tolerance: float) -> list[str]:
-    found = []
+    complaints = []
     if not stage.identical:
         own = {tuple(record["stages"][name]["sha256"]) for record, _ in pairs}
-        found.append(
+        complaints.append(
             f"{name}: outputs differ"
             + (", also between upstream's own runs: this case cannot tell" if len(own) > 1 else " from upstream's")
         )
     allowed = max(tolerance, stage.noise)
     if stage.time.median > 1 + allowed:
-        found.append(f"{name}: slower, time ratio {stage.time}; allowed is {1 + allowed:.4f}")
+        complaints.append(f"{name}: slower, time ratio {stage.time}; allowed is {1 + allowed:.4f}")
     for kind, ratio in stage.memory.items():
         peaks = stage.peak_bytes[kind][Side.UPSTREAM]
         allowed = max(tolerance, max(peaks) / min(peaks) - 1)
         if ratio.median > 1 + allowed:
-            found.append(f"{name}: more memory ({kind}), ratio {ratio}; allowed is {1 + allowed:.4f}")
-    return found
+            complaints.append(f"{name}: more memory ({kind}), ratio {ratio}; allowed is {1 + allowed:.4f}")
+    return complaints

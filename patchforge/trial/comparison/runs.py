@@ -109,11 +109,11 @@ def take_turns(processes: Processes, turns: int, tell: Tell = lambda _line: None
     """
     with contextlib.ExitStack() as stack:
         both = [stack.enter_context(_Waiting(processes, side, turns)) for side in SIDES]
-        going = {one.waits() for one in both} == {True}
+        going = {process.waits() for process in both} == {True}
         while going:
-            going = {one.turn() for one in both} == {True}
+            going = {process.turn() for process in both} == {True}
             both.reverse()
-        runs = [run for one in both for run in one.runs()]
+        runs = [run for process in both for run in process.runs()]
     for run in sorted(runs, key=lambda run: run.pair):
         tell(str(run))
     return runs

@@ -65,12 +65,14 @@ class Evidence:
 
     def finished(self, side: Side, name: str, key: str) -> SessionResult | None:
         """The session's result, when it has been run under the same conditions."""
-        found = (one for one in self.sessions if (one.side, one.name, one.key) == (side, name, key))
-        return next(found, None)
+        matching = (
+            session for session in self.sessions if (session.side, session.name, session.key) == (side, name, key)
+        )
+        return next(matching, None)
 
     def add(self, session: SessionResult) -> Evidence:
         """With the session, in place of an earlier one of that side and name. The order is that of first addition."""
-        sessions = {(one.side, one.name): one for one in self.sessions}
+        sessions = {(session.side, session.name): session for session in self.sessions}
         sessions[session.side, session.name] = session
         return replace(self, sessions=tuple(sessions.values()))
 
@@ -92,7 +94,7 @@ class Evidence:
     @property
     def pictures(self) -> list[str]:
         """Every picture that a judgement names."""
-        return [name for session in self.sessions for one in session.judgements for name in one.images]
+        return [name for session in self.sessions for judgement in session.judgements for name in judgement.images]
 
 
 def digest(data: bytes) -> str:
@@ -172,19 +174,19 @@ def check(folder: Path) -> None:
 
 def _earlier(folder: Path) -> Known | None:
     """Folders of earlier versions have no list; the evidence names its pictures."""
-    found = read_json(folder / FILE) or {}
-    if not isinstance(found.get("format"), int) or not isinstance(found.get("sessions"), list):
+    document = read_json(folder / FILE) or {}
+    if not isinstance(document.get("format"), int) or not isinstance(document.get("sessions"), list):
         return None
-    names = {FILE, "report.md", "report.html", "against-upstream.json", "against-upstream.md", *_pictures(found)}
+    names = {FILE, "report.md", "report.html", "against-upstream.json", "against-upstream.md", *_pictures(document)}
     return known_by(dict.fromkeys(names, lambda _: True))
 
 
-def _pictures(found: Any) -> Iterator[str]:
+def _pictures(value: Any) -> Iterator[str]:
     """Every picture that evidence of any version names."""
-    if isinstance(found, dict):
-        yield from (one for one in found.get("images", ()) if isinstance(one, str))
-    for one in found.values() if isinstance(found, dict) else found if isinstance(found, list) else ():
-        yield from _pictures(one)
+    if isinstance(value, dict):
+        yield from (name for name in value.get("images", ()) if isinstance(name, str))
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _pictures(part)
 
 
 EVIDENCE = Kind(

@@ -31,31 +31,41 @@ class Tried:
     @property
     def cell(self) -> str:
         """The verdict as it comes → converted; one where both are the same or nothing is converted."""
-        both = [self._short(one) for one in (self.as_it_comes, self.converted) if one is not None]
+        both = [self._short(judgement) for judgement in (self.as_it_comes, self.converted) if judgement is not None]
         return " → ".join(dict.fromkeys(both)) or "-"
 
     @property
     def reasons(self) -> list[tuple[str, str, str]]:
         """Where, verdict and reason, of each run; of the CPU's only what did not pass."""
-        found = [("CPU", self.reference), (AS_IT_COMES, self.as_it_comes), (CONVERTED, self.converted)]
+        judged = [("CPU", self.reference), (AS_IT_COMES, self.as_it_comes), (CONVERTED, self.converted)]
         return [
-            (where, one.verdict.value, self._why(one))
-            for where, one in found
-            if one is not None and not (one.passed and (one is self.reference or one.test == LOADS))
+            (where, judgement.verdict.value, self._why(judgement))
+            for where, judgement in judged
+            if judgement is not None
+            and not (judgement.passed and (judgement is self.reference or judgement.test == LOADS))
         ]
 
-    def _short(self, one: Judgement) -> str:
+    def _short(self, judgement: Judgement) -> str:
         """The verdict; how many nodes there are of a pack that loads; whether the CPU does no better."""
-        if one.passed:
-            return one.reason if one.test == LOADS else one.verdict.value
-        too = self.reference is not None and self.reference.verdict is one.verdict
-        return f"{one.verdict.value} (CPU too)" if too and one.verdict is Verdict.FAILED else one.verdict.value
+        if judgement.passed:
+            return judgement.reason if judgement.test == LOADS else judgement.verdict.value
+        too = self.reference is not None and self.reference.verdict is judgement.verdict
+        return (
+            f"{judgement.verdict.value} (CPU too)"
+            if too and judgement.verdict is Verdict.FAILED
+            else judgement.verdict.value
+        )
 
-    def _why(self, one: Judgement) -> str:
+    def _why(self, judgement: Judgement) -> str:
         """The reason; of the converted pack also whether it left the same bytes as before."""
         before = self.as_it_comes
-        same = one is self.converted and before is not None and one.digest and one.digest == before.digest
-        return f"{one.reason}; the same bytes as it comes" if same else one.reason
+        same = (
+            judgement is self.converted
+            and before is not None
+            and judgement.digest
+            and judgement.digest == before.digest
+        )
+        return f"{judgement.reason}; the same bytes as it comes" if same else judgement.reason
 
     @property
     def worse(self) -> bool:
@@ -66,21 +76,21 @@ class Tried:
 
 def tried(evidences: Sequence[Evidence]) -> list[Tried]:
     """Every test of every pack in every release, packs in the order of the first evidence."""
-    found: dict[tuple[str, str, str], dict[str, Judgement]] = {}
+    by_test: dict[tuple[str, str, str], dict[str, Judgement]] = {}
     for evidence in evidences:
         for session, pack in _sessions(evidence):
             state = "reference" if session.side is Side.UPSTREAM else pack["state"]
-            for one in session.judgements:
-                found.setdefault((pack["name"], one.test, evidence.release), {})[state] = one
+            for judgement in session.judgements:
+                by_test.setdefault((pack["name"], judgement.test, evidence.release), {})[state] = judgement
     return [
         Tried(*place, states.get("reference"), states.get(AS_IT_COMES), states.get(CONVERTED))
-        for place, states in found.items()
+        for place, states in by_test.items()
     ]
 
 
 def markdown(evidences: Sequence[Evidence]) -> str:
     """The tables. PatchforgeError for evidence of several devices, or of other files or patches of one pack."""
-    devices = sorted({str(one.device) for one in evidences})
+    devices = sorted({str(evidence.device) for evidence in evidences})
     if len(devices) != 1:
         raise PatchforgeError("a page is about one device", expected="evidence of one", found=", ".join(devices))
     lines = tried(evidences)
@@ -143,34 +153,36 @@ def _text(page: Path) -> str:
 
 def table(evidences: Sequence[Evidence]) -> list[list[str]]:
     """For the terminal: pack, test, and a column for each release."""
-    head = ["pack", "test", *(one.release for one in evidences)]
+    head = ["pack", "test", *(evidence.release for evidence in evidences)]
     return [head, *([pack, test, *cells] for pack, test, cells in _rows(tried(evidences), evidences))]
 
 
 def _sessions(evidence: Evidence) -> Iterator[tuple[SessionResult, JsonObject]]:
-    return ((one, one.facts["pack"]) for one in evidence.sessions if "pack" in one.facts)
+    return ((session, session.facts["pack"]) for session in evidence.sessions if "pack" in session.facts)
 
 
 def _packs(evidences: Sequence[Evidence]) -> list[JsonObject]:
     """The facts of each pack, whose files and patch must be the same in all releases."""
-    found: dict[str, JsonObject] = {}
+    packs: dict[str, JsonObject] = {}
     for evidence in evidences:
         for _, facts in _sessions(evidence):
-            known = found.setdefault(facts["name"], facts)
+            known = packs.setdefault(facts["name"], facts)
             if any(known[name] != facts[name] for name in ("files", "patch")):
                 raise PatchforgeError(
                     f"the evidence is of different states of {facts['name']}",
                     expected="the same files and the same patch in every release",
                     do="run the test again with all releases",
                 )
-    return list(found.values())
+    return list(packs.values())
 
 
 def _versions(evidences: Sequence[Evidence]) -> list[str]:
     """Of Python and torch, as the servers tell them, and the days of the runs."""
-    facts = [session for one in evidences for session, _ in _sessions(one)]
-    named = [(name, str(one.facts[name])) for one in facts for name in ("python", "torch") if one.facts.get(name)]
-    days = sorted({one.date[:10] for one in facts})
+    facts = [session for evidence in evidences for session, _ in _sessions(evidence)]
+    named = [
+        (name, str(session.facts[name])) for session in facts for name in ("python", "torch") if session.facts.get(name)
+    ]
+    days = sorted({session.date[:10] for session in facts})
     return [
         *(f"{name} {version}" for name, version in dict.fromkeys(named)),
         " to ".join(dict.fromkeys((days[0], days[-1]))),
@@ -179,18 +191,18 @@ def _versions(evidences: Sequence[Evidence]) -> list[str]:
 
 def _rows(lines: Sequence[Tried], evidences: Sequence[Evidence]) -> list[tuple[str, str, list[str]]]:
     """Pack, test, and a cell for each release."""
-    cells = {(one.pack, one.test, one.release): one.cell for one in lines}
+    cells = {(line.pack, line.test, line.release): line.cell for line in lines}
     places = dict.fromkeys((pack, test) for pack, test, _ in cells)
-    return [(*place, [cells.get((*place, one.release), "-") for one in evidences]) for place in places]
+    return [(*place, [cells.get((*place, evidence.release), "-") for evidence in evidences]) for place in places]
 
 
 def _reasons(lines: Sequence[Tried]) -> list[tuple[str, str, str, list[str], str, str]]:
     """Pack, test, where, releases, verdict, reason: each reason once, with the releases that it holds for."""
-    places = list(dict.fromkeys((one.pack, one.test) for one in lines))
-    found: dict[tuple[str, ...], list[str]] = {}
-    for one in sorted(lines, key=lambda one: places.index((one.pack, one.test))):
-        for where, verdict, reason in one.reasons:
-            found.setdefault((one.pack, one.test, where, verdict, reason), []).append(one.release)
+    places = list(dict.fromkeys((line.pack, line.test) for line in lines))
+    grouped: dict[tuple[str, ...], list[str]] = {}
+    for line in sorted(lines, key=lambda line: places.index((line.pack, line.test))):
+        for where, verdict, reason in line.reasons:
+            grouped.setdefault((line.pack, line.test, where, verdict, reason), []).append(line.release)
     return [
-        (pack, test, where, releases, verdict, why) for (pack, test, where, verdict, why), releases in found.items()
+        (pack, test, where, releases, verdict, why) for (pack, test, where, verdict, why), releases in grouped.items()
     ]

@@ -46,18 +46,18 @@ class Row:
     def sides(self) -> list[tuple[str, Judgement]]:
         """The judgements that there are."""
         both = ((Side.PATCHED, self.patched), (Side.UPSTREAM, self.upstream))
-        return [(side.value, one) for side, one in both if one]
+        return [(side.value, judgement) for side, judgement in both if judgement]
 
 
 def rows(evidence: Evidence) -> list[Row]:
     """Every test of a release, in the order of the sessions."""
-    found: dict[tuple[str, str], dict[Side, Judgement]] = {}
+    by_test: dict[tuple[str, str], dict[Side, Judgement]] = {}
     for session in evidence.sessions:
-        for one in session.judgements:
-            found.setdefault((session.name, one.test), {})[session.side] = one
+        for judgement in session.judgements:
+            by_test.setdefault((session.name, judgement.test), {})[session.side] = judgement
     return [
         Row(evidence.release, *place, sides.get(Side.PATCHED), sides.get(Side.UPSTREAM))
-        for place, sides in found.items()
+        for place, sides in by_test.items()
     ]
 
 
@@ -77,7 +77,7 @@ def table(evidences: Sequence[Evidence]) -> list[list[str]]:
         head = ["session", "test", "patched", "upstream", "seconds", "why"]
         return [head, *(_line(row) for row in rows(evidences[0]))]
     head = ["release", "patched", "upstream", "only patched passes", "only upstream passes"]
-    return [head, *([one.release, *_counts(one)] for one in evidences)]
+    return [head, *([evidence.release, *_counts(evidence)] for evidence in evidences)]
 
 
 def markdown(evidences: Sequence[Evidence]) -> str:
@@ -97,7 +97,7 @@ def write(folder: Path, evidences: Sequence[Evidence]) -> None:
     """Writes report.md and report.html. For one release the folder is that of its evidence, with its pictures."""
     if len(evidences) == 1:
         made = {MARKDOWN: markdown(evidences), HTML: html(evidences, lambda name: (folder / name).read_bytes())}
-        update_folder(folder, EVIDENCE, lambda files: {**files, **{name: one.encode() for name, one in made.items()}})
+        update_folder(folder, EVIDENCE, lambda files: {**files, **{name: text.encode() for name, text in made.items()}})
         return
     for name in (MARKDOWN, HTML):
         check_document(folder / name, _is_ours)
@@ -113,7 +113,7 @@ def _is_ours(data: bytes) -> bool:
 def limits(evidences: Sequence[Evidence]) -> list[str]:
     """What the runs do not prove."""
     device = evidences[0].device
-    sessions = [session for one in evidences for session in one.sessions]
+    sessions = [session for evidence in evidences for session in evidence.sessions]
     said = [
         "Models are tiny, their weights random: nothing about picture quality, or about real models' speed and memory."
     ]
@@ -131,8 +131,8 @@ def limits(evidences: Sequence[Evidence]) -> list[str]:
         said.append("It holds for this device, this driver and these versions.")
     if device.kind == "xpu" and not device.emulated:
         said.append("How far results may be from the reference was not tuned on Intel hardware.")
-    found = [one for session in sessions for one in session.judgements]
-    if alone := sum(one.verdict is Verdict.FRESH and one.difference is None for one in found):
+    judgements = [judgement for session in sessions for judgement in session.judgements]
+    if alone := sum(judgement.verdict is Verdict.FRESH and judgement.difference is None for judgement in judgements):
         said.append(f"{alone} fresh result(s) were compared with nothing: that they are right is not shown.")
     if all(session.side is not Side.UPSTREAM for session in sessions):
         said.append("Upstream's tree was not run: what the patches change is not shown.")
@@ -149,16 +149,16 @@ def plain(text: str) -> str:
     return " ".join(seen(_COLOUR.sub("", text)).split())
 
 
-def _passed(one: Judgement | None) -> bool:
-    return one is not None and one.passed
+def _passed(judgement: Judgement | None) -> bool:
+    return judgement is not None and judgement.passed
 
 
-def _did_not_pass(one: Judgement | None) -> bool:
-    return one is not None and not one.passed and one.verdict is not Verdict.SKIPPED
+def _did_not_pass(judgement: Judgement | None) -> bool:
+    return judgement is not None and not judgement.passed and judgement.verdict is not Verdict.SKIPPED
 
 
 def _line(row: Row) -> list[str]:
-    verdicts = [one.verdict.value if one else "-" for one in (row.patched, row.upstream)]
+    verdicts = [judgement.verdict.value if judgement else "-" for judgement in (row.patched, row.upstream)]
     told = row.patched or row.upstream
     seconds = f"{told.seconds:.1f}" if told and told.seconds else ""
     return [plain(row.session), plain(row.test), *verdicts, seconds, _why(row)]
@@ -166,49 +166,52 @@ def _line(row: Row) -> list[str]:
 
 def _why(row: Row) -> str:
     """The patched tree's reason, and upstream's where its verdict is another."""
-    reasons = [(side, one) for side, one in row.sides]
-    if len({one.verdict for _, one in reasons}) == 1:
+    reasons = [(side, judgement) for side, judgement in row.sides]
+    if len({judgement.verdict for _, judgement in reasons}) == 1:
         reasons = reasons[:1]
-    told = [plain(one.reason) if side == "patched" else f"{side}: {plain(one.reason)}" for side, one in reasons]
-    digests = {one.digest for _, one in row.sides}
+    told = [
+        plain(judgement.reason) if side == "patched" else f"{side}: {plain(judgement.reason)}"
+        for side, judgement in reasons
+    ]
+    digests = {judgement.digest for _, judgement in row.sides}
     same = ["the same bytes as upstream"] if len(row.sides) == 2 and len(digests) == 1 and digests != {""} else []
     return "; ".join([*told, *same])
 
 
 def _counts(evidence: Evidence) -> list[str]:
     """Passes of each side, and of each side alone; a reference's sessions, which run on the CPU, are not counted."""
-    tested = {one.name for one in evidence.sessions if one.device.kind == evidence.device.kind}
+    tested = {session.name for session in evidence.sessions if session.device.kind == evidence.device.kind}
     lines = [row for row in rows(evidence) if row.session in tested]
     sides = [[row.patched for row in lines if row.patched], [row.upstream for row in lines if row.upstream]]
     return [*map(_passes, sides), str(len(only_patched(evidence))), str(len(only_upstream(evidence)))]
 
 
-def _passes(found: Sequence[Judgement]) -> str:
+def _passes(judgements: Sequence[Judgement]) -> str:
     """How many passed of those that ran."""
-    ran = [one for one in found if one.verdict is not Verdict.SKIPPED]
-    return f"{sum(one.passed for one in ran)} of {len(ran)}" if ran else "-"
+    ran = [judgement for judgement in judgements if judgement.verdict is not Verdict.SKIPPED]
+    return f"{sum(judgement.passed for judgement in ran)} of {len(ran)}" if ran else "-"
 
 
 def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
-    devices = {str(one.device) for one in evidences}
+    devices = {str(evidence.device) for evidence in evidences}
     if len(devices) != 1:
         raise PatchforgeError(
             "a report is about one device", expected="evidence of one", found=", ".join(sorted(devices))
         )
-    lines = [row for one in evidences for row in rows(one)]
+    lines = [row for evidence in evidences for row in rows(evidence)]
     return {
         "evidences": evidences,
         "device": evidences[0].device,
         "marked": EMULATED if evidences[0].device.emulated else "real hardware",
-        "names": sorted({name for one in evidences for name in _device_names(one)}),
+        "names": sorted({name for evidence in evidences for name in _device_names(evidence)}),
         "limits": limits(evidences),
         "skipped": _skipped(lines),
-        "counts": [(one, *_counts(one)) for one in evidences],
-        "rows": {one.release: rows(one) for one in evidences},
+        "counts": [(evidence, *_counts(evidence)) for evidence in evidences],
+        "rows": {evidence.release: rows(evidence) for evidence in evidences},
         "why": _why,
-        "matrix": _matrix(lines, [one.release for one in evidences]),
-        "only_patched": _alike([row for one in evidences for row in only_patched(one)], Side.UPSTREAM),
-        "only_upstream": _alike([row for one in evidences for row in only_upstream(one)], Side.PATCHED),
+        "matrix": _matrix(lines, [evidence.release for evidence in evidences]),
+        "only_patched": _alike([row for evidence in evidences for row in only_patched(evidence)], Side.UPSTREAM),
+        "only_upstream": _alike([row for evidence in evidences for row in only_upstream(evidence)], Side.PATCHED),
         "facts": lambda session: list(_flat(session.facts)),
     }
 
@@ -217,27 +220,27 @@ def _skipped(lines: Sequence[Row]) -> dict[str, list[str]]:
     """Reason → what was skipped for it, most frequent first."""
     places: dict[str, dict[str, None]] = {}
     for row in lines:
-        for _, one in row.sides:
-            if one.verdict is Verdict.SKIPPED:
-                places.setdefault(one.reason, {})[f"{row.release} {row.session}/{row.test}"] = None
+        for _, judgement in row.sides:
+            if judgement.verdict is Verdict.SKIPPED:
+                places.setdefault(judgement.reason, {})[f"{row.release} {row.session}/{row.test}"] = None
     counts = Counter({reason: len(names) for reason, names in places.items()})
     return {reason: list(places[reason]) for reason, _ in counts.most_common()}
 
 
 def _matrix(lines: Sequence[Row], releases: Sequence[str]) -> list[tuple[str, str, list[Row | None]]]:
     """Session, test, and the row of each release."""
-    found: dict[tuple[str, str], dict[str, Row]] = {}
+    by_test: dict[tuple[str, str], dict[str, Row]] = {}
     for row in lines:
-        found.setdefault((row.session, row.test), {})[row.release] = row
-    return [(*place, [by_release.get(name) for name in releases]) for place, by_release in found.items()]
+        by_test.setdefault((row.session, row.test), {})[row.release] = row
+    return [(*place, [by_release.get(name) for name in releases]) for place, by_release in by_test.items()]
 
 
 def _alike(lines: Sequence[Row], failing: Side) -> list[tuple[list[str], Row, Judgement]]:
     """For each test and verdict of the ``failing`` side: its releases, and the row and judgement of the first."""
-    found: dict[tuple[str, str, Verdict], list[Row]] = {}
+    grouped: dict[tuple[str, str, Verdict], list[Row]] = {}
     for row in lines:
-        found.setdefault((row.session, row.test, dict(row.sides)[failing].verdict), []).append(row)
-    return [([row.release for row in same], same[0], dict(same[0].sides)[failing]) for same in found.values()]
+        grouped.setdefault((row.session, row.test, dict(row.sides)[failing].verdict), []).append(row)
+    return [([row.release for row in same], same[0], dict(same[0].sides)[failing]) for same in grouped.values()]
 
 
 def _device_names(evidence: Evidence) -> Iterator[str]:

@@ -103,8 +103,8 @@ class Client:
 
     def journal(self, prompt: str) -> list[JsonObject]:
         """What happened to a prompt so far: event, node, operations, time in seconds."""
-        found = _list(self._get(f"/patchforge/journal?prompt={urllib.parse.quote(prompt, safe='')}").get("events"))
-        return [_kept(str(one.get("event")), one) for one in found if isinstance(one, dict)]
+        events = _list(self._get(f"/patchforge/journal?prompt={urllib.parse.quote(prompt, safe='')}").get("events"))
+        return [_kept(str(event.get("event")), event) for event in events if isinstance(event, dict)]
 
     def fault(self, name: str, **arguments: object) -> None:
         """Sets a fault of the emulated XPU, such as ``fault("fail", error="out-of-resources", after=3)``."""
@@ -159,10 +159,10 @@ class Client:
         history = self._history_after(prompt) if ending not in {Ending.TIMEOUT, Ending.GONE} else {}
         status = _object(history.get("status"))
         told = [*messages, *_recorded(_list(status.get("messages")))]
-        found = [_ENDS[name] for name, _ in told if name in _ENDS]
+        endings = [_ENDS[name] for name, _ in told if name in _ENDS]
         if ending not in {Ending.TIMEOUT, Ending.GONE}:
             success = status.get("status_str") == "success"
-            ending = found[-1] if found else Ending.SUCCESS if success else Ending.ERROR
+            ending = endings[-1] if endings else Ending.SUCCESS if success else Ending.ERROR
         failure = _failure(told)
         outputs: tuple[Output, ...] = ()
         try:
@@ -221,8 +221,8 @@ class Client:
         deadline = time.monotonic() + _SETTLE
         while time.monotonic() < deadline and self._alive():
             try:
-                if found := self.history(prompt):
-                    return found
+                if history := self.history(prompt):
+                    return history
             except OSError:
                 pass
             time.sleep(0.05)
@@ -311,16 +311,16 @@ def steps_of(events: Sequence[JsonObject], kinds: Mapping[str, str]) -> tuple[St
     A node that runs in several goes (lazy inputs, loops) gives one step. Where nothing was counted, operations are 0.
     """
     cached = [str(node) for event in events if event["event"] == "execution_cached" for node in event["nodes"]]
-    found = {node: Step(node, kinds.get(node, ""), cached=True, operations=0, seconds=0.0) for node in cached}
+    steps = {node: Step(node, kinds.get(node, ""), cached=True, operations=0, seconds=0.0) for node in cached}
     for now, then in _spans([event for event in events if event["event"] != "executed"]):
         node = str(now["node"])
-        before = found.get(node)
+        before = steps.get(node)
         counted = (then.get("operations") or 0) - (now.get("operations") or 0)
         seconds = then.get("time", 0.0) - now.get("time", 0.0)
         if before is not None and not before.cached:
             counted, seconds = counted + before.operations, seconds + before.seconds
-        found[node] = Step(node, kinds.get(node, ""), cached=False, operations=counted, seconds=seconds)
-    return tuple(found.values())
+        steps[node] = Step(node, kinds.get(node, ""), cached=False, operations=counted, seconds=seconds)
+    return tuple(steps.values())
 
 
 def _spans(events: Sequence[JsonObject]) -> Iterator[tuple[JsonObject, JsonObject]]:
@@ -355,12 +355,12 @@ def _receive(
 
 def _json(data: bytes) -> JsonObject:
     try:
-        found = web.parsed(data, "/")
+        answer = web.parsed(data, "/")
     except Damaged:
         raise Unanswered(f"expected JSON, found {data[:200]!r}") from None
-    if not isinstance(found, dict):
+    if not isinstance(answer, dict):
         raise Unanswered(f"expected an object, found {data[:200]!r}")
-    return found
+    return answer
 
 
 def _object(value: object) -> JsonObject:
@@ -381,20 +381,20 @@ def _kept(name: str, data: JsonObject) -> JsonObject:
     kept: JsonObject = {
         "event": name[:_TEXT],
         "node": None if node is None else _text(node),
-        "nodes": [_text(one) for one in _list(data.get("nodes"))],
+        "nodes": [_text(node) for node in _list(data.get("nodes"))],
         "operations": count if type(count) is int else 0,
         "time": float(when) if isinstance(when, int | float) and abs(when) < _LATEST else 0.0,
     }
     if _ENDS.get(name) is Ending.ERROR:
         kept |= {key: _text(data.get(key)) for key in ("node_id", "node_type", "exception_type", "exception_message")}
-        kept["traceback"] = [_text(one) for one in _list(data.get("traceback"))]
+        kept["traceback"] = [_text(line) for line in _list(data.get("traceback"))]
     return kept
 
 
 def _recorded(messages: Iterable[Any]) -> Iterator[tuple[str, JsonObject]]:
-    for one in messages:
-        if isinstance(one, list) and len(one) == 2 and isinstance(one[1], dict):
-            yield str(one[0]), _kept(str(one[0]), one[1])
+    for message in messages:
+        if isinstance(message, list) and len(message) == 2 and isinstance(message[1], dict):
+            yield str(message[0]), _kept(str(message[0]), message[1])
 
 
 def _graph(history: JsonObject) -> Mapping[str, JsonObject]:
@@ -420,8 +420,8 @@ def _rejection(status: int, data: bytes) -> Failure:
     told = answer.get("error")
     error = told if isinstance(told, dict) else {"message": _text(told)}
     for node, what in _object(answer.get("node_errors")).items():
-        listed = [_object(one) for one in _list(_object(what).get("errors"))]
-        errors = "; ".join(f"{_text(one.get('message'))}: {_text(one.get('details'))}" for one in listed)
+        listed = [_object(error) for error in _list(_object(what).get("errors"))]
+        errors = "; ".join(f"{_text(error.get('message'))}: {_text(error.get('details'))}" for error in listed)
         kind = _text(_object(what).get("class_type"))
         return Failure(str(node), kind, _text(error.get("type")), errors)
     details = f": {_text(error['details'])}" if error.get("details") else ""
