@@ -104,7 +104,8 @@ def read_folder(folder: Path, kind: Kind) -> dict[str, bytes]:
     if not os.path.lexists(place):
         return {}
     prove(place, kind)
-    return {name: (place / name).read_bytes() for name in sorted(atomic.content(place)) if name != LIST}
+    files = sorted(name for name, status in atomic.content(place).items() if status is not None and name != LIST)
+    return {name: (place / name).read_bytes() for name in files}
 
 
 def prove(folder: Path, kind: Kind) -> None:

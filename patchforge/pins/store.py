@@ -10,7 +10,6 @@ from typing import Any, TypedDict
 
 from patchforge import documents
 from patchforge.outputs import write_document
-from patchforge.project import root
 
 Pins = dict[str, Any]
 _SINGLE = ("ollama", "mordragt-nixos")
@@ -28,10 +27,6 @@ class Pin(TypedDict, total=False):
     url: str
     requirements: list[str]
     wheels: list[dict[str, Any]]
-
-
-def pins_folder() -> Path:
-    return root() / "upstream" / "pins"
 
 
 def load(kind: str, folder: Path) -> Pins:

@@ -156,17 +156,3 @@ def record(
     """One record from an interpreter of its own; see :meth:`Prover.record`."""
     with Prover(python, jobs=1, timeout=timeout) as prover:
         return prover.record(tree, scenario, extra)
-
-
-def prove(
-    upstream: Path,
-    patched: Path,
-    declares: Mapping[str, str],
-    scenarios: Sequence[Scenario] = SCENARIOS,
-    *,
-    python: str = sys.executable,
-    jobs: int = 2,
-) -> ProofResult:
-    """The proof of one release; see :meth:`Prover.prove`."""
-    with Prover(python, jobs=jobs) as prover:
-        return prover.prove(upstream, patched, declares, scenarios)

@@ -18,7 +18,7 @@ from patchforge.pins.wheels import LASTING_HOSTS
 from patchforge.project import load_project, release_index, root
 
 UPSTREAM = root() / "upstream"
-PINS = store.pins_folder()
+PINS = UPSTREAM / "pins"
 KINDS = store.kinds(PINS)
 
 

@@ -59,21 +59,19 @@ class Server:
     ) -> None:
         self.tree, self.environment, self.arguments = tree.absolute(), environment, tuple(arguments)
         self.variables, self.log, self.timeout, self.remove = dict(variables or {}), log, timeout, tuple(remove)
-        self.started = 0.0  #: seconds that the start took
         self._supervised: Supervised | None = None
         self._output: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
-        begin = time.monotonic()
+        deadline = time.monotonic() + self.timeout
         for left in reversed(range(_ATTEMPTS)):
             try:
-                self._start(begin + self.timeout)
+                self._start(deadline)
             except BaseException as error:
                 self.stop()
                 if left and isinstance(error, CheckFailed) and _TAKEN.search(str(error)):
                     continue
                 raise
-            self.started = time.monotonic() - begin
             break
         return self
 
