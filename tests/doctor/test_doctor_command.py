@@ -84,7 +84,7 @@ def test_a_machine_without_anything_is_not_wrong(
 
 
 def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match="no folder"):
+    with pytest.raises(PatchforgeError, match="is not a folder"):
         run(options(tmp_path / "nowhere"))
 
 

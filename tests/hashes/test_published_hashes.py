@@ -34,7 +34,7 @@ def test_a_project_without_a_list_has_none(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["version\tcommit\n", HEAD + "v1\tabc\n"])
 def test_a_list_of_another_shape_is_refused(tmp_path: Path, text: str) -> None:
-    with pytest.raises(PatchforgeError, match="not a list of hashes"):
+    with pytest.raises(PatchforgeError, match="is not the table"):
         published_hashes(project(tmp_path, text))
 
 

@@ -1,4 +1,4 @@
-"""the supervisor: whatever ends, no process and no folder is left behind."""
+"""The supervisor: whatever ends, no process and no folder is left behind."""
 
 from __future__ import annotations
 
