@@ -130,7 +130,7 @@ def _verify(commands: Commands) -> None:
         "--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)"
     )
     one.add_argument(
-        "--online", action="store_true", help="instead settle pinned hashes that are published, not computed"
+        "--online", action="store_true", help="instead confirm pinned hashes that are published, not computed"
     )
     one.add_argument("--pins", default="upstream/pins", metavar="DIR", help="default: upstream/pins (for --online)")
 
@@ -196,7 +196,7 @@ def _doctor(commands: Commands) -> None:
     one = _command(
         commands, "doctor", "examine this machine: GPU, driver, torch, variables; say what to do", source=False
     )
-    one.add_argument("tree", nargs="?", metavar="DIR", help="ComfyUI's folder: is it patched, and does it fit")
+    one.add_argument("tree", nargs="?", metavar="DIR", help="ComfyUI's folder: whether it is patched, and fits")
     one.add_argument("--python", metavar="PATH", help="interpreter whose torch is examined (default: this one)")
     one.add_argument("--root", default="/", metavar="DIR", help="examine the files under DIR instead (default: /)")
     one.add_argument(
@@ -328,7 +328,9 @@ def _explain(commands: Commands) -> None:
 def _status(commands: Commands) -> None:
     text = "show what is tracked, generated and cached, or the state of a folder"
     one = _command(commands, "status", text, source=False)
-    one.add_argument("folder", nargs="?", metavar="DIR", help="instead a checkout or pack: is it patched, and wholly")
+    one.add_argument(
+        "folder", nargs="?", metavar="DIR", help="instead whether a checkout or pack is patched completely"
+    )
     one.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
 
 

@@ -131,7 +131,7 @@ def _converter() -> cattrs.Converter:
 
 
 def _list(value: Any, kind: Any) -> list[Any]:
-    """As cattrs does, but a text, a tuple or an object is no list."""
+    """As cattrs does, but a text, a tuple or an object is not a list."""
     from cattrs import IterableValidationError, IterableValidationNote  # noqa: PLC0415
 
     if type(value) is not list:

@@ -325,7 +325,7 @@ class Inside:
             raise SystemFault(
                 f"{self.shown / path} cannot be read or changed",
                 found=error.strerror or str(error),
-                do="see to the disk or the permissions, and run this again",
+                do="check the disk and the permissions, and run this again",
             ) from error
 
 

@@ -286,9 +286,16 @@ def check(patched: Patched, context: int = 0) -> None:
 
 
 def check_untouched(patched: Patched) -> None:
-    """The static proof: every result parses, and without our hooks its syntax tree is upstream's."""
+    """The static proof: every result parses, and without our hooks its syntax tree is upstream's.
+
+    Bytes outside of edits are upstream's too, in each patch.
+    """
+    from patchforge.proof.outside import bytes_outside_edits_equal  # noqa: PLC0415 - only a check needs the proofs
     from patchforge.proof.static import Replacement, prove  # noqa: PLC0415
 
+    for changes in patched.changes.values():
+        for change in changes:
+            bytes_outside_edits_equal(change)
     replaced = tuple(
         Replacement(path, *pair)
         for report in patched.conversion.reports

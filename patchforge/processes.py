@@ -203,8 +203,8 @@ def _has_password(name: str, value: str) -> bool:
 def close() -> None:
     """Closes this process to others of the same user: on Linux they can read neither its environment nor its memory.
 
-    A process with CAP_SYS_PTRACE, CAP_PERFMON or CAP_SYS_ADMIN, such as root's, still can; ``trial/guard.py`` takes
-    these from what it starts. Nothing happens on other systems, or the second time.
+    A process with CAP_SYS_PTRACE, CAP_PERFMON or CAP_SYS_ADMIN, such as root's, still can; ``supervisor.py``
+    takes these from what it starts. Nothing happens on other systems, or the second time.
     """
     if sys.platform == "linux":
         import ctypes  # noqa: PLC0415 - keeps start-up light

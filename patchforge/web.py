@@ -292,9 +292,9 @@ class Answer:
         return bytes(data)
 
     def whole(self) -> bytes:
-        """The body of a document. Damaged when it is packed, which nobody asked for."""
+        """The body of a document. Damaged when it is compressed, which nobody asked for."""
         if self.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Damaged(f"{shown(self.url)} sent a packed answer", expected="an answer as it is")
+            raise Damaged(f"{shown(self.url)} sent a compressed answer", expected="an uncompressed one")
         return self.read()
 
 
@@ -303,7 +303,7 @@ def _length(url: str, headers: Headers) -> int | None:
     coding = headers.get("Transfer-Encoding")
     if coding is not None:
         if coding.strip().lower() != "chunked":
-            raise Damaged(f"{shown(url)} sent its answer in a way that nobody asked for", expected="chunked")
+            raise Damaged(f"{shown(url)} sent its answer in an encoding that nobody asked for", expected="chunked")
         return None
     told = {one.strip() for one in headers.get_all("Content-Length") or ()}
     found = whole_number(min(told)) if len(told) == 1 else None

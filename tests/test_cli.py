@@ -402,7 +402,7 @@ def test_check_sees_new_unclaimed_sites(upstream: Path, generated: Path) -> None
 def test_check_without_anything_generated(upstream: Path, tmp_path: Path) -> None:
     result = on(upstream, tmp_path / "empty", "check")
     assert result.returncode == 2
-    assert "nothing is generated" in result.stderr
+    assert "nothing has been generated" in result.stderr
 
 
 def test_verify_believes_what_apply_wrote(upstream: Path, generated: Path) -> None:

@@ -71,7 +71,7 @@ def test_commands_parse(page: Path) -> None:
 
 
 def complaint(arguments: list[str]) -> str:
-    """What the parser has against a command line; "" when it takes it. A command's bare name is no command line."""
+    """What the parser has against a command line; "" when it takes it. A command's bare name is not a command line."""
     if arguments[0] in commands() and len(arguments) == 1:
         return ""
     said = io.StringIO()

@@ -13,9 +13,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchforge import templating
-from patchforge.bot.pack_steps import Repinned
-from patchforge.bot.steps import Result
-from patchforge.bot.words import Candidate, Published, read_marker, with_marker
+from patchforge.bot.model import Candidate, GitHubRelease, read_marker, with_marker
+from patchforge.bot.preparation import Result
+from patchforge.bot.repinning import Repinned
 from patchforge.escape import block
 from patchforge.pins.tracked import Repository
 from patchforge.project import Project
@@ -34,7 +34,7 @@ def pull_body(
     patches_before: Mapping[str, bytes],
     hashes: tuple[str, str],
     requirements: Sequence[tuple[str, str, str]],
-    notes: Sequence[Published],
+    notes: Sequence[GitHubRelease],
     steps: Sequence[Result],
 ) -> str:
     """The body without its marker. ``before``: the manifest of the version that the base branch has."""

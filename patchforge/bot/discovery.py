@@ -14,7 +14,7 @@ from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 
-from patchforge.bot.words import Candidate, Passed, Published
+from patchforge.bot.model import Candidate, GitHubRelease, PassedOver
 from patchforge.errors import Damaged
 from patchforge.project import Project
 from patchforge.sources import GitObjects
@@ -23,7 +23,7 @@ from patchforge.sources.clone import is_url
 from patchforge.sources.command import run_git
 from patchforge.vocabulary import Version
 
-NO_COMMIT = "it leads to no commit"
+NO_COMMIT = "it does not lead to a commit"
 _PRERELEASE = re.compile(
     r"\d(?:[-._]?(?:rc|alpha|beta|a|b|c|m|pre|preview|dev|canary|nightly)[-._]?\d*)+$", re.IGNORECASE
 )
@@ -31,18 +31,18 @@ _LINE = re.compile(r"([0-9a-f]{40}(?:[0-9a-f]{24})?)\trefs/tags/(.+?)(\^\{\})?",
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Discovery:
     """What a look at upstream gave. ``new`` is sorted, oldest version first."""
 
     newest: Version | None  #: the newest that we have
     new: tuple[Candidate, ...]
-    passed: tuple[Passed, ...]
+    passed: tuple[PassedOver, ...]
 
     def candidate(self, version: Version) -> Candidate | None:
         return next((one for one in self.new if one.version == version), None)
 
 
-def list_tags(where: str) -> tuple[dict[str, str], list[Passed]]:
+def list_tags(where: str) -> tuple[dict[str, str], list[PassedOver]]:
     """Tag → the commit that it leads to, of a repository at an address or path; and the refs that are passed over.
 
     Whether a tag of an address leads to a commit is only known once it is fetched.
@@ -54,27 +54,27 @@ def list_tags(where: str) -> tuple[dict[str, str], list[Passed]]:
     found = [(line, _LINE.fullmatch(line)) for line in lines if line]
     # The line of an annotated tag comes first, that of its commit (with ^{}) second.
     tags = {match[2]: match[1] for _, match in found if match}
-    return tags, [Passed(line[:200], "not understood") for line, match in found if not match]
+    return tags, [PassedOver(line[:200], "not understood") for line, match in found if not match]
 
 
-def _tags_of(clone: Path) -> tuple[dict[str, str], list[Passed]]:
+def _tags_of(clone: Path) -> tuple[dict[str, str], list[PassedOver]]:
     with GitObjects(clone) as objects:
         tags = objects.commits(objects.tags())
-        passed = [Passed(ref.name.removeprefix("refs/tags/"), ref.why) for ref in objects.odd_refs()]
-    passed += [Passed(tag, NO_COMMIT) for tag, commit in tags.items() if not commit]
+        passed = [PassedOver(ref.name.removeprefix("refs/tags/"), ref.why) for ref in objects.odd_refs()]
+    passed += [PassedOver(tag, NO_COMMIT) for tag, commit in tags.items() if not commit]
     return {tag: commit for tag, commit in tags.items() if commit}, passed
 
 
 def discover(
     project: Project,
     tags: Mapping[str, str],
-    releases: Sequence[Published] | None,
+    releases: Sequence[GitHubRelease] | None,
     *,
     known: Mapping[Version, str],
     ours: Sequence[Version],
     age: Callable[[str], timedelta],
     now: datetime | None = None,
-) -> Found:
+) -> Discovery:
     """Compares upstream with what we have.
 
     ``releases``: None when GitHub was not asked. ``known``: version → commit as we recorded it. ``ours``: the versions
@@ -85,15 +85,15 @@ def discover(
     odd = {one.tag: one.odd for one in releases or () if one.odd and one.tag not in published}
     new: list[Candidate] = []
     passed = [
-        Passed(tag, "GitHub has a release of it, and git has no such tag") for tag in published.keys() - tags.keys()
+        PassedOver(tag, "GitHub has a release of it, and git has no such tag") for tag in published.keys() - tags.keys()
     ]
-    passed += [Passed(tag, why) for tag, why in odd.items() if tag not in tags]
+    passed += [PassedOver(tag, why) for tag, why in odd.items() if tag not in tags]
     for tag, commit in tags.items():
         version, release = project.version_of(tag), published.get(tag)
         if version is None:
             why = "a pre-release" if _PRERELEASE.search(tag) else "not the name of a version"
         elif known.get(version, commit) != commit:
-            passed.append(Passed(tag, f"the tag was moved: it was {known[version]} and is {commit}", moved=True))
+            passed.append(PassedOver(tag, f"the tag was moved: it was {known[version]} and is {commit}", moved=True))
             continue
         elif newest and not is_newer(version, newest):
             continue
@@ -104,15 +104,15 @@ def discover(
             except Damaged as error:
                 why = error.problem
         if why:
-            passed.append(Passed(tag, why))
+            passed.append(PassedOver(tag, why))
         elif version:
             new.append(Candidate(version, tag, commit, release))
     ordered = sorted(new, key=lambda one: one.version)
-    return Found(newest, tuple(ordered), tuple(sorted(passed, key=lambda one: one.tag)))
+    return Discovery(newest, tuple(ordered), tuple(sorted(passed, key=lambda one: one.tag)))
 
 
 def _wait(
-    project: Project, release: Published | None, age: Callable[[], timedelta], now: datetime, *, asked: bool
+    project: Project, release: GitHubRelease | None, age: Callable[[], timedelta], now: datetime, *, asked: bool
 ) -> str:
     """Why a newer version is not taken now, or ""."""
     track = project.track

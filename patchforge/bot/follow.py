@@ -54,50 +54,50 @@ def follow(upstream: Path, names: Sequence[str] = (), now: datetime | None = Non
 
     One that does not answer leaves the others alone. PatchforgeError for a name that is not declared.
     """
-    pins, packs = store.load("nodes", upstream / "pins"), {one.name: one for one in load_nodes(upstream)}
+    pins, packs = store.load("nodes", upstream / "pins"), {pack.name: pack for pack in load_nodes(upstream)}
     if unknown := sorted(set(names) - packs.keys()):
         raise PatchforgeError(
             f"no node pack is called {', '.join(unknown)}", expected=", ".join(packs) or "none", do="name one of these"
         )
 
-    def look(one: Repository) -> Followed:
-        return _followed(one, pins.get(one.name, {}), now or datetime.now(UTC))
+    def look(pack: Repository) -> Followed:
+        return _followed(pack, pins.get(pack.name, {}), now or datetime.now(UTC))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        yield from pool.map(look, [one for one in packs.values() if not names or one.name in names])
+        yield from pool.map(look, [pack for pack in packs.values() if not names or pack.name in names])
 
 
-def _followed(one: Repository, pin: dict[str, Any], now: datetime) -> Followed:
-    follows = one.branch or f"v{one.version}"
-    asked = Followed(one.name, follows, pin.get("rev", ""), State.WRONG)
+def _followed(pack: Repository, pin: dict[str, Any], now: datetime) -> Followed:
+    follows = pack.branch or f"v{pack.version}"
+    asked = Followed(pack.name, follows, pin.get("rev", ""), State.WRONG)
     try:
-        head = _head(one)
+        head = _head(pack)
         if head and head == asked.pinned:
             return replace(asked, state=State.PINNED, head=head)
         if not head:
-            return replace(asked, why=f"{one.url} has no {'branch' if one.branch else 'tag'} {follows}")
-        if one.branch:
-            return _newer(one, asked, now)
+            return replace(asked, why=f"{pack.url} has no {'branch' if pack.branch else 'tag'} {follows}")
+        if pack.branch:
+            return _newer(pack, asked, now)
     except Damaged as error:
-        return replace(asked, why=f"{one.url}: {error.problem}")
+        return replace(asked, why=f"{pack.url}: {error.problem}")
     except PatchforgeError as error:
         state = State.AGAIN if isinstance(error, TryAgain) else State.WRONG
-        return replace(asked, state=state, why=f"{one.url} does not answer: {error.found or error.problem}")
+        return replace(asked, state=state, why=f"{pack.url} does not answer: {error.found or error.problem}")
     if asked.pinned and pin.get("tag", follows) == follows:
         return replace(asked, head=head, why=f"the tag was moved: it was {asked.pinned} and is {head}")
     return replace(asked, state=State.NEW, head=head, commit=head)
 
 
-def _head(one: Repository) -> str:
+def _head(pack: Repository) -> str:
     """The commit that is followed; of an annotated tag the line with ^{} comes last."""
-    name = f"refs/heads/{one.branch}" if one.branch else f"refs/tags/v{one.version}"
-    with source_of(one.url) as source:
+    name = f"refs/heads/{pack.branch}" if pack.branch else f"refs/tags/v{pack.version}"
+    with source_of(pack.url) as source:
         lines = run_git("ls-remote", "--", source, name, name + "^{}", tries=3).split("\n")
-    found = {ref: commit for commit, _, ref in (line.partition("\t") for line in lines)}
-    return found.get(name + "^{}", found.get(name, ""))
+    commits = {ref: commit for commit, _, ref in (line.partition("\t") for line in lines)}
+    return commits.get(name + "^{}", commits.get(name, ""))
 
 
-def _newer(one: Repository, asked: Followed, now: datetime) -> Followed:
+def _newer(pack: Repository, asked: Followed, now: datetime) -> Followed:
     """Looks at the branch's commits, which are fetched without files into a temporary folder.
 
     Taken is the newest one that is old enough, so that a branch with a commit a day is not passed over for ever.
@@ -105,19 +105,21 @@ def _newer(one: Repository, asked: Followed, now: datetime) -> Followed:
     with tempfile.TemporaryDirectory(prefix="patchforge-track-") as name:
         folder = Path(name)
         run_git("init", "--quiet", "--bare", ".", folder=folder)
-        with source_of(one.url) as source:
-            what = ("--", source, f"+refs/heads/{one.branch}:refs/heads/followed")
+        with source_of(pack.url) as source:
+            what = ("--", source, f"+refs/heads/{pack.branch}:refs/heads/followed")
             run_git("fetch", "--quiet", "--no-tags", "--filter=tree:0", *what, folder=folder, tries=3)
         head = _ask(folder, "rev-parse", "refs/heads/followed")
         asked = replace(asked, head=head, date=_date(folder, head))
         if asked.pinned and not _leads_to(folder, asked.pinned, head):
             why = f"the branch was rewritten, or is another one than before: it lacks the pinned {asked.pinned}"
             return replace(asked, why=why)
-        limit = ["--min-age", str(int((now - timedelta(days=one.branch_days)).timestamp()))] if one.branch_days else []
+        limit = (
+            ["--min-age", str(int((now - timedelta(days=pack.branch_days)).timestamp()))] if pack.branch_days else []
+        )
         commit = _ask(folder, "rev-list", "--first-parent", "--max-count=1", *limit, head)
         if commit not in {"", asked.pinned} and (not asked.pinned or _leads_to(folder, asked.pinned, commit)):
             return replace(asked, state=State.NEW, commit=commit, date=_date(folder, commit))
-        return replace(asked, state=State.WAITS, why=_young(one.branch_days, asked.date, now))
+        return replace(asked, state=State.WAITS, why=_young(pack.branch_days, asked.date, now))
 
 
 def _ask(folder: Path, *arguments: str) -> str:

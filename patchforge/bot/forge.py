@@ -15,8 +15,8 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from patchforge import escape, web
+from patchforge.bot.model import GitHubRelease, Issue, Pull, read_marker
 from patchforge.bot.token import Token
-from patchforge.bot.words import Issue, Published, Pull, read_marker
 from patchforge.errors import Damaged, PatchforgeError, TryAgain
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _HEADERS = ("link", "retry-after", "x-ratelimit-remaining")
 _T = TypeVar("_T")
 _Step = Callable[[str], None]
 _Check = Callable[[Any], bool]
-_LATEST = 1 << 40  #: of dates in seconds: more is no date
+_LATEST = 1 << 40  #: of dates in seconds: more is not a date
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +133,7 @@ class Forge:
         Requester.Requester.resetConnectionClasses()
         self.requests = self.writes = 0
 
-    def releases(self, repository: str) -> list[Published]:
+    def releases(self, repository: str) -> list[GitHubRelease]:
         """The published releases, newest first; drafts are left out. An odd one says so and stops no other."""
         rows = self._pages(f"/repos/{repository}/releases", lambda _: True)
         return [_published(row) for row in rows if row.get("draft") is not True]
@@ -360,7 +360,7 @@ def _is_pull(row: Any) -> bool:
     return isinstance(head, dict) and isinstance(head.get("ref"), str) and isinstance(head.get("repo"), dict | None)
 
 
-def _published(row: Mapping[str, Any]) -> Published:
+def _published(row: Mapping[str, Any]) -> GitHubRelease:
     """A release; with what is odd about it where something is, and then without its text."""
     tag, title, notes, flag = (row.get(key) for key in ("tag_name", "name", "body", "prerelease"))
     shown = escape.line(str(tag))[:_LONGEST_TAG]
@@ -373,8 +373,8 @@ def _published(row: Mapping[str, Any]) -> Published:
     elif when is None:
         odd = "GitHub does not say when it was published"
     if odd or when is None:
-        return Published(shown, "", "", prerelease=True, published=datetime.fromtimestamp(0, UTC), odd=odd)
-    return Published(shown, str(title or ""), str(notes or ""), bool(flag), when)
+        return GitHubRelease(shown, "", "", prerelease=True, published=datetime.fromtimestamp(0, UTC), odd=odd)
+    return GitHubRelease(shown, str(title or ""), str(notes or ""), bool(flag), when)
 
 
 def _date(stamp: object) -> datetime | None:

@@ -11,10 +11,10 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from patchforge import manifest
-from patchforge.bot.discovery import Found, discover, list_tags
+from patchforge.bot.discovery import Discovery, discover, list_tags
 from patchforge.bot.forge import Forge
+from patchforge.bot.model import Candidate, GitHubRelease
 from patchforge.bot.token import Token, refuse_secrets
-from patchforge.bot.words import Candidate, Published
 from patchforge.errors import Damaged
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
@@ -22,14 +22,19 @@ from patchforge.sources.clone import CachedClone, is_url
 from patchforge.vocabulary import Version
 
 
-def found_as_data(found: Found) -> dict[str, Any]:
+def found_as_data(discovery: Discovery) -> dict[str, Any]:
     return {
-        "newest": str(found.newest or ""),
+        "newest": str(discovery.newest or ""),
         "new": [
-            {"version": str(one.version), "tag": one.tag, "commit": one.commit, "released": one.release is not None}
-            for one in found.new
+            {
+                "version": str(candidate.version),
+                "tag": candidate.tag,
+                "commit": candidate.commit,
+                "released": candidate.release is not None,
+            }
+            for candidate in discovery.new
         ],
-        "passed": [{"tag": one.tag, "why": one.why, "moved": one.moved} for one in found.passed],
+        "passed": [{"tag": entry.tag, "why": entry.why, "moved": entry.moved} for entry in discovery.passed],
     }
 
 
@@ -77,13 +82,13 @@ class Mirror:
         return ""
 
 
-def look(
+def find_new(
     project: Project, mirror: Mirror, forge: Forge | None, ours: Mapping[Version, str]
-) -> tuple[Found, list[Published]]:
+) -> tuple[Discovery, list[GitHubRelease]]:
     """What upstream has that is not in ``ours`` (version → commit), and the releases. ``forge`` None: no network."""
     wanted = forge and project.track.channel != "tags"
     releases = forge.releases(urlsplit(project.url).path.strip("/")) if forge and wanted else None
-    known = {one.version: one.commit for one in release_index(project)}
+    known = {release.version: release.commit for release in release_index(project)}
     known |= {version: commit for version, commit in ours.items() if commit}  # plain files have none
     now = datetime.now(UTC)
 
@@ -91,8 +96,10 @@ def look(
         return now - mirror.date(commit)
 
     tags, passed = list_tags(mirror.where)
-    found = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
-    return replace(found, passed=(*found.passed, *passed)), [one for one in releases or () if not one.odd]
+    discovery = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
+    return replace(discovery, passed=(*discovery.passed, *passed)), [
+        release for release in releases or () if not release.odd
+    ]
 
 
 def generated_commits(folder: Path) -> dict[Version, str]:

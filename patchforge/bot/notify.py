@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchforge import web
+from patchforge.bot.model import read_marker, with_marker
 from patchforge.bot.token import Token, find_token
-from patchforge.bot.words import read_marker, with_marker
 from patchforge.errors import Damaged, Exit, PatchforgeError
 
 WORKFLOW = "update.yml"

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patchforge import caches
-from patchforge.bot import bodies, pack_steps, steps
+from patchforge.bot import bodies, preparation, repinning
 from patchforge.bot.follow import Followed, State, follow
-from patchforge.bot.plan import PACKS, There, plan_packs
+from patchforge.bot.model import Problem, Proposal
+from patchforge.bot.plan import PACKS, RemoteState, plan_packs
 from patchforge.bot.run import Outcome, Run
-from patchforge.bot.words import Problem, Wanted
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.pins.tracked import Repository, load_nodes
 
@@ -24,49 +24,49 @@ class PackRun(Run):
 
     def run(self) -> Outcome:
         upstream = self.repository.folder / "upstream"
-        packs = {one.name: one for one in load_nodes(upstream)}
+        packs = {pack.name: pack for pack in load_nodes(upstream)}
         followed = list(follow(upstream, self.settings.packs))
-        again = [(one.name, one.why) for one in followed if one.state is State.AGAIN]
-        made: list[Wanted | Problem] = []
-        for one in followed:
+        again = [(pack.name, pack.why) for pack in followed if pack.state is State.AGAIN]
+        made: list[Proposal | Problem] = []
+        for pack in followed:
             try:
-                made += self._look(packs[one.name], one)
+                made += self._look(packs[pack.name], pack)
             except TryAgain as error:
-                again.append((one.name, str(error)))
+                again.append((pack.name, str(error)))
             finally:
                 self.repository.reset()
-        wanted = [one for one in made if isinstance(one, Wanted)]
+        wanted = [one for one in made if isinstance(one, Proposal)]
         problems = [one for one in made if isinstance(one, Problem)]
-        there = self.there(_PROJECT, PACKS, self.open_pulls(PACKS), [one.branch for one in wanted])
-        plan = plan_packs(there, wanted, self._over(packs, followed, there), problems, self.settings.rules)
+        remote = self.remote(_PROJECT, PACKS, self.open_pulls(PACKS), [proposal.branch for proposal in wanted])
+        plan = plan_packs(remote, wanted, self._over(packs, followed, remote), problems, self.settings.rules)
         if self.is_real:
             self.carry_out(plan)
-        passed = [(one.name, one.why) for one in followed if one.state in {State.WAITS, State.WRONG}]
-        found = {"nodes": [one.as_data() for one in followed]}
+        passed = [(pack.name, pack.why) for pack in followed if pack.state in {State.WAITS, State.WRONG}]
+        found = {"nodes": [pack.as_data() for pack in followed]}
         return self.outcome(found, [*passed, *again], plan, problems, again=bool(again))
 
-    def _look(self, pack: Repository, one: Followed) -> list[Wanted | Problem]:
+    def _look(self, pack: Repository, followed: Followed) -> list[Proposal | Problem]:
         """What is to be proposed or reported of a pack, if anything."""
-        if one.state is State.WRONG:
-            return [_problem(pack, "moved", one.why)]
-        if one.state is not State.NEW:
+        if followed.state is State.WRONG:
+            return [_problem(pack, "moved", followed.why)]
+        if followed.state is not State.NEW:
             return []
         with tempfile.TemporaryDirectory(prefix="patchforge-pack-") as scratch:
-            checkout = pack_steps.check_out(pack, Path(scratch))
+            checkout = repinning.check_out(pack, Path(scratch))
             try:
-                return [self._want(pack, one.commit, checkout)]
+                return [self._want(pack, followed.commit, checkout)]
             except TryAgain:
                 raise
             except PatchforgeError as error:
                 text = str(error).replace(str(checkout), pack.url).replace(str(caches.place()), "CACHE")
                 about = "proof" if isinstance(error, CheckFailed) else "pin"
-                return [_problem(pack, about, text.replace(str(self.repository.folder), "."), one.commit)]
+                return [_problem(pack, about, text.replace(str(self.repository.folder), "."), followed.commit)]
 
-    def _want(self, pack: Repository, commit: str, checkout: Path) -> Wanted:
+    def _want(self, pack: Repository, commit: str, checkout: Path) -> Proposal:
         """Makes the pin, the patch and the Nix expressions in our repository's folder, and commits them."""
         folder, branch = self.repository.folder, PACKS + pack.name
-        made = pack_steps.repin(pack, commit, folder, checkout)
-        nix = steps.run_step(steps.NIX, folder, self.repository.hidden)
+        made = repinning.repin(pack, commit, folder, checkout)
+        nix = preparation.run_step(preparation.NIX, folder, self.repository.hidden)
         paths = (f"generated/nodes/{pack.name}/", "generated/nix/", "upstream/pins/nodes.json", "flake.nix")
         self.repository.only(paths)
         title = f"Update node pack {pack.name}"
@@ -76,15 +76,17 @@ class PackRun(Run):
         said = {"project": _PROJECT, "name": pack.name, "commit": commit, "change": change, "offer": offer}
         body = bodies.marked(bodies.pack_body(pack, made, [nix]), **said)
         draft = nix.outcome == "failed" or not made.is_sound
-        return Wanted(pack.name, branch, ours, change, offer, title, body, draft)
+        return Proposal(pack.name, branch, ours, change, offer, title, body, draft)
 
-    def _over(self, packs: Mapping[str, Repository], followed: Sequence[Followed], there: There) -> dict[str, str]:
+    def _over(
+        self, packs: Mapping[str, Repository], followed: Sequence[Followed], remote: RemoteState
+    ) -> dict[str, str]:
         """Why nothing is to be proposed, by pack: also of one that is not declared any more, when all are looked at."""
-        names = {branch.removeprefix(PACKS) for branch in (*there.branches, *(one.branch for one in there.pulls))}
-        names |= {str(one.marker.get("name", "")) for one in there.issues}
+        names = {branch.removeprefix(PACKS) for branch in (*remote.branches, *(pull.branch for pull in remote.pulls))}
+        names |= {str(issue.marker.get("name", "")) for issue in remote.issues}
         gone = set[str]() if self.settings.packs else names - packs.keys()
         told = {State.PINNED: "the base branch has its newest commit", State.WAITS: "no newer commit is old enough"}
-        over = {one.name: told[one.state] for one in followed if one.state in told}
+        over = {pack.name: told[pack.state] for pack in followed if pack.state in told}
         return over | dict.fromkeys(sorted(gone), "it is not tracked any more")
 
 

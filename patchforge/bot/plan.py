@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchforge.bot import bodies
-from patchforge.bot.words import Action, Branch, Do, Issue, Problem, Pull, Wanted
+from patchforge.bot.model import Action, Branch, GitHubWrite, Issue, Problem, Proposal, Pull
 from patchforge.project import Project, parsed_version
 from patchforge.vocabulary import Version
 
@@ -17,8 +17,8 @@ PACKS = "patchforge/nodes-"  #: how the branches of node packs begin
 
 
 @dataclass(frozen=True, slots=True)
-class There:
-    """What a run finds of one project. ``pulls``: the open ones, and all of a wanted branch where none is open."""
+class RemoteState:
+    """What GitHub has of one project. ``pulls``: the open ones, and all of a wanted branch where none is open."""
 
     branches: Mapping[str, Branch]
     pulls: Sequence[Pull]
@@ -26,11 +26,11 @@ class There:
 
     @property
     def open_pulls(self) -> list[Pull]:
-        return sorted((one for one in self.pulls if one.state == "open"), key=lambda one: one.number)
+        return sorted((pull for pull in self.pulls if pull.state == "open"), key=lambda pull: pull.number)
 
     def current(self, branch: str) -> Pull | None:
         """The newest open pull request of a branch."""
-        return next((one for one in self.open_pulls[::-1] if one.branch == branch), None)
+        return next((pull for pull in self.open_pulls[::-1] if pull.branch == branch), None)
 
     def is_foreign(self, branch: str) -> bool:
         """Whether somebody else has committed to a branch."""
@@ -69,64 +69,64 @@ def version_of(project: Project, branch: str) -> Version | None:
 
 def plan_release(
     project: Project,
-    there: There,
+    remote: RemoteState,
     on_base: frozenset[Version],
-    wanted: Wanted | None,
+    wanted: Proposal | None,
     problems: Sequence[Problem],
     *,
     rules: Rules,
 ) -> Plan:
     """``wanted``: the version to propose; None when there is none that converts. ``on_base``: those there already."""
     version = version_of(project, wanted.branch) if wanted else None
-    pulls = [(one, its) for one in there.open_pulls if (its := version_of(project, one.branch))]
+    pulls = [(pull, its) for pull in remote.open_pulls if (its := version_of(project, pull.branch))]
     notes: list[str] = []
     actions: list[Action] = []
-    current = there.current(wanted.branch) if wanted else None
+    current = remote.current(wanted.branch) if wanted else None
     if wanted and version:
-        newer = [one for one, its in pulls if its > version]
-        staying = sum(its >= version or there.is_foreign(one.branch) for one, its in pulls)
+        newer = [pull for pull, its in pulls if its > version]
+        staying = sum(its >= version or remote.is_foreign(pull.branch) for pull, its in pulls)
         if newer and not current and not rules.recreate:
             notes.append(f"{wanted.name}: #{newer[-1].number} proposes a newer version (--recreate proposes both)")
         else:
-            actions += _propose(there, wanted, rules, staying, notes)
-    newest = version if current or any(one.do is Do.OPEN for one in actions) else None
+            actions += _propose(remote, wanted, rules, staying, notes)
+    newest = version if current or any(action.kind is GitHubWrite.OPEN for action in actions) else None
     for pull, its in pulls:
         if pull is not current:
-            actions += _outlived(there, pull, its, on_base, newest)
+            actions += _outlived(remote, pull, its, on_base, newest)
     bound = max([*on_base, *([newest] if newest else [])], default=None)
 
     def is_over(branch: str) -> bool:
         its = version_of(project, branch)
         return bool(its and bound and (its < bound or its in on_base))
 
-    actions += _clear_branches(there, actions, is_over)
-    actions += _file(there, problems)
-    actions += _solved(there, on_base, version, problems)
+    actions += _clear_branches(remote, actions, is_over)
+    actions += _file(remote, problems)
+    actions += _solved(remote, on_base, version, problems)
     return Plan(tuple(actions), tuple(notes), current.number if current else 0)
 
 
 def plan_packs(
-    there: There, wanted: Sequence[Wanted], over: Mapping[str, str], problems: Sequence[Problem], rules: Rules
+    remote: RemoteState, wanted: Sequence[Proposal], over: Mapping[str, str], problems: Sequence[Problem], rules: Rules
 ) -> Plan:
     """``over``: why nothing is to be proposed of a pack, by its name. What is of packs in neither stays as it is."""
     notes: list[str] = []
     actions: list[Action] = []
-    staying = {one.branch for one in there.open_pulls if _pack(one.branch) not in over}
-    for one in wanted:
-        proposed = list(_propose(there, one, rules, len(staying), notes))
-        staying |= {each.branch for each in proposed if each.do is Do.OPEN}
+    staying = {pull.branch for pull in remote.open_pulls if _pack(pull.branch) not in over}
+    for proposal in wanted:
+        proposed = list(_propose(remote, proposal, rules, len(staying), notes))
+        staying |= {each.branch for each in proposed if each.kind is GitHubWrite.OPEN}
         actions += proposed
-    for pull in there.open_pulls:
-        current = there.current(pull.branch)
+    for pull in remote.open_pulls:
+        current = remote.current(pull.branch)
         if why := over.get(_pack(pull.branch)):
-            actions += _close(there, pull, "no difference", f"Nothing is left to propose: {why}.")
+            actions += _close(remote, pull, "no difference", f"Nothing is left to propose: {why}.")
         elif current and current is not pull:
-            actions += _close(there, pull, "duplicate", f"The same as #{current.number}.")
-    actions += _clear_branches(there, actions, lambda branch: _pack(branch) in over)
-    actions += _file(there, problems)
+            actions += _close(remote, pull, "duplicate", f"The same as #{current.number}.")
+    actions += _clear_branches(remote, actions, lambda branch: _pack(branch) in over)
+    actions += _file(remote, problems)
     settled = {*over, *(one.name for one in wanted), *(one.name for one in problems)}
-    told = {(one.about, one.name) for one in problems}
-    for issue in there.issues:
+    told = {(problem.about, problem.name) for problem in problems}
+    for issue in remote.issues:
         if issue.state == "open" and _about(issue)[1] in settled and _about(issue) not in told:
             actions.append(_solve(issue, "This is no longer so."))
     return Plan(tuple(actions), tuple(notes))
@@ -136,32 +136,34 @@ def _pack(branch: str) -> str:
     return branch.removeprefix(PACKS)
 
 
-def _propose(there: There, wanted: Wanted, rules: Rules, staying: int, notes: list[str]) -> Iterator[Action]:
+def _propose(remote: RemoteState, wanted: Proposal, rules: Rules, staying: int, notes: list[str]) -> Iterator[Action]:
     """Brings one branch and its pull request to what they should be. ``staying``: pull requests that stay open."""
-    branch, current = there.branches.get(wanted.branch), there.current(wanted.branch)
+    branch, current = remote.branches.get(wanted.branch), remote.current(wanted.branch)
     if branch and branch.foreign:
         notes.append(f"{wanted.branch}: {branch.foreign} committed to it, so it is left alone")
         if current and current.marker.get("offer") != wanted.offer:
             text = bodies.topic(_HANDS_OFF.format(name=wanted.name), f"foreign {wanted.offer}")
-            yield Action(Do.COMMENT, "somebody else commits to this branch", number=current.number, text=text)
+            yield Action(GitHubWrite.COMMENT, "somebody else commits to this branch", number=current.number, text=text)
         return
-    if current is None and (why := _not_now(there, wanted, rules, staying)):
+    if current is None and (why := _not_now(remote, wanted, rules, staying)):
         notes.append(f"{wanted.name}: {why}")
         return
     if branch is None or branch.change != wanted.change:
         why = "it is new" if branch is None else "its content is not what the inputs give"
         tip = branch.tip if branch else ""
-        yield Action(Do.PUSH, why, branch=wanted.branch, commit=wanted.commit, expected=tip)
+        yield Action(GitHubWrite.PUSH, why, branch=wanted.branch, commit=wanted.commit, expected=tip)
     body = wanted.body
     if current is None:
-        yield Action(Do.OPEN, "it is new", branch=wanted.branch, title=wanted.title, body=body, draft=wanted.draft)
+        yield Action(
+            GitHubWrite.OPEN, "it is new", branch=wanted.branch, title=wanted.title, body=body, draft=wanted.draft
+        )
     elif current.marker.get("body") != bodies.digest(body):
-        yield Action(Do.EDIT, "its text is out of date", number=current.number, body=body)
+        yield Action(GitHubWrite.EDIT, "its text is out of date", number=current.number, body=body)
 
 
-def _not_now(there: There, wanted: Wanted, rules: Rules, staying: int) -> str:
+def _not_now(remote: RemoteState, wanted: Proposal, rules: Rules, staying: int) -> str:
     """Why no pull request may be opened, or ""."""
-    declined = [one for one in there.pulls if one.branch == wanted.branch and _is_declined(one, wanted)]
+    declined = [pull for pull in remote.pulls if pull.branch == wanted.branch and _is_declined(pull, wanted)]
     if declined and not rules.recreate:
         return f"a person closed #{declined[0].number}, and it has not changed since (--recreate proposes it again)"
     if staying >= rules.most_open:
@@ -169,70 +171,72 @@ def _not_now(there: There, wanted: Wanted, rules: Rules, staying: int) -> str:
     return ""
 
 
-def _is_declined(pull: Pull, wanted: Wanted) -> bool:
+def _is_declined(pull: Pull, wanted: Proposal) -> bool:
     """Whether a person, not the bot, closed this very offer."""
     by_person = pull.state == "closed" and not pull.merged and "closed" not in pull.marker
     return by_person and pull.marker.get("offer", wanted.offer) == wanted.offer
 
 
 def _outlived(
-    there: There, pull: Pull, version: Version, on_base: frozenset[Version], newest: Version | None
+    remote: RemoteState, pull: Pull, version: Version, on_base: frozenset[Version], newest: Version | None
 ) -> Iterator[Action]:
     """Closes an open pull request that has had its time."""
     latest = max(on_base, default=None)
     if version in on_base:
-        yield from _close(there, pull, "no difference", "The base branch has this version now.")
+        yield from _close(remote, pull, "no difference", "The base branch has this version now.")
     elif latest and version < latest:
         topic, text = f"superseded by the base branch, {latest}", f"Superseded: the base branch has {latest}."
-        yield from _close(there, pull, topic, text)
+        yield from _close(remote, pull, topic, text)
     elif newest and version < newest:
-        yield from _close(there, pull, f"superseded by {newest}", "Superseded by #{new}.")
+        yield from _close(remote, pull, f"superseded by {newest}", "Superseded by #{new}.")
     elif newest and version == newest:
-        yield from _close(there, pull, "duplicate", "The same as #{new}.")
+        yield from _close(remote, pull, "duplicate", "The same as #{new}.")
 
 
-def _close(there: There, pull: Pull, topic: str, text: str) -> Iterator[Action]:
+def _close(remote: RemoteState, pull: Pull, topic: str, text: str) -> Iterator[Action]:
     """Closes a pull request and says why; one with somebody else's commits is told, and stays."""
-    if there.is_foreign(pull.branch):
+    if remote.is_foreign(pull.branch):
         said = bodies.topic(f"{text} Somebody else has committed to this branch, so it stays open.", topic)
-        yield Action(Do.COMMENT, f"{topic}, with somebody else's commits", number=pull.number, text=said)
+        yield Action(GitHubWrite.COMMENT, f"{topic}, with somebody else's commits", number=pull.number, text=said)
         return
     body = bodies.declare_closed(pull.body, pull.marker, topic)
-    yield Action(Do.CLOSE, topic, branch=pull.branch, number=pull.number, body=body, text=bodies.topic(text, topic))
+    yield Action(
+        GitHubWrite.CLOSE, topic, branch=pull.branch, number=pull.number, body=body, text=bodies.topic(text, topic)
+    )
 
 
-def _clear_branches(there: There, actions: Sequence[Action], is_over: Callable[[str], bool]) -> Iterator[Action]:
+def _clear_branches(remote: RemoteState, actions: Sequence[Action], is_over: Callable[[str], bool]) -> Iterator[Action]:
     """Deletes branches whose time is over and that no open pull request needs: merged, or closed by us."""
-    closing = {one.number for one in actions if one.do is Do.CLOSE}
-    kept = {one.branch for one in there.open_pulls if one.number not in closing}
-    kept |= {one.branch for one in actions if one.do in {Do.PUSH, Do.OPEN}}
-    for branch in there.branches.values():
+    closing = {action.number for action in actions if action.kind is GitHubWrite.CLOSE}
+    kept = {pull.branch for pull in remote.open_pulls if pull.number not in closing}
+    kept |= {action.branch for action in actions if action.kind in {GitHubWrite.PUSH, GitHubWrite.OPEN}}
+    for branch in remote.branches.values():
         if is_over(branch.name) and not branch.foreign and branch.name not in kept:
-            yield Action(Do.DELETE, "nothing needs it any more", branch=branch.name, expected=branch.tip)
+            yield Action(GitHubWrite.DELETE, "nothing needs it any more", branch=branch.name, expected=branch.tip)
 
 
-def _file(there: There, problems: Sequence[Problem]) -> Iterator[Action]:
+def _file(remote: RemoteState, problems: Sequence[Problem]) -> Iterator[Action]:
     """Files each problem once; edits its issue when it is different now."""
     for problem in problems:
         body = bodies.digest(problem.body)
-        known = [one for one in there.issues if _about(one) == (problem.about, problem.name)]
-        current = next((one for one in known if one.state == "open"), None)
-        if current is None and not any(one.marker.get("body") == body for one in known):
-            yield Action(Do.FILE, problem.about, title=problem.title, body=problem.body)
+        known = [issue for issue in remote.issues if _about(issue) == (problem.about, problem.name)]
+        current = next((issue for issue in known if issue.state == "open"), None)
+        if current is None and not any(issue.marker.get("body") == body for issue in known):
+            yield Action(GitHubWrite.FILE, problem.about, title=problem.title, body=problem.body)
         elif current and current.marker.get("body") != body:
-            yield Action(Do.EDIT_ISSUE, "it is different now", number=current.number, body=problem.body)
+            yield Action(GitHubWrite.EDIT_ISSUE, "it is different now", number=current.number, body=problem.body)
 
 
 def _solved(
-    there: There, on_base: frozenset[Version], wanted: Version | None, problems: Sequence[Problem]
+    remote: RemoteState, on_base: frozenset[Version], wanted: Version | None, problems: Sequence[Problem]
 ) -> Iterator[Action]:
     """Closes the issues of versions that convert now or that the base branch is past, and of tags that are back."""
     latest = max(on_base, default=None)
-    for issue in there.issues:
+    for issue in remote.issues:
         about, name = _about(issue)
         if issue.state != "open":
             continue
-        if about == "moved" and about not in {one.about for one in problems}:
+        if about == "moved" and about not in {problem.about for problem in problems}:
             yield _solve(issue, "The tags are where they were.")
         elif about in {"drift", "proof"}:
             version = parsed_version(name)
@@ -241,7 +245,7 @@ def _solved(
 
 
 def _solve(issue: Issue, text: str) -> Action:
-    return Action(Do.CLOSE_ISSUE, "solved", number=issue.number, text=bodies.topic(text, "solved"))
+    return Action(GitHubWrite.CLOSE_ISSUE, "solved", number=issue.number, text=bodies.topic(text, "solved"))
 
 
 def _about(issue: Issue) -> tuple[str, str]:

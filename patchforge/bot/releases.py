@@ -8,15 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from patchforge import manifest
-from patchforge.bot import bodies, steps
-from patchforge.bot.discovery import Found, list_tags
+from patchforge.bot import bodies, preparation
+from patchforge.bot.discovery import Discovery, list_tags
 from patchforge.bot.forge import Forge
-from patchforge.bot.mirror import Mirror, found_as_data, generated_commits, look
+from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
+from patchforge.bot.model import Action, Candidate, GitHubRelease, GitHubWrite, PassedOver, Problem, Proposal, Pull
 from patchforge.bot.plan import Plan, branch_of, plan_release, prefix
+from patchforge.bot.preparation import Result, Step
 from patchforge.bot.repository import Repository
 from patchforge.bot.run import Outcome, Run, Settings
-from patchforge.bot.steps import Result, Step
-from patchforge.bot.words import Action, Candidate, Do, Passed, Problem, Published, Pull, Wanted
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
 from patchforge.pins import store
@@ -38,33 +38,33 @@ class ReleaseRun(Run):
         self.generated = repository.folder / "generated" / self.project.name
         self.ours = generated_commits(self.generated)
         self.tested: Action | None = None
-        self.passed: list[Passed] = []  #: candidates that were passed over once they were fetched
+        self.passed: list[PassedOver] = []  #: candidates that were passed over once they were fetched
 
     def run(self) -> Outcome:
         with Mirror(self.project, self.settings.upstream) as mirror:
-            found, releases = look(self.project, mirror, self.forge, self.ours)
+            discovery, releases = find_new(self.project, mirror, self.forge, self.ours)
             pulls = self.open_pulls(prefix(self.project))
-            wanted, problems = self._first_that_converts(mirror, found, releases, pulls)
-            if moved := [one for one in found.passed if one.moved]:
+            wanted, problems = self._first_that_converts(mirror, discovery, releases, pulls)
+            if moved := [entry for entry in discovery.passed if entry.moved]:
                 problems.append(self._moved(moved))
             branches = [wanted.branch] if wanted else []
-            there = self.there(self.project.name, prefix(self.project), pulls, branches)
-            plan = plan_release(self.project, there, frozenset(self.ours), wanted, problems, rules=self.settings.rules)
+            remote = self.remote(self.project.name, prefix(self.project), pulls, branches)
+            plan = plan_release(self.project, remote, frozenset(self.ours), wanted, problems, rules=self.settings.rules)
             if self.tested:
                 plan = Plan((*plan.actions, self.tested), plan.notes, plan.number)
             if self.is_real:
-                self._check_tag(mirror, plan, found, wanted)
+                self._check_tag(mirror, plan, discovery, wanted)
                 self.carry_out(plan)
-        found = replace(found, passed=(*found.passed, *self.passed))
-        passed = [(one.tag, one.why) for one in found.passed]
-        return self.outcome(found_as_data(found), passed, plan, problems)
+        discovery = replace(discovery, passed=(*discovery.passed, *self.passed))
+        passed = [(entry.tag, entry.why) for entry in discovery.passed]
+        return self.outcome(found_as_data(discovery), passed, plan, problems)
 
     def _first_that_converts(
-        self, mirror: Mirror, found: Found, releases: Sequence[Published], pulls: Sequence[Pull]
-    ) -> tuple[Wanted | None, list[Problem]]:
+        self, mirror: Mirror, discovery: Discovery, releases: Sequence[GitHubRelease], pulls: Sequence[Pull]
+    ) -> tuple[Proposal | None, list[Problem]]:
         """The newest version that converts, and what is wrong with those before it."""
         problems: list[Problem] = []
-        for candidate in self._candidates(found, mirror):
+        for candidate in self._candidates(discovery, mirror):
             try:
                 return self._want(mirror, candidate, releases, pulls), problems
             except (Drifted, CheckFailed) as error:
@@ -72,39 +72,45 @@ class ReleaseRun(Run):
                 self.repository.reset()
         return None, problems
 
-    def _candidates(self, found: Found, mirror: Mirror) -> Iterator[Candidate]:
+    def _candidates(self, discovery: Discovery, mirror: Mirror) -> Iterator[Candidate]:
         named = self.settings.version
-        wanted = found.new[::-1] if named is None else [one for one in found.new if one.version == named]
+        wanted = (
+            discovery.new[::-1]
+            if named is None
+            else [candidate for candidate in discovery.new if candidate.version == named]
+        )
         given = 0
-        for one in wanted:
+        for candidate in wanted:
             if given == _ATTEMPTS:
                 return
-            if why := mirror.passed_over(one):
-                self.passed.append(Passed(one.tag, why))
+            if why := mirror.passed_over(candidate):
+                self.passed.append(PassedOver(candidate.tag, why))
             else:
                 given += 1
-                yield one
+                yield candidate
         if named is not None and not given:
-            raise self._not_proposed(found, named)
+            raise self._not_proposed(discovery, named)
 
-    def _not_proposed(self, found: Found, named: Version) -> PatchforgeError:
-        passed = (*self.passed, *found.passed)
-        why = next((one.why for one in passed if one.tag == self.project.tag_of(named)), "upstream has no such tag")
-        if found.newest and named <= found.newest:
-            why = f"not newer than {found.newest}, which the base branch has"
+    def _not_proposed(self, discovery: Discovery, named: Version) -> PatchforgeError:
+        passed = (*self.passed, *discovery.passed)
+        why = next(
+            (entry.why for entry in passed if entry.tag == self.project.tag_of(named)), "upstream has no such tag"
+        )
+        if discovery.newest and named <= discovery.newest:
+            why = f"not newer than {discovery.newest}, which the base branch has"
         return PatchforgeError(f"{named} cannot be proposed", found=why, do="patchforge track shows what is new")
 
     def _want(
-        self, mirror: Mirror, candidate: Candidate, releases: Sequence[Published], pulls: Sequence[Pull]
-    ) -> Wanted:
+        self, mirror: Mirror, candidate: Candidate, releases: Sequence[GitHubRelease], pulls: Sequence[Pull]
+    ) -> Proposal:
         """Runs all steps in our repository's folder and commits what they made."""
         folder, project = self.repository.folder, self.project
-        patched = steps.convert(self.engine, mirror.upstream, project, candidate, folder)
-        results = [self._step(one, candidate, mirror) for one in (steps.HASHES, steps.NIX)]
+        patched = preparation.convert(self.engine, mirror.upstream, project, candidate, folder)
+        results = [self._step(step, candidate, mirror) for step in (preparation.HASHES, preparation.NIX)]
         commit = self._commit(candidate, patched, mirror.date(candidate.commit))
         change = self.repository.change(commit)
         branch = branch_of(project, candidate.version)
-        current = next((one for one in pulls if one.branch == branch), None)
+        current = next((pull for pull in pulls if pull.branch == branch), None)
         results.append(self._test(candidate, mirror, change, current))
         before = self._before()
         body = bodies.pull_body(
@@ -123,13 +129,13 @@ class ReleaseRun(Run):
         said = {"project": project.name, "name": str(candidate.version), "commit": candidate.commit}
         offer = bodies.offer(candidate.commit, patched.patch_files())
         marked = bodies.marked(body, **said, change=change, offer=offer, tested=results[-1].outcome)
-        draft = rose or any(one.outcome in {"failed", "failing"} for one in results)
+        draft = rose or any(result.outcome in {"failed", "failing"} for result in results)
         title = f"{project.title} {candidate.version}"
-        return Wanted(str(candidate.version), branch, commit, change, offer, title, marked, draft)
+        return Proposal(str(candidate.version), branch, commit, change, offer, title, marked, draft)
 
     def _step(self, step: Step, candidate: Candidate, mirror: Mirror) -> Result:
         folder = self.repository.folder
-        return steps.run_step(
+        return preparation.run_step(
             step,
             folder,
             self.repository.hidden,
@@ -144,20 +150,20 @@ class ReleaseRun(Run):
         if current and self.forge and known.get("tested") in {"told", "failing"}:
             topic = {"topic": bodies.tests_topic(change)}
             if not self.settings.test or self.forge.has_comment(self.settings.repository, current.number, topic):
-                return Result(steps.TEST.name, known["tested"])
+                return Result(preparation.TEST.name, known["tested"])
         if not self.settings.test or self.settings.dry_run:
-            return Result(steps.TEST.name, "off")
-        result = self._step(steps.TEST, candidate, mirror)
+            return Result(preparation.TEST.name, "off")
+        result = self._step(preparation.TEST, candidate, mirror)
         if result.outcome == "not there":
             return result
-        self.tested = Action(Do.COMMENT, "what the tests saw", text=bodies.tests_comment(result, change))
+        self.tested = Action(GitHubWrite.COMMENT, "what the tests saw", text=bodies.tests_comment(result, change))
         return Result(result.name, "told" if result.outcome == "ok" else "failing")
 
     def _commit(self, candidate: Candidate, patched: Patched, made: datetime) -> str:
         """Two commits: the index, which people edit too, and what is only ever generated."""
         name, version, index = self.project.name, candidate.version, self.project.index
         index_path = f"upstream/{index.name}"
-        steps.list_in_index(index, candidate, made.astimezone(UTC).date().isoformat())
+        preparation.list_in_index(index, candidate, made.astimezone(UTC).date().isoformat())
         machine = (f"generated/{name}/{version}/", "generated/nix/", "upstream/pins/", "flake.nix")
         self.repository.only([index_path, *machine])
         date = made.isoformat()
@@ -189,17 +195,17 @@ class ReleaseRun(Run):
         marked = bodies.marked(body, about=about, name=version, project=self.project.name)
         return Problem(about, version, f"{self.project.title} {version}: {what}", marked)
 
-    def _moved(self, moved: Sequence[Passed]) -> Problem:
-        text = "\n".join(f"{one.tag}: {one.why}" for one in moved)
+    def _moved(self, moved: Sequence[PassedOver]) -> Problem:
+        text = "\n".join(f"{entry.tag}: {entry.why}" for entry in moved)
         body = bodies.problem_body(self.project, "moved", text)
         marked = bodies.marked(body, about="moved", name="tags", project=self.project.name)
         return Problem("moved", "tags", f"{self.project.title}: a tag was moved", marked)
 
-    def _check_tag(self, mirror: Mirror, plan: Plan, found: Found, wanted: Wanted | None) -> None:
+    def _check_tag(self, mirror: Mirror, plan: Plan, discovery: Discovery, wanted: Proposal | None) -> None:
         """Once more before something is pushed: the tag may have been moved while we worked."""
-        if wanted is None or not any(one.do is Do.PUSH for one in plan.actions):
+        if wanted is None or not any(action.kind is GitHubWrite.PUSH for action in plan.actions):
             return
-        candidate = found.candidate(Version.parse(wanted.name))
+        candidate = discovery.candidate(Version.parse(wanted.name))
         if candidate and list_tags(mirror.where)[0].get(candidate.tag) != candidate.commit:
             raise TryAgain(f"{candidate.tag} was moved while this ran", expected=candidate.commit, do="run this again")
 
@@ -217,7 +223,13 @@ def _requirements(upstream: Upstream, before: Mapping[str, Any] | None, patched:
     return bodies.requirement_changes(*texts)
 
 
-def _between(project: Project, releases: Sequence[Published], after: Version | None, until: Version) -> list[Published]:
+def _between(
+    project: Project, releases: Sequence[GitHubRelease], after: Version | None, until: Version
+) -> list[GitHubRelease]:
     """The releases after one version up to another, oldest first."""
-    found = [(version, one) for one in releases if (version := project.version_of(one.tag)) and version <= until]
-    return [one for version, one in sorted(found, key=lambda pair: pair[0]) if after is None or version > after]
+    versions = [
+        (version, release) for release in releases if (version := project.version_of(release.tag)) and version <= until
+    ]
+    return [
+        release for version, release in sorted(versions, key=lambda pair: pair[0]) if after is None or version > after
+    ]

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from patchforge.bot.model import Branch
 from patchforge.bot.token import Token, refuse_secrets
-from patchforge.bot.words import Branch
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.sources.command import run_git
 

@@ -10,9 +10,9 @@ from typing import Any
 
 from patchforge import caches
 from patchforge.bot.forge import Forge
-from patchforge.bot.plan import Plan, Rules, There
+from patchforge.bot.model import Action, GitHubWrite, Problem, Pull
+from patchforge.bot.plan import Plan, RemoteState, Rules
 from patchforge.bot.repository import Repository
-from patchforge.bot.words import Action, Do, Problem, Pull
 from patchforge.errors import Exit, PatchforgeError, TryAgain
 from patchforge.vocabulary import Version
 
@@ -76,16 +76,16 @@ class Run:
         pulls = self.forge.open_pulls(self.settings.repository) if self.forge else []
         return [one for one in pulls if one.branch.startswith(prefix)]
 
-    def there(self, project: str, prefix: str, pulls: Sequence[Pull], wanted: Sequence[str]) -> There:
+    def remote(self, project: str, prefix: str, pulls: Sequence[Pull], wanted: Sequence[str]) -> RemoteState:
         """What is there of a project. ``wanted``: branches; where none is open, closed pull requests matter too."""
         branches = self.repository.branches(prefix)
         if self.forge is None:
-            return There(branches, pulls)
+            return RemoteState(branches, pulls)
         name, known = self.settings.repository, {one.number: one for one in pulls}
         for branch in set(wanted) - {one.branch for one in pulls}:
             known |= {one.number: one for one in self.forge.pulls_of(name, branch)}
         issues = [one for one in self.forge.issues(name) if one.marker.get("project") == project]
-        return There(branches, list(known.values()), issues)
+        return RemoteState(branches, list(known.values()), issues)
 
     @property
     def is_real(self) -> bool:
@@ -95,7 +95,7 @@ class Run:
         """Does what is planned, in its order."""
         number = plan.number
         for action in plan.actions:
-            if action.do is Do.OPEN:
+            if action.kind is GitHubWrite.OPEN:
                 number = self._open(action)
             else:
                 self._one(action, number)
@@ -129,20 +129,20 @@ class Run:
         text = action.text.replace("{new}", str(new))
         if text and (action.number or new):
             forge.comment(name, action.number or new, text)
-        match action.do:
-            case Do.PUSH:
+        match action.kind:
+            case GitHubWrite.PUSH:
                 self.repository.push(action.branch, action.commit, action.expected)
-            case Do.DELETE:
+            case GitHubWrite.DELETE:
                 self.repository.delete(action.branch, action.expected)
-            case Do.EDIT:
+            case GitHubWrite.EDIT:
                 forge.edit_pull(name, action.number, body=action.body)
-            case Do.CLOSE:
+            case GitHubWrite.CLOSE:
                 forge.edit_pull(name, action.number, state="closed", body=action.body)
-            case Do.FILE:
+            case GitHubWrite.FILE:
                 forge.open_issue(name, action.title, action.body)
-            case Do.EDIT_ISSUE:
+            case GitHubWrite.EDIT_ISSUE:
                 forge.edit_issue(name, action.number, body=action.body)
-            case Do.CLOSE_ISSUE:
+            case GitHubWrite.CLOSE_ISSUE:
                 forge.edit_issue(name, action.number, state="closed")
             case _:
                 pass

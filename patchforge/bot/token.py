@@ -120,7 +120,7 @@ def _read(path: Path) -> Token:
 def _checked(text: str, where: str, file: Path | None = None) -> Token:
     if not text or not all("!" <= letter <= "~" for letter in text):
         found = f"{len(text.splitlines())} lines" if len(text.splitlines()) != 1 else "spaces or odd characters"
-        raise PatchforgeError(f"{where} holds no token", expected="one line of printable ASCII", found=found)
+        raise PatchforgeError(f"{where} does not hold a token", expected="one line of printable ASCII", found=found)
     return Token(text, file)
 
 
@@ -154,7 +154,7 @@ def seen_by_children(token: Token) -> list[str]:
 def refuse_secrets(address: str, token: Token) -> None:
     """PatchforgeError for an address with a name, a password or the token in it, and for a token over plain HTTP.
 
-    ``git@host`` is no secret: that is how SSH names its user. Plain HTTP is for this machine alone.
+    ``git@host`` is not a secret: that is how SSH names its user. Plain HTTP is for this machine alone.
     """
     if token.text and token.text in unquote(address):
         raise PatchforgeError("the remote's address holds the token", do="leave it out; git gets it in another way")

@@ -199,11 +199,11 @@ def _checked(plain: Any) -> Journal:
     import cattrs  # noqa: PLC0415 - keeps start-up light
 
     if not isinstance(plain, dict):
-        raise Damaged("it has not the form of one")
+        raise Damaged("it does not have the form of one")
     try:
         journal: Journal = _converter().structure(plain, Journal)
     except (cattrs.BaseValidationError, AttributeError, RecursionError):
-        raise Damaged("it has not the form of one") from None
+        raise Damaged("it does not have the form of one") from None
     _check(journal)
     return journal
 
@@ -249,7 +249,7 @@ def _check(journal: Journal) -> None:
         "a file before or after": any(one.before is one.after is None for one in journal.files),
     }
     if problems := [name for name, is_wrong in wrong.items() if is_wrong]:
-        raise Damaged(f"it has not {problems[0]}")
+        raise Damaged(f"it does not have {problems[0]}")
     for one in journal.files:
         if check_path(one.path)[0].lower().startswith(FOLDER) or not one.path.endswith(".py"):
             raise Damaged("it names a file that patchforge never writes", found=one.path)

@@ -61,7 +61,7 @@ def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
 
 def _parsed(name: str | None) -> Version | None:
     if name and not _is_version(name):
-        raise PatchforgeError(f"{name} is no version", expected="such as v0.32.0", do="with files, name a VERSION")
+        raise PatchforgeError(f"{name} is not a version", expected="such as v0.32.0", do="with files, name a VERSION")
     return Version.parse(name) if name else None
 
 
@@ -190,7 +190,7 @@ def _show(patched: Patched, written: str, missing: list[Skipped], release_named:
     release = patched.release
     new = "" if release.indexed else " (new: not in the release index yet)"
     if not release.indexed and not _is_version(release_named):
-        new = ", at a commit that is no release,"
+        new = ", at a commit that is not a release,"
     print(f"ComfyUI {release.version}{new} {release.commit[:12]}")
     rows = [
         (report.transform, report.outcome.value, str(len(report.found)) if report.found else "", transform.title)

@@ -89,7 +89,7 @@ def _is_offline(options: argparse.Namespace, settings: Settings) -> bool:
 def _settings(options: argparse.Namespace) -> Settings:
     repository = options.repository or os.environ.get("GITHUB_REPOSITORY", "")
     if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise PatchforgeError(f"{repository!r} is no repository", expected="OWNER/NAME")
+        raise PatchforgeError(f"{repository!r} is not a repository", expected="OWNER/NAME")
     if options.nodes is not None and (options.release or options.test):
         expected = "no VERSION and no --test, which are about releases"
         raise PatchforgeError("--nodes is about node packs", expected=expected, do="run patchforge bot twice")
@@ -111,7 +111,7 @@ def _version(name: str | None) -> Version | None:
     try:
         return Version.parse(name) if name else None
     except ValueError:
-        raise PatchforgeError(f"{name} is no version", expected="such as v0.33.0") from None
+        raise PatchforgeError(f"{name} is not a version", expected="such as v0.33.0") from None
 
 
 def _show(outcome: Outcome) -> None:
@@ -123,7 +123,7 @@ def _show(outcome: Outcome) -> None:
         print(f"problem: {problem.title}")
     for action in outcome.plan.actions:
         target = f" #{action.number}" if action.number else f" {action.branch}" if action.branch else ""
-        print(f"{'done' if outcome.done else 'would'}: {action.do.value}{target} ({action.why})")
+        print(f"{'done' if outcome.done else 'would'}: {action.kind.value}{target} ({action.why})")
     if outcome.again:
         print("not everything answered: run this again later")
     elif not outcome.plan.actions:

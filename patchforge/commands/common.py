@@ -62,7 +62,7 @@ def chosen_versions(options: argparse.Namespace) -> list[str]:
     names: list[str] = options.release or generated_versions(Path(options.generated))
     if not names:
         raise PatchforgeError(
-            f"nothing is generated in {options.generated}",
+            f"nothing has been generated in {options.generated}",
             expected="a VERSION",
             do="name one, or run patchforge apply first",
         )

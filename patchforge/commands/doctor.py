@@ -15,9 +15,9 @@ from typing import Any
 from patchforge import __version__
 from patchforge.commands.common import coloured, show_json
 from patchforge.doctor import checkout, hardware, software, upstream, variables
-from patchforge.doctor.facts import examine
+from patchforge.doctor.facts import Facts, Finding, State
 from patchforge.doctor.interpreter import question
-from patchforge.doctor.words import Facts, Finding, State
+from patchforge.doctor.machine import examine
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.project import load_project
 
@@ -34,12 +34,12 @@ def run(options: argparse.Namespace) -> int:
         return _upstream(options)
     root = Path(options.root)
     if not root.is_dir():
-        raise PatchforgeError(f"{root} is no folder", expected="the root of a file system", do="correct --root")
+        raise PatchforgeError(f"{root} is not a folder", expected="the root of a file system", do="correct --root")
     facts = Facts(
         machine=examine(root, os.environ),
         interpreter=question(options.python or sys.executable, os.environ),
         environment=variables.shown(os.environ),
-        checkout=checkout.look(Path(options.tree)) if options.tree else None,
+        checkout=checkout.examine(Path(options.tree)) if options.tree else None,
     )
     found = judge(facts)
     return _tell(options, found, asdict(facts))

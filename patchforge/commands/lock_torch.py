@@ -10,7 +10,7 @@ from patchforge.commands.common import show_json
 from patchforge.errors import Exit
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.pins import store
-from patchforge.pins.published import wheel_claims
+from patchforge.pins.claims import wheel_claims
 from patchforge.pins.torch import abi_of, lock
 from patchforge.pins.tracked import load_torch
 from patchforge.pins.wheels import Wheels

@@ -44,7 +44,7 @@ def _version(name: str) -> Version:
     try:
         return Version.parse(name)
     except ValueError:
-        raise PatchforgeError(f"{name} is no version", expected="such as v0.33.0") from None
+        raise PatchforgeError(f"{name} is not a version", expected="such as v0.33.0") from None
 
 
 def _packs() -> list[dict[str, str]]:

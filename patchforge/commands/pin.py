@@ -16,7 +16,7 @@ from patchforge.commands.lock_torch import make_lock
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.pins import comfyui, python, repositories, store
-from patchforge.pins.published import source_claims
+from patchforge.pins.claims import source_claims
 from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import Wheels
@@ -145,7 +145,7 @@ def _single(name: str, options: argparse.Namespace, folder: Path) -> _Work:
 
 
 def _settled(before: Mapping[str, Any], work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
-    return repositories.settled(work(*given), before)
+    return repositories.with_known_hash(work(*given), before)
 
 
 _KINDS: Mapping[str, Callable[[argparse.Namespace, Path], _Work]] = {

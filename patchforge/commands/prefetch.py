@@ -12,7 +12,7 @@ from typing import Any
 
 from patchforge.commands.common import show_json
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
-from patchforge.hashes import ArchiveHash, Published, of_checkout, of_clone, of_folder, of_tarball, published_hashes
+from patchforge.hashes import ArchiveHash, PublishedHash, of_checkout, of_clone, of_folder, of_tarball, published_hashes
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.project import Project, load_project, release_index
 from patchforge.sources import GitObjects, open_upstream
@@ -89,7 +89,7 @@ def _archive(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _as_published(published: Published, error: PatchforgeError) -> dict[str, Any]:
+def _as_published(published: PublishedHash, error: PatchforgeError) -> dict[str, Any]:
     return {
         "rev": published.commit,
         "hash": published.hash,
@@ -101,7 +101,7 @@ def _as_published(published: Published, error: PatchforgeError) -> dict[str, Any
     }
 
 
-def _compare(found: ArchiveHash, commit: str, known: Mapping[str, Published]) -> None:
+def _compare(found: ArchiveHash, commit: str, known: Mapping[str, PublishedHash]) -> None:
     """CheckFailed when others published another hash for this commit, or this hash for another commit."""
     published = known.get(commit)
     if published and published.hash != found.hash:
@@ -134,7 +134,7 @@ def _computed(options: argparse.Namespace, project: Project | None) -> tuple[str
 def _from_files(path: Path, commit: str) -> ArchiveHash:
     if not _COMMIT.fullmatch(commit):
         raise PatchforgeError(
-            f"which commit {path} is of cannot be known",
+            f"the commit of {path} cannot be known",
             expected="REV as a commit of 40 hex digits, or a release in the index",
             found=commit or "a name without a clone",
             do="write the commit; a tag can move",
@@ -151,7 +151,9 @@ def _from_files(path: Path, commit: str) -> ArchiveHash:
 def _submodule(text: str) -> tuple[str, Path]:
     path, equals, clone = text.partition("=")
     if not (path and equals and clone):
-        raise PatchforgeError(f"{text!r} names no submodule", expected="PATH=CLONE", do="--submodule libs/x=../x.git")
+        raise PatchforgeError(
+            f"{text!r} does not name a submodule", expected="PATH=CLONE", do="--submodule libs/x=../x.git"
+        )
     return path.strip("/"), Path(clone).expanduser()
 
 

@@ -19,14 +19,21 @@ from patchforge.faults import told
 from patchforge.nodes.store import cached
 from patchforge.pipeline import Patched
 from patchforge.sources import open_upstream
-from patchforge.trial import against_upstream, devices, evidence, pack_page, packs, plan, report, runner, weights
-from patchforge.trial.environment import Environment, existing, prepare
-from patchforge.trial.evidence import Evidence
-from patchforge.trial.guard import temporary_folder
+from patchforge.trial import packs, runner
+from patchforge.trial.comparison import against_upstream
+from patchforge.trial.comparison.report import as_json
+from patchforge.trial.comparison.report import report as comparison_report
+from patchforge.trial.model import Device, Judgement, Side, Verdict
 from patchforge.trial.pack_runner import PackTrial
 from patchforge.trial.packs import TrialPack
-from patchforge.trial.words import Device, Judgement, Side, Verdict
-from patchforge.trial.workflows import load
+from patchforge.trial.reports import evidence, pack_page, report
+from patchforge.trial.reports.evidence import Evidence
+from patchforge.trial.server import devices
+from patchforge.trial.server.environment import Environment, existing, prepare
+from patchforge.trial.server.supervisor import temporary_folder
+from patchforge.trial.verdicts import plan
+from patchforge.trial.workflows import weights
+from patchforge.trial.workflows.library import load
 from patchforge.vocabulary import Release, Tree
 
 _PREPARING = 3600.0  #: seconds that pip may take
@@ -128,7 +135,7 @@ def _all(
             said = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else told(error)
             print(f"patchforge: {said}; finished sessions are kept", file=sys.stderr, flush=True)
             status = Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else told(error).status
-            os._exit(status)  # the guards end servers and remove what is temporary
+            os._exit(status)  # the supervisors end servers and remove what is temporary
 
 
 def _one(options: argparse.Namespace, device: Device, patched: Patched, chosen: Sequence[TrialPack]) -> Found:
@@ -171,10 +178,10 @@ def _same(
         found = against_upstream.measure(
             trees, ("sdxl", "dit"), python=str(environment.python), device=device.kind, runs=options.pairs, tell=tell
         )
-    document = [against_upstream.as_json(one) for one in found]
+    document = [as_json(one) for one in found]
     made = {
         "against-upstream.json": (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(),
-        "against-upstream.md": "\n".join(map(against_upstream.report, found)).encode(),
+        "against-upstream.md": "\n".join(map(comparison_report, found)).encode(),
     }
     outputs.update_folder(folder, evidence.EVIDENCE, lambda files: {**files, **made})
     for one in found:

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 
 from patchforge import resources
-from patchforge.bot.discovery import Found
+from patchforge.bot.discovery import Discovery
 from patchforge.bot.follow import Followed, State, follow
 from patchforge.bot.forge import API, Forge
-from patchforge.bot.mirror import Mirror, found_as_data, generated_commits, look
+from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
 from patchforge.bot.token import find_token
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
@@ -51,10 +51,10 @@ def _row(one: Followed) -> tuple[str, str, str, str]:
     return one.state.value, one.name, one.follows, new if one.state is State.NEW else one.why
 
 
-def survey(project: Project, options: argparse.Namespace) -> tuple[Found, bool]:
+def survey(project: Project, options: argparse.Namespace) -> tuple[Discovery, bool]:
     """What upstream has that is not generated here, and whether GitHub was asked: not for a clone on this machine."""
     with Mirror(project, options.upstream) as mirror:
         token = find_token(options.token_file)
         forge = None if mirror.is_local else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)
-        found, _ = look(project, mirror, forge, generated_commits(Path(options.generated)))
+        found, _ = find_new(project, mirror, forge, generated_commits(Path(options.generated)))
     return found, forge is not None

@@ -24,7 +24,8 @@ from patchforge.sources import MissingBlobError, open_upstream
 from patchforge.vocabulary import Release, Tree, git_blob_id
 
 if TYPE_CHECKING:
-    from patchforge.proof.dynamic import ProofResult, Prover
+    from patchforge.proof.dynamic import Prover
+    from patchforge.proof.judgement import ProofResult
 
 
 _KINDS = {"confirmed": "ok", "contradicted": "failed"}
@@ -34,7 +35,7 @@ _SETTLED = {"confirmed": Exit.OK, "contradicted": Exit.FAILED, "unreachable": Ex
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a digest, a blob id, a proof or (with --online) a pinned hash does not hold; 69 unseen."""
     if options.online:
-        return settle_pins(Path(options.pins), as_json=options.json)
+        return confirm_pins(Path(options.pins), as_json=options.json)
     results: list[dict[str, Any]] = []
     with ExitStack() as stack:
         upstream = stack.enter_context(open_upstream(options.upstream))
@@ -51,12 +52,12 @@ def run(options: argparse.Namespace) -> int:
     return worst(result["status"] for result in results)
 
 
-def settle_pins(folder: Path, *, as_json: bool) -> int:
+def confirm_pins(folder: Path, *, as_json: bool) -> int:
     """Reads every source whose hash is published and not computed; exit status 1 when one differs, 69 when unread."""
-    from patchforge.pins.settle import settle  # noqa: PLC0415
+    from patchforge.pins.confirm import confirm  # noqa: PLC0415
 
     results = []
-    for one in settle(folder):
+    for one in confirm(folder):
         results.append(asdict(one))
         if not as_json:
             print(f"{one.pin}: {coloured(one.outcome, _KINDS.get(one.outcome, one.outcome))}", flush=True)

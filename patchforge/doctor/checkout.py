@@ -6,28 +6,27 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from patchforge.checkout.examine import State as Found
-from patchforge.checkout.examine import look as examine
+from patchforge.checkout import examine as checkouts
 from patchforge.checkout.subject import MANAGEMENT
-from patchforge.doctor.words import Checkout, Facts, Finding, State
+from patchforge.doctor.facts import Checkout, Facts, Finding, State
 from patchforge.errors import PatchforgeError
 from patchforge.project import load_project, recognise
 from patchforge.sources.folder import FolderTree
 
-_WRONG = frozenset({Found.HALF, Found.UPDATED, Found.LOST})
+_WRONG = frozenset({checkouts.State.HALF, checkouts.State.UPDATED, checkouts.State.LOST})
 _ABOUT_TORCH = re.compile(r"^(?:torch\b(?!-).*|(?:-i|--(?:extra-)?index-url)\b.*)$", re.MULTILINE)
 
 
-def look(folder: Path) -> Checkout:
+def examine(folder: Path) -> Checkout:
     """PatchforgeError for a folder without ComfyUI in it."""
     tree = FolderTree(folder)
     management = folder / MANAGEMENT
     if not management.is_file():
         raise PatchforgeError(
-            f"{folder} holds no ComfyUI", expected=MANAGEMENT, found="no such file", do="name ComfyUI's own folder"
+            f"{folder} does not hold ComfyUI", expected=MANAGEMENT, found="no such file", do="name ComfyUI's own folder"
         )
     version = recognise(tree, load_project())
-    seen = examine(folder)
+    seen = checkouts.look(folder)
     listed = [folder / "requirements.txt", *sorted((folder / "custom_nodes").glob("*/requirements*.txt"))]
     found = {path.relative_to(folder).as_posix(): _about_torch(path) for path in listed if path.is_file()}
     return Checkout(
@@ -45,16 +44,16 @@ def _about_torch(path: Path) -> tuple[str, ...]:
 
 
 def findings(facts: Facts) -> Iterator[Finding]:
-    """Whether the checkout is patched, and wholly."""
-    one = facts.checkout
-    if one is None:
+    """Whether the checkout is patched completely."""
+    checkout = facts.checkout
+    if checkout is None:
         return
-    name = f"ComfyUI {one.version or 'of unknown version'} in {one.path}"
-    found = Found(one.state)
-    if found in _WRONG:
-        yield Finding("ComfyUI", State.WRONG, f"{name}: {one.says}", one.do)
-    elif found is Found.UNTOUCHED:
+    text = f"ComfyUI {checkout.version or 'of unknown version'} in {checkout.path}: {checkout.says}"
+    state = checkouts.State(checkout.state)
+    if state in _WRONG:
+        yield Finding("ComfyUI", State.WRONG, text, checkout.do)
+    elif state is checkouts.State.UNTOUCHED:
         wanted = facts.machine.intel or facts.interpreter.sees_xpu
-        yield Finding("ComfyUI", State.WARNING if wanted else State.OK, f"{name}: {one.says}", one.do if wanted else "")
+        yield Finding("ComfyUI", State.WARNING if wanted else State.OK, text, checkout.do if wanted else "")
     else:
-        yield Finding("ComfyUI", State.WARNING if one.do else State.OK, f"{name}: {one.says}", one.do)
+        yield Finding("ComfyUI", State.WARNING if checkout.do else State.OK, text, checkout.do)

@@ -1,170 +1,195 @@
-"""Gathers what the files of a machine say. ``root`` is ``/``, or a file tree of its shape whose links are relative."""
+"""What an examination is about, as types: facts as they were gathered, and findings. Imports nothing of ours."""
 
 from __future__ import annotations
 
-import os
-import re
-import shutil
-import sys
-from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from getpass import getuser
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
-from patchforge import processes
-from patchforge.doctor.words import AMD, NVIDIA, Gpu, Machine, Node
+INTEL, NVIDIA, AMD = 0x8086, 0x10DE, 0x1002
+VENDORS = {INTEL: "Intel", NVIDIA: "NVIDIA", AMD: "AMD"}
 
-_DISPLAY = "0x03"  #: PCI base class of display controllers
-_LIBRARIES = ("libze_loader.so.1", "libze_intel_gpu.so.1", "libigc.so.2", "libigc.so.1")
-_FOLDERS = (
-    "run/opengl-driver/lib",
-    "usr/lib/x86_64-linux-gnu",
-    "usr/lib64",
-    "usr/lib",
-    "usr/local/lib",
-    "usr/local/lib64",
+
+class State(StrEnum):
+    """What a finding says of its subject."""
+
+    OK = "ok"
+    WARNING = "warning"  #: works, or may work, but not as it could
+    WRONG = "wrong"  #: ComfyUI will not use the GPU, or will fail
+    UNKNOWN = "unknown"  #: could not be examined
+    NOT_APPLICABLE = "not applicable"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report; ``do`` says what to do about it."""
+
+    subject: str
+    state: State
+    text: str
+    do: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """Intel GPUs of one design. ``kernel`` is the first Linux whose own driver takes them without an option."""
+
+    name: str
+    integrated: bool
+    kernel: tuple[int, int] | None = None
+    validated: bool = True  #: on PyTorch's list of validated hardware
+
+
+_ALCHEMIST = Family("Alchemist (Arc A, Flex)", integrated=False, kernel=(6, 2))
+_METEOR_LAKE = Family("Meteor Lake or Arrow Lake", integrated=True)
+_OLDER = Family("Tiger Lake to Raptor Lake (Iris Xe, UHD)", integrated=True, validated=False)
+
+#: First and last PCI device id → family. Ids: Linux, include/drm/intel/pciids.h. Kernels: 6.2 for Arc A from
+#: dgpu-docs.intel.com/driver/kernel-driver-types.html; Lunar Lake and Battlemage were behind xe.force_probe in 6.11,
+#: and DL Streamer's system requirements name 6.12; Panther Lake is on by default from 6.17 (its drm-xe pull request).
+#: Validated: PyTorch's "Getting Started on Intel GPU".
+FAMILIES = (
+    (0x0B69, 0x0BE5, Family("Ponte Vecchio (Data Center GPU Max)", integrated=False)),
+    (0x4626, 0x46D4, _OLDER),
+    (0x4905, 0x4909, Family("DG1 (Iris Xe MAX)", integrated=False, validated=False)),
+    (0x4C80, 0x4C9A, _OLDER),
+    (0x5690, 0x56C2, _ALCHEMIST),
+    (0x6420, 0x64B0, Family("Lunar Lake", integrated=True, kernel=(6, 12))),
+    (0x7D40, 0x7DD5, _METEOR_LAKE),
+    (0x9A40, 0x9AF8, _OLDER),
+    (0xA720, 0xA7AD, _OLDER),
+    (0xB080, 0xB0B0, Family("Panther Lake", integrated=True, kernel=(6, 17))),
+    (0xB640, 0xB640, _METEOR_LAKE),
+    (0xE202, 0xE223, Family("Battlemage (Arc B, Arc Pro B)", integrated=False, kernel=(6, 12))),
 )
-_PACKAGE = re.compile(
-    r"(lib)?(ze1|ze-intel-gpu1|level-zero|oneapi-level-zero|intel-level-zero-gpu|intel-level-zero"
-    r"|intel-compute-runtime|intel-opencl-icd|intel-opencl|igc\d?|intel-igc-core(-2)?)"
-)
-_SECONDS = 20
 
 
-def examine(root: Path, environment: Mapping[str, str]) -> Machine:
-    """Never fails: what cannot be read is left at its default."""
-    bus = root / "sys/bus/pci/devices"
-    memory = _memory(root)
-    return Machine(
-        system=sys.platform,
-        kernel=_text(root / "proc/sys/kernel/osrelease"),
-        pci=bus.is_dir(),
-        container=_container(root, environment),
-        nixos=(root / "etc/NIXOS").exists(),
-        dxg=(root / "dev/dxg").exists(),
-        user=_user(),
-        gpus=tuple(_gpus(root, bus)),
-        render=tuple(_node(path) for path in sorted((root / "dev/dri").glob("renderD*"))),
-        libraries=dict(_libraries(root, environment)),
-        opencl=any("intel" in path.name for path in (root / "etc/OpenCL/vendors").glob("*.icd")),
-        packages=dict(sorted({**_dpkg(root), **_rpm(root)}.items())),
-        ram=memory.get("MemTotal", 0),
-        available=memory.get("MemAvailable", 0),
-        swap=memory.get("SwapTotal", 0),
-    )
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """A display or 3D controller on the PCI bus."""
+
+    address: str
+    vendor: int
+    device: int
+    driver: str = ""  #: the kernel driver that is bound
+    nodes: tuple[str, ...] = ()  #: names under /dev/dri
+    model: str = ""  #: from the driver or the PCI id list, where the machine has it
+    bar: int = 0  #: size of BAR 2 in bytes; 0: not known
+
+    @property
+    def intel(self) -> bool:
+        return self.vendor == INTEL
+
+    @property
+    def family(self) -> Family | None:
+        """Of an Intel GPU; None for one that is not in the table."""
+        matches = (family for first, last, family in FAMILIES if self.intel and first <= self.device <= last)
+        return next(matches, None)
+
+    @property
+    def integrated(self) -> bool:
+        """Intel's integrated GPU has always been device 2 of bus 0; the family decides where it is known."""
+        return self.family.integrated if self.family else self.intel and self.address.endswith("00:02.0")
+
+    def __str__(self) -> str:
+        name = self.model or (self.family.name if self.family else f"device {self.device:04x}")
+        return f"{VENDORS.get(self.vendor, f'vendor {self.vendor:04x}')} {name} at {self.address}"
 
 
-def _gpus(root: Path, bus: Path) -> Iterator[Gpu]:
-    for folder in sorted(bus.iterdir()) if bus.is_dir() else ():
-        if _text(folder / "class").startswith(_DISPLAY):
-            vendor, device = _number(folder / "vendor"), _number(folder / "device")
-            yield Gpu(
-                address=folder.name,
-                vendor=vendor,
-                device=device,
-                driver=(folder / "driver").resolve().name if (folder / "driver").exists() else "",
-                nodes=tuple(sorted(path.name for path in (folder / "drm").glob("*") if path.name[-1].isdigit())),
-                model=_model(root, folder, vendor, device),
-                bar=_bar_2(_text(folder / "resource")),
-            )
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A render node under /dev/dri."""
+
+    name: str
+    usable: bool  #: this process may read and write it, by its mode or an access control list
+    group: str
 
 
-def _model(root: Path, folder: Path, vendor: int, device: int) -> str:
-    """The marketing name: as NVIDIA's or AMD's driver says it, else from the list of PCI ids; "" without either."""
-    if vendor == AMD and (name := _text(folder / "product_name")):
-        return name
-    if vendor == NVIDIA:
-        information = _text(root / f"proc/driver/nvidia/gpus/{folder.name}/information")
-        told = re.search(r"^Model:\s*(.+)$", information, re.MULTILINE)
-        if told:
-            return told[1].strip()
-    for place in ("usr/share/hwdata/pci.ids", "usr/share/misc/pci.ids"):
-        listed = re.search(
-            rf"^{vendor:04x}  .*\n(?:[\t#].*\n)*?\t{device:04x}  (.+)$", _text(root / place), re.MULTILINE
-        )
-        if listed:
-            return listed[1].strip()
-    return ""
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What a file tree (usually ``/``) says of a machine. Memory in bytes; 0: not known."""
+
+    system: str = "linux"  #: sys.platform
+    kernel: str = ""  #: such as 6.12.5-arch1-1
+    pci: bool = True  #: the PCI bus could be read
+    container: bool = False
+    nixos: bool = False
+    dxg: bool = False  #: /dev/dxg is there, as on WSL 2
+    user: str = ""
+    gpus: tuple[Gpu, ...] = ()
+    render: tuple[Node, ...] = ()
+    libraries: Mapping[str, str] = field(default_factory=dict)  #: file name → where, after links were followed
+    opencl: bool = False  #: /etc/OpenCL/vendors names Intel's driver
+    packages: Mapping[str, str] = field(default_factory=dict)  #: driver packages of the distribution → version
+    ram: int = 0
+    available: int = 0
+    swap: int = 0
+
+    @property
+    def intel(self) -> tuple[Gpu, ...]:
+        return tuple(gpu for gpu in self.gpus if gpu.intel)
+
+    @property
+    def wsl(self) -> bool:
+        return "microsoft" in self.kernel.lower()
 
 
-def _bar_2(resource: str) -> int:
-    """The size of BAR 2 from sysfs' ``resource`` (a line each: first and last address, flags); 0 when it is not there.
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """What another interpreter said of its torch: answers by question, named as in probe.py.
 
-    On Intel's discrete GPUs it is the window to local memory (LMEM_BAR in Linux' drivers/gpu/drm/xe/regs/xe_bars.h).
+    ``end`` is "" for a run that came to its end; else how it ended, and ``last`` is the question it was at.
     """
-    with suppress(IndexError, ValueError):
-        first, last = (int(text, 16) for text in resource.splitlines()[2].split()[:2])
-        return last - first + 1 if last > first else 0
-    return 0
+
+    python: str
+    answers: Mapping[str, Any] = field(default_factory=dict)
+    errors: Mapping[str, str] = field(default_factory=dict)
+    end: str = ""
+    last: str = ""
+    said: str = ""  #: the last lines of its standard error
+
+    @property
+    def devices(self) -> list[dict[str, Any]]:
+        """The XPUs that could be described."""
+        return [value for name, value in self.answers.items() if name.startswith("device ")]
+
+    @property
+    def xpu_build(self) -> bool:
+        return bool(self.answers.get("torch", {}).get("xpu"))
+
+    @property
+    def sees_xpu(self) -> bool:
+        return bool(self.answers.get("xpu available"))
+
+    @property
+    def emulated(self) -> bool:
+        return any("emulated" in str(device.get("platform", "")) for device in self.devices)
 
 
-def _node(path: Path) -> Node:
-    """Asks the kernel for access rather than reading the mode, so that access control lists count."""
-    try:
-        group = path.group()
-    except (KeyError, OSError):
-        group = ""
-    return Node(path.name, os.access(path, os.R_OK | os.W_OK), group)
+@dataclass(frozen=True, slots=True)
+class Checkout:
+    """A folder with ComfyUI in it."""
+
+    path: str
+    version: str = ""  #: as it states it; "" if it does not
+    state: str = "untouched"  #: a ``patchforge.checkout.examine.State``
+    says: str = "not patched"  #: the same as a sentence
+    do: str = ""  #: what puts it right
+    requirements: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: file → lines about torch or an index
 
 
-def _libraries(root: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, str]]:
-    """Each library at its first place. LD_LIBRARY_PATH is of this machine, so it counts for ``/`` alone."""
-    own = environment.get("LD_LIBRARY_PATH", "").split(":") if root == Path("/") else []
-    places = [*(Path(folder) for folder in own if folder), *(root / folder for folder in _FOLDERS)]
-    for name in _LIBRARIES:
-        found = next((folder / name for folder in places if (folder / name).exists()), None)
-        if found:
-            yield name, str(found.resolve())
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """Everything that the checks look at."""
 
+    machine: Machine
+    interpreter: Interpreter
+    environment: Mapping[str, str] = field(default_factory=dict)
+    checkout: Checkout | None = None
 
-def _container(root: Path, environment: Mapping[str, str]) -> bool:
-    marks = (".dockerenv", "run/.containerenv")
-    return any((root / mark).exists() for mark in marks) or (root == Path("/") and "container" in environment)
-
-
-def _dpkg(root: Path) -> dict[str, str]:
-    found = {}
-    for entry in _text(root / "var/lib/dpkg/status").split("\n\n"):
-        fields = dict(line.partition(": ")[::2] for line in entry.splitlines() if not line.startswith(" "))
-        if fields.get("Status", "").endswith(" installed") and _PACKAGE.fullmatch(fields.get("Package", "")):
-            found[fields["Package"]] = fields.get("Version", "")
-    return found
-
-
-def _rpm(root: Path) -> dict[str, str]:
-    places = ("usr/lib/sysimage/rpm", "var/lib/rpm")
-    if not shutil.which("rpm") or not any((root / place).is_dir() for place in places):
-        return {}
-    command = ["rpm", "--root", str(root.resolve()), "-qa", "--qf", "%{NAME} %{VERSION}-%{RELEASE}\n"]
-    try:
-        listed: str = processes.run(command, capture_output=True, text=True, timeout=_SECONDS).stdout
-    except (OSError, processes.TimeoutExpired):
-        return {}
-    pairs = (line.partition(" ")[::2] for line in listed.splitlines())
-    return {name: version for name, version in pairs if _PACKAGE.fullmatch(name)}
-
-
-def _memory(root: Path) -> dict[str, int]:
-    """/proc/meminfo in bytes."""
-    lines = re.findall(r"^(\w+):\s+(\d+) kB$", _text(root / "proc/meminfo"), re.MULTILINE)
-    return {name: int(kib) << 10 for name, kib in lines}
-
-
-def _user() -> str:
-    try:
-        return getuser()
-    except (KeyError, OSError):
-        return ""
-
-
-def _number(path: Path) -> int:
-    with suppress(ValueError):
-        return int(_text(path), 16)
-    return 0
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
+    @property
+    def needs_xpu(self) -> bool:
+        """Whether ComfyUI depends on an Intel GPU here: torch uses no other, and there is one of a known design."""
+        known = self.machine.wsl or any(gpu.family for gpu in self.machine.intel)
+        return known and not self.interpreter.answers.get("cuda available")

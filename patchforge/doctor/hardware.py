@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from patchforge.doctor.words import Facts, Finding, Gpu, Machine, State
+from patchforge.doctor.facts import Facts, Finding, Gpu, Machine, State
 
 _MIB, _GIB = 1 << 20, 1 << 30
 #: SDXL's weights are 7 GB in fp16, and an integrated GPU has them beside the CPU's copy.

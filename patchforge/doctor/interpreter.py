@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from patchforge import processes, resources
-from patchforge.doctor.words import Interpreter
+from patchforge.doctor.facts import Interpreter
 from patchforge.errors import PatchforgeError
 
 SECONDS = 180  #: torch alone takes several seconds on a slow disk, and a first contact with a driver some more

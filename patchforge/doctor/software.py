@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from patchforge.doctor.words import AMD, NVIDIA, Facts, Finding, Interpreter, State
+from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, Interpreter, State
 
 _GIB = 1 << 30
 _INSTALL = "install PyTorch's XPU build (https://pytorch.org/get-started/locally/) into that environment"
@@ -22,35 +22,38 @@ def findings(facts: Facts) -> Iterator[Finding]:
     yield from companions(facts.interpreter)
 
 
-def ending(one: Interpreter) -> Iterator[Finding]:
+def ending(interpreter: Interpreter) -> Iterator[Finding]:
     """A crash or a hang. With a GPU it is usually a driver and a Level Zero loader that do not fit (pytorch#179891)."""
-    if not one.end:
+    if not interpreter.end:
         return
-    where = f' at "{one.last}"' if one.last else ""
-    text = f"{one.python} {one.end}{where}"
+    where = f' at "{interpreter.last}"' if interpreter.last else ""
+    text = f"{interpreter.python} {interpreter.end}{where}"
     do = (
         "take the compute runtime and the Level Zero loader from the same source, of the same age, and update both; "
         "then look into dmesg"
     )
-    if one.last in {"", "python", "packages", "torch", "numpy", "torchvision"}:
+    if interpreter.last in {"", "python", "packages", "torch", "numpy", "torchvision"}:
         do = "try the same import in that interpreter by hand, and install its packages again"
-    said = one.said.splitlines()
+    said = interpreter.said.splitlines()
     yield Finding("torch", State.WRONG, f"{text}; it said: {said[-1]}" if said else text, do)
 
 
 def build(facts: Facts) -> Iterator[Finding]:
     """Whether torch is there, and was built for the GPU that is."""
-    one = facts.interpreter
-    torch = one.answers.get("torch")
+    interpreter = facts.interpreter
+    torch = interpreter.answers.get("torch")
     if torch is None:
-        if "torch" in one.errors:
+        if "torch" in interpreter.errors:
             yield Finding(
-                "torch", State.WRONG, f"{one.python} cannot import torch: {one.errors['torch']}", _torch_do(facts)
+                "torch",
+                State.WRONG,
+                f"{interpreter.python} cannot import torch: {interpreter.errors['torch']}",
+                _torch_do(facts),
             )
         return
-    text = f"{torch['version']} in {one.python}, Python {one.answers.get('python', '?')}"
+    text = f"{torch['version']} in {interpreter.python}, Python {interpreter.answers.get('python', '?')}"
     kind = "XPU" if torch["xpu"] else "CUDA" if torch["cuda"] else "ROCm" if torch["hip"] else "CPU"
-    text += f", built for {kind}" + (" (emulated)" if one.emulated else "")
+    text += f", built for {kind}" + (" (emulated)" if interpreter.emulated else "")
     if (facts.machine.intel or facts.machine.wsl) and kind != "XPU":
         state = State.WRONG if facts.needs_xpu else State.WARNING
         yield Finding("torch", state, f"{text}, which does not use Intel GPUs", _INSTALL)
@@ -68,18 +71,22 @@ def _torch_do(facts: Facts) -> str:
 
 def devices(facts: Facts) -> Iterator[Finding]:
     """What torch sees, device by device."""
-    one = facts.interpreter
-    if one.emulated:
+    interpreter = facts.interpreter
+    if interpreter.emulated:
         text = "the XPU devices are EMULATED: they are computed on the CPU, and nothing here is about a real Intel GPU"
         do = "unset PATCHFORGE_EMULATE_XPU to examine the machine itself"
         yield Finding("emulated XPU", State.WARNING, text, do)
-    if names := one.answers.get("cuda names"):
+    if names := interpreter.answers.get("cuda names"):
         yield Finding("CUDA or ROCm", State.OK, f"torch sees {', '.join(names)}")
-    if one.xpu_build and not one.sees_xpu and "xpu available" in {*one.answers, *one.errors}:
+    if (
+        interpreter.xpu_build
+        and not interpreter.sees_xpu
+        and "xpu available" in {*interpreter.answers, *interpreter.errors}
+    ):
         yield _none(facts)
-    for question in [name for name in one.answers if name.startswith("device ")]:
-        yield from _device(one, int(question.split()[1]))
-    for question, error in one.errors.items():
+    for question in [name for name in interpreter.answers if name.startswith("device ")]:
+        yield from _device(interpreter, int(question.split()[1]))
+    for question, error in interpreter.errors.items():
         if question == "xpu count" or question.startswith(("device ", "sums ")):
             yield Finding(f"XPU: {question}", State.WRONG, f"raises {error}", "update the driver")
 
@@ -96,30 +103,29 @@ def _none(facts: Facts) -> Finding:
     return Finding("XPU", State.WRONG, text, do)
 
 
-def _device(one: Interpreter, index: int) -> Iterator[Finding]:
-    found = one.answers[f"device {index}"]
-    subject = f"xpu:{index}" + (" (emulated)" if one.emulated else "")
-    flags = {"float64": found["fp64"], "bfloat16": found["bf16"], "matrix units": found["matrix"]}
+def _device(interpreter: Interpreter, index: int) -> Iterator[Finding]:
+    device = interpreter.answers[f"device {index}"]
+    subject = f"xpu:{index}" + (" (emulated)" if interpreter.emulated else "")
+    flags = {"float64": device["fp64"], "bfloat16": device["bf16"], "matrix units": device["matrix"]}
     told = [f"{name} {_word(value)}" for name, value in flags.items()]
-    kind = {True: "integrated", False: "discrete", None: "not said whether integrated"}[found["integrated"]]
-    text = (
-        f"{found['name']}, {found['total_memory'] / _GIB:.1f} GiB, {kind}; {', '.join(told)}; driver {found['driver']}"
-    )
+    kind = {True: "integrated", False: "discrete", None: "not said whether integrated"}[device["integrated"]]
+    text = f"{device['name']}, {device['total_memory'] / _GIB:.1f} GiB, {kind}; {', '.join(told)}"
+    text += f"; driver {device['driver']}"
     yield Finding(subject, State.OK, text)
-    if one.answers.get(f"sums {index}") is False:
+    if interpreter.answers.get(f"sums {index}") is False:
         yield Finding(
             subject, State.WRONG, "a sum of 64 numbers is wrong", "update the driver, and report it to PyTorch"
         )
-    yield from _memory(one, index, subject)
+    yield from _memory(interpreter, index, subject)
 
 
 def _word(value: bool | None) -> str:  # noqa: FBT001 - an answer, not a switch
     return {True: "yes", False: "no", None: "not said"}[value]
 
 
-def _memory(one: Interpreter, index: int, subject: str) -> Iterator[Finding]:
+def _memory(interpreter: Interpreter, index: int, subject: str) -> Iterator[Finding]:
     """Free memory: raises on many client GPUs (pytorch#157989, #194576), and may be nonsense (#161381)."""
-    answer = one.answers.get(f"memory {index}")
+    answer = interpreter.answers.get(f"memory {index}")
     if answer is not None:
         free, total = answer
         if 0 <= free <= total and total > 0:
@@ -127,15 +133,15 @@ def _memory(one: Interpreter, index: int, subject: str) -> Iterator[Finding]:
         else:
             text = f"the driver says {free} of {total} bytes are free, which cannot be; a patched ComfyUI drops it"
             yield Finding(subject, State.WARNING, text, "update the driver; --reserve-vram keeps a margin")
-    elif error := one.errors.get(f"memory {index}"):
+    elif error := interpreter.errors.get(f"memory {index}"):
         text = f"free memory cannot be asked for ({error}); ComfyUI then estimates it without what other programs hold"
         do = "try UR_L0_ENABLE_SYSMAN_ENV_DEFAULT=0 (pytorch#159728); otherwise --reserve-vram N"
         yield Finding(subject, State.WARNING, text, do)
 
 
-def packages(one: Interpreter) -> Iterator[Finding]:
+def packages(interpreter: Interpreter) -> Iterator[Finding]:
     """Packages that get in each other's way."""
-    versions = _versions(one)
+    versions = _versions(interpreter)
     torch = versions.get("torch", "")
     if ipex := versions.get("intel-extension-for-pytorch"):
         text = f"intel-extension-for-pytorch {ipex} is retired (2.8 was the last), and ComfyUI needs it no longer"
@@ -144,7 +150,7 @@ def packages(one: Interpreter) -> Iterator[Finding]:
             text += f"; beside torch {torch} its import fails"
         do = "pip uninstall intel-extension-for-pytorch"
         yield Finding("IPEX", State.WARNING if fits else State.WRONG, text, do)
-    if not one.xpu_build:
+    if not interpreter.xpu_build:
         return
     tritons = [name for name in ("triton-xpu", "pytorch-triton-xpu", "triton") if name in versions]
     if len(tritons) > 1:
@@ -160,18 +166,18 @@ def packages(one: Interpreter) -> Iterator[Finding]:
 
 def pins(facts: Facts) -> Iterator[Finding]:
     """Requirements that would make pip replace torch: by another version, or by a build from another index."""
-    one = facts.interpreter
-    torch = _versions(one).get("torch", "")
+    interpreter = facts.interpreter
+    torch = _versions(interpreter).get("torch", "")
     if not torch:
         return
-    wanted: Mapping[str, str] = one.answers.get("packages", {}).get("pins", {})
+    wanted: Mapping[str, str] = interpreter.answers.get("packages", {}).get("pins", {})
     for name, version in sorted(wanted.items()):
         if not fits(version, torch):
             text = f"{name} requires torch=={version}, and {torch} is installed: pip may replace torch"
             yield Finding(
                 "requirement", State.WARNING, text, f"install the {name} that belongs to torch {torch}, or none"
             )
-    if not (facts.checkout and one.xpu_build):
+    if not (facts.checkout and interpreter.xpu_build):
         return
     for path, lines in sorted(facts.checkout.requirements.items()):
         for line in lines:
@@ -199,19 +205,19 @@ def _plain(version: str) -> str:
     return re.sub(r"(\.0+)+$", "", number) + plus + local
 
 
-def companions(one: Interpreter) -> Iterator[Finding]:
+def companions(interpreter: Interpreter) -> Iterator[Finding]:
     """Checks numpy and torchvision, which must be built for this torch."""
-    if error := one.errors.get("numpy"):
+    if error := interpreter.errors.get("numpy"):
         do = "install a numpy of the major version that this torch was built with (torch 2.2 and older: numpy<2)"
         yield Finding("numpy", State.WRONG, f"torch cannot hand arrays to numpy: {error}", do)
-    versions = _versions(one)
-    if "torchvision" in versions and (error := one.errors.get("torchvision")):
+    versions = _versions(interpreter)
+    if "torchvision" in versions and (error := interpreter.errors.get("torchvision")):
         text = f"torchvision {versions['torchvision']} does not fit this torch: {error}"
         do = "install torchvision from where torch came from"
         yield Finding("torchvision", State.WRONG, text, do)
 
 
-def _versions(one: Interpreter) -> dict[str, str]:
-    answer: dict[str, Any] = one.answers.get("packages", {})
+def _versions(interpreter: Interpreter) -> dict[str, str]:
+    answer: dict[str, Any] = interpreter.answers.get("packages", {})
     versions: dict[str, str] = answer.get("versions", {})
     return versions

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from patchforge.doctor.words import Finding, State
+from patchforge.doctor.facts import Finding, State
 from patchforge.errors import PatchforgeError
 from patchforge.project import Project, release_index
 from patchforge.sources.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
@@ -99,12 +99,12 @@ def _examined(clone: Clone, borrowed: Borrowed, objects: GitObjects, project: Pr
         return done.stdout, done.stderr
 
     place = borrowed.place
-    commits = {str(one.version): one.commit for one in release_index(project)}
+    commits = {str(release.version): release.commit for release in release_index(project)}
     there = {name: bool(objects.commit(commit)) for name, commit in commits.items()}
     trees = "".join(f"{commit}^{{tree}}\n" for name, commit in commits.items() if there[name])
     listed = local("rev-list", "--objects", "--missing=print", "--stdin", given=trees)[0] if trees else ""
     tags = objects.commits(objects.tags())
-    lost = tuple(OddRef(f"refs/tags/{tag}", "leads to no commit") for tag, commit in tags.items() if not commit)
+    lost = tuple(OddRef(f"refs/tags/{tag}", "does not lead to a commit") for tag, commit in tags.items() if not commit)
     remotes = [(match[1], value) for key, value in place.settings if (match := _ADDRESS.fullmatch(key))]
     checked = local("fsck", "--no-dangling", "--no-progress")
     damaged = [f"error: {ref.name}: {ref.why}" for ref in place.refs[1] if ref.why == NOT_AN_ID]
@@ -143,28 +143,30 @@ def findings(project: Project, remote: Remote | None, clone: Clone | None) -> It
         yield from _about_clone(project, clone)
 
 
-def _about_remote(project: Project, one: Remote, clone: Clone | None) -> Iterator[Finding]:
+def _about_remote(project: Project, remote: Remote, clone: Clone | None) -> Iterator[Finding]:
     file = f"upstream/{project.name}.toml"
     rename = f"put the new address into url in {file}, and the old one into former_urls"
-    if one.error:
+    if remote.error:
         kept = f"; the clone in {clone.path} stays as it is and can be named instead" if clone else ""
-        gone = _GONE.search(one.error)
+        gone = _GONE.search(remote.error)
         do = f"find out whether it was renamed; if so, {rename}" if gone else "check the network and run this again"
         state = State.WRONG if gone else State.UNKNOWN
-        yield Finding("upstream", state, f"{one.address} does not answer: {one.error}{kept}", do)
+        yield Finding("upstream", state, f"{remote.address} does not answer: {remote.error}{kept}", do)
         return
-    if one.former:
-        text = f"a former address of {one.address}, which was asked instead"
-        yield Finding("upstream", State.WARNING, text, f"name {one.address}")
-    if one.redirected:
-        yield Finding("upstream", State.WARNING, f"{one.address} was renamed: it leads to {one.redirected}", rename)
-    yield from _about_tags(project, one.tags, one.address)
+    if remote.former:
+        text = f"a former address of {remote.address}, which was asked instead"
+        yield Finding("upstream", State.WARNING, text, f"name {remote.address}")
+    if remote.redirected:
+        yield Finding(
+            "upstream", State.WARNING, f"{remote.address} was renamed: it leads to {remote.redirected}", rename
+        )
+    yield from _about_tags(project, remote.tags, remote.address)
     if not clone:
-        yield Finding("clone", State.NOT_APPLICABLE, f"there is none of {one.address} in the cache yet")
+        yield Finding("clone", State.NOT_APPLICABLE, f"there is none of {remote.address} in the cache yet")
 
 
 def _about_tags(project: Project, tags: Mapping[str, str], where: str) -> Iterator[Finding]:
-    known = {project.tag_of(one.version): one.commit for one in release_index(project)}
+    known = {project.tag_of(release.version): release.commit for release in release_index(project)}
     moved = [tag for tag, commit in known.items() if tags.get(tag, commit) != commit]
     if moved:
         shown = "; ".join(f"{tag} was {known[tag]} and is {tags[tag]}" for tag in moved[:_SHOWN])
@@ -179,41 +181,43 @@ def _about_tags(project: Project, tags: Mapping[str, str], where: str) -> Iterat
         yield Finding("tags", State.OK, text)
 
 
-def _about_clone(project: Project, one: Clone) -> Iterator[Finding]:
+def _about_clone(project: Project, clone: Clone) -> Iterator[Finding]:
     again = f"git clone --mirror {project.url} to a new folder, and name that"
-    if one.cached:
-        again = f"move {one.path} away; the next command that needs it clones again"
-    if one.error:
-        yield Finding("clone", State.WRONG, f"{one.path} cannot be read: {one.error}", again)
+    if clone.cached:
+        again = f"move {clone.path} away; the next command that needs it clones again"
+    if clone.error:
+        yield Finding("clone", State.WRONG, f"{clone.path} cannot be read: {clone.error}", again)
         return
-    if one.damage:
-        more = f" ({len(one.damage)} complaints)" if len(one.damage) > 1 else ""
-        yield Finding("clone", State.WRONG, f"{one.path} is damaged: {one.damage[0]}{more}", again)
-    if one.odd:
-        named = "; ".join(f"{ref.name}: {ref.why}" for ref in one.odd[:_SHOWN])
-        more = f", and {len(one.odd) - _SHOWN} more" if len(one.odd) > _SHOWN else ""
-        yield Finding("refs", State.WARNING, f"{one.path}: passed over: {named}{more}", "git pack-refs, or clone again")
-    if one.shallow:
-        state = State.WRONG if one.lacking else State.WARNING
-        text = f"{one.path} is shallow; it lacks {_named(one.lacking) or 'no release, but history'}"
-        yield Finding("clone", state, text, f"git -C {one.path} fetch --unshallow --tags")
-    elif one.lacking:
-        text = f"{one.path} lacks {_named(one.lacking)}"
-        yield Finding("clone", State.WARNING, text, f"git -C {one.path} fetch --tags")
-    if one.partial or one.missing:
-        state = State.WARNING if one.partial and not one.missing else State.WRONG
-        text = f"{one.path} is partial; {one.missing} of the releases' files and folders are not there"
+    if clone.damage:
+        more = f" ({len(clone.damage)} complaints)" if len(clone.damage) > 1 else ""
+        yield Finding("clone", State.WRONG, f"{clone.path} is damaged: {clone.damage[0]}{more}", again)
+    if clone.odd:
+        named = "; ".join(f"{ref.name}: {ref.why}" for ref in clone.odd[:_SHOWN])
+        more = f", and {len(clone.odd) - _SHOWN} more" if len(clone.odd) > _SHOWN else ""
+        yield Finding(
+            "refs", State.WARNING, f"{clone.path}: passed over: {named}{more}", "git pack-refs, or clone again"
+        )
+    if clone.shallow:
+        state = State.WRONG if clone.lacking else State.WARNING
+        text = f"{clone.path} is shallow; it lacks {_named(clone.lacking) or 'no release, but history'}"
+        yield Finding("clone", state, text, f"git -C {clone.path} fetch --unshallow --tags")
+    elif clone.lacking:
+        text = f"{clone.path} lacks {_named(clone.lacking)}"
+        yield Finding("clone", State.WARNING, text, f"git -C {clone.path} fetch --tags")
+    if clone.partial or clone.missing:
+        state = State.WARNING if clone.partial and not clone.missing else State.WRONG
+        text = f"{clone.path} is partial; {clone.missing} of the releases' files and folders are not there"
         yield Finding("clone", state, text, f"nothing is fetched while reading, so: {again}")
-    for name in one.former:
-        do = f"git -C {one.path} remote set-url {name} {project.url}"
-        yield Finding("clone", State.WARNING, f"{one.path}: remote {name} has a former address", do)
-    if not (one.damage or one.shallow or one.lacking or one.partial or one.missing):
-        yield Finding("clone", State.OK, f"{one.path} is whole")
-    if one.tags or one.lacking:
-        yield from _about_tags(project, one.tags, one.path)
+    for name in clone.former:
+        do = f"git -C {clone.path} remote set-url {name} {project.url}"
+        yield Finding("clone", State.WARNING, f"{clone.path}: remote {name} has a former address", do)
+    if not (clone.damage or clone.shallow or clone.lacking or clone.partial or clone.missing):
+        yield Finding("clone", State.OK, f"{clone.path} is whole")
+    if clone.tags or clone.lacking:
+        yield from _about_tags(project, clone.tags, clone.path)
     else:
-        text = f"{one.path} has no tags, so new releases cannot be seen in it"
-        yield Finding("tags", State.WARNING, text, f"git -C {one.path} fetch --tags")
+        text = f"{clone.path} has no tags, so new releases cannot be seen in it"
+        yield Finding("tags", State.WARNING, text, f"git -C {clone.path} fetch --tags")
 
 
 def _named(releases: tuple[str, ...]) -> str:

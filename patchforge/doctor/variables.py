@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
-from patchforge.doctor.words import AMD, NVIDIA, Facts, Finding, State
+from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, State
 from patchforge.transforms.runtime.patchforge_xpu.settings import VARIABLES
 
 #: Names, or beginnings of names, that a report shows.
@@ -71,7 +71,7 @@ def _gpus(facts: Facts) -> int | None:
 def _mask(value: str, gpus: int | None) -> str:
     """What is wrong with a ZE_AFFINITY_MASK; "" when some GPU stays."""
     if not _MASK.fullmatch(value):
-        return "is no list of device numbers such as 0 or 0,1"
+        return "is not a list of device numbers such as 0 or 0,1"
     if gpus is not None and all(int(one.partition(".")[0]) >= gpus for one in value.split(",")):
         return f"hides every device: there are {gpus} Intel GPU(s), numbered from 0"
     return ""
@@ -150,4 +150,4 @@ def ours(environment: Mapping[str, str]) -> Iterator[Finding]:
             yield Finding(name, State.OK, environment[name] or "set and empty, which counts as not set")
         elif name.startswith("PATCHFORGE_") and name not in _OURS:
             do = f"the names are {', '.join(sorted(one for one in _OURS if one in VARIABLES))}"
-            yield Finding(name, State.WARNING, "is no variable of patchforge", do)
+            yield Finding(name, State.WARNING, "is not a variable of patchforge", do)

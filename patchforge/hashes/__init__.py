@@ -4,7 +4,7 @@ from patchforge.hashes.fetchfromgithub import ArchiveHash, Note, of_clone, of_fo
 from patchforge.hashes.fetchgit import of_checkout
 from patchforge.hashes.nar import Digest, hash_entries, serialise
 from patchforge.hashes.objects import IncompleteTreeError
-from patchforge.hashes.published import Published, published_hashes, refuse_shared
+from patchforge.hashes.published_hashes import PublishedHash, published_hashes, refuse_shared
 from patchforge.hashes.sri import sri, trusted
 
 __all__ = [
@@ -12,7 +12,7 @@ __all__ = [
     "Digest",
     "IncompleteTreeError",
     "Note",
-    "Published",
+    "PublishedHash",
     "hash_entries",
     "of_checkout",
     "of_clone",

@@ -135,7 +135,7 @@ class _Writer:
         self._waiting = bytearray(_MAGIC)  #: small pieces, to be given to ``out`` as one
         self._open: list[bytes] = []  #: names of the folders that are open below the top
         self._last: bytes | None = None  #: the entry before, as ``nar_order`` has it
-        self._leaf = False  #: whether that entry was no folder
+        self._leaf = False  #: whether that entry was not a folder
 
     def add(self, path: bytes, node: Node) -> None:
         place, names = nar_order(path), path.split(b"/")

@@ -233,7 +233,7 @@ def store_name(file: str) -> str:
 
 
 def _version_of(file: str, name: str) -> str:
-    """The version in a file's name; "" when it is no wheel or source archive of the package."""
+    """The version in a file's name; "" when it is not a wheel or source archive of the package."""
     if file.endswith(".whl"):
         return file.partition("-")[2].partition("-")[0]
     stem = _SOURCE.sub("", file)

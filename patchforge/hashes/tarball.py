@@ -273,7 +273,7 @@ class Tarball:
 def open_tarball(stream: IO[bytes], origin: str) -> Iterator[Tarball]:
     """A tarball with one folder at the top, packed by gzip, bzip2, xz or not at all.
 
-    Damaged, also while its items are read, for what is no tarball, is cut short, leads outside itself, is in
+    Damaged, also while its items are read, for what is not a tarball, is cut short, leads outside itself, is in
     another order than git's, or holds what git does not pack.
     """
     try:

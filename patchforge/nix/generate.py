@@ -119,7 +119,7 @@ def _wheel(pin: Mapping[str, Any]) -> Data:
     file: str = pin["file"]
     if not file.endswith(".whl"):
         raise PatchforgeError(
-            f"{file} is no wheel", expected="a pinned wheel", do="pin a wheel, or leave it to nixpkgs"
+            f"{file} is not a wheel", expected="a pinned wheel", do="pin a wheel, or leave it to nixpkgs"
         )
     parts = file.split("-")
     project, interpreter = parts[0], parts[-3]

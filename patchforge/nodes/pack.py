@@ -60,7 +60,7 @@ def read_pack(folder: Path) -> Pack:
         reader.take(entry, name)
     if not any(name.endswith(".py") for name in reader.files) and not reader.problems:
         raise PatchforgeError(
-            f"{folder} holds no Python file", expected="the folder of a custom-node pack", do="name another folder"
+            f"{folder} holds no Python files", expected="the folder of a custom-node pack", do="name another folder"
         )
     return Pack(root.name, folder, dict(sorted(reader.files.items())), tuple(sorted(reader.problems)))
 

@@ -9,7 +9,7 @@ from typing import Any
 from patchforge.errors import PatchforgeError
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.pins import requirements
-from patchforge.pins.published import Claim
+from patchforge.pins.claims import Claim
 from patchforge.pins.repositories import source_hash
 from patchforge.project import Project
 from patchforge.sources import open_upstream

@@ -14,7 +14,7 @@ from patchforge.hashes import of_checkout, of_clone
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.hashes.objects import IncompleteTreeError, Objects, isolated
 from patchforge.pins import requirements
-from patchforge.pins.published import Claim
+from patchforge.pins.claims import Claim
 from patchforge.pins.tracked import Repository
 from patchforge.sources import GitObjects
 from patchforge.sources.clone import CachedClone, is_url
@@ -88,7 +88,7 @@ def source_hash(
     return {"hash": text, "hash_source": "computed"}
 
 
-def settled(pin: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+def with_known_hash(pin: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
     """``pin`` with the hash that was computed for the same commit before, should the source be incomplete now.
 
     CheckFailed when both are computed and differ.

@@ -125,7 +125,7 @@ def _holds(one: Requirement, environment: dict[str, str]) -> bool:
     try:
         return one.marker is None or one.marker.evaluate(environment)
     except (ValueError, LookupError, RecursionError) as error:
-        raise PatchforgeError(f"whether {one.name} is needed cannot be known", found=type(error).__name__) from error
+        raise PatchforgeError(f"it cannot be known whether {one.name} is needed", found=type(error).__name__) from error
 
 
 def is_exact(requirement: Requirement) -> bool:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict
 
-from patchforge import documents, resources
+from patchforge import documents
 from patchforge.outputs import write_document
 
 Pins = dict[str, Any]
@@ -27,10 +27,6 @@ class Pin(TypedDict, total=False):
     url: str
     requirements: list[str]
     wheels: list[dict[str, Any]]
-
-
-def pins_folder() -> Path:
-    return resources.path("upstream/pins")
 
 
 def load(kind: str, folder: Path) -> Pins:

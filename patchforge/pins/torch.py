@@ -18,15 +18,15 @@ from packaging.version import Version
 
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.pins import requirements
-from patchforge.pins.published import WheelClaim
+from patchforge.pins.claims import WheelClaim
 from patchforge.pins.tracked import Torch
 from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
 
 
 def abi_of(python: str) -> str:
-    """``cp313`` for 3.13. PatchforgeError when it is no version of Python."""
+    """``cp313`` for 3.13. PatchforgeError when it is not a version of Python."""
     if not re.fullmatch(r"3\.\d+", python):
-        raise PatchforgeError(f"{python!r} is no version of Python", expected="such as 3.13")
+        raise PatchforgeError(f"{python!r} is not a version of Python", expected="such as 3.13")
     return "cp" + python.replace(".", "")
 
 

@@ -29,7 +29,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from patchforge.errors import CheckFailed
-from patchforge.vocabulary import FileChange, Segment, split_lines
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -99,46 +98,6 @@ def prove(
         raise _failed(path, 1, "an expression is nested too deeply to be proved") from None
     stripped = tuple(sorted(note.stripped for note in walk.notes))
     return StaticProof(path, sum(note.hooks for note in walk.notes), stripped, tuple(sorted(walk.replaced)))
-
-
-def bytes_outside_edits_equal(change: FileChange) -> None:
-    """CheckFailed unless ``change``'s segments make ``after`` of ``before``, and ``before`` of ``after`` again.
-
-    The second half is what the claim is about: every byte outside the edits is upstream's.
-    """
-    before, after = split_lines(change.before or b""), split_lines(change.after)
-    parts = change.segments
-    if change.before is None and not parts:
-        parts = (Segment(0, 0, tuple(after)),)
-    undone: list[Segment] = []
-    position = shift = 0
-    for part in parts:
-        if not (position + bool(undone) <= part.start <= part.end <= len(before)):
-            raise _failed(change.path, part.start + 1, "segments are out of order, touch, or end behind the file")
-        start = part.start + shift
-        undone.append(Segment(start, start + len(part.lines), tuple(before[part.start : part.end])))
-        shift += len(part.lines) - (part.end - part.start)
-        position = part.end
-    _check_same(change.path, _spliced(before, parts), after)
-    _check_same(change.path, _spliced(after, undone), before)
-
-
-def _spliced(lines: Sequence[bytes], parts: Sequence[Segment]) -> list[bytes]:
-    out: list[bytes] = []
-    position = 0
-    for part in parts:
-        out += [*lines[position : part.start], *part.lines]
-        position = part.end
-    return [*out, *lines[position:]]
-
-
-def _check_same(path: str, found: Sequence[bytes], expected: Sequence[bytes]) -> None:
-    if list(found) == list(expected):
-        return
-    pairs = enumerate(zip(found, expected, strict=False))
-    at = next((i for i, (one, other) in pairs if one != other), min(len(found), len(expected)))
-    shown = [repr(side[at]) if at < len(side) else "the end of the file" for side in (expected, found)]
-    raise _failed(path, at + 1, "bytes outside the edits differ", *shown)
 
 
 def _failed(path: str, line: int, problem: str, expected: str = "", found: str = "") -> CheckFailed:
@@ -414,7 +373,7 @@ def _is_our_import(node: ast.Import | ast.ImportFrom) -> bool:
 
 
 def _first(objections: Iterable[str]) -> str:
-    return next((one for one in objections if one), "")
+    return next((objection for objection in objections if objection), "")
 
 
 def _rule(node: ast.stmt) -> str:
@@ -703,11 +662,19 @@ def _inside(node: ast.AST, block: str, place: _Place) -> _Place:
 
 def _declared(path: str, replacements: Iterable[Replacement]) -> list[tuple[ast.expr, ast.expr, Replacement]]:
     out = []
-    for one in sorted({one for one in replacements if one.path == path}):
+    for replacement in sorted({replacement for replacement in replacements if replacement.path == path}):
         try:
-            out.append((ast.parse(one.before, mode="eval").body, ast.parse(one.after, mode="eval").body, one))
+            out.append(
+                (
+                    ast.parse(replacement.before, mode="eval").body,
+                    ast.parse(replacement.after, mode="eval").body,
+                    replacement,
+                )
+            )
         except (SyntaxError, ValueError):
-            raise _failed(path, 1, "a declared replacement is no expression", one.before, one.after) from None
+            raise _failed(
+                path, 1, "a declared replacement is not an expression", replacement.before, replacement.after
+            ) from None
     return out
 
 

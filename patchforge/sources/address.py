@@ -34,7 +34,7 @@ def check_address(address: str) -> str:
     problem, do = _problem(address)
     if problem:
         shown = without_password(address)
-        raise PatchforgeError(f"{shown!r} is not taken as an address", expected=_EXPECTED, found=problem, do=do)
+        raise PatchforgeError(f"{shown!r} is not accepted as an address", expected=_EXPECTED, found=problem, do=do)
     return address
 
 

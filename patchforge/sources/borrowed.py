@@ -36,7 +36,7 @@ _FORMATS = {"sha1", "sha256"}
 _EXTENSIONS = frozenset(
     ["noop", "noop-v1", "partialclone", "preciousobjects", "worktreeconfig", "relativeworktrees", "compatobjectformat"]
 )
-NOT_AN_ID = "it holds no id of an object"
+NOT_AN_ID = "it does not hold the id of an object"
 _NOWHERE = "refs/patchforge/none"  #: what HEAD leads to where the repository's cannot be read
 
 
@@ -183,7 +183,7 @@ class Borrowed:
         except OSError as error:
             self.close()
             raise SystemFault(
-                f"a folder for reading {path} cannot be made", found=str(error), do="see to the disk"
+                f"a folder for reading {path} cannot be made", found=str(error), do="check the disk"
             ) from error
 
     def __enter__(self) -> Self:
@@ -227,13 +227,13 @@ def _git_folder(path: Path) -> Path:
 
 
 def _read(path: Path, most: int) -> bytes:
-    """A file's bytes; none for one that is not there. Damaged for what is no file, or larger than ``most`` bytes."""
+    """A file's bytes; none for one that is not there. Damaged for what is not a file, or larger than ``most`` bytes."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
-        raise SystemFault(f"{path} cannot be read", found=str(error), do="see who may read it") from error
+        raise SystemFault(f"{path} cannot be read", found=str(error), do="check its permissions") from error
     with os.fdopen(descriptor, "rb") as stream:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_size > most:
@@ -286,7 +286,7 @@ def _scanned(folder: Path) -> Iterator[Iterable[os.DirEntry[str]]]:
     try:
         items = os.scandir(folder)
     except OSError as error:
-        raise SystemFault(f"{folder} cannot be read", found=str(error), do="see who may read it") from error
+        raise SystemFault(f"{folder} cannot be read", found=str(error), do="check its permissions") from error
     with items:
         yield items
 

@@ -168,7 +168,7 @@ def git(
     """
     arguments = arguments if folder or repository else tuple(_from_anywhere(arguments))
     if any("\0" in word for word in arguments):
-        raise PatchforgeError("a zero byte is in no name that git knows", found=repr(arguments[-1]), do="write another")
+        raise PatchforgeError("no name in git holds a zero byte", found=repr(arguments[-1]), do="write another")
     reaching = verb_of(arguments) in _REACHES
     try:
         done = subprocess.run(
@@ -259,7 +259,7 @@ def _not_started(error: OSError) -> str:
 
 
 def _from_anywhere(arguments: Sequence[str]) -> Iterator[str]:
-    """The same command for another working folder: what comes after ``--`` and is no address is a path."""
+    """The same command for another working folder: what comes after ``--`` and is not an address is a path."""
     after = False
     for word in arguments:
         is_path = after and not looks_like_address(word) and Path(word).exists()

@@ -93,7 +93,7 @@ def _bytes(file: Path) -> bytes:
     try:
         number = os.open(file, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | _BINARY)
     except FileNotFoundError:
-        raise SystemFault(f"{file} has vanished while the folder was read", do=_AGAIN) from None
+        raise SystemFault(f"{file} vanished while the folder was read", do=_AGAIN) from None
     with open(number, "rb") as opened:  # noqa: PTH123 - a descriptor
         if not stat.S_ISREG(os.fstat(number).st_mode):
             raise SystemFault(f"{file} has become something else while the folder was read", do=_AGAIN)

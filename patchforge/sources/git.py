@@ -44,7 +44,7 @@ class UnreadableError(LookupError):
 
 @dataclass(frozen=True, slots=True)
 class Skipped:
-    """Something in a tree that is no regular file, or oddly named, and why it is left out."""
+    """Something in a tree that is not a regular file, or oddly named, and why it is left out."""
 
     path: str
     reason: str
@@ -97,7 +97,7 @@ class GitObjects:
     """The objects of one repository, bare or not, through a git folder of our own. Not for two threads at once."""
 
     def __init__(self, path: Path) -> None:
-        """PatchforgeError when ``path`` is no repository."""
+        """PatchforgeError when ``path`` is not a repository."""
         self.path = path
         find(path)
         self._opened: Borrowed | None = None
@@ -352,7 +352,7 @@ def commit_date(commit: str, data: bytes) -> datetime:
             return (datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=int(match[1]))).astimezone(zone)
     except OverflowError:
         pass
-    raise Damaged(f"the commit {commit} has no date that can be read", do="ask upstream; it is not taken meanwhile")
+    raise Damaged(f"the commit {commit} has no date that can be read", do="ask upstream; until then it is left out")
 
 
 class GitTree:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import IO
 
-_MOST_BYTES = 128 << 20  #: ComfyUI unpacks to 20 MB; what unpacks to more than this is no release
+_MOST_BYTES = 128 << 20  #: ComfyUI unpacks to 20 MB; what unpacks to more than this is not a release
 _MOST_MEMBERS = 20_000  #: it has about a thousand
 _MOST_HEADER = 1 << 15  #: bytes of an extended header
 _HEADERS = frozenset(
@@ -175,7 +175,7 @@ def _told(one: Skipped, top: str) -> Skipped:
 
 
 def _kind(member: tarfile.TarInfo) -> str:
-    """Why something is no file of a tree, or ""."""
+    """Why something is not a file of a tree, or ""."""
     if member.isreg():
         return ""
     return "link" if member.islnk() or member.issym() else "not a file"

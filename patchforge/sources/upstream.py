@@ -77,7 +77,7 @@ class Upstream:
     def resolve(self, name: str) -> Release:
         """The release that a version (``v0.3.47``, ``0.3.47``), a commit (7 to 40 hex digits) or a ref names.
 
-        A commit that is no release bears the version its files state, or else that of the newest indexed release it
+        A commit that is not a release bears the version its files state, or else that of the newest indexed release it
         descends from; ``indexed`` is then False. Errors: an unknown name (with the nearest ones), a tag that
         disagrees with the index, an indexed commit that the clone lacks.
         """
@@ -143,7 +143,9 @@ class Upstream:
 
     def passed_over(self) -> list[OddRef]:
         """Refs that cannot be read, and new tags of versions that lead to no commit; each with its reason."""
-        lost = [OddRef(f"refs/tags/{tag}", "leads to no commit") for tag, commit in self._unindexed() if not commit]
+        lost = [
+            OddRef(f"refs/tags/{tag}", "does not lead to a commit") for tag, commit in self._unindexed() if not commit
+        ]
         return sorted([*self._objects.odd_refs(), *lost])
 
     def date(self, commit: str) -> datetime:

@@ -11,17 +11,19 @@ from pathlib import Path
 from patchforge import caches, processes
 from patchforge.outputs import LIST
 from patchforge.pipeline import Patched
-from patchforge.trial import devices, evidence, pack_weights
-from patchforge.trial.environment import Environment
-from patchforge.trial.evidence import Evidence, SessionResult
-from patchforge.trial.guard import temporary_folder
-from patchforge.trial.packs import AS_IT_COMES, TrialPack
-from patchforge.trial.plan import EXACT, STEADY, Session
+from patchforge.trial.model import AS_IT_COMES, Execution, Side
+from patchforge.trial.packs import TrialPack
+from patchforge.trial.reports import evidence
+from patchforge.trial.reports.evidence import Evidence, SessionResult
 from patchforge.trial.runner import CPU, JUDGED, Run, Settings, Tell, Trees, Trial
-from patchforge.trial.words import Execution, Side
+from patchforge.trial.server import devices
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.server.supervisor import temporary_folder
+from patchforge.trial.verdicts.plan import EXACT, STEADY, Session
+from patchforge.trial.workflows import pack_weights
 
 REFERENCE = "reference"
-_OWN = (*JUDGED, "pack_runner.py", "packs.py", "pack_weights.py", "pack_workflows/*/*")
+_OWN = (*JUDGED, "pack_runner.py", "packs.py", "workflows/pack_weights.py", "workflows/packs/*/*")
 _MAKING = 600.0  #: seconds that the models of a pack may take
 
 
@@ -83,7 +85,9 @@ class PackTrial(Trial):
 
     def _models(self, pack: TrialPack, tree: Path, there: Path) -> Path:
         """The folder of the models that the pack keeps in its own; it does not exist where there are none."""
-        own = sorted({name for one in pack.workflows.values() for name in one.weights if name in pack_weights.MODELS})
+        own = sorted(
+            {name for workflow in pack.workflows.values() for name in workflow.weights if name in pack_weights.MODELS}
+        )
         program = Path(pack_weights.__file__)
         parts = [pack.digest, evidence.digest(program.read_bytes()), self.environment.packages.get("torch", ""), *own]
         folder = caches.within(self.settings.cache, "pack-models") / evidence.digest(repr(parts).encode())[:20]
@@ -120,5 +124,5 @@ def sessions(pack: TrialPack) -> list[tuple[Side, Session, str]]:
         return Session(f"{pack.name}-{name}", title, tests, flags, needs, pack=pack.folder.name)
 
     reference = session(REFERENCE, f"{pack.name} on the CPU", ("--cpu",))
-    patched = [(Side.PATCHED, session(one.replace(" ", "-"), f"{pack.name} {one}"), one) for one in pack.states]
+    patched = [(Side.PATCHED, session(state.replace(" ", "-"), f"{pack.name} {state}"), state) for state in pack.states]
     return [(Side.UPSTREAM, reference, AS_IT_COMES), *patched]

@@ -21,12 +21,10 @@ from patchforge.nodes.words import Decision, Options
 from patchforge.pins import requirements
 from patchforge.pins.tracked import Repository, load_nodes
 from patchforge.sources.command import checked_out
-from patchforge.trial import workflows
-from patchforge.trial.server import PACK_NAME
-from patchforge.trial.words import JsonObject, Workflow
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, OWN_PACK, JsonObject, Workflow
+from patchforge.trial.workflows import library
 
-WORKFLOWS = Path(__file__).parent / "pack_workflows"  #: a folder for each pack that has some
-AS_IT_COMES, CONVERTED = "as it comes", "converted"
+WORKFLOWS = Path(library.__file__).parent / "packs"  #: a folder for each pack that has some
 #: Requirements that are not installed: they are for CUDA only, or stand in for what is for XPUs.
 _NOT_WANTED = re.compile(
     r"cupy(-.+)?|onnxruntime-gpu|nvidia-.+|tensorrt.*|flash-attn|sageattention|xformers|deepspeed|pycuda"
@@ -73,7 +71,7 @@ class TrialPack:
             "files": self.digest,
             "patch": self.patch_digest,
             "rules": pack_rules_digest(),
-            "sites": {str(one): sum(row.decision is one for row in rows) for one in Decision},
+            "sites": {str(decision): sum(row.decision is decision for row in rows) for decision in Decision},
             "left_out": list(self.left_out),
         }
 
@@ -94,12 +92,12 @@ class TrialPack:
 
 def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> list[TrialPack]:
     """The packs in ``folders``; ``without`` names requirements to leave out. PatchforgeError for two of one name."""
-    declared = {one.owner_and_repo[1].lower(): one for one in load_nodes(resources.path("upstream"))}
-    found = [_read(folder, declared.get(folder.resolve().name.lower()), store, without) for folder in folders]
-    names = [PACK_NAME, *(one.folder.name for one in found)]
+    declared = {pack.owner_and_repo[1].lower(): pack for pack in load_nodes(resources.path("upstream"))}
+    packs = [_read(folder, declared.get(folder.resolve().name.lower()), store, without) for folder in folders]
+    names = [OWN_PACK, *(pack.folder.name for pack in packs)]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise PatchforgeError(f"two packs are called {twice[0]}", expected="one folder for each", do="name one of them")
-    return found
+    return packs
 
 
 def _read(folder: Path, declared: Repository | None, store: Store, without: Sequence[str]) -> TrialPack:
@@ -108,9 +106,9 @@ def _read(folder: Path, declared: Repository | None, store: Store, without: Sequ
     patched = PatchedPack(converted, checked_out(folder))
     patched.check()
     name = declared.name if declared else folder.name
-    wanted, left_out = _requirements(folder, declared, {canonicalize_name(one) for one in without})
+    wanted, left_out = _requirements(folder, declared, {canonicalize_name(requirement) for requirement in without})
     own = WORKFLOWS / name
-    known = workflows.load(folder=own) if own.is_dir() else {}
+    known = library.load(folder=own) if own.is_dir() else {}
     return TrialPack(name, folder, patched.commit, patched, wanted, left_out, known)
 
 
@@ -123,7 +121,7 @@ def _requirements(
     data = path.read_bytes() if name and path.is_file() and not path.is_symlink() else b""
     taken, refused = requirements.read(data, str(path))
     wanted: list[str] = []
-    left_out = [one.line for one in refused]
+    left_out = [refusal.line for refusal in refused]
     for line in {*taken, *(declared.also if declared else ())}:
         package = requirements.parse(line).name
         out = package in without or _NOT_WANTED.fullmatch(package)

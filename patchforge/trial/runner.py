@@ -17,13 +17,15 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.manifest import TreePath
 from patchforge.outputs import mark, marked, write_document
 from patchforge.pipeline import Patched, write_whole
-from patchforge.trial import checks, devices, evidence, plan
-from patchforge.trial.environment import Environment
-from patchforge.trial.evidence import Evidence, SessionResult
-from patchforge.trial.guard import temporary_folder
-from patchforge.trial.plan import Session
-from patchforge.trial.server import Server, flags, link_models
-from patchforge.trial.words import Device, Ending, Execution, Judgement, Output, Side, Verdict, Workflow
+from patchforge.trial.model import Device, Ending, Execution, Judgement, Output, Side, Verdict, Workflow
+from patchforge.trial.reports import evidence
+from patchforge.trial.reports.evidence import Evidence, SessionResult
+from patchforge.trial.server import devices
+from patchforge.trial.server.comfyui import Server, flags, link_models
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.server.supervisor import temporary_folder
+from patchforge.trial.verdicts import checks, plan
+from patchforge.trial.verdicts.plan import Session
 
 Tell = Callable[[str], None]
 
@@ -31,8 +33,9 @@ _READING = Lock()  # trees of one clone are read by one thread at a time
 
 CPU = Device("cpu")
 _LOG_LINES = 30
-_COMPUTED = ("workflows/*.json", "weights.py", "pack/nodes.py")  #: what decides the reference's pictures
-JUDGED = (*_COMPUTED, "workflows/index.toml", "pack/observer.py", "plan.py", "checks.py", "verdicts.py", "pictures.py")
+#: What decides the reference's pictures.
+_COMPUTED = ("workflows/comfyui/*.json", "workflows/weights.py", "server/pack/nodes.py")
+JUDGED = (*_COMPUTED, "workflows/comfyui/index.toml", "server/pack/observer.py", "verdicts/*.py")
 
 
 @dataclass(frozen=True)
@@ -94,7 +97,7 @@ class Trial:
         return evidence.digest(self.patched.files()["manifest.json"])
 
     def key(self, session: Session, side: Side, parts: tuple[str, ...] = JUDGED) -> str:
-        """What decides a session's results, as a digest; ``parts`` are files of this package."""
+        """What decides a session's results, as a digest; ``parts`` are files of this folder."""
         return evidence.session_key(
             commit=self.patched.release.commit,
             manifest=self.manifest if side is Side.PATCHED else "",

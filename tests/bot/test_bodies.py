@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from patchforge import escape
 from patchforge.bot import bodies
-from patchforge.bot.words import read_marker, with_marker
+from patchforge.bot.model import read_marker, with_marker
 from tests.bot.test_bot_rules import again
 from tests.bot.world import FIRST, World
 

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from patchforge.bot.words import read_marker
+from patchforge.bot.model import read_marker
 from patchforge.errors import CheckFailed, Exit, TryAgain
 from patchforge.nodes.patched import PatchedPack
-from patchforge.pins.published import Claim
+from patchforge.pins.claims import Claim
 from tests.bot import test_bot_rules
 from tests.bot.pack_world import BOUND, FILES, KEPT, MORE, NODES, PINS, PackWorld, declaration
 from tests.bot.test_bodies import NASTY, outside_code
@@ -339,7 +339,7 @@ def test_a_failed_check_is_reported_once_and_not_proposed(packs: PackWorld) -> N
 def test_a_hash_that_is_not_the_published_one(packs: PackWorld) -> None:
     commit = packs.move_on(KEPT)
     claim = Claim("sha256-" + "A" * 43 + "=", "somebody")
-    packs.monkeypatch.setattr("patchforge.bot.pack_steps.source_claims", lambda _: {commit: claim})
+    packs.monkeypatch.setattr("patchforge.bot.repinning.source_claims", lambda _: {commit: claim})
     assert packs.packs()[0] == Exit.FAILED
     assert f"the hash of {commit} is not the published one" in packs.github.issues[0]["body"]
     assert str(packs.folder) not in packs.github.issues[0]["body"]
@@ -383,7 +383,7 @@ def test_a_clone_that_breaks_off_is_tried_again(packs: PackWorld) -> None:
         raise TryAgain("git clone failed", found="early EOF")
 
     with packs.monkeypatch.context() as patch:
-        patch.setattr("patchforge.bot.pack_steps.check_out", broken)
+        patch.setattr("patchforge.bot.repinning.check_out", broken)
         status, data = packs.packs()
     assert (status, data["writes"]) == (Exit.AGAIN, 0)
     assert packs.packs()[0] == Exit.OK

@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from patchforge.bot.words import read_marker
+from patchforge.bot.model import read_marker
 from patchforge.errors import Exit
 from tests.bot.world import BASE, BOT, FIRST, SECOND, THIRD, TOKEN, World, git, source
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.bot.discovery import Found, compare_as_nix, discover, is_newer, list_tags
-from patchforge.bot.words import Published
+from patchforge.bot.discovery import Discovery, compare_as_nix, discover, is_newer, list_tags
+from patchforge.bot.model import GitHubRelease
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.project import Track, load_project
 from patchforge.vocabulary import Version
@@ -24,24 +24,24 @@ ONE, TWO = "1" * 40, "2" * 40
 OURS = Version.parse("v0.30.0")
 
 
-def published(tag: str, days: float = 1, *, prerelease: bool = False) -> Published:
-    return Published(tag, tag, "", prerelease, NOW - timedelta(days=days))
+def published(tag: str, days: float = 1, *, prerelease: bool = False) -> GitHubRelease:
+    return GitHubRelease(tag, tag, "", prerelease, NOW - timedelta(days=days))
 
 
 def found(
-    tags: dict[str, str], *releases: Published, asked: bool = True, track: Track | None = None, age: float = 0
-) -> Found:
+    tags: dict[str, str], *releases: GitHubRelease, asked: bool = True, track: Track | None = None, age: float = 0
+) -> Discovery:
     project = replace(load_project(), track=track or Track())
     known = {OURS: ONE}
     given = list(releases) if asked else None
     return discover(project, tags, given, known=known, ours=[OURS], age=lambda _: timedelta(days=age), now=NOW)
 
 
-def new(result: Found) -> list[str]:
+def new(result: Discovery) -> list[str]:
     return [one.tag for one in result.new]
 
 
-def why(result: Found, tag: str) -> str:
+def why(result: Discovery, tag: str) -> str:
     return next(one.why for one in result.passed if one.tag == tag)
 
 

@@ -206,7 +206,7 @@ def test_where_the_token_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(PatchforgeError, match="cannot be read"):
         find_token(str(tmp_path / "absent"))
     (tmp_path / "empty").write_text("")
-    with pytest.raises(PatchforgeError, match="holds no token"):
+    with pytest.raises(PatchforgeError, match="does not hold a token"):
         find_token(str(tmp_path / "empty"))
 
 
@@ -225,7 +225,7 @@ def test_a_server_that_repeats_the_token(world: World) -> None:
 
 
 def test_git_tells_the_token_to_nobody_who_does_not_ask(world: World) -> None:
-    """Against a real HTTP server, which is no git server (tests/secrets has one that asks)."""
+    """Against a real HTTP server, which is not a git server (tests/secrets has one that asks)."""
     url = f"{world.github.url}/ours.git"
     status, data = world.bot("--remote", url)
     assert status == Exit.USAGE

@@ -201,6 +201,6 @@ def test_the_notice(
 def test_what_no_header_can_hold(text: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "token"
     file.write_text(text)
-    with pytest.raises(PatchforgeError, match="holds no token") as caught:
+    with pytest.raises(PatchforgeError, match="does not hold a token") as caught:
         find_token(str(file))
     assert text not in str(caught.value)

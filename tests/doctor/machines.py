@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from patchforge.doctor.words import INTEL, Facts, Finding, Gpu, Interpreter, Machine, Node, State
+from patchforge.doctor.facts import INTEL, Facts, Finding, Gpu, Interpreter, Machine, Node, State
 
 B580 = Gpu("0000:03:00.0", INTEL, 0xE20B, "xe", ("card0", "renderD128"), bar=16 << 30)
 A770 = Gpu("0000:03:00.0", INTEL, 0x56A0, "i915", ("card0", "renderD128"), bar=16 << 30)

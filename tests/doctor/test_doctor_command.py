@@ -14,7 +14,7 @@ from patchforge.transforms.comfyui import transforms
 from patchforge import pipeline
 from patchforge.commands.doctor import run
 from patchforge.doctor import checkout
-from patchforge.doctor.words import Facts, State
+from patchforge.doctor.facts import Facts, State
 from patchforge.errors import Exit, PatchforgeError
 from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
@@ -83,7 +83,7 @@ def test_a_machine_without_anything_is_not_wrong(
 
 
 def test_a_root_that_is_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match="no folder"):
+    with pytest.raises(PatchforgeError, match="is not a folder"):
         run(options(tmp_path / "nowhere"))
 
 
@@ -94,7 +94,7 @@ def tree(tmp_path: Path) -> Path:
 
 
 def judged(folder: Path) -> tuple[State, str]:
-    facts = Facts(machine(B580), interpreter(), {}, checkout.look(folder))
+    facts = Facts(machine(B580), interpreter(), {}, checkout.examine(folder))
     found = about(list(checkout.findings(facts)), "ComfyUI")
     return found.state, found.do
 
@@ -116,7 +116,7 @@ def patched(tree: Path, patched_files: dict[str, bytes]) -> Path:
 
 def test_a_checkout_that_is_patched(patched: Path) -> None:
     state, do = judged(patched)
-    assert "no journal" in checkout.look(patched).says
+    assert "no journal" in checkout.examine(patched).says
     assert (state, do) == (State.WARNING, f"patchforge repair {patched}")
 
 
@@ -140,7 +140,7 @@ def test_requirements_of_a_checkout_and_its_packs(tree: Path) -> None:
         tree, {"requirements.txt": "torch\ntorchvision\nnumpy\n", "custom_nodes/a/requirements.txt": "torch==2.1\nx\n"}
     )
     write(tree, {"custom_nodes/b/requirements.txt": "--extra-index-url https://example.org/cu130\ntorch-pack\n"})
-    assert checkout.look(tree).requirements == {
+    assert checkout.examine(tree).requirements == {
         "requirements.txt": ("torch",),
         "custom_nodes/a/requirements.txt": ("torch==2.1",),
         "custom_nodes/b/requirements.txt": ("--extra-index-url https://example.org/cu130",),
@@ -148,5 +148,5 @@ def test_requirements_of_a_checkout_and_its_packs(tree: Path) -> None:
 
 
 def test_a_folder_without_comfyui(tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match="holds no ComfyUI"):
-        checkout.look(tmp_path)
+    with pytest.raises(PatchforgeError, match="does not hold ComfyUI"):
+        checkout.examine(tmp_path)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from patchforge.doctor.facts import FAMILIES, Facts, Finding, Gpu, Interpreter, Node, State
 from patchforge.doctor.hardware import findings
-from patchforge.doctor.words import FAMILIES, Facts, Finding, Gpu, Interpreter, Node, State
 from tests.doctor.machines import (
     A770,
     ANSWERS,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from patchforge.doctor.facts import Checkout, Facts, Finding, Gpu, Interpreter, State
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.software import findings, fits
-from patchforge.doctor.words import Checkout, Facts, Finding, Gpu, Interpreter, State
 from patchforge.errors import PatchforgeError
 from tests.doctor.machines import (
     ANSWERS,

@@ -18,7 +18,7 @@ import pytest
 
 from patchforge.commands import doctor
 from patchforge.doctor import upstream
-from patchforge.doctor.words import State
+from patchforge.doctor.facts import State
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import Project
 from patchforge.sources.clone import CachedClone

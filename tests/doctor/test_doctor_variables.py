@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from patchforge.doctor.facts import AMD, Facts, Gpu, State
 from patchforge.doctor.variables import findings, shown
-from patchforge.doctor.words import AMD, Facts, Gpu, State
 from tests.doctor.machines import B580, LUNAR_LAKE, NVIDIA_CARD, about, facts, interpreter, machine, states
 
 RADEON = Gpu("0000:01:00.0", AMD, 0x744C, "amdgpu")

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import pytest
+from patchforge.transforms.comfyui import transforms
 
 from patchforge import effort
 from patchforge.commands import nodes
@@ -33,7 +34,6 @@ from patchforge.nodes.report import markdown, sarif, summary
 from patchforge.nodes.requirements import needs
 from patchforge.nodes.words import Decision, Options
 from tests.nodes.hostile import BOMBS, ESCAPES, SOURCES, START
-from transforms.comfyui import transforms
 
 SLOWEST = 10  #: seconds of work for one file
 GOOD = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"

@@ -17,7 +17,7 @@ from patchforge.nix.generate import NIX, is_our_flake
 from patchforge.nodes.report import is_ours, sarif, sarif_file
 from patchforge.outputs import LIST, PATCHES, Kind, listed, mark, marked, prove, write_folder
 from patchforge.pins.store import are_pins
-from patchforge.trial.evidence import EVIDENCE
+from patchforge.trial.reports.evidence import EVIDENCE
 from tests.outputs.world import patches, state
 from tests.support import ROOT
 from tests.trial import examples
@@ -246,7 +246,7 @@ def test_what_does_not_hold_pins(data: bytes) -> None:
 
 
 def test_evidence_and_reports_of_today_are_listed(tmp_path: Path) -> None:
-    from patchforge.trial import evidence, report
+    from patchforge.trial.reports import evidence, report
 
     found = examples.evidence()
     evidence.save(tmp_path / "out", found, dict.fromkeys(found.pictures, examples.PICTURE))

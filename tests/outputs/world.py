@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchforge import cli
-from patchforge.bot.steps import list_in_index
-from patchforge.bot.words import Candidate
+from patchforge.bot.model import Candidate
+from patchforge.bot.preparation import list_in_index
 from patchforge.outputs import PATCHES, mark, marked, write_document, write_folder
 from patchforge.pins import store
-from patchforge.trial import evidence, pack_page, report
+from patchforge.trial.reports import evidence, pack_page, report
 from patchforge.vocabulary import Version
 from tests.support import MINIATURES, ROOT
 from tests.trial import examples

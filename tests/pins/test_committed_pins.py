@@ -11,7 +11,7 @@ import pytest
 
 from patchforge.hashes import refuse_shared, trusted
 from patchforge.pins import requirements, store
-from patchforge.pins.published import source_claims, wheel_claims
+from patchforge.pins.claims import source_claims, wheel_claims
 from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import LASTING_HOSTS
@@ -19,7 +19,7 @@ from patchforge.project import load_project, release_index
 from tests.support import ROOT
 
 UPSTREAM = ROOT / "upstream"
-PINS = store.pins_folder()
+PINS = UPSTREAM / "pins"
 KINDS = store.kinds(PINS)
 
 

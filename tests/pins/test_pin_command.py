@@ -204,7 +204,7 @@ def test_a_lock_offline_needs_published_hashes(world: Path, capsys: pytest.Captu
 def test_a_python_that_is_none(world: Path, python: str) -> None:
     given = lock_options(world, online=True)
     given.python = python
-    with pytest.raises(PatchforgeError, match="no version of Python"):
+    with pytest.raises(PatchforgeError, match="is not a version of Python"):
         lock_torch.run(given)
 
 

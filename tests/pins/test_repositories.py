@@ -9,8 +9,8 @@ import pytest
 
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import of_checkout, of_clone
-from patchforge.pins.published import Claim, source_claims, wheel_claims
-from patchforge.pins.repositories import Clones, pin, settled
+from patchforge.pins.claims import Claim, source_claims, wheel_claims
+from patchforge.pins.repositories import Clones, pin, with_known_hash
 from patchforge.pins.tracked import Repository, load_nodes, load_repository
 from tests.pins.conftest import git, lose, repository
 
@@ -123,13 +123,13 @@ def test_submodules_come_from_clones_of_their_own(clone: Path, tmp_path: Path) -
 
 def test_a_computed_hash_outlives_a_worse_source() -> None:
     before = {"rev": "1", "hash": "A", "hash_source": "computed"}
-    assert settled({"rev": "1", "missing": {"a": "b"}}, before) == before
+    assert with_known_hash({"rev": "1", "missing": {"a": "b"}}, before) == before
     published = {"rev": "1", "hash": "A", "hash_source": "published", "published_by": "x"}
-    assert settled(published, before) == before
+    assert with_known_hash(published, before) == before
     moved = {"rev": "2", "missing": {"a": "b"}}
-    assert settled(moved, before) == moved
+    assert with_known_hash(moved, before) == moved
     with pytest.raises(CheckFailed, match="another hash now"):
-        settled({"rev": "1", "hash": "B", "hash_source": "computed"}, before)
+        with_known_hash({"rev": "1", "hash": "B", "hash_source": "computed"}, before)
 
 
 GOOD = (

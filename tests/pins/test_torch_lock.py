@@ -10,7 +10,7 @@ import pytest
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.pins import store
-from patchforge.pins.published import WheelClaim
+from patchforge.pins.claims import WheelClaim
 from patchforge.pins.torch import lock
 from patchforge.pins.tracked import Torch
 from patchforge.pins.wheels import Wheels

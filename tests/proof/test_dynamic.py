@@ -16,8 +16,11 @@ if torch.version.cuda or torch.version.hip:
 
 from patchforge.errors import CheckFailed, NotChecked  # noqa: E402
 from patchforge.proof import dynamic, probe  # noqa: E402
-from patchforge.proof.dynamic import Difference, Group, Kind, ProofResult, Prover, ScenarioResult, Verdict  # noqa: E402
-from patchforge.proof.fake_torch import FORCE, SCENARIOS, canonical  # noqa: E402
+from patchforge.proof.comparison import Difference, Kind, called  # noqa: E402
+from patchforge.proof.dynamic import Prover  # noqa: E402
+from patchforge.proof.judgement import ProofResult, ScenarioResult, Verdict, declarer  # noqa: E402
+from patchforge.proof.recording import canonical  # noqa: E402
+from patchforge.proof.scenarios import FORCE, SCENARIOS, Group  # noqa: E402
 
 BY_NAME = {scenario.name: scenario for scenario in SCENARIOS}
 
@@ -449,7 +452,7 @@ def test_the_probe_by_hand(upstream: Path) -> None:
 )
 def test_which_names_hold_where(group: Group, pattern: str, declared: bool) -> None:
     difference = Difference("any", group, Kind.ANSWER, "get_free_memory", "", "1", "2")
-    assert (dynamic.declarer(difference, {pattern: "t"}) == "t") is declared
+    assert (declarer(difference, {pattern: "t"}) == "t") is declared
 
 
 def test_values_are_spelled_without_chance() -> None:
@@ -470,4 +473,4 @@ def test_values_are_spelled_without_chance() -> None:
     ],
 )
 def test_calls_are_declared_by_name(call: str, name: str) -> None:
-    assert dynamic._called(call) == name
+    assert called(call) == name

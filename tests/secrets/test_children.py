@@ -16,19 +16,19 @@ import pytest
 
 from patchforge.bot.token import Token, find_token, seen_by_children
 from patchforge.commands.test import _weights
-from patchforge.doctor.facts import _rpm
 from patchforge.doctor.interpreter import question
+from patchforge.doctor.machine import _rpm
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.nix.options import options
 from patchforge.patches import check_three_ways
 from patchforge.proof.dynamic import Interpreter
-from patchforge.trial.against_upstream import Processes
-from patchforge.trial.devices import available
-from patchforge.trial.environment import Environment, existing, prepare
-from patchforge.trial.guard import temporary_folder
-from patchforge.trial.server import Server
-from patchforge.trial.words import Side
+from patchforge.trial.comparison.runs import Processes
+from patchforge.trial.model import Side
+from patchforge.trial.server.comfyui import Server
+from patchforge.trial.server.devices import available
+from patchforge.trial.server.environment import Environment, existing, prepare
+from patchforge.trial.server.supervisor import temporary_folder
 from tests.bot.world import TOKEN, World
 from tests.secrets.dump import code, program, seen
 from tests.secrets.test_door import SECRETS
@@ -134,7 +134,7 @@ def test_no_child_gets_a_secret(machine: Machine, tmp_path: Path, start: Callabl
     assert all(b"'PATH'" in one for one in found)
 
 
-def test_neither_does_the_guard(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neither_does_the_supervisor(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(machine.ours))
     with temporary_folder():
         pass
@@ -159,7 +159,7 @@ def test_pip_gets_its_index_and_no_other_secret(machine: Machine, monkeypatch: p
 BOT = """
 import os, subprocess, sys
 from pathlib import Path
-from patchforge.bot import steps
+from patchforge.bot import preparation
 from patchforge.bot.token import find_token
 way, folder = sys.argv[1], Path(sys.argv[2])
 if way == "open":
@@ -167,7 +167,7 @@ if way == "open":
 else:
     token = find_token({"file": sys.argv[3], "pipe": "/dev/stdin"}.get(way))
     assert token.text == sys.stdin.read().strip() if way == "" else token.text.startswith("ghp_")
-    done = steps.run_step(steps.NIX, folder, token.hidden)
+    done = preparation.run_step(preparation.NIX, folder, token.hidden)
     assert done.outcome == "ok", done
 print("done")
 """
@@ -229,7 +229,7 @@ def test_the_spy_is_not_blind(checkout: Path, root_powers: bool) -> None:
 def test_a_step_finds_the_token_nowhere(checkout: Path, way: str, root_powers: bool) -> None:
     """Neither in its environment and descriptors, nor in those, the command lines and the memory of its ancestors."""
     (found,) = bot(way, checkout, root_powers=root_powers)
-    assert found.count(b"ancestor") >= 2, "it has seen neither the guard nor the bot"
+    assert found.count(b"ancestor") >= 2, "it has seen neither the supervisor nor the bot"
     for secret in (TOKEN, Token(TOKEN).basic.split()[1]):
         assert secret.encode() not in found
 
@@ -274,12 +274,12 @@ def test_variables_are_gone_from_what_the_system_shows() -> None:
 @pytest.mark.parametrize("text", ["two words", "two\nlines", "a\ttab", "é", "\x1b[31m", "a\x00b", "\u200b"])
 def test_what_is_no_token(tmp_path: Path, text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "token").write_text(text, "utf-8")
-    with pytest.raises(PatchforgeError, match="holds no token") as failed:
+    with pytest.raises(PatchforgeError, match="does not hold a token") as failed:
         find_token(str(tmp_path / "token"))
     assert text not in str(failed.value)
     if "\x00" not in text:
         monkeypatch.setenv("GH_TOKEN", text)
-        with pytest.raises(PatchforgeError, match="GH_TOKEN holds no token"):
+        with pytest.raises(PatchforgeError, match="GH_TOKEN does not hold a token"):
             find_token()
 
 
@@ -305,10 +305,10 @@ def test_a_release_is_not_run_beside_a_token_that_it_could_read(world: World, tm
 
 def test_masking_comes_before_cutting(checkout: Path) -> None:
     """A step that prints the token, often, across the place where its output is cut."""
-    from patchforge.bot import steps
+    from patchforge.bot import preparation
 
     (checkout / "patchforge" / "__main__.py").write_text(f"for n in range(60): print('x' * n, {TOKEN!r})")
-    done = steps.run_step(steps.NIX, checkout, Token(TOKEN).hidden)
+    done = preparation.run_step(preparation.NIX, checkout, Token(TOKEN).hidden)
     assert done.text.count("***") == 20
     assert "SeCrEt" not in done.text
 

@@ -14,7 +14,7 @@ from tests.support import ROOT
 #: Modules that may do more, and why.
 EXCEPTIONS = {
     "patchforge/processes.py": "the door",
-    "patchforge/trial/guard.py": "also a script without patchforge; it hands on the environment that it was given",
+    "patchforge/trial/server/supervisor.py": "a script too; hands on the environment that it was given",
     "patchforge/proof/probe.py": "a script that forks, in a process with the allow-list",
     "patchforge/proof/fake_torch.py": "a script that puts a fake in the place of check_output",
     "patchforge/engine/convert.py": "forks workers of our own code, which start nothing",

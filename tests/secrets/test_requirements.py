@@ -13,7 +13,7 @@ from patchforge.errors import Damaged, PatchforgeError
 from patchforge.nodes.store import Store
 from patchforge.pins import requirements
 from patchforge.trial import packs
-from patchforge.trial.environment import prepare
+from patchforge.trial.server.environment import prepare
 from tests.trial.test_environment import install, wheel
 
 REFUSED = [

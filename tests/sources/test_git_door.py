@@ -77,7 +77,7 @@ def test_addresses_that_are_taken(address: str) -> None:
     ],
 )
 def test_addresses_that_are_not(address: str, why: str) -> None:
-    with pytest.raises(PatchforgeError, match="is not taken as an address") as caught:
+    with pytest.raises(PatchforgeError, match="is not accepted as an address") as caught:
         check_address(address)
     assert why in caught.value.found
     assert "secret@" not in str(caught.value)
@@ -100,7 +100,7 @@ def test_no_command_gives_git_such_an_address(address: str, tmp_path: Path) -> N
         lambda: CachedClone.of(address).ensure(),
         lambda: list_tags(address),
     ):
-        with pytest.raises(PatchforgeError, match=r"is not taken as an address|is not a git repository"):
+        with pytest.raises(PatchforgeError, match=r"is not accepted as an address|is not a git repository"):
             ask()
     assert not (tmp_path / "x").exists()
 

@@ -151,17 +151,17 @@ REFS: dict[str, tuple[Callable[[Path], None], str]] = {
     "too large": (large, "no id"),
     "a folder and a file": (loose("more/x"), ""),
     "folder and file, packed": (ref(b"v0.33.0/x"), ""),
-    "of a blob": (tag_of("HEAD:main.py", "blob"), "leads to no commit"),
-    "of a tree": (tag_of("HEAD^{tree}", "tree"), "leads to no commit"),
-    "of nothing": (tag_of("", "missing"), "leads to no commit"),
-    "of another kind than it says": (tag_of("HEAD:main.py", "commit"), "leads to no commit"),
+    "of a blob": (tag_of("HEAD:main.py", "blob"), "does not lead to a commit"),
+    "of a tree": (tag_of("HEAD^{tree}", "tree"), "does not lead to a commit"),
+    "of nothing": (tag_of("", "missing"), "does not lead to a commit"),
+    "of another kind than it says": (tag_of("HEAD:main.py", "commit"), "does not lead to a commit"),
     "straight to a blob": (
         lambda c: ref(b"v0.99.0", plain_git(c, "rev-parse", "HEAD:main.py"))(c),
-        "leads to no commit",
+        "does not lead to a commit",
     ),
-    "straight to nothing": (ref(b"v0.99.0", "1" * 40), "leads to no commit"),
-    "a chain of tags": (chain, "leads to no commit"),
-    "damaged": (damaged_object, "leads to no commit"),
+    "straight to nothing": (ref(b"v0.99.0", "1" * 40), "does not lead to a commit"),
+    "a chain of tags": (chain, "does not lead to a commit"),
+    "damaged": (damaged_object, "does not lead to a commit"),
     "twenty thousand": (many, ""),
 }
 
@@ -456,6 +456,6 @@ def test_a_tag_of_no_commit_stops_no_command(clone: Path, tmp_path: Path, capsys
     said = capsys.readouterr().out
     assert status in {Exit.OK, Exit.FAILED}
     assert "v0.40.0" in said
-    assert re.search(r"v0\.99\.0 +it leads to no commit", said)
+    assert re.search(r"v0\.99\.0 +it does not lead to a commit", said)
     assert cli.main(["replay", "--upstream", str(clone), "--since", "v0.40.0"]) in {Exit.OK, Exit.DRIFTED}
-    assert "passed over: refs/tags/v0.99.0: leads to no commit" in capsys.readouterr().out
+    assert "passed over: refs/tags/v0.99.0: does not lead to a commit" in capsys.readouterr().out

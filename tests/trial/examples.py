@@ -9,8 +9,7 @@ from typing import Any
 
 from PIL import Image
 
-from patchforge.trial.evidence import Evidence, SessionResult
-from patchforge.trial.words import (
+from patchforge.trial.model import (
     Device,
     Ending,
     Execution,
@@ -22,6 +21,7 @@ from patchforge.trial.words import (
     Verdict,
     Workflow,
 )
+from patchforge.trial.reports.evidence import Evidence, SessionResult
 
 EMULATED = Device("xpu", "b580", "rng=cpu")
 REAL = Device("xpu")

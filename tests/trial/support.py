@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from patchforge.pipeline import Patched
-from patchforge.trial.words import Workflow
+from patchforge.trial.model import Workflow
 from patchforge.vocabulary import FileChange, Purpose, Segment, split_lines
 from tests.support import MemoryTree, engine_of, release
 from tests.trial import miniature_server

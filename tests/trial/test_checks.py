@@ -14,13 +14,13 @@ import pytest
 
 import emulator
 from emulator import build
-from patchforge.trial import checks
-from patchforge.trial.checks import GIB, MIB, TESTS, Bench, run_test
-from patchforge.trial.client import HOST
-from patchforge.trial.environment import Environment
-from patchforge.trial.plan import Session
-from patchforge.trial.server import Server, link_models
-from patchforge.trial.words import Device, Judgement, Workflow
+from patchforge.trial.model import Device, Judgement, Workflow
+from patchforge.trial.server.client import HOST
+from patchforge.trial.server.comfyui import Server, link_models
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.verdicts import checks
+from patchforge.trial.verdicts.checks import GIB, MIB, TESTS, Bench, run_test
+from patchforge.trial.verdicts.plan import Session
 from tests.trial import miniature_server
 from tests.trial.support import TXT2IMG
 

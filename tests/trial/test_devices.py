@@ -11,9 +11,9 @@ import pytest
 
 import emulator
 from patchforge.errors import PatchforgeError
-from patchforge.trial import devices
-from patchforge.trial.devices import available, choose, variables
-from patchforge.trial.words import Device
+from patchforge.trial.model import Device
+from patchforge.trial.server import devices
+from patchforge.trial.server.devices import available, choose, variables
 
 
 def interpreter(folder: Path, says: str, status: int = 0) -> Path:

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.errors import PatchforgeError
-from patchforge.trial.environment import Environment, existing, prepare
+from patchforge.trial.server.environment import Environment, existing, prepare
 
 pytestmark = pytest.mark.skipif(
     subprocess.run([sys.executable, "-c", "import ensurepip"], capture_output=True, check=False).returncode != 0,

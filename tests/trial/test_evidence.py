@@ -16,8 +16,9 @@ from patchforge import atomic
 from patchforge.atomic import write_tree
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.outputs import update_folder
-from patchforge.trial import evidence as module
-from patchforge.trial.evidence import (
+from patchforge.trial.model import Device, Difference, Side, Step, Verdict
+from patchforge.trial.reports import evidence as module
+from patchforge.trial.reports.evidence import (
     EVIDENCE,
     FILE,
     Evidence,
@@ -29,7 +30,6 @@ from patchforge.trial.evidence import (
     save,
     session_key,
 )
-from patchforge.trial.words import Device, Difference, Side, Step, Verdict
 from tests.trial.examples import EMULATED, PICTURE, REAL, encoded, evidence, frame, judgement, session
 
 RESULT = picture_name(Side.PATCHED, "workflows", "txt2img", "result", PICTURE)

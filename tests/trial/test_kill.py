@@ -18,12 +18,15 @@ import pytest
 
 from patchforge import cli
 from patchforge.errors import Exit
-from patchforge.trial import evidence, plan, runner, server
-from patchforge.trial.client import Client
-from patchforge.trial.environment import Environment
-from patchforge.trial.evidence import Evidence
-from patchforge.trial.plan import Session
-from patchforge.trial.words import Device, Side
+from patchforge.trial import runner
+from patchforge.trial.model import Device, Side
+from patchforge.trial.reports import evidence
+from patchforge.trial.reports.evidence import Evidence
+from patchforge.trial.server import comfyui
+from patchforge.trial.server.client import Client
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.verdicts import plan
+from patchforge.trial.verdicts.plan import Session
 from tests.support import ROOT
 from tests.trial.miniature_server import files, missing, noise
 from tests.trial.support import release_of, wait_until, workflow_of
@@ -45,7 +48,7 @@ def main(wanted: str, top: Path) -> int:
             return cli.main([*arguments, "--upstream", str(top / "clone"), "--out", str(top / "out")])
         for point, place, name in (
             ("tree", runner, "link_models"),
-            ("start", server, "Guarded"),
+            ("start", comfyui, "Supervised"),
             ("prompt", Client, "submit"),
             ("between", evidence, "save"),
         ):
@@ -87,7 +90,7 @@ def running(top: Path) -> list[str]:
         pid, _, command = line.strip().partition(" ")
         try:
             folder = str(Path(f"/proc/{pid}/cwd").readlink())
-        except OSError:  # it has ended, or there is no /proc: then the guards are all that is seen
+        except OSError:  # it has ended, or there is no /proc: then the supervisors are all that is seen
             folder = ""
         if str(top) in command or folder.startswith(str(top)):
             found.append(command)

@@ -11,9 +11,9 @@ import pytest
 import emulator
 from emulator import build
 from patchforge.errors import PatchforgeError
-from patchforge.trial.environment import Environment
-from patchforge.trial.server import PACK, Server
-from patchforge.trial.words import Ending
+from patchforge.trial.model import Ending
+from patchforge.trial.server.comfyui import PACK, Server
+from patchforge.trial.server.environment import Environment
 from tests.trial.miniature_server import graph, missing, tree
 
 pytestmark = pytest.mark.skipif(bool(missing("torch")), reason=f"needs {missing('torch')}")

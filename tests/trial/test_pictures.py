@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from patchforge.errors import CheckFailed
-from patchforge.trial.pictures import compare, compare_outputs, is_constant
-from patchforge.trial.words import Output
+from patchforge.trial.model import Output
+from patchforge.trial.verdicts.pictures import compare, compare_outputs, is_constant
 from tests.trial.examples import PICTURE, encoded, flat, frame
 
 MOVING = encoded(frame(), frame(9), kind="WEBP", lossless=True)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from emulator import presets
-from patchforge.trial import plan
-from patchforge.trial.checks import TESTS
-from patchforge.trial.plan import REFERENCE, SESSIONS, Session
-from patchforge.trial.words import Device, Side
-from patchforge.trial.workflows import load
+from patchforge.trial.model import Device, Side
+from patchforge.trial.verdicts import plan
+from patchforge.trial.verdicts.checks import TESTS
+from patchforge.trial.verdicts.plan import REFERENCE, SESSIONS, Session
+from patchforge.trial.workflows.library import load
 
 EMULATED = Device("xpu", "b580", "rng=cpu")
 

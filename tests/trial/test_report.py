@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown
-from patchforge.trial import report
-from patchforge.trial.evidence import Evidence, picture_name, save
-from patchforge.trial.words import Device, Difference, Judgement, Side, Step, Verdict
+from patchforge.trial.model import Device, Difference, Judgement, Side, Step, Verdict
+from patchforge.trial.reports import report
+from patchforge.trial.reports.evidence import Evidence, picture_name, save
 from tests.trial.examples import CPU, EMULATED, PICTURE, REAL, evidence, judgement, session
 
 HOSTILE = (

@@ -18,14 +18,16 @@ from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.outputs import update_folder
 from patchforge.pipeline import Patched
 from patchforge.sources.missing import MissingBlobError
-from patchforge.trial import checks, evidence, plan, report, runner
-from patchforge.trial.checks import Bench
-from patchforge.trial.environment import Environment
-from patchforge.trial.evidence import Evidence
-from patchforge.trial.plan import Session
+from patchforge.trial import runner
+from patchforge.trial.model import Device, Side, Verdict, Workflow
+from patchforge.trial.reports import evidence, report
+from patchforge.trial.reports.evidence import Evidence
 from patchforge.trial.runner import Settings, Trial
-from patchforge.trial.server import Server
-from patchforge.trial.words import Device, Side, Verdict, Workflow
+from patchforge.trial.server.comfyui import Server
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.verdicts import checks, plan
+from patchforge.trial.verdicts.checks import Bench
+from patchforge.trial.verdicts.plan import Session
 from tests.support import MemoryTree, engine_of, release
 from tests.trial.miniature_server import files, missing
 from tests.trial.support import NOISE, TXT2IMG, release_of
@@ -268,7 +270,7 @@ def test_a_server_without_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def wrong(bench: Bench) -> str:
         bench.client.run({"1": {"class_type": "Fail", "inputs": {"how": "on purpose"}}}, 20)
-        raise checks.NotSo("it is not so")
+        raise checks.Unmet("it is not so")
 
     monkeypatch.setitem(checks.TESTS, "wrong", wrong)
     sessions(monkeypatch, session("first", "noise", "wrong"))

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.trial.client import Client, Rejected, steps
-from patchforge.trial.environment import Environment
-from patchforge.trial.server import PACK_NAME, Server, flags, link_models
-from patchforge.trial.words import Ending, Workflow
+from patchforge.trial.model import OWN_PACK, Ending, Workflow
+from patchforge.trial.server.client import Client, Rejected, steps_of
+from patchforge.trial.server.comfyui import Server, flags, link_models
+from patchforge.trial.server.environment import Environment
 from tests.trial.miniature_server import graph, missing, tree
 from tests.trial.support import dead, wait_until
 
@@ -203,7 +203,7 @@ def test_models_are_linked_and_the_pack_is_copied(tmp_path: Path) -> None:
     assert (made / "models/checkpoints/a.safetensors").is_symlink()
     assert not (made / "input/b.png").is_symlink()
     assert not (made / "index.json").exists()
-    assert (made / "custom_nodes" / PACK_NAME / "observer.py").is_file()
+    assert (made / "custom_nodes" / OWN_PACK / "observer.py").is_file()
 
 
 def test_steps_come_from_the_journal() -> None:
@@ -219,11 +219,11 @@ def test_steps_come_from_the_journal() -> None:
         at("executing", "a", 12, 3),
         at("execution_success", None, 20, 5),
     ]
-    found = {step.node: step for step in steps(events, {"a": "A"})}
+    found = {step.node: step for step in steps_of(events, {"a": "A"})}
     assert (found["a"].kind, found["a"].operations, found["a"].seconds) == ("A", 12, 3.0)
     assert (found["b"].operations, found["b"].seconds) == (3, 1.0)
     assert found["c"].cached
-    uncounted = steps([at("executing", "a", None, 0), at("executing", None, None, 1)], {})
+    uncounted = steps_of([at("executing", "a", None, 0), at("executing", None, None, 1)], {})
     assert [step.operations for step in uncounted] == [0]
 
 

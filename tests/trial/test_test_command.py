@@ -12,10 +12,11 @@ from emulator import build
 from patchforge import cli
 from patchforge.commands import test as command
 from patchforge.errors import Exit
-from patchforge.trial import evidence, plan, report
-from patchforge.trial.environment import Environment
-from patchforge.trial.plan import Session
-from patchforge.trial.words import Verdict, Workflow
+from patchforge.trial.model import Verdict, Workflow
+from patchforge.trial.reports import evidence, report
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.verdicts import plan
+from patchforge.trial.verdicts.plan import Session
 from tests.support import engine_of
 from tests.trial.miniature_server import files, missing
 from tests.trial.support import COPY, NOISE, TXT2IMG
@@ -89,7 +90,7 @@ def test_nothing_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False))
     more = ("--upstream", clone, "--device", "cpu")
     assert test("--generated", tmp_path / "nothing", *more) == Exit.USAGE
-    assert "nothing is generated in" in capsys.readouterr().err
+    assert "nothing has been generated in" in capsys.readouterr().err
     assert test("v8.0.0", *more) == Exit.USAGE
     assert "v8.0.0" in capsys.readouterr().err
 
@@ -177,7 +178,7 @@ def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_pack_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False))
     assert test("v9.0.0", "--upstream", clone, "--device", "cpu", "--nodes", tmp_path / "nothing") == Exit.USAGE
-    assert "is no folder" in capsys.readouterr().err
+    assert "is not a folder" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

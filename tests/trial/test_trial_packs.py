@@ -14,13 +14,15 @@ import pytest
 from emulator import build
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.store import Store
-from patchforge.trial import evidence, pack_page, pack_weights, packs, report, weights, workflows
-from patchforge.trial.environment import Environment
-from patchforge.trial.evidence import Evidence
+from patchforge.trial import packs
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, Side, Verdict, Workflow
 from patchforge.trial.pack_runner import PackTrial
-from patchforge.trial.packs import AS_IT_COMES, CONVERTED, TrialPack
+from patchforge.trial.packs import TrialPack
+from patchforge.trial.reports import evidence, pack_page, report
+from patchforge.trial.reports.evidence import Evidence
 from patchforge.trial.runner import Settings
-from patchforge.trial.words import Device, Side, Verdict, Workflow
+from patchforge.trial.server.environment import Environment
+from patchforge.trial.workflows import library, pack_weights, weights
 from tests.trial import examples
 from tests.trial.miniature_server import Graph, files, missing
 from tests.trial.support import COPY, release_of, workflow_of
@@ -148,7 +150,7 @@ def test_what_is_put_into_comfyui_and_taken_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in packs.WORKFLOWS.iterdir()))
 def test_workflows_of_packs_are_whole_and_their_files_are_generated(name: str) -> None:
-    found = workflows.load(folder=packs.WORKFLOWS / name)
+    found = library.load(folder=packs.WORKFLOWS / name)
     assert set(found) == {path.stem for path in (packs.WORKFLOWS / name).glob("*.json")}
     known = {one.name for one in weights.WEIGHTS} | pack_weights.MODELS.keys()
     for workflow in found.values():
@@ -163,8 +165,8 @@ def test_workflows_of_packs_are_whole_and_their_files_are_generated(name: str) -
 
 
 def test_every_workflow_of_a_pack_has_a_name_of_its_own() -> None:
-    found = [name for folder in packs.WORKFLOWS.iterdir() for name in workflows.load(folder=folder)]
-    assert len(found) == len({*found, *workflows.load()}) - len(workflows.load())
+    found = [name for folder in packs.WORKFLOWS.iterdir() for name in library.load(folder=folder)]
+    assert len(found) == len({*found, *library.load()}) - len(library.load())
 
 
 @TORCH

@@ -11,9 +11,9 @@ import pytest
 from emulator import build
 from patchforge import cli
 from patchforge.errors import Exit
-from patchforge.trial import evidence
-from patchforge.trial.words import Verdict
-from patchforge.trial.workflows import load
+from patchforge.trial.model import Verdict
+from patchforge.trial.reports import evidence
+from patchforge.trial.workflows.library import load
 
 RELEASE = "v0.32.0"
 

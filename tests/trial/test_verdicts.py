@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
-from patchforge.trial.verdicts import EXACT, Tolerance, judge, tolerance
-from patchforge.trial.words import Device, Difference, Ending, Execution, Judgement, Output, Verdict
+from patchforge.trial.model import Device, Difference, Ending, Execution, Judgement, Output, Verdict
+from patchforge.trial.verdicts.judge import EXACT, Tolerance, judge, tolerance
 from tests.trial.examples import CPU, EMULATED, PICTURE, REAL, WORKFLOW, encoded, execution, failed, flat, frame
 
 OTHER = encoded(frame(5))

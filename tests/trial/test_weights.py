@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.trial import weights
+from patchforge.trial.workflows import weights
 
 TABLES = {one.name: one.table() for one in weights.WEIGHTS}
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from patchforge.errors import PatchforgeError
-from patchforge.trial import weights, workflows
+from patchforge.trial.workflows import library, weights
 
-ALL = workflows.load()
+ALL = library.load()
 NODE = '"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}'
 SAVE = '"2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0]}}'
 INDEX = '[one]\ntitle = "One"\ncomputes = { "1" = 3 }\noutputs = ["2"]\n'
@@ -25,7 +25,7 @@ def _folder(at: Path, graph: str = f"{{{NODE}, {SAVE}}}", index: str = INDEX) ->
 
 
 def test_index_names_every_file() -> None:
-    assert set(ALL) == {path.stem for path in workflows.FOLDER.glob("*.json")}
+    assert set(ALL) == {path.stem for path in library.FOLDER.glob("*.json")}
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -68,19 +68,19 @@ def test_every_generated_file_has_a_workflow() -> None:
 
 
 def test_one_by_name(tmp_path: Path) -> None:
-    loaded = workflows.load("one", _folder(tmp_path))
+    loaded = library.load("one", _folder(tmp_path))
     assert list(loaded) == ["one"]
     assert (loaded["one"].computes, loaded["one"].outputs, loaded["one"].weights) == ({"1": 3}, ("2",), ())
 
 
 def test_unknown_name() -> None:
     with pytest.raises(PatchforgeError, match=r"no workflow is called 'nothing'[\s\S]*txt2img"):
-        workflows.load("nothing")
+        library.load("nothing")
 
 
 def test_missing_classes() -> None:
     info = dict.fromkeys(ALL["interpolation"].kinds - {"FrameInterpolate", "KSampler"})
-    assert workflows.missing(ALL["interpolation"], info) == ["FrameInterpolate", "KSampler"]
+    assert library.missing(ALL["interpolation"], info) == ["FrameInterpolate", "KSampler"]
 
 
 @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ def test_missing_classes() -> None:
 )
 def test_broken_graph(tmp_path: Path, graph: str, found: str) -> None:
     with pytest.raises(PatchforgeError, match=found):
-        workflows.load(folder=_folder(tmp_path, graph))
+        library.load(folder=_folder(tmp_path, graph))
 
 
 @pytest.mark.parametrize(
@@ -105,4 +105,4 @@ def test_broken_graph(tmp_path: Path, graph: str, found: str) -> None:
 )
 def test_broken_index(tmp_path: Path, index: str) -> None:
     with pytest.raises(PatchforgeError, match="cannot be used"):
-        workflows.load(folder=_folder(tmp_path, index=index))
+        library.load(folder=_folder(tmp_path, index=index))

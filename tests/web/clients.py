@@ -13,10 +13,10 @@ from patchforge.bot.forge import Forge, Patience
 from patchforge.bot.notify import Api, notify
 from patchforge.bot.token import Token
 from patchforge.hashes.pypi import downloaded_hash, listed_files
-from patchforge.pins import settle
+from patchforge.pins import confirm
 from patchforge.pins.requirements import parse
 from patchforge.pins.wheels import Wheel, requires
-from patchforge.trial.client import Client
+from patchforge.trial.server.client import Client
 
 TOKEN = "ghp_SeCrEt+token/of=tests"
 REPOSITORY = "someone/patchforge"
@@ -52,7 +52,7 @@ def _notified(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def _archive(url: str, _: pytest.MonkeyPatch) -> Any:
-    return settle._archive_hash({"owner": "o", "repo": "r", "rev": "1" * 40}, url)
+    return confirm._archive_hash({"owner": "o", "repo": "r", "rev": "1" * 40}, url)
 
 
 CLIENTS: dict[str, Callable[[str, pytest.MonkeyPatch], Any]] = {

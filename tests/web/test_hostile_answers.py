@@ -8,7 +8,7 @@ import time
 import pytest
 
 from patchforge.errors import Damaged, Exit, PatchforgeError, TryAgain
-from patchforge.trial.words import Ending
+from patchforge.trial.model import Ending
 from tests.web.clients import CLIENTS, SHORT, limited, trial
 from tests.web.hostile import Speech, answers, cut, endless, http, leads, says, serving, silent
 

@@ -22,7 +22,7 @@ from patchforge.pins.requirements import holding
 from patchforge.pins.requirements import parse as requirement
 from patchforge.pins.wheels import Wheels, requires
 from patchforge.project import load_project
-from patchforge.trial.words import Ending
+from patchforge.trial.model import Ending
 from patchforge.vocabulary import Version
 from tests.web import clients
 from tests.web.clients import CLIENTS, forge, limited, trial
@@ -250,8 +250,8 @@ TOLD = [
 def test_the_server_of_a_trial(value: object, server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever history, journal and rejections are: an ending, not an exception."""
     limited(monkeypatch, 2.0)
-    monkeypatch.setattr("patchforge.trial.client._SETTLE", 0.05)
-    monkeypatch.setattr("patchforge.trial.client._LOOK_EVERY", 0.05)
+    monkeypatch.setattr("patchforge.trial.server.client._SETTLE", 0.05)
+    monkeypatch.setattr("patchforge.trial.server.client._LOOK_EVERY", 0.05)
     for key in ("status", "outputs", "prompt", "events", "threads", "prompt_id", "node_errors", "error", "x"):
         for told in ({key: value}, {"x": {key: value, "status": {"messages": value, "status_str": value}}}):
             server.speech = answers(told)
@@ -336,12 +336,12 @@ def test_nothing_is_guarded_by_an_assert() -> None:
 
 
 def test_without_a_forge_nothing_is_written() -> None:
+    from patchforge.bot.model import Action, GitHubWrite
     from patchforge.bot.run import Run, Settings
-    from patchforge.bot.words import Action, Do
 
     run = Run(Settings("a/b", "."), None, None)  # type: ignore[arg-type]
     with pytest.raises(PatchforgeError, match="dry run writes nothing"):
-        run._one(Action(Do.CLOSE_ISSUE, "x", number=1), 0)
+        run._one(Action(GitHubWrite.CLOSE_ISSUE, "x", number=1), 0)
     run = Run(Settings("a/b", ".", dry_run=True), None, object.__new__(Forge))  # type: ignore[arg-type]
     with pytest.raises(PatchforgeError, match="dry run writes nothing"):
-        run._open(Action(Do.OPEN, "x"))
+        run._open(Action(GitHubWrite.OPEN, "x"))

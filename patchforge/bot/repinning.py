@@ -1,0 +1,123 @@
+"""What is done for a node pack before it is proposed: a checkout, the new pin, and the patch where one is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from patchforge.errors import PatchforgeError
+from patchforge.nodes.pack import read_pack
+from patchforge.nodes.patched import PatchedPack
+from patchforge.nodes.report import summary
+from patchforge.nodes.store import cached
+from patchforge.nodes.words import Options
+from patchforge.outputs import PATCHES, write_folder
+from patchforge.pins import repositories, store
+from patchforge.pins.claims import source_claims
+from patchforge.pins.repositories import Clones
+from patchforge.pins.tracked import Repository
+from patchforge.sources.clone import CachedClone
+from patchforge.sources.command import run_git
+
+_SHOWN = 50  #: commits whose subjects are shown
+_LICENCES = (":(icase)*licen[cs]e*", ":(icase)*copying*")
+_NO_LFS = {"GIT_LFS_SKIP_SMUDGE": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Repinned:
+    """A pack at another commit: what changed upstream, and what followed from it."""
+
+    commit: str
+    date: str  #: of the commit, ISO 8601
+    pin: Mapping[str, Any]
+    report: Mapping[str, Any]  #: of the sites, as ``patchforge nodes check`` gives it
+    pin_before: Mapping[str, Any] = field(default_factory=dict)  #: empty when it was not pinned
+    report_before: Mapping[str, Any] | None = None
+    count: int = 0  #: commits between the pins, without merges
+    commits: tuple[str, ...] = ()  #: the newest of them: id, day and subject, which is a stranger's text
+    licences: tuple[str, ...] = ()  #: files about the licence that changed
+    kept: bool = False  #: whether our repository keeps a patch of this pack
+    patches_before: Mapping[str, bytes] = field(default_factory=dict)
+    patches: Mapping[str, bytes] = field(default_factory=dict)
+
+    @property
+    def unread(self) -> list[Mapping[str, Any]]:
+        """Files that could not be looked at, and were not among those before."""
+        known = {(problem["path"], problem["reason"]) for problem in (self.report_before or {}).get("problems", ())}
+        return [problem for problem in self.report["problems"] if (problem["path"], problem["reason"]) not in known]
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it has a hash, and no file more than before could not be looked at."""
+        return "hash" in self.pin and not self.unread
+
+
+def check_out(pack: Repository, scratch: Path) -> Path:
+    """A clone of the cached clone, brought up to date, without files yet. Its folder has the repository's name."""
+    cached = CachedClone.of(pack.url)
+    if not cached.ensure():
+        cached.fetch()
+    checkout = scratch / pack.owner_and_repo[1]
+    run_git("clone", "--quiet", "--shared", "--no-checkout", "--", str(cached.path), str(checkout))
+    return checkout
+
+
+def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinned:
+    """Writes the pin, and the patch if there was one, into ``folder``, a copy of our repository.
+
+    As ``patchforge pin nodes`` and ``patchforge nodes apply`` do, for this pack alone and with its branch at
+    ``commit``. Raises what they raise; then ``folder`` must be reset.
+    """
+    pins = store.load("nodes", folder / "upstream" / "pins")
+    before = pins.get(pack.name, {})
+    old = _report(checkout, before["rev"]) if before else None
+    _git(checkout, "checkout", "--quiet", "-B", pack.branch or "pinned", commit)
+    clones, claims = Clones({pack.name: str(checkout)}), source_claims(folder / "upstream")
+    pins[pack.name] = repositories.with_known_hash(repositories.pin(pack, clones, claims), before)
+    store.save("nodes", pins, folder / "upstream" / "pins")
+    patched = PatchedPack(cached().convert(read_pack(checkout), Options()), commit)
+    generated = folder / "generated" / "nodes" / pack.name
+    patches_before = {path.name: path.read_bytes() for path in generated.glob("*.patch")}
+    if kept := generated.is_dir():
+        patched.check()
+        write_folder(generated, patched.files(), PATCHES)
+    return Repinned(
+        commit,
+        _git(checkout, "log", "--max-count=1", "--no-show-signature", "--format=%cI", commit),
+        pins[pack.name],
+        summary(patched.converted, cached().needs(patched.converted.pack)),
+        before,
+        old,
+        **(_between(checkout, before["rev"], commit) if before else {}),
+        kept=kept,
+        patches_before=patches_before,
+        patches=patched.patch_files() if kept else {},
+    )
+
+
+def _report(checkout: Path, commit: str) -> Mapping[str, Any] | None:
+    """The sites of another commit by the rules of today; None when it cannot be read."""
+    try:
+        _git(checkout, "checkout", "--quiet", "--detach", commit)
+        pack = read_pack(checkout)
+        return summary(cached().convert(pack, Options()), cached().needs(pack))
+    except PatchforgeError:
+        return None
+
+
+def _between(checkout: Path, old: str, new: str) -> dict[str, Any]:
+    told = ("--no-show-signature", "--no-merges", "--format=%H %cs %s")
+    lines = _git(checkout, "log", f"--max-count={_SHOWN}", *told, f"{old}..{new}").splitlines()
+    licences = _git(checkout, "diff", "--name-only", "--no-renames", old, new, "--", *_LICENCES).splitlines()
+    return {
+        "count": int(_git(checkout, "rev-list", "--count", "--no-merges", f"{old}..{new}")),
+        "commits": tuple(line[:12] + line[40:] for line in lines),
+        "licences": tuple(licences),
+    }
+
+
+def _git(checkout: Path, *arguments: str) -> str:
+    return run_git(*arguments, folder=checkout, environment=_NO_LFS).strip()

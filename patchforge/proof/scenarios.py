@@ -1,0 +1,97 @@
+"""The machines of the dynamic proof, and the command lines that are tried on them, as data."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+GIB = 1024**3
+FORCE = "--force-intel-xpu"  #: the patched tree's flag that prefers an Intel GPU to a CUDA one
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """One accelerator; memory in bytes, ``free`` as the driver tells it, the rest as torch's allocator does."""
+
+    name: str
+    total: int
+    free: int
+    reserved: int = 3 * GIB
+    active: int = 2 * GIB
+    major: int = 0
+    minor: int = 0
+    arch: str = ""
+    bf16: bool = True
+    fp64: bool = True
+    integrated: bool = False
+    tells_free: bool = True  #: False: mem_get_info raises
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What torch says of a host; ``ram`` and ``ram_available`` in bytes."""
+
+    version: str
+    cuda: tuple[Card, ...] = ()
+    xpu: tuple[Card, ...] = ()
+    mps: bool = False
+    cuda_version: str | None = None
+    hip: str | None = None
+    ipex: bool = False
+    ram: int = 64 * GIB
+    ram_available: int = 48 * GIB
+
+
+class Group(enum.StrEnum):
+    """Which declarations a scenario honours."""
+
+    OTHER = "other"  #: no Intel GPU, an accelerator or ``--cpu``: nothing may differ
+    CPU = "cpu"  #: no accelerator and no ``--cpu``: only names declared under ``cpu:``
+    XPU = "xpu"  #: an Intel GPU alone
+    DUAL = "dual"  #: an Intel GPU beside a CUDA one
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One machine and one command line."""
+
+    name: str
+    group: Group
+    machine: Machine
+    device: str  #: type of device that get_torch_device() must name on the patched tree
+    flags: tuple[str, ...] = ()
+    ours: tuple[str, ...] = ()  #: further flags for the patched tree alone
+    through_main: bool = True  #: run main's argument block first, as ComfyUI does; else import as a library
+    starts: bool = True  #: False: upstream is known to fail at import
+
+
+_RTX = Card("NVIDIA GeForce RTX 4090", 24 * GIB, 18 * GIB, major=8, minor=9)
+_GTX = Card("NVIDIA GeForce GTX 1060 6GB", 6 * GIB, 4 * GIB, GIB, GIB // 2, major=6, minor=1, bf16=False)
+_RDNA3 = Card("AMD Radeon RX 7900 XTX", 24 * GIB, 18 * GIB, major=11, minor=0, arch="gfx1100")
+_RDNA2 = Card("AMD Radeon RX 6800", 16 * GIB, 12 * GIB, major=10, minor=3, arch="gfx1030")
+_B580 = Card("Intel(R) Arc(TM) B580 Graphics", 12 * GIB, 4 * GIB)
+_SHARED = Card("Intel(R) Arc(TM) Graphics", 57 * GIB, 40 * GIB, integrated=True, fp64=False)
+_SILENT = Card("Intel(R) Arc(TM) A770 Graphics", 16 * GIB, 8 * GIB, fp64=False, tells_free=False)
+_CUDA = Machine("2.13.0+cu130", cuda=(_RTX, _RTX), cuda_version="13.0")
+_XPU = Machine("2.13.0+xpu", xpu=(_B580, _B580))
+_BOTH = Machine("2.13.0+cu130", cuda=(_RTX,), xpu=(_B580,), cuda_version="13.0")
+SCENARIOS: tuple[Scenario, ...] = (
+    Scenario("cuda", Group.OTHER, _CUDA, "cuda"),
+    Scenario("cuda-library", Group.OTHER, _CUDA, "cuda", through_main=False),
+    Scenario("cuda-old", Group.OTHER, Machine("2.13.0+cu126", cuda=(_GTX,), cuda_version="12.6"), "cuda"),
+    Scenario("rocm", Group.OTHER, Machine("2.13.0+rocm7.1", cuda=(_RDNA3,), hip="7.1.25424"), "cuda"),
+    Scenario("rocm-old", Group.OTHER, Machine("2.13.0+rocm6.4", cuda=(_RDNA2,), hip="6.4.43482"), "cuda"),
+    Scenario("mps", Group.OTHER, Machine("2.13.0", mps=True), "mps"),
+    Scenario("cpu-flag", Group.OTHER, Machine("2.13.0+cpu"), "cpu", flags=("--cpu",)),
+    Scenario("cpu", Group.CPU, Machine("2.13.0+cpu"), "cpu", starts=False),
+    Scenario("xpu", Group.XPU, _XPU, "xpu"),
+    Scenario("xpu-library", Group.XPU, _XPU, "xpu", through_main=False),
+    Scenario(
+        "xpu-integrated", Group.XPU, Machine("2.13.0+xpu", xpu=(_SHARED,), ram=64 * GIB, ram_available=10 * GIB), "xpu"
+    ),
+    Scenario("xpu-silent", Group.XPU, Machine("2.13.0+xpu", xpu=(_SILENT,)), "xpu"),
+    Scenario("xpu-ipex", Group.XPU, Machine("2.8.0+xpu", xpu=(_B580,), ipex=True), "xpu"),
+    Scenario("xpu-cpu-flag", Group.XPU, _XPU, "cpu", flags=("--cpu",)),
+    Scenario("cuda-xpu", Group.DUAL, _BOTH, "cuda"),
+    Scenario("cuda-xpu-forced", Group.DUAL, _BOTH, "xpu", ours=(FORCE,)),
+)

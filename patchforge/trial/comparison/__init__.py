@@ -1,0 +1,1 @@
+"""Upstream's tree beside the patched one: whether it has the same bytes, time and memory."""

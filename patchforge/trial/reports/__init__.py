@@ -1,0 +1,1 @@
+"""What a trial leaves: evidence, and pages and tables of it."""

@@ -1,0 +1,1 @@
+"""The sessions of a trial, their tests, and what each shows."""

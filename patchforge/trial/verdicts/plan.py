@@ -1,0 +1,145 @@
+"""What a trial consists of: its sessions, each one start of the server, and the tests of each session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from patchforge.trial.model import Device, Side
+
+#: Makes an emulated device and the CPU compute the same bits; the flags that a release lacks are left out.
+EXACT = ("--force-fp32", "--fp32-vae", "--fp32-text-enc", "--use-pytorch-cross-attention")
+#: Results stay in ComfyUI's cache until they are asked to go, whatever RAM is left.
+STEADY = ("--cache-classic",)
+BOTH = (Side.PATCHED, Side.UPSTREAM)
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """One server: its flags and the tests that it goes through, in order.
+
+    ``flags`` are left out of a tree that does not have them, but for those of ``needs``: without one of these the whole
+    session is skipped. ``emulated`` and ``options`` change an emulated device; ``sides`` says which trees it is for.
+    """
+
+    name: str
+    title: str
+    tests: tuple[str, ...]
+    flags: tuple[str, ...] = ()
+    needs: tuple[str, ...] = ()
+    patched_flags: tuple[str, ...] = ()  #: only for the patched tree
+    emulated: str = ""
+    options: tuple[str, ...] = ()
+    exact: bool = True
+    emulated_only: bool = False
+    sides: tuple[Side, ...] = BOTH
+    pack: str = ""  #: folder in custom_nodes of the node pack that it is about
+
+    def device(self, device: Device) -> Device:
+        """``device`` as this session has it."""
+        if not device.emulated:
+            return device
+        options = ";".join(filter(None, (device.options, *self.options)))
+        return Device(device.kind, self.emulated or device.emulated, options)
+
+
+REFERENCE = Session(
+    "reference", "the CPU's results", ("workflows",), (*EXACT, *STEADY), ("--cpu",), sides=(Side.UPSTREAM,)
+)
+
+SESSIONS = (
+    Session(
+        "workflows",
+        "every workflow, then the API and recovery",
+        (
+            "api",
+            "workflows",
+            "cached",
+            "two-prompts",
+            "interrupt",
+            "free",
+            "other-process",
+            "memory-info-raises",
+            "memory-info-nonsense",
+            "oom-sampling",
+            "oom-vae",
+            "device-error",
+            "device-lost",
+        ),
+        (*EXACT, *STEADY),
+    ),
+    Session(
+        "defaults",
+        "ComfyUI's own choice of types and attention",
+        ("txt2img", "sdxl", "dit"),
+        STEADY,
+        exact=False,
+        sides=(Side.PATCHED,),
+    ),
+    Session(
+        "small-memory",
+        "a model larger than the device",
+        ("partial-load",),
+        (*EXACT, *STEADY),
+        options=("memory=1400M",),
+        emulated_only=True,
+        sides=(Side.PATCHED,),
+    ),
+    Session(
+        "novram", "no weights kept on the device", ("txt2img",), (*EXACT, *STEADY), ("--novram",), sides=(Side.PATCHED,)
+    ),
+    Session(
+        "lowvram",
+        "few weights kept on the device",
+        ("txt2img",),
+        (*EXACT, *STEADY),
+        ("--lowvram",),
+        sides=(Side.PATCHED,),
+    ),
+    Session(
+        "async-offload",
+        "weights offloaded on streams of their own",
+        ("txt2img",),
+        (*EXACT, *STEADY, "--novram"),
+        ("--async-offload",),
+        sides=(Side.PATCHED,),
+    ),
+    Session(
+        "integrated",
+        "an integrated GPU with more memory than the machine has to spare",
+        ("integrated-memory", "txt2img"),
+        (*EXACT, *STEADY),
+        emulated="lunar-lake",
+        options=("memory=1024G",),
+        emulated_only=True,
+    ),
+    Session(
+        "two-devices",
+        "the second of two GPUs, asked for",
+        ("second-device", "txt2img"),
+        (*EXACT, *STEADY),
+        ("--cuda-device=1",),
+        emulated="two",
+        emulated_only=True,
+    ),
+    Session(
+        "two-vendors",
+        "a torch that has CUDA and XPU, the Intel GPU asked for",
+        ("two-vendors", "txt2img"),
+        (*EXACT, *STEADY),
+        patched_flags=("--force-intel-xpu",),
+        options=("cuda=declared",),
+        emulated_only=True,
+    ),
+)
+
+
+def sessions(device: Device, side: Side, names: Sequence[str] = ()) -> list[Session]:
+    """The sessions of a side on a device; all of them, or those named."""
+    return [
+        session
+        for session in SESSIONS
+        if side in session.sides
+        and (device.emulated or not session.emulated_only)
+        and (not names or session.name in names)
+    ]

@@ -1,0 +1,116 @@
+"""Published hashes are confirmed by reading the sources, over real HTTP."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from patchforge.commands import verify
+from patchforge.errors import Exit
+from patchforge.hashes import of_clone, trusted
+from patchforge.pins import store
+from patchforge.pins.confirm import Confirmation, confirm
+from tests.pins.conftest import Server, repository
+
+WRONG = "sha256-bJPj7L6w5Uj9LfRaYFRys0wWFCh8VrUbszze965SNbU="
+
+
+@pytest.fixture
+def commit(server: Server, tmp_path: Path) -> str:
+    """A commit whose tarball the server has, as GitHub would make it."""
+    found = repository(tmp_path / "clone", {"a.txt": "a", "b/c.txt": "c"})
+    command = ["git", "-C", str(tmp_path / "clone"), "archive", "--format=tar.gz", f"--prefix=pack-{found}/", found]
+    data = subprocess.run(command, capture_output=True, check=True).stdout
+    server.pages[f"/Someone/Pack/archive/{found}.tar.gz"] = ("application/gzip", data)
+    return found
+
+
+def pin_of(commit: str, text: str, source: str = "published") -> store.Pins:
+    about = {"hash": text, "hash_source": source, "published_by": "someone"} if text else {"missing": {"a.txt": "1"}}
+    return {"owner": "Someone", "repo": "Pack", "rev": commit, "submodules": False, **about}
+
+
+def test_a_right_claim_is_confirmed_and_written(server: Server, tmp_path: Path, commit: str) -> None:
+    right = of_clone(tmp_path / "clone", commit).hash
+    other = pin_of("0" * 40, WRONG, source="computed")
+    store.save("nodes", {"pack": pin_of(commit, right), "other": other}, tmp_path / "pins")
+    assert list(confirm(tmp_path / "pins", server.address)) == [Confirmation("nodes: pack", "confirmed")]
+    written = store.load("nodes", tmp_path / "pins")
+    assert written["pack"]["hash"] == right
+    assert written["pack"]["hash_source"] == "computed"
+    assert "published_by" not in written["pack"]
+    assert written["other"] == other
+    assert list(confirm(tmp_path / "pins", server.address)) == []
+
+
+def test_a_missing_hash_is_found(server: Server, tmp_path: Path, commit: str) -> None:
+    store.save("ollama", pin_of(commit, ""), tmp_path / "pins")
+    assert list(confirm(tmp_path / "pins", server.address)) == [Confirmation("ollama", "confirmed")]
+    written = store.load("ollama", tmp_path / "pins")
+    assert written["hash"] == of_clone(tmp_path / "clone", commit).hash
+    assert "missing" not in written
+
+
+def test_a_wrong_claim_is_contradicted_and_stays(server: Server, tmp_path: Path, commit: str) -> None:
+    store.save("nodes", {"pack": pin_of(commit, WRONG)}, tmp_path / "pins")
+    before = (tmp_path / "pins/nodes.json").read_bytes()
+    (found,) = confirm(tmp_path / "pins", server.address)
+    assert found.outcome == "contradicted"
+    assert WRONG in found.problem
+    assert "someone" in found.problem
+    assert (tmp_path / "pins/nodes.json").read_bytes() == before
+
+
+def test_a_tarball_of_another_commit_confirms_nothing(server: Server, tmp_path: Path, commit: str) -> None:
+    server.pages[f"/Someone/Pack/archive/{'1' * 40}.tar.gz"] = server.pages[f"/Someone/Pack/archive/{commit}.tar.gz"]
+    store.save("nodes", {"pack": pin_of("1" * 40, of_clone(tmp_path / "clone", commit).hash)}, tmp_path / "pins")
+    (found,) = confirm(tmp_path / "pins", server.address)
+    assert found.outcome == "unreachable"
+    assert "tarball of another commit" in found.problem
+
+
+@pytest.mark.parametrize("address", ["", "http://127.0.0.1:1"])
+def test_what_cannot_be_reached(server: Server, tmp_path: Path, address: str) -> None:
+    store.save("nodes", {"pack": pin_of("2" * 40, WRONG)}, tmp_path / "pins")
+    (found,) = confirm(tmp_path / "pins", address or server.address)
+    assert found.outcome == "unreachable"
+    assert "cannot be read" in found.problem
+
+
+def test_submodules_need_clones(server: Server, tmp_path: Path) -> None:
+    store.save("nodes", {"pack": {**pin_of("3" * 40, WRONG), "submodules": True}}, tmp_path / "pins")
+    (found,) = confirm(tmp_path / "pins", server.address)
+    assert "no submodules" in found.problem
+
+
+def test_a_published_wheel(server: Server, tmp_path: Path) -> None:
+    path = server.add("xpu", "kit-1.0-py3-none-any.whl", b"a wheel")
+    text = trusted(hashlib.sha256(b"a wheel").hexdigest())
+    wheel = {"name": "kit", "url": server.address + path, "hash": text, "hash_source": "published", "published_by": "x"}
+    done = {"name": "umf", "url": "http://127.0.0.1:1/", "hash": WRONG, "hash_source": "index"}
+    store.save("torch/2.14.0-cp312", {"wheels": [wheel, done]}, tmp_path / "pins")
+    assert list(confirm(tmp_path / "pins")) == [Confirmation("torch/2.14.0-cp312: kit", "confirmed")]
+    assert store.load("torch/2.14.0-cp312", tmp_path / "pins")["wheels"][0]["hash_source"] == "computed"
+
+
+def test_the_command(
+    server: Server, tmp_path: Path, commit: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("patchforge.pins.confirm.HOST", server.address)
+    right = of_clone(tmp_path / "clone", commit).hash
+    store.save("nodes", {"pack": pin_of(commit, right), "wrong": pin_of("4" * 40, WRONG)}, tmp_path / "pins")
+    options = argparse.Namespace(online=True, json=True, pins=str(tmp_path / "pins"))
+    assert verify.run(options) == Exit.UNCHECKED
+    assert [(one["pin"], one["outcome"]) for one in json.loads(capsys.readouterr().out)] == [
+        ("nodes: pack", "confirmed"),
+        ("nodes: wrong", "unreachable"),
+    ]
+    store.save("nodes", {"pack": pin_of(commit, right)}, tmp_path / "pins")
+    options.json = False
+    assert verify.run(options) == Exit.OK
+    assert capsys.readouterr().out == "nodes: pack: confirmed\n"
