@@ -69,9 +69,9 @@ def import_git() -> Any:
 @contextmanager
 def _plain_environment() -> Iterator[None]:
     """GitPython starts ``git version`` when it is imported, with all that this process's environment has."""
-    before = dict(os.environ)
+    before, plain = dict(os.environ), git_environment(["version"])
     os.environ.clear()
-    os.environ.update(git_environment(["version"]))
+    os.environ.update(plain)
     try:
         yield
     finally:
