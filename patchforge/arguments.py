@@ -73,7 +73,7 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action is self._below and value not in self._below.choices:
+        if action is self._below and value not in (action.choices or ()):
             meant = _meant(value, self.commands) or f"; {self.prog} --help lists them"
             self.error(f"there is no command {value!r}{meant}")
         super()._check_value(action, value)
