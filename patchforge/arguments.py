@@ -82,8 +82,8 @@ class Parser(argparse.ArgumentParser):
 def _meant(name: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
-    close = difflib.get_close_matches(name, known, n=2)
-    return f"; did you mean {' or '.join(close)}?" if close else ""
+    close = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

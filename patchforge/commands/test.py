@@ -135,7 +135,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> None:
     """PatchforgeError for options that do not go together."""
-    others = {"--session": options.session, "--against-upstream": options.rerunst_upstream}
+    others = {"--session": options.session, "--against-upstream": options.against_upstream}
     packs_only = {"--without": options.skip_requirement, "--page": options.page}
     for name, value in (others if options.packs else packs_only).items():
         if value:
@@ -214,9 +214,9 @@ def _one(options: argparse.Namespace, device: Device, patched: Patched, chosen: 
     )
     if chosen:
         return PackTrial(patched, environment, settings, tell, chosen).run_packs(folder), True
-    sides = (Side.PATCHED, Side.UPSTREAM) if options.rerunst_upstream else (Side.PATCHED,)
+    sides = (Side.PATCHED, Side.UPSTREAM) if options.against_upstream else (Side.PATCHED,)
     found = runner.Trial(patched, environment, settings, tell).run(folder, sides, options.session)
-    measured = options.rerunst_upstream and options.pairs and device.kind in _MEASURED and not device.emulated
+    measured = options.against_upstream and options.pairs and device.kind in _MEASURED and not device.emulated
     return found, not measured or _same(options, device, patched, environment, folder=folder, tell=tell)
 
 

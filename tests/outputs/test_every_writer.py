@@ -268,7 +268,7 @@ def test_a_link_that_the_user_made_to_what_is_ours(one: Writer, made: dict[str, 
 @pytest.mark.parametrize(
     "how", ["is", "contains", "lies in", "is, by a link", "lies in, by a link", "is, by another name"]
 )
-@pytest.mark.parametrize("name", ["apply --out", "apply --to", "nodes apply", "sarif"])
+@pytest.mark.parametrize("name", ["apply --out", "apply --to", "packs apply", "sarif"])
 def test_an_output_in_its_input(name: str, how: str, box: Sandbox) -> None:
     read = box.pack if "apply -" not in name else box.source
     (box.top / "link").symlink_to(read)

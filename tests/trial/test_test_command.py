@@ -160,7 +160,7 @@ def pack_of(top: Path, text: str = COPY) -> Path:
 def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False), v9_1_0=files("no-packs", torch=False))
     page, out = tmp_path / "page.md", tmp_path / "out"
-    page.write_text("# By hand\n")
+    page.write_text("# By hand\n\n<!-- begin: cpu -->\n<!-- end: cpu -->\n")
     arguments = ("--upstream", clone, "--out", out, pack_of(tmp_path), "--page", page)
     assert packs_test("--release", "v9.0.0", *arguments) == Exit.OK
     said = capsys.readouterr()
