@@ -58,7 +58,7 @@ bench: $(BIN)/.installed  ## measure against LibCST's command line and ast-grep;
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XPU; PATCHFORGE_UPSTREAM names a clone
-	$(BIN)/python -m patchforge test $(RELEASES) --device emulated --lean --against-upstream $(ARGS)
+	$(BIN)/python -m patchforge test $(RELEASES) --device emulated --skip-frontend --against-upstream $(ARGS)
 
 othertorch: $(BIN)/.installed  ## the emulated XPU's tests with the torch of OTHER=PYTHON; may fail
 	$(BIN)/python -m emulator.second_torch "$(OTHER)"
@@ -66,7 +66,7 @@ othertorch: $(BIN)/.installed  ## the emulated XPU's tests with the torch of OTH
 docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, and with Nix docs/nix-options.md
 	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
 	mv docs/transforms.md.new docs/transforms.md
-	$(BIN)/patchforge explain --nodes --markdown > docs/nodes-rules.md.new
+	$(BIN)/patchforge packs explain --markdown > docs/nodes-rules.md.new
 	mv docs/nodes-rules.md.new docs/nodes-rules.md
 	if command -v nix-instantiate > /dev/null; then \
 		$(BIN)/patchforge nix --options tests/nix/mock/lib > docs/nix-options.md.new && \

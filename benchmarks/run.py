@@ -172,11 +172,11 @@ def git_reading(bench: Bench) -> Iterator[Figure]:
 def packs(bench: Bench, folder: Path) -> Iterator[Figure]:
     """All packs of a folder: what is CUDA only in them, beside a search of their lines for the word."""
     found = sorted(str(path) for path in folder.iterdir() if path.is_dir())
-    command, cache = [*PATCHFORGE, "nodes", "check", *found], bench.scratch / "packs"
+    command, cache = [*PATCHFORGE, "packs", "check", *found], bench.scratch / "packs"
     cold = bench.timed(command, cache=cache, status=1)
-    yield Figure(f"patchforge nodes check, {len(found)} packs, cold", [cold], 90.0)
+    yield Figure(f"patchforge packs check, {len(found)} packs, cold", [cold], 90.0)
     warm = [bench.timed(command, cache=cache, status=1) for _ in range(bench.runs)]
-    yield Figure(f"patchforge nodes check, {len(found)} packs, warm", warm, 10.0)
+    yield Figure(f"patchforge packs check, {len(found)} packs, warm", warm, 10.0)
     yield Figure("grep -rn cuda, the same files", bench.repeated(["grep", "-rn", "--include=*.py", "cuda", *found]))
 
 

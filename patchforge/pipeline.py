@@ -240,7 +240,7 @@ def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> Patched:
         raise CheckFailed(
             f"{tree.origin} has {RUNTIME} already",
             expected="an unpatched release",
-            do="patchforge apply --revert DIR undoes an earlier run",
+            do="patchforge revert DIR undoes an earlier run",
         )
     changes: dict[Purpose, list[FileChange]] = {}
     for purpose in Purpose:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import io
 import re
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchforge.arguments import Parser
 from patchforge.cli import parser
 from patchforge.errors import Exit
 from patchforge.project import load_project, release_index
@@ -54,14 +54,22 @@ def calls(text: str, program: str) -> Iterator[list[str]]:
             yield words[1:end]
 
 
-def commands() -> dict[str, argparse.ArgumentParser]:
-    """Name → parser of each command."""
-    (actions,) = [one for one in parser()._actions if isinstance(one, argparse._SubParsersAction)]
-    return dict(actions.choices)
+def commands() -> dict[str, Parser]:
+    """What is typed → parser of each command that help lists; a group stands beside its commands."""
+    whole = parser()
+    whole.fill_all()
+    return dict(_below("", whole))
 
 
-def options(one: argparse.ArgumentParser) -> set[str]:
-    return {text for action in one._actions for text in action.option_strings if text not in {"-h", "--help"}}
+def _below(typed: str, one: Parser) -> Iterator[tuple[str, Parser]]:
+    for name, command in one.commands.items():
+        yield f"{typed}{name}", command
+        yield from _below(f"{typed}{name} ", command)
+
+
+def options(one: Parser) -> set[str]:
+    """The options that help shows."""
+    return set(one.options()) - {"-h", "--help"}
 
 
 @each_page
@@ -72,7 +80,7 @@ def test_commands_parse(page: Path) -> None:
 
 def complaint(arguments: list[str]) -> str:
     """What the parser has against a command line; "" when it takes it. A command's bare name is not a command line."""
-    if arguments[0] in commands() and len(arguments) == 1:
+    if " ".join(arguments) in commands():
         return ""
     said = io.StringIO()
     try:
@@ -131,7 +139,7 @@ def test_make_help_lists_every_target_of_the_readme() -> None:
 
 @pytest.mark.parametrize("name", sorted(commands()))
 def test_every_option_is_described(name: str) -> None:
-    section = re.search(rf"^## `patchforge {name}`\n(.*?)(?=^## |\Z)", COMMAND_LINE, re.MULTILINE | re.DOTALL)
+    section = re.search(rf"^##+ `patchforge {name}`\n(.*?)(?=^##|\Z)", COMMAND_LINE, re.MULTILINE | re.DOTALL)
     assert section, f"docs/command-line.md does not describe {name}"
     described = re.findall(r"^\| `(--[\w-]+)`", section[1], re.MULTILINE)
     assert len(described) == len(set(described))
@@ -139,7 +147,7 @@ def test_every_option_is_described(name: str) -> None:
 
 
 def test_no_command_is_described_that_is_not_there() -> None:
-    assert set(re.findall(r"^## `patchforge ([\w-]+)`", COMMAND_LINE, re.MULTILINE)) == set(commands())
+    assert set(re.findall(r"^##+ `patchforge ([\w -]+)`", COMMAND_LINE, re.MULTILINE)) == set(commands())
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])

@@ -167,7 +167,7 @@ def _not_now(remote: RemoteState, wanted: Proposal, rules: Rules, staying: int) 
     if declined and not rules.recreate:
         return f"a person closed #{declined[0].number}, and it has not changed since (--recreate proposes it again)"
     if staying >= rules.most_open:
-        return f"{staying} pull requests of the bot's stay open, and {rules.most_open} may (--most-open)"
+        return f"{staying} pull requests of the bot's stay open, and {rules.most_open} may (--max-open)"
     return ""
 
 

@@ -33,7 +33,7 @@ class Repinned:
     commit: str
     date: str  #: of the commit, ISO 8601
     pin: Mapping[str, Any]
-    report: Mapping[str, Any]  #: of the sites, as ``patchforge nodes check`` gives it
+    report: Mapping[str, Any]  #: of the sites, as ``patchforge packs check`` gives it
     pin_before: Mapping[str, Any] = field(default_factory=dict)  #: empty when it was not pinned
     report_before: Mapping[str, Any] | None = None
     count: int = 0  #: commits between the pins, without merges
@@ -68,7 +68,7 @@ def check_out(pack: Repository, scratch: Path) -> Path:
 def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinned:
     """Writes the pin, and the patch if there was one, into ``folder``, a copy of our repository.
 
-    As ``patchforge pin nodes`` and ``patchforge nodes apply`` do, for this pack alone and with its branch at
+    As ``patchforge pin nodes`` and ``patchforge packs apply`` do, for this pack alone and with its branch at
     ``commit``. Raises what they raise; then ``folder`` must be reset.
     """
     pins = store.load("nodes", folder / "upstream" / "pins")

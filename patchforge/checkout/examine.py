@@ -137,8 +137,8 @@ class Examined:
         folder = shlex.quote(str(self.inside.shown))
         pack = self.subject.kind == "pack"
         return {
-            "apply": f"patchforge nodes apply {folder} --in-place" if pack else f"patchforge apply --in-place {folder}",
-            "revert": f"patchforge nodes revert {folder}" if pack else f"patchforge apply --revert {folder}",
+            "apply": f"patchforge packs apply {folder} --in-place" if pack else f"patchforge apply --in-place {folder}",
+            "revert": f"patchforge packs revert {folder}" if pack else f"patchforge revert {folder}",
         }.get(name, f"patchforge {name} {folder}")
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import escape, pipeline
+from patchforge.arguments import Parser, add_dry_run, add_json, add_source, add_upstream
 from patchforge.checkout import change
 from patchforge.checkout.subject import ComfyUI
+from patchforge.commands import revert
 from patchforge.commands.checkout import comfyui, planned
 from patchforge.commands.common import inputs, make_engine, show_json, table
 from patchforge.errors import Exit, PatchforgeError
@@ -20,6 +22,28 @@ from patchforge.sources import FolderTree, TarTree, open_upstream
 from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
 from patchforge.vocabulary import Release, Tree, Version
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    add_upstream(parser)
+    parser.add_argument(
+        "release",
+        nargs="?",
+        metavar="VERSION|COMMIT",
+        help="such as v0.32.0; with --from or --in-place it is recognised",
+    )
+    add_source(parser)
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--out", metavar="DIR", help="where patches go (default: generated/comfyui/VERSION)")
+    where.add_argument("--to", metavar="DIR", help="write the whole patched tree into a new folder")
+    where.add_argument("--in-place", metavar="DIR", help="patch the checkout in DIR, after recognising its version")
+    where.add_argument("--revert", metavar="DIR", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--context", type=int, default=0, metavar="N", help="upstream lines around each hunk (default: 0)"
+    )
+    add_dry_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -158,6 +182,7 @@ def _is_version(name: str | None) -> bool:
 
 
 def _revert(options: argparse.Namespace) -> int:
+    """``--revert DIR``, the older way to say ``patchforge revert DIR``."""
     given = {
         "a VERSION": options.release,
         "--from": options.source,
@@ -170,20 +195,7 @@ def _revert(options: argparse.Namespace) -> int:
             f"--revert converts nothing, so {', '.join(useless)} means nothing to it",
             do="leave it out",
         )
-    with change.opened(Path(options.revert), dry_run=options.dry_run) as inside:
-        plan = change.revert(inside, comfyui(options), dry_run=options.dry_run)
-    if options.json:
-        show_json(
-            {"reverted": options.revert, "files": list(plan.files), "written": plan.written, "removed": plan.removed}
-        )
-    else:
-        print(
-            f"{options.revert}: {len(plan.files)} files are as they were"
-            + (" (not written)" if options.dry_run else "")
-        )
-        if options.dry_run:
-            planned(plan)
-    return Exit.OK
+    return revert.put_back(options.revert, dry_run=options.dry_run, as_json=options.json)
 
 
 def _show(patched: Patched, written: str, missing: list[Skipped], release_named: str | None) -> None:

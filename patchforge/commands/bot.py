@@ -11,6 +11,7 @@ import time
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+from patchforge.arguments import Parser, add_dry_run, add_json, add_token, add_upstream
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.packs import PackRun
 from patchforge.bot.plan import Rules
@@ -24,6 +25,30 @@ from patchforge.sources.clone import is_url
 from patchforge.vocabulary import Version
 
 _SERVER = "https://github.com"
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    add_upstream(parser)
+    parser.add_argument("release", nargs="?", metavar="VERSION", help="this one only (default: the newest that is new)")
+    add_proposing(parser, "print the plan; with a clone as --upstream no network is used")
+    parser.add_argument(
+        "--test", action="store_true", help="also run the release, on the GPU at hand or an emulated one"
+    )
+    parser.add_argument("--nodes", dest="packs", nargs="*", help=argparse.SUPPRESS)  # what ``packs bot`` was
+
+
+def add_proposing(parser: Parser, dry_run: str) -> None:
+    """What releases and packs are proposed with."""
+    parser.add_argument("--repository", metavar="OWNER/NAME", help="ours on GitHub (default: GITHUB_REPOSITORY)")
+    parser.add_argument("--remote", metavar="URL|PATH", help="the same for git (default: its address on GitHub)")
+    parser.add_argument("--base", default="main", metavar="BRANCH", help="default: main")
+    add_token(parser)
+    add_dry_run(parser, dry_run)
+    parser.add_argument("--recreate", action="store_true", help="propose again what a person closed")
+    parser.add_argument("--max-open", type=int, default=3, metavar="N", help="open pull requests at most (default: 3)")
+    parser.old_name("--most-open", "--max-open")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -74,14 +99,14 @@ def _run(options: argparse.Namespace, token: Token) -> int:
 def _kind(
     options: argparse.Namespace, settings: Settings, repository: Repository, forge: Forge | None
 ) -> PackRun | ReleaseRun:
-    if options.nodes is not None:
+    if options.packs is not None:
         return PackRun(settings, repository, forge)
     return ReleaseRun(settings, repository, forge, make_engine(options))
 
 
 def _is_offline(options: argparse.Namespace, settings: Settings) -> bool:
     """Whether GitHub's API is left alone in a dry run: for releases with a clone, for packs without a repository."""
-    if options.nodes is not None:
+    if options.packs is not None:
         return not settings.repository
     return settings.upstream is not None and not is_url(settings.upstream)
 
@@ -90,7 +115,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     repository = options.repository or os.environ.get("GITHUB_REPOSITORY", "")
     if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise PatchforgeError(f"{repository!r} is not a repository", expected="OWNER/NAME")
-    if options.nodes is not None and (options.release or options.test):
+    if options.packs is not None and (options.release or options.test):
         expected = "no VERSION and no --test, which are about releases"
         raise PatchforgeError("--nodes is about node packs", expected=expected, do="run patchforge bot twice")
     server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
@@ -100,10 +125,10 @@ def _settings(options: argparse.Namespace) -> Settings:
         base=options.base,
         upstream=options.upstream or os.environ.get("PATCHFORGE_UPSTREAM"),
         version=_version(options.release),
-        packs=tuple(options.nodes or ()),
+        packs=tuple(options.packs or ()),
         dry_run=options.dry_run,
         test=options.test,
-        rules=Rules(options.most_open, options.recreate),
+        rules=Rules(options.max_open, options.recreate),
     )
 
 

@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import argparse
 
+from patchforge.arguments import Parser
 from patchforge.errors import Exit
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0."""
     import shtab  # noqa: PLC0415 - this command alone needs it
 
-    from patchforge.cli import parser  # noqa: PLC0415 - the parser imports no command
+    from patchforge.cli import parser  # noqa: PLC0415 - it knows the commands, and no command knows it
 
-    print(shtab.complete(parser(), shell=options.shell))
+    whole = parser()
+    whole.fill_all()
+    print(shtab.complete(whole, shell=options.shell))
     return Exit.OK

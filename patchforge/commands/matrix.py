@@ -6,17 +6,26 @@ import argparse
 import json
 
 from patchforge import resources
+from patchforge.arguments import Parser, add_json
 from patchforge.bot.follow import State, follow
-from patchforge.commands.track import survey
+from patchforge.commands.track import add_survey, survey
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import load_project
 from patchforge.vocabulary import Version
 
 
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    parser.add_argument("release", nargs="?", metavar="VERSION", help="this one only")
+    parser.add_argument("--all", action="store_true", help="every new version, not only the newest")
+    add_survey(parser)
+
+
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 75 when GitHub or the network did not answer. With --json one line, ``{"include": [...]}``.
 
-    A job has a project, a name and the arguments of ``patchforge bot``. Releases: one job for the newest version, or
+    A job has a project, a name and the arguments of ``patchforge``. Releases: one job for the newest version, or
     with --all one for each, the newest first. Node packs: one for each that has moved on, and one for all others.
     Without anything new, the one job of either closes and clears away what is no longer needed.
     """
@@ -36,8 +45,8 @@ def _releases(options: argparse.Namespace) -> list[dict[str, str]]:
     else:
         new = [str(one.version) for one in survey(project, options)[0].new[::-1]]
         versions = new if options.all else new[:1]
-    jobs = [{"project": project.name, "name": version, "arguments": version} for version in versions]
-    return jobs or [{"project": project.name, "name": "upkeep", "arguments": ""}]
+    jobs = [{"project": project.name, "name": version, "arguments": f"bot {version}"} for version in versions]
+    return jobs or [{"project": project.name, "name": "upkeep", "arguments": "bot"}]
 
 
 def _version(name: str) -> Version:
@@ -50,8 +59,8 @@ def _version(name: str) -> Version:
 def _packs() -> list[dict[str, str]]:
     packs = list(follow(resources.path("upstream")))
     new = [one.name for one in packs if one.state is State.NEW]
-    jobs = [{"project": "nodes", "name": name, "arguments": f"--nodes {name}"} for name in new]
+    jobs = [{"project": "nodes", "name": name, "arguments": f"packs bot {name}"} for name in new]
     others = " ".join(one.name for one in packs if one.name not in new) if new else ""
     if packs and (others or not new):
-        jobs.append({"project": "nodes", "name": "upkeep", "arguments": f"--nodes {others}".strip()})
+        jobs.append({"project": "nodes", "name": "upkeep", "arguments": f"packs bot {others}".strip()})
     return jobs

@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import argparse
 
+from patchforge.arguments import Parser
 from patchforge.checkout.change import repair
-from patchforge.commands.checkout import put_right
+from patchforge.commands.checkout import add_put_right, put_right
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_put_right(parser)
 
 
 def run(options: argparse.Namespace) -> int:

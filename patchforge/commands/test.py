@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from patchforge import caches, outputs, pipeline, processes
+from patchforge.arguments import Parser, add_json, add_source, add_upstream, add_versions
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, inputs, make_engine, show_json, table
 from patchforge.errors import Exit, NotChecked, PatchforgeError
@@ -44,10 +45,75 @@ _MEASURED = ("cuda", "xpu")
 Found = tuple[Evidence, bool]  #: and whether patched and upstream's tree are the same, where that was measured
 
 
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    add_upstream(parser)
+    add_versions(parser)
+    add_trial(parser)
+    parser.add_argument(
+        "--against-upstream", action="store_true", help="run upstream's own tree beside the patched one"
+    )
+    parser.add_argument(
+        "--pairs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="with --against-upstream on a GPU: pairs of runs to compare bits, time and memory (default: 5; 0: none)",
+    )
+    parser.add_argument("--session", action="append", default=[], metavar="NAME", help="only this session; repeat")
+    _add_old_packs(parser)
+
+
+def add_trial(parser: Parser) -> None:
+    """Where releases and packs are run, and what is kept of it."""
+    add_source(parser, "read the one release from here instead of from git")
+    parser.add_argument(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="auto, cuda, xpu, mps, cpu, emulated or emulated:PRESET (default: auto, CUDA before XPU before emulated)",
+    )
+    parser.add_argument(
+        "--python",
+        default=sys.executable,
+        metavar="PATH",
+        help="interpreter with the torch to test (default: this one)",
+    )
+    parser.add_argument(
+        "--no-venv", action="store_true", help="use that interpreter itself: it has the release's requirements"
+    )
+    parser.add_argument(
+        "--allow-building",
+        action="store_true",
+        help="let pip build requirements that have no wheel, which runs their code while they are installed",
+    )
+    parser.add_argument(
+        "--skip-frontend",
+        action="store_true",
+        help="do not install the front end, the templates and the embedded documentation",
+    )
+    parser.add_argument("--rerun", action="store_true", help="run also what an earlier command has finished")
+    parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)")
+    parser.add_argument(
+        "--out", default="trials", metavar="DIR", help="where evidence, pictures and reports go (default: trials)"
+    )
+    for old, new in {"--as-it-is": "--no-venv", "--lean": "--skip-frontend", "--again": "--rerun"}.items():
+        parser.old_name(old, new)
+
+
+def _add_old_packs(parser: Parser) -> None:
+    """What ``packs test`` was."""
+    hidden = argparse.SUPPRESS
+    parser.add_argument("--nodes", dest="packs", nargs="+", default=[], help=hidden)
+    parser.add_argument("--without", dest="skip_requirement", action="append", default=[], help=hidden)
+    parser.add_argument("--page", help=hidden)
+
+
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when every test of the patched trees passed or was skipped with a reason, else 1.
 
-    With ``--nodes`` 0 when something passed, and no pack lost by its conversion what it passed as it comes.
+    With packs 0 when something passed, and no pack lost by its conversion what it passed as it comes.
     """
     _check(options)
     known = {session.name for session in plan.SESSIONS}
@@ -66,7 +132,7 @@ def run(options: argparse.Namespace) -> int:
     with ExitStack() as stack:
         engine = make_engine(options)
         patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]
-        chosen = packs.read(map(Path, options.nodes), cached(), options.without)
+        chosen = packs.read(map(Path, options.packs), cached(), options.skip_requirement)
         found = _all(options, device, patched, chosen)
     if chosen:
         return _report_packs(options, device, [one for one, _ in found])
@@ -77,18 +143,18 @@ def run(options: argparse.Namespace) -> int:
 def _check(options: argparse.Namespace) -> None:
     """PatchforgeError for options that do not go together."""
     others = {"--session": options.session, "--against-upstream": options.against_upstream}
-    packs_only = {"--without": options.without, "--page": options.page}
-    for name, value in (others if options.nodes else packs_only).items():
+    packs_only = {"--without": options.skip_requirement, "--page": options.page}
+    for name, value in (others if options.packs else packs_only).items():
         if value:
             raise PatchforgeError(
-                f"{name} does not go {'with' if options.nodes else 'without'} --nodes",
-                expected=f"--nodes {'alone' if options.nodes else 'as well'}",
+                f"{name} does not go {'with' if options.packs else 'without'} --nodes",
+                expected=f"--nodes {'alone' if options.packs else 'as well'}",
                 do=f"leave {name} out",
             )
 
 
 def _read(options: argparse.Namespace) -> list[Path]:
-    return inputs(options.source, options.upstream, options.generated, *options.nodes)
+    return inputs(options.source, options.upstream, options.generated, *options.packs)
 
 
 def _check_outputs(options: argparse.Namespace) -> None:
@@ -150,7 +216,7 @@ def _one(options: argparse.Namespace, device: Device, patched: Patched, chosen: 
         load(),
         prompt_timeout=options.timeout,
         start_timeout=_STARTING,
-        again=options.again,
+        again=options.rerun,
         logs=folder.with_name(f"{folder.name}-logs"),
     )
     if chosen:
@@ -196,7 +262,7 @@ def _environment(
     tell: Callable[[str], None],
     chosen: Sequence[TrialPack] = (),
 ) -> Environment:
-    if options.as_it_is:
+    if options.no_venv:
         return existing(Path(options.python))
     wanted = [line.encode() for pack in chosen for line in pack.requirements]
     return prepare(
@@ -205,7 +271,7 @@ def _environment(
         caches.folder("trial"),
         tell=tell,
         timeout=_PREPARING,
-        lean=options.lean,
+        lean=options.skip_frontend,
         torch_companions=bool(device.emulated),
         building=options.allow_building,
     )
@@ -230,7 +296,7 @@ def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
 
 
 def _folder(options: argparse.Namespace, device: Device, release: str) -> Path:
-    return Path(options.out) / f"{release}-{device}{'-nodes' if options.nodes else ''}".replace(":", "-")
+    return Path(options.out) / f"{release}-{device}{'-nodes' if options.packs else ''}".replace(":", "-")
 
 
 def _teller(release: str) -> Callable[[str], None]:

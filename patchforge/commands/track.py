@@ -6,21 +6,37 @@ import argparse
 import os
 from pathlib import Path
 
-from patchforge import resources
+from patchforge.arguments import Parser, add_generated, add_json, add_token
 from patchforge.bot.discovery import Discovery
-from patchforge.bot.follow import Followed, State, follow
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
 from patchforge.bot.token import find_token
 from patchforge.commands.common import show_json, table
+from patchforge.commands.packs import track as packs
 from patchforge.errors import Exit
 from patchforge.project import Project, load_project
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    add_survey(parser)
+    parser.add_argument("--nodes", action="store_true", help=argparse.SUPPRESS)  # what ``packs track`` was
+
+
+def add_survey(parser: Parser) -> None:
+    """What ``survey`` asks for."""
+    parser.add_argument(
+        "--upstream", metavar="PATH|URL", help="clone or address of ComfyUI (with a clone GitHub is not asked)"
+    )
+    add_generated(parser)
+    add_token(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a person must look, such as at a moved tag; 75 when something did not answer."""
     if options.nodes:
-        return _nodes(options)
+        return packs.run(options)
     project = load_project()
     found, asked = survey(project, options)
     if options.json:
@@ -34,21 +50,6 @@ def run(options: argparse.Namespace) -> int:
         if not asked:
             print("A clone on this machine was read, so GitHub's releases were not asked for.")
     return Exit.FAILED if any(one.moved for one in found.passed) else Exit.OK
-
-
-def _nodes(options: argparse.Namespace) -> int:
-    packs = list(follow(resources.path("upstream")))
-    if options.json:
-        show_json({"nodes": [one.as_data() for one in packs]})
-    elif packs:
-        table([_row(one) for one in packs])
-    states = {one.state for one in packs}
-    return Exit.AGAIN if State.AGAIN in states else Exit.FAILED if State.WRONG in states else Exit.OK
-
-
-def _row(one: Followed) -> tuple[str, str, str, str]:
-    new = f"{one.pinned[:12] or 'not pinned'} → {one.commit[:12]} {one.date[:10]}"
-    return one.state.value, one.name, one.follows, new if one.state is State.NEW else one.why
 
 
 def survey(project: Project, options: argparse.Namespace) -> tuple[Discovery, bool]:

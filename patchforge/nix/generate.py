@@ -170,7 +170,7 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
             continue
         patches: list[str] = []
         with suppress(FileNotFoundError):
-            patches = _patches(one.name, pin, generated, f"patchforge nodes apply CLONE --out {generated / one.name}")
+            patches = _patches(one.name, pin, generated, f"patchforge packs apply CLONE --out {generated / one.name}")
         found[one.name] = {
             **_repository(pin),
             **{key: pin[key] for key in ("date", "license", "submodules")},

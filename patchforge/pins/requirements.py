@@ -83,7 +83,7 @@ def of_stranger(data: bytes, where: str) -> list[str]:
             expected="names, versions, extras and markers only (PEP 508)",
             found="\n".join(map(str, refused[:8])),
             do="install what is needed yourself, after a look at it, and name that interpreter: "
-            "--python PYTHON --as-it-is",
+            "--python PYTHON --no-venv",
         )
     return taken
 

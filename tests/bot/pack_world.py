@@ -98,7 +98,7 @@ class PackWorld(World):
         return put(self.place(name), self.folder / "scratch", files or {"nodes.py": MORE}, date=date, message=message)
 
     def packs(self, *arguments: str) -> tuple[int, dict[str, Any]]:
-        return self.bot("--nodes", *arguments)
+        return self.call("packs", "bot", *arguments)
 
     def pin(self, name: str, at: str = "main") -> dict[str, Any]:
         """A pack's pin on a branch of our repository."""

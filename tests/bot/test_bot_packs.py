@@ -134,11 +134,11 @@ def test_what_is_about_releases_is_refused(packs: PackWorld, more: tuple[str, ..
 def test_as_many_as_may_be_open(packs: PackWorld) -> None:
     for name in (KEPT, BOUND):
         packs.move_on(name)
-    _, data = packs.packs("--most-open", "1")
+    _, data = packs.packs("--max-open", "1")
     assert titles(packs) == [f"Update node pack {KEPT}"]
     assert f"{BOUND}: 1 pull requests of the bot's stay open, and 1 may" in data["notes"][0]
     packs.merge(1)
-    packs.packs("--most-open", "1")
+    packs.packs("--max-open", "1")
     assert titles(packs) == [f"Update node pack {BOUND}"]
 
 
@@ -482,10 +482,10 @@ def test_releases_and_packs_leave_each_other_alone(packs: PackWorld) -> None:
     packs.move_on(BOUND, FILES | {"more.py": b"x = 1\n"})
     packs.move_on(KEPT)
     packs.packs()
-    packs.bot("--most-open", "1")
+    packs.bot("--max-open", "1")
     assert titles(packs) == [f"Update node pack {KEPT}", f"ComfyUI {FIRST}"]
     assert [one["state"] for one in packs.github.issues] == ["open"]
-    again(packs, "--most-open", "1")
+    again(packs, "--max-open", "1")
     before = packs.end_state()
     packs.bot()
     assert packs.end_state() == before

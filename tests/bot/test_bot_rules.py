@@ -354,7 +354,7 @@ def test_as_many_as_may_be_open(world: World) -> None:
     world.bot()
     world.commit(BRANCH.format(FIRST), {"notes.txt": b"mine\n"})
     world.release(SECOND)
-    _, data = world.bot("--most-open", "1")
+    _, data = world.bot("--max-open", "1")
     assert len(world.github.pulls) == 1
     assert "1 pull requests of the bot's stay open, and 1 may" in data["notes"][0]
 
@@ -363,7 +363,7 @@ def test_other_pull_requests_do_not_count(world: World) -> None:
     world.commit("feature", {"feature.py": b"1\n"})
     world.github.add_pull("feature", "a person's", "")
     world.release(FIRST)
-    world.bot("--most-open", "1")
+    world.bot("--max-open", "1")
     assert [one["state"] for one in world.github.pulls] == ["open", "open"]
     again(world)
 
@@ -372,7 +372,7 @@ def test_a_superseded_one_does_not_count(world: World) -> None:
     world.release(FIRST)
     world.bot()
     world.release(SECOND)
-    world.bot("--most-open", "1")
+    world.bot("--max-open", "1")
     assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from patchforge.cli import parser
 from patchforge.commands import bot, matrix, track
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import load_project
@@ -24,12 +25,17 @@ def options(world: World, **more: object) -> argparse.Namespace:
     return argparse.Namespace(**{"release": None, "all": False, "nodes": False, **given})
 
 
+def packs_bot(*words: str) -> int:
+    options = parser().parse_args(["packs", "bot", *words])
+    return int(options.run(options))
+
+
 def at_home(world: World) -> None:
     """The commands take the project from our repository's own folder, whose index knows nothing of these releases."""
     folder: Path = world.folder / "checkout" / "upstream"
     for command in (track, matrix):
         world.monkeypatch.setattr(command, "load_project", lambda: load_project(folder=folder))
-        world.monkeypatch.setattr(command, "resources", SimpleNamespace(path=folder.parent.joinpath))
+    world.monkeypatch.setattr(matrix, "resources", SimpleNamespace(path=folder.parent.joinpath))
 
 
 def test_track_says_what_is_new_and_why_not(world: World) -> None:
@@ -67,7 +73,7 @@ def test_the_matrix(world: World) -> None:
         assert matrix.run(options(world, **more)) == Exit.OK
         found = json.loads(world.capsys.readouterr().out)["include"]
         assert {job["project"] for job in found} == {"comfyui"}
-        assert all(job["arguments"] in {job["name"], ""} for job in found)
+        assert all(job["arguments"] in {f"bot {job['name']}", "bot"} for job in found)
         return [job["name"] for job in found]
 
     assert jobs() == ["upkeep"]
@@ -92,18 +98,18 @@ def test_the_matrix_with_packs(packs: PackWorld) -> None:
         git(packs.folder / "checkout", "pull", "--quiet")
         matrix.run(options(packs, **more))
         found = json.loads(packs.capsys.readouterr().out)["include"]
-        assert found[0] == {"project": "comfyui", "name": "upkeep", "arguments": ""}
+        assert found[0] == {"project": "comfyui", "name": "upkeep", "arguments": "bot"}
         for job in found:
-            bot_options(*job["arguments"].split(), "--json")
+            parser().parse_args([*job["arguments"].split(), "--json"])
         return [(job["name"], job["arguments"]) for job in found if job["project"] == "nodes"]
 
-    assert jobs() == [("upkeep", "--nodes")]
+    assert jobs() == [("upkeep", "packs bot")]
     packs.move_on(KEPT)
-    assert jobs() == [(KEPT, f"--nodes {KEPT}"), ("upkeep", f"--nodes {BOUND}")]
+    assert jobs() == [(KEPT, f"packs bot {KEPT}"), ("upkeep", f"packs bot {BOUND}")]
     packs.move_on(BOUND)
-    assert jobs() == [(KEPT, f"--nodes {KEPT}"), (BOUND, f"--nodes {BOUND}")]
+    assert jobs() == [(KEPT, f"packs bot {KEPT}"), (BOUND, f"packs bot {BOUND}")]
     for _, arguments in jobs():
-        packs.bot(*arguments.split())
+        packs.call(*arguments.split())
     assert len(packs.github.pulls) == 2
     given.json, given.release = False, FIRST
     matrix.run(given)
@@ -143,7 +149,7 @@ def test_a_dry_run_for_packs_in_a_checkout_asks_no_api(packs: PackWorld) -> None
     git(packs.folder, "clone", "--quiet", str(packs.ours), "checkout")
     packs.monkeypatch.chdir(packs.folder / "checkout")
     packs.monkeypatch.delenv("GITHUB_TOKEN")
-    assert bot.run(bot_options("--nodes", "--dry-run")) == Exit.OK
+    assert packs_bot("--dry-run") == Exit.OK
     said = packs.capsys.readouterr().out
     assert f"passed over: {BOUND}: made -" in said
     assert f"would: open pull request patchforge/nodes-{KEPT} (it is new)" in said
@@ -155,5 +161,5 @@ def test_a_pack_that_does_not_answer_is_not_called_up_to_date(packs: PackWorld) 
     packs.monkeypatch.chdir(packs.folder / "checkout")
     with (packs.folder / "gitconfig").open("a") as settings:
         settings.write(f'[url "https://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/someone/{KEPT}\n')
-    assert bot.run(bot_options("--nodes", KEPT, "--dry-run")) == Exit.AGAIN
+    assert packs_bot(KEPT, "--dry-run") == Exit.AGAIN
     assert packs.capsys.readouterr().out.endswith("not everything answered: run this again later\n")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.bot.follow import Followed, State, follow
-from patchforge.commands import track
+from patchforge.commands.packs import track
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.pins.tracked import load_repository
 from patchforge.sources import command as git_command
@@ -195,7 +195,7 @@ def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
 @pytest.fixture
 def command(packs: Packs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.setattr(track, "root", lambda: packs.folder)
-    return lambda *, as_json: track.run(argparse.Namespace(nodes=True, json=as_json))
+    return lambda *, as_json: track.run(argparse.Namespace(json=as_json))
 
 
 def test_the_command(packs: Packs, command: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:

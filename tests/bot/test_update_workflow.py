@@ -79,7 +79,7 @@ def runner(tmp_path: Path) -> Runner:
 def test_the_work_is_everything_that_is_new(runner: Runner) -> None:
     """What only shows may fail."""
     status, told = runner.run("Find the work", 1, 75, 0, VERSION="", SAID='{"include": []}')
-    assert (status, told) == (0, ["track", "track --nodes", "matrix --all --json"])
+    assert (status, told) == (0, ["track", "packs track", "matrix --all --json"])
     assert (runner.folder / "output").read_text() == 'matrix={"include": []}\n'
 
 
@@ -96,9 +96,9 @@ def test_a_matrix_that_fails_ends_the_plan(runner: Runner) -> None:
 @pytest.mark.parametrize(
     ("arguments", "dry", "told"),
     [
-        ("v0.33.0", "false", "bot v0.33.0 --json"),
-        ("", "true", "bot --json --dry-run"),
-        ("--nodes supir res4lyf", "", "bot --nodes supir res4lyf --json"),
+        ("bot v0.33.0", "false", "bot v0.33.0 --json"),
+        ("bot", "true", "bot --json --dry-run"),
+        ("packs bot supir res4lyf", "", "packs bot supir res4lyf --json"),
     ],
 )
 def test_each_job_runs_its_command(runner: Runner, arguments: str, dry: str, told: str) -> None:
@@ -107,7 +107,7 @@ def test_each_job_runs_its_command(runner: Runner, arguments: str, dry: str, tol
 
 
 def test_what_may_pass_is_tried_again(runner: Runner) -> None:
-    given = {"ARGUMENTS": "", "DRY_RUN": ""}
+    given = {"ARGUMENTS": "bot", "DRY_RUN": ""}
     status, told = runner.run("Propose it", 75, 75, 75, **given)
     assert status == 75
     assert told == ["bot --json", "sleep 60", "bot --json", "sleep 300", "bot --json", "sleep 0"]
@@ -127,7 +127,7 @@ def test_what_may_pass_is_tried_again(runner: Runner) -> None:
     ],
 )
 def test_only_what_an_issue_tells_is_no_failure(runner: Runner, ends: int, said: str, status: int) -> None:
-    assert runner.run("Propose it", ends, ARGUMENTS="", DRY_RUN="", SAID=said)[0] == status
+    assert runner.run("Propose it", ends, ARGUMENTS="bot", DRY_RUN="", SAID=said)[0] == status
 
 
 @pytest.fixture

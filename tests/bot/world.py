@@ -165,13 +165,17 @@ class World:
 
     def bot(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """Exit status and JSON of a run, with an error's text under "error"."""
-        named = ["--repository", REPOSITORY, "--remote", str(self.ours), "--upstream", str(self.upstream)]
-        options = bot_options("--json", *named, *arguments)
+        return self.call("bot", "--upstream", str(self.upstream), *arguments)
+
+    def call(self, *words: str) -> tuple[int, dict[str, Any]]:
+        """As ``bot``, for the whole command line but what names the repository."""
+        named = ["--repository", REPOSITORY, "--remote", str(self.ours)]
+        options = cli.parser().parse_args([*words, *named, "--json"])
         before = len(self.github.writes)
         if self.has_token:
             self.give_token()
         try:
-            status, error = command.run(options), ""
+            status, error = options.run(options), ""
         except PatchforgeError as failed:
             status, error = int(failed.status), str(failed)
         out, err = self.capsys.readouterr()

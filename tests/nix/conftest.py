@@ -152,7 +152,7 @@ def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
 
 
 def _converted_node(folder: Path) -> dict[str, bytes]:
-    """What ``patchforge nodes apply`` writes for the miniature's node pack."""
+    """What ``patchforge packs apply`` writes for the miniature's node pack."""
     write_tree(folder, NODE)
     return PatchedPack(convert(read_pack(folder), Options()), NODE_COMMIT).files()
 

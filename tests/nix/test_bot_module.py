@@ -31,11 +31,11 @@ def timer(mini: Miniature, more: str = "") -> dict[str, Any]:
 
 
 def test_the_command_line_is_one_that_the_bot_takes(mini: Miniature) -> None:
-    given = words(bot(mini, 'extraArgs = [ "--base" "next" "--most-open=2" ];'))
+    given = words(bot(mini, 'extraArgs = [ "--base" "next" "--max-open=2" ];'))
     assert given[0].endswith("/bin/patchforge")
     options = parser().parse_args(given[1:])
     assert (options.command, options.repository, options.base) == ("bot", "someone/patchforge", "next")
-    assert (options.most_open, options.token_file) == (2, None)
+    assert (options.max_open, options.token_file) == (2, None)
 
 
 def test_a_second_service_proposes_node_packs(mini: Miniature) -> None:
@@ -44,8 +44,8 @@ def test_a_second_service_proposes_node_packs(mini: Miniature) -> None:
     assert sorted(found) == ["patchforge-bot", "patchforge-bot-nodes"]
     first, second = found.values()
     options = parser().parse_args(words(second)[1:])
-    assert (options.command, options.nodes, options.release, options.base) == ("bot", [], None, "next")
-    assert parser().parse_args(words(first)[1:]).nodes is None
+    assert (options.command, options.action, options.packs, options.base) == ("packs", "bot", [], "next")
+    assert parser().parse_args(words(first)[1:]).command == "bot"
     assert "patchforge-bot.service" in second["after"]  # one at a time
     assert first["serviceConfig"]["CacheDirectory"] != second["serviceConfig"]["CacheDirectory"]
     same = {"LoadCredential", "DynamicUser", "SuccessExitStatus", "ProtectSystem", "SystemCallFilter"}

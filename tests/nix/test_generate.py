@@ -117,7 +117,7 @@ def test_a_node_packs_patch_for_another_commit_is_refused(mini: Miniature, pinne
     changed(pinned / "pins/nodes.json", lambda pins: pins["a-node"].update(rev="9" * 40))
     with pytest.raises(PatchforgeError, match="patches of a-node are not for the pinned commit") as error:
         made(mini, pinned)
-    assert error.value.do.startswith("patchforge nodes apply")
+    assert error.value.do.startswith("patchforge packs apply")
 
 
 def test_a_node_pack_has_its_patch_if_there_is_one(mini: Miniature, pinned: Path, tmp_path: Path) -> None:

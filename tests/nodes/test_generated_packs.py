@@ -41,7 +41,7 @@ def test_some_are_there() -> None:
 def test_it_is_of_the_pinned_revision_by_these_rules(folder: Path) -> None:
     manifest, pin = manifest_of(folder), PINS[folder.name]
     assert (manifest["pack"], manifest["commit"]) == (pin["repo"], pin["rev"])
-    assert manifest["rules"] == pack_rules_digest(), f"patchforge nodes apply CLONE --out generated/nodes/{folder.name}"
+    assert manifest["rules"] == pack_rules_digest(), f"patchforge packs apply CLONE --out generated/nodes/{folder.name}"
 
 
 @every_pack

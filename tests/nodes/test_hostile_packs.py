@@ -21,7 +21,7 @@ import pytest
 from patchforge.transforms.comfyui import transforms
 
 from patchforge import effort
-from patchforge.commands import nodes
+from patchforge.commands.packs import sites as nodes
 from patchforge.engine.files import look_at
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes import pack as pack_module

@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import json
 from pathlib import Path
 
 import pytest
 
-from patchforge.commands import nodes
+from patchforge.cli import parser
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.nodes.driver import convert
@@ -34,18 +33,10 @@ def write(folder: Path, files: dict[str, str | bytes]) -> Path:
     return folder
 
 
-def options(**values: object) -> argparse.Namespace:
-    defaults = {
-        "action": "apply",
-        "in_place": False,
-        "out": None,
-        "idiom": "strict",
-        "enable": [],
-        "dry_run": False,
-        "json": True,
-        "figures": False,
-    }
-    return argparse.Namespace(**{**defaults, **values})
+def packs(*words: str | Path) -> int:
+    """Status of a command for packs; what goes wrong is raised."""
+    options = parser().parse_args(["packs", *map(str, words)])
+    return int(options.run(options))
 
 
 @pytest.fixture(autouse=True)
@@ -62,14 +53,14 @@ def test_a_repository_is_cloned_for_the_time_being(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(settings))
     settings.write_text(f'[url "{(tmp_path / "servers").as_uri()}/"]\n\tinsteadOf = https://github.com/\n')
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "somewhere else"))  # as in a git hook
-    assert nodes.run(options(pack="owner/repo", out=str(tmp_path / "out"))) == 0
+    assert packs("apply", "owner/repo", "--json", "--out", tmp_path / "out") == 0
     assert "+    return x.to(_patchforge_device())" in (tmp_path / "out" / "0001-xpu.patch").read_text()
     assert json.loads((tmp_path / "out" / "manifest.json").read_text())["commit"] == checked_out(pack)
     with pytest.raises(PatchforgeError, match="git clone failed"):
-        nodes.run(options(pack="owner/nothing", out=str(tmp_path / "none")))
+        packs("apply", "owner/nothing", "--json", "--out", tmp_path / "none")
     settings.write_text('[url "https://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/\n')
     with pytest.raises(TryAgain, match="git clone did not reach"):
-        nodes.run(options(pack="owner/repo", out=str(tmp_path / "none")))
+        packs("apply", "owner/repo", "--json", "--out", tmp_path / "none")
     assert not (tmp_path / "none").exists()
 
 
@@ -98,7 +89,7 @@ def test_a_damaged_pack_is_converted_as_far_as_it_goes(tmp_path: Path) -> None:
     assert "Python 2" in reasons["old.py"]
     assert "out of the pack" in reasons["linked"]
     assert "clash" in reasons["clash.py"]
-    assert nodes.run(options(pack=str(pack), in_place=True)) == 1
+    assert packs("apply", pack, "--json", "--in-place") == 1
     assert (outside / "other.py").read_text() == NODE
     assert "_patchforge_device()" in (pack / "__init__.py").read_text()
     assert (pack / "clash.py").read_text().endswith("x = y.cuda()\n")
@@ -107,19 +98,19 @@ def test_a_damaged_pack_is_converted_as_far_as_it_goes(tmp_path: Path) -> None:
 def test_in_place_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = write(tmp_path / "pack", {"__init__.py": NODE.replace("\n", "\r\n"), "data.txt": "cuda"})
     before = {path: path.read_bytes() for path in pack.rglob("*") if path.is_file()}
-    assert nodes.run(options(pack=str(pack), in_place=True)) == 0
+    assert packs("apply", pack, "--json", "--in-place") == 0
     assert (pack / "__init__.py").read_bytes() != before[pack / "__init__.py"]
     with pytest.raises(PatchforgeError, match="patched already"):
-        nodes.run(options(pack=str(pack), in_place=True))
-    assert nodes.run(options(action="check", folder=[str(pack)], sarif=None)) == 0
-    assert nodes.run(options(action="revert", folder=[str(pack)])) == 0
+        packs("apply", pack, "--json", "--in-place")
+    assert packs("check", pack, "--json") == 0
+    assert packs("revert", pack) == 0
     assert {path: path.read_bytes() for path in pack.rglob("*") if path.is_file()} == before
     capsys.readouterr()
 
 
 def test_patches_manifest_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = write(tmp_path / "pack", {"__init__.py": NODE, "requirements.txt": "numpy\ntorch>=2.0\nonnxruntime-gpu\n"})
-    assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"))) == 0
+    assert packs("apply", pack, "--json", "--out", tmp_path / "out") == 0
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"0001-xpu.patch", "series", "manifest.json", "REPORT.md", "SHA256SUMS"}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
@@ -133,8 +124,8 @@ def test_patches_manifest_and_report(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_nothing_is_written_on_a_dry_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = write(tmp_path / "pack", {"__init__.py": NODE})
-    assert nodes.run(options(pack=str(pack), in_place=True, dry_run=True)) == 0
-    assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"), dry_run=True)) == 0
+    assert packs("apply", pack, "--json", "--in-place", "--dry-run") == 0
+    assert packs("apply", pack, "--json", "--out", tmp_path / "out", "--dry-run") == 0
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["__init__.py", "pack"]
     capsys.readouterr()
 
@@ -143,9 +134,9 @@ def test_check_lists_findings_for_people_and_code_hosts(tmp_path: Path, capsys: 
     bad = write(tmp_path / "bad", {"__init__.py": NODE})
     good = write(tmp_path / "good", {"__init__.py": "import comfy.model_management\nNODE_CLASS_MAPPINGS = {}\n"})
     report = tmp_path / "found.sarif"
-    assert nodes.run(options(action="check", folder=[str(good)], sarif=None, json=False)) == 0
+    assert packs("check", good) == 0
     assert capsys.readouterr().out == ""
-    assert nodes.run(options(action="check", folder=[str(bad), str(good)], sarif=str(report), json=False)) == 1
+    assert packs("check", bad, good, "--sarif", report) == 1
     assert "bad/__init__.py:5: T5 .cuda()" in capsys.readouterr().out
     (result,) = json.loads(report.read_text())["runs"][0]["results"]
     assert result["ruleId"] == "T5"
@@ -166,8 +157,7 @@ def test_every_site_has_a_decision_and_a_reason(tmp_path: Path) -> None:
 def test_figures_of_several_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     move = write(tmp_path / "move", {"__init__.py": NODE + "y = x.is_cuda\n", "train.py": NODE})
     nothing = write(tmp_path / "nothing", {"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"})
-    asked = options(action="check", folder=[str(move), str(nothing)], sarif=None, figures=True)
-    assert nodes.run(asked) == 1
+    assert packs("check", move, nothing, "--by-rule") == 1
     lines = capsys.readouterr().out.splitlines()
     assert "| T5 | device written out | 1 | 1 | 0 | 0 | 100 % | 100 % |" in lines
     assert "| T8 | tests of a device | 1 | 0 | 0 | 1 | 0 % | 0 % |" in lines
@@ -180,18 +170,18 @@ def test_figures_of_several_packs(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_half_precision_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "import torch\nNODE_CLASS_MAPPINGS = {}\nd = torch.half if torch.cuda.is_available() else torch.float\n"
     pack = write(tmp_path / "pack", {"__init__.py": text})
-    assert nodes.run(options(pack=str(pack), in_place=True)) == 0
+    assert packs("apply", pack, "--json", "--in-place") == 0
     assert json.loads(capsys.readouterr().out)["by_rule"] == {"T11": {"person": 1}}
-    assert nodes.run(options(pack=str(pack), in_place=True, enable=["half,fp64"])) == 0
+    assert packs("apply", pack, "--json", "--in-place", "--enable", "half,fp64") == 0
     assert "(torch.cuda.is_available() or _patchforge_xpu())" in (pack / "__init__.py").read_text()
 
 
 def test_unknown_options_and_places_are_errors(tmp_path: Path) -> None:
     pack = write(tmp_path / "pack", {"__init__.py": NODE})
     with pytest.raises(PatchforgeError, match="fp32"):
-        nodes.run(options(pack=str(pack), enable=["fp32"]))
+        packs("apply", pack, "--json", "--enable", "fp32")
     with pytest.raises(PatchforgeError, match="there is no"):
-        nodes.run(options(pack=str(tmp_path / "nowhere" / "deep" / "x")))
+        packs("apply", tmp_path / "nowhere" / "deep" / "x", "--json")
     with pytest.raises(PatchforgeError, match="no Python file"):
         read_pack(write(tmp_path / "empty", {"a.txt": ""}))
 

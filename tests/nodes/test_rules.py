@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from patchforge.commands import explain
-from patchforge.commands.explain import rule_reference
+from patchforge.commands.packs import explain
+from patchforge.commands.packs.explain import rule_reference
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Calls, _calls, _own_cuda, convert_file, own_answers
@@ -60,7 +60,7 @@ def test_the_reference_page_is_up_to_date() -> None:
 
 
 def explained(name: str | None = None, *, as_json: bool = False) -> int:
-    return explain.run(argparse.Namespace(nodes=True, markdown=False, json=as_json, transform=name))
+    return explain.run(argparse.Namespace(markdown=False, json=as_json, name=name))
 
 
 def test_rules_are_explained_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,7 +70,7 @@ def test_rules_are_explained_one_by_one(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.startswith("## T8: tests of a device\n")
     assert explained("T21", as_json=True) == 0
     assert [one["id"] for one in json.loads(capsys.readouterr().out)] == ["T21"]
-    with pytest.raises(PatchforgeError, match="no rule T99"):
+    with pytest.raises(PatchforgeError, match="there is no rule T99"):
         explained("T99")
 
 

@@ -268,7 +268,7 @@ def test_a_link_that_the_user_made_to_what_is_ours(one: Writer, made: dict[str, 
 @pytest.mark.parametrize(
     "how", ["is", "contains", "lies in", "is, by a link", "lies in, by a link", "is, by another name"]
 )
-@pytest.mark.parametrize("name", ["apply --out", "apply --to", "nodes apply", "sarif"])
+@pytest.mark.parametrize("name", ["apply --out", "apply --to", "packs apply", "sarif"])
 def test_an_output_in_its_input(name: str, how: str, box: Sandbox) -> None:
     read = box.pack if "apply -" not in name else box.source
     (box.top / "link").symlink_to(read)
@@ -283,8 +283,8 @@ def test_an_output_in_its_input(name: str, how: str, box: Sandbox) -> None:
     commands = {
         "apply --out": ("apply", "--from", str(read), "--out"),
         "apply --to": ("apply", "--from", str(read), "--to"),
-        "nodes apply": ("nodes", "apply", str(read), "--out"),
-        "sarif": ("nodes", "check", str(read), "--sarif"),
+        "packs apply": ("packs", "apply", str(read), "--out"),
+        "sarif": ("packs", "check", str(read), "--sarif"),
     }
     before = state(box.top)
     with pytest.raises(Refused):
@@ -318,7 +318,7 @@ def test_defaults_are_asked_about_too(box: Sandbox, tmp_path: Path, monkeypatch:
         folder.mkdir(parents=True)
         _users_patches(folder / "x")
     before = state(tmp_path / "generated")
-    for arguments in (("apply", "--from", str(box.source)), ("nodes", "apply", str(box.pack))):
+    for arguments in (("apply", "--from", str(box.source)), ("packs", "apply", str(box.pack))):
         with pytest.raises(Refused):
             command(*arguments)
     assert state(tmp_path / "generated") == before
@@ -327,7 +327,7 @@ def test_defaults_are_asked_about_too(box: Sandbox, tmp_path: Path, monkeypatch:
 def test_a_refusal_names_the_files_and_what_to_do(box: Sandbox, capsys: pytest.CaptureFixture[str]) -> None:
     _notes_at(box.place)
     with pytest.raises(Refused):
-        command("nodes", "apply", str(box.pack), "--out", str(box.place))
+        command("packs", "apply", str(box.pack), "--out", str(box.place))
     said = capsys.readouterr().err
     assert "notes.txt" in said
     assert "to do: choose another output, or move these away" in said

@@ -131,7 +131,7 @@ def _apply(box: Sandbox) -> None:
 
 
 def _convert(box: Sandbox) -> None:
-    command("nodes", "apply", str(box.pack), "--out", str(box.place))
+    command("packs", "apply", str(box.pack), "--out", str(box.place))
 
 
 def _bot(box: Sandbox) -> None:
@@ -143,7 +143,7 @@ def _nix(box: Sandbox) -> None:
 
 
 def _sarif(box: Sandbox) -> None:
-    command("nodes", "check", str(box.pack), "--sarif", str(box.place))
+    command("packs", "check", str(box.pack), "--sarif", str(box.place))
 
 
 def _pins(box: Sandbox) -> None:

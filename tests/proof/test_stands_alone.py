@@ -14,7 +14,14 @@ from tests.support import ROOT
 
 #: All that a proof may need: types, errors, documents, child processes.
 ALLOWED = frozenset(
-    {"patchforge", "patchforge.documents", "patchforge.errors", "patchforge.processes", "patchforge.resources", "patchforge.vocabulary"}
+    {
+        "patchforge",
+        "patchforge.documents",
+        "patchforge.errors",
+        "patchforge.processes",
+        "patchforge.resources",
+        "patchforge.vocabulary",
+    }
 )
 OURS = ("patchforge", "transforms", "templates", "upstream", "emulator")
 _MODULE = re.compile(rf"(?:{'|'.join(OURS)})(?:\.\w+)+")

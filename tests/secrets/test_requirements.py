@@ -111,7 +111,7 @@ def test_refused(line: str) -> None:
     assert "its requirements.txt" in str(failed.value)
     assert line[:5].strip() in str(failed.value), "the line is named"
     assert "\x1b" not in str(failed.value)
-    assert "--as-it-is" in failed.value.do
+    assert "--no-venv" in failed.value.do
 
 
 @pytest.mark.parametrize(("line", "seen"), TAKEN.items())

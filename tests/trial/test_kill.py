@@ -44,7 +44,7 @@ def main(wanted: str, top: Path) -> int:
         if wanted == "command":
             only(patch, workflow_of("noise", noise(), {"1": 1}, "2"))
             patch.setattr(Client, "submit", waiting("prompt", Client.submit))
-            arguments = ["test", *RELEASES, "--as-it-is", "--device", "emulated", "--jobs", "2"]
+            arguments = ["test", *RELEASES, "--no-venv", "--device", "emulated", "--jobs", "2"]
             return cli.main([*arguments, "--upstream", str(top / "clone"), "--out", str(top / "out")])
         for point, place, name in (
             ("tree", runner, "link_models"),

@@ -62,10 +62,14 @@ def only(monkeypatch: pytest.MonkeyPatch, workflow: Workflow) -> None:
 
 
 def test(*arguments: str | Path) -> int:
-    return cli.main(["test", "--as-it-is", *map(str, arguments)])
+    return cli.main(["test", "--no-venv", *map(str, arguments)])
 
 
 test.__test__ = False  # type: ignore[attr-defined]
+
+
+def packs_test(*arguments: str | Path) -> int:
+    return cli.main(["packs", "test", "--no-venv", "--device", "cpu", *map(str, arguments)])
 
 
 def test_a_session_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
@@ -128,7 +132,7 @@ def test_a_second_run_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert evidence.parse(json.dumps(document).encode()) == evidence.load(tmp_path / "out" / "v9.0.0-cpu")
     assert document["marked"] == "real"
     assert "v9.0.0: patched first: done before" in said.err
-    assert test(*arguments, "--again") == Exit.OK
+    assert test(*arguments, "--rerun") == Exit.OK
     assert "done before" not in capsys.readouterr().err
 
 
@@ -157,9 +161,9 @@ def pack_of(top: Path, text: str = COPY) -> Path:
 def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False), v9_1_0=files("no-packs", torch=False))
     page, out = tmp_path / "page.md", tmp_path / "out"
-    page.write_text("# By hand\n")
-    arguments = ("--upstream", clone, "--device", "cpu", "--out", out, "--nodes", pack_of(tmp_path), "--page", page)
-    assert test("v9.0.0", *arguments) == Exit.OK
+    page.write_text("# By hand\n\n<!-- begin: cpu -->\n<!-- end: cpu -->\n")
+    arguments = ("--upstream", clone, "--out", out, pack_of(tmp_path), "--page", page)
+    assert packs_test("--release", "v9.0.0", *arguments) == Exit.OK
     said = capsys.readouterr()
     assert [line.split() for line in said.out.splitlines()[:2]] == [
         ["pack", "test", "v9.0.0"],
@@ -168,16 +172,19 @@ def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert page.read_text().startswith("# By hand\n\n<!-- begin: cpu -->")
     assert "| pack | 1 nodes |" in page.read_text()
     assert {report.HTML, evidence.FILE} <= {path.name for path in (out / "v9.0.0-cpu-nodes").iterdir()}
-    assert test("v9.0.0", *arguments, "--json") == Exit.OK
+    assert packs_test("--release", "v9.0.0", *arguments, "--json") == Exit.OK
     said = capsys.readouterr()
     assert "v9.0.0: pack: done before" in said.err
     assert [one["release"] for one in json.loads(said.out)] == ["v9.0.0"]
-    assert test("v9.1.0", *arguments) == Exit.FAILED  # nothing passes
+    assert packs_test("--release", "v9.1.0", *arguments) == Exit.FAILED  # nothing passes
+    old = ("--upstream", clone, "--device", "cpu", "--out", out, "--page", page, "--nodes", tmp_path / "pack")
+    assert test("v9.0.0", *old) == Exit.OK
+    assert "v9.0.0: pack: done before" in capsys.readouterr().err
 
 
 def test_a_pack_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False))
-    assert test("v9.0.0", "--upstream", clone, "--device", "cpu", "--nodes", tmp_path / "nothing") == Exit.USAGE
+    assert packs_test("--release", "v9.0.0", "--upstream", clone, tmp_path / "nothing") == Exit.USAGE
     assert "is not a folder" in capsys.readouterr().err
 
 

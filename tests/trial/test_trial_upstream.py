@@ -30,7 +30,7 @@ pytestmark = [
 
 def test_every_test_of_the_first_session_passes(tmp_path: Path) -> None:
     status = cli.main(
-        ["test", RELEASE, "--device", "emulated", "--lean", "--session", "workflows", "--out", str(tmp_path)]
+        ["test", RELEASE, "--device", "emulated", "--skip-frontend", "--session", "workflows", "--out", str(tmp_path)]
     )
     found = evidence.load(tmp_path / f"{RELEASE}-emulated-b580")
     assert found is not None

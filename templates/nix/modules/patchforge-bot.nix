@@ -16,18 +16,21 @@ let
     "--repository"
     "--token-file"
   ];
-  # Releases, and node packs with --nodes: one at a time.
+  # Releases, and node packs with `packs bot`: one at a time.
   units = {
     patchforge-bot = {
       of = "new ComfyUI releases";
-      arguments = [ ];
+      command = [ "bot" ];
       after = [ ];
     };
   }
   // lib.optionalAttrs cfg.nodes {
     patchforge-bot-nodes = {
       of = "node packs that have moved on";
-      arguments = [ "--nodes" ];
+      command = [
+        "packs"
+        "bot"
+      ];
       after = [ "patchforge-bot.service" ];
     };
   };
@@ -81,7 +84,7 @@ in
         "--base"
         "release"
       ];
-      description = "Further arguments of `patchforge bot`.";
+      description = "Further arguments of `patchforge bot` and `patchforge packs bot`.";
     };
   };
 
@@ -138,14 +141,13 @@ in
           // {
             Type = "oneshot";
             ExecStart = commandLine (
-              [
-                "${cfg.package}/bin/patchforge"
-                "bot"
+              [ "${cfg.package}/bin/patchforge" ]
+              ++ unit.command
+              ++ [
                 "--repository"
                 cfg.repository
               ]
               ++ cfg.extraArgs
-              ++ unit.arguments
             );
             LoadCredential = [ "github-token:${toString cfg.tokenFile}" ];
             DynamicUser = true;

@@ -1,41 +1,52 @@
-"""``patchforge nodes``: custom-node packs."""
+"""``patchforge packs apply``: converts a pack, proves it and writes its patch."""
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import tempfile
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from patchforge import escape
+from patchforge.arguments import Parser, add_dry_run, add_json
 from patchforge.checkout import change
 from patchforge.checkout.subject import NodePack
 from patchforge.commands.checkout import planned
 from patchforge.commands.common import inputs, show_json, table
+from patchforge.commands.packs.sites import list_sites
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
-from patchforge.outputs import PATCHES, check_document, check_folder, write_document, write_folder
+from patchforge.outputs import PATCHES, check_folder, write_folder
 from patchforge.sources.command import checked_out, run_git
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
 
 
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    parser.add_argument("pack", metavar="DIR|OWNER/REPO", help="the pack's folder, or a repository")
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--in-place", action="store_true", help="change the folder itself")
+    where.add_argument("--out", metavar="DIR", help="where the patch goes (default: generated/nodes/NAME)")
+    devices = parser.add_mutually_exclusive_group()
+    devices.add_argument(
+        "--comfy-devices",
+        action="store_true",
+        help="ask ComfyUI for the device where no string is wanted (default: as strictly as the pack named it)",
+    )
+    devices.add_argument("--idiom", choices=("strict", "comfy"), help=argparse.SUPPRESS)  # what it was
+    parser.add_argument("--enable", action="append", default=[], metavar="NAMES", help="fp64, half, torch-load")
+    add_dry_run(parser)
+
+
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 1 where ``check`` finds something or a file could not be converted."""
-    return {"apply": _apply, "check": _check, "revert": _revert}[options.action](options)
-
-
-def _apply(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 where a file could not be converted."""
     if options.in_place:
         return _in_place(options)
     with _folder(options.pack) as (folder, name):
@@ -75,58 +86,14 @@ def _tell(options: argparse.Namespace, patched: PatchedPack) -> int:
     return int(Exit.FAILED if patched.converted.problems else Exit.OK)
 
 
-def _check(options: argparse.Namespace) -> int:
-    folders = [Path(folder) for folder in options.folder]
-    if options.sarif:
-        check_document(Path(options.sarif), is_ours, inputs(*folders))
-    reports = _reports(folders)
-    if options.sarif:
-        write_document(Path(options.sarif), sarif_file(reports), is_ours, inputs=inputs(*folders))
-    if options.figures:
-        print(figures(reports), end="")
-    elif options.json:
-        show_json(reports)
-    else:
-        for report in reports:
-            _list(report)
-    return int(Exit.FAILED if any(_findings(report) for report in reports) else Exit.OK)
-
-
-def _revert(options: argparse.Namespace) -> int:
-    for folder in options.folder:
-        with change.opened(Path(folder), dry_run=options.dry_run) as inside:
-            plan = change.revert(inside, NodePack(), dry_run=options.dry_run)
-        print(f"{folder}: {len(plan.files)} file(s) put back" + (" (not written)" if options.dry_run else ""))
-        if options.dry_run:
-            planned(plan)
-    return int(Exit.OK)
-
-
-def _reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
-    if len(folders) == 1 or (os.cpu_count() or 1) == 1:
-        return [_report(folder) for folder in folders]
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(folders)), get_context("fork")) as pool:
-        return list(pool.map(_report, folders))
-
-
-def _report(folder: Path) -> dict[str, Any]:
-    pack = read_pack(folder)
-    store = cached()
-    return summary(store.convert(pack, Options()), store.needs(pack))
-
-
-def _findings(report: dict[str, Any]) -> bool:
-    sites = report["figures"]["converted"] + report["figures"]["person"]
-    return bool(sites or report["problems"] or any(one["path"].endswith((".txt", ".toml")) for one in report["needs"]))
-
-
 def _options(options: argparse.Namespace) -> Options:
     enabled = {name for text in options.enable for name in text.split(",") if name}
     if unknown := sorted(enabled - {"fp64", "half", "torch-load"}):
         raise PatchforgeError(
             f"--enable does not know {', '.join(unknown)}", expected="fp64, half, torch-load", do="name one of these"
         )
-    return Options(options.idiom == "comfy", "fp64" in enabled, "torch-load" in enabled, "half" in enabled)
+    comfy = options.comfy_devices or options.idiom == "comfy"
+    return Options(comfy, "fp64" in enabled, "torch-load" in enabled, "half" in enabled)
 
 
 @contextmanager
@@ -152,22 +119,4 @@ def _show(report: dict[str, Any]) -> None:
         for name, count in report["by_rule"].items()
     ]
     table([*rows, ["all", *(str(report["figures"][one]) for one in ("converted", "left", "person"))]])
-    _list(report, decisions=("person",))
-
-
-def _list(report: dict[str, Any], decisions: Sequence[str] = ("converted", "person")) -> None:
-    for one in report["sites"]:
-        if one["decision"] in decisions:
-            what = "can be converted" if one["decision"] == "converted" else one["reason"]
-            _say(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or 'T0'} {one['text']}: {what}")
-    for package, advice in sorted({(one["package"], one["advice"]) for one in report["needs"]}):
-        places = [f"{one['path']}:{one['line']}" for one in report["needs"] if one["package"] == package]
-        more = f" and {len(places) - 1} more" if len(places) > 1 else ""
-        _say(f"{report['pack']}/{places[0]}{more}: {package}: {advice}")
-    for one in report["problems"]:
-        _say(f"{report['pack']}/{one['path']}:{one['line']}: not looked at: {one['reason']}")
-
-
-def _say(text: str) -> None:
-    """Prints a stranger's words as one line."""
-    print(escape.line(text))
+    list_sites(report, decisions=("person",))

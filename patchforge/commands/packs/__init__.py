@@ -1,0 +1,1 @@
+"""``patchforge packs``: the commands for custom-node packs; one command, one file."""

@@ -1,0 +1,66 @@
+"""``patchforge packs check``: what packs have for CUDA only."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from patchforge.arguments import Parser, add_json
+from patchforge.commands.common import inputs, show_json
+from patchforge.commands.packs.sites import list_sites
+from patchforge.errors import Exit
+from patchforge.nodes.pack import read_pack
+from patchforge.nodes.report import figures, is_ours, sarif_file, summary
+from patchforge.nodes.store import cached
+from patchforge.nodes.words import Options
+from patchforge.outputs import check_document, write_document
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    parser.add_argument("folder", nargs="+", metavar="DIR")
+    parser.add_argument("--sarif", metavar="FILE", help="also write the findings for code hosts")
+    parser.add_argument("--by-rule", action="store_true", help="print what each rule finds, as a table, instead")
+    parser.old_name("--figures", "--by-rule")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 where something is found."""
+    folders = [Path(folder) for folder in options.folder]
+    if options.sarif:
+        check_document(Path(options.sarif), is_ours, inputs(*folders))
+    reports = _reports(folders)
+    if options.sarif:
+        write_document(Path(options.sarif), sarif_file(reports), is_ours, inputs=inputs(*folders))
+    if options.by_rule:
+        print(figures(reports), end="")
+    elif options.json:
+        show_json(reports)
+    else:
+        for report in reports:
+            list_sites(report)
+    return int(Exit.FAILED if any(_findings(report) for report in reports) else Exit.OK)
+
+
+def _reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
+    if len(folders) == 1 or (os.cpu_count() or 1) == 1:
+        return [_report(folder) for folder in folders]
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(folders)), get_context("fork")) as pool:
+        return list(pool.map(_report, folders))
+
+
+def _report(folder: Path) -> dict[str, Any]:
+    pack = read_pack(folder)
+    store = cached()
+    return summary(store.convert(pack, Options()), store.needs(pack))
+
+
+def _findings(report: dict[str, Any]) -> bool:
+    sites = report["figures"]["converted"] + report["figures"]["person"]
+    return bool(sites or report["problems"] or any(one["path"].endswith((".txt", ".toml")) for one in report["needs"]))

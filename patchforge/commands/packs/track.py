@@ -1,0 +1,32 @@
+"""``patchforge packs track``: which packs' branches have moved on from their pins."""
+
+from __future__ import annotations
+
+import argparse
+
+from patchforge import resources
+from patchforge.arguments import Parser, add_json
+from patchforge.bot.follow import Followed, State, follow
+from patchforge.commands.common import show_json, table
+from patchforge.errors import Exit
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1 when a pack cannot be followed; 75 when something did not answer."""
+    packs = list(follow(resources.path("upstream")))
+    if options.json:
+        show_json({"nodes": [one.as_data() for one in packs]})
+    elif packs:
+        table([_row(one) for one in packs])
+    states = {one.state for one in packs}
+    return Exit.AGAIN if State.AGAIN in states else Exit.FAILED if State.WRONG in states else Exit.OK
+
+
+def _row(one: Followed) -> tuple[str, str, str, str]:
+    new = f"{one.pinned[:12] or 'not pinned'} → {one.commit[:12]} {one.date[:10]}"
+    return one.state.value, one.name, one.follows, new if one.state is State.NEW else one.why

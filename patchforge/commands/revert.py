@@ -1,0 +1,39 @@
+"""``patchforge revert``: takes everything of patchforge out of a patched folder again."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from patchforge.arguments import Parser, add_dry_run, add_json
+from patchforge.checkout import change
+from patchforge.checkout.examine import subject_of
+from patchforge.checkout.subject import ComfyUI
+from patchforge.commands.checkout import planned
+from patchforge.commands.common import show_json
+from patchforge.errors import Exit
+
+
+def add_arguments(parser: Parser) -> None:
+    """The arguments of the command."""
+    add_json(parser)
+    parser.add_argument("folder", metavar="DIR", help="the checkout of ComfyUI, or the pack")
+    add_dry_run(parser, "list what would be written and removed")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 1, and nothing written, where an edit and ours are in one place."""
+    return put_back(options.folder, dry_run=options.dry_run, as_json=options.json)
+
+
+def put_back(folder: str, *, dry_run: bool, as_json: bool) -> int:
+    """Reverts one folder and tells what was done."""
+    with change.opened(Path(folder), dry_run=dry_run) as inside:
+        plan = change.revert(inside, subject_of(inside, ComfyUI()), dry_run=dry_run)
+    if as_json:
+        show_json({"reverted": folder, "files": list(plan.files), "written": plan.written, "removed": plan.removed})
+        return Exit.OK
+    print(f"{folder}: {len(plan.files)} files are as they were" + (" (not written)" if dry_run else ""))
+    if dry_run:
+        planned(plan)
+    return Exit.OK
