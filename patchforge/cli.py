@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from patchforge import __version__, faults, terminal
 from patchforge.arguments import Parser
@@ -27,9 +27,11 @@ PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Command:
-    """One command: its module has ``add_arguments(parser)`` and ``run(options)``; a group has commands instead."""
+class Command(NamedTuple):
+    """One command: its module has ``add_arguments(parser)`` and ``run(options)``; a group has commands instead.
+
+    A named tuple, since dataclasses are slow to import.
+    """
 
     name: str
     help: str
