@@ -21,7 +21,7 @@ import pytest
 from patchforge.transforms.comfyui import transforms
 
 from patchforge import effort
-from patchforge.commands.packs import sites as nodes
+from patchforge.commands.packs import apply as nodes
 from patchforge.engine.files import look_at
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes import pack as pack_module
@@ -69,7 +69,14 @@ def write(folder: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def options(**values: object) -> argparse.Namespace:
-    defaults: dict[str, object] = {"in_place": False, "out": None, "idiom": "strict", "enable": [], "dry_run": False}
+    defaults: dict[str, object] = {
+        "in_place": False,
+        "out": None,
+        "comfy_devices": False,
+        "idiom": None,
+        "enable": [],
+        "dry_run": False,
+    }
     return argparse.Namespace(**{"action": "apply", "json": False, "figures": False, **defaults, **values})
 
 
