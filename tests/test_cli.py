@@ -205,7 +205,7 @@ def test_in_place_and_back(checkout: Path) -> None:
     assert b"patchforge_xpu.start(args)" in patched["main.py"]
     assert patched["custom_nodes/pack/mine.py"] == before["custom_nodes/pack/mine.py"]
     assert (checkout / "main.py").stat().st_mode & 0o777 == 0o755
-    done("apply", "--revert", str(checkout))
+    done("revert", str(checkout))
     assert content(checkout) == before
 
 
@@ -215,7 +215,7 @@ def test_in_place_twice_is_refused(checkout: Path) -> None:
     again = patchforge("apply", "--in-place", str(checkout))
     assert again.returncode in (1, 2)
     assert "already" in again.stderr
-    assert "--revert" in again.stderr
+    assert f"patchforge revert {checkout}" in again.stderr
     assert content(checkout) == patched
 
 
@@ -232,7 +232,7 @@ def test_an_edit_elsewhere_in_a_patched_file_survives_the_way_back(checkout: Pat
     for path in ("main.py", "comfy/model_management.py"):
         file = checkout / path
         file.write_bytes(b"# mine at the top\n" + file.read_bytes() + b"# mine at the end\n")
-    done("apply", "--revert", str(checkout))
+    done("revert", str(checkout))
     for path in ("main.py", "comfy/model_management.py"):
         before[path] = b"# mine at the top\n" + before[path] + b"# mine at the end\n"
     assert content(checkout) == before
@@ -243,7 +243,7 @@ def test_an_edit_in_ours_stops_the_way_back_and_nothing_is_written(checkout: Pat
     main = checkout / "main.py"
     main.write_bytes(main.read_bytes().replace(b"patchforge_xpu.start(args)", b"patchforge_xpu.start(mine)"))
     edited = content(checkout)
-    result = patchforge("apply", "--revert", str(checkout))
+    result = patchforge("revert", str(checkout))
     assert result.returncode == 1
     assert "main.py" in result.stderr
     assert content(checkout) == edited
@@ -252,7 +252,7 @@ def test_an_edit_in_ours_stops_the_way_back_and_nothing_is_written(checkout: Pat
 def test_a_revert_can_be_tried_first(checkout: Path) -> None:
     done("apply", "--in-place", str(checkout))
     patched = content(checkout)
-    assert "not written" in done("apply", "--revert", str(checkout), "--dry-run")
+    assert "not written" in done("revert", str(checkout), "--dry-run")
     assert content(checkout) == patched
 
 
@@ -262,7 +262,7 @@ def test_what_a_dry_run_would_write_and_remove(checkout: Path) -> None:
     assert "would write main.py" in text
     assert content(checkout) == before
     done("apply", "--in-place", str(checkout))
-    text = done("apply", "--revert", str(checkout), "--dry-run")
+    text = done("revert", str(checkout), "--dry-run")
     assert "would write main.py" in text
     assert "would remove comfy/patchforge_xpu.py" in text
 
@@ -298,7 +298,7 @@ def test_status_repair_and_update_of_a_checkout(checkout: Path) -> None:
     assert moved.returncode == 1
     assert f"patchforge update {checkout}" in moved.stdout
     assert json.loads(done("update", str(checkout), "--json"))["state"] == "patched"
-    done("apply", "--revert", str(checkout))
+    done("revert", str(checkout))
     assert {**content(checkout), **of_version("9.1.0")} == content(checkout)
 
 
@@ -309,7 +309,7 @@ def test_status_of_what_is_not_comfyui(tmp_path: Path) -> None:
 
 
 def test_nothing_to_revert(checkout: Path) -> None:
-    result = patchforge("apply", "--revert", str(checkout))
+    result = patchforge("revert", str(checkout))
     assert result.returncode == 2
     assert "not patched" in result.stderr
 

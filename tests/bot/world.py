@@ -170,7 +170,8 @@ class World:
     def call(self, *words: str) -> tuple[int, dict[str, Any]]:
         """As ``bot``, for the whole command line but what names the repository."""
         named = ["--repository", REPOSITORY, "--remote", str(self.ours)]
-        options = cli.parser().parse_args([*words, *named, "--json"])
+        command = 2 if words[0] == "packs" else 1
+        options = cli.parser().parse_args([*words[:command], *named, "--json", *words[command:]])
         before = len(self.github.writes)
         if self.has_token:
             self.give_token()
