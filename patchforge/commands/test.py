@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from patchforge import caches, outputs, pipeline, processes
@@ -133,7 +133,7 @@ def run(options: argparse.Namespace) -> int:
         engine = make_engine(options)
         patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]
         chosen = packs.read(map(Path, options.packs), cached(), options.skip_requirement)
-        found = _all(options, device, patched, chosen)
+        found = _all(options, device, patched, chosen, stack)
     if chosen:
         return _report_packs(options, device, [one for one, _ in found])
     _report(options, device, found)
@@ -187,9 +187,13 @@ def _patched(one: Evidence) -> list[Judgement]:
 
 
 def _all(
-    options: argparse.Namespace, device: Device, releases: Sequence[Patched], chosen: Sequence[TrialPack]
+    options: argparse.Namespace,
+    device: Device,
+    releases: Sequence[Patched],
+    chosen: Sequence[TrialPack],
+    stack: ExitStack,
 ) -> list[Found]:
-    """The evidence of every release, ``--jobs`` at a time; an interrupt ends all of them at once."""
+    """The evidence of every release, ``--jobs`` at a time; an interrupt closes ``stack`` and ends all at once."""
     alone = not device.emulated  # a real device serves one release at a time
     jobs = 1 if alone else min(options.jobs or os.cpu_count() or 1, len(releases))
     if jobs == 1:
@@ -201,6 +205,8 @@ def _all(
             said = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else told(error)
             print(f"patchforge: {said}; finished sessions are kept", file=sys.stderr, flush=True)
             status = Exit.INTERRUPTED if isinstance(error, KeyboardInterrupt | SystemExit) else told(error).status
+            with suppress(Exception):
+                stack.close()
             os._exit(status)  # the supervisors end servers and remove what is temporary
 
 

@@ -16,6 +16,7 @@ EXCEPTIONS = {
     "patchforge/processes.py": "the door",
     "patchforge/trial/server/supervisor.py": "a script too; hands on the environment that it was given",
     "patchforge/proof/probe.py": "a script that forks, in a process with the allow-list",
+    "patchforge/proof/argument_block.py": "runs main.py's block, which sets the environment, in that process",
     "patchforge/proof/fake_torch.py": "a script that puts a fake in the place of check_output",
     "patchforge/engine/convert.py": "forks workers of our own code, which start nothing",
     "patchforge/commands/nodes.py": "forks workers of our own code, which start nothing",
