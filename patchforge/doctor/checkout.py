@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge.checkout.examine import State as Found
 from patchforge.checkout.examine import look as examine
-from patchforge.checkout.subject import MANAGEMENT
+from patchforge.checkout.place import MANAGEMENT
 from patchforge.doctor.words import Checkout, Facts, Finding, State
 from patchforge.errors import PatchforgeError
 from patchforge.project import load_project, recognise

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from patchforge.checkout.place import need_pack
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.reach import reachable
 
@@ -41,9 +42,10 @@ class Pack:
 
 
 def read_pack(folder: Path) -> Pack:
-    """Reads a pack's folder. Links are not followed; PatchforgeError where there is no Python file."""
+    """Reads a pack's folder. Links are not followed; PatchforgeError where there is no Python, or not one pack."""
     if not folder.is_dir():
-        raise PatchforgeError(f"{folder} is no folder", expected="the folder of a custom-node pack", do="name it")
+        raise PatchforgeError(f"{folder} is not a folder", expected="the folder of a custom-node pack", do="name it")
+    need_pack(folder)
     files: dict[str, bytes] = {}
     problems: list[Problem] = []
     root = folder.resolve()
