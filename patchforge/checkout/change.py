@@ -30,8 +30,9 @@ from patchforge.checkout.examine import (
 from patchforge.checkout.journal import Changed, Journal, Kept, PatchFile
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import MARK, MODULE, Files, PatchedFiles, Subject, head, module_files, of_module
-from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault, TryAgain
+from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
 from patchforge.inside import Inside, Kind, Step
+from patchforge.sources.folder import LINK, FolderTree
 from patchforge.vocabulary import Tree, git_blob_id
 
 Source = Callable[[], Tree | None]  #: a release's own files, for when no journal tells them; asked only if needed
@@ -110,6 +111,7 @@ def refuse_unless_untouched(inside: Inside, subject: Subject) -> Examined:
     seen = examine(inside, subject)
     _refuse_unknown(seen)
     if seen.state is State.UNTOUCHED and not seen.found.problem:
+        _check_links(seen)
         _check_module(seen)
         return seen
     again = f"{seen.command('update')} brings its patches up to date; {seen.command('revert')} undoes them"
@@ -396,6 +398,7 @@ def _finished(one: Seen) -> bytes | None:
 
 def _renew(inside: Inside, subject: Subject, seen: Examined, sources: Sequence[Source], *, dry_run: bool) -> Plan:
     """Ours out of every file, and the release that is left patched anew."""
+    _check_links(seen)
     without = _without_ours(inside, subject, seen, sources)
     patched = subject.convert(inside, without)
     before: dict[str, bytes | None] = {**patched.before, **without}
@@ -436,6 +439,16 @@ def _without_ours(
         _check_module(seen)
         without |= dict.fromkeys(path for path in module_files(inside) if path not in without)
     return without
+
+
+def _check_links(seen: Examined) -> None:
+    """InTheWay for a link among ComfyUI's own files: what it leads to is not read, so it could not be patched."""
+    if seen.subject.kind != "release":
+        return
+    for one in FolderTree(seen.inside.root).skipped:
+        top = one.path.partition("/")[0]
+        if one.reason == LINK and (top.startswith("comfy") or (top == one.path and top.endswith(".py"))):
+            seen.inside.read(one.path)
 
 
 def _check_module(seen: Examined) -> None:
@@ -484,16 +497,18 @@ def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> b
         if not problem and new is not None:
             return new
     if not problem:
-        raise _nothing_tells(path, seen, others.problems)
+        raise _nothing_tells(path, seen, others)
+    if others.again:
+        raise _nothing_tells(path, seen, others)
     raise _in_one_place(path, "; ".join([problem, *others.problems]), seen)
 
 
-def _nothing_tells(path: str, seen: Examined, problems: Sequence[str]) -> CheckFailed:
+def _nothing_tells(path: str, seen: Examined, others: _Others) -> PatchforgeError:
     what = "the unpatched release" if seen.subject.kind == "release" else "the pack as it comes"
-    return CheckFailed(
+    return (TryAgain if others.again else CheckFailed)(
         f"nothing tells what {path} was before it was patched",
         expected="a journal, a git checkout that was not committed patched, or the original itself",
-        found="; ".join(problems) or "none of them",
+        found="; ".join(others.problems) or "none of them",
         do=f"{seen.command('repair')} --from TARBALL|DIR, naming {what}",
     )
 
@@ -510,6 +525,7 @@ class _Others:
         self.inside, self.subject, self.sources = inside, subject, list(sources)
         self.made: list[tuple[Tree, PatchedFiles]] = []
         self.problems: list[str] = []
+        self.again = False  #: a source may answer later, and the original may be there
 
     def of(self, path: str) -> Iterator[tuple[bytes, bytes]]:
         """Before and after, from one source after the other."""
@@ -530,6 +546,7 @@ class _Others:
                     return True
             except PatchforgeError as error:
                 self.problems.append(error.problem)
+                self.again = self.again or error.status is Exit.AGAIN
         return False
 
 

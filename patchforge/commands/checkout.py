@@ -46,6 +46,13 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
     return Exit.OK
 
 
+def undone(plan: change.Plan) -> str:
+    """What taking everything out did."""
+    if not plan.writes:
+        return "no file held anything of patchforge; its journal is removed"
+    return f"{len(plan.writes)} file(s) put back, {len(plan.files) - len(plan.writes)} left as they are"
+
+
 def planned(plan: change.Plan) -> None:
     """What a dry run would do, one path a line."""
     for path in plan.written:

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from patchforge.checkout import change
+from patchforge.checkout.place import command
 from patchforge.checkout.subject import NodePack
-from patchforge.commands.checkout import planned
+from patchforge.commands.checkout import planned, undone
 from patchforge.commands.common import inputs, show_json, table
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.escape import line
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import figures, is_ours, sarif_file, summary
@@ -44,7 +46,10 @@ def _apply(options: argparse.Namespace) -> int:
         patched = _converted(options, folder)
         if not options.dry_run:
             write_folder(target, patched.files(), PATCHES, inputs=inputs(folder))
-    return _tell(options, patched)
+    status = _tell(options, patched)
+    if not options.json:
+        print("nothing written (dry run)" if options.dry_run else f"written: {line(str(target))}")
+    return status
 
 
 def _in_place(options: argparse.Namespace) -> int:
@@ -58,6 +63,8 @@ def _in_place(options: argparse.Namespace) -> int:
     status = _tell(options, patched)
     if options.dry_run and not options.json:
         planned(plan)
+    elif not options.json:
+        print(f"written: {line(str(folder))}; to undo: {line(command('pack', 'revert', folder))}")
     return status
 
 
@@ -97,7 +104,7 @@ def _revert(options: argparse.Namespace) -> int:
     for folder in options.folder:
         with change.opened(Path(folder), dry_run=options.dry_run) as inside:
             plan = change.revert(inside, NodePack(), dry_run=options.dry_run)
-        print(f"{folder}: {len(plan.files)} file(s) put back" + (" (not written)" if options.dry_run else ""))
+        print(f"{line(folder)}: {undone(plan)}" + (" (not written)" if options.dry_run else ""))
         if options.dry_run:
             planned(plan)
     return int(Exit.OK)

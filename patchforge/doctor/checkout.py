@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge.checkout.examine import State as Found
 from patchforge.checkout.examine import look as examine
-from patchforge.checkout.place import MANAGEMENT
+from patchforge.checkout.place import MANAGEMENT, where
 from patchforge.doctor.words import Checkout, Facts, Finding, State
 from patchforge.errors import PatchforgeError
 from patchforge.project import load_project, recognise
@@ -23,8 +23,12 @@ def look(folder: Path) -> Checkout:
     tree = FolderTree(folder)
     management = folder / MANAGEMENT
     if not management.is_file():
+        right = where(folder).right
         raise PatchforgeError(
-            f"{folder} holds no ComfyUI", expected=MANAGEMENT, found="no such file", do="name ComfyUI's own folder"
+            f"{folder} holds no ComfyUI",
+            expected=MANAGEMENT,
+            found="no such file",
+            do=f"name ComfyUI's own folder{f', {right}' if right else ''}",
         )
     version = recognise(tree, load_project())
     seen = examine(folder)

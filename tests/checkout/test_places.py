@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from patchforge.checkout.examine import State
 from patchforge.checkout.examine import look as look_at
 from patchforge.checkout.place import Place, where
+from patchforge.cli import main
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from tests.checkout import places
@@ -133,3 +135,36 @@ def test_packs_that_were_converted_as_one_can_be_put_back(tmp_path: Path) -> Non
     places.revert(packs, places.pack())
     assert content(packs) == before
     assert not os.path.lexists(packs / ".patchforge")
+
+
+@pytest.mark.parametrize("arguments", [("nodes", "apply"), ("nodes", "check"), ("nodes", "revert"), ("apply",)])
+def test_commands_name_the_right_folder(
+    world: Path, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    status = main([*arguments, str(world / C)])
+    assert status == 2
+    assert f"patchforge apply --in-place {world / C}" in capsys.readouterr().err
+
+
+def test_a_tarball_in_place_of_a_release_is_read_with_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "x.tar.gz").write_bytes(b"")
+    assert main(["apply", str(tmp_path / "x.tar.gz")]) == 2
+    assert f"--from {tmp_path / 'x.tar.gz'}" in capsys.readouterr().err
+
+
+def test_a_pack_is_told_where_it_was_written_and_how_to_undo_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack = fill(tmp_path / "pack", PACK)
+    assert main(["nodes", "apply", str(pack), "--out", str(tmp_path / "out")]) == 0
+    assert f"written: {tmp_path / 'out'}" in capsys.readouterr().out
+    assert main(["nodes", "apply", str(pack), "--in-place"]) == 0
+    assert f"nodes revert {pack}" in capsys.readouterr().out
+    shutil.rmtree(pack / ".patchforge")
+    assert main(["status", str(pack)]) == 1
+    original = fill(tmp_path / "original", PACK)
+    assert main(["repair", str(pack), "--from", str(tmp_path / "nothing")]) == 2
+    assert main(["repair", str(pack), "--from", str(original)]) == 0
+    assert "journal" in capsys.readouterr().out
+    assert main(["nodes", "revert", str(pack)]) == 0
+    assert content(pack) == PACK

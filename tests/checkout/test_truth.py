@@ -9,7 +9,10 @@ from pathlib import Path
 import pytest
 
 from patchforge.checkout.examine import State
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.commands.checkout import undone
+from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
+from patchforge.inside import InTheWay
+from patchforge.vocabulary import Tree
 from tests.checkout import places
 from tests.checkout.places import MODULE, NEW, OLD, PACK, content, fill, look
 from tests.checkout.test_real_life import MAIN, MANAGEMENT, clone, git, plain, upstream  # noqa: F401 - a fixture
@@ -235,3 +238,49 @@ def test_a_stashed_pack_keeps_its_choices(tmp_path: Path) -> None:
     assert plain(pack) == converted
     assert look(pack, subject).state is State.PATCHED
     assert MANAGEMENT not in converted
+
+
+def test_a_journal_that_was_copied_along_is_removed_and_that_is_said(folder: Path, tmp_path: Path) -> None:
+    other = shutil.copytree(folder, tmp_path / "other")
+    places.apply(folder, places.comfyui())
+    shutil.copytree(folder / ".patchforge", other / ".patchforge")
+    found = look(other, places.comfyui())
+    assert places.named(found) == "repair"
+    plan = places.revert(other, places.comfyui())
+    assert undone(plan) == "no file held anything of patchforge; its journal is removed"
+    assert content(other) == places.release_files(NEW)
+
+
+@pytest.mark.parametrize("path", [MAIN, MANAGEMENT.replace("model_management", "ops"), "comfy/ldm"])
+def test_a_link_among_comfyuis_own_files_is_said_to_be_one(
+    folder: Path, subject: places.Remembered, tmp_path: Path, path: str
+) -> None:
+    (folder / path).rename(tmp_path / "aside")
+    (folder / path).symlink_to(tmp_path / "aside")
+    (folder / "models").mkdir()
+    (folder / "models" / "mine.py").symlink_to(tmp_path / "aside")
+    with pytest.raises(InTheWay, match=f"{path} is a link"):
+        places.apply(folder, subject)
+
+
+def test_links_among_the_users_own_folders_are_no_matter(
+    folder: Path, subject: places.Remembered, tmp_path: Path
+) -> None:
+    for name in ("models", "venv312", "output"):
+        fill(tmp_path / name, {"x.py": b""})
+        (folder / name).symlink_to(tmp_path / name)
+    places.apply(folder, subject)
+    assert look(folder, subject).state is State.PATCHED
+
+
+def test_a_source_that_may_answer_later_is_worth_another_try(folder: Path, subject: places.Remembered) -> None:
+    places.apply(folder, subject)
+    shutil.rmtree(folder / ".patchforge")
+
+    def unreachable() -> Tree | None:
+        raise TryAgain("github.com does not answer")
+
+    with pytest.raises(TryAgain, match="nothing tells") as caught, places.change.opened(folder) as inside:
+        places.change.repair(inside, subject, [unreachable])
+    assert "github.com" in caught.value.found
+    assert "--from" in caught.value.do
