@@ -293,7 +293,7 @@ def _gone_upstream(path: str, seen: Examined) -> bool:
 
 
 def _in_one_place(path: str, problem: str, seen: Examined) -> CheckFailed:
-    shown = seen.inside.shown
+    shown, found = seen.inside.shown, broken(seen.inside.read(path)) or problem
     if of_module(path):
         do = f"save your edit, remove {shown / path} and run this again"
     elif seen.head is not None and path in seen.head.entries() and not _is_patched(seen.head, path):
@@ -301,7 +301,7 @@ def _in_one_place(path: str, problem: str, seen: Examined) -> CheckFailed:
     else:
         named = f"{seen.command('repair')} --from TARBALL|DIR, naming what it was made from"
         do = f"{named}; or save your edit, put the unpatched {path} in its place, and run this again"
-    return CheckFailed(f"{path} was edited after it was patched, and the edit cannot be kept", found=problem, do=do)
+    return CheckFailed(f"{path} was edited after it was patched, and the edit cannot be kept", found=found, do=do)
 
 
 # --- putting right
@@ -497,8 +497,6 @@ def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> b
         if not problem and new is not None:
             return new
     if not problem:
-        raise _nothing_tells(path, seen, others)
-    if others.again:
         raise _nothing_tells(path, seen, others)
     raise _in_one_place(path, "; ".join([problem, *others.problems]), seen)
 

@@ -206,10 +206,14 @@ def examine(inside: Inside, subject: Subject) -> Examined:
     seen = tuple(_seen(inside, one, found.known, tree) for one in found.known.journal.files)
     stated = subject.stated(inside)
     state = _state(seen, moved=bool(stated) and stated != found.known.journal.subject)
-    amiss = tuple(_amiss(inside, subject, seen)) if state is State.EDITED else ()
-    state = State.HALF if amiss else state
+    amiss = tuple(_amiss(inside, subject, seen) if state is State.EDITED else _broken(seen))
+    state = State.HALF if amiss and state is State.EDITED else state
     left = (*_aside(inside), *_beside(inside, seen))
     return Examined(inside, subject, state, found, stated, seen, left, amiss, tree)
+
+
+def _broken(seen: tuple[Seen, ...]) -> Iterator[str]:
+    return (one.path for one in seen if one.part in (Part.EDITED, Part.OTHER) and broken(one.now))
 
 
 def _amiss(inside: Inside, subject: Subject, seen: tuple[Seen, ...]) -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from patchforge.checkout import change
 from patchforge.checkout.examine import State
 from patchforge.commands.checkout import undone
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
@@ -48,7 +49,9 @@ def test_an_old_stash_on_top_of_an_update_is_never_called_patched(
     git(checkout, "stash", "pop", fails=True)
     before = content(checkout)
     assert look(checkout, subject).state is State.HALF
+    assert "main.py" in look(checkout, subject).says
     while error := refused(checkout, subject):
+        assert "marks of a conflict" in error.found
         assert content(checkout) == before
         assert look(checkout, subject).state is State.HALF
         path = next(path for path in before if error.problem.startswith(path))
@@ -179,8 +182,8 @@ def test_a_pack_is_repaired_from_the_pack_as_it_comes(tmp_path: Path) -> None:
     with pytest.raises(CheckFailed, match="nothing tells") as caught:
         places.repair(pack, subject)
     assert "--from" in caught.value.do
-    with places.change.opened(pack) as inside:
-        places.change.repair(inside, subject, [lambda: subject.tree(original)])
+    with change.opened(pack) as inside:
+        change.repair(inside, subject, [lambda: subject.tree(original)])
     assert plain(pack) == converted
     places.revert(pack, subject)
     assert content(pack) == files
@@ -198,8 +201,8 @@ def test_a_commit_of_the_patched_tree_is_no_original(folder: Path, subject: plac
         places.repair(folder, subject)
     assert "checkout HEAD" not in caught.value.do
     assert "--from" in caught.value.do
-    with places.change.opened(folder) as inside:
-        places.change.repair(inside, subject, [lambda: subject.tree(original)])
+    with change.opened(folder) as inside:
+        change.repair(inside, subject, [lambda: subject.tree(original)])
     assert plain(folder) == patched
     assert look(folder, subject).state is State.PATCHED
 
@@ -280,7 +283,7 @@ def test_a_source_that_may_answer_later_is_worth_another_try(folder: Path, subje
     def unreachable() -> Tree | None:
         raise TryAgain("github.com does not answer")
 
-    with pytest.raises(TryAgain, match="nothing tells") as caught, places.change.opened(folder) as inside:
-        places.change.repair(inside, subject, [unreachable])
+    with pytest.raises(TryAgain, match="nothing tells") as caught, change.opened(folder) as inside:
+        change.repair(inside, subject, [unreachable])
     assert "github.com" in caught.value.found
     assert "--from" in caught.value.do
