@@ -234,13 +234,14 @@ def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> Patched:
         raise Drifted(
             f"{release.version}: {len(conversion.drifted)} transform(s) drifted",
             found="\n" + "\n".join(describe_drift(report) for report in conversion.drifted),
-            do="compare both fragments, then adapt the transform (patchforge explain ID) and its examples",
+            do="use a release that patchforge knows, with its own files; where upstream changed them, "
+            "adapt the transform (patchforge explain ID) and its examples",
         )
     if any(path.startswith(f"{RUNTIME}/") or path == f"{RUNTIME}.py" for path in tree.entries()):
         raise CheckFailed(
             f"{tree.origin} has {RUNTIME} already",
             expected="an unpatched release",
-            do="patchforge revert DIR undoes an earlier run",
+            do="take it out with patchforge revert, or move it away",
         )
     changes: dict[Purpose, list[FileChange]] = {}
     for purpose in Purpose:
@@ -267,8 +268,9 @@ def describe_drift(report: Report) -> str:
     """Both code fragments of every drift of one transform."""
     lines: list[str] = []
     for drift in report.drifts:
-        lines += [f"  {report.transform} {drift.path}:{drift.line}", f"    expected: {drift.expected}"]
-        lines += [f"    found:    {line}" for line in drift.found.splitlines()[:12]]
+        place = f"{drift.path}:{drift.line}" if drift.line else drift.path
+        lines += [f"  {report.transform} {place}", f"    expected: {drift.expected}"]
+        lines += [f"    found:    {line}" for line in drift.found.splitlines()[:12] or ["nothing there"]]
     return "\n".join(lines)
 
 

@@ -286,11 +286,11 @@ def test_status_repair_and_update_of_a_checkout(checkout: Path) -> None:
     assert "not patched" in done("status", str(checkout))
     done("apply", "--in-place", str(checkout))
     patched = content(checkout)
-    (checkout / "comfy" / "patchforge_xpu.py").unlink()
+    (checkout / "comfy" / "patchforge_xpu" / "__init__.py").unlink()
     lost = patchforge("status", str(checkout), "--json")
     assert lost.returncode == 1
     assert json.loads(lost.stdout)["state"] == "module lost"
-    assert "would write comfy/patchforge_xpu.py" in done("repair", str(checkout), "--dry-run")
+    assert "would write comfy/patchforge_xpu/__init__.py" in done("repair", str(checkout), "--dry-run")
     assert "is patched" in done("repair", str(checkout))
     assert content(checkout) == patched
     fill(checkout, of_version("9.1.0"))

@@ -19,6 +19,7 @@ from patchforge.checkout.examine import (
     Part,
     Seen,
     State,
+    broken,
     could_write,
     examine,
     is_ours,
@@ -27,9 +28,11 @@ from patchforge.checkout.examine import (
     taken_out,
 )
 from patchforge.checkout.journal import Changed, Journal, Kept, PatchFile
-from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, head, module_files, of_module
-from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault, TryAgain
+from patchforge.checkout.place import command
+from patchforge.checkout.subject import MARK, MODULE, Files, PatchedFiles, Subject, head, module_files, of_module
+from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
 from patchforge.inside import Inside, Kind, Step
+from patchforge.sources.folder import LINK, FolderTree
 from patchforge.vocabulary import Tree, git_blob_id
 
 Source = Callable[[], Tree | None]  #: a release's own files, for when no journal tells them; asked only if needed
@@ -51,6 +54,7 @@ class Plan:
     state: State  #: of before
     writes: tuple[Write, ...] = ()
     files: tuple[str, ...] = ()  #: all that the journal knows
+    journal: bool = False  #: a new one is made
 
     @property
     def written(self) -> list[str]:
@@ -107,6 +111,8 @@ def refuse_unless_untouched(inside: Inside, subject: Subject) -> Examined:
     seen = examine(inside, subject)
     _refuse_unknown(seen)
     if seen.state is State.UNTOUCHED and not seen.found.problem:
+        _check_links(seen)
+        _check_module(seen)
         return seen
     again = f"{seen.command('update')} brings its patches up to date; {seen.command('revert')} undoes them"
     done = seen.state in (State.PATCHED, State.EDITED) and not seen.found.problem
@@ -229,6 +235,15 @@ def revert(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Plan:
 
 def _nothing_to_undo(seen: Examined) -> PatchforgeError:
     shown = seen.inside.shown
+    if seen.state is State.UNKNOWN and not seen.found.problem:
+        return seen.where.refusal(seen.subject.kind)
+    if above := _converted_with(seen):
+        return PatchforgeError(
+            f"{shown} was converted with all that is in {above}",
+            expected=f"{shown / journal.FOLDER}",
+            found=f"{above / journal.FOLDER}",
+            do=f"{command('pack', 'revert', above)} undoes it",
+        )
     if seen.state is State.UNTOUCHED and not seen.found.problem:
         return PatchforgeError(f"{shown} is not patched", found="no journal", do="nothing to undo here")
     expected = f"{shown / journal.FOLDER}, which tells what was there before"
@@ -239,6 +254,16 @@ def _nothing_to_undo(seen: Examined) -> PatchforgeError:
         expected=expected,
         do=f"{seen.command('repair')} makes one; then run this again",
     )
+
+
+def _converted_with(seen: Examined) -> Path | None:
+    """The folder above whose journal names files of this one."""
+    for above in seen.inside.root.parents[:2]:
+        name = f"{seen.inside.root.relative_to(above).as_posix()}/"
+        known = journal.find(Inside(above)).known
+        if known and any(one.path.startswith(name) for one in known.journal.files):
+            return above
+    return None
 
 
 def _put_back(one: Seen, seen: Examined) -> bytes | None:
@@ -268,14 +293,15 @@ def _gone_upstream(path: str, seen: Examined) -> bool:
 
 
 def _in_one_place(path: str, problem: str, seen: Examined) -> CheckFailed:
-    shown = seen.inside.shown
+    shown, found = seen.inside.shown, broken(seen.inside.read(path)) or problem
     if of_module(path):
         do = f"save your edit, remove {shown / path} and run this again"
-    elif seen.head is not None and path in seen.head.entries():
+    elif seen.head is not None and path in seen.head.entries() and not _is_patched(seen.head, path):
         do = f"save your edit, run git -C {shown} checkout HEAD -- {path}, and run this again"
     else:
-        do = f"save your edit, put the release's own {path} in its place, and run this again"
-    return CheckFailed(f"{path} was edited after it was patched, and the edit cannot be kept", found=problem, do=do)
+        named = f"{seen.command('repair')} --from TARBALL|DIR, naming what it was made from"
+        do = f"{named}; or save your edit, put the unpatched {path} in its place, and run this again"
+    return CheckFailed(f"{path} was edited after it was patched, and the edit cannot be kept", found=found, do=do)
 
 
 # --- putting right
@@ -290,11 +316,11 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
     seen = _adopted(inside, subject, dry_run=dry_run)
     if not dry_run:
         _clear(inside, seen)
-    if seen.known and seen.state in (State.UNTOUCHED, State.PATCHED, State.EDITED):
+    if seen.known and seen.state in (State.PATCHED, State.EDITED):
         return Plan(seen.state, (), tuple(one.path for one in seen.seen))
-    if seen.state is State.UNTOUCHED:
+    if not seen.known and seen.state is State.UNTOUCHED:
         return Plan(seen.state)
-    if seen.known and seen.state in (State.HALF, State.LOST) and not _needs_more(seen.seen):
+    if seen.known and seen.state is not State.UPDATED and not _needs_more(seen.seen):
         writes = tuple(Write(one.path, one.now, new) for one in seen.seen if (new := _finished(one)) != one.now)
         if not dry_run:
             _write(inside, writes)
@@ -313,12 +339,10 @@ def update(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
 
 
 def _refuse_unknown(seen: Examined) -> None:
+    if seen.misplaced:
+        raise PatchforgeError(f"{seen.inside.shown}: {seen.says}", expected="one pack", do=seen.do)
     if seen.state is State.UNKNOWN:
-        raise PatchforgeError(
-            f"{seen.inside.shown} is neither ComfyUI nor a pack of nodes",
-            expected="comfy/model_management.py, or Python files",
-            do="check the path",
-        )
+        raise seen.where.refusal(seen.subject.kind)
 
 
 def _adopted(inside: Inside, subject: Subject, *, dry_run: bool) -> Examined:
@@ -361,30 +385,28 @@ def _is_of(tree: Tree, path: str, data: bytes | None) -> bool:
 
 
 def _needs_more(seen: Iterable[Seen]) -> bool:
-    """Whether a file holds what the journal does not know how to patch."""
-    unknown = (Part.OTHER, Part.UPSTREAM)
+    """Whether a file holds what the journal does not know how to patch, or an edit that nobody compared with ours."""
+    unknown = (Part.OTHER, Part.UPSTREAM, Part.EDITED)
     return any(one.lost and one.part is not Part.PATCHED for one in seen) or any(
         one.part in unknown and not one.alike for one in seen
     )
 
 
 def _finished(one: Seen) -> bytes | None:
-    return one.now if one.part is Part.EDITED or one.lost else one.after
+    return one.now if one.lost or one.alike else one.after
 
 
 def _renew(inside: Inside, subject: Subject, seen: Examined, sources: Sequence[Source], *, dry_run: bool) -> Plan:
     """Ours out of every file, and the release that is left patched anew."""
+    _check_links(seen)
     without = _without_ours(inside, subject, seen, sources)
     patched = subject.convert(inside, without)
     before: dict[str, bytes | None] = {**patched.before, **without}
     wanted = {path: patched.after.get(path, data) for path, data in before.items()} | dict(patched.after)
     found = {path: inside.read(path) for path in sorted(wanted)}
-    plan = Plan(
-        seen.state,
-        tuple(Write(path, found[path], new) for path, new in sorted(wanted.items()) if found[path] != new),
-        tuple(sorted(patched.after)),
-    )
-    if not dry_run and (plan.writes or not _is_current(seen, patched)):
+    writes = tuple(Write(path, found[path], new) for path, new in sorted(wanted.items()) if found[path] != new)
+    plan = Plan(seen.state, writes, tuple(sorted(patched.after)), bool(writes) or not _is_current(seen, patched))
+    if not dry_run and plan.journal:
         _install(inside, subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
     return plan
 
@@ -410,27 +432,54 @@ def _without_ours(
     paths = [*known, *(path for path in subject.marked(inside) if path not in known)]
     others = _Others(inside, subject, [lambda: seen.head, *sources])
     without = {path: _stripped(path, known.get(path), seen, others) for path in paths}
+    for path, data in without.items():
+        if problem := broken(inside.read(path)) and broken(data):
+            raise _in_one_place(path, problem, seen)
     if subject.kind == "release":
-        for path, data in module_files(inside).items():
-            if path not in without:
-                _check_module(inside, path, data)
-                without[path] = None
+        _check_module(seen)
+        without |= dict.fromkeys(path for path in module_files(inside) if path not in without)
     return without
 
 
-def _check_module(inside: Inside, path: str, data: bytes) -> None:
-    """A file of the package must be ours, to be replaced by ours."""
-    if not is_ours(path, data):
-        raise CheckFailed(
-            f"{inside.shown / path} is not of this patchforge",
-            found="another version's, or an edited one",
-            do="move it away and run this again",
-        )
+def _check_links(seen: Examined) -> None:
+    """InTheWay for a link among ComfyUI's own files: what it leads to is not read, so it could not be patched."""
+    if seen.subject.kind != "release":
+        return
+    for one in FolderTree(seen.inside.root).skipped:
+        top = one.path.partition("/")[0]
+        if one.reason == LINK and (top.startswith("comfy") or (top == one.path and top.endswith(".py"))):
+            seen.inside.read(one.path)
+
+
+def _check_module(seen: Examined) -> None:
+    """What lies at the package's place must be ours, to be replaced by ours."""
+    inside = seen.inside
+    if seen.subject.kind != "release" or inside.kind(MODULE) not in (Kind.FOLDER, Kind.NOTHING):
+        return
+    known = {one.path for one in seen.seen} | {f"{MODULE}/__pycache__"}
+    there = [*(f"{MODULE}/{name}" for name in inside.names(MODULE)), *_alone(inside)]
+    for path in there:
+        data = inside.read(path) if inside.kind(path) is Kind.FILE else None
+        if path not in known and not (data is not None and is_ours(path, data)):
+            raise CheckFailed(
+                f"{inside.shown / path} is not of this patchforge, and lies where its module goes",
+                expected="nothing but patchforge's own files there",
+                found="another version's, an edited one, or your own",
+                do=f"move {inside.shown / path} away and run this again",
+            )
+
+
+def _alone(inside: Inside) -> list[str]:
+    return [f"{MODULE}.py"] if inside.kind(f"{MODULE}.py") is not Kind.NOTHING else []
 
 
 def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> bytes | None:
     problem = ""
     if one is not None and not one.lost:
+        if one.part in (Part.EDITED, Part.OTHER) and of_module(path) and one.now is not None:
+            if is_ours(path, one.now):
+                return None
+            raise _in_one_place(path, "the whole file is patchforge's", seen)
         if one.part in (Part.UPSTREAM, Part.OTHER):
             return one.now
         if one.part is Part.MISSING:
@@ -448,18 +497,23 @@ def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> b
         if not problem and new is not None:
             return new
     if not problem:
-        raise _nothing_tells(path, seen, others.problems)
+        raise _nothing_tells(path, seen, others)
     raise _in_one_place(path, "; ".join([problem, *others.problems]), seen)
 
 
-def _nothing_tells(path: str, seen: Examined, problems: Sequence[str]) -> CheckFailed:
-    named = " --from TARBALL, naming the unpatched release" if seen.subject.kind == "release" else ""
-    return CheckFailed(
+def _nothing_tells(path: str, seen: Examined, others: _Others) -> PatchforgeError:
+    what = "the unpatched release" if seen.subject.kind == "release" else "the pack as it comes"
+    return (TryAgain if others.again else CheckFailed)(
         f"nothing tells what {path} was before it was patched",
-        expected="a journal, a git checkout, or the release itself",
-        found="; ".join(problems) or "none of them",
-        do=f"{seen.command('repair')}{named}" if named else f"put the pack's own {path} in its place",
+        expected="a journal, a git checkout that was not committed patched, or the original itself",
+        found="; ".join(others.problems) or "none of them",
+        do=f"{seen.command('repair')} --from TARBALL|DIR, naming {what}",
     )
+
+
+def _is_patched(tree: Tree, path: str) -> bool:
+    """Whether a file is no original: somebody committed it patched."""
+    return path in tree.entries() and bool(MARK.search(tree.read(path)))
 
 
 class _Others:
@@ -469,6 +523,7 @@ class _Others:
         self.inside, self.subject, self.sources = inside, subject, list(sources)
         self.made: list[tuple[Tree, PatchedFiles]] = []
         self.problems: list[str] = []
+        self.again = False  #: a source may answer later, and the original may be there
 
     def of(self, path: str) -> Iterator[tuple[bytes, bytes]]:
         """Before and after, from one source after the other."""
@@ -476,7 +531,7 @@ class _Others:
         while number < len(self.made) or self._next():
             tree, patched = self.made[number]
             number += 1
-            if path in tree.entries():
+            if path in tree.entries() and not _is_patched(tree, path):
                 before = tree.read(path)
                 yield before, patched.after.get(path, before)
 
@@ -489,6 +544,7 @@ class _Others:
                     return True
             except PatchforgeError as error:
                 self.problems.append(error.problem)
+                self.again = self.again or error.status is Exit.AGAIN
         return False
 
 

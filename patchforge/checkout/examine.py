@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
+import ast
+import re
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
@@ -12,20 +14,25 @@ from pathlib import Path
 
 from patchforge.checkout import journal
 from patchforge.checkout.journal import Changed, Found, Kept
+from patchforge.checkout.place import MANAGEMENT, Place, Where, command, where
 from patchforge.checkout.subject import (
-    MANAGEMENT,
     MARK,
     MODULE,
     ComfyUI,
+    Instead,
     NodePack,
     Subject,
     head,
     module_files,
     of_module,
 )
+from patchforge.errors import PatchforgeError
 from patchforge.inside import Inside, Kind
 from patchforge.sources.command import git
 from patchforge.vocabulary import Tree, git_blob_id
+
+_CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
+_CONFLICT_END = re.compile(rb"^>{7} ", re.MULTILINE)
 
 
 class State(StrEnum):
@@ -80,6 +87,7 @@ class Examined:
     stated: str = ""
     seen: tuple[Seen, ...] = ()
     leftovers: tuple[str, ...] = ()
+    amiss: tuple[str, ...] = ()  #: edited files that are not what patchforge makes of the edit
     tree: Callable[[], Tree | None] = field(default=lambda: None)
 
     @cached_property
@@ -92,19 +100,37 @@ class Examined:
         """The journal that is obeyed."""
         return self.found.known
 
+    @cached_property
+    def where(self) -> Where:
+        """What the folder is."""
+        return where(self.inside.shown)
+
+    @property
+    def misplaced(self) -> bool:
+        """Patched as a pack, and more or less than one."""
+        known = self.known is not None and self.known.journal.kind == "pack"
+        return known and self.where.place not in (Place.PACK, Place.OTHER)
+
+    @property
+    def taken_back(self) -> bool:
+        """Nothing of ours is in its files any more, and there is the journal of it."""
+        return self.state is State.UNTOUCHED and self.known is not None
+
     @property
     def says(self) -> str:
         """The state in one sentence."""
+        if self.misplaced:
+            return f"converted as one pack, and it is {self.where.place}"
         edited = ", ".join(one.path for one in self.seen if one.part in (Part.EDITED, Part.OTHER))
         known = self.known.journal.subject if self.known else ""
         text = {
-            State.UNTOUCHED: "not patched",
+            State.UNTOUCHED: "untouched: not patched" + (" any more, but there is a journal" if self.known else ""),
             State.PATCHED: "patched",
-            State.HALF: "half patched: some of the files are patched and some are not",
+            State.HALF: "half patched: " + (_not_ours(self.amiss) or "some of the files are patched and some are not"),
             State.UPDATED: f"updated since it was patched{f' (as {known})' if known and self.stated else ''}",
-            State.EDITED: f"patched, and edited since: {edited}",
-            State.LOST: f"its files call patchforge's module, and {MODULE} is missing or not whole",
-            State.UNKNOWN: "neither ComfyUI nor a pack",
+            State.EDITED: f"edited since it was patched: {edited}",
+            State.LOST: f"module lost: its files call patchforge's module, and {MODULE} is missing or not whole",
+            State.UNKNOWN: str(self.where.place),
         }[self.state]
         aside = f"; {self.found.problem}, and is not obeyed" if self.found.problem else ""
         alone = self.state is State.PATCHED and self.found == Found()
@@ -114,6 +140,12 @@ class Examined:
     def do(self) -> str:
         """The command that puts it right; "" where nothing is wrong."""
         repair, undo = self.command("repair"), self.command("revert")
+        if self.misplaced:
+            return f"{undo} undoes it"
+        if self.state is State.UNKNOWN:
+            return self.where.refusal().do
+        if self.taken_back:
+            return f"{repair} patches it again; or {undo} removes the journal"
         undone = f"; or {undo} undoes it" if self.known else ""
         if self.found.problem and self.state is State.UNTOUCHED:
             return f"look at {self.inside.shown / self.found.place} and move it away, then {self.command('apply')}"
@@ -130,16 +162,13 @@ class Examined:
     def in_order(self) -> bool:
         """Nothing needs to be put right."""
         fine = self.state in (State.UNTOUCHED, State.PATCHED, State.EDITED)
+        fine = fine and not self.misplaced and not (self.state is State.PATCHED and not self.known)
         return fine and not self.leftovers and not self.found.problem
 
     def command(self, name: str) -> str:
         """The whole command line, for this folder."""
-        folder = shlex.quote(str(self.inside.shown))
-        pack = self.subject.kind == "pack"
-        return {
-            "apply": f"patchforge packs apply {folder} --in-place" if pack else f"patchforge apply --in-place {folder}",
-            "revert": f"patchforge packs revert {folder}" if pack else f"patchforge revert {folder}",
-        }.get(name, f"patchforge {name} {folder}")
+        kind = self.known.journal.kind if self.known and name == "revert" else self.subject.kind
+        return command(kind, name, self.inside.shown)
 
 
 def subject_kind(inside: Inside, found: Found) -> str:
@@ -148,7 +177,7 @@ def subject_kind(inside: Inside, found: Found) -> str:
         return "release"
     if found.kept:
         return found.kept.journal.kind
-    return "pack" if any(name.endswith(".py") for name in inside.names()) else ""
+    return "pack" if where(inside.shown).place is Place.PACK else ""
 
 
 def subject_of(inside: Inside, comfyui: Subject) -> Subject:
@@ -168,7 +197,8 @@ def look(folder: Path) -> Examined:
 def examine(inside: Inside, subject: Subject) -> Examined:
     """InTheWay where a link or a folder stands at a place of a file that was patched. Writes nothing."""
     found = journal.find(inside)
-    if not subject_kind(inside, found):
+    kind = subject_kind(inside, found)
+    if not kind or (kind != subject.kind and not found.known):
         return Examined(inside, subject, State.UNKNOWN, found)
     tree = _once(inside)
     if not found.known:
@@ -176,8 +206,58 @@ def examine(inside: Inside, subject: Subject) -> Examined:
     seen = tuple(_seen(inside, one, found.known, tree) for one in found.known.journal.files)
     stated = subject.stated(inside)
     state = _state(seen, moved=bool(stated) and stated != found.known.journal.subject)
+    amiss = tuple(_amiss(inside, subject, seen) if state is State.EDITED else _broken(seen))
+    state = State.HALF if amiss and state is State.EDITED else state
     left = (*_aside(inside), *_beside(inside, seen))
-    return Examined(inside, subject, state, found, stated, seen, left, tree)
+    return Examined(inside, subject, state, found, stated, seen, left, amiss, tree)
+
+
+def _broken(seen: tuple[Seen, ...]) -> Iterator[str]:
+    return (one.path for one in seen if one.part in (Part.EDITED, Part.OTHER) and broken(one.now))
+
+
+def _amiss(inside: Inside, subject: Subject, seen: tuple[Seen, ...]) -> list[str]:
+    """Edited files that are not what comes of the edit when ours is taken out and it is converted again."""
+    edited = {one.path: one.now for one in seen if one.part in (Part.EDITED, Part.OTHER)}
+    without = {one.path: (one.before, "") if one.path not in edited else _unpatched(one) for one in seen}
+    if problems := [path for path, (_, problem) in without.items() if problem]:
+        return problems
+    files = {path: data for path, (data, _) in without.items()}
+    try:
+        tree = subject.tree(inside.root)
+        strangers = {path: None for path in tree.entries() if of_module(path)}
+        made = subject.convert_tree(inside, Instead(tree, {**strangers, **files}))
+    except PatchforgeError:
+        return list(edited)
+    return [path for path, now in edited.items() if made.after.get(path, files[path]) != now]
+
+
+def _unpatched(one: Seen) -> tuple[bytes | None, str]:
+    if one.lost:
+        return None, "its original is lost"
+    data, problem = taken_out(one.now, one.before, one.after)
+    return data, problem or broken(one.now) or broken(data)
+
+
+def broken(data: bytes | None) -> str:
+    """Why a file cannot be Python that a person means to run, or ""."""
+    if data is None:
+        return ""
+    if _CONFLICT.search(data) and _CONFLICT_END.search(data):
+        return "it holds marks of a conflict"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            ast.parse(data)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return f"it is not Python: {getattr(error, 'msg', '') or error}"
+    return ""
+
+
+def _not_ours(paths: tuple[str, ...]) -> str:
+    if not paths:
+        return ""
+    return f"{', '.join(paths)} {'is' if len(paths) == 1 else 'are'} not what patchforge makes of the edit"
 
 
 def _once(inside: Inside) -> Callable[[], Tree | None]:
@@ -211,13 +291,22 @@ def _without(inside: Inside, subject: Subject) -> State:
     """The state of a folder whose journal is missing, or not obeyed."""
     marked = subject.marked(inside)
     if subject.kind == "pack":
-        return State.PATCHED if marked else State.UNTOUCHED
+        return _whole(inside, subject, marked) if marked else State.UNTOUCHED
     module = module_files(inside)
     if not marked:
         return State.HALF if any(is_ours(path, data) for path, data in module.items()) else State.UNTOUCHED
     if not {path for path, _ in our_module()} <= module.keys():
         return State.LOST
-    return State.PATCHED if subject.whole(inside) else State.HALF
+    return _whole(inside, subject, marked)
+
+
+def _whole(inside: Inside, subject: Subject, marked: dict[str, bytes]) -> State:
+    if any(map(broken, marked.values())):
+        return State.HALF
+    try:
+        return State.PATCHED if subject.whole(inside) else State.HALF
+    except PatchforgeError:
+        return State.HALF
 
 
 def our_module() -> list[tuple[str, bytes]]:

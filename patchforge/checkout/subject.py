@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from patchforge import caches, resources
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from patchforge.nodes.pack import Pack
     from patchforge.nodes.patched import PatchedPack
 
-MANAGEMENT = "comfy/model_management.py"  #: in every release of ComfyUI
 MODULE = "comfy/patchforge_xpu"  #: the package that hooks call; ``.py`` in what version 0.1 patched
 MARK = re.compile(rb"\bpatchforge_xpu\b|\b_patchforge_\w+")  #: in every line of ours that names something of ours
 
@@ -87,6 +87,10 @@ class Subject(Protocol):
         """Converts another tree of the same, to know what patchforge makes of its files."""
         ...
 
+    def tree(self, folder: Path) -> Tree:
+        """The files of a folder with another copy of the same."""
+        ...
+
     def whole(self, inside: Inside) -> bool:
         """Whether nothing is left to convert."""
         ...
@@ -125,6 +129,19 @@ class Instead:
         if data is None:
             raise KeyError(path)
         return data
+
+
+@dataclass(frozen=True)
+class _Nothing:
+    """A tree without files."""
+
+    origin: str
+
+    def entries(self) -> Mapping[str, Entry]:
+        return {}
+
+    def read(self, path: str) -> bytes:
+        raise KeyError(path)
 
 
 def head(inside: Inside) -> GitTree | None:
@@ -168,6 +185,9 @@ class ComfyUI:
         from patchforge import pipeline  # noqa: PLC0415
 
         return pipeline.convert(self.engine(), self._release(inside, tree), tree)
+
+    def tree(self, folder: Path) -> Tree:
+        return FolderTree(folder)
 
     def whole(self, inside: Inside) -> bool:
         tree = Instead(FolderTree(inside.root), dict.fromkeys(module_files(inside)))
@@ -217,6 +237,11 @@ class NodePack:
     def convert_tree(self, inside: Inside, tree: Tree) -> PatchedFiles:
         wanted = (path for path in tree.entries() if path.endswith((".py", ".yaml", ".yml")))
         return self._patched(replace(self._pack(inside), files={path: tree.read(path) for path in wanted}), "")
+
+    def tree(self, folder: Path) -> Tree:
+        from patchforge.nodes.pack import read_pack  # noqa: PLC0415
+
+        return Instead(_Nothing(str(folder)), dict(read_pack(folder).files))
 
     def whole(self, inside: Inside) -> bool:
         return not self.convert(inside, {}).after

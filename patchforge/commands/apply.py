@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +12,7 @@ from typing import Any
 from patchforge import escape, pipeline
 from patchforge.arguments import Parser, add_dry_run, add_json, add_source, add_upstream
 from patchforge.checkout import change
+from patchforge.checkout.place import command
 from patchforge.checkout.subject import ComfyUI
 from patchforge.commands import revert
 from patchforge.commands.checkout import comfyui, planned
@@ -21,6 +24,7 @@ from patchforge.project import load_project, recognise, release_index
 from patchforge.sources import FolderTree, TarTree, open_upstream
 from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
+from patchforge.sources.upstream import Upstream
 from patchforge.vocabulary import Release, Tree, Version
 
 
@@ -58,9 +62,31 @@ def run(options: argparse.Namespace) -> int:
         return _convert(options, *release_from_files(Path(options.source), options.release))
     if not options.release:
         raise PatchforgeError("no release is named", expected="a VERSION or COMMIT", do="patchforge apply v0.32.0")
+    if os.sep in options.release:
+        _refuse_path(options.release)
     with open_upstream(options.upstream) as upstream:
-        release = upstream.resolve(options.release)
+        release = _resolved(upstream, options.release)
         return _convert(options, release, upstream.tree(release))
+
+
+def _resolved(upstream: Upstream, name: str) -> Release:
+    try:
+        return upstream.resolve(name)
+    except PatchforgeError:
+        _refuse_path(name)
+        raise
+
+
+def _refuse_path(name: str) -> None:
+    """A folder or a tarball where a release's name is wanted."""
+    path = Path(name).expanduser()
+    if path.exists():
+        in_place = f"{escape.line(command('release', 'apply', path))} patches it in place; " if path.is_dir() else ""
+        raise PatchforgeError(
+            f"{name} is {'a folder' if path.is_dir() else 'a file'}, not the name of a release",
+            expected="a VERSION or COMMIT",
+            do=f"{in_place}patchforge apply --from {escape.line(shlex.quote(str(path)))} reads the release from it",
+        )
 
 
 def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
@@ -144,6 +170,8 @@ def _tell(
         _show(patched, written, missing, options.release)
         if plan and options.dry_run:
             planned(plan)
+        elif plan:
+            print(f"to undo: {escape.line(command('release', 'revert', Path(options.in_place)))}")
     return Exit.OK
 
 
@@ -216,7 +244,7 @@ def _show(patched: Patched, written: str, missing: list[Skipped], release_named:
     print("checked: compiles, static proof, second run edits nothing, patches apply three ways")
     for one in missing:
         print(f"missing: {escape.line(one.path)} ({one.reason})")
-    print(f"written: {written}" if written else "nothing written (dry run)")
+    print(f"written: {escape.line(written)}" if written else "nothing written (dry run)")
     if any(one.surprising for one in patched.conversion.reports):
         for report in patched.conversion.reports:
             if report.surprising:

@@ -11,10 +11,10 @@ from patchforge.checkout import change
 from patchforge.checkout.examine import examine, subject_of
 from patchforge.checkout.subject import ComfyUI, Subject
 from patchforge.commands.common import make_engine, show_json
-from patchforge.errors import Exit
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.inside import Inside
-from patchforge.sources import FolderTree, TarTree, open_upstream
+from patchforge.sources import TarTree, open_upstream
 from patchforge.vocabulary import Tree
 
 Put = Callable[..., change.Plan]
@@ -38,7 +38,7 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
     """Runs ``repair`` or ``update`` and tells what it did."""
     with change.opened(Path(options.folder), dry_run=options.dry_run) as inside:
         subject = subject_of(inside, comfyui(options))
-        sources = _sources(options, inside, subject) if subject.kind == "release" else ()
+        sources = _sources(options, inside, subject)
         plan = put(inside, subject, sources, dry_run=options.dry_run)
         state = plan.state if options.dry_run else examine(inside, subject).state
     if options.json:
@@ -46,13 +46,21 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
         show_json({"folder": options.folder, **told})
         return Exit.OK
     if not plan.writes:
-        print(f"{options.folder}: {state}; no file had to be changed")
+        made = " (the journal was made anew)" if plan.journal else ""
+        print(f"{options.folder}: {state}; no file had to be changed{made}")
     elif options.dry_run:
         print(f"{options.folder}: {plan.state} (not written)")
         planned(plan)
     else:
         print(f"{options.folder}: was {plan.state}, is {state}; {len(plan.writes)} file(s) changed")
     return Exit.OK
+
+
+def undone(plan: change.Plan) -> str:
+    """What taking everything out did."""
+    if not plan.writes:
+        return "no file held anything of patchforge; its journal is removed"
+    return f"{len(plan.writes)} file(s) put back, {len(plan.files) - len(plan.writes)} left as they are"
 
 
 def planned(plan: change.Plan) -> None:
@@ -66,7 +74,11 @@ def planned(plan: change.Plan) -> None:
 def _sources(options: argparse.Namespace, inside: Inside, subject: Subject) -> tuple[change.Source, ...]:
     if options.source:
         named = Path(options.source)
-        return (lambda: FolderTree(named) if named.is_dir() else TarTree(named),)
+        if not named.exists():
+            raise PatchforgeError(f"there is no {named}", expected="a tarball or a folder", do="check the path")
+        return (lambda: subject.tree(named) if named.is_dir() else TarTree(named),)
+    if subject.kind == "pack":
+        return ()
 
     def from_git() -> Tree | None:
         version = subject.stated(inside)

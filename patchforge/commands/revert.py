@@ -9,9 +9,10 @@ from patchforge.arguments import Parser, add_dry_run, add_json
 from patchforge.checkout import change
 from patchforge.checkout.examine import subject_of
 from patchforge.checkout.subject import ComfyUI
-from patchforge.commands.checkout import planned
+from patchforge.commands.checkout import planned, undone
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit
+from patchforge.escape import line
 
 
 def add_arguments(parser: Parser) -> None:
@@ -33,7 +34,7 @@ def put_back(folder: str, *, dry_run: bool, as_json: bool) -> int:
     if as_json:
         show_json({"reverted": folder, "files": list(plan.files), "written": plan.written, "removed": plan.removed})
         return Exit.OK
-    print(f"{folder}: {len(plan.files)} files are as they were" + (" (not written)" if dry_run else ""))
+    print(f"{line(folder)}: {undone(plan)}" + (" (not written)" if dry_run else ""))
     if dry_run:
         planned(plan)
     return Exit.OK

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from patchforge.checkout import examine as checkouts
-from patchforge.checkout.subject import MANAGEMENT
+from patchforge.checkout.place import MANAGEMENT, where
 from patchforge.doctor.facts import Checkout, Facts, Finding, State
 from patchforge.errors import PatchforgeError
 from patchforge.project import load_project, recognise
@@ -22,8 +22,12 @@ def examine(folder: Path) -> Checkout:
     tree = FolderTree(folder)
     management = folder / MANAGEMENT
     if not management.is_file():
+        right = where(folder).right
         raise PatchforgeError(
-            f"{folder} does not hold ComfyUI", expected=MANAGEMENT, found="no such file", do="name ComfyUI's own folder"
+            f"{folder} does not hold ComfyUI",
+            expected=MANAGEMENT,
+            found="no such file",
+            do=f"name ComfyUI's own folder{f', {right}' if right else ''}",
         )
     version = recognise(tree, load_project())
     seen = checkouts.look(folder)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from patchforge.checkout.place import need_pack
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.reach import reachable
 from patchforge.patches import check_path
@@ -53,6 +54,7 @@ def read_pack(folder: Path) -> Pack:
     """
     if not folder.is_dir():
         raise PatchforgeError(f"{folder} is not a folder", expected="the folder of a custom-node pack", do="name it")
+    need_pack(folder)
     root = folder.resolve()
     _check_kind(folder, root)
     reader = _Reader(root)

@@ -165,7 +165,7 @@ def _rendered(found: Mapping[str, Any]) -> str:
 
 def _message(site: Mapping[str, Any]) -> str:
     if site["decision"] == "converted":
-        return f"{site['text']} is for CUDA only; patchforge nodes apply converts it"
+        return f"{site['text']} is for CUDA only; patchforge packs apply converts it"
     return f"{site['text']}: {site['reason']}"
 
 

@@ -90,7 +90,7 @@ class Options:
     @property
     def flags(self) -> tuple[str, ...]:
         """What asks for them on the command line."""
-        named = {"--idiom comfy": self.comfy, "--enable fp64": self.fp64, "--enable half": self.half}
+        named = {"--comfy-devices": self.comfy, "--enable fp64": self.fp64, "--enable half": self.half}
         return tuple(flag for flag, on in {**named, "--enable torch-load": self.torch_load}.items() if on)
 
 

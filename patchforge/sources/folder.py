@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _MOST_BYTES = 256 << 20
 _BINARY = getattr(os, "O_BINARY", 0)  # Windows would change line ends
 _AGAIN = "run this again when nothing else changes the folder"
+LINK = "symbolic link"
 _MOVE = "move it out of the folder"
 _NOT_UPSTREAMS = "not upstream's"
 _NEVER = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
@@ -114,7 +115,7 @@ def _walk(top: Path) -> Iterator[tuple[str, str]]:
                 if reason := odd(path) if item.name != ".git" else _NOT_UPSTREAMS:
                     yield line(path), reason
                 elif item.is_symlink():
-                    yield path, "symbolic link"
+                    yield path, LINK
                 elif not item.is_dir():
                     yield path, "" if item.is_file() else "not a file"
                 elif item.name in _NEVER or (not prefix and item.name in _NEVER_AT_TOP):

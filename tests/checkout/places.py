@@ -79,6 +79,9 @@ class Remembered:
     def marked(self, inside: Inside) -> dict[str, bytes]:
         return self.real.marked(inside)
 
+    def tree(self, folder: Path) -> Tree:
+        return self.real.tree(folder)
+
     def whole(self, inside: Inside) -> bool:
         return self.real.whole(inside)
 

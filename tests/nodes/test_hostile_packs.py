@@ -388,7 +388,7 @@ def test_a_name_is_no_trouble_to_other_files(
     assert addresses_of(pack) == sorted(["good.py", *(one for one in (*changed, *listed) if one != "good.py")])
 
 
-OUTPUTS = ("0001-xpu.patch", "series", "manifest.json", "REPORT.md")
+OUTPUTS = ("0001-xpu.patch", "series", "manifest.json", "REPORT.md", "SHA256SUMS")
 
 
 def everything(folder: Path) -> dict[str, bytes | None]:

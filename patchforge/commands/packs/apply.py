@@ -12,11 +12,13 @@ from typing import Any
 
 from patchforge.arguments import Parser, add_dry_run, add_json
 from patchforge.checkout import change
+from patchforge.checkout.place import command
 from patchforge.checkout.subject import NodePack
 from patchforge.commands.checkout import planned
 from patchforge.commands.common import inputs, show_json, table
 from patchforge.commands.packs.sites import list_sites
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.escape import line
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import cached
@@ -56,7 +58,10 @@ def run(options: argparse.Namespace) -> int:
         patched = _converted(options, folder)
         if not options.dry_run:
             write_folder(target, patched.files(), PATCHES, inputs=inputs(folder))
-    return _tell(options, patched)
+    status = _tell(options, patched)
+    if not options.json:
+        print("nothing written (dry run)" if options.dry_run else f"written: {line(str(target))}")
+    return status
 
 
 def _in_place(options: argparse.Namespace) -> int:
@@ -70,6 +75,8 @@ def _in_place(options: argparse.Namespace) -> int:
     status = _tell(options, patched)
     if options.dry_run and not options.json:
         planned(plan)
+    elif not options.json:
+        print(f"written: {line(str(folder))}; to undo: {line(command('pack', 'revert', folder))}")
     return status
 
 

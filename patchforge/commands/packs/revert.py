@@ -8,8 +8,9 @@ from pathlib import Path
 from patchforge.arguments import Parser, add_dry_run
 from patchforge.checkout import change
 from patchforge.checkout.subject import NodePack
-from patchforge.commands.checkout import planned
+from patchforge.commands.checkout import planned, undone
 from patchforge.errors import Exit
+from patchforge.escape import line
 
 
 def add_arguments(parser: Parser) -> None:
@@ -23,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     for folder in options.folder:
         with change.opened(Path(folder), dry_run=options.dry_run) as inside:
             plan = change.revert(inside, NodePack(), dry_run=options.dry_run)
-        print(f"{folder}: {len(plan.files)} file(s) put back" + (" (not written)" if options.dry_run else ""))
+        print(f"{line(folder)}: {undone(plan)}" + (" (not written)" if options.dry_run else ""))
         if options.dry_run:
             planned(plan)
     return int(Exit.OK)

@@ -121,13 +121,13 @@ def dump(evidence: Evidence) -> bytes:
 
 def parse(data: bytes) -> Evidence:
     """Reads what ``dump`` wrote. Damaged names every field that is missing, unknown or of the wrong type."""
-    document = documents.parse_json(data, dict[str, Any], "the evidence", do="run the tests with --again")
+    document = documents.parse_json(data, dict[str, Any], "the evidence", do="run the tests with --rerun")
     if document.get("format") != FORMAT:
         raise Damaged(
             "the evidence has another format",
             expected=str(FORMAT),
             found=repr(document.get("format"))[:80],
-            do="run the tests with --again",
+            do="run the tests with --rerun",
         )
     marked = document.pop("marked", None)
     del document["format"]
@@ -135,12 +135,12 @@ def parse(data: bytes) -> Evidence:
         evidence = _converter().structure(document, Evidence)
     except cattrs.BaseValidationError as error:
         found = "; ".join(cattrs.transform_error(error, path="evidence"))
-        raise Damaged("the evidence cannot be read", found=found, do="run the tests with --again") from error
+        raise Damaged("the evidence cannot be read", found=found, do="run the tests with --rerun") from error
     if any(odd(name) for name in evidence.pictures):
-        raise Damaged("the evidence names pictures outside its folder", do="run the tests with --again")
+        raise Damaged("the evidence names pictures outside its folder", do="run the tests with --rerun")
     if json.loads(json.dumps(_converter().unstructure(evidence))) != document:
         raise Damaged(
-            "the evidence has values of the wrong type", expected="lists, not texts", do="run the tests with --again"
+            "the evidence has values of the wrong type", expected="lists, not texts", do="run the tests with --rerun"
         )
     if marked != evidence.device.real:
         raise Damaged("the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked))
@@ -206,7 +206,7 @@ def load(folder: Path) -> Evidence | None:
         return None
     evidence = parse(files[FILE])
     if lacking := [name for name in evidence.pictures if name not in files]:
-        raise Damaged(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests with --again")
+        raise Damaged(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests with --rerun")
     return evidence
 
 

@@ -1,0 +1,136 @@
+"""What a folder is, by what lies in it and above it: ComfyUI, a pack, a part of either, or a folder around them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from patchforge.errors import PatchforgeError
+
+MANAGEMENT = "comfy/model_management.py"  #: in every release of ComfyUI
+PACKS = "custom_nodes"
+_DISABLED = ".disabled"  #: where ComfyUI-Manager puts packs that are switched off
+
+
+class Place(StrEnum):
+    """What a folder can be; the text goes on from "FOLDER is"."""
+
+    COMFYUI = "ComfyUI itself"
+    PACK = "a pack of nodes"
+    WITHIN = "a part of ComfyUI"
+    IN_PACK = "a part of a pack"
+    PACKS = "the folder of all packs"
+    ABOVE = "a folder around ComfyUI"
+    OTHER = "neither ComfyUI nor a pack of nodes"
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """A folder, what it is, and the folder that was probably meant."""
+
+    folder: Path
+    place: Place
+    right: Path | None = None
+
+    def refusal(self, wanted: str = "") -> PatchforgeError:
+        """For a command that wants a ``release``, a ``pack``, or either ("")."""
+        expected = {"release": "ComfyUI's own folder", "pack": "the folder of one pack"}
+        return PatchforgeError(
+            f"{self.folder} is {self.place}",
+            expected=expected.get(wanted, "ComfyUI's own folder, or the folder of one pack"),
+            found="neither comfy/model_management.py nor a Python file in it" if self.place is Place.OTHER else "",
+            do=self._do(wanted),
+        )
+
+    def _do(self, wanted: str) -> str:
+        pack = f"one of the packs in {self.right / PACKS}" if self.right else ""
+        return {
+            Place.COMFYUI: f"{command('release', 'apply', self.folder)} patches ComfyUI; for a pack, name {pack}",
+            Place.PACK: f"{command('pack', 'apply', self.folder)} converts a pack",
+            Place.WITHIN: f"name {pack}" if wanted == "pack" else f"name {self.right}",
+            Place.PACKS: f"name {self.right}" if wanted == "release" and self.right else "name one of the packs in it",
+            Place.ABOVE: f"name {pack}" if wanted == "pack" else f"name {self.right}",
+            Place.IN_PACK: f"name {self.right}",
+            Place.OTHER: "check the path",
+        }[self.place]
+
+
+def command(kind: str, name: str, folder: Path) -> str:
+    """The whole command line for a folder of that kind."""
+    shown = shlex.quote(str(folder))
+    return {
+        ("release", "apply"): f"patchforge apply --in-place {shown}",
+        ("release", "revert"): f"patchforge revert {shown}",
+        ("pack", "apply"): f"patchforge packs apply {shown} --in-place",
+        ("pack", "revert"): f"patchforge packs revert {shown}",
+    }.get((kind, name), f"patchforge {name} {shown}")
+
+
+def where(folder: Path) -> Where:
+    """What ``folder`` is, also if a link leads there. Reads names only."""
+    for path in dict.fromkeys((Path(os.path.abspath(folder)), folder.resolve())):  # noqa: PTH100 - links stay
+        if found := _by_what_is_above(folder, path):
+            return found
+    return _by_what_is_in_it(folder)
+
+
+def need_pack(folder: Path) -> None:
+    """PatchforgeError for a folder that is surely something else than one pack."""
+    found = where(folder)
+    if found.place not in (Place.PACK, Place.OTHER):
+        raise found.refusal("pack")
+
+
+def _is_comfyui(folder: Path) -> bool:
+    return (folder / MANAGEMENT).is_file()
+
+
+def _by_what_is_above(folder: Path, path: Path) -> Where | None:
+    if _is_comfyui(path):
+        return Where(folder, Place.COMFYUI, folder)
+    root = next((one for one in path.parents if _is_comfyui(one)), None)
+    if path.name.lower() == PACKS or (path.name, path.parent.name) == (_DISABLED, PACKS):
+        return Where(folder, Place.PACKS, root)
+    if root is None:
+        return None
+    top, *below = path.relative_to(root).parts
+    if top == PACKS:
+        depth = 2 if below[0] == _DISABLED else 1
+        right = Path(root, top, *below[:depth])
+        return Where(folder, Place.IN_PACK, right) if len(below) > depth else None
+    return None if (path / ".git").exists() else Where(folder, Place.WITHIN, root)
+
+
+def _by_what_is_in_it(folder: Path) -> Where:
+    names = set(os.listdir(folder))  # noqa: PTH208
+    if "__init__.py" not in names:
+        if inner := next(_below(folder), None):
+            return Where(folder, Place.ABOVE, inner)
+        if PACKS in names:
+            return Where(folder, Place.ABOVE, folder) if not _has_python(names) else Where(folder, Place.PACK)
+        if ".git" not in names and any(_is_pack(folder / name) for name in sorted(names)):
+            return Where(folder, Place.PACKS)
+    return Where(folder, Place.PACK if _has_python(names) else Place.OTHER)
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """ComfyUI one or two levels down, as in the portable build and in a folder of such."""
+    for pattern in (f"*/{MANAGEMENT}", f"*/*/{MANAGEMENT}"):
+        yield from (folder / found.relative_to(folder).parents[1] for found in sorted(folder.glob(pattern)))
+
+
+def _has_python(names: set[str]) -> bool:
+    return any(name.endswith(".py") for name in names)
+
+
+def _is_pack(folder: Path) -> bool:
+    """Whether a folder is loaded as a pack: its first file tells the nodes."""
+    first = folder / "__init__.py"
+    try:
+        return not folder.is_symlink() and b"NODE_CLASS_MAPPINGS" in first.read_bytes()
+    except OSError:
+        return False
