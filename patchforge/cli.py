@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import math
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 from patchforge import __version__, faults, terminal
-from patchforge.errors import Exit
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
 
 _TRACEBACK = "--traceback"
@@ -27,9 +28,38 @@ PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """What is wrong with a command line is an error like any other."""
+
+    def error(self, message: str) -> NoReturn:
+        raise PatchforgeError(message, do=f"{self.prog} --help")
+
+
+def _whole(least: int) -> Callable[[str], int]:
+    """A number of things, ``least`` of them or more."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
+        return int(text)
+
+    return read
+
+
+def _seconds(text: str) -> float:
+    """A time that passes: more than 0, and not for ever."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of all commands."""
-    top = argparse.ArgumentParser(
+    top = _Parser(
         prog="patchforge",
         description="Turn a ComfyUI release into one that works well on Intel GPUs, and prove the rest unchanged.",
         epilog=_EPILOG,
@@ -72,7 +102,7 @@ def _command(commands: Commands, name: str, text: str, *, source: bool = True) -
             metavar="PATH|URL",
             help="clone or address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)",
         )
-        one.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one per core)")
+        one.add_argument("--jobs", type=_whole(1), metavar="N", help="processes to use (default: one per core)")
         one.add_argument("--no-cache", action="store_true", help="look at every file again")
     return one
 
@@ -93,7 +123,9 @@ def _apply(commands: Commands) -> None:
     where.add_argument("--to", metavar="DIR", help="write the whole patched tree into a new folder")
     where.add_argument("--in-place", metavar="DIR", help="patch the checkout in DIR, after recognising its version")
     where.add_argument("--revert", metavar="DIR", help="undo --in-place exactly")
-    one.add_argument("--context", type=int, default=0, metavar="N", help="upstream lines around each hunk (default: 0)")
+    one.add_argument(
+        "--context", type=_whole(0), default=0, metavar="N", help="upstream lines around each hunk (default: 0)"
+    )
     one.add_argument("--dry-run", action="store_true", help="do everything but write")
 
 
@@ -151,7 +183,7 @@ def _test(commands: Commands) -> None:
     one.add_argument("--against-upstream", action="store_true", help="run upstream's own tree beside the patched one")
     one.add_argument(
         "--pairs",
-        type=int,
+        type=_whole(0),
         default=5,
         metavar="N",
         help="with --against-upstream on a GPU: pairs of runs to compare bits, time and memory (default: 5; 0: none)",
@@ -186,7 +218,7 @@ def _test(commands: Commands) -> None:
         help="with --nodes: a requirement of the packs that is not to be installed; repeat",
     )
     one.add_argument("--page", metavar="FILE", help="with --nodes: put the tables into this page, between their marks")
-    one.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)")
+    one.add_argument("--timeout", type=_seconds, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)")
     one.add_argument(
         "--out", default="trials", metavar="DIR", help="where evidence, pictures and reports go (default: trials)"
     )
@@ -313,7 +345,9 @@ def _bot(commands: Commands) -> None:
     )
     one.add_argument("--test", action="store_true", help="also run the release, on the GPU at hand or an emulated one")
     one.add_argument("--recreate", action="store_true", help="propose again what a person closed")
-    one.add_argument("--most-open", type=int, default=3, metavar="N", help="open pull requests at most (default: 3)")
+    one.add_argument(
+        "--most-open", type=_whole(0), default=3, metavar="N", help="open pull requests at most (default: 3)"
+    )
 
 
 def _explain(commands: Commands) -> None:
@@ -384,7 +418,7 @@ def _fail(error: BaseException, words: Sequence[str]) -> int:
     said = faults.told(error)
     if _TRACEBACK in words or os.environ.get(faults.VARIABLE):
         _say("".join(traceback.format_exception(error)).rstrip())
-    if "--json" in words:
+    if any(len(word) > 2 and "--json".startswith(word) for word in words):  # as argparse takes it
         with suppress(OSError, ValueError, terminal.ReaderGoneError):
             print(document({"error": said.as_data()}), flush=True)
     _say(f"patchforge: {said}")

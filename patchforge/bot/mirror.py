@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from patchforge.bot.discovery import Found, discover, list_tags
 from patchforge.bot.forge import Forge
 from patchforge.bot.token import Token, refuse_secrets
 from patchforge.bot.words import Candidate, Published
-from patchforge.errors import Damaged
+from patchforge.errors import Damaged, NotChecked
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
 from patchforge.sources.clone import CachedClone, is_url
@@ -91,8 +92,22 @@ def look(
         return now - mirror.date(commit)
 
     tags, passed = list_tags(mirror.where)
+    _require_known(project, tags, known, mirror)
     found = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
     return replace(found, passed=(*found.passed, *passed)), [one for one in releases or () if not one.odd]
+
+
+def _require_known(project: Project, tags: Mapping[str, str], known: Mapping[Version, str], mirror: Mirror) -> None:
+    """NotChecked for an upstream with none of the releases that are known: what is new cannot be seen in it."""
+    if not known or any(project.tag_of(version) in tags for version in known):
+        return
+    fetch = f"git -C {shlex.quote(str(mirror.clone))} fetch --tags, or " if mirror.is_local else ""
+    raise NotChecked(
+        f"{mirror.where} has none of the {len(known)} releases that are known, so what is new cannot be told",
+        expected=f"tags of {project.title}'s releases",
+        found=f"{len(tags)} other tag(s)" if tags else "no tags",
+        do=f"{fetch}name another upstream; {project.title} is at {project.url}",
+    )
 
 
 def generated_commits(folder: Path) -> dict[Version, str]:

@@ -46,11 +46,12 @@ class Write:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command does to a checkout. ``made`` is the journal that it leaves there."""
+    """What a command does to a checkout."""
 
     state: State  #: of before
     writes: tuple[Write, ...] = ()
     files: tuple[str, ...] = ()  #: all that the journal knows
+    renewed: bool = False  #: the journal is written anew
 
     @property
     def written(self) -> list[str]:
@@ -383,8 +384,9 @@ def _renew(inside: Inside, subject: Subject, seen: Examined, sources: Sequence[S
         seen.state,
         tuple(Write(path, found[path], new) for path, new in sorted(wanted.items()) if found[path] != new),
         tuple(sorted(patched.after)),
+        renewed=not _is_current(seen, patched),
     )
-    if not dry_run and (plan.writes or not _is_current(seen, patched)):
+    if not dry_run and (plan.writes or plan.renewed):
         _install(inside, subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
     return plan
 

@@ -94,17 +94,17 @@ class Examined:
 
     @property
     def says(self) -> str:
-        """The state in one sentence."""
+        """The state in one sentence, which begins with its name."""
         edited = ", ".join(one.path for one in self.seen if one.part in (Part.EDITED, Part.OTHER))
         known = self.known.journal.subject if self.known else ""
         text = {
-            State.UNTOUCHED: "not patched",
+            State.UNTOUCHED: "untouched, which is to say not patched",
             State.PATCHED: "patched",
             State.HALF: "half patched: some of the files are patched and some are not",
             State.UPDATED: f"updated since it was patched{f' (as {known})' if known and self.stated else ''}",
-            State.EDITED: f"patched, and edited since: {edited}",
-            State.LOST: f"its files call patchforge's module, and {MODULE} is missing or not whole",
-            State.UNKNOWN: "neither ComfyUI nor a pack",
+            State.EDITED: f"edited since it was patched: {edited}",
+            State.LOST: f"module lost: its files call patchforge's module, and {MODULE} is missing or not whole",
+            State.UNKNOWN: "not ComfyUI, and not a pack",
         }[self.state]
         aside = f"; {self.found.problem}, and is not obeyed" if self.found.problem else ""
         alone = self.state is State.PATCHED and self.found == Found()

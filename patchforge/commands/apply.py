@@ -11,7 +11,7 @@ from patchforge import escape, pipeline
 from patchforge.checkout import change
 from patchforge.checkout.subject import ComfyUI
 from patchforge.commands.checkout import comfyui, planned
-from patchforge.commands.common import inputs, make_engine, show_json, table
+from patchforge.commands.common import inputs, make_engine, show_json, table, version_named
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
@@ -23,9 +23,7 @@ from patchforge.vocabulary import Release, Tree, Version
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, or an error: drift, a failed check, unusable names."""
-    if options.context < 0:
-        raise PatchforgeError("--context counts lines", expected="0 or more", found=str(options.context))
+    """Exit status 0, 69 where the clone lacks files of a tree, or an error: drift, a failed check, unusable names."""
     if options.revert:
         return _revert(options)
     if options.in_place:
@@ -43,7 +41,7 @@ def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
     """A release read from a tarball or a folder: what it says it is must fit what it is called."""
     tree: Tree = FolderTree(source) if source.is_dir() else TarTree(source)
     stated = recognise(tree, load_project()) or _checked_out(source)
-    wanted = _parsed(named)
+    wanted = version_named(named) if named else None
     version = stated or wanted
     if version is None:
         raise PatchforgeError(
@@ -59,12 +57,6 @@ def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
     return Release(version, getattr(tree, "commit", ""), indexed=True), tree
 
 
-def _parsed(name: str | None) -> Version | None:
-    if name and not _is_version(name):
-        raise PatchforgeError(f"{name} is no version", expected="such as v0.32.0", do="with files, name a VERSION")
-    return Version.parse(name) if name else None
-
-
 def _checked_out(source: Path) -> Version | None:
     """The release whose commit a git checkout stands on; releases before v0.3.11 state no version."""
     commit = checked_out(source)
@@ -76,7 +68,8 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     _check_output(options, release)
     patched = _checked(options, release, tree)
     written, missing = _write(options, patched)
-    return _tell(options, patched, written, missing)
+    _tell(options, patched, written, missing)
+    return Exit.UNCHECKED if any(one.reason == pipeline.NO_CONTENT for one in missing) else Exit.OK
 
 
 def _checked(options: argparse.Namespace, release: Release, tree: Tree) -> Patched:
@@ -99,12 +92,13 @@ def _in_place(options: argparse.Namespace) -> int:
         plan = change.patch(
             inside, ComfyUI(lambda: make_engine(options)), patched, context=options.context, dry_run=options.dry_run
         )
-    return _tell(options, patched, "" if options.dry_run else options.in_place, [], plan)
+    _tell(options, patched, "" if options.dry_run else options.in_place, [], plan)
+    return Exit.OK
 
 
 def _tell(
     options: argparse.Namespace, patched: Patched, written: str, missing: list[Skipped], plan: change.Plan | None = None
-) -> int:
+) -> None:
     release = patched.release
     if options.json:
         show_json(
@@ -120,7 +114,6 @@ def _tell(
         _show(patched, written, missing, options.release)
         if plan and options.dry_run:
             planned(plan)
-    return Exit.OK
 
 
 def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Skipped]]:
@@ -191,7 +184,7 @@ def _show(patched: Patched, written: str, missing: list[Skipped], release_named:
     new = "" if release.indexed else " (new: not in the release index yet)"
     if not release.indexed and not _is_version(release_named):
         new = ", at a commit that is no release,"
-    print(f"ComfyUI {release.version}{new} {release.commit[:12]}")
+    print(f"ComfyUI {release.version}{new} {release.commit[:12]}".rstrip())
     rows = [
         (report.transform, report.outcome.value, str(len(report.found)) if report.found else "", transform.title)
         for report, transform in zip(patched.conversion.reports, patched.transforms, strict=True)
@@ -204,8 +197,8 @@ def _show(patched: Patched, written: str, missing: list[Skipped], release_named:
     print("checked: compiles, static proof, second run edits nothing, patches apply three ways")
     for one in missing:
         print(f"missing: {escape.line(one.path)} ({one.reason})")
-    print(f"written: {written}" if written else "nothing written (dry run)")
-    if any(one.surprising for one in patched.conversion.reports):
-        for report in patched.conversion.reports:
-            if report.surprising:
-                print(f"note: {report.transform} is {report.outcome} where {report.expected} was expected")
+    for report in patched.conversion.reports:
+        if report.surprising:
+            print(f"note: {report.transform} is {report.outcome} where {report.expected} was expected")
+    lacking = f", NOT WHOLE: without {len(missing)} file(s) of the release, named above" if missing else ""
+    print(f"written: {written}{lacking}" if written else "nothing written (dry run)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 
+from patchforge import faults
 from patchforge.doctor.words import AMD, NVIDIA, Facts, Finding, State
 from patchforge.transforms.runtime.patchforge_xpu.settings import VARIABLES
 
@@ -13,10 +14,11 @@ SHOWN = (
     *("ZE_", "ZES_", "ONEAPI_", "SYCL_", "UR_", "NEO_", "IGC_", "OverrideDefaultFP64Settings", "PYTORCH_", "IPEX_"),
     *("PATCHFORGE_", "CUDA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HSA_", "LD_LIBRARY_PATH"),
 )
-_NOT_OF_THE_MACHINE = {"PATCHFORGE_UPSTREAM", "PATCHFORGE_CACHE"}
+_NOT_OF_THE_MACHINE = {"PATCHFORGE_UPSTREAM", "PATCHFORGE_CACHE", "PATCHFORGE_STATE"}
 _OURS = {
     *(name for name in VARIABLES if name.startswith("PATCHFORGE_")),
     *_NOT_OF_THE_MACHINE,
+    faults.VARIABLE,
     *("PATCHFORGE_EMULATE_XPU", "PATCHFORGE_EMULATE_XPU_OPTIONS", "PATCHFORGE_EMULATE_XPU_CACHE"),
 }
 _MASK = re.compile(r"\d+(\.\d+)?(,\d+(\.\d+)?)*")
