@@ -234,12 +234,11 @@ def test_an_error_names_what_was_asked_for(what: str, tmp_path: Path, monkeypatc
 
     for number in (errno.ENOENT, errno.ENOSPC, errno.EACCES):
 
-        def refuse(path: Any, *_: Any, number: int = number, **__: Any) -> None:
+        def refuse(path: Path, *_: Any, number: int = number, **__: Any) -> None:
             raise OSError(number, os.strerror(number), str(path))
 
         with monkeypatch.context() as patched:
             patched.setattr(atomic, "_write", refuse)
-            patched.setattr(Path, "mkdir", refuse) if what == "folder" else None
             with pytest.raises((OSError, SystemFault)) as caught:
                 write()
         said = str(told(caught.value))

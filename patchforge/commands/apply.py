@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, recognise, release_index
-from patchforge.sources import FolderTree, TarTree, open_upstream
+from patchforge.sources import FolderTree, GitTree, TarTree, open_upstream
 from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
 from patchforge.vocabulary import Release, Tree, Version
@@ -122,10 +122,16 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Ski
         return "", []
     read = inputs(options.source, options.upstream)
     if options.to:
-        return options.to, pipeline.write_whole(patched.tree, Path(options.to), read)
+        left_out = pipeline.write_whole(patched.tree, Path(options.to), read)
+        return options.to, sorted([*left_out, *_unread(patched.conversion.tree)], key=lambda one: one.path)
     target = _target(options, patched.release)
     write_folder(target, patched.files(options.context), PATCHES, inputs=read)
     return str(target), []
+
+
+def _unread(tree: Tree) -> Sequence[Skipped]:
+    """What a tree leaves out of a release when it is read; of a folder also what was never the release's."""
+    return tree.skipped if isinstance(tree, GitTree | TarTree) else ()
 
 
 def _check_output(options: argparse.Namespace, release: Release) -> None:

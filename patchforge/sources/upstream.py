@@ -210,8 +210,12 @@ def nearest(name: str, versions: Sequence[str], refs: Sequence[str] = ()) -> lis
 def _beside(wanted: list[int], ordered: list[str]) -> list[str]:
     """The three versions around a number, the nearest first."""
     at = bisect_left(ordered, wanted, key=_numbers)
-    around = ordered[max(0, at - 3) : at + 3]
-    return sorted(around, key=lambda one: _distance(_numbers(one), wanted))[:3]
+    below, above = ordered[max(0, at - 3) : at], ordered[at : at + 3][::-1]
+    found: list[str] = []
+    while (below or above) and len(found) < 3:
+        sides = [side for side in (below, above) if side]
+        found.append(min(sides, key=lambda side: _distance(_numbers(side[-1]), wanted)).pop())
+    return found
 
 
 def _numbers(text: str) -> list[int]:

@@ -136,7 +136,7 @@ def test_the_command_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.Capt
     assert "missing: comfy/aux.py (the name of a device on Windows)" in said
     assert "\x1b" not in said
     assert cli.main(["apply", "--from", str(path), "--to", str(tmp_path / "out"), "--json"]) == 0, "it is that already"
-    assert json.loads(capsys.readouterr().out)["missing"] == ["comfy/aux.py", "odd\x1b[2J.md"]
+    assert json.loads(capsys.readouterr().out)["missing"] == ["comfy/aux.py", r"odd\x1b[2J.md"]
     (tmp_path / "out" / "main.py").write_bytes(b"mine")
     before = state(tmp_path / "out")
     assert cli.main(["apply", "--from", str(path), "--to", str(tmp_path / "out")]) == 2
