@@ -71,7 +71,7 @@ def write_tree(
     _check(target, files)
     if _same(target, files) and not os.path.lexists(beside(target)):
         return False
-    with _made(target.parent), _locked(target.parent):
+    with _made(target.parent), _locked(target.parent), _told_of(target):
         _recover(target, ours, step)
         if _same(target, files):
             return False
@@ -108,7 +108,7 @@ def write_file(path: Path, data: bytes, *, ours: Prove = _anything, step: Step =
     fresh = beside(path)
     if _holds(path, data) and not os.path.lexists(fresh):
         return False
-    with _made(path.parent), _locked(path.parent):
+    with _made(path.parent), _locked(path.parent), _told_of(path):
         if os.path.lexists(fresh):
             _known(fresh)
             _clear(fresh, step)
@@ -439,6 +439,24 @@ def _made(folder: Path) -> Iterator[None]:
             with suppress(OSError):
                 one.rmdir()
         raise
+
+
+@contextmanager
+def _told_of(target: Path) -> Iterator[None]:
+    """An error about what is written beside a target names the target: nobody knows the other name."""
+    fresh = beside(target)
+    try:
+        yield
+    except OSError as error:
+        at = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
+        if at is None or not at.is_relative_to(fresh):
+            raise
+        if error.errno == errno.ENOENT:  # /proc and its like, or a folder that was removed at this moment
+            do = "name another output"
+            raise SystemFault(
+                f"{target} cannot be made: no file can be made beside it", found=str(error), do=do
+            ) from error
+        raise OSError(error.errno, error.strerror, str(target)) from error
 
 
 @contextmanager

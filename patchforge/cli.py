@@ -131,7 +131,7 @@ def _fail(error: BaseException, words: Sequence[str]) -> int:
     said = faults.told(error)
     if _TRACEBACK in words or os.environ.get(faults.VARIABLE):
         _say("".join(traceback.format_exception(error)).rstrip())
-    if "--json" in words:
+    if any(len(word) > 2 and "--json".startswith(word) for word in words):  # as argparse takes it
         with suppress(OSError, ValueError, terminal.ReaderGoneError):
             print(document({"error": said.as_data()}), flush=True)
     _say(f"patchforge: {said}")

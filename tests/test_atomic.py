@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import subprocess
@@ -9,11 +10,13 @@ import sys
 import threading
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from patchforge import atomic
-from patchforge.errors import PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, SystemFault
+from patchforge.faults import told
 
 OLD = {"a.patch": b"old a", "deep/er/b.patch": b"old b", "gone": b"x"}
 NEW = {"a.patch": b"new a, longer", "deep/er/b.patch": b"", "deep/c": b"\x00\xff"}
@@ -217,6 +220,38 @@ def test_a_file_and_a_folder_are_not_taken_for_each_other(tmp_path: Path) -> Non
         atomic.write_tree(tmp_path / "f", OLD, ours=ours)
     with pytest.raises(PatchforgeError, match="is a folder"):
         atomic.write_file(tmp_path, b"1")
+
+
+@pytest.mark.parametrize("what", ["folder", "file"])
+def test_an_error_names_what_was_asked_for(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "mine"
+
+    def write() -> None:
+        if what == "folder":
+            atomic.write_tree(target, OLD, ours=ours)
+        else:
+            atomic.write_file(target, b"1")
+
+    for number in (errno.ENOENT, errno.ENOSPC, errno.EACCES):
+
+        def refuse(path: Path, *_: Any, number: int = number, **__: Any) -> None:
+            raise OSError(number, os.strerror(number), str(path))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(atomic, "_write", refuse)
+            with pytest.raises((OSError, SystemFault)) as caught:
+                write()
+        said = str(told(caught.value))
+        assert str(target) in said.splitlines()[0]
+        assert ".patchforge-" not in said.splitlines()[0]
+        assert told(caught.value).status is Exit.SYSTEM
+        assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="no /proc")
+def test_a_place_where_no_file_can_be_made() -> None:
+    with pytest.raises(SystemFault, match=r"^/proc/mine cannot be made"):
+        atomic.write_tree(Path("/proc/mine"), OLD, ours=ours)
 
 
 def test_nothing_to_recover(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -304,7 +305,7 @@ def test_status_repair_and_update_of_a_checkout(checkout: Path) -> None:
 
 def test_status_of_what_is_not_comfyui(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "neither ComfyUI nor a pack" in patchforge("status", str(tmp_path / "empty")).stdout
+    assert "not ComfyUI, and not a pack" in patchforge("status", str(tmp_path / "empty")).stdout
     assert patchforge("status", str(tmp_path / "nowhere")).returncode == 2
 
 
@@ -397,6 +398,55 @@ def test_check_sees_new_unclaimed_sites(upstream: Path, generated: Path) -> None
     assert result.returncode == 1
     assert "comfy/new.py" in result.stdout
     assert "v9.0.0: ok" in result.stdout
+
+
+def test_check_of_what_is_not_generated_is_no_check(upstream: Path, tmp_path: Path) -> None:
+    result = on(upstream, tmp_path / "empty", "check", "v9.0.0")
+    assert result.returncode == 69
+    assert "v9.0.0: not checked" in result.stdout
+    assert f"patchforge apply v9.0.0 --out {tmp_path / 'empty' / 'v9.0.0'}" in result.stdout
+    result = on(upstream, tmp_path / "empty", "check", "v9.1.0", "--json")
+    assert result.returncode == 1, "a new unclaimed site is a failure all the same"
+    assert len(json.loads(result.stdout)[0]["problems"]) == 2
+
+
+def advice(text: str) -> list[str]:
+    """The command line behind ``to do:``."""
+    return shlex.split(next(line for line in text.splitlines() if "to do:" in line).partition("patchforge ")[2])
+
+
+def test_advice_can_be_typed(upstream: Path, generated: Path) -> None:
+    manifest = generated / "v9.0.0" / "manifest.json"
+    other = manifest.read_text().replace(json.loads(manifest.read_text())["rules"], "0" * 64)
+    (generated / "v9.0.0" / "SHA256SUMS").unlink()  # of an earlier version of patchforge
+    manifest.write_text(other)
+    on_status = advice(done("status", "--generated", str(generated)))
+    assert on_status == advice(on(upstream, generated, "check").stdout)
+    done(*on_status, "--upstream", str(upstream))
+    assert on(upstream, generated, "check").returncode == 0
+    assert "v9.0.0: current" in done("status", "--generated", str(generated))
+
+
+def test_an_edited_folder_is_called_so_before_it_is_written(upstream: Path, generated: Path) -> None:
+    folder = generated / "v9.0.0"
+    with (folder / "0001-device-support.patch").open("a") as patch:
+        patch.write("# mine\n")
+    status, check = done("status", "--generated", str(generated)), on(upstream, generated, "check").stdout
+    assert "edited since" in status
+    for said in (status, check):
+        assert f"move {folder} away" in said
+    command = advice(check)
+    assert patchforge(*command, "--upstream", str(upstream)).returncode == 2
+    folder.rename(generated / "mine")
+    done(*command, "--upstream", str(upstream))
+    assert on(upstream, generated, "check").returncode == 0
+
+
+def test_a_folder_that_is_not_of_a_version_is_passed_over(upstream: Path, generated: Path) -> None:
+    (generated / "vacant").mkdir()
+    (generated / "vacant" / "manifest.json").write_text("{}")
+    assert on(upstream, generated, "check").returncode == 0
+    assert "vacant" not in done("status", "--generated", str(generated))
 
 
 def test_check_without_anything_generated(upstream: Path, tmp_path: Path) -> None:

@@ -496,11 +496,54 @@ def test_streams_are_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_argument_is_shown_and_not_obeyed(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["\x1b[31m\n::error::evil"])
+    assert main(["\x1b[31m\n::error::evil"]) == Exit.USAGE
     said = capsys.readouterr().err
     assert "\x1b" not in said
     assert "\n::" not in said
+
+
+WRONG_LINES = {
+    "an unknown option": ["apply", "--bad"],
+    "no command": [],
+    "an unknown command": ["aply"],
+    "no folder": ["repair"],
+    "two places": ["apply", "v0.32.0", "--to", "a", "--out", "b"],
+    "no processes": ["apply", "v0.32.0", "--jobs", "0"],
+    "fewer than none": ["check", "--jobs", "-2"],
+    "half a process": ["replay", "--jobs", "1.5"],
+    "too many digits": ["check", "--jobs", "9" * 5000],
+    "another script's digit": ["check", "--jobs", "\u0663"],
+    "lines that are fewer than none": ["apply", "v0.32.0", "--context", "-1"],
+    "no pairs": ["test", "--pairs", "-1"],
+    "no time": ["test", "--timeout", "0"],
+    "time that never ends": ["test", "--timeout", "inf"],
+    "time that is no number": ["test", "--timeout", "nan"],
+    "open pull requests": ["bot", "--most-open", "-1"],
+    "no version": ["replay", "--since", "v9"],
+    "no last version": ["replay", "--until", "newest"],
+    "nothing between": ["replay", "--since", "v0.33.0", "--until", "v0.32.0"],
+    "no version for the bot": ["bot", "v9", "--dry-run", "--upstream", "."],
+    "no version for jobs": ["matrix", "v9"],
+    "no version for files": ["apply", "v9", "--from", str(MINIATURES / "v0.33.0"), "--dry-run"],
+}
+
+
+@pytest.mark.parametrize("wish", ["--json", "--js"])
+@pytest.mark.parametrize("case", WRONG_LINES)
+def test_a_wrong_command_line_is_an_error_like_any_other(
+    case: str, wish: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    subprocess.run(["git", "init", "--quiet", "--bare", str(tmp_path / "clone")], check=True)
+    monkeypatch.setenv("PATCHFORGE_UPSTREAM", str(tmp_path / "clone"))
+    line = WRONG_LINES[case]
+    assert main([*line, wish]) == Exit.USAGE
+    said = capsys.readouterr()
+    document = json.loads(said.out)["error"]
+    assert document["status"] == Exit.USAGE
+    assert document["problem"]
+    assert f"patchforge: {document['problem']}" in said.err
+    assert main(line) == Exit.USAGE
+    assert capsys.readouterr().out == ""
 
 
 def test_a_stream_of_another_kind(monkeypatch: pytest.MonkeyPatch) -> None:

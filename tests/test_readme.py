@@ -15,7 +15,7 @@ import pytest
 
 from patchforge.arguments import Parser
 from patchforge.cli import parser
-from patchforge.errors import Exit
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import load_project, release_index
 from tests.support import ROOT
 
@@ -86,8 +86,10 @@ def complaint(arguments: list[str]) -> str:
     try:
         with contextlib.redirect_stderr(said), contextlib.redirect_stdout(said):
             parser().parse_args(arguments)
-    except SystemExit as stop:
-        return said.getvalue() if stop.code else ""
+    except PatchforgeError as error:
+        return str(error)
+    except SystemExit:  # --help, --version
+        return ""
     return ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,7 +16,7 @@ from patchforge.bot.discovery import Discovery, discover, list_tags
 from patchforge.bot.forge import Forge
 from patchforge.bot.model import Candidate, GitHubRelease
 from patchforge.bot.token import Token, refuse_secrets
-from patchforge.errors import Damaged
+from patchforge.errors import Damaged, NotChecked
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
 from patchforge.sources.clone import CachedClone, is_url
@@ -100,6 +101,19 @@ def find_new(
     return replace(discovery, passed=(*discovery.passed, *passed)), [
         release for release in releases or () if not release.odd
     ]
+
+
+def _require_known(project: Project, tags: Mapping[str, str], known: Mapping[Version, str], mirror: Mirror) -> None:
+    """NotChecked for an upstream with none of the releases that are known: what is new cannot be seen in it."""
+    if not known or any(project.tag_of(version) in tags for version in known):
+        return
+    fetch = f"git -C {shlex.quote(str(mirror.clone))} fetch --tags, or " if mirror.is_local else ""
+    raise NotChecked(
+        f"{mirror.where} has none of the {len(known)} releases that are known, so what is new cannot be told",
+        expected=f"tags of {project.title}'s releases",
+        found=f"{len(tags)} other tag(s)" if tags else "no tags",
+        do=f"{fetch}name another upstream; {project.title} is at {project.url}",
+    )
 
 
 def generated_commits(folder: Path) -> dict[Version, str]:

@@ -49,7 +49,7 @@ class Write:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a command does to a checkout. ``made`` is the journal that it leaves there."""
+    """What a command does to a checkout."""
 
     state: State  #: of before
     writes: tuple[Write, ...] = ()

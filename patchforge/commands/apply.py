@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,12 @@ from patchforge.checkout.place import command
 from patchforge.checkout.subject import ComfyUI
 from patchforge.commands import revert
 from patchforge.commands.checkout import comfyui, planned
-from patchforge.commands.common import inputs, make_engine, show_json, table
+from patchforge.commands.common import inputs, make_engine, show_json, table, version_named
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, recognise, release_index
-from patchforge.sources import FolderTree, TarTree, open_upstream
+from patchforge.sources import FolderTree, GitTree, TarTree, open_upstream
 from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
 from patchforge.sources.upstream import Upstream
@@ -51,9 +51,7 @@ def add_arguments(parser: Parser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0, or an error: drift, a failed check, unusable names."""
-    if options.context < 0:
-        raise PatchforgeError("--context counts lines", expected="0 or more", found=str(options.context))
+    """Exit status 0, 69 where the clone lacks files of a tree, or an error: drift, a failed check, unusable names."""
     if options.revert:
         return _revert(options)
     if options.in_place:
@@ -93,7 +91,7 @@ def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
     """A release read from a tarball or a folder: what it says it is must fit what it is called."""
     tree: Tree = FolderTree(source) if source.is_dir() else TarTree(source)
     stated = recognise(tree, load_project()) or _checked_out(source)
-    wanted = _parsed(named)
+    wanted = version_named(named) if named else None
     version = stated or wanted
     if version is None:
         raise PatchforgeError(
@@ -126,7 +124,8 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     _check_output(options, release)
     patched = _checked(options, release, tree)
     written, missing = _write(options, patched)
-    return _tell(options, patched, written, missing)
+    _tell(options, patched, written, missing)
+    return Exit.UNCHECKED if any(one.reason == pipeline.NO_CONTENT for one in missing) else Exit.OK
 
 
 def _checked(options: argparse.Namespace, release: Release, tree: Tree) -> Patched:
@@ -149,12 +148,13 @@ def _in_place(options: argparse.Namespace) -> int:
         plan = change.patch(
             inside, ComfyUI(lambda: make_engine(options)), patched, context=options.context, dry_run=options.dry_run
         )
-    return _tell(options, patched, "" if options.dry_run else options.in_place, [], plan)
+    _tell(options, patched, "" if options.dry_run else options.in_place, [], plan)
+    return Exit.OK
 
 
 def _tell(
     options: argparse.Namespace, patched: Patched, written: str, missing: list[Skipped], plan: change.Plan | None = None
-) -> int:
+) -> None:
     release = patched.release
     if options.json:
         show_json(
@@ -172,7 +172,6 @@ def _tell(
             planned(plan)
         elif plan:
             print(f"to undo: {escape.line(command('release', 'revert', Path(options.in_place)))}")
-    return Exit.OK
 
 
 def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Skipped]]:
@@ -181,10 +180,16 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Ski
         return "", []
     read = inputs(options.source, options.upstream)
     if options.to:
-        return options.to, pipeline.write_whole(patched.tree, Path(options.to), read)
+        left_out = pipeline.write_whole(patched.tree, Path(options.to), read)
+        return options.to, sorted([*left_out, *_unread(patched.conversion.tree)], key=lambda one: one.path)
     target = _target(options, patched.release)
     write_folder(target, patched.files(options.context), PATCHES, inputs=read)
     return str(target), []
+
+
+def _unread(tree: Tree) -> Sequence[Skipped]:
+    """What a tree leaves out of a release when it is read; of a folder also what was never the release's."""
+    return tree.skipped if isinstance(tree, GitTree | TarTree) else ()
 
 
 def _check_output(options: argparse.Namespace, release: Release) -> None:

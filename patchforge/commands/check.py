@@ -10,6 +10,7 @@ from typing import Any
 from patchforge import manifest, pipeline
 from patchforge.arguments import Parser, add_json, add_upstream
 from patchforge.commands.common import (
+    again,
     chosen_versions,
     coloured,
     generated_versions,
@@ -19,7 +20,7 @@ from patchforge.commands.common import (
     verdict,
 )
 from patchforge.engine.convert import Engine
-from patchforge.errors import Exit, PatchforgeError, worst
+from patchforge.errors import Exit, NotChecked, PatchforgeError, worst
 from patchforge.outputs import listed
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Version
@@ -62,10 +63,12 @@ def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[st
     try:
         patched = pipeline.convert(engine, release, upstream.tree(release))
         pipeline.check(patched)
-        problems = _differences(folder / str(release.version), listed(patched.files())) + _more_unclaimed(
-            folder, release.version, patched
-        )
+        problems = _more_unclaimed(folder, release.version, patched)
+        problems += _differences(folder / str(release.version), listed(patched.files()))
         status = Exit.FAILED if problems else Exit.OK
+    except NotChecked as error:
+        problems.append(str(error))
+        status = Exit.FAILED if len(problems) > 1 else error.status
     except PatchforgeError as error:
         problems, status = [str(error)], error.status
     return {
@@ -77,18 +80,22 @@ def _one(engine: Engine, upstream: Upstream, folder: Path, name: str) -> dict[st
 
 
 def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
-    """How a committed folder differs from what the inputs give; nothing to say for one that is not committed."""
+    """How a committed folder differs from what the inputs give; NotChecked where there is none."""
     if not folder.is_dir():
-        return []
+        raise NotChecked(
+            "the release converts, and nothing generated is there to compare with it",
+            expected=f"the folder {folder}",
+            do=again(folder),
+        )
     found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
     problems = [f"{folder / name} is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"{folder / name} is not generated" for name in sorted(found.keys() - expected.keys())]
     problems += [
-        f"{folder / name} is out of date: run patchforge apply"
+        f"{folder / name} is out of date"
         for name in sorted(expected)
         if name in found and found[name] != expected[name]
     ]
-    return problems
+    return [*problems, f"to do: {again(folder)}"] if problems else []
 
 
 def _more_unclaimed(folder: Path, version: Version, patched: pipeline.Patched) -> list[str]:

@@ -43,16 +43,19 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
         state = plan.state if options.dry_run else examine(inside, subject).state
     if options.json:
         told = {"was": plan.state, "state": state, "written": plan.written, "removed": plan.removed}
+        told["journal"] = "written anew" if plan.journal else "as it was"
         show_json({"folder": options.folder, **told})
         return Exit.OK
-    if not plan.writes:
-        made = " (the journal was made anew)" if plan.journal else ""
-        print(f"{options.folder}: {state}; no file had to be changed{made}")
-    elif options.dry_run:
+    if options.dry_run:
         print(f"{options.folder}: {plan.state} (not written)")
         planned(plan)
-    else:
-        print(f"{options.folder}: was {plan.state}, is {state}; {len(plan.writes)} file(s) changed")
+        if plan.journal:
+            print("would write the journal anew")
+        return Exit.OK
+    done = f"{len(plan.writes)} file(s) changed" if plan.writes else "no file had to be changed"
+    journal = ", and its journal is written anew" if plan.journal else ""
+    was = f"was {plan.state}, is {state}" if plan.writes or plan.state != state else state
+    print(f"{options.folder}: {was}; {done}{journal}")
     return Exit.OK
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -12,8 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from patchforge import caches, resources
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
+from patchforge.outputs import PATCHES, prove
 from patchforge.sources.clone import is_url
 from patchforge.terminal import own
+from patchforge.vocabulary import Version
 
 if TYPE_CHECKING:
     from patchforge.engine.convert import Engine
@@ -51,10 +54,41 @@ def inputs(*named: str | Path | None) -> list[Path]:
 
 def generated_versions(folder: Path) -> list[str]:
     """Names of the releases that have been generated, oldest first."""
-    from patchforge.vocabulary import Version  # noqa: PLC0415
+    versions = {path.parent.name: _parsed(path.parent.name) for path in folder.glob("v*/manifest.json")}
+    return [name for _, name in sorted((version, name) for name, version in versions.items() if version)]
 
-    names = [path.parent.name for path in folder.glob("v*/manifest.json")]
-    return sorted(names, key=Version.parse)
+
+def version_named(name: str) -> Version:
+    """The version on the command line; PatchforgeError for what is not one."""
+    if version := _parsed(name):
+        return version
+    raise PatchforgeError(f"{name!r} is not a version", expected="such as v0.32.0", do="name a VERSION")
+
+
+def _parsed(name: str) -> Version | None:
+    try:
+        return Version.parse(name)
+    except ValueError:
+        return None
+
+
+def again(folder: Path) -> str:
+    """What makes a generated folder, named as its version, anew; what is not as patchforge wrote it goes first."""
+    usual = Path("generated/comfyui", folder.name)
+    command = f"patchforge apply {shlex.quote(folder.name)}"
+    if folder.resolve() != usual.resolve():
+        command += f" --out {shlex.quote(str(folder))}"
+    return f"move {shlex.quote(str(folder))} away, as it was edited, then {command}" if edited(folder) else command
+
+
+def edited(folder: Path) -> bool:
+    """Whether a generated folder is not as patchforge wrote it, so that it is not written over."""
+    try:
+        if os.path.lexists(folder):
+            prove(folder, PATCHES)
+    except PatchforgeError:
+        return True
+    return False
 
 
 def chosen_versions(options: argparse.Namespace) -> list[str]:
@@ -64,7 +98,7 @@ def chosen_versions(options: argparse.Namespace) -> list[str]:
         raise PatchforgeError(
             f"nothing has been generated in {options.generated}",
             expected="a VERSION",
-            do="name one, or run patchforge apply first",
+            do="name one, or make one first, such as with patchforge apply v0.32.0",
         )
     return names
 

@@ -8,10 +8,10 @@ import json
 from patchforge import resources
 from patchforge.arguments import Parser, add_json
 from patchforge.bot.follow import State, follow
+from patchforge.commands.common import version_named
 from patchforge.commands.track import add_survey, survey
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit
 from patchforge.project import load_project
-from patchforge.vocabulary import Version
 
 
 def add_arguments(parser: Parser) -> None:
@@ -41,19 +41,12 @@ def run(options: argparse.Namespace) -> int:
 def _releases(options: argparse.Namespace) -> list[dict[str, str]]:
     project = load_project()
     if options.release:
-        versions = [str(_version(options.release))]
+        versions = [str(version_named(options.release))]
     else:
         new = [str(one.version) for one in survey(project, options)[0].new[::-1]]
         versions = new if options.all else new[:1]
     jobs = [{"project": project.name, "name": version, "arguments": f"bot {version}"} for version in versions]
     return jobs or [{"project": project.name, "name": "upkeep", "arguments": "bot"}]
-
-
-def _version(name: str) -> Version:
-    try:
-        return Version.parse(name)
-    except ValueError:
-        raise PatchforgeError(f"{name} is not a version", expected="such as v0.33.0") from None
 
 
 def _packs() -> list[dict[str, str]]:

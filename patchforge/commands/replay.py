@@ -10,7 +10,7 @@ from typing import Any
 
 from patchforge import escape, pipeline
 from patchforge.arguments import Parser, add_json, add_upstream
-from patchforge.commands.common import coloured, make_engine, progress, show_json
+from patchforge.commands.common import coloured, make_engine, progress, show_json, version_named
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.sources import Upstream, open_upstream
@@ -58,9 +58,17 @@ def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -
             )
         paths = sorted({path for one in engine.transforms for path in one.files if "*" not in path} | {"comfy_extras"})
         return [upstream.resolve(commit) for commit in upstream.commits(options.since, options.until, paths)]
-    first = Version.parse(options.since) if options.since else Version(())
-    last = Version.parse(options.until) if options.until else None
-    return [one for one in upstream.releases() if first <= one.version and (last is None or one.version <= last)]
+    first = version_named(options.since) if options.since else Version(())
+    last = version_named(options.until) if options.until else None
+    known = upstream.releases()
+    chosen = [one for one in known if first <= one.version and (last is None or one.version <= last)]
+    if not chosen:
+        raise PatchforgeError(
+            "no release lies between --since and --until",
+            expected=f"versions from {known[0].version} to {known[-1].version}" if known else "a clone with releases",
+            found=f"{options.since or 'the oldest'} to {options.until or 'the newest'}",
+        )
+    return chosen
 
 
 def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, release: Release) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from patchforge import __version__, caches, manifest
 from patchforge.arguments import Parser, add_generated, add_json
-from patchforge.commands.common import generated_versions, show_json
+from patchforge.commands.common import again, edited, generated_versions, show_json
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import Exit
 from patchforge.escape import line
@@ -46,7 +46,7 @@ def run(options: argparse.Namespace) -> int:
     print(f"releases   {len(index)} in the index, newest {status['releases']['newest']}")
     print(f"cache      {status['cache']['folder']} ({status['cache']['bytes'] / 1e6:.1f} MB)")
     for one in status["generated"]:
-        print(f"generated  {one['release']}: {'current' if one['current'] else 'by other rules; run patchforge apply'}")
+        print(f"generated  {one['release']}: {_said(one, folder / one['release'])}")
     return Exit.OK
 
 
@@ -74,12 +74,19 @@ def _folder(options: argparse.Namespace) -> int:
     return Exit.OK if found.in_order else Exit.FAILED
 
 
+def _said(one: dict[str, Any], folder: Path) -> str:
+    if one["current"] and not one["edited"]:
+        return "current"
+    return f"{'edited since' if one['edited'] else 'by other rules'}; to do: {again(folder)}"
+
+
 def _generated(folder: Path) -> dict[str, Any]:
     found = manifest.load(folder)
     return {
         "release": found["release"],
         "commit": found["commit"],
         "current": found["rules"] == rule_set_digest(),
+        "edited": edited(folder),
     }
 
 

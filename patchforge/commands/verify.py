@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchforge import documents, manifest, patches, pipeline
 from patchforge.arguments import Parser, add_json, add_pins, add_upstream, add_versions
-from patchforge.commands.common import chosen_versions, coloured, make_engine, progress, show_json, verdict
+from patchforge.commands.common import again, chosen_versions, coloured, make_engine, progress, show_json, verdict
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Exit, NotChecked, PatchforgeError, worst
 from patchforge.names import unfit
@@ -129,7 +129,7 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
     try:
         found = manifest.load(folder)
     except FileNotFoundError:
-        raise NotChecked(f"{folder} has no manifest", do=f"patchforge apply {release.version} writes it") from None
+        raise NotChecked(f"{folder} has no manifest", do=again(folder)) from None
     if found["commit"] != release.commit:
         raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=found["commit"])
     files: dict[str, bytes] = {}
@@ -141,9 +141,7 @@ def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dic
     try:
         data = documents.read_bytes(folder / entry["file"])
     except FileNotFoundError:
-        raise CheckFailed(
-            f"{folder} lacks a file of its manifest", expected=entry["file"], do="patchforge apply writes it"
-        ) from None
+        raise CheckFailed(f"{folder} lacks a file of its manifest", expected=entry["file"], do=again(folder)) from None
     if hashlib.sha256(data).hexdigest() != entry["sha256"]:
         raise CheckFailed(
             f"{entry['file']} is not the file the manifest describes", expected=entry["sha256"], found="other bytes"

@@ -96,7 +96,7 @@ class TarTree:
                 f"{self.path} cannot be read as a tarball",
                 expected="a whole .tar.gz or .tar",
                 found=_shown(error),
-                do="download it again",
+                do="name a release's tarball or folder; if this is one, download it again",
             ) from error
 
 
@@ -105,7 +105,7 @@ def _require_file(path: Path) -> None:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
         raise PatchforgeError(
-            f"{path} cannot be read as a tarball", found="nothing there", do="check the path"
+            f"{path} is not there", expected="a release's .tar.gz or .tar, or its folder", do="check the path"
         ) from None
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"

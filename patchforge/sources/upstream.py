@@ -5,8 +5,9 @@ from __future__ import annotations
 import difflib
 import os
 import re
+from bisect import bisect_left
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from patchforge.errors import PatchforgeError
 from patchforge.project import load_project, recognise, release_index
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from patchforge.project import Project
 
 _COMMIT = re.compile("[0-9a-f]{7,40}")
+_PATH = re.compile(r"^[./~]|^[A-Za-z]:[/\\]|\\|/$")  #: what no version, commit or ref looks like
+_FILES = "patchforge apply --in-place DIR patches a checkout, and apply --from TARBALL|DIR reads a release from files"
 _BEFORE_ALL = Version((0, 0, 0))
 _COMPARED = 1000  #: refs that are compared with a name that is unknown; each takes a tenth of a millisecond
 
@@ -81,6 +84,8 @@ class Upstream:
         descends from; ``indexed`` is then False. Errors: an unknown name (with the nearest ones), a tag that
         disagrees with the index, an indexed commit that the clone lacks.
         """
+        if _PATH.search(name):
+            self._refuse_path(name)
         version = _version(name)
         if version is None and not _COMMIT.fullmatch(name):
             self.fetch()  # a branch moves
@@ -184,18 +189,35 @@ class Upstream:
         raise PatchforgeError(
             f"{self.origin} has no release, commit or ref called {name!r}",
             expected="such as " + (", ".join(nearest(name, names, refs)) or "a tag, but it has none"),
-            do="check the spelling" + ("; if it is new, fetch the clone" if self._is_local() else ""),
+            do=_FILES if Path(name).exists() else f"check the spelling{self._perhaps_new()}",
         )
+
+    def _refuse_path(self, name: str) -> NoReturn:
+        raise PatchforgeError(f"{name!r} is a path, and no release", expected="such as v0.32.0", do=_FILES)
+
+    def _perhaps_new(self) -> str:
+        return "; if it is new, fetch the clone" if self._is_local() else ""
 
 
 def nearest(name: str, versions: Sequence[str], refs: Sequence[str] = ()) -> list[str]:
-    """Up to five names to suggest for one that is unknown: the numerically closest versions, then those spelt alike."""
+    """Up to five names to suggest for one that is unknown: the versions beside it in order, then those spelt alike."""
     found: list[str] = []
     if numbers := re.search(r"\d+(\.\d+)*", name):
-        wanted = _numbers(numbers[0])
-        found = sorted(versions, key=lambda version: _distance(_numbers(version), wanted))[:3]
-    found += difflib.get_close_matches(name, [*versions, *refs], n=3)
+        found = _beside(_numbers(numbers[0]), sorted(versions, key=_numbers))
+    if not _version(name):  # else what is spelt like it is further away
+        found += difflib.get_close_matches(name, [*versions, *refs], n=3)
     return list(dict.fromkeys(found))[:5] or list(versions[-3:])
+
+
+def _beside(wanted: list[int], ordered: list[str]) -> list[str]:
+    """The three versions around a number, the nearest first."""
+    at = bisect_left(ordered, wanted, key=_numbers)
+    below, above = ordered[max(0, at - 3) : at], ordered[at : at + 3][::-1]
+    found: list[str] = []
+    while (below or above) and len(found) < 3:
+        sides = [side for side in (below, above) if side]
+        found.append(min(sides, key=lambda side: _distance(_numbers(side[-1]), wanted)).pop())
+    return found
 
 
 def _numbers(text: str) -> list[int]:

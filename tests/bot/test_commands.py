@@ -11,7 +11,7 @@ import pytest
 
 from patchforge.cli import parser
 from patchforge.commands import bot, matrix, track
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, NotChecked, PatchforgeError
 from patchforge.project import load_project
 from tests.bot.pack_world import BOUND, KEPT, PackWorld
 from tests.bot.world import BASE, FIRST, REPOSITORY, SECOND, World, bot_options, git
@@ -55,6 +55,24 @@ def test_track_says_what_is_new_and_why_not(world: World) -> None:
     assert "a pre-release" in said
     assert "were not asked for" in said
     assert world.github.log == []
+
+
+@pytest.mark.parametrize("left", [(), ("latest",), ("v0.29.0-rc1",)])
+def test_a_clone_without_known_releases_is_not_up_to_date(world: World, left: tuple[str, ...]) -> None:
+    for tag in git(world.upstream, "tag").split():
+        git(world.upstream, "tag", "--delete", tag)
+    for tag in left:
+        git(world.upstream, "tag", tag, "main")
+    given = options(world)
+    at_home(world)
+    for command in (track, matrix):
+        with pytest.raises(NotChecked, match="none of the 1 releases") as caught:
+            command.run(given)
+        assert f"git -C {world.upstream} fetch --tags" in caught.value.do
+    status, said = world.bot("--dry-run")
+    assert status == Exit.UNCHECKED
+    assert "what is new cannot be told" in said["error"]
+    assert world.github.writes == []
 
 
 def test_track_of_a_moved_tag(world: World) -> None:

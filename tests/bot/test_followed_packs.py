@@ -139,10 +139,17 @@ def test_a_server_that_leaves_files_out(packs: Packs) -> None:
     assert (one.state, one.pinned, one.commit) == (State.NEW, pinned, commit)
 
 
-@pytest.mark.parametrize("days", ["-1", '"7"', "true"])
-def test_a_minimum_age_that_is_none(packs: Packs, days: str) -> None:
+@pytest.mark.parametrize(
+    ("days", "why"),
+    [
+        ("-1", "malformed: branch_days"),
+        ('"7"', r"branch_days in .*one\.toml is not what it should be"),
+        ("true", r"branch_days in .*one\.toml is not what it should be"),
+    ],
+)
+def test_a_minimum_age_that_is_none(packs: Packs, days: str, why: str) -> None:
     packs.add("one", f'branch = "main"\nbranch_days = {days}\n')
-    with pytest.raises(PatchforgeError, match="malformed: branch_days"):
+    with pytest.raises(PatchforgeError, match=why):
         load_repository(packs.upstream / "nodes" / "one.toml")
 
 

@@ -13,9 +13,14 @@ from typing import Any
 import pytest
 
 from patchforge.checkout import journal
+from patchforge.checkout.examine import Examined, State
+from patchforge.checkout.journal import Found
+from patchforge.checkout.subject import NodePack
 from patchforge.errors import PatchforgeError
+from patchforge.inside import Inside
 from tests.checkout import places
 from tests.checkout.places import PACK, content, fill, look
+from tests.support import ROOT
 
 Plain = dict[str, Any]
 EVIL = b"import os\nos.system('evil')\n"
@@ -311,3 +316,12 @@ def test_folders_with_the_names_of_killed_runs_are_left_alone_without_a_record(w
 def test_there_are_enough_hostile_journals() -> None:
     assert len(SHAPES) + len(WAYS) >= 30
     assert journal.FORMAT == 1
+
+
+def test_every_state_is_called_by_its_name(tmp_path: Path) -> None:
+    """The guide's table, ``status``, ``repair`` and ``--json`` have one word for each."""
+    guide = (ROOT / "docs" / "user-guide.md").read_text("utf-8")
+    for state in State:
+        found = Examined(Inside(tmp_path), NodePack(), state, Found())
+        assert found.says.startswith(state), state
+        assert state is State.UNKNOWN or f"\n| {state} |" in guide

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from patchforge.doctor.facts import AMD, Facts, Gpu, State
 from patchforge.doctor.variables import findings, shown
 from tests.doctor.machines import B580, LUNAR_LAKE, NVIDIA_CARD, about, facts, interpreter, machine, states
+from tests.support import ROOT
 
 RADEON = Gpu("0000:01:00.0", AMD, 0x744C, "amdgpu")
 
@@ -86,6 +89,19 @@ def test_filters_of_others_count_where_there_is_such_a_gpu(
 )
 def test_switches(name: str, value: str, state: State | None) -> None:
     assert states(list(findings(facts(B580, **{name: value})))).get(name) is state
+
+
+def test_every_documented_variable_is_known() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    named = {name for page in pages for name in re.findall(r"PATCHFORGE_[A-Z_]*[A-Z]", page.read_text("utf-8"))}
+    assert {"PATCHFORGE_STATE", "PATCHFORGE_TRACEBACK", "PATCHFORGE_CACHE"} <= named
+    told = [one.text for name in sorted(named) for one in findings(facts(B580, **{name: "1"}))]
+    assert not [text for text in told if "no variable" in text]
+
+
+@pytest.mark.parametrize("name", ["PATCHFORGE_STATE", "PATCHFORGE_CACHE", "PATCHFORGE_UPSTREAM"])
+def test_paths_of_the_user_are_not_shown(name: str) -> None:
+    assert shown({name: "/home/ann/x"}) == {}
 
 
 def test_emulated_devices_are_not_counted_against_the_bus() -> None:

@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchforge import cli, pipeline
-from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.names import unfit
-from patchforge.sources import TarTree
+from patchforge.outputs import write_new
+from patchforge.sources import FolderTree, MissingBlobError, TarTree
 from tests.outputs.world import state
 from tests.support import MemoryTree, miniature
 
@@ -99,6 +100,30 @@ def test_modes_come_with_the_files(tmp_path: Path) -> None:
     assert modes["suid"] & 0o7000 == 0
 
 
+@pytest.mark.parametrize("gone", [["README.md"], ["README.md", "requirements.txt"]])
+def test_a_tree_that_is_not_whole_has_a_status_of_its_own(
+    gone: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = FolderTree.read
+
+    def lacking(tree: FolderTree, path: str) -> bytes:
+        if path in gone:
+            raise MissingBlobError(path, "0" * 40)
+        return read(tree, path)
+
+    source = tmp_path / "ComfyUI"
+    write_new(source, {**miniature("v0.33.0"), "README.md": b"read me\n", "requirements.txt": b"torch\n"})
+    command = ["apply", "--from", str(source), "--to"]
+    with monkeypatch.context() as partial:
+        partial.setattr(FolderTree, "read", lacking)
+        assert cli.main([*command, str(tmp_path / "out")]) == Exit.UNCHECKED
+    said = capsys.readouterr().out.splitlines()
+    assert f"NOT WHOLE: without {len(gone)} file(s)" in said[-1]
+    assert {line.split()[1] for line in said if line.startswith("missing: ")} == set(gone)
+    assert cli.main([*command, str(tmp_path / "whole")]) == Exit.OK
+    assert capsys.readouterr().out.splitlines()[-1] == f"written: {tmp_path / 'whole'}"
+
+
 def test_the_command_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "ComfyUI.tar"
     with tarfile.open(path, "w") as archive:
@@ -111,7 +136,7 @@ def test_the_command_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.Capt
     assert "missing: comfy/aux.py (the name of a device on Windows)" in said
     assert "\x1b" not in said
     assert cli.main(["apply", "--from", str(path), "--to", str(tmp_path / "out"), "--json"]) == 0, "it is that already"
-    assert json.loads(capsys.readouterr().out)["missing"] == ["comfy/aux.py", "odd\x1b[2J.md"]
+    assert json.loads(capsys.readouterr().out)["missing"] == ["comfy/aux.py", r"odd\x1b[2J.md"]
     (tmp_path / "out" / "main.py").write_bytes(b"mine")
     before = state(tmp_path / "out")
     assert cli.main(["apply", "--from", str(path), "--to", str(tmp_path / "out")]) == 2

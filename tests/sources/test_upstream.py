@@ -169,6 +169,32 @@ def test_unknown_names_are_refused(upstream: Upstream, name: str) -> None:
         upstream.resolve(name)
 
 
+def test_what_is_far_away_is_not_suggested() -> None:
+    versions = [f"v0.{number}.{patch}" for number in range(34) for patch in range(3)]
+    assert nearest("v9.9.9", versions, versions) == ["v0.33.2", "v0.33.1", "v0.33.0"]
+
+
+@pytest.mark.parametrize(
+    "name", ["/home/ann/ComfyUI", "~/ComfyUI", "./ComfyUI", "../ComfyUI", "ComfyUI/", r"C:\ComfyUI", "C:/ComfyUI", "."]
+)
+def test_a_path_is_told_from_a_release(upstream: Upstream, name: str) -> None:
+    with pytest.raises(PatchforgeError, match="is a path") as caught:
+        upstream.resolve(name)
+    assert "apply --in-place" in caught.value.do
+    assert "--from" in caught.value.do
+
+
+@pytest.mark.parametrize("name", ["ComfyUI", "ComfyUI-0.32.0.tar.gz"])
+def test_a_file_that_is_there_is_told_from_a_release(
+    upstream: Upstream, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(PatchforgeError, match="no release, commit or ref called") as caught:
+        upstream.resolve(name)
+    assert "--in-place" in caught.value.do
+
+
 def test_misspelt_ref_is_suggested(upstream: Upstream) -> None:
     with pytest.raises(PatchforgeError, match="master"):
         upstream.resolve("mster")
@@ -180,6 +206,9 @@ def test_misspelt_ref_is_suggested(upstream: Upstream) -> None:
         ("v0.3.48", ["v0.3.4", "v0.3.47", "v0.4.48"], "v0.3.47"),
         ("0.3.47-rc1", ["v0.3.4", "v0.3.47", "v0.4.48"], "v0.3.47"),
         ("v1", ["v0.9.0", "v1.0.0", "v2.0.0"], "v1.0.0"),
+        ("v9.9.9", ["v0.9.1", "v0.9.2", "v0.32.0", "v0.33.0"], "v0.33.0"),
+        ("v0.3.99", ["v0.3.9", "v0.3.75", "v0.3.76", "v0.4.0", "v0.9.9"], "v0.3.76"),
+        ("v0.0.0", ["v0.3.9", "v0.1.0", "v0.2.0"], "v0.1.0"),
         ("something", ["v0.1.0", "v0.2.0", "v0.3.0", "v0.4.0"], "v0.2.0"),
     ],
 )
