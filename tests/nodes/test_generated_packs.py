@@ -17,6 +17,7 @@ from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
 from patchforge.nodes.report import markdown
 from patchforge.nodes.words import Options
+from patchforge.outputs import listed
 from patchforge.pins import store
 from tests.support import ROOT
 
@@ -83,4 +84,4 @@ def test_it_is_generated_again_byte_for_byte(folder: Path) -> None:
     assert head.stdout.strip() == pin["rev"], "check out the pinned revision"
     patched = PatchedPack(convert(read_pack(clone), Options()), pin["rev"])
     patched.check()
-    assert patched.files() == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert listed(patched.files()) == {path.name: path.read_bytes() for path in folder.iterdir()}
