@@ -13,6 +13,7 @@ _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 _UNSEEN = re.compile("[\u200c-\u200f\u202a-\u202e\u206a-\u206f\ufeff]")
 #: Names that are git's own folder on some file system: NTFS drops trailing dots, spaces and streams.
 _GIT = re.compile(r"(?:\.git|git~1)[. ]*(?::.*)?", re.IGNORECASE | re.DOTALL)
+_DRIVE = re.compile("(?:^|/)[A-Za-z]:")  #: also within a path, which may be joined part by part
 _MOST_NAME, _MOST_PATH = 255, 4095  #: bytes; what Linux takes
 _DEEPEST = 100  #: folders within each other; a person makes ten
 
@@ -27,7 +28,7 @@ def odd(path: str) -> str:
         return "control characters in its name"
     if _NOT_UTF8.search(path):
         return "a name that is not UTF-8"
-    if path.startswith(("/", "\\")) or re.match("[A-Za-z]:", path):
+    if path.startswith(("/", "\\")) or _DRIVE.search(path):
         return "an absolute path"
     if "\\" in path:
         return "a backslash in its name"

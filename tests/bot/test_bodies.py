@@ -66,7 +66,7 @@ def test_notes_of_200_kilobytes_are_cut(world: World) -> None:
 
 def test_many_releases_with_long_notes_stay_below_the_limit(world: World) -> None:
     for number in range(1, 60):
-        world.publish(f"v0.30.{number}", body="word " * 40_000, name="title " * 400)
+        world.publish(f"v0.30.{number}", body="word " * 24_000, name="title " * 400)
     world.release(FIRST)
     world.bot()
     assert len(world.pull(1)["body"]) < 65_536

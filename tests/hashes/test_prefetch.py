@@ -113,7 +113,7 @@ def test_missing_content_is_named_and_there_is_no_hash(tmp_path: Path) -> None:
     blob = git(work, "rev-parse", "HEAD:a/b")
     (work / ".git" / "objects" / blob[:2] / blob[2:]).unlink()
     done = prefetch("some/thing", head(work), "--upstream", work)
-    assert done.returncode == 2
+    assert done.returncode == 69
     assert done.stdout == ""
     assert "a/b" in done.stderr
     assert blob in done.stderr

@@ -38,6 +38,7 @@ def test_taken(path: str) -> None:
         ("", "elsewhere"),
         ("/etc/passwd", "absolute"),
         ("C:/x", "absolute"),
+        ("comfy/C:x.py", "absolute"),
         ("c:x", "absolute"),
         ("\\\\host\\x", "absolute"),
         ("..", "elsewhere"),

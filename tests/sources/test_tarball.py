@@ -122,6 +122,6 @@ def test_cut_short_is_refused(tmp_path: Path, keep: int, packed: bool) -> None:
 
 def test_absent_or_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "page.html").write_text("<html>not found</html>")
-    for name in ("page.html", "nothing.tar.gz"):
-        with pytest.raises(PatchforgeError, match="cannot be read as a tarball"):
+    for name, why in (("page.html", "cannot be read as a tarball"), ("nothing.tar.gz", "is not there")):
+        with pytest.raises(PatchforgeError, match=why):
             TarTree(tmp_path / name).entries()
