@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import argparse
 import importlib
-from collections.abc import Iterable, Iterator
-from typing import Any
+import math
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
+
+from patchforge.errors import PatchforgeError
 
 RELEASES = "generated/comfyui"
 PINS = "upstream/pins"
@@ -25,6 +28,10 @@ class Parser(argparse.ArgumentParser):
         self._module = module
         self._below: Any = None  #: argparse's action that chooses a command
         self.commands: dict[str, Parser] = {}  #: those below this one that its help lists, by name
+
+    def error(self, message: str) -> NoReturn:
+        """What is wrong with a command line is an error like any other."""
+        raise PatchforgeError(message, do=f"{self.prog} --help")
 
     def begin_commands(self, dest: str) -> None:
         """From here on the parser takes commands; the name of the chosen one becomes ``dest``."""
@@ -79,6 +86,28 @@ class Parser(argparse.ArgumentParser):
         super()._check_value(action, value)
 
 
+def whole(least: int) -> Callable[[str], int]:
+    """A number of things, ``least`` of them or more."""
+
+    def read(text: str) -> int:
+        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
+        return int(text)
+
+    return read
+
+
+def seconds(text: str) -> float:
+    """A time that passes: more than 0, and not for ever."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
+
+
 def _meant(name: str, known: Iterable[str]) -> str:
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
@@ -98,7 +127,7 @@ def add_upstream(parser: argparse.ArgumentParser) -> None:
         metavar="PATH|URL",
         help="clone or address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)",
     )
-    parser.add_argument("--jobs", type=int, metavar="N", help="processes to use (default: one per core)")
+    parser.add_argument("--jobs", type=whole(1), metavar="N", help="processes to use (default: one per core)")
     parser.add_argument("--no-cache", action="store_true", help="look at every file again")
 
 

@@ -325,7 +325,7 @@ def test_status_repair_and_update_of_a_checkout(checkout: Path) -> None:
 
 def test_status_of_what_is_not_comfyui(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    assert "not ComfyUI, and not a pack" in patchforge("status", str(tmp_path / "empty")).stdout
+    assert "neither ComfyUI nor a pack" in patchforge("status", str(tmp_path / "empty")).stdout
     assert patchforge("status", str(tmp_path / "nowhere")).returncode == 2
 
 

@@ -97,6 +97,7 @@ def find_new(
         return now - mirror.date(commit)
 
     tags, passed = list_tags(mirror.where)
+    _require_known(project, tags, known, mirror)
     discovery = discover(project, tags, releases, known=known, ours=list(ours), age=age, now=now)
     return replace(discovery, passed=(*discovery.passed, *passed)), [
         release for release in releases or () if not release.odd

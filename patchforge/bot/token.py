@@ -118,7 +118,7 @@ def _read(path: Path) -> Token:
 
 
 def _checked(text: str, where: str, file: Path | None = None) -> Token:
-    if not text or not all("!" <= letter <= "~" for letter in text):
+    if not 0 < len(text) <= 1024 or not all("!" <= letter <= "~" for letter in text):
         found = f"{len(text.splitlines())} lines" if len(text.splitlines()) != 1 else "spaces or odd characters"
         raise PatchforgeError(f"{where} does not hold a token", expected="one line of printable ASCII", found=found)
     return Token(text, file)

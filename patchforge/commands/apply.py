@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import escape, pipeline
-from patchforge.arguments import Parser, add_dry_run, add_json, add_source, add_upstream
+from patchforge.arguments import Parser, add_dry_run, add_json, add_source, add_upstream, whole
 from patchforge.checkout import change
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import ComfyUI
@@ -45,7 +45,7 @@ def add_arguments(parser: Parser) -> None:
     where.add_argument("--in-place", metavar="DIR", help="patch the checkout in DIR, after recognising its version")
     where.add_argument("--revert", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument(
-        "--context", type=int, default=0, metavar="N", help="upstream lines around each hunk (default: 0)"
+        "--context", type=whole(0), default=0, metavar="N", help="upstream lines around each hunk (default: 0)"
     )
     add_dry_run(parser)
 

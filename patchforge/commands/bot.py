@@ -11,7 +11,7 @@ import time
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
-from patchforge.arguments import Parser, add_dry_run, add_json, add_token, add_upstream
+from patchforge.arguments import Parser, add_dry_run, add_json, add_token, add_upstream, whole
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.packs import PackRun
 from patchforge.bot.plan import Rules
@@ -47,7 +47,9 @@ def add_proposing(parser: Parser, dry_run: str) -> None:
     add_token(parser)
     add_dry_run(parser, dry_run)
     parser.add_argument("--recreate", action="store_true", help="propose again what a person closed")
-    parser.add_argument("--max-open", type=int, default=3, metavar="N", help="open pull requests at most (default: 3)")
+    parser.add_argument(
+        "--max-open", type=whole(0), default=3, metavar="N", help="open pull requests at most (default: 3)"
+    )
     parser.old_name("--most-open", "--max-open")
 
 

@@ -12,7 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 
 from patchforge import caches, outputs, pipeline, processes
-from patchforge.arguments import Parser, add_json, add_source, add_upstream, add_versions
+from patchforge.arguments import Parser, add_json, add_source, add_upstream, add_versions, seconds, whole
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, inputs, make_engine, show_json, table
 from patchforge.errors import Exit, NotChecked, PatchforgeError
@@ -56,7 +56,7 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--pairs",
-        type=int,
+        type=whole(0),
         default=5,
         metavar="N",
         help="with --against-upstream on a GPU: pairs of runs to compare bits, time and memory (default: 5; 0: none)",
@@ -94,7 +94,9 @@ def add_trial(parser: Parser) -> None:
         help="do not install the front end, the templates and the embedded documentation",
     )
     parser.add_argument("--rerun", action="store_true", help="run also what an earlier command has finished")
-    parser.add_argument("--timeout", type=float, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)")
+    parser.add_argument(
+        "--timeout", type=seconds, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)"
+    )
     parser.add_argument(
         "--out", default="trials", metavar="DIR", help="where evidence, pictures and reports go (default: trials)"
     )

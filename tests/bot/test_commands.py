@@ -103,7 +103,7 @@ def test_the_matrix(world: World) -> None:
     given.json = False
     matrix.run(given)
     assert world.capsys.readouterr().out == f"comfyui {SECOND}\n"
-    with pytest.raises(PatchforgeError, match="soon is not a version"):
+    with pytest.raises(PatchforgeError, match="'soon' is not a version"):
         jobs(release="soon")
 
 

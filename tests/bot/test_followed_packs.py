@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -201,7 +202,7 @@ def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
 
 @pytest.fixture
 def command(packs: Packs, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setattr(track, "root", lambda: packs.folder)
+    monkeypatch.setattr(track, "resources", SimpleNamespace(path=packs.folder.joinpath))
     return lambda *, as_json: track.run(argparse.Namespace(json=as_json))
 
 

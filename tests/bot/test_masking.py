@@ -155,6 +155,7 @@ def test_track(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: py
     world.publish(f"v9.9-{TOKEN}", name=EVERY)
     for fault in (None, Fault("GET", 404, body=json.dumps({"message": EVERY}))):
         world.github.faults += [fault] if fault else []
+        monkeypatch.setenv("GH_TOKEN", TOKEN)  # it is taken out when it is read
         options = argparse.Namespace(
             nodes=False, json=False, upstream=str(world.upstream), token_file=None, generated=str(world.folder / "none")
         )
@@ -189,6 +190,7 @@ def test_the_notice(
             headers = {"Location": f"http://127.0.0.1:9/{TOKEN}"}
             world.github.runs.append({"conclusion": "failure", "html_url": f"https://github.com/{TOKEN}"})
             world.github.faults.append(Fault(request, status, times=9, body=json.dumps(body), headers=headers))
+            monkeypatch.setenv("GH_TOKEN", TOKEN)
             main(["failure"])
             world.github.faults.clear()
     said = capsys.readouterr()

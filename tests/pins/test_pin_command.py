@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -52,7 +53,7 @@ def world(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     for name, version in (("torch", "2.14.0+xpu"), ("torchvision", "0.29.0+xpu")):
         server.add("xpu", f"{name}-{version}-cp312-cp312-{LINUX}.whl", wheel_of(name, version))
     for module in (pin, lock_torch):
-        monkeypatch.setattr(module, "root", lambda: top)
+        monkeypatch.setattr(module, "resources", SimpleNamespace(path=top.joinpath))
         monkeypatch.setattr(module, "configured_indexes", lambda: [f"{server.address}/simple"])
     monkeypatch.setattr(pin, "load_project", lambda: load_project(folder=top / "upstream"))
     return tmp_path
