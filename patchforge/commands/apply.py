@@ -249,7 +249,8 @@ def _show(patched: Patched, written: str, missing: list[Skipped], release_named:
     print("checked: compiles, static proof, second run edits nothing, patches apply three ways")
     for one in missing:
         print(f"missing: {escape.line(one.path)} ({one.reason})")
-    print(f"written: {escape.line(written)}" if written else "nothing written (dry run)")
+    lacking = f", NOT WHOLE: without {len(missing)} file(s) of the release, named above" if missing else ""
+    print(f"written: {escape.line(written)}{lacking}" if written else "nothing written (dry run)")
     if any(one.surprising for one in patched.conversion.reports):
         for report in patched.conversion.reports:
             if report.surprising:

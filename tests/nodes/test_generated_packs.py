@@ -49,7 +49,9 @@ def test_it_is_of_the_pinned_revision_by_these_rules(folder: Path) -> None:
 def test_series_manifest_and_report_fit_the_patch(folder: Path) -> None:
     manifest = manifest_of(folder)
     names = [entry["file"] for entry in manifest["patches"]]
-    assert sorted(path.name for path in folder.iterdir()) == sorted(["REPORT.md", "manifest.json", "series", *names])
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        ["REPORT.md", "SHA256SUMS", "manifest.json", "series", *names]
+    )
     assert (folder / "series").read_text("utf-8").split() == names
     assert (folder / "REPORT.md").read_text("utf-8") == markdown(manifest)
     for entry in manifest["patches"]:

@@ -602,12 +602,12 @@ def test_a_pack_that_is_too_large_is_read_as_far_as_it_goes(
 
 def test_what_is_no_pack_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     comfyui = write(tmp_path / "ComfyUI", {"main.py": "", "nodes.py": "", "comfy/model_management.py": ""})
-    with pytest.raises(PatchforgeError, match="ComfyUI itself"):
+    with pytest.raises(PatchforgeError, match="ComfyUI"):
         read_pack(comfyui)
     with pytest.raises(PatchforgeError, match="is not a pack"):
         read_pack(Path("/"))
     monkeypatch.setattr(Path, "home", lambda: tmp_path)
-    with pytest.raises(PatchforgeError, match="is not a pack"):
+    with pytest.raises(PatchforgeError, match=r"is not a pack|is a folder around ComfyUI"):
         read_pack(tmp_path)
 
 

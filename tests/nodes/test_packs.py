@@ -89,10 +89,12 @@ def test_a_damaged_pack_is_converted_as_far_as_it_goes(tmp_path: Path) -> None:
     assert "Python 2" in reasons["old.py"]
     assert "out of the pack" in reasons["linked"]
     assert "clash" in reasons["clash.py"]
+    with pytest.raises(PatchforgeError, match="half patched"):  # its own name looks like ours, and is left alone
+        packs("apply", pack, "--json", "--in-place")
+    (pack / "clash.py").unlink()
     assert packs("apply", pack, "--json", "--in-place") == 1
     assert (outside / "other.py").read_text() == NODE
     assert "_patchforge_device()" in (pack / "__init__.py").read_text()
-    assert (pack / "clash.py").read_text().endswith("x = y.cuda()\n")
 
 
 def test_in_place_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ EXCEPTIONS = {
     "patchforge/proof/argument_block.py": "runs main.py's block, which sets the environment, in that process",
     "patchforge/proof/fake_torch.py": "a script that puts a fake in the place of check_output",
     "patchforge/engine/convert.py": "forks workers of our own code, which start nothing",
-    "patchforge/commands/nodes.py": "forks workers of our own code, which start nothing",
+    "patchforge/commands/packs/check.py": "forks workers of our own code, which start nothing",
     "patchforge/commands/doctor.py": "looks at the variables that a report shows",
     "patchforge/bot/token.py": "looks for the token in every variable, to take it out",
     # git's own environment

@@ -234,7 +234,7 @@ def test_addresses_that_may_be_asked(address: str) -> None:
     ],
 )
 def test_a_remote_with_a_secret_in_it(remote: str, tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match="is not taken as an address") as caught:
+    with pytest.raises(PatchforgeError, match="is not accepted as an address") as caught:
         Repository(remote, "main", tmp_path / "x")
     assert "pass" not in str(caught.value).replace("password", "")
     assert "ghp_abc" not in str(caught.value)
