@@ -170,7 +170,7 @@ def test_an_index_that_is_down_leaves_the_pins(world: Path, server: Server, caps
     before = contents(world)
     server.pages["/simple/parts/"] = ("application/vnd.pypi.simple.v1+json", b"{half")
     status, found = run(options(world, "python"), capsys)
-    assert (status, found) == (Exit.UNCHECKED, {("python", ""): "failed"})
+    assert (status, found) == (Exit.DATA, {("python", ""): "failed"})
     assert contents(world) == before
 
 
