@@ -11,8 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from patchforge import __version__, patches, resources, templating
-from patchforge.engine.cache import rule_set_digest
+from patchforge import __version__, caches, patches, resources, templating
+from patchforge.engine.cache import Cache, rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
 from patchforge.errors import CheckFailed, Drifted
 from patchforge.names import unfit
@@ -220,6 +220,15 @@ class Patched:
                 for one in self.conversion.unclaimed
             ],
         }
+
+
+def make_engine(*, keep: bool = True, jobs: int | None = None) -> Engine:
+    """The engine with all transforms. ``keep``: with the user's cache; ``jobs``: processes, one per core without."""
+    from patchforge.engine.sites import load_decisions  # noqa: PLC0415 - libcst is slow to import
+    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415
+
+    cache = Cache(caches.folder_or_none("results") if keep else None)
+    return Engine(transforms(), load_decisions(resources.path("upstream/comfyui.sites.toml")), cache, jobs)
 
 
 def convert(engine: Engine, release: Release, tree: Tree) -> Patched:

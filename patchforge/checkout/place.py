@@ -79,10 +79,13 @@ def where(folder: Path) -> Where:
 
 
 def need_pack(folder: Path) -> None:
-    """PatchforgeError for a folder that is surely something else than one pack."""
+    """PatchforgeError for a folder that is surely something else than one pack, such as a home or a whole disk."""
     found = where(folder)
     if found.place not in (Place.PACK, Place.OTHER):
         raise found.refusal("pack")
+    root = folder.resolve()
+    if root in (Path(root.anchor), Path.home().resolve()):
+        raise PatchforgeError(f"{folder} is not a pack", expected="the folder of one custom-node pack", do="name that")
 
 
 def _is_comfyui(folder: Path) -> bool:

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
-from patchforge import caches, resources
 from patchforge.errors import PatchforgeError
 from patchforge.inside import Inside, Kind
 from patchforge.project import load_project, recognise, release_index
@@ -98,13 +97,9 @@ class Subject(Protocol):
 
 def default_engine() -> Engine:
     """The engine with all transforms and the user's cache, for looking at a checkout."""
-    from patchforge.engine.cache import Cache  # noqa: PLC0415 - libcst is slow to import
-    from patchforge.engine.convert import Engine  # noqa: PLC0415
-    from patchforge.engine.sites import load_decisions  # noqa: PLC0415
-    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415
+    from patchforge import pipeline  # noqa: PLC0415 - slow to import
 
-    decisions = load_decisions(resources.path("upstream/comfyui.sites.toml"))
-    return Engine(transforms(), decisions, Cache(caches.folder_or_none("results")))
+    return pipeline.make_engine()
 
 
 class Instead:

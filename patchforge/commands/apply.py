@@ -20,7 +20,7 @@ from patchforge.commands.common import inputs, make_engine, show_json, table, ve
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
-from patchforge.project import load_project, recognise, release_index
+from patchforge.project import load_project, parsed_version, recognise, release_index
 from patchforge.sources import FolderTree, GitTree, TarTree, open_upstream
 from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
@@ -105,12 +105,6 @@ def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
             f"{source} is another release", expected=str(wanted), found=str(version), do="leave the version out"
         )
     return Release(version, getattr(tree, "commit", ""), indexed=True), tree
-
-
-def _parsed(name: str | None) -> Version | None:
-    if name and not _is_version(name):
-        raise PatchforgeError(f"{name} is not a version", expected="such as v0.32.0", do="with files, name a VERSION")
-    return Version.parse(name) if name else None
 
 
 def _checked_out(source: Path) -> Version | None:
@@ -202,16 +196,8 @@ def _check_output(options: argparse.Namespace, release: Release) -> None:
 
 
 def _target(options: argparse.Namespace, release: Release) -> Path:
-    name = str(release.version) if release.indexed or _is_version(options.release) else release.commit[:12]
+    name = str(release.version) if release.indexed or parsed_version(options.release or "") else release.commit[:12]
     return Path(options.out or f"generated/comfyui/{name}")
-
-
-def _is_version(name: str | None) -> bool:
-    try:
-        Version.parse(name or "")
-    except ValueError:
-        return False
-    return True
 
 
 def _revert(options: argparse.Namespace) -> int:
@@ -234,7 +220,7 @@ def _revert(options: argparse.Namespace) -> int:
 def _show(patched: Patched, written: str, missing: list[Skipped], release_named: str | None) -> None:
     release = patched.release
     new = "" if release.indexed else " (new: not in the release index yet)"
-    if not release.indexed and not _is_version(release_named):
+    if not release.indexed and not parsed_version(release_named or ""):
         new = ", at a commit that is not a release,"
     print(f"ComfyUI {release.version}{new} {release.commit[:12]}")
     rows = [

@@ -19,10 +19,9 @@ from patchforge.bot.releases import ReleaseRun
 from patchforge.bot.repository import Repository
 from patchforge.bot.run import Outcome, Settings, alone
 from patchforge.bot.token import Token, find_token, seen_by_children
-from patchforge.commands.common import make_engine, show_json
+from patchforge.commands.common import make_engine, show_json, version_named
 from patchforge.errors import PatchforgeError
 from patchforge.sources.clone import is_url
-from patchforge.vocabulary import Version
 
 _SERVER = "https://github.com"
 
@@ -126,19 +125,12 @@ def _settings(options: argparse.Namespace) -> Settings:
         remote=options.remote or (f"{server}/{repository}.git" if repository else "."),
         base=options.base,
         upstream=options.upstream or os.environ.get("PATCHFORGE_UPSTREAM"),
-        version=_version(options.release),
+        version=version_named(options.release) if options.release else None,
         packs=tuple(options.packs or ()),
         dry_run=options.dry_run,
         test=options.test,
         rules=Rules(options.max_open, options.recreate),
     )
-
-
-def _version(name: str | None) -> Version | None:
-    try:
-        return Version.parse(name) if name else None
-    except ValueError:
-        raise PatchforgeError(f"{name} is not a version", expected="such as v0.33.0") from None
 
 
 def _show(outcome: Outcome) -> None:

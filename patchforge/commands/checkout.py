@@ -66,6 +66,13 @@ def undone(plan: change.Plan) -> str:
     return f"{len(plan.writes)} file(s) put back, {len(plan.files) - len(plan.writes)} left as they are"
 
 
+def tell_undone(folder: str, plan: change.Plan, *, dry_run: bool) -> None:
+    """Says what taking everything out of a folder did, or would do."""
+    print(f"{line(folder)}: {undone(plan)}" + (" (not written)" if dry_run else ""))
+    if dry_run:
+        planned(plan)
+
+
 def planned(plan: change.Plan) -> None:
     """What a dry run would do, one path a line."""
     for path in plan.written:

@@ -14,6 +14,7 @@ from patchforge import caches, resources
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
 from patchforge.outputs import PATCHES, prove
+from patchforge.project import parsed_version
 from patchforge.sources.clone import is_url
 from patchforge.terminal import own
 from patchforge.vocabulary import Version
@@ -33,13 +34,9 @@ _T = TypeVar("_T")
 
 def make_engine(options: argparse.Namespace) -> Engine:
     """The engine with all transforms, and the cache unless --no-cache."""
-    from patchforge.engine.cache import Cache  # noqa: PLC0415 - libcst is slow to import
-    from patchforge.engine.convert import Engine  # noqa: PLC0415
-    from patchforge.engine.sites import load_decisions  # noqa: PLC0415
-    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415
+    from patchforge import pipeline  # noqa: PLC0415 - libcst is slow to import
 
-    cache = Cache(None if options.no_cache else caches.folder_or_none("results"))
-    return Engine(transforms(), load_decisions(resources.path("upstream/comfyui.sites.toml")), cache, options.jobs)
+    return pipeline.make_engine(keep=not options.no_cache, jobs=options.jobs)
 
 
 def inputs(*named: str | Path | None) -> list[Path]:
@@ -54,22 +51,15 @@ def inputs(*named: str | Path | None) -> list[Path]:
 
 def generated_versions(folder: Path) -> list[str]:
     """Names of the releases that have been generated, oldest first."""
-    versions = {path.parent.name: _parsed(path.parent.name) for path in folder.glob("v*/manifest.json")}
+    versions = {path.parent.name: parsed_version(path.parent.name) for path in folder.glob("v*/manifest.json")}
     return [name for _, name in sorted((version, name) for name, version in versions.items() if version)]
 
 
 def version_named(name: str) -> Version:
     """The version on the command line; PatchforgeError for what is not one."""
-    if version := _parsed(name):
+    if version := parsed_version(name):
         return version
     raise PatchforgeError(f"{name!r} is not a version", expected="such as v0.32.0", do="name a VERSION")
-
-
-def _parsed(name: str) -> Version | None:
-    try:
-        return Version.parse(name)
-    except ValueError:
-        return None
 
 
 def again(folder: Path) -> str:

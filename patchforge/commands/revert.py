@@ -9,10 +9,9 @@ from patchforge.arguments import Parser, add_dry_run, add_json
 from patchforge.checkout import change
 from patchforge.checkout.examine import subject_of
 from patchforge.checkout.subject import ComfyUI
-from patchforge.commands.checkout import planned, undone
+from patchforge.commands.checkout import tell_undone
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit
-from patchforge.escape import line
 
 
 def add_arguments(parser: Parser) -> None:
@@ -34,7 +33,5 @@ def put_back(folder: str, *, dry_run: bool, as_json: bool) -> int:
     if as_json:
         show_json({"reverted": folder, "files": list(plan.files), "written": plan.written, "removed": plan.removed})
         return Exit.OK
-    print(f"{line(folder)}: {undone(plan)}" + (" (not written)" if dry_run else ""))
-    if dry_run:
-        planned(plan)
+    tell_undone(folder, plan, dry_run=dry_run)
     return Exit.OK

@@ -56,7 +56,6 @@ def read_pack(folder: Path) -> Pack:
         raise PatchforgeError(f"{folder} is not a folder", expected="the folder of a custom-node pack", do="name it")
     need_pack(folder)
     root = folder.resolve()
-    _check_kind(folder, root)
     reader = _Reader(root)
     for entry, name in _walk(folder, reader):
         reader.take(entry, name)
@@ -65,18 +64,6 @@ def read_pack(folder: Path) -> Pack:
             f"{folder} holds no Python files", expected="the folder of a custom-node pack", do="name another folder"
         )
     return Pack(root.name, folder, dict(sorted(reader.files.items())), tuple(sorted(reader.problems)))
-
-
-def _check_kind(folder: Path, root: Path) -> None:
-    """PatchforgeError for ComfyUI itself, for a home folder and for a whole disk."""
-    if root in (Path(root.anchor), Path.home().resolve()):
-        raise PatchforgeError(f"{folder} is not a pack", expected="the folder of one custom-node pack", do="name that")
-    if all((root / name).is_file() for name in ("nodes.py", "main.py", "comfy/model_management.py")):
-        raise PatchforgeError(
-            f"{folder} is ComfyUI itself, not a pack",
-            expected="the folder of a custom-node pack",
-            do="name a folder in its custom_nodes, or see patchforge apply --help for ComfyUI",
-        )
 
 
 class _Reader:

@@ -112,8 +112,9 @@ def git_environment(
     """The whole environment of a git command.
 
     ``repository``: its git folder, which must be one of ours. ``given``: further variables; settings among them
-    (GIT_CONFIG_COUNT, …) are added to ours. ``settings`` come last. With a secret header among them no redirect is
-    followed and no helper for credentials is asked. PatchforgeError for an address that git is not to be given.
+    (GIT_CONFIG_COUNT, …) are added to ours. ``settings`` come last. With a secret header, or a helper that gives a
+    secret, among them no redirect is followed and no helper of the user's is asked. PatchforgeError for an address that
+    git is not to be given.
     """
     variables, more = _settings_in(given or {})
     more += settings

@@ -8,9 +8,8 @@ from pathlib import Path
 from patchforge.arguments import Parser, add_dry_run
 from patchforge.checkout import change
 from patchforge.checkout.subject import NodePack
-from patchforge.commands.checkout import planned, undone
+from patchforge.commands.checkout import tell_undone
 from patchforge.errors import Exit
-from patchforge.escape import line
 
 
 def add_arguments(parser: Parser) -> None:
@@ -24,7 +23,5 @@ def run(options: argparse.Namespace) -> int:
     for folder in options.folder:
         with change.opened(Path(folder), dry_run=options.dry_run) as inside:
             plan = change.revert(inside, NodePack(), dry_run=options.dry_run)
-        print(f"{line(folder)}: {undone(plan)}" + (" (not written)" if options.dry_run else ""))
-        if options.dry_run:
-            planned(plan)
+        tell_undone(folder, plan, dry_run=options.dry_run)
     return int(Exit.OK)
