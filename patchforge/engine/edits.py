@@ -106,7 +106,8 @@ def segments(text: Text, splices: Sequence[Splice]) -> tuple[Segment, ...]:
 
 def _touched(text: Text, splice: Splice) -> tuple[int, int]:
     first = text.line_of(splice.start)
-    if splice.start == splice.end and splice.start == text.starts[first] and splice.text.endswith("\n"):
+    marked = first == 0 and text.source.encoding == "utf-8-sig"  # the byte order mark stays before what is inserted
+    if splice.start == splice.end == text.starts[first] and splice.text.endswith("\n") and not marked:
         return first, first
     return first, text.line_of(max(splice.end - 1, splice.start)) + 1
 
@@ -121,9 +122,5 @@ def _segment(text: Text, first: int, last: int, splices: Sequence[Splice]) -> Se
     pieces.append(whole[position:stop] if stop > position else "")
     encoding = text.source.encoding
     data = "".join(pieces).encode("utf-8" if encoding == "utf-8-sig" else encoding)
-    bom = encoding == "utf-8-sig" and first == 0
-    if bom and last == 0:  # an insertion before the first line goes behind the byte order mark
-        return Segment(
-            0, 1, tuple(split_lines(codecs.BOM_UTF8 + data + text.source.lines[0].removeprefix(codecs.BOM_UTF8)))
-        )
-    return Segment(first, last, tuple(split_lines((codecs.BOM_UTF8 if bom else b"") + data)))
+    mark = codecs.BOM_UTF8 if encoding == "utf-8-sig" and first == 0 else b""
+    return Segment(first, last, tuple(split_lines(mark + data)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from textwrap import indent
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from patchforge.transforms.comfyui import transforms
 
@@ -121,8 +121,12 @@ starts = st.sampled_from(
     ("", "# coding: utf-8\n", '"""Docstring."""\n', "import torch\n", "from __future__ import annotations\n\n", "\n\n")
 )
 
+ROUND = "def manual_stochastic_round_to_float8(x, dtype):\n    "
+
 
 @given(st.sampled_from(PATHS), starts, modules, st.sampled_from(("\n", "\r\n")), st.booleans(), st.booleans())
+@example("comfy/float.py", "", [ROUND + "return True"], "\n", False, True)
+@example("comfy/float.py", "", [ROUND + "return x"], "\n", False, True)
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_module(  # noqa: PLR0917
     path: str, start: str, parts: list[str], newline: str, final: bool, mark: bool

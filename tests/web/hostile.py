@@ -25,7 +25,8 @@ class Hostile:
         self.listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self.listener.getsockname()[1]
         self.url = f"http://127.0.0.1:{self.port}"
-        threading.Thread(target=self._listen, daemon=True).start()
+        self.listening = threading.Thread(target=self._listen, daemon=True)
+        self.listening.start()
 
     def _listen(self) -> None:
         while not self.stopped.is_set():
@@ -51,7 +52,11 @@ class Hostile:
                 self.speech(connection)
 
     def close(self) -> None:
+        """Waits for the listening thread: it would go on with the next socket that gets the closed one's number."""
         self.stopped.set()
+        with suppress(OSError):
+            self.listener.shutdown(socket.SHUT_RDWR)
+        self.listening.join(5)
         self.listener.close()
 
 

@@ -1,5 +1,7 @@
 """T14: minus zero becomes NaN in fp8."""
 
+import keyword
+
 import libcst as cst
 
 from patchforge.structure import descend, same
@@ -73,6 +75,11 @@ class Fp8NegativeZero(Transform):
             outcome=Outcome.DRIFTED,
         ),
         Example(
+            "so does a constant, which cannot be assigned to",
+            "def manual_stochastic_round_to_float8(x):\n    return None\n",
+            outcome=Outcome.DRIFTED,
+        ),
+        Example(
             "so does a second way out",
             "def manual_stochastic_round_to_float8(x):\n    if x is None:\n        return y\n    return x\n",
             outcome=Outcome.DRIFTED,
@@ -89,7 +96,8 @@ class Fp8NegativeZero(Transform):
         last = node.body.body[-1]
         answers = [child for child in descend(node.body) if isinstance(child, cst.Return)]
         name = next((child.value for child in descend(last) if isinstance(child, cst.Name)), "")
-        if len(answers) == 1 and same(last, f"return {name}", f"return {name}.to(dtype=dtype)"):
+        assignable = not keyword.iskeyword(name)
+        if assignable and len(answers) == 1 and same(last, f"return {name}", f"return {name}.to(dtype=dtype)"):
             lines = (f'if {name}.device.type == "xpu":', f"    {name} = patchforge_xpu.positive_zero({name})")
             yield rewrite(last, insert_before(last, *lines))
         else:
