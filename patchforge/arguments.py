@@ -33,6 +33,10 @@ class Parser(argparse.ArgumentParser):
         """What is wrong with a command line is an error like any other."""
         raise PatchforgeError(message, do=f"{self.prog} --help")
 
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """As argparse's, which says nothing when help cannot be printed."""
+        print(message, end="", file=file, flush=True)
+
     def begin_commands(self, dest: str) -> None:
         """From here on the parser takes commands; the name of the chosen one becomes ``dest``."""
         self._below = self.add_subparsers(dest=dest, metavar=dest.upper(), required=True)

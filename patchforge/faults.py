@@ -42,6 +42,7 @@ _REASONS = {
     errno.ENOMEM: ("cannot be had: memory is short", "close other programs, or use fewer --jobs"),
     errno.ESTALE: ("has vanished from the network's file system", "mount it again"),
     errno.EPIPE: ("was closed by the program at its other end", "find out why that ended, and run this again"),
+    errno.EBADF: ("is closed", "open it, or send it to a file"),
     errno.EINVAL: ("has a name or a form that the system does not take", "check the path"),
 }
 

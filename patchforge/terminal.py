@@ -6,6 +6,7 @@ CI service would take for a command. Colours and progress of our own pass by a k
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import re
@@ -29,21 +30,24 @@ class ReaderGoneError(Exception):
 
 
 class Guarded(io.TextIOBase):
-    """A text stream that passes printable text, line ends, tabs and what ``own`` made. Raises ReaderGoneError."""
+    """A text stream that passes printable text, line ends, tabs and what ``own`` made.
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    ``is_output``: what it takes is a result, so ReaderGoneError or OSError says that it is lost; else it is forgotten.
+    """
+
+    def __init__(self, stream: TextIO, *, is_output: bool = True) -> None:
+        self._stream, self._is_output = stream, is_output
         self._line = ""  #: what stands in the line so far, as far as a command could begin in it
 
     def write(self, text: str) -> int:
         """Writes ``text``; returns how many characters of it were taken, which is all."""
         shown = [self._own(part) if index % 2 else self._foreign(part) for index, part in enumerate(_OWN.split(text))]
-        with _reader():
+        with self._reader():
             self._stream.write("".join(shown))
         return len(text)
 
     def flush(self) -> None:
-        with _reader():
+        with self._reader():
             self._stream.flush()
 
     def isatty(self) -> bool:
@@ -66,6 +70,17 @@ class Guarded(io.TextIOBase):
     def close(self) -> None:
         """The stream below stays open: it is not ours."""
 
+    @contextmanager
+    def _reader(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            if not self._is_output:
+                return
+            if isinstance(error, BrokenPipeError):
+                raise ReaderGoneError from None
+            raise OSError(error.errno, error.strerror, "standard output") from None
+
     def _own(self, code: str) -> str:
         self._line = "" if code.startswith("\r") else self._line
         return code
@@ -76,14 +91,6 @@ class Guarded(io.TextIOBase):
         made = made[len(self._line) :]
         self._line = line if len(line) <= _TAIL else "x" + line[-_TAIL:]
         return made
-
-
-@contextmanager
-def _reader() -> Iterator[None]:
-    try:
-        yield
-    except BrokenPipeError:
-        raise ReaderGoneError from None
 
 
 def _broken(match: re.Match[str]) -> str:
@@ -99,11 +106,13 @@ def own(stream: TextIO, code: str) -> str:
 def guarded() -> Iterator[None]:
     """Standard output and error are guarded inside; afterwards nothing waits in them that could fail at exit.
 
-    A stream that is closed becomes one that forgets; characters that a stream cannot encode are shown as escapes.
+    What is said on standard error, and cannot be, is forgotten. Characters that a stream cannot encode become escapes.
     """
+    _occupy()
     before = sys.stdout, sys.stderr
     errors = [_tolerant(stream) for stream in before]
-    sys.stdout, sys.stderr = (cast("TextIO", Guarded(stream or _Nowhere())) for stream in before)
+    sys.stdout = cast("TextIO", Guarded(before[0] or _Closed()))
+    sys.stderr = cast("TextIO", Guarded(before[1] or _Closed(), is_output=False))
     try:
         yield
     finally:
@@ -136,6 +145,17 @@ def _tolerant(stream: TextIO | None) -> str | None:
     return before
 
 
-class _Nowhere(io.StringIO):
+def _occupy() -> None:
+    """Opens the standard streams that are closed, lest a file of ours gets such a number and a child prints into it."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # noqa: FBT003 - no keyword
+
+
+class _Closed(io.StringIO):
     def write(self, text: str) -> int:
-        return len(text)
+        if not text:
+            return 0
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))

@@ -282,19 +282,41 @@ def patchforge(*arguments: str, script: str = "", **environment: str) -> subproc
     return subprocess.run(["bash", "-c", line], cwd=ROOT, env=env, capture_output=True, check=False)
 
 
-@pytest.mark.parametrize("script", ["| head -1", "| true", ">&-", "2>&-", ">&- 2>&-", "2>/dev/full", "| head -c 1"])
+@pytest.mark.parametrize("script", ["| head -1", "| true", "2>&-", "2>/dev/full", "| head -c 1"])
 def test_whoever_stops_reading_sees_no_complaint(script: str) -> None:
-    done = patchforge("explain", "--markdown", script=script)
-    assert done.stderr == b""
+    done = patchforge("packs", "explain", "--markdown", script=script)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_a_full_disk_below_standard_output() -> None:
-    done = patchforge("explain", "--markdown", script="> /dev/full")
+@pytest.mark.parametrize("words", ["--version", "apply --help", "packs explain --json"])
+@pytest.mark.parametrize(
+    ("script", "said"), [("> /dev/full", b"the disk is full"), (">&-", b"standard output is closed")]
+)
+def test_an_output_that_is_lost_is_an_error(words: str, script: str, said: bytes) -> None:
+    done = patchforge(words, script=script, PYTHONUNBUFFERED="1" if "e" in words else "")
     assert done.returncode == Exit.SYSTEM
-    assert done.stderr.startswith(b"patchforge: ")
-    assert b"the disk is full" in done.stderr
+    assert done.stderr.startswith(b"patchforge: standard output ")
+    assert said in done.stderr
     assert b"Exception ignored" not in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+def test_an_output_that_is_lost_leaves_its_status_when_nobody_can_be_told() -> None:
+    assert patchforge("--version", script=">&- 2>&-").returncode == Exit.SYSTEM
+
+
+def test_a_file_never_gets_the_number_of_a_closed_stream() -> None:
+    code = "import os; from patchforge.terminal import guarded\nwith guarded(): os._exit(os.open('/', 0))"
+    line = f'"{sys.executable}" -c "{code}" <&- >&- 2>&-'
+    done = subprocess.run(["bash", "-c", line], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)
+    assert done.returncode == 3
+
+
+def test_explanations_do_not_need_docstrings() -> None:
+    """Python -OO keeps none."""
+    code = "import sys; from patchforge.cli import main; sys.exit(main(['packs', 'explain', '--markdown']))"
+    done = subprocess.run([sys.executable, "-OO", "-c", code], cwd=ROOT, capture_output=True, check=True)
+    assert done.stdout == (ROOT / "docs" / "nodes-rules.md").read_bytes()
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "cp1252", "utf-8", "utf-16"])

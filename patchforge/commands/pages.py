@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import difflib
+import inspect
 import itertools
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
@@ -18,8 +20,9 @@ def unknown(kind: str, name: str, known: Sequence[str], do: str) -> PatchforgeEr
 
 
 def why(one: object) -> str:
-    """The docstring of a transform or a rule."""
-    return textwrap.dedent("    " + (one.__doc__ or "")).strip()
+    """The docstring of a transform or a rule, from its source, since python -OO keeps none."""
+    parsed = ast.parse(textwrap.dedent(inspect.getsource(type(one)))).body[0]
+    return (ast.get_docstring(parsed) or "") if isinstance(parsed, ast.ClassDef) else ""
 
 
 def shown(name: str, before: str, after: str | None, kept: str) -> Iterator[str]:

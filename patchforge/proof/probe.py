@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> int:
         serve(sys.stdin, replies)
         return 0
     if len(arguments) < 2 or arguments[1] not in {scenario.name for scenario in SCENARIOS}:
-        print(__doc__, *(scenario.name for scenario in SCENARIOS), sep="\n", file=sys.stderr)
+        print("usage: probe.py TREE SCENARIO [FLAG...]", *(one.name for one in SCENARIOS), sep="\n", file=sys.stderr)
         return 2
     request = {"tree": arguments[0], "scenario": arguments[1], "flags": arguments[2:], "timeout": 120}
     print(json.dumps(answer(request), sort_keys=True))

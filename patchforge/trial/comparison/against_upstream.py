@@ -116,7 +116,8 @@ def _driver() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="patchforge.trial.comparison.against_upstream", description=(__doc__ or "").split("\n")[0]
+        prog="patchforge.trial.comparison.against_upstream",
+        description="Whether a patched tree gives upstream's bytes on a device, in the same time and memory.",
     )
     parser.add_argument("upstream", type=Path, help="upstream's tree")
     parser.add_argument("patched", type=Path, help="the same release, patched")
