@@ -23,12 +23,13 @@ from patchforge.nodes import skip
 from patchforge.nodes.census import NEEDLES, OPTIONAL_NEEDLES, sites
 from patchforge.nodes.code import Code
 from patchforge.nodes.forms import test_around
-from patchforge.nodes.helpers import helpers, is_ours
 from patchforge.nodes.pack import Pack, Problem
-from patchforge.nodes.proof import NotProved, prove
 from patchforge.nodes.questions import decisions, guarded, question
 from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Decision, Kind, Options, Site, Surroundings, Verdict, left, person
+from patchforge.proof.packs.equivalence import NotProved
+from patchforge.proof.packs.helpers import helpers, is_ours
+from patchforge.proof.packs.pairing import prove
 from patchforge.vocabulary import FileChange
 
 _HELPER = re.compile(r"\b_patchforge_[a-z]+")
@@ -175,9 +176,9 @@ def _changed(
             return verdicts, None
         parts = segments(code.text, [*splices, *_helpers(code, splices)])
         change = FileChange(code.path, code.source.data, apply_segments(code.source.data, parts), parts)
-        after = check(change, around, refused)
+        check(change, around, refused)
         try:
-            prove(code, after)
+            prove(code.path, code.source.data, change.after)
         except NotProved as error:
             doubtful = _edited_at(error, verdicts, code)
             refused.update(map(_alike, doubtful))

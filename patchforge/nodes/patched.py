@@ -11,16 +11,24 @@ from typing import Any
 
 from patchforge import __version__, escape, patches, resources
 from patchforge.errors import CheckFailed
-from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Converted
 from patchforge.nodes.pack import Problem
-from patchforge.nodes.proof import Proved, prove
 from patchforge.nodes.report import markdown, summary
 from patchforge.nodes.requirements import needs
+from patchforge.proof.packs.pairing import Proved, prove
 from patchforge.vocabulary import FileChange, git_blob_id
 
 PATCH = "0001-xpu.patch"
-_RULES = ("nodes", "effort.py", "engine/blocks.py", "engine/edits.py", "engine/records.py", "vocabulary.py")
+_RULES = (
+    "nodes",
+    "proof/packs",
+    "proof/reading.py",
+    "effort.py",
+    "engine/blocks.py",
+    "engine/edits.py",
+    "engine/records.py",
+    "vocabulary.py",
+)
 
 
 @cache
@@ -54,7 +62,7 @@ class PatchedPack:
         """The proof over all changed files. CheckFailed names the place that is not proved."""
         total = Proved()
         for change in self.converted.changes:
-            one = prove(Code(change.path, change.before or b""), Code(change.path, change.after))
+            one = prove(change.path, change.before or b"", change.after)
             total.expressions += one.expressions
             total.arms += one.arms
         return total

@@ -25,14 +25,14 @@ from patchforge.commands.packs import apply as nodes
 from patchforge.engine.files import look_at
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes import pack as pack_module
-from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Converted, convert
 from patchforge.nodes.pack import Pack, read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.proof import NotProved, prove
 from patchforge.nodes.report import markdown, sarif, summary
 from patchforge.nodes.requirements import needs
 from patchforge.nodes.words import Decision, Options
+from patchforge.proof.packs.equivalence import NotProved
+from patchforge.proof.packs.pairing import prove
 from tests.nodes.hostile import BOMBS, ESCAPES, SOURCES, START
 
 SLOWEST = 10  #: seconds of work for one file
@@ -209,7 +209,7 @@ def test_nothing_of_a_pack_is_run(tmp_path: Path, name: str, place: str) -> None
     done = beside_good(source)
     assert not made.exists()
     for change in done.changes:
-        prove(Code(change.path, change.before or b""), Code(change.path, change.after))
+        prove(change.path, change.before or b"", change.after)
     assert not made.exists()
 
 
@@ -230,7 +230,7 @@ def test_no_expression_takes_long_to_prove(name: str) -> None:
 )
 def test_what_only_has_the_name_of_ours_is_not_ours(text: str) -> None:
     with pytest.raises(NotProved):
-        prove(Code("a.py", b"x = 1\n"), Code("a.py", f"{text}x = 1\n".encode()))
+        prove("a.py", b"x = 1\n", f"{text}x = 1\n".encode())
 
 
 def test_what_is_not_proved_is_for_a_person_and_the_rest_of_the_file_is_converted() -> None:
@@ -246,7 +246,7 @@ def test_what_is_not_proved_is_for_a_person_and_the_rest_of_the_file_is_converte
 def test_a_difference_behind_an_error_or_too_many_operations_is_not_overlooked() -> None:
     for early in (BOMBS["a comprehension"], "'x' * 99999999999", "f(" + "a.b." * 300 + "c)", "isinstance(x, T)"):
         with pytest.raises(CheckFailed):
-            prove(Code("a.py", f"f({early}, 'cuda')\n".encode()), Code("a.py", f"f({early}, 'xpu')\n".encode()))
+            prove("a.py", f"f({early}, 'cuda')\n".encode(), f"f({early}, 'xpu')\n".encode())
 
 
 # --- files that cannot be read

@@ -13,13 +13,13 @@ from patchforge.cli import parser
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.nodes.driver import convert
-from patchforge.nodes.helpers import helpers
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
 from patchforge.nodes.report import markdown, sarif
 from patchforge.nodes.requirements import needs
 from patchforge.nodes.store import Store
 from patchforge.nodes.words import Decision, Options
+from patchforge.proof.packs.helpers import helpers
 from patchforge.sources.command import checked_out, run_git
 
 NODE = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"

@@ -16,11 +16,11 @@ from patchforge.errors import PatchforgeError
 from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Calls, _calls, _own_cuda, convert_file, own_answers
 from patchforge.nodes.forms import NEEDLESS, TWINS
-from patchforge.nodes.helpers import helpers
 from patchforge.nodes.pack import Pack
-from patchforge.nodes.proof import prove
 from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Decision, Example, Rule, Surroundings
+from patchforge.proof.packs.helpers import helpers
+from patchforge.proof.packs.pairing import prove
 from tests.support import ROOT
 
 CASES = [(rule, example) for rule in rules() for example in rule.examples]
@@ -37,7 +37,7 @@ def result(example: Example) -> tuple[str, set[Decision]]:
     around = Surroundings(example.options, (), _own_cuda([code]), own_answers([code]), calls)
     rows, change = convert_file(code, around)
     if change:
-        prove(code, Code("nodes.py", change.after))
+        prove("nodes.py", data, change.after)
     text = (change.after if change else data).decode()
     for helper in helpers().values():
         text = text.replace(f"\n{helper}\n\n", "")

@@ -13,12 +13,11 @@ from types import ModuleType
 import pytest
 
 from patchforge.errors import CheckFailed
-from patchforge.nodes.code import Code
 from patchforge.nodes.driver import Converted, convert
-from patchforge.nodes.helpers import helpers
 from patchforge.nodes.pack import Pack
-from patchforge.nodes.proof import prove
 from patchforge.nodes.words import Decision, Options
+from patchforge.proof.packs.helpers import helpers
+from patchforge.proof.packs.pairing import prove
 
 
 def pack(files: dict[str, str | bytes]) -> Pack:
@@ -32,7 +31,7 @@ def converted(text: str) -> str:
     assert not done.problems
     after = done.changes[0].after.decode() if done.changes else dedent(text)
     for change in done.changes:
-        prove(Code(change.path, change.before or b""), Code(change.path, change.after))
+        prove(change.path, change.before or b"", change.after)
     for helper in helpers().values():
         after = after.replace(f"\n{helper}\n\n", "")
     return after
@@ -180,10 +179,9 @@ def test_cuda_comes_first() -> None:
 
 
 def test_a_blanket_replacement_is_refused() -> None:
-    before = Code("nodes.py", b"import torch\nd = torch.device('cuda')\n")
-    after = Code("nodes.py", b"import torch\nd = torch.device('xpu')\n")
+    before, after = (f"import torch\nd = torch.device('{kind}')\n".encode() for kind in ("cuda", "xpu"))
     with pytest.raises(CheckFailed, match="on CUDA alone"):
-        prove(before, after)
+        prove("nodes.py", before, after)
 
 
 @pytest.mark.parametrize(
@@ -217,7 +215,7 @@ def test_a_blanket_replacement_is_refused() -> None:
 )
 def test_the_proof_refuses(before: str, after: str) -> None:
     with pytest.raises(CheckFailed):
-        prove(Code("nodes.py", before.encode()), Code("nodes.py", after.encode()))
+        prove("nodes.py", before.encode(), after.encode())
 
 
 @pytest.mark.parametrize("wish", list(itertools.product(("", "not "), repeat=4)))
@@ -225,14 +223,14 @@ def test_every_way_through_an_expression_is_looked_at(wish: tuple[str, ...]) -> 
     asked = " and ".join(f"{no}{name}" for no, name in zip(wish, "abcd", strict=True))
     before, after = (f"x = {value} if {asked} else other\n".encode() for value in ("'cuda'", "'cuda:0'"))
     with pytest.raises(CheckFailed, match="on CUDA alone"):
-        prove(Code("nodes.py", before), Code("nodes.py", after))
+        prove("nodes.py", before, after)
 
 
 def test_too_many_ways_are_no_proof() -> None:
     asked = " + ".join(f"bool(a{number})" for number in range(9))
     before, after = (f"x = [{value}, {asked}]\n".encode() for value in ("1", "2 - 1"))
     with pytest.raises(CheckFailed, match="more than 256 ways"):
-        prove(Code("nodes.py", before), Code("nodes.py", after))
+        prove("nodes.py", before, after)
 
 
 def test_nothing_is_defined_twice() -> None:
@@ -355,7 +353,7 @@ def test_a_packs_own_question_is_followed_to_those_who_ask() -> None:
     assert decisions(done)["lib/kernels.py:5"] == "left"
     assert decisions(done)["lib/memory.py:6"] == "left"
     for change in done.changes:
-        prove(Code(change.path, change.before or b""), Code(change.path, change.after))
+        prove(change.path, change.before or b"", change.after)
 
 
 @pytest.mark.parametrize(
@@ -474,4 +472,4 @@ def test_fields_that_every_gpu_has_are_no_reason_to_stop() -> None:
 )
 def test_the_proof_refuses_wrong_questions(before: str, after: str) -> None:
     with pytest.raises(CheckFailed):
-        prove(Code("nodes.py", before.encode()), Code("nodes.py", after.encode()))
+        prove("nodes.py", before.encode(), after.encode())

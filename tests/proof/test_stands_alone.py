@@ -17,6 +17,7 @@ ALLOWED = frozenset(
     {
         "patchforge",
         "patchforge.documents",
+        "patchforge.effort",
         "patchforge.errors",
         "patchforge.processes",
         "patchforge.resources",
@@ -69,9 +70,9 @@ def reached(modules: set[str], folder: Path) -> set[str]:
 
 
 def proofs() -> set[str]:
-    return {f"patchforge.proof.{path.stem}" for path in (ROOT / "patchforge" / "proof").glob("*.py")} - {
-        "patchforge.proof.__init__"
-    }
+    """Every module of the room, those of its packages too."""
+    files = (ROOT / "patchforge" / "proof").rglob("*.py")
+    return {".".join(path.relative_to(ROOT).with_suffix("").parts) for path in files if path.stem != "__init__"}
 
 
 @pytest.mark.parametrize("module", sorted(proofs()))
@@ -84,6 +85,7 @@ def test_a_proof_imports_nothing_of_what_it_judges(module: str) -> None:
     "source",
     [
         "from patchforge.engine import convert",
+        "from patchforge.nodes.code import Code",
         "from patchforge import transform",
         "def late():\n    from patchforge.engine.convert import Engine",
         "import transforms.comfyui.free_memory as rule",
@@ -99,17 +101,25 @@ def test_the_check_sees_every_way_to_import(tmp_path: Path, source: str) -> None
     files = {
         "patchforge/engine/convert.py": "class Engine: ...",
         "patchforge/transform.py": "class Transform: ...",
+        "patchforge/nodes/code.py": "class Code: ...",
         "patchforge/shared.py": "from patchforge import transform\ntable = transform",
         "patchforge/proof/helper.py": "import patchforge.engine.convert",
         "patchforge/proof/static.py": source,
         "transforms/comfyui/free_memory.py": "",
     }
-    for name in ("patchforge", "patchforge/engine", "patchforge/proof", "transforms", "transforms/comfyui"):
+    for name in (
+        "patchforge",
+        "patchforge/engine",
+        "patchforge/nodes",
+        "patchforge/proof",
+        "transforms",
+        "transforms/comfyui",
+    ):
         files[f"{name}/__init__.py"] = ""
     for name, text in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     assert any(
-        name.startswith(("patchforge.engine.", "patchforge.transform", "transforms."))
+        name.startswith(("patchforge.engine.", "patchforge.nodes.", "patchforge.transform", "transforms."))
         for name in reached({"patchforge.proof.static"}, tmp_path)
     )

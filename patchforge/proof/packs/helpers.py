@@ -8,24 +8,19 @@ from functools import cache
 
 from patchforge import resources
 
-PREFIX = "_patchforge_"
+_MOST_NODES = 200  #: ours have fewer
 
 
 @cache
 def helpers() -> dict[str, str]:
     """Name → text of every function that edits may call, in the order in which they need one another."""
     text = resources.path("nodes/runtime/patchforge_pack.py").read_text("utf-8")
-    found: dict[str, str] = {}
+    functions: dict[str, str] = {}
     for node in ast.parse(text).body:
         if isinstance(node, ast.FunctionDef):
             lines = text.split("\n")[node.lineno - 1 : node.end_lineno]
-            found[node.name] = "\n".join(re.sub(r"\s+# noqa.*$", "", line) for line in lines)
-    return found
-
-
-@cache
-def _dumps() -> dict[str, str]:
-    return {name: ast.dump(ast.parse(text).body[0]) for name, text in helpers().items()}
+            functions[node.name] = "\n".join(re.sub(r"\s+# noqa.*$", "", line) for line in lines)
+    return functions
 
 
 def is_ours(node: ast.AST) -> bool:
@@ -35,4 +30,6 @@ def is_ours(node: ast.AST) -> bool:
     return len(list(ast.walk(node))) <= _MOST_NODES and ast.dump(node) == _dumps()[node.name]
 
 
-_MOST_NODES = 200  #: ours have fewer
+@cache
+def _dumps() -> dict[str, str]:
+    return {name: ast.dump(ast.parse(text).body[0]) for name, text in helpers().items()}

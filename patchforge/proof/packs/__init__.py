@@ -1,0 +1,1 @@
+"""The proof that a converted node pack does on CUDA what it did, and names no CUDA device beside an Intel GPU."""
