@@ -82,7 +82,7 @@ def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinn
     generated = folder / "generated" / "nodes" / pack.name
     patches_before = {path.name: path.read_bytes() for path in generated.glob("*.patch")}
     if kept := generated.is_dir():
-        patched.check()
+        patched = patched.checked()
         write_folder(generated, patched.files(), PATCHES)
     return Repinned(
         commit,

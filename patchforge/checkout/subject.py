@@ -225,9 +225,7 @@ class NodePack:
         pack = self._pack(inside)
         kept = {path: data for path, data in pack.files.items() if path not in instead}
         own = {path: data for path, data in instead.items() if data is not None}
-        patched = self._patched(replace(pack, files=dict(sorted({**kept, **own}.items()))), checked_out(inside.root))
-        patched.check()
-        return patched
+        return self._patched(replace(pack, files=dict(sorted({**kept, **own}.items()))), checked_out(inside.root))
 
     def convert_tree(self, inside: Inside, tree: Tree) -> PatchedFiles:
         wanted = (path for path in tree.entries() if path.endswith((".py", ".yaml", ".yml")))
@@ -252,4 +250,4 @@ class NodePack:
         from patchforge.nodes.words import Options  # noqa: PLC0415
 
         asked = Options(*(flag in self.options for flag in ("comfy", "fp64", "torch-load", "half")))
-        return PatchedPack(cached().convert(pack, asked), commit)
+        return PatchedPack(cached().convert(pack, asked), commit).checked()

@@ -103,8 +103,7 @@ def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> 
 def _read(folder: Path, declared: Repository | None, store: Store, without: Sequence[str]) -> TrialPack:
     folder = folder.resolve()
     converted = store.convert(read_pack(folder), Options())
-    patched = PatchedPack(converted, checked_out(folder))
-    patched.check()
+    patched = PatchedPack(converted, checked_out(folder)).checked()
     name = declared.name if declared else folder.name
     wanted, left_out = _requirements(folder, declared, {canonicalize_name(requirement) for requirement in without})
     own = WORKFLOWS / name

@@ -314,7 +314,7 @@ def test_a_failed_check_is_reported_once_and_not_proposed(packs: PackWorld) -> N
     commit = packs.move_on(KEPT)
     packs.move_on(BOUND)
 
-    def fail(_: PatchedPack) -> None:
+    def fail(_: PatchedPack, _context: int = 0) -> None:
         raise CheckFailed("CUDA is not unchanged", found="`@someone`")
 
     with packs.monkeypatch.context() as patch:
@@ -334,6 +334,25 @@ def test_a_failed_check_is_reported_once_and_not_proposed(packs: PackWorld) -> N
     assert issue["state"] == "closed"
     assert f"Update node pack {KEPT}" in titles(packs)
     again(packs)
+
+
+def test_a_file_that_does_not_stand_its_check_stays_as_it_is_and_is_said(packs: PackWorld) -> None:
+    packs.move_on(KEPT, {"nodes.py": MORE, "bad.py": NODES})
+    check = PatchedPack.check
+
+    def refuse(self: PatchedPack, context: int = 0) -> None:
+        check(self, context)
+        if any(change.path == "bad.py" for change in self.converted.changes):
+            raise CheckFailed("GNU patch refuses the patch")
+
+    packs.monkeypatch.setattr(PatchedPack, "check", refuse)
+    assert packs.packs()[0] == Exit.OK
+    (pull,) = packs.github.pulls
+    assert pull["draft"]
+    assert "GNU patch refuses the patch" in pull["body"]
+    patch = git(packs.ours, "show", f"{BRANCH.format(KEPT)}:generated/nodes/{KEPT}/0001-xpu.patch")
+    assert "nodes.py" in patch
+    assert "bad.py" not in patch
 
 
 def test_a_hash_that_is_not_the_published_one(packs: PackWorld) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from emulator import build
-from patchforge.errors import PatchforgeError
+from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import Store
 from patchforge.trial import packs
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, Side, Verdict, Workflow
@@ -81,6 +82,18 @@ def test_a_pack_of_nobody_has_its_folders_name_and_no_workflows(tmp_path: Path) 
     (pack,) = packs.read([folder_of(tmp_path, init=COPY)], Store(None))
     assert (pack.name, pack.revision, pack.workflows, pack.states) == ("pack", "", {}, (AS_IT_COMES,))
     assert pack.patch_digest == ""
+
+
+def test_a_file_that_does_not_stand_its_check_is_tried_as_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: PatchedPack, _context: int = 0) -> None:
+        if any(change.path == "bad.py" for change in self.converted.changes):
+            raise CheckFailed("GNU patch refuses the patch")
+
+    monkeypatch.setattr(PatchedPack, "check", refuse)
+    (pack,) = packs.read([folder_of(tmp_path, init=INVERT, bad=INVERT)], Store(None))
+    assert [*pack.patched.after] == ["__init__.py"]
 
 
 def test_a_tracked_pack_is_known_by_its_repository(tmp_path: Path) -> None:
