@@ -301,8 +301,9 @@ def check_untouched(patched: Patched) -> None:
 
     Bytes outside of edits are upstream's too, in each patch.
     """
-    from patchforge.proof.outside import bytes_outside_edits_equal  # noqa: PLC0415 - only a check needs the proofs
-    from patchforge.proof.static import Replacement, prove  # noqa: PLC0415
+    from patchforge.proof.differences import Replacement  # noqa: PLC0415 - only a check needs the proofs
+    from patchforge.proof.outside import bytes_outside_edits_equal  # noqa: PLC0415
+    from patchforge.proof.static import prove  # noqa: PLC0415
 
     for changes in patched.changes.values():
         for change in changes:

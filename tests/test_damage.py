@@ -14,7 +14,8 @@ from patchforge.transforms.comfyui import transforms
 from patchforge import pipeline
 from patchforge.engine.convert import Conversion, Report
 from patchforge.errors import Drifted, Exit, PatchforgeError
-from patchforge.proof.static import Replacement, prove
+from patchforge.proof.differences import Replacement
+from patchforge.proof.static import prove
 from patchforge.vocabulary import Outcome
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
 

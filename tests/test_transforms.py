@@ -14,7 +14,8 @@ from patchforge.transforms.runtime import patchforge_xpu
 
 from patchforge.commands.explain import reference
 from patchforge.engine.files import look_at
-from patchforge.proof.static import Replacement, prove
+from patchforge.proof.differences import Replacement
+from patchforge.proof.static import prove
 from patchforge.transform import HOOKS, Example, Span, Transform
 from patchforge.vocabulary import Outcome, Version
 from tests.support import ERAS, ROOT, MemoryTree, converted, engine_of, miniature, release, result_of

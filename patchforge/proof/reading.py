@@ -59,10 +59,12 @@ def first_line(node: ast.stmt) -> int:
     return min([node.lineno, *(item.lineno for item in decorators)])
 
 
-def same_text(before: PythonFile, old: ast.stmt, after: PythonFile, new: ast.stmt) -> bool:
-    """Whether two statements are the same lines at the same columns, and so the same tree."""
+def same_text(before: PythonFile, old: ast.AST, after: PythonFile, new: ast.AST) -> bool:
+    """Whether two nodes are statements of the same lines at the same columns, and so the same tree."""
     return (
-        type(old) is type(new)
+        isinstance(old, ast.stmt)
+        and isinstance(new, ast.stmt)
+        and type(old) is type(new)
         and (old.col_offset, old.end_col_offset) == (new.col_offset, new.end_col_offset)
         and before.text_lines(old) == after.text_lines(new)
     )

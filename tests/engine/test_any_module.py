@@ -11,8 +11,9 @@ from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine.files import look_at
 from patchforge.engine.records import apply_segments
+from patchforge.proof.differences import Replacement
 from patchforge.proof.outside import bytes_outside_edits_equal
-from patchforge.proof.static import Replacement, prove
+from patchforge.proof.static import prove
 from patchforge.vocabulary import FileChange, split_lines
 
 ALL = transforms()

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from patchforge.errors import CheckFailed
-from patchforge.proof.static import Replaced, Replacement, StaticProof, prove
+from patchforge.proof.differences import Replaced, Replacement, StaticProof
+from patchforge.proof.static import prove
 
 IMPORT = "from comfy import patchforge_xpu\n"
 STREAM = Replacement("a.py", "torch.xpu.current_stream()", "torch.xpu.current_stream(device)")
