@@ -24,6 +24,11 @@ def path(name: str) -> Path:
     return _home().parent / name if name.partition("/")[0] in ROOMS and not _is_installed() else place
 
 
+def repository() -> Path | None:
+    """The checkout of patchforge that this code runs from; None where it is installed."""
+    return None if _is_installed() else _home().parent
+
+
 def sources(*names: str) -> Iterator[tuple[str, bytes]]:
     """The Python files below ``names``, sorted: how they are called in the repository, and their bytes."""
     for name in names:

@@ -166,6 +166,16 @@ def test_the_wheel_has_the_licence_and_the_command(wheel: Path) -> None:
     assert "patchforge = patchforge.cli:main" in archive.read(entry).decode()
 
 
+def test_every_package_is_installed() -> None:
+    """The same as of the wheel, without building one."""
+    rooms = {"patchforge": Path(), "transforms": Path("patchforge")}
+    python = {
+        above / path.parent.relative_to(ROOT) for top, above in rooms.items() for path in (ROOT / top).rglob("*.py")
+    }
+    listed = {Path(*name.split(".")) for name in PROJECT["tool"]["setuptools"]["packages"]}
+    assert listed == python | {Path("patchforge", room) for room in ("templates", "upstream")}
+
+
 def test_an_installed_patchforge_explains(installed: Run) -> None:
     assert "apply" in installed("-m", "patchforge", "--help").stdout
     explained = installed("-m", "patchforge", "explain", "T01")

@@ -49,6 +49,30 @@ def inputs(*named: str | Path | None) -> list[Path]:
     return [*(Path(one).expanduser() for one in texts if not is_url(one)), caches.place(), *ours]
 
 
+def in_repository(named: str, usual: str) -> Path:
+    """The folder that an option names, for what writes patchforge's own files.
+
+    PatchforgeError where that is the ``usual`` one, and this folder is not the checkout of the patchforge that runs.
+    """
+    ours = resources.repository()
+    if Path(named) != Path(usual) or (ours and Path().samefile(ours)):
+        return Path(named)
+    other = _is_repository(Path())
+    raise PatchforgeError(
+        f"this command writes {usual} of patchforge's own repository, and it runs outside of it",
+        expected="a checkout of patchforge, and the code in it",
+        found=f"{Path.cwd()}{', a checkout' if other else ''}; the code is in {resources.path('').resolve()}",
+        do="run it as python -m patchforge" if other else "change to a checkout of patchforge, or name another folder",
+    )
+
+
+def _is_repository(folder: Path) -> bool:
+    try:
+        return 'name = "comfyui-patchforge"' in (folder / "pyproject.toml").read_text("utf-8").splitlines()
+    except (OSError, ValueError):
+        return False
+
+
 def generated_versions(folder: Path) -> list[str]:
     """Names of the releases that have been generated, oldest first."""
     versions = {path.parent.name: parsed_version(path.parent.name) for path in folder.glob("v*/manifest.json")}

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from patchforge import resources
-from patchforge.arguments import Parser, add_json, add_pins
-from patchforge.commands.common import show_json
+from patchforge.arguments import PINS, Parser, add_json, add_pins
+from patchforge.commands.common import in_repository, show_json
 from patchforge.errors import Exit
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.pins import store
@@ -32,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     Without --online a complete lock stays as it is: what is at hand offline cannot better it.
     """
     python = options.python or load_torch(resources.path("upstream")).python
-    folder, name = Path(options.pins), f"torch/{options.version}-{abi_of(python)}"
+    folder, name = in_repository(options.pins, PINS), f"torch/{options.version}-{abi_of(python)}"
     found = store.load(name, folder)
     if options.online or not found.get("complete"):
         found = make_lock(options.version, python, online=options.online)

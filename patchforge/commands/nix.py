@@ -8,17 +8,19 @@ from pathlib import Path
 
 from patchforge import resources
 from patchforge.arguments import Parser, add_dry_run, add_generated, add_json
-from patchforge.commands.common import show_json
+from patchforge.commands.common import in_repository, show_json
 from patchforge.errors import Exit
 from patchforge.nix.generate import NIX, generate, is_our_flake
 from patchforge.nix.options import markdown
 from patchforge.outputs import check_document, check_folder, listed, write_document, write_folder
 
+_GENERATED = "generated"
+
 
 def add_arguments(parser: Parser) -> None:
     """The arguments of the command."""
     add_json(parser)
-    add_generated(parser, "generated", "; flake.nix is beside it")
+    add_generated(parser, _GENERATED, "; flake.nix is beside it")
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when something is out of date")
     add_dry_run(parser, "say what would be written")
     parser.add_argument("--options", metavar="LIB", help="print the options' documentation, read with this nixpkgs lib")
@@ -26,7 +28,7 @@ def add_arguments(parser: Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when --check finds a difference. --options LIB prints the options' documentation instead."""
-    folder = Path(options.generated)
+    folder = in_repository(options.generated, _GENERATED)
     if options.options:
         print(markdown(Path(options.options), folder / "nix"), end="")
         return Exit.OK

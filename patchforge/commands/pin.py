@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import resources
-from patchforge.arguments import Parser, add_dry_run, add_generated, add_json, add_pins
-from patchforge.commands.common import coloured, generated_versions, show_json
+from patchforge.arguments import PINS, Parser, add_dry_run, add_generated, add_json, add_pins
+from patchforge.commands.common import coloured, generated_versions, in_repository, show_json
 from patchforge.commands.lock_torch import make_lock
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.hashes.pypi import configured_indexes
@@ -76,7 +76,7 @@ def _chosen(named: Sequence[str]) -> list[str]:
 
 
 def _update(kind: str, options: argparse.Namespace) -> list[Change]:
-    folder = Path(options.pins)
+    folder = in_repository(options.pins, PINS)
     before, after, changes = _load(kind, folder), {}, []
     try:
         for name, work in _KINDS[kind](options, folder):

@@ -15,8 +15,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchforge import documents, manifest, patches, pipeline
-from patchforge.arguments import Parser, add_json, add_pins, add_upstream, add_versions
-from patchforge.commands.common import again, chosen_versions, coloured, make_engine, progress, show_json, verdict
+from patchforge.arguments import PINS, Parser, add_json, add_pins, add_upstream, add_versions
+from patchforge.commands.common import (
+    again,
+    chosen_versions,
+    coloured,
+    in_repository,
+    make_engine,
+    progress,
+    show_json,
+    verdict,
+)
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Exit, NotChecked, PatchforgeError, worst
 from patchforge.names import unfit
@@ -53,7 +62,7 @@ def add_arguments(parser: Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a digest, a blob id, a proof or (with --online) a pinned hash does not hold; 69 unseen."""
     if options.online:
-        return confirm_pins(Path(options.pins), as_json=options.json)
+        return confirm_pins(in_repository(options.pins, PINS), as_json=options.json)
     results: list[dict[str, Any]] = []
     with ExitStack() as stack:
         upstream = stack.enter_context(open_upstream(options.upstream))
