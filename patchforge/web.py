@@ -13,11 +13,13 @@ import io
 import ipaddress
 import json
 import os
+import queue
 import re
 import socket
 import ssl
 import stat
 import string
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -50,19 +52,22 @@ _DEPTH = 64  #: of nested JSON
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much of an answer is read, in bytes, and how long it may take in all, in seconds from the first connection.
+    """How much of an answer is read, in bytes, and how long it may take in all, in seconds from the name's resolution.
 
     ``pace``: bytes that earn another second, for files whose size says how long they take; 0: nothing does.
+    ``patient``: whether a host is asked again after it took too long.
     """
 
     size: int
     seconds: float
     pace: int = 0
     redirects: int = 5
+    patient: bool = False
 
 
-DOCUMENT = Limits(32 << 20, 8.0, pace=16 << 10)
-FILE = Limits(16 << 30, 30.0, pace=16 << 10)
+SECONDS = 8.0  #: for an answer without regard to its size
+DOCUMENT = Limits(32 << 20, SECONDS, pace=256 << 10)
+FILE = Limits(16 << 30, SECONDS, pace=64 << 10)
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +240,44 @@ def _connect(kind: Callable[..., http.client.HTTPConnection], clock: _Clock, hos
 
     made = kind(host, **more)
     made.response_class = respond  # type: ignore[assignment]
+    made._create_connection = partial(_reach, clock)  # type: ignore[attr-defined]  # noqa: SLF001 - made for this
     return made
+
+
+def _reach(clock: _Clock, there: tuple[str, int], *_: object) -> socket.socket:
+    """A connection to the first address that takes one. The clock runs on over all of them, and over their name."""
+    refused: OSError = OSError("the name has no address")
+    for family, kind, protocol, _name, address in _resolved(clock, *there):
+        connection = socket.socket(family, kind, protocol)
+        try:
+            connection.settimeout(clock.left())
+            connection.connect(address)
+        except OSError as error:
+            connection.close()
+            refused = error
+        else:
+            return connection
+    raise refused
+
+
+def _resolved(clock: _Clock, host: str, port: int) -> list[Any]:
+    """What ``getaddrinfo`` says. It cannot be stopped, so it is left behind where it takes too long."""
+    said: queue.SimpleQueue[list[Any] | OSError] = queue.SimpleQueue()
+
+    def ask() -> None:
+        try:
+            said.put(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+        except (OSError, UnicodeError) as error:
+            said.put(error if isinstance(error, OSError) else OSError("not a name"))
+
+    threading.Thread(target=ask, daemon=True).start()
+    try:
+        found = said.get(timeout=clock.left())
+    except queue.Empty:
+        raise TimeoutError from None
+    if isinstance(found, OSError):
+        raise found
+    return found
 
 
 class _Plain(urllib.request.HTTPHandler):
@@ -264,6 +306,9 @@ def _opener(there: Origin, clock: _Clock) -> urllib.request.OpenerDirector:
     opener.add_handler(_Plain(clock))
     opener.add_handler(_Secure(clock))
     return opener
+
+
+_SLOW: set[Origin] = set()  #: those that took too long: a run waits for each once, whatever it has to ask
 
 
 class Answer:
@@ -337,6 +382,8 @@ def opened(
     secrets = [value.rpartition(" ")[2] for name, value in sent.items() if name.lower() in _SECRET]
     clock = _Clock(limits)
     for _ in range(limits.redirects + 1):
+        if not limits.patient and origin(url) in _SLOW:
+            raise _failed(url, "it took too long before")
         response = _asked(url, verb, sent, data, clock)
         try:
             target = response.headers.get("Location") if response.status in _REDIRECTS else None
@@ -384,11 +431,16 @@ def _told(url: str) -> Iterator[None]:
     try:
         yield
     except (OSError, http.client.HTTPException, ValueError) as error:
-        reason = error.reason if isinstance(error, urllib.error.URLError) else error
-        found, kind = _reason(reason if isinstance(reason, Exception) else error)
-        raise kind(
-            f"{shown(url)} cannot be read", found=found, do="check the network and the address, and try again"
-        ) from (reason if isinstance(reason, Exception) else error)
+        told = error.reason if isinstance(error, urllib.error.URLError) else error
+        reason = told if isinstance(told, Exception) else error
+        found, kind = _reason(reason)
+        if isinstance(reason, TimeoutError) and not url.startswith("file:"):
+            _SLOW.add(origin(url))
+        raise _failed(url, found, kind) from reason
+
+
+def _failed(url: str, found: str, kind: type[PatchforgeError] = TryAgain) -> PatchforgeError:
+    return kind(f"{shown(url)} cannot be read", found=found, do="check the network and the address, and try again")
 
 
 def _reason(error: Exception) -> tuple[str, type[PatchforgeError]]:

@@ -2,7 +2,7 @@
 
 PyGithub makes the requests, over patchforge/web.py: it would follow links elsewhere, and read without end. Its own
 retries are off: they repeat a POST that may have been carried out. Here a failed GET or PATCH is repeated, and a failed
-POST only after a look whether it did happen.
+POST only after a look whether it did happen. An answer that is not the API's is not asked for again.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, ItemsView, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 
 LABEL = "patchforge"
 API = "https://api.github.com"
-_MOST_PAGES = 100
+_MOST_PAGES = 20
 _PER_PAGE = 50  #: of the longest rows there may be, less than _SIZE
 _SIZE = 8 << 20  #: bytes of an answer
 _SHOWN = 300  #: characters of GitHub's reason
@@ -41,10 +42,10 @@ class Patience:
     """How long to go on when GitHub does not answer as it should. Times in seconds."""
 
     tries: int = 5
-    first: float = 1.0  #: the first pause; each later one is twice as long
-    longest: float = 120.0  #: a longer wait is left to the next run
-    timeout: float = 30.0  #: of one request, its whole answer included
-    between_requests: float = 0.25
+    first: float = 0.5  #: the first pause; each later one is twice as long
+    timeout: float = 6.0  #: of one request, its whole answer included
+    longest: float = 9.0  #: of a question, with all its pages and repetitions; a longer wait is left to the next run
+    between_requests: float = 0.1
     between_writes: float = 1.0
 
 
@@ -52,8 +53,13 @@ class _UnsureError(Exception):
     """A POST may or may not have been carried out."""
 
 
-class _GarbledError(ValueError):
+class _GarbledError(Damaged):
     """An answer that is not what the API gives, such as an HTML page."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "GitHub's answer is not what its API gives", do="check the address, and whether GitHub is well"
+        )
 
 
 class _Response:
@@ -87,8 +93,8 @@ def _is_refusal(found: Any) -> bool:
     return isinstance(found, dict) and isinstance(found.get("message"), str)
 
 
-def _transport(top: web.Origin, limits: web.Limits, token: Token) -> type:
-    """The class of PyGithub's connections, which lead to ``top`` alone."""
+def _transport(top: web.Origin, seconds: Callable[[], float], token: Token) -> type:
+    """The class of PyGithub's connections, which lead to ``top`` alone; ``seconds``: what an answer may take."""
 
     class Connection:
         def __init__(self, host: str, *_: object, **__: object) -> None:
@@ -99,7 +105,7 @@ def _transport(top: web.Origin, limits: web.Limits, token: Token) -> type:
 
         def getresponse(self) -> _Response:
             verb, path, data, headers = self._asked
-            sent = None if data is None else data.encode()
+            sent, limits = None if data is None else data.encode(), web.Limits(_SIZE, seconds(), patient=True)
             with web.opened(f"{top}{path}", verb=verb, headers=headers, data=sent, limits=limits) as answer:
                 if answer.status < 300 and answer.status not in (200, 201):
                     raise _GarbledError
@@ -121,7 +127,9 @@ class Forge:
 
         self.patience = patience or Patience()
         self._token, self._api, self._step = token, api.rstrip("/"), step
-        transport = _transport(web.origin(api), web.Limits(_SIZE, self.patience.timeout), token)
+        self._end = 0.0  #: of the question that is being asked, on the monotonic clock; 0.0 when none is
+        self._gave_up = False  #: on this GitHub, which took too long
+        transport = _transport(web.origin(api), lambda: min(self._left(), self.patience.timeout), token)
         Requester.Requester.injectConnectionClasses(transport, transport)
         self._github = Github(
             auth=Auth.Token(token.text) if token.text else None,
@@ -200,31 +208,35 @@ class Forge:
             if isinstance(home, str) and home.lower() == repository.lower():
                 yield _pull(row)
 
-    def _pages(self, path: str, check: _Check, **parameters: str) -> Iterator[dict[str, Any]]:
+    def _pages(self, path: str, check: _Check, **parameters: str) -> list[dict[str, Any]]:
         """The rows of all pages. The next page is where GitHub says: a number would be lost over a redirect."""
         asked: dict[str, Any] | None = {**parameters, "per_page": _PER_PAGE}
-        where: str | None = path
-        for _ in range(_MOST_PAGES):
-            if where is None:
-                return
-            headers, rows = self._ask("GET", where, parameters=asked, check=lambda found: _are_rows(found, check))
-            yield from rows
-            where, asked = self._next(headers), None
+        where = path
+        found: list[dict[str, Any]] = []
+        with self._asking():
+            for _ in range(_MOST_PAGES):
+                headers, rows = self._ask("GET", where, parameters=asked, check=lambda rows: _are_rows(rows, check))
+                found += rows
+                if (more := self._next(headers)) is None:
+                    return found
+                where, asked = more, None
         raise PatchforgeError(f"{path} has more than {_MOST_PAGES} pages", do="clear away what is not needed")
 
     def _create(self, path: str, data: Mapping[str, Any], there: Callable[[], _T | None], name: str) -> Any:
         """POSTs once: after a failure that leaves it open, ``there`` says whether it did happen."""
-        attempt = 1
-        while True:
-            try:
-                return self._write("POST", path, data, name)
-            except _UnsureError as error:
-                if found := there():
-                    return found
-                if attempt >= self.patience.tries:
-                    raise self._later("POST", path, str(error)) from error
-            time.sleep(self._pause(attempt))
-            attempt += 1
+        with self._asking():
+            for attempt in range(1, self.patience.tries + 1):
+                try:
+                    return self._write("POST", path, data, name)
+                except _UnsureError as error:
+                    if found := there():
+                        return found
+                    if isinstance(error.__cause__, Damaged):
+                        raise error.__cause__ from None
+                    said = str(error)
+                if not self._waited(self._pause(attempt)):
+                    break
+        raise self._later("POST", path, said)
 
     def _write(self, verb: str, path: str, data: Mapping[str, Any], name: str) -> Any:
         """What became of one write. The token is in nothing that is written, whatever a stranger put in."""
@@ -257,28 +269,59 @@ class Forge:
         parameters: dict[str, Any] | None = None,
         data: dict[str, Any] | None = None,
     ) -> tuple[dict[str, Any], Any]:
-        """Headers and content of an answer that ``check`` accepts."""
+        """Headers and content of an answer that ``check`` accepts; Damaged when it does not."""
         from github import GithubException  # noqa: PLC0415 - slow to import
 
-        for attempt in range(1, self.patience.tries + 1):
-            self.requests += 1
-            try:
-                headers, found = self._github.requester.requestJsonAndCheck(verb, path, parameters, input=data)
-                if check(found):
-                    return headers, found
-                raise _GarbledError
-            except GithubException as refused:
-                error: Exception = refused
-                pause = self._refused(refused, verb, path, attempt)
-            except (TryAgain, ValueError) as broken:
-                error = broken
-                pause = self._pause(attempt)
-            limited = isinstance(error, GithubException) and error.status in (403, 429)
-            if verb == "POST" and not limited:
-                raise _UnsureError(self._said(error)) from error
-            if attempt < self.patience.tries:
-                time.sleep(pause)
+        with self._asking():
+            for attempt in range(1, self.patience.tries + 1):
+                self.requests += 1
+                try:
+                    headers, found = self._github.requester.requestJsonAndCheck(verb, path, parameters, input=data)
+                    if check(found):
+                        return headers, found
+                    raise _GarbledError
+                except GithubException as refused:
+                    error: Exception = refused
+                    pause = self._refused(refused, verb, path, attempt)
+                except Damaged as garbled:
+                    if verb == "POST":
+                        raise _UnsureError from garbled
+                    raise
+                except TryAgain as broken:
+                    error = broken
+                    pause = self._pause(attempt)
+                limited = isinstance(error, GithubException) and error.status in (403, 429)
+                if verb == "POST" and not limited:
+                    raise _UnsureError(self._said(error)) from error
+                if attempt < self.patience.tries and not self._waited(pause):
+                    break
         raise self._later(verb, path, self._said(error)) from error
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """One question, however many requests it takes: the outermost call begins its time."""
+        if self._end:
+            yield
+            return
+        if self._gave_up:
+            raise TryAgain("GitHub took too long before", do="run this again later")
+        self._end = time.monotonic() + self.patience.longest
+        try:
+            yield
+        finally:
+            self._gave_up = time.monotonic() >= self._end
+            self._end = 0.0
+
+    def _left(self) -> float:
+        """Seconds that are left for the question."""
+        return max(self._end - time.monotonic(), 0.001)
+
+    def _waited(self, seconds: float) -> bool:
+        """Waits, unless no time would be left afterwards."""
+        if seconds >= self._left():
+            return False
+        time.sleep(seconds)
+        return True
 
     def _refused(self, error: GithubException, verb: str, path: str, attempt: int) -> float:
         """Seconds to wait before trying again; raises when waiting would not help, or not within patience."""
@@ -291,7 +334,7 @@ class Forge:
                 found=self._said(error),
                 do=_ADVICE.get(error.status, "read its reason"),
             ) from None
-        if wait > self.patience.longest:
+        if wait >= self._left():
             until = datetime.fromtimestamp(time.time() + wait, UTC).strftime("%H:%M:%S UTC")
             raise self._later(verb, path, f"its rate limit is used up until {until}") from None
         return max(wait, self._pause(attempt))

@@ -20,6 +20,7 @@ from patchforge.errors import Damaged, Exit, PatchforgeError
 
 WORKFLOW = "update.yml"
 _FINE = ("success", "skipped")
+_MOST = 3  #: issues that are closed; there is one, or somebody opened a second
 _SAID = {"project": "update", "about": "failed twice"}
 _TITLE = "The scheduled update failed twice"
 _REPOSITORY = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
@@ -34,7 +35,7 @@ class Api:
         if not _REPOSITORY.fullmatch(repository):
             raise PatchforgeError("GITHUB_REPOSITORY does not name a repository", expected="OWNER/NAME")
         self._top, self._token = f"{address.rstrip('/')}/repos/{repository}", token
-        self._limits = limits or web.Limits(8 << 20, 30.0)
+        self._limits = limits or web.Limits(8 << 20, web.SECONDS)
 
     def ask(self, verb: str, path: str, data: object = None) -> Any:
         """The answer, without the token. PatchforgeError for a refusal, TryAgain and Damaged as web.py has them."""
@@ -65,7 +66,7 @@ def _notify(api: Api, results: Sequence[str]) -> str:
         _number(one) for one in api.ask("GET", "issues?state=open&labels=patchforge&per_page=100") if _is_ours(one)
     ]
     if all(one in _FINE for one in results):
-        for number in known:
+        for number in known[:_MOST]:
             api.ask("PATCH", f"issues/{number}", {"state": "closed"})
         return f"closed #{known[0]}" if known else "this run is fine"
     if known:

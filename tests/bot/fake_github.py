@@ -196,8 +196,9 @@ def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(data) - (cut if status == 200 else 0)))
+            self.send_header("Content-Length", str(len(data)))
             self.end_headers()
+            self.close_connection = bool(cut)
             self.wfile.write(data[: len(data) - cut])
 
         do_GET = do_POST = do_PATCH = do_DELETE = serve

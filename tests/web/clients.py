@@ -26,7 +26,8 @@ SIZE = 1 << 16
 
 
 def limited(monkeypatch: pytest.MonkeyPatch, seconds: float = SECONDS) -> None:
-    """Small limits for all clients that are called after this."""
+    """Small limits for all clients that are called after this, and no memory of ports that were used before."""
+    monkeypatch.setattr(web, "_SLOW", set())
     monkeypatch.setattr(sys.modules[__name__], "SECONDS", seconds)
     monkeypatch.setattr(web, "DOCUMENT", web.Limits(SIZE, seconds))
     monkeypatch.setattr(web, "FILE", web.Limits(SIZE, seconds, pace=1 << 20))
@@ -34,7 +35,7 @@ def limited(monkeypatch: pytest.MonkeyPatch, seconds: float = SECONDS) -> None:
 
 
 def forge(url: str, token: str = TOKEN, tries: int = 1) -> Forge:
-    patience = Patience(tries=tries, first=0.01, longest=1, timeout=SECONDS, between_requests=0, between_writes=0)
+    patience = Patience(tries=tries, first=0.01, longest=SECONDS, timeout=SECONDS, between_requests=0, between_writes=0)
     return Forge(Token(token), api=url, patience=patience)
 
 

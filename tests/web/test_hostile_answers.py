@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gzip
+import socket
+import threading
 import time
+from typing import Any
 
 import pytest
 
 from patchforge.errors import Damaged, Exit, PatchforgeError, TryAgain
 from patchforge.trial.model import Ending
-from tests.web.clients import CLIENTS, SHORT, limited, trial
+from tests.web.clients import CLIENTS, SECONDS, SHORT, limited, trial
 from tests.web.hostile import Speech, answers, cut, endless, http, leads, says, serving, silent
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -38,7 +41,7 @@ PASSING: dict[str, Speech] = {
     "bad gateway, empty": http(b"", "502 Bad Gateway"),
     "unavailable": http(b'{"message": 1}', "503 Busy", "Retry-After: ²"),
 }
-#: They cannot be right: 65; what a server may have said in passing is asked for again by some, and then it is 75.
+#: They cannot be right: 65, and nobody asks again.
 GARBAGE: dict[str, Speech] = {
     "not HTTP": says(b"SSH-2.0-OpenSSH_9.2\r\n"),
     "a status line of signs": says(b"HTTP/1.1 banana\r\n\r\n"),
@@ -137,13 +140,13 @@ def test_what_passes(client: str, answer: str, monkeypatch: pytest.MonkeyPatch) 
 @pytest.mark.parametrize("answer", GARBAGE)
 @pytest.mark.parametrize("client", ["releases", "edit pull", "notify", "index", "file", "wheel", "archive"])
 def test_what_cannot_be_right(client: str, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(refusal(client, GARBAGE[answer], monkeypatch), Damaged | TryAgain)
+    assert isinstance(refusal(client, GARBAGE[answer], monkeypatch), Damaged)
 
 
 @pytest.mark.parametrize("answer", NO_DOCUMENT)
 @pytest.mark.parametrize("client", [*DOCUMENTS, "comments"])
 def test_what_is_no_document(client: str, answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert isinstance(refusal(client, NO_DOCUMENT[answer], monkeypatch), Damaged | TryAgain)
+    assert isinstance(refusal(client, NO_DOCUMENT[answer], monkeypatch), Damaged)
 
 
 @pytest.mark.parametrize("answer", NO_DOCUMENT)
@@ -166,6 +169,47 @@ def test_the_server_of_a_trial(answer: str, monkeypatch: pytest.MonkeyPatch) -> 
             pytest.fail("an answer was taken")
         assert client.run({"1": {"class_type": "x", "inputs": {}}}, 1).ending in Ending
     assert time.monotonic() - begun < LONGEST
+
+
+@pytest.mark.parametrize("client", ["releases", "open issue", "notify", "index", "file", "metadata", "archive"])
+def test_a_name_that_is_never_resolved(client: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's resolver cannot be stopped; it is left behind, and the host is not waited for twice."""
+    limited(monkeypatch, SHORT)
+    never = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: never.wait(20))
+    begun = time.monotonic()
+    for _ in range(3):
+        with pytest.raises(TryAgain):
+            CLIENTS[client]("https://name.example", monkeypatch)
+    never.set()
+    assert time.monotonic() - begun < SECONDS
+
+
+def test_a_name_of_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that refuses is passed over; those that are silent share one time."""
+    real, asked = socket.getaddrinfo, []
+
+    def addresses(host: str, port: int, *rest: Any) -> list[Any]:
+        asked.append(host)
+        (found,) = real("127.0.0.1", port, *rest)
+        closed = (*found[:4], ("127.0.0.1", 1))
+        return [closed, closed, found]
+
+    monkeypatch.setattr(socket, "getaddrinfo", addresses)
+    with serving(answers([])) as server:
+        assert CLIENTS["releases"](server.url.replace("127.0.0.1", "localhost"), monkeypatch) == []
+    assert asked == ["localhost"]
+
+
+def test_a_host_that_was_silent_is_not_waited_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, 1.0)
+    with serving(silent) as server:
+        begun = time.monotonic()
+        for _ in range(20):
+            with pytest.raises(TryAgain):
+                CLIENTS["index"](server.url, monkeypatch)
+        assert time.monotonic() - begun < SECONDS
+        assert len(server.asked) == 1
 
 
 @pytest.mark.parametrize("status", [400, 401, 402, 404, 410, 418, 451])

@@ -74,7 +74,7 @@ class Client:
         self.port = port
         self.name = uuid.uuid4().hex
         self._alive, self._log, self._timeout = alive, log, timeout
-        self._limits = web.Limits(_ANSWER, timeout, redirects=0)
+        self._limits = web.Limits(_ANSWER, timeout, redirects=0, patient=True)
 
     def system_stats(self) -> JsonObject:
         return self._get("/system_stats")

@@ -198,7 +198,8 @@ def _free_port() -> int:
 def _status(port: int) -> int:
     """The status that /system_stats answers with; 0 for something that is not HTTP."""
     try:
-        with web.opened(f"http://{HOST}:{port}/system_stats", limits=web.Limits(1 << 20, 5.0, redirects=0)) as answer:
+        limits = web.Limits(1 << 20, 5.0, redirects=0, patient=True)
+        with web.opened(f"http://{HOST}:{port}/system_stats", limits=limits) as answer:
             return answer.status
     except PatchforgeError:
         return 0
