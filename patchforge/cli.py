@@ -1,17 +1,20 @@
-"""The command line: the table of commands, and what runs one. A command's module is imported when it is called."""
+"""The command line: the table of commands, and what runs one. A command's module is imported when it runs."""
 
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import NamedTuple
 
 from patchforge import __version__, faults, terminal
-from patchforge.arguments import Parser
+from patchforge.arguments import folders, following, packs, releases, repository, trials
+from patchforge.arguments.parser import Arguments, Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
 
@@ -28,49 +31,55 @@ PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
 
 
 class Command(NamedTuple):
-    """One command: its module has ``add_arguments(parser)`` and ``run(options)``; a group has commands instead.
+    """One command and what it takes; a group has commands instead. ``run(options)`` of the module of its name does it.
 
     A named tuple, since dataclasses are slow to import.
     """
 
     name: str
     help: str
-    module: str = ""  #: below patchforge.commands
+    arguments: Arguments | None = None
     group: tuple[Command, ...] = ()
 
 
 _PACKS = (
-    Command("check", "list what is for CUDA only; status 1 when there is something", "packs.check"),
-    Command("apply", "convert a pack, prove it and write its patch", "packs.apply"),
-    Command("revert", "undo apply --in-place exactly", "packs.revert"),
-    Command("test", "run packs for real in releases of ComfyUI, as they come and converted", "packs.test"),
-    Command("track", "show packs whose branches have moved on, and why others wait", "packs.track"),
-    Command("bot", "propose packs that have moved on as pull requests, one for each", "packs.bot"),
-    Command("explain", "say what a rule for packs is for, with examples", "packs.explain"),
+    Command("check", "list what is for CUDA only; status 1 when there is something", packs.check),
+    Command("apply", "convert a pack, prove it and write its patch", packs.apply),
+    Command("revert", "undo apply --in-place exactly", packs.revert),
+    Command("test", "run packs for real in releases of ComfyUI, as they come and converted", packs.test),
+    Command("track", "show packs whose branches have moved on, and why others wait", packs.track),
+    Command("bot", "propose packs that have moved on as pull requests, one for each", packs.bot),
+    Command("explain", "say what a rule for packs is for, with examples", packs.explain),
 )
 COMMANDS = (
-    Command("apply", "convert a release and write its patches", "apply"),
-    Command("revert", "undo apply --in-place exactly, in a checkout or a pack", "revert"),
-    Command("repair", "finish what is half done in a patched folder, and put back what is lost", "repair"),
-    Command("update", "patch the release that a patched checkout was updated to", "update"),
-    Command("status", "show what is tracked, generated and cached, or the state of a folder", "status"),
-    Command("doctor", "examine this machine: GPU, driver, torch, variables; say what to do", "doctor"),
+    Command("apply", "convert a release and write its patches", releases.apply),
+    Command("revert", "undo apply --in-place exactly, in a checkout or a pack", folders.revert),
+    Command("repair", "finish what is half done in a patched folder, and put back what is lost", folders.repair),
+    Command("update", "patch the release that a patched checkout was updated to", folders.update),
+    Command("status", "show what is tracked, generated and cached, or the state of a folder", folders.status),
+    Command("doctor", "examine this machine: GPU, driver, torch, variables; say what to do", folders.doctor),
     Command("packs", "custom-node packs: check, convert, test and follow them", group=_PACKS),
-    Command("test", "run patched releases for real, on the GPU at hand or an emulated one", "test"),
-    Command("check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give", "check"),
-    Command("replay", "convert all releases: outcomes, unclaimed sites, what changed from one to the next", "replay"),
+    Command("test", "run patched releases for real, on the GPU at hand or an emulated one", trials.test),
     Command(
-        "verify", "verify committed patches against upstream: blob ids before and after, digests, proofs", "verify"
+        "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give", releases.check
     ),
-    Command("explain", "say what a transform is for, where it applies and when it can go", "explain"),
-    Command("track", "show new releases, and why others are passed over", "track"),
-    Command("bot", "propose the newest release as a pull request, or report what is wrong with it", "bot"),
-    Command("matrix", "print the work of a scheduled run as a matrix of jobs", "matrix"),
-    Command("pin", "bring the pins of what is tracked up to date", "pin"),
-    Command("lock-torch", "lock the wheels of a torch version for XPU", "lock_torch"),
-    Command("prefetch", "work out the hash that Nix will find for a source, without Nix", "prefetch"),
-    Command("nix", "write the Nix expressions, from templates and pins", "nix"),
-    Command("completion", "print a shell completion script", "completion"),
+    Command(
+        "replay", "convert all releases: outcomes, unclaimed sites, what changed from one to the next", releases.replay
+    ),
+    Command(
+        "verify",
+        "verify committed patches against upstream: blob ids before and after, digests, proofs",
+        releases.verify,
+    ),
+    Command("explain", "say what a transform is for, where it applies and when it can go", releases.explain),
+    Command("track", "show new releases, and why others are passed over", following.track),
+    Command("bot", "propose the newest release as a pull request, or report what is wrong with it", following.bot),
+    Command("matrix", "print the work of a scheduled run as a matrix of jobs", following.matrix),
+    Command("pin", "bring the pins of what is tracked up to date", repository.pin),
+    Command("lock-torch", "lock the wheels of a torch version for XPU", repository.lock_torch),
+    Command("prefetch", "work out the hash that Nix will find for a source, without Nix", repository.prefetch),
+    Command("nix", "write the Nix expressions, from templates and pins", repository.nix),
+    Command("completion", "print a shell completion script", repository.completion),
 )
 _OLD_NAMES = {"packs": "nodes"}  #: group → what it was called; taken, and not shown
 
@@ -89,14 +98,21 @@ def parser() -> Parser:
     return top
 
 
-def _add(above: Parser, dest: str, commands: Sequence[Command]) -> None:
+def _add(above: Parser, dest: str, commands: Sequence[Command], room: str = "patchforge.commands") -> None:
     above.begin_commands(dest)
     for one in commands:
-        parsers = [above.add_command(one.name, one.help, one.module)]
+        module = f"{room}.{one.name.replace('-', '_')}"
+        parsers = [above.add_command(one.name, one.help, one.arguments)]
         if old := _OLD_NAMES.get(one.name):
-            parsers.append(above.add_command(old, one.help, one.module, shown=False))
-        for group in parsers if one.group else ():
-            _add(group, "action", one.group)
+            parsers.append(above.add_command(old, one.help, one.arguments, shown=False))
+        for made in parsers:
+            made.set_defaults(run=partial(_run_of, module))
+            if one.group:
+                _add(made, "action", one.group, module)
+
+
+def _run_of(module: str, options: argparse.Namespace) -> int:
+    return int(importlib.import_module(module).run(options))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

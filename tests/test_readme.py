@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from patchforge.arguments import Parser
+from patchforge.arguments.parser import Parser
 from patchforge.cli import parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.project import load_project, release_index

@@ -1,1 +1,1 @@
-"""One command, one file; each has ``add_arguments(parser)`` and ``run(options) -> exit status``."""
+"""One command, one file of its name with ``run(options) -> exit status``."""

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import escape, pipeline
-from patchforge.arguments import Parser, add_dry_run, add_json, add_source, add_upstream, whole
 from patchforge.checkout import change
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import ComfyUI
@@ -26,28 +25,6 @@ from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
 from patchforge.sources.upstream import Upstream
 from patchforge.vocabulary import Release, Tree, Version
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    add_upstream(parser)
-    parser.add_argument(
-        "release",
-        nargs="?",
-        metavar="VERSION|COMMIT",
-        help="such as v0.32.0; with --from or --in-place it is recognised",
-    )
-    add_source(parser)
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--out", metavar="DIR", help="where patches go (default: generated/comfyui/VERSION)")
-    where.add_argument("--to", metavar="DIR", help="write the whole patched tree into a new folder")
-    where.add_argument("--in-place", metavar="DIR", help="patch the checkout in DIR, after recognising its version")
-    where.add_argument("--revert", metavar="DIR", help=argparse.SUPPRESS)
-    parser.add_argument(
-        "--context", type=whole(0), default=0, metavar="N", help="upstream lines around each hunk (default: 0)"
-    )
-    add_dry_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,7 +11,6 @@ import time
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
-from patchforge.arguments import Parser, add_dry_run, add_json, add_token, add_upstream, whole
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.packs import PackRun
 from patchforge.bot.plan import Rules
@@ -24,32 +23,6 @@ from patchforge.errors import PatchforgeError
 from patchforge.sources.clone import is_url
 
 _SERVER = "https://github.com"
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    add_upstream(parser)
-    parser.add_argument("release", nargs="?", metavar="VERSION", help="this one only (default: the newest that is new)")
-    add_proposing(parser, "print the plan; with a clone as --upstream no network is used")
-    parser.add_argument(
-        "--test", action="store_true", help="also run the release, on the GPU at hand or an emulated one"
-    )
-    parser.add_argument("--nodes", dest="packs", nargs="*", help=argparse.SUPPRESS)  # what ``packs bot`` was
-
-
-def add_proposing(parser: Parser, dry_run: str) -> None:
-    """What releases and packs are proposed with."""
-    parser.add_argument("--repository", metavar="OWNER/NAME", help="ours on GitHub (default: GITHUB_REPOSITORY)")
-    parser.add_argument("--remote", metavar="URL|PATH", help="the same for git (default: its address on GitHub)")
-    parser.add_argument("--base", default="main", metavar="BRANCH", help="default: main")
-    add_token(parser)
-    add_dry_run(parser, dry_run)
-    parser.add_argument("--recreate", action="store_true", help="propose again what a person closed")
-    parser.add_argument(
-        "--max-open", type=whole(0), default=3, metavar="N", help="open pull requests at most (default: 3)"
-    )
-    parser.old_name("--most-open", "--max-open")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import manifest, pipeline
-from patchforge.arguments import Parser, add_json, add_upstream
 from patchforge.commands.common import (
     again,
     chosen_versions,
@@ -24,14 +23,6 @@ from patchforge.errors import Exit, NotChecked, PatchforgeError, worst
 from patchforge.outputs import listed
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Version
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    add_upstream(parser)
-    parser.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
-    parser.add_argument("--generated", default="generated/comfyui", metavar="DIR", help="default: generated/comfyui")
 
 
 def run(options: argparse.Namespace) -> int:

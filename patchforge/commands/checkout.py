@@ -6,7 +6,6 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from patchforge.arguments import Parser, add_dry_run, add_json, add_source, add_upstream
 from patchforge.checkout import change
 from patchforge.checkout.examine import examine, subject_of
 from patchforge.checkout.subject import ComfyUI, Subject
@@ -23,15 +22,6 @@ Put = Callable[..., change.Plan]
 def comfyui(options: argparse.Namespace) -> ComfyUI:
     """ComfyUI, with the engine that the options ask for."""
     return ComfyUI(lambda: make_engine(options), getattr(options, "release", None) or "")
-
-
-def add_put_right(parser: Parser) -> None:
-    """The arguments of ``repair`` and ``update``."""
-    add_json(parser)
-    add_upstream(parser)
-    parser.add_argument("folder", metavar="DIR", help="the checkout of ComfyUI, or the pack")
-    add_source(parser, "the unpatched release, where no journal and no git has it")
-    add_dry_run(parser, "list what would be written and removed")
 
 
 def put_right(options: argparse.Namespace, put: Put) -> int:

@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from patchforge.arguments import Parser
 from patchforge.errors import Exit
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -13,7 +13,6 @@ from textwrap import fill
 from typing import Any
 
 from patchforge import __version__
-from patchforge.arguments import Parser, add_json
 from patchforge.commands.common import coloured, show_json
 from patchforge.doctor import checkout, hardware, software, upstream, variables
 from patchforge.doctor.facts import Facts, Finding, State
@@ -24,21 +23,6 @@ from patchforge.project import load_project
 
 _STATUSES = {State.WRONG: Exit.FAILED, State.UNKNOWN: Exit.UNCHECKED}
 _COLOURS = {State.OK: "ok", State.WRONG: "failed", State.WARNING: "upstream"}
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("tree", nargs="?", metavar="DIR", help="ComfyUI's folder: is it patched, and does it fit")
-    parser.add_argument("--python", metavar="PATH", help="interpreter whose torch is examined (default: this one)")
-    parser.add_argument("--root", default="/", metavar="DIR", help="examine the files under DIR instead (default: /)")
-    parser.add_argument(
-        "--upstream",
-        nargs="?",
-        const="",
-        metavar="PATH|URL",
-        help="instead examine a clone or the address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)",
-    )
 
 
 def run(options: argparse.Namespace) -> int:

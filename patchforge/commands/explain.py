@@ -5,21 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from patchforge.arguments import Parser, add_json
 from patchforge.commands.common import show_json, table
 from patchforge.commands.packs import explain as packs
 from patchforge.commands.pages import joined, shown, unknown, why
 from patchforge.errors import Exit
 from patchforge.transform import Example, Span, Transform
 from patchforge.vocabulary import Outcome
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("name", nargs="?", metavar="TRANSFORM", help="such as T01; all are listed without it")
-    parser.add_argument("--markdown", action="store_true", help="the reference page of all transforms")
-    parser.add_argument("--nodes", action="store_true", help=argparse.SUPPRESS)  # what ``packs explain`` was
 
 
 def run(options: argparse.Namespace) -> int:

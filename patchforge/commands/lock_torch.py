@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from patchforge import resources
-from patchforge.arguments import PINS, Parser, add_json, add_pins
+from patchforge.arguments.shared import PINS
 from patchforge.commands.common import in_repository, show_json
 from patchforge.errors import Exit
 from patchforge.hashes.pypi import configured_indexes
@@ -14,15 +14,6 @@ from patchforge.pins.claims import wheel_claims
 from patchforge.pins.torch import abi_of, lock
 from patchforge.pins.tracked import load_torch
 from patchforge.pins.wheels import Wheels
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("version", metavar="VERSION", help="such as 2.14.0")
-    parser.add_argument("--python", default="", metavar="X.Y", help="default: that of upstream/torch.toml")
-    add_pins(parser)
-    parser.add_argument("--online", action="store_true", help="ask PyTorch's own indexes too")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,20 +6,11 @@ import argparse
 import json
 
 from patchforge import resources
-from patchforge.arguments import Parser, add_json
 from patchforge.bot.follow import State, follow
 from patchforge.commands.common import version_named
-from patchforge.commands.track import add_survey, survey
+from patchforge.commands.track import survey
 from patchforge.errors import Exit
 from patchforge.project import load_project
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("release", nargs="?", metavar="VERSION", help="this one only")
-    parser.add_argument("--all", action="store_true", help="every new version, not only the newest")
-    add_survey(parser)
 
 
 def run(options: argparse.Namespace) -> int:

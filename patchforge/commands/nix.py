@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from patchforge import resources
-from patchforge.arguments import Parser, add_dry_run, add_generated, add_json
 from patchforge.commands.common import in_repository, show_json
 from patchforge.errors import Exit
 from patchforge.nix.generate import NIX, generate, is_our_flake
@@ -15,15 +14,6 @@ from patchforge.nix.options import markdown
 from patchforge.outputs import check_document, check_folder, listed, write_document, write_folder
 
 _GENERATED = "generated"
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    add_generated(parser, _GENERATED, "; flake.nix is beside it")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when something is out of date")
-    add_dry_run(parser, "say what would be written")
-    parser.add_argument("--options", metavar="LIB", help="print the options' documentation, read with this nixpkgs lib")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import resources
-from patchforge.arguments import PINS, Parser, add_dry_run, add_generated, add_json, add_pins
+from patchforge.arguments.shared import PINS
 from patchforge.commands.common import coloured, generated_versions, in_repository, show_json
 from patchforge.commands.lock_torch import make_lock
 from patchforge.errors import Exit, PatchforgeError, worst
@@ -38,24 +38,6 @@ class Change:
     outcome: str  #: "same", "new", "changed", "removed" or "failed"
     problem: str = ""
     status: int = Exit.OK  #: of the command, were this all that it did
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument(
-        "kind",
-        nargs="*",
-        metavar="KIND",
-        help="comfyui, python, torch, nodes, ollama, mordragt-nixos (default: all)",
-    )
-    parser.add_argument(
-        "--upstream", action="append", metavar="[NAME=]CLONE", help="clone of ComfyUI, or of the pin NAME; repeat"
-    )
-    parser.add_argument("--only", action="append", metavar="PACK", help="of the node packs, this one; repeat")
-    add_pins(parser)
-    add_generated(parser)
-    add_dry_run(parser, "say what would change; write nothing")
 
 
 def run(options: argparse.Namespace) -> int:

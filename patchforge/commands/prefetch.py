@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from patchforge.arguments import Parser, add_json
 from patchforge.commands.common import show_json
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.hashes import ArchiveHash, PublishedHash, of_checkout, of_clone, of_folder, of_tarball, published_hashes
@@ -23,20 +22,6 @@ from patchforge.vocabulary import Version
 _REPOSITORY = re.compile(r"[\w-]+/[\w.-]+")
 _COMMIT = re.compile("[0-9a-f]{40}")
 _SHOWN = 8  #: paths of a note that are named in text; JSON has all
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("repository", nargs="?", metavar="OWNER/REPO", help="a repository of GitHub")
-    parser.add_argument("rev", nargs="?", metavar="REV", help="commit, tag or branch; of ComfyUI also a version")
-    parser.add_argument("--pypi", nargs=2, metavar=("NAME", "VERSION"), help="a package of pip's index instead")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--upstream", metavar="PATH|URL", help="clone of the repository (default: GitHub's, cached)")
-    where.add_argument("--from", dest="source", metavar="TARBALL|DIR", help="GitHub's tarball, or what it unpacks to")
-    parser.add_argument(
-        "--submodule", action="append", metavar="PATH=CLONE", help="with its submodules (fetchSubmodules); repeat"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

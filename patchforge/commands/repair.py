@@ -4,14 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from patchforge.arguments import Parser
 from patchforge.checkout.change import repair
-from patchforge.commands.checkout import add_put_right, put_right
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_put_right(parser)
+from patchforge.commands.checkout import put_right
 
 
 def run(options: argparse.Namespace) -> int:

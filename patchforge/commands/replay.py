@@ -9,26 +9,11 @@ from itertools import groupby, pairwise
 from typing import Any
 
 from patchforge import escape, pipeline
-from patchforge.arguments import Parser, add_json, add_upstream
 from patchforge.commands.common import coloured, make_engine, progress, show_json, version_named
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Outcome, Release, Version
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    add_upstream(parser)
-    parser.add_argument("--since", metavar="VERSION", help="first release (default: the oldest)")
-    parser.add_argument("--until", metavar="VERSION", help="last release (default: the newest)")
-    parser.add_argument(
-        "--commits", action="store_true", help="every commit between --since and --until that touches a target file"
-    )
-    parser.add_argument(
-        "--check", action="store_true", help="also compile, prove, apply three ways and run a second time"
-    )
 
 
 def run(options: argparse.Namespace) -> int:

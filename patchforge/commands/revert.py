@@ -5,20 +5,12 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from patchforge.arguments import Parser, add_dry_run, add_json
 from patchforge.checkout import change
 from patchforge.checkout.examine import subject_of
 from patchforge.checkout.subject import ComfyUI
 from patchforge.commands.checkout import tell_undone
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("folder", metavar="DIR", help="the checkout of ComfyUI, or the pack")
-    add_dry_run(parser, "list what would be written and removed")
 
 
 def run(options: argparse.Namespace) -> int:

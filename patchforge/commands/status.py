@@ -8,19 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import __version__, caches, manifest
-from patchforge.arguments import Parser, add_generated, add_json
 from patchforge.commands.common import again, edited, generated_versions, show_json
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.project import load_project, release_index
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("folder", nargs="?", metavar="DIR", help="the state of this checkout or pack instead")
-    add_generated(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -6,7 +6,6 @@ import argparse
 import os
 from pathlib import Path
 
-from patchforge.arguments import Parser, add_generated, add_json, add_token
 from patchforge.bot.discovery import Discovery
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
@@ -15,22 +14,6 @@ from patchforge.commands.common import show_json, table
 from patchforge.commands.packs import track as packs
 from patchforge.errors import Exit
 from patchforge.project import Project, load_project
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    add_survey(parser)
-    parser.add_argument("--nodes", action="store_true", help=argparse.SUPPRESS)  # what ``packs track`` was
-
-
-def add_survey(parser: Parser) -> None:
-    """What ``survey`` asks for."""
-    parser.add_argument(
-        "--upstream", metavar="PATH|URL", help="clone or address of ComfyUI (with a clone GitHub is not asked)"
-    )
-    add_generated(parser)
-    add_token(parser)
 
 
 def run(options: argparse.Namespace) -> int:

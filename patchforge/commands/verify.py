@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchforge import documents, manifest, patches, pipeline
-from patchforge.arguments import PINS, Parser, add_json, add_pins, add_upstream, add_versions
+from patchforge.arguments.shared import PINS
 from patchforge.commands.common import (
     again,
     chosen_versions,
@@ -40,23 +40,6 @@ if TYPE_CHECKING:
 
 _KINDS = {"confirmed": "ok", "contradicted": "failed"}
 _SETTLED = {"confirmed": Exit.OK, "contradicted": Exit.FAILED, "unreachable": Exit.UNCHECKED}
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    add_upstream(parser)
-    add_versions(parser)
-    parser.add_argument(
-        "--dynamic", action="store_true", help="also import both trees against a faked torch and compare answers"
-    )
-    parser.add_argument(
-        "--python", metavar="PATH", help="interpreter with torch and ComfyUI's requirements (for --dynamic)"
-    )
-    parser.add_argument(
-        "--online", action="store_true", help="settle pinned hashes that are published, not computed, instead"
-    )
-    add_pins(parser, " (for --online)")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from patchforge.arguments import Parser, add_dry_run, add_json
 from patchforge.checkout import change
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import NodePack
@@ -27,24 +26,6 @@ from patchforge.outputs import PATCHES, check_folder, write_folder
 from patchforge.sources.command import checked_out, run_git
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("pack", metavar="DIR|OWNER/REPO", help="the pack's folder, or a repository")
-    where = parser.add_mutually_exclusive_group()
-    where.add_argument("--in-place", action="store_true", help="change the folder itself")
-    where.add_argument("--out", metavar="DIR", help="where the patch goes (default: generated/nodes/NAME)")
-    devices = parser.add_mutually_exclusive_group()
-    devices.add_argument(
-        "--comfy-devices",
-        action="store_true",
-        help="ask ComfyUI for the device where no string is wanted (default: as strictly as the pack named it)",
-    )
-    devices.add_argument("--idiom", choices=("strict", "comfy"), help=argparse.SUPPRESS)  # what it was
-    parser.add_argument("--enable", action="append", default=[], metavar="NAMES", help="fp64, half, torch-load")
-    add_dry_run(parser)
 
 
 def run(options: argparse.Namespace) -> int:

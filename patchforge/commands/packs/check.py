@@ -10,7 +10,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from patchforge.arguments import Parser, add_json
 from patchforge.commands.common import inputs, show_json
 from patchforge.commands.packs.sites import list_sites
 from patchforge.errors import Exit
@@ -19,15 +18,6 @@ from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
 from patchforge.nodes.words import Options
 from patchforge.outputs import check_document, write_document
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("folder", nargs="+", metavar="DIR")
-    parser.add_argument("--sarif", metavar="FILE", help="also write the findings for code hosts")
-    parser.add_argument("--by-rule", action="store_true", help="print what each rule finds, as a table, instead")
-    parser.old_name("--figures", "--by-rule")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,20 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator, Sequence
 
-from patchforge.arguments import Parser, add_json
 from patchforge.commands.common import show_json, table
 from patchforge.commands.pages import joined, shown, unknown, why
 from patchforge.errors import Exit
 from patchforge.nodes.report import in_order
 from patchforge.nodes.rules import rules
 from patchforge.nodes.words import Rule
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
-    parser.add_argument("name", nargs="?", metavar="RULE", help="such as T8; all are listed without it")
-    parser.add_argument("--markdown", action="store_true", help="the reference page of all rules")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,17 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from patchforge.arguments import Parser, add_dry_run
 from patchforge.checkout import change
 from patchforge.checkout.subject import NodePack
 from patchforge.commands.checkout import tell_undone
 from patchforge.errors import Exit
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    parser.add_argument("folder", nargs="+", metavar="DIR")
-    add_dry_run(parser, "list what would be written and removed")
 
 
 def run(options: argparse.Namespace) -> int:

@@ -5,15 +5,9 @@ from __future__ import annotations
 import argparse
 
 from patchforge import resources
-from patchforge.arguments import Parser, add_json
 from patchforge.bot.follow import Followed, State, follow
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
-
-
-def add_arguments(parser: Parser) -> None:
-    """The arguments of the command."""
-    add_json(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -1,31 +1,23 @@
-"""The parser of the command line: it fetches a command's arguments when that command is used, and says what was meant.
-
-Also the arguments that several commands share. Nothing is imported here that is slow to import.
-"""
+"""The parser of the command line: a command gets its arguments when it is used, and a wrong word gets an advice."""
 
 from __future__ import annotations
 
 import argparse
-import importlib
 import math
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NoReturn
 
 from patchforge.errors import PatchforgeError
 
-RELEASES = "generated/comfyui"
-PINS = "upstream/pins"
+Arguments = Callable[["Parser"], None]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose arguments are those that ``module``, one of ``patchforge.commands``, adds to it.
+    """A parser that gets its ``arguments`` when it is first used, so help on all commands costs none of them."""
 
-    The module is imported the first time that they are needed, so help on all commands costs none of them.
-    """
-
-    def __init__(self, *, module: str = "", **settings: Any) -> None:
+    def __init__(self, *, arguments: Arguments | None = None, **settings: Any) -> None:
         super().__init__(**settings)
-        self._module = module
+        self._arguments = arguments
         self._below: Any = None  #: argparse's action that chooses a command
         self.commands: dict[str, Parser] = {}  #: those below this one that its help lists, by name
 
@@ -41,21 +33,19 @@ class Parser(argparse.ArgumentParser):
         """From here on the parser takes commands; the name of the chosen one becomes ``dest``."""
         self._below = self.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
 
-    def add_command(self, name: str, text: str, module: str = "", *, shown: bool = True) -> Parser:
+    def add_command(self, name: str, text: str, arguments: Arguments | None = None, *, shown: bool = True) -> Parser:
         """The parser of one command; one that is not ``shown`` is taken all the same."""
         listed = {"help": text} if shown else {}
-        made: Parser = self._below.add_parser(name, description=text, module=module, **listed)
+        made: Parser = self._below.add_parser(name, description=text, arguments=arguments, **listed)
         if shown:
             self.commands[name] = made
         return made
 
     def fill(self) -> None:
-        """Adds the arguments, and ``run`` as a default of that name."""
-        name, self._module = self._module, ""
-        if name:
-            command = importlib.import_module(f"patchforge.commands.{name}")
-            command.add_arguments(self)
-            self.set_defaults(run=command.run)
+        """Adds the arguments, once."""
+        arguments, self._arguments = self._arguments, None
+        if arguments:
+            arguments(self)
 
     def fill_all(self) -> None:
         """As ``fill``, for this command and all that stand below it."""
@@ -117,50 +107,3 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
     close = difflib.get_close_matches(name.lower(), known, n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def add_json(parser: argparse.ArgumentParser) -> None:
-    """--json."""
-    parser.add_argument("--json", action="store_true", help="print one JSON document instead of text")
-
-
-def add_upstream(parser: argparse.ArgumentParser) -> None:
-    """--upstream, --jobs and --no-cache, for commands that convert releases."""
-    parser.add_argument(
-        "--upstream",
-        metavar="PATH|URL",
-        help="clone or address of ComfyUI (default: PATCHFORGE_UPSTREAM, else GitHub)",
-    )
-    parser.add_argument("--jobs", type=whole(1), metavar="N", help="processes to use (default: one per core)")
-    parser.add_argument("--no-cache", action="store_true", help="look at every file again")
-
-
-def add_versions(parser: argparse.ArgumentParser) -> None:
-    """VERSION …, and where to find all of them."""
-    parser.add_argument("release", nargs="*", metavar="VERSION", help="default: every release under generated/")
-    add_generated(parser)
-
-
-def add_generated(parser: argparse.ArgumentParser, default: str = RELEASES, more: str = "") -> None:
-    """--generated."""
-    parser.add_argument("--generated", default=default, metavar="DIR", help=f"default: {default}{more}")
-
-
-def add_pins(parser: argparse.ArgumentParser, more: str = "") -> None:
-    """--pins."""
-    parser.add_argument("--pins", default=PINS, metavar="DIR", help=f"default: {PINS}{more}")
-
-
-def add_source(parser: argparse.ArgumentParser, text: str = "read the release from here instead of from git") -> None:
-    """--from, as ``source``."""
-    parser.add_argument("--from", dest="source", metavar="TARBALL|DIR", help=text)
-
-
-def add_token(parser: argparse.ArgumentParser) -> None:
-    """--token-file."""
-    parser.add_argument("--token-file", metavar="FILE", help="GitHub token (default: GH_TOKEN, GITHUB_TOKEN)")
-
-
-def add_dry_run(parser: argparse.ArgumentParser, text: str = "do everything but write") -> None:
-    """--dry-run."""
-    parser.add_argument("--dry-run", action="store_true", help=text)
