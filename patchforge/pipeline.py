@@ -225,7 +225,7 @@ class Patched:
 def make_engine(*, keep: bool = True, jobs: int | None = None) -> Engine:
     """The engine with all transforms. ``keep``: with the user's cache; ``jobs``: processes, one per core without."""
     from patchforge.engine.sites import load_decisions  # noqa: PLC0415 - libcst is slow to import
-    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415
+    from patchforge.rules import transforms  # noqa: PLC0415
 
     cache = Cache(caches.folder_or_none("results") if keep else None)
     return Engine(transforms(), load_decisions(resources.path("upstream/comfyui.sites.toml")), cache, jobs)

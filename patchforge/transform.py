@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import libcst as cst
 
+from patchforge.rules import Rule
 from patchforge.structure import children, descend, dotted
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Version
 
@@ -144,11 +145,9 @@ class Span:
         return f"{self.first or 'the first release'} to {self.last or 'the newest'}"
 
 
-class Transform:
-    """Base of all transforms. The class docstring says why the gap matters."""
+class Transform(Rule):
+    """Base of all transforms."""
 
-    id: ClassVar[str]
-    title: ClassVar[str]
     purpose: ClassVar[Purpose]
     issues: ClassVar[tuple[str, ...]] = ()
     files: ClassVar[tuple[str, ...]]  #: paths or globs
@@ -160,7 +159,6 @@ class Transform:
     retires: ClassVar[str]  #: when the transform can go; the visitor recognises it and answers ``upstream``
     declares: ClassVar[tuple[str, ...]] = ()  #: answers and calls that may differ on an XPU (dynamic proof)
     opt_in: ClassVar[str] = ""  #: name of the switch, where the effect is off by default
-    needs: ClassVar[tuple[str, ...]] = ()  #: transforms whose output this one reads
     examples: ClassVar[tuple[Example, ...]]
 
     def expected(self, version: Version) -> Outcome:

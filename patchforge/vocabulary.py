@@ -18,6 +18,14 @@ class Outcome(StrEnum):
     DRIFTED = "drifted"  #: the target is there and its premise is not
 
 
+class Decision(StrEnum):
+    """What becomes of a place that names a device. There is no fourth."""
+
+    CONVERTED = "converted"  #: a rule takes care of it
+    LEFT = "left"  #: on purpose, with the reason
+    PERSON = "person"  #: somebody must look; there is a suggestion
+
+
 class Purpose(StrEnum):
     """The patches of a release, in the order of the series."""
 

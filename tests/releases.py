@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from emulator import environment
 from patchforge import pipeline
+from patchforge.rules import transforms
 from patchforge.sources import open_upstream
 from tests.support import engine_of
 

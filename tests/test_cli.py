@@ -15,12 +15,12 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge import __version__
 from patchforge.atomic import recover
 from patchforge.cli import main
 from patchforge.outputs import listed
+from patchforge.rules import transforms
 from patchforge.vocabulary import git_blob_id
 from tests.support import ERAS, MINIATURES, ROOT, miniature
 
@@ -547,11 +547,11 @@ def test_replay_of_good_releases(upstream: Path) -> None:
 def test_explain() -> None:
     listed = done("explain")
     assert [line.split()[0] for line in listed.splitlines()] == [one.id for one in transforms()]
-    assert done("explain", "t01").startswith("## T01: ")
-    assert json.loads(done("explain", "T01", "--json"))[0]["id"] == "T01"
+    assert done("explain", "t01").startswith("## free-memory: ")
+    assert json.loads(done("explain", "T01", "--json"))[0]["id"] == "free-memory"
     unknown = patchforge("explain", "T99")
     assert unknown.returncode == 2
-    assert "no transform T99" in unknown.stderr
+    assert "no rule T99" in unknown.stderr
 
 
 def test_status(generated: Path) -> None:

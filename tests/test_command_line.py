@@ -180,7 +180,7 @@ def test_an_old_option_says_what_the_new_command_does(old: str, new: str) -> Non
 @pytest.mark.parametrize("words", [["explain", "--nodes", "T8"], ["packs", "explain", "T8"]])
 def test_rules_are_explained_either_way(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
-    assert capsys.readouterr().out.startswith("## T8: ")
+    assert capsys.readouterr().out.startswith("## pack-device-comparison: ")
 
 
 @pytest.mark.parametrize("asked", [["--idiom", "comfy"], ["--comfy-devices"], ["--idiom=strict"], []], ids=" ".join)

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge import pipeline
 from patchforge.engine.convert import Conversion, Report
 from patchforge.errors import Drifted, Exit, PatchforgeError
 from patchforge.proof.differences import Replacement
 from patchforge.proof.static import prove
+from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
 
@@ -74,17 +74,17 @@ def function(path: str, name: str, files: dict[str, bytes] | None = None) -> str
 
 
 RENAMED = (
-    ("T01", MANAGEMENT, "get_free_memory"),
-    ("T03", MANAGEMENT, "is_oom"),
-    ("T05", MANAGEMENT, "soft_empty_cache"),
-    ("T07", MANAGEMENT, "device_supports_non_blocking"),
-    ("T13", MANAGEMENT, "should_use_bf16"),
-    ("T14", "comfy/float.py", "manual_stochastic_round_to_float8"),
-    ("T17", MANAGEMENT, "cuda_device_context"),
-    ("T18", MANAGEMENT, "current_stream"),
-    ("T26", MANAGEMENT, "supports_fp64"),
-    ("T33", MANAGEMENT, "reset_cast_buffers"),
-    ("T04", "comfy/ops.py", "scaled_dot_product_attention"),
+    ("free-memory", MANAGEMENT, "get_free_memory"),
+    ("oom-level-zero", MANAGEMENT, "is_oom"),
+    ("empty-cache", MANAGEMENT, "soft_empty_cache"),
+    ("non-blocking", MANAGEMENT, "device_supports_non_blocking"),
+    ("bf16", MANAGEMENT, "should_use_bf16"),
+    ("fp8-negative-zero", "comfy/float.py", "manual_stochastic_round_to_float8"),
+    ("device-context", MANAGEMENT, "cuda_device_context"),
+    ("current-stream", MANAGEMENT, "current_stream"),
+    ("fp64", MANAGEMENT, "supports_fp64"),
+    ("cast-buffers", MANAGEMENT, "reset_cast_buffers"),
+    ("attention-memory", "comfy/ops.py", "scaled_dot_product_attention"),
 )
 
 
@@ -103,19 +103,19 @@ def test_an_arm_in_another_place() -> None:
     arm = text[text.index("        elif is_intel_xpu():") : text.index("        else:\n            stats")]
     moved = text.replace(arm, "        elif is_ascend_npu():\n            total = inside = 1\n" + arm)
     patched = applies(damaged(MANAGEMENT, (text, moved)))
-    assert patched.report_of("T01").outcome is Outcome.APPLIED
+    assert patched.report_of("free-memory").outcome is Outcome.APPLIED
     first = text.replace(arm, "").replace(
         "if directml_enabled:\n            total = inside = 1024 ** 3\n",
         arm.removeprefix("        el") + "        elif directml_enabled:\n            total = inside = 1024 ** 3\n",
     )
-    assert applies(damaged(MANAGEMENT, (text, first))).report_of("T01").outcome is Outcome.APPLIED
+    assert applies(damaged(MANAGEMENT, (text, first))).report_of("free-memory").outcome is Outcome.APPLIED
 
 
 def test_an_arm_that_stands_there_twice() -> None:
     text = function(MANAGEMENT, "get_free_memory")
     arm = text[text.index("        elif is_intel_xpu():") : text.index("        else:\n            stats")]
     patched = applies(damaged(MANAGEMENT, (text, text.replace(arm, arm + arm))))
-    assert [len(patched.report_of(name).found) for name in ("T01", "T02")] == [2, 2]
+    assert [len(patched.report_of(name).found) for name in ("free-memory", "integrated-memory")] == [2, 2]
     assert patched.after[MANAGEMENT].count(b"patchforge_xpu.free_memory(dev") == 2
 
 
@@ -128,7 +128,7 @@ def test_another_parameter_in_the_function_that_estimates() -> None:
         .replace("(dev,", "(device,")
     )
     files = damaged(MANAGEMENT, (text, changed))
-    expected, found = drifts(files)["T01"]
+    expected, found = drifts(files)["free-memory"]
     assert "total_memory - mem_reserved" in expected
     assert "get_device_properties(device).total_memory" in found
 
@@ -159,14 +159,14 @@ def test_another_parameter_never_leaves_a_name_undefined(target: str, old: str, 
 
 
 ALREADY = (
-    ("T01", MANAGEMENT, "torch.xpu.get_device_properties(dev).total_memory - mem_reserved\n            inside", "xpu_get_memory_info(dev)[0]\n            inside"),  # noqa: E501
-    ("T01", MANAGEMENT, "mem_free_xpu = torch.xpu.get_device_properties(dev).total_memory - mem_reserved", "mem_free_xpu = torch.xpu.mem_get_info(dev)[0]"),  # noqa: E501
-    ("T03", MANAGEMENT, '"out of memory" in str(e).lower():', '("out of memory" in str(e).lower() or "UR_RESULT_ERROR_OUT_OF" in str(e)):'),  # noqa: E501
-    ("T08", "main.py", "        os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)\n", "        os.environ['CUDA_VISIBLE_DEVICES'] = os.environ['ZE_AFFINITY_MASK'] = str(args.cuda_device)\n"),  # noqa: E501
-    ("T18", MANAGEMENT, "torch.xpu.current_stream()", "torch.xpu.current_stream(device)"),
-    ("T20", "comfy/model_patcher.py", "                torch.cuda.synchronize()\n", "                torch.cuda.synchronize()\n            elif comfy.model_management.is_device_xpu(device_to):\n                torch.xpu.synchronize()\n"),  # noqa: E501
-    ("T06", MANAGEMENT, "    if is_nvidia() or is_amd():\n        NUM_STREAMS = 2\n", "    if is_nvidia() or is_amd() or is_intel_xpu():\n        NUM_STREAMS = 2\n"),  # noqa: E501
-    ("T14", "comfy/float.py", "    return sign\n", "    sign[torch.signbit(sign) & (sign == 0)] = 0\n    return sign\n"),  # noqa: E501
+    ("free-memory", MANAGEMENT, "torch.xpu.get_device_properties(dev).total_memory - mem_reserved\n            inside", "xpu_get_memory_info(dev)[0]\n            inside"),  # noqa: E501
+    ("free-memory", MANAGEMENT, "mem_free_xpu = torch.xpu.get_device_properties(dev).total_memory - mem_reserved", "mem_free_xpu = torch.xpu.mem_get_info(dev)[0]"),  # noqa: E501
+    ("oom-level-zero", MANAGEMENT, '"out of memory" in str(e).lower():', '("out of memory" in str(e).lower() or "UR_RESULT_ERROR_OUT_OF" in str(e)):'),  # noqa: E501
+    ("visible-devices", "main.py", "        os.environ['CUDA_VISIBLE_DEVICES'] = str(args.cuda_device)\n", "        os.environ['CUDA_VISIBLE_DEVICES'] = os.environ['ZE_AFFINITY_MASK'] = str(args.cuda_device)\n"),  # noqa: E501
+    ("current-stream", MANAGEMENT, "torch.xpu.current_stream()", "torch.xpu.current_stream(device)"),
+    ("load-synchronize", "comfy/model_patcher.py", "                torch.cuda.synchronize()\n", "                torch.cuda.synchronize()\n            elif comfy.model_management.is_device_xpu(device_to):\n                torch.xpu.synchronize()\n"),  # noqa: E501
+    ("async-offload", MANAGEMENT, "    if is_nvidia() or is_amd():\n        NUM_STREAMS = 2\n", "    if is_nvidia() or is_amd() or is_intel_xpu():\n        NUM_STREAMS = 2\n"),  # noqa: E501
+    ("fp8-negative-zero", "comfy/float.py", "    return sign\n", "    sign[torch.signbit(sign) & (sign == 0)] = 0\n    return sign\n"),  # noqa: E501
 )  # fmt: skip
 
 
@@ -180,7 +180,7 @@ def test_a_fix_that_upstream_has_in_another_form(name: str, path: str, old: str,
 
 def test_a_fix_of_the_estimate_leaves_the_other_one_to_a_person() -> None:
     files = damaged(MANAGEMENT, (ALREADY[1][2], ALREADY[1][3]))
-    assert list(drifts(files)) == ["T02"]
+    assert list(drifts(files)) == ["integrated-memory"]
 
 
 def test_a_file_that_moved() -> None:
@@ -227,7 +227,7 @@ def test_a_file_that_cannot_be_read_is_a_drift(break_it: object, reason: str) ->
 def test_what_python_can_nest_is_converted(depth: int) -> None:
     files = miniature(ERA)
     files[MANAGEMENT] += b"deep = " + b"(" * depth + b"'cuda'" + b")" * depth + b"\n"
-    assert applies(files).report_of("T01").outcome is Outcome.APPLIED
+    assert applies(files).report_of("free-memory").outcome is Outcome.APPLIED
 
 
 def forms(data: bytes) -> Iterator[tuple[str, bytes]]:
@@ -270,7 +270,7 @@ def test_the_command_line_says_drift_with_its_own_status_and_writes_nothing(tmp_
         file.write_bytes(data)
     done = run("apply", "--from", str(tmp_path / "tree"), "--out", str(tmp_path / "out"))
     assert done.returncode == 3
-    assert "T03" in done.stderr
+    assert "oom-level-zero" in done.stderr
     assert "def is_oom" in done.stderr
     assert "no such place in this release" in done.stderr
     assert "Traceback" not in done.stderr
@@ -293,7 +293,7 @@ def test_a_drift_says_where_and_shows_the_code() -> None:
         .index(b"            mem_free_xpu = torch.xpu.get_device_properties(dev).total_memory - mem_reserved")
         + 1
     )
-    assert f"T01 {MANAGEMENT}:{line}" in text
+    assert f"free-memory {MANAGEMENT}:{line}" in text
     assert "mem_free_xpu = total_memory - mem_reserved" in text
     assert "mem_free_xpu = probe(dev)" in text
 

@@ -242,7 +242,7 @@ def test_a_report_of_a_release_with_odd_names() -> None:
         "patches": [{"file": "a.patch", "files": [{"path": EVIL}]}],
         "transforms": [
             {
-                "id": "T01",
+                "id": "free-memory",
                 "title": "one",
                 "outcome": "applied",
                 "expected": "applied",
@@ -269,7 +269,7 @@ def test_a_report_of_a_release_with_odd_names() -> None:
 )
 def test_a_header_of_a_patch_has_the_fields_that_it_has(field: str, text: str) -> None:
     release = Release(Version((1, 0)), "")
-    gaps = {text if field == "id" else "T01": text if field == "title" else "one"}
+    gaps = {text if field == "id" else "free-memory": text if field == "title" else "one"}
     try:
         made = patches.header(Purpose.DEVICE, text if field == "subject" else "x", gaps, release)
     except CheckFailed:

@@ -6,8 +6,8 @@ from __future__ import annotations
 from textwrap import dedent
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
+from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome
 from tests.support import MemoryTree, engine_of, release
 
@@ -15,7 +15,7 @@ BY_ID = {one.id: one for one in transforms()}
 #: (transform, path, version, the place as it is known, the near miss)
 CASES = (
     (
-        "T01",
+        "free-memory",
         "comfy/model_management.py",
         "v0.33.0",
         "def get_free_memory(dev):\n    if is_intel_xpu():\n        mem_reserved = 1\n"
@@ -29,14 +29,14 @@ CASES = (
         ),
     ),
     (
-        "T03b",
+        "oom-handlers",
         "execution.py",
         "v0.3.47",
         "def run(ex):\n    if isinstance(ex, OOM_EXCEPTION):\n        free()\n",
         ("    if isinstance(ex.args[0], OOM_EXCEPTION):\n        free()\n",),
     ),
     (
-        "T04",
+        "attention-memory",
         "comfy/ops.py",
         "v0.33.0",
         "import torch\ndef scaled_dot_product_attention(q, k, v):\n"
@@ -49,7 +49,7 @@ CASES = (
         ),
     ),
     (
-        "T05",
+        "empty-cache",
         "comfy/model_management.py",
         "v0.33.0",
         "def soft_empty_cache():\n    if is_intel_xpu():\n        torch.xpu.empty_cache()\n",
@@ -62,14 +62,14 @@ CASES = (
         ),
     ),
     (
-        "T07",
+        "non-blocking",
         "comfy/model_management.py",
         "v0.33.0",
         "def device_supports_non_blocking(device):\n    if is_intel_xpu():\n        return False\n",
         ("    if is_intel_xpu(): return False\n", "    if is_intel_xpu():\n        return 0\n"),
     ),
     (
-        "T11",
+        "ipex-repair",
         "comfy/model_management.py",
         "v0.0.1",
         "class LoadedModel:\n    def model_load(self):\n        if is_intel_xpu():\n"
@@ -81,7 +81,7 @@ CASES = (
         ),
     ),
     (
-        "T13",
+        "bf16",
         "comfy/model_management.py",
         "v0.33.0",
         "def should_use_bf16(device=None):\n    if is_intel_xpu():\n        return True\n",
@@ -91,7 +91,7 @@ CASES = (
         ),
     ),
     (
-        "T15",
+        "kitchen-triton",
         "comfy/quant_ops.py",
         "v0.33.0",
         'try:\n    import comfy_kitchen as ck\n    ck.registry.disable("triton")\n',
@@ -101,7 +101,7 @@ CASES = (
         ),
     ),
     (
-        "T16",
+        "dynamic-vram",
         "comfy/model_patcher.py",
         "v0.33.0",
         "class ModelPatcherDynamic:\n    def get_free_memory(self, device):\n"
@@ -109,14 +109,14 @@ CASES = (
         ('        aimdo_device = device.index if device.type == "cuda" else None\n',),
     ),
     (
-        "T18",
+        "current-stream",
         "comfy/model_management.py",
         "v0.33.0",
         "def current_stream(device):\n    if is_device_xpu(device):\n        return torch.xpu.current_stream()\n",
         ("    if is_device_xpu(device):\n        return torch.xpu.current_stream(device.index)\n",),
     ),
     (
-        "T19",
+        "dual-build",
         "comfy/model_management.py",
         "v0.33.0",
         "def is_nvidia():\n    if cpu_state == CPUState.GPU:\n        return True\n    return False\n",
@@ -127,7 +127,7 @@ CASES = (
         ),
     ),
     (
-        "T20",
+        "load-synchronize",
         "comfy/model_patcher.py",
         "v0.33.0",
         "class ModelPatcher:\n    def load(self, device_to):\n        if is_device_cuda(device_to):\n"
@@ -142,7 +142,7 @@ CASES = (
         ),
     ),
     (
-        "T21",
+        "train-cache",
         "comfy_extras/nodes_train.py",
         "v0.33.0",
         "import torch\ndef train():\n    torch.cuda.empty_cache()\n",
@@ -154,14 +154,14 @@ CASES = (
         ),
     ),
     (
-        "T22",
+        "sam3-prefetch",
         "comfy/ldm/sam3/tracker.py",
         "v0.33.0",
         "import torch\ndef track(device):\n    if is_device_cuda(device):\n        s = torch.cuda.Stream(device=device)\n",
         ("    if fast and is_device_cuda(device):\n        s = torch.cuda.Stream(device=device)\n",),
     ),
     (
-        "T23",
+        "multigpu-sync",
         "comfy/samplers.py",
         "v0.33.0",
         "def batch(device, output_device, results):\n    results.append(thread_result(output, 1))\n",
@@ -172,7 +172,7 @@ CASES = (
         ),
     ),
     (
-        "T24",
+        "autocast-device",
         "comfy/ldm/modules/attention.py",
         "v0.33.0",
         "import torch\ndef attend(q):\n    with torch.autocast(enabled=False, device_type='cuda'):\n        pass\n",
@@ -182,21 +182,21 @@ CASES = (
         ),
     ),
     (
-        "T27",
+        "device-asked",
         "comfy/model_management.py",
         "v0.33.0",
         "def get_total_memory(dev):\n    if is_intel_xpu():\n        return 1\n",
         ("def get_free_memory(dev):\n    if is_intel_xpu() and fast:\n        return 1\n",),
     ),
     (
-        "T31",
+        "model-layout",
         "comfy/model_management.py",
         "v0.33.0",
         "class LoadedModel:\n    def model_load(self):\n        if x:\n            return real_model\n",
         ("        return load(self)\n", "        return\n", "        if y: return real_model\n"),
     ),
     (
-        "T33",
+        "cast-buffers",
         "comfy/model_management.py",
         "v0.33.0",
         "def reset_cast_buffers():\n    synchronize()\n",
@@ -234,14 +234,14 @@ def test_two_places_are_two_however_one_is_written() -> None:
                     # and so on
                 done()
         """
-    assert outcome("T20", "comfy/model_patcher.py", "v0.33.0", dedent(known)) == (Outcome.APPLIED, 2)
+    assert outcome("load-synchronize", "comfy/model_patcher.py", "v0.33.0", dedent(known)) == (Outcome.APPLIED, 2)
 
 
 @pytest.mark.parametrize(
     ("name", "path", "version", "text", "wanted"),
     [
         (
-            "T12",
+            "ipex-opt-in",
             "comfy/model_management.py",
             "v0.33.0",
             "# ipex.optimize is gone\nclass LoadedModel:\n    # ipex.optimize(m)\n    def model_load(self):\n"
@@ -249,7 +249,7 @@ def test_two_places_are_two_however_one_is_written() -> None:
             Outcome.APPLIED,
         ),
         (
-            "T08",
+            "visible-devices",
             "main.py",
             "v0.33.0",
             "if args.cuda_device:  # ZE_AFFINITY_MASK\n"
@@ -257,28 +257,28 @@ def test_two_places_are_two_however_one_is_written() -> None:
             Outcome.APPLIED,
         ),
         (
-            "T09",
+            "oneapi-selector",
             "comfy/cli_args.py",
             "v0.2.3",
             'parser.add_argument("--directml")\n# parser.add_argument("--oneapi-device-selector")\n',
             Outcome.APPLIED,
         ),
         (
-            "T06",
+            "async-offload",
             "comfy/model_management.py",
             "v0.3.40",
             "if args.async_offload:\n    NUM_STREAMS = 2\n    # def is_device_xpu(device):\n",
             Outcome.ABSENT,
         ),
         (
-            "T03",
+            "oom-level-zero",
             "comfy/model_management.py",
             "v0.33.0",
             'def is_oom(e):\n    """Not UR_RESULT_ERROR."""\n    # UR_RESULT_ERROR\n    return False\n',
             Outcome.APPLIED,
         ),
         (
-            "T26",
+            "fp64",
             "comfy/model_management.py",
             "v0.33.0",
             "# patchforge_xpu.fp64(False, device) would help\n"

@@ -322,7 +322,7 @@ def test_one_file_once() -> None:
 RELEASE = Release(Version.parse("v0.3.47"), "0" * 40)
 
 
-GAPS = {"T01": "free memory as the driver sees it", "T03b": "handlers"}
+GAPS = {"free-memory": "free memory as the driver sees it", "oom-handlers": "handlers"}
 
 
 def test_header_fields() -> None:
@@ -335,8 +335,8 @@ def test_header_fields() -> None:
         "Author: patchforge",
         "Forwarded: no",
         "X-Patchforge-Purpose: memory-management",
-        "X-Patchforge-T01: free memory as the driver sees it",
-        "X-Patchforge-T03b: handlers",
+        "X-Patchforge-free-memory: free memory as the driver sees it",
+        "X-Patchforge-oom-handlers: handlers",
         "X-Upstream-Release: v0.3.47",
         f"X-Upstream-Commit: {'0' * 40}",
     ):

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge import caches, pipeline
 from patchforge.engine.convert import Conversion, Engine
+from patchforge.rules import transforms
 from patchforge.sources import Upstream, open_upstream
 from tests.support import engine_of
 

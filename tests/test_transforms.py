@@ -9,13 +9,13 @@ from collections import Counter
 from textwrap import dedent
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 from patchforge.transforms.runtime import patchforge_xpu
 
 from patchforge.commands.explain import reference
 from patchforge.engine.files import look_at
 from patchforge.proof.differences import Replacement
 from patchforge.proof.static import prove
+from patchforge.rules import transforms
 from patchforge.transform import HOOKS, Example, Span, Transform
 from patchforge.vocabulary import Outcome, Version
 from tests.support import ERAS, ROOT, MemoryTree, converted, engine_of, miniature, release, result_of
@@ -151,8 +151,8 @@ def test_the_registry_lists_only_the_catalogue() -> None:
 @every_transform
 def test_the_facts_are_stated(transform: Transform) -> None:
     module = sys.modules[type(transform).__module__]
-    assert re.fullmatch(r"T\d\d[a-z]?", transform.id)
-    assert (module.__doc__ or "").startswith(f"{transform.id}: ")
+    assert transform.id == module.__name__.rpartition(".")[2].replace("_", "-")
+    assert module.__doc__
     assert type(transform).__doc__
     assert transform.title
     assert transform.retires
@@ -186,11 +186,6 @@ def test_hooks_exist_and_are_declared(transform: Transform) -> None:
 
 def test_the_runtime_offers_what_transforms_call_and_nothing_else() -> None:
     assert {hook for one in ALL for hook in one.hooks} == PUBLIC
-
-
-def test_needs_names_transforms() -> None:
-    known = {one.id for one in ALL}
-    assert [one.id for one in ALL if not set(one.needs) <= known] == []
 
 
 def test_the_reference_page_is_generated() -> None:

@@ -12,11 +12,11 @@ from functools import cache
 from textwrap import dedent
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine.convert import Engine
 from patchforge.proof.differences import Replacement
 from patchforge.proof.static import prove
+from patchforge.rules import transforms
 from patchforge.transform import Example, Transform
 from patchforge.vocabulary import Outcome
 from tests.support import MemoryTree, engine_of, release, result_of

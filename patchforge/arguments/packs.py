@@ -90,5 +90,6 @@ def bot(parser: Parser) -> None:
 def explain(parser: Parser) -> None:
     """``patchforge packs explain``."""
     add_json(parser)
-    parser.add_argument("name", nargs="?", metavar="RULE", help="such as T8; all are listed without it")
+    parser.add_argument("name", nargs="?", metavar="RULE", help="such as pack-autocast; all are listed without it")
     parser.add_argument("--markdown", action="store_true", help="the reference page of all rules")
+    parser.set_defaults(nodes=True)

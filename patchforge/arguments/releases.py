@@ -79,6 +79,8 @@ def verify(parser: Parser) -> None:
 def explain(parser: Parser) -> None:
     """``patchforge explain``."""
     add_json(parser)
-    parser.add_argument("name", nargs="?", metavar="TRANSFORM", help="such as T01; all are listed without it")
+    parser.add_argument(
+        "name", nargs="?", metavar="RULE", help="such as free-memory; all transforms are listed without it"
+    )
     parser.add_argument("--markdown", action="store_true", help="the reference page of all transforms")
     parser.add_argument("--nodes", action="store_true", help=argparse.SUPPRESS)  # what ``packs explain`` was

@@ -19,6 +19,7 @@ from patchforge.bot.repinning import Repinned
 from patchforge.escape import block
 from patchforge.pins.tracked import Repository
 from patchforge.project import Project
+from patchforge.rules import current, patterns, transforms
 
 _NOTES = 12_000  #: characters of release notes, all versions together
 _MOST = 20  #: releases whose notes are shown
@@ -103,8 +104,8 @@ def topic(text: str, name: str) -> str:
 
 def outcome_changes(manifest: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
     """(transform, title, before, now) where outcome, number of sites or edits differ; all of them without a before."""
-    old = {one["id"]: _outcome(one) for one in (before or {}).get("transforms", ())}
-    rows = [(one["id"], one["title"], old.pop(one["id"], ""), _outcome(one)) for one in manifest["transforms"]]
+    old = {_transform(one): _outcome(one) for one in (before or {}).get("transforms", ())}
+    rows = [(name := _transform(one), one["title"], old.pop(name, ""), _outcome(one)) for one in manifest["transforms"]]
     rows += [(name, "", was, "") for name, was in old.items()]
     return [row for row in rows if row[2] != row[3]]
 
@@ -117,7 +118,7 @@ def site_changes(manifest: Mapping[str, Any], before: Mapping[str, Any] | None) 
 
 def rule_changes(report: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
     """(rule, before, now) of the rules whose numbers of sites differ; all of them without a before."""
-    old, new = ({} if one is None else one["by_rule"] for one in (before, report))
+    old, new = ({} if one is None else _by_rule(one["by_rule"]) for one in (before, report))
     rows = [(name, _counts(old.get(name)), _counts(new.get(name))) for name in sorted({*old, *new})]
     return [row for row in rows if row[1] != row[2]]
 
@@ -167,6 +168,17 @@ def _counts(by_decision: Mapping[str, int] | None) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted((by_decision or {}).items()))
 
 
+def _by_rule(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Counter[str]]:
+    by_rule: dict[str, Counter[str]] = {}
+    for name, count in counts.items():
+        by_rule.setdefault(current(name, patterns()), Counter()).update(count)
+    return by_rule
+
+
+def _transform(entry: Mapping[str, Any]) -> str:
+    return current(entry["id"], transforms())
+
+
 def _needs(report: Mapping[str, Any]) -> set[tuple[str, bool, str]]:
     return {(one["package"], one["blocks"], one["advice"]) for one in report["needs"]}
 
@@ -176,7 +188,7 @@ def _for_person(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
 
 
 def _place(site: Mapping[str, Any]) -> tuple[str, ...]:
-    return (site["rule"], site["path"], site["function"], site["text"])
+    return (current(site["rule"], patterns()), site["path"], site["function"], site["text"])
 
 
 def _outcome(entry: Mapping[str, Any]) -> str:
@@ -186,7 +198,7 @@ def _outcome(entry: Mapping[str, Any]) -> str:
 
 def _sites(manifest: Mapping[str, Any]) -> Counter[str]:
     entries = manifest.get("transforms", ())
-    return Counter(f"{one['id']} {site['path']} {site['function']}" for one in entries for site in one["sites"])
+    return Counter(f"{_transform(one)} {site['path']} {site['function']}" for one in entries for site in one["sites"])
 
 
 def _requirements(text: str) -> dict[str, str]:

@@ -12,8 +12,8 @@ from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import summary
 from patchforge.nodes.store import cached
-from patchforge.nodes.words import Options
 from patchforge.outputs import PATCHES, write_folder
+from patchforge.pattern import Options
 from patchforge.pins import repositories, store
 from patchforge.pins.claims import source_claims
 from patchforge.pins.repositories import Clones

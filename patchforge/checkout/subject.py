@@ -177,7 +177,7 @@ class ComfyUI:
         return patched
 
     def convert_tree(self, inside: Inside, tree: Tree) -> PatchedFiles:
-        from patchforge import pipeline  # noqa: PLC0415
+        from patchforge import pipeline  # noqa: PLC0415 - slow to import
 
         return pipeline.convert(self.engine(), self._release(inside, tree), tree)
 
@@ -247,7 +247,7 @@ class NodePack:
     def _patched(self, pack: Pack, commit: str) -> PatchedPack:
         from patchforge.nodes.patched import PatchedPack  # noqa: PLC0415
         from patchforge.nodes.store import cached  # noqa: PLC0415
-        from patchforge.nodes.words import Options  # noqa: PLC0415
+        from patchforge.pattern import Options  # noqa: PLC0415
 
         asked = Options(*(flag in self.options for flag in ("comfy", "fp64", "torch-load", "half")))
         return PatchedPack(cached().convert(pack, asked), commit).checked()

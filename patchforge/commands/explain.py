@@ -1,106 +1,113 @@
-"""``patchforge explain``: what a transform is for."""
+"""``patchforge explain`` and ``patchforge packs explain``: what a rule is for."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import difflib
+import inspect
+import textwrap
 from collections.abc import Iterator, Sequence
+from typing import Any
 
+from patchforge import templating
 from patchforge.commands.common import show_json, table
-from patchforge.commands.packs import explain as packs
-from patchforge.commands.pages import joined, shown, unknown, why
-from patchforge.errors import Exit
-from patchforge.transform import Example, Span, Transform
-from patchforge.vocabulary import Outcome
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.pattern import PackExample, Pattern
+from patchforge.rules import Rule, named, patterns, transforms
+from patchforge.transform import Example, Transform
+
+_TRANSFORMS = """\
+# Transforms
+
+Generated from the transforms themselves by `patchforge explain --markdown`; do not edit. The examples are
+what their tests run: each is converted, converted again, and must come out as shown.
+
+"""
+_PATTERNS = """\
+# Rules for custom-node packs
+
+Generated from the rules themselves by `patchforge packs explain --markdown`; do not edit. The examples are
+what their tests run: each is converted, proved, converted again, and must come out as shown, without the
+[short functions](nodes.md#what-an-edit-looks-like) that a converted file gets.
+
+"""
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 2 for a transform that is not there."""
-    if options.nodes:
-        return packs.run(options)
-    from patchforge.transforms.comfyui import transforms  # noqa: PLC0415 - libcst is slow to import
-
-    known = transforms()
+    """Exit status 0; 2 for a rule that is not there."""
+    own: Sequence[Rule] = patterns() if options.nodes else transforms()
     if options.markdown:
-        print(reference(known), end="")
+        print(reference(own), end="")
         return Exit.OK
-    if options.name is None:
-        chosen = list(known)
-        if not options.json:
-            table([(one.id, one.purpose.value, one.opt_in and f"opt-in: {one.opt_in}", one.title) for one in known])
-            return Exit.OK
-    else:
-        chosen = [one for one in known if one.id.lower() == options.name.lower()]
-        if not chosen:
-            raise unknown("transform", options.name, [one.id for one in known], "patchforge explain lists all")
+    chosen = [_chosen(options.name, own)] if options.name else list(own)
     if options.json:
-        show_json([_facts(one) for one in chosen])
+        show_json([_facts(rule) for rule in chosen])
+    elif options.name:
+        print(page(chosen[0]), end="")
     else:
-        print("\n".join(page(chosen[0])))
+        table([_row(rule) for rule in sorted(own, key=lambda rule: rule.id)])
     return Exit.OK
 
 
-def _facts(one: Transform) -> dict[str, object]:
-    return {
-        "id": one.id,
-        "title": one.title,
-        "why": why(one),
-        "patch": one.purpose.value,
-        "issues": one.issues,
-        "files": one.files,
-        "absent": [str(span) for span in one.absent],
-        "upstream": [str(span) for span in one.upstream],
-        "retires": one.retires,
-        "opt_in": one.opt_in,
-        "hooks": one.hooks,
-    }
+def _chosen(name: str, own: Sequence[Rule]) -> Rule:
+    every = [*own, *(rule for rule in (*transforms(), *patterns()) if rule not in own)]
+    if rule := named(name, every):
+        return rule
+    raise PatchforgeError(
+        f"there is no rule {name}",
+        expected=f"a name such as {own[0].id}",
+        found=", ".join(difflib.get_close_matches(name, [rule.id for rule in every], cutoff=0.3)) or "nothing like it",
+        do="patchforge explain and patchforge packs explain list all",
+    )
 
 
-def page(one: Transform) -> Iterator[str]:
-    """One transform as Markdown, a line at a time."""
-    yield f"## {one.id}: {one.title}\n"
-    yield why(one) + "\n"
-    yield f"- Patch: `{one.purpose.value}`. Files: {', '.join(f'`{path}`' for path in one.files)}."
-    if one.opt_in:
-        yield f"- Opt-in: `{one.opt_in}`; off by default (see runtime.md)."
-    yield f"- Applies to every release{_except(one)}."
-    yield f"- Can go when {one.retires}."
-    if one.issues:
-        yield f"- Reported in {', '.join(one.issues)}."
-    yield ""
-    for example in one.examples:
-        yield from _example(example)
+def _row(rule: Rule) -> tuple[str, ...]:
+    if isinstance(rule, Transform):
+        return rule.id, rule.purpose.value, rule.opt_in and f"opt-in: {rule.opt_in}", rule.title
+    return rule.id, rule.title
 
 
-def _except(one: Transform) -> str:
-    parts = [(span, "nothing to apply to") for span in one.absent] + [
-        (span, "upstream does it") for span in one.upstream
-    ]
-    return "".join(f", except {_span(span)} ({why})" for span, why in parts)
+def _facts(rule: Rule) -> dict[str, object]:
+    facts: dict[str, object] = {"id": rule.id, "title": rule.title, "why": _why(rule), "aliases": rule.aliases}
+    if not isinstance(rule, Transform):
+        return facts
+    spans = {name: [str(span) for span in getattr(rule, name)] for name in ("absent", "upstream")}
+    as_they_are = ("issues", "files", "retires", "opt_in", "hooks")
+    return {**facts, "patch": rule.purpose.value, **spans, **{name: getattr(rule, name) for name in as_they_are}}
 
 
-def _span(span: Span) -> str:
-    if not span.first:
-        return f"up to {span.last}"
-    return f"{span.first} to {span.last}" if span.last else f"from {span.first} on"
+def reference(rules: Sequence[Rule]) -> str:
+    """docs/transforms.md or docs/nodes-rules.md."""
+    head = _PATTERNS if isinstance(rules[0], Pattern) else _TRANSFORMS
+    return head + "\n\n".join(page(rule).rstrip() for rule in sorted(rules, key=lambda rule: rule.id)) + "\n"
 
 
-def _example(example: Example) -> Iterator[str]:
-    meaning = {
-        Outcome.UPSTREAM: "upstream already",
-        Outcome.ABSENT: "absent",
-        Outcome.DRIFTED: "drifted, a person must look",
-    }
-    kept = "" if example.after is not None else meaning[example.outcome]
-    yield from shown(example.name, example.before, example.after, kept)
+def page(rule: Rule) -> str:
+    """One rule as Markdown."""
+    kind = "pattern" if isinstance(rule, Pattern) else "transform"
+    template = templating.environment("explain").get_template(f"{kind}.md.j2")
+    examples: Sequence[Example | PackExample] = getattr(rule, "examples", ())
+    text = template.render(rule=rule, why=_why(rule), examples=list(map(_shown, examples)))
+    return text.rstrip() + "\n"
 
 
-def reference(transforms: Sequence[Transform]) -> str:
-    """docs/transforms.md."""
-    lines = [
-        "# Transforms",
-        "",
-        "Generated from the transforms themselves by `patchforge explain --markdown`; do not edit. The examples are",
-        "what their tests run: each is converted, converted again, and must come out as shown.",
-        "",
-    ]
-    return joined(lines, map(page, transforms))
+def _shown(example: Example | PackExample) -> dict[str, Any]:
+    """A miniature: what changes, or the whole where nothing does."""
+    flags = example.options.flags if isinstance(example, PackExample) else ()
+    asked = "".join(f", with `{flag}`" for flag in flags)
+    return {"example": example, "asked": asked, "changed": example.after is not None, "lines": list(_lines(example))}
+
+
+def _lines(example: Example | PackExample) -> Iterator[str]:
+    lines = textwrap.dedent(example.before).splitlines()
+    if example.after is None:
+        yield from lines
+    else:
+        yield from list(difflib.unified_diff(lines, textwrap.dedent(example.after).splitlines(), lineterm="", n=99))[3:]
+
+
+def _why(rule: Rule) -> str:
+    """The docstring of a rule, from its source, since python -OO keeps none."""
+    parsed = ast.parse(textwrap.dedent(inspect.getsource(type(rule)))).body[0]
+    return (ast.get_docstring(parsed) or "") if isinstance(parsed, ast.ClassDef) else ""

@@ -21,9 +21,11 @@ from patchforge.engine.records import FileRecord
 Key = tuple[str, str]  #: (path, blob id)
 
 _RULES = (
-    "transforms",
+    "transforms/comfyui",
+    "transforms/runtime",
     "engine",
     "effort.py",
+    "rules.py",
     "structure.py",
     "transform.py",
     "vocabulary.py",

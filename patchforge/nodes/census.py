@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code, dotted
-from patchforge.nodes.words import Kind, Options, Site
+from patchforge.pattern import Kind, Options, Site
 
 #: The text prefilter: a file without any of these is not parsed.
 NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]")
@@ -27,29 +27,31 @@ _APIS = (
 )
 
 
-def sites(code: Code, options: Options, answers: frozenset[tuple[str, str]] = frozenset()) -> tuple[Site, ...]:
-    """Every site of a file, in the order of the file. ``answers``: see ``Surroundings``."""
+def sites(code: Code, options: Options, own_questions: frozenset[tuple[str, str]] = frozenset()) -> tuple[Site, ...]:
+    """Every site of a file, in the order of the file. ``own_questions``: see ``PackFacts``."""
     found = [site for node in code.nodes if isinstance(node, ast.expr) for site in _sites(node, code, options)]
-    found += _answers(code, answers) if answers else []
+    found += _of_own_questions(code, own_questions) if own_questions else []
     return tuple(sorted(found, key=lambda site: (site.line, site.node.col_offset, site.kind, site.text)))
 
 
-def _answers(code: Code, answers: frozenset[tuple[str, str]]) -> Iterator[Site]:
+def _of_own_questions(code: Code, own_questions: frozenset[tuple[str, str]]) -> Iterator[Site]:
     """Calls of the pack's functions that only say whether CUDA is there: by name, or as a module's attribute."""
-    asked = {name for module, name in answers if module == PurePosixPath(code.path).stem}
+    asked = {name for module, name in own_questions if module == PurePosixPath(code.path).stem}
     functions: dict[str, list[str]] = {}
-    for module, name in answers:
+    for module, name in own_questions:
         functions.setdefault(module, []).append(name)
     for node in code.nodes:
         for alias in node.names if isinstance(node, (ast.Import, ast.ImportFrom)) else ():
             local, module = alias.asname or alias.name, getattr(node, "module", None) or ""
-            asked |= {local} if (module.rpartition(".")[2], alias.name) in answers else set()
+            asked |= {local} if (module.rpartition(".")[2], alias.name) in own_questions else set()
             names = functions.get(alias.name.rpartition(".")[2], [])
             spend(len(names))
             asked |= {f"{local}.{name}" for name in names}
     for node in code.nodes:
         if isinstance(node, ast.Call) and not node.args and not node.keywords and dotted(node.func) in asked:
-            yield Site(node.func, Kind.ANSWER, dotted(node.func).rpartition(".")[2], node.lineno, code.function(node))
+            yield Site(
+                node.func, Kind.OWN_QUESTION, dotted(node.func).rpartition(".")[2], node.lineno, code.function(node)
+            )
 
 
 def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from patchforge.checkout.place import need_pack
 from patchforge.errors import PatchforgeError
-from patchforge.nodes.reach import reachable
+from patchforge.nodes.entry_points import reachable
 from patchforge.patches import check_path
 
 LARGEST = 2_000_000  #: bytes of a file; larger ones are generated tables

@@ -11,7 +11,7 @@ from typing import Any
 
 from patchforge import __version__, escape, patches, resources
 from patchforge.errors import CheckFailed
-from patchforge.nodes.driver import Converted
+from patchforge.nodes.convert import Converted
 from patchforge.nodes.pack import Problem
 from patchforge.nodes.report import markdown, summary
 from patchforge.nodes.requirements import needs
@@ -20,14 +20,9 @@ from patchforge.vocabulary import FileChange, git_blob_id
 
 PATCH = "0001-xpu.patch"
 _RULES = (
-    "nodes",
-    "proof/packs",
-    "proof/reading.py",
-    "effort.py",
-    "engine/blocks.py",
-    "engine/edits.py",
-    "engine/records.py",
-    "vocabulary.py",
+    *("nodes", "transforms/nodes", "pattern.py", "rules.py", "effort.py", "vocabulary.py"),
+    *("engine/blocks.py", "engine/edits.py", "engine/prefilter.py", "engine/records.py"),
+    *("proof/packs", "proof/reading.py"),
 )
 
 

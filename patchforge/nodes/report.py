@@ -9,12 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from patchforge import __version__, escape, outputs
-from patchforge.nodes.driver import Converted, Row
+from patchforge.nodes.convert import Converted, Row
 from patchforge.nodes.requirements import Need
-from patchforge.nodes.rules import rules
-from patchforge.nodes.words import Decision
+from patchforge.rules import patterns
+from patchforge.vocabulary import Decision
 
 _LEVELS = {Decision.CONVERTED: "warning", Decision.PERSON: "note"}
+NO_RULE = "pack-other"  #: what a site is listed under that no rule has seen
+_PACKAGE = "pack-package"
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -37,14 +39,16 @@ def summary(converted: Converted, needs: Sequence[Need]) -> dict[str, Any]:
 
 def figures(reports: Sequence[Mapping[str, Any]]) -> str:
     """What each rule found in all packs, as a Markdown table. Sites in files that nodes do not run do not count."""
-    counts: dict[str, Counter[str]] = {name: Counter() for name in (*(rule.id for rule in rules()), "none")}
+    counts: dict[str, Counter[str]] = {name: Counter() for name in (*(rule.id for rule in patterns()), "none")}
     for report in reports:
         for name, found in report["by_rule"].items():
             counts[name].update(found)
-    titles = {rule.id: rule.title for rule in rules()} | {"none": "left by where they stand"}
+    titles = {rule.id: rule.title for rule in patterns()} | {"none": "left by where they stand"}
     lines = ["| rule | about | sites | converted | left | for a person | converted, of all | of those not left |"]
     lines.append("|---|---|---|---|---|---|---|---|")
-    lines += [_line(name, titles[name], counts[name]) for name in sorted(counts, key=in_order)]
+    lines += [
+        _line(name, titles[name], counts[name]) for name in sorted(counts, key=lambda name: (name == "none", name))
+    ]
     return "\n".join([*lines, _line("all", f"{len(reports)} packs", sum(counts.values(), Counter()))]) + "\n"
 
 
@@ -53,12 +57,6 @@ def _line(name: str, title: str, count: Counter[str]) -> str:
     cells = [name, title, count.total(), converted, kept, person]
     cells += [f"{100 * converted // whole} %" if whole else "" for whole in (count.total(), converted + person)]
     return f"| {' | '.join(map(str, cells))} |"
-
-
-def in_order(name: str) -> tuple[int, str]:
-    """Sorts T9 before T10, and what is no rule last."""
-    digits = "".join(one for one in name if one.isdecimal())
-    return int(digits or 99), name
 
 
 def _by_rule(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
@@ -120,25 +118,26 @@ def _place(one: Mapping[str, Any]) -> str:
 
 def sarif(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Findings of several packs for code hosts (SARIF 2.1.0): what can be converted, and what a person must look at."""
-    known = {
-        rule.id: {"id": rule.id, "name": type(rule).__name__, "shortDescription": {"text": rule.title}}
-        for rule in rules()
-    }
-    known["T15"] = {"id": "T15", "name": "Packages", "shortDescription": {"text": "packages in an XPU's way"}}
-    known["T0"] = {"id": "T0", "name": "Other", "shortDescription": {"text": "another site that names CUDA"}}
+    known = {rule.id: _described(rule.id, type(rule).__name__, rule.title, rule.aliases) for rule in patterns()}
+    known[_PACKAGE] = _described(_PACKAGE, "Packages", "packages in an XPU's way", ("T15",))
+    known[NO_RULE] = _described(NO_RULE, "Other", "another site that names CUDA", ("T0",))
     results = [
-        _result(one["rule"] or "T0", _LEVELS[Decision(one["decision"])], one, _message(one))
+        _result(one["rule"] or NO_RULE, _LEVELS[Decision(one["decision"])], one, _message(one))
         for report in reports
         for one in report["sites"]
         if one["decision"] != "left"
     ]
     results += [
-        _result("T15", "warning", one, f"{one['package']}: {one['advice']}")
+        _result(_PACKAGE, "warning", one, f"{one['package']}: {one['advice']}")
         for report in reports
         for one in report["needs"]
     ]
     driver = {"name": "patchforge", "version": __version__, "rules": list(known.values())}
     return {"$schema": _SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+
+
+def _described(name: str, title: str, text: str, aliases: Sequence[str]) -> dict[str, Any]:
+    return {"id": name, "deprecatedIds": list(aliases), "name": title, "shortDescription": {"text": text}}
 
 
 def sarif_file(reports: Sequence[Mapping[str, Any]]) -> bytes:

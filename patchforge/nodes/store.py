@@ -17,12 +17,12 @@ from typing import Any, TypeVar
 
 from patchforge import caches
 from patchforge.engine.records import apply_segments
-from patchforge.nodes.driver import Converted, Row, convert
+from patchforge.nodes.convert import Converted, Row, convert
 from patchforge.nodes.pack import Pack, Problem
 from patchforge.nodes.patched import pack_rules_digest
 from patchforge.nodes.requirements import Need, needs
-from patchforge.nodes.words import Decision, Options
-from patchforge.vocabulary import FileChange, Segment
+from patchforge.pattern import Options
+from patchforge.vocabulary import Decision, FileChange, Segment
 
 T = TypeVar("T")
 

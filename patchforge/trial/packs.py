@@ -17,12 +17,13 @@ from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
 from patchforge.nodes.store import Store
-from patchforge.nodes.words import Decision, Options
+from patchforge.pattern import Options
 from patchforge.pins import requirements
 from patchforge.pins.tracked import Repository, load_nodes
 from patchforge.sources.command import checked_out
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, OWN_PACK, JsonObject, Workflow
 from patchforge.trial.workflows import library
+from patchforge.vocabulary import Decision
 
 WORKFLOWS = Path(library.__file__).parent / "packs"  #: a folder for each pack that has some
 #: Requirements that are not installed: they are for CUDA only, or stand in for what is for XPUs.

@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge.nodes.driver import convert
+from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.words import Options
+from patchforge.pattern import Options
 from patchforge.pins import repositories, store
 from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import load_repository

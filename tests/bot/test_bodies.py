@@ -110,9 +110,9 @@ def test_requirements_that_changed() -> None:
 def test_outcomes_and_sites_that_changed() -> None:
     def manifest(outcome: str, *functions: str) -> dict[str, object]:
         sites = [{"path": "a.py", "line": number, "function": name} for number, name in enumerate(functions)]
-        return {"transforms": [{"id": "T01", "title": "one", "outcome": outcome, "edits": {}, "sites": sites}]}
+        return {"transforms": [{"id": "free-memory", "title": "one", "outcome": outcome, "edits": {}, "sites": sites}]}
 
     old, new = manifest("applied", "f", "g", "g"), manifest("upstream", "g", "h")
-    assert bodies.outcome_changes(new, old) == [("T01", "one", "applied", "upstream")]
+    assert bodies.outcome_changes(new, old) == [("free-memory", "one", "applied", "upstream")]
     assert bodies.outcome_changes(new, new) == []
-    assert bodies.site_changes(new, old) == (["T01 a.py h"], ["T01 a.py f", "T01 a.py g"])
+    assert bodies.site_changes(new, old) == (["free-memory a.py h"], ["free-memory a.py f", "free-memory a.py g"])

@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge import pipeline
 from patchforge.errors import Exit
 from patchforge.project import load_project, release_index
+from patchforge.rules import transforms
 from patchforge.sources import open_upstream
 from patchforge.vocabulary import Version
 from tests.bot.test_bot_rules import BRANCH, again

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge import cli, pipeline
 from patchforge.bot import forge, repository
@@ -22,6 +21,7 @@ from patchforge.bot.token import Token
 from patchforge.commands import bot as command
 from patchforge.engine.convert import Engine
 from patchforge.errors import PatchforgeError
+from patchforge.rules import transforms
 from patchforge.sources import command as git_command
 from patchforge.sources.git import GitObjects, GitTree
 from patchforge.vocabulary import Release, Version

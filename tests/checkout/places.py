@@ -11,12 +11,11 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from patchforge.transforms.comfyui import transforms
-
 from patchforge.checkout import change, journal
 from patchforge.checkout.examine import Examined, examine
 from patchforge.checkout.subject import ComfyUI, Files, NodePack, PatchedFiles, Subject
 from patchforge.inside import Inside
+from patchforge.rules import transforms
 from patchforge.vocabulary import Tree
 from tests.support import engine_of, miniature
 

@@ -9,13 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge import pipeline
 from patchforge.commands.doctor import run
 from patchforge.doctor import checkout
 from patchforge.doctor.facts import Facts, State
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.rules import transforms
 from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
 

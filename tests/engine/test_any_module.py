@@ -7,13 +7,13 @@ from textwrap import indent
 
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine.files import look_at
 from patchforge.engine.records import apply_segments
 from patchforge.proof.differences import Replacement
 from patchforge.proof.outside import bytes_outside_edits_equal
 from patchforge.proof.static import prove
+from patchforge.rules import transforms
 from patchforge.vocabulary import FileChange, split_lines
 
 ALL = transforms()

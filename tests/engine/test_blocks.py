@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.files import look_at
 from patchforge.engine.records import apply_segments
+from patchforge.rules import transforms
 from patchforge.vocabulary import Segment
 from tests.support import ERAS, miniature
 

@@ -8,12 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine import convert
 from patchforge.engine.cache import Cache, rule_set_digest
 from patchforge.engine.records import FileRecord, Found, RawSite
 from patchforge.errors import PatchforgeError
+from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome, Purpose, Segment
 from tests.support import ROOT, MemoryTree, engine_of, miniature, release
 

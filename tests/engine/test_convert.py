@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 
 import pytest
-from patchforge.transforms.comfyui import transforms
 
 from patchforge.engine import convert
 from patchforge.engine.convert import Conversion
 from patchforge.engine.files import look_at
+from patchforge.rules import transforms
 from patchforge.transform import Transform
 from patchforge.vocabulary import Outcome
 from tests.support import ERAS, MemoryTree, engine_of, miniature, release
@@ -69,15 +69,15 @@ def outcome(name: str, version: str, files: dict[str, bytes]) -> Outcome:
 
 
 def test_absent_where_the_range_says_so_and_drifted_elsewhere() -> None:
-    assert outcome("T03", "v0.16.4", {}) is Outcome.ABSENT
-    assert outcome("T03", "v0.17.0", {}) is Outcome.DRIFTED
+    assert outcome("oom-level-zero", "v0.16.4", {}) is Outcome.ABSENT
+    assert outcome("oom-level-zero", "v0.17.0", {}) is Outcome.DRIFTED
 
 
 def test_an_unreadable_file_is_a_drift_of_those_who_want_it() -> None:
     broken = {"comfy/model_management.py": b"def is_oom(:\n  torch.cuda\n"}
-    assert outcome("T03", "v0.33.0", broken) is Outcome.DRIFTED
+    assert outcome("oom-level-zero", "v0.33.0", broken) is Outcome.DRIFTED
     assert (
-        outcome("T25", "v0.33.0", {**broken, "cuda_malloc.py": miniature("v0.33.0")["cuda_malloc.py"]})
+        outcome("cuda-malloc", "v0.33.0", {**broken, "cuda_malloc.py": miniature("v0.33.0")["cuda_malloc.py"]})
         is Outcome.UPSTREAM
     )
 
@@ -85,7 +85,9 @@ def test_an_unreadable_file_is_a_drift_of_those_who_want_it() -> None:
 def test_an_outcome_outside_the_range_is_surprising() -> None:
     data = miniature("v0.33.0")["comfy/model_management.py"]
     [report] = (
-        engine_of((one_of("T03"),)).convert(release("v0.1.0"), MemoryTree({"comfy/model_management.py": data})).reports
+        engine_of((one_of("oom-level-zero"),))
+        .convert(release("v0.1.0"), MemoryTree({"comfy/model_management.py": data}))
+        .reports
     )
     assert (report.outcome, report.expected, report.surprising) == (Outcome.APPLIED, Outcome.ABSENT, True)
 

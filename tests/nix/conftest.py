@@ -13,11 +13,11 @@ import pytest
 from patchforge import pipeline
 from patchforge.atomic import write_file, write_tree
 from patchforge.nix.generate import generate
-from patchforge.nodes.driver import convert
+from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.words import Options
 from patchforge.outputs import listed
+from patchforge.pattern import Options
 from patchforge.vocabulary import Release, Version
 from tests.nix import sandbox
 from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, wheel, write_json
@@ -134,7 +134,7 @@ def nix(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nix]:
 
 @pytest.fixture(scope="session")
 def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
-    from patchforge.transforms.comfyui import transforms
+    from patchforge.rules import transforms
 
     folder = tmp_path_factory.mktemp("miniature")
     found = Miniature(folder, nix)

@@ -373,7 +373,7 @@ def real(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     The release is there as far as the clone has it: a tree with missing blobs is verified by the hash of what is there.
     """
-    from patchforge.transforms.comfyui import transforms
+    from patchforge.rules import transforms
 
     with open_upstream() as upstream:
         release = upstream.resolve(VERSION)

@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from patchforge import patches
-from patchforge.nodes.driver import convert
+from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
 from patchforge.nodes.report import markdown
-from patchforge.nodes.words import Options
 from patchforge.outputs import listed
+from patchforge.pattern import Options
 from patchforge.pins import store
 from tests.support import ROOT
 

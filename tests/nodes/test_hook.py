@@ -26,4 +26,4 @@ def test_it_fails_for_what_is_for_cuda_alone(
     program, *arguments = shlex.split(entry)
     assert program == "patchforge"
     assert main(arguments) == status
-    assert ("T5" in capsys.readouterr().out) is bool(status)
+    assert ("pack-device-literal" in capsys.readouterr().out) is bool(status)

@@ -12,15 +12,17 @@ import pytest
 from patchforge.cli import parser
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import PatchforgeError, TryAgain
-from patchforge.nodes.driver import convert
+from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
 from patchforge.nodes.report import markdown, sarif
 from patchforge.nodes.requirements import needs
 from patchforge.nodes.store import Store
-from patchforge.nodes.words import Decision, Options
+from patchforge.pattern import Options
 from patchforge.proof.packs.helpers import helpers
+from patchforge.rules import patterns
 from patchforge.sources.command import checked_out, run_git
+from patchforge.vocabulary import Decision
 
 NODE = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"
 
@@ -139,9 +141,9 @@ def test_check_lists_findings_for_people_and_code_hosts(tmp_path: Path, capsys: 
     assert packs("check", good) == 0
     assert capsys.readouterr().out == ""
     assert packs("check", bad, good, "--sarif", report) == 1
-    assert "bad/__init__.py:5: T5 .cuda()" in capsys.readouterr().out
+    assert "bad/__init__.py:5: pack-device-literal .cuda()" in capsys.readouterr().out
     (result,) = json.loads(report.read_text())["runs"][0]["results"]
-    assert result["ruleId"] == "T5"
+    assert result["ruleId"] == "pack-device-literal"
     assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 5}
 
 
@@ -161,19 +163,18 @@ def test_figures_of_several_packs(tmp_path: Path, capsys: pytest.CaptureFixture[
     nothing = write(tmp_path / "nothing", {"__init__.py": "NODE_CLASS_MAPPINGS = {}\n"})
     assert packs("check", move, nothing, "--by-rule") == 1
     lines = capsys.readouterr().out.splitlines()
-    assert "| T5 | device written out | 1 | 1 | 0 | 0 | 100 % | 100 % |" in lines
-    assert "| T8 | tests of a device | 1 | 0 | 0 | 1 | 0 % | 0 % |" in lines
+    assert "| pack-device-literal | device written out | 1 | 1 | 0 | 0 | 100 % | 100 % |" in lines
+    assert "| pack-device-comparison | tests of a device | 1 | 0 | 0 | 1 | 0 % | 0 % |" in lines
     assert lines[-1] == "| all | 2 packs | 2 | 1 | 0 | 1 | 50 % | 50 % |"
     names = [line.split(" | ")[0].removeprefix("| ") for line in lines[2:]]
-    assert names[:6] == ["T1", "T2", "T3", "T4a", "T4b", "T5"]
-    assert names[-4:] == ["T19", "T21", "none", "all"]
+    assert names == [*sorted(rule.id for rule in patterns()), "none", "all"]
 
 
 def test_half_precision_when_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = "import torch\nNODE_CLASS_MAPPINGS = {}\nd = torch.half if torch.cuda.is_available() else torch.float\n"
     pack = write(tmp_path / "pack", {"__init__.py": text})
     assert packs("apply", pack, "--json", "--in-place") == 0
-    assert json.loads(capsys.readouterr().out)["by_rule"] == {"T11": {"person": 1}}
+    assert json.loads(capsys.readouterr().out)["by_rule"] == {"pack-half-precision": {"person": 1}}
     assert packs("apply", pack, "--json", "--in-place", "--enable", "half,fp64") == 0
     assert "(torch.cuda.is_available() or _patchforge_xpu())" in (pack / "__init__.py").read_text()
 
@@ -231,7 +232,7 @@ def test_a_report_escapes_what_markdown_would_read() -> None:
     }
     site = {"path": "a.py", "line": 1, "text": "a|b", "reason": "x|y", "decision": "person", "rule": ""}
     assert "`a\\|b`" in markdown({**report, "sites": [site]})
-    assert sarif([{**report, "sites": [site]}])["runs"][0]["results"][0]["ruleId"] == "T0"
+    assert sarif([{**report, "sites": [site]}])["runs"][0]["results"][0]["ruleId"] == "pack-other"
 
 
 def test_packs_have_a_digest_of_their_own() -> None:

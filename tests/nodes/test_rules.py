@@ -10,31 +10,32 @@ from typing import Any
 
 import pytest
 
-from patchforge.commands.packs import explain
-from patchforge.commands.packs.explain import rule_reference
+from patchforge.commands import explain
+from patchforge.commands.explain import reference
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.code import Code
-from patchforge.nodes.driver import Calls, _calls, _own_cuda, convert_file, own_answers
-from patchforge.nodes.forms import NEEDLESS, TWINS
+from patchforge.nodes.convert import Calls, _calls, _own_cuda, convert_file, own_questions
 from patchforge.nodes.pack import Pack
-from patchforge.nodes.rules import rules
-from patchforge.nodes.words import Decision, Example, Rule, Surroundings
+from patchforge.nodes.shapes import NEEDLESS, TWINS
+from patchforge.pattern import PackExample, PackFacts, Pattern, Verdict
 from patchforge.proof.packs.helpers import helpers
 from patchforge.proof.packs.pairing import prove
+from patchforge.rules import patterns
+from patchforge.vocabulary import Decision
 from tests.support import ROOT
 
-CASES = [(rule, example) for rule in rules() for example in rule.examples]
+CASES = [(rule, example) for rule in patterns() for example in rule.examples]
 named = pytest.mark.parametrize(
     ("rule", "example"), CASES, ids=[f"{rule.id}-{example.name}" for rule, example in CASES]
 )
 
 
-def result(example: Example) -> tuple[str, set[Decision]]:
+def result(example: PackExample) -> tuple[str, set[Decision]]:
     """The example after conversion, without the functions that were added, and the decisions."""
     data = dedent(example.before).encode()
     code = Code("nodes.py", data)
     calls: Calls = _calls(Pack("p", Path("p"), {"nodes.py": data}), {"nodes.py": code})
-    around = Surroundings(example.options, (), _own_cuda([code]), own_answers([code]), calls)
+    around = PackFacts(example.options, (), _own_cuda([code]), own_questions([code]), calls)
     rows, change = convert_file(code, around)
     if change:
         prove("nodes.py", data, change.after)
@@ -45,7 +46,7 @@ def result(example: Example) -> tuple[str, set[Decision]]:
 
 
 @named
-def test_an_example_comes_out_as_shown(rule: Rule, example: Example) -> None:
+def test_an_example_comes_out_as_shown(rule: Pattern, example: PackExample) -> None:
     text, decisions = result(example)
     assert text == dedent(example.after or example.before)
     assert (Decision.CONVERTED in decisions) is (example.after is not None)
@@ -56,20 +57,20 @@ def test_an_example_comes_out_as_shown(rule: Rule, example: Example) -> None:
 
 
 def test_the_reference_page_is_up_to_date() -> None:
-    assert (ROOT / "docs" / "nodes-rules.md").read_text("utf-8") == rule_reference(rules()), "run make docs"
+    assert (ROOT / "docs" / "nodes-rules.md").read_text("utf-8") == reference(patterns()), "run make docs"
 
 
 def explained(name: str | None = None, *, as_json: bool = False) -> int:
-    return explain.run(argparse.Namespace(markdown=False, json=as_json, name=name))
+    return explain.run(argparse.Namespace(markdown=False, json=as_json, name=name, nodes=True))
 
 
 def test_rules_are_explained_one_by_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert explained() == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()][:5] == ["T1", "T2", "T3", "T4a", "T4b"]
+    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == sorted(rule.id for rule in patterns())
     assert explained("t8") == 0
-    assert capsys.readouterr().out.startswith("## T8: tests of a device\n")
+    assert capsys.readouterr().out.startswith("## pack-device-comparison: tests of a device\n")
     assert explained("T21", as_json=True) == 0
-    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == ["T21"]
+    assert [one["id"] for one in json.loads(capsys.readouterr().out)] == ["pack-own-question"]
     with pytest.raises(PatchforgeError, match="there is no rule T99"):
         explained("T99")
 
@@ -107,3 +108,14 @@ def test_compiled_models_can_call_what_is_added(name: str, arguments: tuple[obje
     result, ours = torch.compile(model, backend="eager", fullgraph=True)(torch.zeros(2))
     assert result.tolist() == [2, 2]
     assert ours == expected
+
+
+def test_rewording_every_reason_changes_no_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = {(rule.id, example.name): result(example) for rule, example in CASES}
+    original = Verdict.__init__
+
+    def reworded(self: Verdict, decision: Decision, sites: Any, reason: str = "", *rest: Any, **named: Any) -> None:
+        original(self, decision, sites, "in other words" if reason else "", *rest, **named)
+
+    monkeypatch.setattr(Verdict, "__init__", reworded)
+    assert {(rule.id, example.name): result(example) for rule, example in CASES} == before

@@ -13,11 +13,12 @@ from types import ModuleType
 import pytest
 
 from patchforge.errors import CheckFailed
-from patchforge.nodes.driver import Converted, convert
+from patchforge.nodes.convert import Converted, convert
 from patchforge.nodes.pack import Pack
-from patchforge.nodes.words import Decision, Options
+from patchforge.pattern import Options
 from patchforge.proof.packs.helpers import helpers
 from patchforge.proof.packs.pairing import prove
+from patchforge.vocabulary import Decision
 
 
 def pack(files: dict[str, str | bytes]) -> Pack:

@@ -19,7 +19,7 @@ from patchforge.engine.records import FileRecord
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.store import Store, cached
-from patchforge.nodes.words import Options
+from patchforge.pattern import Options
 from patchforge.sources.clone import CachedClone
 from tests.outputs.world import NODE, state
 

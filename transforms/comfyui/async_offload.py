@@ -1,4 +1,4 @@
-"""T06: offloaded weights are copied while the device waits."""
+"""Offloaded weights are copied while the device waits."""
 
 import libcst as cst
 
@@ -14,7 +14,8 @@ class AsyncOffload(Transform):
     The XPU arms came with v0.3.46, so the option starts there and not with the default for NVIDIA, v0.3.76.
     """
 
-    id = "T06"
+    id = "async-offload"
+    aliases = ("T06",)
     title = "async offload on discrete cards"
     purpose = Purpose.MEMORY
     issues = ("ComfyUI#9322",)

@@ -1,4 +1,4 @@
-"""T04: attention scores are materialised whole."""
+"""Attention scores are materialised whole."""
 
 import libcst as cst
 
@@ -22,7 +22,8 @@ class AttentionMemory(Transform):
     the keys, so the slices are computed from the same numbers. The limit has not been tuned on hardware.
     """
 
-    id = "T04"
+    id = "attention-memory"
+    aliases = ("T04",)
     title = "attention in slices of the queries"
     purpose = Purpose.MODEL
     issues = ("ComfyUI#7004", "ComfyUI#8767", "torch-xpu-ops#4886", "torch-xpu-ops#2390")

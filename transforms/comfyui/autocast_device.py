@@ -1,4 +1,4 @@
-"""T24: upcasting switches off CUDA's autocast on every device."""
+"""Upcasting switches off CUDA's autocast on every device."""
 
 import libcst as cst
 
@@ -10,7 +10,8 @@ from patchforge.vocabulary import Outcome, Purpose
 class AutocastDevice(Transform):
     """``torch.autocast(enabled=False, device_type='cuda')`` leaves an XPU's autocast on, and warns where CUDA is missing."""
 
-    id = "T24"
+    id = "autocast-device"
+    aliases = ("T24",)
     title = "autocast is switched off on the device in use"
     purpose = Purpose.CUDA_ONLY
     files = ("comfy/ldm/modules/attention.py", "comfy/ldm/modules/sub_quadratic_attention.py")

@@ -1,4 +1,4 @@
-"""T13: bf16 is decided by the wrong question."""
+"""Bf16 is decided by the wrong question."""
 
 import libcst as cst
 
@@ -15,7 +15,8 @@ class Bf16(Transform):
     yes for every XPU in all others.
     """
 
-    id = "T13"
+    id = "bf16"
+    aliases = ("T13",)
     title = "bf16 where the device has it"
     purpose = Purpose.MODEL
     issues = ("ComfyUI#9322", "pytorch#152317", "intel-xpu-backend-for-triton#1888")

@@ -1,4 +1,4 @@
-"""T33: dropping the cast buffers can end the prompt worker."""
+"""Dropping the cast buffers can end the prompt worker."""
 
 import libcst as cst
 
@@ -16,7 +16,8 @@ class CastBuffers(Transform):
     queue with it. Where the buffers are dropped in the middle of a prompt, the next operation reports the error.
     """
 
-    id = "T33"
+    id = "cast-buffers"
+    aliases = ("T33",)
     title = "dropping the cast buffers survives device errors"
     purpose = Purpose.MEMORY
     issues = ("pytorch#190972",)

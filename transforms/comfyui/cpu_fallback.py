@@ -1,4 +1,4 @@
-"""T30: without any accelerator ComfyUI dies at import."""
+"""Without any accelerator ComfyUI dies at import."""
 
 import libcst as cst
 
@@ -16,8 +16,10 @@ class CpuFallback(Transform):
     (another back end, DirectML, a CUDA build) leaves upstream's behaviour.
     """
 
-    id = "T30"
+    id = "cpu-fallback"
+    aliases = ("T30",)
     title = "starts on the CPU with a warning"
+    after = ("dual-build",)
     purpose = Purpose.DEVICE
     issues = ("comfyui-nix#56",)
     files = ("comfy/model_management.py",)

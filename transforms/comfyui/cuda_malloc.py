@@ -1,4 +1,4 @@
-"""T25: CUDA's allocator is configured on XPU wheels."""
+"""CUDA's allocator is configured on XPU wheels."""
 
 import libcst as cst
 
@@ -13,7 +13,8 @@ class CudaMalloc(Transform):
     Upstream's later test (``+cu``) would change ROCm and CPU builds of old releases too; the hook refuses ``+xpu`` alone.
     """
 
-    id = "T25"
+    id = "cuda-malloc"
+    aliases = ("T25",)
     title = "no CUDA allocator on XPU wheels"
     purpose = Purpose.DEVICE
     files = ("cuda_malloc.py",)

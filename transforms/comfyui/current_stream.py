@@ -1,4 +1,4 @@
-"""T18: the current stream is that of the wrong device."""
+"""The current stream is that of the wrong device."""
 
 import libcst as cst
 
@@ -12,7 +12,8 @@ _OURS = "torch.xpu.current_stream(device)"
 class CurrentStream(Transform):
     """``current_stream(device)`` ignores its argument; with two XPUs a copy waits for the wrong one's stream."""
 
-    id = "T18"
+    id = "current-stream"
+    aliases = ("T18",)
     title = "the current stream of the device that is asked about"
     purpose = Purpose.CUDA_ONLY
     issues = ("ComfyUI#14191",)

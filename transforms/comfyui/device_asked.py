@@ -1,4 +1,4 @@
-"""T27: memory and dtypes are answered for the process, not for the device that is asked about."""
+"""Memory and dtypes are answered for the process, not for the device that is asked about."""
 
 import libcst as cst
 
@@ -20,7 +20,8 @@ class DeviceAsked(Transform):
     The hook looks at the device that is asked about, and answers with upstream's value where there is none.
     """
 
-    id = "T27"
+    id = "device-asked"
+    aliases = ("T27",)
     title = "each device is asked through its own back end"
     purpose = Purpose.DEVICE
     files = ("comfy/model_management.py",)

@@ -1,4 +1,4 @@
-"""T17: work for a second XPU runs with the first as the current device."""
+"""Work for a second XPU runs with the first as the current device."""
 
 import libcst as cst
 
@@ -9,7 +9,8 @@ from patchforge.vocabulary import Outcome, Purpose
 class DeviceContext(Transform):
     """``cuda_device_context`` makes a device the current one around eight call sites, for CUDA only."""
 
-    id = "T17"
+    id = "device-context"
+    aliases = ("T17",)
     title = "the current device follows the model on XPU too"
     purpose = Purpose.CUDA_ONLY
     issues = ("ComfyUI#14191",)

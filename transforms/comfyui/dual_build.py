@@ -1,4 +1,4 @@
-"""T19: a torch with CUDA and XPU answers for one device with the other."""
+"""A torch with CUDA and XPU answers for one device with the other."""
 
 import libcst as cst
 
@@ -27,8 +27,10 @@ class DualBuild(Transform):
     came with v0.23.0; detection and memory have had the fault from the start, so the edit goes to every release.
     """
 
-    id = "T19"
+    id = "dual-build"
+    aliases = ("T19",)
     title = "one active back end in a build with two"
+    after = ("native-detection",)
     purpose = Purpose.DEVICE
     files = ("comfy/model_management.py",)
     needles = ("CPUState.CPU", "def is_nvidia", "def is_amd")

@@ -1,4 +1,4 @@
-"""T16: DynamicVRAM never starts on an XPU."""
+"""DynamicVRAM never starts on an XPU."""
 
 import libcst as cst
 
@@ -27,7 +27,8 @@ class DynamicVram(Transform):
     Opt-in, and only with an XPU provider installed: the stock package must never run on an XPU.
     """
 
-    id = "T16"
+    id = "dynamic-vram"
+    aliases = ("T16",)
     title = "DynamicVRAM with Intel's provider"
     purpose = Purpose.MEMORY
     issues = ("ComfyUI#14743", "llm-scaler#704")

@@ -1,4 +1,4 @@
-"""T05: emptying the cache can end the prompt worker."""
+"""Emptying the cache can end the prompt worker."""
 
 import libcst as cst
 
@@ -14,7 +14,8 @@ class EmptyCache(Transform):
     empties, and turns errors of either into a warning.
     """
 
-    id = "T05"
+    id = "empty-cache"
+    aliases = ("T05",)
     title = "emptying the cache survives device errors"
     purpose = Purpose.MEMORY
     issues = ("pytorch#190972",)

@@ -1,4 +1,4 @@
-"""T26: a card that has fp64 is told that it has none."""
+"""A card that has fp64 is told that it has none."""
 
 import libcst as cst
 
@@ -13,7 +13,8 @@ class Fp64(Transform):
     Opt-in: a driver that emulates fp64 reports it as present.
     """
 
-    id = "T26"
+    id = "fp64"
+    aliases = ("T26",)
     title = "fp64 where the card has it"
     purpose = Purpose.MODEL
     issues = ("ComfyUI#4210", "ComfyUI#13368", "intel-extension-for-pytorch#663")

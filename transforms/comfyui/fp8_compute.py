@@ -1,4 +1,4 @@
-"""T32: asking for fp8 compute raises on an XPU."""
+"""Asking for fp8 compute raises on an XPU."""
 
 import libcst as cst
 
@@ -9,7 +9,8 @@ from patchforge.vocabulary import Outcome, Purpose
 class Fp8Compute(Transform):
     """v0.1.0 to v0.2.2 ask CUDA for the properties of any device, so ``--fast`` ends in an error on an XPU."""
 
-    id = "T32"
+    id = "fp8-compute"
+    aliases = ("T32",)
     title = "fp8 compute is not asked of CUDA"
     purpose = Purpose.MODEL
     files = ("comfy/model_management.py",)

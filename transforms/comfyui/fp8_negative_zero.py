@@ -1,4 +1,4 @@
-"""T14: minus zero becomes NaN in fp8."""
+"""Minus zero becomes NaN in fp8."""
 
 import keyword
 
@@ -15,7 +15,8 @@ class Fp8NegativeZero(Transform):
     Whether current torch still does is not known. The hook makes zeros positive, which no arithmetic can tell apart.
     """
 
-    id = "T14"
+    id = "fp8-negative-zero"
+    aliases = ("T14",)
     title = "no minus zero on the way to fp8"
     purpose = Purpose.MODEL
     issues = ("llm-scaler: comfyui_for_multi_arc.patch",)

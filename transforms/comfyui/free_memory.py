@@ -1,4 +1,4 @@
-"""T01: free VRAM is over-estimated."""
+"""Free VRAM is over-estimated."""
 
 import libcst as cst
 
@@ -32,7 +32,8 @@ class FreeMemory(Transform):
     can only shrink.
     """
 
-    id = "T01"
+    id = "free-memory"
+    aliases = ("T01",)
     title = "free memory as the driver sees it"
     purpose = Purpose.MEMORY
     issues = ("ComfyUI#15323", "ComfyUI#15487", "ComfyUI#9024", "pytorch#157989", "pytorch#161381")

@@ -1,4 +1,4 @@
-"""T28: nothing on the command line speaks of Intel GPUs."""
+"""Nothing on the command line speaks of Intel GPUs."""
 
 import libcst as cst
 
@@ -12,8 +12,10 @@ from .oneapi_selector import is_directml_flag
 class GpuFlags(Transform):
     """--force-intel-xpu, --intel-device, --help-gpu, and the level, precision and options of what patchforge adds."""
 
-    id = "T28"
+    id = "gpu-flags"
+    aliases = ("T28",)
     title = "flags for Intel GPUs"
+    after = ("oneapi-selector",)
     purpose = Purpose.DEVICE
     files = ("comfy/cli_args.py",)
     needles = ("--directml",)

@@ -1,4 +1,4 @@
-"""T02: an integrated GPU's memory is taken for dedicated VRAM."""
+"""An integrated GPU's memory is taken for dedicated VRAM."""
 
 import libcst as cst
 
@@ -16,7 +16,8 @@ class IntegratedMemory(Transform):
     calls available; a discrete card is never capped.
     """
 
-    id = "T02"
+    id = "integrated-memory"
+    aliases = ("T02",)
     title = "integrated GPUs share the machine's memory"
     purpose = Purpose.MEMORY
     issues = ("ComfyUI#9128", "pytorch#182624")

@@ -1,4 +1,4 @@
-"""T12: IPEX where upstream has dropped it."""
+"""IPEX where upstream has dropped it."""
 
 import libcst as cst
 
@@ -13,7 +13,8 @@ class IpexOptIn(Transform):
     Off by default; refused for a torch newer than 2.8, against which IPEX cannot be imported.
     """
 
-    id = "T12"
+    id = "ipex-opt-in"
+    aliases = ("T12",)
     title = "IPEX as an option after v0.21.0"
     purpose = Purpose.MODEL
     issues = ("ComfyUI#13653", "intel-extension-for-pytorch#867")

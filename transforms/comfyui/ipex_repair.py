@@ -1,4 +1,4 @@
-"""T11: ipex.optimize fails where it need not."""
+"""Ipex.optimize fails where it need not."""
 
 import libcst as cst
 
@@ -14,7 +14,8 @@ class IpexRepair(Transform):
     warning. IPEX 2.8 is the last release.
     """
 
-    id = "T11"
+    id = "ipex-repair"
+    aliases = ("T11",)
     title = "ipex.optimize, repaired"
     purpose = Purpose.MODEL
     issues = ("ComfyUI#4978", "ComfyUI#7063", "intel-extension-for-pytorch#663", "intel-extension-for-pytorch#783")

@@ -1,4 +1,4 @@
-"""T15: the Triton kernels that run on XPU are switched off."""
+"""The Triton kernels that run on XPU are switched off."""
 
 import libcst as cst
 
@@ -15,7 +15,8 @@ class KitchenTriton(Transform):
     Opt-in: kernels take long to compile, and the XPU compiler still fails on some.
     """
 
-    id = "T15"
+    id = "kitchen-triton"
+    aliases = ("T15",)
     title = "comfy-kitchen's Triton back end as an option"
     purpose = Purpose.MODEL
     issues = ("comfy-kitchen#24", "intel-xpu-backend-for-triton#7355")

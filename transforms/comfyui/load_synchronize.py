@@ -1,4 +1,4 @@
-"""T20: a model is loaded layer by layer without waiting."""
+"""A model is loaded layer by layer without waiting."""
 
 import libcst as cst
 
@@ -10,7 +10,8 @@ from patchforge.vocabulary import Outcome, Purpose
 class LoadSynchronize(Transform):
     """On CUDA the loader waits after each layer, which keeps the peak down (#11144); XPU has no arm."""
 
-    id = "T20"
+    id = "load-synchronize"
+    aliases = ("T20",)
     title = "the loader waits for the device"
     purpose = Purpose.MEMORY
     issues = ("ComfyUI#11144",)

@@ -1,4 +1,4 @@
-"""T31: convolutions and compilation are left at their defaults."""
+"""Convolutions and compilation are left at their defaults."""
 
 import libcst as cst
 
@@ -13,7 +13,8 @@ class ModelLayout(Transform):
     Nothing happens at the default level. ``--force-channels-last`` of upstream covers the sampler's model only.
     """
 
-    id = "T31"
+    id = "model-layout"
+    aliases = ("T31",)
     title = "optimisation levels O2 and O3"
     purpose = Purpose.MODEL
     files = ("comfy/model_management.py",)

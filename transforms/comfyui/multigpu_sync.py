@@ -1,4 +1,4 @@
-"""T23: results of several XPUs are gathered while copies are in flight."""
+"""Results of several XPUs are gathered while copies are in flight."""
 
 import libcst as cst
 
@@ -10,7 +10,8 @@ from patchforge.vocabulary import Outcome, Purpose
 class MultigpuSync(Transform):
     """Upstream notes it itself: before extending multi-GPU sampling beyond NVIDIA, wait for the copy to the output device."""
 
-    id = "T23"
+    id = "multigpu-sync"
+    aliases = ("T23",)
     title = "multi-GPU sampling waits for its copies"
     purpose = Purpose.CUDA_ONLY
     issues = ("ComfyUI#14191",)

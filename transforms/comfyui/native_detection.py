@@ -1,4 +1,4 @@
-"""T10: without IPEX an XPU is not seen at all."""
+"""Without IPEX an XPU is not seen at all."""
 
 import libcst as cst
 
@@ -12,7 +12,8 @@ _IPEX = "intel_extension_for_pytorch"
 class NativeDetection(Transform):
     """Releases before v0.1.2 look for an XPU only when IPEX imports; native torch.xpu ends in an error at start."""
 
-    id = "T10"
+    id = "native-detection"
+    aliases = ("T10",)
     title = "native torch.xpu is detected without IPEX"
     purpose = Purpose.DEVICE
     issues = ("ComfyUI#4562",)

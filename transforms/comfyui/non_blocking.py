@@ -1,4 +1,4 @@
-"""T07: non-blocking copies, on where they hurt and off where they help."""
+"""Non-blocking copies, on where they hurt and off where they help."""
 
 import libcst as cst
 
@@ -19,7 +19,8 @@ class NonBlocking(Transform):
     the option is for all, so that a level means the same everywhere.
     """
 
-    id = "T07"
+    id = "non-blocking"
+    aliases = ("T07",)
     title = "non-blocking copies on discrete cards"
     purpose = Purpose.MEMORY
     issues = ("ComfyUI#9322",)

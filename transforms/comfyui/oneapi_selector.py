@@ -1,4 +1,4 @@
-"""T09: old releases cannot pass a oneAPI device selector."""
+"""Old releases cannot pass a oneAPI device selector."""
 
 import libcst as cst
 
@@ -14,8 +14,10 @@ _FLAG = "--oneapi-device-selector"
 class OneapiSelector(Transform):
     """``--oneapi-device-selector`` came with v0.3.10; older releases get the same flag with the same meaning."""
 
-    id = "T09"
+    id = "oneapi-selector"
+    aliases = ("T09",)
     title = "the oneAPI device selector, for old releases"
+    after = ("visible-devices",)
     purpose = Purpose.DEVICE
     issues = ("ComfyUI#6112",)
     files = ("comfy/cli_args.py", "main.py")

@@ -1,4 +1,4 @@
-"""T03b: handlers that catch only torch's own out-of-memory class."""
+"""Handlers that catch only torch's own out-of-memory class."""
 
 import libcst as cst
 
@@ -17,7 +17,8 @@ class OomHandlers(Transform):
     traceback and the handler's body are upstream's.
     """
 
-    id = "T03b"
+    id = "oom-handlers"
+    aliases = ("T03b",)
     title = "out-of-memory handlers that see Level Zero"
     purpose = Purpose.MEMORY
     issues = ("pytorch#177714", "ComfyUI-GGUF#282")
@@ -72,7 +73,7 @@ class OomHandlers(Transform):
             version="v0.3.47",
         ),
         Example(
-            "the class's own module is T03's",
+            "the class's own module is oom-level-zero's",
             "def is_oom(e):\n    return isinstance(e, OOM_EXCEPTION)\n",
             outcome=Outcome.ABSENT,
             path="comfy/model_management.py",

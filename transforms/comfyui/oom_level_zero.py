@@ -1,4 +1,4 @@
-"""T03: Level Zero's out-of-memory errors are not recognised."""
+"""Level Zero's out-of-memory errors are not recognised."""
 
 import libcst as cst
 
@@ -14,7 +14,8 @@ class OomLevelZero(Transform):
     not counted as out of memory: nothing can be retried after it.
     """
 
-    id = "T03"
+    id = "oom-level-zero"
+    aliases = ("T03",)
     title = "Level Zero out-of-memory is out of memory"
     purpose = Purpose.MEMORY
     issues = ("pytorch#177714", "pytorch#190972", "torch-xpu-ops#5432", "torch-xpu-ops#3155")

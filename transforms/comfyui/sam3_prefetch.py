@@ -1,4 +1,4 @@
-"""T22: SAM3's tracker prefetches on CUDA only."""
+"""SAM3's tracker prefetches on CUDA only."""
 
 import libcst as cst
 
@@ -12,7 +12,8 @@ _USES = frozenset({"Stream", "stream", "current_stream"})
 class Sam3Prefetch(Transform):
     """The tracker computes the next frame's backbone on a second stream, which it makes for CUDA only."""
 
-    id = "T22"
+    id = "sam3-prefetch"
+    aliases = ("T22",)
     title = "SAM3 prefetches on XPU too"
     purpose = Purpose.CUDA_ONLY
     files = ("comfy/ldm/sam3/tracker.py",)

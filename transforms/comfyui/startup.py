@@ -1,4 +1,4 @@
-"""T29: a device must be chosen before torch is loaded."""
+"""A device must be chosen before torch is loaded."""
 
 import libcst as cst
 
@@ -11,8 +11,10 @@ from .visible_devices import is_device_choice
 class Startup(Transform):
     """Level Zero reads its variables once, when torch loads. The hook sets them, and answers --help-gpu."""
 
-    id = "T29"
+    id = "startup"
+    aliases = ("T29",)
     title = "device choice before torch loads"
+    after = ("oneapi-selector",)
     purpose = Purpose.DEVICE
     files = ("main.py",)
     needles = ("CUDA_VISIBLE_DEVICES",)

@@ -1,4 +1,4 @@
-"""T21: training nodes empty CUDA's cache only."""
+"""Training nodes empty CUDA's cache only."""
 
 import libcst as cst
 
@@ -14,7 +14,8 @@ class TrainCache(Transform):
     The XPU call is added after upstream's: asking ComfyUI to empty the cache would synchronise CUDA as well.
     """
 
-    id = "T21"
+    id = "train-cache"
+    aliases = ("T21",)
     title = "nodes empty the XPU's cache too"
     purpose = Purpose.CUDA_ONLY
     files = ("comfy_extras/*",)

@@ -1,4 +1,4 @@
-"""T08: --cuda-device does nothing on an XPU."""
+"""--cuda-device does nothing on an XPU."""
 
 import libcst as cst
 
@@ -13,7 +13,8 @@ class VisibleDevices(Transform):
     variable itself. CUDA and ROCm ignore the variable.
     """
 
-    id = "T08"
+    id = "visible-devices"
+    aliases = ("T08",)
     title = "--cuda-device chooses among Intel GPUs too"
     purpose = Purpose.DEVICE
     issues = ("Comfy-Desktop#342",)

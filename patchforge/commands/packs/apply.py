@@ -21,8 +21,8 @@ from patchforge.escape import line
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import cached
-from patchforge.nodes.words import Options
 from patchforge.outputs import PATCHES, check_folder, write_folder
+from patchforge.pattern import Options
 from patchforge.sources.command import checked_out, run_git
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")

@@ -16,8 +16,8 @@ from patchforge.errors import Exit
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
-from patchforge.nodes.words import Options
 from patchforge.outputs import check_document, write_document
+from patchforge.pattern import Options
 
 
 def run(options: argparse.Namespace) -> int:

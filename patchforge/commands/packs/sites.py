@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from patchforge import escape
+from patchforge.nodes.report import NO_RULE
 
 
 def list_sites(report: dict[str, Any], decisions: Sequence[str] = ("converted", "person")) -> None:
@@ -13,7 +14,7 @@ def list_sites(report: dict[str, Any], decisions: Sequence[str] = ("converted", 
     for one in report["sites"]:
         if one["decision"] in decisions:
             what = "can be converted" if one["decision"] == "converted" else one["reason"]
-            _say(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or 'T0'} {one['text']}: {what}")
+            _say(f"{report['pack']}/{one['path']}:{one['line']}: {one['rule'] or NO_RULE} {one['text']}: {what}")
     for package, advice in sorted({(one["package"], one["advice"]) for one in report["needs"]}):
         places = [f"{one['path']}:{one['line']}" for one in report["needs"] if one["package"] == package]
         more = f" and {len(places) - 1} more" if len(places) > 1 else ""

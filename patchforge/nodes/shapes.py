@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code, dotted
-from patchforge.nodes.words import Kind, Site
+from patchforge.pattern import Kind, Site, Verdict, converted
 
 #: torch.cuda functions with a twin of the same name in torch.xpu (torch 2.13).
 TWINS = frozenset(
@@ -51,26 +51,6 @@ TWINS = frozenset(
         "is_available",
         "set_per_process_memory_fraction",
         "StreamContext",
-    ]
-)
-#: ... and those that do nothing or answer 0 without CUDA, where the others raise.
-SILENT = frozenset(
-    [
-        "empty_cache",
-        "manual_seed",
-        "manual_seed_all",
-        "seed",
-        "seed_all",
-        "get_rng_state_all",
-        "device_count",
-        "memory_allocated",
-        "max_memory_allocated",
-        "memory_reserved",
-        "max_memory_reserved",
-        "memory_stats",
-        "is_bf16_supported",
-        "is_initialized",
-        "is_available",
     ]
 )
 #: What an XPU has no need of: skipped there.
@@ -212,6 +192,29 @@ def call_of(site: Site, code: Code) -> ast.Call | None:
     """The call of the function that the site names."""
     parent = code.parent(site.node)
     return parent if isinstance(parent, ast.Call) and parent.func is site.node else None
+
+
+def arm_behind(site: Site, code: Code, sites: Sequence[Site], *, device: bool) -> Verdict | None:
+    """An ``elif`` for XPUs behind the ``if`` that asks for CUDA, whose body is short and has XPU twins throughout."""
+    call = code.parent(site.node)
+    branch = next((parent for parent, _ in code.above(site.node) if isinstance(parent, ast.stmt)), None)
+    if not isinstance(branch, ast.If) or not isinstance(call, ast.Call) or not conjunct(call, branch.test, code):
+        return None
+    return code.once(("arm", branch, device, id(sites)), lambda: _added_arm(branch, code, sites, device=device))
+
+
+def _added_arm(branch: ast.If, code: Code, sites: Sequence[Site], *, device: bool) -> Verdict | None:
+    if only_cuda([branch.test, *branch.body], code):
+        return None
+    tests = below(branch.test, sites, code)
+    inside = tuple(one for statement in branch.body for one in below(statement, sites, code))
+    if any(one.kind is Kind.LITERAL for one in tests) or not inside:
+        return None
+    if device is not any(one.kind is Kind.LITERAL for one in inside):
+        return None
+    test = swapped(branch.test, sites, code)
+    lines = arm_lines(branch, test, sites, code) if test and "\n" not in test else None
+    return converted({*tests, *inside}, code.arm(branch, lines)) if lines else None
 
 
 def arm_lines(branch: ast.If, test: str, sites: Sequence[Site], code: Code, most: int = 4) -> list[str] | None:

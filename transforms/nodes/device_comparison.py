@@ -1,5 +1,4 @@
-# ruff: noqa: E501, ARG002 - examples are shown as they are, and every rule is asked alike
-"""T8: code that asks whether a device is CUDA's."""
+"""Code that asks whether a device is CUDA's."""
 
 from __future__ import annotations
 
@@ -9,10 +8,10 @@ from collections.abc import Mapping
 
 from patchforge.effort import walk
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import KERNELS, body_of, last_name, leaves, names_implementations
-from patchforge.nodes.questions import (
+from patchforge.nodes.cuda_tests import (
     Behind,
     Gate,
+    asks,
     behind,
     counts_mps,
     decisions,
@@ -21,7 +20,8 @@ from patchforge.nodes.questions import (
     says,
     widened,
 )
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.shapes import KERNELS, body_of, last_name, leaves, names_implementations
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _HOUSEKEEPING = frozenset(
     [
@@ -51,7 +51,7 @@ _ADVICE = 'add XPUs where the answer means "on an accelerator"; leave it where i
 _CUDA = re.compile("cuda", re.IGNORECASE)
 
 
-class Compare(Rule):
+class Compare(Pattern):
     """``if device.type == "cuda"`` may ask "is it on an accelerator" or "does CUDA's kernel run here".
 
     Only the first may take XPUs in. It is taken for that where MPS counts too, or where all that follows suits an XPU:
@@ -59,136 +59,134 @@ class Compare(Rule):
     site is converted. All else is for a person.
     """
 
-    id = "T8"
+    id = "pack-device-comparison"
+    aliases = ("T8",)
     title = "tests of a device"
-    order = 25
+    after = ("pack-half-precision",)
     examples = (
-        Example(
+        PackExample(
             "housekeeping",
             "import torch\nif device.type == 'cuda':\n    torch.cuda.empty_cache()\n",
             "import torch\nif (device.type == 'cuda' or device.type == \"xpu\"):\n    _patchforge_gpu().empty_cache()\n",
         ),
-        Example(
+        PackExample(
             "the beginning of a string",
             'import torch\nif str(device).startswith("cuda"):\n    torch.cuda.synchronize()\n',
             'import torch\nif str(device).startswith(("cuda", "xpu")):\n    _patchforge_gpu().synchronize()\n',
         ),
-        Example(
+        PackExample(
             "a tensor",
             "import torch\nif x.is_cuda:\n    torch.cuda.synchronize()\n",
             'import torch\nif (x.is_cuda or getattr(x, "is_xpu", False)):\n    _patchforge_gpu().synchronize()\n',
         ),
-        Example(
+        PackExample(
             "MPS counts too",
             "for p in parts:\n    if p.is_cuda or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', 'mps']:\n        keep(p)\n",
             "for p in parts:\n    if (p.is_cuda or getattr(p, \"is_xpu\", False)) or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', \"xpu\", 'mps']:\n        keep(p)\n",
         ),
-        Example(
+        PackExample(
             "to the CPU",
             "if x.is_cuda:\n    x = x.detach().cpu()\ny = (x.cpu() if x.device.type == 'cuda' else x).numpy()\n",
             'if (x.is_cuda or getattr(x, "is_xpu", False)):\n    x = x.detach().cpu()\ny = (x.cpu() if (x.device.type == \'cuda\' or x.device.type == "xpu") else x).numpy()\n',
         ),
-        Example(
+        PackExample(
             "a device",
             "def device(wish):\n    if wish == 'cuda':\n        return torch.device('cuda')\n    return 'cuda' if other.startswith('cuda') else 'cpu'\n",
             'def device(wish):\n    if (wish == \'cuda\' or wish == "xpu"):\n        return torch.device(_patchforge_device())\n    return _patchforge_device() if other.startswith(("cuda", "xpu")) else \'cpu\'\n',
         ),
-        Example(
+        PackExample(
             "not there yet",
             "import torch\nif x.device != torch.device('cuda'):\n    x = x.to('cuda')\n",
             "import torch\nif x.device != torch.device(_patchforge_device()):\n    x = x.to(_patchforge_device())\n",
         ),
-        Example(
+        PackExample(
             "handed on",
             "if device.startswith('cuda'):\n    print('as it is')\n    self.device = device\n",
             'if device.startswith(("cuda", "xpu")):\n    print(\'as it is\')\n    self.device = device\n',
         ),
-        Example(
+        PackExample(
             "through a name",
             "import torch\n\ndef f(device):\n    on = device.type == 'cuda' and wish\n    if on:\n        torch.cuda.empty_cache()\n",
             "import torch\n\ndef f(device):\n    on = device.type == _patchforge_device() and wish\n    if on:\n        _patchforge_gpu().empty_cache()\n",
         ),
-        Example(
+        PackExample(
             "through a name, as a value",
             "import torch\n\ndef f(x):\n    on = x.is_cuda\n    if on:\n        torch.cuda.empty_cache()\n",
             'import torch\n\ndef f(x):\n    on = (getattr(x, "is_xpu", False) or x.is_cuda)\n    if on:\n        _patchforge_gpu().empty_cache()\n',
         ),
-        Example("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
-        Example(
+        PackExample("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
+        PackExample(
             "a kernel for CUDA",
             "if q.device.type == 'cuda':\n    out = flash_attn_func(q, k, v)\nelse:\n    out = plain(q, k, v)\n",
         ),
-        Example("a kernel's input", "assert x.is_cuda, 'the kernel wants CUDA'\nassert y.is_cuda == True\n"),
-        Example(
+        PackExample("a kernel's input", "assert x.is_cuda, 'the kernel wants CUDA'\nassert y.is_cuda == True\n"),
+        PackExample(
             "a kernel's input, refused",
             "if not x.is_cuda or not y.is_cuda:\n    raise ValueError\nif x.is_cuda == False:\n    raise ValueError\n",
         ),
-        Example(
+        PackExample(
             "a refusal in CUDA's name",
             "if x.device.type != 'cuda':\n    raise ValueError('not on a CUDA device')\n",
         ),
-        Example("moved where it belongs", "if not x.is_cuda:\n    x = x.to(device, dtype=kind)\n"),
-        Example("refused on CUDA alone", "if device == 'cuda' and other != device:\n    raise ValueError\n"),
-        Example(
+        PackExample("moved where it belongs", "if not x.is_cuda:\n    x = x.to(device, dtype=kind)\n"),
+        PackExample("refused on CUDA alone", "if device == 'cuda' and other != device:\n    raise ValueError\n"),
+        PackExample(
             "an index of a device",
             "if wish == 'cuda':\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
             "if (wish == 'cuda' or wish == \"xpu\"):\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
         ),
-        Example(
+        PackExample(
             "cut by its length",
             "if device.startswith('cuda') and ':' not in device:\n    device = f'cuda:{device[4:]}'\n",
             person=True,
         ),
-        Example(
+        PackExample(
             "the other branch is for all",
             "def f(w):\n    if w.is_cuda:\n        buffer = make(w)\n    else:\n        buffer = zeros().to(w.device)\n",
         ),
-        Example(
+        PackExample(
             "XPUs are seeded already",
             "import torch\ntorch.manual_seed(1)\nif device == 'cuda':\n    torch.cuda.manual_seed_all(1)\n",
         ),
-        Example(
+        PackExample(
             "the name of an implementation",
             "if prefetch_mode == 'cuda':\n    start()\nassert impl in ['ref', 'cuda']\n",
         ),
-        Example("a checkpoint's own string", "if str(node['value']).startswith('cuda'):\n    node.copy()\n"),
+        PackExample("a checkpoint's own string", "if str(node['value']).startswith('cuda'):\n    node.copy()\n"),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """Only what can be told without knowing what follows."""
         if not asks(site, code):
             return None
         if site.kind is Kind.LITERAL and names_implementations(site.node, code):
-            return left("T8", [site], "the name of an implementation, not a device")
+            return left([site], "the name of an implementation, not a device")
         for gate, positive in decisions(_question(site, code), code)[:1]:
             if isinstance(gate, ast.Assert):
-                return left("T8", [site], "asserts the input of a CUDA kernel")
+                return left([site], "asserts the input of a CUDA kernel")
             kernel = (site.kind is Kind.IS_CUDA and not positive) or code.mentions([gate.test, *body_of(gate)], KERNELS)
             if isinstance(gate, ast.If) and _refuses(gate.body) and kernel:
-                return left("T8", [site], "refuses what a CUDA kernel cannot take")
+                return left([site], "refuses what a CUDA kernel cannot take")
         return None  # the gate decides
 
-    def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
+    def verdict_on_test(
+        self, site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]
+    ) -> Verdict | None:
         """Takes XPUs in where MPS counts too, or where what follows suits them."""
         if not asks(site, code):
             return None
         asked = _question(site, code)
         gates = decisions(asked, code)
-        found = behind([(gate, yes or _mends(gate)) for gate, yes in gates], site, around.sites, verdicts, code)
+        found = behind([(gate, yes or _mends(gate)) for gate, yes in gates], site, pack.sites, verdicts, code)
         if gates and all(_tidies_up(gate, positive, found) for gate, positive in gates):
             return _taken_in(site, code)
         if found.kernels(code):
-            return left("T8", [site], "chooses what only CUDA has")
+            return left([site], "chooses what only CUDA has")
         if counts_mps(asked, code) or (gates and all(_suits(one, found, asked, code) for one in gates)):
             return _taken_in(site, code)
         if not gates:
-            return person("T8", [site], _ADVICE)
-        return _stays(gates[0], found, site, code) or person("T8", [site], _ADVICE)
-
-
-def asks(site: Site, code: Code) -> bool:
-    """Whether a site asks what a device is."""
-    return site.kind in (Kind.IS_CUDA, Kind.LITERAL) and question(site, code) is not None
+            return person([site], _ADVICE)
+        return _stays(gates[0], found, site, code) or person([site], _ADVICE)
 
 
 def _question(site: Site, code: Code) -> ast.expr:
@@ -197,7 +195,7 @@ def _question(site: Site, code: Code) -> ast.expr:
 
 def _taken_in(site: Site, code: Code) -> Verdict:
     splices = widened(site, code)
-    return converted("T8", [site], *splices) if splices else person("T8", [site], _ADVICE)
+    return converted([site], *splices) if splices else person([site], _ADVICE)
 
 
 def _refuses(body: list[ast.stmt]) -> bool:
@@ -305,14 +303,14 @@ def _stays(gate: tuple[Gate, bool], found: Behind, site: Site, code: Code) -> Ve
     if not isinstance(branch, ast.If):
         return None
     if branch.orelse and site.kind is Kind.IS_CUDA:
-        return left("T8", [site], "the other branch serves every other device")
+        return left([site], "the other branch serves every other device")
     if _refuses(branch.body) and (positive or code.mentions(branch.body, _CUDA)):
         reason = "refuses what is on CUDA" if positive else "refuses what is not on CUDA, in so many words"
-        return left("T8", [site], reason)
+        return left([site], reason)
     if not positive and site.kind is Kind.IS_CUDA and all(map(_moves, branch.body)):
-        return left("T8", [site], "moves to a device, which changes nothing for what is there already")
+        return left([site], "moves to a device, which changes nothing for what is there already")
     calls = [one.value for one in branch.body if isinstance(one, ast.Expr) and isinstance(one.value, ast.Call)]
     seeds = len(calls) == len(branch.body) and all(last_name(one).startswith("manual_seed") for one in calls)
     if positive and seeds and not found.open:
-        return left("T8", [site], "seeds CUDA alone; torch.manual_seed beside it seeds XPUs too")
+        return left([site], "seeds CUDA alone; torch.manual_seed beside it seeds XPUs too", runs_on_xpu=True)
     return None

@@ -1,4 +1,4 @@
-"""T5: a device that is written out."""
+"""A device that is written out."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import re
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import device_text, keyword_of, last_name
-from patchforge.nodes.rules.compare import asks
-from patchforge.nodes.words import Example, Kind, Options, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.cuda_tests import asks
+from patchforge.nodes.shapes import device_text, keyword_of, last_name
+from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _DEVICE = re.compile(r"device|^dev$|^gpu$|map_location|^main_dev|^to$", re.IGNORECASE)
 _TAKES = re.compile(
@@ -21,80 +21,82 @@ _IMPLEMENTATION = re.compile(
 )
 
 
-class DeviceLiteral(Rule):
+class DeviceLiteral(Pattern):
     """``.cuda()``, ``.to("cuda")``, ``device="cuda"``, ``torch.device("cuda")`` raise without CUDA.
 
     The string becomes a call that gives the same string on CUDA (and where there is no accelerator at all, so the error
     there stays the same), and "xpu" where only an Intel GPU is there.
     """
 
-    id = "T5"
+    id = "pack-device-literal"
+    aliases = ("T5",)
     title = "device written out"
+    after = ("*",)
     examples = (
-        Example("a method", "x = net.cuda()\n", "x = net.to(_patchforge_device())\n"),
-        Example("with an index", "x = net.cuda(gpu).eval()\n", "x = net.to(_patchforge_device(gpu)).eval()\n"),
-        Example(
+        PackExample("a method", "x = net.cuda()\n", "x = net.to(_patchforge_device())\n"),
+        PackExample("with an index", "x = net.cuda(gpu).eval()\n", "x = net.to(_patchforge_device(gpu)).eval()\n"),
+        PackExample(
             "not blocking", "x = y.cuda(non_blocking=True)\n", "x = y.to(_patchforge_device(), non_blocking=True)\n"
         ),
-        Example("moved", "mask = mask.to('cuda')\n", "mask = mask.to(_patchforge_device())\n"),
-        Example(
+        PackExample("moved", "mask = mask.to('cuda')\n", "mask = mask.to(_patchforge_device())\n"),
+        PackExample(
             "a keyword",
             'import torch\nx = torch.zeros(3, device="cuda:1")\n',
             "import torch\nx = torch.zeros(3, device=_patchforge_device(1))\n",
         ),
-        Example(
+        PackExample(
             "a list of all devices",
             'import torch\ndevices = [f"cuda:{i}" for i in range(3)]\n',
             'import torch\ndevices = [f"{_patchforge_device()}:{i}" for i in range(3)]\n',
         ),
-        Example("put together", 'device = "cuda:" + str(i)\n', 'device = (_patchforge_device() + ":") + str(i)\n'),
-        Example(
+        PackExample("put together", 'device = "cuda:" + str(i)\n', 'device = (_patchforge_device() + ":") + str(i)\n'),
+        PackExample(
             "under another condition",
             'device = "cuda" if gpu else "cpu"\n',
             'device = _patchforge_device() if gpu else "cpu"\n',
         ),
-        Example(
+        PackExample(
             "comfy's own way, where no string is wanted",
             'x = y.to("cuda")\ndevice = "cuda"\n',
             "x = y.to(comfy.model_management.get_torch_device())\ndevice = _patchforge_device()\n",
             options=Options(comfy=True),
         ),
-        Example("the name of an implementation", 'out = upfirdn(x, impl="cuda")\n'),
-        Example("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
-        Example("a table of devices", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
-        Example(
+        PackExample("the name of an implementation", 'out = upfirdn(x, impl="cuda")\n'),
+        PackExample("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
+        PackExample("a table of devices", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
+        PackExample(
             "a class with a cuda of its own",
             "class Sparse:\n    def cuda(self):\n        return self\n\nx = Sparse().cuda()\n",
             person=True,
         ),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """A device string, or a call of ``.cuda()``."""
         if site.kind is Kind.METHOD:
-            return _method(site, code, around)
-        return _literal(site, code, around) if site.kind is Kind.LITERAL and not asks(site, code) else None
+            return _method(site, code, pack)
+        return _literal(site, code, pack) if site.kind is Kind.LITERAL and not asks(site, code) else None
 
 
-def _method(site: Site, code: Code, around: Surroundings) -> Verdict:
+def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
     call = site.node
     if not isinstance(call, ast.Call):
-        return person("T5", [site], "say .to(device, …)")
-    if own := code.once(("own", around.own_cuda), lambda: _named_here(around.own_cuda, code)):
-        return person("T5", [site], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
+        return person([site], "say .to(device, …)")
+    if own := code.once(("own", pack.own_cuda), lambda: _named_here(pack.own_cuda, code)):
+        return person([site], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
     at = code.end(call.func) - len("cuda")
     keywords = [keyword.arg for keyword in call.keywords]
     if len(call.args) > 1 or any(isinstance(arg, ast.Starred) for arg in call.args) or {"device", None} & set(keywords):
-        return person("T5", [site], "say .to(device, …)")
+        return person([site], "say .to(device, …)")
     name = code.splice(at, code.end(call.func), "to")
     if call.args:
-        return converted("T5", [site], name, *code.around(call.args[0], "_patchforge_device(", ")"))
-    device = _device(around, string=False)
+        return converted([site], name, *code.around(call.args[0], "_patchforge_device(", ")"))
+    device = _device(pack, string=False)
     if call.keywords:
         first = call.keywords[0].value
         start = code.source.text.rindex(keywords[0] or "", code.end(call.func), code.start(first))
-        return converted("T5", [site], name, code.splice(start, start, f"{device}, "))
-    return converted("T5", [site], code.splice(at, code.end(call), f"to({device})"))
+        return converted([site], name, code.splice(start, start, f"{device}, "))
+    return converted([site], code.splice(at, code.end(call), f"to({device})"))
 
 
 def _named_here(names: frozenset[str], code: Code) -> list[str]:
@@ -102,31 +104,31 @@ def _named_here(names: frozenset[str], code: Code) -> list[str]:
     return [name for name in sorted(names) if name in code.source.text]
 
 
-def _literal(site: Site, code: Code, around: Surroundings) -> Verdict:
+def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
     node = site.node
     role, string = _role(node, code)
     if role == "implementation":
-        return left("T5", [site], "the name of an implementation, not a device")
+        return left([site], "the name of an implementation, not a device")
     if role != "device":
-        return person("T5", [site], role)
+        return person([site], role)
     if isinstance(node, ast.JoinedStr):
         match = re.compile(r"[fFrR]+(\"\"\"|'''|\"|')cuda").match(code.source.text, code.start(node))
         if match is None:
-            return person("T5", [site], "begin the string with the device in use")
-        return converted("T5", [site], code.splice(match.end() - 4, match.end(), "{_patchforge_device()}"))
+            return person([site], "begin the string with the device in use")
+        return converted([site], code.splice(match.end() - 4, match.end(), "{_patchforge_device()}"))
     if (
         not code.code(node).lstrip("uUrR").startswith(("'", '"'))
         or code.source.text[code.start(node) : code.end(node)].count("cuda") != 1
     ):
-        return person("T5", [site], "name the device in use")
+        return person([site], "name the device in use")
     text = device_text(site.text)
     if site.text == "cuda":
-        text = _device(around, string=string)
-    return converted("T5", [site], code.replace(node, text))
+        text = _device(pack, string=string)
+    return converted([site], code.replace(node, text))
 
 
-def _device(around: Surroundings, *, string: bool) -> str:
-    free = around.options.comfy and not string
+def _device(pack: PackFacts, *, string: bool) -> str:
+    free = pack.options.comfy and not string
     return "comfy.model_management.get_torch_device()" if free else "_patchforge_device()"
 
 

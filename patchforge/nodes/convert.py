@@ -19,18 +19,18 @@ from patchforge.engine.blocks import UnreadableSource, parsed
 from patchforge.engine.edits import Splice, segments
 from patchforge.engine.records import apply_segments
 from patchforge.errors import CheckFailed
-from patchforge.nodes import skip
+from patchforge.nodes import exempt
 from patchforge.nodes.census import NEEDLES, OPTIONAL_NEEDLES, sites
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import test_around
+from patchforge.nodes.cuda_tests import decisions, guarded, question
 from patchforge.nodes.pack import Pack, Problem
-from patchforge.nodes.questions import decisions, guarded, question
-from patchforge.nodes.rules import rules
-from patchforge.nodes.words import Decision, Kind, Options, Site, Surroundings, Verdict, left, person
+from patchforge.nodes.shapes import test_around
+from patchforge.pattern import Kind, Options, PackFacts, Site, Verdict, left, person
 from patchforge.proof.packs.equivalence import NotProved
 from patchforge.proof.packs.helpers import helpers, is_ours
 from patchforge.proof.packs.pairing import prove
-from patchforge.vocabulary import FileChange
+from patchforge.rules import patterns
+from patchforge.vocabulary import Decision, FileChange
 
 _HELPER = re.compile(r"\b_patchforge_[a-z]+")
 _WORD = re.compile(rb"[\w\x80-\xff]+")
@@ -71,15 +71,15 @@ def _convert(pack: Pack, options: Options) -> Converted:
     needles = [NEEDLES, *(pattern for name, pattern in OPTIONAL_NEEDLES.items() if getattr(options, name))]
     problems = _Problems(pack.problems)
     codes = dict(_read(pack.files, lambda data: any(needle.search(data) for needle in needles), problems))
-    answers: frozenset[tuple[str, str]] = frozenset()
+    questions: frozenset[tuple[str, str]] = frozenset()
     for path, code in list(codes.items()):
         with problems.of(path):
-            answers |= own_answers([code])
-    if answers:
-        asks = {name.encode() for _, name in answers}
+            questions |= own_questions([code])
+    if questions:
+        asks = {name.encode() for _, name in questions}
         others = {path: data for path, data in pack.files.items() if path not in codes}
         codes |= _read(others, lambda data: not asks.isdisjoint(_WORD.findall(data)), problems)
-    around = Surroundings(options, (), _own_cuda(codes.values()), answers, _calls(pack, codes, problems))
+    around = PackFacts(options, (), _own_cuda(codes.values()), questions, _calls(pack, codes, problems))
     rows: list[Row] = []
     changes: list[FileChange] = []
     for path, code in sorted(codes.items()):
@@ -131,14 +131,14 @@ def _read(
                 yield path, code
 
 
-def convert_file(code: Code, around: Surroundings, *, reachable: bool = True) -> tuple[list[Row], FileChange | None]:
+def convert_file(code: Code, around: PackFacts, *, reachable: bool = True) -> tuple[list[Row], FileChange | None]:
     """The sites of one file and its change. CheckFailed where the result would not do."""
-    found = sites(code, around.options, around.answers)
+    found = sites(code, around.options, around.own_questions)
     if not found:
         return [], None
     around = replace(around, sites=found)
-    reason = skip.file_reason(code, reachable=reachable)
-    verdicts = {site: left("", [site], reason) for site in found} if reason else decide(code, around)
+    reason = exempt.file_reason(code, reachable=reachable)
+    verdicts = {site: left([site], reason) for site in found} if reason else decide(code, around)
     verdicts, change = _changed(code, verdicts, around)
     rows = [
         Row(
@@ -166,7 +166,7 @@ def _short(text: str) -> str:
 
 
 def _changed(
-    code: Code, verdicts: dict[Site, Verdict], around: Surroundings
+    code: Code, verdicts: dict[Site, Verdict], around: PackFacts
 ) -> tuple[dict[Site, Verdict], FileChange | None]:
     """The change that the verdicts make, proved. What cannot be proved goes to a person, and the rest stays."""
     refused: Counter[tuple[str, ...]] = Counter()
@@ -183,7 +183,7 @@ def _changed(
             doubtful = _edited_at(error, verdicts, code)
             refused.update(map(_alike, doubtful))
             reason = f"its conversion is {error.reason}"
-            verdicts |= {site: person(verdicts[site].rule, [site], reason) for site in doubtful}
+            verdicts |= {site: _for_person(verdicts[site], site, reason) for site in doubtful}
         else:
             return verdicts, change
     raise CheckFailed(f"{_MOST_TRIES} places that are not proved; it stays as it is")
@@ -204,24 +204,25 @@ def _alike(site: Site) -> tuple[str, ...]:
     return str(site.kind), site.text, site.function
 
 
-def decide(code: Code, around: Surroundings) -> dict[Site, Verdict]:
+def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
     """A verdict on every site: by its place, by a rule, by the test it stands behind, else for a person."""
     verdicts: dict[Site, Verdict] = {}
     for site in around.sites:
-        if reason := skip.place_reason(site, code):
-            verdicts[site] = left("", [site], reason)
-    for rule in rules():
+        if verdict := exempt.by_place(site, code):
+            verdicts[site] = verdict
+    for rule in patterns():
         for site in around.sites:
-            if site not in verdicts and (verdict := rule.look(site, code, around)):
+            if site not in verdicts and (verdict := rule.verdict(site, code, around)):
+                verdict = replace(verdict, rule=rule.id)
                 verdicts.update({one: verdict for one in verdict.sites if one not in verdicts})
     open_ = [site for site in around.sites if site not in verdicts]
     for site in sorted(open_, key=lambda one: _turn(one, code)):
-        for rule in rules():
-            if verdict := rule.gate(site, code, around, verdicts):
-                verdicts[site] = verdict
+        for rule in patterns():
+            if verdict := rule.verdict_on_test(site, code, around, verdicts):
+                verdicts[site] = replace(verdict, rule=rule.id)
                 break
         else:
-            verdicts[site] = person("", [site], "say what this means on an XPU")
+            verdicts[site] = person([site], "say what this means on an XPU")
     staying = [
         stay
         for gate, verdict in verdicts.items()
@@ -236,7 +237,7 @@ def _turn(site: Site, code: Code) -> tuple[int, int, bool]:
     asked = question(site, code)
     found = test_around(asked, code) if asked is not None else None
     depth = sum(1 for _ in code.above(found[0] if found else site.node))
-    return (0 if asked is None else 1 if found else 2), -depth, site.kind in (Kind.AVAILABLE, Kind.ANSWER)
+    return (0 if asked is None else 1 if found else 2), -depth, site.kind in (Kind.AVAILABLE, Kind.OWN_QUESTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,10 +269,15 @@ def _behind(site: Site, verdict: Verdict, staying: Sequence[_Stay], code: Code) 
             continue
         reason = f"in an arm for CUDA that stays as it is (line {stay.gate.line})"
         if stay.left:
-            return left(verdict.rule, [site], reason)
+            return replace(left([site], reason), rule=verdict.rule)
         if stay.test[0] <= at <= stay.test[1] and verdict.decision is Decision.CONVERTED:
-            return person(verdict.rule, [site], reason)
+            return _for_person(verdict, site, reason)
     return verdict
+
+
+def _for_person(verdict: Verdict, site: Site, reason: str) -> Verdict:
+    """What takes the place of a verdict that does not hold for a site."""
+    return replace(person([site], reason), rule=verdict.rule)
 
 
 def _composed(verdicts: dict[Site, Verdict]) -> tuple[dict[Site, Verdict], list[Splice]]:
@@ -282,7 +288,7 @@ def _composed(verdicts: dict[Site, Verdict]) -> tuple[dict[Site, Verdict], list[
     for site, verdict in verdicts.items():
         if id(verdict) not in seen:
             seen[id(verdict)] = taken.take(verdict.splices)
-        result[site] = verdict if seen[id(verdict)] else person(verdict.rule, [site], "another edit is in the way")
+        result[site] = verdict if seen[id(verdict)] else _for_person(verdict, site, "another edit is in the way")
     return result, taken.splices
 
 
@@ -369,7 +375,7 @@ def _imports_comfy(code: Code) -> bool:
     )
 
 
-def check(change: FileChange, around: Surroundings, refused: Counter[tuple[str, ...]] | None = None) -> Code:
+def check(change: FileChange, around: PackFacts, refused: Counter[tuple[str, ...]] | None = None) -> Code:
     """The result. CheckFailed unless it compiles, and a second run over it edits nothing but what is ``refused``."""
     try:
         with warnings.catch_warnings():  # Python's remarks on a pack's code are not ours to pass on
@@ -378,7 +384,7 @@ def check(change: FileChange, around: Surroundings, refused: Counter[tuple[str, 
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise CheckFailed(f"the converted file would not compile: {error}; it stays as it is") from None
     code = Code(change.path, change.after)
-    again = decide(code, replace(around, sites=sites(code, around.options, around.answers)))
+    again = decide(code, replace(around, sites=sites(code, around.options, around.own_questions)))
     more = [site for site, one in again.items() if one.decision is Decision.CONVERTED]
     if Counter(map(_alike, more)) - (refused or Counter()):
         raise CheckFailed(f"a second run would edit it again (line {more[0].line}); it stays as it is")
@@ -396,17 +402,17 @@ def _own_cuda(codes: Iterable[Code]) -> frozenset[str]:
     )
 
 
-def own_answers(codes: Iterable[Code]) -> frozenset[tuple[str, str]]:
+def own_questions(codes: Iterable[Code]) -> frozenset[tuple[str, str]]:
     """(module, function) of the functions that only say whether CUDA is there."""
     return frozenset(
         (PurePosixPath(code.path).stem, node.name)
         for code in codes
         for node in code.tree.body
-        if isinstance(node, ast.FunctionDef) and not any(ast.iter_child_nodes(node.args)) and _only_answers(node, code)
+        if isinstance(node, ast.FunctionDef) and not any(ast.iter_child_nodes(node.args)) and _only_asks(node, code)
     )
 
 
-def _only_answers(function: ast.FunctionDef, code: Code) -> bool:
+def _only_asks(function: ast.FunctionDef, code: Code) -> bool:
     body = function.body[1:] if ast.get_docstring(function, clean=False) is not None else function.body
     value = body[0].value if len(body) == 1 and isinstance(body[0], ast.Return) else None
     return isinstance(value, ast.Call) and code.name(value.func) == "torch.cuda.is_available"

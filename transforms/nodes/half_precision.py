@@ -1,5 +1,4 @@
-# ruff: noqa: E501, ARG002 - examples are shown as they are, and every rule is asked alike
-"""T11: half precision for CUDA alone."""
+"""Half precision for CUDA alone."""
 
 from __future__ import annotations
 
@@ -7,72 +6,75 @@ import ast
 from collections.abc import Mapping
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import last_name
-from patchforge.nodes.questions import Gate, behind, decisions, question, says, widened
-from patchforge.nodes.words import Example, Options, Rule, Site, Surroundings, Verdict, converted, person
+from patchforge.nodes.cuda_tests import Gate, behind, decisions, question, says, widened
+from patchforge.nodes.shapes import last_name
+from patchforge.pattern import Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
 
 _TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
 _STRINGS = frozenset(("fp16", "bf16", "fp32", "float16", "bfloat16", "float32", "half"))
 
 
-class HalfPrecision(Rule):
+class HalfPrecision(Pattern):
     """``torch.float16 if device == "cuda" else torch.float32``: an XPU computes in float32, slower and in twice the memory.
 
     It still works, and another dtype gives other pictures, so this is for a person. With ``--enable half`` an XPU gets
     what CUDA gets.
     """
 
-    id = "T11"
+    id = "pack-half-precision"
+    aliases = ("T11",)
     title = "half precision for CUDA alone (option)"
-    order = 24
+    after = ("pack-default-device",)
     examples = (
-        Example(
+        PackExample(
             "asked for",
             "import torch\ndtype = torch.float16 if torch.cuda.is_available() else torch.float32\n",
             "import torch\ndtype = torch.float16 if (torch.cuda.is_available() or _patchforge_xpu()) else torch.float32\n",
             options=Options(half=True),
         ),
-        Example(
+        PackExample(
             "asked for, as a statement",
             "import torch\nif device.type == 'cuda' and wish:\n    model = model.half()\n",
             "import torch\nif (device.type == 'cuda' or device.type == \"xpu\") and wish:\n    model = model.half()\n",
             options=Options(half=True),
         ),
-        Example(
+        PackExample(
             "asked for, and refused to others",
             "import torch\nif dtype == torch.float16 and device.type != 'cuda':\n    print('float32 instead')\n    dtype = torch.float32\n",
             "import torch\nif dtype == torch.float16 and device.type != _patchforge_device():\n    print('float32 instead')\n    dtype = torch.float32\n",
             options=Options(half=True),
         ),
-        Example(
+        PackExample(
             "a dtype for CUDA",
             "import torch\ndtype = torch.float16 if device == 'cuda' else torch.float32\n",
             person=True,
         ),
-        Example("the name of a file", 'import torch\nkind = "fp16" if x.is_cuda else "fp32"\n', person=True),
-        Example(
+        PackExample("the name of a file", 'import torch\nkind = "fp16" if x.is_cuda else "fp32"\n', person=True),
+        PackExample(
             "by what CUDA can",
             "import torch\nif torch.cuda.is_available() and capability >= 8:\n    dtype = torch.bfloat16\n",
             options=Options(half=True),
         ),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """Only the gate knows."""
         return None
 
-    def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
+    def verdict_on_test(
+        self, site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]
+    ) -> Verdict | None:
         """A question for CUDA behind which a dtype is chosen, and nothing else."""
         asked = question(site, code)
         gates = decisions(asked, code) if asked is not None else []
         if not gates or not all(_chooses(gate, code) for gate, _ in gates):
             return None
-        if behind(gates, site, around.sites, verdicts, code).kernels(code):
+        if behind(gates, site, pack.sites, verdicts, code).kernels(code):
             return None
-        splices = widened(site, code) if around.options.half else ()
+        splices = widened(site, code) if pack.options.half else ()
         if splices:
-            return converted("T11", [site], *splices)
-        return person("T11", [site], "an XPU runs in float32 here: --enable half gives it what CUDA gets")
+            return converted([site], *splices)
+        return person([site], "an XPU runs in float32 here: --enable half gives it what CUDA gets")
 
 
 def _chooses(gate: Gate, code: Code) -> bool:

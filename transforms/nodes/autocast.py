@@ -1,45 +1,45 @@
-# ruff: noqa: E501, ARG002 - examples are shown as they are, and every rule is asked alike
-"""T9: automatic mixed precision by CUDA's name."""
+"""Automatic mixed precision by CUDA's name."""
 
 from __future__ import annotations
 
 import ast
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import last_name
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.shapes import last_name
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 
-class Autocast(Rule):
+class Autocast(Pattern):
     """Without CUDA, ``torch.autocast("cuda")`` warns and switches itself off: fp32, or a mismatch of dtypes.
 
     XPU's autocast knows bf16 and fp16; asked for float32 it switches itself off, as on CUDA's side float32 would do little.
     """
 
-    id = "T9"
+    id = "pack-autocast"
+    aliases = ("T9",)
     title = "autocast by CUDA's name"
-    order = 30
+    after = ("pack-device-comparison",)
     examples = (
-        Example(
+        PackExample(
             "a literal device type",
             "import torch\nwith torch.autocast(device_type='cuda', dtype=dtype):\n    f()\n",
             "import torch\nwith torch.autocast(device_type=_patchforge_device(), dtype=dtype):\n    f()\n",
         ),
-        Example(
+        PackExample(
             "CUDA's own class",
             "import torch\nwith torch.cuda.amp.autocast(enabled=False):\n    f()\n",
             "import torch\nwith _patchforge_autocast(torch.cuda.amp.autocast)(enabled=False):\n    f()\n",
         ),
-        Example(
+        PackExample(
             "an alias as a decorator",
             "from torch.cuda.amp import autocast\n\n@autocast(dtype=kind)\ndef f():\n    pass\n",
             "from torch.cuda.amp import autocast\n\n@_patchforge_autocast(autocast)(dtype=kind)\ndef f():\n    pass\n",
         ),
-        Example("right already", "import torch\nwith torch.autocast(mm.get_autocast_device(device)):\n    f()\n"),
-        Example("for training", "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
+        PackExample("right already", "import torch\nwith torch.autocast(mm.get_autocast_device(device)):\n    f()\n"),
+        PackExample("for training", "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """The class, or the device type given to ``torch.autocast``."""
         if site.kind is Kind.LITERAL:
             return _device_type(site, code)
@@ -47,14 +47,14 @@ class Autocast(Rule):
             return None
         name = site.text.rpartition(".")[2]
         if name == "autocast":
-            return converted("T9", [site], *code.around(site.node, "_patchforge_autocast(", ")"))
+            return converted([site], *code.around(site.node, "_patchforge_autocast(", ")"))
         if name in ("GradScaler", "custom_fwd", "custom_bwd", "amp"):
-            return left("T9", [site], "for training: switches itself off without CUDA")
+            return left([site], "for training: switches itself off without CUDA")
         if name == "get_autocast_gpu_dtype":
             if "checkpoint" in code.source.text.lower():
-                return left("T9", [site], "kept for gradient checkpoints, which inference does not make")
-            return person("T9", [site], "torch.get_autocast_dtype(device type)")
-        return person("T9", [site], f"find XPU's {name}")
+                return left([site], "kept for gradient checkpoints, which inference does not make")
+            return person([site], "torch.get_autocast_dtype(device type)")
+        return person([site], f"find XPU's {name}")
 
 
 def _device_type(site: Site, code: Code) -> Verdict | None:
@@ -64,8 +64,8 @@ def _device_type(site: Site, code: Code) -> Verdict | None:
     name = last_name(call)
     if name in ("autocast", "GradScaler", "custom_fwd", "custom_bwd", "is_autocast_enabled", "get_autocast_dtype"):
         if name in ("GradScaler", "custom_fwd", "custom_bwd"):
-            return left("T9", [site], "for training: switches itself off without CUDA")
+            return left([site], "for training: switches itself off without CUDA")
         direct = code.parent(site.node)
         if site.text == "cuda" and (direct is call or isinstance(direct, ast.keyword)):
-            return converted("T9", [site], code.replace(site.node, "_patchforge_device()"))
+            return converted([site], code.replace(site.node, "_patchforge_device()"))
     return None

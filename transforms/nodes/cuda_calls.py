@@ -1,107 +1,87 @@
-# ruff: noqa: E501, ARG002 - examples are shown as they are, and every rule is asked alike
-"""T4: functions of torch.cuda that are called whatever the device is."""
+"""Functions of torch.cuda that are called whatever the device is."""
 
 from __future__ import annotations
 
 import ast
-from typing import ClassVar
 
 from patchforge.effort import walk
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import LACKING, NEEDLESS, SILENT, TWINS, api, call_of, is_annotation
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.shapes import LACKING, NEEDLESS, TWINS, api, call_of, is_annotation
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _CLASSES = frozenset(("Stream", "Event", "device", "device_of", "StreamContext"))
 
 
-class _Calls:
-    id: ClassVar[str]
-    silent: ClassVar[bool]
-
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
-        """A function of ``torch.cuda``."""
-        name = api(site)
-        if site.kind is not Kind.API or (name in SILENT) is not self.silent:
-            return None
-        call = call_of(site, code)
-        if name in NEEDLESS and call is not None and isinstance(code.parent(call), ast.Expr):
-            return converted(
-                self.id, [site], code.splice(code.start(call), code.start(call), "None if _patchforge_xpu() else ")
-            )
-        if name in TWINS:
-            return self.twin(site, name, call, code)
-        return person(self.id, [site], _advice(site, name, code)) if name else _bare(site, code)
-
-    def twin(self, site: Site, name: str, call: ast.Call | None, code: Code) -> Verdict:
-        """The backend in use takes the place of ``torch.cuda``."""
-        if is_annotation(site.node, code):
-            return left(self.id, [site], "an annotation")
-        if call is not None and getattr(code.parent(call), "attr", "") == "cuda_stream":
-            return left(self.id, [site], "the stream of a CUDA kernel")
-        if call is None and name in _CLASSES:
-            return person(self.id, [site], f"accept torch.xpu.{name} as well")
-        if name.startswith("manual_seed") and _seeded(site, code):
-            return left(self.id, [site], "torch.manual_seed beside it seeds XPUs too")
-        if name == "get_device_properties" and _fields(call, code) & LACKING:
-            return person(self.id, [site], "an XPU's properties have no such field: decide without it")
-        return converted(self.id, [site], code.replace(site.node, f"_patchforge_gpu().{name}"))
-
-
-class SilentCalls(_Calls, Rule):
-    """Without CUDA they do nothing, or answer 0: memory is never freed, lists of devices are empty.
+class CudaCalls(Pattern):
+    """Without CUDA some do nothing or answer 0: memory is never freed, lists of devices are empty. Others raise.
 
     ``torch.cuda`` gives way to a function that returns ``torch.cuda`` itself, or ``torch.xpu`` where only that is there.
+    What an XPU has no need of is skipped there.
     """
 
-    id = "T4a"
-    title = "calls that are silent without CUDA"
-    silent = True
+    id = "pack-cuda-calls"
+    aliases = ("T4", "T4a", "T4b")
+    title = "calls of torch.cuda"
+    after = ("*",)
     examples = (
-        Example(
+        PackExample(
             "the cache", "import torch\ntorch.cuda.empty_cache()\n", "import torch\n_patchforge_gpu().empty_cache()\n"
         ),
-        Example(
+        PackExample(
             "through an alias",
             "import torch.cuda as cuda\nn = cuda.device_count()\n",
             "import torch.cuda as cuda\nn = _patchforge_gpu().device_count()\n",
         ),
-        Example("XPUs are seeded already", "import torch\ntorch.manual_seed(1)\ntorch.cuda.manual_seed_all(1)\n"),
-    )
-
-
-class RaisingCalls(_Calls, Rule):
-    """Without CUDA they raise: "Torch not compiled with CUDA enabled". What an XPU has no need of is skipped there."""
-
-    id = "T4b"
-    title = "calls that raise without CUDA"
-    silent = False
-    examples = (
-        Example(
+        PackExample("XPUs are seeded already", "import torch\ntorch.manual_seed(1)\ntorch.cuda.manual_seed_all(1)\n"),
+        PackExample(
             "memory",
             "import torch\nfree, total = torch.cuda.mem_get_info(device)\n",
             "import torch\nfree, total = _patchforge_gpu().mem_get_info(device)\n",
         ),
-        Example(
+        PackExample(
             "no twin, and no need of one",
             "import torch\ntorch.cuda.ipc_collect()\n",
             "import torch\nNone if _patchforge_xpu() else torch.cuda.ipc_collect()\n",
         ),
-        Example(
+        PackExample(
             "the same class everywhere", "import torch\ntry:\n    f()\nexcept torch.cuda.OutOfMemoryError:\n    pass\n"
         ),
-        Example(
+        PackExample(
             "a field that XPUs lack", "import torch\nold = torch.cuda.get_device_properties(0).major < 8\n", person=True
         ),
-        Example(
+        PackExample(
             "capabilities are CUDA's", "import torch\nnew = torch.cuda.get_device_capability() >= (8, 0)\n", person=True
         ),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
-        """As for the silent ones, and ``OutOfMemoryError``, which is torch's own class."""
-        if site.kind is Kind.API and api(site) == "OutOfMemoryError":
-            return left(self.id, [site], "the same class as torch.OutOfMemoryError: it catches an XPU's too")
-        return super().look(site, code, around)
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
+        """A function of ``torch.cuda``."""
+        if site.kind is not Kind.API:
+            return None
+        name, call = api(site), call_of(site, code)
+        if name == "OutOfMemoryError":
+            reason = "the same class as torch.OutOfMemoryError: it catches an XPU's too"
+            return left([site], reason, runs_on_xpu=True)
+        if name in NEEDLESS and call is not None and isinstance(code.parent(call), ast.Expr):
+            return converted([site], code.splice(code.start(call), code.start(call), "None if _patchforge_xpu() else "))
+        if name in TWINS:
+            return _twin(site, name, call, code)
+        return person([site], _advice(site, name, code)) if name else _bare(site, code)
+
+
+def _twin(site: Site, name: str, call: ast.Call | None, code: Code) -> Verdict:
+    """The backend in use takes the place of ``torch.cuda``."""
+    if is_annotation(site.node, code):
+        return left([site], "an annotation", runs_on_xpu=True)
+    if call is not None and getattr(code.parent(call), "attr", "") == "cuda_stream":
+        return left([site], "the stream of a CUDA kernel")
+    if call is None and name in _CLASSES:
+        return person([site], f"accept torch.xpu.{name} as well")
+    if name.startswith("manual_seed") and _seeded(site, code):
+        return left([site], "torch.manual_seed beside it seeds XPUs too", runs_on_xpu=True)
+    if name == "get_device_properties" and _fields(call, code) & LACKING:
+        return person([site], "an XPU's properties have no such field: decide without it")
+    return converted([site], code.replace(site.node, f"_patchforge_gpu().{name}"))
 
 
 def _fields(call: ast.Call | None, code: Code) -> set[str]:
@@ -150,7 +130,7 @@ def _bare(site: Site, code: Code) -> Verdict:
     parent = code.parent(site.node)
     if isinstance(parent, ast.Call) and isinstance(parent.func, ast.Name):
         if parent.func.id == "getattr" and len(parent.args) == 3 and parent.args[0] is site.node:
-            return converted("T4b", [site], code.replace(site.node, "_patchforge_gpu()"))
+            return converted([site], code.replace(site.node, "_patchforge_gpu()"))
         if parent.func.id in ("hasattr", "getattr"):
-            return left("T4b", [site], "only looked at")
-    return person("T4b", [site], "use torch.xpu where torch.cuda is not available")
+            return left([site], "only looked at", runs_on_xpu=True)
+    return person([site], "use torch.xpu where torch.cuda is not available")

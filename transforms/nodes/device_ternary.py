@@ -1,5 +1,4 @@
-# ruff: noqa: E501 - examples are shown as they are, and every rule is asked alike
-"""T1: a device is chosen by asking for CUDA and taking the CPU otherwise."""
+"""A device is chosen by asking for CUDA and taking the CPU otherwise."""
 
 from __future__ import annotations
 
@@ -8,24 +7,24 @@ import re
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import below, conjunct, swapped, xpu_arm
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted
+from patchforge.nodes.shapes import below, conjunct, swapped, xpu_arm
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted
 
 _XPU = re.compile("xpu")
 
 
-class DeviceTernary(Rule):
+class DeviceTernary(Pattern):
     """``"cuda" if torch.cuda.is_available() else "cpu"`` runs on the CPU beside an XPU, and nothing says so.
 
     An XPU arm goes behind CUDA's and before all others. A string stays a string, an index stays. A name that holds the
     answer of ``is_available`` is followed to its uses.
     """
 
-    id = "T1"
+    id = "pack-device-ternary"
+    aliases = ("T1",)
     title = "device chosen in an expression"
-    order = 10
     examples = (
-        Example(
+        PackExample(
             "an arm behind CUDA's",
             """\
             import torch
@@ -36,7 +35,7 @@ class DeviceTernary(Rule):
             device = "cuda:0" if torch.cuda.is_available() else "xpu:0" if hasattr(torch, "xpu") and torch.xpu.is_available() else "cpu"
             """,
         ),
-        Example(
+        PackExample(
             "before the arm of MPS, and with further conditions",
             """\
             import torch
@@ -47,7 +46,7 @@ class DeviceTernary(Rule):
             device = torch.device('cuda' if torch.cuda.is_available() and gpu else 'xpu' if hasattr(torch, "xpu") and torch.xpu.is_available() and gpu else 'mps' if torch.backends.mps.is_available() else 'cpu')
             """,
         ),
-        Example(
+        PackExample(
             "the CPU first",
             """\
             import torch
@@ -58,7 +57,7 @@ class DeviceTernary(Rule):
             device = "xpu" if not torch.cuda.is_available() and hasattr(torch, "xpu") and torch.xpu.is_available() else "cpu" if not torch.cuda.is_available() else "cuda"
             """,
         ),
-        Example(
+        PackExample(
             "through a name",
             """\
             import torch
@@ -75,24 +74,24 @@ class DeviceTernary(Rule):
                 return torch.device("cuda" if use_cuda else "xpu" if hasattr(torch, "xpu") and torch.xpu.is_available() else "cpu")
             """,
         ),
-        Example(
+        PackExample(
             "an XPU that the author has thought of",
             'import torch\ndevice = "cuda" if torch.cuda.is_available() else "xpu" if torch.xpu.is_available() else "cpu"\n',
         ),
-        Example(
+        PackExample(
             "an XPU before CUDA stays the author's choice",
             'import torch\ndevice = "xpu" if torch.xpu.is_available() else "cuda" if torch.cuda.is_available() else "cpu"\n',
         ),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """A call of ``is_available``."""
         if site.kind is not Kind.AVAILABLE:
             return None
         call = code.parent(site.node)
         if not isinstance(call, ast.Call):
             return None
-        sites = around.sites
+        sites = pack.sites
         found = _arm(site, call, code, sites) or _inverted(site, call, code, sites)
         return found or _through_name(site, call, code, sites)
 
@@ -108,7 +107,7 @@ def _arm(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Ve
                 return None
             at = code.start(parent.orelse)
             tests = below(parent.test, sites, code)
-            return converted("T1", {site, *inside, *tests}, code.splice(at, at, prefix))
+            return converted({site, *inside, *tests}, code.splice(at, at, prefix))
         if isinstance(parent, ast.stmt):
             return None
     return None
@@ -143,7 +142,7 @@ def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) 
         return None
     at = code.start(choice)
     prefix = f"{value} if {code.code(negation)} and {xpu_arm(code)} else "
-    return converted("T1", (site, *inside), code.splice(at, at, prefix))
+    return converted((site, *inside), code.splice(at, at, prefix))
 
 
 def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...]) -> Verdict | None:
@@ -162,7 +161,7 @@ def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...
         return None
     found = [verdict for verdict in verdicts if verdict]
     claimed = {one for verdict in found for one in verdict.sites}
-    return converted("T1", claimed, *(splice for verdict in found for splice in verdict.splices))
+    return converted(claimed, *(splice for verdict in found for splice in verdict.splices))
 
 
 def _count(name: str, code: Code) -> int:

@@ -1,5 +1,4 @@
-# ruff: noqa: E501, ARG002 - examples are shown as they are, and every rule is asked alike
-"""T14: ONNX Runtime's execution providers."""
+"""ONNX Runtime's execution providers."""
 
 from __future__ import annotations
 
@@ -7,57 +6,57 @@ import ast
 from collections import Counter
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 
 def _values(parent: ast.AST | None) -> Counter[str]:
     return Counter(str(one.value) for one in getattr(parent, "elts", ()) if isinstance(one, ast.Constant))
 
 
-class Providers(Rule):
+class Providers(Pattern):
     """``["CUDAExecutionProvider", "CPUExecutionProvider"]`` runs on the CPU beside an XPU.
 
     OpenVINO's provider is for Intel GPUs; there is none called XPU. It goes behind CUDA's, where only an XPU is there.
     """
 
-    id = "T14"
+    id = "pack-onnx-providers"
+    aliases = ("T14",)
     title = "ONNX Runtime providers"
-    order = 16
     examples = (
-        Example(
+        PackExample(
             "a list of providers",
             "providers = ['CUDAExecutionProvider', 'CPUExecutionProvider']\n",
             "providers = ['CUDAExecutionProvider', *([\"OpenVINOExecutionProvider\"] if _patchforge_xpu() else []), 'CPUExecutionProvider']\n",
         ),
-        Example(
+        PackExample(
             "a choice of providers",
             "import onnxruntime\nchoice = (['CPU', 'CUDA', 'ROCM'],)\nname = provider + 'ExecutionProvider'\n",
             "import onnxruntime\nchoice = (['CPU', 'CUDA', *([\"OpenVINO\"] if _patchforge_xpu() else []), 'ROCM'],)\nname = provider + 'ExecutionProvider'\n",
         ),
-        Example("OpenVINO is there", 'providers = ["CUDAExecutionProvider", "OpenVINOExecutionProvider"]\n'),
-        Example("alone", 'providers = ["CUDAExecutionProvider"]\n', person=True),
-        Example(
+        PackExample("OpenVINO is there", 'providers = ["CUDAExecutionProvider", "OpenVINOExecutionProvider"]\n'),
+        PackExample("alone", 'providers = ["CUDAExecutionProvider"]\n', person=True),
+        PackExample(
             "with options",
             'providers = [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]\n',
             person=True,
         ),
-        Example("a label", 'NAMES = {"CUDA": 1}\n'),
+        PackExample("a label", 'NAMES = {"CUDA": 1}\n'),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """The name of CUDA's provider."""
         if site.kind is not Kind.PROVIDER:
             return None
         parent, full = code.parent(site.node), site.text != "CUDA"
         values = code.once(("providers", parent), lambda: _values(parent))
         if any("OpenVINO" in value for value in values):
-            return left("T14", [site], "OpenVINO stands beside it")
+            return left([site], "OpenVINO stands beside it", runs_on_xpu=True)
         if not full and not ({"CPU", "ROCM"} & values.keys() and "ExecutionProvider" in code.source.text):
-            return left("T14", [site], "a label, not a device")
+            return left([site], "a label, not a device")
         if not isinstance(parent, (ast.List, ast.Tuple)) or isinstance(code.parent(parent), ast.Compare):
-            return person("T14", [site], "use OpenVINOExecutionProvider on an XPU")
+            return person([site], "use OpenVINOExecutionProvider on an XPU")
         if values.total() != len(parent.elts) or len(parent.elts) < 2:
-            return person("T14", [site], "add OpenVINOExecutionProvider where only an XPU is there")
+            return person([site], "add OpenVINOExecutionProvider where only an XPU is there")
         name = "OpenVINO" + site.text.removeprefix("CUDA")
         at = code.end(site.node)
-        return converted("T14", [site], code.splice(at, at, f', *(["{name}"] if _patchforge_xpu() else [])'))
+        return converted([site], code.splice(at, at, f', *(["{name}"] if _patchforge_xpu() else [])'))

@@ -1,4 +1,7 @@
-"""The words of custom-node packs. They know nobody; the rules know only these and ``code``."""
+"""What a pattern is made of: the sites that it sees, what it may know of the pack, and its verdict.
+
+A pattern is one file with one class. It looks at one site of a node pack at a time and never changes anything itself.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +12,18 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 from patchforge.engine.edits import Splice
+from patchforge.rules import Rule
+from patchforge.vocabulary import Decision
 
 if TYPE_CHECKING:
     from patchforge.nodes.code import Code
-
-
-class Decision(StrEnum):
-    """What becomes of a site. There is no fourth."""
-
-    CONVERTED = "converted"
-    LEFT = "left"  #: on purpose, with the reason
-    PERSON = "person"  #: somebody must look; there is a suggestion
 
 
 class Kind(StrEnum):
     """What names the device."""
 
     AVAILABLE = "torch.cuda.is_available"
-    ANSWER = "the pack's own question"  #: a call of a function that returns nothing but torch.cuda.is_available()
+    OWN_QUESTION = "the pack's own question"  #: a call of a function that only returns torch.cuda.is_available()
     API = "torch.cuda"
     AMP = "torch.cuda.amp"
     METHOD = ".cuda()"
@@ -54,28 +51,29 @@ class Site:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Verdict:
-    """A decision about sites, by the rule or the reason of leaving (``rule`` is then empty)."""
+    """A decision about sites. ``reason`` is for people: why they are left, or what to do; nothing else reads it."""
 
     decision: Decision
     sites: tuple[Site, ...]
-    rule: str
-    reason: str  #: why it is left, or what to do
+    reason: str = ""
     splices: tuple[Splice, ...] = ()
+    runs_on_xpu: bool = False  #: whether an XPU may come here after the verdict
+    rule: str = ""  #: the pattern's name; "" where the place alone decides
 
 
-def converted(rule: str, sites: Iterable[Site], *splices: Splice, reason: str = "") -> Verdict:
+def converted(sites: Iterable[Site], *splices: Splice) -> Verdict:
     """The sites are edited."""
-    return Verdict(Decision.CONVERTED, tuple(sites), rule, reason, splices)
+    return Verdict(Decision.CONVERTED, tuple(sites), "", splices, runs_on_xpu=True)
 
 
-def left(rule: str, sites: Iterable[Site], reason: str) -> Verdict:
-    """The sites stay on purpose."""
-    return Verdict(Decision.LEFT, tuple(sites), rule, reason)
+def left(sites: Iterable[Site], reason: str, *, runs_on_xpu: bool = False) -> Verdict:
+    """The sites stay on purpose. ``runs_on_xpu``: although an XPU may come here."""
+    return Verdict(Decision.LEFT, tuple(sites), reason, runs_on_xpu=runs_on_xpu)
 
 
-def person(rule: str, sites: Iterable[Site], suggestion: str) -> Verdict:
+def person(sites: Iterable[Site], suggestion: str) -> Verdict:
     """Somebody must look at the sites."""
-    return Verdict(Decision.PERSON, tuple(sites), rule, suggestion)
+    return Verdict(Decision.PERSON, tuple(sites), suggestion)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,20 +93,20 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What a rule may know of the rest of the pack."""
+class PackFacts:
+    """What a pattern may know of the rest of the pack."""
 
     options: Options = Options()
     sites: tuple[Site, ...] = ()  #: of the file
     own_cuda: frozenset[str] = frozenset()  #: classes with a ``cuda`` method of their own
     #: (module, function) of the pack that only say whether CUDA is there
-    answers: frozenset[tuple[str, str]] = frozenset()
+    own_questions: frozenset[tuple[str, str]] = frozenset()
     #: function or class → calls of it in the pack: (number of positional arguments, keywords, takes * or **)
     calls: dict[str, tuple[tuple[int, frozenset[str], bool], ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Example:
+class PackExample:
     """A miniature in our own words. ``after`` is None where nothing is edited; ``person``: somebody must look."""
 
     name: str
@@ -118,17 +116,15 @@ class Example:
     options: Options = Options()
 
 
-class Rule:
-    """Base of all rules. The class docstring says why the pattern matters."""
+class Pattern(Rule):
+    """Base of all patterns."""
 
-    id: ClassVar[str]
-    title: ClassVar[str]
-    order: ClassVar[int] = 50  #: lower sees the sites first
-    examples: ClassVar[tuple[Example, ...]]
+    examples: ClassVar[tuple[PackExample, ...]]
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
-        """The verdict on ``site``, or None where the rule has nothing to say."""
-        raise NotImplementedError
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
+        """The verdict on ``site``, or None where the pattern has nothing to say."""
 
-    def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
-        """The verdict on a test for CUDA, once all that it guards has one (innermost tests first)."""
+    def verdict_on_test(
+        self, site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]
+    ) -> Verdict | None:
+        """The verdict on a test for CUDA, once all that runs behind it has one (innermost tests first)."""

@@ -1,17 +1,17 @@
-# ruff: noqa: E501 - examples are shown as they are, and every rule is asked alike
-"""T21: a function of the pack that says whether CUDA is there."""
+"""A function of the pack that says whether CUDA is there."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
 
+from patchforge.transforms.nodes.availability import by_what_it_decides
+
 from patchforge.nodes.code import Code
-from patchforge.nodes.rules.availability import gated
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, left
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, left
 
 
-class Answer(Rule):
+class Answer(Pattern):
     """``def is_cuda_available(): return torch.cuda.is_available()`` is asked all over a pack.
 
     The function keeps its word, as some of its callers may choose CUDA's kernels by it. Each place that calls it is looked
@@ -19,11 +19,12 @@ class Answer(Rule):
     that return a device (``get_device()``) are converted themselves, by T1 and T2.
     """
 
-    id = "T21"
+    id = "pack-own-question"
+    aliases = ("T21",)
     title = "the pack's own question for CUDA"
-    order = 26
+    after = ("pack-device-comparison",)
     examples = (
-        Example(
+        PackExample(
             "a list of devices",
             """\
             import torch
@@ -62,7 +63,7 @@ class Answer(Rule):
                 return flash_attn(q) if is_cuda_available() else plain(q)
             """,
         ),
-        Example(
+        PackExample(
             "MPS counts too",
             """\
             import torch
@@ -87,16 +88,18 @@ class Answer(Rule):
                     show(memory())
             """,
         ),
-        Example("nobody asks", "import torch\n\ndef has_cuda():\n    return torch.cuda.is_available()\n"),
+        PackExample("nobody asks", "import torch\n\ndef has_cuda():\n    return torch.cuda.is_available()\n"),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """The function itself."""
-        inside = (PurePosixPath(code.path).stem, site.function) in around.answers
+        inside = (PurePosixPath(code.path).stem, site.function) in pack.own_questions
         if site.kind is not Kind.AVAILABLE or not inside:
             return None
-        return left("T21", [site], "an answer for the rest of the pack: each place that asks is looked at by itself")
+        return left([site], "an answer for the rest of the pack: each place that asks is looked at by itself")
 
-    def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
+    def verdict_on_test(
+        self, site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]
+    ) -> Verdict | None:
         """A call of such a function."""
-        return gated("T21", site, code, around, verdicts) if site.kind is Kind.ANSWER else None
+        return by_what_it_decides(site, code, pack, verdicts) if site.kind is Kind.OWN_QUESTION else None

@@ -1,4 +1,4 @@
-"""T7: a choice of devices that a node offers."""
+"""A choice of devices that a node offers."""
 
 from __future__ import annotations
 
@@ -6,24 +6,25 @@ import ast
 
 from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import names_implementations
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.shapes import names_implementations
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _SIBLINGS = frozenset(("cpu", "mps", "auto", "AUTO", "Auto", "default", "gpu", "CPU", "main_device", "offload_device"))
 
 
-class Dropdown(Rule):
+class Dropdown(Pattern):
     """``["auto", "cuda", "cpu"]`` offers no XPU, and a saved workflow that says "cuda" fails.
 
     "xpu" stands before "cuda" where only an XPU is there, so it takes its place as the default; elsewhere the list is
     as it was, and so is what ComfyUI tells of the node. The node's function takes a saved "cuda" for the XPU.
     """
 
-    id = "T7"
+    id = "pack-dropdown"
+    aliases = ("T7",)
     title = "choice of devices"
-    order = 15
+    after = ("pack-guarded-calls",)
     examples = (
-        Example(
+        PackExample(
             "a node",
             """\
             class Load:
@@ -49,7 +50,7 @@ class Dropdown(Rule):
                     return (read(device),)
             """,
         ),
-        Example(
+        PackExample(
             "a function that looks the choice up",
             """\
             class Load:
@@ -64,7 +65,7 @@ class Dropdown(Rule):
             """,
             person=True,
         ),
-        Example(
+        PackExample(
             "a list with a name",
             """\
             class Load:
@@ -92,12 +93,12 @@ class Dropdown(Rule):
                     return (read(device),)
             """,
         ),
-        Example("a list for others", 'DEVICES = ["cuda", "cpu"]\n', person=True),
-        Example("what a profiler watches", 'profile(activities=["cpu", "cuda"])\n'),
-        Example("an option of a script", 'parser.add_argument("--device", choices=["cuda", "cpu"])\n'),
+        PackExample("a list for others", 'DEVICES = ["cuda", "cpu"]\n', person=True),
+        PackExample("what a profiler watches", 'profile(activities=["cpu", "cuda"])\n'),
+        PackExample("an option of a script", 'parser.add_argument("--device", choices=["cuda", "cpu"])\n'),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """A device string among others."""
         parent = code.parent(site.node)
         if (
@@ -110,25 +111,25 @@ class Dropdown(Rule):
         if isinstance(code.parent(parent), ast.Compare):
             return None
         if names_implementations(site.node, code):
-            return left("T7", [site], "names of implementations")
+            return left([site], "names of implementations")
         if not _SIBLINGS & values:
             return None
         if site.text != "cuda":
-            return person("T7", [site], "offer the devices that are there")
+            return person([site], "offer the devices that are there")
         places = _places(parent, code)
         entries = [_entry(place, code) for place in places]
         known = [entry for entry in entries if entry is not None]
         if not known or len(known) < len(entries):
-            return person("T7", [site], "offer xpu where it is there, and map a saved cuda where the choice is used")
+            return person([site], "offer xpu where it is there, and map a saved cuda where the choice is used")
         for method, key in known:
             if not _simple(method, key, code):
-                return person("T7", [site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
+                return person([site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
         at = code.start(site.node)
         offered = code.splice(at, at, '*(["xpu"] if _patchforge_xpu() else []), ')
         mapped = dict.fromkeys(splice for method, key in known for splice in _mapped(method, key, code))
-        defaults = [one for place in places for one in _defaults(place, around.sites, code)]
+        defaults = [one for place in places for one in _defaults(place, pack.sites, code)]
         changed = [code.replace(one.node, "_patchforge_device()") for one in defaults]
-        return converted("T7", [site, *defaults], offered, *mapped, *changed)
+        return converted([site, *defaults], offered, *mapped, *changed)
 
 
 def _values(choices: ast.List | ast.Tuple) -> set[str]:

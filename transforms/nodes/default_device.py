@@ -1,5 +1,4 @@
-# ruff: noqa: E501 - examples are shown as they are, and every rule is asked alike
-"""T6: a parameter's default is a CUDA device."""
+"""A parameter's default is a CUDA device."""
 
 from __future__ import annotations
 
@@ -8,21 +7,22 @@ from functools import partial
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import device_text, is_default
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.shapes import device_text, is_default
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 
-class DefaultDevice(Rule):
+class DefaultDevice(Pattern):
     """``def load(path, device="cuda")``: who omits the device gets one that is not there.
 
     Where every caller in the pack passes it, nothing needs to change. The default keeps its type, and its value on CUDA.
     """
 
-    id = "T6"
+    id = "pack-default-device"
+    aliases = ("T6",)
     title = "default device of a parameter"
-    order = 20
+    after = ("pack-dropdown",)
     examples = (
-        Example(
+        PackExample(
             "a caller omits it",
             """\
             import torch
@@ -41,7 +41,7 @@ class DefaultDevice(Rule):
             model = load("x")
             """,
         ),
-        Example(
+        PackExample(
             "every caller passes it",
             """\
             def load(path, half=False, device='cuda'):
@@ -51,7 +51,7 @@ class DefaultDevice(Rule):
             other = load("x", False, there)
             """,
         ),
-        Example(
+        PackExample(
             "a device object stays one",
             """\
             import torch
@@ -72,10 +72,10 @@ class DefaultDevice(Rule):
             model = Model()
             """,
         ),
-        Example("the name of an implementation", 'def conv(x, impl="cuda"):\n    return x\n\nconv(1)\n'),
+        PackExample("the name of an implementation", 'def conv(x, impl="cuda"):\n    return x\n\nconv(1)\n'),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """A device string in the default of a parameter."""
         if site.kind is not Kind.LITERAL or not is_default(site.node, code):
             return None
@@ -84,15 +84,15 @@ class DefaultDevice(Rule):
             return None
         function, parameter, index = found
         if not _is_device(parameter):
-            return left("T6", [site], "the name of an implementation, by its parameter")
+            return left([site], "the name of an implementation, by its parameter")
         name = _callable_name(function, code)
-        calls = (around.calls or {}).get(name, ())
+        calls = (pack.calls or {}).get(name, ())
         spend(1 + len(calls))
         if calls and all(star is False and (parameter in keywords or count > index) for count, keywords, star in calls):
-            return left("T6", [site], "every caller in the pack passes a device")
+            return left([site], "every caller in the pack passes a device")
         if not isinstance(site.node, ast.Constant):
-            return person("T6", [site], "compute the default when the function runs")
-        return converted("T6", [site], code.replace(site.node, device_text(site.text)))
+            return person([site], "compute the default when the function runs")
+        return converted([site], code.replace(site.node, device_text(site.text)))
 
 
 def _is_device(name: str) -> bool:

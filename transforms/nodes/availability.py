@@ -1,5 +1,4 @@
-# ruff: noqa: E501, ARG002 - examples are shown as they are, and every rule is asked alike
-"""T19: code that runs only where CUDA is, or refuses to run elsewhere."""
+"""Code that runs only where CUDA is, or refuses to run elsewhere."""
 
 from __future__ import annotations
 
@@ -9,8 +8,7 @@ from collections.abc import Mapping
 
 from patchforge.effort import walk
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import KERNELS, call_of, last_name, leaves, only_cuda
-from patchforge.nodes.questions import (
+from patchforge.nodes.cuda_tests import (
     Behind,
     Gate,
     behind,
@@ -22,12 +20,13 @@ from patchforge.nodes.questions import (
     says,
     widened,
 )
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted, left, person
+from patchforge.nodes.shapes import KERNELS, call_of, last_name, leaves, only_cuda
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _DEVICE = re.compile(r"(^|\.)(\w*device\w*|dev)$", re.IGNORECASE)
 
 
-class Availability(Rule):
+class Availability(Pattern):
     """A test for CUDA in front of code that would run on an XPU as well, once its devices are converted.
 
     The test takes XPUs in when everything behind it is converted, be it the body or what follows a way out. So does a
@@ -35,11 +34,12 @@ class Availability(Rule):
     to its uses. Where CUDA's kernels stand behind it, the test stays.
     """
 
-    id = "T19"
+    id = "pack-availability"
+    aliases = ("T19",)
     title = "tests for CUDA in front of other code"
-    order = 60
+    after = ("pack-own-question",)
     examples = (
-        Example(
+        PackExample(
             "work on the device",
             """\
             import torch
@@ -56,54 +56,54 @@ class Availability(Rule):
                     part.to(_patchforge_device())
             """,
         ),
-        Example(
+        PackExample(
             "a refusal",
             'import torch\nif gpu and not torch.cuda.is_available():\n    raise RuntimeError("no GPU")\n',
             'import torch\nif gpu and not (torch.cuda.is_available() or _patchforge_xpu()):\n    raise RuntimeError("no GPU")\n',
         ),
-        Example(
+        PackExample(
             "CUDA's kernels behind it",
             "import torch\nif torch.cuda.is_available():\n    import flash_attn\n    x = x.cuda()\n    y = flash_attn.run(x)\n",
         ),
-        Example(
+        PackExample(
             "a way out",
             'import torch\n\ndef device():\n    if not torch.cuda.is_available():\n        return "cpu"\n    return "cuda"\n',
             'import torch\n\ndef device():\n    if not (torch.cuda.is_available() or _patchforge_xpu()):\n        return "cpu"\n    return _patchforge_device()\n',
         ),
-        Example(
+        PackExample(
             "beside what only CUDA has",
             "import torch\nself.bf16 = torch.cuda.is_available() and capability[0] >= 8\n",
         ),
-        Example(
+        PackExample(
             "a way out before kernels",
             "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return False\n    import flash_attn\n    return torch.zeros(1, device='cuda')\n",
             "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return False\n    import flash_attn\n    return torch.zeros(1, device=_patchforge_device())\n",
         ),
-        Example(
+        PackExample(
             "a trial of CUDA alone",
             "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return True\n    return fine(torch.zeros(1, device='cuda'))\n",
         ),
-        Example(
+        PackExample(
             "a wish for the GPU",
             "import torch\n\ndef f(x, use_gpu):\n    use_gpu = use_gpu and torch.cuda.is_available()\n    x = x.to('cuda' if use_gpu else 'cpu')\n    return trim(x) if use_gpu else x\n",
             "import torch\n\ndef f(x, use_gpu):\n    use_gpu = use_gpu and (torch.cuda.is_available() or _patchforge_xpu())\n    x = x.to(_patchforge_device() if use_gpu else 'cpu')\n    return trim(x) if use_gpu else x\n",
         ),
-        Example(
+        PackExample(
             "passed on within the file",
             "import torch\n\ndef g(x, gpu):\n    return x.cuda() if gpu else x\n\ndef f(x, use_gpu):\n    on = bool(use_gpu and torch.cuda.is_available())\n    return g(x, on)\n",
             "import torch\n\ndef g(x, gpu):\n    return x.to(_patchforge_device()) if gpu else x\n\ndef f(x, use_gpu):\n    on = bool(use_gpu and (torch.cuda.is_available() or _patchforge_xpu()))\n    return g(x, on)\n",
         ),
-        Example(
+        PackExample(
             "a device with a name",
             "import torch\nx = x.to(device if torch.cuda.is_available() else 'cpu')\n",
             "import torch\nx = x.to(_patchforge_choice(device) if (torch.cuda.is_available() or _patchforge_xpu()) else 'cpu')\n",
         ),
-        Example(
+        PackExample(
             "back to the CPU from a device that may be an XPU",
             "import torch\ndevice = get_torch_device()\nif not torch.cuda.is_available():\n    device = 'cpu'\n",
             "import torch\ndevice = get_torch_device()\nif not (torch.cuda.is_available() or _patchforge_xpu()):\n    device = 'cpu'\n",
         ),
-        Example(
+        PackExample(
             "what torch.cuda may lack",
             """\
             import torch
@@ -122,51 +122,55 @@ class Availability(Rule):
                     collect()
             """,
         ),
-        Example(
+        PackExample(
             "ComfyUI's own device, or the CPU",
             "import torch\nif not torch.cuda.is_available():\n    d = 'cpu'\nelse:\n    d = mm.get_torch_device()\n",
             "import torch\nif not (torch.cuda.is_available() or _patchforge_xpu()):\n    d = 'cpu'\nelse:\n    d = mm.get_torch_device()\n",
         ),
-        Example("only a message", "import torch\nif torch.cuda.is_available():\n    print('CUDA is there')\n"),
-        Example(
+        PackExample("only a message", "import torch\nif torch.cuda.is_available():\n    print('CUDA is there')\n"),
+        PackExample(
             "elsewhere a checkpoint is read to the CPU",
             "import torch\nif torch.cuda.is_available():\n    w = torch.load(f)\nelse:\n    w = torch.load(f, map_location='cpu')\n",
         ),
-        Example(
+        PackExample(
             "a way back to the CPU",
             'import torch\nif device == "cuda" and not torch.cuda.is_available():\n    device = "cpu"\n',
             person=True,
         ),
-        Example("an answer that goes elsewhere", "import torch\nself.gpu = torch.cuda.is_available()\n", person=True),
+        PackExample(
+            "an answer that goes elsewhere", "import torch\nself.gpu = torch.cuda.is_available()\n", person=True
+        ),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """Only the gate knows."""
         return None
 
-    def gate(self, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict | None:
+    def verdict_on_test(
+        self, site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]
+    ) -> Verdict | None:
         """A call of ``is_available`` that no arm was added for."""
-        return gated("T19", site, code, around, verdicts) if site.kind is Kind.AVAILABLE else None
+        return by_what_it_decides(site, code, pack, verdicts) if site.kind is Kind.AVAILABLE else None
 
 
-def gated(rule: str, site: Site, code: Code, around: Surroundings, verdicts: Mapping[Site, Verdict]) -> Verdict:
+def by_what_it_decides(site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]) -> Verdict:
     """The verdict on a call that asks for CUDA, by what its answer decides."""
     call = call_of(site, code)
     if call is None:
-        return person(rule, [site], "ask torch.xpu.is_available as well")
+        return person([site], "ask torch.xpu.is_available as well")
     gates = decisions(call, code)
-    found = behind(gates, site, around.sites, verdicts, code)
+    found = behind(gates, site, pack.sites, verdicts, code)
     if found.kernels(code) or _beside_kernels(gates[0][0] if gates else call, code):
-        return left(rule, [site], "CUDA's kernels or settings stand behind it")
+        return left([site], "CUDA's kernels or settings stand behind it")
     if not gates:
-        return person(rule, [site], _advice(call, code))
+        return person([site], _advice(call, code))
     if any(not positive and _says_yes(gate) for gate, positive in gates):
-        return left(rule, [site], "without CUDA the answer is yes already")
+        return left([site], "without CUDA the answer is yes already")
     if only_cuda(found.near, code):
-        return person(rule, [site], "something here is named after CUDA: see whether an XPU may have it")
+        return person([site], "something here is named after CUDA: see whether an XPU may have it")
     if all(_takes_xpus(gate, positive, found, call, code) for gate, positive in gates):
-        return _taken_in(rule, site, gates[0][0], code)
-    return _stays(rule, site, gates[0], found, code)
+        return _taken_in(site, gates[0][0], code)
+    return _stays(site, gates[0], found, code)
 
 
 def _beside_kernels(asked: ast.AST, code: Code) -> bool:
@@ -196,11 +200,11 @@ def _takes_xpus(gate: Gate, positive: bool, found: Behind, call: ast.Call, code:
     return _names_device(gate, code) if positive else _back_to_cpu(gate, code)
 
 
-def _taken_in(rule: str, site: Site, gate: Gate, code: Code) -> Verdict:
+def _taken_in(site: Site, gate: Gate, code: Code) -> Verdict:
     splices = widened(site, code)
     if isinstance(gate, ast.IfExp) and _names_device(gate, code):
         splices = (*splices, *code.around(gate.body, "_patchforge_choice(", ")"))
-    return converted(rule, [site], *splices)
+    return converted([site], *splices)
 
 
 def _is_comfys(part: ast.AST) -> bool:
@@ -233,28 +237,28 @@ def _back_to_cpu(gate: Gate, code: Code) -> bool:
     return same and _is_comfys(first)
 
 
-def _stays(rule: str, site: Site, first: tuple[Gate, bool], found: Behind, code: Code) -> Verdict:
+def _stays(site: Site, first: tuple[Gate, bool], found: Behind, code: Code) -> Verdict:
     gate, positive = first
     if found.open and code.mentions(found.guarded, KERNELS):
-        return left(rule, [site], "CUDA's kernels or settings stand behind it")
+        return left([site], "CUDA's kernels or settings stand behind it")
     if not positive and not found.open:
-        return person(rule, [site], _FALLBACK)
+        return person([site], _FALLBACK)
     if not found.guarded or (not found.open and not found.beside):
-        return _unnamed(rule, site, gate)
-    return person(rule, [site], f"decide about line {(*found.open, *found.beside)[0].line} first, then take XPUs in")
+        return _unnamed(site, gate)
+    return person([site], f"decide about line {(*found.open, *found.beside)[0].line} first, then take XPUs in")
 
 
-def _unnamed(rule: str, site: Site, gate: Gate) -> Verdict:
+def _unnamed(site: Site, gate: Gate) -> Verdict:
     """Behind it stands nothing that names a device."""
     if isinstance(gate, ast.If) and all(map(says, gate.body)):
-        return left(rule, [site], "only a message stands behind it")
+        return left([site], "only a message stands behind it")
     other = gate.orelse if isinstance(gate, ast.If) else []
     loads = [node for part in other for node in walk(part) if isinstance(node, ast.keyword)]
     if any(one.arg == "map_location" for one in loads):
-        return left(rule, [site], "elsewhere a checkpoint is read to the CPU, which is right for an XPU")
+        return left([site], "elsewhere a checkpoint is read to the CPU, which is right for an XPU")
     if isinstance(gate, ast.If) and leaves(gate.body):
-        return person(rule, [site], "say what is returned on an XPU")
-    return person(rule, [site], "take XPUs in, if what follows suits them")
+        return person([site], "say what is returned on an XPU")
+    return person([site], "take XPUs in, if what follows suits them")
 
 
 def _advice(call: ast.Call, code: Code) -> str:

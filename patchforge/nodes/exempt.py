@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Callable
 from functools import lru_cache
 
 from patchforge.effort import spend, walk
 from patchforge.nodes.code import Code
-from patchforge.nodes.words import Kind, Site
+from patchforge.pattern import Kind, Site, Verdict, left
 
 UNREACHABLE = "no node entry point leads to this file"
 
@@ -74,19 +75,14 @@ def _imported_for_good(code: Code) -> set[str]:
     return found
 
 
-def place_reason(site: Site, code: Code) -> str:
-    """Why one site stays, by where it stands; "" where that says nothing."""
-    node = site.node
+def by_place(site: Site, code: Code) -> Verdict | None:
+    """The verdict on a site that stays by where it stands; None where that says nothing."""
     if code.once(("leave", site.line), lambda: _says_leave(code.text.lines[site.line - 1])):
-        return "its author says so"
-    for reason in (_main, _beside_xpu, _probe, _wording, _message):
-        if text := reason(node, site, code):
-            return text
-    if _scripted(node, code):
-        return "in a function for TorchScript, which cannot call ours"
-    if not code.placed(node):
-        return "in an f-string whose place this Python cannot tell"
-    return ""
+        return left([site], "its author says so")
+    for reason, runs_on_xpu in _REASONS.items():
+        if text := reason(site.node, site, code):
+            return left([site], text, runs_on_xpu=runs_on_xpu)
+    return None
 
 
 def _says_leave(line: str) -> bool:
@@ -94,8 +90,13 @@ def _says_leave(line: str) -> bool:
     return bool(_LEAVE.search(line, max(line.find("#"), 0))) and "#" in line
 
 
-def _scripted(node: ast.expr, code: Code) -> bool:
-    return any(parent in _for_torchscript(code) for parent, _ in code.above(node))
+def _scripted(node: ast.expr, _: Site, code: Code) -> str:
+    scripted = any(parent in _for_torchscript(code) for parent, _ in code.above(node))
+    return "in a function for TorchScript, which cannot call ours" if scripted else ""
+
+
+def _unplaced(node: ast.expr, _: Site, code: Code) -> str:
+    return "" if code.placed(node) else "in an f-string whose place this Python cannot tell"
 
 
 @lru_cache(maxsize=64)
@@ -222,18 +223,18 @@ def _probe(node: ast.expr, _: Site, code: Code) -> str:
     return ""
 
 
+def _attribute(node: ast.expr, site: Site, code: Code) -> str:
+    """``hasattr(torch, "cuda")``."""
+    parent = code.parent(node)
+    asks = isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in ("hasattr", "getattr", "setattr")
+    return "the name of an attribute" if asks and site.kind is Kind.LITERAL else ""
+
+
 def _wording(node: ast.expr, site: Site, code: Code) -> str:
     """The word "cuda" that is no device."""
     if site.kind is not Kind.LITERAL and site.text != "torch.cuda":
         return ""
     parent = code.parent(node)
-    if (
-        isinstance(parent, ast.Call)
-        and isinstance(parent.func, ast.Name)
-        and parent.func.id in ("hasattr", "getattr", "setattr")
-        and site.kind is Kind.LITERAL
-    ):
-        return "the name of an attribute"
     if any(isinstance(above, ast.Call) and _is_argparse(above) for above, _ in code.above(node)):
         return "an option of a script's command line"
     compare = next((above for above, _ in code.above(node) if isinstance(above, ast.Compare)), None)
@@ -261,7 +262,7 @@ def _is_argparse(node: ast.Call) -> bool:
 
 def _message(node: ast.expr, site: Site, code: Code) -> str:
     """A device that is only printed."""
-    if site.kind not in (Kind.AVAILABLE, Kind.ANSWER, Kind.BUILD, Kind.IS_CUDA, Kind.LITERAL):
+    if site.kind not in (Kind.AVAILABLE, Kind.OWN_QUESTION, Kind.BUILD, Kind.IS_CUDA, Kind.LITERAL):
         return ""
     for parent, child in code.above(node):
         if isinstance(parent, ast.Call) and child is not parent.func:
@@ -273,3 +274,16 @@ def _message(node: ast.expr, site: Site, code: Code) -> str:
         if isinstance(parent, (ast.stmt, ast.Lambda)):
             return ""
     return ""
+
+
+#: What a place may say, and whether an XPU may come there all the same. The first that speaks is heard.
+_REASONS: dict[Callable[[ast.expr, Site, Code], str], bool] = {
+    _main: False,
+    _beside_xpu: True,
+    _probe: False,
+    _attribute: True,
+    _wording: False,
+    _message: True,
+    _scripted: False,
+    _unplaced: False,
+}

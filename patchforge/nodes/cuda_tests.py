@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from patchforge.effort import spend
 from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import (
+from patchforge.nodes.shapes import (
     KERNELS,
     below,
     body_of,
@@ -22,21 +22,11 @@ from patchforge.nodes.forms import (
     test_around,
     within,
 )
-from patchforge.nodes.words import Decision, Kind, Site, Verdict
+from patchforge.pattern import Kind, Site, Verdict
+from patchforge.vocabulary import Decision
 
 Gate = ast.If | ast.IfExp | ast.While | ast.Assert
 
-#: Why a site was left although an XPU may run it.
-_HARMLESS = (
-    "the same class",
-    "works without CUDA",
-    "seeds XPUs too",
-    "an annotation",
-    "only printed",
-    "only looked at",
-    "the name of an attribute",
-    "stands beside it",
-)
 _SAYS = frozenset(("print", "warn", "warning", "info", "debug", "error", "log"))
 _MPS = re.compile(r"(?<![a-z])mps(?![a-z])", re.IGNORECASE)
 _GPU = re.compile(r"gpu|cuda|accelerat", re.IGNORECASE)
@@ -44,11 +34,16 @@ _GPU = re.compile(r"gpu|cuda|accelerat", re.IGNORECASE)
 
 def question(site: Site, code: Code) -> ast.expr | None:
     """The expression that asks: a call, ``.is_cuda``, or the comparison around a device string."""
-    if site.kind in (Kind.AVAILABLE, Kind.ANSWER):
+    if site.kind in (Kind.AVAILABLE, Kind.OWN_QUESTION):
         return call_of(site, code)
     if site.kind is Kind.IS_CUDA:
         return site.node
     return _comparison(site, code) if site.kind is Kind.LITERAL else None
+
+
+def asks(site: Site, code: Code) -> bool:
+    """Whether a site asks what a device is."""
+    return site.kind in (Kind.IS_CUDA, Kind.LITERAL) and question(site, code) is not None
 
 
 def _comparison(site: Site, code: Code) -> ast.expr | None:
@@ -198,20 +193,13 @@ def behind(
         tuple(near),
         tuple(parts),
         tuple(one for one in inside if one in verdicts and verdicts[one].decision is Decision.CONVERTED),
-        _unsettled(inside, verdicts),
-        tuple(one for one in _unsettled(beside, verdicts) if one in verdicts),
+        _closed_to_xpus(inside, verdicts),
+        tuple(one for one in _closed_to_xpus(beside, verdicts) if one in verdicts),
     )
 
 
-def _unsettled(sites: Iterable[Site], verdicts: Mapping[Site, Verdict]) -> tuple[Site, ...]:
-    return tuple(one for one in sites if one not in verdicts or not settled(verdicts[one]))
-
-
-def settled(verdict: Verdict) -> bool:
-    """Whether an XPU may run a site after its verdict."""
-    return verdict.decision is Decision.CONVERTED or (
-        verdict.decision is Decision.LEFT and any(text in verdict.reason for text in _HARMLESS)
-    )
+def _closed_to_xpus(sites: Iterable[Site], verdicts: Mapping[Site, Verdict]) -> tuple[Site, ...]:
+    return tuple(one for one in sites if one not in verdicts or not verdicts[one].runs_on_xpu)
 
 
 def counts_mps(asked: ast.expr, code: Code) -> bool:
@@ -243,7 +231,7 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
     if isinstance(asked, ast.Attribute):
         xpu = f'getattr({code.code(asked.value)}, "is_xpu", False)' if _pure(asked.value) else ""
     else:
-        xpu = "_patchforge_xpu()" if site.kind is Kind.ANSWER else ""
+        xpu = "_patchforge_xpu()" if site.kind is Kind.OWN_QUESTION else ""
     if xpu and test_around(asked, code) is None:  # the value itself is kept, not only whether it holds
         return code.around(asked, f"({xpu} or ", ")")
     if xpu:

@@ -1,45 +1,21 @@
-"""T2: a device is chosen in an if statement that asks for CUDA."""
+"""A device is chosen in an if statement that asks for CUDA."""
 
 from __future__ import annotations
 
-import ast
-
 from patchforge.nodes.code import Code
-from patchforge.nodes.forms import arm_lines, below, conjunct, only_cuda, swapped
-from patchforge.nodes.words import Example, Kind, Rule, Site, Surroundings, Verdict, converted
+from patchforge.nodes.shapes import arm_behind
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict
 
 
-def arm_behind(rule: str, site: Site, code: Code, sites: tuple[Site, ...], *, device: bool) -> Verdict | None:
-    """An ``elif`` for XPUs behind the ``if`` that asks for CUDA, whose body is short and has XPU twins throughout."""
-    call = code.parent(site.node)
-    branch = next((parent for parent, _ in code.above(site.node) if isinstance(parent, ast.stmt)), None)
-    if not isinstance(branch, ast.If) or not isinstance(call, ast.Call) or not conjunct(call, branch.test, code):
-        return None
-    return code.once(("arm", rule, branch, id(sites)), lambda: _arm(rule, branch, code, sites, device=device))
-
-
-def _arm(rule: str, branch: ast.If, code: Code, sites: tuple[Site, ...], *, device: bool) -> Verdict | None:
-    if only_cuda([branch.test, *branch.body], code):
-        return None
-    tests = below(branch.test, sites, code)
-    inside = tuple(one for statement in branch.body for one in below(statement, sites, code))
-    if any(one.kind is Kind.LITERAL for one in tests) or not inside:
-        return None
-    if device is not any(one.kind is Kind.LITERAL for one in inside):
-        return None
-    test = swapped(branch.test, sites, code)
-    lines = arm_lines(branch, test, sites, code) if test and "\n" not in test else None
-    return converted(rule, {*tests, *inside}, code.arm(branch, lines)) if lines else None
-
-
-class DeviceLadder(Rule):
+class DeviceLadder(Pattern):
     """``if torch.cuda.is_available(): device = "cuda"`` with arms for MPS or the CPU: an XPU takes the last one."""
 
-    id = "T2"
+    id = "pack-device-ladder"
+    aliases = ("T2",)
     title = "device chosen in a statement"
-    order = 11
+    after = ("pack-device-ternary",)
     examples = (
-        Example(
+        PackExample(
             "an arm between CUDA's and the others",
             """\
             import torch
@@ -64,7 +40,7 @@ class DeviceLadder(Rule):
                 return torch.device("cpu")
             """,
         ),
-        Example(
+        PackExample(
             "flags of cuDNN do no harm",
             """\
             import torch
@@ -86,13 +62,13 @@ class DeviceLadder(Rule):
                 device = "cpu"
             """,
         ),
-        Example(
+        PackExample(
             "what only CUDA has stays there",
             "import torch\nif torch.cuda.is_available():\n    device = 'cuda'\n    use_cuda_ops = True\n",
             person=True,
         ),
     )
 
-    def look(self, site: Site, code: Code, around: Surroundings) -> Verdict | None:
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """A call of ``is_available`` in the test of an ``if``."""
-        return arm_behind("T2", site, code, around.sites, device=True) if site.kind is Kind.AVAILABLE else None
+        return arm_behind(site, code, pack.sites, device=True) if site.kind is Kind.AVAILABLE else None

@@ -1,0 +1,90 @@
+"""What every rule is, whatever it changes, and how rules are found and put in order.
+
+A rule is one file with one class. Its two kinds are ``transform.Transform`` (a known place of a release) and
+``pattern.Pattern`` (the sites of any node pack).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Sequence
+from functools import cache
+from graphlib import TopologicalSorter
+from types import ModuleType
+from typing import TYPE_CHECKING, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from patchforge.pattern import Pattern
+    from patchforge.transform import Transform
+
+
+class Rule:
+    """Base of all rules. The class docstring says why the gap matters."""
+
+    id: ClassVar[str]  #: its name, that of its file
+    aliases: ClassVar[tuple[str, ...]] = ()  #: what it was called before
+    title: ClassVar[str]
+    after: ClassVar[tuple[str, ...]] = ()  #: rules that come before it, by their names; "*": all that do not say so
+
+
+AnyRule = TypeVar("AnyRule", bound=Rule)
+
+
+@cache
+def transforms() -> tuple[Transform, ...]:
+    """Every transform of ComfyUI's releases, in order."""
+    from patchforge.transform import Transform  # noqa: PLC0415 - libcst is slow to import
+    from patchforge.transforms import comfyui  # noqa: PLC0415
+
+    return discover(comfyui, Transform)
+
+
+@cache
+def patterns() -> tuple[Pattern, ...]:
+    """Every pattern of node packs, in the order in which they see a site."""
+    from patchforge.pattern import Pattern  # noqa: PLC0415 - the other kind needs none of it
+    from patchforge.transforms import nodes  # noqa: PLC0415
+
+    return discover(nodes, Pattern)
+
+
+def discover(package: ModuleType, kind: type[AnyRule]) -> tuple[AnyRule, ...]:
+    """The rules of one kind in the files of a folder, each after those that it comes after, else by name."""
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    ours = (one for one in _below(kind) if one.__module__.startswith(f"{package.__name__}."))
+    return in_order(one() for one in ours)
+
+
+def _below(kind: type[AnyRule]) -> set[type[AnyRule]]:
+    return {found for one in kind.__subclasses__() for found in (one, *_below(one)) if hasattr(found, "id")}
+
+
+def in_order(found: Iterable[AnyRule]) -> tuple[AnyRule, ...]:
+    """Rules in the order of ``after``, else by name. CycleError, a ValueError, for a circle."""
+    known = {rule.id: rule for rule in found}
+    early = {name for name, rule in known.items() if "*" not in rule.after}
+    graph = TopologicalSorter(
+        {name: {*rule.after} & known.keys() | (set() if name in early else early) for name, rule in known.items()}
+    )
+    graph.prepare()
+    ordered: list[AnyRule] = []
+    while graph.is_active():
+        ready = sorted(graph.get_ready())
+        ordered += [known[name] for name in ready]
+        graph.done(*ready)
+    return tuple(ordered)
+
+
+def current(name: str, rules: Sequence[Rule]) -> str:
+    """The name of today for one that a document of an earlier version may have."""
+    rule = named(name, rules)
+    return rule.id if rule else name
+
+
+def named(name: str, rules: Sequence[AnyRule]) -> AnyRule | None:
+    """The rule with a name, or that was called so before; capitals do not matter."""
+    wanted = name.lower()
+    by_alias = (rule for rule in rules if wanted in map(str.lower, rule.aliases))
+    return next((rule for rule in rules if rule.id == wanted), None) or next(by_alias, None)

@@ -1,0 +1,1 @@
+"""The patterns of node packs: one pattern, one file."""

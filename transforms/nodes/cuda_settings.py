@@ -1,0 +1,53 @@
+"""Settings of CUDA's libraries, its version and its environment."""
+
+from __future__ import annotations
+
+import ast
+
+from patchforge.nodes.code import Code
+from patchforge.nodes.shapes import call_of
+from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
+
+
+class Settings(Pattern):
+    """Flags of cuDNN and of CUDA's matrix products can be read and set without CUDA (torch 2.13): nothing to do.
+
+    A choice of attention kernels holds on every device, so it is not made on an XPU. What is read from the environment
+    is for a person.
+    """
+
+    id = "pack-cuda-settings"
+    aliases = ("T10",)
+    title = "settings of CUDA"
+    examples = (
+        PackExample(
+            "a flag", "import torch\ntorch.backends.cudnn.benchmark = True\nx = torch.backends.cudnn.benchmark\n"
+        ),
+        PackExample(
+            "kernels of attention",
+            "import torch\nwith torch.backends.cuda.sdp_kernel(enable_math=False):\n    f()\n",
+            "import torch\nwith _patchforge_sdp(torch.backends.cuda.sdp_kernel)(enable_math=False):\n    f()\n",
+        ),
+        PackExample("the version of CUDA", "import torch\nmajor, minor = torch.version.cuda.split('.')\n", person=True),
+        PackExample("the environment", "import os\nhome = os.environ['CUDA_HOME']\n", person=True),
+        PackExample("between processes", "init(backend='nccl')\n"),
+    )
+
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
+        """Everything that names CUDA and is no device."""
+        if site.kind is Kind.BACKEND:
+            if site.text.endswith("sdp_kernel") and call_of(site, code) is not None:
+                return converted([site], *code.around(site.node, "_patchforge_sdp(", ")"))
+            return left([site], "a flag that works without CUDA and does nothing there", runs_on_xpu=True)
+        if site.kind is Kind.DISTRIBUTED:
+            return left([site], "between processes; nodes run in one")
+        if site.kind is Kind.ENVIRONMENT:
+            if site.text == "PYTORCH_CUDA_ALLOC_CONF":
+                return left([site], "read by CUDA's allocator alone")
+            return person([site], "XPU's twin of CUDA_VISIBLE_DEVICES is ZE_AFFINITY_MASK; others have none")
+        if site.kind is Kind.BUILD:
+            parent = code.parent(site.node)
+            if isinstance(parent, (ast.Compare, ast.BoolOp, ast.If, ast.IfExp, ast.UnaryOp)):
+                return left([site], "asks how torch was built")
+            return person([site], "it is None without CUDA")
+        return None

@@ -1,0 +1,36 @@
+"""A checkpoint that is read to where it was saved from."""
+
+from __future__ import annotations
+
+import ast
+
+from patchforge.nodes.code import Code
+from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted
+
+
+class LoadWithoutMap(Pattern):
+    """A checkpoint saved from CUDA tensors does not load elsewhere without ``map_location``.
+
+    With ``--enable torch-load`` it goes to the CPU where CUDA is not there; CUDA sees the default as before.
+    """
+
+    id = "pack-torch-load"
+    aliases = ("T13",)
+    title = "torch.load without map_location (option)"
+    examples = (
+        PackExample(
+            "asked for",
+            "import torch\nw = torch.load(path)\n",
+            'import torch\nw = torch.load(path, map_location=None if torch.cuda.is_available() else "cpu")\n',
+            options=Options(torch_load=True),
+        ),
+        PackExample("not asked for", "import torch\nw = torch.load(path)\n"),
+    )
+
+    def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
+        """``torch.load`` with a path alone."""
+        if site.kind is not Kind.LOAD or not isinstance(site.node, ast.Call):
+            return None
+        name = code.torch or "torch"
+        at = code.end(site.node.args[0])
+        return converted([site], code.splice(at, at, f', map_location=None if {name}.cuda.is_available() else "cpu"'))
