@@ -55,7 +55,7 @@ python3Packages.buildPythonApplication {
   installCheckPhase = ''
     runHook preInstallCheck
     $out/bin/patchforge --version
-    $out/bin/patchforge explain T01 > /dev/null
+    $out/bin/patchforge explain free-memory > /dev/null
     runHook postInstallCheck
   '';
 
