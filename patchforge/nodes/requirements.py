@@ -37,6 +37,23 @@ BLOCKERS: Mapping[str, str] = {
     "taichi": "its Vulkan back end or the CPU",
     "q8_kernels": "CUDA only: leave it out",
 }
+#: Those that are for CUDA only: a node that imports one for good cannot be loaded.
+CUDA_ONLY = frozenset(
+    [
+        "cupy",
+        "flash_attn",
+        "xformers",
+        "sageattention",
+        "apex",
+        "nvdiffrast",
+        "spconv",
+        "torchsparse",
+        "tensorrt",
+        "nunchaku",
+        "diff_gaussian_rasterization",
+        "q8_kernels",
+    ]
+)
 #: Distribution → what to do about it in a requirements file.
 REPLACES: Mapping[str, str] = {
     "torch": "pip may replace the XPU wheel: take it out, ComfyUI brings torch",
@@ -94,7 +111,7 @@ def _blockers(path: str, tree: ast.Module) -> Iterator[Need]:
             names = [node.module]
         for name in {name.partition(".")[0] for name in names} & BLOCKERS.keys() - seen:
             seen.add(name)
-            blocks = id(node) in outer and ("CUDA only" in BLOCKERS[name])
+            blocks = id(node) in outer and name in CUDA_ONLY
             yield Need(path, getattr(node, "lineno", 1), name, BLOCKERS[name], blocks=blocks)
 
 

@@ -65,7 +65,7 @@ def test_the_text_says_what_changed(packs: PackWorld) -> None:
     body = packs.pull(1)["body"]
     assert f"https://github.com/someone/{KEPT}/compare/{old['rev']}...{commit}), 1 commits." in body
     assert "2 converted, 0 left on purpose, **1 for a person** (before: 1, 0, 0)" in body
-    assert "| pack-cuda-calls | none | 1 converted |" in body
+    assert "| pack-cuda-calls | none | 1 converted, 1 person |" in body
     assert "pack-device-literal" not in body  # its number is the same
     assert "`nodes.py:17` in `Halve.other`, `torch.cuda.get_device_capability`" in body
     assert "- new: `cupy-cuda12x`: CUDA only: take it out\n" in body

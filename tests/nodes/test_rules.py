@@ -13,6 +13,7 @@ import pytest
 from patchforge.commands import explain
 from patchforge.commands.explain import reference
 from patchforge.errors import PatchforgeError
+from patchforge.nodes import requirements
 from patchforge.nodes.code import Code
 from patchforge.nodes.convert import Calls, _calls, _own_cuda, convert_file, own_questions
 from patchforge.nodes.pack import Pack
@@ -119,3 +120,12 @@ def test_rewording_every_reason_changes_no_edit(monkeypatch: pytest.MonkeyPatch)
 
     monkeypatch.setattr(Verdict, "__init__", reworded)
     assert {(rule.id, example.name): result(example) for rule, example in CASES} == before
+
+
+def test_rewording_what_to_do_about_a_package_changes_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = "\n".join(f"import {name}" for name in requirements.BLOCKERS).encode()
+    pack = Pack("p", Path("p"), {"__init__.py": source})
+    before = [(need.package, need.blocks) for need in requirements.needs(pack)]
+    assert {blocks for _, blocks in before} == {True, False}
+    monkeypatch.setattr(requirements, "BLOCKERS", dict.fromkeys(requirements.BLOCKERS, "in other words"))
+    assert [(need.package, need.blocks) for need in requirements.needs(pack)] == before
