@@ -3,19 +3,28 @@
 A child gets an allow-list. Secrets of the user (tokens, passwords, keys, whatever they are called) are not on it, so
 code of a release, a pack or a package that is installed cannot read them from its environment. Nor can it from ours:
 before the first child starts, this process is closed to others of the same user (:func:`close`).
+
+What a child says is read no further than a bound, and a child that is ended takes along what it started.
 """
 
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
+import signal
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, Popen, SubprocessError, TimeoutExpired
-from typing import Any
+from typing import IO, Any, AnyStr
+
+from patchforge.errors import Damaged
 
 __all__ = [
     "DEVNULL",
@@ -30,10 +39,17 @@ __all__ = [
     "SubprocessError",
     "TimeoutExpired",
     "close",
+    "end",
     "environment",
+    "lines",
     "run",
     "start",
 ]
+
+MOST = 256 << 20  #: bytes of what a child says
+_LONGEST_LINE = 1 << 20
+_BLOCK = 1 << 16
+_LOOK = 0.2  #: seconds
 
 #: Where programs, home, temporary files and locale are; what Windows needs to start a program at all.
 _BASE = frozenset(
@@ -213,17 +229,97 @@ def close() -> None:
 
 
 def run(
-    command: Sequence[str | Path], *, env: Mapping[str, str] | None = None, **options: Any
+    command: Sequence[str | Path],
+    *,
+    env: Mapping[str, str] | None = None,
+    most: int = MOST,
+    silence: float | None = None,
+    **options: Any,
 ) -> subprocess.CompletedProcess[Any]:
     """``subprocess.run`` for a child that gets ``env``, or :func:`environment`; without ``input`` it reads nothing.
 
-    The status is not checked unless that is asked for.
+    The status is not checked unless that is asked for. With ``capture_output``, Damaged for a child that says more than
+    ``most`` bytes, and TimeoutExpired for one that says nothing for its first ``silence`` seconds.
     """
-    close()
-    if "input" not in options:
-        options.setdefault("stdin", DEVNULL)
-    options.setdefault("check", False)
-    return subprocess.run(command, env=environment() if env is None else dict(env), **options)  # noqa: PLW1510
+    if not options.pop("capture_output", False):
+        if "input" not in options:
+            options.setdefault("stdin", DEVNULL)
+        options.setdefault("check", False)
+        close()
+        return subprocess.run(command, env=environment() if env is None else dict(env), **options)  # noqa: PLW1510
+    timeout, check, given = (options.pop(name, None) for name in ("timeout", "check", "input"))
+    text = options.pop("text", False)
+    if given is not None:
+        options["stdin"] = PIPE
+    process = start(command, env=env, stdout=PIPE, stderr=PIPE, start_new_session=True, **options)
+    said = [_Words(pipe, most) for pipe in (process.stdout, process.stderr) if pipe]
+    try:
+        _feed(process, given.encode() if isinstance(given, str) else given)
+        _wait(process, said, timeout, silence)
+    except BaseException:
+        end(process)
+        raise
+    out, told = (one.text() if text else bytes(one.data) for one in said)
+    if check and process.returncode:
+        raise subprocess.CalledProcessError(process.returncode, command, out, told)
+    return CompletedProcess(command, process.returncode, out, told)
+
+
+class _Words(threading.Thread):
+    """Reads what a child says through a pipe, up to a bound; then the child finds the pipe closed."""
+
+    def __init__(self, pipe: IO[bytes], most: int) -> None:
+        super().__init__(daemon=True)
+        self._pipe, self.most, self.data = pipe, most, bytearray()
+        self.start()
+
+    def run(self) -> None:
+        with self._pipe, suppress(OSError, ValueError):
+            while len(self.data) <= self.most and (block := os.read(self._pipe.fileno(), _BLOCK)):
+                self.data += block
+
+    def text(self) -> str:
+        return io.TextIOWrapper(io.BytesIO(self.data), errors="replace").read()
+
+
+def _feed(process: subprocess.Popen[Any], given: bytes | None) -> None:
+    def write() -> None:
+        with suppress(OSError, ValueError), process.stdin or io.BytesIO() as pipe:
+            pipe.write(given or b"")
+
+    if given is not None:
+        threading.Thread(target=write, daemon=True).start()
+
+
+def _wait(process: subprocess.Popen[Any], said: Sequence[_Words], timeout: float | None, silence: float | None) -> None:
+    begun = time.monotonic()
+    while process.poll() is None or any(one.is_alive() for one in said):
+        for one in said:
+            one.join(_LOOK)
+            if len(one.data) > one.most:
+                name = process.args if isinstance(process.args, str) else next(map(str, process.args))  # type: ignore[arg-type]
+                raise Damaged(f"{Path(name).name} says too much", expected=f"at most {one.most} bytes")
+        if not any(one.is_alive() for one in said):
+            with suppress(TimeoutExpired):
+                process.wait(_LOOK)
+        waited = time.monotonic() - begun
+        for seconds in (timeout, None if any(one.data for one in said) else silence):
+            if seconds is not None and waited > seconds:
+                raise TimeoutExpired(process.args, seconds, *(bytes(one.data) for one in said))
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """Kills a child that :func:`run` started, or one that has a session of its own, with what it started."""
+    if hasattr(os, "killpg"):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.wait()
+
+
+def lines(stream: IO[AnyStr], longest: int = _LONGEST_LINE) -> Iterator[AnyStr]:
+    """The lines of a stream; one that is longer comes in pieces."""
+    return iter(lambda: stream.readline(longest), stream.read(0))
 
 
 def start(

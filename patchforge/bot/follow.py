@@ -107,7 +107,7 @@ def _newer(pack: Repository, asked: Followed, now: datetime) -> Followed:
         run_git("init", "--quiet", "--bare", ".", folder=folder)
         with source_of(pack.url) as source:
             what = ("--", source, f"+refs/heads/{pack.branch}:refs/heads/followed")
-            run_git("fetch", "--quiet", "--no-tags", "--filter=tree:0", *what, folder=folder, tries=3)
+            run_git("fetch", "--no-tags", "--filter=tree:0", *what, folder=folder, tries=3)
         head = _ask(folder, "rev-parse", "refs/heads/followed")
         asked = replace(asked, head=head, date=_date(folder, head))
         if asked.pinned and not _leads_to(folder, asked.pinned, head):

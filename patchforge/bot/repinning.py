@@ -20,6 +20,7 @@ from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import Repository
 from patchforge.sources.clone import CachedClone
 from patchforge.sources.command import run_git
+from patchforge.sources.size import check_size
 
 _SHOWN = 50  #: commits whose subjects are shown
 _LICENCES = (":(icase)*licen[cs]e*", ":(icase)*copying*")
@@ -61,7 +62,7 @@ def check_out(pack: Repository, scratch: Path) -> Path:
     if not cached.ensure():
         cached.fetch()
     checkout = scratch / pack.owner_and_repo[1]
-    run_git("clone", "--quiet", "--shared", "--no-checkout", "--", str(cached.path), str(checkout))
+    run_git("clone", "--shared", "--no-checkout", "--", str(cached.path), str(checkout))
     return checkout
 
 
@@ -74,6 +75,7 @@ def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinn
     pins = store.load("nodes", folder / "upstream" / "pins")
     before = pins.get(pack.name, {})
     old = _report(checkout, before["rev"]) if before else None
+    check_size(checkout, commit)
     _git(checkout, "checkout", "--quiet", "-B", pack.branch or "pinned", commit)
     clones, claims = Clones({pack.name: str(checkout)}), source_claims(folder / "upstream")
     pins[pack.name] = repositories.with_known_hash(repositories.pin(pack, clones, claims), before)
@@ -101,6 +103,7 @@ def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinn
 def _report(checkout: Path, commit: str) -> Mapping[str, Any] | None:
     """The sites of another commit by the rules of today; None when it cannot be read."""
     try:
+        check_size(checkout, commit)
         _git(checkout, "checkout", "--quiet", "--detach", commit)
         pack = read_pack(checkout)
         return summary(cached().convert(pack, Options()), cached().needs(pack))

@@ -52,7 +52,7 @@ class Repository:
         refuse_secrets(remote, self._token)
         self.remote, self.base, self.folder = remote, base, folder
         self._author, self._step = author or Author(), step
-        what = ("--quiet", "--no-tags", "--no-checkout", "--branch", base)
+        what = ("--no-tags", "--no-checkout", "--branch", base)
         self._remotely("clone", *what, "--", remote, str(folder), inside=False, tries=3)
         self._git("reset", "--quiet", "--hard")
         self.head = self._git("rev-parse", "HEAD").strip()
@@ -120,7 +120,7 @@ class Repository:
         self._step(f"before: {verb} {branch}")
         self.writes += 1
         try:
-            self._remotely("push", "--quiet", f"--force-with-lease=refs/heads/{branch}:{expected}", "origin", refspec)
+            self._remotely("push", f"--force-with-lease=refs/heads/{branch}:{expected}", "origin", refspec)
         except PatchforgeError as error:
             now = self.tip(branch)
             if now != commit:

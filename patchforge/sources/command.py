@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
+from patchforge import processes
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.processes import NETWORK, environment
 from patchforge.sources.address import LOOPBACK_HTTP, check_address, looks_like_address
@@ -57,13 +59,15 @@ _SETTINGS = (
     ("diff.ignoreSubmodules", "all"),
     ("credential.helper", ""),
 )
-#: For the network: no questions over ssh, and an end to a host that sends less than 1,000 bytes a second for a minute.
+_SILENCE = 8  #: seconds until a host, its name, or the way to it has let git say or receive something
+#: For the network: no questions over ssh, and an end to a host that sends less than 1,000 bytes a second.
 _REACHING = (
-    ("core.sshCommand", "ssh -oBatchMode=yes"),
+    ("core.sshCommand", f"ssh -oBatchMode=yes -oConnectTimeout={_SILENCE}"),
     ("http.lowSpeedLimit", "1000"),
-    ("http.lowSpeedTime", "60"),
+    ("http.lowSpeedTime", str(_SILENCE)),
 )
 _REACHES = frozenset({"clone", "fetch", "ls-remote", "pull", "push"})
+_LISTS = "ls-remote"  #: whose answer is short, and comes at once
 #: What the user's and the machine's own settings may say: proxies, certificates, helpers for credentials, mirrors.
 _OF_USER = re.compile(
     r"http\.(?:.+\.)?(?:proxy\w*|ssl\w+|schannel\w+|version|lowspeed\w+)|credential\..+|core\.sshcommand|ssh\.variant"
@@ -75,12 +79,13 @@ _TAKES_A_VALUE = frozenset({"-c", "-C", "--git-dir", "--work-tree"})
 _PASSING = re.compile(
     r"could not resolve host|connection (?:timed out|reset|refused)|couldn't connect|early eof|timed out|rpc failed"
     r"|unexpected disconnect|the remote end hung up|http 5\d\d|error: 5\d\d|error: 429|ssl_error_syscall"
-    r"|operation too slow",
+    r"|operation too slow|no answer within",
     re.IGNORECASE,
 )
 _PAUSE = 1.0
 _ELSEWHERE = Path(Path().absolute().anchor)  #: a folder without a repository
-_LONGEST = 3600.0  #: seconds after which a git that reads from this machine alone cannot be well
+_LONGEST = 3600.0  #: seconds after which a git cannot be well
+_PROGRESS = re.compile(r"[^\r\n]*\r(?!\n)")  #: a line that the next one overwrites
 
 Settings = Sequence[tuple[str, str]]
 
@@ -139,7 +144,7 @@ def start_git(
 ) -> subprocess.Popen[bytes]:
     """A running git that reads a repository of ours, with pipes to it. PatchforgeError when git is not installed."""
     try:
-        return subprocess.Popen(
+        return processes.start(
             ["git", *arguments],
             cwd=repository,
             env=git_environment(arguments, repository=repository, settings=settings),
@@ -170,24 +175,24 @@ def git(
     arguments = arguments if folder or repository else tuple(_from_anywhere(arguments))
     if any("\0" in word for word in arguments):
         raise PatchforgeError("no name in git holds a zero byte", found=repr(arguments[-1]), do="write another")
-    reaching = verb_of(arguments) in _REACHES
+    verb = verb_of(arguments)
     try:
-        done = subprocess.run(
-            ["git", *arguments],
+        done = processes.run(
+            ["git", *_talking(arguments, verb)],
             cwd=folder or repository or _ELSEWHERE,
             env=git_environment(arguments, folder=folder, repository=repository, given=environment, settings=settings),
             input=given.encode("utf-8", "surrogateescape"),
             capture_output=True,
-            timeout=timeout or (None if reaching else _LONGEST),
+            timeout=timeout or (_SILENCE if verb == _LISTS else _LONGEST),
+            silence=_SILENCE if verb in _REACHES else None,
             pass_fds=pass_fds,
-            check=False,
         )
     except subprocess.TimeoutExpired as error:
-        return subprocess.CompletedProcess(arguments, 124, "", f"fatal: no answer within {error.timeout} seconds")
+        return subprocess.CompletedProcess(arguments, 124, "", f"fatal: no answer within {error.timeout:g} seconds")
     except OSError as error:
         return subprocess.CompletedProcess(arguments, 127, "", f"fatal: {_not_started(error)}")
     said, told = done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8", "replace")
-    return subprocess.CompletedProcess(arguments, done.returncode, said, told)
+    return subprocess.CompletedProcess(arguments, done.returncode, said, _PROGRESS.sub("", told))
 
 
 def run_git(
@@ -204,6 +209,7 @@ def run_git(
 
     ``hide`` takes secrets out of git's words before they are shown.
     """
+    begun = time.monotonic()
     for attempt in range(1, tries + 1):
         done = git(
             *arguments,
@@ -216,10 +222,11 @@ def run_git(
         if done.returncode == 0:
             return done.stdout
         said = hide(done.stderr.strip())
-        if not is_passing(said):
+        pause = _PAUSE * 2 ** (attempt - 1)
+        if not is_passing(said) or time.monotonic() - begun + pause > _SILENCE / 2:
             break
         if attempt < tries:
-            time.sleep(_PAUSE * 2 ** (attempt - 1))
+            time.sleep(pause)
     verb = verb_of(arguments)
     if is_passing(said):
         raise TryAgain(f"git {verb} did not reach the other side", found=said, do="run this again later")
@@ -229,28 +236,50 @@ def run_git(
 def watch_git(*arguments: str, folder: Path, hear: Callable[[str], None]) -> int:
     """Runs a git command and passes on each line of what it says of its progress; its exit status."""
     try:
-        process = subprocess.Popen(
-            ["git", *arguments],
+        process = processes.start(
+            ["git", *_talking(arguments, verb_of(arguments))],
             cwd=folder,
             env=git_environment(arguments, folder=folder),
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             encoding="utf-8",
             errors="replace",
+            start_new_session=True,
         )
     except OSError as error:
         hear(f"fatal: {_not_started(error)}")
         return 127
+    silent = threading.Event()
+
+    def stop() -> None:
+        silent.set()
+        processes.end(process)
+
+    watch = threading.Timer(_SILENCE, stop)
+    watch.start()
     with process:
         try:
-            for line in process.stderr or ():
+            for line in processes.lines(process.stderr) if process.stderr else ():
+                watch.cancel()
                 hear(line.strip())
         except BaseException:
-            process.kill()
+            processes.end(process)
             raise
+        finally:
+            watch.cancel()
+    if silent.is_set():
+        hear(f"fatal: no answer within {_SILENCE} seconds")
     return process.returncode
+
+
+def _talking(arguments: Sequence[str], verb: str) -> list[str]:
+    """The command so that it says nothing of its own, and shows what comes from the other side as it comes."""
+    if verb not in _REACHES - {_LISTS}:
+        return list(arguments)
+    words = [word for word in arguments if word not in {"--quiet", "--progress"}]
+    at = words.index(verb) + 1
+    return [*words[:at], "--quiet", "--progress", *words[at:]]
 
 
 def _not_started(error: OSError) -> str:

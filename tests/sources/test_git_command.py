@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
 
-from patchforge.errors import PatchforgeError, TryAgain
-from patchforge.sources import command
-from patchforge.sources.command import checked_out, git, run_git
+from patchforge.errors import Damaged, PatchforgeError, TryAgain
+from patchforge.sources import command, size
+from patchforge.sources.command import checked_out, git, is_passing, run_git, watch_git
+from patchforge.sources.size import check_size
+from tests.web.hostile import Speech, endless, serving, silent
 
 
 @pytest.fixture
@@ -82,3 +85,42 @@ def test_without_git_or_folder(checkout: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_an_answer_that_takes_too_long(checkout: Path) -> None:
     done = git("-c", "alias.wait=!sleep 1", "wait", folder=checkout, timeout=0.05)
     assert (done.returncode, done.stderr) == (124, "fatal: no answer within 0.05 seconds")
+
+
+ADVERTISED = b"HTTP/1.1 200 OK\r\nContent-Type: application/x-git-upload-pack-advertisement\r\n"
+SERVERS: dict[str, Speech] = {
+    "silence": silent,
+    "a byte now and then": endless(ADVERTISED + b"X: ", b"y", 0.1),
+    "a body that drips": endless(ADVERTISED + b"Content-Length: 60000\r\n\r\n", b"0", 0.1),
+    "refs without an end": endless(ADVERTISED + b"\r\n001e# service=git-upload-pack\n0000", b"003d" + b"1" * 57, 0.01),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+@pytest.mark.parametrize("verb", ["ls-remote", "clone", "watched"])
+def test_a_server_that_keeps_git_waiting(name: str, verb: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Git is ended with all that it started; none of it asks again."""
+    monkeypatch.setattr(command, "_SILENCE", 0.5)
+    begun = time.monotonic()
+    with serving(SERVERS[name]) as server:
+        if verb == "watched":
+            said: list[str] = []
+            words = ("clone", "--bare", "--", server.url, str(tmp_path / "clone"))
+            assert watch_git(*words, folder=tmp_path, hear=said.append) != 0
+            assert is_passing(" ".join(said))
+        else:
+            with pytest.raises(TryAgain):
+                run_git(verb, "--", server.url, *([str(tmp_path / "clone")] if verb == "clone" else []), tries=3)
+        assert len(server.asked) == 1
+    assert time.monotonic() - begun < 9
+
+
+def test_what_would_fill_the_disk_is_not_written(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (checkout / "zeros").write_bytes(bytes(5000))
+    run_git("add", ".", folder=checkout)
+    commit(checkout)
+    check_size(checkout)
+    for name, most in (("MOST_BYTES", 4999), ("MOST_FILES", 0)):
+        monkeypatch.setattr(size, name, most)
+        with pytest.raises(Damaged, match="would fill the disk"):
+            check_size(checkout)

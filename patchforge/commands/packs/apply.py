@@ -24,6 +24,7 @@ from patchforge.nodes.store import cached
 from patchforge.outputs import PATCHES, check_folder, write_folder
 from patchforge.pattern import Options
 from patchforge.sources.command import checked_out, run_git
+from patchforge.sources.size import check_size
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
 
@@ -96,7 +97,9 @@ def _folder(pack: str) -> Iterator[tuple[Path, str]]:
     name = pack.rstrip("/").rpartition("/")[2].removesuffix(".git")
     with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
         target = Path(scratch, name)
-        run_git("clone", "--quiet", "--depth", "1", "--", address, str(target))
+        run_git("clone", "--depth", "1", "--no-checkout", "--", address, str(target))
+        check_size(target)
+        run_git("reset", "--quiet", "--hard", folder=target)
         yield target, name
 
 
