@@ -410,7 +410,7 @@ def _flush_all(folder: Path) -> None:
 
 
 def _flush(path: Path) -> None:
-    if os.name == "nt" and path.is_dir():  # Windows opens no folders
+    if not hasattr(os, "O_DIRECTORY") and path.is_dir():  # Windows opens no folders
         return
     handle = os.open(path, os.O_RDONLY)
     try:

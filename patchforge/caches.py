@@ -24,6 +24,7 @@ _TAG = (
 #: What versions before this mark kept in the folder. It stays, and is not used any more.
 _BEFORE = re.compile(r"upstream|emulator|bot-[0-9a-f]{12}\.lock")
 _DO = "move it away, or set PATCHFORGE_CACHE to a new folder"
+_HAS_OWNERS = hasattr(os, "geteuid")  #: Windows has others, and modes that say nothing of them
 _ANYTHING = outputs.Kind("what is cached", re.compile(".+"))
 
 
@@ -100,7 +101,7 @@ def file(path: Path) -> Path:
 
 def _close(path: Path, status: os.stat_result) -> None:
     """Nobody else may write there. What others could have filled is refused."""
-    if os.name == "nt":
+    if not _HAS_OWNERS:
         return
     if not _is_users(status):
         raise _not_ours(path, f"it belongs to user {status.st_uid}", "a folder of the user who runs this")
@@ -111,7 +112,7 @@ def _close(path: Path, status: os.stat_result) -> None:
 
 
 def _is_users(status: os.stat_result) -> bool:
-    return os.name == "nt" or status.st_uid == os.geteuid()
+    return not _HAS_OWNERS or status.st_uid == os.geteuid()
 
 
 def _is_marked(folder: Path) -> bool:

@@ -2,7 +2,8 @@
 
 Paths are relative, plain and POSIX. No part of a path may be a link, a junction or anything but a folder or a file.
 Each folder is opened relative to the one above it and never through a link, so that nobody who swaps a folder for a
-link in the meantime can lead a write elsewhere. Where the system has no such calls, each part is looked at first.
+link in the meantime can lead a write elsewhere. Where the system has no such calls (Windows), each part is looked at
+first, and all of them again before each use: they must be the folders that they were.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -32,6 +34,8 @@ _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW"
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FILE
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
+_NAME_SURROGATE = 0x2000_0000  #: of a reparse tag: it stands for another place (winnt.h, IsReparseTagNameSurrogate)
+_PAUSES = (0.05, 0.1, 0.2, 0.4)  #: seconds
 
 
 class Kind(StrEnum):
@@ -67,13 +71,24 @@ def check_path(path: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class _Folder:
-    """An open folder. ``handle`` is None where names are whole paths."""
+    """An open folder. ``handle`` is None where names are whole paths; then ``chain`` has what must not change."""
 
     handle: int | None
     path: Path
+    chain: tuple[tuple[Path, tuple[int, int]], ...] = ()
+
+    @classmethod
+    def by_path(cls, path: Path, above: _Folder | None = None) -> _Folder:
+        return cls(None, path, (*(above.chain if above else ()), (path, _identity(os.lstat(path)))))
 
     def name(self, name: str) -> str:
-        return name if self.handle is not None else str(self.path / name)
+        """What a call is given. OSError where a folder on the way is another one by now."""
+        if self.handle is not None:
+            return name
+        for path, known in self.chain:
+            if _is_link(found := os.lstat(path)) or _identity(found) != known:
+                raise OSError(errno.ELOOP, "another folder has taken its place", str(path))
+        return str(self.path / name)
 
     def look(self, name: str) -> os.stat_result | None:
         try:
@@ -85,7 +100,7 @@ class _Folder:
         found = self.look(name)
         if found is None:
             return Kind.NOTHING
-        if stat.S_ISLNK(found.st_mode) or getattr(found, "st_reparse_tag", 0) != 0:
+        if _is_link(found):
             return Kind.LINK
         if stat.S_ISREG(found.st_mode):
             return Kind.FILE
@@ -97,6 +112,25 @@ class _Folder:
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.path if self.handle is None else self.handle))  # noqa: PTH208
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
+
+
+def _is_link(found: os.stat_result) -> bool:
+    """Also of Windows: junctions and the like, but no file that OneDrive or deduplication keeps elsewhere."""
+    return stat.S_ISLNK(found.st_mode) or bool(getattr(found, "st_reparse_tag", 0) & _NAME_SURROGATE)
+
+
+def _patiently(change: Callable[[], None]) -> None:
+    """Windows refuses to rename or remove what a virus scanner or an indexer has open, which is over in a moment."""
+    for pause in _PAUSES if os.name == "nt" else ():
+        try:
+            return change()
+        except PermissionError:
+            time.sleep(pause)
+    return change()
 
 
 def _silent(_name: str) -> None:
@@ -154,7 +188,8 @@ class Inside:
             except PatchforgeError:
                 os.unlink(at.name(_beside(name)), dir_fd=at.handle)
                 raise
-            os.replace(at.name(_beside(name)), at.name(name), src_dir_fd=at.handle, dst_dir_fd=at.handle)
+            new = at.name(_beside(name))
+            _patiently(lambda: os.replace(new, at.name(name), src_dir_fd=at.handle, dst_dir_fd=at.handle))
             at.flush()
 
     def remove(self, path: str, *, was: bytes) -> None:
@@ -165,7 +200,7 @@ class Inside:
             if at is None:
                 raise _changed(path)
             self._compare(at, path, name, was)
-            os.unlink(at.name(name), dir_fd=at.handle)
+            _patiently(lambda: os.unlink(at.name(name), dir_fd=at.handle))
             at.flush()
 
     def leftover(self, path: str, written: Iterable[bytes]) -> bool:
@@ -196,7 +231,7 @@ class Inside:
             self.step(f"rename {old}")
             if at is None or at.kind(new) is not Kind.NOTHING:
                 raise self._in_the_way(new, Kind.NOTHING, at.kind(new) if at else Kind.NOTHING)
-            os.rename(at.name(old), at.name(new), src_dir_fd=at.handle, dst_dir_fd=at.handle)
+            _patiently(lambda: os.rename(at.name(old), at.name(new), src_dir_fd=at.handle, dst_dir_fd=at.handle))
             at.flush()
 
     def remove_folder(self, path: str, ours: Callable[[str], bool], first: str = "") -> bool:
@@ -213,7 +248,7 @@ class Inside:
             left = bool(inner.names())
             if not left:
                 self.step(f"rmdir {path}")
-                os.rmdir(at.name(name), dir_fd=at.handle)
+                _patiently(lambda: os.rmdir(at.name(name), dir_fd=at.handle))
                 at.flush()
             return not left
 
@@ -223,16 +258,16 @@ class Inside:
                 for one in inner.names():
                     self._remove_all(inner, one)
             self.step(f"rmdir {name}")
-            os.rmdir(at.name(name), dir_fd=at.handle)
+            _patiently(lambda: os.rmdir(at.name(name), dir_fd=at.handle))
         else:
             self.step(f"unlink {name}")
-            os.unlink(at.name(name), dir_fd=at.handle)
+            _patiently(lambda: os.unlink(at.name(name), dir_fd=at.handle))
 
     @contextmanager
     def _folder(self, parts: Iterable[str], *, make: bool = False) -> Iterator[_Folder | None]:
         """The folder that ``parts`` lead to; None where it is not there."""
         with ExitStack() as stack:
-            at = _Folder(os.open(self.root, _FOLDER) if _RELATIVE else None, self.root)
+            at = _Folder(os.open(self.root, _FOLDER), self.root) if _RELATIVE else _Folder.by_path(self.root)
             if at.handle is not None:
                 stack.callback(os.close, at.handle)
             for part in parts:
@@ -251,7 +286,7 @@ class Inside:
     @contextmanager
     def _enter(self, at: _Folder, part: str) -> Iterator[_Folder]:
         if at.handle is None:
-            yield _Folder(None, at.path / part)
+            yield _Folder.by_path(Path(at.name(part)), at)
             return
         handle = os.open(part, _FOLDER, dir_fd=at.handle)
         try:
@@ -266,6 +301,9 @@ class Inside:
         if found is not Kind.FILE:
             raise self._in_the_way(path, Kind.FILE, found)
         with open(os.open(at.name(name), _READ, dir_fd=at.handle), "rb") as stream:  # noqa: PTH123 - a handle
+            opened, now = os.fstat(stream.fileno()), at.look(name) if at.handle is None else None
+            if not stat.S_ISREG(opened.st_mode) or (now and (_is_link(now) or not os.path.samestat(now, opened))):
+                raise OSError(errno.ELOOP, "something else has taken its place", name)
             data = stream.read(LARGEST + 1)
         if len(data) > LARGEST:
             raise Damaged(f"{self.shown / path} is larger than {LARGEST} bytes", do="move it away")
@@ -289,7 +327,7 @@ class Inside:
             self.step(f"half of {path}")
             stream.write(data[len(data) // 2 :])
             stream.flush()
-            if like is not None and at.handle is not None:
+            if like is not None and hasattr(os, "fchown"):
                 with suppress(PermissionError):  # only root gives files away
                     os.fchown(stream.fileno(), like.st_uid, like.st_gid)
                 os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode))
@@ -322,10 +360,11 @@ class Inside:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise self._in_the_way(path, Kind.FILE, Kind.LINK) from None
+            in_use = "close ComfyUI and every program that has the file open, " if os.name == "nt" else ""
             raise SystemFault(
                 f"{self.shown / path} cannot be read or changed",
                 found=error.strerror or str(error),
-                do="check the disk and the permissions, and run this again",
+                do=f"{in_use}check the disk and the permissions, and run this again",
             ) from error
 
 

@@ -11,11 +11,12 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 
 from patchforge import processes, templating
-from patchforge.errors import CheckFailed, Damaged, NotChecked, PatchforgeError
+from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.sources.command import git_environment
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
@@ -152,13 +153,13 @@ def parse(patch: bytes) -> list[FilePatch]:
     return list(_Reader(patch).files())
 
 
-def check_three_ways(
+def check_every_way(
     patches: Sequence[bytes], before: Mapping[str, bytes], after: Mapping[str, bytes], *, context: int
 ) -> None:
-    """CheckFailed unless GNU patch, git and our own reader make exactly ``after`` of ``before``, and undo it again.
+    """CheckFailed unless our own reader, GNU patch and git make exactly ``after`` of ``before``, and undo it again.
 
-    ``patches`` are applied in order; only files that they touch are written to disk. NotChecked when ``patch`` or
-    ``git`` is not installed.
+    ``patches`` are applied in order; only files that they touch are written to disk. Of GNU patch and git those are
+    asked that are installed: ``ways`` names them.
     """
     modes = {part.path: part.mode for patch in patches for part in parse(patch)}
     for path in sorted((before.keys() | after.keys()) - modes.keys()):
@@ -167,16 +168,28 @@ def check_three_ways(
     old = {path: before[path] for path in sorted(modes) if path in before}
     new = {path: after[path] for path in sorted(modes) if path in after}
     _check_own(patches, old, new)
-    git = ("git", "apply", "--whitespace=nowarn")
-    zero = ("--unidiff-zero",) if context == 0 else ()
-    tools = [
-        _Tool("GNU patch", (*_GNU_PATCH, "-i"), (*_GNU_PATCH, "-R", "-i")),
-        _Tool("git apply", (*git, *zero), (*git, *zero, "-R"), (*git, *zero, "--check")),
-    ]
     added = {path: mode for path, mode in modes.items() if mode is not None and path not in before}
-    with ThreadPoolExecutor(len(tools)) as pool:
+    tools = [tool for tool in _tools(context) if tool.is_here()]
+    with ThreadPoolExecutor(len(tools) or 1) as pool:
         for done in [pool.submit(_check_tool, tool, patches, old, new, added) for tool in tools]:
             done.result()
+
+
+def ways() -> str:
+    """Who reads the patches of ``check_every_way`` on this machine, in words."""
+    asked = [tool for tool in _tools() if tool.is_here()]
+    lacking = [tool.name for tool in _tools() if tool not in asked]
+    named = ", ".join(["patchforge", *(tool.name for tool in asked)])
+    return named + (f" ({' and '.join(lacking)}: not installed)" if lacking else "")
+
+
+def _tools(context: int = 0) -> tuple[_Tool, ...]:
+    git = ("git", "apply", "--whitespace=nowarn")
+    zero = ("--unidiff-zero",) if context == 0 else ()
+    return (
+        _Tool("GNU patch", (*_GNU_PATCH, "-i"), (*_GNU_PATCH, "-R", "-i"), says="GNU patch"),
+        _Tool("git apply", (*git, *zero), (*git, *zero, "-R"), (*git, *zero, "--check"), says="git version"),
+    )
 
 
 _GNU_PATCH = ("patch", "-p1", "--fuzz=0", "--no-backup-if-mismatch", "--binary", "--force", "--silent", "-r", "-")
@@ -426,6 +439,20 @@ class _Tool:
     forward: tuple[str, ...]
     backward: tuple[str, ...]
     check: tuple[str, ...] = ()
+    says: str = ""  #: what its --version begins with: that of BSD and macOS is no GNU patch
+
+    def is_here(self) -> bool:
+        place = processes.program(self.forward[0])
+        return bool(place) and _version(place).startswith(self.says)
+
+
+@cache
+def _version(program: str) -> str:
+    try:
+        done = processes.run([program, "--version"], capture_output=True, text=True, timeout=60)
+    except (OSError, processes.TimeoutExpired):  # Windows asks an administrator about anything called patch.exe
+        return ""
+    return str(done.stdout)
 
 
 def _check_own(patches: Sequence[bytes], before: Mapping[str, bytes], after: Mapping[str, bytes]) -> None:
@@ -469,11 +496,7 @@ def _check_tool(
 
 
 def _run(tool: _Tool, command: tuple[str, ...], tree: Path) -> None:
-    try:
-        environment = git_environment(command[1:], folder=tree)
-        done = processes.run(command, cwd=tree, env=environment, capture_output=True)
-    except FileNotFoundError:
-        raise NotChecked(f"{command[0]} is not installed", do=f"install {tool.name.split()[0]}") from None
+    done = processes.run(command, cwd=tree, env=git_environment(command[1:], folder=tree), capture_output=True)
     if done.returncode:
         raise CheckFailed(
             f"{tool.name} refuses the patch",

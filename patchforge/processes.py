@@ -9,6 +9,7 @@ What a child says is read no further than a bound, and a child that is ended tak
 
 from __future__ import annotations
 
+import errno
 import functools
 import io
 import os
@@ -39,9 +40,11 @@ __all__ = [
     "SubprocessError",
     "TimeoutExpired",
     "close",
+    "command_of",
     "end",
     "environment",
     "lines",
+    "program",
     "run",
     "start",
 ]
@@ -228,6 +231,26 @@ def close() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+def program(name: str) -> str:
+    """Where a program on PATH is; "" where there is none. Relative folders on PATH do not count."""
+    file = f"{name}.exe" if os.name == "nt" else name
+    places = (os.path.join(folder, file) for folder in os.get_exec_path() if os.path.isabs(folder))  # noqa: PTH117, PTH118
+    return next((place for place in places if os.path.isfile(place) and os.access(place, os.X_OK)), "")  # noqa: PTH113
+
+
+def command_of(command: Sequence[str | Path]) -> list[str | Path]:
+    """A command as it is to be started. Windows would look for its program in the current folder first.
+
+    FileNotFoundError there for a program that is not on PATH.
+    """
+    name = str(command[0])
+    if os.name != "nt" or os.path.dirname(name):  # noqa: PTH120
+        return list(command)
+    if not (place := program(name)):
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+    return [place, *command[1:]]
+
+
 def run(
     command: Sequence[str | Path],
     *,
@@ -246,7 +269,7 @@ def run(
             options.setdefault("stdin", DEVNULL)
         options.setdefault("check", False)
         close()
-        return subprocess.run(command, env=environment() if env is None else dict(env), **options)  # noqa: PLW1510
+        return subprocess.run(command_of(command), env=environment() if env is None else dict(env), **options)  # noqa: PLW1510
     timeout, check, given = (options.pop(name, None) for name in ("timeout", "check", "input"))
     text = options.pop("text", False)
     if given is not None:
@@ -328,4 +351,4 @@ def start(
     """``subprocess.Popen`` for a child that gets ``env``, or :func:`environment`."""
     close()
     options.setdefault("stdin", DEVNULL)
-    return subprocess.Popen(command, env=environment() if env is None else dict(env), **options)
+    return subprocess.Popen(command_of(command), env=environment() if env is None else dict(env), **options)

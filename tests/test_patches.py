@@ -53,7 +53,7 @@ def body(patch: bytes) -> str:
 def three_ways(changes: list[FileChange], context: int = 0) -> None:
     patch = patches.render(changes, header=HEAD, context=context)
     before = {one.path: one.before for one in changes if one.before is not None}
-    patches.check_three_ways([patch], before, {one.path: one.after for one in changes}, context=context)
+    patches.check_every_way([patch], before, {one.path: one.after for one in changes}, context=context)
 
 
 @st.composite
@@ -206,9 +206,9 @@ def test_a_series_is_checked_in_order() -> None:
     first = change(b"1\n2\n", Segment(1, 1, (b"x\n",)))
     second = change(first.after, Segment(1, 2, (b"y\n",)))
     rendered = [patches.render([one], header=HEAD) for one in (first, second)]
-    patches.check_three_ways(rendered, {"comfy/a.py": b"1\n2\n"}, {"comfy/a.py": b"1\ny\n2\n"}, context=0)
+    patches.check_every_way(rendered, {"comfy/a.py": b"1\n2\n"}, {"comfy/a.py": b"1\ny\n2\n"}, context=0)
     with pytest.raises(CheckFailed, match="hunk 1"):
-        patches.check_three_ways(rendered[::-1], {"comfy/a.py": b"1\n2\n"}, {"comfy/a.py": b"1\ny\n2\n"}, context=0)
+        patches.check_every_way(rendered[::-1], {"comfy/a.py": b"1\n2\n"}, {"comfy/a.py": b"1\ny\n2\n"}, context=0)
 
 
 @pytest.mark.parametrize("inside", [True, False])
@@ -227,29 +227,39 @@ def test_three_ways_refuses_another_result() -> None:
     one = change(b"1\n2\n", Segment(1, 1, (b"x\n",)))
     patch = patches.render([one], header=HEAD)
     with pytest.raises(CheckFailed, match="comes out wrong at line 2"):
-        patches.check_three_ways([patch], {one.path: one.before or b""}, {one.path: b"1\ny\n2\n"}, context=0)
+        patches.check_every_way([patch], {one.path: one.before or b""}, {one.path: b"1\ny\n2\n"}, context=0)
     with pytest.raises(CheckFailed, match="no patch touches it"):
-        patches.check_three_ways([patch], {one.path: one.before or b"", "z": b""}, {one.path: one.after}, context=0)
+        patches.check_every_way([patch], {one.path: one.before or b"", "z": b""}, {one.path: one.after}, context=0)
 
 
 @pytest.mark.parametrize(
     ("tool", "way"),
-    [("patch", "GNU patch: comfy/a.py comes out wrong"), ("git", "git apply: comfy/a.py comes out wrong")],
+    [
+        ("patch --version GNU patch 2.7.6", "GNU patch: comfy/a.py comes out wrong"),
+        ("git --version git version 2.39", "git apply: comfy/a.py comes out wrong"),
+    ],
 )
 def test_each_tool_has_a_vote(tool: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A tool that does nothing and reports success is found out."""
-    fake = tmp_path / tool
-    fake.write_text("#!/bin/sh\nexit 0\n")
+    name, _, answer = tool.split(" ", 2)
+    fake = tmp_path / name
+    fake.write_text(f"#!/bin/sh\n[ $1 = --version ] && echo {answer}\nexit 0\n")
     fake.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with pytest.raises(CheckFailed, match=way):
         three_ways([change(b"1\n2\n", Segment(1, 1, (b"x\n",)))])
 
 
-def test_without_the_tools_a_person_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tools_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """BSD's patch, which macOS has, is none of them."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    with pytest.raises(PatchforgeError, match="patch is not installed"):
-        three_ways([change(b"1\n2\n", Segment(1, 1, (b"x\n",)))])
+    three_ways([change(b"1\n2\n", Segment(1, 1, (b"x\n",)))])
+    assert patches.ways() == "patchforge (GNU patch and git apply: not installed)"
+    fake = tmp_path / "patch"
+    fake.write_text("#!/bin/sh\necho patch 2.0-12u11-Apple; exit 1\n")
+    fake.chmod(0o755)
+    three_ways([change(b"1\n2\n", Segment(1, 1, (b"x\n",)))])
+    assert "GNU patch and git apply: not installed" in patches.ways()
 
 
 PATCH = patches.render([change(b"1\n2\n3\n", Segment(1, 2, (b"x\n",)))], header=HEAD, context=1)
@@ -344,7 +354,7 @@ def test_header_fields() -> None:
     assert not any(field in text for field in ("Last-Update", "Applied-Upstream"))
     assert not any(line.startswith(" ") for line in lines), "no line of the header looks like a diff's context"
     new = patches.render([added(b"x\n")], header=text)
-    patches.check_three_ways([new], {}, {"comfy/new.py": b"x\n"}, context=0)
+    patches.check_every_way([new], {}, {"comfy/new.py": b"x\n"}, context=0)
 
 
 def test_header_without_a_commit() -> None:

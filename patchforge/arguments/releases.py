@@ -55,7 +55,7 @@ def replay(parser: Parser) -> None:
         "--commits", action="store_true", help="every commit between --since and --until that touches a target file"
     )
     parser.add_argument(
-        "--check", action="store_true", help="also compile, prove, apply three ways and run a second time"
+        "--check", action="store_true", help="also compile, prove, apply in every way and run a second time"
     )
 
 

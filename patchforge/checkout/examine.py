@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from pathlib import Path
 
 from patchforge.checkout import journal
 from patchforge.checkout.journal import Changed, Found, Kept
+from patchforge.checkout.merge import merge
 from patchforge.checkout.place import MANAGEMENT, Place, Where, command, where
 from patchforge.checkout.subject import (
     MARK,
@@ -28,7 +28,6 @@ from patchforge.checkout.subject import (
 )
 from patchforge.errors import PatchforgeError
 from patchforge.inside import Inside, Kind
-from patchforge.sources.command import git
 from patchforge.vocabulary import Tree, git_blob_id
 
 _CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
@@ -408,12 +407,7 @@ def taken_out(now: bytes | None, before: bytes | None, after: bytes | None) -> t
         return now, ""
     if before is None or after is None:
         return None, "the whole file is patchforge's"
-    with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
-        for name, data in {"edited": now, "patched": after, "original": before}.items():
-            Path(scratch, name).write_bytes(data)
-        merged = git("merge-file", "-p", "edited", "patched", "original", folder=Path(scratch))
-    data = merged.stdout.encode("utf-8", "surrogateescape")
-    if merged.returncode == 0 and not hooked(data, before, after):
-        return data, ""
-    said = merged.stderr.strip() or "a line that both changed"
-    return None, said if merged.returncode else "lines that another patchforge added"
+    data = merge(after, now, before)
+    if data is None:
+        return None, "a line that both changed"
+    return (data, "") if not hooked(data, before, after) else (None, "lines that another patchforge added")

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from patchforge import escape, pipeline
+from patchforge import escape, patches, pipeline
 from patchforge.checkout import change
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import ComfyUI
@@ -209,7 +209,7 @@ def _show(patched: Patched, written: str, missing: list[Skipped], release_named:
     print(
         f"device sites: {counts['claimed']} claimed, {counts['left']} left on purpose, {counts['unclaimed']} unclaimed"
     )
-    print("checked: compiles, static proof, second run edits nothing, patches apply three ways")
+    print(f"checked: compiles, static proof, second run edits nothing, patches apply as read by {patches.ways()}")
     for one in missing:
         print(f"missing: {escape.line(one.path)} ({one.reason})")
     lacking = f", NOT WHOLE: without {len(missing)} file(s) of the release, named above" if missing else ""

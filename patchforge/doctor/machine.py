@@ -102,7 +102,7 @@ def _node(path: Path) -> Node:
     """Asks the kernel for access rather than reading the mode, so that access control lists count."""
     try:
         group = path.group()
-    except (KeyError, OSError):
+    except (KeyError, OSError, ImportError, NotImplementedError):  # the last two without groups, as on Windows
         group = ""
     return Node(path.name, os.access(path, os.R_OK | os.W_OK), group)
 
@@ -153,7 +153,7 @@ def _memory(root: Path) -> dict[str, int]:
 def _user() -> str:
     try:
         return getuser()
-    except (KeyError, OSError):
+    except (KeyError, OSError, ImportError):
         return ""
 
 

@@ -137,7 +137,7 @@ class PatchedPack:
         return PatchedPack(kept, self.commit)
 
     def check(self, context: int = 0) -> None:
-        """CheckFailed unless the proof holds, and GNU patch, git and our own reader make the same of the patch."""
+        """CheckFailed unless the proof holds, and all that can read the patch here make the same of it."""
         _ = self.proved
         if self.converted.changes:
-            patches.check_three_ways([self.patch(context)], self.before, self.after, context=context)
+            patches.check_every_way([self.patch(context)], self.before, self.after, context=context)

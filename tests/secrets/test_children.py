@@ -21,7 +21,7 @@ from patchforge.doctor.machine import _rpm
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.nix.options import options
-from patchforge.patches import check_three_ways
+from patchforge.patches import check_every_way
 from patchforge.proof.dynamic import Interpreter
 from patchforge.trial.comparison.runs import Processes
 from patchforge.trial.model import Side
@@ -70,7 +70,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
 
 def patches(_: Machine, __: Path) -> None:
     patch = b"diff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-one\n+two\n"
-    check_three_ways([patch], {"x": b"one\n"}, {"x": b"two\n"}, context=1)
+    check_every_way([patch], {"x": b"one\n"}, {"x": b"two\n"}, context=1)
 
 
 def server(machine: Machine, folder: Path) -> None:
