@@ -329,7 +329,7 @@ def _user_settings() -> list[tuple[str, str]]:
     command = ["git", "config", "-z", "--includes", "--show-scope", "--list"]
     with suppress(OSError, subprocess.TimeoutExpired):
         done = subprocess.run(
-            command_of(command),
+            processes.command_of(command),
             cwd=_ELSEWHERE,
             env=environment({"LC_ALL": "C"}, allow=allow),
             stdin=subprocess.DEVNULL,
