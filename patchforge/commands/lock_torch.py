@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
 
     Without --online a complete lock stays as it is: what is at hand offline cannot better it.
     """
-    python = options.python or load_torch(resources.path("upstream")).python
+    python = options.python or load_torch(resources.path("upstream")).pythons[0]
     folder, name = in_repository(options.pins, PINS), f"torch/{options.version}-{abi_of(python)}"
     found = store.load(name, folder)
     if options.online or not found.get("complete"):

@@ -119,7 +119,7 @@ def _python(_: argparse.Namespace, folder: Path) -> _Work:
 def _torch(_: argparse.Namespace, folder: Path) -> _Work:
     """The locks that there are, and the default one. A complete lock stays: ``lock-torch --online`` makes it anew."""
     torch, locks = load_torch(_upstream()), _load("torch", folder)
-    for name in sorted({*locks, f"torch/{torch.default}-{abi_of(torch.python)}"}):
+    for name in sorted({*locks, f"torch/{torch.default}-{abi_of(torch.pythons[0])}"}):
         version, abi = name.removeprefix("torch/").rsplit("-", 1)
         lock = locks.get(name, {})
         again = partial(make_lock, version, f"{abi[2]}.{abi[3:]}", online=False)

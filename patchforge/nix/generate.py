@@ -18,6 +18,7 @@ from patchforge.hashes import trusted
 from patchforge.nix import emit
 from patchforge.outputs import Kind, Known
 from patchforge.pins import store
+from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_nodes, load_torch
 from patchforge.vocabulary import Version
 
@@ -132,9 +133,12 @@ def _torch(upstream: Path) -> Data:
     tracked = load_torch(upstream)
     names = sorted(path.stem for path in (upstream / "pins" / "torch").glob("*.json"))
     locks = {name: store.load(f"torch/{name}", upstream / "pins") for name in names}
+    complete = {name for name, lock in locks.items() if lock["complete"]}
+    usable = [python for python in tracked.pythons if f"{tracked.default}-{abi_of(python)}" in complete]
     return {
         "default": tracked.default,
-        "python": tracked.python,
+        "python": [*usable, *tracked.pythons][0],
+        "pythons": list(tracked.pythons),
         "locks": {name: _lock(lock, tracked.elsewhere) for name, lock in locks.items()},
     }
 

@@ -59,7 +59,7 @@ class Torch:
     indexes: tuple[str, ...]
     local: str  #: the local version of its builds, ``xpu``
     default: str  #: the version that packages use
-    python: str  #: the Python they use it on
+    pythons: tuple[str, ...]  #: the Pythons they use it on, the preferred one first
     elsewhere: tuple[str, ...]  #: requirements that nixpkgs' own packages meet
     versions: dict[str, dict[str, str]] = field(default_factory=dict)  #: by torch version: torchvision, torchaudio
 

@@ -2,18 +2,30 @@
 {
   pkgs,
   mordragt ? null,
+  maintainers ? import ./maintainers.nix,
 }:
 let
   inherit (pkgs) lib;
   data = import ./data.nix { inherit lib; };
+  short = builtins.replaceStrings [ "." ] [ "" ];
 in
 lib.makeScope pkgs.newScope (
   self:
+  let
+    # Not callPackage: `override` stays the interpreter's.
+    pythonFor =
+      version:
+      import ./packages/python-xpu.nix {
+        inherit (self) callPackage data;
+        inherit pkgs version;
+      };
+    groups = lib.groupBy (name: data.nodes.${name}.group) (lib.attrNames data.nodes);
+  in
   {
-    inherit data;
+    inherit data maintainers;
 
-    python-xpu = self.callPackage ./packages/python-xpu.nix { };
-    intel-oneapi-runtime = self.python-xpu.pkgs.intel-oneapi-runtime;
+    python-xpu = pythonFor data.torch.python;
+    intel-oneapi-runtime = self.python-xpu.pkgs.torch.oneapiRuntime;
     requirementsOf = self.callPackage ./packages/requirements.nix { };
 
     comfyui-xpu = self.callPackage ./packages/comfyui-xpu.nix {
@@ -22,13 +34,25 @@ lib.makeScope pkgs.newScope (
     };
     comfyui-ipex = self.comfyui-xpu;
     nodes = lib.mapAttrs (name: pin: self.callPackage ./packages/node.nix { inherit name pin; }) data.nodes;
-    nodeGroups = lib.mapAttrs (
-      _: names: lib.genAttrs names (name: self.nodes.${name})
-    ) (lib.groupBy (name: data.nodes.${name}.group) (lib.attrNames data.nodes));
+    nodeGroups = lib.mapAttrs (_: names: lib.genAttrs names (name: self.nodes.${name})) groups;
 
     ollama-xpu = self.callPackage ./packages/ollama-xpu.nix { };
+    ollama-ipex = self.ollama-xpu;
     patchforge = self.callPackage ./packages/patchforge.nix { };
   }
   // import ./packages/legacy.nix { inherit lib pkgs mordragt; }
+  # python313-xpu and so on; a Python without a complete lock is an error that says so.
+  // lib.listToAttrs (
+    map (version: lib.nameValuePair "python${short version}-xpu" (pythonFor version)) data.torch.pythons
+  )
+  // lib.mapAttrs' (
+    group: names:
+    lib.nameValuePair "comfyui-${group}" (
+      self.callPackage ./packages/node-group.nix {
+        name = "comfyui-${group}";
+        packs = map (name: self.nodes.${name}) names;
+      }
+    )
+  ) groups
   // lib.mapAttrs (_: release: self.comfyui-xpu.override { inherit release; }) data.byAttribute
 )

@@ -28,6 +28,7 @@ in
     inherit (optionsOf [
       ./modules/comfyui-xpu.nix
       ./modules/intel-xpu.nix
+      ./modules/legacy-names.nix
       ./modules/ollama-xpu.nix
       ./modules/patchforge-bot.nix
     ]) services hardware;

@@ -9,12 +9,12 @@ let
   inherit (nixpkgs) lib;
   systems = [ "x86_64-linux" ];
   forAll = lib.genAttrs systems;
-  # Intel's runtime libraries are not free software, and PyTorch for XPU does not work without them.
+  inherit (import ./unfree.nix { inherit lib; }) allowUnfree unfree;
   pkgsFor =
     system:
     import nixpkgs {
       inherit system;
-      config.allowUnfreePredicate = package: lib.getName package == "intel-oneapi-runtime";
+      config.allowUnfreePredicate = allowUnfree;
     };
   scopeFor =
     system:
@@ -24,6 +24,7 @@ let
     };
   withPython = scope: python: scope.comfyui-xpu.override { inherit python; };
   pinned = scope: lib.mapAttrs (name: _: scope.${name}) scope.data.byAttribute;
+  groups = scope: lib.mapAttrs' (group: _: lib.nameValuePair "comfyui-${group}" scope."comfyui-${group}") scope.nodeGroups;
   # Without a complete lock of torch these are an error that says so; legacyPackages has them all the same.
   needTorch =
     scope: attrs:
@@ -41,8 +42,9 @@ in
       scope = scopeFor system;
     in
     {
-      inherit (scope) ollama-xpu patchforge;
+      inherit (scope) ollama-ipex ollama-xpu patchforge;
     }
+    // groups scope
     // needTorch scope (
       {
         inherit (scope) comfyui-ipex comfyui-xpu python-xpu;
@@ -55,6 +57,7 @@ in
   legacyPackages = forAll (
     system:
     let
+      pkgs = pkgsFor system;
       scope = scopeFor system;
     in
     {
@@ -66,15 +69,31 @@ in
         intel-tbb
         nodeGroups
         nodes
+        ollama-ipex
         ollama-xpu
         patchforge
         python-ipex
         python-xpu
         ;
       default = scope.comfyui-xpu;
+      # A virtual machine that starts the service; it needs KVM, so `nix flake check` leaves it out.
+      vmTest = (withPython scope pkgs.python3).tests.service;
     }
+    // groups scope
+    // lib.listToAttrs (
+      map (
+        version:
+        let
+          name = "python${builtins.replaceStrings [ "." ] [ "" ] version}-xpu";
+        in
+        lib.nameValuePair name scope.${name}
+      ) scope.data.torch.pythons
+    )
     // pinned scope
   );
+
+  # What `nixpkgs.config.allowUnfreePredicate` has to admit.
+  lib = { inherit allowUnfree unfree; };
 
   overlays = {
     default = import ./overlay.nix { inherit mordragt; };
@@ -87,6 +106,7 @@ in
       comfyui-xpu
       ollama-xpu
       patchforge-bot
+      ./modules/legacy-names.nix
     ];
     comfyui-xpu.imports = [ ./modules/comfyui-xpu.nix ];
     intel-xpu.imports = [ ./modules/intel-xpu.nix ];
@@ -124,6 +144,17 @@ in
     in
     {
       inherit (scope) ollama-xpu patchforge;
+      nixpkgs-has-it-all =
+        let
+          missing = import ./checks/contract.nix { inherit pkgs; };
+        in
+        if missing == [ ] then
+          pkgs.runCommand "nixpkgs-has-it-all" { } "touch $out"
+        else
+          throw ''
+            this nixpkgs lacks ${lib.concatStringsSep ", " missing}
+              expected: what data/nixpkgs.json lists
+              to do: update the input nixpkgs, or mend the expressions and the list'';
       # nixpkgs' own torch: patches, requirements, --help-gpu and the quick test, without the XPU wheels.
       comfyui-own-torch = withPython scope pkgs.python3;
       generated-is-current = pkgs.runCommand "generated-is-current" { } ''
@@ -134,6 +165,7 @@ in
         touch $out
       '';
     }
+    // lib.mapAttrs' (name: node: lib.nameValuePair "node-${name}" node.tests.requirements) (needTorch scope scope.nodes)
     // needTorch scope { inherit (scope) comfyui-xpu; }
     // lib.optionalAttrs (lib ? nixosSystem) {
       service =
@@ -171,7 +203,13 @@ in
     }
   );
 
-  formatter = forAll (system: (pkgsFor system).nixfmt-tree);
+  formatter = forAll (
+    system:
+    let
+      pkgs = pkgsFor system;
+    in
+    pkgs.nixfmt-tree
+  );
 
   templates.default = {
     path = ./template;

@@ -15,10 +15,19 @@ in
   inherit (scope)
     comfyui-ipex
     comfyui-xpu
+    ollama-ipex
     ollama-xpu
     patchforge
     python-xpu
     ;
   comfyui-xpu-nodes = scope.nodes;
+  intel-xpu = {
+    inherit (scope) nodes;
+    comfyui = scope.comfyui-xpu;
+    ipex = scope.python-ipex;
+    mkl = scope.intel-mkl;
+    ollama = scope.ollama-xpu;
+    python = scope.python-xpu;
+  };
 }
 // prev.lib.mapAttrs (name: _: scope.${name}) data.byAttribute

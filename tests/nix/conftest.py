@@ -20,7 +20,7 @@ from patchforge.outputs import listed
 from patchforge.pattern import Options
 from patchforge.vocabulary import Release, Version
 from tests.nix import sandbox
-from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, wheel, write_json
+from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, library, wheel, write_json
 from tests.support import ROOT, MemoryTree, engine_of, miniature
 
 MINIATURE = "v0.33.0"
@@ -31,18 +31,44 @@ NODE = {
     "move.py": b"import torch\n\nNODE_CLASS_MAPPINGS = {}\n\n\ndef move(tensor):\n    return tensor.cuda()\n",
 }
 DATA_FLAGS = (b"base-directory", b"database-url")
-REQUIREMENTS = ["comfy-kitchen==0.2.31", "numpy>=1.25", "torch"]
+REQUIREMENTS = ["comfy-kitchen==0.2.31", "numpy>=1.25", "torch", "torchsde"]
+
+
+#: What Intel's licence forbids to change, and what stripping breaks.
+INTEL = library("libstdc++.so.6", "libze_loader.so.1", "libc.so.6", terms=True, runpath=["$ORIGIN"])
+TORCH = library("libsycl.so.9", "libstdc++.so.6", "libc.so.6", fragile=True)
 
 
 def _torch_lock(network: Path) -> dict[str, Any]:
     torch = (sandbox.HERE / "minitorch" / "torch.py").read_text()
     version = "__version__ = '2.14.0+xpu'\n"
     files: dict[tuple[str, str], dict[str, str]] = {
-        ("torch", "2.14.0+xpu"): {"torch/__init__.py": torch, "torch/version.py": version},
-        ("torchvision", "0.29.0+xpu"): {"torchvision/__init__.py": ""},
-        ("torchaudio", "2.11.0+xpu"): {"torchaudio/__init__.py": ""},
-        ("triton-xpu", "3.8.0"): {"triton/__init__.py": ""},
-        ("intel-sycl-rt", "2026.1.0"): {"intel_sycl_rt-2026.1.0.data/data/lib/libsycl.so.9": ""},
+        ("torch", "2.14.0+xpu"): {
+            "torch/__init__.py": torch,
+            "torch/version.py": version,
+            "torch/lib/libc10.so": TORCH,
+            "torch/lib/libtorch.so": TORCH,
+        },
+        ("torchvision", "0.29.0+xpu"): {
+            "torchvision/__init__.py": "",
+            "torchvision/_C.so": library("libc10.so", "libtorch.so", fragile=True),
+        },
+        ("torchaudio", "2.11.0+xpu"): {
+            "torchaudio/__init__.py": "",
+            "torchaudio/lib/libtorchaudio.so": library("libtorch.so", fragile=True),
+        },
+        ("triton-xpu", "3.8.0"): {
+            "triton/__init__.py": "",
+            "triton/_C/libtriton.so": library("libz.so.1", "libstdc++.so.6", fragile=True),
+        },
+        ("intel-sycl-rt", "2026.1.0"): {
+            "intel_sycl_rt-2026.1.0.data/data/lib/libsycl.so.9": INTEL,
+            "intel_sycl_rt-2026.1.0.data/data/include/sycl/sycl.hpp": "",
+            "intel_sycl_rt-2026.1.0.dist-info/LICENSE.txt": "Do not modify.",
+        },
+        ("intel-opencl-rt", "2026.1.0"): {
+            "intel_opencl_rt-2026.1.0.data/data/lib/libintelocl.so": library("libnuma.so.1", terms=True)
+        },
     }
     wheels = [wheel(network, *name, content, "linux_x86_64") for name, content in files.items()]
     for one in wheels:
@@ -57,8 +83,10 @@ def _upstream(folder: Path, network: Path) -> None:
     pins = folder / "pins"
     comfyui = sandbox.source(network, "Comfy-Org", "ComfyUI", COMMIT, release_files())
     write_json(pins / "comfyui.json", {MINIATURE: {**comfyui, "tag": MINIATURE, "requirements": REQUIREMENTS}})
-    kitchen = wheel(network, "comfy-kitchen", "0.2.31", {"comfy_kitchen/__init__.py": ""})
-    write_json(pins / "python.json", {"comfy-kitchen": {"0.2.31": {**kitchen, "python": "py3", "platform": "any"}}})
+    code = {"comfy_kitchen/__init__.py": "", "comfy_kitchen/_C.so": library("libamdhip64.so.7", "libstdc++.so.6")}
+    kitchen = wheel(network, "comfy-kitchen", "0.2.31", code, "manylinux_2_28_x86_64")
+    pin = {**kitchen, "python": ABI, "platform": "manylinux_2_28_x86_64"}
+    write_json(pins / "python.json", {"comfy-kitchen": {"0.2.31": pin}})
     node = sandbox.source(network, "someone", "ComfyUI-Node", NODE_COMMIT, NODE)
     write_json(
         pins / "nodes.json",
@@ -68,7 +96,7 @@ def _upstream(folder: Path, network: Path) -> None:
                 "date": "2026-01-02",
                 "license": "MIT",
                 "submodules": False,
-                "requirements": ["pywavelets"],
+                "requirements": ["opencv-python", "pywavelets"],
             }
         },
     )
@@ -82,7 +110,7 @@ def _upstream(folder: Path, network: Path) -> None:
     write_json(pins / "ollama.json", {**legacy, "owner": "ollama", "repo": "ollama", "version": "0.32.0"})
     write_json(pins / "torch" / f"2.14.0-{ABI}.json", _torch_lock(network))
     lines = ['title = "torch"', "indexes = []", 'local = "xpu"', 'default = "2.14.0"', 'elsewhere = ["numpy"]']
-    (folder / "torch.toml").write_text("\n".join([*lines, f'python = "{PYTHON}"', ""]))
+    (folder / "torch.toml").write_text("\n".join([*lines, f'pythons = ["{PYTHON}", "3.99"]', ""]))
 
 
 def _legacy(network: Path) -> dict[str, bytes]:
@@ -157,7 +185,7 @@ def _converted_node(folder: Path) -> dict[str, bytes]:
     return PatchedPack(convert(read_pack(folder), Options()), NODE_COMMIT).files()
 
 
-def _packages() -> dict[str, str]:
+def _packages() -> dict[str, Any]:
     """Python packages of nixpkgs: of these only names and versions are there, the rest is the interpreter's."""
     import tomllib
 
@@ -167,4 +195,18 @@ def _packages() -> dict[str, str]:
         *(text for name in ("bot", "test") for text in project["optional-dependencies"][name]),
     ]
     names = {text.split(">")[0].split("=")[0].lower() for text in wanted}
-    return {**dict.fromkeys(names, "99"), "numpy": "2.0", "pywavelets": "1.8", "setuptools": "80.0", "torch": "2.9"}
+    named = (name for name, path in sandbox.contract()["python"].items() if "/python-modules/" in path)
+    return {
+        **dict.fromkeys(named, "1"),
+        **dict.fromkeys(names, "99"),
+        "numpy": "2.0",
+        "pillow": "12.0",
+        "pywavelets": "1.8",
+        "setuptools": "80.0",
+        "torch": "2.9",
+        # Its distribution is called opencv; what wheels ask for by PyPI's names are meta packages.
+        **{name: {"version": "4.12.0", "dist": dist} for name, dist in sandbox.contract()["distributions"].items()},
+        "opencv-python": {"version": "4.12.0", "requires": ["opencv4"]},
+        # A test that fails when torch is for XPU.
+        "torchsde": {"version": "0.2.6", "requires": ["torch"], "xpu": ["test_normality_conditional"]},
+    }

@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,6 +125,11 @@ def sha256(data: bytes) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
+def library(*needs: str, **about: object) -> str:
+    """A shared library of the pretended nixpkgs (mock/builder.py): what it needs, and how it may be treated."""
+    return "\x7fELF" + json.dumps({"needs": needs, **about})
+
+
 def wheel(network: Path, name: str, version: str, files: Mapping[str, str], platform: str = "any") -> dict[str, Any]:
     """Puts a wheel into the network; its pin."""
     plain = name.replace("-", "_")
@@ -132,6 +137,7 @@ def wheel(network: Path, name: str, version: str, files: Mapping[str, str], plat
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:
         metadata = {f"{info}/METADATA": f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n"}
+        metadata[f"{info}/RECORD"] = "".join(f"{path},,\n" for path in [*files, *metadata, f"{info}/RECORD"])
         for path, text in {**files, **metadata}.items():
             archive.writestr(zipfile.ZipInfo(path), text)
     abi = "none" if platform == "any" else ABI
@@ -193,6 +199,12 @@ def source(network: Path, owner: str, repo: str, rev: str, files: Mapping[str, b
     return {"owner": owner, "repo": repo, "rev": rev, "hash": of_folder(folder).hash, "hash_source": "computed"}
 
 
+def contract() -> dict[str, Any]:
+    """What the expressions take from nixpkgs, and which of its files prove it."""
+    found: dict[str, Any] = json.loads((ROOT / "templates/nix/data/nixpkgs.json").read_bytes())
+    return found
+
+
 def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=1, sort_keys=True))
@@ -206,6 +218,7 @@ def mock_nixpkgs(
     python: str = sys.executable,
     packages: Mapping[str, Any] | None = None,
     version: str = PYTHON,
+    pythons: Iterable[str] = (),
 ) -> Path:
     """A copy of the pretended nixpkgs that knows where its network is."""
     shutil.copytree(MOCK, folder, ignore=shutil.ignore_patterns("__pycache__"))
@@ -216,9 +229,11 @@ def mock_nixpkgs(
         "shell": shutil.which("bash"),
         "python": python,
         "pythonVersion": version,
+        "pythons": sorted({version, *pythons}),
         "pythonPath": python_path,
         "network": str(network),
         "packages": dict(packages or {}),
+        "names": sorted(name for name in contract()["packages"] if "." not in name),
     }
     write_json(folder / "settings.json", settings)
     return folder

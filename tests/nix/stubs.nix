@@ -1,48 +1,123 @@
-# The options of NixOS and Home Manager that our modules set, and nothing behind them.
+# The options of NixOS and Home Manager that our modules set, with the types and merging that they have there; what is
+# behind them is not. Which of nixpkgs' files says so is in templates/nix/data/nixpkgs.json.
 { lib, ... }:
 let
   inherit (lib) mkOption types;
-  any = mkOption {
-    type = types.attrsOf types.raw;
-    default = { };
-  };
   of = type: default: mkOption { inherit type default; };
-  unit = types.submodule {
-    options = {
-      description = of types.str "";
-      documentation = of (types.listOf types.str) [ ];
-      wantedBy = of (types.listOf types.str) [ ];
-      wants = of (types.listOf types.str) [ ];
-      after = of (types.listOf types.str) [ ];
-      environment = of (types.attrsOf types.str) { };
-      serviceConfig = any;
-      unitConfig = any;
-      timerConfig = any;
+  attrs = of (types.attrsOf types.raw) { };
+  strings = of (types.listOf types.str) [ ];
+  # nixos/lib/systemd-unit-options.nix: lists are joined, and mixed with nothing else; the rest has to be equal.
+  unitOption = lib.mkOptionType {
+    name = "systemd option";
+    merge =
+      location: definitions:
+      let
+        values = map (definition: definition.value) definitions;
+        first = lib.head values;
+      in
+      if lib.any lib.isList values then
+        if lib.all lib.isList values then
+          lib.concatLists values
+        else
+          throw "The definitions for systemd unit options should be either all lists, representing repeatable options, or all non-lists, but for the option ${lib.concatStringsSep "." location}"
+      else if lib.all (value: value == first) values then
+        first
+      else
+        throw "The option `${lib.concatStringsSep "." location}' has conflicting definition values";
+  };
+  section = types.attrsOf unitOption;
+  restarts = [ "no" "on-success" "on-failure" "on-abnormal" "on-abort" "on-watchdog" "always" ];
+  kinds = [ "exec" "simple" "forking" "oneshot" "dbus" "notify" "notify-reload" "idle" ];
+  serviceSection = types.addCheck section (
+    service:
+    # What is not discharged yet is no string.
+    (!(lib.isString (service.Type or null)) || lib.elem service.Type kinds)
+    && (!(lib.isString (service.Restart or null)) || lib.elem service.Restart restarts)
+  );
+  unit = {
+    description = of types.str "";
+    documentation = strings;
+    wantedBy = strings;
+    wants = strings;
+    after = strings;
+    unitConfig = of section { };
+  };
+  service = types.submodule {
+    options = unit // {
+      environment = of (types.attrsOf (types.nullOr (types.oneOf [ types.str types.path types.package ]))) { };
+      path = of (types.listOf (types.oneOf [ types.package types.str ])) [ ];
+      serviceConfig = of serviceSection { };
     };
   };
-  group = types.submodule { options.members = of (types.listOf types.str) [ ]; };
-  file = types.submodule { options.source = mkOption { type = types.path; }; };
+  timer = types.submodule { options = unit // { timerConfig = of section { }; }; };
+  # nixos/modules/system/boot/systemd/tmpfiles.nix
+  rule = types.submodule (
+    { name, ... }:
+    {
+      options = {
+        type = of types.str name;
+        mode = of types.str "-";
+        user = of types.str "-";
+        group = of types.str "-";
+        age = of types.str "-";
+        argument = of types.str "";
+      };
+    }
+  );
+  # nixos/modules/config/users-groups.nix
+  user = types.submodule {
+    options = {
+      isSystemUser = of types.bool false;
+      isNormalUser = of types.bool false;
+      group = of types.str "";
+      home = of types.path "/var/empty";
+      description = of types.str "";
+    };
+  };
+  group = types.submodule { options.members = strings; };
+  file = types.submodule {
+    options = {
+      source = mkOption { type = types.path; };
+      recursive = of types.bool false;
+    };
+  };
 in
 {
   options = {
     assertions = of (types.listOf types.raw) [ ];
-    nixpkgs = any;
-    warnings = of (types.listOf types.str) [ ];
+    warnings = strings;
+    nixpkgs = attrs;
+    boot.kernelParams = strings;
+    environment.systemPackages = of (types.listOf types.package) [ ];
+    environment.sessionVariables = of (types.attrsOf types.str) { };
     hardware.graphics.enable = of types.bool false;
     hardware.graphics.extraPackages = of (types.listOf types.package) [ ];
     networking.firewall.allowedTCPPorts = of (types.listOf types.port) [ ];
-    environment.systemPackages = of (types.listOf types.package) [ ];
-    environment.sessionVariables = of (types.attrsOf types.str) { };
+    powerManagement.cpuFreqGovernor = of (types.nullOr types.str) null;
+    services.udev.extraRules = of types.lines "";
+    users.users = of (types.attrsOf user) { };
     users.groups = of (types.attrsOf group) { };
-    systemd.services = of (types.attrsOf unit) { };
-    systemd.timers = of (types.attrsOf unit) { };
-    systemd.tmpfiles.rules = of (types.listOf types.str) [ ];
-    systemd.user.services = of (types.attrsOf types.raw) { };
+    systemd.services = of (types.attrsOf service) { };
+    systemd.timers = of (types.attrsOf timer) { };
+    systemd.tmpfiles.settings = of (types.attrsOf (types.attrsOf (types.attrsOf rule))) { };
+    systemd.user.services = attrs;
     # As nixpkgs has it, with other options: both can be there.
     services.comfyui.enable = of types.bool false;
+    # nixos/modules/services/misc/ollama.nix, of which services.ollama-xpu is a preset.
+    services.ollama = {
+      enable = of types.bool false;
+      package = mkOption { type = types.package; };
+      host = of types.str "127.0.0.1";
+      port = of types.port 11434;
+      openFirewall = of types.bool false;
+      environmentVariables = of (types.attrsOf types.str) { };
+      loadModels = strings;
+    };
+    home.homeDirectory = of types.path "/home/alice";
     home.packages = of (types.listOf types.package) [ ];
     home.sessionVariables = of (types.attrsOf types.str) { };
     home.file = of (types.attrsOf file) { };
-    xdg.dataHome = of types.str "/home/alice/.local/share";
+    programs.vscode.profiles = attrs;
+    xdg.dataHome = of types.path "/home/alice/.local/share";
   };
 }

@@ -21,6 +21,7 @@ OUTPUTS = {
     "homeManagerModules",
     "homeModules",
     "legacyPackages",
+    "lib",
     "nixosModules",
     "overlays",
     "packages",
@@ -45,9 +46,11 @@ def test_show(mini: Miniature) -> None:
     assert set(shown) == OUTPUTS
     assert set(shown["packages"]["x86_64-linux"]) == {
         "comfyui-ipex",
+        "comfyui-samplers",
         "comfyui-xpu",
         "comfyui-xpu_0_33_0",
         "default",
+        "ollama-ipex",
         "ollama-xpu",
         "patchforge",
         "python-xpu",
@@ -80,7 +83,7 @@ def test_without_a_lock_the_rest_still_works(mini: Miniature, tmp_path: Path) ->
     data = project / "generated/nix/data/torch.json"
     data.write_text(json.dumps({**json.loads(data.read_bytes()), "locks": {}}))
     shown = json.loads(flake(mini, "show", "", "--json", project=project).stdout)
-    assert set(shown["packages"]["x86_64-linux"]) == {"ollama-xpu", "patchforge"}
+    assert set(shown["packages"]["x86_64-linux"]) == {"comfyui-samplers", "ollama-ipex", "ollama-xpu", "patchforge"}
     for name in ("comfyui-xpu", "default"):
         done = flake(mini, "build", f"#{name}", "--no-link", project=project)
         assert done.returncode != 0
@@ -95,6 +98,8 @@ OVERLAYS = [
     ("overlay-intel-xpu", "overlay.python3.pkgs.torch.version", "2.14.0+xpu"),
     ("overlay-intel-xpu", "overlay.python3.pkgs.triton.version", "3.8.0"),
     ("overlay-intel-xpu", "overlay.ollama-xpu.backend", "vulkan"),
+    ("overlay", "builtins.attrNames overlay.intel-xpu", ["comfyui", "ipex", "mkl", "nodes", "ollama", "python"]),
+    ("overlay", "overlay.intel-xpu.comfyui.name", "comfyui-xpu-0.33.0"),
 ]
 
 

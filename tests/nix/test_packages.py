@@ -21,7 +21,8 @@ from patchforge.patches import parse
 from patchforge.sources import open_upstream
 from patchforge.vocabulary import Release
 from tests.nix import sandbox
-from tests.nix.conftest import regenerate
+from tests.nix.conftest import INTEL, regenerate
+from tests.nix.mock.builder import libraries
 from tests.nix.sandbox import Miniature, write_json
 from tests.support import ROOT, engine_of
 
@@ -50,7 +51,7 @@ def comfyui(mini: Miniature) -> Path:
 
 
 def test_comfyui_builds(comfyui: Path) -> None:
-    assert {path.name for path in (comfyui / "bin").iterdir()} == set(PROGRAMS)
+    assert {path.name for path in (comfyui / "bin").iterdir()} == {*PROGRAMS, "comfyui-ipex"}
     assert (comfyui / "share/comfyui/comfy/patchforge_xpu/__init__.py").is_file()
 
 
@@ -118,7 +119,7 @@ def test_which_device_a_program_picks_on_the_emulated_xpu(mini: Miniature, tmp_p
         tmp_path / "nixpkgs",
         mini.network,
         python_path=emulated(tmp_path / "site"),
-        packages={"numpy": "2.0", "torch": "2.9"},
+        packages={"numpy": "2.0", "torch": "2.9", "torchsde": "0.2.6"},
     )
     scope = f"import {mini.project}/generated/nix {{ inherit pkgs; }}"
     package = f"(({scope}).comfyui-xpu.override {{ python = pkgs.python3; }})"
@@ -175,9 +176,76 @@ def test_python_xpu_imports_the_locked_torch(mini: Miniature) -> None:
 
 
 def test_intels_libraries_are_merged(mini: Miniature) -> None:
-    assert [path.name for path in (mini.nix.build(mini.scope("s.intel-oneapi-runtime")) / "lib").iterdir()] == [
-        "libsycl.so.9"
-    ]
+    """As they came: their licence forbids changes. What they look for beside themselves is there."""
+    out = mini.nix.build(mini.scope("s.intel-oneapi-runtime"))
+    assert (out / "lib/libsycl.so.9").read_text() == INTEL
+    links = {path.name for path in (out / "lib").iterdir() if path.is_symlink()}
+    assert links == {"libstdc++.so.6", "libgcc_s.so.1", "libze_loader.so.1", "libOpenCL.so.1", "libz.so.1"}
+    assert [path.read_text() for path in out.glob("share/wheels/intel_sycl_rt-*/LICENSE.txt")] == ["Do not modify."]
+
+
+def test_triton_finds_sycls_headers_and_library_by_metadata(mini: Miniature) -> None:
+    """As Triton's driver does: among the files of intel-sycl-rt, sycl.hpp and libsycl."""
+    out = mini.nix.build(mini.scope("s.python-xpu.withPackages (ps: [ ps.triton ])"))
+    code = (
+        "from importlib.metadata import files\n"
+        "for f in files('intel-sycl-rt'):\n"
+        "    if f.name == 'sycl.hpp' or f.match('libsycl.so*'): print(f.locate(), f.locate().exists())"
+    )
+    done = subprocess.run([out / "bin/python", "-c", code], capture_output=True, text=True, check=True)
+    found = {Path(line.split()[0]).name: line.split()[1] for line in done.stdout.splitlines()}
+    assert found == {"sycl.hpp": "True", "libsycl.so.9": "True"}
+
+
+def test_torchs_libraries_find_intels_and_the_driver(mini: Miniature) -> None:
+    out = mini.nix.build(mini.scope("s.python-xpu.pkgs.torchvision"))
+    _, about = next(libraries(str(out)))
+    assert about["runpath"][-1] == "/run/opengl-driver/lib"
+    assert any(folder.endswith("torch/lib") for folder in about["runpath"])
+    assert about["inherited"]
+    assert "stripped" not in about
+
+
+def test_pythons_own_override_stays(mini: Miniature) -> None:
+    """More packages are added to ours; a scope's `override` would know nothing of them."""
+    more = "pkgs.lib.composeManyExtensions [ old.packageOverrides (final: prev: { mine = prev.numpy; }) ]"
+    changed = f"s.python-xpu.override (old: {{ packageOverrides = {more}; }})"
+    rest = f"let p = ({changed}).pkgs; in [ p.mine.pname p.torch.version ]"
+    assert mini.nix.evaluate(mini.scope(rest)) == ["numpy", "2.14.0+xpu"]
+
+
+def test_a_python_without_a_lock_says_so(mini: Miniature, changed: Callable[..., Path]) -> None:
+    """Of those that are declared, each has a package; a lock is asked for when it is used."""
+    copy = changed("generated/nix/data/torch.json", '"3.99"', '"3.0"')
+    nixpkgs = sandbox.mock_nixpkgs(copy.parent / "nixpkgs", mini.network, pythons=["3.0"])
+    scope = f"import {copy}/generated/nix {{ pkgs = import {nixpkgs} {{ }}; }}"
+    printed = mini.nix.refused(f"({scope}).python30-xpu.name")
+    assert "torch 2.14.0 for Intel XPU is not locked for Python 3.0" in printed
+    assert "patchforge lock-torch 2.14.0 --python 3.0" in printed
+
+
+def test_suites_that_fail_with_this_torch_are_left_out_by_name(mini: Miniature) -> None:
+    """And only those: with its tests on, the same package cannot be built."""
+    assert mini.nix.build(mini.scope("s.python-xpu.pkgs.torchsde"))
+    again = "s.python-xpu.pkgs.torchsde.overridePythonAttrs (_: { disabledTests = [ ]; })"
+    assert "FAILED torchsde: test_normality_conditional" in mini.nix.failing(mini.scope(again))
+    reasons = json.loads((ROOT / "templates/nix/data/suites.json").read_bytes())
+    assert all(suite["reason"] for suite in reasons.values())
+
+
+def test_groups_of_packs_are_packages(mini: Miniature) -> None:
+    out = mini.nix.build(mini.scope("s.comfyui-samplers"))
+    line = (out / "share/comfyui/extra_model_paths.yaml").read_text()
+    assert f"custom_nodes: {out}/share/comfyui/custom_nodes" in line
+    assert mini.nix.evaluate(mini.scope("s.comfyui-samplers.requirements")) == ["opencv-python", "pywavelets"]
+    assert mini.nix.build(mini.scope("s.nodes.a-node.tests.requirements"))
+
+
+def test_what_compiles_while_it_runs_has_a_compiler(comfyui: Path) -> None:
+    script = (comfyui / "bin/comfyui").read_text()
+    assert re.search(r'PATH="\$\{PATH:\+\$PATH:\}/\S+gcc-wrapper-\S+/bin:/\S+ninja-\S+/bin"', script)
+    assert re.search(r'CXX="\$\{CXX-/\S+/bin/c\+\+\}"', script)
+    assert "LD_LIBRARY_PATH" not in script.replace("on LD_LIBRARY_PATH is left", "")
 
 
 def test_nodes_come_with_their_requirements(mini: Miniature, tmp_path: Path) -> None:
@@ -294,7 +362,7 @@ def test_a_missing_requirement_is_named(mini: Miniature) -> None:
     """It is in the release's file, and not in the pin."""
     rest = (
         "s.comfyui-xpu.override { release = s.data.comfyui.releases.${s.data.comfyui.default} "
-        '// { requirements = [ "numpy>=1.25" "torch" ]; }; }'
+        '// { requirements = [ "numpy>=1.25" "torch" "torchsde" ]; }; }'
     )
     printed = mini.nix.failing(mini.scope(rest))
     assert "1 Python requirement(s) are not met:" in printed
@@ -332,10 +400,11 @@ def test_without_a_lock_only_our_torch_is_missing(
 
 
 def test_another_torch_than_the_expected_is_refused(mini: Miniature) -> None:
-    rest = 's.comfyui-xpu.override { python = s.python-xpu // { torchLocal = "other"; }; }'
-    printed = mini.nix.failing(mini.scope(rest))
-    assert "expected: a version with +other" in printed
-    assert "found: 2.14.0+xpu" in printed
+    """A set that says it has one for XPU, and an environment that has none."""
+    torch = "torch = pkgs.python3.pkgs.torch // { xpuSupport = true; };"
+    said = f"pkgs.python3 // {{ pkgs = pkgs.python3.pkgs // {{ {torch} }}; }}"
+    printed = mini.nix.failing(mini.scope(f"s.comfyui-xpu.override {{ python = {said}; }}"))
+    assert "expected: a version with +xpu" in printed
 
 
 def test_another_wheel_than_the_locked_torch_is_refused(mini: Miniature, changed: Callable[..., Path]) -> None:

@@ -34,7 +34,7 @@ def world(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
         "mordragt-nixos.toml": SINGLE.format("mordragt-nixos"),
         "companions.toml": 'title = "t"\npython = "3.12"\nnames = ["loose"]\nelsewhere = ["torch"]\n',
         "torch.toml": f'title = "t"\nindexes = ["{server.address}/xpu"]\nlocal = "xpu"\ndefault = "2.14.0"\n'
-        'python = "3.12"\nelsewhere = []\n[versions."2.14.0"]\ntorchvision = "0.29.0"\n',
+        'pythons = ["3.12"]\nelsewhere = []\n[versions."2.14.0"]\ntorchvision = "0.29.0"\n',
     }
     for path, text in files.items():
         (top / "upstream" / path).parent.mkdir(parents=True, exist_ok=True)

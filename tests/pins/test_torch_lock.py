@@ -22,7 +22,7 @@ TORCH = Torch(
     indexes=("https://download.pytorch.org/whl/xpu", "https://download.pytorch.org/whl"),
     local="xpu",
     default="2.14.0",
-    python="3.12",
+    pythons=("3.12",),
     elsewhere=("sympy",),
     versions={"2.14.0": {"torchvision": "0.29.0", "torchaudio": "2.11.0"}},
 )

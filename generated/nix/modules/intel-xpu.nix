@@ -53,6 +53,42 @@ in
       };
       description = "Variables for every session. ZES_ENABLE_SYSMAN lets programs read free memory.";
     };
+
+    tuning = {
+      resizableBar = mkOption {
+        type = types.bool;
+        default = false;
+        description = ''
+          Whether to look at every start whether the card's memory can be reached as a whole (Resizable BAR), and to say in
+          the journal what to do if not: without it, an Arc card is slow.
+        '';
+      };
+      kernelParameters = mkOption {
+        type = types.listOf types.str;
+        default = [ ];
+        example = [ "xe.force_probe=e20b" ];
+        description = "Kernel parameters for the GPU's driver.";
+      };
+      governor = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "performance";
+        description = "How processors choose their frequency.";
+      };
+      ioScheduler = mkOption {
+        type = types.nullOr (
+          types.enum [
+            "none"
+            "mq-deadline"
+            "kyber"
+            "bfq"
+          ]
+        );
+        default = null;
+        example = "none";
+        description = "Scheduler of NVMe and SATA disks that are no hard disks; models are read from them.";
+      };
+    };
   };
 
   config = lib.mkIf cfg.enable {
@@ -69,6 +105,23 @@ in
     users.groups = {
       render.members = cfg.users;
       video.members = cfg.users;
+    };
+    boot.kernelParams = cfg.tuning.kernelParameters;
+    powerManagement.cpuFreqGovernor = lib.mkIf (cfg.tuning.governor != null) (lib.mkDefault cfg.tuning.governor);
+    services.udev.extraRules = lib.mkIf (cfg.tuning.ioScheduler != null) ''
+      ACTION=="add|change", SUBSYSTEM=="block", ENV{DEVTYPE}=="disk", KERNEL=="nvme[0-9]*n[0-9]*|sd[a-z]*", ATTR{queue/rotational}=="0", ATTR{queue/scheduler}="${cfg.tuning.ioScheduler}"
+    '';
+    systemd.services.intel-xpu-resizable-bar = lib.mkIf cfg.tuning.resizableBar {
+      description = "Whether an Intel GPU's memory can be reached as a whole";
+      wantedBy = [ "multi-user.target" ];
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = "${pkgs.writeShellScript "resizable-bar" (builtins.readFile ./resizable-bar.sh)} /sys/bus/pci/devices";
+        DynamicUser = true;
+        ProtectSystem = "strict";
+        ProtectHome = true;
+        PrivateNetwork = true;
+      };
     };
     environment = {
       systemPackages = lib.optionals cfg.tools [

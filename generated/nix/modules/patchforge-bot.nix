@@ -9,7 +9,7 @@
 let
   name = "services.patchforge-bot";
   cfg = config.services.patchforge-bot;
-  commandLine = import ./systemd.nix { inherit lib; };
+  inherit (import ./systemd.nix { inherit lib; }) commandLine;
   hardening = import ./hardening.nix { inherit lib; };
   inherit (lib) mkOption types;
   given = flags: lib.filter (word: lib.elem (lib.head (lib.splitString "=" word)) flags) cfg.extraArgs;
@@ -137,7 +137,7 @@ in
         serviceConfig =
           hardening {
             devices = [ ];
-            localOnly = false;
+            peers = null;
           }
           // {
             Type = "oneshot";

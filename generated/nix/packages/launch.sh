@@ -20,15 +20,23 @@ has_cuda() { "$1" -c 'import torch; raise SystemExit(not torch.cuda.is_available
 
 unset PYTHONPATH NIX_PYTHONPATH
 export PYTHONNOUSERSITE=1
-library_path=/run/opengl-driver/lib:@libraries@${LD_LIBRARY_PATH:+:$LD_LIBRARY_PATH}
+# Libraries are found by run paths; what else the user has on LD_LIBRARY_PATH is left as it is. Off NixOS there are no
+# drivers at @driverLink@, and those of nixpkgs serve.
+if [ ! -e @driverLink@/lib/libze_intel_gpu.so.1 ]; then
+  export ZE_ENABLE_ALT_DRIVERS="${ZE_ENABLE_ALT_DRIVERS-@drivers@/lib/libze_intel_gpu.so.1}"
+  export OCL_ICD_VENDORS="${OCL_ICD_VENDORS-@opencl@/etc/OpenCL/vendors}"
+fi
+# For kernels and code that are compiled while ComfyUI runs.
+export PATH="${PATH:+$PATH:}@compilers@"
+export CC="${CC-@cc@/bin/cc}" CXX="${CXX-@cc@/bin/c++}"
+export ZE_PATH="${ZE_PATH-@levelZero@}" LIBRARY_PATH="${LIBRARY_PATH:+$LIBRARY_PATH:}@levelZero@/lib"
 
 if [ -n "$cuda_python" ]; then
   case $backend in
     cuda) python=$cuda_python ;;
-    auto) if LD_LIBRARY_PATH=$library_path has_cuda "$cuda_python"; then python=$cuda_python; fi ;;
+    auto) if has_cuda "$cuda_python"; then python=$cuda_python; fi ;;
   esac
 fi
-export LD_LIBRARY_PATH=$library_path
 
 case $backend in
   xpu) set -- --force-intel-xpu "$@" ;;

@@ -5,7 +5,11 @@
   lib,
   stdenvNoCC,
   fetchFromGitHub,
+  runCommand,
   python3,
+  python-xpu,
+  requirementsOf,
+  maintainers,
   name,
   pin,
 }:
@@ -65,6 +69,20 @@ stdenvNoCC.mkDerivation {
   passthru = {
     requirements = pin.requirements or [ ];
     inherit (pin) group;
+    # What it asks for is there, under the names that Python's metadata has.
+    tests.requirements = runCommand "comfyui-node-${name}-requirements" { } ''
+      touch nothing.txt
+      ${
+        python-xpu.withPackages (ps: [ ps.packaging ] ++ map (requirementsOf ps) pin.requirements or [ ])
+      }/bin/python ${../checks/requirements.py} nothing.txt ${lib.escapeShellArgs (pin.requirements or [ ])}
+      touch $out
+    '';
+    updateScript = [
+      "patchforge"
+      "packs"
+      "bot"
+      name
+    ];
   };
 
   meta = {
@@ -72,5 +90,6 @@ stdenvNoCC.mkDerivation {
     homepage = "https://github.com/${pin.owner}/${pin.repo}";
     license = map licence (lib.splitString " AND " pin.license);
     platforms = [ "x86_64-linux" ];
+    inherit maintainers;
   };
 }

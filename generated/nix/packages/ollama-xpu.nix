@@ -7,6 +7,7 @@
   makeWrapper,
   ollama-vulkan,
   data,
+  maintainers,
   ollamaSycl ? null,
 }:
 let
@@ -31,8 +32,9 @@ symlinkJoin {
   meta = {
     description = "Large language models on Intel GPUs with Ollama";
     homepage = "https://ollama.com/";
-    license = lib.licenses.mit;
+    license = base.meta.license or lib.licenses.mit;
     mainProgram = "ollama";
     platforms = [ "x86_64-linux" ];
+    inherit maintainers;
   };
 }

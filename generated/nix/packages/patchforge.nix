@@ -3,6 +3,7 @@
 {
   lib,
   git,
+  maintainers,
   patch,
   python3Packages,
 }:
@@ -65,6 +66,7 @@ python3Packages.buildPythonApplication {
   meta = {
     inherit (project) description;
     license = lib.licenses.gpl3Plus;
+    inherit maintainers;
     mainProgram = "patchforge";
   };
 }

@@ -1,10 +1,16 @@
-# What a service on a GPU needs, and nothing else. Every setting is a default that a configuration can change.
+# What a service on a GPU needs, and nothing else. Every single setting is a default that a configuration can change, and
+# every list is one that it can add to.
 { lib }:
 {
   # Device node groups, such as char-drm; none: no devices at all.
   devices,
-  # Only this machine may talk to the service, and it to nobody else.
-  localOnly,
+  # Whom the service may talk to; null: everybody.
+  peers,
+  # Of a folder: what others may not do in what the service makes.
+  umask ? "0077",
+  extraGroups ? [ ],
+  # Homes are hidden but for what is bound there.
+  homes ? true,
 }:
 lib.mapAttrs (_: lib.mkDefault) (
   {
@@ -14,12 +20,13 @@ lib.mapAttrs (_: lib.mkDefault) (
     LockPersonality = true;
     # MemoryDenyWriteExecute would stop oneDNN and Triton, which write code at run time.
     NoNewPrivileges = true;
+    PrivateMounts = true;
     PrivateTmp = true;
     PrivateUsers = true;
     ProcSubset = "all"; # /proc/meminfo and /proc/cpuinfo
     ProtectClock = true;
     ProtectControlGroups = true;
-    ProtectHome = true;
+    ProtectHome = homes;
     ProtectHostname = true;
     ProtectKernelLogs = true;
     ProtectKernelModules = true;
@@ -27,22 +34,12 @@ lib.mapAttrs (_: lib.mkDefault) (
     ProtectProc = "invisible";
     ProtectSystem = "strict";
     RemoveIPC = true;
-    RestrictAddressFamilies = [
-      "AF_INET"
-      "AF_INET6"
-      "AF_UNIX"
-    ];
     RestrictNamespaces = true;
     RestrictRealtime = true;
     RestrictSUIDSGID = true;
     SystemCallArchitectures = "native";
     SystemCallErrorNumber = "EPERM";
-    SystemCallFilter = [
-      "@system-service"
-      "~@privileged"
-      "~@resources"
-    ];
-    UMask = "0077";
+    UMask = umask;
   }
   // (
     if devices == [ ] then
@@ -50,16 +47,30 @@ lib.mapAttrs (_: lib.mkDefault) (
     else
       {
         DevicePolicy = "closed";
-        DeviceAllow = map (device: "${device} rw") devices;
         PrivateDevices = false;
-        SupplementaryGroups = [
-          "render"
-          "video"
-        ];
       }
   )
-  // lib.optionalAttrs localOnly {
-    IPAddressAllow = "localhost";
-    IPAddressDeny = "any";
-  }
 )
+// {
+  RestrictAddressFamilies = [
+    "AF_INET"
+    "AF_INET6"
+    "AF_UNIX"
+  ];
+  # @resources is in @system-service, and stays for what OpenMP and TBB call: threads are bound to processors.
+  SystemCallFilter = [
+    "@system-service"
+    "~@privileged"
+  ];
+  SupplementaryGroups =
+    lib.optionals (devices != [ ]) [
+      "render"
+      "video"
+    ]
+    ++ extraGroups;
+}
+// lib.optionalAttrs (devices != [ ]) { DeviceAllow = map (device: "${device} rw") devices; }
+// lib.optionalAttrs (peers != null) {
+  IPAddressAllow = peers;
+  IPAddressDeny = [ "any" ];
+}

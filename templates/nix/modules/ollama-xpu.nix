@@ -1,4 +1,4 @@
-# services.ollama-xpu; nixpkgs' own services.ollama is left alone.
+# services.ollama-xpu: nixpkgs' services.ollama with what an Intel GPU needs. Models, users and the rest are its options.
 {
   config,
   lib,
@@ -8,28 +8,19 @@
 let
   name = "services.ollama-xpu";
   cfg = config.services.ollama-xpu;
-  commandLine = import ./systemd.nix { inherit lib; };
-  hardening = import ./hardening.nix { inherit lib; };
+  addresses = import ./addresses.nix { inherit lib; };
   inherit (lib) mkOption types;
-  loopback = lib.elem cfg.server.host [
-    "127.0.0.1"
-    "::1"
-    "localhost"
-  ];
-  host = if lib.hasInfix ":" cfg.server.host then "[${cfg.server.host}]" else cfg.server.host;
+  loopback = addresses.isLoopback cfg.server.host;
+  host = if lib.hasInfix ":" cfg.server.host && !(lib.hasPrefix "[" cfg.server.host) then "[${cfg.server.host}]" else cfg.server.host;
+  scope = import ../. { inherit pkgs; };
 in
 {
   imports = [ ./intel-xpu.nix ];
 
   options.services.ollama-xpu = {
-    enable = lib.mkEnableOption "Ollama on Intel GPUs, through Vulkan";
+    enable = lib.mkEnableOption "nixpkgs' Ollama service on Intel GPUs, through Vulkan";
 
-    package = mkOption {
-      type = types.package;
-      default = pkgs.ollama-xpu or (import ../. { inherit pkgs; }).ollama-xpu;
-      defaultText = lib.literalExpression "pkgs.ollama-xpu";
-      description = "The Ollama to run.";
-    };
+    package = lib.mkPackageOption { ollama-xpu = pkgs.ollama-xpu or scope.ollama-xpu; } "ollama-xpu" { };
 
     backend = mkOption {
       type = types.enum [
@@ -66,10 +57,18 @@ in
       description = "Whether to open the port in the firewall.";
     };
 
-    network.outgoing = mkOption {
-      type = types.bool;
-      default = true;
-      description = "Whether the service may connect to other machines; `ollama pull` needs it.";
+    network = {
+      outgoing = mkOption {
+        type = types.bool;
+        default = true;
+        description = "Whether the service may connect to other machines; `ollama pull` needs it.";
+      };
+      peers = mkOption {
+        type = types.listOf types.str;
+        default = addresses.local;
+        example = [ "192.168.1.0/24" ];
+        description = "With `outgoing = false`: the networks that may use a service which listens to others.";
+      };
     };
 
     environment = mkOption {
@@ -99,41 +98,21 @@ in
     ];
 
     hardware.intel-xpu.enable = lib.mkDefault true;
-    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall [ cfg.server.port ];
-    environment.systemPackages = [ cfg.package ];
-
-    systemd.services.ollama-xpu = {
-      description = "Ollama on Intel GPUs";
-      documentation = [ "https://docs.ollama.com/" ];
-      wantedBy = [ "multi-user.target" ];
-      after = [ "network.target" ];
-      environment = {
-        HOME = "/var/lib/ollama-xpu";
-        OLLAMA_HOST = "${host}:${toString cfg.server.port}";
-        OLLAMA_MODELS = "/var/lib/ollama-xpu/models";
-      }
-      // lib.optionalAttrs (cfg.device != "auto") {
-        ${if cfg.backend == "vulkan" then "GGML_VK_VISIBLE_DEVICES" else "ZE_AFFINITY_MASK"} = cfg.device;
-      }
-      // cfg.environment;
-      serviceConfig =
-        hardening {
-          devices = [ "char-drm" ];
-          localOnly = loopback && !cfg.network.outgoing;
+    services.ollama = {
+      enable = true;
+      package = lib.mkDefault cfg.package;
+      inherit host;
+      inherit (cfg.server) port;
+      inherit (cfg) openFirewall;
+      environmentVariables =
+        lib.optionalAttrs (cfg.device != "auto") {
+          ${if cfg.backend == "vulkan" then "GGML_VK_VISIBLE_DEVICES" else "ZE_AFFINITY_MASK"} = cfg.device;
         }
-        // {
-          Type = "exec";
-          ExecStart = commandLine [
-            "${cfg.package}/bin/ollama"
-            "serve"
-          ];
-          DynamicUser = true;
-          StateDirectory = "ollama-xpu";
-          StateDirectoryMode = "0700";
-          WorkingDirectory = "/var/lib/ollama-xpu";
-          Restart = "on-failure";
-          RestartSec = 5;
-        };
+        // cfg.environment;
+    };
+    systemd.services.ollama.serviceConfig = lib.mkIf (!cfg.network.outgoing) {
+      IPAddressAllow = [ "localhost" ] ++ lib.optionals (!loopback) cfg.network.peers;
+      IPAddressDeny = [ "any" ];
     };
   };
 }

@@ -1,23 +1,35 @@
-# Options that the NixOS service and the Home Manager program share.
+# Options that the NixOS service, its further instances and the Home Manager program share.
 {
   lib,
   pkgs,
   name,
+  cfg,
+  # Options of `models` beside the files themselves.
+  downloads ? { },
 }:
 let
   inherit (lib) mkOption types;
   data = import ../data.nix { inherit lib; };
   scope = import ../. { inherit pkgs; };
+  model = types.submodule {
+    options = {
+      url = mkOption {
+        type = types.str;
+        description = "Where the file is.";
+      };
+      hash = mkOption {
+        type = types.strMatching "sha256-[A-Za-z0-9+/]{43}=";
+        description = "Its SHA-256 hash (SRI); nothing else is accepted from the address.";
+      };
+    };
+  };
 in
 {
   enable = lib.mkEnableOption "ComfyUI for Intel GPUs";
 
-  package = mkOption {
-    type = types.package;
-    default = pkgs.comfyui-xpu or scope.comfyui-xpu;
-    defaultText = lib.literalExpression "pkgs.comfyui-xpu";
-    example = lib.literalExpression "pkgs.comfyui-xpu.override { python = pkgs.python3; }";
-    description = "The ComfyUI to run. `override { python = …; }` gives it a torch of your own.";
+  package = lib.mkPackageOption { comfyui-xpu = pkgs.comfyui-xpu or scope.comfyui-xpu; } "comfyui-xpu" {
+    example = "pkgs.comfyui-xpu.override { python = pkgs.python3; }";
+    extraDescription = "`override { python = …; }` gives it a torch of your own.";
   };
 
   backend = mkOption {
@@ -48,9 +60,16 @@ in
         "O1"
         "O2"
         "O3"
+        "debug"
+        "default"
+        "performance"
+        "experimental"
       ];
       default = "O1";
-      description = "How much is changed for Intel GPUs. `O0` and `O1` keep results; see docs/runtime.md.";
+      description = ''
+        How much is changed for Intel GPUs. `O0` and `O1` keep results; see docs/runtime.md. `debug`, `default`,
+        `performance` and `experimental` are other names of `O0` to `O3`.
+      '';
     };
     enable = mkOption {
       type = types.listOf (
@@ -69,6 +88,11 @@ in
       default = [ ];
       example = [ "channels-last" ];
       description = "Single options on top of the level.";
+    };
+    jitCompile = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether models are compiled (torch.compile) the first time they run; the same as `compile` in `optimisation.enable`.";
     };
   };
 
@@ -109,10 +133,13 @@ in
 
   server = {
     host = mkOption {
-      type = types.str;
-      default = "127.0.0.1";
-      example = "0.0.0.0";
-      description = "Address to listen on.";
+      type = types.coercedTo types.str lib.singleton (types.nonEmptyListOf types.str);
+      default = [ "127.0.0.1" ];
+      example = [
+        "0.0.0.0"
+        "::"
+      ];
+      description = "Addresses to listen on: one, or a list.";
     };
     port = mkOption {
       type = types.port;
@@ -123,8 +150,34 @@ in
       type = types.nullOr types.str;
       default = null;
       example = "https://studio.example.org";
-      description = "Origin from which browsers may use the server's API.";
+      description = ''
+        Origin of other web pages from which browsers may use the server's API. It takes away ComfyUI's own guard against
+        requests of foreign pages; a reverse proxy needs none.
+      '';
     };
+  };
+
+  settings = mkOption {
+    type = types.attrsOf (
+      types.nullOr (
+        types.oneOf [
+          types.bool
+          types.int
+          types.float
+          types.str
+          (types.listOf types.str)
+        ]
+      )
+    );
+    default = { };
+    example = {
+      preview-method = "auto";
+      disable-smart-memory = true;
+    };
+    description = ''
+      Flags of ComfyUI without their dashes. `true` sets a flag, `false` and null leave it out. Those that there are
+      options for are refused here.
+    '';
   };
 
   modelPaths = mkOption {
@@ -137,20 +190,14 @@ in
   };
 
   models = mkOption {
-    type = types.attrsOf (
-      types.submodule {
-        options = {
-          url = mkOption {
-            type = types.str;
-            description = "Where the file is.";
-          };
-          hash = mkOption {
-            type = types.strMatching "sha256-[A-Za-z0-9+/]{43}=";
-            description = "Its SHA-256 hash (SRI); nothing else is accepted from the address.";
-          };
+    type =
+      if downloads == { } then
+        types.attrsOf model
+      else
+        types.submodule {
+          freeformType = types.attrsOf model;
+          options = downloads;
         };
-      }
-    );
     default = { };
     example = lib.literalExpression ''
       {
@@ -174,7 +221,7 @@ in
     type = types.attrsOf (types.either types.package types.path);
     default = { };
     example = lib.literalExpression "{ my-node = ./my-node; }";
-    description = "Further node packs, by the folder's name. Their Python requirements go to `extraPythonPackages`.";
+    description = "Further node packs, by folder name: packages or paths. What they import goes into `requirements`.";
   };
 
   extraPythonPackages = mkOption {
@@ -182,6 +229,16 @@ in
     default = null;
     example = lib.literalExpression "ps: [ ps.opencv4 ]";
     description = "Further Python packages in ComfyUI's environment.";
+  };
+
+  requirements = mkOption {
+    type = types.listOf (types.either types.path types.str);
+    default = [ ];
+    example = lib.literalExpression ''[ "opencv-python" ./my-node/requirements.txt ]'';
+    description = ''
+      What node packs that you add by hand import: Python requirements, or their requirements.txt. They come from nixpkgs
+      by name; torch stays the package's.
+    '';
   };
 
   environment = mkOption {
@@ -196,13 +253,18 @@ in
   extraArgs = mkOption {
     type = types.listOf types.str;
     default = [ ];
-    example = [ "--preview-method" "auto" ];
+    example = [
+      "--preview-method"
+      "auto"
+    ];
     description = "Further arguments of ComfyUI.";
   };
 
   finalPackage = mkOption {
     type = types.package;
     readOnly = true;
+    default = (import ./settings.nix { inherit lib pkgs name cfg; }).package;
+    defaultText = lib.literalExpression "package, with nodes and extraPythonPackages";
     description = "The package with nodes and Python packages that `${name}` runs.";
   };
 }

@@ -1,6 +1,10 @@
-# Words of a command line as systemd reads them: quoted, without its specifiers and variables.
+# Text as systemd reads it in a unit: quoted, and without its specifiers; on a command line without variables too.
 { lib }:
 let
-  word = text: builtins.replaceStrings [ "%" "$" ] [ "%%" "$$" ] (builtins.toJSON (toString text));
+  escaped = builtins.replaceStrings [ "%" ] [ "%%" ];
+  quoted = text: escaped (builtins.toJSON (toString text));
 in
-lib.concatMapStringsSep " " word
+{
+  inherit escaped quoted;
+  commandLine = lib.concatMapStringsSep " " (word: builtins.replaceStrings [ "$" ] [ "$$" ] (quoted word));
+}

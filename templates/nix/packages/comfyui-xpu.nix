@@ -1,13 +1,16 @@
 # A pinned ComfyUI release with patchforge's patches, and three programs that differ in the GPU they ask for.
 {
   lib,
-  stdenvNoCC,
+  addDriverRunpath,
   fetchFromGitHub,
   intel-compute-runtime,
-  intel-graphics-compiler,
   level-zero,
-  ocl-icd,
+  ninja,
   runtimeShell,
+  stdenv,
+  stdenvNoCC,
+  testers,
+  maintainers,
   requirementsOf,
   # One entry of data/comfyui.json.
   release,
@@ -29,12 +32,12 @@ let
     );
   environment = environmentOf python;
   cudaEnvironment = if cudaPython == null then null else environmentOf cudaPython;
-  libraries = lib.makeLibraryPath [
-    level-zero
-    ocl-icd
-    (lib.getOutput "drivers" intel-compute-runtime)
-    intel-graphics-compiler
+  # Triton and torch.compile write C++ while ComfyUI runs.
+  compilers = lib.makeBinPath [
+    stdenv.cc
+    ninja
   ];
+  isXpu = python.pkgs.torch.xpuSupport or false;
 in
 stdenvNoCC.mkDerivation (finalAttrs: {
   pname = "comfyui-xpu";
@@ -73,9 +76,15 @@ stdenvNoCC.mkDerivation (finalAttrs: {
         --replace-fail @cudaPython@ "${lib.optionalString (cudaPython != null) "${cudaEnvironment}/bin/python"}" \
         --replace-fail @main@ $out/share/comfyui/main.py \
         --replace-fail @nodes@ "${lib.concatMapStringsSep " " (node: "${node}/share/comfyui/extra_model_paths.yaml") nodePacks}" \
-        --replace-fail @libraries@ ${libraries}
+        --replace-fail @driverLink@ ${addDriverRunpath.driverLink} \
+        --replace-fail @drivers@ ${lib.getOutput "drivers" intel-compute-runtime} \
+        --replace-fail @opencl@ ${intel-compute-runtime} \
+        --replace-fail @levelZero@ ${level-zero} \
+        --replace-fail @cc@ ${stdenv.cc} \
+        --replace-fail @compilers@ ${compilers}
       chmod +x $out/bin/$program
     done
+    ln -s comfyui-xpu $out/bin/comfyui-ipex
     runHook postInstall
   '';
 
@@ -84,7 +93,7 @@ stdenvNoCC.mkDerivation (finalAttrs: {
     runHook preInstallCheck
     export HOME=$(mktemp -d)
     ${environment}/bin/python ${../checks/requirements.py} requirements.txt ${lib.escapeShellArgs nodeRequirements}
-    ${environment}/bin/python ${../checks/torch_kind.py} "${python.torchLocal or ""}"
+    ${environment}/bin/python ${../checks/torch_kind.py} "${lib.optionalString isXpu "xpu"}"
     ${environment}/bin/python ${../checks/xpu_host.py} $out/share/comfyui
     for program in comfyui comfyui-cuda comfyui-xpu; do
       $out/bin/$program --help-gpu > $program.gpu
@@ -95,7 +104,21 @@ stdenvNoCC.mkDerivation (finalAttrs: {
   '';
 
   passthru = {
-    inherit environment nodePacks python release;
+    inherit
+      environment
+      nodePacks
+      python
+      release
+      ;
+    tests = {
+      # Needs KVM.
+      service = testers.nixosTest (import ../checks/vm.nix { package = finalAttrs.finalPackage; });
+    }
+    // lib.mergeAttrsList (map (node: lib.mapAttrs' (test: lib.nameValuePair "${node.pname or node.name}-${test}") (node.tests or { })) nodePacks);
+    updateScript = [
+      "patchforge"
+      "bot"
+    ];
   };
 
   meta = {
@@ -104,6 +127,7 @@ stdenvNoCC.mkDerivation (finalAttrs: {
     changelog = "https://github.com/${release.owner}/${release.repo}/releases/tag/${release.tag}";
     license = lib.licenses.gpl3Only;
     mainProgram = "comfyui";
+    inherit maintainers;
     platforms = [ "x86_64-linux" ];
   };
 })

@@ -2,6 +2,7 @@
 {
   lib,
   git,
+  maintainers,
   patch,
   python3Packages,
 }:
@@ -64,6 +65,7 @@ python3Packages.buildPythonApplication {
   meta = {
     inherit (project) description;
     license = lib.licenses.gpl3Plus;
+    inherit maintainers;
     mainProgram = "patchforge";
   };
 }

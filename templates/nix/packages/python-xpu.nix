@@ -1,12 +1,14 @@
-# Python whose torch, torchvision, torchaudio and triton are PyTorch's wheels for Intel XPU.
+# Python whose torch, torchvision, torchaudio and triton are PyTorch's wheels for Intel XPU. Its `override` is Python's own:
+# with `override (old: { packageOverrides = lib.composeExtensions old.packageOverrides more; })` you add to it.
 {
   callPackage,
   data,
   pkgs,
-  lib,
+  # Such as "3.13".
+  version,
 }:
 let
-  base = pkgs."python${builtins.replaceStrings [ "." ] [ "" ] data.torch.python}";
+  base = pkgs."python${builtins.replaceStrings [ "." ] [ "" ] version}";
   lock = import ./lock.nix { inherit data; } base;
   python = base.override {
     self = python;
@@ -14,13 +16,4 @@ let
   };
 in
 # The lock is looked at first, so that a missing one is what the error is about.
-builtins.seq lock.wheels (
-  python
-  // {
-    torchLocal = "xpu";
-    meta = base.meta or { } // {
-      description = "Python with PyTorch ${lock.version} for Intel XPU";
-      platforms = [ "x86_64-linux" ];
-    };
-  }
-)
+builtins.seq lock.wheels python

@@ -5,6 +5,7 @@
   autoPatchelfHook,
   fetchurl,
   data,
+  maintainers,
 }:
 ps:
 let
@@ -37,6 +38,9 @@ let
 
   wheel =
     name: version: pin:
+    let
+      isBinary = pin.platform != "any";
+    in
     ps.buildPythonPackage {
       pname = name;
       inherit version;
@@ -46,14 +50,23 @@ let
         name = pin.file;
         url = pin.url or "https://files.pythonhosted.org/packages/${pin.python}/${lib.substring 0 1 name}/${name}/${pin.file}";
       };
-      nativeBuildInputs = lib.optional (pin.platform != "any") autoPatchelfHook;
-      buildInputs = lib.optional (pin.platform != "any") stdenv.cc.cc.lib;
-      # Drivers come from the host, and kernels for other vendors' GPUs are not loaded on Intel's.
-      autoPatchelfIgnoreMissingDeps = true;
+      nativeBuildInputs = lib.optional isBinary autoPatchelfHook;
+      buildInputs = lib.optional isBinary (lib.getLib stdenv.cc.cc);
+      dontStrip = isBinary;
+      # Kernels for other vendors' GPUs are not loaded on Intel's.
+      autoPatchelfIgnoreMissingDeps = lib.optionals isBinary [
+        "libamdhip64.so.*"
+        "libcublas*.so.*"
+        "libcuda.so.*"
+        "libcudart.so.*"
+        "libnvrtc.so.*"
+      ];
       dependencies = map package pin.requires;
       meta = {
+        description = "${name}, the wheel of PyPI";
         homepage = "https://pypi.org/project/${name}/";
-        sourceProvenance = [ lib.sourceTypes.binaryBytecode ];
+        sourceProvenance = [ (if isBinary then lib.sourceTypes.binaryNativeCode else lib.sourceTypes.binaryBytecode) ];
+        inherit maintainers;
       };
     };
 in

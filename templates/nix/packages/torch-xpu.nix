@@ -1,16 +1,16 @@
-# Python packages from the lock: torch and what belongs to it, on one merged derivation of Intel's runtime wheels.
-# 22 single packages would depend on each other in circles.
+# A Python package set's torch, torchvision, torchaudio and triton from the lock, and those of nixpkgs that depend on them.
 {
   lib,
-  stdenv,
-  stdenvNoCC,
+  addDriverRunpath,
   autoPatchelfHook,
+  callPackage,
   fetchurl,
   level-zero,
-  ocl-icd,
-  unzip,
+  stdenv,
+  stdenvNoCC,
   zlib,
   data,
+  maintainers ? import ../maintainers.nix,
 }:
 final: prev:
 let
@@ -26,7 +26,7 @@ let
       "triton-xpu"
     ];
   ours = lib.listToAttrs (map (wheel: lib.nameValuePair wheel.name wheel) (lib.filter isPython wheels));
-  lockedNames = map (wheel: wheel.name) wheels;
+  versions = lib.listToAttrs (map (wheel: lib.nameValuePair wheel.name wheel.version) wheels);
   nameOf = requirement: lib.head (builtins.match "([A-Za-z0-9_.-]*[A-Za-z0-9]).*" requirement);
   source =
     wheel:
@@ -35,7 +35,39 @@ let
       name = wheel.file;
     };
   attributeOf = name: if name == "triton-xpu" then "triton" else name;
+  # Of Intel's wheels, Python has to know the one by which Triton finds SYCL's headers.
+  known = ours // lib.optionalAttrs (versions ? intel-sycl-rt) { intel-sycl-rt = null; };
 
+  needsTorch =
+    wheel:
+    lib.elem wheel.name [
+      "torchaudio"
+      "torchvision"
+    ];
+  # Not every wheel's metadata could be read.
+  requiredBy =
+    wheel:
+    lib.unique (
+      map nameOf wheel.requires
+      ++ lib.optional (needsTorch wheel) "torch"
+      ++ lib.optional (wheel.name == "triton-xpu" && known ? intel-sycl-rt) "intel-sycl-rt"
+    );
+
+  runtime = callPackage ./intel-oneapi-runtime.nix {
+    inherit maintainers;
+    inherit (ours.torch) version;
+    wheels = map source (lib.filter (wheel: !(isPython wheel)) wheels);
+  };
+
+  licences = {
+    # MKL is linked into it.
+    torch = [
+      lib.licenses.bsd3
+      lib.licenses.issl
+    ];
+    torchaudio = lib.licenses.bsd2;
+    triton-xpu = lib.licenses.mit;
+  };
   build =
     wheel: extra:
     final.buildPythonPackage (
@@ -46,79 +78,49 @@ let
         src = source wheel;
         nativeBuildInputs = [ autoPatchelfHook ];
         buildInputs = [
-          final.intel-oneapi-runtime
+          runtime
           level-zero
-          ocl-icd
-          stdenv.cc.cc.lib
+          (lib.getLib stdenv.cc.cc)
           zlib
         ];
-        # Intel's wheels are merged into intel-oneapi-runtime, where Python's metadata does not look for them.
-        dontCheckRuntimeDeps = true;
-        autoPatchelfIgnoreMissingDeps = [ "libze_intel_gpu.so.1" "libcuda.so.1" ];
+        # Stripped, torch's libraries do not load ("ELF load command address/offset not properly aligned").
+        dontStrip = true;
+        # The hook looks right in lib of its inputs, and not below; some of Intel's libraries are below, torch's elsewhere.
+        preFixup = ''
+          addAutoPatchelfSearchPath ${runtime}/lib ${
+            lib.optionalString (needsTorch wheel) "${final.torch}/${final.python.sitePackages}/torch/lib"
+          }
+        '';
+        # NixOS has the GPU's driver there.
+        appendRunpaths = [ "${addDriverRunpath.driverLink}/lib" ];
+        # Some of Intel's libraries have no run path, and use that of whoever loads them only if it is of the old kind.
+        patchelfFlags = [ "--force-rpath" ];
         dependencies = map (name: final.${attributeOf name}) (
-          lib.filter (name: ours ? ${name} || !(lib.elem name lockedNames)) (map nameOf wheel.requires)
+          lib.filter (name: known ? ${name} || !(versions ? ${name})) (requiredBy wheel)
         );
         meta = {
           description = "${wheel.name} for Intel XPU, PyTorch's own build";
           homepage = "https://pytorch.org/";
-          license = lib.licenses.bsd3;
+          license = licences.${wheel.name} or lib.licenses.bsd3;
           sourceProvenance = [ lib.sourceTypes.binaryNativeCode ];
           platforms = [ "x86_64-linux" ];
+          inherit maintainers;
         };
       }
       // extra
     );
+  # Tests of packages that are built again for this torch.
+  suites = lib.importJSON ../data/suites.json;
+  relieved =
+    name: suite:
+    prev.${name}.overridePythonAttrs (
+      old:
+      if suite ? tests then { disabledTests = (old.disabledTests or [ ]) ++ suite.tests; } else { doCheck = false; }
+    );
 in
-lib.mapAttrs' (name: wheel: lib.nameValuePair (attributeOf name) (build wheel { })) ours
+lib.mapAttrs relieved (builtins.intersectAttrs prev suites)
+// lib.mapAttrs' (name: wheel: lib.nameValuePair (attributeOf name) (build wheel { })) ours
 // {
-  intel-oneapi-runtime = stdenvNoCC.mkDerivation {
-    pname = "intel-oneapi-runtime";
-    inherit (ours.torch) version;
-    srcs = map source (lib.filter (wheel: !(isPython wheel)) wheels);
-    nativeBuildInputs = [
-      autoPatchelfHook
-      unzip
-    ];
-    buildInputs = [
-      level-zero
-      ocl-icd
-      stdenv.cc.cc.lib
-      zlib
-    ];
-    # Of the host: the GPU's driver, OpenCL's compiler, and fabrics of clusters.
-    autoPatchelfIgnoreMissingDeps = true;
-    dontUnpack = true;
-    installPhase = ''
-      runHook preInstall
-      mkdir -p $out/lib
-      for wheel in $srcs; do
-        mkdir wheel
-        unzip -q "$wheel" -d wheel
-        for folder in wheel/*.data/data/lib; do
-          if [ -d "$folder" ]; then cp -r --no-preserve=mode "$folder"/. $out/lib/; fi
-        done
-        rm -r wheel
-      done
-      runHook postInstall
-    '';
-    doInstallCheck = true;
-    installCheckPhase = ''
-      runHook preInstallCheck
-      if ! ls $out/lib/libsycl.so* > /dev/null; then
-        echo "intel-oneapi-runtime: no libsycl.so among the locked wheels; the lock of torch is incomplete" >&2
-        exit 1
-      fi
-      runHook postInstallCheck
-    '';
-    meta = {
-      description = "Intel's SYCL, MKL and Level Zero runtime libraries that PyTorch for XPU needs";
-      homepage = "https://www.intel.com/oneapi";
-      license = lib.licenses.issl;
-      sourceProvenance = [ lib.sourceTypes.binaryNativeCode ];
-      platforms = [ "x86_64-linux" ];
-    };
-  };
-
   torch = build ours.torch {
     doInstallCheck = true;
     installCheckPhase = ''
@@ -130,6 +132,31 @@ lib.mapAttrs' (name: wheel: lib.nameValuePair (attributeOf name) (build wheel { 
       cudaSupport = false;
       rocmSupport = false;
       xpuSupport = true;
+      oneapiRuntime = runtime;
     };
   };
+}
+// lib.optionalAttrs (versions ? intel-sycl-rt) {
+  # What Triton asks Python's metadata for; headers and libraries stay where they are.
+  intel-sycl-rt = final.toPythonModule (
+    stdenvNoCC.mkDerivation {
+      pname = "intel-sycl-rt";
+      version = versions.intel-sycl-rt;
+      dontUnpack = true;
+      installPhase = ''
+        runHook preInstall
+        site=$out/${final.python.sitePackages}
+        mkdir -p $site
+        cp -r --no-preserve=mode ${runtime}/share/wheels/intel_sycl_rt-*.dist-info $site/
+        sed -i 's|^[^/,]*[.]data/data/|${runtime}/|' $site/*.dist-info/RECORD
+        runHook postInstall
+      '';
+      meta = {
+        description = "Metadata of Intel's SYCL runtime";
+        inherit (runtime.meta) homepage license;
+        platforms = [ "x86_64-linux" ];
+        inherit maintainers;
+      };
+    }
+  );
 }

@@ -1,13 +1,22 @@
-# The builder: nixpkgs' phases, in short.
+# The builder: nixpkgs' phases and hooks, in short (pkgs/stdenv/generic/setup.sh).
 set -eu
 export PATH=$path HOME=/homeless-shelter
-for input in $nativeBuildInputs $nativeInstallCheckInputs; do if [ -d "$input/bin" ]; then PATH=$input/bin:$PATH; fi; done
+hooks_after_fixup=
+for input in $nativeBuildInputs $nativeInstallCheckInputs; do
+  if [ -d "$input/bin" ]; then PATH=$input/bin:$PATH; fi
+done
 
 runHook() { if [ "$(type -t "$1")" = function ]; then "$1"; elif [ -n "${!1-}" ]; then eval "${!1}"; fi; }
+# `$x` is a list here, as without structured attributes.
+appendToVar() { local -n given=$1; given="${given-} ${*:2}"; }
 
 substitute() { cp "$1" "$2"; chmod +w "$2"; local file=$2; shift 2; substituteInPlace "$file" "$@"; }
 substituteInPlace() { "$python" "$tool" substitute "$@"; }
-wrapProgram() { "$python" "$tool" wrap "$shell" "$@"; }
+
+# Hooks are there when their package is among the inputs, as in nixpkgs.
+for input in $nativeBuildInputs; do
+  if [ -f "$input/nix-support/setup-hook" ]; then . "$input/nix-support/setup-hook"; fi
+done
 
 phase() {
   local name=$1 usual=$2 hook=${1%Phase}
@@ -19,9 +28,13 @@ unpack() {
 }
 apply() { for one in $patches; do echo "applying patch $one"; patch ${patchFlags:--p1} < "$one"; done; }
 fix() {
+  [ -d "$out" ] || return 0
   if [ -d "$out/bin" ]; then
     for file in "$out"/bin/*; do if [ -f "$file" ]; then sed -i "1s|^#! */usr/bin/env |#!/usr/bin/env |" "$file"; fi; done
   fi
+  [ -n "${dontStrip-}" ] || "$python" "$tool" strip "$out"
+  [ -n "${dontPatchELF-}" ] || "$python" "$tool" shrink "$out"
+  for each in $hooks_after_fixup; do $each; done
 }
 none() { :; }
 

@@ -1,4 +1,5 @@
-# Modules: imports, options, mkIf, mkMerge, priorities, unknown options. Enough for the project's own modules.
+# Modules: imports, options, mkIf, mkMerge, priorities, free forms, renamed and unknown options. Enough for the project's
+# own modules; tests run the same configurations with the real ones where they are at hand.
 { lib }:
 let
   inherit (lib) concatMap isAttrs isFunction mapAttrs optional attrNames;
@@ -27,14 +28,15 @@ let
   mkOption = attrs: attrs // { _type = "option"; };
   isOption = isType "option";
 
-  known = [ "imports" "options" "config" "_file" "key" "meta" "disabledModules" ];
+  known = [ "imports" "options" "config" "freeformType" "_file" "key" "meta" "disabledModules" "_module" ];
   load = args: module: let
     value = if isFunction module then module (builtins.intersectAttrs (builtins.functionArgs module) args)
       else if isAttrs module then module
       else load args (import module) // { key = toString module; };
     structured = value ? options || value ? config;
-  in if !structured then { imports = value.imports or [ ]; config = removeAttrs value known; options = { }; key = value.key or null; }
-     else { imports = value.imports or [ ]; config = value.config or { }; options = value.options or { }; key = value.key or null; };
+    common = { imports = value.imports or [ ]; key = value.key or null; freeformType = value.freeformType or null; };
+  in if !structured then common // { config = removeAttrs value known; options = { }; }
+     else common // { config = value.config or { }; options = value.options or { }; };
   collect = args: modules: let
     go = seen: list: lib.foldl' (state: module: let
       loaded = load args module;
@@ -61,42 +63,82 @@ let
      else if option.readOnly or false && lib.length definitions > 1 then throw "The option `${shown location}' is read-only, but it's set multiple times."
      else (option.apply or (x: x)) (if option ? type then lib.types.checked option.type location all else lib.head values);
 
-  configOf = location: options: definitions: let
+  # Options as modules see them: what they were declared with, what was defined, and the value.
+  treeOf = location: options: definitions: let
     flat = concatMap pushed definitions;
-    unknown = lib.filter (name: !(options ? ${name})) (lib.unique (concatMap attrNames flat));
-  in if unknown != [ ] then throw "The option `${shown (location ++ [ (lib.head unknown) ])}' does not exist."
-     else mapAttrs (name: option: let
-       here = location ++ [ name ];
-       given = concatMap (x: optional (x ? ${name}) x.${name}) flat;
-     in if isOption option then valueOf here option given else configOf here option given) options;
+    given = name: concatMap (x: optional (x ? ${name}) x.${name}) flat;
+  in mapAttrs (name: option: let here = location ++ [ name ]; in
+    if !isOption option then treeOf here option (given name)
+    else option // {
+      loc = here;
+      files = [ "the configuration" ];
+      definitions = discharge (given name);
+      isDefined = discharge (given name) != [ ];
+      value = valueOf here option (given name);
+    }) options;
+  valuesOf = mapAttrs (_: option: if isOption option then option.value else valuesOf option);
+  strangers = location: options: definitions: let
+    flat = concatMap pushed definitions;
+    names = lib.filter (name: !(options ? ${name})) (lib.unique (concatMap attrNames flat));
+    deeper = concatMap (name: if isOption options.${name} then [ ] else
+      strangers (location ++ [ name ]) options.${name} (concatMap (x: optional (x ? ${name}) x.${name}) flat)) (attrNames options);
+  in map (name: location ++ [ name ]) names ++ deeper;
 
   evalModules = { modules, specialArgs ? { }, prefix ? [ ] }: let
     args = specialArgs // { inherit lib config options; };
     found = collect args modules;
-    options = mergedOptions prefix (map (x: x.options) found);
-    config = configOf prefix options (map (x: x.config) found);
-  in { inherit config options; };
+    declared = mergedOptions prefix (map (x: x.options) found);
+    definitions = map (x: x.config) found;
+    options = treeOf prefix declared definitions;
+    forms = lib.filter (x: x != null) (map (x: x.freeformType) found);
+    unknown = strangers [ ] declared definitions;
+    free = map (x: lib.filterAttrs (name: _: !(declared ? ${name})) x) (concatMap pushed definitions);
+    checked = if unknown == [ ] then { }
+      else if forms != [ ] then lib.types.checked (lib.head forms) prefix free
+      else throw "The option `${shown (prefix ++ lib.head unknown)}' does not exist.";
+    # Values stay lazy: a rename is defined by what others define.
+    config = valuesOf options // (if forms != [ ] then checked else { });
+  in { inherit options; config = if forms == [ ] then builtins.seq checked config else config; inherit (args) lib; };
 
-  literalExpression = text: { _type = "literalExpression"; inherit text; };
+  attrByPath = path: otherwise: x: if path == [ ] then x else if x ? ${lib.head path} then attrByPath (lib.tail path) otherwise x.${lib.head path} else otherwise;
+  setAttrByPath = path: value: if path == [ ] then value else { ${lib.head path} = setAttrByPath (lib.tail path) value; };
+  mkRenamedOptionModule = from: to: { config, options, ... }: let
+    old = attrByPath from (throw "no option ${shown from}") options;
+  in {
+    options = setAttrByPath from (mkOption {
+      visible = false;
+      description = "Alias of {option}`${shown to}`.";
+      apply = _: attrByPath to (throw "no option ${shown to}") config;
+    });
+    config = mkMerge [
+      { warnings = optional old.isDefined "The option `${shown from}' defined in ${shown old.files} has been renamed to `${shown to}'."; }
+      (setAttrByPath to (mkIf old.isDefined (mkMerge old.definitions)))
+    ];
+  };
+
+  literalExpression = text: if !(lib.isString text) then throw "literalExpression expects a string." else { _type = "literalExpression"; inherit text; };
   documented = location: name: option:
     if isOption option then [
       ({
         name = shown (location ++ [ name ]);
         description = option.description or "";
-        type = option.type.description;
+        type = option.type.description or "unspecified value";
         readOnly = option.readOnly or false;
-        internal = false;
-        visible = option.visible or true;
+        internal = option.internal or false;
+        visible = let v = option.visible or true; in if builtins.isBool v then v else v == "shallow";
       }
       // lib.optionalAttrs (option ? defaultText || option ? default) { default = rendered (option.defaultText or option.default); }
       // lib.optionalAttrs (option ? example) { example = rendered option.example; })
-    ] ++ nested (location ++ [ name ]) option.type
+    ] ++ lib.optionals (option.visible or true == true) (nested (location ++ [ name ]) option.type)
     else concatMap (inner: documented (location ++ [ name ]) inner option.${inner}) (attrNames option);
   nested = location: t:
     if t.name == "attrsOf" then nested (location ++ [ "<name>" ]) t.nested
     else if t.name == "listOf" then nested (location ++ [ "*" ]) t.nested
-    else if t ? module then let inner = evalModules { modules = [ t.module ]; specialArgs.name = "‹name›"; }; in
-      concatMap (name: documented location name inner.options.${name}) (attrNames inner.options)
+    else if t ? module then let
+      form = (load { inherit lib; name = ""; } t.module).freeformType;
+      inner = evalModules { modules = [ t.module ]; specialArgs.name = "‹name›"; };
+    in lib.optionals (form != null) (nested location form)
+      ++ concatMap (name: documented location name inner.options.${name}) (attrNames inner.options)
     else [ ];
   rendered = x: if isType "literalExpression" x then x else { _type = "literalExpression"; text = pretty x; };
   pretty = prettyAt "";
@@ -110,12 +152,19 @@ let
     else builtins.toJSON x;
 in
 {
-  inherit evalModules discharge mkIf mkMerge mkOverride mkOption;
+  inherit attrByPath evalModules discharge isOption mkIf mkMerge mkOverride mkOption mkRenamedOptionModule setAttrByPath;
   mkDefault = mkOverride 1000;
   mkForce = mkOverride 50;
   mkOptionDefault = mkOverride 1500;
   mkEnableOption = what: mkOption { type = lib.types.bool; default = false; example = true; description = "Whether to enable ${what}."; };
-  mkPackageOption = pkgs: name: _: mkOption { type = lib.types.package; default = pkgs.${name}; defaultText = literalExpression "pkgs.${name}"; description = "The ${name} package to use."; };
+  mkPackageOption = pkgs: name: { default ? name, nullable ? false, example ? null, extraDescription ? "", pkgsText ? "pkgs" }: let
+    path = if lib.isList default then default else [ default ];
+  in mkOption ({
+    type = if nullable then lib.types.nullOr lib.types.package else lib.types.package;
+    default = attrByPath path (throw "${shown path} cannot be found in ${pkgsText}") pkgs;
+    defaultText = literalExpression (shown ([ pkgsText ] ++ path));
+    description = "The ${name} package to use." + (if extraDescription == "" then "" else " ") + extraDescription;
+  } // lib.optionalAttrs (example != null) { example = literalExpression (if lib.isList example then shown ([ pkgsText ] ++ example) else example); });
   inherit literalExpression;
   optionAttrSetToDocList = options: concatMap (name: documented [ ] name options.${name}) (attrNames options);
 }

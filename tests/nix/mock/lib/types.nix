@@ -8,9 +8,14 @@ let
     else if all (x: x == lib.head definitions) definitions then lib.head definitions
     else throw "The option `${lib.concatStringsSep "." location}' has conflicting definition values";
   describe = list: lib.concatMapStringsSep ", " (x: if isString x then ''"${x}"'' else toString x) list;
-  # As nixpkgs words it: what could be misread is in parentheses.
-  plain = [ "attrsOf" "listOf" "path" "strMatching" ];
-  inner = t: if t.name == "submodule" || (lib.hasInfix " " t.description && !(lib.elem t.name plain)) then "(${t.description})" else t.description;
+  # As nixpkgs words it: what could be misread is in parentheses (lib/types.nix, optionDescriptionPhrase).
+  classes = {
+    noun = [ "bool" "float" "int" "nonEmptyStr" "package" "path" "str" "strMatching" ];
+    composite = [ "attrsOf" "functionTo" "listOf" ];
+    conjunction = [ "either" "enum" "nullOr" ];
+  };
+  phrase = allowed: t: if lib.any (class: lib.elem t.name classes.${class}) allowed then t.description else "(${t.description})";
+  inner = phrase [ "noun" "composite" ];
 in
 rec {
   bool = type "bool" "boolean" builtins.isBool;
@@ -29,10 +34,29 @@ rec {
   package = type "package" "package" lib.isDerivation;
   raw = type "raw" "raw value" (_: true);
   enum = values: type "enum" (if lib.length values == 1 then ''value ${describe values} (singular enum)'' else "one of ${describe values}") (x: lib.elem x values);
-  functionTo = t: (type "functionTo" "function that evaluates to a(n) ${t.description}" lib.isFunction);
-  nullOr = t: t // { name = "nullOr"; description = "null or ${if t.name == "enum" then t.description else inner t}"; check = x: x == null || t.check x;
+  functionTo = t: (type "functionTo" "function that evaluates to a(n) ${t.description}" lib.isFunction) // {
+    merge = location: definitions: argument: checked t location (map (f: f argument) definitions);
+  };
+  nullOr = t: t // { name = "nullOr"; description = "null or ${phrase [ "noun" "conjunction" ] t}"; check = x: x == null || t.check x;
     merge = location: definitions: if all (x: x == null) definitions then null else t.merge location (lib.filter (x: x != null) definitions); };
-  either = a: b: type "either" "${a.description} or ${b.description}" (x: a.check x || b.check x);
+  either = a: b: (type "either" "${phrase [ "noun" "conjunction" ] a} or ${phrase [ "noun" "conjunction" "composite" ] b}" (x: a.check x || b.check x)) // {
+    merge = location: definitions: if all a.check definitions then a.merge location definitions else if all b.check definitions then b.merge location definitions else one location definitions;
+  };
+  coercedTo = from: f: to: {
+    name = "coercedTo"; nested = null;
+    description = "${phrase [ "noun" ] to} or ${phrase [ "noun" ] from} convertible to it";
+    check = x: (from.check x && to.check (f x)) || to.check x;
+    merge = location: definitions: to.merge location (map (x: if from.check x then f x else x) definitions);
+  };
+  nonEmptyListOf = t: listOf t // { name = "nonEmptyListOf"; description = "non-empty (${(listOf t).description})"; check = x: isList x && x != [ ]; };
+  addCheck = t: check: t // { check = x: t.check x && check x; };
+  float = type "float" "floating point number" builtins.isFloat;
+  # As nixpkgs' own, to which definitions come with their files.
+  mkOptionType = { name, description ? name, check ? (_: true), merge }: {
+    inherit name description check;
+    nested = null;
+    merge = location: definitions: merge location (map (value: { inherit value; file = "a file"; }) definitions);
+  };
   oneOf = list: lib.foldl' either (lib.head list) (lib.tail list);
   listOf = t: { name = "listOf"; description = "list of ${inner t}"; nested = t; check = isList;
     merge = location: definitions: map (x: checked t (location ++ [ "*" ]) [ x ]) (lib.concatLists definitions); };
@@ -44,7 +68,9 @@ rec {
     in lib.genAttrs defined (name: checked t (location ++ [ name ]) (of name)); };
   lines = type "lines" "strings concatenated with \"\\n\"" isString // { merge = _: lib.concatStringsSep "\n"; };
   attrs = type "attrs" "attribute set" isAttrs // { merge = _: lib.mergeAttrsList; };
-  submodule = module: { name = "submodule"; description = "submodule"; nested = null; check = x: isAttrs x || lib.isFunction x; inherit module;
+  submodule = module: { name = "submodule"; nested = null; check = x: isAttrs x || lib.isFunction x; inherit module;
+    description = let form = if isAttrs module then module.freeformType or null else null; in
+      if form == null then "submodule" else "open submodule of ${inner form}";
     merge = location: definitions: (lib.evalModules {
       prefix = location;
       specialArgs.name = lib.last location;
@@ -57,5 +83,5 @@ rec {
     wrong = lib.filter (x: !(t.check x)) values;
   in if wrong != [ ] then throw "A definition for option `${lib.concatStringsSep "." location}' is not of type `${t.description}'. Value: ${shown (lib.head wrong)}"
      else t.merge location values;
-  shown = x: if lib.isFunction x then "<function>" else if lib.isDerivation x then x.name else builtins.toJSON x;
+  shown = x: if builtins.isPath x then toString x else if lib.isFunction x then "<function>" else if lib.isDerivation x then x.name else builtins.toJSON x;
 }

@@ -1,0 +1,263 @@
+# One ComfyUI service: what services.comfyui-xpu and each of its instances become.
+{
+  lib,
+  pkgs,
+  name,
+  unit,
+  cfg,
+}:
+let
+  settings = import ./settings.nix {
+    inherit
+      lib
+      pkgs
+      name
+      cfg
+      ;
+  };
+  inherit (import ./systemd.nix { inherit lib; }) commandLine escaped quoted;
+  hardening = import ./hardening.nix { inherit lib; };
+
+  cacheDir = "/var/cache/${unit}";
+  dataDir = toString cfg.dataDir;
+  segments = lib.tail (lib.splitString "/" dataDir);
+  isWhole = lib.all (part: part != "" && part != "." && part != "..") segments;
+  isPlain = builtins.match "[^\"'\\%:]*" dataDir != null && builtins.match ".*[[:cntrl:]].*" dataDir == null;
+  isSystems =
+    lib.length segments < 2
+    || lib.elem dataDir [
+      "/var/lib"
+      "/var/cache"
+      "/var/log"
+    ]
+    || lib.hasPrefix builtins.storeDir dataDir
+    || (lib.head segments == "home" && lib.length segments < 3);
+  inState = lib.hasPrefix "/var/lib/" dataDir;
+  isBelowHome = path: lib.hasPrefix "/home/" path || lib.hasPrefix "/root/" path;
+
+  dynamic = cfg.user == null;
+  # Downloads and the service are one user, which has a name for that.
+  user = if dynamic then unit else cfg.user;
+  group = if cfg.group == null && user == unit then unit else cfg.group;
+
+  peers =
+    if cfg.network.outgoing then
+      null
+    else
+      [ "localhost" ] ++ lib.optionals (!settings.loopback) cfg.network.peers;
+  devices =
+    lib.optional (cfg.backend != "cpu") "char-drm"
+    ++ lib.optionals (cfg.backend == "cuda" || cfg.backend == "auto") [
+      "char-nvidia-caps"
+      "char-nvidia-frontend"
+      "char-nvidia-uvm"
+      "char-nvidiactl"
+    ];
+  mask = digit: toString (7 - lib.toInt digit);
+  umask =
+    "0" + lib.concatMapStrings mask (lib.stringToCharacters (lib.removePrefix "0" cfg.directoryMode));
+
+  units = {
+    K = 1024;
+    M = 1024 * 1024;
+    G = 1024 * 1024 * 1024;
+    T = 1024 * 1024 * 1024 * 1024;
+  };
+  bytes =
+    text:
+    let
+      parts = builtins.match "([0-9]+)([KMGT])" text;
+    in
+    lib.toInt (lib.head parts) * units.${lib.last parts};
+  prune = pkgs.writeShellScript "prune-cache" (builtins.readFile ./prune-cache.sh);
+
+  shownPaths = lib.filter isBelowHome (lib.concatLists (lib.attrValues cfg.modelPaths));
+  isElsewhere = !inState;
+  homes = if isBelowHome dataDir || shownPaths != [ ] then "tmpfs" else true;
+  cacheElsewhere = !(lib.hasPrefix "${dataDir}/" cfg.models.cache);
+
+  loaded = lib.mapAttrsToList (credential: path: "${credential}:${escaped path}") cfg.credentials;
+  inStore = lib.filter (lib.hasPrefix builtins.storeDir) (
+    lib.attrValues cfg.credentials ++ lib.optional (cfg.environmentFile != null) cfg.environmentFile
+  );
+  known = map (model: model.credential) (lib.filter (model: model.credential != null) cfg.models.autoDownload);
+  unknown = lib.filter (credential: !(cfg.credentials ? ${credential})) known;
+
+  # What both units share: whom they run as, and where.
+  identity =
+    (if dynamic then { DynamicUser = lib.mkDefault true; } else { })
+    // {
+      User = lib.mkDefault user;
+    }
+    // lib.optionalAttrs (group != null) { Group = lib.mkDefault group; }
+    // lib.optionalAttrs inState {
+      StateDirectory = map quoted [ (lib.removePrefix "/var/lib/" dataDir) ];
+      StateDirectoryMode = lib.mkDefault cfg.directoryMode;
+    }
+    // lib.optionalAttrs (isElsewhere || cacheElsewhere) {
+      # Bound, and not ReadWritePaths, so that ProtectHome does not hide them.
+      BindPaths = map quoted (lib.optional isElsewhere dataDir ++ lib.optional cacheElsewhere cfg.models.cache);
+    }
+    // lib.optionalAttrs (cfg.credentials != { }) { LoadCredential = loaded; };
+in
+{
+  inherit unit;
+  inherit (cfg.server) port;
+  inherit (settings) package;
+
+  assertions = settings.assertions ++ [
+    {
+      assertion = !(cfg.openFirewall && settings.loopback);
+      message = "${name}: openFirewall opens a port on which ${lib.concatStringsSep ", " cfg.server.host} listens to this machine only. Set server.host = \"0.0.0.0\", or leave the firewall closed.";
+    }
+    {
+      assertion = isWhole && isPlain && !isSystems;
+      message = "${name}: dataDir = \"${dataDir}\" is no folder of the service's own. Name one such as \"/srv/comfyui\", without a slash at the end, \"..\", quotes, % or colons.";
+    }
+    {
+      assertion = !dynamic || inState;
+      message = "${name}: dataDir = \"${dataDir}\" is outside /var/lib, where a user that systemd makes cannot write. Set user, such as user = \"${unit}\", or use a folder in /var/lib.";
+    }
+    {
+      assertion = !(dynamic && cfg.group != null);
+      message = "${name}: group needs user as well. Set both, or neither; extraGroups adds groups to any user.";
+    }
+    {
+      assertion = cfg.network.outgoing || !(cfg.credentials ? hf-token) || cfg.models.autoDownload != [ ];
+      message = "${name}: credentials.hf-token is for downloads, and network.outgoing = false forbids them. Set network.outgoing = true, list models.autoDownload, or remove the token.";
+    }
+    {
+      assertion = inStore == [ ];
+      message = "${name}: ${lib.concatStringsSep ", " inStore} is in the Nix store, which everyone can read. Name a file outside it, as text.";
+    }
+    {
+      assertion = lib.all (credential: builtins.match "[A-Za-z0-9_.-]+" credential != null) (lib.attrNames cfg.credentials);
+      message = "${name}: credentials are named with letters, digits, dots, dashes and underscores.";
+    }
+    {
+      assertion = unknown == [ ];
+      message = "${name}: models.autoDownload asks for ${lib.concatStringsSep ", " unknown}, which is not in credentials. Add the file there.";
+    }
+  ];
+
+  tmpfiles = lib.optionalAttrs isElsewhere {
+    ${dataDir}.d = {
+      mode = cfg.directoryMode;
+      inherit user;
+      group = if group == null then "-" else group;
+    };
+  };
+
+  users = lib.optionalAttrs (!dynamic && user == unit) {
+    ${unit} = {
+      isSystemUser = true;
+      group = if group == null then unit else group;
+      home = dataDir;
+      description = "ComfyUI for Intel GPUs";
+    };
+  };
+  groups = lib.optionalAttrs (!dynamic && group == unit) { ${unit} = { }; };
+
+  services = {
+    ${unit} = {
+      description = "ComfyUI for Intel GPUs";
+      documentation = [ "https://docs.comfy.org/" ];
+      wantedBy = [ "multi-user.target" ];
+      after = [ "network.target" ];
+      inherit (cfg) path;
+      unitConfig = lib.optionalAttrs (cfg.requiresMounts != [ ]) { RequiresMountsFor = map quoted cfg.requiresMounts; };
+      environment = lib.mapAttrs (_: value: escaped value) (
+        {
+          COMFYUI_CACHE = cacheDir;
+          COMFYUI_DIR = dataDir;
+          HOME = dataDir;
+        }
+        // lib.optionalAttrs (cfg.fonts != [ ]) {
+          FONTCONFIG_FILE = toString (pkgs.makeFontsConf { fontDirectories = cfg.fonts; });
+        }
+        // cfg.environment
+      )
+      // lib.optionalAttrs (cfg.credentials ? hf-token) { HF_TOKEN_PATH = "%d/hf-token"; };
+
+      serviceConfig =
+        lib.optionalAttrs cfg.hardening (
+          hardening {
+            inherit
+              devices
+              homes
+              peers
+              umask
+              ;
+            inherit (cfg) extraGroups;
+          }
+          // lib.optionalAttrs (shownPaths != [ ]) { BindReadOnlyPaths = map (path: "-${quoted path}") shownPaths; }
+        )
+        // lib.optionalAttrs (!cfg.hardening) {
+          UMask = lib.mkDefault umask;
+          SupplementaryGroups = cfg.extraGroups;
+        }
+        // identity
+        // {
+          Type = lib.mkDefault "exec";
+          ExecStart = lib.mkDefault (commandLine ([ "${cfg.finalPackage}/bin/${settings.program}" ] ++ settings.arguments));
+          CacheDirectory = [ unit ];
+          CacheDirectoryMode = lib.mkDefault "0700";
+          Restart = lib.mkDefault "on-failure";
+          RestartSec = lib.mkDefault 5;
+          TimeoutStopSec = lib.mkDefault 30;
+          WorkingDirectory = lib.mkDefault (escaped dataDir);
+        }
+        // lib.optionalAttrs (cfg.cache.maxSize != null) {
+          ExecStartPre = [
+            (commandLine [
+              prune
+              cacheDir
+              (bytes cfg.cache.maxSize)
+            ])
+          ];
+        }
+        // lib.optionalAttrs (cfg.environmentFile != null) { EnvironmentFile = [ (escaped cfg.environmentFile) ]; }
+        // lib.mapAttrs (_: lib.mkDefault) (
+          lib.filterAttrs (_: value: value != null) {
+            MemoryHigh = cfg.resources.memoryHigh;
+            MemoryMax = cfg.resources.memoryMax;
+            CPUQuota = cfg.resources.cpuQuota;
+            TasksMax = cfg.resources.tasksMax;
+          }
+        );
+    };
+  }
+  // lib.optionalAttrs (cfg.models.autoDownload != [ ]) {
+    "${unit}-models" = {
+      description = "Models for ${unit}";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ];
+      unitConfig = lib.optionalAttrs (cfg.requiresMounts != [ ]) { RequiresMountsFor = map quoted cfg.requiresMounts; };
+      serviceConfig =
+        hardening {
+          devices = [ ];
+          inherit homes umask;
+          peers = null;
+        }
+        // identity
+        // {
+          Type = lib.mkDefault "oneshot";
+          ExecStart = commandLine [
+            pkgs.python3.interpreter
+            ./fetch-models.py
+            (pkgs.writeText "models.json" (
+              builtins.toJSON {
+                folder = cfg.models.cache;
+                limit = if cfg.models.maxSize == null then null else bytes cfg.models.maxSize;
+                models = cfg.models.autoDownload;
+              }
+            ))
+          ];
+          Restart = lib.mkDefault "on-failure";
+          RestartSec = lib.mkDefault "1min";
+          TimeoutStartSec = lib.mkDefault "infinity";
+        };
+    };
+  };
+}
