@@ -34,7 +34,7 @@ def lock_torch(parser: Parser) -> None:
     """``patchforge lock-torch``."""
     add_json(parser)
     parser.add_argument("version", metavar="VERSION", help="such as 2.14.0")
-    parser.add_argument("--python", default="", metavar="X.Y", help="default: that of upstream/torch.toml")
+    parser.add_argument("--python", default="", metavar="X.Y", help="default: the first of upstream/torch.toml")
     add_pins(parser)
     parser.add_argument("--online", action="store_true", help="ask PyTorch's own indexes too")
 
