@@ -1,7 +1,8 @@
 """The door for files of ours that somebody may have damaged: JSON, TOML, tables and text, each read in one way.
 
-``Damaged`` (status 65) names the file, what was expected and what was found. That a file is not there, or cannot be
-read, stays the OSError that it is.
+A document that one command writes and another reads is a frozen dataclass with a ``Format``. ``Damaged`` (status 65)
+names the file, what was expected and what was found. That a file is not there, or cannot be read, stays the OSError
+that it is.
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ import json
 import re
 import stat
 import tomllib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
+from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 from patchforge.errors import Damaged
 
@@ -25,6 +28,59 @@ _T = TypeVar("_T")
 MOST = 64 << 20  #: bytes of a document; the largest of ours has two million
 RESTORE = "restore the file, as with git checkout"
 _SHOWN = 6  #: faults of one document that are named
+
+#: What a dataclass's field may say of itself as ``metadata``: it is left out where it is the default, or always.
+OPTIONAL: Mapping[str, bool] = {"omit_if_default": True}
+NOT_WRITTEN: Mapping[str, bool] = {"omit": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Format(Generic[_T]):
+    """How a document is written: as JSON of a frozen dataclass, with the number of its format.
+
+    The number changes whenever a field does: no other field is taken, and none is guessed.
+    """
+
+    kind: type[_T]
+    number: int
+
+    def read(self, path: Path, *, do: str = RESTORE) -> _T:
+        """The document of a file. ``do``: what makes one of another format anew."""
+        return self.parse(read_bytes(path), str(path), do=do)
+
+    def parse(self, data: bytes, origin: str, *, do: str = RESTORE) -> _T:
+        """``read`` of bytes that are there already; ``origin`` names them."""
+        return self.checked(parse_json(data, dict[str, Any], origin, do=do), origin, do=do)
+
+    def checked(self, document: Mapping[str, Any], origin: str, *, do: str = RESTORE) -> _T:
+        """``parse`` of JSON that is read already."""
+        self._check_number(document.get("format"), origin, do)
+        return structured({key: value for key, value in document.items() if key != "format"}, self.kind, origin, do=do)
+
+    def data(self, value: _T) -> dict[str, Any]:
+        """The document as JSON's plain values."""
+        return {"format": self.number, **_converter().unstructure(value, self.kind)}
+
+    def dump(self, value: _T) -> bytes:
+        """The document as a file."""
+        return rendered(self.data(value))
+
+    def _check_number(self, number: object, origin: str, do: str) -> None:
+        if type(number) is int and number == self.number:
+            return
+        wanted = f"format {self.number}"
+        if type(number) is int and number > self.number:
+            newer = f"update patchforge; or {do}"
+            raise Damaged(f"{origin} is of a newer patchforge", expected=wanted, found=f"format {number}", do=newer)
+        if type(number) is int:
+            raise Damaged(f"{origin} is of an older patchforge", expected=wanted, found=f"format {number}", do=do)
+        problem = f"{origin} does not say which format it has"
+        raise Damaged(problem, expected=f"$.format: {self.number}", found=repr(number)[:80], do=do)
+
+
+def rendered(document: Mapping[str, Any]) -> bytes:
+    """JSON as all documents of ours are written."""
+    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
 def read_bytes(path: Path, *, most: int = MOST) -> bytes:
@@ -87,7 +143,7 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:
 
 
 def structured(value: Any, kind: type[_T], origin: str, *, do: str = RESTORE) -> _T:
-    """``value`` checked against ``kind``, and returned: nothing is converted, and more keys may be there."""
+    """``value`` checked against ``kind``: no value is converted. More keys may be there, but not in a dataclass."""
     try:
         found: _T = _converter().structure(value, kind)
     except RecursionError:
@@ -114,6 +170,7 @@ def register(kind: Any, hook: Callable[[Any, Any], Any]) -> None:
     _converter.cache_clear()
 
 
+_LISTS: tuple[Any, ...] = (list, tuple)
 _HOOKS: list[tuple[Any, Callable[[Any, Any], Any]]] = []
 
 
@@ -124,29 +181,50 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     for kind in (str, int, bool, float):
         converter.register_structure_hook(kind, _only(kind))
-    for one, hook in _HOOKS:
-        converter.register_structure_hook(one, hook)
-    converter.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) is list, _list)
+    converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))
+    for kind, hook in _HOOKS:
+        converter.register_structure_hook(kind, hook)
+    converter.register_structure_hook_func(lambda kind: get_origin(kind) in _LISTS, _sequence)
+    converter.register_structure_hook_factory(is_dataclass, _reader)
+    converter.register_unstructure_hook_factory(is_dataclass, _writer)
     return converter
 
 
-def _list(value: Any, kind: Any) -> list[Any]:
-    """As cattrs does, but a text, a tuple or an object is not a list."""
+def _reader(kind: type) -> Callable[[Any, Any], Any]:
+    """How a dataclass is read: its own fields, and no others."""
+    from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
+
+    never: dict[str, Any] = {one.name: override(omit=True) for one in fields(kind) if one.metadata == NOT_WRITTEN}
+    return make_dict_structure_fn(kind, _converter(), _cattrs_forbid_extra_keys=True, **never)
+
+
+def _writer(kind: type) -> Callable[[Any], dict[str, Any]]:
+    from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
+
+    said: dict[str, Any] = {one.name: override(**one.metadata) for one in fields(kind) if one.metadata}
+    return make_dict_unstructure_fn(kind, _converter(), **said)
+
+
+def _sequence(value: Any, kind: Any) -> Any:
+    """As cattrs does, but a text or an object is not a list, which is what a tuple is written as."""
     from cattrs import IterableValidationError, IterableValidationNote  # noqa: PLC0415
 
     if type(value) is not list:
         raise TypeError(f"expected a list, found {repr(value)[:80]}")
-    (inner,) = kind.__args__
+    inner = [one for one in get_args(kind) if one is not ...]
+    kinds = inner if len(inner) > 1 else inner * len(value)
+    if len(kinds) != len(value):
+        raise ValueError(f"expected {len(kinds)} values, found {len(value)}")
     made, errors = [], list[Exception]()
-    for index, one in enumerate(value):
+    for index, (one, part) in enumerate(zip(value, kinds, strict=True)):
         try:
-            made.append(_converter().structure(one, inner))
+            made.append(_converter().structure(one, part))
         except Exception as error:  # noqa: BLE001 - told with its place, below
-            error.add_note(IterableValidationNote(f"at {index}", index, inner))
+            error.add_note(IterableValidationNote(f"at {index}", index, part))
             errors.append(error)
     if errors:
         raise IterableValidationError("a list", errors, kind)
-    return made
+    return get_origin(kind)(made)
 
 
 def _only(kind: type) -> Callable[[Any, Any], Any]:

@@ -1,11 +1,13 @@
-"""The manifest beside a release's patches, as it is read: what it must hold, checked once for every command."""
+"""The manifest beside a release's patches: what it holds, written and read in one way by every command."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NewType, TypedDict
 
 from patchforge import documents
+from patchforge.documents import Format
 from patchforge.names import odd
 from patchforge.vocabulary import Version
 
@@ -19,56 +21,114 @@ FileName = NewType("FileName", str)  #: of a file in the manifest's own folder
 Named = NewType("Named", str)  #: a version, as ``v0.3.47``
 
 
-class PatchedFile(TypedDict):
+@dataclass(frozen=True, slots=True)
+class PatchedFile:
+    """One file of a patch by its blob ids. ``before``: None where the patch adds it."""
+
     path: TreePath
     before: Blob | None
     after: Blob
 
 
-class PatchEntry(TypedDict):
+@dataclass(frozen=True, slots=True)
+class PatchEntry:
+    """One patch, in the order of the series."""
+
     file: FileName
+    purpose: str
     sha256: Sha256
-    files: list[PatchedFile]
+    files: tuple[PatchedFile, ...]
 
 
-class Sites(TypedDict):
+@dataclass(frozen=True, slots=True)
+class ClaimedSite:
+    """A place that a transform claims."""
+
+    path: str
+    line: int
+    function: str
+    note: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReplacedLine:
+    """A line of upstream's that a transform replaces, and ours."""
+
+    path: str
+    line: int
+    by: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransformEntry:
+    """One transform: outcome, expectation and the places it claims."""
+
+    id: str
+    title: str
+    patch: str
+    outcome: str
+    expected: str
+    opt_in: str
+    edits: dict[str, int]
+    sites: tuple[ClaimedSite, ...]
+    replaced: tuple[ReplacedLine, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class UndecidedSite:
+    """A device site that nobody has decided about."""
+
+    path: str
+    line: int
+    function: str
+    kind: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sites:
+    """Completeness as a number. ``reasons``: how many sites are left for each."""
+
     claimed: int
     left: int
     unclaimed: int
+    reasons: dict[str, int]
+    undecided: tuple[UndecidedSite, ...]
 
 
-class Place(TypedDict):
-    path: str
-    function: str
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """What was done to a release and to which bytes; holds no text of upstream's but the names of devices."""
+
+    project: str
+    release: Named
+    commit: Commit
+    rules: str  #: digest of the rule set
+    patchforge: str  #: its version
+    patches: tuple[PatchEntry, ...]
+    transforms: tuple[TransformEntry, ...]
+    sites: Sites
 
 
-class TransformEntry(TypedDict):
-    id: str
-    title: str
-    outcome: str
-    edits: dict[str, int]
-    sites: list[Place]
+FORMAT = Format(Manifest, 1)
 
 
 class Patches(TypedDict):
-    """What the manifests of releases and of node packs share."""
+    """What commands read of a node pack's manifest."""
 
     commit: Commit
     rules: str
-    patches: list[PatchEntry]
+    patches: list[_PackPatch]
 
 
-class Manifest(Patches):
-    """What commands read of a release's; there is more in it for people."""
-
-    release: Named
-    transforms: list[TransformEntry]
-    sites: Sites
+class _PackPatch(TypedDict):
+    file: FileName
+    sha256: Sha256
 
 
 def load(folder: Path) -> Manifest:
     """The manifest in ``folder``. Damaged when it is not one, FileNotFoundError where there is none."""
-    return documents.read_json(folder / NAME, Manifest, do=f"write {folder} again with patchforge apply")
+    return FORMAT.read(folder / NAME, do=f"write {folder} again with patchforge apply")
 
 
 def load_patches(folder: Path) -> Patches:
@@ -100,5 +160,3 @@ documents.register(Sha256, documents.matching("[0-9a-f]{64}", "a SHA-256 of 64 h
 documents.register(TreePath, _plain_path)
 documents.register(FileName, _file_name)
 documents.register(Named, _version)
-
-__all__ = ["NAME", "Manifest", "PatchEntry", "PatchedFile", "Patches", "load", "load_patches"]

@@ -3,25 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from patchforge import __version__, caches, patches, resources, templating
+from patchforge import __version__, caches, manifest, patches, resources, templating
 from patchforge.engine.cache import Cache, rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
 from patchforge.errors import CheckFailed, Drifted
+from patchforge.manifest import (
+    ClaimedSite,
+    Manifest,
+    PatchedFile,
+    PatchEntry,
+    ReplacedLine,
+    Sites,
+    TransformEntry,
+    UndecidedSite,
+)
 from patchforge.names import unfit
 from patchforge.outputs import write_new
 from patchforge.sources.git import Skipped
 from patchforge.sources.missing import MissingBlobError
 from patchforge.transform import HOOKS, Transform
 from patchforge.vocabulary import (
-    EditKind,
     Entry,
     FileChange,
     Outcome,
@@ -140,86 +147,77 @@ class Patched:
         """All that is written for a release: patches, series, manifest and report."""
         written = self.patch_files(context)
         written["series"] = patches.series(written)
-        manifest = self.manifest(written)
-        written["manifest.json"] = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-        written["REPORT.md"] = render_report(manifest).encode()
+        made = self.manifest(written)
+        written[manifest.NAME] = manifest.FORMAT.dump(made)
+        written["REPORT.md"] = render_report(made).encode()
         return written
 
-    def manifest(self, written: Mapping[str, bytes]) -> dict[str, Any]:
-        """What was done and to which bytes; holds no text of upstream's."""
-        return {
-            "format": 1,
-            "project": "comfyui",
-            "release": str(self.release.version),
-            "commit": self.release.commit,
-            "rules": rule_set_digest(),
-            "patchforge": __version__,
-            "patches": [self.patch_entry(purpose, written) for purpose in self.changes],
-            "transforms": [self.transform_entry(one) for one in self.transforms],
-            "sites": self.site_entry(),
-        }
+    def manifest(self, written: Mapping[str, bytes]) -> Manifest:
+        """What was done and to which bytes; ``written``: the patches by name."""
+        return Manifest(
+            project="comfyui",
+            release=manifest.Named(str(self.release.version)),
+            commit=manifest.Commit(self.release.commit),
+            rules=rule_set_digest(),
+            patchforge=__version__,
+            patches=tuple(self.patch_entry(purpose, written) for purpose in self.changes),
+            transforms=tuple(map(self.transform_entry, self.transforms)),
+            sites=self.sites,
+        )
 
-    def patch_entry(self, purpose: Purpose, written: Mapping[str, bytes]) -> dict[str, Any]:
+    def patch_entry(self, purpose: Purpose, written: Mapping[str, bytes]) -> PatchEntry:
         """One patch: its digest and the blob ids of its files before and after it."""
         name = patches.file_name(purpose)
-        return {
-            "file": name,
-            "purpose": purpose.value,
-            "sha256": hashlib.sha256(written[name]).hexdigest(),
-            "files": [
-                {
-                    "path": change.path,
-                    "before": git_blob_id(change.before) if change.before is not None else None,
-                    "after": git_blob_id(change.after),
-                }
+        return PatchEntry(
+            file=manifest.FileName(name),
+            purpose=purpose.value,
+            sha256=manifest.Sha256(hashlib.sha256(written[name]).hexdigest()),
+            files=tuple(
+                PatchedFile(
+                    path=manifest.TreePath(change.path),
+                    before=None if change.before is None else manifest.Blob(git_blob_id(change.before)),
+                    after=manifest.Blob(git_blob_id(change.after)),
+                )
                 for change in self.changes[purpose]
-            ],
-        }
+            ),
+        )
 
-    def transform_entry(self, transform: Transform) -> dict[str, Any]:
+    def transform_entry(self, transform: Transform) -> TransformEntry:
         """One transform: outcome, expectation and the places it claims."""
         report = self.report_of(transform.id)
         edits: Counter[str] = Counter()
         for _, found in report.found:
             edits.update(dict(found.edits))
-        return {
-            "id": transform.id,
-            "title": transform.title,
-            "patch": transform.purpose.value,
-            "outcome": report.outcome.value,
-            "expected": report.expected.value,
-            "opt_in": transform.opt_in,
-            "edits": dict(sorted(edits.items())),
-            "sites": [
-                {"path": path, "line": found.line, "function": found.function, "note": found.note}
-                for path, found in report.found
-            ],
-            "replaced": [
-                {"path": path, "line": found.line, "by": ours}
-                for path, found in report.found
-                for _, ours in found.replaced
-            ],
-        }
+        return TransformEntry(
+            id=transform.id,
+            title=transform.title,
+            patch=transform.purpose.value,
+            outcome=report.outcome.value,
+            expected=report.expected.value,
+            opt_in=transform.opt_in,
+            edits=dict(sorted(edits.items())),
+            sites=tuple(ClaimedSite(path, found.line, found.function, found.note) for path, found in report.found),
+            replaced=tuple(
+                ReplacedLine(path, found.line, ours) for path, found in report.found for _, ours in found.replaced
+            ),
+        )
 
-    def site_entry(self) -> dict[str, Any]:
+    @property
+    def sites(self) -> Sites:
         """Completeness as a number, and every site that nobody has decided about."""
         sites = self.conversion.sites
         counts = Counter(site.decision for site in sites)
         reasons = Counter(site.why for site in sites if site.decision == "left")
-        return {
-            **{decision: counts[decision] for decision in ("claimed", "left", "unclaimed")},
-            "reasons": dict(sorted(reasons.items())),
-            "undecided": [
-                {
-                    "path": one.path,
-                    "line": one.site.line,
-                    "function": one.site.function,
-                    "kind": one.site.kind,
-                    "text": one.site.text,
-                }
+        return Sites(
+            claimed=counts["claimed"],
+            left=counts["left"],
+            unclaimed=counts["unclaimed"],
+            reasons=dict(sorted(reasons.items())),
+            undecided=tuple(
+                UndecidedSite(one.path, one.site.line, one.site.function, one.site.kind, one.site.text)
                 for one in self.conversion.unclaimed
-            ],
-        }
+            ),
+        )
 
 
 def make_engine(*, keep: bool = True, jobs: int | None = None) -> Engine:
@@ -328,7 +326,7 @@ def check_fixed_point(patched: Patched) -> None:
             raise CheckFailed(f"a second run does not leave {path} as it is", expected="a fixed point", found=found)
 
 
-def render_report(manifest: Mapping[str, Any]) -> str:
+def render_report(made: Manifest) -> str:
     """The Markdown report of a manifest."""
-    environment = templating.environment()
-    return environment.get_template("report.md.j2").render(manifest, kinds=[kind.value for kind in EditKind])
+    named = {one.name: getattr(made, one.name) for one in fields(made)}
+    return templating.environment().get_template("report.md.j2").render(named)

@@ -443,7 +443,7 @@ def test_a_manifest_with_one_fault(tmp_path: Path, whole: dict[str, Any], name: 
 
 def test_a_whole_manifest_is_taken(tmp_path: Path, whole: dict[str, Any]) -> None:
     (tmp_path / manifest.NAME).write_text(json.dumps(whole))
-    assert manifest.load(tmp_path) == whole
+    assert manifest.FORMAT.data(manifest.load(tmp_path)) == whole
 
 
 def test_a_document_is_bounded_and_a_file(tmp_path: Path) -> None:

@@ -17,6 +17,22 @@ from hypothesis import strategies as st
 from patchforge import escape, patches, templating
 from patchforge.commands import common
 from patchforge.errors import CheckFailed
+from patchforge.manifest import (
+    Blob,
+    ClaimedSite,
+    Commit,
+    FileName,
+    Manifest,
+    Named,
+    PatchedFile,
+    PatchEntry,
+    ReplacedLine,
+    Sha256,
+    Sites,
+    TransformEntry,
+    TreePath,
+    UndecidedSite,
+)
 from patchforge.pipeline import render_report
 from patchforge.terminal import Guarded, guarded, own
 from patchforge.vocabulary import Purpose, Release, Version
@@ -234,26 +250,14 @@ def test_every_template_knows_every_filter() -> None:
 
 
 def test_a_report_of_a_release_with_odd_names() -> None:
-    site = {"path": EVIL, "line": 1, "function": EVIL, "kind": "call", "text": EVIL, "note": ""}
-    manifest = {
-        "release": "v1.0.0",
-        "commit": "",
-        "rules": "0" * 64,
-        "patches": [{"file": "a.patch", "files": [{"path": EVIL}]}],
-        "transforms": [
-            {
-                "id": "free-memory",
-                "title": "one",
-                "outcome": "applied",
-                "expected": "applied",
-                "opt_in": "",
-                "edits": {},
-                "sites": [site],
-                "replaced": [{"path": EVIL, "line": 3, "by": EVIL}],
-            }
-        ],
-        "sites": {"claimed": 1, "left": 0, "unclaimed": 1, "reasons": {}, "undecided": [site]},
-    }
+    entry = TransformEntry(
+        *("free-memory", "one", "device-support", "applied", "applied", "", {}),
+        sites=(ClaimedSite(EVIL, 1, EVIL, ""),),
+        replaced=(ReplacedLine(EVIL, 3, EVIL),),
+    )
+    patch = PatchEntry(FileName("a.patch"), "x", Sha256("0" * 64), (PatchedFile(TreePath(EVIL), None, Blob("0" * 40)),))
+    sites = Sites(1, 0, 1, {}, (UndecidedSite(EVIL, 1, EVIL, "call", EVIL),))
+    manifest = Manifest("comfyui", Named("v1.0.0"), Commit(""), "0" * 64, "0", (patch,), (entry,), sites)
     text = render_report(manifest)
     outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", text)
     assert "<script>" not in unescaped(outside)

@@ -17,6 +17,7 @@ from patchforge.bot.model import Candidate, GitHubRelease, read_marker, with_mar
 from patchforge.bot.preparation import Result
 from patchforge.bot.repinning import Repinned
 from patchforge.escape import block
+from patchforge.manifest import Manifest, TransformEntry
 from patchforge.pins.tracked import Repository
 from patchforge.project import Project
 from patchforge.rules import current, patterns, transforms
@@ -28,8 +29,8 @@ _MOST = 20  #: releases whose notes are shown
 def pull_body(
     project: Project,
     candidate: Candidate,
-    manifest: Mapping[str, Any],
-    before: Mapping[str, Any] | None,
+    manifest: Manifest,
+    before: Manifest | None,
     *,
     patches: Mapping[str, bytes],
     patches_before: Mapping[str, bytes],
@@ -102,18 +103,20 @@ def topic(text: str, name: str) -> str:
     return with_marker(text, topic=name)
 
 
-def outcome_changes(manifest: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[tuple[str, str, str, str]]:
+def outcome_changes(manifest: Manifest, before: Manifest | None) -> list[tuple[str, str, str, str]]:
     """(transform, title, before, now) where outcome, number of sites or edits differ; all of them without a before."""
-    old = {_transform(one): _outcome(one) for one in (before or {}).get("transforms", ())}
-    rows = [(name := _transform(one), one["title"], old.pop(name, ""), _outcome(one)) for one in manifest["transforms"]]
+    old = {_transform(one): _outcome(one) for one in (before.transforms if before else ())}
+    rows = [(name := _transform(one), one.title, old.pop(name, ""), _outcome(one)) for one in manifest.transforms]
     rows += [(name, "", was, "") for name, was in old.items()]
     return [row for row in rows if row[2] != row[3]]
 
 
-def site_changes(manifest: Mapping[str, Any], before: Mapping[str, Any] | None) -> tuple[list[str], list[str]]:
+def site_changes(manifest: Manifest, before: Manifest | None) -> tuple[list[str], list[str]]:
     """Places that transforms claim, new and gone. Lines are left out: they move with every release."""
-    now, then = _sites(manifest), _sites(before or {})
-    return sorted((now - then).elements()), sorted((then - now).elements()) if before else []
+    if before is None:
+        return sorted(_sites(manifest).elements()), []
+    now, then = _sites(manifest), _sites(before)
+    return sorted((now - then).elements()), sorted((then - now).elements())
 
 
 def rule_changes(report: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
@@ -175,8 +178,8 @@ def _by_rule(counts: Mapping[str, Mapping[str, int]]) -> dict[str, Counter[str]]
     return by_rule
 
 
-def _transform(entry: Mapping[str, Any]) -> str:
-    return current(entry["id"], transforms())
+def _transform(entry: TransformEntry) -> str:
+    return current(entry.id, transforms())
 
 
 def _needs(report: Mapping[str, Any]) -> set[tuple[str, bool, str]]:
@@ -191,14 +194,14 @@ def _place(site: Mapping[str, Any]) -> tuple[str, ...]:
     return (current(site["rule"], patterns()), site["path"], site["function"], site["text"])
 
 
-def _outcome(entry: Mapping[str, Any]) -> str:
-    edits = ", ".join(f"{count} {kind}" for kind, count in sorted(entry["edits"].items()))
-    return f"{entry['outcome']}{f' ({edits})' if edits else ''}"
+def _outcome(entry: TransformEntry) -> str:
+    edits = ", ".join(f"{count} {kind}" for kind, count in sorted(entry.edits.items()))
+    return f"{entry.outcome}{f' ({edits})' if edits else ''}"
 
 
-def _sites(manifest: Mapping[str, Any]) -> Counter[str]:
-    entries = manifest.get("transforms", ())
-    return Counter(f"{_transform(one)} {site['path']} {site['function']}" for one in entries for site in one["sites"])
+def _sites(manifest: Manifest) -> Counter[str]:
+    entries = manifest.transforms
+    return Counter(f"{_transform(one)} {site.path} {site.function}" for one in entries for site in one.sites)
 
 
 def _requirements(text: str) -> dict[str, str]:

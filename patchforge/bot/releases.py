@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any
 
 from patchforge import manifest
 from patchforge.bot import bodies, preparation
@@ -17,8 +16,10 @@ from patchforge.bot.plan import Plan, branch_of, plan_release, prefix
 from patchforge.bot.preparation import Result, Step
 from patchforge.bot.repository import Repository
 from patchforge.bot.run import Outcome, Run, Settings
+from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
+from patchforge.manifest import Manifest
 from patchforge.pins import store
 from patchforge.pipeline import Patched
 from patchforge.project import Project, load_project
@@ -107,7 +108,7 @@ class ReleaseRun(Run):
         folder, project = self.repository.folder, self.project
         patched = preparation.convert(self.engine, mirror.upstream, project, candidate, folder)
         results = [self._step(step, candidate, mirror) for step in (preparation.HASHES, preparation.NIX)]
-        commit = self._commit(candidate, patched, mirror.date(candidate.commit))
+        commit = self._commit(candidate, mirror.date(candidate.commit))
         change = self.repository.change(commit)
         branch = branch_of(project, candidate.version)
         current = next((pull for pull in pulls if pull.branch == branch), None)
@@ -125,7 +126,7 @@ class ReleaseRun(Run):
             notes=_between(project, releases, max(self.ours, default=None), candidate.version),
             steps=results,
         )
-        rose = before is not None and len(patched.conversion.unclaimed) > before["sites"]["unclaimed"]
+        rose = before is not None and len(patched.conversion.unclaimed) > before.sites.unclaimed
         said = {"project": project.name, "name": str(candidate.version), "commit": candidate.commit}
         offer = bodies.offer(candidate.commit, patched.patch_files())
         marked = bodies.marked(body, **said, change=change, offer=offer, tested=results[-1].outcome)
@@ -159,7 +160,7 @@ class ReleaseRun(Run):
         self.tested = Action(GitHubWrite.COMMENT, "what the tests saw", text=bodies.tests_comment(result, change))
         return Result(result.name, "told" if result.outcome == "ok" else "failing")
 
-    def _commit(self, candidate: Candidate, patched: Patched, made: datetime) -> str:
+    def _commit(self, candidate: Candidate, made: datetime) -> str:
         """Two commits: the index, which people edit too, and what is only ever generated."""
         name, version, index = self.project.name, candidate.version, self.project.index
         index_path = f"upstream/{index.name}"
@@ -168,23 +169,23 @@ class ReleaseRun(Run):
         self.repository.only([index_path, *machine])
         date = made.isoformat()
         self.repository.commit([index_path], f"Index {self.project.title} {version}\n", date)
-        rules = patched.manifest(patched.patch_files())["rules"][:16]
+        rules = rule_set_digest()[:16]
         why = f"Made by patchforge alone: upstream commit {candidate.commit},\nrule set {rules}."
         return self.repository.commit(machine, f"Generate {self.project.title} {version}\n\n{why}\n", date)
 
-    def _before(self) -> dict[str, Any] | None:
+    def _before(self) -> Manifest | None:
         if not self.ours:
             return None
-        return dict(manifest.load(self.generated / str(max(self.ours))))
+        return manifest.load(self.generated / str(max(self.ours)))
 
-    def _patches(self, before: Mapping[str, Any] | None) -> dict[str, bytes]:
-        folder = self.generated / before["release"] if before else None
+    def _patches(self, before: Manifest | None) -> dict[str, bytes]:
+        folder = self.generated / before.release if before else None
         return {path.name: path.read_bytes() for path in folder.glob("*.patch")} if folder else {}
 
-    def _hashes(self, before: Mapping[str, Any] | None, candidate: Candidate) -> tuple[str, str]:
+    def _hashes(self, before: Manifest | None, candidate: Candidate) -> tuple[str, str]:
         """Nix's hash of upstream's source, of the version before and of this one; "" where none is pinned."""
         pins = store.load(self.project.name, self.repository.folder / "upstream" / "pins")
-        old = pins.get(before["release"], {}) if before else {}
+        old = pins.get(before.release, {}) if before else {}
         return old.get("hash", ""), pins.get(str(candidate.version), {}).get("hash", "")
 
     def _problem(self, candidate: Candidate, error: PatchforgeError, mirror: Mirror) -> Problem:
@@ -210,10 +211,10 @@ class ReleaseRun(Run):
             raise TryAgain(f"{candidate.tag} was moved while this ran", expected=candidate.commit, do="run this again")
 
 
-def _requirements(upstream: Upstream, before: Mapping[str, Any] | None, patched: Patched) -> list[tuple[str, str, str]]:
-    if before is None or not before["commit"]:  # made of plain files
+def _requirements(upstream: Upstream, before: Manifest | None, patched: Patched) -> list[tuple[str, str, str]]:
+    if before is None or not before.commit:  # made of plain files
         return []
-    old = Release(Version.parse(before["release"]), before["commit"], indexed=False)
+    old = Release(Version.parse(before.release), before.commit, indexed=False)
     texts = []
     for tree in (upstream.tree(old), patched.conversion.tree):
         try:

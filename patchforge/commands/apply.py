@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from patchforge import escape, patches, pipeline
+from patchforge import escape, manifest, patches, pipeline
 from patchforge.checkout import change
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import ComfyUI
@@ -130,7 +129,7 @@ def _tell(
     if options.json:
         show_json(
             {
-                **patched.manifest(patched.patch_files(options.context)),
+                **manifest.FORMAT.data(patched.manifest(patched.patch_files(options.context))),
                 "written": written,
                 "missing": [one.path for one in missing],
                 "indexed": release.indexed,
@@ -205,10 +204,8 @@ def _show(patched: Patched, written: str, missing: list[Skipped], release_named:
         for report, transform in zip(patched.conversion.reports, patched.transforms, strict=True)
     ]
     table(rows)
-    counts: Mapping[str, Any] = patched.site_entry()
-    print(
-        f"device sites: {counts['claimed']} claimed, {counts['left']} left on purpose, {counts['unclaimed']} unclaimed"
-    )
+    sites = patched.sites
+    print(f"device sites: {sites.claimed} claimed, {sites.left} left on purpose, {sites.unclaimed} unclaimed")
     print(f"checked: compiles, static proof, second run edits nothing, patches apply as read by {patches.ways()}")
     for one in missing:
         print(f"missing: {escape.line(one.path)} ({one.reason})")

@@ -75,9 +75,9 @@ def _said(one: dict[str, Any], folder: Path) -> str:
 def _generated(folder: Path) -> dict[str, Any]:
     found = manifest.load(folder)
     return {
-        "release": found["release"],
-        "commit": found["commit"],
-        "current": found["rules"] == rule_set_digest(),
+        "release": found.release,
+        "commit": found.commit,
+        "current": found.rules == rule_set_digest(),
         "edited": edited(folder),
     }
 

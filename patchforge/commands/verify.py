@@ -122,42 +122,42 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
         found = manifest.load(folder)
     except FileNotFoundError:
         raise NotChecked(f"{folder} has no manifest", do=again(folder)) from None
-    if found["commit"] != release.commit:
-        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=found["commit"])
+    if found.commit != release.commit:
+        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=found.commit)
     files: dict[str, bytes] = {}
-    for entry in found["patches"]:
+    for entry in found.patches:
         files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
 
 
 def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dict[str, bytes]:
     try:
-        data = documents.read_bytes(folder / entry["file"])
+        data = documents.read_bytes(folder / entry.file)
     except FileNotFoundError:
-        raise CheckFailed(f"{folder} lacks a file of its manifest", expected=entry["file"], do=again(folder)) from None
-    if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+        raise CheckFailed(f"{folder} lacks a file of its manifest", expected=entry.file, do=again(folder)) from None
+    if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise CheckFailed(
-            f"{entry['file']} is not the file the manifest describes", expected=entry["sha256"], found="other bytes"
+            f"{entry.file} is not the file the manifest describes", expected=entry.sha256, found="other bytes"
         )
     present = tree.entries()
-    for one in entry["files"]:
-        found = present[one["path"]].blob if one["path"] in present else None
-        if found != one["before"]:
+    for file in entry.files:
+        found = present[file.path].blob if file.path in present else None
+        if found != file.before:
             raise CheckFailed(
-                f"{one['path']} is not as it was before {entry['file']}", expected=str(one["before"]), found=str(found)
+                f"{file.path} is not as it was before {entry.file}", expected=str(file.before), found=str(found)
             )
     after = patches.apply(data, tree.read)
-    if set(after) != (listed := {one["path"] for one in entry["files"]}):
+    if set(after) != (listed := {file.path for file in entry.files}):
         raise CheckFailed(
-            f"{entry['file']} does not change the files that the manifest lists",
+            f"{entry.file} does not change the files that the manifest lists",
             expected=", ".join(sorted(listed)),
             found=", ".join(sorted(after)),
         )
-    for one in entry["files"]:
-        if git_blob_id(after[one["path"]]) != one["after"]:
+    for file in entry.files:
+        if git_blob_id(after[file.path]) != file.after:
             raise CheckFailed(
-                f"{entry['file']} makes other bytes of {one['path']}",
-                expected=one["after"],
-                found=git_blob_id(after[one["path"]]),
+                f"{entry.file} makes other bytes of {file.path}",
+                expected=file.after,
+                found=git_blob_id(after[file.path]),
             )
     return after
 

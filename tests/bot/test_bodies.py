@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from patchforge import escape
 from patchforge.bot import bodies
 from patchforge.bot.model import read_marker, with_marker
+from patchforge.manifest import ClaimedSite, Commit, Manifest, Named, Sites, TransformEntry
 from tests.bot.test_bot_rules import again
 from tests.bot.world import FIRST, World
 
@@ -108,9 +109,11 @@ def test_requirements_that_changed() -> None:
 
 
 def test_outcomes_and_sites_that_changed() -> None:
-    def manifest(outcome: str, *functions: str) -> dict[str, object]:
-        sites = [{"path": "a.py", "line": number, "function": name} for number, name in enumerate(functions)]
-        return {"transforms": [{"id": "free-memory", "title": "one", "outcome": outcome, "edits": {}, "sites": sites}]}
+    def manifest(outcome: str, *functions: str) -> Manifest:
+        sites = tuple(ClaimedSite("a.py", number, name, "") for number, name in enumerate(functions))
+        entry = TransformEntry("free-memory", "one", "device-support", outcome, outcome, "", {}, sites, ())
+        release, commit = Named("v1.0.0"), Commit("")
+        return Manifest("comfyui", release, commit, "", "", (), (entry,), Sites(0, 0, 0, {}, ()))
 
     old, new = manifest("applied", "f", "g", "g"), manifest("upstream", "g", "h")
     assert bodies.outcome_changes(new, old) == [("free-memory", "one", "applied", "upstream")]

@@ -1,0 +1,127 @@
+"""Documents that pass between commands: each says the number of its format, and no other number or field is taken."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from patchforge import manifest
+from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format
+from patchforge.errors import Damaged, Exit
+from tests.support import ROOT
+
+
+def committed_manifest() -> bytes:
+    return (min((ROOT / "generated/comfyui").glob("v*")) / manifest.NAME).read_bytes()
+
+
+#: What commands write and read, and a whole document of each.
+DOCUMENTS: dict[str, tuple[Format[Any], Callable[[], bytes]]] = {
+    "manifest": (manifest.FORMAT, committed_manifest),
+}
+each_document = pytest.mark.parametrize("name", DOCUMENTS)
+
+NUMBERS: dict[str, tuple[Any, str]] = {
+    "none": (None, "does not say which format it has"),
+    "a text": ("1", "does not say which format it has"),
+    "true": (True, "does not say which format it has"),
+    "a fraction": (1.0, "does not say which format it has"),
+    "older": (0, "is of an older patchforge"),
+    "negative": (-1, "is of an older patchforge"),
+    "newer": (10**9, "is of a newer patchforge"),
+}
+
+
+@each_document
+@pytest.mark.parametrize("number", NUMBERS)
+def test_another_format_says_so_and_what_to_do(name: str, number: str, tmp_path: Path) -> None:
+    layout, whole = DOCUMENTS[name]
+    document = json.loads(whole())
+    document["format"], problem = NUMBERS[number]
+    with pytest.raises(Damaged, match=problem) as caught:
+        layout.parse(json.dumps(document).encode(), "the file", do="make it anew")
+    assert caught.value.status is Exit.DATA
+    assert caught.value.do.endswith("make it anew")
+    assert ("update patchforge" in caught.value.do) == (number == "newer")
+    del document["format"]
+    (tmp_path / "x.json").write_text(json.dumps(document))
+    with pytest.raises(Damaged, match="does not say which format it has"):
+        layout.read(tmp_path / "x.json")
+
+
+@each_document
+def test_a_document_is_read_and_written_as_it_is(name: str) -> None:
+    layout, whole = DOCUMENTS[name]
+    assert layout.dump(layout.parse(whole(), "the file")) == whole()
+
+
+@each_document
+def test_no_field_that_is_not_known_is_taken(name: str) -> None:
+    layout, whole = DOCUMENTS[name]
+    document = json.loads(whole())
+    with pytest.raises(Damaged, match="is not what it should be"):
+        layout.parse(json.dumps({**document, "more": None}).encode(), "the file")
+
+
+# --- The mechanism ----------------------------------------------------------------------------------------------------
+
+
+class Colour(StrEnum):
+    RED = "red"
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    name: str
+    size: float = field(default=0.0, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    parts: tuple[Part, ...]
+    pair: tuple[int, str]
+    colour: Colour
+    picture: bytes = field(default=b"", metadata=NOT_WRITTEN)
+
+
+FORMAT = Format(Whole, 3)
+GOOD: dict[str, Any] = {
+    "format": 3,
+    "parts": [{"name": "a"}, {"name": "b", "size": 1.5}],
+    "pair": [1, "x"],
+    "colour": "red",
+}
+BAD: dict[str, dict[str, Any]] = {
+    "a text for a list": {"parts": "ab"},
+    "an object for a list": {"parts": {}},
+    "a short pair": {"pair": [1]},
+    "a long pair": {"pair": [1, "x", 2]},
+    "a pair of other kinds": {"pair": ["x", 1]},
+    "another colour": {"colour": "blue"},
+    "a colour that is a number": {"colour": 5},
+    "a part of nothing": {"parts": [[]]},
+    "a part with more": {"parts": [{"name": "a", "more": 1}]},
+    "a name that is a number": {"parts": [{"name": 5}]},
+    "a size that is a text": {"parts": [{"name": "a", "size": "1"}]},
+    "a size that is true": {"parts": [{"name": "a", "size": True}]},
+    "what is not written": {"picture": "x"},
+}
+
+
+def test_defaults_are_left_out_where_a_field_says_so() -> None:
+    whole = Whole((Part("a"), Part("b", 1.5)), (1, "x"), Colour.RED, b"PNG")
+    assert json.loads(FORMAT.dump(whole)) == GOOD
+    assert FORMAT.parse(FORMAT.dump(whole), "x") == Whole(whole.parts, whole.pair, whole.colour)
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_no_value_of_another_kind_is_taken(name: str) -> None:
+    with pytest.raises(Damaged) as caught:
+        FORMAT.parse(json.dumps({**GOOD, **BAD[name]}).encode(), "the file")
+    assert "$" in caught.value.found
