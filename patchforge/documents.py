@@ -78,6 +78,11 @@ class Format(Generic[_T]):
         raise Damaged(problem, expected=f"$.format: {self.number}", found=repr(number)[:80], do=do)
 
 
+def plain(value: Any) -> Any:
+    """Dataclasses and enums in a value as JSON's plain values."""
+    return _converter().unstructure(value)
+
+
 def rendered(document: Mapping[str, Any]) -> bytes:
     """JSON as all documents of ours are written."""
     return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()

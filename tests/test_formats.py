@@ -14,6 +14,9 @@ import pytest
 from patchforge import manifest
 from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format
 from patchforge.errors import Damaged, Exit
+from patchforge.trial.model import Device, Difference, Judgement, Side, Step, Verdict
+from patchforge.trial.reports import evidence
+from patchforge.trial.reports.evidence import SessionResult
 from tests.support import ROOT
 
 
@@ -21,9 +24,23 @@ def committed_manifest() -> bytes:
     return (min((ROOT / "generated/comfyui").glob("v*")) / manifest.NAME).read_bytes()
 
 
+def evidence_of_one_session() -> bytes:
+    device = Device("xpu", "b580", "memory=600M")
+    steps, images = (
+        (Step("1", "KSampler", cached=False, operations=5, seconds=0.5),),
+        ("images/patched/a/b-result.png",),
+    )
+    judged = Judgement("a", Verdict.FRESH, "equal", steps=steps, images=images, difference=Difference(1.0, 0.5))
+    session = SessionResult(
+        "a", Side.PATCHED, "k", "2026-01-02", device, (), {"name": "x"}, {"torch": "2"}, (), (judged,)
+    )
+    return evidence.FORMAT.dump(evidence.Evidence("v1.0.0", "0" * 40, "1" * 64, device, (session,)))
+
+
 #: What commands write and read, and a whole document of each.
 DOCUMENTS: dict[str, tuple[Format[Any], Callable[[], bytes]]] = {
     "manifest": (manifest.FORMAT, committed_manifest),
+    "evidence": (evidence.FORMAT, evidence_of_one_session),
 }
 each_document = pytest.mark.parametrize("name", DOCUMENTS)
 

@@ -1,4 +1,4 @@
-"""What a trial is about, as types: devices, workflows, executions, verdicts, judgements. Imports nothing of ours."""
+"""What a trial is about, as types: devices, workflows, executions, verdicts, judgements."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
+
+from patchforge.documents import NOT_WRITTEN
 
 JsonObject = dict[str, Any]
 
@@ -136,7 +138,7 @@ class Difference:
 
     largest: float
     mean: float
-    picture: bytes = field(default=b"", repr=False)
+    picture: bytes = field(default=b"", repr=False, metadata=NOT_WRITTEN)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,22 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, replace
-from functools import cache
 from pathlib import Path
 from typing import Any
-
-import cattrs
-from cattrs.gen import make_dict_structure_fn, make_dict_unstructure_fn, override
 
 from patchforge import __version__, documents
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.names import odd
 from patchforge.outputs import Kind, Known, known_by, read_folder, read_json, update_folder
-from patchforge.trial.model import Device, Difference, JsonObject, Judgement, Side, Verdict
+from patchforge.trial.model import Device, JsonObject, Judgement, Side
 
-FORMAT = 2
 FILE = "evidence.json"
 IMAGES = "images"
 
@@ -97,6 +92,10 @@ class Evidence:
         return [name for session in self.sessions for judgement in session.judgements for name in judgement.images]
 
 
+FORMAT = documents.Format(Evidence, 2)
+_ORIGIN, _AGAIN = "the evidence", "run the tests with --rerun"
+
+
 def digest(data: bytes) -> str:
     """The sha256 of a manifest.json as it is written, in hex."""
     return hashlib.sha256(data).hexdigest()
@@ -104,7 +103,7 @@ def digest(data: bytes) -> str:
 
 def session_key(**conditions: Any) -> str:
     """The sha256 of everything that decides a session's results; JSON values, dataclasses and enums."""
-    return digest(json.dumps(_converter().unstructure(conditions), sort_keys=True).encode())
+    return digest(json.dumps(documents.plain(conditions), sort_keys=True).encode())
 
 
 def picture_name(side: Side, session: str, test: str, what: str, data: bytes) -> str:
@@ -114,34 +113,17 @@ def picture_name(side: Side, session: str, test: str, what: str, data: bytes) ->
 
 
 def dump(evidence: Evidence) -> bytes:
-    """The JSON text."""
-    document = {"format": FORMAT, "marked": evidence.device.real, **_converter().unstructure(evidence)}
-    return (json.dumps(document, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+    """The JSON text. ``marked`` says at a glance whether the device is real."""
+    return documents.rendered({**FORMAT.data(evidence), "marked": evidence.device.real})
 
 
 def parse(data: bytes) -> Evidence:
     """Reads what ``dump`` wrote. Damaged names every field that is missing, unknown or of the wrong type."""
-    document = documents.parse_json(data, dict[str, Any], "the evidence", do="run the tests with --rerun")
-    if document.get("format") != FORMAT:
-        raise Damaged(
-            "the evidence has another format",
-            expected=str(FORMAT),
-            found=repr(document.get("format"))[:80],
-            do="run the tests with --rerun",
-        )
+    document = documents.parse_json(data, dict[str, Any], _ORIGIN, do=_AGAIN)
     marked = document.pop("marked", None)
-    del document["format"]
-    try:
-        evidence = _converter().structure(document, Evidence)
-    except cattrs.BaseValidationError as error:
-        found = "; ".join(cattrs.transform_error(error, path="evidence"))
-        raise Damaged("the evidence cannot be read", found=found, do="run the tests with --rerun") from error
+    evidence = FORMAT.checked(document, _ORIGIN, do=_AGAIN)
     if any(odd(name) for name in evidence.pictures):
-        raise Damaged("the evidence names pictures outside its folder", do="run the tests with --rerun")
-    if json.loads(json.dumps(_converter().unstructure(evidence))) != document:
-        raise Damaged(
-            "the evidence has values of the wrong type", expected="lists, not texts", do="run the tests with --rerun"
-        )
+        raise Damaged("the evidence names pictures outside its folder", do=_AGAIN)
     if marked != evidence.device.real:
         raise Damaged("the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked))
     return evidence
@@ -206,33 +188,5 @@ def load(folder: Path) -> Evidence | None:
         return None
     evidence = parse(files[FILE])
     if lacking := [name for name in evidence.pictures if name not in files]:
-        raise Damaged(f"{folder} lacks pictures", expected=", ".join(lacking), do="run the tests with --rerun")
+        raise Damaged(f"{folder} lacks pictures", expected=", ".join(lacking), do=_AGAIN)
     return evidence
-
-
-@cache
-def _converter() -> cattrs.Converter:
-    """JSON values only of the type that is declared; no unknown fields. Difference pictures are files, not JSON."""
-    converter = cattrs.Converter(forbid_extra_keys=True)
-    for kind in (str, int, bool, float):
-        converter.register_structure_hook(kind, _only(kind))
-    for choice in (Side, Verdict):  # else str's hook would take them
-        converter.register_structure_hook(choice, lambda value, kind: kind(value))
-    without = override(omit=True)
-    converter.register_unstructure_hook(Difference, make_dict_unstructure_fn(Difference, converter, picture=without))
-    converter.register_structure_hook(
-        Difference,
-        make_dict_structure_fn(Difference, converter, picture=without, _cattrs_forbid_extra_keys=True),
-    )
-    return converter
-
-
-def _only(kind: type) -> Callable[[Any, Any], Any]:
-    accepted = {int, float} if kind is float else {kind}
-
-    def check(value: Any, _: Any) -> Any:
-        if type(value) not in accepted:
-            raise TypeError(f"expected {kind.__name__}, found {value!r}")
-        return kind(value)
-
-    return check
