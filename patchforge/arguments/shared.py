@@ -45,7 +45,7 @@ def add_pins(parser: argparse.ArgumentParser, more: str = "") -> None:
 
 def add_source(parser: argparse.ArgumentParser, text: str = "read the release from here instead of from git") -> None:
     """--from, as ``source``."""
-    parser.add_argument("--from", dest="source", metavar="TARBALL|DIR", help=text)
+    parser.add_argument("--from", dest="source", metavar="ARCHIVE|DIR", help=text)
 
 
 def add_token(parser: argparse.ArgumentParser) -> None:

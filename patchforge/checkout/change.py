@@ -299,7 +299,7 @@ def _in_one_place(path: str, problem: str, seen: Examined) -> CheckFailed:
     elif seen.head is not None and path in seen.head.entries() and not _is_patched(seen.head, path):
         do = f"save your edit, run git -C {shown} checkout HEAD -- {path}, and run this again"
     else:
-        named = f"{seen.command('repair')} --from TARBALL|DIR, naming what it was made from"
+        named = f"{seen.command('repair')} --from ARCHIVE|DIR, naming what it was made from"
         do = f"{named}; or save your edit, put the unpatched {path} in its place, and run this again"
     return CheckFailed(f"{path} was edited after it was patched, and the edit cannot be kept", found=found, do=do)
 
@@ -507,7 +507,7 @@ def _nothing_tells(path: str, seen: Examined, others: _Others) -> PatchforgeErro
         f"nothing tells what {path} was before it was patched",
         expected="a journal, a git checkout that was not committed patched, or the original itself",
         found="; ".join(others.problems) or "none of them",
-        do=f"{seen.command('repair')} --from TARBALL|DIR, naming {what}",
+        do=f"{seen.command('repair')} --from ARCHIVE|DIR, naming {what}",
     )
 
 

@@ -19,7 +19,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import Patched
 from patchforge.project import load_project, parsed_version, recognise, release_index
-from patchforge.sources import FolderTree, GitTree, TarTree, open_upstream
+from patchforge.sources import ArchiveTree, GitTree, open_files, open_upstream
 from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
 from patchforge.sources.upstream import Upstream
@@ -64,8 +64,8 @@ def _refuse_path(name: str) -> None:
 
 
 def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
-    """A release read from a tarball or a folder: what it says it is must fit what it is called."""
-    tree: Tree = FolderTree(source) if source.is_dir() else TarTree(source)
+    """A release read from an archive or a folder: what it says it is must fit what it is called."""
+    tree = open_files(source)
     stated = recognise(tree, load_project()) or _checked_out(source)
     wanted = version_named(named) if named else None
     version = stated or wanted
@@ -159,7 +159,7 @@ def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Ski
 
 def _unread(tree: Tree) -> Sequence[Skipped]:
     """What a tree leaves out of a release when it is read; of a folder also what was never the release's."""
-    return tree.skipped if isinstance(tree, GitTree | TarTree) else ()
+    return tree.skipped if isinstance(tree, GitTree | ArchiveTree) else ()
 
 
 def _check_output(options: argparse.Namespace, release: Release) -> None:

@@ -13,7 +13,7 @@ from patchforge.commands.common import make_engine, show_json
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.inside import Inside
-from patchforge.sources import TarTree, open_upstream
+from patchforge.sources import open_files, open_upstream
 from patchforge.vocabulary import Tree
 
 Put = Callable[..., change.Plan]
@@ -75,8 +75,8 @@ def _sources(options: argparse.Namespace, inside: Inside, subject: Subject) -> t
     if options.source:
         named = Path(options.source)
         if not named.exists():
-            raise PatchforgeError(f"there is no {named}", expected="a tarball or a folder", do="check the path")
-        return (lambda: subject.tree(named) if named.is_dir() else TarTree(named),)
+            raise PatchforgeError(f"there is no {named}", expected="an archive or a folder", do="check the path")
+        return (lambda: subject.tree(named) if named.is_dir() else open_files(named),)
     if subject.kind == "pack":
         return ()
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile("[0-9a-f]{7,40}")
 _PATH = re.compile(r"^[./~]|^[A-Za-z]:[/\\]|\\|/$")  #: what no version, commit or ref looks like
-_FILES = "patchforge apply --in-place DIR patches a checkout, and apply --from TARBALL|DIR reads a release from files"
+_FILES = "patchforge apply --in-place DIR patches a checkout, and apply --from ARCHIVE|DIR reads a release from files"
 _BEFORE_ALL = Version((0, 0, 0))
 _COMPARED = 1000  #: refs that are compared with a name that is unknown; each takes a tenth of a millisecond
 

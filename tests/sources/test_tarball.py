@@ -103,7 +103,7 @@ def test_the_same_file_twice_is_refused(tmp_path: Path) -> None:
 
 
 def test_what_unpacks_without_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tarball, "_MOST_BYTES", 5)
+    monkeypatch.setattr(tarball, "MOST_BYTES", 5)
     with pytest.raises(PatchforgeError, match="more than 5 bytes"):
         pack(tmp_path / "r.tar.gz", *plain()).entries()
 
