@@ -128,6 +128,15 @@ class Patched:
 
     def patch_files(self, context: int = 0) -> dict[str, bytes]:
         """File name → patch, in the order of the series. ``context`` counts upstream lines around each hunk."""
+        if context not in self._rendered:
+            self._rendered[context] = self._render(context)
+        return dict(self._rendered[context])
+
+    @cached_property
+    def _rendered(self) -> dict[int, dict[str, bytes]]:
+        return {}
+
+    def _render(self, context: int) -> dict[str, bytes]:
         files: dict[str, bytes] = {}
         for purpose, changes in self.changes.items():
             gaps = {one.id: one.title for one in self.transforms if one.purpose is purpose and self.applied(one)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 from patchforge import escape, resources
@@ -10,10 +11,12 @@ if TYPE_CHECKING:
     import jinja2
 
 
+@cache
 def environment(folder: str = "", *, autoescape: bool = False) -> jinja2.Environment:
     """An environment for the templates in ``templates/<folder>``. A name that is not given is an error.
 
-    The filters of ``patchforge.escape`` are known in all of them: what a stranger wrote passes one.
+    The filters of ``patchforge.escape`` are known in all of them: what a stranger wrote passes one. There is one
+    environment for each folder, so that a template is compiled once.
     """
     import jinja2  # noqa: PLC0415 - slow; only what renders needs it
 

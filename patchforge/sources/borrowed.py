@@ -308,10 +308,10 @@ def _followed(name: str, links: Mapping[str, str], found: Mapping[str, str]) -> 
 def _require_files(objects: Path, depth: int = 0) -> None:
     """Damaged where git would wait for ever: for a pipe or a device among the objects, or those that are borrowed."""
     names = ["", "pack", "info", *(f"{number:02x}" for number in range(256))]
-    for folder in (objects / name for name in names):
-        if not folder.is_dir():
+    for folder in (f"{objects}/{name}" for name in names):
+        if not os.path.isdir(folder):  # noqa: PTH112 - of 259 names, for every repository that is opened
             continue
-        with _scanned(folder) as items:
+        with _scanned(Path(folder)) as items:
             for item in items:
                 if not item.is_dir() and not item.is_file() and Path(item.path).exists():
                     raise Damaged(

@@ -64,7 +64,8 @@ def build_packs(folder: Path, built: Path) -> None:
     pins = {}
     for name, licence in ((KEPT, "MIT"), (BOUND, "LicenseRef-bound")):
         target, scratch = bare(folder / "github" / "someone" / name), folder / name
-        commit = put(target, scratch, FILES, date=OLD)
+        commit = put(target, FILES, date=OLD)
+        git(folder, "clone", "--quiet", str(target), str(scratch))
         path = folder / "nodes" / f"{name}.toml"
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(declaration(name, licence))
@@ -74,7 +75,7 @@ def build_packs(folder: Path, built: Path) -> None:
             made = PatchedPack(convert(read_pack(scratch), Options()), commit).files()
             files |= {f"generated/nodes/{name}/{each}": data for each, data in made.items()}
     files[PINS] = store.render(pins)
-    put(folder / "ours.git", folder / "scratch", files)
+    put(folder / "ours.git", files)
 
 
 class PackWorld(World):
@@ -95,7 +96,7 @@ class PackWorld(World):
         self, name: str, files: Mapping[str, bytes] | None = None, date: str = OLD, message: str = "a commit"
     ) -> str:
         """Somebody commits to a pack's branch."""
-        return put(self.place(name), self.folder / "scratch", files or {"nodes.py": MORE}, date=date, message=message)
+        return put(self.place(name), files or {"nodes.py": MORE}, date=date, message=message)
 
     def packs(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         return self.call("packs", "bot", *arguments)

@@ -48,7 +48,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
     files = {f"generated/comfyui/{START}/{name}": data for name, data in patched.files().items()}
     files["upstream/comfyui.toml"] = TOML.encode()
     files["upstream/comfyui.releases.tsv"] = f"version\tcommit\tdate\n{index}".encode()
-    put(ours, folder / "scratch", files)
+    put(ours, files)
     monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / "patchforge"))
     one = World(folder, engine, monkeypatch, capsys)
     one.publish(START)

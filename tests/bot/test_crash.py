@@ -140,11 +140,11 @@ class Snapshot:
         self.state = copy.deepcopy((github.pulls, github.issues, github.comments))
 
     def restore(self, world: World) -> None:
-        for line in git(world.ours, "for-each-ref", "--format=%(refname)").splitlines():
-            git(world.ours, "update-ref", "-d", line)
-        for line in self.refs:
-            name, _, commit = line.partition(" ")
-            git(world.ours, "update-ref", name, commit)
+        names = git(world.ours, "for-each-ref", "--format=%(refname)").splitlines()
+        lines = [*(f"delete {name}" for name in names), *(f"create {line}" for line in self.refs)]
+        # a name that is both deleted and made may not be in one transaction
+        for part in (lines[: len(names)], lines[len(names) :]):
+            git(world.ours, "update-ref", "--stdin", given="".join(f"{line}\n" for line in part).encode())
         pulls, issues, comments = copy.deepcopy(self.state)
         world.github.pulls[:], world.github.issues[:] = pulls, issues
         world.github.comments.clear()

@@ -158,7 +158,7 @@ def test_the_order_is_that_of_the_real_nix() -> None:
 
 def test_an_annotated_tag_leads_to_its_commit(tmp_path: Path) -> None:
     origin = bare(tmp_path / "origin.git")
-    commit = put(origin, tmp_path / "scratch", {"a": b"1"})
+    commit = put(origin, {"a": b"1"})
     git(origin, "tag", "--annotate", "--message", "said", "v1.0")
     git(origin, "tag", "v2.0")
     assert list_tags(str(origin)) == ({"v1.0": commit, "v2.0": commit}, [])

@@ -48,7 +48,7 @@ class Packs:
         path.write_text(json.dumps({**json.loads(path.read_text()), name: {"rev": commit}}))
 
     def commit(self, name: str, data: bytes, date: str) -> str:
-        return put(self.folder / "someone" / name, self.folder / "scratch", {"pack.py": data}, date=date)
+        return put(self.folder / "someone" / name, {"pack.py": data}, date=date)
 
     def found(self) -> dict[str, Followed]:
         return {one.name: one for one in follow(self.upstream, now=NOW)}

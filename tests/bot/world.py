@@ -5,9 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -39,13 +38,19 @@ class CrashError(BaseException):
     """Stands for a killed process: no except clause of the bot's catches it."""
 
 
-def git(folder: Path, *arguments: str, who: str = "person", date: str = "2026-01-01T00:00:00Z") -> str:
+def _person(who: str = "person", date: str = "2026-01-01T00:00:00Z") -> dict[str, str]:
+    """The variables by which git commits as somebody."""
     person = {"NAME": who, "EMAIL": BOT if who == "patchforge" else f"{who}@example.org", "DATE": date}
-    settings = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in person.items()}
-    environment = {**os.environ, **settings, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
-    done = subprocess.run(["git", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, f"git {arguments}: {done.stderr}"
-    return done.stdout.strip()
+    return {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER") for key, value in person.items()}
+
+
+def git(folder: Path, *arguments: str, given: bytes = b"", **who: str) -> str:
+    environment = {**os.environ, **_person(**who), "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"}
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, env=environment, input=given, capture_output=True, check=False
+    )
+    assert done.returncode == 0, f"git {arguments}: {done.stderr.decode()}"
+    return done.stdout.decode().strip()
 
 
 def bare(path: Path) -> Path:
@@ -55,26 +60,22 @@ def bare(path: Path) -> Path:
 
 
 def put(
-    target: Path,
-    scratch: Path,
-    files: Mapping[str, bytes],
-    *,
-    branch: str = "main",
-    message: str = "a commit",
-    **who: str,
+    target: Path, files: Mapping[str, bytes], *, branch: str = "main", message: str = "a commit", **who: str
 ) -> str:
-    """Commits files on a branch of a bare repository, as somebody; returns the commit."""
-    shutil.rmtree(scratch, ignore_errors=True)
-    git(target.parent, "clone", "--quiet", str(target), str(scratch))
-    exists = git(target, "for-each-ref", f"refs/heads/{branch}")
-    git(scratch, "checkout", "--quiet", *(["-B", branch, f"origin/{branch}"] if exists else ["-b", branch]))
-    for path, data in files.items():
-        (scratch / path).parent.mkdir(parents=True, exist_ok=True)
-        (scratch / path).write_bytes(data)
-    git(scratch, "add", "--all")
-    git(scratch, "commit", "--quiet", "--allow-empty", "--message", message, **who)
-    git(scratch, "push", "--quiet", "origin", branch)
-    return git(scratch, "rev-parse", "HEAD")
+    """Commits files on a branch of a bare repository, as somebody; returns the commit. A new branch begins at main."""
+    names = git(target, "for-each-ref", "--format=%(refname)", f"refs/heads/{branch}", "refs/heads/main").splitlines()
+    start = next((name for name in (f"refs/heads/{branch}", "refs/heads/main") if name in names), "")
+    person = _person(**who)
+    when = datetime.fromisoformat(person["GIT_AUTHOR_DATE"])
+    author = f"{person['GIT_AUTHOR_NAME']} <{person['GIT_AUTHOR_EMAIL']}> {int(when.timestamp())} {when:%z}"
+    stream = [f"commit refs/heads/{branch}\nmark :1\nauthor {author}\ncommitter {author}\n".encode()]
+    stream += [_data(f"{message}\n".encode()), *([f"from {start}^0\n".encode()] if start else [])]
+    stream += [b"M 100644 inline %b\n%b" % (path.encode(), _data(data)) for path, data in files.items()]
+    return git(target, "fast-import", "--quiet", given=b"".join([*stream, b"\nget-mark :1\ndone\n"]))
+
+
+def _data(data: bytes) -> bytes:
+    return b"data %d\n%b\n" % (len(data), data)
 
 
 def source(version: str) -> dict[str, bytes]:
@@ -88,7 +89,7 @@ def build(folder: Path) -> Engine:
     """Upstream with BASE, and our repository with BASE generated; returns the engine that all tests share."""
     engine = engine_of(transforms(), cache=folder / "cache")
     upstream, ours = bare(folder / "upstream.git"), bare(folder / "ours.git")
-    commit = put(upstream, folder / "scratch", source(BASE))
+    commit = put(upstream, source(BASE))
     git(upstream, "tag", BASE)
     objects = GitObjects(upstream)
     patched = pipeline.convert(engine, Release(Version.parse(BASE), commit), GitTree(objects, commit))
@@ -96,13 +97,26 @@ def build(folder: Path) -> Engine:
     objects.close()
     files["upstream/comfyui.toml"] = TOML.encode()
     files["upstream/comfyui.releases.tsv"] = f"version\tcommit\tdate\n{BASE}\t{commit}\t2026-01-01\n".encode()
-    put(ours, folder / "scratch", files)
+    put(ours, files)
     return engine
+
+
+PARSER = cli.parser()
+_MERGED = ("-m", "merge", "-p", "main")
+CHECK, CHECKED = pipeline.check, set[Hashable]()
+
+
+def checked(patched: pipeline.Patched, context: int = 0) -> None:
+    """The check, once for the same bytes before and after: the bot comes upon them in run after run."""
+    bytes_of = tuple(tuple(sorted(files.items())) for files in (patched.before, patched.after))
+    if (asked := (patched.release, bytes_of, context)) not in CHECKED:
+        CHECK(patched, context)
+        CHECKED.add(asked)
 
 
 def bot_options(*arguments: str) -> argparse.Namespace:
     """The options of ``patchforge bot``."""
-    return cli.parser().parse_args(["bot", *arguments])
+    return PARSER.parse_args(["bot", *arguments])
 
 
 @dataclass
@@ -124,6 +138,7 @@ class World:
         quick = forge.Patience(tries=3, first=0.01, longest=5, timeout=1, between_requests=0, between_writes=0)
         self.monkeypatch.setattr(forge, "Patience", lambda: quick)
         self.monkeypatch.setattr(git_command, "_PAUSE", 0.01)
+        self.monkeypatch.setattr(pipeline, "check", checked)
         self.monkeypatch.setattr(command, "make_engine", lambda _: self.engine)
         self.monkeypatch.setattr(command, "Forge", lambda *a, **k: forge.Forge(*a, **k, step=self.step))
         self.monkeypatch.setattr(command, "Repository", lambda *a, **k: repository.Repository(*a, **k, step=self.step))
@@ -152,7 +167,7 @@ class World:
         **more: Any,
     ) -> str:
         """Upstream makes a commit and tags it; with ``published``, GitHub has a release of it."""
-        commit = put(self.upstream, self.folder / "scratch", {**source(version), **(files or {})}, date=date)
+        commit = put(self.upstream, {**source(version), **(files or {})}, date=date)
         git(self.upstream, "tag", "--force", version)
         if published:
             self.publish(version, **more)
@@ -171,7 +186,7 @@ class World:
         """As ``bot``, for the whole command line but what names the repository."""
         named = ["--repository", REPOSITORY, "--remote", str(self.ours)]
         command = 2 if words[0] == "packs" else 1
-        options = cli.parser().parse_args([*words[:command], *named, "--json", *words[command:]])
+        options = PARSER.parse_args([*words[:command], *named, "--json", *words[command:]])
         before = len(self.github.writes)
         if self.has_token:
             self.give_token()
@@ -189,15 +204,13 @@ class World:
 
     def merge(self, number: int) -> None:
         """A person merges a pull request, and leaves its branch."""
-        scratch = self.folder / "scratch"
-        shutil.rmtree(scratch, ignore_errors=True)
-        git(self.folder, "clone", "--quiet", str(self.ours), str(scratch))
-        git(scratch, "merge", "--quiet", "--no-ff", "--message", "merge", f"origin/{self.pull(number)['head']['ref']}")
-        git(scratch, "push", "--quiet", "origin", "main")
+        branch = self.pull(number)["head"]["ref"]
+        tree = git(self.ours, "merge-tree", "--write-tree", "main", branch)
+        git(self.ours, "update-ref", "refs/heads/main", git(self.ours, "commit-tree", tree, *_MERGED, "-p", branch))
         self.pull(number).update(state="closed", merged_at="2026-03-01T00:00:00Z")
 
     def commit(self, branch: str, files: Mapping[str, bytes], who: str = "person") -> str:
-        return put(self.ours, self.folder / "scratch", files, branch=branch, who=who)
+        return put(self.ours, files, branch=branch, who=who)
 
     def branches(self) -> dict[str, str]:
         rows = git(self.ours, "for-each-ref", "--format=%(refname:strip=2) %(objectname)", "refs/heads").splitlines()

@@ -41,7 +41,7 @@ def remote(tmp_path: Path) -> Path:
     """Three releases; the tag of the second is annotated."""
     place = bare(tmp_path / "remote.git")
     for version in VERSIONS:
-        put(place, tmp_path / "scratch", {"main.py": version.encode(), f"{version}.py": b"1\n"})
+        put(place, {"main.py": version.encode(), f"{version}.py": b"1\n"})
         git(place, "tag", version, *(["-a", "-m", "x"] if version == VERSIONS[1] else []))
     git(place, "config", "uploadpack.allowFilter", "true")
     return place
@@ -102,7 +102,7 @@ def test_a_shallow_clone(remote: Path, project: Project) -> None:
 
 
 def test_a_shallow_clone_that_has_every_release(remote: Path, project: Project) -> None:
-    put(remote, remote.parent / "scratch", {"main.py": b"later\n"})
+    put(remote, {"main.py": b"later\n"})
     place = clone(remote, "--depth=2", "--no-single-branch")
     git(place, "fetch", "--quiet", "--depth=1", "origin", "tag", "v0.1.0", "tag", "v0.2.0")
     assert only(judged(place, project))[:2] == ("clone", State.WARNING)
@@ -160,7 +160,7 @@ def test_a_moved_tag_names_both_commits(remote: Path, project: Project) -> None:
 
 def test_another_repository(tmp_path: Path, project: Project) -> None:
     other = bare(tmp_path / "other.git")
-    put(other, tmp_path / "scratch", {"x": b"x"})
+    put(other, {"x": b"x"})
     git(other, "tag", "1.0")
     assert [one[0] for one in bad(judged(other, project))] == ["clone", "tags"]
     assert "is it another repository? Demo is at" in only(judged(other.as_uri(), project))[3]
@@ -177,7 +177,7 @@ def test_a_clone_without_tags(remote: Path, project: Project) -> None:
 
 def test_a_clone_that_is_behind(remote: Path, project: Project, tmp_path: Path) -> None:
     place = clone(remote)
-    put(remote, tmp_path / "scratch", {"main.py": b"4\n"})
+    put(remote, {"main.py": b"4\n"})
     commit = git(remote, "rev-parse", "main")
     project.index.write_text(project.index.read_text() + f"v0.4.0\t{commit}\t2026-01-02\n")
     assert only(judged(place, project))[1:] == (
@@ -270,7 +270,7 @@ def test_a_fetch_from_a_damaged_upstream_keeps_the_last_good_state(remote: Path,
     cached = CachedClone.of(url)
     cached.ensure()
     before = git(cached.path, "show-ref")
-    commit = put(remote, remote.parent / "scratch", {"main.py": b"new\n"})
+    commit = put(remote, {"main.py": b"new\n"})
     git(remote, "tag", "v0.4.0")
     oid = git(remote, "rev-parse", f"{commit}:main.py")
     (remote / "objects" / oid[:2] / oid[2:]).unlink()

@@ -22,7 +22,7 @@ WANTED = Token(TOKEN).basic.replace("basic", "Basic")
 @pytest.fixture
 def ours(tmp_path: Path) -> GitServer:
     """A server of our repository that wants the token."""
-    put(bare(tmp_path / "served" / "ours.git"), tmp_path / "scratch", {"file": b"one\n"})
+    put(bare(tmp_path / "served" / "ours.git"), {"file": b"one\n"})
     git(tmp_path / "served" / "ours.git", "config", "http.receivepack", "true")
     return GitServer(tmp_path / "served", wants=WANTED)
 
@@ -30,7 +30,7 @@ def ours(tmp_path: Path) -> GitServer:
 @pytest.fixture
 def theirs(tmp_path: Path) -> Iterator[GitServer]:
     """Another host, which has a copy and takes whatever is sent."""
-    put(bare(tmp_path / "other" / "ours.git"), tmp_path / "scratch-of-theirs", {"file": b"theirs\n"})
+    put(bare(tmp_path / "other" / "ours.git"), {"file": b"theirs\n"})
     git(tmp_path / "other" / "ours.git", "config", "http.receivepack", "true")
     server = GitServer(tmp_path / "other")
     yield server
