@@ -15,17 +15,18 @@ lib.makeScope pkgs.newScope (
   let
     # Not callPackage: `override` stays the interpreter's.
     pythonFor =
-      version:
+      torchVersion: version:
       import ./packages/python-xpu.nix {
         inherit (self) callPackage data;
-        inherit pkgs version;
+        inherit pkgs torchVersion version;
       };
+    default = data.torch.default;
     groups = lib.groupBy (name: data.nodes.${name}.group) (lib.attrNames data.nodes);
   in
   {
     inherit data maintainers;
 
-    python-xpu = pythonFor data.torch.python;
+    python-xpu = pythonFor default data.torch.versions.${default};
     intel-oneapi-runtime = self.python-xpu.pkgs.torch.oneapiRuntime;
     requirementsOf = self.callPackage ./packages/requirements.nix { };
 
@@ -42,10 +43,14 @@ lib.makeScope pkgs.newScope (
     patchforge = self.callPackage ./packages/patchforge.nix { };
   }
   // import ./packages/legacy.nix { inherit lib pkgs mordragt; }
-  # python313-xpu and so on; a Python without a complete lock is an error that says so.
+  # python313-xpu and so on, and python-xpu_2_15_0; one without a complete lock is an error that says so.
   // lib.listToAttrs (
-    map (version: lib.nameValuePair "python${short version}-xpu" (pythonFor version)) data.torch.pythons
+    map (version: lib.nameValuePair "python${short version}-xpu" (pythonFor default version)) data.torch.pythons
   )
+  // lib.mapAttrs' (
+    torch: version:
+    lib.nameValuePair "python-xpu_${builtins.replaceStrings [ "." ] [ "_" ] torch}" (pythonFor torch version)
+  ) data.torch.versions
   // lib.mapAttrs' (
     group: names:
     lib.nameValuePair "comfyui-${group}" (

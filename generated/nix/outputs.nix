@@ -29,7 +29,9 @@ let
   # Without a complete lock of torch these are an error that says so; legacyPackages has them all the same.
   needTorch =
     scope: attrs:
-    lib.optionalAttrs (import ./packages/lock.nix { inherit (scope) data; } { pythonVersion = scope.data.torch.python; }).isComplete attrs;
+    lib.optionalAttrs (import ./packages/lock.nix { inherit (scope) data; } {
+      pythonVersion = scope.data.torch.versions.${scope.data.torch.default};
+    }).isComplete attrs;
   app = description: package: program: {
     type = "app";
     program = "${package}/bin/${program}";
@@ -81,15 +83,7 @@ in
       vmTest = (withPython scope pkgs.python3).tests.service;
     }
     // groups scope
-    // lib.listToAttrs (
-      map (
-        version:
-        let
-          name = "python${builtins.replaceStrings [ "." ] [ "" ] version}-xpu";
-        in
-        lib.nameValuePair name scope.${name}
-      ) scope.data.torch.pythons
-    )
+    // lib.filterAttrs (name: _: builtins.match "python[0-9]+-xpu|python-xpu_[0-9_]+" name != null) scope
     // pinned scope
   );
 
@@ -168,23 +162,36 @@ in
     }
     // lib.mapAttrs' (name: node: lib.nameValuePair "node-${name}" node.tests.requirements) (needTorch scope scope.nodes)
     // needTorch scope { inherit (scope) comfyui-xpu; }
-    // lib.optionalAttrs (lib ? nixosSystem) {
-      service =
-        (lib.nixosSystem {
-          modules = [
-            self.nixosModules.default
-            {
-              nixpkgs.hostPlatform = system;
-              boot.isContainer = true;
-              system.stateVersion = lib.trivial.release;
-              services.comfyui-xpu = {
-                enable = true;
-                package = withPython scope pkgs.python3;
-              };
-            }
-          ];
-        }).config.systemd.units."comfyui-xpu.service".unit;
-    }
+    // lib.optionalAttrs (lib ? nixosSystem) (
+      let
+        evaluate =
+          configuration:
+          (lib.nixosSystem {
+            modules = [
+              self.nixosModules.default
+              configuration
+              {
+                nixpkgs.pkgs = pkgs;
+                boot.isContainer = true;
+                system.stateVersion = lib.trivial.release;
+                services.comfyui-xpu.package = lib.mkDefault (withPython scope pkgs.python3);
+              }
+            ];
+          }).config;
+        problems = import ./checks/modules.nix {
+          inherit lib evaluate;
+          cases = import ./checks/configurations.nix { inherit lib pkgs; };
+        };
+      in
+      {
+        modules =
+          if problems == [ ] then
+            pkgs.runCommand "modules" { } "touch $out"
+          else
+            throw "the modules judge configurations wrongly:\n  ${lib.concatStringsSep "\n  " problems}";
+        service = (evaluate { services.comfyui-xpu.enable = true; }).systemd.units."comfyui-xpu.service".unit;
+      }
+    )
   );
 
   devShells = forAll (

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,13 +135,18 @@ def _torch(upstream: Path) -> Data:
     names = sorted(path.stem for path in (upstream / "pins" / "torch").glob("*.json"))
     locks = {name: store.load(f"torch/{name}", upstream / "pins") for name in names}
     complete = {name for name, lock in locks.items() if lock["complete"]}
-    usable = [python for python in tracked.pythons if f"{tracked.default}-{abi_of(python)}" in complete]
     return {
         "default": tracked.default,
-        "python": [*usable, *tracked.pythons][0],
         "pythons": list(tracked.pythons),
+        "versions": {version: _python_for(version, tracked.pythons, complete) for version in sorted(tracked.versions)},
         "locks": {name: _lock(lock, tracked.elsewhere) for name, lock in locks.items()},
     }
+
+
+def _python_for(torch: str, pythons: Sequence[str], complete: AbstractSet[str]) -> str:
+    """The first Python with a complete lock, else the preferred one, whose lock is then asked for."""
+    usable = [python for python in pythons if f"{torch}-{abi_of(python)}" in complete]
+    return [*usable, *pythons][0]
 
 
 def _lock(lock: Data, elsewhere: Sequence[str]) -> Data:

@@ -110,7 +110,9 @@ def _upstream(folder: Path, network: Path) -> None:
     write_json(pins / "ollama.json", {**legacy, "owner": "ollama", "repo": "ollama", "version": "0.32.0"})
     write_json(pins / "torch" / f"2.14.0-{ABI}.json", _torch_lock(network))
     lines = ['title = "torch"', "indexes = []", 'local = "xpu"', 'default = "2.14.0"', 'elsewhere = ["numpy"]']
-    (folder / "torch.toml").write_text("\n".join([*lines, f'pythons = ["{PYTHON}", "3.99"]', ""]))
+    (folder / "torch.toml").write_text(
+        "\n".join([*lines, f'pythons = ["3.99", "{PYTHON}"]', '[versions."2.14.0"]', ""])
+    )
 
 
 def _legacy(network: Path) -> dict[str, bytes]:

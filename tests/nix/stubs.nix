@@ -101,6 +101,12 @@ in
     systemd.timers = of (types.attrsOf timer) { };
     systemd.tmpfiles.settings = of (types.attrsOf (types.attrsOf (types.attrsOf rule))) { };
     systemd.user.services = attrs;
+    # nixos/modules/virtualisation/qemu-vm.nix
+    virtualisation = {
+      cores = of types.ints.positive 1;
+      memorySize = of types.ints.positive 1024;
+      diskSize = of (types.nullOr types.ints.positive) 1024;
+    };
     # As nixpkgs has it, with other options: both can be there.
     services.comfyui.enable = of types.bool false;
     # nixos/modules/services/misc/ollama.nix, of which services.ollama-xpu is a preset.
@@ -117,7 +123,7 @@ in
     home.packages = of (types.listOf types.package) [ ];
     home.sessionVariables = of (types.attrsOf types.str) { };
     home.file = of (types.attrsOf file) { };
-    programs.vscode.profiles = attrs;
+    programs.vscode.profiles = of (types.attrsOf (types.submodule { options.userSettings = attrs; })) { };
     xdg.dataHome = of types.path "/home/alice/.local/share";
   };
 }

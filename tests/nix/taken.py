@@ -11,8 +11,19 @@ from pathlib import Path
 OURS = frozenset(
     {
         *("comfyui-xpu", "data", "maintainers", "mordragt", "name", "names", "nodes", "ollama-xpu", "packs", "package"),
-        *("patchforge", "pin", "python", "python-xpu", "release", "requirementsOf", "self", "version", "wheels"),
-        *("lib", "pkgs", "system"),
+        *(
+            "patchforge",
+            "pin",
+            "python",
+            "python-xpu",
+            "release",
+            "requirementsOf",
+            "self",
+            "torchVersion",
+            "version",
+            "wheels",
+        ),
+        *("lib", "pkgs", "system", "wheels"),
     }
 )
 #: Which variables hold which set, beside ``pkgs`` and ``lib`` themselves.

@@ -7,10 +7,11 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.nix.sandbox import HERE, LEGACY_COMMIT, Miniature, mock_nixpkgs
+from tests.nix.sandbox import HERE, LEGACY_COMMIT, Miniature, contract, mock_nixpkgs
 from tests.support import ROOT
 
 OUTPUTS = {
@@ -145,7 +146,9 @@ def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> N
     others = json.loads((data / "names.json").read_bytes())
     names = {others.get(name, name) for name in (re.split(r"[^a-z0-9-]", text)[0] for text in named)}
     packages = dict.fromkeys(names - python.keys(), "1")
-    nixpkgs = mock_nixpkgs(tmp_path / "nixpkgs", mini.network, packages=packages, version=torch["python"])
+    nixpkgs = mock_nixpkgs(
+        tmp_path / "nixpkgs", mini.network, packages=packages, version=torch["versions"][torch["default"]]
+    )
     expression = (
         f"let pkgs = import {nixpkgs} {{ }}; inherit (pkgs) lib; s = import {ROOT}/generated/nix {{ inherit pkgs; }};"
         " all = lib.mapAttrs (name: _: s.${name}) s.data.byAttribute"
@@ -156,3 +159,24 @@ def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> N
     found = mini.nix.evaluate(expression)
     assert {"comfyui-xpu", "python-xpu", "withNodes", *nodes} <= found.keys()
     assert len(found) == len(nodes) + len(comfyui["releases"]) + 4
+
+
+def test_every_committed_node_packs_requirements_are_met(mini: Miniature, tmp_path: Path) -> None:
+    """With the real pins and the names that nixpkgs' packages have for Python; any version is taken to do."""
+    nodes, names = (json.loads((ROOT / f"generated/nix/data/{name}.json").read_bytes()) for name in ("nodes", "names"))
+    assert len(nodes) == 10
+    texts = {text for node in nodes.values() for text in node["requirements"]}
+    named = {str(names.get(name, name)) for name in (re.split(r"[^a-z0-9-]", text)[0] for text in texts)}
+    packages: dict[str, Any] = dict.fromkeys(named | {"packaging"}, "99")
+    for package, distribution in contract()["distributions"].items():
+        packages[package] = {"version": "99", "dist": distribution}
+    packages |= {name: {"version": "99", "requires": ["opencv4"]} for name in named if name.startswith("opencv-")}
+    assert "opencv-python" in packages
+    nixpkgs = mock_nixpkgs(tmp_path / "nixpkgs", mini.network, packages=packages)
+    checks = (
+        f"let pkgs = import {nixpkgs} {{ }}; inherit (pkgs) lib; s = import {ROOT}/generated/nix {{ inherit pkgs; }};"
+        " checks = lib.mapAttrsToList (_: node:"
+        " (node.override { python-xpu = pkgs.python3; }).tests.requirements) s.nodes;"
+        " in pkgs.runCommand ''all'' { inherit checks; } ''touch $out''"
+    )
+    assert mini.nix.build(checks)

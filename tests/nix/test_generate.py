@@ -16,7 +16,7 @@ from patchforge.commands import nix as command
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.nix.generate import Generated, generate
-from tests.nix.sandbox import ABI, MOCK, REAL_LIB, Miniature, Nix, write_json
+from tests.nix.sandbox import ABI, MOCK, PYTHON, REAL_LIB, Miniature, Nix, write_json
 from tests.support import ROOT
 
 COMMITTED = ROOT / "generated" / "nix"
@@ -96,6 +96,18 @@ def test_a_missing_pin_is_named(mini: Miniature, pinned: Path, kind: str) -> Non
 def test_no_lock_of_torch_is_left_to_evaluation(mini: Miniature, pinned: Path) -> None:
     shutil.rmtree(pinned / "pins" / "torch")
     assert json.loads(made(mini, pinned).files["data/torch.json"])["locks"] == {}
+
+
+def test_the_first_python_with_a_complete_lock_is_used(mini: Miniature, pinned: Path) -> None:
+    def versions() -> dict[str, str]:
+        found: dict[str, str] = json.loads(made(mini, pinned).files["data/torch.json"])["versions"]
+        return found
+
+    assert versions() == {"2.14.0": PYTHON}  # 3.99 is preferred, and has no lock
+    shutil.copy(pinned / f"pins/torch/2.14.0-{ABI}.json", pinned / "pins/torch/2.14.0-cp399.json")
+    assert versions() == {"2.14.0": "3.99"}
+    changed(pinned / "pins/torch/2.14.0-cp399.json", lambda lock: lock.update(complete=False))
+    assert versions() == {"2.14.0": PYTHON}
 
 
 def changed(path: Path, change: Callable[[Any], object]) -> None:

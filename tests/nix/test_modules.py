@@ -168,6 +168,21 @@ def test_wrong_configurations_fail_with_advice(cases: dict[str, Any]) -> None:
         assert each["advice"] in each["found"][0], (name, each["found"])
 
 
+def test_the_flakes_check_of_modules_finds_nothing_and_would_find_something(mini: Miniature) -> None:
+    """A good configuration that is refused, and a bad one that is not."""
+    check = f"import {mini.project}/generated/nix/checks/modules.nix"
+    given = "inherit lib; evaluate = configuration: (evaluate configuration).config;"
+    swapped = "{ good.x = cases.bad.int8.config; bad.y = { config = cases.good.cpu; advice = ''none''; }; }"
+    found = mini.nix.evaluate(
+        f"{evaluator(mini)} in {{ now = {check} {{ {given} inherit cases; }};"
+        f" later = {check} {{ {given} cases = {swapped}; }}; }}"
+    )
+    assert found["now"] == []
+    refused, accepted = found["later"]
+    assert refused.startswith("x: services.comfyui-xpu: no pinned")
+    assert accepted == 'y: expected "none", found nothing'
+
+
 def test_older_names_work_with_a_note(cases: dict[str, Any]) -> None:
     renamed = cases["renamed"]
     comfyui = renamed["comfyui-ipex"]
@@ -462,45 +477,90 @@ def test_verify_would_see_a_misspelt_setting(tmp_path: Path) -> None:
 
 
 HOME = {
-    "programs only": ("", None),
-    "with a service": ("service.enable = true;", "Restart"),
-    "links": (
-        """
+    "programs only": "",
+    "a service": 'service.enable = true; environment = { PRICE = "5$ 100%"; };',
+    "links": """
         workflows."a.json" = pkgs.zlib;
-        modelLinks = { "vae/x.pt" = pkgs.zlib; "vae/y.pt" = "/data/y.pt"; };
+        modelLinks = { "vae/x.pt" = pkgs.zlib; "vae/y.pt" = "/data/y.pt"; checkpoints = "~/models"; };
         workspace = "/home/alice/c";
-        """,
-        None,
-    ),
+    """,
+    "a folder of workflows": 'workflows = pkgs.zlib; workspace = "~/comfyui";',
+    "development": 'development = { enable = true; customNodes.mine = "~/src/mine"; };',
+    "unused development": 'development.customNodes.mine = "~/src/mine";',
+    "a token": 'environment.HF_TOKEN = "x";',
 }
 
 
-def test_a_model_elsewhere_is_linked_to_and_not_copied(mini: Miniature) -> None:
-    config = '{ programs.comfyui-xpu = { enable = true; modelLinks."vae/x.pt" = "/data/it\'s x.pt"; }; }'
-    found = evaluation(mini, config, "(lib.head (lib.attrValues config.home.file)).source", "home")
-    assert mini.nix.build(found).readlink() == Path("/data/it's x.pt")
-
-
-@pytest.mark.parametrize("name", HOME)
-def test_home_manager(mini: Miniature, name: str) -> None:
-    text, key = HOME[name]
+@pytest.fixture(scope="module")
+def homes(mini: Miniature) -> dict[str, Any]:
+    cases = " ".join(
+        f'"{name}" = {{ programs.comfyui-xpu = {{ enable = true; {text} }}; }};' for name, text in HOME.items()
+    )
+    ipex = "programs.ipex = { enable = true; environment.A = ''b''; vscode.enable = true; };"
     rest = (
-        "{ failed = lib.filter (x: !x.assertion) config.assertions; services = config.systemd.user.services;"
-        " files = lib.mapAttrs (_: x: toString x.source) config.home.file; inherit (config.home) sessionVariables;"
-        " names = map lib.getName config.home.packages; }"
+        "{ failed = map (x: x.message) (lib.filter (x: !x.assertion) config.assertions);"
+        " services = config.systemd.user.services; inherit (config.home) sessionVariables;"
+        " files = lib.mapAttrs (_: x: { source = toString x.source; inherit (x) recursive; }) config.home.file;"
+        " names = map lib.getName config.home.packages; vscode = config.programs.vscode.profiles; }"
     )
-    found = mini.nix.evaluate(
-        evaluation(mini, f"{{ programs.comfyui-xpu = {{ enable = true; {text} }}; }}", rest, "home")
+    return dict(
+        mini.nix.evaluate(
+            f"{evaluator(mini, 'home')} in lib.mapAttrs (_: each: let inherit (evaluate each) config; in {rest})"
+            f" {{ {cases} ipex = {{ {ipex} }}; }}"
+        )
     )
-    assert (found["failed"], found["names"]) == ([], ["comfyui-xpu"])
-    assert ("comfyui-xpu" in found["services"]) == bool(key)
-    if name == "links":
-        places = ("user/default/workflows/a.json", "models/vae/x.pt", "models/vae/y.pt")
-        assert set(found["files"]) == {f"/home/alice/c/{place}" for place in places}
-        assert found["sessionVariables"] == {"COMFYUI_DIR": "/home/alice/c"}
-    if key:
-        unit = found["services"]["comfyui-xpu"]
-        assert key in unit["Service"]
-        assert unit["Install"] == {"WantedBy": ["default.target"]}
-        # What only the system's manager can do is not asked of a user's.
-        assert not {"DynamicUser", "DeviceAllow", "PrivateDevices"} & unit["Service"].keys()
+
+
+def test_home_manager_has_programs_and_a_service(homes: dict[str, Any]) -> None:
+    plain = homes["programs only"]
+    assert (plain["failed"], plain["names"], plain["services"], plain["files"]) == ([], ["comfyui-xpu"], {}, {})
+    assert plain["sessionVariables"] == {"COMFYUI_DIR": "/home/alice/.local/share/comfyui"}
+    unit = homes["a service"]["services"]["comfyui-xpu"]
+    assert unit["Install"] == {"WantedBy": ["default.target"]}
+    # What only the system's manager can do is not asked of a user's.
+    assert not {"DynamicUser", "DeviceAllow", "PrivateDevices"} & unit["Service"].keys()
+    # systemd expands specifiers there, and no variables.
+    assert '"PRICE=5$ 100%%"' in unit["Service"]["Environment"]
+    assert "environment.HF_TOKEN" in homes["a token"]["failed"][0]
+
+
+def test_home_manager_links_files_and_folders(homes: dict[str, Any]) -> None:
+    links = homes["links"]
+    places = ("user/default/workflows/a.json", "models/vae/x.pt", "models/vae/y.pt", "models/checkpoints")
+    assert set(links["files"]) == {f"/home/alice/c/{place}" for place in places}
+    assert links["sessionVariables"] == {"COMFYUI_DIR": "/home/alice/c"}
+    folder = homes["a folder of workflows"]["files"]
+    assert folder["/home/alice/comfyui/user/default/workflows"]["recursive"]
+    assert list(homes["development"]["files"]) == ["/home/alice/.local/share/comfyui/custom_nodes/mine"]
+    assert homes["development"]["names"] == ["comfyui-xpu", "comfyui-patchforge", "comfyui-python"]
+    assert (homes["unused development"]["files"], homes["unused development"]["names"]) == ({}, ["comfyui-xpu"])
+
+
+def test_home_manager_has_a_python(homes: dict[str, Any]) -> None:
+    found = homes["ipex"]
+    assert (found["names"], found["sessionVariables"]) == (["python3-env"], {"A": "b"})
+    path = found["vscode"]["default"]["userSettings"]["python.defaultInterpreterPath"]
+    assert path.endswith("/bin/python")
+
+
+def test_what_is_elsewhere_is_linked_to_and_not_copied(mini: Miniature) -> None:
+    for given, place in (("/data/it's x.pt", "/data/it's x.pt"), ("~/m x", "/home/alice/m x")):
+        config = f'{{ programs.comfyui-xpu = {{ enable = true; modelLinks."vae/x.pt" = "{given}"; }}; }}'
+        found = evaluation(mini, config, "(lib.head (lib.attrValues config.home.file)).source", "home")
+        assert mini.nix.build(found).readlink() == Path(place)
+
+
+def test_the_virtual_machine_is_a_configuration_like_any_other(mini: Miniature) -> None:
+    """It is started where there is KVM; here its configuration is evaluated, and its script is Python."""
+    test = f"import {mini.project}/generated/nix/checks/vm.nix {{ package = (resultOf {{ }}).package or pkgs.zlib; }}"
+    start = evaluator(mini)
+    machine = (
+        f"(let test = {test}; in (evaluate (removeAttrs (test.nodes.machine {{ inherit pkgs; }}) [ ''imports'' ])))"
+    )
+    rest = (
+        "{ failed = lib.filter (x: !x.assertion) config.assertions; units = lib.attrNames config.systemd.services;"
+        f" script = ({test}).testScript; }}"
+    )
+    found = mini.nix.evaluate(f"{start} inherit ({machine}) config; in {rest}")
+    assert (found["failed"], found["units"]) == ([], ["comfyui-xpu", "comfyui-xpu-second"])
+    compile(found["script"], "vm.nix", "exec")

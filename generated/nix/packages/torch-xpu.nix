@@ -11,11 +11,15 @@
   stdenvNoCC,
   zlib,
   data,
+  torchVersion ? data.torch.default,
   maintainers ? import ../maintainers.nix,
 }:
 final: prev:
 let
-  inherit (import ./lock.nix { inherit data; } prev.python) wheels;
+  inherit (import ./lock.nix {
+    inherit data;
+    version = torchVersion;
+  } prev.python) wheels;
   # Intel's libraries are in wheels for one platform; what is for any has Python code alone.
   isPython =
     wheel:

@@ -177,8 +177,8 @@ in
     (lib.mkIf ipex.enable {
       home.packages = [ ipexPython ];
       home.sessionVariables = ipex.environment;
-      programs.vscode.profiles.default.userSettings = lib.mkIf ipex.vscode.enable {
-        "python.defaultInterpreterPath" = "${ipexPython}/bin/python";
+      programs.vscode.profiles.default = lib.mkIf ipex.vscode.enable {
+        userSettings."python.defaultInterpreterPath" = "${ipexPython}/bin/python";
       };
     })
   ];

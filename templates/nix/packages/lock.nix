@@ -1,8 +1,10 @@
 # The lock of torch for a Python: which wheels, or a message that says what is missing.
-{ data }:
+{
+  data,
+  version ? data.torch.default,
+}:
 python:
 let
-  version = data.torch.default;
   abi = "cp" + builtins.replaceStrings [ "." ] [ "" ] python.pythonVersion;
   known = data.torch.locks."${version}-${abi}" or null;
   lacks =

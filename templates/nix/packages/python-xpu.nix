@@ -6,13 +6,17 @@
   pkgs,
   # Such as "3.13".
   version,
+  torchVersion,
 }:
 let
   base = pkgs."python${builtins.replaceStrings [ "." ] [ "" ] version}";
-  lock = import ./lock.nix { inherit data; } base;
+  lock = import ./lock.nix {
+    inherit data;
+    version = torchVersion;
+  } base;
   python = base.override {
     self = python;
-    packageOverrides = callPackage ./torch-xpu.nix { };
+    packageOverrides = callPackage ./torch-xpu.nix { inherit torchVersion; };
   };
 in
 # The lock is looked at first, so that a missing one is what the error is about.
