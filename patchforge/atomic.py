@@ -232,13 +232,18 @@ def _keep_or_give_back(target: Path, place: Path, old: Path, ours: Prove) -> Non
 
 
 def _exchange(one: Path, other: Path) -> bool:
-    """Swaps two names in one step; False where that cannot be done."""
+    return exchange(one, other)
+
+
+def exchange(one: Path | str, other: Path | str, folders: tuple[int | None, int | None] = (None, None)) -> bool:
+    """Swaps two names, each in its open folder or a whole path, in one step; False where that cannot be done."""
     import ctypes  # noqa: PLC0415 - only a write needs it
 
     rename = _renameat2()
     if rename is None:
         return False
-    if rename(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    at, other_at = (_AT_FDCWD if folder is None else folder for folder in folders)
+    if rename(at, os.fsencode(one), other_at, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in _NO_EXCHANGE:

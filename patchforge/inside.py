@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -18,14 +19,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault
+from patchforge import faults
+from patchforge.atomic import exchange
+from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
 from patchforge.names import unfit
 
 Step = Callable[[str], None]
 
 LARGEST = 64 << 20  #: bytes of a file that is read; ComfyUI's largest is under 1 MB
-TEMPORARY = ".patchforge-new"  #: ends the name of the file that is written before it takes another's place
+_LOCK = ".patchforge-lock"  #: only where a folder itself cannot be locked
+_SPARE = ".was"  #: ends the name of what is about to be exchanged, where that takes three steps
 
 _RELATIVE = {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename} <= os.supports_dir_fd and os.listdir in (
     os.supports_fd
@@ -69,6 +73,11 @@ def check_path(path: str) -> tuple[str, ...]:
     return parts
 
 
+def _folder_parts(path: str) -> tuple[str, ...]:
+    """As ``check_path``; "" is the folder itself."""
+    return check_path(path) if path else ()
+
+
 @dataclass(frozen=True, slots=True)
 class _Folder:
     """An open folder. ``handle`` is None where names are whole paths; then ``chain`` has what must not change."""
@@ -105,6 +114,23 @@ class _Folder:
         if stat.S_ISREG(found.st_mode):
             return Kind.FILE
         return Kind.FOLDER if stat.S_ISDIR(found.st_mode) else Kind.SPECIAL
+
+    def check_rights(self, name: str) -> None:
+        """OSError where ``name`` could not be replaced or removed."""
+        if self.handle is None:
+            return
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=self.handle):
+            read_only = os.fstatvfs(self.handle).f_flag & os.ST_RDONLY
+            raise OSError(errno.EROFS if read_only else errno.EACCES, "nothing may be written in this folder")
+        status = self.look(name)
+        if status is None or not stat.S_ISREG(status.st_mode) or not status.st_mode & stat.S_IWUSR:
+            return
+        if status.st_uid == os.geteuid() and not os.access(name, os.W_OK, dir_fd=self.handle):
+            raise PermissionError(errno.EPERM, "it may not be changed, not even by its owner (chattr +i)")
+
+    @property
+    def device(self) -> int:
+        return (self.path.stat() if self.handle is None else os.fstat(self.handle)).st_dev
 
     def flush(self) -> None:
         if self.handle is not None:
@@ -167,62 +193,132 @@ class Inside:
 
     def names(self, path: str = "") -> list[str]:
         """What a folder holds, sorted; nothing where there is none."""
-        with self._told(path), self._folder(check_path(path) if path else ()) as at:
+        with self._told(path), self._folder(_folder_parts(path)) as at:
             return at.names() if at else []
 
-    def replace(self, path: str, data: bytes, *, was: bytes | None) -> None:
-        """Makes ``data`` the content of ``path`` by one rename, so that it is old or new at every moment.
+    def add(self, path: str, data: bytes, *, like: str = "") -> None:
+        """Writes a file that is new, in a folder that nothing depends on yet; with mode and owner of ``like``.
 
-        ChangedMeanwhile where the file does not hold ``was`` (None: is there) just before. Keeps mode and owner.
+        Where it cannot be written, nothing is left of it.
         """
         *above, name = check_path(path)
         with self._told(path), self._folder(above, make=True) as at:
             if at is None:
                 raise FileNotFoundError(errno.ENOENT, "the folder was removed", path)
-            self._compare(at, path, name, was)
-            self._clear(at, name, [data])
-            self._fill(at, path, name, data)
-            self.step(f"rename {path}")
-            try:
-                self._compare(at, path, name, was)
-            except PatchforgeError:
-                os.unlink(at.name(_beside(name)), dir_fd=at.handle)
-                raise
-            new = at.name(_beside(name))
-            _patiently(lambda: os.replace(new, at.name(name), src_dir_fd=at.handle, dst_dir_fd=at.handle))
-            at.flush()
+            self._write(at, path, name, data, self._status(like) if like else None)
 
-    def remove(self, path: str, *, was: bytes) -> None:
-        """Removes a file. ChangedMeanwhile where it does not hold ``was`` just before."""
+    def make_folder(self, path: str) -> None:
+        """Makes a folder, and those above it; "" is there already."""
+        with self._told(path), self._folder(_folder_parts(path), make=True):
+            pass
+
+    def liken(self, path: str, like: str) -> None:
+        """Gives a file the mode and the owner of another one, if that is there."""
         *above, name = check_path(path)
         with self._told(path), self._folder(above) as at:
-            self.step(f"remove {path}")
-            if at is None:
-                raise _changed(path)
-            self._compare(at, path, name, was)
-            _patiently(lambda: os.unlink(at.name(name), dir_fd=at.handle))
-            at.flush()
+            if at is not None and at.handle is not None and (status := self._status(like)):
+                with _opened(at, name) as handle:
+                    _liken(handle, status)
 
-    def leftover(self, path: str, written: Iterable[bytes]) -> bool:
-        """Whether a killed run left its file beside ``path``: it must be the beginning of what could be written."""
+    def check_rights(self, path: str) -> None:
+        """SystemFault where ``path`` could not be replaced, as far as that can be known without trying."""
         *above, name = check_path(path)
-        with self._told(path), self._folder(above) as at:
-            return at is not None and self._is_leftover(at, name, list(written))
+        with self._told(path):
+            while above and self.kind("/".join(above)) is Kind.NOTHING:
+                name = above.pop()
+            with self._folder(above) as at, self._folder(()) as top:
+                if at is not None and top is not None and at.device != top.device:
+                    raise SystemFault(
+                        f"{self.shown / path} is on another file system than {self.shown}",
+                        expected="one file system, on which a file can be renamed from one folder to another",
+                        do="mount the whole folder as one, or patch a copy of it",
+                    )
+                if at is not None:
+                    at.check_rights(name)
 
-    def clear(self, path: str, written: Iterable[bytes]) -> None:
-        """Removes what ``leftover`` finds."""
-        *above, name = check_path(path)
-        with self._told(path), self._folder(above) as at:
-            if at is not None:
-                self._clear(at, name, list(written))
+    def trade(self, kept: str, path: str, *, was: bytes | None) -> None:
+        """``kept``, a file of ours, and ``path`` change places; either may be missing. Needs no room on the disk.
 
-    def add(self, path: str, data: bytes) -> None:
-        """Writes a file that is new, in a folder that nothing depends on yet."""
+        ChangedMeanwhile, and nothing done, where ``path`` does not hold ``was`` (None: is there) just before.
+        """
         *above, name = check_path(path)
-        with self._told(path), self._folder(above, make=True) as at:
-            if at is None:
+        *ours, own_name = check_path(kept)
+        with self._told(path), self._folder(above) as at, self._folder(ours) as own:
+            if at is None or own is None:
                 raise FileNotFoundError(errno.ENOENT, "the folder was removed", path)
-            self._write(at, path, name, data)
+            self._compare(at, path, name, was)
+            self.step(f"rename {path}")
+            self._compare(at, path, name, was)
+            self._swap(own, own_name, at, name)
+            if self._read(own, kept, own_name) != was:
+                self._swap(own, own_name, at, name)
+                raise _changed(path)
+
+    def remove(self, path: str) -> None:
+        """Removes a file of ours, if it is there."""
+        *above, name = check_path(path)
+        with self._told(path), self._folder(above) as at:
+            if at is not None and at.kind(name) is not Kind.NOTHING:
+                self.step(f"unlink {path}")
+                _patiently(lambda: os.unlink(at.name(name), dir_fd=at.handle))
+
+    def flush(self, folders: Iterable[str]) -> None:
+        """Has the disk keep what was renamed in these folders; "" is the folder itself."""
+        for folder in folders:
+            with self._told(folder), self._folder(_folder_parts(folder)) as at:
+                if at is not None:
+                    at.flush()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Alone in the folder, whatever the settings of other processes. TryAgain while one of them is there.
+
+        The lock ends with the process.
+        """
+        with self._told(""):
+            handle = self._lock()
+        if handle is None:
+            do = "run this again when that has ended"
+            raise TryAgain(f"another run of patchforge is at work in {self.shown}", do=do)
+        _HELD.add(handle)
+        try:
+            yield
+        finally:
+            _HELD.discard(handle)
+            os.close(handle)
+            if sys.platform == "win32":
+                with suppress(OSError):  # another one waits
+                    (self.root / _LOCK).unlink()
+
+    if sys.platform == "win32":
+
+        def _lock(self) -> int | None:
+            import msvcrt  # noqa: PLC0415
+
+            if self.kind(_LOCK) not in (Kind.NOTHING, Kind.FILE):
+                raise self._in_the_way(_LOCK, Kind.FILE, self.kind(_LOCK))
+            handle = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT)
+            try:
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            except OSError:
+                os.close(handle)
+                return None
+            return handle
+
+    else:
+
+        def _lock(self) -> int | None:
+            import fcntl  # noqa: PLC0415
+
+            handle = os.open(self.root, _FOLDER)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(handle)
+                return None
+            except OSError:
+                pass  # a file system without locks; bytes are compared all the same
+            return handle
 
     def rename(self, old: str, new: str) -> None:
         """Renames something at the top. InTheWay where there is something called ``new``."""
@@ -313,36 +409,55 @@ class Inside:
         if self._read(at, path, name) != was:
             raise _changed(path)
 
-    def _fill(self, at: _Folder, path: str, name: str, data: bytes) -> None:
-        new, old = _beside(name), at.look(name)
-        if at.kind(new) is not Kind.NOTHING:
-            raise self._in_the_way(f"{path[: -len(name)]}{new}", Kind.NOTHING, at.kind(new))
-        self._write(at, path, new, data, old)
+    def _status(self, path: str) -> os.stat_result | None:
+        *above, name = check_path(path)
+        with self._folder(above) as at:
+            return at.look(name) if at else None
 
     def _write(self, at: _Folder, path: str, name: str, data: bytes, like: os.stat_result | None = None) -> None:
         self.step(f"open {path}")
-        with open(os.open(at.name(name), _NEW, 0o666, dir_fd=at.handle), "wb") as stream:  # noqa: PTH123
-            stream.write(data[: len(data) // 2])
-            stream.flush()
-            self.step(f"half of {path}")
-            stream.write(data[len(data) // 2 :])
-            stream.flush()
-            if like is not None and hasattr(os, "fchown"):
-                with suppress(PermissionError):  # only root gives files away
-                    os.fchown(stream.fileno(), like.st_uid, like.st_gid)
-                os.fchmod(stream.fileno(), stat.S_IMODE(like.st_mode))
-            os.fsync(stream.fileno())
+        handle = os.open(at.name(name), _NEW, 0o666, dir_fd=at.handle)
+        try:
+            with open(handle, "wb") as stream:  # noqa: PTH123 - a handle
+                stream.write(data[: len(data) // 2])
+                stream.flush()
+                self.step(f"half of {path}")
+                stream.write(data[len(data) // 2 :])
+                stream.flush()
+                if like is not None and at.handle is not None:
+                    _liken(handle, like)
+                os.fsync(handle)
+        except Exception:
+            with suppress(OSError):
+                os.unlink(at.name(name), dir_fd=at.handle)
+            raise
 
-    def _is_leftover(self, at: _Folder, name: str, written: list[bytes]) -> bool:
-        if at.kind(_beside(name)) is not Kind.FILE:
-            return False
-        data = self._read(at, name, _beside(name)) or b""
-        return any(one.startswith(data) for one in written)
+    def _swap(self, own: _Folder, kept: str, at: _Folder, name: str) -> None:
+        """Two names change places; one of them may be missing."""
+        if own.kind(kept) is Kind.NOTHING:
+            own, kept, at, name = at, name, own, kept
+        if at.kind(name) is Kind.NOTHING:
+            one, other, folders = own.name(kept), at.name(name), (own.handle, at.handle)
+            _patiently(lambda: os.rename(one, other, src_dir_fd=folders[0], dst_dir_fd=folders[1]))
+        elif not exchange(own.name(kept), at.name(name), (own.handle, at.handle)):
+            self._take_turns(own, kept, at, name)
 
-    def _clear(self, at: _Folder, name: str, written: list[bytes]) -> None:
-        if self._is_leftover(at, name, written):
-            self.step(f"clear {name}")
-            os.unlink(at.name(_beside(name)), dir_fd=at.handle)
+    def _take_turns(self, own: _Folder, kept: str, at: _Folder, name: str) -> None:
+        """As an exchange does it, with a second name, or a copy, of what stands at ``name``; that is never missing."""
+        spare, (own_handle, at_handle) = f"{kept}{_SPARE}", (own.handle, at.handle)
+        with suppress(FileNotFoundError):
+            os.unlink(own.name(spare), dir_fd=own_handle)
+        try:
+            os.link(at.name(name), own.name(spare), src_dir_fd=at_handle, dst_dir_fd=own_handle, follow_symlinks=False)
+        except (OSError, NotImplementedError):
+            self._write(own, spare, spare, self._read(at, name, name) or b"", at.look(name))
+        try:
+            one, other = own.name(kept), at.name(name)
+            _patiently(lambda: os.replace(one, other, src_dir_fd=own_handle, dst_dir_fd=at_handle))
+        except OSError:
+            os.unlink(own.name(spare), dir_fd=own_handle)
+            raise
+        os.rename(own.name(spare), own.name(kept), src_dir_fd=own_handle, dst_dir_fd=own_handle)
 
     def _in_the_way(self, path: str, wanted: Kind, found: Kind) -> InTheWay:
         place = self.shown / path
@@ -360,16 +475,38 @@ class Inside:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise self._in_the_way(path, Kind.FILE, Kind.LINK) from None
-            in_use = "close ComfyUI and every program that has the file open, " if os.name == "nt" else ""
-            raise SystemFault(
-                f"{self.shown / path} cannot be read or changed",
-                found=error.strerror or str(error),
-                do=f"{in_use}check the disk and the permissions, and run this again",
-            ) from error
+            raise faults.told(OSError(error.errno, error.strerror, str(self.shown / path))) from error
 
 
-def _beside(name: str) -> str:
-    return f".{name}{TEMPORARY}"
+@contextmanager
+def _opened(at: _Folder, name: str) -> Iterator[int]:
+    handle = os.open(at.name(name), _READ, dir_fd=at.handle)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _liken(handle: int, status: os.stat_result) -> None:
+    """Mode and owner of another file."""
+    with suppress(PermissionError):  # only root gives files away
+        os.fchown(handle, status.st_uid, status.st_gid)
+    os.fchmod(handle, stat.S_IMODE(status.st_mode))
+
+
+_HELD: set[int] = set()  #: handles of folders that this process is alone in
+
+
+def _let_go() -> None:
+    """A child that was forked does not keep a folder locked when this process has ended."""
+    for handle in _HELD:
+        with suppress(OSError):
+            os.close(handle)
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _changed(path: str) -> ChangedMeanwhile:

@@ -1,50 +1,41 @@
 """Patching a checkout in place, putting it back, and putting it right.
 
-The journal, with the originals of all that is about to change, has its place before any file is written. Each file is
-then replaced by one rename, and only if it still holds what was looked at. So a run that ends anywhere leaves files
-that are old or new, and a journal that knows both.
+The journal, with the originals of all that is about to change, has its place before any file is changed. Files then
+change together or not at all (see ``transaction``), and only if they still hold what was looked at. So a run that ends
+anywhere leaves files that are old or new, and a journal that knows both.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from patchforge.checkout import journal
+from patchforge.checkout import journal, transaction
 from patchforge.checkout.examine import (
     Examined,
     Part,
     Seen,
     State,
     broken,
-    could_write,
     examine,
     is_ours,
     our_module,
     same_text,
     taken_out,
 )
-from patchforge.checkout.journal import Changed, Journal, Kept, PatchFile
+from patchforge.checkout.journal import Changed, Found, Journal, Kept, PatchFile
 from patchforge.checkout.place import command
-from patchforge.checkout.subject import MARK, MODULE, Files, PatchedFiles, Subject, head, module_files, of_module
+from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, module_files, of_module
+from patchforge.checkout.transaction import Unfinished, Write
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
 from patchforge.inside import Inside, Kind, Step
 from patchforge.sources.folder import LINK, FolderTree
 from patchforge.vocabulary import Tree, git_blob_id
 
 Source = Callable[[], Tree | None]  #: a release's own files, for when no journal tells them; asked only if needed
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """One change: what a file holds, and what it shall hold; None for nothing."""
-
-    path: str
-    now: bytes | None
-    new: bytes | None
 
 
 @dataclass(frozen=True)
@@ -55,6 +46,7 @@ class Plan:
     writes: tuple[Write, ...] = ()
     files: tuple[str, ...] = ()  #: all that the journal knows
     journal: bool = False  #: a new one is made
+    options: tuple[str, ...] = ()  #: that a new one has, after they had to be found out
 
     @property
     def written(self) -> list[str]:
@@ -72,35 +64,9 @@ def opened(folder: Path, *, dry_run: bool = False, step: Step | None = None) -> 
     if dry_run:
         yield inside
         return
-    with _locked(inside):
+    with inside.locked():
         journal.recover(inside)
         yield inside
-
-
-@contextmanager
-def _locked(inside: Inside) -> Iterator[None]:
-    import filelock  # noqa: PLC0415 - keeps start-up light
-
-    found = inside.root.stat()
-    place = journal.state_folder() / "locks" / f"{found.st_dev:x}-{found.st_ino:x}.lock"
-    lock = filelock.FileLock(place)
-    try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise TryAgain(
-            f"another run of patchforge is at work in {inside.shown}", do="run this again when that has ended"
-        ) from None
-    except OSError as error:
-        raise SystemFault(
-            f"{place.parent} cannot be used",
-            found=error.strerror or str(error),
-            do="set PATCHFORGE_STATE to another folder",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 # --- patching
@@ -150,11 +116,49 @@ def _writes(inside: Inside, patched: PatchedFiles) -> Iterator[Write]:
 
 
 def _install(inside: Inside, subject: Subject, patched: PatchedFiles, steps: _Steps) -> None:
-    """Gives the new journal its place and then writes the files."""
-    made = _journal(subject, patched, steps)
-    journal.make(inside, made, steps.files, {one.path: steps.before.get(one.path) for one in made.files})
-    journal.put(inside, made, steps.earlier.journal if steps.earlier else None)
-    _write(inside, steps.writes)
+    """Gives the new journal its place and then changes the files. An error means that all is as it was."""
+    made, aside = _journal(subject, patched, steps), steps.aside(inside)
+    placed = False
+    try:
+        folder = journal.make(inside, made, steps.files, {one.path: steps.before.get(one.path) for one in made.files})
+        prepared = transaction.prepare(inside, folder, steps.writes)
+        placed = True
+        journal.put(inside, made, aside)
+        moved = [replace(one, kept=one.kept.replace(folder, journal.FOLDER, 1)) for one in prepared]
+        transaction.carry_out(inside, moved)
+    except Unfinished as error:
+        raise _way_on(error, inside, subject) from error
+    except (Exception, KeyboardInterrupt):
+        with suppress(PatchforgeError):
+            _tidy(inside)
+            if placed:
+                journal.take_back(inside, made, aside)
+            journal.unmake(inside, made)
+        raise
+    with _done(inside, subject):
+        _tidy(inside)
+        transaction.clear(inside, journal.FOLDER)
+        if steps.earlier:
+            journal.remove_old(inside, steps.earlier.journal)
+
+
+def _way_on(error: Unfinished, inside: Inside, subject: Subject) -> Unfinished:
+    finish, undo = (command(subject.kind, name, inside.shown) for name in ("repair", "revert"))
+    do = f"once that is mended, {finish} finishes it and {undo} undoes it"
+    return Unfinished(error.problem, found=error.found, do=do)
+
+
+@contextmanager
+def _done(inside: Inside, subject: Subject) -> Iterator[None]:
+    """What is left to do when all files are what they shall be."""
+    try:
+        yield
+    except PatchforgeError as error:
+        raise SystemFault(
+            f"the files are written, and not everything of ours could be removed after that: {error.problem}",
+            found=error.found,
+            do=f"once that is mended, {command(subject.kind, 'repair', inside.shown)} removes it",
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,12 @@ class _Steps:
     writes: tuple[Write, ...]
     before: Files
     earlier: Kept | None
+
+    def aside(self, inside: Inside) -> str:
+        """What the folder at the journal's place is called from now on; "" where there is none."""
+        if self.earlier:
+            return journal.old(self.earlier.journal)
+        return journal.free_name(inside) if inside.kind(journal.FOLDER) is not Kind.NOTHING else ""
 
 
 def _journal(subject: Subject, patched: PatchedFiles, steps: _Steps) -> Journal:
@@ -189,24 +199,30 @@ def _changed(path: str, patched: PatchedFiles, now: Files, before: Files) -> Cha
     return Changed(path, _blob(now.get(path, after)), _blob(old), _blob(after))
 
 
-def _write(inside: Inside, writes: Sequence[Write]) -> None:
-    for one in writes:
-        if one.new is None:
-            if one.now is not None:
-                inside.remove(one.path, was=one.now)
-        else:
-            inside.replace(one.path, one.new, was=one.now)
-    if any(one.new is None and of_module(one.path) for one in writes):
-        _tidy(inside)
+def _write(inside: Inside, subject: Subject, writes: Sequence[Write]) -> None:
+    """Changes files of which the journal in place knows both contents."""
+    left = set(transaction.spares(inside, journal.FOLDER))
+    try:
+        ready = {one.path: (f"{journal.FOLDER}/{transaction.ORIGINAL}/{one.path}",) for one in writes}
+        prepared = transaction.prepare(inside, journal.FOLDER, writes, ready)
+        transaction.carry_out(inside, prepared)
+    except Unfinished as error:
+        raise _way_on(error, inside, subject) from error
+    except (Exception, KeyboardInterrupt):
+        with suppress(PatchforgeError):
+            transaction.clear(inside, journal.FOLDER, keep=left)
+        raise
 
 
 def _tidy(inside: Inside) -> None:
-    """Removes the package's folder, with what Python compiled of our files, unless anything else is in it."""
-    cached = f"{MODULE}/__pycache__"
-    ours = {Path(path).stem for path, _ in our_module()}
-    for folder, is_of_ours in ((cached, lambda name: name.partition(".")[0] in ours), (MODULE, lambda _: False)):
-        if inside.kind(folder) is Kind.FOLDER:
-            inside.remove_folder(folder, is_of_ours)
+    """Removes the package's folder, with what Python compiled of our files, once none of them is in it."""
+    if inside.kind(MODULE) is not Kind.FOLDER:
+        return
+    ours = {Path(path).name for path, _ in our_module()}
+    if ours.isdisjoint(inside.names(MODULE)):
+        compiled = {name.partition(".")[0] for name in ours}
+        inside.remove_folder(f"{MODULE}/__pycache__", lambda name: name.partition(".")[0] in compiled)
+        inside.remove_folder(MODULE, lambda _: False)
 
 
 def _blob(data: bytes | None) -> str | None:
@@ -227,8 +243,8 @@ def revert(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Plan:
         raise _nothing_to_undo(seen)
     writes = tuple(Write(one.path, one.now, new) for one in seen.seen if (new := _put_back(one, seen)) != one.now)
     if not dry_run:
-        _clear(inside, seen)
-        _write(inside, writes)
+        _write(inside, subject, writes)
+        _tidy(inside)
         journal.take_away(inside, seen.known.journal)
     return Plan(seen.state, writes, tuple(one.path for one in seen.seen))
 
@@ -248,11 +264,11 @@ def _nothing_to_undo(seen: Examined) -> PatchforgeError:
         return PatchforgeError(f"{shown} is not patched", found="no journal", do="nothing to undo here")
     expected = f"{shown / journal.FOLDER}, which tells what was there before"
     if seen.found.problem:
-        return PatchforgeError(f"{shown} cannot be put back: {seen.found.problem}", expected=expected, do=seen.do)
+        return Damaged(f"{shown} cannot be put back: {seen.found.problem}", expected=expected, do=seen.do)
     return PatchforgeError(
         f"{shown} is not patched with a journal: {seen.says}",
         expected=expected,
-        do=f"{seen.command('repair')} makes one; then run this again",
+        do=f"{seen.repair} makes one; then run this again",
     )
 
 
@@ -272,10 +288,10 @@ def _put_back(one: Seen, seen: Examined) -> bytes | None:
         return one.now
     if one.lost:
         raise Damaged(
-            f"the original of {one.path} is missing from {seen.inside.shown / journal.FOLDER}",
-            expected="its bytes, or a file whose patches can be taken out",
-            found="neither",
-            do=f"{seen.command('repair')} gets it from the release",
+            f"what {one.path} was is not in {seen.inside.shown / journal.FOLDER} any more",
+            expected="its original, or a file whose patches can be taken out",
+            found=f"{', '.join(seen.damaged)} missing or damaged",
+            do=f"{seen.repair} makes the journal anew; then run this again",
         )
     if one.part is Part.MISSING:
         return None if _gone_upstream(one.path, seen) else one.before
@@ -296,7 +312,7 @@ def _in_one_place(path: str, problem: str, seen: Examined) -> CheckFailed:
     shown, found = seen.inside.shown, broken(seen.inside.read(path)) or problem
     if of_module(path):
         do = f"save your edit, remove {shown / path} and run this again"
-    elif seen.head is not None and path in seen.head.entries() and not _is_patched(seen.head, path):
+    elif seen.is_original_in_git(path):
         do = f"save your edit, run git -C {shown} checkout HEAD -- {path}, and run this again"
     else:
         named = f"{seen.command('repair')} --from ARCHIVE|DIR, naming what it was made from"
@@ -313,28 +329,35 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
     What the journal knows is enough where nothing else was edited. Otherwise ours is taken out of every file and what
     is left is converted anew. Nothing is written unless all of it can be.
     """
-    seen = _adopted(inside, subject, dry_run=dry_run)
-    if not dry_run:
-        _clear(inside, seen)
-    if seen.known and seen.state in (State.PATCHED, State.EDITED):
-        return Plan(seen.state, (), tuple(one.path for one in seen.seen))
+    seen, subject = _adopted(inside, subject, dry_run=dry_run)
     if not seen.known and seen.state is State.UNTOUCHED:
         return Plan(seen.state)
-    if seen.known and seen.state is not State.UPDATED and not _needs_more(seen.seen):
-        writes = tuple(Write(one.path, one.now, new) for one in seen.seen if (new := _finished(one)) != one.now)
-        if not dry_run:
-            _write(inside, writes)
-        return Plan(seen.state, writes, tuple(one.path for one in seen.seen))
-    return _renew(inside, subject, seen, sources, dry_run=dry_run)
+    finished = _finished_by_the_journal(seen)
+    if finished is None:
+        return _renew(inside, subject, seen, sources, dry_run=dry_run)
+    if not dry_run:
+        _write(inside, subject, finished)
+        with _done(inside, subject):
+            transaction.clear(inside, journal.FOLDER)
+    return Plan(seen.state, finished, tuple(one.path for one in seen.seen))
+
+
+def _finished_by_the_journal(seen: Examined) -> tuple[Write, ...] | None:
+    """What is left to change, where the journal alone tells it."""
+    if seen.known is None or seen.known.damaged:
+        return None
+    if seen.state in (State.PATCHED, State.EDITED):
+        return ()
+    if seen.state is State.UPDATED or _needs_more(seen.seen):
+        return None
+    return tuple(Write(one.path, one.now, new) for one in seen.seen if (new := _finished(one)) != one.now)
 
 
 def update(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, dry_run: bool = False) -> Plan:
     """As ``repair``, and patches for the release and by the rules of now."""
-    seen = _adopted(inside, subject, dry_run=dry_run)
+    seen, subject = _adopted(inside, subject, dry_run=dry_run)
     if not seen.known and seen.state is State.UNTOUCHED:
         raise PatchforgeError(f"{inside.shown} is not patched", found="nothing to update", do=seen.do)
-    if not dry_run:
-        _clear(inside, seen)
     return _renew(inside, subject, seen, sources, dry_run=dry_run)
 
 
@@ -345,43 +368,47 @@ def _refuse_unknown(seen: Examined) -> None:
         raise seen.where.refusal(seen.subject.kind)
 
 
-def _adopted(inside: Inside, subject: Subject, *, dry_run: bool) -> Examined:
-    """The examination; a journal without a record is obeyed from now on if it leads to the release's own files."""
+def _adopted(inside: Inside, subject: Subject, *, dry_run: bool) -> tuple[Examined, Subject]:
+    """The examination; a journal without a record is obeyed from now on if it leads to the release's own files.
+
+    Where it does not, and the files are patched, they are put right without it. Damaged where they are not.
+    """
     seen = examine(inside, subject)
     _refuse_unknown(seen)
     if not seen.found.problem:
-        return seen
+        return seen, subject
     kept = seen.found.kept
-    if kept and not kept.lost and not dry_run and _leads_to_the_release(inside, subject, kept):
-        journal.adopt(inside, kept.journal)
-        return examine(inside, subject)
-    place = inside.shown / seen.found.place
-    raise PatchforgeError(
-        f"{inside.shown}: {seen.found.problem}, and is not obeyed",
+    if kept and not kept.lost and (made_by := _leads_to_the_release(inside, subject, kept)):
+        kept = replace(kept, journal=replace(kept.journal, options=made_by.options))
+        if not dry_run:
+            journal.adopt(inside, kept.journal)
+        return examine(inside, made_by, Found(kept, place=seen.found.place)), made_by
+    if seen.state is State.UNTOUCHED:
+        raise _not_obeyed(seen)
+    return seen, subject
+
+
+def _not_obeyed(seen: Examined) -> Damaged:
+    return Damaged(
+        f"{seen.inside.shown}: {seen.found.problem}, and is not obeyed",
         expected="a journal that your patchforge wrote, or one whose originals are the release's own",
-        found="it could put anything into these files" if kept else "",
-        do=f"look at {place} and move it away; "
-        + (seen.command("apply") if seen.state is State.UNTOUCHED else f"then {seen.command('repair')}"),
+        found="it could put anything into these files" if seen.found.kept else "",
+        do=seen.do,
     )
 
 
-def _leads_to_the_release(inside: Inside, subject: Subject, kept: Kept) -> bool:
-    """Whether the originals are those of the checkout's commit, or we make of them what the journal says."""
-    tree = head(inside)
-    if tree is not None and all(_is_of(tree, path, data) for path, data in kept.before.items()):
-        return True
-    try:
-        patched = subject.convert(inside, dict(kept.before))
-    except PatchforgeError:
-        return False
+def _leads_to_the_release(inside: Inside, subject: Subject, kept: Kept) -> Subject | None:
+    """What makes of the originals what the journal says."""
     changed = {path: data for path, data in kept.after.items() if data != kept.before[path]}
-    return dict(patched.after) == changed and all(patched.before.get(path) == kept.before[path] for path in changed)
-
-
-def _is_of(tree: Tree, path: str, data: bytes | None) -> bool:
-    if data is None or path not in tree.entries():
-        return data is None and of_module(path) and path not in tree.entries()
-    return same_text(data, tree.read(path))
+    for one in subject.variants():
+        try:
+            patched = one.convert(inside, dict(kept.before))
+        except PatchforgeError:
+            continue
+        originals = all(patched.before.get(path) == kept.before[path] for path in changed)
+        if dict(patched.after) == changed and originals:
+            return one
+    return None
 
 
 def _needs_more(seen: Iterable[Seen]) -> bool:
@@ -399,15 +426,20 @@ def _finished(one: Seen) -> bytes | None:
 def _renew(inside: Inside, subject: Subject, seen: Examined, sources: Sequence[Source], *, dry_run: bool) -> Plan:
     """Ours out of every file, and the release that is left patched anew."""
     _check_links(seen)
-    without = _without_ours(inside, subject, seen, sources)
-    patched = subject.convert(inside, without)
+    others = _Others(seen, subject, sources)
+    without = _without_ours(inside, subject, seen, others)
+    patched = others.subject.convert(inside, without)
     before: dict[str, bytes | None] = {**patched.before, **without}
     wanted = {path: patched.after.get(path, data) for path, data in before.items()} | dict(patched.after)
     found = {path: inside.read(path) for path in sorted(wanted)}
     writes = tuple(Write(path, found[path], new) for path, new in sorted(wanted.items()) if found[path] != new)
-    plan = Plan(seen.state, writes, tuple(sorted(patched.after)), bool(writes) or not _is_current(seen, patched))
+    anew = bool(writes) or not _is_current(seen, patched)
+    options = () if others.subject is subject else others.subject.options
+    plan = Plan(seen.state, writes, tuple(sorted(patched.after)), anew, options)
     if not dry_run and plan.journal:
-        _install(inside, subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
+        _install(inside, others.subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
+    elif not dry_run:
+        transaction.clear(inside, journal.FOLDER)
     return plan
 
 
@@ -418,19 +450,16 @@ def _is_current(seen: Examined, patched: PatchedFiles) -> bool:
     kept = seen.known
     changed = {path: data for path, data in kept.after.items() if data != kept.before[path]}
     return (
-        not kept.lost
+        not kept.damaged
         and changed == dict(patched.after)
         and kept.journal.subject in ("", seen.stated or kept.journal.subject)
     )
 
 
-def _without_ours(
-    inside: Inside, subject: Subject, seen: Examined, sources: Sequence[Source]
-) -> dict[str, bytes | None]:
+def _without_ours(inside: Inside, subject: Subject, seen: Examined, others: _Others) -> dict[str, bytes | None]:
     """Every file that was or is patched, without ours. CheckFailed names the first where that cannot be done."""
     known = {one.path: one for one in seen.seen}
     paths = [*known, *(path for path in subject.marked(inside) if path not in known)]
-    others = _Others(inside, subject, [lambda: seen.head, *sources])
     without = {path: _stripped(path, known.get(path), seen, others) for path in paths}
     for path, data in without.items():
         if problem := broken(inside.read(path)) and broken(data):
@@ -496,6 +525,8 @@ def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> b
         new, problem = taken_out(now, before, after)
         if not problem and new is not None:
             return new
+    if one is None and seen.known and not others.made_of(path):
+        return now  # the user's own, which only names the module
     if not problem:
         raise _nothing_tells(path, seen, others)
     raise _in_one_place(path, "; ".join([problem, *others.problems]), seen)
@@ -511,44 +542,68 @@ def _nothing_tells(path: str, seen: Examined, others: _Others) -> PatchforgeErro
     )
 
 
-def _is_patched(tree: Tree, path: str) -> bool:
-    """Whether a file is no original: somebody committed it patched."""
-    return path in tree.entries() and bool(MARK.search(tree.read(path)))
-
-
 class _Others:
     """The bytes of a file before and after our patches, from wherever the release can be had."""
 
-    def __init__(self, inside: Inside, subject: Subject, sources: Sequence[Source]) -> None:
-        self.inside, self.subject, self.sources = inside, subject, list(sources)
+    def __init__(self, seen: Examined, subject: Subject, sources: Sequence[Source]) -> None:
+        self.seen, self.subject = seen, subject
+        self.sources: list[Source] = [lambda: seen.head, *sources]
         self.made: list[tuple[Tree, PatchedFiles]] = []
         self.problems: list[str] = []
         self.again = False  #: a source may answer later, and the original may be there
 
     def of(self, path: str) -> Iterator[tuple[bytes, bytes]]:
         """Before and after, from one source after the other."""
+        if pair := self._not_obeyed(path):
+            yield pair
         number = 0
         while number < len(self.made) or self._next():
             tree, patched = self.made[number]
             number += 1
-            if path in tree.entries() and not _is_patched(tree, path):
-                before = tree.read(path)
+            if path in tree.entries() and not self.subject.names_ours(before := tree.read(path)):
                 yield before, patched.after.get(path, before)
+
+    def made_of(self, path: str) -> bool:
+        """Whether a release or pack that was asked has such a file."""
+        return any(path in tree.entries() for tree, _ in self.made)
+
+    def _not_obeyed(self, path: str) -> tuple[bytes, bytes] | None:
+        """What a journal without a record says, if its original is git's: no more than that can come back."""
+        kept = self.seen.found.kept if self.seen.found.problem else None
+        before, after = (kept.before.get(path), kept.after.get(path)) if kept else (None, None)
+        known = before is not None and after is not None and self.seen.is_original_in_git(path, before)
+        return (before, after) if known and before is not None and after is not None else None
 
     def _next(self) -> bool:
         while self.sources:
             try:
                 tree = self.sources.pop(0)()
                 if tree is not None:
-                    self.made.append((tree, self.subject.convert_tree(self.inside, tree)))
+                    self.made.append((tree, self._converted(tree)))
                     return True
             except PatchforgeError as error:
                 self.problems.append(error.problem)
                 self.again = self.again or error.status is Exit.AGAIN
         return False
 
+    def _converted(self, tree: Tree) -> PatchedFiles:
+        """By the choice of options, where no journal tells it, that gives most of the files as they are."""
+        if self.seen.known:
+            return self.subject.convert_tree(self.seen.inside, tree)
+        files = self.subject.marked(self.seen.inside)
+        ways: list[tuple[tuple[int, int], Subject, PatchedFiles]] = []
+        for subject in self.subject.variants():
+            made = subject.convert_tree(self.seen.inside, tree)
+            ways.append((_fits(files, tree, made), subject, made))
+            if ways[-1][0][0] == len(files):
+                break
+        _, self.subject, converted = max(ways, key=lambda way: way[0])
+        return converted
 
-def _clear(inside: Inside, seen: Examined) -> None:
-    """Removes half-written files of killed runs."""
-    for one in seen.seen:
-        inside.clear(one.path, could_write(one))
+
+def _fits(files: Mapping[str, bytes], tree: Tree, made: PatchedFiles) -> tuple[int, int]:
+    """How many files are as converted, and of how many the conversion can be taken out."""
+    known = {path: data for path, data in files.items() if path in tree.entries()}
+    same = sum(same_text(data, made.after.get(path, b"")) for path, data in known.items())
+    fit = sum(not taken_out(data, tree.read(path), made.after.get(path))[1] for path, data in known.items())
+    return same, fit

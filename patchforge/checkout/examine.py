@@ -11,7 +11,7 @@ from enum import Enum, StrEnum, auto
 from functools import cached_property
 from pathlib import Path
 
-from patchforge.checkout import journal
+from patchforge.checkout import journal, transaction
 from patchforge.checkout.journal import Changed, Found, Kept
 from patchforge.checkout.merge import merge
 from patchforge.checkout.place import MANAGEMENT, Place, Where, command, where
@@ -111,6 +111,35 @@ class Examined:
         return known and self.where.place not in (Place.PACK, Place.OTHER)
 
     @property
+    def damaged(self) -> tuple[str, ...]:
+        """What is missing from its journal, or is not what it was."""
+        return self.known.damaged if self.known else ()
+
+    @cached_property
+    def untold(self) -> tuple[str, ...]:
+        """Files of which neither a journal nor the git checkout tells what they are without patchforge."""
+        if self.found.kept and not self.found.kept.lost:
+            return ()
+        lost = [one.path for one in self.seen if one.lost and one.part is not Part.ORIGINAL]
+        paths = lost if self.known else [*self.subject.marked(self.inside)]
+        return tuple(path for path in paths if not self.is_original_in_git(path))
+
+    def is_original_in_git(self, path: str, data: bytes | None = None) -> bool:
+        """Whether the git checkout's commit has a file unpatched (and as ``data``)."""
+        if self.head is None or path not in self.head.entries():
+            return False
+        own = self.head.read(path)
+        return not self.subject.names_ours(own) and (data is None or same_text(own, data))
+
+    @property
+    def repair(self) -> str:
+        """The command that puts it right, with where the originals must come from if only a person can tell."""
+        if not self.untold:
+            return self.command("repair")
+        what = f"ComfyUI {self.subject.stated(self.inside)}".strip() if self.subject.kind == "release" else "the pack"
+        return f"{self.command('repair')} --from TARBALL|DIR, naming {what} as it comes,"
+
+    @property
     def taken_back(self) -> bool:
         """Nothing of ours is in its files any more, and there is the journal of it."""
         return self.state is State.UNTOUCHED and self.known is not None
@@ -132,37 +161,45 @@ class Examined:
             State.UNKNOWN: str(self.where.place),
         }[self.state]
         aside = f"; {self.found.problem}, and is not obeyed" if self.found.problem else ""
+        if self.damaged:
+            aside = f"; in its journal {', '.join(self.damaged)} {'is' if len(self.damaged) == 1 else 'are'} damaged"
         alone = self.state is State.PATCHED and self.found == Found()
         return text + (", and there is no journal of it" if alone else "") + aside
 
     @property
     def do(self) -> str:
         """The command that puts it right; "" where nothing is wrong."""
-        repair, undo = self.command("repair"), self.command("revert")
+        undo = self.command("revert")
         if self.misplaced:
             return f"{undo} undoes it"
         if self.state is State.UNKNOWN:
             return self.where.refusal().do
-        if self.taken_back:
-            return f"{repair} patches it again; or {undo} removes the journal"
-        undone = f"; or {undo} undoes it" if self.known else ""
-        if self.found.problem and self.state is State.UNTOUCHED:
+        if self.state is State.UNTOUCHED:
+            return self._do_untouched(undo)
+        undone = f"; or {undo} undoes it" if self.known and not self.untold else ""
+        if self.state is State.UPDATED:
+            return f"{self.command('update')}{undone}"
+        if self.state is State.HALF:
+            return f"{self.repair} finishes it{undone}"
+        if self.state is State.LOST:
+            return f"{self.repair} puts it back{undone}"
+        if self.known is None or self.damaged:
+            return f"{self.repair} makes a journal of it"
+        return f"{self.repair} removes what a killed run left" if self.leftovers else ""
+
+    def _do_untouched(self, undo: str) -> str:
+        if self.known:
+            return f"{self.repair} patches it again; or {undo} removes the journal"
+        if self.found.problem:
             return f"look at {self.inside.shown / self.found.place} and move it away, then {self.command('apply')}"
-        if self.found.problem or (self.state is State.PATCHED and not self.known):
-            return repair
-        return {
-            State.UNTOUCHED: self.command("apply"),
-            State.HALF: f"{repair} finishes it{undone}",
-            State.UPDATED: f"{self.command('update')}{undone}",
-            State.LOST: f"{repair} puts it back{undone}",
-        }.get(self.state, f"{repair} removes what a killed run left" if self.leftovers else "")
+        return f"{self.command('repair')} removes what a killed run left" if self.leftovers else self.command("apply")
 
     @property
     def in_order(self) -> bool:
         """Nothing needs to be put right."""
         fine = self.state in (State.UNTOUCHED, State.PATCHED, State.EDITED)
         fine = fine and not self.misplaced and not (self.state is State.PATCHED and not self.known)
-        return fine and not self.leftovers and not self.found.problem
+        return fine and not self.leftovers and not self.found.problem and not self.damaged
 
     def command(self, name: str) -> str:
         """The whole command line, for this folder."""
@@ -193,22 +230,24 @@ def look(folder: Path) -> Examined:
     return examine(inside, subject_of(inside, ComfyUI()))
 
 
-def examine(inside: Inside, subject: Subject) -> Examined:
-    """InTheWay where a link or a folder stands at a place of a file that was patched. Writes nothing."""
-    found = journal.find(inside)
+def examine(inside: Inside, subject: Subject, found: Found | None = None) -> Examined:
+    """InTheWay where a link or a folder stands at a place of a file that was patched. Writes nothing.
+
+    ``found`` is a journal that is taken for the folder's.
+    """
+    found = found or journal.find(inside)
     kind = subject_kind(inside, found)
     if not kind or (kind != subject.kind and not found.known):
         return Examined(inside, subject, State.UNKNOWN, found)
     tree = _once(inside)
     if not found.known:
-        return Examined(inside, subject, _without(inside, subject), found, leftovers=tuple(_aside(inside)), tree=tree)
-    seen = tuple(_seen(inside, one, found.known, tree) for one in found.known.journal.files)
+        return Examined(inside, subject, _without(inside, subject), found, leftovers=tuple(_left(inside)), tree=tree)
+    seen = tuple(_seen(inside, subject, one, found.known, tree) for one in found.known.journal.files)
     stated = subject.stated(inside)
     state = _state(seen, moved=bool(stated) and stated != found.known.journal.subject)
     amiss = tuple(_amiss(inside, subject, seen) if state is State.EDITED else _broken(seen))
     state = State.HALF if amiss and state is State.EDITED else state
-    left = (*_aside(inside), *_beside(inside, seen))
-    return Examined(inside, subject, state, found, stated, seen, left, amiss, tree)
+    return Examined(inside, subject, state, found, stated, seen, tuple(_left(inside, known=True)), amiss, tree)
 
 
 def _broken(seen: tuple[Seen, ...]) -> Iterator[str]:
@@ -320,50 +359,51 @@ def is_ours(path: str, data: bytes) -> bool:
     return any(path == place and same_text(data, own) for place, own in our_module())
 
 
-def _seen(inside: Inside, one: Changed, kept: Kept, tree: Callable[[], Tree | None]) -> Seen:
+Tell = Callable[[], Tree | None]
+
+
+def _seen(inside: Inside, subject: Subject, one: Changed, kept: Kept, tree: Tell) -> Seen:
     now = inside.read(one.path)
     if one.path in kept.lost:
-        return Seen(one.path, now, _by_id(one, now), None, None, lost=True)
+        return Seen(one.path, now, _by_id(one, now, subject), None, None, lost=True)
     before, after = fit(kept.before[one.path], now), fit(kept.after[one.path], now)
-    return Seen(one.path, now, _part(one, now, before, after, tree), before, after)
+    if (part := _known_part(one, now, before, after)) is None:
+        upstream = before is not None and not subject.names_ours(now or b"") and _is_in(tree(), one.path, now or b"")
+        part = Part.UPSTREAM if upstream else Part.EDITED if hooked(now or b"", before, after) else Part.OTHER
+    return Seen(one.path, now, part, before, after)
 
 
-def _by_id(one: Changed, now: bytes | None) -> Part:
+def _by_id(one: Changed, now: bytes | None, subject: Subject) -> Part:
     if now is None:
         return Part.ORIGINAL if one.before is None else Part.MISSING
     known = {one.found: Part.FOUND, one.before: Part.ORIGINAL, one.after: Part.PATCHED}
-    return known.get(git_blob_id(now), Part.EDITED if MARK.search(now) else Part.OTHER)
+    return known.get(git_blob_id(now), Part.EDITED if subject.names_ours(now) else Part.OTHER)
 
 
-def _part(
-    one: Changed, now: bytes | None, before: bytes | None, after: bytes | None, tree: Callable[[], Tree | None]
-) -> Part:
+def _known_part(one: Changed, now: bytes | None, before: bytes | None, after: bytes | None) -> Part | None:
     if now == after:
         return Part.PATCHED
     if now == before:
         return Part.ORIGINAL
     if now is None:
         return Part.MISSING
-    if git_blob_id(now) == one.found:
-        return Part.FOUND
-    if before is not None and _is_in(tree(), one.path, now):
-        return Part.UPSTREAM
-    return Part.EDITED if hooked(now, before, after) else Part.OTHER
+    return Part.FOUND if git_blob_id(now) == one.found else None
 
 
 def _is_in(tree: Tree | None, path: str, now: bytes) -> bool:
     entry = tree.entries().get(path) if tree else None
-    if tree is None or entry is None or MARK.search(now):
+    if tree is None or entry is None:
         return False
     return entry.blob == git_blob_id(now) or same_text(now, tree.read(path))
 
 
 def hooked(now: bytes, before: bytes | None, after: bytes | None) -> bool:
     """Whether something of what the patches put into a file is in these bytes."""
-    if after is None or MARK.search(after):
-        return bool(MARK.search(now))
-    added = set(after.splitlines()) - set((before or b"").splitlines())
-    return not added.isdisjoint(now.splitlines())
+    theirs, lines = set((before or b"").splitlines()), now.splitlines()
+    added = set((after or b"").splitlines()) - theirs
+    if after is None or any(map(MARK.search, added)):
+        return any(MARK.search(line) for line in lines if line not in theirs)
+    return not added.isdisjoint(lines)
 
 
 def fit(data: bytes | None, now: bytes | None) -> bytes | None:
@@ -381,18 +421,10 @@ def same_text(one: bytes, other: bytes) -> bool:
     return one == other or one.replace(b"\r\n", b"\n") == other.replace(b"\r\n", b"\n")
 
 
-def _aside(inside: Inside) -> Iterator[str]:
-    return (name for name, _ in journal.put_aside(inside))
-
-
-def _beside(inside: Inside, seen: tuple[Seen, ...]) -> Iterator[str]:
-    return (f"{one.path} (half written)" for one in seen if inside.leftover(one.path, could_write(one)))
-
-
-def could_write(one: Seen) -> list[bytes]:
-    """What a killed run could have been writing at a file's place."""
-    merged = taken_out(one.now, one.before, one.after)[0] if one.part is Part.EDITED and not one.lost else None
-    return [data for data in (one.before, one.after, one.now, merged) if data is not None]
+def _left(inside: Inside, *, known: bool = False) -> Iterator[str]:
+    """What killed runs left: folders of journals and, in one that is ``known``, files that were to change places."""
+    yield from (name for name, _ in journal.put_aside(inside))
+    yield from transaction.spares(inside, journal.FOLDER) if known else ()
 
 
 def taken_out(now: bytes | None, before: bytes | None, after: bytes | None) -> tuple[bytes | None, str]:

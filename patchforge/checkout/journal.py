@@ -13,13 +13,17 @@ import os
 import re
 import secrets
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from patchforge.checkout import transaction
+from patchforge.checkout.transaction import ORIGINAL, Write, is_spare, spare
 from patchforge.errors import Damaged, PatchforgeError, SystemFault
-from patchforge.inside import Inside, Kind, check_path
+from patchforge.inside import Inside, InTheWay, Kind, check_path
 from patchforge.patches import FilePatch, apply_part, parse, reverse_part
 from patchforge.vocabulary import git_blob_id
 
@@ -77,12 +81,13 @@ class Journal:
 
 @dataclass(frozen=True)
 class Kept:
-    """A journal with its bytes. ``lost`` are files whose original is needed and is neither kept nor to be had back."""
+    """A journal with its bytes."""
 
     journal: Journal
     before: Mapping[str, bytes | None]
     after: Mapping[str, bytes | None]
-    lost: frozenset[str] = frozenset()
+    lost: frozenset[str] = frozenset()  #: files of which one of both is neither kept nor to be had back
+    damaged: tuple[str, ...] = ()  #: what is missing from the journal's folder, or is not what it was
 
 
 @dataclass(frozen=True)
@@ -100,7 +105,7 @@ class Found:
 
 
 def state_folder() -> Path:
-    """Where records and locks are: PATCHFORGE_STATE, or the user's folder for such things."""
+    """Where records are: PATCHFORGE_STATE, or the user's folder for such things."""
     import platformdirs  # noqa: PLC0415 - keeps start-up light
 
     return Path(os.environ.get("PATCHFORGE_STATE") or platformdirs.user_state_path("patchforge")).expanduser()
@@ -138,8 +143,11 @@ def _at(inside: Inside, place: str) -> Found:
     try:
         data = inside.read(f"{place}/{JOURNAL}")
         if data is None:
-            return _of_before(inside, place)
-        journal = _parsed(data)
+            return _of_before(inside, place, "has no record of your patchforge")
+        try:
+            journal = _parsed(data)
+        except Damaged as error:
+            return _of_before(inside, place, f"holds a {JOURNAL} that is damaged: {error.problem}")
         kept = _kept(inside, place, journal)
     except PatchforgeError as error:
         if isinstance(error, SystemFault):
@@ -150,13 +158,12 @@ def _at(inside: Inside, place: str) -> Found:
     return Found(kept, f"{where} was not written by your patchforge", place)
 
 
-def _of_before(inside: Inside, place: str) -> Found:
-    """A journal of patchforge 0.1 before it had records: its manifest tells the same."""
+def _of_before(inside: Inside, place: str, problem: str) -> Found:
+    """A journal of patchforge 0.1, which had no records, or a damaged one: the manifest beside it tells the same."""
     data = inside.read(f"{place}/manifest.json")
     if data is None:
-        return Found(
-            problem=f"{inside.shown / place} is not a journal of patchforge: there is no {JOURNAL}", place=place
-        )
+        why = problem if inside.kind(f"{place}/{JOURNAL}") is Kind.FILE else f"has no {JOURNAL}"
+        return Found(problem=f"{inside.shown / place} is not a journal of patchforge: it {why}", place=place)
     manifest = _json(data)
     try:
         last = {one["path"]: one for patch in manifest["patches"] for one in patch["files"]}
@@ -178,7 +185,7 @@ def _of_before(inside: Inside, place: str) -> Found:
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"its manifest is not one ({type(error).__name__})") from None
     kept = _kept(inside, place, _checked(plain))
-    return Found(kept, f"{inside.shown / place} has no record of your patchforge", place)
+    return Found(kept, f"{inside.shown / place} {problem}", place)
 
 
 def _parsed(data: bytes) -> Journal:
@@ -256,65 +263,76 @@ def _check(journal: Journal) -> None:
 
 
 def _kept(inside: Inside, place: str, journal: Journal) -> Kept:
-    """Damaged where a patch or an original is not what the journal says; a missing one is had back if possible."""
-    parts, whole = _parts(inside, place, journal)
+    """The bytes that a journal stands for, as far as their blob ids are right; from wherever they can be had."""
+    parts, damaged = _parts(inside, place, journal)
+    whole = not damaged
     before: dict[str, bytes | None] = {}
     after: dict[str, bytes | None] = {}
     lost: set[str] = set()
     for one in journal.files:
+        copies = _copies(inside, place, one)
         try:
-            before[one.path], after[one.path] = _both(inside, place, one, parts.get(one.path, []), whole=whole)
+            before[one.path], after[one.path] = _both(one, copies, parts.get(one.path, []), whole=whole)
         except LookupError:
             lost.add(one.path)
-    return Kept(journal, before, after, frozenset(lost))
+        if one.before is not None and (copies[0] is None or _blob(copies[0]) not in (one.before, one.after, one.found)):
+            damaged.append(f"{ORIGINAL}/{one.path}")
+    return Kept(journal, before, after, frozenset(lost), tuple(damaged))
 
 
-def _parts(inside: Inside, place: str, journal: Journal) -> tuple[dict[str, list[FilePatch]], bool]:
-    """File → its parts of all patches, in order; and whether no patch is missing."""
-    known, whole = {one.path for one in journal.files}, True
+def _copies(inside: Inside, place: str, one: Changed) -> list[bytes | None]:
+    """What may be one of both: the kept original, what a run that was killed had prepared or put aside, the file."""
+    kept = [inside.read(path) for path in (f"{place}/{ORIGINAL}/{one.path}", spare(place, one.path))]
+    with suppress(InTheWay):  # whoever looks at the file itself says so
+        kept.append(inside.read(one.path))
+    return kept
+
+
+def _parts(inside: Inside, place: str, journal: Journal) -> tuple[dict[str, list[FilePatch]], list[str]]:
+    """File → its parts of all patches, in order; and the patches that are missing or damaged."""
+    known, damaged = {one.path for one in journal.files}, []
     parts: dict[str, list[FilePatch]] = {}
     for patch in sorted(journal.patches, key=lambda each: each.file):
         data = inside.read(f"{place}/{patch.file}")
-        if data is None:
-            whole = False
+        if data is None or hashlib.sha256(data).hexdigest() != patch.sha256:
+            damaged.append(patch.file)
             continue
-        if hashlib.sha256(data).hexdigest() != patch.sha256:
-            raise Damaged(f"{patch.file} is not the patch that it names")
         for part in parse(data):
             if part.path not in known:
                 raise Damaged(f"{patch.file} changes a file that it does not name")
             parts.setdefault(part.path, []).append(part)
-    return parts, whole
+    return parts, damaged
 
 
 def _both(
-    inside: Inside, place: str, one: Changed, parts: Sequence[FilePatch], *, whole: bool
+    one: Changed, copies: Sequence[bytes | None], parts: Sequence[FilePatch], *, whole: bool
 ) -> tuple[bytes | None, bytes | None]:
     """A file's bytes before and after. LookupError where they cannot be had."""
-    before = inside.read(f"{place}/original/{one.path}") if one.before is not None else None
-    if before is None and one.before is not None:
-        before = _had_back(inside.read(one.path), one, parts)
-    elif _blob(before) != one.before:
-        raise Damaged(f"the original of {one.path} is not the one that it names")
-    if not whole and one.before != one.after:
+    before, after = (_with_blob(blob, copies) for blob in (one.before, one.after))
+    if before is _NOWHERE and whole and after is not _NOWHERE:
+        before = after
+        for part in reversed(parts):
+            before = reverse_part(part, before)
+    if before is _NOWHERE or _blob(before) != one.before:
         raise LookupError(one.path)
-    after = before
-    for part in parts:
-        after = apply_part(part, after)
-    if _blob(after) != one.after:
-        raise Damaged(f"its patches do not make the {one.path} that it names")
+    if whole:
+        after = before
+        for part in parts:
+            after = apply_part(part, after)
+        if _blob(after) != one.after:
+            raise Damaged(f"its patches do not make the {one.path} that it names")
+    if after is _NOWHERE:
+        raise LookupError(one.path)
     return before, after
 
 
-def _had_back(now: bytes | None, one: Changed, parts: Sequence[FilePatch]) -> bytes:
-    """An original that is not kept: what the file holds, as it is or with the patches taken out."""
-    before = now
-    if now is not None and _blob(now) == one.after != one.before:
-        for part in reversed(parts):
-            before = reverse_part(part, before)
-    if before is None or _blob(before) != one.before:
-        raise LookupError(one.path)
-    return before
+_NOWHERE: bytes | None = b"\0nowhere"  #: no file is this very object
+
+
+def _with_blob(blob: str | None, copies: Sequence[bytes | None]) -> bytes | None:
+    if blob is None:
+        return None
+    return next((data for data in copies if data is not None and git_blob_id(data) == blob), _NOWHERE)
 
 
 def _blob(data: bytes | None) -> str | None:
@@ -324,35 +342,74 @@ def _blob(data: bytes | None) -> str | None:
 # --- writing
 
 
-def make(inside: Inside, journal: Journal, files: Mapping[str, bytes], before: Mapping[str, bytes | None]) -> None:
-    """Writes the record, and then the journal into a folder aside; ``put`` gives it its place."""
+def make(inside: Inside, journal: Journal, files: Mapping[str, bytes], before: Mapping[str, bytes | None]) -> str:
+    """Writes the record, and then the journal into a folder aside, which it returns; ``put`` gives it its place."""
     _write_record(inside, journal)
-    folder = f".patchforge-new-{journal.name}"
-    originals = {f"original/{path}": data for path, data in before.items() if data is not None}
-    for path, data in {".gitignore": b"*\n", **files, **originals, JOURNAL: journal.data}.items():
+    folder = _new(journal)
+    for path, data in {".gitignore": b"*\n", **files}.items():
         inside.add(f"{folder}/{path}", data)
+    for path, original in before.items():
+        if original is not None:
+            inside.add(f"{folder}/{ORIGINAL}/{path}", original, like=path)
+    inside.add(f"{folder}/{JOURNAL}", journal.data)
+    return folder
 
 
-def put(inside: Inside, journal: Journal, earlier: Journal | None) -> None:
-    """Gives a journal that was made its place, in exchange for an earlier one."""
-    if earlier:
-        inside.rename(FOLDER, f".patchforge-old-{earlier.name}")
-    inside.rename(f".patchforge-new-{journal.name}", FOLDER)
-    if earlier:
-        _remove(inside, f".patchforge-old-{earlier.name}")
+def unmake(inside: Inside, journal: Journal) -> None:
+    """Removes what ``make`` wrote, as far as it came."""
+    if inside.kind(_new(journal)) is not Kind.NOTHING:
+        _remove(inside, _new(journal))
+    with suppress(OSError):
+        _place(journal.name).unlink(missing_ok=True)
+
+
+def put(inside: Inside, journal: Journal, aside: str) -> None:
+    """Gives a journal that was made its place; what stands there is called ``aside`` from now on."""
+    if aside:
+        inside.rename(FOLDER, aside)
+    inside.rename(_new(journal), FOLDER)
+
+
+def take_back(inside: Inside, journal: Journal, aside: str) -> None:
+    """Undoes ``put``, as far as it came."""
+    if inside.kind(_new(journal)) is Kind.NOTHING:
+        inside.rename(FOLDER, _new(journal))
+    if aside and inside.kind(aside) is not Kind.NOTHING:
+        inside.rename(aside, FOLDER)
+
+
+def old(journal: Journal) -> str:
+    """What a journal's folder is called before it is removed."""
+    return f".patchforge-old-{journal.name}"
+
+
+def _new(journal: Journal) -> str:
+    return f".patchforge-new-{journal.name}"
+
+
+def free_name(inside: Inside) -> str:
+    """What a folder that is not obeyed can be called, to be out of the way."""
+    return next(name for name in map(f"{FOLDER}-not-obeyed-{{}}".format, count(1)) if inside.kind(name) is Kind.NOTHING)
 
 
 def take_away(inside: Inside, journal: Journal) -> None:
     """Removes a journal. What else lies in its folder stays there."""
-    inside.rename(FOLDER, f".patchforge-old-{journal.name}")
-    _remove(inside, f".patchforge-old-{journal.name}")
+    inside.rename(FOLDER, old(journal))
+    _remove(inside, old(journal))
+
+
+def remove_old(inside: Inside, journal: Journal) -> None:
+    """Removes a journal that another one has replaced."""
+    _remove(inside, old(journal))
 
 
 def adopt(inside: Inside, journal: Journal) -> None:
     """Records a journal that was found to be what patchforge makes, so that it is obeyed from now on."""
     _write_record(inside, journal)
-    if inside.read(f"{FOLDER}/{JOURNAL}") is None:
-        inside.replace(f"{FOLDER}/{JOURNAL}", journal.data, was=None)
+    path = f"{FOLDER}/{JOURNAL}"
+    if (now := inside.read(path)) != journal.data:
+        transaction.carry_out(inside, transaction.prepare(inside, FOLDER, [Write(path, now, journal.data)]))
+        transaction.clear(inside, FOLDER)
 
 
 def recover(inside: Inside) -> None:
@@ -370,8 +427,8 @@ def _remove(inside: Inside, folder: str) -> None:
 
 
 def _is_ours(name: str) -> bool:
-    own = {JOURNAL, "manifest.json", "series", "REPORT.md", ".gitignore", "original"}
-    return name in own or bool(_PATCH.fullmatch(name))
+    own = {JOURNAL, "manifest.json", "series", "REPORT.md", ".gitignore", ORIGINAL}
+    return name in own or is_spare(name) or bool(_PATCH.fullmatch(name))
 
 
 # --- records
@@ -393,16 +450,18 @@ def _record(name: str) -> str:
 def _write_record(inside: Inside, journal: Journal) -> None:
     place = _place(journal.name)
     told = {"sha256": hashlib.sha256(journal.data).hexdigest(), "folder": str(inside.root)}
+    fresh = place.with_suffix(".new")
     try:
         inside.step("record")
         place.parent.mkdir(parents=True, exist_ok=True)
-        fresh = place.with_suffix(".new")
         fresh.write_text(json.dumps(told), "utf-8")
         with fresh.open("rb+") as stream:
             os.fsync(stream.fileno())
         inside.step("record in place")
         fresh.replace(place)
     except OSError as error:
+        with suppress(OSError):
+            fresh.unlink(missing_ok=True)
         raise _no_state(error) from error
 
 

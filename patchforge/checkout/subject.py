@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import re
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -23,7 +26,10 @@ if TYPE_CHECKING:
     from patchforge.nodes.patched import PatchedPack
 
 MODULE = "comfy/patchforge_xpu"  #: the package that hooks call; ``.py`` in what version 0.1 patched
-MARK = re.compile(rb"\bpatchforge_xpu\b|\b_patchforge_\w+")  #: in every line of ours that names something of ours
+_PACKAGE = re.compile(rb"\bpatchforge_xpu\b")
+_HELPER = re.compile(rb"^def (_patchforge_\w+)\(", re.MULTILINE)
+#: What most lines of ours name. A line alone may be anybody's: see ``Subject.names_ours``.
+MARK = re.compile(_PACKAGE.pattern + rb"|\b_patchforge_\w+")
 
 Files = Mapping[str, bytes | None]  #: path → bytes; None for a file that is not there
 
@@ -74,8 +80,16 @@ class Subject(Protocol):
         """The release that the files state; "" for a pack."""
         ...
 
+    def names_ours(self, data: bytes) -> bool:
+        """Whether a file names something of ours, which nobody else has: it is patched, wholly or in part."""
+        ...
+
     def marked(self, inside: Inside) -> dict[str, bytes]:
-        """The files that name something of ours, the module itself not among them."""
+        """The files that name something of ours, of those that are patched; the module itself not among them."""
+        ...
+
+    def variants(self) -> Iterator[Subject]:
+        """The same with every choice of options, this one first: for when nobody knows which was taken."""
         ...
 
     def convert(self, inside: Inside, instead: Files) -> PatchedFiles:
@@ -93,6 +107,23 @@ class Subject(Protocol):
     def whole(self, inside: Inside) -> bool:
         """Whether nothing is left to convert."""
         ...
+
+
+def _parsed(data: bytes) -> list[ast.stmt]:
+    """The statements of a file that are not in another one; nothing where it is not Python, as in a conflict."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(data).body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return []
+
+
+def _imports_ours(node: ast.stmt) -> bool:
+    """Whether a statement holds an import of the package."""
+    imports = (one for one in ast.walk(node) if isinstance(one, (ast.Import, ast.ImportFrom)))
+    names = (f"{getattr(one, 'module', '')}.{alias.name}" for one in imports for alias in one.names)
+    return any("patchforge_xpu" in name.split(".") for name in names)
 
 
 def default_engine() -> Engine:
@@ -163,10 +194,25 @@ class ComfyUI:
     def stated(self, inside: Inside) -> str:
         return str(recognise(FolderTree(inside.root), load_project()) or "")
 
+    def names_ours(self, data: bytes) -> bool:
+        if not _PACKAGE.search(data):
+            return False
+        statements = _parsed(data)
+        return not statements or any(map(_imports_ours, statements))
+
     def marked(self, inside: Inside) -> dict[str, bytes]:
         tree = FolderTree(inside.root)
-        texts = ((path, tree.read(path)) for path in tree.entries() if path.endswith(".py") and not of_module(path))
-        return {path: data for path, data in texts if MARK.search(data)}
+        paths = [path for path in tree.entries() if path.endswith(".py") and not of_module(path)]
+        named = [(path, data) for path in paths if _PACKAGE.search(data := tree.read(path))]
+        wanted = self.engine().transforms if named else ()
+        return {
+            path: data
+            for path, data in named
+            if self.names_ours(data) and any(transform.wants(path) for transform in wanted)
+        }
+
+    def variants(self) -> Iterator[Subject]:
+        yield self
 
     def convert(self, inside: Inside, instead: Files) -> PatchedFiles:
         from patchforge import pipeline  # noqa: PLC0415 - slow to import
@@ -207,9 +253,12 @@ class ComfyUI:
         return next((one.version for one in known if one.commit == commit), None)
 
 
+OPTIONS = ("comfy", "fp64", "torch-load", "half")  #: in the order of ``nodes.words.Options``
+
+
 @dataclass(frozen=True)
 class NodePack:
-    """A custom-node pack. ``options`` are flags of ``nodes apply``."""
+    """A custom-node pack. ``options`` are flags of ``packs apply``."""
 
     options: tuple[str, ...] = ()
     kind: Literal["pack"] = "pack"
@@ -217,9 +266,24 @@ class NodePack:
     def stated(self, inside: Inside) -> str:  # noqa: ARG002 - a pack states nothing that can be relied on
         return ""
 
+    def names_ours(self, data: bytes) -> bool:
+        from patchforge.proof.packs.helpers import helpers, is_ours  # noqa: PLC0415
+
+        if helpers().keys().isdisjoint(name.decode() for name in _HELPER.findall(data)):
+            return False
+        statements = _parsed(data)
+        return not statements or any(map(is_ours, statements))
+
     def marked(self, inside: Inside) -> dict[str, bytes]:
         files = self._pack(inside).files
-        return {path: data for path, data in files.items() if path.endswith(".py") and MARK.search(data)}
+        return {path: data for path, data in files.items() if path.endswith(".py") and self.names_ours(data)}
+
+    def variants(self) -> Iterator[Subject]:
+        yield self
+        for choice in sorted(product((False, True), repeat=len(OPTIONS)), key=sum):
+            options = tuple(name for name, wanted in zip(OPTIONS, choice, strict=True) if wanted)
+            if options != self.options:
+                yield NodePack(options)
 
     def convert(self, inside: Inside, instead: Files) -> PatchedFiles:
         pack = self._pack(inside)
@@ -249,5 +313,5 @@ class NodePack:
         from patchforge.nodes.store import cached  # noqa: PLC0415
         from patchforge.pattern import Options  # noqa: PLC0415
 
-        asked = Options(*(flag in self.options for flag in ("comfy", "fp64", "torch-load", "half")))
+        asked = Options(*(flag in self.options for flag in OPTIONS))
         return PatchedPack(cached().convert(pack, asked), commit).checked()

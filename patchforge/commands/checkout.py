@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from patchforge.checkout import change
@@ -34,6 +34,7 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
     if options.json:
         told = {"was": plan.state, "state": state, "written": plan.written, "removed": plan.removed}
         told["journal"] = "written anew" if plan.journal else "as it was"
+        told["options"] = list(plan.options)
         show_json({"folder": options.folder, **told})
         return Exit.OK
     if options.dry_run:
@@ -44,9 +45,15 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
         return Exit.OK
     done = f"{len(plan.writes)} file(s) changed" if plan.writes else "no file had to be changed"
     journal = ", and its journal is written anew" if plan.journal else ""
+    journal += f", as with {_flags(plan.options)}" if plan.options else ""
     was = f"was {plan.state}, is {state}" if plan.writes or plan.state != state else state
     print(f"{options.folder}: {was}; {done}{journal}")
     return Exit.OK
+
+
+def _flags(options: Sequence[str]) -> str:
+    """The words of ``packs apply`` for what was found out of a pack that was converted by somebody."""
+    return " ".join("--comfy-devices" if one == "comfy" else f"--enable {one}" for one in options)
 
 
 def undone(plan: change.Plan) -> str:

@@ -13,12 +13,13 @@ from patchforge.checkout.place import need_pack
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.entry_points import reachable
 from patchforge.patches import check_path
+from patchforge.sources.folder import JOURNALS
 
 LARGEST = 2_000_000  #: bytes of a file; larger ones are generated tables
 _ALL = 200_000_000  #: bytes of all files
 _MOST_ENTRIES = 200_000
 _LONGEST_PATH = 1000  #: bytes; patches are tried out in a folder for the time being
-_IGNORED = frozenset((".git", ".hg", ".patchforge", "__pycache__", "node_modules", ".venv", "venv"))
+_IGNORED = frozenset((".git", ".hg", "__pycache__", "node_modules", ".venv", "venv"))
 _WANTED = (".py", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".cu", ".cuh")
 
 
@@ -150,7 +151,7 @@ def _walk(folder: Path, reader: _Reader) -> Iterator[tuple[os.DirEntry[str], str
                 return
             if not entry.is_dir(follow_symlinks=False):
                 yield entry, prefix + entry.name
-            elif entry.name not in _IGNORED:
+            elif entry.name not in _IGNORED and not entry.name.startswith(JOURNALS):
                 todo.append((f"{prefix}{entry.name}/", entry.path))
 
 

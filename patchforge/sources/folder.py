@@ -27,6 +27,7 @@ _NOT_UPSTREAMS = "not upstream's"
 _NEVER = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
 #: A user's own files. At the top only: upstream's comfy/ldm/models and comfy_api/input are code.
 _NEVER_AT_TOP = frozenset({"models", "output", "input", "temp", "user", "custom_nodes"})
+JOURNALS = ".patchforge"  #: what patchforge keeps at the top of a folder begins with this
 
 
 class FolderTree:
@@ -118,7 +119,11 @@ def _walk(top: Path) -> Iterator[tuple[str, str]]:
                     yield path, LINK
                 elif not item.is_dir():
                     yield path, "" if item.is_file() else "not a file"
-                elif item.name in _NEVER or (not prefix and item.name in _NEVER_AT_TOP):
+                elif item.name in _NEVER or (not prefix and _is_not_upstreams(item.name)):
                     yield path, _NOT_UPSTREAMS
                 else:
                     waiting.append(path + "/")
+
+
+def _is_not_upstreams(name: str) -> bool:
+    return name in _NEVER_AT_TOP or name.startswith(JOURNALS)

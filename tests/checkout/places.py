@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -75,8 +75,14 @@ class Remembered:
     def stated(self, inside: Inside) -> str:
         return self.real.stated(inside)
 
+    def names_ours(self, data: bytes) -> bool:
+        return self.real.names_ours(data)
+
     def marked(self, inside: Inside) -> dict[str, bytes]:
         return self.real.marked(inside)
+
+    def variants(self) -> Iterator[Subject]:
+        return (Remembered(one, self.converted) for one in self.real.variants())
 
     def tree(self, folder: Path) -> Tree:
         return self.real.tree(folder)
@@ -94,7 +100,7 @@ class Remembered:
 
     def _once(self, files: Files, make: Callable[[], PatchedFiles]) -> PatchedFiles:
         own = sorted((path, data) for path, data in files.items() if data is not None and path.endswith(".py"))
-        key = hashlib.sha256(repr((self.kind, own)).encode()).hexdigest()
+        key = hashlib.sha256(repr((self.kind, self.options, own)).encode()).hexdigest()
         self.converted.append(key)
         if key not in _MADE:
             _MADE[key] = Made(make())
@@ -105,8 +111,8 @@ def comfyui() -> Remembered:
     return Remembered(ComfyUI(_ENGINE))
 
 
-def pack() -> Remembered:
-    return Remembered(NodePack())
+def pack(options: tuple[str, ...] = ()) -> Remembered:
+    return Remembered(NodePack(options))
 
 
 def fill(folder: Path, files: dict[str, bytes]) -> Path:
@@ -138,19 +144,19 @@ def apply(folder: Path, subject: Subject, **more: Any) -> change.Plan:
         return change.patch(inside, subject, subject.convert(inside, {}))
 
 
-def revert(folder: Path, subject: Subject, **more: Any) -> change.Plan:
-    with change.opened(folder, **more) as inside:
-        return change.revert(inside, subject)
+def revert(folder: Path, subject: Subject, *, dry_run: bool = False, **more: Any) -> change.Plan:
+    with change.opened(folder, dry_run=dry_run, **more) as inside:
+        return change.revert(inside, subject, dry_run=dry_run)
 
 
-def repair(folder: Path, subject: Subject, **more: Any) -> change.Plan:
-    with change.opened(folder, **more) as inside:
-        return change.repair(inside, subject)
+def repair(folder: Path, subject: Subject, *, dry_run: bool = False, **more: Any) -> change.Plan:
+    with change.opened(folder, dry_run=dry_run, **more) as inside:
+        return change.repair(inside, subject, dry_run=dry_run)
 
 
-def update(folder: Path, subject: Subject, **more: Any) -> change.Plan:
-    with change.opened(folder, **more) as inside:
-        return change.update(inside, subject)
+def update(folder: Path, subject: Subject, *, dry_run: bool = False, **more: Any) -> change.Plan:
+    with change.opened(folder, dry_run=dry_run, **more) as inside:
+        return change.update(inside, subject, dry_run=dry_run)
 
 
 COMMANDS: dict[str, Callable[..., change.Plan]] = {

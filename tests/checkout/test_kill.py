@@ -1,4 +1,4 @@
-"""A run is killed before each of its changes on disk: the state is told, and the named command puts it right."""
+"""A run is killed before its changes on disk: the state is told, and the named command puts it right."""
 
 from __future__ import annotations
 
@@ -90,7 +90,8 @@ SCENARIOS = {
     "pack repair": Scenario("repair", places.pack, places.PACK, half),
 }
 PARSE = cache(parse)  # the same patches, hundreds of times
-LEAST = 150  #: kill points over all scenarios
+LEAST = 200  #: kill points over all scenarios
+ALIKE = 4  #: of steps that do the same to one file after another, this many at both ends are tried
 POINTS: dict[str, int] = {}
 
 
@@ -120,6 +121,7 @@ def test_a_kill_anywhere_is_put_right(name: str, place: Path, monkeypatch: pytes
         if number % 5 == 0:
             _put_back(folder, subject, scenario)
     assert POINTS[name] > 3
+    assert not list((place / "now" / "folder").rglob("*.new*"))
 
 
 def test_there_are_enough_kill_points() -> None:
@@ -129,15 +131,29 @@ def test_there_are_enough_kill_points() -> None:
 
 
 def _killed(scenario: Scenario, subject: Subject, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
-    """Kills the command before its first change, then before its second, …; the last run ends by itself."""
+    """Kills the command before one of its changes, again and again; the last run ends by itself."""
     monkeypatch.setenv("PATCHFORGE_STATE", str(tmp_path / "now" / "state"))
-    number, ended = 0, False
-    while not ended:
-        number += 1
-        shutil.rmtree(tmp_path / "now", ignore_errors=True)
-        shutil.copytree(tmp_path / "ready", tmp_path / "now")
-        ended = _run_until(scenario, subject, tmp_path / "now" / "folder", number)
+    again(tmp_path)
+    steps: list[str] = []
+    places.COMMANDS[scenario.command](tmp_path / "now" / "folder", subject, step=steps.append)
+    for number, point in enumerate([*points(steps), len(steps) + 1], 1):
+        again(tmp_path)
+        assert _run_until(scenario, subject, tmp_path / "now" / "folder", point) is (point > len(steps))
         yield number
+
+
+def again(place: Path) -> None:
+    """The folder as it is before the command, and the records of it."""
+    shutil.rmtree(place / "now", ignore_errors=True)
+    shutil.copytree(place / "ready", place / "now")
+
+
+def points(steps: list[str]) -> list[int]:
+    """The steps to try, by number: of those that do the same to many files some at the beginning and at the end."""
+    kinds: dict[tuple[str, bool], list[int]] = {}
+    for number, step in enumerate(steps, 1):
+        kinds.setdefault((step.partition(" ")[0], ".patchforge" in step), []).append(number)
+    return sorted({number for found in kinds.values() for number in (*found[:ALIKE], *found[-ALIKE:])})
 
 
 class Killed(BaseException):
