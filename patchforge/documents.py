@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import re
-import stat
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -18,6 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
+from patchforge import bounded
 from patchforge.errors import Damaged
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-MOST = 64 << 20  #: bytes of a document; the largest of ours has two million
+MOST = bounded.MOST
 RESTORE = "restore the file, as with git checkout"
 _SHOWN = 6  #: faults of one document that are named
 
@@ -90,16 +90,7 @@ def rendered(document: Mapping[str, Any]) -> bytes:
 
 def read_bytes(path: Path, *, most: int = MOST) -> bytes:
     """The bytes of a regular file; Damaged for anything else at its place and for more than ``most`` bytes."""
-    found = path.stat()
-    if stat.S_ISDIR(found.st_mode):
-        raise IsADirectoryError(21, "Is a directory", str(path))
-    if not stat.S_ISREG(found.st_mode):
-        raise Damaged(f"{path} is not a file", expected="a regular file", found="a pipe, a socket or a device")
-    with path.open("rb") as file:
-        data = file.read(most + 1)
-    if len(data) > most:
-        raise Damaged(f"{path} is too large", expected=f"at most {most} bytes", found=f"{found.st_size} bytes")
-    return data
+    return bounded.file(path, most)
 
 
 def read_text(path: Path) -> str:

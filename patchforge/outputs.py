@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from patchforge import atomic
+from patchforge import atomic, bounded
 from patchforge.atomic import Step
 from patchforge.errors import PatchforgeError
 
@@ -105,7 +105,7 @@ def read_folder(folder: Path, kind: Kind) -> dict[str, bytes]:
         return {}
     prove(place, kind)
     found = sorted(atomic.content(place).items())
-    return {name: (place / name).read_bytes() for name, status in found if status and name != LIST}
+    return {name: bounded.file(place / name) for name, status in found if status and name != LIST}
 
 
 def prove(folder: Path, kind: Kind) -> None:
@@ -137,7 +137,7 @@ def _strange(folder: Path, kind: Kind) -> Iterator[str]:
             yield f"{name}, which is not a plain file"
         elif (check := known(name)) is None or not (name == LIST or kind.names.fullmatch(name)):
             yield name
-        elif not check(path.read_bytes()):
+        elif status.st_size > bounded.MOST or not check(bounded.file(path)):
             yield f"{name}, edited since"
 
 
@@ -180,7 +180,7 @@ def read_plain(path: Path) -> bytes | None:
     """The bytes of a plain file of moderate size; None for a link, for anything else and where there is nothing."""
     if path.is_symlink() or not path.is_file() or path.stat().st_size > _LARGEST:
         return None
-    return path.read_bytes()
+    return bounded.file(path, _LARGEST)
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -281,7 +281,7 @@ def _prove_file(file: Path, known: Check) -> None:
         raise PatchforgeError(
             f"{file} is not a plain file", expected="a file, or nothing yet", do="name another output"
         )
-    data = file.read_bytes()
+    data = bounded.file(file)
     if data and not known(data):
         raise PatchforgeError(
             f"{file} is not as patchforge wrote it",

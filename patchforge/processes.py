@@ -19,11 +19,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, Popen, SubprocessError, TimeoutExpired
-from typing import IO, Any, AnyStr
+from typing import IO, Any
 
 from patchforge.errors import Damaged
 
@@ -43,14 +43,12 @@ __all__ = [
     "command_of",
     "end",
     "environment",
-    "lines",
     "program",
     "run",
     "start",
 ]
 
 MOST = 256 << 20  #: bytes of what a child says
-_LONGEST_LINE = 1 << 20
 _BLOCK = 1 << 16
 _LOOK = 0.2  #: seconds
 
@@ -338,11 +336,6 @@ def end(process: subprocess.Popen[Any]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
-
-
-def lines(stream: IO[AnyStr], longest: int = _LONGEST_LINE) -> Iterator[AnyStr]:
-    """The lines of a stream; one that is longer comes in pieces."""
-    return iter(lambda: stream.readline(longest), stream.read(0))
 
 
 def start(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import sys
 import time
@@ -33,11 +32,6 @@ def test_a_child_that_says_too_much(stream: str) -> None:
     code = f"import sys\nwhile True: sys.{stream}.write('x' * 65536)"
     with pytest.raises(Damaged, match="says too much"):
         processes.run([*PYTHON, code], capture_output=True, most=1 << 20)
-
-
-def test_a_line_without_an_end_comes_in_pieces() -> None:
-    assert list(processes.lines(io.StringIO("ab\nabcdef\n"), 4)) == ["ab\n", "abcd", "ef\n"]
-    assert list(processes.lines(io.BytesIO(b"abcde"), 4)) == [b"abcd", b"e"]
 
 
 @pytest.mark.parametrize("limit", [{"timeout": 0.5}, {"silence": 0.5}])

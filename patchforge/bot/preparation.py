@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from patchforge import documents, pipeline, processes
+from patchforge import bounded, documents, pipeline, processes
 from patchforge.bot.model import Candidate
 from patchforge.engine.convert import Engine
 from patchforge.outputs import PATCHES, write_document, write_folder
@@ -19,6 +19,7 @@ from patchforge.sources import Upstream
 from patchforge.trial.server.supervisor import Supervised
 from patchforge.vocabulary import Release, Version
 
+_READ = 1 << 20  #: bytes of a command's output that are read, from its end
 _TOLD = 20  #: last lines of a command's output that are kept
 #: What patchforge itself reads.
 _OWN = frozenset(["PATCHFORGE_CACHE", "PATCHFORGE_UPSTREAM", "GITHUB_API_URL", "PYTHONPATH"])
@@ -83,8 +84,7 @@ def run_step(step: Step, folder: Path, hide: Callable[[str], str] = str, **value
     filled = [one.format(**values) for one in step.arguments]
     with tempfile.TemporaryFile() as output:
         status = _supervised([sys.executable, "-m", "patchforge", step.command, *filled], folder, output)
-        output.seek(0)
-        said = hide(output.read().decode("utf-8", "replace"))
+        said = hide(bounded.ended(output, _READ))
     if status is None:
         return Result(step.name, "failed", f"not finished after {_SECONDS:g} seconds")
     said = _tail(said).replace(str(folder), ".")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from patchforge import manifest
+from patchforge import bounded, manifest
 from patchforge.bot import bodies, preparation
 from patchforge.bot.discovery import Discovery, list_tags
 from patchforge.bot.forge import Forge
@@ -180,7 +180,7 @@ class ReleaseRun(Run):
 
     def _patches(self, before: Manifest | None) -> dict[str, bytes]:
         folder = self.generated / before.release if before else None
-        return {path.name: path.read_bytes() for path in folder.glob("*.patch")} if folder else {}
+        return {path.name: bounded.file(path) for path in folder.glob("*.patch")} if folder else {}
 
     def _hashes(self, before: Manifest | None, candidate: Candidate) -> tuple[str, str]:
         """Nix's hash of upstream's source, of the version before and of this one; "" where none is pinned."""

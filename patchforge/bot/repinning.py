@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from patchforge import bounded
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
@@ -82,7 +83,7 @@ def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinn
     store.save("nodes", pins, folder / "upstream" / "pins")
     patched = PatchedPack(cached().convert(read_pack(checkout), Options()), commit)
     generated = folder / "generated" / "nodes" / pack.name
-    patches_before = {path.name: path.read_bytes() for path in generated.glob("*.patch")}
+    patches_before = {path.name: bounded.file(path) for path in generated.glob("*.patch")}
     if kept := generated.is_dir():
         patched = patched.checked()
         write_folder(generated, patched.files(), PATCHES)

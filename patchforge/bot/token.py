@@ -22,6 +22,8 @@ from patchforge import processes
 from patchforge.errors import PatchforgeError
 from patchforge.sources.address import check_address, looks_like_address
 
+_LONGEST = 1024  #: characters of a token
+_MOST = 1 << 16  #: bytes of what holds one
 _VARIABLES = ("GH_TOKEN", "GITHUB_TOKEN")
 _CREDENTIAL = "github-token"  #: the name in systemd's LoadCredential=
 
@@ -111,14 +113,15 @@ def _found(file: str | None) -> Token:
 def _read(path: Path) -> Token:
     try:
         readable = path if stat.S_ISREG(path.stat().st_mode) else None
-        text = path.read_text("utf-8").strip()
+        with path.open("rb") as stream:
+            text = stream.read(_MOST).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise PatchforgeError(f"the token file {path} cannot be read", found=type(error).__name__) from None
     return _checked(text, str(path), readable)
 
 
 def _checked(text: str, where: str, file: Path | None = None) -> Token:
-    if not 0 < len(text) <= 1024 or not all("!" <= letter <= "~" for letter in text):
+    if not 0 < len(text) <= _LONGEST or not all("!" <= letter <= "~" for letter in text):
         found = f"{len(text.splitlines())} lines" if len(text.splitlines()) != 1 else "spaces or odd characters"
         raise PatchforgeError(f"{where} does not hold a token", expected="one line of printable ASCII", found=found)
     return Token(text, file)

@@ -20,6 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from patchforge import bounded
 from patchforge.checkout import transaction
 from patchforge.checkout.transaction import ORIGINAL, Write, is_spare, spare
 from patchforge.errors import Damaged, PatchforgeError, SystemFault
@@ -437,7 +438,7 @@ def _is_ours(name: str) -> bool:
 def _record(name: str) -> str:
     """The digest of the journal of that name; "" where there is no record."""
     try:
-        known = json.loads(_place(name).read_bytes())
+        known = json.loads(bounded.file(_place(name)))
         return str(known["sha256"])
     except (FileNotFoundError, NotADirectoryError):
         return ""

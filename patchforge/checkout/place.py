@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from patchforge.errors import PatchforgeError
+from patchforge import bounded
+from patchforge.errors import Damaged, PatchforgeError
 
 MANAGEMENT = "comfy/model_management.py"  #: in every release of ComfyUI
 PACKS = "custom_nodes"
@@ -134,6 +135,6 @@ def _is_pack(folder: Path) -> bool:
     """Whether a folder is loaded as a pack: its first file tells the nodes."""
     first = folder / "__init__.py"
     try:
-        return not folder.is_symlink() and b"NODE_CLASS_MAPPINGS" in first.read_bytes()
-    except OSError:
+        return not folder.is_symlink() and b"NODE_CLASS_MAPPINGS" in bounded.file(first)
+    except (OSError, Damaged):
         return False

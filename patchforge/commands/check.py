@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge import manifest, pipeline
+from patchforge import bounded, manifest, pipeline
 from patchforge.commands.common import (
     again,
     chosen_versions,
@@ -78,7 +78,7 @@ def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
             expected=f"the folder {folder}",
             do=again(folder),
         )
-    found = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+    found = {path.name: bounded.file(path) for path in folder.iterdir() if path.is_file()}
     problems = [f"{folder / name} is missing" for name in sorted(expected.keys() - found.keys())]
     problems += [f"{folder / name} is not generated" for name in sorted(found.keys() - expected.keys())]
     problems += [

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from patchforge import caches, resources
+from patchforge import bounded, caches, resources
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
 from patchforge.outputs import PATCHES, prove
@@ -68,7 +68,7 @@ def in_repository(named: str, usual: str) -> Path:
 
 def _is_repository(folder: Path) -> bool:
     try:
-        return 'name = "comfyui-patchforge"' in (folder / "pyproject.toml").read_text("utf-8").splitlines()
+        return 'name = "comfyui-patchforge"' in bounded.head(folder / "pyproject.toml").splitlines()
     except (OSError, ValueError):
         return False
 

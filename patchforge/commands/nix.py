@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from patchforge import resources
+from patchforge import bounded, resources
 from patchforge.commands.common import in_repository, show_json
 from patchforge.errors import Exit
 from patchforge.nix.generate import NIX, generate, is_our_flake
@@ -48,6 +48,6 @@ def _changes(folder: Path, files: Mapping[str, bytes], *, whole: bool = True) ->
     """Paths whose content is not what it should be; with ``whole`` also those that should not be there."""
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} if whole else set()
     differ = {
-        name for name, data in files.items() if not (path := folder / name).is_file() or path.read_bytes() != data
+        name for name, data in files.items() if not (path := folder / name).is_file() or bounded.file(path) != data
     }
     return sorted((folder / name).as_posix() for name in differ | (found - files.keys()))

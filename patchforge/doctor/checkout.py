@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from patchforge import bounded
 from patchforge.checkout import examine as checkouts
 from patchforge.checkout.place import MANAGEMENT, where
 from patchforge.doctor.facts import Checkout, Facts, Finding, State
@@ -44,7 +45,7 @@ def examine(folder: Path) -> Checkout:
 
 
 def _about_torch(path: Path) -> tuple[str, ...]:
-    return tuple(line.strip() for line in _ABOUT_TORCH.findall(path.read_text("utf-8", "replace")))
+    return tuple(line.strip() for line in _ABOUT_TORCH.findall(bounded.head(path)))
 
 
 def findings(facts: Facts) -> Iterator[Finding]:

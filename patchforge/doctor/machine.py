@@ -11,7 +11,7 @@ from contextlib import suppress
 from getpass import getuser
 from pathlib import Path
 
-from patchforge import processes
+from patchforge import bounded, processes
 from patchforge.doctor.facts import AMD, NVIDIA, Gpu, Machine, Node
 
 _DISPLAY = "0x03"  #: PCI base class of display controllers
@@ -164,7 +164,4 @@ def _number(path: Path) -> int:
 
 
 def _text(path: Path) -> str:
-    try:
-        return path.read_text("utf-8", "replace").strip()
-    except OSError:
-        return ""
+    return bounded.head(path).strip()

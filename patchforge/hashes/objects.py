@@ -19,10 +19,11 @@ from pathlib import Path
 from threading import Thread
 from typing import IO, cast
 
+from patchforge import bounded
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.hashes.nar import CHUNK, File, Folder, Item, Link
 from patchforge.sources.borrowed import Borrowed
-from patchforge.sources.command import Settings, start_git
+from patchforge.sources.command import Settings, git_bytes, start_git
 from patchforge.sources.git import UnreadableError, object_digest, object_id, parse_tree, tree_of
 from patchforge.sources.missing import MissingBlobError
 
@@ -37,6 +38,8 @@ _MOST_FILES = 10_000_000  #: of one commit; a few small trees can name each othe
 
 _FOLDER = "040000"
 _DEEPEST = 1000  #: folders within each other
+_LONGEST_LINK = 1 << 16  #: bytes; no system takes more
+_SAID = 1 << 16  #: bytes of what git says of a fault
 
 Named = tuple[bytes, str, str]  #: name, mode and id of what is in a tree
 
@@ -97,11 +100,10 @@ class Objects:
 
     def run(self, *arguments: str, given: bytes = b"") -> bytes:
         """What a git command prints; PatchforgeError with its own words when it fails."""
-        with start_git(*arguments, repository=self._folder) as process:
-            said, told = process.communicate(given)
-        if process.returncode:
-            raise self.failed(arguments[0], told)
-        return said
+        done = git_bytes(*arguments, repository=self._folder, given=given)
+        if done.returncode:
+            raise self.failed(arguments[0], done.stderr)
+        return done.stdout
 
     @contextmanager
     def piped(self, *arguments: str, given: Iterable[bytes] = (), settings: Settings = ()) -> Iterator[IO[bytes]]:
@@ -119,8 +121,7 @@ class Objects:
             finally:
                 _stop(process, feeder)
             if status:
-                said.seek(0)
-                raise self.failed(arguments[0], said.read())
+                raise self.failed(arguments[0], bounded.ended(said, _SAID).encode())
 
     def failed(self, command: str, said: bytes) -> PatchforgeError:
         words = said.decode("utf-8", "replace").strip()
@@ -144,8 +145,10 @@ class Objects:
             def read(name: str) -> list[Named]:
                 asked.write(name.encode() + b"\n")
                 asked.flush()
-                about = answers.readline().split()
+                about = next(bounded.lines(answers), b"").split()
                 size = int(about[2]) if about[1:2] == [b"tree"] else -1
+                if size > bounded.MOST:
+                    raise self.failed("cat-file", f"a folder of {size} bytes: {name}".encode())
                 data = answers.read(size + 1)[:-1] if size >= 0 else b""
                 if len(data) != size or object_id(b"tree", data, len(name)) != name:
                     raise self.failed("cat-file", f"no whole tree {name}".encode())
@@ -196,11 +199,10 @@ class Objects:
                 if blob.is_submodule:
                     yield blob.path, Folder()
                     continue
-                about = answers.readline().split()
+                about = next(bounded.lines(answers), b"").split()
                 if about[1:] == [b"missing"]:
                     absent.append(blob)
                 elif len(about) != 3:
-                    answers.read()
                     break  # git died; the end of ``piped`` says of what
                 else:
                     yield _item(blob, int(about[2]), answers)
@@ -249,6 +251,8 @@ def _ids(blobs: Iterable[Blob]) -> Iterator[bytes]:
 
 def _item(blob: Blob, size: int, answers: IO[bytes]) -> Item:
     if blob.mode == "120000":
+        if size > _LONGEST_LINK:
+            raise Damaged(f"{os.fsdecode(blob.path)} is a link that leads too far", found=f"{size} bytes")
         return blob.path, Link(b"".join(_checked(blob, size, answers)))
 
     def chunks() -> Iterator[bytes]:

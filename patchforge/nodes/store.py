@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from patchforge import caches
+from patchforge import bounded, caches
 from patchforge.engine.records import apply_segments
 from patchforge.nodes.convert import Converted, Row, convert
 from patchforge.nodes.pack import Pack, Problem
@@ -55,7 +55,7 @@ class Store:
             return make()
         path = caches.within(self.folder, pack_rules_digest()[:16]) / name
         with contextlib.suppress(OSError, ValueError, zlib.error, LookupError, TypeError, AttributeError):
-            return restored(json.loads(zlib.decompress(caches.file(path).read_bytes())))
+            return restored(json.loads(zlib.decompress(bounded.file(caches.file(path)))))
         done = make()
         with contextlib.suppress(OSError):
             caches.write_file(path, zlib.compress(json.dumps(plain(done)).encode(), 1))

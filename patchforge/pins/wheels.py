@@ -9,6 +9,7 @@ import math
 import re
 import struct
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -23,7 +24,7 @@ from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
 from patchforge import web
-from patchforge.errors import CheckFailed, Damaged
+from patchforge.errors import CheckFailed, Damaged, TryAgain
 from patchforge.hashes.pypi import downloaded_hash, listed_files, open_url, quoted_url
 from patchforge.hashes.sri import trusted
 from patchforge.pins.requirements import is_exact
@@ -189,7 +190,7 @@ class _Ranges(io.RawIOBase):
     def __init__(self, url: str, size: int) -> None:
         super().__init__()
         self._url, self._size, self._at = url, size, 0
-        self._left = _DIRECTORY
+        self._left, self._end = _DIRECTORY, time.monotonic() + web.SECONDS
 
     def readable(self) -> bool:
         return True
@@ -209,6 +210,8 @@ class _Ranges(io.RawIOBase):
         self._left -= end - self._at
         if self._left < 0:
             raise zipfile.BadZipFile
+        if time.monotonic() > self._end:
+            raise TryAgain(f"{web.shown(self._url)} gives its parts too slowly", do="try again later")
         limits = replace(web.DOCUMENT, size=end - self._at)
         with open_url(self._url, limits, Range=f"bytes={self._at}-{end - 1}") as answer:
             web.require(answer, http.client.PARTIAL_CONTENT)

@@ -9,6 +9,7 @@ import os
 import sys
 from pathlib import Path
 
+from patchforge import bounded
 from patchforge.proof.fake_torch import Fakes
 from patchforge.proof.recording import canonical
 
@@ -78,7 +79,7 @@ def _exec_blocks(tree: Path) -> dict[str, str]:
 
 def argument_blocks(tree: Path) -> list[ast.stmt]:
     """main.py's ``if __name__ == "__main__":`` blocks up to the one that sets CUDA_VISIBLE_DEVICES; else none."""
-    source = (tree / "main.py").read_bytes()
+    source = bounded.file(tree / "main.py")
     blocks: list[ast.stmt] = [
         node
         for node in ast.parse(source).body
@@ -90,7 +91,7 @@ def argument_blocks(tree: Path) -> list[ast.stmt]:
 
 def our_imports(tree: Path) -> list[ast.stmt]:
     """main.py's top-level imports of our module, which the blocks use."""
-    body = ast.parse((tree / "main.py").read_bytes()).body
+    body = ast.parse(bounded.file(tree / "main.py")).body
     return [node for node in body if isinstance(node, ast.ImportFrom) and any(name.name == OURS for name in node.names)]
 
 
@@ -107,4 +108,4 @@ def _sets_visible_devices(block: ast.stmt) -> bool:
 def knows_flag(tree: Path, flag: str) -> bool:
     """Whether the tree's own parser, or our module in it, spells the flag."""
     files = (tree / "comfy" / "cli_args.py", tree / "comfy" / f"{OURS}.py")
-    return any(f'"{flag}"'.encode() in path.read_bytes() for path in files if path.is_file())
+    return any(f'"{flag}"'.encode() in bounded.file(path) for path in files if path.is_file())

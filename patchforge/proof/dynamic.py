@@ -17,11 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from patchforge import documents, processes, resources
+from patchforge import bounded, documents, processes, resources
 from patchforge.errors import NotChecked, SystemFault
 from patchforge.proof.judgement import ProofResult, judge
 from patchforge.proof.records import Record, checked
 from patchforge.proof.scenarios import SCENARIOS, Scenario
+
+_LONGEST = 16 << 20  #: characters of an answer
 
 
 class Interpreter:
@@ -57,10 +59,9 @@ class Interpreter:
         return self._reply()
 
     def _reply(self) -> dict[str, Any]:
-        line = self._process.stdout.readline() if self._process.stdout else ""
+        line = next(bounded.lines(self._process.stdout, _LONGEST), "") if self._process.stdout else ""
         if not line:
-            self._errors.seek(0)
-            said = self._errors.read().decode(errors="replace")[-1000:]
+            said = bounded.ended(self._errors, 1000)
             raise NotChecked(
                 "the proof's interpreter died", found=said, do=f"run {self._python} -I on probe.py by hand"
             )

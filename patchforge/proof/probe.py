@@ -15,9 +15,11 @@ import importlib
 import importlib.util
 import json
 import os
+import select
 import signal
 import sys
 import tempfile
+import time
 import traceback
 import types
 from collections.abc import Callable
@@ -27,6 +29,7 @@ from typing import IO, Any
 if __name__ == "__main__":  # -I leaves our own folder out of sys.path
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+from patchforge import bounded
 from patchforge.proof.argument_block import COMMAND_LINES, OURS, knows_flag, run_main
 from patchforge.proof.fake_torch import Fakes
 from patchforge.proof.questions import MODULE, Asker
@@ -41,6 +44,8 @@ if __name__ == "__main__":
 WARM = ("numpy", "psutil", "PIL.Image", "safetensors.torch", "einops", "tqdm.auto", "yaml", "comfy_kitchen")
 #: What ComfyUI imports and swallows the absence of, so that it must be looked for: module to pip package.
 SWALLOWED = {"comfy_kitchen": "comfy-kitchen", "comfy_aimdo": "comfy-aimdo"}
+_MOST = 64 << 20  #: bytes of a record, and of a file that a release's code writes
+_GRACE = 5.0  #: seconds after its alarm, in which a child may tell of it
 
 
 def take_record(tree: Path, scenario: Scenario, flags: tuple[str, ...], scratch: Path) -> dict[str, object]:
@@ -148,7 +153,7 @@ def lacking_packages(tree: Path) -> list[str]:
 
 def _wanted(tree: Path, package: str) -> bool:
     requirements = tree / "requirements.txt"
-    return requirements.is_file() and package in requirements.read_text(encoding="utf-8", errors="replace")
+    return package in bounded.head(requirements)
 
 
 def _present(module: str) -> bool:
@@ -156,11 +161,15 @@ def _present(module: str) -> bool:
 
 
 def in_child(work: Callable[[], dict[str, object]], timeout: int, output: IO[bytes] | None = None) -> dict[str, object]:
-    """What ``work`` returns in a forked child; ``{"crash": ...}`` when it dies or outlives ``timeout`` seconds."""
+    """What ``work`` returns in a forked child; ``{"crash": ...}`` when it dies or outlives ``timeout`` seconds.
+
+    The child is strangers' code: it may undo its alarm, print without end, or leave children that hold its pipe.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(read)
+        _bound(leads=output is not None)
         signal.alarm(timeout)
         status = 1
         try:
@@ -175,13 +184,48 @@ def in_child(work: Callable[[], dict[str, object]], timeout: int, output: IO[byt
         finally:
             os._exit(status)
     os.close(write)
-    with os.fdopen(read, "rb") as pipe:
-        data = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if status == 0:
-        result: dict[str, object] = json.loads(data)
-        return result
+    end = time.monotonic() + timeout + _GRACE
+    data = _said(read, end)
+    status = _ended(child, end)
+    with contextlib.suppress(ValueError, RecursionError):
+        result = json.loads(data)
+        if isinstance(result, dict):
+            return result
     return {"crash": f"child ended with {os.waitstatus_to_exitcode(status)} (negative: by that signal)"}
+
+
+def _bound(*, leads: bool) -> None:
+    """What this process and its children may write is bounded; with ``leads`` they become one session."""
+    import resource  # noqa: PLC0415 - not on Windows, which cannot fork either
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (_MOST, _MOST))
+    if leads:
+        os.setsid()
+
+
+def _ended(child: int, end: float) -> int:
+    """The wait status of a child that has said all, or is killed at ``end``, with what it leads."""
+    found = 0
+    while not found and time.monotonic() < end:
+        found, status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0 if found else 0.001)
+    for kill in (os.killpg, os.kill):
+        with contextlib.suppress(OSError):
+            kill(child, signal.SIGKILL)
+    return status if found else os.waitpid(child, 0)[1]
+
+
+def _said(read: int, end: float) -> bytes:
+    """What comes through a pipe, up to a bound and a time."""
+    data = bytearray()
+    try:
+        while len(data) < _MOST and select.select([read], [], [], max(end - time.monotonic(), 0))[0]:
+            if not (block := os.read(read, 1 << 16)):
+                break
+            data += block
+    finally:
+        os.close(read)
+    return bytes(data)
 
 
 def answer(request: dict[str, Any]) -> dict[str, object]:
@@ -193,8 +237,7 @@ def answer(request: dict[str, Any]) -> dict[str, object]:
         scratch = Path(folder).resolve()
         record = in_child(lambda: take_record(tree, scenario, flags, scratch), int(request["timeout"]), output)
         if "crash" in record:
-            output.seek(0)
-            record["output"] = output.read().decode(errors="replace")[-2000:]
+            record["output"] = bounded.ended(output, 2000)
     text = json.dumps(record, sort_keys=True)
     ours = Path(__file__).resolve().parent
     for place, name in ((tree, "<tree>"), (scratch, "<scratch>"), (ours, "<patchforge>"), (sys.prefix, "<python>")):

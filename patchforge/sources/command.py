@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from patchforge import processes
+from patchforge import bounded, processes
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.processes import NETWORK, environment
 from patchforge.sources.address import LOOPBACK_HTTP, check_address, looks_like_address
@@ -153,9 +153,26 @@ def start_git(
             stderr=stderr,
         )
     except OSError as error:
-        raise PatchforgeError(
-            "git cannot be run", expected="a git command on PATH", found=str(error), do="install git"
-        ) from error
+        raise _absent(error) from error
+
+
+def git_bytes(*arguments: str, repository: Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """What a git that reads a repository of ours prints, as it is. PatchforgeError when git is not installed."""
+    try:
+        return processes.run(
+            ["git", *arguments],
+            cwd=repository,
+            env=git_environment(arguments, repository=repository),
+            input=given,
+            capture_output=True,
+            timeout=_LONGEST,
+        )
+    except OSError as error:
+        raise _absent(error) from error
+
+
+def _absent(error: OSError) -> PatchforgeError:
+    return PatchforgeError("git cannot be run", expected="a git command on PATH", found=str(error), do="install git")
 
 
 def git(
@@ -260,7 +277,7 @@ def watch_git(*arguments: str, folder: Path, hear: Callable[[str], None]) -> int
     watch.start()
     with process:
         try:
-            for line in processes.lines(process.stderr) if process.stderr else ():
+            for line in bounded.lines(process.stderr) if process.stderr else ():
                 watch.cancel()
                 hear(line.strip())
         except BaseException:
@@ -328,14 +345,8 @@ def _user_settings() -> list[tuple[str, str]]:
     allow = ("GIT_CONFIG_GLOBAL", "GIT_CONFIG_SYSTEM", "GIT_CONFIG_NOSYSTEM")
     command = ["git", "config", "-z", "--includes", "--show-scope", "--list"]
     with suppress(OSError, subprocess.TimeoutExpired):
-        done = subprocess.run(
-            processes.command_of(command),
-            cwd=_ELSEWHERE,
-            env=environment({"LC_ALL": "C"}, allow=allow),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=60,
-            check=False,
+        done = processes.run(
+            command, cwd=_ELSEWHERE, env=environment({"LC_ALL": "C"}, allow=allow), capture_output=True, timeout=60
         )
         words = done.stdout.decode("utf-8", "surrogateescape").split("\0")
         scoped = zip(words[::2], words[1::2], strict=False)

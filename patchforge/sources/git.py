@@ -17,6 +17,7 @@ from functools import cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
+from patchforge import bounded
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.names import odd
 from patchforge.sources.borrowed import Borrowed, OddRef, find
@@ -248,7 +249,7 @@ class GitObjects:
             process.stdin.flush()
         except BrokenPipeError:
             return b""
-        line: bytes = process.stdout.readline()
+        line: bytes = next(bounded.lines(process.stdout), b"")
         return line
 
     def _git(self) -> Any:

@@ -83,7 +83,7 @@ def _bytes_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     if member.size > MOST_BYTES:
         raise tarfile.ReadError(f"{member.name} says that it has {member.size} bytes, more than {MOST_BYTES} bytes")
     stream = archive.extractfile(member)
-    data = stream.read() if stream else b""
+    data = stream.read(member.size) if stream else b""
     if len(data) != member.size:
         raise tarfile.ReadError(f"{member.name} breaks off after {len(data)} of {member.size} bytes")
     return data

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from patchforge import caches, processes
+from patchforge import bounded, caches, processes
 from patchforge.outputs import LIST
 from patchforge.pipeline import Patched
 from patchforge.trial.model import AS_IT_COMES, Execution, Side
@@ -23,6 +23,7 @@ from patchforge.trial.verdicts.plan import EXACT, STEADY, Session
 from patchforge.trial.workflows import pack_weights
 
 REFERENCE = "reference"
+_LARGEST = 1 << 30  #: bytes of a file that is read
 _OWN = (*JUDGED, "pack_runner.py", "packs.py", "workflows/pack_weights.py", "workflows/packs/*/*")
 _MAKING = 600.0  #: seconds that the models of a pack may take
 
@@ -102,7 +103,7 @@ class PackTrial(Trial):
                     timeout=_MAKING,
                 )
                 if made.returncode == 0:
-                    caches.write_tree(folder, {name: (scratch / name).read_bytes() for name in own})
+                    caches.write_tree(folder, {name: bounded.file(scratch / name, _LARGEST) for name in own})
                 else:
                     said = [line for line in made.stderr.splitlines() if line.strip()]
                     self.tell(f"{pack.name}: its models cannot be made: {said[-1] if said else made.returncode}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from patchforge import resources
+from patchforge import bounded, resources
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack, pack_rules_digest
@@ -30,7 +31,7 @@ WORKFLOWS = Path(library.__file__).parent / "packs"  #: a folder for each pack t
 _NOT_WANTED = re.compile(
     r"cupy(-.+)?|onnxruntime-gpu|nvidia-.+|tensorrt.*|flash-attn|sageattention|xformers|deepspeed|pycuda"
 )
-_NOT_COPIED = shutil.ignore_patterns(".git", "__pycache__", ".patchforge")
+_NOT_COPIED = frozenset([".git", "__pycache__", ".patchforge"])
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class TrialPack:
         """Into ``custom_nodes``, in place of what is there by its name; the folder that it is then in."""
         target = tree / "custom_nodes" / self.folder.name
         self.take_from(tree)
-        shutil.copytree(self.folder, target, symlinks=True, ignore=_NOT_COPIED)
+        shutil.copytree(self.folder, target, symlinks=True, ignore=_not_copied)
         if state == CONVERTED:
             for path, data in self.patched.after.items():
                 (target / path).write_bytes(data)
@@ -89,6 +90,16 @@ class TrialPack:
     def take_from(self, tree: Path) -> None:
         """Out of ``custom_nodes``, with all that it has written there."""
         shutil.rmtree(tree / "custom_nodes" / self.folder.name, ignore_errors=True)
+
+
+def _not_copied(folder: str, names: list[str]) -> list[str]:
+    """Also what is neither a file, a link nor a folder: a pipe would stop the copy."""
+    return [name for name in names if name in _NOT_COPIED or not _is_plain(Path(folder, name))]
+
+
+def _is_plain(path: Path) -> bool:
+    mode = path.lstat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)
 
 
 def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> list[TrialPack]:
@@ -118,7 +129,7 @@ def _requirements(
     """What is to be installed, and what is left out: options, addresses, what is for CUDA, what ``without`` names."""
     name = declared.requirements if declared else "requirements.txt"
     path = folder / name
-    data = path.read_bytes() if name and path.is_file() and not path.is_symlink() else b""
+    data = bounded.file(path) if name and path.is_file() and not path.is_symlink() else b""
     taken, refused = requirements.read(data, str(path))
     wanted: list[str] = []
     left_out = [refusal.line for refusal in refused]

@@ -173,8 +173,8 @@ def test_a_model_that_is_only_loaded_whole_is_caught(benches: Benches) -> None:
     nearly_full(bench)
     assert "capacity" in run_test(bench, "partial-load").reason
     bench = benches("whole-models")
-    line = len(bench.server.log_lines())
-    bench.server.log_lines = lambda since=line: Server.log_lines(bench.server, since)  # type: ignore[method-assign]
+    begin = bench.server.printed.end()
+    bench.server.log_lines = lambda since=begin: Server.log_lines(bench.server, since)  # type: ignore[method-assign]
     assert "does not say that a model was loaded partially" in run_test(bench, "partial-load").reason
     del bench.server.log_lines
 
@@ -205,7 +205,10 @@ def test_a_workflow_with_a_node_that_the_release_lacks_is_skipped(benches: Bench
 def told(says: dict[str, Any], device: Device = DEVICE) -> Bench:
     """A bench whose server says this of itself, and nothing else."""
     client = SimpleNamespace(system_stats=lambda: says, state=lambda: says, fault=lambda *_, **__: None)
-    server = SimpleNamespace(client=client, log_lines=lambda since=0: ("a line", "the last")[since:], alive=False)
+    printed = SimpleNamespace(end=lambda: 0)
+    server = SimpleNamespace(
+        client=client, printed=printed, log_lines=lambda since=0: ("a line", "the last")[since:], alive=False
+    )
     return Bench(cast("Server", server), SESSION, device, {}, {}, 1)
 
 

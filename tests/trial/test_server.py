@@ -173,10 +173,10 @@ def test_it_is_stopped_with_its_children(tmp_path: Path) -> None:
     server.stop()
 
 
-def test_log_lines_have_no_colours_and_can_be_read_from_a_line_on(tmp_path: Path) -> None:
+def test_log_lines_have_no_colours_and_can_be_read_from_a_place_on(tmp_path: Path) -> None:
     with server_of(tmp_path) as server:
         assert "ready" in server.log_lines()
-        before = len(server.log_lines())
+        before = server.printed.end()
         server.client.run(graph("later"), 20)
         assert server.log_lines(before)[0] == "failing: later"
 

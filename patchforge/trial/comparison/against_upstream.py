@@ -26,7 +26,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from patchforge import processes
+from patchforge import bounded, processes
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import mark, marked, place_of, write_document
 from patchforge.trial.comparison import gpu_probe
@@ -36,6 +36,7 @@ from patchforge.trial.comparison.runs import PROBE, Processes, Tell, alternate, 
 from patchforge.trial.model import Side
 
 DEVICES = ("cuda", "xpu", "cpu")
+_LARGEST = 1 << 30  #: bytes of a file that is read
 _NOT_UPSTREAMS = frozenset({".git", "user", "temp", "output"})
 
 
@@ -99,7 +100,7 @@ def _blob_ids(tree: Path) -> dict[str, str]:
     for path in sorted(tree.rglob("*")):
         relative = path.relative_to(tree)
         if path.is_file() and "__pycache__" not in relative.parts and relative.parts[0] not in _NOT_UPSTREAMS:
-            data = path.read_bytes()
+            data = bounded.file(path, _LARGEST)
             blob = hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False)
             ids[relative.as_posix()] = blob.hexdigest()
     return ids

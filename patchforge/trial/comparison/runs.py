@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from patchforge import documents, processes
+from patchforge import bounded, documents, processes
 from patchforge.errors import PatchforgeError
 from patchforge.trial.comparison import gpu_probe
 from patchforge.trial.comparison.figures import SIDES, Run
@@ -17,6 +17,7 @@ from patchforge.trial.model import JsonObject, Side
 
 PROBE = Path(gpu_probe.__file__).resolve()
 _LOG_LINES = 15
+_LOG_BYTES = 1 << 16
 #: (side, number of the pair) -> the probe's record, or RunFailed.
 Probe = Callable[[Side, int], JsonObject]
 Tell = Callable[[str], None]
@@ -140,7 +141,10 @@ class _Waiting:
 
     def __exit__(self, *_: object) -> None:
         self.process.kill()
-        self.process.communicate()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
 
     def turn(self) -> bool:
         """Lets it take a turn, and tells whether it waits for the next one."""
@@ -153,7 +157,8 @@ class _Waiting:
         timer = threading.Timer(self.timeout, self._end)
         timer.start()
         try:
-            return any(line.strip() == gpu_probe.READY for line in self.process.stdout or ())
+            said = bounded.lines(self.process.stdout) if self.process.stdout else ()
+            return any(line.strip() == gpu_probe.READY for line in said)
         finally:
             timer.cancel()
 
@@ -165,7 +170,7 @@ class _Waiting:
     def runs(self) -> list[Run]:
         """A run for each turn, or one failure."""
         try:
-            self.process.communicate(timeout=self.timeout)
+            self.process.wait(self.timeout)
             record = _record(self.process.returncode, self.out, self.log)
         except (RunFailed, processes.TimeoutExpired) as error:
             return [Run(self.side, 0, failure=str(error))]
@@ -193,5 +198,5 @@ def _record(status: int, out: Path, log: Path) -> JsonObject:
 
 
 def _tail(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()[-_LOG_LINES:]
+    lines = bounded.tail(log, _LOG_BYTES).strip().splitlines()[-_LOG_LINES:]
     return "the log ends:\n" + "\n".join(f"    {line}" for line in lines)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchforge import templating
+from patchforge import bounded, templating
 from patchforge.errors import PatchforgeError
 from patchforge.outputs import place_of, write_document
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, JsonObject, Judgement, Side, Verdict
@@ -136,7 +136,7 @@ def check(page: Path, inputs: Iterable[Path] = ()) -> None:
 def _text(page: Path) -> str:
     """What the page holds; "" where there is none."""
     try:
-        text = page.read_bytes().decode() if page.is_file() else ""
+        text = bounded.file(page).decode() if page.is_file() else ""
     except UnicodeDecodeError as error:
         raise PatchforgeError(
             f"{page} is not a page", expected="Markdown", found=str(error), do="name another"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge import templating
+from patchforge import bounded, templating
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown as markdown_of
 from patchforge.escape import seen
@@ -96,7 +96,7 @@ def html(evidences: Sequence[Evidence], picture: Picture | None = None) -> str:
 def write(folder: Path, evidences: Sequence[Evidence]) -> None:
     """Writes report.md and report.html. For one release the folder is that of its evidence, with its pictures."""
     if len(evidences) == 1:
-        made = {MARKDOWN: markdown(evidences), HTML: html(evidences, lambda name: (folder / name).read_bytes())}
+        made = {MARKDOWN: markdown(evidences), HTML: html(evidences, lambda name: bounded.file(folder / name))}
         update_folder(folder, EVIDENCE, lambda files: {**files, **{name: text.encode() for name, text in made.items()}})
         return
     for name in (MARKDOWN, HTML):

@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import time
 import urllib.parse
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchforge import web
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.trial.model import Ending, Execution, Failure, JsonObject, Output, Step, Workflow
+from patchforge.trial.server.log import Log
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -53,13 +56,13 @@ class Unanswered(OSError):
 
 class _Begin(NamedTuple):
     time: float
-    line: int  #: of the log
+    printed: int  #: how much the log had
 
 
 class Client:
     """One client of the server on a loopback port.
 
-    ``alive`` says whether the server's process is there, ``log`` gives its log lines. Requests raise OSError when the
+    ``alive`` says whether the server's process is there, ``log`` is what it prints. Requests raise OSError when the
     server does not answer in ``timeout`` seconds.
     """
 
@@ -68,12 +71,12 @@ class Client:
         port: int,
         *,
         alive: Callable[[], bool] = lambda: True,
-        log: Callable[[], Sequence[str]] = tuple,
+        log: Log | None = None,
         timeout: float = 30.0,
     ) -> None:
         self.port = port
         self.name = uuid.uuid4().hex
-        self._alive, self._log, self._timeout = alive, log, timeout
+        self._alive, self._log, self._timeout = alive, log or Log(Path(os.devnull)), timeout
         self._limits = web.Limits(_ANSWER, timeout, redirects=0, patient=True)
 
     def system_stats(self) -> JsonObject:
@@ -130,7 +133,7 @@ class Client:
     def run(self, graph: Workflow | Mapping[str, JsonObject], timeout: float) -> Execution:
         """A graph from /prompt to its end. Never raises for what the server does: the ending says it."""
         graph = graph.graph if isinstance(graph, Workflow) else graph
-        begin = _Begin(time.monotonic(), len(self._log()))
+        begin = _Begin(time.monotonic(), self._log.end())
         try:
             with self._socket() as socket:
                 return self._follow(self.submit(graph), graph, socket, begin, timeout)
@@ -142,7 +145,7 @@ class Client:
 
     def wait(self, prompt: str, timeout: float) -> Execution:
         """The same for a prompt that was submitted."""
-        return self._follow(prompt, {}, None, _Begin(time.monotonic(), len(self._log())), timeout)
+        return self._follow(prompt, {}, None, _Begin(time.monotonic(), self._log.end()), timeout)
 
     def _follow(
         self,
@@ -173,7 +176,7 @@ class Client:
         return self._execution(prompt, Ending(ending), begin, failure=failure, **parts)
 
     def _execution(self, prompt: str, ending: Ending, begin: _Begin, **parts: Any) -> Execution:
-        log = tuple(self._log()[begin.line :][-_LOG_LINES:])
+        log = self._log.lines(begin.printed)[-_LOG_LINES:]
         return Execution(prompt, ending, time.monotonic() - begin.time, log=log, **parts)
 
     def _messages(

@@ -12,11 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
-from patchforge import processes, web
+from patchforge import bounded, processes, web
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.trial.model import OWN_PACK
 from patchforge.trial.server.client import HOST, Client
 from patchforge.trial.server.environment import COMPANIONS, Environment
+from patchforge.trial.server.log import Log
 from patchforge.trial.server.supervisor import Supervised
 
 PACK = Path(__file__).parent / "pack"
@@ -24,7 +25,6 @@ _ATTEMPTS = 3  # a port that was free may be taken before the server has it
 _LAST_LINES = 25
 _BROKEN = 20  # errors in a row while it starts are no coincidence
 _TAKEN = re.compile(r"Errno (98|48)\b|already in use")
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _ALWAYS = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "PYTHONHASHSEED": "0",
@@ -59,6 +59,7 @@ class Server:
     ) -> None:
         self.tree, self.environment, self.arguments = tree.absolute(), environment, tuple(arguments)
         self.variables, self.log, self.timeout, self.remove = dict(variables or {}), log, timeout, tuple(remove)
+        self.printed = Log(log)
         self._supervised: Supervised | None = None
         self._output: IO[bytes] | None = None
 
@@ -91,11 +92,8 @@ class Server:
         return self._supervised.pid if self._supervised else 0
 
     def log_lines(self, since: int = 0) -> tuple[str, ...]:
-        """What the server has printed, without colours, from the line of that number on."""
-        if not self.log.is_file():
-            return ()
-        text = _COLOUR.sub("", self.log.read_text(errors="replace"))
-        return tuple(re.split(r"[\r\n]+", text.rstrip()) if text.strip() else ())[since:]
+        """What the server has printed last, after that byte of its log."""
+        return self.printed.lines(since)
 
     def stop(self) -> None:
         """Ends the server and all its children; nothing happens the second time."""
@@ -117,7 +115,7 @@ class Server:
 
     def _without_front_end(self) -> bool:
         requirements = self.tree / "requirements.txt"
-        wanted = requirements.is_file() and COMPANIONS[0] in requirements.read_text()
+        wanted = COMPANIONS[0] in bounded.head(requirements)
         return wanted and COMPANIONS[0] not in self.environment.packages
 
     def _start(self, deadline: float) -> None:
@@ -132,7 +130,7 @@ class Server:
             variables=inherited | _ALWAYS | self.variables,
             output=self._output,
         )
-        self.client = Client(port, alive=lambda: self.alive, log=self.log_lines)
+        self.client = Client(port, alive=lambda: self.alive, log=self.printed)
         broken = 0
         while time.monotonic() < deadline:
             if not self.alive:
@@ -156,7 +154,7 @@ class Server:
 def flags(tree: Path) -> frozenset[str]:
     """The flags that a release's command line has, ours of a patched one among them."""
     files = (tree / "comfy" / "cli_args.py", *sorted((tree / "comfy" / "patchforge_xpu").glob("*.py")))
-    text = "".join(file.read_text(errors="replace") for file in files if file.is_file())
+    text = "".join(map(bounded.head, files))
     return frozenset(re.findall(r"""["'](--[a-z0-9][a-z0-9-]*)["']""", text))
 
 

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from patchforge import caches, documents, processes
+from patchforge import bounded, caches, documents, processes
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.pins import requirements as door
 
@@ -234,7 +234,7 @@ class _Pip:
         last: deque[str] = deque(maxlen=_LAST_LINES)
         blamed = ""
         with _running(command, self.deadline, self.folder.parent, variables) as (process, expired):
-            for line in process.stdout or ():
+            for line in bounded.lines(process.stdout) if process.stdout else ():
                 last.append(line.rstrip())
                 blamed = blamed or next((m[1].strip() for one in _TO_BLAME if (m := one.search(line))), "")
                 if line.startswith(("Collecting ", "Building wheel", "Installing collected")):

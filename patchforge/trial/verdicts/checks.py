@@ -113,7 +113,7 @@ def test(function: Test) -> Test:
 def run_test(bench: Bench, name: str) -> Judgement:
     """One test, a workflow's name among them; always a judgement."""
     started = time.monotonic()
-    line = len(bench.server.log_lines())
+    begin = bench.server.printed.end()
     try:
         if name in bench.workflows:
             return _workflow(bench, bench.workflows[name])
@@ -124,7 +124,7 @@ def run_test(bench: Bench, name: str) -> Judgement:
         verdict, reason = Verdict.FAILED, str(error)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, PatchforgeError) as error:
         verdict, reason = Verdict.FAILED, f"{type(error).__name__}: {error}"
-    log = () if verdict is not Verdict.FAILED else tuple(bench.server.log_lines()[line:][-_LOG_LINES:])
+    log = () if verdict is not Verdict.FAILED else bench.server.log_lines(begin)[-_LOG_LINES:]
     if bench.device.emulated and bench.server.alive:
         with suppress(OSError):  # it may just have ended
             bench.client.fault("clear")
