@@ -177,7 +177,7 @@ def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
     write_tree(found.project / "generated" / "comfyui" / MINIATURE, patched.files())
     write_tree(found.project / "generated" / "nodes" / "a-node", _converted_node(folder / "ComfyUI-Node"))
     regenerate(found.project)
-    sandbox.mock_nixpkgs(found.nixpkgs, found.network, packages=_packages())
+    sandbox.mock_nixpkgs(found.nixpkgs, found.network, packages=_packages(), pythons=["3.12", "3.13", "3.14"])
     return found
 
 

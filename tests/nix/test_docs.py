@@ -1,4 +1,4 @@
-"""The Nix code in the documentation."""
+"""The Nix code in the documentation: parsed, and evaluated with the modules and the real pins."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from tests.nix import sandbox
 from tests.nix.sandbox import Miniature, Nix
 from tests.support import ROOT
 
-PAGES = ("nixos.md", "deployment.md", "bot.md", "nix-options.md")
+PAGES = ("nixos.md", "deployment.md", "bot.md")
+GENERATED = ROOT / "generated" / "nix"
+#: Options of NixOS that only examples set.
+OTHERS = """
+{ lib, ... }:
+let any = lib.mkOption { type = lib.types.attrsOf lib.types.raw; default = { }; };
+in { options = { services.nginx = any; security.acme = any; }; }
+"""
 
 
 def blocks(page: str) -> list[str]:
@@ -19,37 +26,94 @@ def blocks(page: str) -> list[str]:
     return [re.sub("(?m)^ *\n", "", found) for found in re.findall(r"(?ms)^ *```nix\n(.*?)^ *```$", text)]
 
 
-@pytest.mark.parametrize("page", PAGES)
+def written(folder: Path, page: str) -> list[Path]:
+    """The blocks of a page as files; files that an example has beside it are there."""
+    (folder / "my-node").mkdir()
+    for name in ("portrait.json", "configuration.nix", "comfyui.nix"):
+        (folder / name).write_text("{ }")
+    files = [folder / f"{number}.nix" for number, _ in enumerate(blocks(page))]
+    for file, block in zip(files, blocks(page), strict=True):
+        # A hash that is left to the reader.
+        file.write_text(block.replace("sha256-…", f"sha256-{'A' * 43}="))
+    return files
+
+
+@pytest.mark.parametrize("page", [*PAGES, "nix-options.md"])
 def test_nix_code_parses(nix: Nix, page: str, tmp_path: Path) -> None:
-    found = blocks(page)
-    assert found
-    for number, block in enumerate(found):
-        file = tmp_path / f"{number}.nix"
-        file.write_text(block if page != "nixos.md" else block.replace("{\n  imports", "{ patchforge }:\n{\n  imports"))
-        done = nix.run("nix-instantiate", "--parse", str(file))
-        assert (done.returncode, done.stderr) == (0, ""), block
+    files = written(tmp_path, page)
+    assert files
+    done = nix.run("nix-instantiate", "--parse", *map(str, files))
+    assert (done.returncode, done.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("page", ["nixos.md", "deployment.md", "bot.md"])
-def test_services_in_the_documentation_are_accepted(mini: Miniature, page: str, tmp_path: Path) -> None:
-    """With the real pins. Other options of NixOS are left out."""
-    services = [block for block in blocks(page) if "services." in block and "programs." not in block]
-    assert services
-    modules = ROOT / "generated" / "nix" / "modules"
-    for number, block in enumerate(services):
-        file = tmp_path / f"{number}.nix"
-        file.write_text(block)
-        expression = (
-            f"let pkgs = import {mini.nixpkgs} {{ }}; inherit (pkgs) lib; block = import {file};"
-            " arguments = { inherit lib pkgs; config = { }; patchforge = { }; };"
-            " given = if lib.isFunction block then block arguments else block;"
-            " isOurs = name: lib.hasSuffix ''-xpu'' name || name == ''patchforge-bot'';"
-            " ours = lib.filterAttrs (name: _: isOurs name) (given.services or { });"
-            " services = lib.mapAttrs (_: service: { enable = true; } // service) ours;"
-            " evaluated = lib.evalModules { specialArgs = { inherit pkgs; };"
-            f" modules = [ {sandbox.HERE}/stubs.nix {modules}/comfyui-xpu.nix {modules}/ollama-xpu.nix"
-            f" {modules}/patchforge-bot.nix"
-            " { inherit services; } ]; };"
-            " in map (x: x.message) (lib.filter (x: !x.assertion) evaluated.config.assertions)"
-        )
-        assert mini.nix.evaluate(expression) == []
+def evaluation(mini: Miniature, folder: Path, files: list[Path], modules: str) -> str:
+    """What assertions say of each file, as a module with what the flake gives."""
+    (folder / "others.nix").write_text(OTHERS)
+    listed = " ".join(map(str, files))
+    return f"""
+      let
+        pkgs = import {mini.nixpkgs} {{ }};
+        inherit (pkgs) lib;
+        patchforge = {{
+          lib = import {GENERATED}/unfree.nix {{ inherit lib; }};
+          homeModules.default = {{ }};
+          overlays.default = final: prev: {{ }};
+        }};
+        failed = file: let
+          inherit (lib.evalModules {{
+            specialArgs = {{ inherit pkgs patchforge; }};
+            modules = [ {sandbox.HERE}/stubs.nix {folder}/others.nix {modules} file ];
+          }}) config;
+        in map (each: each.message) (lib.filter (each: !each.assertion) config.assertions)
+          ++ config.warnings
+          ++ map (unit: builtins.seq (builtins.toJSON (removeAttrs unit [ "path" ])) null)
+            (lib.attrValues config.systemd.services);
+      in lib.filter (each: each != null) (lib.concatMap failed [ {listed} ])
+    """
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_example_is_accepted(mini: Miniature, page: str, tmp_path: Path) -> None:
+    """Each as a configuration of its own, whole; flakes are tried below."""
+    files = [file for file in written(tmp_path, page) if "nixosConfigurations" not in file.read_text()]
+    homes = [file for file in files if "programs." in file.read_text()]
+    names = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names")
+    nixos = " ".join(f"{GENERATED}/modules/{name}.nix" for name in names)
+    rest = [file for file in files if file not in homes]
+    assert len(rest) >= {"nixos.md": 9, "deployment.md": 3, "bot.md": 1}[page]
+    assert mini.nix.evaluate(evaluation(mini, tmp_path, rest, nixos)) == []
+    if homes:
+        assert mini.nix.evaluate(evaluation(mini, tmp_path, homes, f"{GENERATED}/modules/home.nix")) == []
+
+
+def test_the_flake_from_an_empty_configuration(mini: Miniature, tmp_path: Path) -> None:
+    """The page's and the template's: what they give NixOS is what the examples need."""
+    example = next(file for file in written(tmp_path, "nixos.md") if "nixosConfigurations" in file.read_text())
+    given = "{ nixpkgs.lib.nixosSystem = x: x; patchforge.nixosModules.default = { services = { }; }; }"
+    for file in (example, GENERATED / "template" / "flake.nix"):
+        machine = f"((import {file}).outputs {given}).nixosConfigurations.machine"
+        rest = f"[ (builtins.length {machine}.modules) (builtins.attrNames {machine}.specialArgs) ]"
+        assert mini.nix.evaluate(rest) == [3, ["patchforge"]]
+
+
+def test_the_predicate_admits_what_is_unfree(mini: Miniature) -> None:
+    """And only that."""
+    predicate = f"(import {GENERATED}/unfree.nix {{ inherit (import {mini.nixpkgs} {{ }}) lib; }})"
+    names = "[ ''torch'' ''intel-oneapi-runtime'' ''intel-sycl-rt'' ''cuda_nvcc'' ''comfyui-node-supir'' ]"
+    admitted = f"map (pname: {predicate}.allowUnfree {{ inherit pname; }}) {names}"
+    assert mini.nix.evaluate(admitted) == [True, True, True, False, False]
+
+
+def test_what_is_unfree_is_listed(mini: Miniature) -> None:
+    """Every package of ours whose licence is not free, node packs apart."""
+    rest = (
+        "let free = x: builtins.all (licence: licence.free or true)"
+        " (pkgs.lib.flatten [ (x.meta.license or [ ]) ]);"
+        " all = [ s.python-xpu.pkgs.torch s.python-xpu.pkgs.torchvision s.python-xpu.pkgs.torchaudio"
+        " s.python-xpu.pkgs.triton s.python-xpu.pkgs.intel-sycl-rt s.intel-oneapi-runtime s.comfyui-xpu s.ollama-xpu ];"
+        " in map pkgs.lib.getName (builtins.filter (x: !(free x)) all)"
+    )
+    listed = mini.nix.evaluate(
+        f"(import {GENERATED}/unfree.nix {{ inherit (import {mini.nixpkgs} {{ }}) lib; }}).unfree"
+    )
+    assert sorted(mini.nix.evaluate(mini.scope(rest))) == sorted(listed)

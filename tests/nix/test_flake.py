@@ -122,7 +122,8 @@ def test_the_template_is_a_configuration(mini: Miniature) -> None:
     folder = mini.project / "generated/nix"
     expression = (
         f"let pkgs = import {mini.nixpkgs} {{ }}; inherit (pkgs) lib;"
-        f" evaluated = lib.evalModules {{ specialArgs = {{ inherit pkgs; }}; modules = [ {HERE}/stubs.nix"
+        f" patchforge.lib = import {folder}/unfree.nix {{ inherit lib; }};"
+        f" evaluated = lib.evalModules {{ specialArgs = {{ inherit patchforge pkgs; }}; modules = [ {HERE}/stubs.nix"
         f" {folder}/modules/comfyui-xpu.nix {folder}/template/comfyui.nix ]; }};"
         " in { failed = lib.filter (x: !x.assertion) evaluated.config.assertions;"
         " units = lib.attrNames evaluated.config.systemd.services; }"

@@ -14,6 +14,7 @@
     { nixpkgs, patchforge, ... }:
     {
       nixosConfigurations.machine = nixpkgs.lib.nixosSystem {
+        specialArgs = { inherit patchforge; };
         modules = [
           ./configuration.nix
           ./comfyui.nix

@@ -1,7 +1,7 @@
-{ lib, ... }:
+{ patchforge, ... }:
 {
-  # Intel's runtime libraries for PyTorch are not free software.
-  nixpkgs.config.allowUnfreePredicate = package: lib.getName package == "intel-oneapi-runtime";
+  # What is not free software and PyTorch for XPU needs: intel-oneapi-runtime, intel-sycl-rt, and MKL inside of torch.
+  nixpkgs.config.allowUnfreePredicate = patchforge.lib.allowUnfree;
 
   hardware.intel-xpu = {
     enable = true;
