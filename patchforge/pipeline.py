@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,8 +15,6 @@ from patchforge.errors import CheckFailed, Drifted
 from patchforge.manifest import (
     ClaimedSite,
     Manifest,
-    PatchedFile,
-    PatchEntry,
     ReplacedLine,
     Sites,
     TransformEntry,
@@ -25,10 +22,12 @@ from patchforge.manifest import (
 )
 from patchforge.names import unfit
 from patchforge.outputs import write_new
+from patchforge.patched import Patched
 from patchforge.sources.git import Skipped
 from patchforge.sources.missing import MissingBlobError
 from patchforge.transform import HOOKS, Transform
 from patchforge.vocabulary import (
+    Decision,
     Entry,
     FileChange,
     Outcome,
@@ -43,6 +42,8 @@ from patchforge.vocabulary import (
 NO_CONTENT = "the clone has no content for it; the patches do not need it"
 RUNTIME = f"comfy/{HOOKS}"  #: where the package of hooks goes in the patched project
 
+#: What decisions are called in the documents of a release.
+DECISIONS = {Decision.CONVERTED: "claimed", Decision.LEFT: "left", Decision.PERSON: "unclaimed"}
 _SUBJECTS = {
     Purpose.DEVICE: "Detect, choose and ask Intel GPUs by themselves",
     Purpose.MEMORY: "Estimate XPU memory honestly and recover when it runs out",
@@ -95,7 +96,7 @@ def write_whole(tree: Tree, target: Path, inputs: Iterable[Path] = ()) -> list[S
 
 
 @dataclass(frozen=True)
-class Patched:
+class PatchedRelease(Patched):
     """A release with its patches. ``changes`` holds, patch by patch, the files before and after."""
 
     conversion: Conversion
@@ -113,36 +114,15 @@ class Patched:
         return OverlayTree(self.conversion.tree, self.after)
 
     @cached_property
-    def before(self) -> dict[str, bytes]:
-        """Upstream's bytes of every file that some patch changes; added files are missing."""
-        first: dict[str, bytes | None] = {}
-        for changes in self.changes.values():
-            for change in changes:
-                first.setdefault(change.path, change.before)
-        return {path: data for path, data in sorted(first.items()) if data is not None}
+    def series(self) -> dict[str, Sequence[FileChange]]:
+        """The changed files of each patch, by its file name."""
+        return {patches.file_name(purpose): changes for purpose, changes in self.changes.items()}
 
-    @cached_property
-    def after(self) -> dict[str, bytes]:
-        """The bytes of every changed or added file after all patches."""
-        return {change.path: change.after for changes in self.changes.values() for change in changes}
-
-    def patch_files(self, context: int = 0) -> dict[str, bytes]:
-        """File name → patch, in the order of the series. ``context`` counts upstream lines around each hunk."""
-        if context not in self._rendered:
-            self._rendered[context] = self._render(context)
-        return dict(self._rendered[context])
-
-    @cached_property
-    def _rendered(self) -> dict[int, dict[str, bytes]]:
-        return {}
-
-    def _render(self, context: int) -> dict[str, bytes]:
-        files: dict[str, bytes] = {}
-        for purpose, changes in self.changes.items():
-            gaps = {one.id: one.title for one in self.transforms if one.purpose is purpose and self.applied(one)}
-            header = patches.header(purpose, _SUBJECTS[purpose], gaps, self.release)
-            files[patches.file_name(purpose)] = patches.render(changes, header=header, context=context)
-        return files
+    def header(self, name: str) -> str:
+        """The DEP-3 header of a patch."""
+        purpose = next(purpose for purpose in self.changes if patches.file_name(purpose) == name)
+        gaps = {one.id: one.title for one in self.transforms if one.purpose is purpose and self.applied(one)}
+        return patches.header(purpose, _SUBJECTS[purpose], gaps, self.release)
 
     def applied(self, transform: Transform) -> bool:
         """Whether the transform edited this release."""
@@ -152,14 +132,10 @@ class Patched:
         """The report of one transform."""
         return next(report for report in self.conversion.reports if report.transform == name)
 
-    def files(self, context: int = 0) -> dict[str, bytes]:
-        """All that is written for a release: patches, series, manifest and report."""
-        written = self.patch_files(context)
-        written["series"] = patches.series(written)
+    def documents(self, written: Mapping[str, bytes]) -> dict[str, bytes]:
+        """Manifest and report."""
         made = self.manifest(written)
-        written[manifest.NAME] = manifest.FORMAT.dump(made)
-        written["REPORT.md"] = render_report(made).encode()
-        return written
+        return {manifest.NAME: manifest.FORMAT.dump(made), "REPORT.md": render_report(made).encode()}
 
     def manifest(self, written: Mapping[str, bytes]) -> Manifest:
         """What was done and to which bytes; ``written``: the patches by name."""
@@ -169,26 +145,11 @@ class Patched:
             commit=manifest.Commit(self.release.commit),
             rules=rule_set_digest(),
             patchforge=__version__,
-            patches=tuple(self.patch_entry(purpose, written) for purpose in self.changes),
+            patches=tuple(
+                self.patch_entry(patches.file_name(purpose), purpose.value, written) for purpose in self.changes
+            ),
             transforms=tuple(map(self.transform_entry, self.transforms)),
             sites=self.sites,
-        )
-
-    def patch_entry(self, purpose: Purpose, written: Mapping[str, bytes]) -> PatchEntry:
-        """One patch: its digest and the blob ids of its files before and after it."""
-        name = patches.file_name(purpose)
-        return PatchEntry(
-            file=manifest.FileName(name),
-            purpose=purpose.value,
-            sha256=manifest.Sha256(hashlib.sha256(written[name]).hexdigest()),
-            files=tuple(
-                PatchedFile(
-                    path=manifest.TreePath(change.path),
-                    before=None if change.before is None else manifest.Blob(git_blob_id(change.before)),
-                    after=manifest.Blob(git_blob_id(change.after)),
-                )
-                for change in self.changes[purpose]
-            ),
         )
 
     def transform_entry(self, transform: Transform) -> TransformEntry:
@@ -216,11 +177,11 @@ class Patched:
         """Completeness as a number, and every site that nobody has decided about."""
         sites = self.conversion.sites
         counts = Counter(site.decision for site in sites)
-        reasons = Counter(site.why for site in sites if site.decision == "left")
+        reasons = Counter(site.why for site in sites if site.decision is Decision.LEFT)
         return Sites(
-            claimed=counts["claimed"],
-            left=counts["left"],
-            unclaimed=counts["unclaimed"],
+            claimed=counts[Decision.CONVERTED],
+            left=counts[Decision.LEFT],
+            unclaimed=counts[Decision.PERSON],
             reasons=dict(sorted(reasons.items())),
             undecided=tuple(
                 UndecidedSite(one.path, one.site.line, one.site.function, one.site.kind, one.site.text)
@@ -238,12 +199,12 @@ def make_engine(*, keep: bool = True, jobs: int | None = None) -> Engine:
     return Engine(transforms(), load_decisions(resources.path("upstream/comfyui.sites.toml")), cache, jobs)
 
 
-def convert(engine: Engine, release: Release, tree: Tree) -> Patched:
+def convert(engine: Engine, release: Release, tree: Tree) -> PatchedRelease:
     """Converts a release. Drifted, with what was expected and what stands there, when a person must look."""
     return patch(engine.convert(release, tree), engine.transforms)
 
 
-def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> Patched:
+def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> PatchedRelease:
     """The patches of a conversion; raises as ``convert`` does."""
     release, tree = conversion.release, conversion.tree
     if conversion.drifted:
@@ -263,7 +224,7 @@ def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> Patched:
     for purpose in Purpose:
         if found := conversion.changes.get(purpose):
             changes[purpose] = [*([] if changes else runtime_changes()), *found]
-    return Patched(conversion, changes, transforms)
+    return PatchedRelease(conversion, changes, transforms)
 
 
 def runtime_changes() -> list[FileChange]:
@@ -290,7 +251,7 @@ def describe_drift(report: Report) -> str:
     return "\n".join(lines)
 
 
-def check(patched: Patched, context: int = 0) -> None:
+def check(patched: PatchedRelease, context: int = 0) -> None:
     """All that must hold of a patched release, without running it. CheckFailed names what does not.
 
     Every result compiles and has upstream's syntax tree once our hooks are taken away, a second run edits nothing, and
@@ -298,10 +259,10 @@ def check(patched: Patched, context: int = 0) -> None:
     """
     check_untouched(patched)
     check_fixed_point(patched)
-    patches.check_every_way(list(patched.patch_files(context).values()), patched.before, patched.after, context=context)
+    patched.check_applies(context)
 
 
-def check_untouched(patched: Patched) -> None:
+def check_untouched(patched: PatchedRelease) -> None:
     """The static proof: every result parses, and without our hooks its syntax tree is upstream's.
 
     Bytes outside of edits are upstream's too, in each patch.
@@ -323,7 +284,7 @@ def check_untouched(patched: Patched) -> None:
         prove(path, data, patched.after[path], replaced)
 
 
-def check_fixed_point(patched: Patched) -> None:
+def check_fixed_point(patched: PatchedRelease) -> None:
     """CheckFailed when a second run over the result would edit anything."""
     from patchforge.engine.files import look_at  # noqa: PLC0415 - libcst is slow to import
 

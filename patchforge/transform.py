@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import libcst as cst
 
+from patchforge.devices import XPU_TESTS
 from patchforge.rules import Rule
 from patchforge.structure import children, descend, dotted
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Version
@@ -24,7 +25,6 @@ HOOKS = "patchforge_xpu"  #: the runtime module that hooks live in
 
 
 _STRINGS = (cst.SimpleString, cst.ConcatenatedString)
-_XPU_TESTS = frozenset({"is_intel_xpu", "is_device_xpu"})
 #: Inside a call these need parentheses, and their own stay outside of what is put around them.
 _NO_ARGUMENTS = (cst.Tuple, cst.GeneratorExp, cst.Yield)
 #: These would take an operand that is put after them into their last part.
@@ -280,7 +280,7 @@ class At:
         stack: list[cst.CSTNode] = [test]
         while stack:
             node = stack.pop()
-            if isinstance(node, cst.Name) and node.value in _XPU_TESTS:
+            if isinstance(node, cst.Name) and node.value in XPU_TESTS:
                 return True
             if not (isinstance(node, cst.UnaryOperation) and isinstance(node.operator, cst.Not)):
                 stack.extend(children(node))

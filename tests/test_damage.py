@@ -55,7 +55,7 @@ def refused(files: dict[str, bytes]) -> str:
     return str(caught.value)
 
 
-def applies(files: dict[str, bytes]) -> pipeline.Patched:
+def applies(files: dict[str, bytes]) -> pipeline.PatchedRelease:
     """The release converts, and everything that is checked of a release holds."""
     patched = pipeline.convert(engine_of(ALL), release(ERA), MemoryTree(files))
     pipeline.check(patched)

@@ -13,7 +13,7 @@ from patchforge import bounded, documents, pipeline, processes
 from patchforge.bot.model import Candidate
 from patchforge.engine.convert import Engine
 from patchforge.outputs import PATCHES, write_document, write_folder
-from patchforge.pipeline import Patched
+from patchforge.pipeline import PatchedRelease
 from patchforge.project import Project
 from patchforge.sources import Upstream
 from patchforge.trial.server.supervisor import Supervised
@@ -52,7 +52,7 @@ NIX = Step("Nix", "nix", ())
 TEST = Step("tests on hardware", "test", ("{version}", "--device", "auto", "--upstream", "{clone}", "--out", "{out}"))
 
 
-def convert(engine: Engine, upstream: Upstream, project: Project, candidate: Candidate, folder: Path) -> Patched:
+def convert(engine: Engine, upstream: Upstream, project: Project, candidate: Candidate, folder: Path) -> PatchedRelease:
     """Converts, proves and writes a version into ``folder``, a copy of our repository, and lists it in the index.
 
     Raises Drifted or CheckFailed as ``pipeline`` does; then ``folder`` is as it was.

@@ -21,7 +21,7 @@ from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
 from patchforge.manifest import Manifest
 from patchforge.pins import store
-from patchforge.pipeline import Patched
+from patchforge.pipeline import PatchedRelease
 from patchforge.project import Project, load_project
 from patchforge.sources import MissingBlobError, Upstream
 from patchforge.vocabulary import Release, Version
@@ -211,7 +211,7 @@ class ReleaseRun(Run):
             raise TryAgain(f"{candidate.tag} was moved while this ran", expected=candidate.commit, do="run this again")
 
 
-def _requirements(upstream: Upstream, before: Manifest | None, patched: Patched) -> list[tuple[str, str, str]]:
+def _requirements(upstream: Upstream, before: Manifest | None, patched: PatchedRelease) -> list[tuple[str, str, str]]:
     if before is None or not before.commit:  # made of plain files
         return []
     old = Release(Version.parse(before.release), before.commit, indexed=False)

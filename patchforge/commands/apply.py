@@ -17,7 +17,7 @@ from patchforge.commands.checkout import comfyui, planned
 from patchforge.commands.common import inputs, make_engine, show_json, table, version_named
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
-from patchforge.pipeline import Patched
+from patchforge.pipeline import PatchedRelease
 from patchforge.project import load_project, parsed_version, recognise, release_index
 from patchforge.sources import ArchiveTree, GitTree, open_files, open_upstream
 from patchforge.sources.command import checked_out
@@ -98,7 +98,7 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     return Exit.UNCHECKED if any(one.reason == pipeline.NO_CONTENT for one in missing) else Exit.OK
 
 
-def _checked(options: argparse.Namespace, release: Release, tree: Tree) -> Patched:
+def _checked(options: argparse.Namespace, release: Release, tree: Tree) -> PatchedRelease:
     patched = pipeline.convert(make_engine(options), release, tree)
     pipeline.check(patched, options.context)
     return patched
@@ -123,7 +123,11 @@ def _in_place(options: argparse.Namespace) -> int:
 
 
 def _tell(
-    options: argparse.Namespace, patched: Patched, written: str, missing: list[Skipped], plan: change.Plan | None = None
+    options: argparse.Namespace,
+    patched: PatchedRelease,
+    written: str,
+    missing: list[Skipped],
+    plan: change.Plan | None = None,
 ) -> None:
     release = patched.release
     if options.json:
@@ -144,7 +148,7 @@ def _tell(
             print(f"to undo: {escape.line(command('release', 'revert', Path(options.in_place)))}")
 
 
-def _write(options: argparse.Namespace, patched: Patched) -> tuple[str, list[Skipped]]:
+def _write(options: argparse.Namespace, patched: PatchedRelease) -> tuple[str, list[Skipped]]:
     """Writes what was asked for; returns where, and the files of a tree that are not written."""
     if options.dry_run:
         return "", []
@@ -193,7 +197,7 @@ def _revert(options: argparse.Namespace) -> int:
     return revert.put_back(options.revert, dry_run=options.dry_run, as_json=options.json)
 
 
-def _show(patched: Patched, written: str, missing: list[Skipped], release_named: str | None) -> None:
+def _show(patched: PatchedRelease, written: str, missing: list[Skipped], release_named: str | None) -> None:
     release = patched.release
     new = "" if release.indexed else " (new: not in the release index yet)"
     if not release.indexed and not parsed_version(release_named or ""):

@@ -89,7 +89,7 @@ def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
     return [*problems, f"to do: {again(folder)}"] if problems else []
 
 
-def _more_unclaimed(folder: Path, version: Version, patched: pipeline.Patched) -> list[str]:
+def _more_unclaimed(folder: Path, version: Version, patched: pipeline.PatchedRelease) -> list[str]:
     """Unclaimed sites may not rise from the release generated before this one."""
     earlier = [name for name in generated_versions(folder) if Version.parse(name) < version]
     known = manifest.load(folder / earlier[-1]).sites.unclaimed if earlier else 0

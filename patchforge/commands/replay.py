@@ -71,7 +71,7 @@ def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, releas
         "claims": {report.transform: len(report.found) for report in conversion.reports},
         "surprises": [report.transform for report in conversion.reports if report.surprising],
         "drifts": [pipeline.describe_drift(report) for report in conversion.drifted],
-        "sites": dict(Counter(site.decision for site in conversion.sites)),
+        "sites": dict(Counter(pipeline.DECISIONS[site.decision] for site in conversion.sites)),
         "unclaimed": _unclaimed(conversion),
         "failed": failed,
         "status": int(Exit.DRIFTED if conversion.drifted else status),

@@ -17,7 +17,7 @@ from patchforge.commands.common import chosen_versions, inputs, make_engine, sho
 from patchforge.errors import Exit, NotChecked, PatchforgeError
 from patchforge.faults import told
 from patchforge.nodes.store import cached
-from patchforge.pipeline import Patched
+from patchforge.pipeline import PatchedRelease
 from patchforge.sources import open_upstream
 from patchforge.trial import packs, runner
 from patchforge.trial.comparison import against_upstream
@@ -123,7 +123,7 @@ def _patched(one: Evidence) -> list[Judgement]:
 def _all(
     options: argparse.Namespace,
     device: Device,
-    releases: Sequence[Patched],
+    releases: Sequence[PatchedRelease],
     chosen: Sequence[TrialPack],
     stack: ExitStack,
 ) -> list[Found]:
@@ -144,7 +144,7 @@ def _all(
             os._exit(status)  # the supervisors end servers and remove what is temporary
 
 
-def _one(options: argparse.Namespace, device: Device, patched: Patched, chosen: Sequence[TrialPack]) -> Found:
+def _one(options: argparse.Namespace, device: Device, patched: PatchedRelease, chosen: Sequence[TrialPack]) -> Found:
     release = str(patched.release.version)
     tell = _teller(release)
     environment = _environment(options, device, patched, tell, chosen)
@@ -170,7 +170,7 @@ def _one(options: argparse.Namespace, device: Device, patched: Patched, chosen: 
 def _same(
     options: argparse.Namespace,
     device: Device,
-    patched: Patched,
+    patched: PatchedRelease,
     environment: Environment,
     *,
     folder: Path,
@@ -198,7 +198,7 @@ def _same(
 def _environment(
     options: argparse.Namespace,
     device: Device,
-    patched: Patched,
+    patched: PatchedRelease,
     tell: Callable[[str], None],
     chosen: Sequence[TrialPack] = (),
 ) -> Environment:

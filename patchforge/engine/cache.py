@@ -20,24 +20,37 @@ from patchforge.engine.records import FileRecord
 
 Key = tuple[str, str]  #: (path, blob id)
 
-_RULES = (
-    "transforms/comfyui",
-    "transforms/runtime",
-    "engine",
-    "effort.py",
-    "rules.py",
-    "structure.py",
-    "transform.py",
-    "vocabulary.py",
+#: What decides what a file becomes. How it is told (reports, manifests) decides nothing, and how it is kept neither.
+_BOTH = (
+    *("rules.py", "devices.py", "effort.py", "vocabulary.py"),
+    *("engine/blocks.py", "engine/edits.py", "engine/prefilter.py", "engine/records.py"),
+)
+RELEASES = (
+    *("transforms/comfyui", "transforms/runtime", "transform.py", "structure.py", *_BOTH),
+    *("engine/census.py", "engine/convert.py", "engine/files.py", "engine/scope.py"),
+)
+PACKS = (
+    *("transforms/nodes", "pattern.py", *_BOTH, "nodes/runtime", "nodes/census.py", "nodes/code.py"),
+    *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/entry_points.py", "nodes/exempt.py"),
+    *("nodes/requirements.py", "nodes/shapes.py", "proof/packs", "proof/reading.py"),
 )
 _EMPTY = FileRecord()
 
 
-@cache
 def rule_set_digest() -> str:
-    """SHA-256 over everything that decides what a file becomes: transforms, engine and runtime module."""
+    """SHA-256 over everything that decides what a release becomes: transforms, engine and runtime module."""
+    return _digest(RELEASES)
+
+
+def pack_rules_digest() -> str:
+    """SHA-256 over everything that decides what becomes of a pack: patterns, engine, proof and functions of ours."""
+    return _digest(PACKS)
+
+
+@cache
+def _digest(names: tuple[str, ...]) -> str:
     digest = hashlib.sha256()
-    for name, data in resources.sources(*_RULES):
+    for name, data in resources.sources(*names):
         digest.update(name.encode() + b"\0" + data + b"\0")
     return digest.hexdigest()
 

@@ -11,25 +11,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
+from patchforge.devices import DEVICE_VARIABLE, IPEX, VENDOR_TESTS, XPU_TESTS, about
 from patchforge.effort import spend, walk
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.records import RawSite
 
 NEEDLES = re.compile(rb"cuda|cudnn|version\.hip|xpu|ipex|is_nvidia|is_amd|OOM_EXCEPTION|ONEAPI|_VISIBLE_DEVICES")
 
-_VENDOR_TESTS = frozenset(
-    {"is_nvidia", "is_amd", "is_device_cuda", "cuda_device_context", "is_ascend_npu", "is_mlu", "is_ixuca"}
-)
-_XPU_TESTS = frozenset({"is_intel_xpu", "is_device_xpu"})
-_ENVIRONMENT = re.compile(r"(CUDA|HIP|ROCR|ZE|ONEAPI|PYTORCH_CUDA|ASCEND_RT|TORCH_ROCM)_[A-Z_]+")
-_APIS = (
-    ("torch.cuda", "cuda-api"),
-    ("torch.xpu", "xpu-api"),
-    ("torch.backends.cuda", "cuda-backend"),
-    ("torch.backends.cudnn", "cuda-backend"),
-    ("torch.version.cuda", "build-test"),
-    ("torch.version.hip", "build-test"),
-)
+#: What the names of the table are called here.
+_KINDS = {
+    "cuda": "cuda-api",
+    "amp": "cuda-api",
+    "xpu": "xpu-api",
+    "backend": "cuda-backend",
+    "build": "build-test",
+    "rocm": "build-test",
+}
 
 
 def device_sites(source: Source, memo: dict[tuple[object, ...], Any]) -> tuple[RawSite, ...]:
@@ -113,10 +110,10 @@ class _Walk:
     def kind_of_test(self, test: ast.expr) -> str:
         """Whether a test asks for an XPU, for another vendor, or for neither."""
         names = {text for child in walk(test) for text in self.words(child)}
-        if names & _XPU_TESTS or "xpu" in names or any(name.startswith("torch.xpu") for name in names):
+        if names & XPU_TESTS or "xpu" in names or any(name.startswith("torch.xpu") for name in names):
             return "xpu"
         vendor = (
-            names & _VENDOR_TESTS
+            names & VENDOR_TESTS
             or "cuda" in names
             or any(name.startswith(("torch.cuda", "torch.version.")) for name in names)
         )
@@ -148,23 +145,24 @@ class _Walk:
         if isinstance(node, (ast.Name, ast.Attribute)):
             full = self.dotted(node)
             last = full.rpartition(".")[2]
-            yield from ((kind, full) for api, kind in _APIS if full == api or full.startswith(api + "."))
+            if kind := _KINDS.get(about(full)):
+                yield kind, full
             if last == "OOM_EXCEPTION" and isinstance(node.ctx, ast.Load):
                 yield "oom-type", last
-            if full.partition(".")[0] in ("ipex", "intel_extension_for_pytorch"):
+            if full.partition(".")[0] in IPEX:
                 yield "ipex", full
         elif isinstance(node, ast.Call):
             last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if last in _VENDOR_TESTS:
+            if last in VENDOR_TESTS:
                 yield "vendor-test", last
-            elif last in _XPU_TESTS:
+            elif last in XPU_TESTS:
                 yield "xpu-test", last
             elif last == "cuda" and isinstance(node.func, ast.Attribute):
                 yield "cuda-method", ".cuda()"
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if node.value in ("cuda", "xpu") or node.value.startswith(("cuda:", "xpu:")):
                 yield "device-string", node.value
-            elif _ENVIRONMENT.fullmatch(node.value):
+            elif DEVICE_VARIABLE.fullmatch(node.value):
                 yield "environment", node.value
 
 

@@ -20,7 +20,7 @@ from patchforge.engine.prefilter import may_say
 from patchforge.engine.records import FileRecord, Found, apply_segments
 from patchforge.engine.sites import Decided, Decisions, decide
 from patchforge.transform import Transform
-from patchforge.vocabulary import Drift, Entry, FileChange, Outcome, Purpose, Release, Tree
+from patchforge.vocabulary import Decision, Drift, Entry, FileChange, Outcome, Purpose, Release, Tree
 
 _WORTH_A_PROCESS = 400_000  #: bytes of source to look at before a second process pays for its start
 
@@ -59,7 +59,7 @@ class Conversion:
     @property
     def unclaimed(self) -> tuple[Decided, ...]:
         """Device sites that nobody has decided about."""
-        return tuple(site for site in self.sites if site.decision == "unclaimed")
+        return tuple(site for site in self.sites if site.decision is Decision.PERSON)
 
     @cached_property
     def changes(self) -> dict[Purpose, list[FileChange]]:

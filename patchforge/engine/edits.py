@@ -1,4 +1,8 @@
-"""Edits, said relative to nodes, become splices of a file's text and then segments of its lines."""
+"""Edits become splices of a file's text and then segments of its lines.
+
+Every edit of ours, in a release or in a pack, is made by one of ``Text``'s constructors, so that one table says what
+comes first where several meet.
+"""
 
 from __future__ import annotations
 
@@ -6,11 +10,22 @@ import codecs
 from bisect import bisect_right
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from enum import IntEnum
 from itertools import accumulate
 
 from patchforge.engine.blocks import Source
 from patchforge.errors import PatchforgeError
 from patchforge.vocabulary import Segment, split_lines
+
+
+class _Order(IntEnum):
+    """What comes first where several edits stand at one place."""
+
+    IMPORT = -2
+    LINES = -1  #: what ends there from the inside out, an arm before what follows its chain; then what begins there
+    CLOSING = 0  #: the inner expression's before the outer one's
+    OPENING = 2  #: the outer expression's before the inner one's
+    INSTEAD = 3  #: inside what goes around it
 
 
 class EditConflict(PatchforgeError):
@@ -49,7 +64,38 @@ class Text:
         text = self.lines[line]
         return text[: len(text) - len(text.lstrip(" \t\f"))]
 
-    def beside(self, line: int, lines: Iterable[str], anchor: int) -> tuple[int, str]:
+    def before(self, line: int, lines: Iterable[str], owner: str, rank: int = 0) -> Splice:
+        """Whole lines before 0-based ``line``, at its indentation."""
+        at, text = self.beside(line, lines, line)
+        return Splice(at, at, text, (_Order.LINES, 1, rank), owner)
+
+    def behind(
+        self, first: int, last: int, lines: Iterable[str], owner: str, rank: int = 0, *, arm: bool = False
+    ) -> Splice:
+        """Whole lines behind what stands on lines ``first`` to ``last``, at its indentation."""
+        at, text = self.beside(last + 1, lines, first)
+        return Splice(at, at, text, (_Order.LINES, 0, -len(self.indent(first)), int(not arm), rank), owner)
+
+    @staticmethod
+    def around(span: tuple[int, int], prefix: str, suffix: str, owner: str, rank: int = 0) -> tuple[Splice, ...]:
+        """Text on both sides of an expression; either may be empty."""
+        start, end = span
+        opening = Splice(start, start, prefix, (_Order.OPENING, -end, -rank), owner)
+        closing = Splice(end, end, suffix, (_Order.CLOSING, -start, rank), owner)
+        return tuple(splice for splice in (opening, closing) if splice.text)
+
+    @staticmethod
+    def instead(span: tuple[int, int], text: str, owner: str, rank: int = 0) -> Splice:
+        """``text`` in place of an expression, or between two characters."""
+        return Splice(*span, text, (_Order.INSTEAD, 0, rank), owner)
+
+    def imported(self, lines: Iterable[str], owner: str) -> Splice:
+        """Whole lines behind the first imports of the file."""
+        line = self.source.import_line
+        at, text = self.beside(line, lines, max(line - 1, 0), indented=False)
+        return Splice(at, at, text, (_Order.IMPORT, 0, 0), owner)
+
+    def beside(self, line: int, lines: Iterable[str], anchor: int, *, indented: bool = True) -> tuple[int, str]:
         """Where and what to insert so that ``lines`` stand before 0-based ``line``, indented as line ``anchor``."""
         end = (
             "\r\n"
@@ -58,11 +104,12 @@ class Text:
             if anchor + 1 < len(self.lines)
             else self.source.newline
         )
-        indented = [self.indent(anchor) + text for text in lines]
+        indent = self.indent(anchor) if indented else ""
+        indented_lines = [indent + text for text in lines]
         at = self.offset(line, 0) if line < len(self.starts) else len(self.source.text)
         if line >= len(self.lines):  # the last line has no line end: ours goes before, and the file stays without one
-            return len(self.source.text), "".join(end + text for text in indented)
-        return at, "".join(text + end for text in indented)
+            return len(self.source.text), "".join(end + text for text in indented_lines)
+        return at, "".join(text + end for text in indented_lines)
 
 
 def check_conflicts(splices: Sequence[Splice], path: str) -> None:

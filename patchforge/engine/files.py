@@ -213,25 +213,20 @@ class _Stage:
     def splice(self, place: Place, base: int, placed: Placed) -> list[Splice]:
         """Turns a placed edit into text at offsets of the file."""
         first, last, rank, owner = base + place.first, base + place.last, placed.rank, placed.found.transform
-        if place.where in ("before", "after", "arm"):
-            at, text = self.text.beside(first if place.where == "before" else last + 1, place.lines, first)
-            # where several meet: what ends there from the inside out, an arm before what follows its chain
-            depth = len(self.text.indent(first))
-            order = (-1, 1, rank) if place.where == "before" else (-1, 0, -depth, int(place.where == "after"), rank)
-            return [Splice(at, at, text, order, owner)]
-        start, end = self.text.offset(first, place.column), self.text.offset(last, place.end_column)
+        if place.where == "before":
+            return [self.text.before(first, place.lines, owner, rank)]
+        if place.where in ("after", "arm"):
+            return [self.text.behind(first, last, place.lines, owner, rank, arm=place.where == "arm")]
+        span = self.text.offset(first, place.column), self.text.offset(last, place.end_column)
         if place.edit is EditKind.REPLACE:
-            return [Splice(start, end, place.prefix, (3, 0, rank), owner)]  # inside what wraps it
-        around = [Splice(start, start, place.prefix, (2, -end, -rank), owner)] if place.prefix else []
-        return [*around, Splice(end, end, place.suffix, (0, -start, rank), owner)]
+            return [self.text.instead(span, place.prefix, owner, rank)]
+        return [*self.text.around(span, place.prefix, place.suffix, owner, rank)]
 
     def segments(self) -> tuple[Segment, ...]:
         """The stage's edits as lines, with the import of the hooks' module where the file lacks it."""
         check_conflicts(self.splices, self.path)
         if HOOKS not in self.source.names and any(HOOKS in splice.text for splice in self.splices):
-            line = self.source.import_line
-            at, text = self.text.beside(line, [IMPORT], max(line - 1, 0))
-            self.splices.append(Splice(at, at, text.lstrip(" \t"), (-2, 0, 0), "import"))
+            self.splices.append(self.text.imported([IMPORT], "import"))
         return segments(self.text, self.splices)
 
 

@@ -12,7 +12,7 @@ from typing import TypedDict
 from patchforge import documents
 from patchforge.engine.records import FileRecord, RawSite
 from patchforge.errors import Damaged
-from patchforge.vocabulary import Outcome
+from patchforge.vocabulary import Decision, Outcome
 
 _XPU_KINDS = frozenset({"xpu-api", "xpu-test", "ipex"})
 
@@ -43,11 +43,11 @@ class _Tables(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Decided:
-    """A site with its decision: "claimed", "left" or "unclaimed", and the transform or the reason."""
+    """A site with its decision, and the transform or the reason. One that nobody has decided about is for a person."""
 
     path: str
     site: RawSite
-    decision: str
+    decision: Decision
     why: str
 
 
@@ -76,16 +76,16 @@ def _covering(decisions: Decisions, *what: str) -> Leave | None:
     return next((leave for leave in decisions if leave.covers(*what)), None)
 
 
-def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering) -> tuple[str, str]:
-    for one in record.found:
-        if one.line <= site.line <= one.last_line and one.outcome is not Outcome.DRIFTED:
-            return "claimed", one.transform
+def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering) -> tuple[Decision, str]:
+    for finding in record.found:
+        if finding.line <= site.line <= finding.last_line and finding.outcome is not Outcome.DRIFTED:
+            return Decision.CONVERTED, finding.transform
     if site.kind in _XPU_KINDS or site.guard == "xpu" or site.text.startswith("xpu"):
-        return "left", "upstream's own XPU code"
+        return Decision.LEFT, "upstream's own XPU code"
     if site.guard == "beside-xpu":
-        return "left", "an XPU arm stands beside it"
+        return Decision.LEFT, "an XPU arm stands beside it"
     if leave := covering(path, site.function, site.kind, site.text):
-        return "left", leave.why
+        return Decision.LEFT, leave.why
     if site.guard == "vendor":
-        return "left", "in another vendor's arm; decided at its test"
-    return "unclaimed", ""
+        return Decision.LEFT, "in another vendor's arm; decided at its test"
+    return Decision.PERSON, ""

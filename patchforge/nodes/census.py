@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
+from patchforge.devices import CUDA_VARIABLE, about
 from patchforge.effort import spend
 from patchforge.nodes.code import Code, dotted
 from patchforge.pattern import Kind, Options, Site
@@ -16,15 +17,14 @@ NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]")
 OPTIONAL_NEEDLES = {"fp64": re.compile(rb"float64|\.double\("), "torch_load": re.compile(rb"torch\.load")}
 
 _DEVICE = re.compile(r"cuda(:.*)?$", re.DOTALL)
-_ENVIRONMENT = re.compile(r"CUDA_[A-Z_]+|PYTORCH_CUDA_ALLOC_CONF")
-_APIS = (
-    ("torch.cuda.amp", Kind.AMP),
-    ("torch.cuda", Kind.API),
-    ("torch.backends.cuda", Kind.BACKEND),
-    ("torch.backends.cudnn", Kind.BACKEND),
-    ("torch.version.cuda", Kind.BUILD),
-    ("torch.get_autocast_gpu_dtype", Kind.AMP),
-)
+#: What the names of the table are called here; packs' own code for XPUs and ROCm is no site.
+_KINDS_OF_NAMES = {
+    "cuda": Kind.API,
+    "amp": Kind.AMP,
+    "autocast": Kind.AMP,
+    "backend": Kind.BACKEND,
+    "build": Kind.BUILD,
+}
 
 
 def sites(code: Code, options: Options, own_questions: frozenset[tuple[str, str]] = frozenset()) -> tuple[Site, ...]:
@@ -80,17 +80,12 @@ def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
 
 def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
     parent = code.parent(node)
-    if isinstance(parent, ast.Attribute):
-        full = code.name(parent)
-        if full and any(full == api or full.startswith(api + ".") for api, _ in _APIS):
-            return  # the whole chain is the site
+    if isinstance(parent, ast.Attribute) and about(code.name(parent)) in _KINDS_OF_NAMES:
+        return  # the whole chain is the site
     full = code.name(node)
-    for api, kind in _APIS:
-        if full == api or full.startswith(api + "."):
-            available = full in ("torch.cuda.is_available", "torch.cuda")
-            yield (Kind.AVAILABLE if available and full != "torch.cuda" else kind), full
-            return
-    if isinstance(node, ast.Attribute) and node.attr == "is_cuda":
+    if kind := _KINDS_OF_NAMES.get(about(full)):
+        yield (Kind.AVAILABLE if full == "torch.cuda.is_available" else kind), full
+    elif isinstance(node, ast.Attribute) and node.attr == "is_cuda":
         yield Kind.IS_CUDA, ".is_cuda"
 
 
@@ -102,7 +97,7 @@ def _string(node: ast.Constant, value: str, code: Code) -> Iterator[tuple[Kind, 
         yield Kind.LITERAL, value
     elif value in ("CUDAExecutionProvider", "CUDA"):
         yield Kind.PROVIDER, value
-    elif _ENVIRONMENT.fullmatch(value):
+    elif CUDA_VARIABLE.fullmatch(value):
         yield Kind.ENVIRONMENT, value
     elif value == "nccl":
         yield Kind.DISTRIBUTED, value

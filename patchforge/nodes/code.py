@@ -207,25 +207,20 @@ class Code:
 
     def splice(self, start: int, end: int, text: str) -> Splice:
         """``text`` in place of the characters ``start:end``."""
-        return Splice(start, end, text, (3, start), self.path)
+        return self.text.instead((start, end), text, self.path)
 
     def around(self, node: ast.expr, prefix: str, suffix: str) -> tuple[Splice, ...]:
         """Text on both sides of an expression; wraps of wraps nest."""
-        start, end = self.start(node), self.end(node)
-        before = (Splice(start, start, prefix, (2, -end), self.path),) if prefix else ()
-        return (*before, Splice(end, end, suffix, (0, -start), self.path)) if suffix else before
+        return self.text.around((self.start(node), self.end(node)), prefix, suffix, self.path)
 
     def arm(self, branch: ast.If, lines: Sequence[str]) -> Splice:
         """Whole lines behind the body of an ``if``, at its indentation."""
         last = branch.body[-1].end_lineno or branch.lineno
-        at, text = self.text.beside(last, lines, branch.lineno - 1)
-        return Splice(at, at, text, (-1, 0, -branch.col_offset), self.path)
+        return self.text.behind(branch.lineno - 1, last - 1, lines, self.path, arm=True)
 
     def before(self, statement: ast.stmt, lines: Sequence[str]) -> Splice:
         """Whole lines before a statement, at its indentation."""
-        line = statement.lineno - 1
-        at, text = self.text.beside(line, lines, line)
-        return Splice(at, at, text, (-1, 1, 0), self.path)
+        return self.text.before(statement.lineno - 1, lines, self.path)
 
     def own_lines(self, statement: ast.stmt) -> bool:
         """Whether nothing else stands on a statement's lines."""

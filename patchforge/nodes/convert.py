@@ -345,10 +345,7 @@ def _helpers(code: Code, splices: Sequence[Splice]) -> Iterator[Splice]:
     if any("comfy.model_management" in splice.text for splice in splices) and not _imports_comfy(code):
         lines = ["import comfy.model_management", *lines]
     if lines:
-        line = code.source.import_line
-        end = "\r\n" if code.text.lines[max(line - 1, 0)].endswith("\r") else "\n"
-        at = code.text.offset(line, 0)
-        yield Splice(at, at, "".join(text + end for text in lines), (-2, 0, 0), "helpers")
+        yield code.text.imported(lines, "helpers")
 
 
 def _bound(code: Code) -> set[str]:

@@ -55,18 +55,18 @@ TWINS = frozenset(
 )
 #: What an XPU has no need of: skipped there.
 NEEDLESS = frozenset(
-    (
+    [
         "ipc_collect",
         "reset_max_memory_allocated",
         "reset_max_memory_cached",
         "nvtx.range_push",
         "nvtx.range_pop",
         "nvtx.mark",
-    )
+    ]
 )
 #: Fields of CUDA's device properties that XPU's lack.
 LACKING = frozenset(
-    (
+    [
         "major",
         "minor",
         "multi_processor_count",
@@ -75,7 +75,7 @@ LACKING = frozenset(
         "regs_per_multiprocessor",
         "is_multi_gpu_board",
         "uuid",
-    )
+    ]
 )
 #: Names of what "cuda" is then an implementation of.
 IMPLEMENTATION = re.compile(

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchforge import bounded, caches
+from patchforge.engine.cache import pack_rules_digest
 from patchforge.engine.records import apply_segments
 from patchforge.nodes.convert import Converted, Row, convert
 from patchforge.nodes.pack import Pack, Problem
-from patchforge.nodes.patched import pack_rules_digest
 from patchforge.nodes.requirements import Need, needs
 from patchforge.pattern import Options
 from patchforge.vocabulary import Decision, FileChange, Segment

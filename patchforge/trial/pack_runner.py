@@ -10,7 +10,7 @@ from pathlib import Path
 
 from patchforge import bounded, caches, processes
 from patchforge.outputs import LIST
-from patchforge.pipeline import Patched
+from patchforge.pipeline import PatchedRelease
 from patchforge.trial.model import AS_IT_COMES, Execution, Side
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence
@@ -33,7 +33,7 @@ class PackTrial(Trial):
 
     def __init__(
         self,
-        patched: Patched,
+        patched: PatchedRelease,
         environment: Environment,
         settings: Settings,
         tell: Tell,

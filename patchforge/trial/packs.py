@@ -14,9 +14,10 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from patchforge import bounded, resources
+from patchforge.engine.cache import pack_rules_digest
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
-from patchforge.nodes.patched import PatchedPack, pack_rules_digest
+from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import Store
 from patchforge.pattern import Options
 from patchforge.pins import requirements
@@ -60,7 +61,7 @@ class TrialPack:
     @cached_property
     def patch_digest(self) -> str:
         """The SHA-256 of its patch; "" where there is nothing to convert."""
-        return hashlib.sha256(self.patched.patch()).hexdigest() if self.patched.after else ""
+        return "".join(hashlib.sha256(data).hexdigest() for data in self.patched.patch_files().values())
 
     @cached_property
     def facts(self) -> JsonObject:

@@ -16,7 +16,7 @@ from patchforge import caches, documents
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.manifest import TreePath
 from patchforge.outputs import mark, marked, write_document
-from patchforge.pipeline import Patched, write_whole
+from patchforge.pipeline import PatchedRelease, write_whole
 from patchforge.trial.model import Device, Ending, Execution, Judgement, Output, Side, Verdict, Workflow
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import Evidence, SessionResult
@@ -55,7 +55,7 @@ class Settings:
 class Trial:
     """A patched release on a device, with upstream's tree beside it."""
 
-    def __init__(self, patched: Patched, environment: Environment, settings: Settings, tell: Tell) -> None:
+    def __init__(self, patched: PatchedRelease, environment: Environment, settings: Settings, tell: Tell) -> None:
         self.patched, self.environment, self.settings, self.tell = patched, environment, settings, tell
 
     def run(self, out: Path, sides: Sequence[Side], names: Sequence[str] = ()) -> Evidence:
@@ -260,7 +260,7 @@ class Run:
 class Trees:
     """The trees of a release in a scratch folder, written when they are first asked for."""
 
-    def __init__(self, patched: Patched, weights: Path, scratch: Path, tell: Tell) -> None:
+    def __init__(self, patched: PatchedRelease, weights: Path, scratch: Path, tell: Tell) -> None:
         self.patched, self.weights, self.scratch, self.tell = patched, weights, scratch, tell
         self.missing: tuple[str, ...] = ()  #: files that the clone has no content for
 

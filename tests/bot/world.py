@@ -106,7 +106,7 @@ _MERGED = ("-m", "merge", "-p", "main")
 CHECK, CHECKED = pipeline.check, set[Hashable]()
 
 
-def checked(patched: pipeline.Patched, context: int = 0) -> None:
+def checked(patched: pipeline.PatchedRelease, context: int = 0) -> None:
     """The check, once for the same bytes before and after: the bot comes upon them in run after run."""
     bytes_of = tuple(tuple(sorted(files.items())) for files in (patched.before, patched.after))
     if (asked := (patched.release, bytes_of, context)) not in CHECKED:

@@ -133,13 +133,13 @@ CUDA = RawSite(5, "f", "cuda-api", "torch.cuda.x", "")
 
 
 def test_a_site_on_a_claimed_line_is_claimed() -> None:
-    assert decision_of(CUDA, found(4, 6, Outcome.APPLIED)) == ("claimed", "X1")
-    assert decision_of(CUDA, found(5, 5, Outcome.UPSTREAM)) == ("claimed", "X1")
+    assert decision_of(CUDA, found(4, 6, Outcome.APPLIED)) == ("converted", "X1")
+    assert decision_of(CUDA, found(5, 5, Outcome.UPSTREAM)) == ("converted", "X1")
 
 
 def test_a_drift_claims_nothing() -> None:
-    assert decision_of(CUDA, found(5, 5, Outcome.DRIFTED)) == ("unclaimed", "")
-    assert decision_of(CUDA, found(6, 9, Outcome.APPLIED)) == ("unclaimed", "")
+    assert decision_of(CUDA, found(5, 5, Outcome.DRIFTED)) == ("person", "")
+    assert decision_of(CUDA, found(6, 9, Outcome.APPLIED)) == ("person", "")
 
 
 @pytest.mark.parametrize(
@@ -162,10 +162,10 @@ def test_what_is_left_by_its_place(site: RawSite) -> None:
     ("leave", "decision"),
     [
         (Leave("why", path="a.*"), "left"),
-        (Leave("why", path="b.py"), "unclaimed"),
-        (Leave("why", function="g"), "unclaimed"),
+        (Leave("why", path="b.py"), "person"),
+        (Leave("why", function="g"), "person"),
         (Leave("why", kind="cuda-*", text="torch.*"), "left"),
-        (Leave("why", kind="cuda-*", text="torch.xpu.*"), "unclaimed"),
+        (Leave("why", kind="cuda-*", text="torch.xpu.*"), "person"),
     ],
 )
 def test_a_decision_covers_what_all_its_globs_match(leave: Leave, decision: str) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from patchforge import patches
+from patchforge.engine.cache import pack_rules_digest
 from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
-from patchforge.nodes.patched import PatchedPack, pack_rules_digest
+from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown
 from patchforge.outputs import listed
 from patchforge.pattern import Options

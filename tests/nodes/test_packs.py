@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from patchforge.cli import parser
-from patchforge.engine.cache import rule_set_digest
+from patchforge.engine.cache import pack_rules_digest, rule_set_digest
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
-from patchforge.nodes.patched import PatchedPack, pack_rules_digest
+from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif
 from patchforge.nodes.requirements import needs
 from patchforge.nodes.store import Store

@@ -19,6 +19,7 @@ from patchforge.nodes.convert import Calls, _calls, _own_cuda, convert_file, own
 from patchforge.nodes.pack import Pack
 from patchforge.nodes.shapes import NEEDLESS, TWINS
 from patchforge.pattern import PackExample, PackFacts, Pattern, Verdict
+from patchforge.proof.outside import bytes_outside_edits_equal
 from patchforge.proof.packs.helpers import helpers
 from patchforge.proof.packs.pairing import prove
 from patchforge.rules import patterns
@@ -31,19 +32,34 @@ named = pytest.mark.parametrize(
 )
 
 
-def result(example: PackExample) -> tuple[str, set[Decision]]:
-    """The example after conversion, without the functions that were added, and the decisions."""
-    data = dedent(example.before).encode()
+rewritten = pytest.mark.parametrize(
+    "example",
+    [example for _, example in CASES if example.after is not None],
+    ids=[f"{rule.id}-{example.name}" for rule, example in CASES if example.after is not None],
+)
+
+
+def converted(data: bytes, example: PackExample) -> tuple[bytes, set[Decision]]:
+    """A file after conversion, which is proved and leaves all bytes outside of its edits alone; and the decisions."""
     code = Code("nodes.py", data)
     calls: Calls = _calls(Pack("p", Path("p"), {"nodes.py": data}), {"nodes.py": code})
     around = PackFacts(example.options, (), _own_cuda([code]), own_questions([code]), calls)
     rows, change = convert_file(code, around)
-    if change:
-        prove("nodes.py", data, change.after)
-    text = (change.after if change else data).decode()
+    if change is None:
+        return data, {row.decision for row in rows}
+    prove("nodes.py", data, change.after)
+    bytes_outside_edits_equal(change)
+    compile(change.after, "nodes.py", "exec", dont_inherit=True)
+    return change.after, {row.decision for row in rows}
+
+
+def result(example: PackExample) -> tuple[str, set[Decision]]:
+    """The example after conversion, without the functions that were added, and the decisions."""
+    data, decisions = converted(dedent(example.before).encode(), example)
+    text = data.decode()
     for helper in helpers().values():
         text = text.replace(f"\n{helper}\n\n", "")
-    return text.removeprefix("import comfy.model_management\n"), {row.decision for row in rows}
+    return text.removeprefix("import comfy.model_management\n"), decisions
 
 
 @named
@@ -55,6 +71,41 @@ def test_an_example_comes_out_as_shown(rule: Pattern, example: PackExample) -> N
         assert Decision.PERSON in decisions
     elif example.after is None:
         assert decisions <= {Decision.LEFT}
+
+
+@rewritten
+def test_a_second_run_edits_nothing(example: PackExample) -> None:
+    once, _ = converted(dedent(example.before).encode(), example)
+    again, decisions = converted(once, example)
+    assert again == once
+    assert Decision.CONVERTED not in decisions
+
+
+@rewritten
+def test_crlf_stays_crlf(example: PackExample) -> None:
+    before = dedent(example.before).encode()
+    wanted = converted(before, example)[0].replace(b"\n", b"\r\n")
+    assert converted(before.replace(b"\n", b"\r\n"), example)[0] == wanted
+
+
+@rewritten
+def test_a_byte_order_mark_stays_first(example: PackExample) -> None:
+    before = dedent(example.before).encode()
+    assert converted(b"\xef\xbb\xbf" + before, example)[0] == b"\xef\xbb\xbf" + converted(before, example)[0]
+
+
+@rewritten
+def test_a_missing_final_newline_stays_missing(example: PackExample) -> None:
+    before = dedent(example.before).encode()
+    assert converted(before.removesuffix(b"\n"), example)[0] == converted(before, example)[0].removesuffix(b"\n")
+
+
+def test_each_rule_shows_what_it_edits_and_what_it_leaves() -> None:
+    edits = {rule.id for rule, example in CASES if example.after is not None}
+    leaves = {rule.id for rule, example in CASES if example.after is None}
+    assert edits == leaves == {rule.id for rule in patterns()}
+    names = [(rule.id, example.name) for rule, example in CASES]
+    assert len(set(names)) == len(names)
 
 
 def test_the_reference_page_is_up_to_date() -> None:

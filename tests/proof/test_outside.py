@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from patchforge.errors import CheckFailed
-from patchforge.pipeline import Patched, check_untouched
+from patchforge.pipeline import PatchedRelease, check_untouched
 from patchforge.proof.outside import bytes_outside_edits_equal
 from patchforge.vocabulary import FileChange, Purpose, Segment
 from tests.support import MemoryTree, engine_of, release
@@ -42,7 +42,7 @@ def test_a_check_of_a_release_compares_them_too() -> None:
     before, after = b"import torch\nx = 1\n", b"import torch\nx  = 1\n"
     conversion = engine_of(()).convert(release("v9.0.0"), MemoryTree({"a.py": before}))
     honest = FileChange("a.py", before, after, (Segment(1, 2, (b"x  = 1\n",)),))
-    check_untouched(Patched(conversion, {Purpose.DEVICE: [honest]}, ()))
+    check_untouched(PatchedRelease(conversion, {Purpose.DEVICE: [honest]}, ()))
     hidden = FileChange("a.py", before, after, (Segment(0, 1, (b"import torch\n",)),))
     with pytest.raises(CheckFailed, match="bytes outside the edits differ"):
-        check_untouched(Patched(conversion, {Purpose.DEVICE: [hidden]}, ()))
+        check_untouched(PatchedRelease(conversion, {Purpose.DEVICE: [hidden]}, ()))

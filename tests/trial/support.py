@@ -6,7 +6,7 @@ import subprocess
 import time
 from collections.abc import Callable, Mapping
 
-from patchforge.pipeline import Patched
+from patchforge.pipeline import PatchedRelease
 from patchforge.trial.model import Workflow
 from patchforge.vocabulary import FileChange, Purpose, Segment, split_lines
 from tests.support import MemoryTree, engine_of, release
@@ -48,7 +48,9 @@ NODE_CLASS_MAPPINGS = {"Copy": Copy}
 """
 
 
-def release_of(before: Mapping[str, bytes], after: Mapping[str, bytes] | None = None, name: str = "v9.0.0") -> Patched:
+def release_of(
+    before: Mapping[str, bytes], after: Mapping[str, bytes] | None = None, name: str = "v9.0.0"
+) -> PatchedRelease:
     """A release of ``before``, whose patches make it ``after``."""
     conversion = engine_of(()).convert(release(name), MemoryTree(before))
     changes = [
@@ -56,7 +58,7 @@ def release_of(before: Mapping[str, bytes], after: Mapping[str, bytes] | None = 
         for path, data in sorted((after or before).items())
         if before[path] != data
     ]
-    return Patched(conversion, {Purpose.DEVICE: changes} if changes else {}, ())
+    return PatchedRelease(conversion, {Purpose.DEVICE: changes} if changes else {}, ())
 
 
 def _whole(before: bytes, after: bytes) -> Segment:

@@ -16,7 +16,7 @@ import pytest
 from emulator import build
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.outputs import update_folder
-from patchforge.pipeline import Patched
+from patchforge.pipeline import PatchedRelease
 from patchforge.sources.missing import MissingBlobError
 from patchforge.trial import runner
 from patchforge.trial.model import Device, Side, Verdict, Workflow
@@ -84,7 +84,7 @@ def settings(
 
 def run(
     folder: Path,
-    patched: Patched | None = None,
+    patched: PatchedRelease | None = None,
     *names: str,
     sides: tuple[Side, ...] = PATCHED,
     using: Settings | None = None,
@@ -134,7 +134,7 @@ def test_files_that_the_clone_lacks_are_told(tmp_path: Path, monkeypatch: pytest
     sessions(monkeypatch, session("first", "noise", flags=("--cpu",)))
     tree = Partial(files(torch=False) | {"big.json": b"{}"})
     told: list[str] = []
-    found = run(tmp_path, Patched(engine_of(()).convert(release("v9.0.0"), tree), {}, ()), told=told)
+    found = run(tmp_path, PatchedRelease(engine_of(()).convert(release("v9.0.0"), tree), {}, ()), told=told)
     assert "v9.0.0 patched: 1 files that the clone lacks are left out: big.json" in told
     assert [one.missing for one in found.sessions] == [("big.json",)]
     report.write(tmp_path / "out", [found])
@@ -289,7 +289,7 @@ def test_upstream_that_gives_no_reference_ends_the_trial(tmp_path: Path, monkeyp
     assert evidence.load(tmp_path / "out") is None
 
 
-def blind_and_seeing() -> Patched:
+def blind_and_seeing() -> PatchedRelease:
     return release_of(files(blind=True), files())
 
 
