@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from patchforge import processes, templating
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
-from patchforge.sources.command import git_environment
+from patchforge.git.command import git_environment
 from patchforge.vocabulary import FileChange, Purpose, Release, Segment, split_lines
 
 Read = Callable[[str], bytes]

@@ -16,11 +16,11 @@ from pathlib import Path
 
 from patchforge.bot.model import Candidate, GitHubRelease, PassedOver
 from patchforge.errors import Damaged
+from patchforge.git.borrowed import source_of
+from patchforge.git.clone import is_url
+from patchforge.git.command import run_git
 from patchforge.project import Project
 from patchforge.sources import GitObjects
-from patchforge.sources.borrowed import source_of
-from patchforge.sources.clone import is_url
-from patchforge.sources.command import run_git
 from patchforge.vocabulary import Version
 
 NO_COMMIT = "it does not lead to a commit"

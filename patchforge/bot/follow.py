@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from patchforge.errors import Damaged, PatchforgeError, TryAgain
+from patchforge.git.borrowed import source_of
+from patchforge.git.command import git, run_git
+from patchforge.git.objects import commit_date
 from patchforge.pins import store
 from patchforge.pins.tracked import Repository, load_nodes
-from patchforge.sources.borrowed import source_of
-from patchforge.sources.command import git, run_git
-from patchforge.sources.git import commit_date
 
 _AT_ONCE = 8  #: packs that are asked for at the same time
 

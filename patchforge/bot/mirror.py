@@ -17,9 +17,9 @@ from patchforge.bot.forge import Forge
 from patchforge.bot.model import Candidate, GitHubRelease
 from patchforge.bot.token import Token, refuse_secrets
 from patchforge.errors import Damaged, NotChecked
+from patchforge.git.clone import CachedClone, is_url
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
-from patchforge.sources.clone import CachedClone, is_url
 from patchforge.vocabulary import Version
 
 

@@ -9,6 +9,9 @@ from typing import Any
 
 from patchforge import bounded
 from patchforge.errors import PatchforgeError
+from patchforge.git.clone import CachedClone
+from patchforge.git.command import run_git
+from patchforge.git.size import check_size
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import summary
@@ -19,9 +22,6 @@ from patchforge.pins import repositories, store
 from patchforge.pins.claims import source_claims
 from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import Repository
-from patchforge.sources.clone import CachedClone
-from patchforge.sources.command import run_git
-from patchforge.sources.size import check_size
 
 _SHOWN = 50  #: commits whose subjects are shown
 _LICENCES = (":(icase)*licen[cs]e*", ":(icase)*copying*")

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from patchforge.bot.model import Branch
 from patchforge.bot.token import Token, refuse_secrets
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
-from patchforge.sources.command import run_git
+from patchforge.git.command import run_git
 
 #: GitHub commits as this one when it rebases a branch.
 _GITHUB = "noreply@github.com"

@@ -20,7 +20,7 @@ from urllib.parse import unquote
 
 from patchforge import processes
 from patchforge.errors import PatchforgeError
-from patchforge.sources.address import check_address, looks_like_address
+from patchforge.git.address import check_address, looks_like_address
 
 _LONGEST = 1024  #: characters of a token
 _MOST = 1 << 16  #: bytes of what holds one

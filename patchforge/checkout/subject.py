@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from patchforge.errors import PatchforgeError
+from patchforge.git.borrowed import checked_out
 from patchforge.inside import Inside, Kind
 from patchforge.project import load_project, recognise, release_index
-from patchforge.sources.command import checked_out
 from patchforge.sources.folder import FolderTree
 from patchforge.sources.git import GitObjects, GitTree
 from patchforge.vocabulary import Entry, Release, Tree, Version, git_blob_id

@@ -16,11 +16,11 @@ from patchforge.commands import revert
 from patchforge.commands.checkout import comfyui, planned
 from patchforge.commands.common import inputs, make_engine, show_json, table, version_named
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.git.borrowed import checked_out
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import load_project, parsed_version, recognise, release_index
 from patchforge.sources import ArchiveTree, GitTree, open_files, open_upstream
-from patchforge.sources.command import checked_out
 from patchforge.sources.git import Skipped
 from patchforge.sources.upstream import Upstream
 from patchforge.vocabulary import Release, Tree, Version

@@ -20,7 +20,7 @@ from patchforge.bot.run import Outcome, Settings, alone
 from patchforge.bot.token import Token, find_token, seen_by_children
 from patchforge.commands.common import make_engine, show_json, version_named
 from patchforge.errors import PatchforgeError
-from patchforge.sources.clone import is_url
+from patchforge.git.clone import is_url
 
 _SERVER = "https://github.com"
 

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from patchforge import bounded, caches, resources
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
+from patchforge.git.clone import is_url
 from patchforge.outputs import PATCHES, prove
 from patchforge.project import parsed_version
-from patchforge.sources.clone import is_url
 from patchforge.terminal import own
 from patchforge.vocabulary import Version
 

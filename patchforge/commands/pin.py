@@ -15,6 +15,7 @@ from patchforge.arguments.shared import PINS
 from patchforge.commands.common import coloured, generated_versions, in_repository, show_json
 from patchforge.commands.lock_torch import make_lock
 from patchforge.errors import Exit, PatchforgeError, worst
+from patchforge.git.clone import is_url
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.pins import comfyui, python, repositories, store
 from patchforge.pins.claims import source_claims
@@ -22,7 +23,6 @@ from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import Wheels
 from patchforge.project import load_project
-from patchforge.sources.clone import is_url
 from patchforge.vocabulary import Version
 
 _SINGLE = ("ollama", "mordragt-nixos")  #: whose document is one pin; that of others has pins by name

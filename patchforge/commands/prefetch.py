@@ -12,11 +12,11 @@ from typing import Any
 
 from patchforge.commands.common import show_json
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
+from patchforge.git.clone import CachedClone, is_url
 from patchforge.hashes import ArchiveHash, PublishedHash, of_checkout, of_clone, of_folder, of_tarball, published_hashes
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.project import Project, load_project, release_index
 from patchforge.sources import GitObjects, open_upstream
-from patchforge.sources.clone import CachedClone, is_url
 from patchforge.vocabulary import Version
 
 _REPOSITORY = re.compile(r"[\w-]+/[\w.-]+")

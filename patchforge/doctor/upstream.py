@@ -13,10 +13,10 @@ from pathlib import Path
 
 from patchforge.doctor.facts import Finding, State
 from patchforge.errors import PatchforgeError
+from patchforge.git.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
+from patchforge.git.clone import CachedClone, is_url
+from patchforge.git.command import git
 from patchforge.project import Project, release_index
-from patchforge.sources.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
-from patchforge.sources.clone import CachedClone, is_url
-from patchforge.sources.command import git
 from patchforge.sources.git import GitObjects
 
 _TAG = re.compile(r"^([0-9a-f]{40,64})[\t ]refs/tags/(.+?)(\^\{\})?$", re.MULTILINE)

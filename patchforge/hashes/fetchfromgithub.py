@@ -99,7 +99,7 @@ def attributes_of(listing: Listing) -> list[bytes]:
     """Every .gitattributes of a commit."""
     found = [one for one in listing if one.path.rpartition(b"/")[2] == b".gitattributes" and not one.is_submodule]
     listing.objects.require(found, listing)
-    return [listing.objects.content(blob) for blob in found]
+    return [listing.objects.blob(blob.id) for blob in found]
 
 
 def _of_objects(listing: Listing) -> ArchiveHash:
@@ -122,7 +122,7 @@ def _of_archive(listing: Listing) -> ArchiveHash:
     try:
         with (
             objects.piped("archive", "--format=tar", "--prefix=top/", commit) as stream,
-            open_tarball(stream, objects.origin) as tarball,
+            open_tarball(stream, str(objects.path)) as tarball,
         ):
             found = hashed(_compared(tarball.items(), listing, submodules, left_out), "git archive")
     except PatchforgeError:
@@ -154,7 +154,7 @@ def _require_stable(listing: Listing) -> None:
     objects, commit = listing.objects, listing.commit
     files = objects.with_attribute(commit, "export-subst", [blob for blob in listing if blob.mode.startswith("100")])
     objects.require(files, listing)
-    unstable = [f"{os.fsdecode(blob.path)}: {text}" for blob in files for text in _unstable(objects.content(blob))]
+    unstable = [f"{os.fsdecode(blob.path)}: {text}" for blob in files for text in _unstable(objects.blob(blob.id))]
     if unstable:
         raise PatchforgeError(
             f"the archive of {commit} is not the same every day (export-subst)",

@@ -61,7 +61,7 @@ def _submodule(path: bytes, commit: str, clones: dict[str, Path]) -> Iterator[It
 def _require_plain(listing: Listing) -> None:
     if any(map(_CONVERTS.search, attributes_of(listing))):
         raise PatchforgeError(
-            f"a checkout of {listing.objects.origin} converts content",
+            f"a checkout of {listing.objects.path} converts content",
             expected="no eol=crlf, ident or working-tree-encoding in its .gitattributes",
             found="at least one of them",
             do="work this hash out with Nix",

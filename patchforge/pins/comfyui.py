@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from patchforge.errors import PatchforgeError
+from patchforge.git.clone import CachedClone, is_url
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.pins import requirements
 from patchforge.pins.claims import Claim
 from patchforge.pins.repositories import source_hash
 from patchforge.project import Project
 from patchforge.sources import open_upstream
-from patchforge.sources.clone import CachedClone, is_url
 
 
 def pin(project: Project, version: str, where: str, claims: Mapping[str, Claim]) -> dict[str, Any]:

@@ -10,16 +10,16 @@ from typing import Any
 
 from patchforge import escape, web
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
+from patchforge.git.clone import CachedClone, is_url
+from patchforge.git.command import split_setting
+from patchforge.git.objects import UnreadableError
 from patchforge.hashes import of_checkout, of_clone
 from patchforge.hashes.fetchfromgithub import HOST
-from patchforge.hashes.objects import IncompleteTreeError, Objects, isolated
+from patchforge.hashes.objects import HashedObjects, IncompleteTreeError, isolated
 from patchforge.pins import requirements
 from patchforge.pins.claims import Claim
 from patchforge.pins.tracked import Repository
 from patchforge.sources import GitObjects
-from patchforge.sources.clone import CachedClone, is_url
-from patchforge.sources.command import split_setting
-from patchforge.sources.git import commit_date
 
 
 @dataclass(slots=True)
@@ -52,7 +52,7 @@ def pin(one: Repository, clones: Clones, claims: Mapping[str, Claim]) -> dict[st
             "owner": owner,
             "repo": repo,
             "rev": commit,
-            "date": commit_date(commit, objects.commit(commit)).date().isoformat(),
+            "date": objects.date(commit).date().isoformat(),
             "license": one.license,
             "submodules": one.submodules,
         }
@@ -121,12 +121,8 @@ def _commit(one: Repository, clone: Path) -> str:
     return found
 
 
-def _requirements(one: Repository, objects: Objects, commit: str) -> list[str]:
-    text = (
-        objects.run("cat-file", "blob", f"{commit}:{one.requirements}").decode("utf-8", "replace")
-        if one.requirements
-        else ""
-    )
+def _requirements(one: Repository, objects: HashedObjects, commit: str) -> list[str]:
+    text = _content(objects, f"{commit}:{one.requirements}").decode("utf-8", "replace") if one.requirements else ""
     named = requirements.of_file(text)
     left_out = {requirements.parse(text).name for text in one.without}
     if unknown := left_out - {requirements.parse(text).name for text in named}:
@@ -140,13 +136,20 @@ def _requirements(one: Repository, objects: Objects, commit: str) -> list[str]:
     return sorted({*kept, *(str(requirements.parse(text)) for text in one.also)})
 
 
+def _content(objects: HashedObjects, name: str) -> bytes:
+    try:
+        return objects.read(name, b"blob")[1]
+    except UnreadableError as error:
+        raise objects.failed("cat-file", f"{name}: {error}") from error
+
+
 def _submodules(one: Repository, clone: Path, commit: str, clones: Clones) -> dict[str, Path]:
     """Clones of a commit's submodules, by path."""
     if not one.submodules:
         return {}
     with isolated(clone) as objects:
         paths = [os.fsdecode(blob.path) for blob in objects.listing(commit) if blob.is_submodule]
-        text = objects.run("cat-file", "blob", f"{commit}:.gitmodules") if paths else b""
+        text = _content(objects, f"{commit}:.gitmodules") if paths else b""
         listed = objects.run("config", "--file", "-", "--no-includes", "--list", "--null", given=text)
     settings = dict(split_setting(pair) for pair in os.fsdecode(listed).split("\0") if pair)
     names = {value: key.removesuffix(".path") for key, value in settings.items() if key.endswith(".path")}

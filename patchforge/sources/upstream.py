@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, Self
 
 from patchforge.errors import PatchforgeError
+from patchforge.git.borrowed import OddRef
+from patchforge.git.clone import CachedClone, is_url
 from patchforge.project import load_project, recognise, release_index
-from patchforge.sources.borrowed import OddRef
-from patchforge.sources.clone import CachedClone, is_url
 from patchforge.sources.git import GitObjects, GitTree
 from patchforge.sources.missing import MissingBlobError
 from patchforge.vocabulary import Release, Version

@@ -16,13 +16,13 @@ from packaging.utils import canonicalize_name
 from patchforge import bounded, resources
 from patchforge.engine.cache import pack_rules_digest
 from patchforge.errors import PatchforgeError
+from patchforge.git.borrowed import checked_out
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import Store
 from patchforge.pattern import Options
 from patchforge.pins import requirements
 from patchforge.pins.tracked import Repository, load_nodes
-from patchforge.sources.command import checked_out
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, OWN_PACK, JsonObject, Workflow
 from patchforge.trial.workflows import library
 from patchforge.vocabulary import Decision

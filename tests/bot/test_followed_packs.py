@@ -14,8 +14,8 @@ import pytest
 from patchforge.bot.follow import Followed, State, follow
 from patchforge.commands.packs import track
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.git import command as git_command
 from patchforge.pins.tracked import load_repository
-from patchforge.sources import command as git_command
 from tests.bot.world import bare, git, put
 
 NOW = datetime(2026, 1, 20, tzinfo=UTC)

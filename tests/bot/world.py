@@ -20,8 +20,8 @@ from patchforge.bot.token import Token
 from patchforge.commands import bot as command
 from patchforge.engine.convert import Engine
 from patchforge.errors import PatchforgeError
+from patchforge.git import command as git_command
 from patchforge.rules import transforms
-from patchforge.sources import command as git_command
 from patchforge.sources.git import GitObjects, GitTree
 from patchforge.vocabulary import Release, Version
 from tests.bot.fake_github import FakeGitHub

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.checkout.merge import merge
-from patchforge.sources.command import git
+from patchforge.git.command import git
 
 BASE = b"1\n2\n3\n4\n5\n6\n"
 

@@ -20,8 +20,8 @@ from patchforge.commands import doctor
 from patchforge.doctor import upstream
 from patchforge.doctor.facts import State
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.git.clone import CachedClone
 from patchforge.project import Project
-from patchforge.sources.clone import CachedClone
 from tests.bot.world import bare, git, put
 
 VERSIONS = ("v0.1.0", "v0.2.0", "v0.3.0")

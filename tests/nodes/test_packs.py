@@ -12,6 +12,8 @@ import pytest
 from patchforge.cli import parser
 from patchforge.engine.cache import pack_rules_digest, rule_set_digest
 from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.git.borrowed import checked_out
+from patchforge.git.command import run_git
 from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
@@ -21,7 +23,6 @@ from patchforge.nodes.store import Store
 from patchforge.pattern import Options
 from patchforge.proof.packs.helpers import helpers
 from patchforge.rules import patterns
-from patchforge.sources.command import checked_out, run_git
 from patchforge.vocabulary import Decision
 
 NODE = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"

@@ -17,10 +17,10 @@ from patchforge.commands.common import make_engine
 from patchforge.engine.cache import Cache, rule_set_digest
 from patchforge.engine.records import FileRecord
 from patchforge.errors import PatchforgeError
+from patchforge.git.clone import CachedClone
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.store import Store, cached
 from patchforge.pattern import Options
-from patchforge.sources.clone import CachedClone
 from tests.outputs.world import NODE, state
 
 KEY = ("a.py", "b" * 40)

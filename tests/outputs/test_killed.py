@@ -17,8 +17,8 @@ import pytest
 from patchforge import atomic, caches, pipeline
 from patchforge.engine.cache import Cache
 from patchforge.engine.records import FileRecord
+from patchforge.git.clone import CachedClone
 from patchforge.outputs import PATCHES, listed, mark, marked, write_document, write_folder
-from patchforge.sources.clone import CachedClone
 from tests.outputs.world import patches
 from tests.support import MemoryTree
 
@@ -175,7 +175,7 @@ def test_a_cache_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         cache.put(records)
         assert cache.get(records) == records
 
-    monkeypatch.setattr("patchforge.sources.clone.STALE_LOCK", 0.0)
+    monkeypatch.setattr("patchforge.git.clone.STALE_LOCK", 0.0)
     for fatal in range(60):
         monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / str(fatal)))
         was_killed = killed(fatal, use)

@@ -23,10 +23,8 @@ EXCEPTIONS = {
     "patchforge/commands/doctor.py": "looks at the variables that a report shows",
     "patchforge/bot/token.py": "looks for the token in every variable, to take it out",
     # git's own environment
-    "patchforge/sources/command.py": "git",
-    "patchforge/sources/git.py": "git, by GitPython",
-    "patchforge/sources/clone.py": "git, by GitPython",
-    "patchforge/hashes/objects.py": "git",
+    "patchforge/git/command.py": "git",
+    "patchforge/git/gitpython.py": "git, by GitPython",
     # the emulator is for our own tests, and is not installed
     "emulator/__init__.py": "the base of what a trial, which passes its own, or a test hands on",
     "emulator/build.py": "the compiler",

@@ -196,3 +196,22 @@ def test_what_is_no_repository_is_refused(tmp_path: Path, found: str) -> None:
     path = tmp_path if found == "folder" else tmp_path / "nothing"
     with pytest.raises(PatchforgeError, match="is not a git repository"):
         GitObjects(path)
+
+
+def test_pieces_that_are_not_read_to_their_end_are_in_nobodys_way(work: Path) -> None:
+    """The next question is answered all the same, and ending the process reads nothing more."""
+    (work / "large").write_bytes(b"x" * 3_000_000)
+    (work / "small").write_bytes(b"y\n")
+    ids = {name: git(work, "hash-object", "-w", name) for name in ("large", "small")}
+    with GitObjects(work) as objects:
+        size, pieces = objects.pieces(ids["large"], "large")
+        assert (size, len(next(pieces))) == (3_000_000, 1 << 16)
+        assert objects.blob(ids["small"]) == b"y\n"
+        assert objects.lacks([ids["small"], "0" * 40]) == [False, True]
+        _, pieces = objects.pieces(ids["large"], "large")
+        next(pieces)
+        objects.close()
+        assert objects.blob(ids["small"]) == b"y\n"
+        with pytest.raises(LookupError, match="missing"):
+            objects.pieces("0" * 40, "x")
+        assert b"".join(objects.pieces(ids["large"], "large")[1]) == b"x" * 3_000_000

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from patchforge.errors import Damaged, PatchforgeError, TryAgain
-from patchforge.sources import command, size
-from patchforge.sources.command import checked_out, git, is_passing, run_git, watch_git
-from patchforge.sources.size import check_size
+from patchforge.git import command, size
+from patchforge.git.borrowed import checked_out
+from patchforge.git.command import git, is_passing, run_git, watch_git
+from patchforge.git.size import check_size
 from tests.web.hostile import Speech, endless, serving, silent
 
 

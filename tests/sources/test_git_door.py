@@ -15,9 +15,10 @@ import pytest
 
 from patchforge.bot.discovery import list_tags
 from patchforge.errors import PatchforgeError
-from patchforge.sources.address import check_address, without_password
-from patchforge.sources.clone import CachedClone
-from patchforge.sources.command import checked_out, git, git_environment, run_git, verb_of
+from patchforge.git.address import check_address, without_password
+from patchforge.git.borrowed import checked_out
+from patchforge.git.clone import CachedClone
+from patchforge.git.command import git, git_environment, run_git, verb_of
 from tests.sources.hostile import Witness, made, plain_git
 from tests.support import ROOT
 
@@ -318,7 +319,7 @@ def test_the_import_of_gitpython_shows_git_nothing_of_the_user(tmp_path: Path) -
     (tmp_path / "git").write_text(f"#!/bin/sh\nenv >> {tmp_path}/seen\necho git version 2.39.5\n")
     (tmp_path / "git").chmod(0o755)
     given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "SECRET": "mine", "LC_SECRET": "mine"}
-    code = "import os; from patchforge.sources.git import import_git; import_git(); print(os.environ['SECRET'])"
+    code = "import os; from patchforge.git.gitpython import import_git; import_git(); print(os.environ['SECRET'])"
     done = subprocess.run([sys.executable, "-c", code], env=given, capture_output=True, text=True, check=True)
     assert done.stdout == "mine\n"
     assert "mine" not in (tmp_path / "seen").read_text()

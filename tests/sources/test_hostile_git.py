@@ -15,13 +15,13 @@ from patchforge.bot.discovery import list_tags
 from patchforge.bot.mirror import Mirror
 from patchforge.doctor import upstream as doctor
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.git.borrowed import checked_out
+from patchforge.git.clone import CachedClone
 from patchforge.hashes import of_clone
 from patchforge.pins.repositories import Clones, pin
 from patchforge.pins.tracked import Repository
 from patchforge.project import load_project
 from patchforge.sources import GitObjects, GitTree
-from patchforge.sources.clone import CachedClone
-from patchforge.sources.command import checked_out
 from tests.sources.hostile import SETTINGS, Witness, made, plain_git
 from tests.support import miniature
 

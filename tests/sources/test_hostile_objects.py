@@ -17,11 +17,11 @@ from patchforge.bot.discovery import discover, list_tags
 from patchforge.bot.mirror import Mirror
 from patchforge.doctor import upstream as doctor
 from patchforge.errors import Damaged, Exit, PatchforgeError
+from patchforge.git.clone import CachedClone
+from patchforge.git.objects import UnreadableError, commit_date
 from patchforge.hashes import of_clone
 from patchforge.project import load_project
 from patchforge.sources import GitObjects, GitTree, open_upstream
-from patchforge.sources.clone import CachedClone
-from patchforge.sources.git import UnreadableError, commit_date
 from tests.sources.hostile import made, plain_git
 
 FILES = {"main.py": b"x = 1\n", "comfyui_version.py": b'__version__ = "0.33.0"\n', "a/b.py": b"y = 2\n"}
@@ -355,7 +355,7 @@ def test_a_commit_or_tree_that_is_another(clone: Path, what: str) -> None:
 
 
 def test_a_blob_larger_than_memory_is_not_read(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("patchforge.sources.git._MOST_BYTES", 1000)
+    monkeypatch.setattr("patchforge.git.objects._MOST_BYTES", 1000)
     big = stored(clone, "blob", b"0" * 2000)
     with GitObjects(clone) as objects:
         with pytest.raises(UnreadableError, match="2000 bytes"):

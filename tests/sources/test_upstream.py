@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from patchforge.errors import PatchforgeError
+from patchforge.git import clone as clone_module
+from patchforge.git.clone import CachedClone, is_url
 from patchforge.project import Project, release_index
-from patchforge.sources import clone as clone_module
 from patchforge.sources import open_upstream
-from patchforge.sources.clone import CachedClone, is_url
 from patchforge.sources.upstream import Upstream, nearest
 from patchforge.vocabulary import Release, Version
 from tests.support import ROOT
@@ -393,7 +393,7 @@ def test_hook_environment_does_not_mislead_clone_and_fetch(
     assert other.git("for-each-ref") == ""
 
 
-OPEN = "import sys; from patchforge.sources.clone import CachedClone; print(CachedClone.of(sys.argv[1]).ensure())"
+OPEN = "import sys; from patchforge.git.clone import CachedClone; print(CachedClone.of(sys.argv[1]).ensure())"
 
 
 def another_run(url: str, **environment: str) -> subprocess.Popen[str]:

@@ -18,13 +18,14 @@ from patchforge.commands.common import inputs, show_json, table
 from patchforge.commands.packs.sites import list_sites
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
+from patchforge.git.borrowed import checked_out
+from patchforge.git.command import run_git
+from patchforge.git.size import check_size
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import cached
 from patchforge.outputs import PATCHES, check_folder, write_folder
 from patchforge.pattern import Options
-from patchforge.sources.command import checked_out, run_git
-from patchforge.sources.size import check_size
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
 

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING
 
 from patchforge import caches, escape, outputs
 from patchforge.errors import PatchforgeError, TryAgain
-from patchforge.sources.address import check_address, without_password
-from patchforge.sources.borrowed import NotARepositoryError, source_of
-from patchforge.sources.command import is_passing, verb_of, watch_git
+from patchforge.git.address import check_address, without_password
+from patchforge.git.borrowed import NotARepositoryError, source_of
+from patchforge.git.command import is_passing, verb_of, watch_git
 from patchforge.terminal import own
 
 if TYPE_CHECKING:

@@ -23,7 +23,7 @@ from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
 from patchforge.errors import Damaged, PatchforgeError, SystemFault
-from patchforge.sources.command import git, split_setting
+from patchforge.git.command import git, split_setting
 
 _ID = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 #: As git check-ref-format has it.
@@ -166,6 +166,11 @@ def head(path: Path) -> str:
     except PatchforgeError:
         return ""
     return place.refs[0].get(text[5:], "") if text.startswith("ref:") else text
+
+
+def checked_out(folder: Path) -> str:
+    """The commit that a checkout stands on; "" for a folder that is none, and before its first commit."""
+    return head(folder) if os.path.lexists(folder / ".git") else ""
 
 
 class Borrowed:

@@ -1,7 +1,7 @@
 """The one door to git: every git of ours is started here, with the same environment and the same settings.
 
 Neither the caller's GIT_* variables nor the settings of the machine and the user play a part, but for how the network
-is reached (``_OF_USER``). A repository that is not ours is never opened itself: see patchforge/sources/borrowed.py.
+is reached (``_OF_USER``). A repository that is not ours is never opened itself: see patchforge/git/borrowed.py.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import IO
 
 from patchforge import bounded, processes
 from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.git.address import LOOPBACK_HTTP, check_address, looks_like_address
 from patchforge.processes import NETWORK, environment
-from patchforge.sources.address import LOOPBACK_HTTP, check_address, looks_like_address
 
 #: Reading a repository fetches nothing. GIT_NO_LAZY_FETCH needs git 2.45; for older ones no transport is allowed.
 OFFLINE = {"GIT_NO_LAZY_FETCH": "1", "GIT_ALLOW_PROTOCOL": "none"}
@@ -376,10 +376,3 @@ def _as_variables(settings: Iterable[tuple[str, str]]) -> dict[str, str]:
     for number, (key, value) in enumerate(pairs):
         variables |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
     return variables
-
-
-def checked_out(folder: Path) -> str:
-    """The commit that a checkout stands on; "" for a folder that is none, and before its first commit."""
-    from patchforge.sources.borrowed import head  # noqa: PLC0415 - which needs this module
-
-    return head(folder) if os.path.lexists(folder / ".git") else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from patchforge.errors import Damaged
-from patchforge.sources.command import run_git
+from patchforge.git.command import run_git
 
 MOST_BYTES = 4 << 30
 MOST_FILES = 200_000
