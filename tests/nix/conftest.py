@@ -134,6 +134,7 @@ def _legacy(network: Path) -> dict[str, bytes]:
 def regenerate(project: Path) -> None:
     """What ``patchforge nix`` does."""
     made = generate(project / "upstream", project / "generated")
+    shutil.rmtree(project / "generated" / "nix", ignore_errors=True)
     write_tree(project / "generated" / "nix", listed(made.files))
     write_file(project / "flake.nix", made.flake)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from tests.nix import sandbox
 from tests.nix.sandbox import REAL_LIB, Miniature, Nix, contract, library
@@ -200,18 +199,42 @@ PROBES: dict[str, list[tuple[str, str | None]]] = {
 }
 
 
+#: What evaluation complains of already.
+EVALUATED = {
+    "should use `buildPythonPackage` or `toPythonModule`",
+    "attribute 'mine' missing",
+    "unexpected argument",
+    "does nothing",
+}
+
+
 def test_every_behaviour_has_a_probe() -> None:
     assert PROBES.keys() | {"systemd: lists are joined, and nothing else"} == contract()["behaviours"].keys()
 
 
-@pytest.mark.parametrize("name", PROBES)
-def test_the_mock_behaves_as_the_contract_says(mini: Miniature, name: str) -> None:
-    for expression, complaint in PROBES[name]:
-        whole = f"let p = import {mini.nixpkgs} {{ }}; in {expression}"
-        if complaint is None:
-            mini.nix.build(whole)
-        else:
-            assert complaint in mini.nix.failing(whole)
+def test_the_mock_allows_what_the_contract_allows(mini: Miniature) -> None:
+    """At once: each build costs more time in starting Nix than in building."""
+    listed = " ".join(
+        f"({expression})" for probes in PROBES.values() for expression, complaint in probes if not complaint
+    )
+    assert mini.nix.build(f"let p = import {mini.nixpkgs} {{ }}; in [ {listed} ]")
+
+
+def test_the_mock_refuses_what_the_contract_refuses(mini: Miniature) -> None:
+    """Builds at once, and what is refused before one by one."""
+    refused = {expression: complaint for probes in PROBES.values() for expression, complaint in probes if complaint}
+    builds = {expression: complaint for expression, complaint in refused.items() if complaint not in EVALUATED}
+    start = f"let p = import {mini.nixpkgs} {{ }}; in"
+    done = mini.nix.run(
+        "nix-build", "--no-out-link", "--keep-going", "--expr", f"{start} [ {' '.join(map('({})'.format, builds))} ]"
+    )
+    assert done.returncode != 0
+    assert {text: done.stderr.count(text) for text in builds.values()} == Counter(builds.values())
+    failed = set(re.findall(r"builder for '(\S+)' failed", done.stderr))
+    assert len(failed) == len(builds)
+    for expression, complaint in refused.items():
+        if complaint in EVALUATED:
+            assert complaint in mini.nix.refused(f"{start} ({expression}).drvPath")
 
 
 def merged(mini: Miniature, *values: str) -> str:

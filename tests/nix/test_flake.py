@@ -174,10 +174,13 @@ def test_every_committed_node_packs_requirements_are_met(mini: Miniature, tmp_pa
     packages |= {name: {"version": "99", "requires": ["opencv4"]} for name in named if name.startswith("opencv-")}
     assert "opencv-python" in packages
     nixpkgs = mock_nixpkgs(tmp_path / "nixpkgs", mini.network, packages=packages)
-    checks = (
+    listed = " ".join(f'"{text}"' for text in sorted(texts))
+    everything = (
         f"let pkgs = import {nixpkgs} {{ }}; inherit (pkgs) lib; s = import {ROOT}/generated/nix {{ inherit pkgs; }};"
-        " checks = lib.mapAttrsToList (_: node:"
-        " (node.override { python-xpu = pkgs.python3; }).tests.requirements) s.nodes;"
-        " in pkgs.runCommand ''all'' { inherit checks; } ''touch $out''"
+        " alone = lib.mapAttrsToList (_: node:"
+        " (node.override { python-xpu = pkgs.python3; }).tests.requirements.drvPath) s.nodes;"
+        f" environment = pkgs.python3.withPackages (ps: [ ps.packaging ] ++ map (s.requirementsOf ps) [ {listed} ]);"
+        " in builtins.seq (builtins.toJSON alone) (pkgs.runCommand ''all'' { } ''touch x; ${environment}/bin/python"
+        f" ${{{ROOT}/generated/nix/checks/requirements.py}} x ${{lib.escapeShellArgs [ {listed} ]}}; touch $out'')"
     )
-    assert mini.nix.build(checks)
+    assert mini.nix.build(everything)
