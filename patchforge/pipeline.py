@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from patchforge import __version__, caches, manifest, patches, resources, templating
-from patchforge.engine.cache import Cache, rule_set_digest
+from patchforge.engine.cache import FILES, Cache, rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
 from patchforge.errors import CheckFailed, Drifted
 from patchforge.manifest import (
@@ -195,7 +195,7 @@ def make_engine(*, keep: bool = True, jobs: int | None = None) -> Engine:
     from patchforge.engine.sites import load_decisions  # noqa: PLC0415 - libcst is slow to import
     from patchforge.rules import transforms  # noqa: PLC0415
 
-    cache = Cache(caches.folder_or_none("results") if keep else None)
+    cache = Cache(caches.folder_or_none("results") if keep else None, FILES)
     return Engine(transforms(), load_decisions(resources.path("upstream/comfyui.sites.toml")), cache, jobs)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from patchforge.engine.cache import Cache
+from patchforge.engine.cache import FILES, Cache
 from patchforge.engine.convert import Engine
 from patchforge.engine.files import look_at
 from patchforge.engine.records import FileRecord, apply_segments
@@ -45,7 +45,7 @@ def release(version: str) -> Release:
 
 def engine_of(transforms: Sequence[Transform], *, jobs: int = 1, cache: Path | None = None) -> Engine:
     """An engine with the project's decisions."""
-    return Engine(transforms, load_decisions(ROOT / "upstream" / "comfyui.sites.toml"), Cache(cache), jobs)
+    return Engine(transforms, load_decisions(ROOT / "upstream" / "comfyui.sites.toml"), Cache(cache, FILES), jobs)
 
 
 def result_of(data: bytes, record: FileRecord) -> bytes:

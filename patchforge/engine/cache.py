@@ -1,6 +1,6 @@
-"""What was found in a file, kept by (path, blob, rule-set digest).
+"""What was found in a file or a pack, kept by its name, its bytes and the digest of the rules.
 
-One SQLite file per rule set; several processes may use it at once. It is a cache: when it cannot be read it is set
+One SQLite file per digest; several processes may use it at once. It is a cache: when it cannot be read it is set
 aside, and the work is done again.
 """
 
@@ -11,14 +11,18 @@ import hashlib
 import json
 import sqlite3
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Any, Generic, TypeVar
 
 from patchforge import caches, resources
 from patchforge.engine.records import FileRecord
 
-Key = tuple[str, str]  #: (path, blob id)
+Key = tuple[str, str]  #: (path, blob id), or what a pack is called and the digest of its bytes
+T = TypeVar("T")
+_DAMAGE = (ValueError, LookupError, TypeError, AttributeError, zlib.error)
 
 #: What decides what a file becomes. How it is told (reports, manifests) decides nothing, and how it is kept neither.
 _BOTH = (
@@ -34,7 +38,6 @@ PACKS = (
     *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/entry_points.py", "nodes/exempt.py"),
     *("nodes/requirements.py", "nodes/shapes.py", "proof/packs", "proof/reading.py"),
 )
-_EMPTY = FileRecord()
 
 
 def rule_set_digest() -> str:
@@ -55,15 +58,35 @@ def _digest(names: tuple[str, ...]) -> str:
     return digest.hexdigest()
 
 
-class Cache:
-    """Records by key. ``folder`` None keeps nothing."""
+@dataclass(frozen=True, slots=True)
+class Kept(Generic[T]):
+    """What a cache keeps: the digest of what decides it, and how it becomes lists and texts and comes back.
 
-    def __init__(self, folder: Path | None) -> None:
+    An empty list takes no room. ``load`` raises ValueError, LookupError or TypeError for what is damaged.
+    """
+
+    digest: Callable[[], str]
+    dump: Callable[[T], list[Any]]
+    load: Callable[[list[Any]], T]
+
+
+FILES = Kept(
+    rule_set_digest,
+    lambda record: [] if record.empty else record.to_json(),
+    lambda value: FileRecord.from_json(value) if value else FileRecord(),
+)
+
+
+class Cache(Generic[T]):
+    """Results by key. ``folder`` None keeps nothing."""
+
+    def __init__(self, folder: Path | None, kept: Kept[T]) -> None:
+        self.kept = kept
         self.connection: sqlite3.Connection | None = None
         if folder is not None:
             with contextlib.suppress(OSError):  # a folder that cannot be written to keeps nothing
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self.open(caches.entry(folder) / f"results-{rule_set_digest()[:16]}.sqlite")
+                self.open(caches.entry(folder) / f"results-{kept.digest()[:16]}.sqlite")
 
     def open(self, path: Path) -> None:
         """Opens or creates the file; a damaged one is replaced. PatchforgeError where it is a link or another's."""
@@ -87,16 +110,16 @@ class Cache:
             else:
                 return
 
-    def get(self, keys: Iterable[Key]) -> dict[Key, FileRecord]:
+    def get(self, keys: Iterable[Key]) -> dict[Key, T]:
         """The records that are known; a key that is not is left out."""
         if self.connection is None:
             return {}
-        known: dict[Key, FileRecord] = {}
-        with contextlib.suppress(sqlite3.DatabaseError, ValueError, LookupError, TypeError, zlib.error):
+        known: dict[Key, T] = {}
+        with contextlib.suppress(sqlite3.DatabaseError, *_DAMAGE):
             for key in keys:
                 row = self.connection.execute("SELECT record FROM records WHERE path = ? AND blob = ?", key).fetchone()
                 if row is not None:
-                    known[key] = FileRecord.from_json(json.loads(zlib.decompress(row[0]))) if row[0] else _EMPTY
+                    known[key] = self.kept.load(json.loads(zlib.decompress(row[0])) if row[0] else [])
         return known
 
     def knows(self, keys: Iterable[Key]) -> set[Key]:
@@ -108,13 +131,11 @@ class Cache:
             return {key for key in keys if self.connection.execute(query, key).fetchone()}
         return set()
 
-    def put(self, records: Mapping[Key, FileRecord]) -> None:
+    def put(self, records: Mapping[Key, T]) -> None:
         """Keeps records; a full disk or a locked file only means that the work is done again."""
         if self.connection is None or not records:
             return
-        rows = [
-            (path, blob, b"" if record.empty else zlib.compress(json.dumps(record.to_json()).encode(), 1))
-            for (path, blob), record in records.items()
-        ]
+        plain = ((key, self.kept.dump(record)) for key, record in records.items())
+        rows = [(*key, zlib.compress(json.dumps(value).encode(), 1) if value else b"") for key, value in plain]
         with contextlib.suppress(sqlite3.DatabaseError), self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", rows)

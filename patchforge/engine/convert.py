@@ -85,7 +85,7 @@ class Engine:
     """The transforms with their cache; converts any number of releases."""
 
     def __init__(
-        self, transforms: Sequence[Transform], decisions: Decisions, cache: Cache, jobs: int | None = None
+        self, transforms: Sequence[Transform], decisions: Decisions, cache: Cache[FileRecord], jobs: int | None = None
     ) -> None:
         self.transforms, self.decisions, self.cache = tuple(transforms), decisions, cache
         self.jobs = jobs or os.cpu_count() or 1

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.engine import convert
-from patchforge.engine.cache import Cache, rule_set_digest
+from patchforge.engine.cache import FILES, Cache, rule_set_digest
 from patchforge.engine.records import FileRecord, Found, RawSite
 from patchforge.errors import PatchforgeError
 from patchforge.rules import transforms
@@ -32,40 +32,40 @@ def file_of(folder: Path) -> Path:
 
 
 def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
-    Cache(tmp_path).put({KEY: FULL, ("b.py", KEY[1]): FileRecord()})
-    again = Cache(tmp_path)
+    Cache(tmp_path, FILES).put({KEY: FULL, ("b.py", KEY[1]): FileRecord()})
+    again = Cache(tmp_path, FILES)
     assert again.get([KEY, ("b.py", KEY[1]), ("c.py", KEY[1])]) == {KEY: FULL, ("b.py", KEY[1]): FileRecord()}
     assert again.knows([KEY, ("c.py", KEY[1])]) == {KEY}
 
 
 def test_the_path_is_part_of_the_key(tmp_path: Path) -> None:
-    cache = Cache(tmp_path)
+    cache = Cache(tmp_path, FILES)
     cache.put({KEY: FULL})
     assert cache.get([("other.py", KEY[1])]) == {}
 
 
 def test_without_a_folder_nothing_is_kept() -> None:
-    cache = Cache(None)
+    cache = Cache(None, FILES)
     cache.put({KEY: FULL})
     assert cache.get([KEY]) == {}
     assert cache.knows([KEY]) == set()
 
 
 def test_the_file_is_named_after_the_rules(tmp_path: Path) -> None:
-    Cache(tmp_path)
+    Cache(tmp_path, FILES)
     assert rule_set_digest()[:16] in file_of(tmp_path).name
 
 
 @pytest.mark.parametrize("damage", [b"", b"not a database at all, but long enough to look like one" * 40])
 def test_a_damaged_file_is_replaced(tmp_path: Path, damage: bytes) -> None:
-    cache = Cache(tmp_path)
+    cache = Cache(tmp_path, FILES)
     path = file_of(tmp_path)
     assert cache.connection is not None
     cache.connection.close()
     path.write_bytes(damage)
-    again = Cache(tmp_path)
+    again = Cache(tmp_path, FILES)
     again.put({KEY: FULL})
-    assert Cache(tmp_path).get([KEY]) == {KEY: FULL}
+    assert Cache(tmp_path, FILES).get([KEY]) == {KEY: FULL}
 
 
 @pytest.mark.parametrize("value", [b"no zlib", b"x\x9c\x03\x00\x00\x00\x00\x01"])
@@ -81,11 +81,11 @@ def test_a_damaged_record_is_made_again(tmp_path: Path, value: bytes) -> None:
 def test_a_record_of_another_shape_is_made_again(tmp_path: Path) -> None:
     import zlib
 
-    cache = Cache(tmp_path)
+    cache = Cache(tmp_path, FILES)
     cache.put({KEY: FULL})
     with sqlite3.connect(file_of(tmp_path)) as connection:
         connection.execute("UPDATE records SET record = ?", (zlib.compress(b'{"not": "ours"}'),))
-    assert Cache(tmp_path).get([KEY]) == {}
+    assert Cache(tmp_path, FILES).get([KEY]) == {}
 
 
 def test_the_second_conversion_looks_at_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,22 +110,22 @@ def test_preparing_fills_the_cache_for_all_trees(tmp_path: Path, monkeypatch: py
 
 
 def test_a_folder_in_the_database_s_place_is_left_alone(tmp_path: Path) -> None:
-    Cache(tmp_path)
+    Cache(tmp_path, FILES)
     path = file_of(tmp_path)
     for one in tmp_path.iterdir():
         one.unlink()
     path.mkdir()
     with pytest.raises(PatchforgeError, match="cannot use"):
-        Cache(tmp_path)
+        Cache(tmp_path, FILES)
     assert path.is_dir()
 
 
 WRITER = """
 import sys
 from pathlib import Path
-from patchforge.engine.cache import Cache
+from patchforge.engine.cache import FILES, Cache
 from patchforge.engine.records import FileRecord
-cache = Cache(Path(sys.argv[1]))
+cache = Cache(Path(sys.argv[1]), FILES)
 for number in range(200):
     cache.put({(f"{sys.argv[2]}{number}.py", "0" * 40): FileRecord(unreadable=sys.argv[2])})
 """
@@ -136,4 +136,4 @@ def test_two_processes_write_at_once(tmp_path: Path) -> None:
     running = [subprocess.Popen(command, cwd=ROOT) for command in commands]
     assert [one.wait() for one in running] == [0, 0]
     keys = [(f"{name}{number}.py", "0" * 40) for name in "ab" for number in range(200)]
-    assert len(Cache(tmp_path).get(keys)) == len(keys)
+    assert len(Cache(tmp_path, FILES).get(keys)) == len(keys)

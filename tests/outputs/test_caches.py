@@ -14,7 +14,7 @@ import pytest
 
 from patchforge import caches
 from patchforge.commands.common import make_engine
-from patchforge.engine.cache import Cache, rule_set_digest
+from patchforge.engine.cache import FILES, Cache, rule_set_digest
 from patchforge.engine.records import FileRecord
 from patchforge.errors import PatchforgeError
 from patchforge.git.clone import CachedClone
@@ -270,32 +270,32 @@ def test_a_users_database_is_not_opened(end: str, place: Path, tmp_path: Path) -
     path.with_name(path.name + end).symlink_to(users)
     before = state(tmp_path)
     with pytest.raises(PatchforgeError, match="cannot use"):
-        Cache(caches.folder("results"))
+        Cache(caches.folder("results"), FILES)
     assert state(tmp_path) == before
 
 
 def test_a_damaged_database_is_made_anew(place: Path) -> None:
     database(place).write_bytes(b"no database" * 1000)
-    cache = Cache(caches.folder("results"))
+    cache = Cache(caches.folder("results"), FILES)
     cache.put({KEY: FileRecord()})
     assert cache.get([KEY]) == {KEY: FileRecord()}
 
 
 def test_a_database_that_another_process_holds_is_not_removed(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    Cache(caches.folder("results")).put({KEY: FileRecord()})
+    Cache(caches.folder("results"), FILES).put({KEY: FileRecord()})
     before = database(place).read_bytes()
 
     def locked(*_: object, **__: object) -> sqlite3.Connection:
         raise sqlite3.OperationalError("database is locked")
 
     monkeypatch.setattr(sqlite3, "connect", locked)
-    assert Cache(caches.folder("results")).get([KEY]) == {}
+    assert Cache(caches.folder("results"), FILES).get([KEY]) == {}
     assert database(place).read_bytes() == before
 
 
 @pytest.mark.parametrize("record", [b"no zlib", b"x\x9c\x03\x00\x00\x00\x00\x01"])
 def test_a_damaged_record_means_that_the_work_is_done_again(record: bytes, place: Path) -> None:
-    cache = Cache(caches.folder("results"))
+    cache = Cache(caches.folder("results"), FILES)
     cache.put({KEY: FileRecord()})
     assert cache.connection
     cache.connection.execute("UPDATE records SET record = ?", (record,))
@@ -311,7 +311,7 @@ def pack(tmp_path: Path) -> Path:
 
 def test_a_kept_pack_that_is_a_link_is_not_read(place: Path, pack: Path, tmp_path: Path) -> None:
     first = cached().convert(read_pack(pack), Options())
-    (kept,) = (place / "nodes").rglob("*.pack")
+    (kept,) = (place / "results").glob("*.sqlite")
     kept.rename(tmp_path / "planted")
     kept.symlink_to(tmp_path / "planted")
     with pytest.raises(PatchforgeError, match="cannot use"):
@@ -322,7 +322,7 @@ def test_a_kept_pack_that_is_a_link_is_not_read(place: Path, pack: Path, tmp_pat
 
 def test_a_kept_pack_that_is_damaged_is_converted_again(place: Path, pack: Path) -> None:
     first = cached().convert(read_pack(pack), Options())
-    (kept,) = (place / "nodes").rglob("*.pack")
+    (kept,) = (place / "results").glob("*.sqlite")
     for data in (b"", b"x", kept.read_bytes()[:-4], kept.read_bytes() + b"x" * 0):
         kept.write_bytes(data)
         assert cached().convert(read_pack(pack), Options()) == first
@@ -335,7 +335,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(place: Path, pack: Path, m
     monkeypatch.setattr(Path, "mkdir", refuse)
     store = cached()
     monkeypatch.undo()
-    assert store.folder is None
+    assert store.cache.connection is None
     assert Store(None).convert(read_pack(pack), Options()).changes
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from patchforge import atomic, caches, pipeline
-from patchforge.engine.cache import Cache
+from patchforge.engine.cache import FILES, Cache
 from patchforge.engine.records import FileRecord
 from patchforge.git.clone import CachedClone
 from patchforge.outputs import PATCHES, listed, mark, marked, write_document, write_folder
@@ -171,7 +171,7 @@ def test_a_cache_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         clone = CachedClone.of(origin.as_uri(), progress=False)
         if not clone.ensure():
             clone.fetch()
-        cache = Cache(caches.folder("results"))
+        cache = Cache(caches.folder("results"), FILES)
         cache.put(records)
         assert cache.get(records) == records
 
