@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NewType, TypedDict
+from typing import Any, NewType
 
 from patchforge import documents
 from patchforge.documents import Format
@@ -113,27 +113,9 @@ class Manifest:
 FORMAT = Format(Manifest, 1)
 
 
-class Patches(TypedDict):
-    """What commands read of a node pack's manifest."""
-
-    commit: Commit
-    rules: str
-    patches: list[_PackPatch]
-
-
-class _PackPatch(TypedDict):
-    file: FileName
-    sha256: Sha256
-
-
 def load(folder: Path) -> Manifest:
     """The manifest in ``folder``. Damaged when it is not one, FileNotFoundError where there is none."""
     return FORMAT.read(folder / NAME, do=f"write {folder} again with patchforge apply")
-
-
-def load_patches(folder: Path) -> Patches:
-    """The same of a release or of a node pack."""
-    return documents.read_json(folder / NAME, Patches, do=f"write {folder} again with patchforge")
 
 
 def _plain_path(value: Any, _: Any) -> str:

@@ -14,6 +14,7 @@ import pytest
 from patchforge import manifest
 from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format
 from patchforge.errors import Damaged, Exit
+from patchforge.nodes import manifest as pack_manifest
 from patchforge.trial.model import Device, Difference, Judgement, Side, Step, Verdict
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import SessionResult
@@ -22,6 +23,10 @@ from tests.support import ROOT
 
 def committed_manifest() -> bytes:
     return (min((ROOT / "generated/comfyui").glob("v*")) / manifest.NAME).read_bytes()
+
+
+def committed_pack_manifest() -> bytes:
+    return (min((ROOT / "generated/nodes").glob("*")) / manifest.NAME).read_bytes()
 
 
 def evidence_of_one_session() -> bytes:
@@ -40,6 +45,7 @@ def evidence_of_one_session() -> bytes:
 #: What commands write and read, and a whole document of each.
 DOCUMENTS: dict[str, tuple[Format[Any], Callable[[], bytes]]] = {
     "manifest": (manifest.FORMAT, committed_manifest),
+    "manifest of a pack": (pack_manifest.FORMAT, committed_pack_manifest),
     "evidence": (evidence.FORMAT, evidence_of_one_session),
 }
 each_document = pytest.mark.parametrize("name", DOCUMENTS)

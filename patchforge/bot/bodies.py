@@ -18,6 +18,7 @@ from patchforge.bot.preparation import Result
 from patchforge.bot.repinning import Repinned
 from patchforge.escape import block
 from patchforge.manifest import Manifest, TransformEntry
+from patchforge.nodes.manifest import PackReport, SiteEntry
 from patchforge.pins.tracked import Repository
 from patchforge.project import Project
 from patchforge.rules import current, patterns, transforms
@@ -119,28 +120,28 @@ def site_changes(manifest: Manifest, before: Manifest | None) -> tuple[list[str]
     return sorted((now - then).elements()), sorted((then - now).elements())
 
 
-def rule_changes(report: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[tuple[str, str, str]]:
+def rule_changes(report: PackReport, before: PackReport | None) -> list[tuple[str, str, str]]:
     """(rule, before, now) of the rules whose numbers of sites differ; all of them without a before."""
-    old, new = ({} if one is None else _by_rule(one["by_rule"]) for one in (before, report))
+    old, new = ({} if one is None else _by_rule(one.by_rule) for one in (before, report))
     rows = [(name, _counts(old.get(name)), _counts(new.get(name))) for name in sorted({*old, *new})]
     return [row for row in rows if row[1] != row[2]]
 
 
-def person_changes(report: Mapping[str, Any], before: Mapping[str, Any] | None) -> list[Mapping[str, Any]]:
+def person_changes(report: PackReport, before: PackReport | None) -> list[SiteEntry]:
     """The sites for a person that were not there before. Lines do not count: they move with every commit."""
-    known = Counter(map(_place, _for_person(before))) if before else Counter()
-    found = []
-    for site in _for_person(report):
+    known = Counter(map(_place, before.of("person"))) if before else Counter()
+    fresh = []
+    for site in report.of("person"):
         known[_place(site)] -= 1
-        found += [site] if known[_place(site)] < 0 else []
-    return found
+        fresh += [site] if known[_place(site)] < 0 else []
+    return fresh
 
 
 def need_changes(
-    report: Mapping[str, Any], before: Mapping[str, Any] | None
+    report: PackReport, before: PackReport | None
 ) -> tuple[list[tuple[str, bool, str]], list[tuple[str, bool, str]]]:
     """The packages in an XPU's way that are new, and those gone: name, whether a node cannot do without, advice."""
-    now, then = _needs(report), _needs(before or {"needs": ()})
+    now, then = _needs(report), _needs(before) if before else set()
     return sorted(now - then), sorted(then - now)
 
 
@@ -182,16 +183,12 @@ def _transform(entry: TransformEntry) -> str:
     return current(entry.id, transforms())
 
 
-def _needs(report: Mapping[str, Any]) -> set[tuple[str, bool, str]]:
-    return {(one["package"], one["blocks"], one["advice"]) for one in report["needs"]}
+def _needs(report: PackReport) -> set[tuple[str, bool, str]]:
+    return {(need.package, need.blocks, need.advice) for need in report.needs}
 
 
-def _for_person(report: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [one for one in report["sites"] if one["decision"] == "person"]
-
-
-def _place(site: Mapping[str, Any]) -> tuple[str, ...]:
-    return (current(site["rule"], patterns()), site["path"], site["function"], site["text"])
+def _place(site: SiteEntry) -> tuple[str, ...]:
+    return (current(site.rule, patterns()), site.path, site.function, site.text)
 
 
 def _outcome(entry: TransformEntry) -> str:

@@ -12,7 +12,8 @@ from patchforge.errors import PatchforgeError
 from patchforge.git.clone import CachedClone
 from patchforge.git.command import run_git
 from patchforge.git.size import check_size
-from patchforge.nodes.pack import read_pack
+from patchforge.nodes.manifest import PackReport
+from patchforge.nodes.pack import Problem, read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import summary
 from patchforge.nodes.store import cached
@@ -35,9 +36,9 @@ class Repinned:
     commit: str
     date: str  #: of the commit, ISO 8601
     pin: Mapping[str, Any]
-    report: Mapping[str, Any]  #: of the sites, as ``patchforge packs check`` gives it
+    report: PackReport  #: of the sites, as ``patchforge packs check`` gives it
     pin_before: Mapping[str, Any] = field(default_factory=dict)  #: empty when it was not pinned
-    report_before: Mapping[str, Any] | None = None
+    report_before: PackReport | None = None
     count: int = 0  #: commits between the pins, without merges
     commits: tuple[str, ...] = ()  #: the newest of them: id, day and subject, which is a stranger's text
     licences: tuple[str, ...] = ()  #: files about the licence that changed
@@ -46,10 +47,11 @@ class Repinned:
     patches: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
-    def unread(self) -> list[Mapping[str, Any]]:
+    def unread(self) -> list[Problem]:
         """Files that could not be looked at, and were not among those before."""
-        known = {(problem["path"], problem["reason"]) for problem in (self.report_before or {}).get("problems", ())}
-        return [problem for problem in self.report["problems"] if (problem["path"], problem["reason"]) not in known]
+        before = self.report_before.problems if self.report_before else ()
+        known = {(problem.path, problem.reason) for problem in before}
+        return [problem for problem in self.report.problems if (problem.path, problem.reason) not in known]
 
     @property
     def is_sound(self) -> bool:
@@ -101,7 +103,7 @@ def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinn
     )
 
 
-def _report(checkout: Path, commit: str) -> Mapping[str, Any] | None:
+def _report(checkout: Path, commit: str) -> PackReport | None:
     """The sites of another commit by the rules of today; None when it cannot be read."""
     try:
         check_size(checkout, commit)

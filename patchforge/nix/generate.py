@@ -16,7 +16,10 @@ from typing import Any
 from patchforge import manifest, outputs, resources, templating
 from patchforge.errors import PatchforgeError
 from patchforge.hashes import trusted
+from patchforge.manifest import Manifest
 from patchforge.nix import emit
+from patchforge.nodes.manifest import PackManifest
+from patchforge.nodes.manifest import load as load_pack
 from patchforge.outputs import Kind, Known
 from patchforge.pins import store
 from patchforge.pins.torch import abi_of
@@ -79,7 +82,7 @@ def _comfyui(pins: Data, releases: Path) -> Data:
 
 def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
     try:
-        patches = _patches(name, pin, releases, f"patchforge apply {name}")
+        patches = _patches(name, pin, manifest.load(releases / name), f"patchforge apply {name}")
     except FileNotFoundError as error:
         raise PatchforgeError(
             f"{name} is pinned and has no patches",
@@ -96,17 +99,16 @@ def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
     }
 
 
-def _patches(name: str, pin: Mapping[str, Any], folder: Path, command: str) -> list[str]:
-    """The files that the manifest names; FileNotFoundError when there is none."""
-    found = manifest.load_patches(folder / name)
-    if found["commit"] != pin["rev"]:
+def _patches(name: str, pin: Mapping[str, Any], made: Manifest | PackManifest, command: str) -> list[str]:
+    """The files that the manifest names; PatchforgeError when they are not for the pinned commit."""
+    if made.commit != pin["rev"]:
         raise PatchforgeError(
             f"the patches of {name} are not for the pinned commit",
             expected=pin["rev"],
-            found=found["commit"],
+            found=made.commit,
             do=command,
         )
-    return [one["file"] for one in found["patches"]]
+    return [one.file for one in made.patches]
 
 
 def _python(pins: Data) -> Data:
@@ -180,7 +182,8 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
             continue
         patches: list[str] = []
         with suppress(FileNotFoundError):
-            patches = _patches(one.name, pin, generated, f"patchforge packs apply CLONE --out {generated / one.name}")
+            folder = generated / one.name
+            patches = _patches(one.name, pin, load_pack(folder), f"patchforge packs apply CLONE --out {folder}")
         found[one.name] = {
             **_repository(pin),
             **{key: pin[key] for key in ("date", "license", "submodules")},

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
-from typing import Any
 
 from patchforge import __version__, escape, patches
 from patchforge.engine.cache import pack_rules_digest
 from patchforge.errors import CheckFailed
+from patchforge.manifest import NAME, Commit
 from patchforge.nodes.convert import Converted
+from patchforge.nodes.manifest import FORMAT, PackManifest, ProofSize
 from patchforge.nodes.pack import Problem
 from patchforge.nodes.report import markdown, summary
 from patchforge.nodes.requirements import needs
@@ -58,24 +58,23 @@ class PatchedPack(Patched):
         ]
         return "\n".join(lines) + "\n\n"
 
-    def manifest(self, written: Mapping[str, bytes] | None = None) -> dict[str, Any]:
-        """What was done and to which bytes; holds no text of the pack's but the names of devices."""
+    def manifest(self, written: Mapping[str, bytes] | None = None) -> PackManifest:
+        """What was done and to which bytes; ``written``: the patches by name."""
         rendered = self.patch_files() if written is None else written
-        return {
-            **summary(self.converted, needs(self.converted.pack)),
-            "format": 1,
-            "commit": self.commit,
-            "rules": pack_rules_digest(),
-            "patchforge": __version__,
-            "proof": {"expressions": self.proved.expressions, "arms": self.proved.arms},
-            "patches": [asdict(self.patch_entry(name, "xpu", rendered)) for name in self.series],
-        }
+        report = summary(self.converted, needs(self.converted.pack))
+        return PackManifest(
+            **{one.name: getattr(report, one.name) for one in fields(report)},
+            commit=Commit(self.commit),
+            rules=pack_rules_digest(),
+            patchforge=__version__,
+            proof=ProofSize(self.proved.expressions, self.proved.arms),
+            patches=tuple(self.patch_entry(name, "xpu", rendered) for name in self.series),
+        )
 
     def documents(self, written: Mapping[str, bytes]) -> dict[str, bytes]:
         """Manifest and report."""
-        manifest = self.manifest(written)
-        data = (json.dumps(manifest, indent=1, sort_keys=True) + "\n").encode()
-        return {"manifest.json": data, "REPORT.md": markdown(manifest).encode()}
+        made = self.manifest(written)
+        return {NAME: FORMAT.dump(made), "REPORT.md": markdown(made).encode()}
 
     def checked(self, context: int = 0) -> PatchedPack:
         """The pack without the files that do not stand ``check``; those become problems, and the rest goes on."""

@@ -10,6 +10,8 @@ from typing import Any
 
 from patchforge import __version__, escape, outputs
 from patchforge.nodes.convert import Converted, Row
+from patchforge.nodes.manifest import PackReport, SiteEntry
+from patchforge.nodes.pack import Problem
 from patchforge.nodes.requirements import Need
 from patchforge.rules import patterns
 from patchforge.vocabulary import Decision
@@ -20,28 +22,25 @@ _PACKAGE = "pack-package"
 _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def summary(converted: Converted, needs: Sequence[Need]) -> dict[str, Any]:
-    """The report as plain values, sorted."""
+def summary(converted: Converted, needs: Sequence[Need]) -> PackReport:
+    """The report, sorted."""
     production = [row for row in converted.rows if row.production]
-    return {
-        "pack": converted.pack.name,
-        "figures": {str(one): sum(row.decision is one for row in production) for one in Decision},
-        "skipped": dict(sorted(Counter(row.reason for row in converted.rows if not row.production).items())),
-        "by_rule": _by_rule(production),
-        "sites": [_site(row) for row in sorted(production, key=lambda row: (row.path, row.line, row.kind, row.text))],
-        "needs": [
-            {"path": one.path, "line": one.line, "package": one.package, "advice": one.advice, "blocks": one.blocks}
-            for one in needs
-        ],
-        "problems": [{"path": one.path, "line": one.line, "reason": one.reason} for one in converted.problems],
-    }
+    return PackReport(
+        pack=converted.pack.name,
+        figures={str(one): sum(row.decision is one for row in production) for one in Decision},
+        skipped=dict(sorted(Counter(row.reason for row in converted.rows if not row.production).items())),
+        by_rule=_by_rule(production),
+        sites=tuple(map(_site, sorted(production, key=lambda row: (row.path, row.line, row.kind, row.text)))),
+        needs=tuple(needs),
+        problems=converted.problems,
+    )
 
 
-def figures(reports: Sequence[Mapping[str, Any]]) -> str:
+def figures(reports: Sequence[PackReport]) -> str:
     """What each rule found in all packs, as a Markdown table. Sites in files that nodes do not run do not count."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in (*(rule.id for rule in patterns()), "none")}
     for report in reports:
-        for name, found in report["by_rule"].items():
+        for name, found in report.by_rule.items():
             counts[name].update(found)
     titles = {rule.id: rule.title for rule in patterns()} | {"none": "left by where they stand"}
     lines = ["| rule | about | sites | converted | left | for a person | converted, of all | of those not left |"]
@@ -66,71 +65,70 @@ def _by_rule(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
     return {name: dict(sorted(count.items())) for name, count in sorted(counts.items())}
 
 
-def _site(row: Row) -> dict[str, Any]:
-    names = ("path", "line", "function", "kind", "text", "rule", "reason")
-    return {**{name: getattr(row, name) for name in names}, "decision": str(row.decision)}
+def _site(row: Row) -> SiteEntry:
+    return SiteEntry(row.path, row.line, row.function, row.kind, row.text, row.rule, row.reason, str(row.decision))
 
 
-def markdown(report: Mapping[str, Any]) -> str:
+def markdown(report: PackReport) -> str:
     """The report of one pack, to read."""
-    figures = report["figures"]
+    figures = report.figures
     lines = [
-        f"# {escape.markdown(report['pack'])} on Intel GPUs",
+        f"# {escape.markdown(report.pack)} on Intel GPUs",
         "",
         f"{figures['converted']} sites converted, {figures['left']} left on purpose, {figures['person']} for a person.",
         "",
     ]
-    lines += _section("For a person", [one for one in report["sites"] if one["decision"] == "person"])
-    lines += _section("Left on purpose", [one for one in report["sites"] if one["decision"] == "left"])
-    if report["needs"]:
+    lines += _section("For a person", report.of("person"))
+    lines += _section("Left on purpose", report.of("left"))
+    if report.needs:
         lines += ["## Packages in the way", "", "| where | package | what to do |", "|---|---|---|"]
-        lines += [f"| {_place(one)} | {escape.markdown(one['package'])} | {one['advice']} |" for one in report["needs"]]
+        lines += [f"| {_place(one)} | {escape.markdown(one.package)} | {one.advice} |" for one in report.needs]
         lines.append("")
-    if report["problems"]:
+    if report.problems:
         lines += ["## Files that were not looked at", ""]
-        lines += [f"- {_place(one)}: {escape.markdown(one['reason'])}" for one in report["problems"]]
+        lines += [f"- {_place(one)}: {escape.markdown(one.reason)}" for one in report.problems]
         lines.append("")
-    if report["skipped"]:
+    if report.skipped:
         lines += ["## Sites in files that nodes do not run", ""]
-        lines += [f"- {count}: {escape.markdown(reason)}" for reason, count in report["skipped"].items()]
+        lines += [f"- {count}: {escape.markdown(reason)}" for reason, count in report.skipped.items()]
         lines.append("")
-    if report["by_rule"]:
+    if report.by_rule:
         lines += ["## By rule", "", "| rule | converted | left | person |", "|---|---|---|---|"]
         lines += [
             f"| {escape.markdown(name)} | {' | '.join(str(count.get(str(one), 0)) for one in Decision)} |"
-            for name, count in report["by_rule"].items()
+            for name, count in report.by_rule.items()
         ]
         lines.append("")
     return "\n".join(lines)
 
 
-def _section(title: str, sites: Sequence[Mapping[str, Any]]) -> list[str]:
+def _section(title: str, sites: Sequence[SiteEntry]) -> list[str]:
     if not sites:
         return []
     lines = [f"## {title}", "", "| where | what | why, or what to do |", "|---|---|---|"]
-    lines += [f"| {_place(one)} | {escape.code(one['text'])} | {escape.markdown(one['reason'])} |" for one in sites]
+    lines += [f"| {_place(site)} | {escape.code(site.text)} | {escape.markdown(site.reason)} |" for site in sites]
     return [*lines, ""]
 
 
-def _place(one: Mapping[str, Any]) -> str:
-    return escape.code(f"{one['path']}:{one['line']}")
+def _place(one: SiteEntry | Need | Problem) -> str:
+    return escape.code(f"{one.path}:{one.line}")
 
 
-def sarif(reports: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+def sarif(reports: Sequence[PackReport]) -> dict[str, Any]:
     """Findings of several packs for code hosts (SARIF 2.1.0): what can be converted, and what a person must look at."""
     known = {rule.id: _described(rule.id, type(rule).__name__, rule.title, rule.aliases) for rule in patterns()}
     known[_PACKAGE] = _described(_PACKAGE, "Packages", "packages in an XPU's way", ("T15",))
     known[NO_RULE] = _described(NO_RULE, "Other", "another site that names CUDA", ("T0",))
     results = [
-        _result(one["rule"] or NO_RULE, _LEVELS[Decision(one["decision"])], one, _message(one))
+        _result(site.rule or NO_RULE, _LEVELS[Decision(site.decision)], site, _message(site))
         for report in reports
-        for one in report["sites"]
-        if one["decision"] != "left"
+        for site in report.sites
+        if site.decision != "left"
     ]
     results += [
-        _result(_PACKAGE, "warning", one, f"{one['package']}: {one['advice']}")
+        _result(_PACKAGE, "warning", need, f"{need.package}: {need.advice}")
         for report in reports
-        for one in report["needs"]
+        for need in report.needs
     ]
     driver = {"name": "patchforge", "version": __version__, "rules": list(known.values())}
     return {"$schema": _SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
@@ -140,7 +138,7 @@ def _described(name: str, title: str, text: str, aliases: Sequence[str]) -> dict
     return {"id": name, "deprecatedIds": list(aliases), "name": title, "shortDescription": {"text": text}}
 
 
-def sarif_file(reports: Sequence[Mapping[str, Any]]) -> bytes:
+def sarif_file(reports: Sequence[PackReport]) -> bytes:
     """``sarif`` as a file that says it is ours."""
     found = sarif(reports)
     found["runs"][0]["properties"] = {"patchforge": outputs.mark()}
@@ -162,16 +160,16 @@ def _rendered(found: Mapping[str, Any]) -> str:
     return json.dumps(found, indent=1) + "\n"
 
 
-def _message(site: Mapping[str, Any]) -> str:
-    if site["decision"] == "converted":
-        return f"{site['text']} is for CUDA only; patchforge packs apply converts it"
-    return f"{site['text']}: {site['reason']}"
+def _message(site: SiteEntry) -> str:
+    if site.decision == "converted":
+        return f"{site.text} is for CUDA only; patchforge packs apply converts it"
+    return f"{site.text}: {site.reason}"
 
 
-def _result(rule: str, level: str, place: Mapping[str, Any], text: str) -> dict[str, Any]:
+def _result(rule: str, level: str, place: SiteEntry | Need, text: str) -> dict[str, Any]:
     location = {
-        "artifactLocation": {"uri": escape.address(place["path"])},
-        "region": {"startLine": max(place["line"], 1)},
+        "artifactLocation": {"uri": escape.address(place.path)},
+        "region": {"startLine": max(place.line, 1)},
     }
     said = {"text": re.sub(r"([\\\[\]])", r"\\\1", escape.line(text))}  # SARIF reads [text](address) as a link
     return {"ruleId": rule, "level": level, "message": said, "locations": [{"physicalLocation": location}]}

@@ -14,6 +14,7 @@ import pytest
 from patchforge import patches
 from patchforge.engine.cache import pack_rules_digest
 from patchforge.nodes.convert import convert
+from patchforge.nodes.manifest import FORMAT, load
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown
@@ -54,7 +55,8 @@ def test_series_manifest_and_report_fit_the_patch(folder: Path) -> None:
         ["REPORT.md", "SHA256SUMS", "manifest.json", "series", *names]
     )
     assert (folder / "series").read_text("utf-8").split() == names
-    assert (folder / "REPORT.md").read_text("utf-8") == markdown(manifest)
+    assert (folder / "REPORT.md").read_text("utf-8") == markdown(load(folder))
+    assert FORMAT.dump(load(folder)) == (folder / "manifest.json").read_bytes()
     for entry in manifest["patches"]:
         data = (folder / entry["file"]).read_bytes()
         assert hashlib.sha256(data).hexdigest() == entry["sha256"]

@@ -13,6 +13,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -25,10 +26,11 @@ from patchforge.engine.files import look_at
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes import pack as pack_module
 from patchforge.nodes.convert import Converted, convert
-from patchforge.nodes.pack import Pack, read_pack
+from patchforge.nodes.manifest import PackReport, SiteEntry
+from patchforge.nodes.pack import Pack, Problem, read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif, summary
-from patchforge.nodes.requirements import needs
+from patchforge.nodes.requirements import Need, needs
 from patchforge.pattern import Options
 from patchforge.proof.packs.equivalence import NotProved
 from patchforge.proof.packs.pairing import prove
@@ -709,25 +711,16 @@ def test_imports_of_what_cannot_be_read_stop_nothing(name: str) -> None:
     ],
 )
 def test_a_report_shows_what_a_pack_says_and_no_more(text: str) -> None:
-    site = {
-        "path": f"{text}.py",
-        "line": 1,
-        "function": text,
-        "kind": "k",
-        "text": text,
-        "rule": "",
-        "reason": text,
-        "decision": "person",
-    }
-    report = {
-        "pack": text,
-        "figures": {"converted": 0, "left": 0, "person": 1},
-        "skipped": {text: 1},
-        "by_rule": {"none": {"person": 1}},
-        "sites": [site, {**site, "decision": "left"}],
-        "needs": [{"path": text, "line": 1, "package": text, "advice": "take it out", "blocks": False}],
-        "problems": [{"path": text, "line": 0, "reason": text}],
-    }
+    site = SiteEntry(f"{text}.py", 1, text, "k", text, "", text, "person")
+    report = PackReport(
+        pack=text,
+        figures={"converted": 0, "left": 0, "person": 1},
+        skipped={text: 1},
+        by_rule={"none": {"person": 1}},
+        sites=(site, replace(site, decision="left")),
+        needs=(Need(path=text, line=1, package=text, advice="take it out", blocks=False),),
+        problems=(Problem(text, 0, text),),
+    )
     shown = markdown(report)
     shown.encode()
     assert well_formed(shown)

@@ -15,6 +15,7 @@ from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.git.borrowed import checked_out
 from patchforge.git.command import run_git
 from patchforge.nodes.convert import convert
+from patchforge.nodes.manifest import PackReport, SiteEntry
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif
@@ -223,17 +224,11 @@ def test_needs_are_told(tmp_path: Path) -> None:
 
 
 def test_a_report_escapes_what_markdown_would_read() -> None:
-    report = {
-        "pack": "p",
-        "figures": {"converted": 0, "left": 0, "person": 1},
-        "skipped": {},
-        "by_rule": {},
-        "needs": [],
-        "problems": [],
-    }
-    site = {"path": "a.py", "line": 1, "text": "a|b", "reason": "x|y", "decision": "person", "rule": ""}
-    assert "`a\\|b`" in markdown({**report, "sites": [site]})
-    assert sarif([{**report, "sites": [site]}])["runs"][0]["results"][0]["ruleId"] == "pack-other"
+    site = SiteEntry("a.py", 1, "f", "literal", "a|b", "", "x|y", "person")
+    figures = {"converted": 0, "left": 0, "person": 1}
+    report = PackReport(pack="p", figures=figures, skipped={}, by_rule={}, sites=(site,), needs=(), problems=())
+    assert "`a\\|b`" in markdown(report)
+    assert sarif([report])["runs"][0]["results"][0]["ruleId"] == "pack-other"
 
 
 def test_packs_have_a_digest_of_their_own() -> None:

@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from patchforge.checkout import change
 from patchforge.checkout.place import command
@@ -21,6 +20,7 @@ from patchforge.escape import line
 from patchforge.git.borrowed import checked_out
 from patchforge.git.command import run_git
 from patchforge.git.size import check_size
+from patchforge.nodes.manifest import FORMAT, PackManifest
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import cached
@@ -70,7 +70,7 @@ def _converted(options: argparse.Namespace, folder: Path) -> PatchedPack:
 def _tell(options: argparse.Namespace, patched: PatchedPack) -> int:
     report = patched.manifest()
     if options.json:
-        show_json(report)
+        show_json(FORMAT.data(report))
     else:
         _show(report)
     return int(Exit.FAILED if patched.converted.problems else Exit.OK)
@@ -104,11 +104,11 @@ def _folder(pack: str) -> Iterator[tuple[Path, str]]:
         yield target, name
 
 
-def _show(report: dict[str, Any]) -> None:
+def _show(report: PackManifest) -> None:
     rows = [["rule", "converted", "left", "person"]]
     rows += [
         [name, *(str(count.get(one, 0)) for one in ("converted", "left", "person"))]
-        for name, count in report["by_rule"].items()
+        for name, count in report.by_rule.items()
     ]
-    table([*rows, ["all", *(str(report["figures"][one]) for one in ("converted", "left", "person"))]])
+    table([*rows, ["all", *(str(report.figures[one]) for one in ("converted", "left", "person"))]])
     list_sites(report, decisions=("person",))

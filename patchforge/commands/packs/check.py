@@ -8,11 +8,12 @@ from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 from patchforge.commands.common import inputs, show_json
 from patchforge.commands.packs.sites import list_sites
+from patchforge.documents import plain
 from patchforge.errors import Exit
+from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.report import figures, is_ours, sarif_file, summary
 from patchforge.nodes.store import cached
@@ -31,26 +32,26 @@ def run(options: argparse.Namespace) -> int:
     if options.by_rule:
         print(figures(reports), end="")
     elif options.json:
-        show_json(reports)
+        show_json(plain(reports))
     else:
         for report in reports:
             list_sites(report)
     return int(Exit.FAILED if any(_findings(report) for report in reports) else Exit.OK)
 
 
-def _reports(folders: Sequence[Path]) -> list[dict[str, Any]]:
+def _reports(folders: Sequence[Path]) -> list[PackReport]:
     if len(folders) == 1 or (os.cpu_count() or 1) == 1:
         return [_report(folder) for folder in folders]
     with ProcessPoolExecutor(min(os.cpu_count() or 1, len(folders)), get_context("fork")) as pool:
         return list(pool.map(_report, folders))
 
 
-def _report(folder: Path) -> dict[str, Any]:
+def _report(folder: Path) -> PackReport:
     pack = read_pack(folder)
     store = cached()
     return summary(store.convert(pack, Options()), store.needs(pack))
 
 
-def _findings(report: dict[str, Any]) -> bool:
-    sites = report["figures"]["converted"] + report["figures"]["person"]
-    return bool(sites or report["problems"] or any(one["path"].endswith((".txt", ".toml")) for one in report["needs"]))
+def _findings(report: PackReport) -> bool:
+    sites = report.figures["converted"] + report.figures["person"]
+    return bool(sites or report.problems or any(need.path.endswith((".txt", ".toml")) for need in report.needs))
