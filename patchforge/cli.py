@@ -12,7 +12,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from patchforge import __version__, faults, terminal
+from patchforge import __version__, faults, progress, terminal
 from patchforge.arguments import folders, following, packs, releases, repository, trials
 from patchforge.arguments.parser import Arguments, Parser
 from patchforge.errors import Exit, PatchforgeError
@@ -118,7 +118,8 @@ def _run_of(module: str, options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Nothing that goes wrong leaves as a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with terminal.guarded():
+    typed = sys.stderr if arguments is None or (sys.stderr and sys.stderr.isatty()) else None
+    with progress.shown(typed), terminal.guarded():
         try:
             return _run(words)
         except (SystemExit, GeneratorExit):

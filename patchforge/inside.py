@@ -11,7 +11,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -24,6 +23,7 @@ from patchforge.atomic import exchange
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
 from patchforge.names import unfit
+from patchforge.paths import need_folder
 
 Step = Callable[[str], None]
 
@@ -35,6 +35,7 @@ _RELATIVE = {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename} <= os.s
     os.supports_fd
 )
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_LOCKS_FOLDERS = hasattr(os, "O_DIRECTORY")  #: Windows opens none
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _READ = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | _FILE
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _FILE
@@ -174,9 +175,7 @@ class Inside:
         """PatchforgeError when ``root`` is not a folder. A link to a folder is the folder that it leads to."""
         self.shown = root  #: as the user calls it
         self.step = step
-        if not root.is_dir():
-            found = "nothing there" if not os.path.lexists(root) else "not a folder"
-            raise PatchforgeError(f"{root} is not a folder", found=found, do="check the path")
+        need_folder(root)
         self.root = Path(os.path.realpath(root))
 
     def kind(self, path: str) -> Kind:
@@ -286,39 +285,39 @@ class Inside:
         finally:
             _HELD.discard(handle)
             os.close(handle)
-            if sys.platform == "win32":
+            if not _LOCKS_FOLDERS:
                 with suppress(OSError):  # another one waits
                     (self.root / _LOCK).unlink()
 
-    if sys.platform == "win32":
+    def _lock(self) -> int | None:
+        return self._lock_folder() if _LOCKS_FOLDERS else self._lock_file()
 
-        def _lock(self) -> int | None:
-            import msvcrt  # noqa: PLC0415
+    def _lock_file(self) -> int | None:
+        """As Windows can: a file in the folder."""
+        import msvcrt  # noqa: PLC0415
 
-            if self.kind(_LOCK) not in (Kind.NOTHING, Kind.FILE):
-                raise self._in_the_way(_LOCK, Kind.FILE, self.kind(_LOCK))
-            handle = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT)
-            try:
-                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
-            except OSError:
-                os.close(handle)
-                return None
-            return handle
+        if self.kind(_LOCK) not in (Kind.NOTHING, Kind.FILE):
+            raise self._in_the_way(_LOCK, Kind.FILE, self.kind(_LOCK))
+        handle = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT)
+        try:
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+        except OSError:
+            os.close(handle)
+            return None
+        return handle
 
-    else:
+    def _lock_folder(self) -> int | None:
+        import fcntl  # noqa: PLC0415
 
-        def _lock(self) -> int | None:
-            import fcntl  # noqa: PLC0415
-
-            handle = os.open(self.root, _FOLDER)
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(handle)
-                return None
-            except OSError:
-                pass  # a file system without locks; bytes are compared all the same
-            return handle
+        handle = os.open(self.root, _FOLDER)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            return None
+        except OSError:
+            pass  # a file system without locks; bytes are compared all the same
+        return handle
 
     def rename(self, old: str, new: str) -> None:
         """Renames something at the top. InTheWay where there is something called ``new``."""

@@ -8,10 +8,10 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
 
-from patchforge import __version__, caches, manifest, patches, resources, templating
+from patchforge import __version__, caches, manifest, patches, progress, resources, templating
 from patchforge.engine.cache import FILES, Cache, rule_set_digest
 from patchforge.engine.convert import Conversion, Engine, Report
-from patchforge.errors import CheckFailed, Drifted
+from patchforge.errors import CheckFailed, Drifted, PatchforgeError
 from patchforge.manifest import (
     ClaimedSite,
     Manifest,
@@ -23,6 +23,7 @@ from patchforge.manifest import (
 from patchforge.names import unfit
 from patchforge.outputs import write_new
 from patchforge.patched import Patched
+from patchforge.project import load_project, release_index
 from patchforge.sources.git import Skipped
 from patchforge.sources.missing import MissingBlobError
 from patchforge.transform import HOOKS, Transform
@@ -40,6 +41,7 @@ from patchforge.vocabulary import (
 )
 
 NO_CONTENT = "the clone has no content for it; the patches do not need it"
+UPDATE = "git pull in its folder, then pip install . there"  #: how a person updates patchforge
 RUNTIME = f"comfy/{HOOKS}"  #: where the package of hooks goes in the patched project
 
 #: What decisions are called in the documents of a release.
@@ -199,9 +201,35 @@ def make_engine(*, keep: bool = True, jobs: int | None = None) -> Engine:
     return Engine(transforms(), load_decisions(resources.path("upstream/comfyui.sites.toml")), cache, jobs)
 
 
-def convert(engine: Engine, release: Release, tree: Tree) -> PatchedRelease:
-    """Converts a release. Drifted, with what was expected and what stands there, when a person must look."""
-    return patch(engine.convert(release, tree), engine.transforms)
+def convert(engine: Engine, release: Release, tree: Tree, *, edited: bool = False) -> PatchedRelease:
+    """Converts a release. Drifted, with what was expected and what stands there, when a person must look.
+
+    ``edited``: the tree is in somebody's hands, so what does not fit a release that is known is an edit (CheckFailed).
+    """
+    progress.step(f"converting ComfyUI {release.version}")
+    conversion = engine.convert(release, tree)
+    if edited and conversion.drifted:
+        raise _edited(conversion)
+    return patch(conversion, engine.transforms)
+
+
+def _edited(conversion: Conversion) -> PatchforgeError:
+    version = conversion.release.version
+    newest = max(one.version for one in release_index(load_project()))
+    found = "\n" + "\n".join(describe_drift(report) for report in conversion.drifted)
+    if version > newest:
+        return Drifted(
+            f"ComfyUI {version} is new: this patchforge knows releases up to {newest}, and does not fit it",
+            found=found,
+            do=f"update patchforge ({UPDATE}); until it knows {version}, use {newest}",
+        )
+    paths = sorted({drift.path for report in conversion.drifted for drift in report.drifts})
+    return CheckFailed(
+        f"{', '.join(paths)} {'differs' if len(paths) == 1 else 'differ'} from ComfyUI {version}: your edit?",
+        expected=f"what {version} has at the places that patchforge changes",
+        found=found,
+        do=f"keep your edit, put {version}'s own file in its place, run this again, and then make the edit anew",
+    )
 
 
 def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> PatchedRelease:
@@ -257,8 +285,11 @@ def check(patched: PatchedRelease, context: int = 0) -> None:
     Every result compiles and has upstream's syntax tree once our hooks are taken away, a second run edits nothing, and
     patchforge's own reader makes the same bytes of the patches as GNU patch and git, where those are installed.
     """
+    progress.step("proving that other devices run what they ran")
     check_untouched(patched)
+    progress.step("converting it a second time, which must change nothing")
     check_fixed_point(patched)
+    progress.step("applying and undoing the patches in every way")
     patched.check_applies(context)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import TextIO, cast
 
+from patchforge import progress
 from patchforge.escape import seen
 
 _KEY = os.urandom(16).hex()
@@ -41,6 +42,7 @@ class Guarded(io.TextIOBase):
 
     def write(self, text: str) -> int:
         """Writes ``text``; returns how many characters of it were taken, which is all."""
+        progress.erase()
         shown = [self._own(part) if index % 2 else self._foreign(part) for index, part in enumerate(_OWN.split(text))]
         with self._reader():
             self._stream.write("".join(shown))

@@ -146,7 +146,7 @@ def test_the_same_release_from_a_folder(upstream: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("era", ERAS)
 def test_every_miniature_converts(era: str, tmp_path: Path) -> None:
-    text = done("apply", "--from", str(MINIATURES / era), "--out", str(tmp_path / "out"))
+    text = done("apply", "--from", str(MINIATURES / era), "--out", str(tmp_path / "out"), "--verbose")
     assert f"ComfyUI {era}" in text
     assert "0 unclaimed" in text
     assert "expected" not in text
@@ -624,7 +624,16 @@ def on_a_terminal(**environment: str) -> bytes:
         "PYTHONPATH": str(ROOT),
         **environment,
     }
-    command = [sys.executable, "-m", "patchforge", "apply", "--from", str(MINIATURES / "v0.33.0"), "--dry-run"]
+    command = [
+        sys.executable,
+        "-m",
+        "patchforge",
+        "apply",
+        "--from",
+        str(MINIATURES / "v0.33.0"),
+        "--dry-run",
+        "--verbose",
+    ]
     with subprocess.Popen(command, cwd=ROOT, env=env, stdout=follower, stderr=subprocess.DEVNULL) as running:
         os.close(follower)
         pieces: list[bytes] = []

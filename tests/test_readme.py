@@ -36,7 +36,7 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def shell_lines(text: str) -> Iterator[str]:
     """Commands in shell fences, and in `…` within a line."""
     for language, body in _FENCE.findall(text):
-        if language in {"sh", "bash", "console", ""}:
+        if language in {"sh", "bash", "bat", "console", ""}:
             yield from (line.strip().removeprefix("$ ") for line in body.splitlines())
     yield from re.findall(r"`([^`\n]+)`", _FENCE.sub("", text))
 
@@ -49,7 +49,9 @@ def calls(text: str, program: str) -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
             words.pop(0)
-        if words and words[0].rpartition("/")[2] == program and len(words) > 1:
+        if words[1:3] == ["-m", program]:
+            words[:3] = [program]
+        if words and re.split(r"[/\\]|Scripts", words[0])[-1] == program and len(words) > 1:
             end = next((index for index, word in enumerate(words) if word in _SEPARATORS), len(words))
             yield words[1:end]
 

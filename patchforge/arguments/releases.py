@@ -11,6 +11,7 @@ from patchforge.arguments.shared import (
     add_pins,
     add_source,
     add_upstream,
+    add_verbose,
     add_versions,
 )
 
@@ -22,18 +23,21 @@ def apply(parser: Parser) -> None:
     parser.add_argument(
         "release",
         nargs="?",
-        metavar="VERSION|COMMIT",
-        help="such as v0.32.0; with --from or --in-place it is recognised",
+        metavar="VERSION|COMMIT|DIR",
+        help="a release, such as v0.32.0 or latest; with --in-place the folder of your ComfyUI",
     )
     add_source(parser)
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--out", metavar="DIR", help="where patches go (default: generated/comfyui/VERSION)")
     where.add_argument("--to", metavar="DIR", help="write the whole patched tree into a new folder")
-    where.add_argument("--in-place", metavar="DIR", help="patch the checkout in DIR, after recognising its version")
+    where.add_argument(
+        "--in-place", nargs="?", const="", metavar="DIR", help="patch the ComfyUI in DIR; its version is recognised"
+    )
     where.add_argument("--revert", metavar="DIR", help=argparse.SUPPRESS)
     parser.add_argument(
         "--context", type=whole(0), default=0, metavar="N", help="upstream lines around each hunk (default: 0)"
     )
+    add_verbose(parser)
     add_dry_run(parser)
 
 

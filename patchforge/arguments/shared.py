@@ -56,3 +56,8 @@ def add_token(parser: argparse.ArgumentParser) -> None:
 def add_dry_run(parser: argparse.ArgumentParser, text: str = "do everything but write") -> None:
     """--dry-run."""
     parser.add_argument("--dry-run", action="store_true", help=text)
+
+
+def add_verbose(parser: argparse.ArgumentParser) -> None:
+    """--verbose."""
+    parser.add_argument("--verbose", action="store_true", help="also list every transform with its outcome")

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
-import shlex
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from patchforge import bounded
+from patchforge import bounded, processes
+from patchforge.checkout import installation
 from patchforge.errors import Damaged, PatchforgeError
+from patchforge.paths import quoted
 
 MANAGEMENT = "comfy/model_management.py"  #: in every release of ComfyUI
 PACKS = "custom_nodes"
@@ -26,6 +28,8 @@ class Place(StrEnum):
     IN_PACK = "a part of a pack"
     PACKS = "the folder of all packs"
     ABOVE = "a folder around ComfyUI"
+    PORTABLE = "the folder of the portable build, around ComfyUI itself"
+    DATA = "where the desktop application keeps models and packs, not ComfyUI itself"
     OTHER = "neither ComfyUI nor a pack of nodes"
 
 
@@ -55,20 +59,34 @@ class Where:
             Place.WITHIN: f"name {pack}" if wanted == "pack" else f"name {self.right}",
             Place.PACKS: f"name {self.right}" if wanted == "release" and self.right else "name one of the packs in it",
             Place.ABOVE: f"name {pack}" if wanted == "pack" else f"name {self.right}",
+            Place.PORTABLE: f"name {pack}" if wanted == "pack" else f"name {self.right}",
+            Place.DATA: self._of_desktop(wanted),
             Place.IN_PACK: f"name {self.right}",
             Place.OTHER: "check the path",
         }[self.place]
 
+    def _of_desktop(self, wanted: str) -> str:
+        if wanted == "pack":
+            return f"name one of the packs in {self.folder / PACKS}"
+        known = " or ".join(str(one) for one in installation.desktop())
+        return f"name the program's own folder, {known or 'LOCALAPPDATA/Programs/ComfyUI/resources/ComfyUI'}"
+
+
+def program() -> str:
+    """What starts patchforge: its name, or Python where no such command is on PATH."""
+    if Path(sys.argv[0]).name == "__main__.py" and not processes.program("patchforge"):
+        return f"{quoted(sys.executable)} -m patchforge"
+    return "patchforge"
+
 
 def command(kind: str, name: str, folder: Path) -> str:
     """The whole command line for a folder of that kind."""
-    shown = shlex.quote(str(folder))
+    shown, start = quoted(folder), program()
     return {
-        ("release", "apply"): f"patchforge apply --in-place {shown}",
-        ("release", "revert"): f"patchforge revert {shown}",
-        ("pack", "apply"): f"patchforge packs apply {shown} --in-place",
-        ("pack", "revert"): f"patchforge packs revert {shown}",
-    }.get((kind, name), f"patchforge {name} {shown}")
+        ("release", "apply"): f"{start} apply {shown} --in-place",
+        ("pack", "apply"): f"{start} packs apply {shown} --in-place",
+        ("pack", "revert"): f"{start} packs revert {shown}",
+    }.get((kind, name), f"{start} {name} {shown}")
 
 
 def where(folder: Path) -> Where:
@@ -113,7 +131,9 @@ def _by_what_is_in_it(folder: Path) -> Where:
     names = set(os.listdir(folder))  # noqa: PTH208
     if "__init__.py" not in names:
         if inner := next(_below(folder), None):
-            return Where(folder, Place.ABOVE, inner)
+            return Where(folder, Place.PORTABLE if installation.is_portable(folder) else Place.ABOVE, inner)
+        if installation.is_data(names):
+            return Where(folder, Place.DATA)
         if PACKS in names:
             return Where(folder, Place.ABOVE, folder) if not _has_python(names) else Where(folder, Place.PACK)
         if ".git" not in names and any(_is_pack(folder / name) for name in sorted(names)):

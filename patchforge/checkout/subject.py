@@ -218,7 +218,7 @@ class ComfyUI:
         from patchforge import pipeline  # noqa: PLC0415 - slow to import
 
         tree = Instead(FolderTree(inside.root), instead)
-        patched = pipeline.convert(self.engine(), self._release(inside, tree), tree)
+        patched = pipeline.convert(self.engine(), self._release(inside, tree), tree, edited=True)
         pipeline.check(patched)
         return patched
 

@@ -3,26 +3,26 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
-from patchforge import escape, manifest, patches, pipeline
+from patchforge import escape, manifest, pipeline
 from patchforge.checkout import change
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import ComfyUI
 from patchforge.commands import revert
+from patchforge.commands.applied import Applied, as_data
 from patchforge.commands.checkout import comfyui, planned
-from patchforge.commands.common import inputs, make_engine, show_json, table, version_named
+from patchforge.commands.common import inputs, make_engine, show_json, version_named
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.git.borrowed import checked_out
 from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
+from patchforge.paths import not_there, quoted
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import load_project, parsed_version, recognise, release_index
 from patchforge.sources import ArchiveTree, GitTree, open_files, open_upstream
 from patchforge.sources.git import Skipped
-from patchforge.sources.upstream import Upstream
+from patchforge.sources.upstream import Upstream, looks_like_path
 from patchforge.vocabulary import Release, Tree, Version
 
 
@@ -30,13 +30,17 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0, 69 where the clone lacks files of a tree, or an error: drift, a failed check, unusable names."""
     if options.revert:
         return _revert(options)
-    if options.in_place:
+    if options.in_place is not None:
         return _in_place(options)
     if options.source:
         return _convert(options, *release_from_files(Path(options.source), options.release))
     if not options.release:
-        raise PatchforgeError("no release is named", expected="a VERSION or COMMIT", do="patchforge apply v0.32.0")
-    if os.sep in options.release:
+        raise PatchforgeError(
+            "nothing is named",
+            expected="the folder of your ComfyUI, or a VERSION",
+            do="patchforge apply DIR --in-place patches the ComfyUI in DIR; patchforge apply latest writes patches",
+        )
+    if looks_like_path(options.release):
         _refuse_path(options.release)
     with open_upstream(options.upstream) as upstream:
         release = _resolved(upstream, options.release)
@@ -54,12 +58,14 @@ def _resolved(upstream: Upstream, name: str) -> Release:
 def _refuse_path(name: str) -> None:
     """A folder or a tarball where a release's name is wanted."""
     path = Path(name).expanduser()
+    if looks_like_path(name) and not path.exists():
+        raise not_there(path, "a VERSION or COMMIT, or the folder of your ComfyUI with --in-place")
     if path.exists():
         in_place = f"{escape.line(command('release', 'apply', path))} patches it in place; " if path.is_dir() else ""
         raise PatchforgeError(
             f"{name} is {'a folder' if path.is_dir() else 'a file'}, not the name of a release",
             expected="a VERSION or COMMIT",
-            do=f"{in_place}patchforge apply --from {escape.line(shlex.quote(str(path)))} reads the release from it",
+            do=f"{in_place}patchforge apply --from {escape.line(quoted(path))} reads the release from it",
         )
 
 
@@ -94,12 +100,14 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     _check_output(options, release)
     patched = _checked(options, release, tree)
     written, missing = _write(options, patched)
-    _tell(options, patched, written, missing)
+    named = options.release or ""
+    _tell(options, Applied(patched, written, whole=bool(options.to), missing=tuple(missing), named=named))
     return Exit.UNCHECKED if any(one.reason == pipeline.NO_CONTENT for one in missing) else Exit.OK
 
 
 def _checked(options: argparse.Namespace, release: Release, tree: Tree) -> PatchedRelease:
-    patched = pipeline.convert(make_engine(options), release, tree)
+    mine = bool(options.source) or options.in_place is not None
+    patched = pipeline.convert(make_engine(options), release, tree, edited=mine)
     pipeline.check(patched, options.context)
     return patched
 
@@ -111,41 +119,36 @@ def _in_place(options: argparse.Namespace) -> int:
             "--in-place patches the release that is in the folder, and --from names another place to read it from",
             do="leave --from out, or write a patched copy with --to",
         )
-    folder = Path(options.in_place)
+    folder, named = _named(options)
     with change.opened(folder, dry_run=options.dry_run) as inside:
         change.refuse_unless_untouched(inside, comfyui(options))
-        patched = _checked(options, *release_from_files(folder, options.release))
+        patched = _checked(options, *release_from_files(folder, named))
         plan = change.patch(
             inside, ComfyUI(lambda: make_engine(options)), patched, context=options.context, dry_run=options.dry_run
         )
-    _tell(options, patched, "" if options.dry_run else options.in_place, [], plan)
+    written = "" if options.dry_run else str(folder)
+    _tell(options, Applied(patched, written, plan=plan, place=folder, named=named or ""))
     return Exit.OK
 
 
-def _tell(
-    options: argparse.Namespace,
-    patched: PatchedRelease,
-    written: str,
-    missing: list[Skipped],
-    plan: change.Plan | None = None,
-) -> None:
-    release = patched.release
+def _named(options: argparse.Namespace) -> tuple[Path, str | None]:
+    """The folder, and the version that may be named as well: ``DIR --in-place``, ``VERSION --in-place DIR``."""
+    words = [word for word in (options.in_place, options.release) if word]
+    if not words:
+        do = "patchforge apply DIR --in-place"
+        raise PatchforgeError("no folder is named", expected="the folder of your ComfyUI", do=do)
+    folder = next((word for word in words if Path(word).is_dir()), words[0])
+    return Path(folder), next((word for word in words if word != folder), None)
+
+
+def _tell(options: argparse.Namespace, applied: Applied) -> None:
     if options.json:
-        show_json(
-            {
-                **manifest.FORMAT.data(patched.manifest(patched.patch_files(options.context))),
-                "written": written,
-                "missing": [one.path for one in missing],
-                "indexed": release.indexed,
-                **({"files": plan.written} if plan else {}),
-            }
-        )
-    else:
-        _show(patched, written, missing, options.release)
-        if plan and options.dry_run:
-            planned(plan)
-        elif plan:
-            print(f"to undo: {escape.line(command('release', 'revert', Path(options.in_place)))}")
+        found = applied.patched.manifest(applied.patched.patch_files(options.context))
+        show_json(as_data(applied, manifest.FORMAT.data(found)))
+        return
+    applied.say(verbose=options.verbose)
+    if applied.plan and options.dry_run:
+        planned(applied.plan)
 
 
 def _write(options: argparse.Namespace, patched: PatchedRelease) -> tuple[str, list[Skipped]]:
@@ -195,27 +198,3 @@ def _revert(options: argparse.Namespace) -> int:
             do="leave it out",
         )
     return revert.put_back(options.revert, dry_run=options.dry_run, as_json=options.json)
-
-
-def _show(patched: PatchedRelease, written: str, missing: list[Skipped], release_named: str | None) -> None:
-    release = patched.release
-    new = "" if release.indexed else " (new: not in the release index yet)"
-    if not release.indexed and not parsed_version(release_named or ""):
-        new = ", at a commit that is not a release,"
-    print(f"ComfyUI {release.version}{new} {release.commit[:12]}")
-    rows = [
-        (report.transform, report.outcome.value, str(len(report.found)) if report.found else "", transform.title)
-        for report, transform in zip(patched.conversion.reports, patched.transforms, strict=True)
-    ]
-    table(rows)
-    sites = patched.sites
-    print(f"device sites: {sites.claimed} claimed, {sites.left} left on purpose, {sites.unclaimed} unclaimed")
-    print(f"checked: compiles, static proof, second run edits nothing, patches apply as read by {patches.ways()}")
-    for one in missing:
-        print(f"missing: {escape.line(one.path)} ({one.reason})")
-    lacking = f", NOT WHOLE: without {len(missing)} file(s) of the release, named above" if missing else ""
-    print(f"written: {escape.line(written)}{lacking}" if written else "nothing written (dry run)")
-    if any(one.surprising for one in patched.conversion.reports):
-        for report in patched.conversion.reports:
-            if report.surprising:
-                print(f"note: {report.transform} is {report.outcome} where {report.expected} was expected")

@@ -7,14 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge import bounded, manifest, pipeline
+from patchforge import bounded, manifest, pipeline, progress
 from patchforge.commands.common import (
     again,
     chosen_versions,
     coloured,
     generated_versions,
     make_engine,
-    progress,
     show_json,
     verdict,
 )
@@ -32,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     with open_upstream(options.upstream) as upstream:
         names = chosen_versions(options)
         results: list[dict[str, Any]] = []
-        for name in progress(names, "checking", len(names)):
+        for name in progress.each(names, "checking", len(names)):
             results.append(_one(engine, upstream, folder, name))
             if not options.json:
                 _show(results[-1])

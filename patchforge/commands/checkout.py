@@ -10,9 +10,10 @@ from patchforge.checkout import change
 from patchforge.checkout.examine import examine, subject_of
 from patchforge.checkout.subject import ComfyUI, Subject
 from patchforge.commands.common import make_engine, show_json
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.inside import Inside
+from patchforge.paths import not_there
 from patchforge.sources import open_files, open_upstream
 from patchforge.vocabulary import Tree
 
@@ -82,7 +83,7 @@ def _sources(options: argparse.Namespace, inside: Inside, subject: Subject) -> t
     if options.source:
         named = Path(options.source)
         if not named.exists():
-            raise PatchforgeError(f"there is no {named}", expected="an archive or a folder", do="check the path")
+            raise not_there(named, "an archive or a folder")
         return (lambda: subject.tree(named) if named.is_dir() else open_files(named),)
     if subject.kind == "pack":
         return ()

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import shlex
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from patchforge import bounded, caches, resources
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
 from patchforge.git.clone import is_url
 from patchforge.outputs import PATCHES, prove
+from patchforge.paths import quoted
 from patchforge.project import parsed_version
+from patchforge.sources.upstream import LATEST
 from patchforge.terminal import own
 from patchforge.vocabulary import Version
 
@@ -29,7 +30,6 @@ _COLOURS = {
     **dict.fromkeys(("absent", "skipped"), "2"),
     "upstream": "36",
 }
-_T = TypeVar("_T")
 
 
 def make_engine(options: argparse.Namespace) -> Engine:
@@ -89,10 +89,10 @@ def version_named(name: str) -> Version:
 def again(folder: Path) -> str:
     """What makes a generated folder, named as its version, anew; what is not as patchforge wrote it goes first."""
     usual = Path("generated/comfyui", folder.name)
-    command = f"patchforge apply {shlex.quote(folder.name)}"
+    command = f"patchforge apply {quoted(folder.name)}"
     if folder.resolve() != usual.resolve():
-        command += f" --out {shlex.quote(str(folder))}"
-    return f"move {shlex.quote(str(folder))} away, as it was edited, then {command}" if edited(folder) else command
+        command += f" --out {quoted(folder)}"
+    return f"move {quoted(folder)} away, as it was edited, then {command}" if edited(folder) else command
 
 
 def edited(folder: Path) -> bool:
@@ -107,7 +107,8 @@ def edited(folder: Path) -> bool:
 
 def chosen_versions(options: argparse.Namespace) -> list[str]:
     """The versions on the command line, or every generated one."""
-    names: list[str] = options.release or generated_versions(Path(options.generated))
+    known = generated_versions(Path(options.generated))
+    names: list[str] = [known[-1] if one == LATEST and known else one for one in options.release] or known
     if not names:
         raise PatchforgeError(
             f"nothing has been generated in {options.generated}",
@@ -143,14 +144,3 @@ def table(rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[index]) for row in rows) for index in range(len(rows[0]))]
     for row in rows:
         print("  ".join(coloured(cell.ljust(width), cell) for cell, width in zip(row, widths, strict=True)).rstrip())
-
-
-def progress(items: Iterable[_T], what: str, total: int) -> Iterator[_T]:
-    """The items, with a counter on standard error where that is a terminal."""
-    shown, clear = sys.stderr.isatty(), own(sys.stderr, "\r\033[K")
-    for number, item in enumerate(items, 1):
-        if shown:
-            print(f"{clear}{what} {number}/{total}", end="", file=sys.stderr, flush=True)
-        yield item
-    if shown:
-        print(clear, end="", file=sys.stderr, flush=True)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from itertools import groupby, pairwise
 from typing import Any
 
-from patchforge import escape, pipeline
-from patchforge.commands.common import coloured, make_engine, progress, show_json, version_named
+from patchforge import escape, pipeline, progress
+from patchforge.commands.common import coloured, make_engine, show_json, version_named
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.sources import Upstream, open_upstream
@@ -21,8 +21,8 @@ def run(options: argparse.Namespace) -> int:
     engine = make_engine(options)
     with open_upstream(options.upstream) as upstream:
         releases = _releases(options, engine, upstream)
-        engine.prepare(progress((upstream.tree(one) for one in releases), "reading", len(releases)))
-        rows = [_row(options, engine, upstream, one) for one in progress(releases, "converting", len(releases))]
+        engine.prepare(progress.each((upstream.tree(one) for one in releases), "reading", len(releases)))
+        rows = [_row(options, engine, upstream, one) for one in progress.each(releases, "converting", len(releases))]
         passed = upstream.passed_over()
     failed = [row for row in rows if row["failed"]]
     drifted = [row for row in rows if row["drifts"]]

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge import documents, manifest, patches, pipeline
+from patchforge import documents, manifest, patches, pipeline, progress
 from patchforge.arguments.shared import PINS
 from patchforge.commands.common import (
     again,
@@ -22,7 +22,6 @@ from patchforge.commands.common import (
     coloured,
     in_repository,
     make_engine,
-    progress,
     show_json,
     verdict,
 )
@@ -52,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
         prover = stack.enter_context(_prover(options)) if options.dynamic else None
         engine = make_engine(options)
         names = chosen_versions(options)
-        for name in progress(names, "verifying", len(names)):
+        for name in progress.each(names, "verifying", len(names)):
             release = upstream.resolve(name)
             results.append(_one(engine, prover, release, upstream.tree(release), Path(options.generated)))
             if not options.json:

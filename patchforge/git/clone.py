@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchforge import caches, escape, outputs
+from patchforge import caches, escape, outputs, progress
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.git.address import check_address, without_password
 from patchforge.git.borrowed import NotARepositoryError, source_of
 from patchforge.git.command import is_passing, verb_of, watch_git
-from patchforge.terminal import own
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,15 +49,13 @@ class CachedClone:
 
     url: str
     path: Path
-    progress: bool  #: show git's progress on stderr
 
     @classmethod
-    def of(cls, url: str, *, progress: bool | None = None) -> CachedClone:
-        """``progress`` None: show it when stderr is a terminal."""
+    def of(cls, url: str) -> CachedClone:
+        """The clone of an address, in the cache."""
         name = re.sub(r"[^\w.-]", "-", url.rstrip("/").removesuffix(".git").rpartition("/")[2]).lower()
         digest = hashlib.sha256(url.encode()).hexdigest()[:12]
-        shown = sys.stderr.isatty() if progress is None else progress
-        return cls(url, caches.place() / "clones" / f"{name}-{digest}.git", shown)
+        return cls(url, caches.place() / "clones" / f"{name}-{digest}.git")
 
     @property
     def origin(self) -> str:
@@ -151,12 +148,12 @@ class CachedClone:
 
         def hear(line: str) -> None:
             (faults if line.startswith(("fatal:", "error:")) else said).append(line)
-            if self.progress:
-                print(f"{own(sys.stderr, chr(13))}{escape.line(line):<79}", end="", file=sys.stderr, flush=True)
+            progress.step(what, line)
 
+        what = f"git {verb_of(arguments)} of {self.origin}; the first time it takes some minutes"
+        progress.step(what)
         status = watch_git(*arguments, folder=self.path.parent, hear=hear)
-        if self.progress:
-            print(file=sys.stderr)
+        progress.step("")
         if status == 1 and faults and all(map(_ONE_REF.match, faults)):  # the others have come
             print(f"passed over: {escape.line('; '.join(faults))}", file=sys.stderr)
         elif status:

@@ -13,6 +13,7 @@ from patchforge.checkout.place import need_pack
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.entry_points import reachable
 from patchforge.patches import check_path
+from patchforge.paths import need_folder
 from patchforge.sources.folder import JOURNALS
 
 LARGEST = 2_000_000  #: bytes of a file; larger ones are generated tables
@@ -53,8 +54,7 @@ def read_pack(folder: Path) -> Pack:
     What cannot be read, or cannot stand in a patch, becomes a problem. PatchforgeError where there is no Python file,
     and where the folder cannot be a pack.
     """
-    if not folder.is_dir():
-        raise PatchforgeError(f"{folder} is not a folder", expected="the folder of a custom-node pack", do="name it")
+    need_folder(folder, "the folder of a custom-node pack")
     need_pack(folder)
     root = folder.resolve()
     reader = _Reader(root)

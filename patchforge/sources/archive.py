@@ -14,9 +14,10 @@ from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
-from patchforge.errors import Damaged, PatchforgeError
+from patchforge.errors import Damaged
 from patchforge.escape import line
 from patchforge.names import odd
+from patchforge.paths import not_there
 from patchforge.sources.git import Skipped
 from patchforge.vocabulary import Entry, git_blob_id
 
@@ -176,9 +177,7 @@ def require_file(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
-        raise PatchforgeError(
-            f"{path} is not there", expected="a release's .zip, .tar.gz or .tar, or its folder", do="check the path"
-        ) from None
+        raise not_there(path, "a release's .zip, .tar.gz or .tar, or its folder") from None
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
         raise Damaged(f"{path} cannot be read as an archive", expected="a file", found=found)

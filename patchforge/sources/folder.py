@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from patchforge.errors import Damaged, PatchforgeError, SystemFault
+from patchforge.errors import Damaged, SystemFault
 from patchforge.escape import line
 from patchforge.names import odd
+from patchforge.paths import need_folder
 from patchforge.sources.git import Skipped
 from patchforge.vocabulary import Entry, git_blob_id
 
@@ -38,9 +39,7 @@ class FolderTree:
 
     def __init__(self, path: Path) -> None:
         """PatchforgeError when ``path`` is not a folder."""
-        if not path.is_dir():
-            found = "a file" if path.exists() else "nothing there"
-            raise PatchforgeError(f"{path} cannot be read as a tree", expected="a folder", found=found)
+        need_folder(path)
         self.path = path
         self.origin = str(path)
 

@@ -25,25 +25,24 @@ if TYPE_CHECKING:
 
 _COMMIT = re.compile("[0-9a-f]{7,40}")
 _PATH = re.compile(r"^[./~]|^[A-Za-z]:[/\\]|\\|/$")  #: what no version, commit or ref looks like
-_FILES = "patchforge apply --in-place DIR patches a checkout, and apply --from ARCHIVE|DIR reads a release from files"
+_FILES = "patchforge apply DIR --in-place patches a checkout, and apply --from ARCHIVE|DIR reads a release from files"
+LATEST = "latest"  #: names the newest release
 _BEFORE_ALL = Version((0, 0, 0))
 _COMPARED = 1000  #: refs that are compared with a name that is unknown; each takes a tenth of a millisecond
 
 
-def open_upstream(
-    where: str | None = None, *, project: Project | None = None, fetch: bool = False, progress: bool | None = None
-) -> Upstream:
+def open_upstream(where: str | None = None, *, project: Project | None = None, fetch: bool = False) -> Upstream:
     """The upstream at a path or URL; else at PATCHFORGE_UPSTREAM; else at the project's own address.
 
     A clone on this machine is read as it is. Of a remote, a bare clone is kept in the cache; it is fetched when
-    ``fetch`` says so, and once when something is asked for that it lacks. ``progress`` None: on a terminal only.
+    ``fetch`` says so, and once when something is asked for that it lacks.
     """
     project = project or load_project()
     where = where or os.environ.get("PATCHFORGE_UPSTREAM") or project.url
     if not is_url(where):
         path = Path(where).expanduser()
         return Upstream(project, GitObjects(path), origin=str(path))
-    clone = CachedClone.of(project.current_url(where), progress=progress)
+    clone = CachedClone.of(project.current_url(where))
     made = clone.ensure()
     upstream = Upstream(project, GitObjects(clone.path), origin=clone.origin, clone=None if made else clone)
     if fetch:
@@ -80,15 +79,18 @@ class Upstream:
     def resolve(self, name: str) -> Release:
         """The release that a version (``v0.3.47``, ``0.3.47``), a commit (7 to 40 hex digits) or a ref names.
 
+        ``latest`` is the newest release.
         A commit that is not a release bears the version its files state, or else that of the newest indexed release it
         descends from; ``indexed`` is then False. Errors: an unknown name (with the nearest ones), a tag that
         disagrees with the index, an indexed commit that the clone lacks.
         """
-        if _PATH.search(name):
+        if looks_like_path(name):
             self._refuse_path(name)
         version = _version(name)
         if version is None and not _COMMIT.fullmatch(name):
             self.fetch()  # a branch moves
+        if name == LATEST:
+            return self._present(self.releases()[-1])
         release = self._find(name, version)
         if release is None and self.fetch():
             release = self._find(name, version)
@@ -186,9 +188,10 @@ class Upstream:
     def _unknown(self, name: str) -> Release:
         names = [str(release.version) for release in self.releases()]
         refs = [*self._objects.branches(), *self._objects.tags()][:_COMPARED]
+        newest = f"; the newest is {names[-1]}" if names else ""
         raise PatchforgeError(
             f"{self.origin} has no release, commit or ref called {name!r}",
-            expected="such as " + (", ".join(nearest(name, names, refs)) or "a tag, but it has none"),
+            expected="such as " + (", ".join(nearest(name, names, refs)) + newest or "a tag, but it has none"),
             do=_FILES if Path(name).exists() else f"check the spelling{self._perhaps_new()}",
         )
 
@@ -197,6 +200,11 @@ class Upstream:
 
     def _perhaps_new(self) -> str:
         return "; if it is new, fetch the clone" if self._is_local() else ""
+
+
+def looks_like_path(name: str) -> bool:
+    """Whether a word can only be a path: no version, commit or ref is written so."""
+    return bool(_PATH.search(name))
 
 
 def nearest(name: str, versions: Sequence[str], refs: Sequence[str] = ()) -> list[str]:

@@ -41,6 +41,7 @@ def world(tmp_path: Path) -> Path:
     )
     fill(tmp_path / "elsewhere", {"loose.py": b"", "one/__init__.py": NODE, "two/__init__.py": NODE})
     fill(tmp_path / "desktop", {"custom_nodes/x/__init__.py": NODE})
+    fill(tmp_path / "Documents/ComfyUI", {"custom_nodes/x.py": b"", "models/a": b"", "user/a": b"", ".venv/x.py": b""})
     fill(tmp_path / "data", {"custom_nodes/loose.py": b"", "custom_nodes/x/__init__.py": NODE})
     fill(tmp_path / "dev" / "pack", {"__init__.py": NODE, "vendored/comfy/model_management.py": b""})
     fill(tmp_path / "empty", {"a.txt": b""})
@@ -63,11 +64,12 @@ WHERE = {
     f"{C}/custom_nodes/linked": (Place.PACK, ""),
     f"{C}/custom_nodes/.disabled/off": (Place.PACK, ""),
     f"{C}/custom_nodes/pack/src": (Place.IN_PACK, f"{C}/custom_nodes/pack"),
-    "portable": (Place.ABOVE, C),
+    "portable": (Place.PORTABLE, C),
     "": (Place.ABOVE, C),
     "elsewhere": (Place.PACKS, ""),
     "data/custom_nodes": (Place.PACKS, ""),
     "desktop": (Place.ABOVE, "desktop"),
+    "Documents/ComfyUI": (Place.DATA, ""),
     "dev/pack": (Place.PACK, ""),
     "script": (Place.PACK, ""),
     "empty": (Place.OTHER, ""),
@@ -109,7 +111,7 @@ def test_what_is_not_comfyui_is_refused_as_it(world: Path, name: str) -> None:
 def test_the_state_of_a_wrong_folder_names_the_right_one(world: Path) -> None:
     for name, (place, right) in WHERE.items():
         found = look_at(world / name)
-        if place in (Place.WITHIN, Place.ABOVE, Place.IN_PACK):
+        if place in (Place.WITHIN, Place.ABOVE, Place.PORTABLE, Place.IN_PACK):
             assert found.state is State.UNKNOWN
             assert found.do == f"name {world / right}"
 
@@ -143,7 +145,7 @@ def test_commands_name_the_right_folder(
 ) -> None:
     status = main([*arguments, str(world / C)])
     assert status == 2
-    assert f"patchforge apply --in-place {world / C}" in capsys.readouterr().err
+    assert f"patchforge apply {world / C}" in capsys.readouterr().err
 
 
 def test_a_tarball_in_place_of_a_release_is_read_with_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -142,7 +142,7 @@ HOMES = [
 
 
 def _clone(origin: Path) -> None:
-    CachedClone.of(origin.as_uri(), progress=False).ensure()
+    CachedClone.of(origin.as_uri()).ensure()
 
 
 def _packs(_: Path) -> None:
@@ -203,7 +203,7 @@ def test_a_link_in_the_cache_is_not_followed(names: tuple[str, ...], place: Path
 
 
 def test_a_link_to_a_users_clone_keeps_its_branches(place: Path, origin: Path, users_clone: Path) -> None:
-    clone = CachedClone.of(origin.as_uri(), progress=False)
+    clone = CachedClone.of(origin.as_uri())
     caches.folder("clones")
     clone.path.symlink_to(users_clone)
     before = state(users_clone)
@@ -218,7 +218,7 @@ def test_a_link_to_a_users_clone_keeps_its_branches(place: Path, origin: Path, u
 def test_a_users_clone_in_the_cache_keeps_its_branches(
     marked: bool, place: Path, origin: Path, users_clone: Path
 ) -> None:
-    clone = CachedClone.of(origin.as_uri(), progress=False)
+    clone = CachedClone.of(origin.as_uri())
     caches.folder("clones")
     shutil.move(users_clone, clone.path)
     if marked:  # of another address
@@ -231,7 +231,7 @@ def test_a_users_clone_in_the_cache_keeps_its_branches(
 
 
 def test_what_lies_where_a_clone_would_be_made(place: Path, origin: Path, tmp_path: Path) -> None:
-    clone = CachedClone.of(origin.as_uri(), progress=False)
+    clone = CachedClone.of(origin.as_uri())
     caches.folder("clones")
     mine = place / "clones" / f"{clone.path.name}.partial-mine"
     mine.mkdir()
@@ -248,7 +248,7 @@ def test_what_lies_where_a_clone_would_be_made(place: Path, origin: Path, tmp_pa
 
 
 def test_a_clone_of_ours_is_fetched(place: Path, origin: Path) -> None:
-    clone = CachedClone.of(origin.as_uri(), progress=False)
+    clone = CachedClone.of(origin.as_uri())
     assert clone.ensure()
     git("-C", str(origin), "branch", "new")
     clone.fetch()

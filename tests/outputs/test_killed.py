@@ -168,7 +168,7 @@ def test_a_cache_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     records = {("a.py", "b" * 40): FileRecord()}
 
     def use() -> None:
-        clone = CachedClone.of(origin.as_uri(), progress=False)
+        clone = CachedClone.of(origin.as_uri())
         if not clone.ensure():
             clone.fetch()
         cache = Cache(caches.folder("results"), FILES)

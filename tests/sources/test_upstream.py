@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from patchforge import progress
 from patchforge.errors import PatchforgeError
 from patchforge.git import clone as clone_module
 from patchforge.git.clone import CachedClone, is_url
@@ -180,7 +181,7 @@ def test_what_is_far_away_is_not_suggested() -> None:
 def test_a_path_is_told_from_a_release(upstream: Upstream, name: str) -> None:
     with pytest.raises(PatchforgeError, match="is a path") as caught:
         upstream.resolve(name)
-    assert "apply --in-place" in caught.value.do
+    assert "apply DIR --in-place" in caught.value.do
     assert "--from" in caught.value.do
 
 
@@ -370,16 +371,16 @@ def test_password_is_not_shown() -> None:
     assert CachedClone.of("https://someone:secret@example.invalid/x").origin == "https://*****:*****@example.invalid/x"
 
 
-def test_progress_only_when_asked_or_on_a_terminal(
-    remote: Remote, project: Project, capfd: pytest.CaptureFixture[str]
+def test_what_git_says_of_its_progress_is_a_step(
+    remote: Remote, project: Project, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
+    steps: list[tuple[str, ...]] = []
+    monkeypatch.setattr(progress, "step", lambda *said: steps.append(said))
     open_upstream(remote.url, project=project).close()
+    assert steps[0][0].startswith(f"git clone of {remote.url}")
+    assert any("objects" in detail for _, *details in steps for detail in details)
+    assert steps[-1] == ("",)
     assert capfd.readouterr() == ("", "")
-    remote.release("v0.4.0")
-    open_upstream(remote.url, project=project, fetch=True, progress=True).close()
-    out, err = capfd.readouterr()
-    assert out == ""
-    assert "objects" in err
 
 
 def test_hook_environment_does_not_mislead_clone_and_fetch(

@@ -2,13 +2,25 @@
 
 Known from the documentation of Python's os and stdlib modules ("Availability: Unix") and of CPython 3.12 on Windows
 10: ``os.supports_dir_fd`` and ``os.supports_fd`` hold none of these calls, ``os.open`` refuses folders, ``os.rename``
-refuses a name that is taken, and ``os.fsync`` one that is not open for writing.
+refuses a name that is taken, ``os.fsync`` one that is not open for writing, and files are locked by ``msvcrt``.
 """
 
 import errno
+import importlib
 import os
 import sys
+import types
 
+_fcntl = importlib.import_module("fcntl")
+
+
+def _locking(handle: int, mode: int, size: int) -> None:
+    """As msvcrt's: OSError at once where somebody has these bytes of the file."""
+    _fcntl.lockf(handle, (_fcntl.LOCK_EX | _fcntl.LOCK_NB) if mode == msvcrt.LK_NBLCK else _fcntl.LOCK_UN, size)
+
+
+msvcrt = types.ModuleType("msvcrt")
+msvcrt.locking, msvcrt.LK_UNLCK, msvcrt.LK_NBLCK = _locking, 0, 2  # type: ignore[attr-defined]
 for name in ("fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog", "readline"):
     sys.modules[name] = None  # type: ignore[assignment]
 for name in (
@@ -51,3 +63,5 @@ def _writes(handle: int) -> bool:
 
 
 os.open, os.rename, os.fsync = _no_folders, _no_replacing, _only_written
+importlib.import_module("subprocess")  # which takes whoever has msvcrt for Windows
+sys.modules["msvcrt"] = msvcrt

@@ -1,0 +1,80 @@
+"""Paths as people type them: quoted for their shell, and recognised where another system writes them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from functools import cache
+from pathlib import Path
+
+from patchforge.errors import PatchforgeError
+
+_PLAIN = re.compile(r"[\w.:\\/~+-]+")
+_DRIVE = re.compile(r"([A-Za-z]):[\\/]*(.*)", re.DOTALL)
+_SHARE = re.compile(r"[\\/]{2}wsl(?:\$|\.localhost)[\\/]+[^\\/]+(.*)", re.IGNORECASE | re.DOTALL)
+_MOUNTED = re.compile(r"/(?:mnt/)?([a-z])(?:/(.*))?", re.DOTALL)  #: of WSL, and of Git's bash
+
+
+def quoted(path: str | Path, *, windows: bool = os.name == "nt") -> str:
+    """A path as it is typed: in cmd and PowerShell, or in a POSIX shell."""
+    text = str(path)
+    if not windows:
+        return shlex.quote(text)
+    return text if _PLAIN.fullmatch(text) else f'"{text}"'
+
+
+def native(text: str, *, windows: bool = os.name == "nt") -> str:
+    """A path of Windows as WSL writes it, and one of WSL or Git's bash as Windows does; "" for what is neither."""
+    if windows:
+        mounted = _MOUNTED.fullmatch(text)
+        return f"{mounted[1].upper()}:\\{(mounted[2] or '').replace('/', chr(92))}" if mounted else ""
+    if shared := _SHARE.fullmatch(text):
+        return shared[1].replace("\\", "/") or "/"
+    drive = _DRIVE.fullmatch(text)
+    return f"/mnt/{drive[1].lower()}/{drive[2].replace(chr(92), '/')}" if drive else ""
+
+
+@cache
+def is_wsl() -> bool:
+    """Whether this is Linux in Windows, which has the drives of Windows below ``/mnt``."""
+    try:
+        return "microsoft" in Path("/proc/sys/kernel/osrelease").read_text("utf-8").lower()
+    except OSError:
+        return False
+
+
+def not_there(path: Path, expected: str, *, do: str = "check the path") -> PatchforgeError:
+    """What to say where nothing is: how this system writes the path, or the name that was probably meant."""
+    here = native(str(path))
+    if here and (os.name == "nt" or is_wsl()):
+        found, do = "a path as another system writes it", f"here it is {quoted(here)}"
+    elif here:
+        found, do = "a path of Windows, and this is another system", "name a folder of this machine"
+    else:
+        found = "nothing there"
+        do = f"did you mean {quoted(near)}?" if (near := _nearest(path)) else do
+    return PatchforgeError(f"{path} is not there", expected=expected, found=found, do=do)
+
+
+def need_folder(path: Path, expected: str = "a folder") -> None:
+    """PatchforgeError unless a folder is there, or a link to one."""
+    if not os.path.lexists(path):
+        raise not_there(path, expected)
+    if not path.is_dir():
+        found = "a link to nothing" if not path.exists() else "a file"
+        raise PatchforgeError(f"{path} is not a folder", expected=expected, found=found, do="check the path")
+
+
+def _nearest(path: Path) -> Path | None:
+    import difflib  # noqa: PLC0415 - only a mistake needs it
+
+    above = next((one for one in path.parents if one.is_dir()), None)
+    if above is None or path.parent != above:
+        return None
+    try:
+        names = {one.name.lower(): one for one in above.iterdir()}
+    except OSError:
+        return None
+    close = difflib.get_close_matches(path.name.lower(), names, n=1)
+    return names[close[0]] if close else None
