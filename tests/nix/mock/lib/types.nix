@@ -10,7 +10,7 @@ let
   describe = list: lib.concatMapStringsSep ", " (x: if isString x then ''"${x}"'' else toString x) list;
   # As nixpkgs words it: what could be misread is in parentheses (lib/types.nix, optionDescriptionPhrase).
   classes = {
-    noun = [ "bool" "float" "int" "nonEmptyStr" "package" "path" "str" "strMatching" ];
+    noun = [ "bool" "float" "int" "nonEmptyStr" "package" "path" "raw" "str" "strMatching" "unsignedInt16" ];
     composite = [ "attrsOf" "functionTo" "listOf" ];
     conjunction = [ "either" "enum" "nullOr" ];
   };
