@@ -108,7 +108,7 @@ def test_options_that_modules_set_are_those_of_the_contract(mini: Miniature) -> 
         " in map (option: { inherit (option) name type; }) (lib.optionAttrSetToDocList options)"
     )
     declared = {each["name"]: each["type"] for each in mini.nix.evaluate(expression)}
-    declared = {name: kind for name, kind in declared.items() if not name.startswith("_module")}
+    declared = {name: kind for name, kind in declared.items() if "_module" not in name.split(".")}
     listed = contract()
     assert declared == {name: each["type"] for kind in ("options", "home") for name, each in listed[kind].items()}
 
