@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from pathlib import Path
 
 from patchforge import faults
@@ -61,6 +62,7 @@ class ChangedMeanwhile(CheckFailed):
     """A file is not what it was when the command looked at it: somebody else's bytes, which are kept."""
 
 
+@lru_cache(maxsize=4096)
 def check_path(path: str) -> tuple[str, ...]:
     """The parts of a relative path. Damaged for one that could lead elsewhere, or into a repository's own files."""
     parts = tuple(path.split("/"))
@@ -245,6 +247,7 @@ class Inside:
         with self._told(path), self._folder(above) as at, self._folder(ours) as own:
             if at is None or own is None:
                 raise FileNotFoundError(errno.ENOENT, "the folder was removed", path)
+            self._settle(own, own_name)
             self._compare(at, path, name, was)
             self.step(f"rename {path}")
             self._compare(at, path, name, was)
@@ -254,12 +257,13 @@ class Inside:
                 raise _changed(path)
 
     def remove(self, path: str) -> None:
-        """Removes a file of ours, if it is there."""
+        """Removes a file of ours, if it is there, and what a trade may have left beside it."""
         *above, name = check_path(path)
         with self._told(path), self._folder(above) as at:
-            if at is not None and at.kind(name) is not Kind.NOTHING:
-                self.step(f"unlink {path}")
-                _patiently(lambda: os.unlink(at.name(name), dir_fd=at.handle))
+            for one in (name, f"{name}{_SPARE}"):
+                if at is not None and at.kind(one) is not Kind.NOTHING:
+                    self.step(f"unlink {path}")
+                    self._unlink(at, one)
 
     def flush(self, folders: Iterable[str]) -> None:
         """Has the disk keep what was renamed in these folders; "" is the folder itself."""
@@ -356,7 +360,10 @@ class Inside:
             _patiently(lambda: os.rmdir(at.name(name), dir_fd=at.handle))
         else:
             self.step(f"unlink {name}")
-            _patiently(lambda: os.unlink(at.name(name), dir_fd=at.handle))
+            self._unlink(at, name)
+
+    def _unlink(self, at: _Folder, name: str) -> None:
+        _patiently(lambda: os.unlink(at.name(name), dir_fd=at.handle))
 
     @contextmanager
     def _folder(self, parts: Iterable[str], *, make: bool = False) -> Iterator[_Folder | None]:
@@ -456,7 +463,13 @@ class Inside:
         except OSError:
             os.unlink(own.name(spare), dir_fd=own_handle)
             raise
-        os.rename(own.name(spare), own.name(kept), src_dir_fd=own_handle, dst_dir_fd=own_handle)
+        self._settle(own, kept)
+
+    def _settle(self, own: _Folder, kept: str) -> None:
+        """The last of those three steps, also for a run that failed or was killed before it."""
+        spare = f"{kept}{_SPARE}"
+        if own.kind(kept) is Kind.NOTHING and own.kind(spare) is Kind.FILE:
+            os.rename(own.name(spare), own.name(kept), src_dir_fd=own.handle, dst_dir_fd=own.handle)
 
     def _in_the_way(self, path: str, wanted: Kind, found: Kind) -> InTheWay:
         place = self.shown / path

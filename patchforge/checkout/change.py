@@ -65,7 +65,8 @@ def opened(folder: Path, *, dry_run: bool = False, step: Step | None = None) -> 
         yield inside
         return
     with inside.locked():
-        journal.recover(inside)
+        if journal.recover(inside):
+            _tidy(inside)
         yield inside
 
 
@@ -211,6 +212,7 @@ def _write(inside: Inside, subject: Subject, writes: Sequence[Write]) -> None:
     except (Exception, KeyboardInterrupt):
         with suppress(PatchforgeError):
             transaction.clear(inside, journal.FOLDER, keep=left)
+            _tidy(inside)
         raise
 
 

@@ -413,12 +413,14 @@ def adopt(inside: Inside, journal: Journal) -> None:
         transaction.clear(inside, FOLDER)
 
 
-def recover(inside: Inside) -> None:
-    """Ends what a killed run had begun with journals: one has its place, and nothing is left aside."""
+def recover(inside: Inside) -> bool:
+    """Ends what a killed run had begun with journals: one has its place, and nothing is left aside. Whether it had."""
     if inside.kind(FOLDER) is Kind.NOTHING and (found := find(inside)).known:
         inside.rename(found.place, FOLDER)
-    for name, _ in list(put_aside(inside)):
+    left = [name for name, _ in put_aside(inside)]
+    for name in left:
         _remove(inside, name)
+    return bool(left)
 
 
 def _remove(inside: Inside, folder: str) -> None:

@@ -76,14 +76,16 @@ def prepare(
 
 def _prepared(inside: Inside, folder: str, one: Write, ready: Sequence[str]) -> Prepared:
     own = spare(folder, one.path)
-    if one.new is not None:
-        for kept in (own, *ready):
-            if inside.read(kept) == one.new:
-                inside.liken(kept, one.path)
-                return Prepared(kept, one)
+    if one.new is None:
+        inside.remove(own)
+        return Prepared(own, one)
+    inside.make_folder(_above(one.path))
+    for kept in (own, *ready):
+        if inside.read(kept) == one.new:
+            inside.liken(kept, one.path)
+            return Prepared(kept, one)
     inside.remove(own)
-    if one.new is not None:
-        inside.add(own, one.new, like=one.path)
+    inside.add(own, one.new, like=one.path)
     return Prepared(own, one)
 
 
@@ -92,8 +94,6 @@ def carry_out(inside: Inside, changes: Sequence[Prepared]) -> None:
     begun: list[Prepared] = []
     try:
         for one in changes:
-            if one.write.new is not None:
-                inside.make_folder(_above(one.write.path))
             begun.append(one)
             inside.trade(one.kept, one.write.path, was=one.write.now)
         inside.flush(sorted({_above(path) for one in changes for path in (one.kept, one.write.path)}))

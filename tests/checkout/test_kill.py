@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 
-from patchforge.checkout import journal
 from patchforge.checkout.examine import State
 from patchforge.checkout.subject import Subject
-from patchforge.patches import parse
 from tests.checkout import places
 from tests.checkout.places import NEW, OLD, content, fill, look, named
 
@@ -72,6 +67,15 @@ def updated(folder: Path, subject: Subject) -> None:
     shutil.rmtree(folder.with_name("aside"))
 
 
+MOVED_ON = {**places.PACK, "nodes.py": places.PACK["nodes.py"] + b"MORE = ['c']\n"}
+
+
+def moved_on(folder: Path, subject: Subject) -> None:
+    """A pack of which a newer version was unpacked over the converted files."""
+    places.apply(folder, subject)
+    fill(folder, {"nodes.py": MOVED_ON["nodes.py"]})
+
+
 def with_edit(files: dict[str, bytes]) -> dict[str, bytes]:
     return {path: data + EDIT if path in ("main.py", "nodes.py") else data for path, data in files.items()}
 
@@ -88,27 +92,17 @@ SCENARIOS = {
     "pack revert": Scenario("revert", places.pack, places.PACK, is_patched),
     "pack revert with edits": Scenario("revert", places.pack, with_edit(places.PACK), edited),
     "pack repair": Scenario("repair", places.pack, places.PACK, half),
+    "pack update": Scenario("update", places.pack, MOVED_ON, moved_on),
 }
-PARSE = cache(parse)  # the same patches, hundreds of times
 LEAST = 200  #: kill points over all scenarios
-ALIKE = 4  #: of steps that do the same to one file after another, this many at both ends are tried
+ALIKE = 3  #: of steps that do the same to one file after another, this many at both ends are tried
 POINTS: dict[str, int] = {}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A folder in memory where there is one: it is copied hundreds of times."""
-    memory = Path("/dev/shm")
-    with TemporaryDirectory(dir=memory if os.access(memory, os.W_OK) else None) as name:
-        yield Path(name)
 
 
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_a_kill_anywhere_is_put_right(name: str, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario, subject = SCENARIOS[name], SCENARIOS[name].subject()
     clean = {path: data.removesuffix(EDIT) for path, data in scenario.files.items()}
-    monkeypatch.setattr(os, "fsync", lambda _: None)  # the system stays alive; only the process ends
-    monkeypatch.setattr(journal, "parse", PARSE)
     monkeypatch.setenv("PATCHFORGE_STATE", str(place / "ready" / "state"))
     scenario.ready(fill(place / "ready" / "folder", clean), subject)
     if name != "update":
@@ -148,12 +142,12 @@ def again(place: Path) -> None:
     shutil.copytree(place / "ready", place / "now")
 
 
-def points(steps: list[str]) -> list[int]:
+def points(steps: list[str], alike: int = ALIKE) -> list[int]:
     """The steps to try, by number: of those that do the same to many files some at the beginning and at the end."""
     kinds: dict[tuple[str, bool], list[int]] = {}
     for number, step in enumerate(steps, 1):
         kinds.setdefault((step.partition(" ")[0], ".patchforge" in step), []).append(number)
-    return sorted({number for found in kinds.values() for number in (*found[:ALIKE], *found[-ALIKE:])})
+    return sorted({number for found in kinds.values() for number in (*found[:alike], *found[-alike:])})
 
 
 class Killed(BaseException):
