@@ -91,16 +91,16 @@ class Remembered:
         return self.real.whole(inside)
 
     def convert(self, inside: Inside, instead: Files) -> PatchedFiles:
-        files: dict[str, bytes | None] = {**content(inside.root), **instead}
-        return self._once(files, lambda: self.real.convert(inside, instead))
+        there = {path: data for path, data in content(inside.root).items() if not path.startswith(".patchforge")}
+        return self._once(inside, {**there, **instead}, lambda: self.real.convert(inside, instead))
 
     def convert_tree(self, inside: Inside, tree: Tree) -> PatchedFiles:
         files: dict[str, bytes | None] = {path: tree.read(path) for path in tree.entries()}
-        return self._once(files, lambda: self.real.convert_tree(inside, tree))
+        return self._once(inside, files, lambda: self.real.convert_tree(inside, tree))
 
-    def _once(self, files: Files, make: Callable[[], PatchedFiles]) -> PatchedFiles:
+    def _once(self, inside: Inside, files: Files, make: Callable[[], PatchedFiles]) -> PatchedFiles:
         own = sorted((path, data) for path, data in files.items() if data is not None and path.endswith(".py"))
-        key = hashlib.sha256(repr((self.kind, self.options, own)).encode()).hexdigest()
+        key = hashlib.sha256(repr((self.kind, self.options, inside.root.name, own)).encode()).hexdigest()
         self.converted.append(key)
         if key not in _MADE:
             _MADE[key] = Made(make())

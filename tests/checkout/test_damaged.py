@@ -10,6 +10,7 @@ import pytest
 
 from patchforge.checkout import change
 from patchforge.checkout.examine import State
+from patchforge.checkout.place import command
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError
 from tests.checkout import places
 from tests.checkout.places import NEW, PACK, content, fill, look
@@ -41,6 +42,7 @@ def one_byte(place: Path) -> None:
     place.write_bytes(data[:-2] + bytes([data[-2] ^ 1]) + data[-1:])
 
 
+REPAIR = command("pack", "repair", Path()).removesuffix(" .")
 DAMAGES = (cut, emptied, garbled, removed, one_byte)
 
 
@@ -96,10 +98,10 @@ def test_what_cannot_be_had_back_comes_from_where_the_advice_says(
         places.revert(pack, subject)
     assert caught.value.status is Exit.DATA
     for advice in (found.do, caught.value.do):
-        assert advice.startswith(f"patchforge repair {pack} --from")
+        assert advice.startswith(f"{REPAIR} {pack} --from")
     with pytest.raises(CheckFailed, match="nothing tells") as refused:
         places.repair(pack, subject)
-    assert refused.value.do.startswith(f"patchforge repair {pack} --from")
+    assert refused.value.do.startswith(f"{REPAIR} {pack} --from")
     assert content(pack) == edited
     original = fill(tmp_path / "original", PACK)
     with change.opened(pack) as inside:
@@ -120,7 +122,7 @@ def test_a_broken_journal_is_written_anew_from_what_lies_beside_it(
     assert places.named(found) == "repair"
     with pytest.raises(Damaged) as caught:
         places.revert(pack, subject)
-    assert caught.value.do.startswith(f"patchforge repair {pack}")
+    assert caught.value.do.startswith(f"{REPAIR} {pack}")
     dry = places.repair(pack, subject, dry_run=True)
     assert not dry.writes
     assert not look(pack, subject).in_order
@@ -139,10 +141,10 @@ def test_a_journal_that_nothing_can_be_had_from_is_put_aside(
         garbled(pack / name)
     damaged = content(pack)
     found = look(pack, subject)
-    assert found.do.startswith(f"patchforge repair {pack} --from")
+    assert found.do.startswith(f"{REPAIR} {pack} --from")
     with pytest.raises(CheckFailed) as caught:
         places.repair(pack, subject)
-    assert caught.value.do.startswith(f"patchforge repair {pack} --from")
+    assert caught.value.do.startswith(f"{REPAIR} {pack} --from")
     assert content(pack) == damaged
     original = fill(tmp_path / "original", PACK)
     with change.opened(pack) as inside:
@@ -167,7 +169,7 @@ def test_git_tells_what_a_broken_journal_does_not(tmp_path: Path) -> None:
         garbled(folder / path)
     found = look(folder, subject)
     assert found.state is State.PATCHED
-    assert found.do.startswith(f"patchforge repair {folder} makes")
+    assert found.do.startswith(f"{REPAIR} {folder} makes")
     with pytest.raises(Damaged):
         places.revert(folder, subject)
     places.repair(folder, subject)
