@@ -13,12 +13,17 @@ TORCH ?= yes
 RELEASES ?= v0.3.10 v0.3.19 v0.3.27 v0.3.47 v0.3.60 v0.3.77 v0.8.0 v0.14.0 v0.18.1 v0.21.0 v0.25.0 v0.30.0 v0.32.0 v0.33.0
 # Interpreter with another torch, for `make othertorch`.
 OTHER ?=
+# Processes that run tests: one for each core, of which each takes a gigabyte at times.
+WORKERS ?= $(shell n=$$(nproc 2> /dev/null || sysctl -n hw.ncpu 2> /dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 # More arguments for pytest (make test ARGS="-k packaging") or for the benchmark.
 ARGS ?=
 
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 # What is locked is taken as the wheels that the lock has hashes of, and nothing is built.
 LOCKED := $(PIP) --require-hashes --only-binary :all:
+
+# The hundreds of Pythons that the tests start would compile the same modules, each time.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
@@ -38,10 +43,11 @@ demo: $(BIN)/.installed  ## convert a miniature release, show the report, start 
 	else $$python main.py --help-gpu || echo '(The demo installs no torch; ComfyUI brings its own.)'; fi
 
 test: $(BIN)/.installed torch  ## run all tests; set up what they need first
-	@without=; note='NOTE: torch is not installed: the tests that need it were SKIPPED, tests/runtime as a whole'; \
+	@echo 'running the tests, $(WORKERS) at a time; the first dots come when all are collected, after some 15 seconds'; \
+	without=; note='NOTE: torch is not installed: the tests that need it were SKIPPED, tests/runtime as a whole'; \
 	$(BIN)/python -c 'import torch' 2> /dev/null || without=--ignore=tests/runtime; \
 	test -z "$$without" || echo "$$note"; \
-	$(BIN)/python -m pytest -n 2 $$without $(ARGS); status=$$?; \
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $$without $(ARGS); status=$$?; \
 	test -z "$$without" || echo "$$note"; exit $$status
 
 lint: $(BIN)/.installed  ## ruff (rules and format) and mypy
@@ -98,6 +104,7 @@ tools:
 
 $(BIN)/.installed: requirements.lock pyproject.toml | tools
 	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11) and f"make: Python 3.11 or later is needed, this is {sys.version.split()[0]}")'
+	@echo 'making $(VENV) and installing requirements.lock into it, a minute'
 	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
 	$(LOCKED) -r requirements.lock
 	$(PIP) --no-deps --no-build-isolation --editable .
