@@ -50,7 +50,7 @@ from patchforge.errors import (
     worst,
 )
 from patchforge.faults import told
-from patchforge.pins import store
+from patchforge.pins import pin_files
 from patchforge.pins.tracked import load_nodes, load_torch
 from patchforge.project import load_project, release_index
 from patchforge.sources import MissingBlobError
@@ -372,7 +372,7 @@ def test_a_damaged_manifest(tmp_path: Path, name: str, capsys: pytest.CaptureFix
 def test_damaged_pins(tmp_path: Path, name: str) -> None:
     (tmp_path / "nodes.json").write_bytes(DAMAGE[name])
     with pytest.raises(Damaged, match=r"nodes\.json"):
-        store.load("nodes", tmp_path)
+        pin_files.load("nodes", tmp_path)
 
 
 @each_damage

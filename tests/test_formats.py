@@ -15,10 +15,13 @@ from patchforge import manifest
 from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format
 from patchforge.errors import Damaged, Exit
 from patchforge.nodes import manifest as pack_manifest
+from patchforge.pins import pin_files
 from patchforge.trial.model import Device, Difference, Judgement, Side, Step, Verdict
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import SessionResult
 from tests.support import ROOT
+
+PINS = ROOT / "upstream" / "pins"
 
 
 def committed_manifest() -> bytes:
@@ -48,6 +51,8 @@ DOCUMENTS: dict[str, tuple[Format[Any], Callable[[], bytes]]] = {
     "manifest of a pack": (pack_manifest.FORMAT, committed_pack_manifest),
     "evidence": (evidence.FORMAT, evidence_of_one_session),
 }
+for kind in pin_files.kinds(PINS):
+    DOCUMENTS[f"pins of {kind}"] = (pin_files.format_of(kind), (PINS / f"{kind}.json").read_bytes)
 each_document = pytest.mark.parametrize("name", DOCUMENTS)
 
 NUMBERS: dict[str, tuple[Any, str]] = {

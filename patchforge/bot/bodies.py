@@ -60,7 +60,7 @@ def pull_body(
 def pack_body(pack: Repository, made: Repinned, steps: Sequence[Result]) -> str:
     """The body of a node pack's pull request, without its marker."""
     names = sorted({*made.patches_before, *made.patches})
-    requirements = ("\n".join(pin.get("requirements", ())) for pin in (made.pin_before, made.pin))
+    requirements = ("\n".join(pin.requirements if pin else ()) for pin in (made.pin_before, made.pin))
     return _render(
         "pack.md.j2",
         pack=pack,

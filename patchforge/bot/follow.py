@@ -15,7 +15,8 @@ from patchforge.errors import Damaged, PatchforgeError, TryAgain
 from patchforge.git.borrowed import source_of
 from patchforge.git.command import git, run_git
 from patchforge.git.objects import commit_date
-from patchforge.pins import store
+from patchforge.pins import pin_files
+from patchforge.pins.pin_files import RepositoryPin
 from patchforge.pins.tracked import Repository, load_nodes
 
 _AT_ONCE = 8  #: packs that are asked for at the same time
@@ -54,22 +55,22 @@ def follow(upstream: Path, names: Sequence[str] = (), now: datetime | None = Non
 
     One that does not answer leaves the others alone. PatchforgeError for a name that is not declared.
     """
-    pins, packs = store.load("nodes", upstream / "pins"), {pack.name: pack for pack in load_nodes(upstream)}
+    pins, packs = pin_files.load("nodes", upstream / "pins"), {pack.name: pack for pack in load_nodes(upstream)}
     if unknown := sorted(set(names) - packs.keys()):
         raise PatchforgeError(
             f"no node pack is called {', '.join(unknown)}", expected=", ".join(packs) or "none", do="name one of these"
         )
 
     def look(pack: Repository) -> Followed:
-        return _followed(pack, pins.get(pack.name, {}), now or datetime.now(UTC))
+        return _followed(pack, pins.get(pack.name), now or datetime.now(UTC))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield from pool.map(look, [pack for pack in packs.values() if not names or pack.name in names])
 
 
-def _followed(pack: Repository, pin: dict[str, Any], now: datetime) -> Followed:
+def _followed(pack: Repository, pin: RepositoryPin | None, now: datetime) -> Followed:
     follows = pack.branch or f"v{pack.version}"
-    asked = Followed(pack.name, follows, pin.get("rev", ""), State.WRONG)
+    asked = Followed(pack.name, follows, pin.rev if pin else "", State.WRONG)
     try:
         head = _head(pack)
         if head and head == asked.pinned:
@@ -83,7 +84,7 @@ def _followed(pack: Repository, pin: dict[str, Any], now: datetime) -> Followed:
     except PatchforgeError as error:
         state = State.AGAIN if isinstance(error, TryAgain) else State.WRONG
         return replace(asked, state=state, why=f"{pack.url} does not answer: {error.found or error.problem}")
-    if asked.pinned and pin.get("tag", follows) == follows:
+    if pin and asked.pinned and pin.tag in ("", follows):
         return replace(asked, head=head, why=f"the tag was moved: it was {asked.pinned} and is {head}")
     return replace(asked, state=State.NEW, head=head, commit=head)
 

@@ -20,7 +20,7 @@ from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
 from patchforge.manifest import Manifest
-from patchforge.pins import store
+from patchforge.pins import pin_files
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import Project, load_project
 from patchforge.sources import MissingBlobError, Upstream
@@ -184,9 +184,9 @@ class ReleaseRun(Run):
 
     def _hashes(self, before: Manifest | None, candidate: Candidate) -> tuple[str, str]:
         """Nix's hash of upstream's source, of the version before and of this one; "" where none is pinned."""
-        pins = store.load(self.project.name, self.repository.folder / "upstream" / "pins")
-        old = pins.get(before.release, {}) if before else {}
-        return old.get("hash", ""), pins.get(str(candidate.version), {}).get("hash", "")
+        pins = pin_files.load("comfyui", self.repository.folder / "upstream" / "pins")
+        old, new = (pins.get(name) for name in (before.release if before else "", str(candidate.version)))
+        return old.hash if old else "", new.hash if new else ""
 
     def _problem(self, candidate: Candidate, error: PatchforgeError, mirror: Mirror) -> Problem:
         about, what = ("drift", "a transform drifted") if isinstance(error, Drifted) else ("proof", "a check failed")

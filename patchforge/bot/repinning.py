@@ -19,8 +19,9 @@ from patchforge.nodes.report import summary
 from patchforge.nodes.store import cached
 from patchforge.outputs import PATCHES, write_folder
 from patchforge.pattern import Options
-from patchforge.pins import repositories, store
+from patchforge.pins import pin_files, repositories
 from patchforge.pins.claims import source_claims
+from patchforge.pins.pin_files import RepositoryPin
 from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import Repository
 
@@ -35,9 +36,9 @@ class Repinned:
 
     commit: str
     date: str  #: of the commit, ISO 8601
-    pin: Mapping[str, Any]
+    pin: RepositoryPin
     report: PackReport  #: of the sites, as ``patchforge packs check`` gives it
-    pin_before: Mapping[str, Any] = field(default_factory=dict)  #: empty when it was not pinned
+    pin_before: RepositoryPin | None = None
     report_before: PackReport | None = None
     count: int = 0  #: commits between the pins, without merges
     commits: tuple[str, ...] = ()  #: the newest of them: id, day and subject, which is a stranger's text
@@ -56,7 +57,7 @@ class Repinned:
     @property
     def is_sound(self) -> bool:
         """Whether it has a hash, and no file more than before could not be looked at."""
-        return "hash" in self.pin and not self.unread
+        return bool(self.pin.hash) and not self.unread
 
 
 def check_out(pack: Repository, scratch: Path) -> Path:
@@ -75,14 +76,14 @@ def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinn
     As ``patchforge pin nodes`` and ``patchforge packs apply`` do, for this pack alone and with its branch at
     ``commit``. Raises what they raise; then ``folder`` must be reset.
     """
-    pins = store.load("nodes", folder / "upstream" / "pins")
-    before = pins.get(pack.name, {})
-    old = _report(checkout, before["rev"]) if before else None
+    pins = pin_files.load("nodes", folder / "upstream" / "pins")
+    before = pins.get(pack.name)
+    old = _report(checkout, before.rev) if before else None
     check_size(checkout, commit)
     _git(checkout, "checkout", "--quiet", "-B", pack.branch or "pinned", commit)
     clones, claims = Clones({pack.name: str(checkout)}), source_claims(folder / "upstream")
     pins[pack.name] = repositories.with_known_hash(repositories.pin(pack, clones, claims), before)
-    store.save("nodes", pins, folder / "upstream" / "pins")
+    pin_files.save("nodes", pins, folder / "upstream" / "pins")
     patched = PatchedPack(cached().convert(read_pack(checkout), Options()), commit)
     generated = folder / "generated" / "nodes" / pack.name
     patches_before = {path.name: bounded.file(path) for path in generated.glob("*.patch")}
@@ -96,7 +97,7 @@ def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinn
         summary(patched.converted, cached().needs(patched.converted.pack)),
         before,
         old,
-        **(_between(checkout, before["rev"], commit) if before else {}),
+        **(_between(checkout, before.rev, commit) if before else {}),
         kept=kept,
         patches_before=patches_before,
         patches=patched.patch_files() if kept else {},

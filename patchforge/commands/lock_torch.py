@@ -7,10 +7,12 @@ import argparse
 from patchforge import resources
 from patchforge.arguments.shared import PINS
 from patchforge.commands.common import in_repository, show_json
+from patchforge.documents import plain
 from patchforge.errors import Exit
 from patchforge.hashes.pypi import configured_indexes
-from patchforge.pins import store
+from patchforge.pins import pin_files
 from patchforge.pins.claims import wheel_claims
+from patchforge.pins.pin_files import LOCKS, TorchLock
 from patchforge.pins.torch import abi_of, lock
 from patchforge.pins.tracked import load_torch
 from patchforge.pins.wheels import Wheels
@@ -22,19 +24,19 @@ def run(options: argparse.Namespace) -> int:
     Without --online a complete lock stays as it is: what is at hand offline cannot better it.
     """
     python = options.python or load_torch(resources.path("upstream")).pythons[0]
-    folder, name = in_repository(options.pins, PINS), f"torch/{options.version}-{abi_of(python)}"
-    found = store.load(name, folder)
-    if options.online or not found.get("complete"):
-        found = make_lock(options.version, python, online=options.online)
-        store.save(name, found, folder)
+    folder, name = in_repository(options.pins, PINS), f"{options.version}-{abi_of(python)}"
+    known = pin_files.load_lock(name, folder)
+    if options.online or not (known and known.complete):
+        known = make_lock(options.version, python, online=options.online)
+        pin_files.save(f"{LOCKS}{name}", {"": known}, folder)
     if options.json:
-        show_json(found)
+        show_json(plain(known))
     else:
-        _show(found)
-    return Exit.OK if found["complete"] else Exit.FAILED
+        _show(known)
+    return Exit.OK if known.complete else Exit.FAILED
 
 
-def make_lock(version: str, python: str, *, online: bool) -> store.Pins:
+def make_lock(version: str, python: str, *, online: bool) -> TorchLock:
     """``online``: PyTorch's own indexes are asked first."""
     upstream = resources.path("upstream")
     torch = load_torch(upstream)
@@ -42,10 +44,10 @@ def make_lock(version: str, python: str, *, online: bool) -> store.Pins:
     return lock(version, python, torch, Wheels(indexes, python), claims=wheel_claims(upstream))
 
 
-def _show(found: store.Pins) -> None:
-    for one in found["wheels"]:
-        print(f"{one['hash']}  {one['file']}  ({one['hash_source']})")
-    for name in found["unread"]:
+def _show(lock: TorchLock) -> None:
+    for wheel in lock.wheels:
+        print(f"{wheel.hash}  {wheel.file}  ({wheel.hash_source})")
+    for name in lock.unread:
         print(f"unread   {name}: its hash is published, what it requires is not known; --online reads it")
-    for name in found["missing"]:
+    for name in lock.missing:
         print(f"missing  {name}; --online asks PyTorch's index")

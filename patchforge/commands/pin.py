@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from patchforge import resources
 from patchforge.arguments.shared import PINS
@@ -17,16 +17,17 @@ from patchforge.commands.lock_torch import make_lock
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.git.clone import is_url
 from patchforge.hashes.pypi import configured_indexes
-from patchforge.pins import comfyui, python, repositories, store
+from patchforge.pins import comfyui, pin_files, python, repositories
 from patchforge.pins.claims import source_claims
+from patchforge.pins.pin_files import LOCKS, SINGLE, Pin, SourcePin
 from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
 from patchforge.pins.wheels import Wheels
 from patchforge.project import load_project
 from patchforge.vocabulary import Version
 
-_SINGLE = ("ollama", "mordragt-nixos")  #: whose document is one pin; that of others has pins by name
-_Work = Iterator[tuple[str, Callable[[], dict[str, Any]]]]
+_Work = Iterator[tuple[str, Callable[[], Pin]]]
+_Source = TypeVar("_Source", bound=SourcePin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,38 +83,37 @@ def _status(error: PatchforgeError) -> int:
     return int(Exit.UNCHECKED if error.status is Exit.USAGE else error.status)
 
 
-def _load(kind: str, folder: Path) -> store.Pins:
-    if kind == "torch":
-        return {name: store.load(name, folder) for name in store.kinds(folder) if name.startswith("torch/")}
-    pins = store.load(kind, folder)
-    return {"": pins} if kind in _SINGLE and pins else pins
+def _load(kind: str, folder: Path) -> dict[str, Any]:
+    """The pins of a kind by name; every lock of torch by its own."""
+    if kind != "torch":
+        return pin_files.load(kind, folder)
+    names = [name for name in pin_files.kinds(folder) if name.startswith(LOCKS)]
+    return {name: pin_files.load(name, folder)[""] for name in names}
 
 
-def _save(kind: str, pins: store.Pins, folder: Path, inputs: Sequence[Path]) -> None:
-    if kind == "torch":
-        for name, lock in pins.items():
-            store.save(name, lock, folder, inputs)
-    elif kind not in _SINGLE:
-        store.save(kind, pins, folder, inputs)
-    else:
-        store.save(kind, pins[""], folder, inputs)
+def _save(kind: str, pins: Mapping[str, Pin], folder: Path, inputs: Sequence[Path]) -> None:
+    if kind != "torch":
+        pin_files.save(kind, pins, folder, inputs)
+        return
+    for name, lock in pins.items():
+        pin_files.save(name, {"": lock}, folder, inputs)
 
 
 def _comfyui(options: argparse.Namespace, folder: Path) -> _Work:
     """The releases that are pinned or generated."""
     project = load_project()
     where = _clones(options).named.get("comfyui") or os.environ.get("PATCHFORGE_UPSTREAM") or project.url
-    before, claims = store.load("comfyui", folder), source_claims(_upstream())
+    before, claims = pin_files.load("comfyui", folder), source_claims(_upstream())
     for version in sorted({*before, *generated_versions(Path(options.generated))}, key=Version.parse):
-        yield version, partial(_settled, before.get(version, {}), comfyui.pin, project, version, where, claims)
+        yield version, partial(_settled, before.get(version), comfyui.pin, project, version, where, claims)
 
 
 def _python(_: argparse.Namespace, folder: Path) -> _Work:
     companions = load_companions(_upstream())
-    releases = {version: pin["requirements"] for version, pin in store.load("comfyui", folder).items()}
-    found = python.pins(releases, companions, Wheels(configured_indexes(), companions.python))
-    for name, pin in found.items():
-        yield name, partial(dict, pin)
+    releases = {version: pin.requirements for version, pin in pin_files.load("comfyui", folder).items()}
+    pins = python.pins(releases, companions, Wheels(configured_indexes(), companions.python))
+    for name, versions in pins.items():
+        yield name, partial(_same, versions)
 
 
 def _torch(_: argparse.Namespace, folder: Path) -> _Work:
@@ -121,32 +121,36 @@ def _torch(_: argparse.Namespace, folder: Path) -> _Work:
     torch, locks = load_torch(_upstream()), _load("torch", folder)
     for name in sorted({*locks, f"torch/{torch.default}-{abi_of(torch.pythons[0])}"}):
         version, abi = name.removeprefix("torch/").rsplit("-", 1)
-        lock = locks.get(name, {})
+        lock = locks.get(name)
         again = partial(make_lock, version, f"{abi[2]}.{abi[3:]}", online=False)
-        yield name, partial(dict, lock) if lock.get("complete") else again
+        yield name, partial(_same, lock) if lock and lock.complete else again
 
 
 def _nodes(options: argparse.Namespace, folder: Path) -> _Work:
-    before, clones, claims = store.load("nodes", folder), _clones(options), source_claims(_upstream())
+    before, clones, claims = pin_files.load("nodes", folder), _clones(options), source_claims(_upstream())
     packs = {one.name: one for one in load_nodes(_upstream())}
     chosen = options.only or packs
     if unknown := sorted(set(chosen) - packs.keys()):
         raise PatchforgeError(f"no pack is called {', '.join(unknown)}", expected="of: " + ", ".join(packs))
     for name, one in packs.items():
-        pinned = before.get(name, {})
+        pinned = before.get(name)
         if name in chosen:
             yield name, partial(_settled, pinned, repositories.pin, one, clones, claims)
         elif pinned:
-            yield name, partial(dict, pinned)
+            yield name, partial(_same, pinned)
 
 
 def _single(name: str, options: argparse.Namespace, folder: Path) -> _Work:
-    one, before = load_repository(_upstream() / f"{name}.toml"), store.load(name, folder)
+    one, before = load_repository(_upstream() / f"{name}.toml"), pin_files.load_one(name, folder)
     yield "", partial(_settled, before, repositories.pin, one, _clones(options), source_claims(_upstream()))
 
 
-def _settled(before: Mapping[str, Any], work: Callable[..., dict[str, Any]], *given: Any) -> dict[str, Any]:
+def _settled(before: SourcePin | None, work: Callable[..., _Source], *given: Any) -> _Source:
     return repositories.with_known_hash(work(*given), before)
+
+
+def _same(pin: Pin) -> Pin:
+    return pin
 
 
 _KINDS: Mapping[str, Callable[[argparse.Namespace, Path], _Work]] = {
@@ -154,7 +158,7 @@ _KINDS: Mapping[str, Callable[[argparse.Namespace, Path], _Work]] = {
     "python": _python,
     "torch": _torch,
     "nodes": _nodes,
-    **{name: partial(_single, name) for name in _SINGLE},
+    **{name: partial(_single, name) for name in SINGLE},
 }
 
 

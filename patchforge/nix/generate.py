@@ -11,9 +11,10 @@ from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from patchforge import manifest, outputs, resources, templating
+from patchforge.documents import rendered
 from patchforge.errors import PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.manifest import Manifest
@@ -21,7 +22,16 @@ from patchforge.nix import emit
 from patchforge.nodes.manifest import PackManifest
 from patchforge.nodes.manifest import load as load_pack
 from patchforge.outputs import Kind, Known
-from patchforge.pins import store
+from patchforge.pins import pin_files
+from patchforge.pins.pin_files import (
+    LockedWheel,
+    ReleasePin,
+    RepositoryPin,
+    SourcePin,
+    TorchLock,
+    Versions,
+    WheelPin,
+)
 from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_nodes, load_torch
 from patchforge.vocabulary import Version
@@ -32,8 +42,8 @@ _BEFORE = re.compile(
     r"data/(comfyui|names|nodes|ollama|python|torch)\.json|checks/(requirements|torch_build|torch_kind|xpu_host)\.py"
     r"|packages/launch\.sh|modules/prune-cache\.sh|(checks|data|modules|packages|template)/"
 )
-_SOURCE = ("owner", "repo", "rev", "hash")
 Data = dict[str, Any]
+_Pins = TypeVar("_Pins", bound=Mapping[str, Any])
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,37 +60,43 @@ def generate(upstream: Path, generated: Path) -> Generated:
 
     PatchforgeError when a pin is missing or the patches are not of the pinned commit.
     """
+    pins = upstream / "pins"
     nodes, left_out = _nodes(upstream, generated / "nodes")
     data: dict[str, Data] = {
-        "comfyui": _comfyui(_required("comfyui", upstream), generated / "comfyui"),
+        "comfyui": _comfyui(_there("comfyui", upstream, pin_files.load("comfyui", pins)), generated / "comfyui"),
         "nodes": nodes,
-        "ollama": {**_repository(pin := _required("ollama", upstream)), "version": pin["version"]},
-        "python": _python(_required("python", upstream)),
+        "ollama": {**_repository(ollama := _one("ollama", upstream)), "version": ollama.version},
+        "python": _python(_there("python", upstream, pin_files.load("python", pins))),
         "torch": _torch(upstream),
     }
     files = dict(_templates())
-    files |= {f"data/{name}.json": store.render(each) for name, each in data.items()}
-    return Generated(dict(sorted(files.items())), _flake(_required("mordragt-nixos", upstream)), left_out)
+    files |= {f"data/{name}.json": rendered(each) for name, each in data.items()}
+    return Generated(dict(sorted(files.items())), _flake(_one("mordragt-nixos", upstream)), left_out)
 
 
-def _required(kind: str, upstream: Path) -> Data:
-    found = store.load(kind, upstream / "pins")
-    if not found:
+def _there(kind: str, upstream: Path, pins: _Pins) -> _Pins:
+    """The pins; PatchforgeError where there are none."""
+    if not pins:
         path = upstream / "pins" / f"{kind}.json"
         raise PatchforgeError(f"{path} is not there", expected="pins", found="nothing", do=f"patchforge pin {kind}")
-    return found
+    return pins
 
 
-def _repository(pin: Mapping[str, Any]) -> Data:
-    return {**{key: pin[key] for key in _SOURCE}, "hash": trusted(pin["hash"])}
+def _one(kind: str, upstream: Path) -> RepositoryPin:
+    pin: RepositoryPin = _there(kind, upstream, pin_files.load(kind, upstream / "pins"))[""]
+    return pin
 
 
-def _comfyui(pins: Data, releases: Path) -> Data:
+def _repository(pin: SourcePin) -> Data:
+    return {"owner": pin.owner, "repo": pin.repo, "rev": pin.rev, "hash": trusted(pin.hash)}
+
+
+def _comfyui(pins: Mapping[str, ReleasePin], releases: Path) -> Data:
     newest = max(pins, key=Version.parse)
     return {"default": newest, "releases": {name: _release(name, pin, releases) for name, pin in pins.items()}}
 
 
-def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
+def _release(name: str, pin: ReleasePin, releases: Path) -> Data:
     try:
         patches = _patches(name, pin, manifest.load(releases / name), f"patchforge apply {name}")
     except FileNotFoundError as error:
@@ -93,50 +109,49 @@ def _release(name: str, pin: Mapping[str, Any], releases: Path) -> Data:
     return {
         **_repository(pin),
         "version": name,
-        "tag": pin["tag"],
+        "tag": pin.tag,
         "patches": patches,
-        "requirements": pin["requirements"],
+        "requirements": pin.requirements,
     }
 
 
-def _patches(name: str, pin: Mapping[str, Any], made: Manifest | PackManifest, command: str) -> list[str]:
+def _patches(name: str, pin: SourcePin, made: Manifest | PackManifest, command: str) -> list[str]:
     """The files that the manifest names; PatchforgeError when they are not for the pinned commit."""
-    if made.commit != pin["rev"]:
+    if made.commit != pin.rev:
         raise PatchforgeError(
             f"the patches of {name} are not for the pinned commit",
-            expected=pin["rev"],
+            expected=pin.rev,
             found=made.commit,
             do=command,
         )
     return [one.file for one in made.patches]
 
 
-def _python(pins: Data) -> Data:
+def _python(pins: Mapping[str, Versions]) -> Data:
     return {
-        name: {version: _wheel(pin) | {"platform": pin["platform"]} for version, pin in versions.items()}
+        name: {version: _wheel(pin, pin.requires) | {"platform": pin.platform} for version, pin in versions.items()}
         for name, versions in pins.items()
     }
 
 
-def _wheel(pin: Mapping[str, Any]) -> Data:
+def _wheel(pin: WheelPin | LockedWheel, requires: Sequence[str]) -> Data:
     """Without an address in the pin, PyPI's own short one, which it derives from the file's name."""
-    file: str = pin["file"]
-    if not file.endswith(".whl"):
+    if not pin.file.endswith(".whl"):
         raise PatchforgeError(
-            f"{file} is not a wheel", expected="a pinned wheel", do="pin a wheel, or leave it to nixpkgs"
+            f"{pin.file} is not a wheel", expected="a pinned wheel", do="pin a wheel, or leave it to nixpkgs"
         )
-    parts = file.split("-")
+    parts = pin.file.split("-")
     project, interpreter = parts[0], parts[-3]
-    url = f"{_PYPI}/{interpreter}/{project[0]}/{project}/{file}"
-    return {"file": file, "hash": trusted(pin["hash"]), "requires": pin["requires"], "url": pin.get("url", url)}
+    url = f"{_PYPI}/{interpreter}/{project[0]}/{project}/{pin.file}"
+    return {"file": pin.file, "hash": trusted(pin.hash), "requires": list(requires), "url": pin.url or url}
 
 
 def _torch(upstream: Path) -> Data:
     """Every lock there is; none, or an incomplete one, is an error when Nix evaluates python-xpu."""
     tracked = load_torch(upstream)
     names = sorted(path.stem for path in (upstream / "pins" / "torch").glob("*.json"))
-    locks = {name: store.load(f"torch/{name}", upstream / "pins") for name in names}
-    complete = {name for name, lock in locks.items() if lock["complete"]}
+    locks = {name: lock for name in names if (lock := pin_files.load_lock(name, upstream / "pins"))}
+    complete = {name for name, lock in locks.items() if lock.complete}
     return {
         "default": tracked.default,
         "pythons": list(tracked.pythons),
@@ -151,33 +166,32 @@ def _python_for(torch: str, pythons: Sequence[str], complete: AbstractSet[str]) 
     return [*usable, *pythons][0]
 
 
-def _lock(lock: Data, elsewhere: Sequence[str]) -> Data:
+def _lock(lock: TorchLock, elsewhere: Sequence[str]) -> Data:
     """A wheel whose metadata nobody read needs what PyTorch's wheels are known to need."""
-    unread = set(lock.get("unread", ()))
-    torch = [*elsewhere, *(one["name"] for one in lock["wheels"] if _is_of_torch(one))]
+    torch = [*elsewhere, *(wheel.name for wheel in lock.wheels if _is_of_torch(wheel))]
     wheels = []
-    for one in lock["wheels"]:
-        guessed = {"torch": torch, "triton-xpu": []}.get(one["name"], ["torch", "numpy", "pillow"])
-        requires = guessed if one["name"] in unread else one["requires"]
-        wheels.append({"name": one["name"], "version": one["version"], **_wheel({**one, "requires": requires})})
-    return {"complete": lock["complete"], "missing": lock["missing"], "wheels": wheels}
+    for wheel in lock.wheels:
+        guessed = {"torch": torch, "triton-xpu": []}.get(wheel.name, ["torch", "numpy", "pillow"])
+        requires = guessed if wheel.name in lock.unread else wheel.requires
+        wheels.append({"name": wheel.name, "version": wheel.version, **_wheel(wheel, requires)})
+    return {"complete": lock.complete, "missing": lock.missing, "wheels": wheels}
 
 
-def _is_of_torch(wheel: Mapping[str, Any]) -> bool:
+def _is_of_torch(wheel: LockedWheel) -> bool:
     """Whether torch imports it, other than Intel's libraries, which it links."""
-    return bool(wheel["name"] == "triton-xpu" or wheel["file"].endswith("-none-any.whl"))
+    return wheel.name == "triton-xpu" or wheel.file.endswith("-none-any.whl")
 
 
 def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
     """A pack without patches is packaged as it is."""
-    pins = _required("nodes", upstream)
+    pins = _there("nodes", upstream, pin_files.load("nodes", upstream / "pins"))
     found: Data = {}
     left_out: list[str] = []
     for one in load_nodes(upstream):
         pin = pins.get(one.name)
         if pin is None:
             raise PatchforgeError(f"node pack {one.name} is not pinned", found="no pin", do="patchforge pin nodes")
-        if "hash" not in pin:
+        if not pin.hash:
             left_out.append(one.name)
             continue
         patches: list[str] = []
@@ -186,10 +200,12 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
             patches = _patches(one.name, pin, load_pack(folder), f"patchforge packs apply CLONE --out {folder}")
         found[one.name] = {
             **_repository(pin),
-            **{key: pin[key] for key in ("date", "license", "submodules")},
+            "date": pin.date,
+            "license": pin.license,
+            "submodules": pin.submodules,
             "group": one.group,
             "patches": patches,
-            "requirements": pin.get("requirements", []),
+            "requirements": pin.requirements,
             "title": one.title,
         }
     return found, tuple(left_out)
@@ -209,10 +225,10 @@ def _note(name: str) -> bytes:
     return f"# Generated by `patchforge nix` from templates/nix/{name}; edit that.\n".encode()
 
 
-def _flake(mordragt: Mapping[str, Any]) -> bytes:
+def _flake(mordragt: RepositoryPin) -> bytes:
     environment = templating.environment("nix")
     environment.filters["nix"] = emit.expression
-    url = f"github:{mordragt['owner']}/{mordragt['repo']}/{mordragt['rev']}"
+    url = f"github:{mordragt.owner}/{mordragt.repo}/{mordragt.rev}"
     return outputs.marked(f"# {outputs.mark()}\n" + environment.get_template("flake.nix.j2").render(mordragt_url=url))
 
 

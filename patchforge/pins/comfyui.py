@@ -4,36 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from patchforge.errors import PatchforgeError
 from patchforge.git.clone import CachedClone, is_url
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.pins import requirements
 from patchforge.pins.claims import Claim
+from patchforge.pins.pin_files import ReleasePin
 from patchforge.pins.repositories import source_hash
 from patchforge.project import Project
 from patchforge.sources import open_upstream
 
 
-def pin(project: Project, version: str, where: str, claims: Mapping[str, Claim]) -> dict[str, Any]:
+def pin(project: Project, version: str, where: str, claims: Mapping[str, Claim]) -> ReleasePin:
     """The pin of a release. ``where``: path or address of a clone. PatchforgeError when nothing gives its hash."""
     owner, _, repo = project.url.removeprefix(f"{HOST}/").partition("/")
     with open_upstream(where, project=project) as upstream:
         release = upstream.resolve(version)
         text = upstream.tree(release).read("requirements.txt").decode()
     clone = CachedClone.of(project.current_url(where)).path if is_url(where) else Path(where).expanduser()
-    found = source_hash(clone, release.commit, claims)
-    if "missing" in found:
-        raise _no_hash(version, found["missing"])
-    return {
-        "owner": owner,
-        "repo": repo,
-        "rev": release.commit,
-        "tag": project.tag_of(release.version),
-        "requirements": requirements.of_file(text),
-        **found,
-    }
+    pin = ReleasePin(
+        owner=owner,
+        repo=repo,
+        rev=release.commit,
+        tag=project.tag_of(release.version),
+        requirements=tuple(requirements.of_file(text)),
+        **source_hash(clone, release.commit, claims),
+    )
+    if pin.missing:
+        raise _no_hash(version, pin.missing)
+    return pin
 
 
 def _no_hash(version: str, missing: Mapping[str, str]) -> PatchforgeError:

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, cast
 
 from patchforge import web
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import of_tarball
 from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.hashes.pypi import downloaded_hash, open_url
-from patchforge.pins import store
+from patchforge.pins import pin_files
+from patchforge.pins.pin_files import LockedWheel, RepositoryPin, SourcePin
 from patchforge.pins.repositories import archive_url
 
 
@@ -27,43 +28,29 @@ class Confirmation:
 
 def confirm(folder: Path, host: str = "") -> Iterator[Confirmation]:
     """Every pin of ``folder`` that is not computed, one after another; what is confirmed is written at once."""
-    for kind, pins, name, pin in _open_claims(folder):
-        reads = _wheel_hash if kind.startswith("torch/") else lambda each: _archive_hash(each, host or HOST)
-        result = _confirm(f"{kind}: {name}" if name else kind, pin, reads)
-        if result.outcome == "confirmed":
-            store.save(kind, pins, folder)
-        yield result
+    for kind, name, pin in list(pin_files.published(folder)):
+        said, text = _confirm(f"{kind}: {name}" if name else kind, pin, host or HOST)
+        if said.outcome == "confirmed":
+            pin_files.put(kind, name, pin.confirmed(text), folder)
+        yield said
 
 
-def _open_claims(folder: Path) -> Iterator[tuple[str, store.Pins, str, dict[str, Any]]]:
-    """Kind, the whole document, a pin's name, and the pin inside the document."""
-    for kind in store.kinds(folder):
-        pins = store.load(kind, folder)
-        single = {"": pins} if "rev" in pins else pins
-        named = {one["name"]: one for one in pins["wheels"]} if "wheels" in pins else single
-        for name, pin in sorted(named.items()):
-            if pin.get("hash_source") == "published" or (pin.get("rev") and "hash" not in pin):
-                yield kind, pins, name, pin
-
-
-def _confirm(name: str, pin: dict[str, Any], reads: Callable[[Mapping[str, Any]], str]) -> Confirmation:
+def _confirm(name: str, pin: SourcePin | LockedWheel, host: str) -> tuple[Confirmation, str]:
+    """What became of it, and the hash of what is there."""
     try:
-        text = reads(pin)
+        text = downloaded_hash(pin.url) if isinstance(pin, LockedWheel) else _archive_hash(pin, host)
     except CheckFailed as error:
-        return Confirmation(name, "contradicted", str(error))
+        return Confirmation(name, "contradicted", str(error)), ""
     except PatchforgeError as error:
-        return Confirmation(name, "unreachable", str(error))
-    if pin.get("hash", text) != text:
-        by = pin.get("published_by", "someone")
-        return Confirmation(name, "contradicted", f"{pin['hash']}, says {by}; {text}, says the source")
-    pin.update(hash=text, hash_source="computed")
-    pin.pop("missing", None)
-    pin.pop("published_by", None)
-    return Confirmation(name, "confirmed")
+        return Confirmation(name, "unreachable", str(error)), ""
+    if pin.hash not in ("", text):
+        by = pin.published_by or "someone"
+        return Confirmation(name, "contradicted", f"{pin.hash}, says {by}; {text}, says the source"), ""
+    return Confirmation(name, "confirmed"), text
 
 
-def _archive_hash(pin: Mapping[str, Any], host: str) -> str:
-    if pin.get("submodules"):
+def _archive_hash(pin: SourcePin, host: str) -> str:
+    if isinstance(pin, RepositoryPin) and pin.submodules:
         raise PatchforgeError(
             "GitHub's tarball has no submodules",
             expected="complete clones",
@@ -72,8 +59,4 @@ def _archive_hash(pin: Mapping[str, Any], host: str) -> str:
     url = archive_url(pin, host)
     with open_url(url, web.FILE) as answer:
         web.require(answer)
-        return of_tarball(cast("IO[bytes]", answer), web.shown(url), pin["rev"]).hash
-
-
-def _wheel_hash(pin: Mapping[str, Any]) -> str:
-    return downloaded_hash(pin["url"])
+        return of_tarball(cast("IO[bytes]", answer), web.shown(url), pin.rev).hash

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 from packaging.requirements import Requirement
 
 from patchforge.errors import PatchforgeError
 from patchforge.pins import requirements
+from patchforge.pins.pin_files import Versions, WheelPin
 from patchforge.pins.tracked import Companions
 from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
 
@@ -19,9 +19,9 @@ def pins(
     companions: Companions,
     wheels: Wheels,
     hosts: Sequence[str] = LASTING_HOSTS,
-) -> dict[str, Any]:
+) -> dict[str, Versions]:
     """By name and version. ``releases``: the requirements of each. PatchforgeError when an index lacks one."""
-    found: dict[str, dict[str, Any]] = {}
+    found: dict[str, Versions] = {}
     todo = deque(_wanted((text for named in releases.values() for text in named), companions))
     while todo:
         requirement = todo.popleft()
@@ -45,20 +45,18 @@ def _wanted(texts: Iterable[str], companions: Companions) -> list[Requirement]:
     ]
 
 
-def _pin(wheel: Wheel, named: Sequence[str], python: str, hosts: Sequence[str]) -> dict[str, Any]:
+def _pin(wheel: Wheel, named: Sequence[str], python: str, hosts: Sequence[str]) -> WheelPin:
     text, source = wheel.hash()
-    url = wheel.lasting_url(hosts)
-    return {
-        "file": wheel.file,
-        "format": "wheel",
-        "hash": text,
-        "hash_source": source,
-        "python": wheel.tag.interpreter,
-        "abi": wheel.tag.abi,
-        "platform": wheel.file.removesuffix(".whl").rpartition("-")[2],
-        "requires": [str(one) for one in requirements.holding(named, python)],
-        **({"url": url} if url else {}),
-    }
+    return WheelPin(
+        file=wheel.file,
+        hash=text,
+        hash_source=source,
+        python=wheel.tag.interpreter,
+        abi=wheel.tag.abi,
+        platform=wheel.file.removesuffix(".whl").rpartition("-")[2],
+        requires=tuple(str(one) for one in requirements.holding(named, python)),
+        url=wheel.lasting_url(hosts),
+    )
 
 
 def _absent(requirement: Requirement) -> PatchforgeError:

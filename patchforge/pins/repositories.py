@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TypedDict, TypeVar
 
 from patchforge import escape, web
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
@@ -18,6 +18,7 @@ from patchforge.hashes.fetchfromgithub import HOST
 from patchforge.hashes.objects import HashedObjects, IncompleteTreeError, isolated
 from patchforge.pins import requirements
 from patchforge.pins.claims import Claim
+from patchforge.pins.pin_files import RepositoryPin, SourcePin
 from patchforge.pins.tracked import Repository
 from patchforge.sources import GitObjects
 
@@ -39,7 +40,16 @@ class Clones:
         return clone.path
 
 
-def pin(one: Repository, clones: Clones, claims: Mapping[str, Claim]) -> dict[str, Any]:
+class HashFields(TypedDict, total=False):
+    """What a pin says of its hash."""
+
+    hash: str
+    hash_source: str
+    published_by: str
+    missing: dict[str, str]
+
+
+def pin(one: Repository, clones: Clones, claims: Mapping[str, Claim]) -> RepositoryPin:
     """The pin of the commit that is followed; without ``hash``, and with ``missing``, when nothing gives its hash.
 
     PatchforgeError when the clone cannot be had or lacks the branch or tag.
@@ -48,24 +58,27 @@ def pin(one: Repository, clones: Clones, claims: Mapping[str, Claim]) -> dict[st
     commit = _commit(one, clone)
     owner, repo = one.owner_and_repo
     with isolated(clone) as objects:
-        found: dict[str, Any] = {
-            "owner": owner,
-            "repo": repo,
-            "rev": commit,
-            "date": objects.date(commit).date().isoformat(),
-            "license": one.license,
-            "submodules": one.submodules,
-        }
-        if one.group:
-            found |= {"group": one.group, "requirements": _requirements(one, objects, commit)}
-    if one.version:
-        found |= {"version": one.version, "tag": f"v{one.version}", "vendor_hash": one.vendor_hash}
-    return found | source_hash(clone, commit, claims, _submodules(one, clone, commit, clones))
+        date = objects.date(commit).date().isoformat()
+        required = _requirements(one, objects, commit) if one.group else []
+    return RepositoryPin(
+        owner=owner,
+        repo=repo,
+        rev=commit,
+        date=date,
+        license=one.license,
+        submodules=one.submodules,
+        group=one.group,
+        requirements=tuple(required),
+        version=one.version,
+        tag=f"v{one.version}" if one.version else "",
+        vendor_hash=one.vendor_hash,
+        **source_hash(clone, commit, claims, _submodules(one, clone, commit, clones)),
+    )
 
 
 def source_hash(
     clone: Path, commit: str, claims: Mapping[str, Claim], submodules: Mapping[str, Path] | None = None
-) -> dict[str, Any]:
+) -> HashFields:
     """``hash`` and ``hash_source``: computed from a complete clone, else published for this very commit.
 
     With neither, ``missing`` maps the paths that the clone lacks to their blob ids. CheckFailed when the computed
@@ -88,22 +101,24 @@ def source_hash(
     return {"hash": text, "hash_source": "computed"}
 
 
-def with_known_hash(pin: dict[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
+_Source = TypeVar("_Source", bound=SourcePin)
+
+
+def with_known_hash(pin: _Source, before: SourcePin | None) -> _Source:
     """``pin`` with the hash that was computed for the same commit before, should the source be incomplete now.
 
     CheckFailed when both are computed and differ.
     """
-    if before.get("rev") != pin["rev"] or before.get("hash_source") != "computed" or pin == before:
+    if before is None or before.rev != pin.rev or before.hash_source != "computed" or pin == before:
         return pin
-    if pin.get("hash", before["hash"]) != before["hash"]:
+    if pin.hash and pin.hash != before.hash:
         raise CheckFailed(
-            f"{pin['rev']} has another hash now",
-            expected=f"{before['hash']}, as pinned",
-            found=f"{pin['hash']}, {pin['hash_source']}",
+            f"{pin.rev} has another hash now",
+            expected=f"{before.hash}, as pinned",
+            found=f"{pin.hash}, {pin.hash_source}",
             do="find out which is right; nothing is changed",
         )
-    kept = {key: value for key, value in pin.items() if key not in {"missing", "published_by"}}
-    return {**kept, "hash": before["hash"], "hash_source": "computed"}
+    return replace(pin, hash=before.hash, hash_source="computed", published_by="", missing={})
 
 
 def _commit(one: Repository, clone: Path) -> str:
@@ -167,6 +182,6 @@ def _submodule_url(one: Repository, path: str, reference: str, clones: Clones) -
     return web.followed(f"{one.url.removesuffix('/')}/" if relative else one.url, reference, secret=False)
 
 
-def archive_url(pin: Mapping[str, Any], host: str = HOST) -> str:
+def archive_url(pin: SourcePin, host: str = HOST) -> str:
     """GitHub's tarball of a pinned commit."""
-    return f"{host}/{pin['owner']}/{pin['repo']}/archive/{pin['rev']}.tar.gz"
+    return f"{host}/{pin.owner}/{pin.repo}/archive/{pin.rev}.tar.gz"

@@ -10,7 +10,6 @@ import re
 from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
@@ -19,6 +18,7 @@ from packaging.version import Version
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.pins import requirements
 from patchforge.pins.claims import WheelClaim
+from patchforge.pins.pin_files import LockedWheel, TorchLock
 from patchforge.pins.tracked import Torch
 from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
 
@@ -38,7 +38,7 @@ def lock(
     *,
     claims: Iterable[WheelClaim] = (),
     hosts: Sequence[str] = LASTING_HOSTS,
-) -> dict[str, Any]:
+) -> TorchLock:
     """``wheels`` comes first; of what it lacks, ``claims`` give the hash. What neither has is in ``missing``.
 
     PatchforgeError when nothing is known of this torch, CheckFailed for contradictions.
@@ -48,16 +48,16 @@ def lock(
     names = [requirements.parse(f"{_name(one)}=={_version(one)}") for one in known]
     made = _Lock(torch, python, wheels, {one.file: one for one in known}, hosts)
     made.take([*roots, *(one for one in names if one.name not in {root.name for root in roots})])
-    if not any(one["name"] == "torch" for one in made.locked.values()):
+    if "torch" not in made.locked:
         raise _unknown(version, python)
-    return {
-        "torch": version,
-        "abi": abi_of(python),
-        "complete": not made.missing,
-        "missing": sorted(made.missing),
-        "unread": sorted(made.unread),
-        "wheels": [made.locked[name] for name in sorted(made.locked)],
-    }
+    return TorchLock(
+        torch=version,
+        abi=abi_of(python),
+        complete=not made.missing,
+        missing=tuple(sorted(made.missing)),
+        unread=tuple(sorted(made.unread)),
+        wheels=tuple(made.locked[name] for name in sorted(made.locked)),
+    )
 
 
 def _roots(version: str, torch: Torch) -> list[Requirement]:
@@ -79,7 +79,7 @@ class _Lock:
     wheels: Wheels
     claims: dict[str, WheelClaim]  #: by file
     hosts: Sequence[str]
-    locked: dict[str, dict[str, Any]] = field(default_factory=dict)
+    locked: dict[str, LockedWheel] = field(default_factory=dict)
     missing: set[str] = field(default_factory=set)
     unread: set[str] = field(default_factory=set)
 
@@ -108,11 +108,15 @@ class _Lock:
                 do="find out which is right; nothing is locked",
             )
         needed = requirements.holding(requires(wheel), self.python)
-        self.locked[wheel.name] = {
-            **_entry(wheel.name, str(wheel.version), wheel.file, text, source),
-            "requires": [str(one) for one in needed],
-            **({"url": url} if (url := wheel.lasting_url(self.hosts)) else {}),
-        }
+        self.locked[wheel.name] = LockedWheel(
+            name=wheel.name,
+            version=str(wheel.version),
+            file=wheel.file,
+            hash=text,
+            hash_source=source,
+            requires=tuple(map(str, needed)),
+            url=wheel.lasting_url(self.hosts),
+        )
         return [one for one in needed if one.name not in self.torch.elsewhere]
 
     def _claim(self, wanted: Requirement) -> WheelClaim | None:
@@ -123,17 +127,17 @@ class _Lock:
         """Locks a wheel that is out of reach, by what someone published; what it requires stays unknown."""
         name, version = _name(claim), _version(claim)
         index = self.torch.indexes[0 if version.local else -1]
-        self.locked[name] = {
-            **_entry(name, str(version), claim.file, claim.hash, "published"),
-            "published_by": claim.published_by,
-            "requires": [],
-            "url": f"{index}/{claim.file.replace('+', '%2B')}",
-        }
+        self.locked[name] = LockedWheel(
+            name=name,
+            version=str(version),
+            file=claim.file,
+            hash=claim.hash,
+            hash_source="published",
+            published_by=claim.published_by,
+            requires=(),
+            url=f"{index}/{claim.file.replace('+', '%2B')}",
+        )
         self.unread.add(name)
-
-
-def _entry(name: str, version: str, file: str, text: str, source: str) -> dict[str, Any]:
-    return {"name": name, "version": version, "file": file, "hash": text, "hash_source": source}
 
 
 def _name(claim: WheelClaim) -> str:
@@ -144,12 +148,12 @@ def _version(claim: WheelClaim) -> Version:
     return parse_wheel_filename(claim.file)[1]
 
 
-def _require_agreement(wanted: Requirement, locked: dict[str, Any]) -> None:
-    if not wanted.specifier.contains(locked["version"], prereleases=True):
+def _require_agreement(wanted: Requirement, locked: LockedWheel) -> None:
+    if not wanted.specifier.contains(locked.version, prereleases=True):
         raise CheckFailed(
             f"two wheels of this torch need different versions of {wanted.name}",
             expected=str(wanted),
-            found=locked["version"],
+            found=locked.version,
             do="check that torch, torchvision and torchaudio in upstream/torch.toml belong together",
         )
 

@@ -12,7 +12,7 @@ from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.pattern import Options
-from patchforge.pins import repositories, store
+from patchforge.pins import pin_files, repositories
 from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import load_repository
 from tests.bot.world import World, bare, git, put
@@ -74,7 +74,7 @@ def build_packs(folder: Path, built: Path) -> None:
         if name == KEPT:
             made = PatchedPack(convert(read_pack(scratch), Options()), commit).files()
             files |= {f"generated/nodes/{name}/{each}": data for each, data in made.items()}
-    files[PINS] = store.render(pins)
+    files[PINS] = pin_files.render("nodes", pins)
     put(folder / "ours.git", files)
 
 
@@ -103,7 +103,7 @@ class PackWorld(World):
 
     def pin(self, name: str, at: str = "main") -> dict[str, Any]:
         """A pack's pin on a branch of our repository."""
-        found: dict[str, Any] = json.loads(git(self.ours, "show", f"{at}:{PINS}"))[name]
+        found: dict[str, Any] = json.loads(git(self.ours, "show", f"{at}:{PINS}"))["pins"][name]
         return found
 
     def declare(self, name: str, **more: str) -> None:

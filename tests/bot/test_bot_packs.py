@@ -236,7 +236,8 @@ def test_a_pack_that_was_pinned_by_hand_to_a_younger_commit(packs: PackWorld) ->
     packs.packs()
     head = packs.move_on(KEPT, {"more.py": b"x = 1\n"}, date=young())
     pins = json.loads(git(packs.ours, "show", f"main:{PINS}"))
-    packs.commit("main", {PINS: json.dumps({**pins, KEPT: {**pins[KEPT], "rev": head}}).encode()})
+    pins["pins"][KEPT]["rev"] = head
+    packs.commit("main", {PINS: json.dumps(pins).encode()})
     packs.move_on(KEPT, {"more.py": b"x = 2\n"}, date=young(0))
     packs.packs()
     assert packs.pull(1)["state"] == "closed"
@@ -302,7 +303,7 @@ def test_a_tag_that_was_moved_is_reported_once(packs: PackWorld) -> None:
 def test_a_pack_that_is_held_at_another_version_now(packs: PackWorld) -> None:
     held = declaration(KEPT).replace(b'branch = "main"', b'version = "1.2"')
     pins = json.loads(git(packs.ours, "show", f"main:{PINS}"))
-    pins[KEPT] |= {"version": "1.1", "tag": "v1.1"}
+    pins["pins"][KEPT] |= {"version": "1.1", "tag": "v1.1"}
     packs.commit("main", {f"upstream/nodes/{KEPT}.toml": held, PINS: json.dumps(pins).encode()})
     git(packs.place(KEPT), "tag", "-a", "-m", "said", "v1.2", packs.move_on(KEPT, date=young()))
     assert packs.packs()[0] == Exit.OK

@@ -9,6 +9,8 @@ import pytest
 
 from patchforge.bot.model import read_marker
 from patchforge.errors import Exit
+from patchforge.pins import pin_files
+from patchforge.pins.pin_files import ReleasePin
 from tests.bot.world import BASE, BOT, FIRST, SECOND, THIRD, TOKEN, World, git, source
 
 BRANCH = "patchforge/comfyui-{}"
@@ -523,9 +525,11 @@ def test_a_step_adds_what_it_makes(world: World) -> None:
 
 
 def test_the_pull_request_names_the_new_hash(world: World) -> None:
-    pins = {FIRST: {"hash": "sha256-new="}, BASE: {"hash": "sha256-old="}}
-    text = f"open('upstream/pins/comfyui.json', 'w').write({json.dumps(pins)!r})\n"
-    world.commit("main", {**tool("pin", text), "upstream/pins/comfyui.json": b'{"v0.30.0": {"hash": "sha256-old="}}'})
+    about = {"owner": "o", "repo": "r", "rev": "1" * 40, "tag": "v1", "requirements": (), "hash_source": "computed"}
+    old, new = (ReleasePin(hash=f"sha256-{word}=", **about) for word in ("old", "new"))  # type: ignore[arg-type]
+    text = f"open('upstream/pins/comfyui.json', 'wb').write({pin_files.render('comfyui', {FIRST: new, BASE: old})!r})\n"
+    before = {"upstream/pins/comfyui.json": pin_files.render("comfyui", {BASE: old})}
+    world.commit("main", {**tool("pin", text), **before})
     world.release(FIRST)
     world.bot()
     assert "`sha256-old=` before, `sha256-new=` now" in world.pull(1)["body"]

@@ -15,6 +15,8 @@ from patchforge.bot.follow import Followed, State, follow
 from patchforge.commands.packs import track
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.git import command as git_command
+from patchforge.pins import pin_files
+from patchforge.pins.pin_files import RepositoryPin
 from patchforge.pins.tracked import load_repository
 from tests.bot.world import bare, git, put
 
@@ -29,7 +31,7 @@ class Packs:
         self.folder, self.upstream = folder, folder / "upstream"
         (self.upstream / "nodes").mkdir(parents=True)
         (self.upstream / "pins").mkdir()
-        (self.upstream / "pins" / "nodes.json").write_text("{}")
+        pin_files.save("nodes", {}, self.upstream / "pins")
 
     def add(self, name: str, more: str = 'branch = "main"\n', *, pinned: bool = True) -> str:
         """A pack with one old commit, pinned; returns the commit."""
@@ -44,8 +46,9 @@ class Packs:
         return commit
 
     def pin(self, name: str, commit: str) -> None:
-        path = self.upstream / "pins" / "nodes.json"
-        path.write_text(json.dumps({**json.loads(path.read_text()), name: {"rev": commit}}))
+        folder = self.upstream / "pins"
+        pin = RepositoryPin(owner="someone", repo=name, rev=commit, date="", license="MIT", submodules=False)
+        pin_files.save("nodes", {**pin_files.load("nodes", folder), name: pin}, folder)
 
     def commit(self, name: str, data: bytes, date: str) -> str:
         return put(self.folder / "someone" / name, {"pack.py": data}, date=date)

@@ -20,7 +20,7 @@ from patchforge.outputs import listed
 from patchforge.pattern import Options
 from patchforge.vocabulary import Release, Version
 from tests.nix import sandbox
-from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, library, wheel, write_json
+from tests.nix.sandbox import ABI, PYTHON, Miniature, Nix, library, wheel, write_json, write_pins
 from tests.support import ROOT, MemoryTree, engine_of, miniature
 
 MINIATURE = "v0.33.0"
@@ -73,7 +73,8 @@ def _torch_lock(network: Path) -> dict[str, Any]:
     wheels = [wheel(network, *name, content, "linux_x86_64") for name, content in files.items()]
     for one in wheels:
         one["url"] = f"https://wheels.invalid/{one['file'].replace('+', '%2B')}"
-    return {"torch": "2.14.0", "abi": ABI, "complete": True, "missing": [], "unread": ["torch"], "wheels": wheels}
+    about = {"format": 1, "torch": "2.14.0", "abi": ABI, "complete": True, "missing": [], "unread": ["torch"]}
+    return {**about, "wheels": wheels}
 
 
 def _upstream(folder: Path, network: Path) -> None:
@@ -82,13 +83,14 @@ def _upstream(folder: Path, network: Path) -> None:
         shutil.rmtree(folder / name)
     pins = folder / "pins"
     comfyui = sandbox.source(network, "Comfy-Org", "ComfyUI", COMMIT, release_files())
-    write_json(pins / "comfyui.json", {MINIATURE: {**comfyui, "tag": MINIATURE, "requirements": REQUIREMENTS}})
+    write_pins(pins / "comfyui.json", {MINIATURE: {**comfyui, "tag": MINIATURE, "requirements": REQUIREMENTS}})
     code = {"comfy_kitchen/__init__.py": "", "comfy_kitchen/_C.so": library("libamdhip64.so.7", "libstdc++.so.6")}
     kitchen = wheel(network, "comfy-kitchen", "0.2.31", code, "manylinux_2_28_x86_64")
-    pin = {**kitchen, "python": ABI, "platform": "manylinux_2_28_x86_64"}
-    write_json(pins / "python.json", {"comfy-kitchen": {"0.2.31": pin}})
+    kept = {key: kitchen[key] for key in ("file", "hash", "hash_source", "requires")}
+    pin = {**kept, "python": ABI, "abi": ABI, "platform": "manylinux_2_28_x86_64"}
+    write_pins(pins / "python.json", {"comfy-kitchen": {"0.2.31": pin}})
     node = sandbox.source(network, "someone", "ComfyUI-Node", NODE_COMMIT, NODE)
-    write_json(
+    write_pins(
         pins / "nodes.json",
         {
             "a-node": {
@@ -106,8 +108,9 @@ def _upstream(folder: Path, network: Path) -> None:
         'group = "samplers"\nlicense = "MIT"\n'
     )
     legacy = sandbox.source(network, "MordragT", "nixos", sandbox.LEGACY_COMMIT, _legacy(network))
-    write_json(pins / "mordragt-nixos.json", legacy)
-    write_json(pins / "ollama.json", {**legacy, "owner": "ollama", "repo": "ollama", "version": "0.32.0"})
+    single = {"format": 1, **legacy, "date": "2026-01-02", "license": "MIT", "submodules": False}
+    write_json(pins / "mordragt-nixos.json", single)
+    write_json(pins / "ollama.json", {**single, "owner": "ollama", "repo": "ollama", "version": "0.32.0"})
     write_json(pins / "torch" / f"2.14.0-{ABI}.json", _torch_lock(network))
     lines = ['title = "torch"', "indexes = []", 'local = "xpu"', 'default = "2.14.0"', 'elsewhere = ["numpy"]']
     (folder / "torch.toml").write_text(

@@ -143,7 +143,8 @@ def wheel(network: Path, name: str, version: str, files: Mapping[str, str], plat
     abi = "none" if platform == "any" else ABI
     file = f"{plain}-{version}-{'py3' if abi == 'none' else ABI}-{abi}-{platform}.whl"
     (network / file).write_bytes(data.getvalue())
-    return {"name": name, "version": version, "file": file, "hash": sha256(data.getvalue()), "requires": []}
+    hashed = {"hash": sha256(data.getvalue()), "hash_source": "index"}
+    return {"name": name, "version": version, "file": file, **hashed, "requires": []}
 
 
 #: What an interpreter has, by canonical name: version, the paths of its files, and what it requires of the others.
@@ -187,7 +188,7 @@ def packed(network: Path, name: str, about: Mapping[str, Any]) -> dict[str, Any]
                 if path.is_file() and "__pycache__" not in path.parts:
                     archive.write(path, path.relative_to(top.parent))
     pin = {"file": file.name, "hash": sha256(file.read_bytes()), "requires": about["requires"]}
-    return {**pin, "python": "py3", "platform": "any"}
+    return {**pin, "hash_source": "index", "python": "py3", "abi": "none", "platform": "any"}
 
 
 def source(network: Path, owner: str, repo: str, rev: str, files: Mapping[str, bytes]) -> dict[str, Any]:
@@ -203,6 +204,11 @@ def contract() -> dict[str, Any]:
     """What the expressions take from nixpkgs, and which of its files prove it."""
     found: dict[str, Any] = json.loads((ROOT / "templates/nix/data/nixpkgs.json").read_bytes())
     return found
+
+
+def write_pins(path: Path, pins: Mapping[str, object]) -> None:
+    """A file of pins by name."""
+    write_json(path, {"format": 1, "pins": pins})
 
 
 def write_json(path: Path, value: object) -> None:

@@ -117,13 +117,13 @@ def changed(path: Path, change: Callable[[Any], object]) -> None:
 
 
 def test_patches_of_another_commit_are_refused(mini: Miniature, pinned: Path) -> None:
-    changed(pinned / "pins/comfyui.json", lambda pins: pins["v0.33.0"].update(rev="9" * 40))
+    changed(pinned / "pins/comfyui.json", lambda file: file["pins"]["v0.33.0"].update(rev="9" * 40))
     with pytest.raises(PatchforgeError, match="not for the pinned commit"):
         made(mini, pinned)
 
 
 def test_a_node_packs_patch_for_another_commit_is_refused(mini: Miniature, pinned: Path) -> None:
-    changed(pinned / "pins/nodes.json", lambda pins: pins["a-node"].update(rev="9" * 40))
+    changed(pinned / "pins/nodes.json", lambda file: file["pins"]["a-node"].update(rev="9" * 40))
     with pytest.raises(PatchforgeError, match="patches of a-node are not for the pinned commit") as error:
         made(mini, pinned)
     assert error.value.do.startswith("patchforge packs apply")
@@ -137,20 +137,20 @@ def test_a_node_pack_has_its_patch_if_there_is_one(mini: Miniature, pinned: Path
 
 
 def test_a_pinned_release_without_patches_is_refused(mini: Miniature, pinned: Path) -> None:
-    changed(pinned / "pins/comfyui.json", lambda pins: pins.update({"v0.99.0": pins["v0.33.0"]}))
+    changed(pinned / "pins/comfyui.json", lambda file: file["pins"].update({"v0.99.0": file["pins"]["v0.33.0"]}))
     with pytest.raises(PatchforgeError, match=r"v0\.99\.0 is pinned and has no patches"):
         made(mini, pinned)
 
 
 def test_a_place_holder_is_refused(mini: Miniature, pinned: Path) -> None:
     fake = "sha256-" + "A" * 43 + "="
-    changed(pinned / "pins/comfyui.json", lambda pins: pins["v0.33.0"].update(hash=fake))
+    changed(pinned / "pins/comfyui.json", lambda file: file["pins"]["v0.33.0"].update(hash=fake))
     with pytest.raises(CheckFailed, match="fakeHash"):
         made(mini, pinned)
 
 
 def test_a_node_pack_without_a_hash_is_left_out_and_said(mini: Miniature, pinned: Path) -> None:
-    changed(pinned / "pins/nodes.json", lambda pins: pins["a-node"].pop("hash"))
+    changed(pinned / "pins/nodes.json", lambda file: file["pins"]["a-node"].pop("hash"))
     found = made(mini, pinned)
     assert found.left_out == ("a-node",)
     assert json.loads(found.files["data/nodes.json"]) == {}

@@ -23,7 +23,7 @@ from patchforge.vocabulary import Release
 from tests.nix import sandbox
 from tests.nix.conftest import INTEL, regenerate
 from tests.nix.mock.builder import libraries
-from tests.nix.sandbox import Miniature, write_json
+from tests.nix.sandbox import Miniature, write_pins
 from tests.support import ROOT, engine_of
 
 PROGRAMS = ("comfyui", "comfyui-cuda", "comfyui-xpu")
@@ -434,7 +434,7 @@ def test_a_release_that_demotes_an_xpu_host_is_refused(mini: Miniature, tmp_path
 VERSION = "v0.32.0"
 PYTHON = os.environ.get("PATCHFORGE_COMFYUI_PYTHON", "")
 PACKS = os.environ.get("PATCHFORGE_PACKS", "")
-PINS = json.loads((ROOT / "upstream/pins/nodes.json").read_bytes())
+PINS = json.loads((ROOT / "upstream/pins/nodes.json").read_bytes())["pins"]
 
 
 @pytest.fixture(scope="module")
@@ -452,11 +452,11 @@ def real(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
         missing = pipeline.write_whole(tree, mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
     found = of_folder(mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
     project = Path(shutil.copytree(mini.project, tmp_path_factory.mktemp("real") / "project"))
-    pin = json.loads((ROOT / "upstream/pins/comfyui.json").read_bytes())[VERSION]
+    pin = json.loads((ROOT / "upstream/pins/comfyui.json").read_bytes())["pins"][VERSION]
     assert missing or pin["hash"] == found.hash
-    write_json(project / "upstream/pins/comfyui.json", {VERSION: {**pin, "hash": found.hash}})
+    write_pins(project / "upstream/pins/comfyui.json", {VERSION: {**pin, "hash": found.hash}})
     write_tree(project / "generated/comfyui" / VERSION, patched.files())
-    write_json(project / "upstream/pins/nodes.json", PINS)
+    write_pins(project / "upstream/pins/nodes.json", PINS)
     for folder in ("upstream/nodes", "generated/nodes"):
         shutil.copytree(ROOT / folder, project / folder, dirs_exist_ok=True)
     (project / "upstream/nodes/a-node.toml").unlink()
@@ -483,9 +483,9 @@ def furnished(mini: Miniature, real: Path, tmp_path_factory: pytest.TempPathFact
     """
     folder = tmp_path_factory.mktemp("furnished")
     there = sandbox.installed(PYTHON)
-    pinned = [name for name in json.loads((ROOT / "upstream/pins/python.json").read_bytes()) if name in there]
+    pinned = [name for name in json.loads((ROOT / "upstream/pins/python.json").read_bytes())["pins"] if name in there]
     pins = {name: {there[name]["version"]: sandbox.packed(mini.network, name, there[name])} for name in pinned}
-    write_json(real / "upstream/pins/python.json", pins)
+    write_pins(real / "upstream/pins/python.json", pins)
     regenerate(real)
     bare = subprocess.run(
         [PYTHON, "-c", "import sys; print(sys._base_executable)"], capture_output=True, text=True, check=True

@@ -20,11 +20,11 @@ from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown
 from patchforge.outputs import listed
 from patchforge.pattern import Options
-from patchforge.pins import store
+from patchforge.pins import pin_files
 from tests.support import ROOT
 
 FOLDERS = sorted(path for path in (ROOT / "generated" / "nodes").iterdir() if path.is_dir())
-PINS = store.load("nodes", ROOT / "upstream" / "pins")
+PINS = pin_files.load("nodes", ROOT / "upstream" / "pins")
 CLONES = os.environ.get("PATCHFORGE_PACKS", "")
 MOST_REPLACED = 40  #: upstream's lines that a committed patch may repeat
 
@@ -43,7 +43,7 @@ def test_some_are_there() -> None:
 @every_pack
 def test_it_is_of_the_pinned_revision_by_these_rules(folder: Path) -> None:
     manifest, pin = manifest_of(folder), PINS[folder.name]
-    assert (manifest["pack"], manifest["commit"]) == (pin["repo"], pin["rev"])
+    assert (manifest["pack"], manifest["commit"]) == (pin.repo, pin.rev)
     assert manifest["rules"] == pack_rules_digest(), f"patchforge packs apply CLONE --out generated/nodes/{folder.name}"
 
 
@@ -74,7 +74,7 @@ def test_the_patch_holds_no_context_and_few_of_upstreams_lines(folder: Path) -> 
 @every_pack
 def test_its_licence_restricts_no_use(folder: Path) -> None:
     """A patch repeats the lines that it replaces, and this repository is under the GPL."""
-    assert not any(word in PINS[folder.name]["license"] for word in ("LicenseRef", "-NC"))
+    assert not any(word in PINS[folder.name].license for word in ("LicenseRef", "-NC"))
 
 
 @pytest.mark.upstream
@@ -82,11 +82,11 @@ def test_its_licence_restricts_no_use(folder: Path) -> None:
 @every_pack
 def test_it_is_generated_again_byte_for_byte(folder: Path) -> None:
     pin = PINS[folder.name]
-    clone = Path(CLONES, pin["repo"])
+    clone = Path(CLONES, pin.repo)
     if not clone.is_dir():
         pytest.skip(f"{clone} is not there")
     head = subprocess.run(["git", "-C", str(clone), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
-    assert head.stdout.strip() == pin["rev"], "check out the pinned revision"
-    patched = PatchedPack(convert(read_pack(clone), Options()), pin["rev"])
+    assert head.stdout.strip() == pin.rev, "check out the pinned revision"
+    patched = PatchedPack(convert(read_pack(clone), Options()), pin.rev)
     patched.check()
     assert listed(patched.files()) == {path.name: path.read_bytes() for path in folder.iterdir()}

@@ -16,7 +16,7 @@ from patchforge.errors import PatchforgeError
 from patchforge.nix.generate import NIX, is_our_flake
 from patchforge.nodes.report import is_ours, sarif, sarif_file
 from patchforge.outputs import LIST, PATCHES, Kind, listed, mark, marked, prove, write_folder
-from patchforge.pins.store import are_pins
+from patchforge.pins.pin_files import are_pins
 from patchforge.trial.reports.evidence import EVIDENCE
 from tests.outputs.world import patches, state
 from tests.support import ROOT

@@ -14,7 +14,8 @@ from patchforge import cli
 from patchforge.bot.model import Candidate
 from patchforge.bot.preparation import list_in_index
 from patchforge.outputs import PATCHES, mark, marked, write_document, write_folder
-from patchforge.pins import store
+from patchforge.pins import pin_files
+from patchforge.pins.pin_files import RepositoryPin, TorchLock
 from patchforge.trial.reports import evidence, pack_page, report
 from patchforge.vocabulary import Version
 from tests.support import MINIATURES, ROOT
@@ -147,11 +148,13 @@ def _sarif(box: Sandbox) -> None:
 
 
 def _pins(box: Sandbox) -> None:
-    store.save("out", {"a": {"rev": "2"}}, box.place.parent)
+    pin = RepositoryPin(owner="o", repo="r", rev="2", date="", license="MIT", submodules=False)
+    pin_files.save("nodes", {"a": pin}, box.place.parent)
 
 
 def _lock(box: Sandbox) -> None:
-    store.save("torch/out", {"wheels": [1]}, box.place.parent)
+    lock = TorchLock("2", "cp312", complete=True, missing=("1",), unread=(), wheels=())
+    pin_files.save("torch/out", {"": lock}, box.place.parent)
 
 
 def _against(box: Sandbox) -> None:
@@ -167,7 +170,7 @@ WRITERS = (
     Writer("report", _report, folder=True),
     Writer("sarif", _sarif, folder=False),
     Writer("flake", _nix, folder=False, at=lambda box: box.place.parent / "flake.nix"),
-    Writer("pins", _pins, folder=False, at=lambda box: box.place.parent / "out.json"),
+    Writer("pins", _pins, folder=False, at=lambda box: box.place.parent / "nodes.json"),
     Writer("lock", _lock, folder=False, at=lambda box: box.place.parent / "torch" / "out.json"),
     Writer("reports", _reports, folder=False, at=lambda box: box.place.parent / "report.html"),
     Writer("index", _index, folder=False),

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 
 from patchforge.hashes import refuse_shared, trusted
-from patchforge.pins import requirements, store
+from patchforge.pins import pin_files, requirements
 from patchforge.pins.claims import source_claims, wheel_claims
 from patchforge.pins.torch import abi_of
 from patchforge.pins.tracked import load_companions, load_nodes, load_repository, load_torch
@@ -20,7 +21,7 @@ from tests.support import ROOT
 
 UPSTREAM = ROOT / "upstream"
 PINS = UPSTREAM / "pins"
-KINDS = store.kinds(PINS)
+KINDS = pin_files.kinds(PINS)
 
 
 def every_pin(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
@@ -35,7 +36,8 @@ def every_pin(value: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]
             yield from every_pin(inner, f"{path}/{inner['name'] if isinstance(inner, dict) else ''}")
 
 
-ALL = [(f"{kind}{path}", pin) for kind in KINDS for path, pin in every_pin(store.load(kind, PINS))]
+FILES = {kind: json.loads((PINS / f"{kind}.json").read_bytes()) for kind in KINDS}
+ALL = [(f"{kind}{path}", pin) for kind, document in FILES.items() for path, pin in every_pin(document)]
 
 
 def test_every_kind_is_there() -> None:
@@ -44,7 +46,7 @@ def test_every_kind_is_there() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_files_are_as_they_are_written(kind: str) -> None:
-    assert (PINS / f"{kind}.json").read_bytes() == store.render(store.load(kind, PINS))
+    assert (PINS / f"{kind}.json").read_bytes() == pin_files.render(kind, pin_files.load(kind, PINS))
 
 
 @pytest.mark.parametrize("pin", [pin for _, pin in ALL], ids=[name for name, _ in ALL])
@@ -68,11 +70,11 @@ def test_no_two_sources_have_one_hash() -> None:
 
 
 def test_releases_are_the_index_and_cover_what_is_generated() -> None:
-    pins = store.load("comfyui", PINS)
+    pins = pin_files.load("comfyui", PINS)
     commits = {str(release.version): release.commit for release in release_index(load_project())}
     generated = {path.parent.name for path in (ROOT / "generated/comfyui").glob("*/manifest.json")}
     assert generated <= pins.keys()
-    assert {version: pin["rev"] for version, pin in pins.items()} == {version: commits[version] for version in pins}
+    assert {version: pin.rev for version, pin in pins.items()} == {version: commits[version] for version in pins}
 
 
 def test_published_hashes_are_those_in_the_lists() -> None:
@@ -84,57 +86,59 @@ def test_published_hashes_are_those_in_the_lists() -> None:
     assert [wheels[pin["file"]] for pin in locked] == [pin["hash"] for pin in locked]
 
 
-def exact(texts: list[str]) -> set[tuple[str, str]]:
+def exact(texts: Sequence[str]) -> set[tuple[str, str]]:
     companions = load_companions(UPSTREAM)
     named = [one for one in requirements.holding(texts, companions.python) if one.name not in companions.elsewhere]
     return {(one.name, next(iter(one.specifier)).version) for one in named if requirements.is_exact(one)}
 
 
 def test_python_pins_are_what_releases_and_pins_name() -> None:
-    pins = store.load("python", PINS)
+    pins = pin_files.load("python", PINS)
     have = {(name, version) for name, versions in pins.items() for version in versions}
-    wanted = [exact(pin["requirements"]) for pin in store.load("comfyui", PINS).values()]
-    wanted += [exact(pin["requires"]) for versions in pins.values() for pin in versions.values()]
+    wanted = [exact(pin.requirements) for pin in pin_files.load("comfyui", PINS).values()]
+    wanted += [exact(pin.requires) for versions in pins.values() for pin in versions.values()]
     loose = {each for each in have if each[0] in load_companions(UPSTREAM).names}
     assert have == set().union(*wanted, loose)
     assert {name for name, _ in loose} == set(load_companions(UPSTREAM).names)
 
 
 def test_node_packs_are_those_declared() -> None:
-    pins, declared = store.load("nodes", PINS), load_nodes(UPSTREAM)
+    pins, declared = pin_files.load("nodes", PINS), load_nodes(UPSTREAM)
     assert sorted(pins) == [one.name for one in declared]
     for one in declared:
         pin = pins[one.name]
-        assert (pin["owner"], pin["repo"]) == one.owner_and_repo
-        assert (pin["group"], pin["submodules"], pin["license"]) == (one.group, one.submodules, one.license)
+        assert (pin.owner, pin.repo) == one.owner_and_repo
+        assert (pin.group, pin.submodules, pin.license) == (one.group, one.submodules, one.license)
     assert {one.group for one in declared} == {"controlnet-aux", "upscaling", "animation", "samplers"}
 
 
 @pytest.mark.parametrize("name", ["ollama", "mordragt-nixos"])
 def test_single_repositories_are_those_declared(name: str) -> None:
-    one, pin = load_repository(UPSTREAM / f"{name}.toml"), store.load(name, PINS)
-    assert (pin["owner"], pin["repo"], pin["license"]) == (*one.owner_and_repo, one.license)
-    assert pin.get("version", "") == one.version
+    one, pin = load_repository(UPSTREAM / f"{name}.toml"), pin_files.load_one(name, PINS)
+    assert pin
+    assert (pin.owner, pin.repo, pin.license) == (*one.owner_and_repo, one.license)
+    assert pin.version == one.version
 
 
 def test_the_default_torch_is_locked_completely() -> None:
     torch = load_torch(UPSTREAM)
-    locks = [store.load(f"torch/{torch.default}-{abi_of(python)}", PINS) for python in torch.pythons]
-    assert any(lock.get("complete") for lock in locks)
+    locks = [pin_files.load_lock(f"{torch.default}-{abi_of(python)}", PINS) for python in torch.pythons]
+    assert any(lock and lock.complete for lock in locks)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind.startswith("torch/")])
 def test_a_lock_is_closed_and_agrees_with_itself(kind: str) -> None:
-    torch, lock = load_torch(UPSTREAM), store.load(kind, PINS)
-    wheels = {one["name"]: one for one in lock["wheels"]}
-    assert kind == f"torch/{lock['torch']}-{lock['abi']}"
-    assert lock["complete"] == (not lock["missing"])
-    missing = {requirements.parse(text.partition(" for ")[0]).name for text in lock["missing"]}
-    roots = {"torch", *torch.versions[lock["torch"]]}
+    torch, lock = load_torch(UPSTREAM), pin_files.load_lock(kind.removeprefix("torch/"), PINS)
+    assert lock
+    wheels = {wheel.name: wheel for wheel in lock.wheels}
+    assert kind == f"torch/{lock.torch}-{lock.abi}"
+    assert lock.complete == (not lock.missing)
+    missing = {requirements.parse(text.partition(" for ")[0]).name for text in lock.missing}
+    roots = {"torch", *torch.versions[lock.torch]}
     assert roots <= wheels.keys() | missing
-    for one in wheels.values():
-        for text in one["requires"]:
+    for wheel in wheels.values():
+        for text in wheel.requires:
             needed = requirements.parse(text)
             if needed.name not in {*torch.elsewhere, *missing}:
-                assert needed.specifier.contains(wheels[needed.name]["version"], prereleases=True), text
-    assert all(lock["abi"] in one["file"] or "-none-" in one["file"] for one in wheels.values())
+                assert needed.specifier.contains(wheels[needed.name].version, prereleases=True), text
+    assert all(lock.abi in wheel.file or "-none-" in wheel.file for wheel in wheels.values())

@@ -10,8 +10,9 @@ from types import SimpleNamespace
 import pytest
 
 from patchforge.commands import lock_torch, pin
+from patchforge.documents import plain
 from patchforge.errors import Exit, PatchforgeError
-from patchforge.pins import store
+from patchforge.pins import pin_files
 from patchforge.project import load_project
 from tests.pins.conftest import Server, git, lose, repository, wheel_of
 
@@ -106,7 +107,7 @@ def test_everything_is_pinned_and_a_second_run_changes_nothing(world: Path, caps
     assert sorted(before) == [
         "2.14.0-cp312.json", "comfyui.json", "mordragt-nixos.json", "nodes.json", "ollama.json", "python.json",
     ]  # fmt: skip
-    assert store.load("comfyui", world / "pins")["v0.32.0"]["requirements"] == ["loose", "parts==0.1.0", "torch"]
+    assert pin_files.load("comfyui", world / "pins")["v0.32.0"].requirements == ("loose", "parts==0.1.0", "torch")
     status, second = run(options(world), capsys)
     assert (status, set(second.values())) == (Exit.OK, {"same"})
     assert contents(world) == before
@@ -142,19 +143,19 @@ def test_only_what_changed_is_written(world: Path, capsys: pytest.CaptureFixture
         ("nodes", "one"): "removed",
     }
     assert [name for name, data in contents(world).items() if before[name] != data] == ["nodes.json"]
-    assert list(store.load("nodes", world / "pins")) == ["two"]
+    assert list(pin_files.load("nodes", world / "pins")) == ["two"]
 
 
 def test_one_that_fails_stays_and_the_others_go_on(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(options(world, "nodes"), capsys)
-    before = store.load("nodes", world / "pins")
+    before = pin_files.load("nodes", world / "pins")
     git(world / "one", "branch", "-m", "main", "trunk")
     git(world / "two", "commit", "-q", "--allow-empty", "-m", "later")
     status, found = run(options(world, "nodes"), capsys)
     assert (status, found) == (Exit.UNCHECKED, {("nodes", "one"): "failed", ("nodes", "two"): "changed"})
-    after = store.load("nodes", world / "pins")
+    after = pin_files.load("nodes", world / "pins")
     assert after["one"] == before["one"]
-    assert after["two"]["rev"] != before["two"]["rev"]
+    assert after["two"].rev != before["two"].rev
 
 
 def test_a_release_without_any_hash_is_not_pinned(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -162,7 +163,7 @@ def test_a_release_without_any_hash_is_not_pinned(world: Path, capsys: pytest.Ca
     lose(world / "comfyui", "requirements.txt")
     status, found = run(options(world, "comfyui"), capsys)
     assert (status, found) == (Exit.UNCHECKED, {("comfyui", "v0.32.0"): "failed"})
-    assert store.load("comfyui", world / "pins") == {}
+    assert pin_files.load("comfyui", world / "pins") == {}
 
 
 def test_an_index_that_is_down_leaves_the_pins(world: Path, server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,7 +199,9 @@ def test_a_lock_offline_needs_published_hashes(world: Path, capsys: pytest.Captu
     assert lock_torch.run(lock_options(world, online=False)) == Exit.FAILED
     found = json.loads(capsys.readouterr().out)
     assert found["missing"] == ["torchvision==0.29.0+xpu for cp312"]
-    assert store.load("torch/2.14.0-cp312", world / "pins") == found
+    lock = pin_files.load_lock("2.14.0-cp312", world / "pins")
+    assert lock
+    assert json.loads(json.dumps(plain(lock))) == found
 
 
 @pytest.mark.parametrize("python", ["3", "cp312", "3.12.1", "latest"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from patchforge.errors import PatchforgeError
-from patchforge.pins import python, store
+from patchforge.pins import python
+from patchforge.pins.pin_files import Versions, WheelPin
 from patchforge.pins.tracked import Companions
 from patchforge.pins.wheels import Wheels
 from tests.pins.conftest import Server, wheel_of
@@ -23,7 +24,7 @@ def fill(server: Server) -> None:
     server.add("simple", f"loose-0.4.2-{tag}", wheel_of("loose", "0.4.2"))
 
 
-def pins(server: Server, *releases: list[str], hosts: tuple[str, ...] = ()) -> store.Pins:
+def pins(server: Server, *releases: list[str], hosts: tuple[str, ...] = ()) -> dict[str, Versions]:
     wheels = Wheels([f"{server.address}/simple"], COMPANIONS.python)
     return python.pins(dict(enumerate(releases)), COMPANIONS, wheels, hosts)  # type: ignore[arg-type]
 
@@ -36,22 +37,21 @@ def test_what_releases_name_exactly_and_what_that_names(server: Server) -> None:
         "parts-core": ["0.3.1", "0.3.2"],
         "loose": ["0.4.2"],
     }
-    assert found["parts"]["0.2.0"] == {
-        "file": "parts-0.2.0-py3-none-any.whl",
-        "format": "wheel",
-        "hash": found["parts"]["0.2.0"]["hash"],
-        "hash_source": "index",
-        "python": "py3",
-        "abi": "none",
-        "platform": "any",
-        "requires": ["numpy>=1", "parts-core==0.3.2", "torch==2.0"],
-    }
+    assert found["parts"]["0.2.0"] == WheelPin(
+        file="parts-0.2.0-py3-none-any.whl",
+        hash=found["parts"]["0.2.0"].hash,
+        hash_source="index",
+        python="py3",
+        abi="none",
+        platform="any",
+        requires=("numpy>=1", "parts-core==0.3.2", "torch==2.0"),
+    )
 
 
 def test_an_address_that_lasts_is_recorded(server: Server) -> None:
     fill(server)
     found = pins(server, ["loose"], hosts=(server.address.removeprefix("http://"),))
-    assert found["loose"]["0.4.2"]["url"] == f"{server.address}/files/simple/loose-0.4.2-py3-none-any.whl"
+    assert found["loose"]["0.4.2"].url == f"{server.address}/files/simple/loose-0.4.2-py3-none-any.whl"
 
 
 def test_a_package_that_no_index_has(server: Server) -> None:

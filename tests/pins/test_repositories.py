@@ -10,6 +10,7 @@ import pytest
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import of_checkout, of_clone
 from patchforge.pins.claims import Claim, source_claims, wheel_claims
+from patchforge.pins.pin_files import RepositoryPin, SourcePin
 from patchforge.pins.repositories import Clones, pin, with_known_hash
 from patchforge.pins.tracked import Repository, load_nodes, load_repository
 from tests.pins.conftest import git, lose, repository
@@ -44,18 +45,18 @@ def clones(**named: Path) -> Clones:
 def test_a_pin_is_the_branchs_head(clone: Path) -> None:
     head = git(clone, "rev-parse", "HEAD")
     git(clone, "checkout", "-q", "--detach")
-    assert pin(PACK, clones(pack=clone), {}) == {
-        "owner": "Someone",
-        "repo": "Pack",
-        "rev": head,
-        "date": "2026-03-04",
-        "license": "MIT",
-        "group": "samplers",
-        "submodules": False,
-        "requirements": ["numpy>=1", "onnxruntime-gpu"],
-        "hash": of_clone(clone, head).hash,
-        "hash_source": "computed",
-    }
+    assert pin(PACK, clones(pack=clone), {}) == RepositoryPin(
+        owner="Someone",
+        repo="Pack",
+        rev=head,
+        date="2026-03-04",
+        license="MIT",
+        group="samplers",
+        submodules=False,
+        requirements=("numpy>=1", "onnxruntime-gpu"),
+        hash=of_clone(clone, head).hash,
+        hash_source="computed",
+    )
 
 
 def test_a_held_version_is_its_tag(clone: Path) -> None:
@@ -64,12 +65,12 @@ def test_a_held_version_is_its_tag(clone: Path) -> None:
     git(clone, "commit", "-q", "--allow-empty", "-m", "later")
     one = replace(PACK, branch="", version="1.2", group="", vendor_hash="sha256-x")
     found = pin(one, clones(pack=clone), {})
-    assert (found["rev"], found["tag"], found["version"], found["vendor_hash"]) == (tagged, "v1.2", "1.2", "sha256-x")
+    assert (found.rev, found.tag, found.version, found.vendor_hash) == (tagged, "v1.2", "1.2", "sha256-x")
 
 
 def test_requirements_are_corrected(clone: Path) -> None:
     one = replace(PACK, without=("onnxruntime-gpu",), also=("onnxruntime",))
-    assert pin(one, clones(pack=clone), {})["requirements"] == ["numpy>=1", "onnxruntime"]
+    assert pin(one, clones(pack=clone), {}).requirements == ("numpy>=1", "onnxruntime")
 
 
 def test_a_correction_that_fits_no_longer_is_an_error(clone: Path) -> None:
@@ -80,22 +81,20 @@ def test_a_correction_that_fits_no_longer_is_an_error(clone: Path) -> None:
 def test_an_incomplete_clone_says_what_is_missing_and_has_no_hash(clone: Path) -> None:
     blob = lose(clone, "a.png")
     found = pin(PACK, clones(pack=clone), {})
-    assert found["missing"] == {"a.png": blob}
-    assert "hash" not in found
-    assert "hash_source" not in found
+    assert (found.missing, found.hash, found.hash_source) == ({"a.png": blob}, "", "")
 
 
 def test_an_incomplete_clone_and_a_published_hash(clone: Path) -> None:
     lose(clone, "a.png")
     head = git(clone, "rev-parse", "HEAD")
     found = pin(PACK, clones(pack=clone), {head: Claim(HASH, "someone/flake")})
-    assert (found["hash"], found["hash_source"], found["published_by"]) == (HASH, "published", "someone/flake")
-    assert "missing" not in found
+    assert (found.hash, found.hash_source, found.published_by) == (HASH, "published", "someone/flake")
+    assert found.missing == {}
 
 
 def test_a_published_hash_of_another_commit_does_not_serve(clone: Path) -> None:
     lose(clone, "a.png")
-    assert "hash" not in pin(PACK, clones(pack=clone), {"0" * 40: Claim(HASH, "someone/flake")})
+    assert pin(PACK, clones(pack=clone), {"0" * 40: Claim(HASH, "someone/flake")}).hash == ""
 
 
 def test_a_published_hash_that_is_wrong(clone: Path) -> None:
@@ -115,21 +114,22 @@ def test_submodules_come_from_clones_of_their_own(clone: Path, tmp_path: Path) -
     git(clone, "commit", "-q", "-m", "two")
     shared = clones(**{"pack": clone, "pack/libs/inner": tmp_path / "inner"})
     found = pin(replace(PACK, submodules=True), shared, {})
-    expected = of_checkout(clone, found["rev"], {"libs/inner": tmp_path / "inner"})
-    assert (found["hash"], found["hash_source"], found["submodules"]) == (expected.hash, "computed", True)
-    assert found["hash"] != of_clone(clone, found["rev"]).hash
-    assert inner != found["rev"]
+    expected = of_checkout(clone, found.rev, {"libs/inner": tmp_path / "inner"})
+    assert (found.hash, found.hash_source, found.submodules) == (expected.hash, "computed", True)
+    assert found.hash != of_clone(clone, found.rev).hash
+    assert inner != found.rev
 
 
 def test_a_computed_hash_outlives_a_worse_source() -> None:
-    before = {"rev": "1", "hash": "A", "hash_source": "computed"}
-    assert with_known_hash({"rev": "1", "missing": {"a": "b"}}, before) == before
-    published = {"rev": "1", "hash": "A", "hash_source": "published", "published_by": "x"}
-    assert with_known_hash(published, before) == before
-    moved = {"rev": "2", "missing": {"a": "b"}}
+    before = SourcePin(owner="o", repo="r", rev="1", hash="A", hash_source="computed")
+    incomplete = SourcePin(owner="o", repo="r", rev="1", missing={"a": "b"})
+    assert with_known_hash(incomplete, before) == before
+    assert with_known_hash(replace(before, hash_source="published", published_by="x"), before) == before
+    moved = replace(incomplete, rev="2")
     assert with_known_hash(moved, before) == moved
+    assert with_known_hash(moved, None) == moved
     with pytest.raises(CheckFailed, match="another hash now"):
-        with_known_hash({"rev": "1", "hash": "B", "hash_source": "computed"}, before)
+        with_known_hash(replace(before, hash="B"), before)
 
 
 GOOD = (

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import replace
 
 import pytest
 
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import trusted
-from patchforge.pins import store
+from patchforge.pins import pin_files
 from patchforge.pins.claims import WheelClaim
+from patchforge.pins.pin_files import TorchLock
 from patchforge.pins.torch import lock
 from patchforge.pins.tracked import Torch
 from patchforge.pins.wheels import Wheels
@@ -54,7 +55,7 @@ def intel(server: Server) -> None:
         server.add("simple", f"umf-{version}-py2.py3-none-{LINUX}.whl", wheel_of("umf", version), style="json")
 
 
-def locked(server: Server, *indexes: str, python: str = "3.12", claims: tuple[WheelClaim, ...] = ()) -> dict[str, Any]:
+def locked(server: Server, *indexes: str, python: str = "3.12", claims: tuple[WheelClaim, ...] = ()) -> TorchLock:
     wheels = Wheels([f"{server.address}/{each}" for each in indexes], python)
     return lock("2.14.0", python, TORCH, wheels, claims=claims, hosts=(server.address.removeprefix("http://"),))
 
@@ -81,15 +82,8 @@ def test_a_whole_lock_from_the_indexes(server: Server, absent: int) -> None:
     server.absent = absent
     fill(server)
     found = locked(server, *ONLINE)
-    assert found | {"wheels": None} == {
-        "torch": "2.14.0",
-        "abi": "cp312",
-        "complete": True,
-        "missing": [],
-        "unread": [],
-        "wheels": None,
-    }
-    assert [f"{one['name']} {one['version']} {one['hash_source']}" for one in found["wheels"]] == [
+    assert replace(found, wheels=()) == TorchLock("2.14.0", "cp312", complete=True, missing=(), unread=(), wheels=())
+    assert [f"{one.name} {one.version} {one.hash_source}" for one in found.wheels] == [
         "intel-sycl-rt 2026.1.0 index",
         "torch 2.14.0+xpu index",
         "torchaudio 2.11.0+xpu index",
@@ -97,43 +91,43 @@ def test_a_whole_lock_from_the_indexes(server: Server, absent: int) -> None:
         "triton-xpu 3.8.0 index",
         "umf 1.1.0 index",
     ]
-    torch = found["wheels"][1]
-    assert torch["requires"] == ["intel-sycl-rt==2026.1.0", "sympy>=1.13", "triton-xpu==3.8.0", "umf==1.1.0"]
-    assert torch["url"] == f"{server.address}/files/xpu/torch-2.14.0%2Bxpu-cp312-cp312-{LINUX}.whl"
-    assert torch["hash"] == trusted(
-        hashlib.sha256(server.pages[f"/files/xpu/{torch['file'].replace('+', '%2B')}"][1]).hexdigest()
+    torch = found.wheels[1]
+    assert torch.requires == ("intel-sycl-rt==2026.1.0", "sympy>=1.13", "triton-xpu==3.8.0", "umf==1.1.0")
+    assert torch.url == f"{server.address}/files/xpu/torch-2.14.0%2Bxpu-cp312-cp312-{LINUX}.whl"
+    assert torch.hash == trusted(
+        hashlib.sha256(server.pages[f"/files/xpu/{torch.file.replace('+', '%2B')}"][1]).hexdigest()
     )
 
 
 def test_the_same_bytes_whatever_the_order_of_the_pages(server: Server) -> None:
     fill(server)
-    first = store.render(locked(server, *ONLINE))
+    first = pin_files.render("torch/x", {"": locked(server, *ONLINE)})
     for page, (kind, data) in server.pages.items():
         if kind == "text/html":
             server.pages[page] = (kind, b"\n".join(reversed(data.splitlines())))
-    assert store.render(locked(server, *ONLINE)) == first
+    assert pin_files.render("torch/x", {"": locked(server, *ONLINE)}) == first
 
 
 def test_a_wheel_without_hash_in_the_index_is_read_and_hashed(server: Server) -> None:
     fill(server)
     page, data = "/whl/triton-xpu/", server.pages["/whl/triton-xpu/"][1]
     server.pages[page] = ("text/html", data.partition(b"#sha256=")[0] + b'">x</a>')
-    triton = next(one for one in locked(server, *ONLINE)["wheels"] if one["name"] == "triton-xpu")
-    assert triton["hash_source"] == "computed"
-    assert triton["hash"] == trusted(hashlib.sha256(server.pages[f"/files/whl/{triton['file']}"][1]).hexdigest())
+    triton = next(one for one in locked(server, *ONLINE).wheels if one.name == "triton-xpu")
+    assert triton.hash_source == "computed"
+    assert triton.hash == trusted(hashlib.sha256(server.pages[f"/files/whl/{triton.file}"][1]).hexdigest())
 
 
 def test_what_no_index_has_is_missing_and_named(server: Server) -> None:
     fill(server)
     del server.pages["/xpu/torchaudio/"], server.pages["/simple/umf/"]
     found = locked(server, *ONLINE)
-    assert found["complete"] is False
-    assert found["missing"] == [
+    assert found.complete is False
+    assert list(found.missing) == [
         "torchaudio==2.11.0+xpu for cp312",
         "umf==1.* for cp312",
         "umf==1.1.0 for cp312",
     ]
-    assert all(one["hash"].startswith("sha256-") for one in found["wheels"])
+    assert all(one.hash.startswith("sha256-") for one in found.wheels)
 
 
 def test_wheels_of_another_python_do_not_count(server: Server) -> None:
@@ -147,14 +141,14 @@ def test_offline_the_published_hashes_serve(server: Server) -> None:
     sycl = hashlib.sha256(server.pages[f"/files/simple/intel_sycl_rt-2026.1.0-py2.py3-none-{LINUX}.whl"][1]).hexdigest()
     right = WheelClaim("2.14.0", "any", CLAIMS[0].file, trusted(sycl), "someone/flake")
     found = locked(server, "simple", claims=(right, *CLAIMS[1:]))
-    assert found["complete"] is True
-    assert found["unread"] == ["torch", "torchaudio", "torchvision", "triton-xpu"]
-    by_name = {one["name"]: one for one in found["wheels"]}
+    assert found.complete is True
+    assert list(found.unread) == ["torch", "torchaudio", "torchvision", "triton-xpu"]
+    by_name = {one.name: one for one in found.wheels}
     assert sorted(by_name) == ["intel-sycl-rt", "torch", "torchaudio", "torchvision", "triton-xpu", "umf"]
-    assert by_name["intel-sycl-rt"]["hash_source"] == "index"
-    assert by_name["torch"]["published_by"] == "someone/flake"
-    assert by_name["torch"]["url"].startswith("https://download.pytorch.org/whl/xpu/torch-2.14.0%2Bxpu-cp312")
-    assert by_name["triton-xpu"]["url"].startswith("https://download.pytorch.org/whl/triton_xpu-3.8.0-cp312")
+    assert by_name["intel-sycl-rt"].hash_source == "index"
+    assert by_name["torch"].published_by == "someone/flake"
+    assert by_name["torch"].url.startswith("https://download.pytorch.org/whl/xpu/torch-2.14.0%2Bxpu-cp312")
+    assert by_name["triton-xpu"].url.startswith("https://download.pytorch.org/whl/triton_xpu-3.8.0-cp312")
 
 
 def test_claims_of_another_python_or_torch_do_not_serve(server: Server) -> None:

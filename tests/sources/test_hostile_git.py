@@ -64,7 +64,7 @@ def read_in_every_way(clone: Path) -> dict[str, object]:
     with suppress(PatchforgeError):
         found["hash"] = of_clone(clone, head).files
     with suppress(PatchforgeError):
-        found["pin"] = pin(PACK, Clones({"pack": str(clone)}), {})["date"]
+        found["pin"] = pin(PACK, Clones({"pack": str(clone)}), {}).date
     project = load_project()
     with Mirror(project, str(clone)) as mirror:
         found["date"] = mirror.date(head).isoformat()

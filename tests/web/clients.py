@@ -14,6 +14,7 @@ from patchforge.bot.notify import Api, notify
 from patchforge.bot.token import Token
 from patchforge.hashes.pypi import downloaded_hash, listed_files
 from patchforge.pins import confirm
+from patchforge.pins.pin_files import SourcePin
 from patchforge.pins.requirements import parse
 from patchforge.pins.wheels import Wheel, requires
 from patchforge.trial.server.client import Client
@@ -53,7 +54,7 @@ def _notified(url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def _archive(url: str, _: pytest.MonkeyPatch) -> Any:
-    return confirm._archive_hash({"owner": "o", "repo": "r", "rev": "1" * 40}, url)
+    return confirm._archive_hash(SourcePin(owner="o", repo="r", rev="1" * 40), url)
 
 
 CLIENTS: dict[str, Callable[[str, pytest.MonkeyPatch], Any]] = {
