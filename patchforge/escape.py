@@ -25,6 +25,7 @@ _MARKS = re.compile(r"[\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _START = re.compile(r"^(\d*)([.)](?=\s|$)|#|[+-](?=\s)|[=-](?=[\s=-]+$))")
 #: Inside what GitHub makes links of, and messages to others: names, numbers of issues, addresses.
 _LINKED = re.compile(r"(?<=@)(?=\w)|(?<=#)(?=\w)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[A-Za-z])(?=://)|(?<=\b[Ww]{3})(?=\.)")
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def _named(match: re.Match[str]) -> str:
@@ -35,6 +36,11 @@ def _named(match: re.Match[str]) -> str:
 def seen(text: str) -> str:
     r"""``text`` with what a terminal would obey, or nobody would see, as ``\x1b``; line ends and tabs stay."""
     return _UNSEEN.sub(_named, text)
+
+
+def uncoloured(text: str) -> str:
+    """``text`` without the colours of a terminal."""
+    return _COLOURS.sub("", text)
 
 
 def line(text: str) -> str:
@@ -80,6 +86,15 @@ def html(text: str) -> str:
 def address(path: str) -> str:
     """A relative path as a URI reference (RFC 3986); bytes that were not UTF-8 keep their values."""
     return quote(path.encode("utf-8", "surrogateescape"), safe="/-._~")
+
+
+def without_password(address: str) -> str:
+    """An address to be shown: stars stand in place of a user and password, but a plain user of ssh stays."""
+    scheme, separator, rest = address.partition("://")
+    user, at, place = rest.split("/", 1)[0].rpartition("@") if separator else ("", "", "")
+    if not at or (scheme.lower() == "ssh" and ":" not in user):
+        return address
+    return f"{scheme}://*****:*****@{place}{rest[len(user) + 1 + len(place) :]}"
 
 
 #: By the names that templates know them by.

@@ -20,13 +20,11 @@ from functools import lru_cache
 from pathlib import Path
 
 from patchforge import faults
-from patchforge.atomic import exchange
+from patchforge.atomic import Step, exchange, silent
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
 from patchforge.names import unfit
 from patchforge.paths import need_folder
-
-Step = Callable[[str], None]
 
 LARGEST = 64 << 20  #: bytes of a file that is read; ComfyUI's largest is under 1 MB
 _LOCK = ".patchforge-lock"  #: only where a folder itself cannot be locked
@@ -162,10 +160,6 @@ def _patiently(change: Callable[[], None]) -> None:
     return change()
 
 
-def _silent(_name: str) -> None:
-    """Nothing to tell; tests pass a step that ends the process."""
-
-
 class Inside:
     """A user's folder. ``step`` is called with a name before each change on disk.
 
@@ -173,7 +167,7 @@ class Inside:
     is not plain, and SystemFault where the system refuses; then that change was not made.
     """
 
-    def __init__(self, root: Path, *, step: Step = _silent) -> None:
+    def __init__(self, root: Path, *, step: Step = silent) -> None:
         """PatchforgeError when ``root`` is not a folder. A link to a folder is the folder that it leads to."""
         self.shown = root  #: as the user calls it
         self.step = step

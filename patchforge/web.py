@@ -112,10 +112,7 @@ def _origin(url: str, kind: type[PatchforgeError]) -> Origin:
 
 def shown(url: str) -> str:
     """The address as messages have it: on one line, without password, query and fragment."""
-    plain = re.split(r"[?#]", url, maxsplit=1)[0]
-    scheme, mark, rest = plain.partition("://")
-    host, slash, path = rest.partition("/")
-    return escape.line(f"{scheme}{mark}{host.rpartition('@')[2]}{slash}{path}" if mark else plain)
+    return escape.line(escape.without_password(re.split(r"[?#]", url, maxsplit=1)[0]))
 
 
 def separated(url: str) -> tuple[str, dict[str, str]]:

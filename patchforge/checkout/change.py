@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from patchforge.atomic import Step
 from patchforge.checkout import journal, transaction
 from patchforge.checkout.examine import (
     Examined,
@@ -31,7 +32,7 @@ from patchforge.checkout.place import command
 from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, module_files, of_module
 from patchforge.checkout.transaction import Unfinished, Write
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
-from patchforge.inside import Inside, Kind, Step
+from patchforge.inside import Inside, Kind
 from patchforge.sources.folder import LINK, FolderTree
 from patchforge.vocabulary import Tree, git_blob_id
 

@@ -6,6 +6,7 @@ import re
 from urllib.parse import urlsplit
 
 from patchforge.errors import PatchforgeError
+from patchforge.escape import without_password
 
 _ADDRESS = re.compile(r"[a-z][\w+.-]*://|[\w.-]+@[\w.:\[\]-]+:(?!:)|[a-z][\w+.-]*::", re.IGNORECASE)
 _SCP = re.compile(r"([\w.-]+)@([\w.-]+|\[[\da-f:]+\]):(.+)", re.IGNORECASE | re.DOTALL)
@@ -18,15 +19,6 @@ _EXPECTED = "https://…, ssh://…, user@host:path, file:///…, or http:// to 
 def looks_like_address(text: str) -> bool:
     """Whether git would take ``text`` for an address or for a helper's name (``ext::``), rather than for a path."""
     return bool(_ADDRESS.match(text))
-
-
-def without_password(address: str) -> str:
-    """The address with stars in place of a user and password, to be shown."""
-    scheme, separator, rest = address.partition("://")
-    user, at, place = rest.split("/", 1)[0].rpartition("@") if separator else ("", "", "")
-    if not at or (scheme.lower() == "ssh" and ":" not in user):
-        return address
-    return f"{scheme}://*****:*****@{place}{rest[len(user) + 1 + len(place) :]}"
 
 
 def check_address(address: str) -> str:

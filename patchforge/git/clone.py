@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from patchforge import caches, escape, outputs, progress
 from patchforge.errors import PatchforgeError, TryAgain
-from patchforge.git.address import check_address, without_password
+from patchforge.git.address import check_address
 from patchforge.git.borrowed import NotARepositoryError, source_of
 from patchforge.git.command import is_passing, verb_of, watch_git
 
@@ -60,7 +60,7 @@ class CachedClone:
     @property
     def origin(self) -> str:
         """The address, without a password that may stand in it."""
-        return without_password(self.url)
+        return escape.without_password(self.url)
 
     def ensure(self) -> bool:
         """Make the clone unless it is there; whether this call made it. PatchforgeError for a folder of others."""

@@ -15,7 +15,8 @@ import pytest
 
 from patchforge.bot.discovery import list_tags
 from patchforge.errors import PatchforgeError
-from patchforge.git.address import check_address, without_password
+from patchforge.escape import without_password
+from patchforge.git.address import check_address
 from patchforge.git.borrowed import checked_out
 from patchforge.git.clone import CachedClone
 from patchforge.git.command import git, git_environment, run_git, verb_of

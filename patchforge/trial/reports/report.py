@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from patchforge import bounded, templating
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown as markdown_of
-from patchforge.escape import seen
+from patchforge.escape import seen, uncoloured
 from patchforge.outputs import check_document, has_mark, is_marked, mark, marked, update_folder, write_document
 from patchforge.trial.model import Judgement, Side, Verdict
 from patchforge.trial.reports.evidence import EVIDENCE, Evidence
@@ -26,7 +26,6 @@ MARKDOWN, HTML = "report.md", "report.html"
 
 Picture = Callable[[str], bytes]  #: a picture by its name in the evidence
 
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 _BEFORE = re.compile(
     rb"# ComfyUI [^\n]*, tested\r?\n|\s*<!DOCTYPE html>\s+<html lang=\"en\">\s+<head>.{,400}<title>ComfyUI ", re.DOTALL
 )
@@ -141,12 +140,12 @@ def limits(evidences: Sequence[Evidence]) -> list[str]:
 
 def clean(text: str) -> str:
     """A line of a log, without its colours and line end."""
-    return seen(_COLOUR.sub("", text).rstrip("\r\n")).replace("\n", "\\n")
+    return seen(uncoloured(text).rstrip("\r\n")).replace("\n", "\\n")
 
 
 def plain(text: str) -> str:
     """``clean``, with every run of blanks as one: text of several lines on one."""
-    return " ".join(seen(_COLOUR.sub("", text)).split())
+    return " ".join(seen(uncoloured(text)).split())
 
 
 def _passed(judgement: Judgement | None) -> bool:

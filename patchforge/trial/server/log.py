@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchforge import bounded
+from patchforge.escape import uncoloured
 
 MOST = 4 << 20  #: bytes that are read at a time
-_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,5 +26,5 @@ class Log:
         """The last lines, without colours, of what was printed after the byte ``since``."""
         if not self.path.is_file():
             return ()
-        text = _COLOUR.sub("", bounded.tail(self.path, MOST, since))
+        text = uncoloured(bounded.tail(self.path, MOST, since))
         return tuple(re.split(r"[\r\n]+", text.rstrip()) if text.strip() else ())
