@@ -39,14 +39,14 @@ def write_release(version: str, side: str, folder: Path) -> Path:
     return folder
 
 
-def run_in(tree: Path, script: str, *arguments: str) -> Record:
+def run_in(tree: Path, script: str, *arguments: str, devices: str = "b580") -> Record:
     """The JSON that a script of ``tests/in_release`` prints last, run in a release's tree."""
     command = [
         os.environ["PATCHFORGE_COMFYUI_PYTHON"],
         str(Path(__file__).with_name("in_release") / script),
         *arguments,
     ]
-    env = environment("b580", "rng=cpu;torchvision=schemas") | {"OMP_NUM_THREADS": "1"}
+    env = environment(devices, "rng=cpu;torchvision=schemas") | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     found: Record = json.loads(done.stdout.splitlines()[-1])

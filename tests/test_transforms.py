@@ -123,7 +123,8 @@ def test_the_miniatures_show_every_transform_at_work() -> None:
     for era in ERAS:
         reports = engine_of(ALL).convert(release(era), MemoryTree(miniature(era))).reports
         worked |= {report.transform for report in reports if report.outcome is Outcome.APPLIED}
-    assert worked == {one.id for one in ALL}
+    versions = [Version.parse(era) for era in ERAS]
+    assert worked == {one.id for one in ALL if any(one.expected(version) is Outcome.APPLIED for version in versions)}
 
 
 def test_ids_are_unique() -> None:

@@ -20,7 +20,8 @@ def question(python: str, environment: Mapping[str, str], seconds: float = SECON
 
     PatchforgeError when ``python`` cannot be started.
     """
-    command = [python, str(resources.path("doctor/probe.py"))]
+    arithmetic = resources.path("transforms/runtime/patchforge_xpu/arithmetic.py")
+    command = [python, str(resources.path("doctor/probe.py")), str(arithmetic)]
     try:
         done = processes.run(
             command,

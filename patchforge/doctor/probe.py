@@ -1,5 +1,6 @@
 """Runs in the interpreter that is examined, and says what its torch says: a JSON document on each line.
 
+``probe.py [ARITHMETIC]``: the second file is the self-test of the runtime package, which imports nothing but torch.
 Each question is named before it is asked, so that a crash or a hang can be told apart from an answer. Runs on Python
 3.9 and later, alone: it imports nothing of patchforge.
 """
@@ -98,6 +99,19 @@ def sums(index: int) -> bool:
     return bool((torch.ones(64, device=f"xpu:{index}") + 1).sum().item() == 128)
 
 
+def arithmetic(path: str, index: int) -> dict[str, Any]:
+    """What one XPU computes wrongly ("float16 linear" to what was seen), and what avoids it."""
+    from importlib.util import module_from_spec, spec_from_file_location
+
+    spec = spec_from_file_location("patchforge_arithmetic", path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be loaded")
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    wrong = module.wrong_results(index)
+    return {"wrong": wrong, "do": module.advice(wrong) if wrong else ""}
+
+
 def main() -> None:
     here = __file__.replace("\\", "/").rpartition("/")[0]
     sys.path[:] = [path for path in sys.path if path.replace("\\", "/") != here]
@@ -112,6 +126,8 @@ def main() -> None:
             ask(f"device {index}", lambda: device(index))  # noqa: B023 - asked at once
             ask(f"memory {index}", lambda: list(torch.xpu.mem_get_info(index)))  # noqa: B023
             ask(f"sums {index}", lambda: sums(index))  # noqa: B023
+            if len(sys.argv) > 1:
+                ask(f"arithmetic {index}", lambda: arithmetic(sys.argv[1], index))  # noqa: B023
     if ask("cuda available", torch.cuda.is_available):
         ask("cuda names", lambda: [torch.cuda.get_device_name(one) for one in range(torch.cuda.device_count())])
     ask("numpy", lambda: torch.ones(1).numpy().size == 1)

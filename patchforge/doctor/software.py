@@ -116,7 +116,21 @@ def _device(interpreter: Interpreter, index: int) -> Iterator[Finding]:
         yield Finding(
             subject, State.WRONG, "a sum of 64 numbers is wrong", "update the driver, and report it to PyTorch"
         )
+    yield from _arithmetic(interpreter, index, subject)
     yield from _memory(interpreter, index, subject)
+
+
+def _arithmetic(interpreter: Interpreter, index: int, subject: str) -> Iterator[Finding]:
+    """Products, convolutions and attention beside the CPU's (torch-xpu-ops#5220, compute-runtime#1001)."""
+    answer = interpreter.answers.get(f"arithmetic {index}")
+    if answer is None:
+        if error := interpreter.errors.get(f"arithmetic {index}"):
+            yield Finding(subject, State.UNKNOWN, f"its arithmetic could not be tried: {error}")
+    elif answer["wrong"]:
+        text = "; ".join(f"{operation}: {seen}" for operation, seen in sorted(answer["wrong"].items()))
+        yield Finding(subject, State.WRONG, f"wrong results ({text})", answer["do"])
+    else:
+        yield Finding(subject, State.OK, "multiplies, convolves and attends as the CPU does in fp32, fp16 and bf16")
 
 
 def _word(value: bool | None) -> str:  # noqa: FBT001 - an answer, not a switch

@@ -107,5 +107,9 @@ def _sets_visible_devices(block: ast.stmt) -> bool:
 
 def knows_flag(tree: Path, flag: str) -> bool:
     """Whether the tree's own parser, or our module in it, spells the flag."""
-    files = (tree / "comfy" / "cli_args.py", tree / "comfy" / f"{OURS}.py")
+    files = (
+        tree / "comfy" / "cli_args.py",
+        *sorted((tree / "comfy").glob(f"{OURS}/*.py")),
+        tree / "comfy" / f"{OURS}.py",
+    )
     return any(f'"{flag}"'.encode() in bounded.file(path) for path in files if path.is_file())

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
+import functools
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Self
 
+from patchforge import bounded
 from patchforge.proof.recording import Log, canonical
 from patchforge.proof.scenarios import Card
 
 
 class Properties:
-    """What get_device_properties returns."""
+    """What get_device_properties returns, or another answer of many parts."""
 
     CANONICAL = True
 
@@ -20,6 +24,26 @@ class Properties:
 
     def __repr__(self) -> str:
         return f"properties({self.__dict__['name']})"
+
+
+def documented(torch: Any, kind: str) -> dict[str, object]:
+    """Every property that torch documents for a device of this kind, with a plain value of its type.
+
+    Read from the stub that torch ships beside its binary module, so that a property which a release begins to ask for
+    is answered as soon as torch has it.
+    """
+    stub = Path(torch._C.__file__).parent / "_C" / "__init__.pyi"  # noqa: SLF001 - the stub is that module's
+    name = f"_{kind.capitalize()}DeviceProperties"
+    body = next((node.body for node in _classes(str(stub)) if node.name == name), [])
+    plain = {"_int": 0, "_bool": False, "str": "", "list[_int]": []}
+    fields = [node for node in body if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name)]
+    return {ast.unparse(node.target): plain.get(ast.unparse(node.annotation)) for node in fields}
+
+
+@functools.cache
+def _classes(stub: str) -> tuple[ast.ClassDef, ...]:
+    source = bounded.file(Path(stub))
+    return tuple(node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
 
 
 class Stream:
@@ -82,7 +106,8 @@ class Backend:
     def __init__(self, kind: str, cards: tuple[Card, ...], torch: Any, log: Log) -> None:
         self.kind, self.cards, self.log = kind, cards, log
         self.device: Any = torch.device
-        self.current = self.streams = 0
+        self.documented = documented(torch, kind)
+        self.current = self.first = self.streams = 0
 
     def index(self, device: Any = None) -> int:
         """The card meant by a device, an index, a string or None; ValueError for another backend's, as torch has it."""
@@ -128,12 +153,12 @@ class Backend:
         self.current = self.index(device)
 
     def _properties(self, card: Card) -> Properties:
-        common: dict[str, object] = {"name": card.name, "total_memory": card.total}
-        if self.kind == "cuda":
-            return Properties(
-                **common, major=card.major, minor=card.minor, gcnArchName=card.arch, multi_processor_count=64
-            )
-        return Properties(**common, **self._xpu_features(card))
+        values = {**self.documented, "name": card.name, "total_memory": card.total}
+        if self.kind == "xpu":
+            return Properties(**{**values, **self._xpu_features(card)})
+        values |= {"major": card.major, "minor": card.minor, "multi_processor_count": 64, "warp_size": 32}
+        values |= {"max_threads_per_multi_processor": 1536, "max_threads_per_block": 1024, "L2_cache_size": 4 << 20}
+        return Properties(**values | {"gcnArchName": card.arch, "is_integrated": int(card.integrated)})
 
     @staticmethod
     def _xpu_features(card: Card) -> dict[str, object]:

@@ -78,7 +78,7 @@ def _differences(before: Record, after: Record, scenario: Scenario) -> Iterator[
 def _main_differences(old: CommandLine, new: CommandLine, scenario: Scenario) -> Iterator[_Found]:
     """A flag that only the patched tree knows matters with an Intel GPU only: without one nobody is asked it."""
     if old.lacking != new.lacking:
-        if scenario.group in (Group.XPU, Group.DUAL) or not {*new.lacking} <= {*old.lacking}:
+        if scenario.group in (Group.XPU, Group.MIXED, Group.DUAL) or not {*new.lacking} <= {*old.lacking}:
             for flag in sorted({*old.lacking} ^ {*new.lacking}):
                 known = flag not in old.lacking
                 yield Kind.FLAG, f"flag:{flag}", old.line, _known(known), _known(not known)

@@ -6,6 +6,7 @@ The proof's interpreter imports this beside the real torch. docs/dynamic-proof.m
 from __future__ import annotations
 
 import contextlib
+import glob
 import importlib
 import os
 import platform
@@ -27,14 +28,14 @@ class Fakes:
     """Puts a machine in the place of the real one, for the life of this process.
 
     ``scratch`` is an empty folder that gets a stand-in for torch's own (its version, ROCm's kernel images).
-    RuntimeError when torch is not a CPU build.
+    RuntimeError when torch has an accelerator, or was built for ROCm or XPU.
     """
 
     def __init__(self, machine: Machine, tree: str, scratch: Path) -> None:
         import torch  # noqa: PLC0415 - only in the proof's interpreter
 
-        if torch.version.cuda or torch.version.hip or torch.xpu._is_compiled():  # noqa: SLF001
-            raise RuntimeError(f"torch {torch.__version__} is not a CPU build")
+        if torch.cuda.is_available() or torch.version.hip or torch.xpu._is_compiled():  # noqa: SLF001
+            raise RuntimeError(f"torch {torch.__version__} is no CPU build, nor a CUDA build without a GPU")
         self.torch: Any = torch
         self.machine, self.scratch, self.log = machine, scratch, Log(tree)
         self.real_device: Any = torch.device
@@ -58,10 +59,15 @@ class Fakes:
         """The type of device that a bare index means."""
         return "xpu" if self.machine.xpu and not self.machine.cuda else "cuda"
 
-    def reset(self) -> None:
-        """Current devices back to the first one."""
+    def started(self) -> None:
+        """The release has started: what is the current device now is so at the beginning of each question."""
         for backend in self.backends:
-            backend.current = 0
+            backend.first = backend.current
+
+    def reset(self) -> None:
+        """Current devices back to those that the start left."""
+        for backend in self.backends:
+            backend.current = backend.first
 
     def _replace(self, module: Any, name: str, function: Callable[..., Any], *, faked: bool = True) -> None:
         setattr(module, name, self.log.recorder(f"{module.__name__}.{name}", function, faked=faked))
@@ -150,9 +156,20 @@ class Fakes:
             self._memory(importlib.import_module("psutil"))
         mac = ("15.1", ("", "", ""), "arm64") if machine.mps else ("", ("", "", ""), "")
         platform.mac_ver = lambda *_args, **_kwargs: mac
+        self._gpus(glob.glob)
         exists = os.path.exists
         os.path.exists = lambda path: path != "/proc/swaps" and exists(path)
         self._replace(subprocess, "check_output", self._nvidia_smi)
+
+    def _gpus(self, real: Callable[..., list[str]]) -> None:
+        """The system tells of the machine's GPUs, and of no others: Linux lists them under /sys/class/drm."""
+        for number, vendor in enumerate(self.machine.vendors):
+            device = self.scratch / "drm" / f"card{number}" / "device"
+            device.mkdir(parents=True)
+            (device / "vendor").write_text(f"0x{vendor}\n", encoding="ascii")
+        drm = str(self.scratch / "drm")
+        replaced: Any = lambda path, **options: real(path.replace("/sys/class/drm", drm), **options)  # noqa: E731
+        glob.glob = replaced
 
     def _memory(self, psutil: Any) -> None:
         ram, available = self.machine.ram, self.machine.ram_available
@@ -174,6 +191,21 @@ class Fakes:
             ipex.__dict__["__version__"] = self.machine.version
             ipex.__dict__["optimize"] = self.log.recorder("ipex.optimize", lambda model, **_options: model)
             sys.modules[ipex.__name__] = ipex
+
+
+def lacking(error: BaseException | None) -> str:
+    """What of the faked machine an AttributeError is about, as ``torch.xpu.name``; "" for any other error.
+
+    Also where a release raised an error of its own because of that one.
+    """
+    while error is not None:
+        owner = getattr(error, "obj", None)
+        if isinstance(error, AttributeError) and owner is not None:
+            name = owner.__name__ if isinstance(owner, types.ModuleType) else type(owner).__name__
+            if hasattr(type(owner), "CANONICAL") or name.partition(".")[0] == "torch":
+                return f"{name}.{error.name}"
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 def _kind(device: Any) -> str:

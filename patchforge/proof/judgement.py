@@ -10,7 +10,7 @@ from fnmatch import fnmatchcase
 
 from patchforge.proof.comparison import Difference, compare
 from patchforge.proof.records import Record
-from patchforge.proof.scenarios import Card, Group, Scenario
+from patchforge.proof.scenarios import NOTHING, Card, Group, Scenario
 
 
 class Verdict(StrEnum):
@@ -21,6 +21,7 @@ class Verdict(StrEnum):
     DIFFERS = "differs"  #: something differs that no transform declares
     DEMOTED = "demoted"  #: the patched tree does not use the device it must use
     NOT_PROVED = "not proved"  #: the question could not be put
+    NOT_FAKED = "not faked"  #: the machine that stands in for the real one lacks what a release asks of it
     NOT_ASKED = "not asked"  #: the patched tree lacks the flag that the scenario is about
 
 
@@ -107,21 +108,23 @@ def judge(scenario: Scenario, before: Record, after: Record, declares: Mapping[s
             undeclared.append(difference)
         else:
             declared.append((difference, transform))
-    unproved, demoted = tuple(_unproved(scenario, before, after)), tuple(_demoted(scenario, after))
+    lacks, unproved = tuple(_lacks(before, after)), tuple(_unproved(scenario, before, after))
+    demoted = (*_demoted(scenario, after), *_helped(after))
     return ScenarioResult(
         scenario=scenario,
-        verdict=_verdict(unproved, demoted, undeclared, declared),
+        verdict=_verdict(lacks, unproved, demoted, undeclared, declared),
         declared=tuple(declared),
         undeclared=tuple(undeclared),
-        problems=unproved + demoted,
+        problems=lacks + unproved + demoted,
         not_asked=after.not_asked,
         answers=len(after.questions),
         calls=after.calls,
     )
 
 
-def _verdict(unproved: object, demoted: object, undeclared: object, declared: object) -> Verdict:
+def _verdict(lacks: object, unproved: object, demoted: object, undeclared: object, declared: object) -> Verdict:
     verdicts = (
+        (lacks, Verdict.NOT_FAKED),
         (demoted, Verdict.DEMOTED),
         (unproved, Verdict.NOT_PROVED),
         (undeclared, Verdict.DIFFERS),
@@ -143,37 +146,56 @@ def declarer(difference: Difference, declares: Mapping[str, str]) -> str | None:
     return None
 
 
-def _unproved(scenario: Scenario, before: Record, after: Record) -> Iterator[str]:
-    if after.import_error and after.import_error == before.import_error and scenario.starts:
-        yield f"neither tree starts: {after.import_error}"
-    elif after.import_error and not before.import_error:
-        yield f"the patched tree does not start: {after.import_error}\n{after.import_trace}"
+def _lacks(before: Record, after: Record) -> Iterator[str]:
+    """What the fake lacks: that neither tree gets on without it is no fault of theirs, and no proof either."""
     for record_, tree in ((before, "upstream"), (after, "the patched tree")):
         for call in dict.fromkeys(record_.unfaked):
             yield f"{tree} calls {call}, which has no chosen answer: add one to backends.py"
+        for name, wanted_by in sorted(record_.lacks.items()):
+            yield f"{tree} wants {name} ({wanted_by}), which the faked torch lacks: add it to backends.py"
+
+
+def _unproved(scenario: Scenario, before: Record, after: Record) -> Iterator[str]:
+    if after.import_error and after.import_error == before.import_error and scenario.starts:
+        yield f"neither tree starts: {after.import_error}"
+    elif after.import_error and not before.import_error and scenario.device != NOTHING:
+        yield f"the patched tree does not start: {after.import_error}\n{after.import_trace}"
     if {*scenario.flags} & {*after.lacking}:
         yield f"the patched tree does not know {' '.join(after.lacking)}"
 
 
 def _demoted(scenario: Scenario, after: Record) -> Iterator[str]:
     """Where the patched tree does not use the device that the scenario says it must."""
-    if scenario.group is Group.OTHER or after.import_error:
+    if scenario.group is Group.OTHER or (after.import_error and scenario.device != NOTHING):
         return
-    if scenario.group is Group.DUAL and not after.forcible:
+    if scenario.group in (Group.DUAL, Group.MIXED) and not after.forcible:
         return  # no transform chooses between the two here: records say what upstream does
-    index = "" if scenario.device == "cpu" else ":0"
-    expected, found = f"device({scenario.device}{index})", after.answer("get_torch_device()")
-    if found != expected:
+    expected, found = f"device({scenario.device})", after.answer("get_torch_device()")
+    if scenario.device == NOTHING:
+        if after.forcible and not after.import_error.startswith("SystemExit: patchforge: "):
+            yield f"the start must stop with a message, and ends with {after.import_error or found}"
+    elif found != expected:
         yield f"get_torch_device() must be {expected} and is {found}"
     if scenario.group is Group.DUAL:
         yield from _inconsistent(scenario, after)
 
 
+def _helped(after: Record) -> Iterator[str]:
+    """Where ``--help-gpu`` names another device than the start uses."""
+    if not after.help:
+        return
+    used = NOTHING if after.import_error else (after.answer("get_torch_device()") or "")
+    used = used.removeprefix("device(").removesuffix(")")
+    if used not in (after.help, f"{after.help}:0") and used != after.help.partition(":")[0]:
+        yield f"--help-gpu says {after.help}, and the start uses {used}"
+
+
 def _inconsistent(scenario: Scenario, after: Record) -> Iterator[str]:
     """With two backends in one build, device list and memory must be of the backend in use (facts, 3.12)."""
     machine = scenario.machine
-    cards: tuple[Card, ...] = machine.xpu if scenario.device == "xpu" else machine.cuda
-    devices = ", ".join(f"device({scenario.device}:{number})" for number in range(len(cards)))
+    kind = scenario.device.partition(":")[0]
+    cards: tuple[Card, ...] = machine.xpu if kind == "xpu" else machine.cuda
+    devices = ", ".join(f"device({kind}:{number})" for number in range(len(cards)))
     wanted = {"get_all_torch_devices()": f"list({devices})", "get_total_memory()": str(cards[0].total)}
     for question, expected in wanted.items():
         found = after.answer(question)

@@ -13,8 +13,10 @@ import contextlib
 import enum
 import importlib
 import importlib.util
+import io
 import json
 import os
+import re
 import select
 import signal
 import sys
@@ -31,7 +33,7 @@ if __name__ == "__main__":  # -I leaves our own folder out of sys.path
 
 from patchforge import bounded
 from patchforge.proof.argument_block import COMMAND_LINES, OURS, knows_flag, run_main
-from patchforge.proof.fake_torch import Fakes
+from patchforge.proof.fake_torch import Fakes, lacking
 from patchforge.proof.questions import MODULE, Asker
 from patchforge.proof.recording import canonical
 from patchforge.proof.scenarios import FORCE, SCENARIOS, Scenario
@@ -64,8 +66,25 @@ def take_record(tree: Path, scenario: Scenario, flags: tuple[str, ...], scratch:
     flags = tuple(flag for flag in flags if flag not in record["lacking"])  # type: ignore[operator]
     record["main"] = [_command_line(fakes, tree, flags + extra, held) for extra, held in COMMAND_LINES]
     if scenario.through_main:
+        record["help"] = _help(fakes, tree, flags)
         run_main(fakes, tree, flags)
     return {**record, **_interview(fakes, tree)}
+
+
+def _help(fakes: Fakes, tree: Path, flags: tuple[str, ...]) -> str:
+    """The device that ``--help-gpu`` names, as ``xpu:1``; "" where the tree has no such flag."""
+    if not knows_flag(tree, "--help-gpu"):
+        return ""
+
+    def asked() -> dict[str, object]:
+        said = io.StringIO()
+        with contextlib.redirect_stdout(said):
+            run_main(fakes, tree, (*flags, "--help-gpu"))
+        return {"said": said.getvalue()}
+
+    said = str(in_child(asked, timeout=60).get("said", ""))
+    chosen = re.search(r"^Chosen: ([^,]+),", said, re.MULTILINE)
+    return chosen[1] if chosen else f"no device: {said[-400:]}"
 
 
 def _command_line(fakes: Fakes, tree: Path, flags: tuple[str, ...], held: dict[str, str]) -> dict[str, object]:
@@ -92,8 +111,10 @@ def _interview(fakes: Fakes, tree: Path) -> dict[str, object]:
             "import_trace": where,
             "requires": [name for name in (_requirement(error, tree),) if name] + swallowed,
             "import_calls": fakes.log.take(),
+            "lacks": {name: "the import" for name in (lacking(error),) if name},
         }
     import_calls = fakes.log.take()
+    fakes.started()
     asker = Asker(fakes, module)
     record = {
         "import_error": "",
@@ -104,7 +125,7 @@ def _interview(fakes: Fakes, tree: Path) -> dict[str, object]:
         "switches": switches(fakes.torch),
         "answers": asker.answers(),
     }
-    return {**record, "not_asked": asker.not_asked, "unfaked": fakes.log.unfaked}
+    return {**record, "not_asked": asker.not_asked, "unfaked": fakes.log.unfaked, "lacks": asker.lacks}
 
 
 def constants(module: types.ModuleType) -> dict[str, str]:

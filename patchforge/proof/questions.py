@@ -9,7 +9,7 @@ import types
 from collections.abc import Iterator
 from typing import Any
 
-from patchforge.proof.fake_torch import Fakes
+from patchforge.proof.fake_torch import Fakes, lacking
 from patchforge.proof.recording import canonical
 from patchforge.proof.scenarios import GIB
 
@@ -133,6 +133,7 @@ class Asker:
     def __init__(self, fakes: Fakes, module: types.ModuleType) -> None:
         self._fakes, self._module, self._torch = fakes, module, fakes.torch
         self.not_asked: dict[str, str] = {}
+        self.lacks: dict[str, str] = {}  #: what the faked machine lacks, to a question that wanted it
         devices = [self._torch.device("cpu")]
         for backend in fakes.backends:
             devices += [self._torch.device(backend.kind, number) for number in range(len(backend.cards))]
@@ -244,6 +245,8 @@ class Asker:
             answer = self._answered(getattr(self._module, name)(**chosen))
         except BaseException as error:  # noqa: BLE001 - an answer too; upstream's interrupt is a BaseException
             answer = f"! {canonical(error)}"
+            if lacks := lacking(error):
+                self.lacks.setdefault(lacks, f"{name}({arguments})")
         return {
             "question": f"{name}({arguments})",
             "function": name,

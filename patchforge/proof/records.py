@@ -55,6 +55,9 @@ class Record:
     not_asked: Mapping[str, str] = field(default_factory=dict)  #: function to the reason
     unfaked: tuple[str, ...] = ()  #: calls that have no chosen answer
 
+    lacks: Mapping[str, str] = field(default_factory=dict)  #: what the faked machine lacks, to what wanted it
+    help: str = field(default="", compare=False)  #: the device that ``--help-gpu`` names
+
     def answer(self, question: str) -> str | None:
         """The answer to a question such as ``get_torch_device()``; None where it was not asked."""
         return next((item.answer for item in self.questions if item.text == question), None)
@@ -92,6 +95,8 @@ def checked(raw: dict[str, Any], tree: Path, scenario: Scenario, python: str) ->
         questions=tuple(questions),
         not_asked=raw.get("not_asked", {}),
         unfaked=tuple(raw.get("unfaked", ())),
+        lacks=raw.get("lacks", {}),
+        help=raw.get("help", ""),
     )
 
 

@@ -33,6 +33,7 @@ ANSWERS: dict[str, Any] = {
     },
     "memory 0": [11 << 30, 12 << 30],
     "sums 0": True,
+    "arithmetic 0": {"wrong": {}, "do": ""},
     "cuda available": False,
     "numpy": True,
 }

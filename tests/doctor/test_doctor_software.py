@@ -49,6 +49,7 @@ def test_answers_of_a_whole_run(tmp_path: Path) -> None:
     assert heard.answers["device 0"]["integrated"] is None  # this torch does not say
     assert heard.answers["memory 0"] == [11 << 30, 12 << 30]
     assert heard.answers["sums 0"] is True
+    assert "float16" not in heard.errors["arithmetic 0"], "this torch of a few lines cannot even draw numbers"
     assert heard.answers["packages"]["versions"]["torch"] == "2.13.0+xpu"
     assert heard.answers["packages"]["pins"]["imagined-pack"] == "2.9.1"
 
@@ -204,3 +205,14 @@ def test_companions_that_do_not_fit() -> None:
     found = states(judged(interpreter(errors, packages=installed(torchvision="0.20.0")), B580))
     assert found["numpy"] is found["torchvision"] is State.WRONG
     assert "torchvision" not in states(judged(interpreter({"torchvision": "ModuleNotFoundError: no"}), B580))
+
+
+def test_wrong_arithmetic_names_the_operation_and_the_flag() -> None:
+    wrong = {"float16 linear": "all zero", "float16 matmul": "not finite"}
+    broken = interpreter(arithmetic_0={"wrong": wrong, "do": "start with --xpu-precision bf16"})
+    found = next(one for one in judged(broken, B580) if one.state is State.WRONG)
+    assert found.subject == "xpu:0"
+    assert "float16 linear: all zero" in found.text
+    assert "--xpu-precision bf16" in found.do
+    untried = interpreter({"arithmetic 0": "RuntimeError: no kernel"}, arithmetic_0=None)
+    assert State.UNKNOWN in {one.state for one in judged(untried, B580)}

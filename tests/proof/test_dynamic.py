@@ -201,9 +201,10 @@ def names(result: ScenarioResult) -> set[str]:
 def test_a_tree_equals_itself_in_every_scenario(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     result = prover.prove(upstream, mutate(), {})
     verdicts = {item.scenario.name: item.verdict for item in result.scenarios}
-    assert verdicts.pop("cuda-xpu-forced") is Verdict.NOT_ASKED
+    forced = {name for name, scenario in BY_NAME.items() if scenario.ours}
+    assert {verdicts.pop(name) for name in forced} == {Verdict.NOT_ASKED}
     assert set(verdicts.values()) == {Verdict.EQUAL}
-    assert set(verdicts) == {*BY_NAME} - {"cuda-xpu-forced"}
+    assert set(verdicts) == {*BY_NAME} - forced
     assert result.holds
     assert all(item.answers >= 8 for item in result.scenarios if item.scenario.starts and not item.scenario.ours)
     assert result.scenarios[0].not_asked == {"reads_minds": "no values for parameter 'of_whom'"}
@@ -344,10 +345,118 @@ def test_an_unchanged_demotion_is_caught_too(prover: Prover, mutate: Mutate) -> 
     assert one(prover.prove(tree, tree, {}, [BY_NAME["xpu"]])).verdict is Verdict.DEMOTED
 
 
+FORCIBLE = (
+    "comfy/cli_args.py",
+    'parser.add_argument("--deterministic"',
+    f'parser.add_argument("{FORCE}", action="store_true")\nparser.add_argument("--deterministic"',
+)
+
+
+def test_a_card_after_an_integrated_gpu_must_be_used(prover: Prover, upstream: Path, mutate: Mutate) -> None:
+    scenario = BY_NAME["xpu-mixed"]
+    first = one(prover.prove(upstream, mutate(FORCIBLE), {"mixed:*": "all", "flag:*": "all"}, [scenario]))
+    assert first.verdict is Verdict.DEMOTED
+    assert first.problems == ("get_torch_device() must be device(xpu:1) and is device(xpu:0)",)
+
+
+def test_the_card_that_the_start_chose_is_current_in_every_question(
+    prover: Prover, upstream: Path, mutate: Mutate
+) -> None:
+    tree = mutate(FORCIBLE, (MODULE, "total_vram =", "if xpu_available:\n    torch.xpu.set_device(1)\ntotal_vram ="))
+    chosen = one(prover.prove(upstream, tree, {"mixed:*": "choice"}, [BY_NAME["xpu-mixed"]]))
+    assert chosen.verdict is Verdict.DECLARED, chosen.problems
+    assert one(prover.prove(upstream, tree, {"mixed:*": "choice"}, [BY_NAME["xpu"]])).verdict is Verdict.DEMOTED
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict"),
+    [
+        ("raise SystemExit('patchforge: no XPU')", Verdict.DECLARED),
+        ("raise OSError('no')", Verdict.DEMOTED),
+        ("pass", Verdict.DEMOTED),
+    ],
+)
+def test_a_forced_xpu_that_is_not_there_must_stop_the_start(
+    prover: Prover, upstream: Path, mutate: Mutate, body: str, verdict: Verdict
+) -> None:
+    tree = mutate(FORCIBLE, (MODULE, "total_vram =", f"if args.force_intel_xpu:\n    {body}\ntotal_vram ="))
+    result = one(prover.prove(upstream, tree, {"cpu:*": "all"}, [BY_NAME["cuda-forced"]]))
+    assert result.verdict is verdict, result.problems
+
+
+HELP = """
+    if args.help_gpu:
+        print("Chosen: {device}, because.")
+        raise SystemExit(0)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "right"),
+    [
+        ("xpu", "xpu", True),
+        ("xpu", "xpu:0", True),
+        ("xpu", "xpu:1", False),
+        ("xpu", "cpu", False),
+        ("cpu", "nothing", True),
+        ("cpu", "cpu", False),
+        ("cuda", "cuda", True),
+        ("cuda-no-driver", "cpu", False),
+        ("xpu-cpu-flag", "cpu", True),
+        ("xpu", "none,", False),
+    ],
+)
+def test_help_must_say_what_the_start_does(  # noqa: PLR0917
+    prover: Prover, upstream: Path, mutate: Mutate, name: str, device: str, right: bool
+) -> None:
+    flag = FORCIBLE[2].replace(FORCE, "--help-gpu")
+    tree = mutate((*FORCIBLE[:2], flag), ("main.py", "    import cuda_malloc\n", HELP.format(device=device)[1:]))
+    result = one(prover.prove(upstream, tree, {"*": "all", "cpu:*": "all"}, [BY_NAME[name]]))
+    assert any("--help-gpu says" in problem for problem in result.problems) is not right, result.problems
+
+
+PROPERTIES = "torch.cuda.get_device_properties(0)"
+
+
+@pytest.mark.parametrize("asked", [f"{PROPERTIES}.is_integrated", f"{PROPERTIES}.shared_memory_per_block + 1"])
+def test_what_torch_documents_of_a_device_is_answered(
+    prover: Prover, upstream: Path, mutate: Mutate, asked: str
+) -> None:
+    tree = mutate((MODULE, "total_vram =", f"if NUM_STREAMS:\n    {asked}\ntotal_vram ="))
+    result = one(prover.prove(tree, tree, {}, [BY_NAME["cuda"]]))
+    assert result.verdict is Verdict.EQUAL, result.problems
+
+
+@pytest.mark.parametrize(
+    ("asked", "named"),
+    [
+        (f"{PROPERTIES}.mood", "Properties.mood"),
+        ("torch.cuda.no_such_function()", "torch.cuda.no_such_function"),
+        ("torch.xpu.memory.no_such_function", "torch.xpu.memory.no_such_function"),
+    ],
+)
+@pytest.mark.parametrize("where", ["import", "question"])
+def test_what_the_fake_lacks_is_named_and_no_fault_of_the_trees(
+    prover: Prover, mutate: Mutate, asked: str, named: str, where: str
+) -> None:
+    old = "total_vram =" if where == "import" else "def reads_minds"
+    new = f"{asked}\n{old}" if where == "import" else f"def asks():\n    return {asked}\n\n\n{old}"
+    tree = mutate((MODULE, old, new))
+    result = one(prover.prove(tree, tree, {}, [BY_NAME["cuda"]]))
+    assert result.verdict is Verdict.NOT_FAKED
+    assert named in result.problems[0]
+    assert not result.holds
+
+
+def test_a_releases_own_missing_attribute_is_its_own_fault(prover: Prover, mutate: Mutate) -> None:
+    tree = mutate((MODULE, "total_vram =", "args.mood\ntotal_vram ="))
+    assert one(prover.prove(tree, tree, {}, [BY_NAME["cuda"]])).verdict is Verdict.NOT_PROVED
+
+
 def test_a_call_without_a_chosen_answer_is_no_proof(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     tree = mutate((MODULE, XPU_FREE, "        torch.xpu.power_draw(dev)\n        return free\n"))
     result = one(prover.prove(upstream, tree, {"*": "everything"}, [BY_NAME["xpu"]]))
-    assert result.verdict is Verdict.NOT_PROVED
+    assert result.verdict is Verdict.NOT_FAKED
     assert "torch.xpu.power_draw(device(xpu:0)), which has no chosen answer" in result.problems[0]
 
 

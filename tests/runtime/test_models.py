@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from patchforge.transforms.runtime import patchforge_xpu as pf
 from patchforge.transforms.runtime.patchforge_xpu import devices
-from patchforge.transforms.runtime.patchforge_xpu.attention import _default_limit, _fused, _rows
+from patchforge.transforms.runtime.patchforge_xpu.attention import _default_limit, _fused, _rows, kernel_of
 from patchforge.transforms.runtime.patchforge_xpu.models import triton_wanted
 from patchforge.transforms.runtime.patchforge_xpu.settings import VARIABLES, reset, state
 
@@ -188,10 +188,20 @@ def test_tensors_elsewhere_pass_through(monkeypatch: pytest.MonkeyPatch) -> None
     assert recorder.queries == [6]
 
 
-@pytest.mark.parametrize(("level", "limit"), [("O0", ""), ("O0", "1"), ("O1", "0")])
-def test_attention_is_upstreams_where_it_is_off(monkeypatch: pytest.MonkeyPatch, level: str, limit: str) -> None:
+@pytest.mark.parametrize(("level", "limit", "way"), [("O0", "", ""), ("O0", "1", "math"), ("O1", "1", "fused")])
+def test_attention_is_upstreams_where_it_is_off(
+    monkeypatch: pytest.MonkeyPatch, level: str, limit: str, way: str
+) -> None:
     prepare(monkeypatch, level, limit=limit)
+    monkeypatch.setenv("PATCHFORGE_XPU_ATTENTION", way)
     assert pf.attention(SDPA) is SDPA
+
+
+def test_a_limit_of_0_slices_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare(monkeypatch, limit="0")
+    recorder = Recorder()
+    pf.attention(recorder)(*(torch.randn(1, 1, 6, 4) for _ in range(3)))
+    assert recorder.queries == [6]
 
 
 def test_attention_inside_a_compiled_graph_is_upstreams(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -220,7 +230,9 @@ def test_default_limit_follows_what_is_left(
     fake = prepare(monkeypatch)
     fake.allocated = allocated << 30
     fake.properties = types.SimpleNamespace(total_memory=total << 30) if total else None
-    assert _default_limit(XPU) == limit
+    with torch.inference_mode():
+        assert _default_limit(XPU) == limit
+    assert _default_limit(XPU) == 4 << 30, "a recomputation must slice as the forward pass did"
 
 
 def shaped(*shape: int, dtype: torch.dtype = torch.float16) -> Any:
@@ -256,13 +268,13 @@ def test_fused_kernels_are_left_alone(  # noqa: PLR0917
     fake.properties.name = name
     monkeypatch.setattr(torch, "__version__", version)
     q = shaped(1, 8, 4096, width, dtype=dtype)
-    assert (_rows(q, q, {"attn_mask": mask}) == 4096) is fused
+    assert (_rows(q, q, {}, fused=_fused(kernel_of(XPU), q, mask)) == 4096) is fused
 
 
 def test_a_device_without_matrix_units_has_no_fused_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     fake = prepare(monkeypatch)
     fake.properties.has_subgroup_matrix_multiply_accumulate = False
-    assert _fused(shaped(1, 8, 64, 64), None) is False
+    assert _fused(kernel_of(XPU), shaped(1, 8, 64, 64), None) is False
 
 
 # --- Values
@@ -309,35 +321,98 @@ def test_ipex_is_kept_from_partially_loaded_models(monkeypatch: pytest.MonkeyPat
     assert pf.ipex_usable({"ipex": 1}, model) is False
 
 
-def test_ipex_optimize_keeps_dropout(monkeypatch: pytest.MonkeyPatch) -> None:
+def blocks() -> Any:
+    return torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.Dropout(0.5), torch.nn.BatchNorm2d(2)).eval()
+
+
+def picture(model: Any) -> Any:
+    """All that a model is: its modules by identity, their types, and the bytes and identity of its weights."""
+    modules = {name: (id(module), type(module)) for name, module in model.named_modules()}
+    weights = {name: (id(value), value.tolist()) for name, value in model.state_dict(keep_vars=True).items()}
+    return modules, weights, {key: id(value) for key, value in vars(model).items()}
+
+
+def test_ipex_optimize_is_asked_for_nothing_that_makes_another_model(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch)
-    optimize = pf.ipex_optimize(lambda model, **kwargs: (model, kwargs))
-    assert optimize(1, inplace=True) == (1, {"replace_dropout_with_identity": False, "inplace": True})
+    seen: list[dict[str, Any]] = []
+
+    def optimize(model: Any, **kwargs: Any) -> Any:
+        seen.append(kwargs)
+        return model
+
+    model = blocks()
+    assert pf.ipex_optimize(optimize)(model, graph_mode=True, concat_linear=True) is model
+    off = "replace_dropout_with_identity conv_bn_folding linear_bn_folding graph_mode weights_prepack concat_linear"
+    assert seen == [{"inplace": True, **dict.fromkeys(off.split(), False)}]
 
 
-def test_ipex_optimize_serves_versions_without_the_option(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ipex_optimize_serves_versions_without_some_options(monkeypatch: pytest.MonkeyPatch) -> None:
     prepare(monkeypatch)
+    seen: list[bool] = []
 
-    def optimize(model: Any, inplace: bool) -> Any:
-        return ("better", model, inplace)
+    def optimize(model: Any, inplace: bool, conv_bn_folding: bool) -> Any:
+        seen.append(conv_bn_folding)
+        return model
 
-    assert pf.ipex_optimize(optimize)(1, inplace=True) == ("better", 1, True)
+    model = blocks()
+    assert pf.ipex_optimize(optimize)(model, inplace=True) is model
+    assert seen == [False]
+
+
+def half_way(model: Any, error: Exception | None = None) -> Any:
+    """What ipex.optimize does to a model in place before it fails: all kinds of changes that were seen in it."""
+    model[1] = torch.nn.Identity()
+    model.add_module("more", torch.nn.Identity())
+    model[0].weight.data = torch.zeros(1, 1, 2, 1, 1)
+    model[0].bias = torch.nn.Parameter(torch.zeros(2))
+    model[0].__class__ = torch.nn.Conv3d
+    model.forward = lambda x: x
+    del model[2].running_mean
+    if error is not None:
+        raise error
 
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), TypeError("int is not iterable"), AssertionError()])
-def test_ipex_failures_leave_the_model(
+def test_what_ipex_did_before_it_failed_is_undone(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     prepare(monkeypatch)
-    model, tries = object(), []
+    model, tries = blocks(), []
+    hook = model[0].register_forward_hook(lambda *_: None)
+    before = picture(model)
 
     def optimize(model: Any, **kwargs: Any) -> Any:
         tries.append(1)
-        raise error
+        half_way(model, error)
 
     assert pf.ipex_optimize(optimize)(model) is model
     assert len(tries) == 1
     assert "ipex.optimize failed" in caplog.text
+    assert picture(model) == before
+    hook.remove()
+    assert not model[0]._forward_hooks, "a hook's handle still knows its module"
+
+
+def another(model: Any) -> Any:
+    half_way(model)
+    return torch.nn.Sequential(model)
+
+
+def reshaped(model: Any) -> Any:
+    model[0].weight.data = torch.zeros(1, 1, 2, 1, 1)
+    return model
+
+
+@pytest.mark.parametrize("made", [another, reshaped, lambda model: model.half()])
+def test_another_model_or_other_weights_are_not_gone_on_with(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, made: Callable[[Any], Any]
+) -> None:
+    prepare(monkeypatch)
+    model = blocks()
+    before = picture(model)
+    assert pf.ipex_optimize(lambda model, **_: made(model))(model) is model
+    assert picture(model) == before
+    assert "another model" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -437,7 +512,8 @@ def test_failing_optimisations_are_logged(monkeypatch: pytest.MonkeyPatch, caplo
 @pytest.mark.parametrize(
     ("enable", "properties", "expected"),
     [
-        ("", {"has_bfloat16_conversions": False, "has_subgroup_matrix_multiply_accumulate": False}, True),
+        ("", {"has_bfloat16_conversions": False, "has_subgroup_matrix_multiply_accumulate": False}, False),
+        ("", {"has_bfloat16_conversions": True}, True),
         ("bf16-strict", {"has_bfloat16_conversions": False, "has_subgroup_matrix_multiply_accumulate": False}, False),
         ("bf16-strict", {"has_bfloat16_conversions": True, "has_subgroup_matrix_multiply_accumulate": False}, True),
         ("bf16-strict", {"has_bfloat16_conversions": False, "has_subgroup_matrix_multiply_accumulate": True}, True),

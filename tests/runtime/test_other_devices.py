@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 import pytest
 import torch
 from patchforge.transforms.runtime import patchforge_xpu as pf
-from patchforge.transforms.runtime.patchforge_xpu.memory import OOM_MARKERS
 from patchforge.transforms.runtime.patchforge_xpu.settings import OPT_INS, reset
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
 XPU = torch.device("xpu", 0)
-OOM = RuntimeError(OOM_MARKERS[0])
+OOM = RuntimeError("level_zero backend failed with error: 39 (UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY)")
 MODEL = torch.nn.Sequential(torch.nn.Conv2d(1, 1, 1))
 TENSOR = torch.tensor([-0.0])
 
@@ -80,6 +79,8 @@ IDENTITY: dict[str, list[tuple[Any, ...]]] = {
     "fp64": [(value, CUDA) for value in (YES, NO)],
     "dynamic_vram_gate": [(value,) for value in (YES, NO)],
     "dynamic_vram_index": [(value, CUDA) for value in (YES, NO)],
+    "current_device": [(YES,), (0,)],
+    "lost_device": [({"devices": []},)],
     "autocast_device": [("cuda", TENSOR)],
     "stream_api": [(YES, CUDA), (YES, CPU), (YES, XPU)],
     "prefetch_devices": [(value, CUDA) for value in (YES, NO)],
@@ -105,6 +106,7 @@ def test_memory_hooks_hand_back_the_very_estimate(hook: str) -> None:
         ("is_xpu", (CUDA,)),
         ("bf16_supported", (CUDA,)),
         ("dynamic_vram", ()),
+        ("int8_compute", (CUDA,)),
         ("ipex_usable", ({}, MODEL)),
     ],
 )
@@ -139,7 +141,8 @@ def test_every_public_function_is_tested_here() -> None:
         "start",
         "cuda_malloc_allowed",
     }
-    questions = {"is_oom", "is_xpu", "bf16_supported", "dynamic_vram", "ipex_usable"}
+    questions = {"is_oom", "is_xpu", "bf16_supported", "dynamic_vram", "int8_compute", "ipex_usable"}
     actions = {"empty_cache", "synchronize", "device_context", "no_accelerator", "enable_triton"}
-    assert set(pf.__all__) == {name for name, value in vars(pf).items() if inspect.isfunction(value)}
+    public = {name for name, value in vars(pf).items() if inspect.isfunction(value) and not name.startswith("_")}
+    assert set(pf.__all__) == public
     assert set(pf.__all__) == IDENTITY.keys() | SECOND_IS_UPSTREAMS.keys() | before_torch | questions | actions

@@ -7,6 +7,7 @@ import ast
 import os
 import subprocess
 import sys
+import threading
 import types
 from pathlib import Path
 from typing import Any
@@ -14,9 +15,10 @@ from typing import Any
 import pytest
 import torch
 from patchforge.transforms.runtime import patchforge_xpu as pf
+from patchforge.transforms.runtime.patchforge_xpu import machine
 from patchforge.transforms.runtime.patchforge_xpu.choice import chosen
 from patchforge.transforms.runtime.patchforge_xpu.devices import active, available
-from patchforge.transforms.runtime.patchforge_xpu.help import _choice, _devices
+from patchforge.transforms.runtime.patchforge_xpu.help import _devices, choice
 from patchforge.transforms.runtime.patchforge_xpu.settings import (
     LEVELS,
     OPT_INS,
@@ -248,6 +250,18 @@ def test_explicit_choice_comes_before_cuda_device(argv: tuple[str, ...]) -> None
     assert "ZE_AFFINITY_MASK" not in os.environ
 
 
+@pytest.mark.parametrize(("argv", "mask"), [((), None), (("--cuda-device", "0"), "0"), (("--cuda-dev=0",), "0")])
+def test_what_upstream_chooses_for_nvidia_on_windows_hides_no_intel_gpu(
+    monkeypatch: pytest.MonkeyPatch, argv: tuple[str, ...], mask: str | None
+) -> None:
+    built_for_xpu(monkeypatch, yes=True)
+    monkeypatch.setattr(sys.modules[f"{pf.__name__}.start"], "WINDOWS", True)
+    monkeypatch.setattr(sys, "argv", ["main.py", *argv])
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    pf.select_devices(flags(cuda_device="0"))
+    assert os.environ.get("ZE_AFFINITY_MASK") == mask
+
+
 def test_users_mask_stays(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     monkeypatch.setenv("ZE_AFFINITY_MASK", "3")
     pf.select_devices(flags(cuda_device=1))
@@ -412,13 +426,163 @@ def test_detect_finds_native_xpu_or_returns_what_ipex_found(monkeypatch: pytest.
     assert pf.detect(True) is True
 
 
-def test_forcing_an_absent_xpu_is_said_and_not_raised(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_forcing_an_absent_xpu_stops_with_cause_and_cure(monkeypatch: pytest.MonkeyPatch) -> None:
     host(monkeypatch, xpu=False, cuda=True)
     pf.start(flags("--force-intel-xpu"))
+    with pytest.raises(SystemExit, match=r"built for CUDA 12\.8.*XPU wheel"):
+        pf.choose_device(False)
+    assert choice(torch)[0] == "nothing"
+
+
+def test_preferring_an_absent_xpu_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    host(monkeypatch, xpu=False, cuda=True)
+    monkeypatch.setenv("PATCHFORGE_PREFER_XPU", "1")
     assert pf.choose_device(False) is False
-    assert "Intel GPU was asked for" in caplog.text
+    assert "another device is used" in caplog.text
+    assert choice(torch)[0] == "cuda"
+
+
+def test_forcing_beside_the_cpu_flag_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    host(monkeypatch, xpu=False)
+    pf.start(flags("--force-intel-xpu", cpu=True))
+    assert pf.choose_device(False) is False
+    assert choice(torch)[0] == "cpu"
+
+
+def gpus(monkeypatch: pytest.MonkeyPatch, folder: Path, *vendors: str) -> None:
+    """A system whose sysfs tells of GPUs of these vendors."""
+    for number, vendor in enumerate(vendors):
+        device = folder / f"card{number}" / "device"
+        device.mkdir(parents=True)
+        (device / "vendor").write_text(f"0x{vendor}\n", encoding="ascii")
+    monkeypatch.setattr(machine, "DRM", str(folder))
+
+
+@pytest.mark.parametrize(
+    ("vendors", "build", "stops"),
+    [
+        (("8086",), "cuda", True),
+        (("8086", "8086"), "hip", True),
+        (("8086", "10de"), "cuda", False),
+        (("10de",), "cuda", False),
+        ((), "cuda", False),
+    ],
+)
+def test_a_torch_for_others_on_an_intel_machine_ends_in_one_message(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, vendors: tuple[str, ...], build: str, stops: bool
+) -> None:
+    host(monkeypatch, xpu=False, cuda=False, build=build)
+    gpus(monkeypatch, tmp_path, *vendors)
+    if stops:
+        with pytest.raises(SystemExit, match="XPU wheel"):
+            pf.no_accelerator()
+    else:
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: pytest.fail("asked"))
+        assert pf.no_accelerator() is False
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device, why = choice(torch)
+    assert device == "nothing"
+    assert "would stop" in why
+    assert ("XPU wheel" in why) is ("8086" in vendors)
+
+
+@pytest.mark.parametrize(
+    ("version", "vendors", "cure"),
+    [("2.13.0+cpu", ("8086",), "XPU wheel"), ("2.13.0+cpu", ("10de",), ""), ("2.13.0+xpu", (), "compute runtime")],
+)
+def test_without_an_accelerator_the_cpu_is_used_and_the_cure_is_named(  # noqa: PLR0917
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    tmp_path: Path,
+    version: str,
+    vendors: tuple[str, ...],
+    cure: str,
+) -> None:
+    host(monkeypatch, xpu=False)
+    monkeypatch.setattr(torch, "__version__", version)
+    gpus(monkeypatch, tmp_path, *vendors)
+    assert pf.no_accelerator() is True
+    assert choice(torch)[0] == "cpu"
+    for said in (caplog.text, choice(torch)[1]):
+        assert cure in said
+        assert bool(cure) is ("is built for" in said)
+
+
+def cards(monkeypatch: pytest.MonkeyPatch, *integrated: bool) -> Xpu:
+    """An XPU host with these devices."""
+    fake = host(monkeypatch)
+    properties = [types.SimpleNamespace(name=f"GPU {n}", is_integrated_gpu=one) for n, one in enumerate(integrated)]
+    monkeypatch.setattr(fake, "device_count", lambda: len(properties))
+    monkeypatch.setattr(fake, "get_device_properties", lambda index: properties[index], raising=False)
+    return fake
+
+
+@pytest.mark.parametrize(
+    ("integrated", "extra", "variables", "expected"),
+    [
+        ((True, False), {}, {}, 1),
+        ((True, True, False, False), {}, {}, 2),
+        ((False, True), {}, {}, None),
+        ((True, True), {}, {}, None),
+        ((True,), {}, {}, None),
+        ((True, False), {"default_device": 0}, {}, 0),
+        ((True, False), {"cuda_device": "0"}, {}, None),
+        ((True, False), {"oneapi_device_selector": "level_zero:*"}, {}, None),
+        ((True, False), {}, {"ZE_AFFINITY_MASK": "0,1"}, None),
+        ((True, False), {}, {"ONEAPI_DEVICE_SELECTOR": "level_zero:*"}, None),
+    ],
+)
+def test_a_card_comes_before_an_integrated_gpu(  # noqa: PLR0917
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    integrated: tuple[bool, ...],
+    extra: dict[str, Any],
+    variables: dict[str, str],
+    expected: int | None,
+) -> None:
+    fake = cards(monkeypatch, *integrated)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    caplog.set_level("INFO", "patchforge.xpu")
+    pf.start(flags(**extra))
+    assert choice(torch)[0] == ("xpu" if expected is None else f"xpu:{expected}"), "--help-gpu says what the start does"
+    assert pf.choose_device(True) is True
+    assert fake.current == ([] if expected is None else [expected])
+    assert (f"xpu:{expected} (GPU {expected}) is used" in caplog.text) is (expected is not None)
+
+
+def test_threads_that_begin_with_torchs_first_device_get_the_chosen_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = cards(monkeypatch, True, False)
+    pf.start(flags())
+    pf.choose_device(True)
+    found: list[Any] = [pf.current_device(1)]
+    thread = threading.Thread(target=lambda: found.extend([pf.current_device(0), pf.current_device(0)]))
+    thread.start()
+    thread.join()
+    assert found == [1, 1, 0], "a thread that chooses for itself later is left alone"
+    assert fake.current == [1, 1]
+
+
+def test_without_a_choice_the_current_device_is_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = cards(monkeypatch, False, False)
+    pf.start(flags())
+    pf.choose_device(True)
+    assert pf.current_device(0) == 0
+    assert fake.current == []
+
+
+@pytest.mark.parametrize(
+    ("level", "xpu", "given", "expected"),
+    [("O1", True, None, "1"), ("O0", True, None, None), ("O1", False, None, None), ("O1", True, "0", "0")],
+)
+def test_operators_that_xpu_lacks_fall_back_unless_the_user_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch, level: str, xpu: bool, given: str | None, expected: str | None
+) -> None:
+    built_for_xpu(monkeypatch, yes=xpu)
+    if given is not None:
+        monkeypatch.setenv("PYTORCH_ENABLE_XPU_FALLBACK", given)
+    pf.start(flags("--xpu-level", level))
+    assert os.environ.get("PYTORCH_ENABLE_XPU_FALLBACK") == expected
 
 
 def test_availability_is_asked_once_and_errors_are_no(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -557,8 +721,11 @@ def test_help_gpu_on_a_cpu_only_torch() -> None:
     assert "went on" not in result.stdout
 
 
-def test_help_gpu_wins_over_an_impossible_precision() -> None:
-    assert run_help("with", "--help-gpu", "--xpu-precision", "int8").returncode == 0
+def test_help_gpu_says_that_an_impossible_precision_stops_the_start() -> None:
+    result = run_help("with", "--help-gpu", "--xpu-precision", "int8")
+    assert result.returncode == 0
+    assert "Chosen: nothing, because the start would stop: patchforge: precision int8" in result.stdout
+    assert "v0.27.0" in result.stdout
 
 
 def test_help_gpu_without_torch() -> None:
@@ -586,7 +753,7 @@ def test_help_names_the_choice_that_is_made(
 ) -> None:
     host(monkeypatch, cuda=cuda)
     pf.start(flags(*argv, **extra))
-    assert _choice(torch) == expected
+    assert choice(torch) == expected
     assert (expected[0] == "xpu") == chosen()
 
 

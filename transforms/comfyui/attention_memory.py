@@ -1,4 +1,4 @@
-"""Attention scores are materialised whole."""
+"""Attention goes to a kernel that is known to fail, or materialises its scores whole."""
 
 import libcst as cst
 
@@ -6,31 +6,36 @@ from patchforge.transform import At, Example, Findings, Mismatch, Transform, rew
 from patchforge.vocabulary import Outcome, Purpose
 
 _ATTENTION = "torch.nn.functional.scaled_dot_product_attention"
-_SITES = frozenset(
-    {
-        ("comfy/ops.py", "scaled_dot_product_attention"),
-        ("comfy/ldm/modules/attention.py", "attention_pytorch"),
-        ("comfy/ldm/modules/diffusionmodules/model.py", "pytorch_attention"),
-    }
-)
 
 
 class AttentionMemory(Transform):
-    """Where no fused kernel applies (Arc A-series, or any explicit mask) PyTorch on XPU builds the full score matrix.
+    """Torch's fused kernel loses the device or gives NaN for some shapes; without it XPU builds the full score matrix.
 
-    128 GiB allocations were reported. The hook slices the queries when the scores would pass a limit; softmax runs along
-    the keys, so the slices are computed from the same numbers. The limit has not been tuned on hardware.
+    T5 and Flux's text encoder meet the first with their masks of rank 4, SDXL's cross-attention the second. The hook
+    hands masks over in rank 2 where that says the same, else calls the math back end; known faults are data, by torch
+    version, device and shape. 128 GiB allocations were reported where no fused kernel applies (Arc A-series, or any
+    explicit mask): the hook slices the queries when the scores would pass a limit; softmax runs along the keys, so the
+    slices are computed from the same numbers. The limit has not been tuned on hardware. Every call of torch's function
+    counts, also those that go round comfy.ops.
     """
 
     id = "attention-memory"
     aliases = ("T04",)
-    title = "attention in slices of the queries"
+    title = "attention that is safe, and in slices of the queries"
     purpose = Purpose.MODEL
-    issues = ("ComfyUI#7004", "ComfyUI#8767", "torch-xpu-ops#4886", "torch-xpu-ops#2390")
-    files = tuple(sorted({path for path, _ in _SITES}))
+    issues = (
+        "ComfyUI#7004",
+        "ComfyUI#8767",
+        "torch-xpu-ops#4886",
+        "torch-xpu-ops#2390",
+        "pytorch#195319",
+        "pytorch#192158",
+        "ComfyUI#15845",
+    )
+    files = ("comfy/*", "comfy_extras/*")
     needles = ("scaled_dot_product_attention",)
     hooks = ("attention",)
-    retires = "torch's XPU attention never materialises the scores (torch-xpu-ops#4886, #2390)"
+    retires = "torch's XPU attention never materialises the scores (torch-xpu-ops#4886, #2390), and no fault is listed"
     examples = (
         Example(
             "the callee is chosen by the hook",
@@ -50,6 +55,25 @@ class AttentionMemory(Transform):
             path="comfy/ops.py",
         ),
         Example(
+            "a model that goes round comfy.ops",
+            """\
+            import torch.nn.functional as F
+
+            class Attention:
+                def forward(self, q, k, v):
+                    return F.scaled_dot_product_attention(q, k, v, attn_mask=self.mask)
+            """,
+            """\
+            import torch.nn.functional as F
+            from comfy import patchforge_xpu
+
+            class Attention:
+                def forward(self, q, k, v):
+                    return patchforge_xpu.attention(F.scaled_dot_product_attention)(q, k, v, attn_mask=self.mask)
+            """,
+            path="comfy/ldm/anima/model.py",
+        ),
+        Example(
             "the override for CUDA is upstream's alone",
             """\
             import torch
@@ -64,13 +88,13 @@ class AttentionMemory(Transform):
     )
 
     def visit_Call(self, node: cst.Call, at: At) -> Findings:
-        """A call of torch's own function in one of the places that XPU reaches."""
+        """A call of torch's own function."""
         if not _is_attention(node.func, at):
             return
-        if isinstance(at.ancestors[1], cst.FunctionDef):
+        if at.function != "<module>":
             yield rewrite(node, wrap(node.func, "attention"))
         else:
-            yield Mismatch(node, "a function of the top level")
+            yield Mismatch(node, "a call in a function")
 
     def visit_Attribute(self, node: cst.Attribute, at: At) -> Findings:
         """The function under another name, or handed on."""
@@ -81,5 +105,4 @@ class AttentionMemory(Transform):
 
 def _is_attention(node: cst.BaseExpression, at: At) -> bool:
     """Whether ``node`` is torch's function, where XPU reaches it."""
-    reached = (at.path, at.function) in _SITES and not at.arm(lambda test: at.mentions(test, "cuda"))
-    return reached and at.name(node) == _ATTENTION
+    return at.name(node) == _ATTENTION and not at.arm(lambda test: at.mentions(test, "cuda"))

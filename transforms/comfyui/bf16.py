@@ -10,16 +10,16 @@ from patchforge.vocabulary import Outcome, Purpose
 class Bf16(Transform):
     """v0.3.46 to v0.3.50 index ``get_device_capability`` with a key that not every driver gives, and lose bf16 on iGPUs.
 
-    The others answer yes for every XPU, Iris Xe included, which has none and fails in the VAE; there the answer stays
-    upstream's unless the option is on. The repair is for those five releases; the option is for all, since the answer is
-    yes for every XPU in all others.
+    The others answer yes for every XPU, Iris Xe included, which has none and fails in the VAE. Where torch says that a
+    device neither converts bfloat16 nor has matrix units for it, the hook answers no: fp16 or fp32 is used, which those
+    devices have. A torch that does not say leaves upstream's answer.
     """
 
     id = "bf16"
     aliases = ("T13",)
     title = "bf16 where the device has it"
     purpose = Purpose.MODEL
-    issues = ("ComfyUI#9322", "pytorch#152317", "intel-xpu-backend-for-triton#1888")
+    issues = ("ComfyUI#6707", "ComfyUI#11032", "ComfyUI#9322", "pytorch#152317", "intel-xpu-backend-for-triton#1888")
     files = ("comfy/model_management.py",)
     needles = ("def should_use_bf16",)
     hooks = ("bf16", "bf16_supported")
@@ -31,7 +31,6 @@ class Bf16(Transform):
         "call:torch.xpu.is_bf16_supported",
         "call:torch.xpu.get_device_capability",
     )
-    opt_in = "bf16-strict"
     examples = (
         Example(
             "the answer can be refused",

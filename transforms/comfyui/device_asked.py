@@ -1,5 +1,7 @@
 """Memory and dtypes are answered for the process, not for the device that is asked about."""
 
+from collections.abc import Iterator
+
 import libcst as cst
 
 from patchforge.structure import same
@@ -11,6 +13,8 @@ _ARGUMENT = {
     "get_free_memory": "dev",
     "should_use_fp16": "device",
     "should_use_bf16": "device",
+    "supports_fp64": "device",
+    "supports_int8_compute": "device",
 }
 
 
@@ -55,6 +59,27 @@ class DeviceAsked(Transform):
             """,
         ),
         Example(
+            "a test of several vendors",
+            """\
+            import torch
+
+            def supports_int8_compute(device=None):
+                if mps_mode() or is_intel_xpu():
+                    return False
+                return True
+            """,
+            """\
+            import torch
+            from comfy import patchforge_xpu
+
+            def supports_int8_compute(device=None):
+                if mps_mode() or patchforge_xpu.asked(is_intel_xpu(), device):
+                    return False
+                return True
+            """,
+            version="v0.35.0",
+        ),
+        Example(
             "functions that take no device are not concerned",
             "def soft_empty_cache():\n    if is_intel_xpu():\n        pass\ndef get_free_memory(dev):\n    pass\n",
             outcome=Outcome.DRIFTED,
@@ -67,11 +92,21 @@ class DeviceAsked(Transform):
     )
 
     def visit_If(self, node: cst.If, at: At) -> Findings:
-        """``if is_intel_xpu()`` in a function that is given a device."""
+        """``if is_intel_xpu()``, alone or beside other vendors, in a function that is given a device."""
         argument = _ARGUMENT.get(at.function)
         if not argument or not at.mentions(node.test, "is_intel_xpu"):
             return
-        if same(node.test, "is_intel_xpu()"):
-            yield rewrite(node.test, wrap(node.test, "asked", argument))
+        question = next((one for one in _alternatives(node.test) if same(one, "is_intel_xpu()")), None)
+        if question is not None:
+            yield rewrite(node.test, wrap(question, "asked", argument))
         else:
             yield Mismatch(node.test, "is_intel_xpu()")
+
+
+def _alternatives(test: cst.BaseExpression) -> Iterator[cst.BaseExpression]:
+    """The operands of ``a or b or c``; the test itself where it is none."""
+    if isinstance(test, cst.BooleanOperation) and isinstance(test.operator, cst.Or):
+        yield from _alternatives(test.left)
+        yield from _alternatives(test.right)
+    else:
+        yield test

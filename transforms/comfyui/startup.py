@@ -20,7 +20,7 @@ class Startup(Transform):
     needles = ("CUDA_VISIBLE_DEVICES",)
     hooks = ("start",)
     retires = "never: it serves patchforge's own flags"
-    declares = ("env:ZE_AFFINITY_MASK",)
+    declares = ("env:ZE_AFFINITY_MASK", "env:PYTORCH_ENABLE_XPU_FALLBACK")
     examples = (
         Example(
             "after upstream has set the others' variables",

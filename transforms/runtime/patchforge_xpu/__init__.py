@@ -7,7 +7,8 @@ Numbers like #15323 are ComfyUI issues unless another project is named. These fi
 """
 
 from .attention import attention
-from .choice import choose_device, detect, no_accelerator
+from .choice import choose_device, current_device, detect, no_accelerator
+from .device_loss import lost_device
 from .devices import (
     asked,
     autocast_device,
@@ -35,6 +36,7 @@ from .models import (
     dynamic_vram_index,
     enable_triton,
     fp64,
+    int8_compute,
     ipex_opt_in,
     ipex_optimize,
     ipex_usable,
@@ -42,6 +44,7 @@ from .models import (
     positive_zero,
 )
 from .settings import add_flags
+from .settings import reset as _reset  # noqa: F401 (for trials by hand)
 from .start import (
     add_oneapi_flag,
     cuda_malloc_allowed,
@@ -60,6 +63,7 @@ __all__ = [
     "bf16_supported",
     "choose_device",
     "cuda_malloc_allowed",
+    "current_device",
     "detect",
     "device_context",
     "dynamic_vram",
@@ -69,12 +73,14 @@ __all__ = [
     "enable_triton",
     "fp64",
     "free_memory",
+    "int8_compute",
     "integrated_free_memory",
     "ipex_opt_in",
     "ipex_optimize",
     "ipex_usable",
     "is_oom",
     "is_xpu",
+    "lost_device",
     "no_accelerator",
     "non_blocking",
     "offload_streams",

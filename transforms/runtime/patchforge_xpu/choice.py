@@ -3,12 +3,18 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import threading
 from typing import Any
 
-from .devices import available
-from .settings import arguments, configure, precision_flags, state, warn
+from .attention import suspect
+from .devices import available, is_integrated, properties
+from .machine import built_for, cause_and_cure, intel_there, only_intel
+from .settings import arguments, configure, log, precision_flags, state, warn
 from .start import built_for_xpu
+
+_thread = threading.local()  #: settled: this thread's current XPU was looked at
 
 
 def detect(found: Any) -> Any:
@@ -19,15 +25,19 @@ def detect(found: Any) -> Any:
 def choose_device(found: Any) -> Any:
     """``found``, or False where torch has CUDA or ROCm too, that can be used, and the XPU was not forced.
 
-    Also the moment at which what had to wait for torch happens: the precision and ``--default-device``. Never raises,
-    and asks torch nothing where ``found`` is False: that was torch's own answer.
+    Also the moment at which what had to wait for torch happens: the precision, the device among several, and the end of
+    a start whose --force-intel-xpu cannot be had (SystemExit). Asks torch nothing more where ``found`` is False and
+    nothing was forced: that was torch's own answer.
     """
     if state.available is None:
         state.available = bool(found)
     state.cuda_first = found is True and cuda_first()
+    state.suspect = bool(found) and suspect()
+    if not found and configure().force and not flag_says_elsewhere(arguments()):
+        if forced_by_flag():
+            raise SystemExit(f"patchforge: --force-intel-xpu was given, and torch finds no XPU. {cause_and_cure()}")
+        warn(f"PATCHFORGE_PREFER_XPU is set, and torch finds no XPU: another device is used. {cause_and_cure()}")
     _settle(chosen=bool(found) and not state.cuda_first)
-    if not found and configure().force:
-        warn("The Intel GPU was asked for, and torch finds none: ComfyUI goes on with the device it finds instead.")
     return False if state.cuda_first else found
 
 
@@ -42,6 +52,11 @@ def cuda_first() -> bool:
 def chosen() -> bool:
     """Whether ComfyUI computes on an XPU."""
     return not flag_says_elsewhere(arguments()) and available() and not cuda_first()
+
+
+def forced_by_flag() -> bool:
+    """Whether --force-intel-xpu was given; the variable only prefers the XPU."""
+    return bool(getattr(arguments(), "force_intel_xpu", None))
 
 
 def flag_says_elsewhere(args: Any) -> bool:
@@ -61,44 +76,85 @@ def _settle(*, chosen: bool) -> None:
                 setattr(args, flag, True)
         except SystemExit as error:  # start() was not called, and here upstream's bare except would hide it
             warn(str(error))
-        _set_default_device(args)
+        _set_device(args)
     elif settings.precision is not None:
         warn(f"Precision {settings.precision} is for Intel GPUs and is ignored: the device is another one.")
 
 
-def _set_default_device(args: Any) -> None:
-    """Make ``--default-device`` the current XPU, unless a filter was given (which upstream lets win, too)."""
-    index = getattr(args, "default_device", None)
-    filters = (getattr(args, name, None) for name in ("cuda_device", "intel_device"))
-    if index is None or any(value is not None for value in filters):
-        return
+def wanted_device(args: Any) -> tuple[int | None, str]:
+    """The XPU to make the current one and why; None where torch's own stays. Raises what torch.xpu raises.
+
+    It is ``--default-device``, else the first card where an integrated GPU comes before it (AI-Playground#79). A filter
+    comes before either: upstream lets it win, too.
+    """
+    flags = ("cuda_device", "intel_device", "oneapi_device_selector")
+    if any(getattr(args, name, None) is not None for name in flags):
+        return None, ""
+    import torch
+
+    index, count = getattr(args, "default_device", None), torch.xpu.device_count()
+    if index is not None:
+        if 0 <= index < count:
+            return index, "--default-device names it"
+        warn(f"--default-device {index} is ignored: the number of XPUs is {count}, counted from 0.")
+    elif count > 1 and not any(os.environ.get(name) for name in ("ZE_AFFINITY_MASK", "ONEAPI_DEVICE_SELECTOR")):
+        cards = [number for number in range(count) if not is_integrated(number)]
+        if cards and cards[0] > 0:
+            return cards[0], "the XPUs before it are integrated; --default-device N chooses another"
+    return None, ""
+
+
+def _set_device(args: Any) -> None:
+    """Make the device that is wanted the current one, and say so."""
     import torch
 
     try:
-        count = torch.xpu.device_count()
-        if 0 <= index < count:
+        index, why = wanted_device(args)
+        if index is not None:
             torch.xpu.set_device(index)
-        else:
-            warn(f"--default-device {index} is ignored: the number of XPUs is {count}, counted from 0.")
+            state.index, _thread.settled = index, True
+            log.info("xpu:%d (%s) is used: %s.", index, getattr(properties(index), "name", "no name"), why)
     except Exception as error:
-        warn(f"--default-device {index} is ignored: {error}")
+        warn(f"The choice among the XPUs stays torch's: {error}")
+
+
+def current_device(index: Any) -> Any:
+    """``index``, the current XPU of this thread; the chosen one in a thread that torch starts with its first.
+
+    Also makes it the current one there: prompts run in another thread than the start.
+    """
+    if state.index is None or getattr(_thread, "settled", False):
+        return index
+    _thread.settled = True
+    if index == 0:
+        import torch
+
+        torch.xpu.set_device(state.index)
+        return state.index
+    return index
 
 
 def no_accelerator() -> bool:
     """True where torch surely has nothing but the CPU, so that ComfyUI should behave as with ``--cpu``.
 
-    Any doubt is False: upstream then goes its way. Upstream stops with an AssertionError on such a machine.
+    Any doubt is False: upstream then goes its way, which is an AssertionError on such a machine. A torch for CUDA or
+    ROCm is asked nothing but where all GPUs of the machine are Intel's; if it can use none, SystemExit says so.
     """
     import torch
 
     try:
-        if torch.version.cuda or getattr(torch.version, "hip", None) or available() or other_backend(torch):
-            return False
-        if torch.cuda.is_available():
+        foreign = built_for(torch).startswith(("CUDA", "ROCm"))
+        if (foreign and not only_intel()) or available() or other_backend(torch) or torch.cuda.is_available():
             return False
     except Exception:
         return False
-    warn("No accelerator that torch can use was found: ComfyUI runs on the CPU. --help-gpu says what was looked for.")
+    if foreign:
+        raise SystemExit(f"patchforge: {cause_and_cure()} --cpu starts ComfyUI without a GPU.")
+    cure = f" {cause_and_cure()}" if built_for(torch) == "XPU" or intel_there() else ""
+    warn(
+        "No accelerator that torch can use was found: ComfyUI runs on the CPU. "
+        f"--help-gpu says what was looked for.{cure}"
+    )
     return True
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 import re
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -13,6 +14,9 @@ from .settings import OPT_INS, configure, state
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+CGROUPS = ("/proc/self", "/sys/fs/cgroup")
+_INTEGRATED = re.compile(r"\b(1[34]0[VTU]|B3[79]0|UHD|HD Graphics|Iris(?!.*MAX))", re.IGNORECASE)
+_DISCRETE = re.compile(r"\b[A-Z]\d{2,3}M?\b|Data Center|\b(Max|Flex) \d|Xe MAX|0x(56|e2|0b|49)", re.IGNORECASE)
 _Hook = TypeVar("_Hook", bound="Callable[..., Any]")
 
 
@@ -102,6 +106,79 @@ def properties(device: Any) -> Any:
         return torch.xpu.get_device_properties(index_of(device))
     except Exception:
         return None
+
+
+def is_integrated(dev: Any) -> bool:
+    """Whether an XPU shares the RAM: by PATCHFORGE_XPU_INTEGRATED, torch's property, its name, or its size."""
+    if names_xpu(dev) is False or not available():
+        return False
+    forced = os.environ.get("PATCHFORGE_XPU_INTEGRATED")
+    if forced in ("0", "1"):
+        return forced == "1"
+    try:
+        index = index_of(dev)
+        if index not in state.integrated:
+            state.integrated[index] = _looks_integrated(properties(index))
+        return state.integrated[index]
+    except Exception:
+        return False
+
+
+def _looks_integrated(properties: Any) -> bool:
+    """From device properties: torch 2.13 says it (pytorch#182624); before, a model number marks a discrete card."""
+    said = getattr(properties, "is_integrated_gpu", None)
+    if isinstance(said, (bool, int)):
+        return bool(said)
+    name = str(getattr(properties, "name", "") or "")
+    if name:
+        return bool(_INTEGRATED.search(name)) or not _DISCRETE.search(name)
+    return bool(getattr(properties, "total_memory", 0) > 0.75 * ram().total)
+
+
+def ram() -> Any:
+    import psutil
+
+    return psutil.virtual_memory()
+
+
+def available_ram() -> int:
+    """Bytes of RAM that this process may still take: the system's, or its cgroups' where they allow less (#14938)."""
+    return min([int(ram().available), *_cgroup_rooms()])
+
+
+def _cgroup_rooms() -> Iterator[int]:
+    """What each memory limit above this process leaves, page cache that can go counted as free."""
+    for folder, limit, usage in _cgroups():
+        try:
+            most, used = (int(_read(folder, name)) for name in (limit, usage))
+            cache = re.search(r"^(?:total_)?inactive_file (\d+)$", _read(folder, "memory.stat"), re.MULTILINE)
+            yield max(0, most - used + (int(cache[1]) if cache else 0))
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+
+
+def _cgroups() -> Iterator[tuple[str, str, str]]:
+    """Folder and file names of limit and usage, for this process's cgroups and those around them."""
+    try:
+        lines = _read(CGROUPS[0], "cgroup").splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            root, names = CGROUPS[1], ("memory.max", "memory.current")
+        elif "memory" in controllers.split(","):
+            root, names = f"{CGROUPS[1]}/memory", ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        else:
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        for count in range(len(parts) + 1):
+            yield "/".join([root, *parts[:count]]), *names
+
+
+def _read(folder: str, name: str) -> str:
+    with open(f"{folder}/{name}", encoding="ascii") as file:
+        return file.read().strip()
 
 
 def synchronize(device: Any = None) -> None:

@@ -4,29 +4,20 @@
 from __future__ import annotations
 
 import functools
-import os
-import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 from .choice import chosen
-from .devices import active, available, index_of, is_xpu, names_xpu, properties, xpu_only
-from .settings import state, warn
+from .device_loss import note_loss
+from .devices import active, available_ram, is_integrated, is_xpu, xpu_only
+from .error_texts import ALWAYS, retries
+from .settings import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-
-_INTEGRATED = re.compile(r"\b(1[34]0[VTU]|B3[79]0|UHD|HD Graphics|Iris(?!.*MAX))", re.IGNORECASE)
-_DISCRETE = re.compile(r"\b[A-Z]\d{2,3}M?\b|Data Center|\b(Max|Flex) \d|Xe MAX|0x(56|e2|0b|49)", re.IGNORECASE)
-#: Texts of plain RuntimeErrors that mean "out of memory" (pytorch#177714, pytorch#190972, torch-xpu-ops#5432).
-OOM_MARKERS = (
-    "UR_RESULT_ERROR_OUT_OF_DEVICE_MEMORY",
-    "UR_RESULT_ERROR_OUT_OF_RESOURCES",
-    "OUT_OF_HOST_MEMORY",
-    "Allocation is out of device memory",
-    "can NOT allocate memory block",
-)
+#: Under this name a handler's frame counts the errors that it asked about.
+_COUNT = "__patchforge_asked"
 
 
 @xpu_only(keeps="estimate", unless="dev")
@@ -53,50 +44,34 @@ def integrated_free_memory(dev: Any, estimate: Any) -> Any:
     if not is_integrated(dev):
         return estimate
     try:
-        return min(estimate, ram().available)
+        return min(estimate, available_ram())
     except Exception:
         return estimate
 
 
-def is_integrated(dev: Any) -> bool:
-    """Whether an XPU shares the RAM: by PATCHFORGE_XPU_INTEGRATED, torch's property, its name, or its size."""
-    if names_xpu(dev) is False or not available():
-        return False
-    forced = os.environ.get("PATCHFORGE_XPU_INTEGRATED")
-    if forced in ("0", "1"):
-        return forced == "1"
-    try:
-        index = index_of(dev)
-        if index not in state.integrated:
-            state.integrated[index] = _looks_integrated(properties(index))
-        return state.integrated[index]
-    except Exception:
-        return False
-
-
-def _looks_integrated(properties: Any) -> bool:
-    """From device properties: torch 2.13 says it (pytorch#182624); before, a model number marks a discrete card."""
-    said = getattr(properties, "is_integrated_gpu", None)
-    if isinstance(said, (bool, int)):
-        return bool(said)
-    name = str(getattr(properties, "name", "") or "")
-    if name:
-        return bool(_INTEGRATED.search(name)) or not _DISCRETE.search(name)
-    return bool(getattr(properties, "total_memory", 0) > 0.75 * ram().total)
-
-
-def ram() -> Any:
-    import psutil
-
-    return psutil.virtual_memory()
-
-
 def is_oom(e: Any) -> bool:
-    """Whether a RuntimeError is Level Zero's or IPEX's way to say "out of memory"; a lost device is not that."""
+    """Whether a RuntimeError is the way of a layer under torch to say "out of memory"; a lost device is not that.
+
+    A text that may mean the driver instead deserves one retry: the handler that asks again hears False.
+    """
     if not isinstance(e, RuntimeError) or not active():
         return False
     text = str(e)
-    return "DEVICE_LOST" not in text and any(marker in text for marker in OOM_MARKERS)
+    note_loss(text)
+    deserved = retries(text)
+    return deserved == ALWAYS or _asked(e) < deserved
+
+
+def _asked(e: BaseException) -> int:
+    """How many errors the handler that has caught ``e`` asked about before it.
+
+    The count is kept with the handler's frame and goes with it; each error keeps its own number.
+    """
+    if not hasattr(e, _COUNT):
+        frame = e.__traceback__.tb_frame.f_locals if e.__traceback__ is not None else {}
+        setattr(e, _COUNT, frame.get(_COUNT, 0))
+        frame[_COUNT] = frame.get(_COUNT, 0) + 1
+    return int(getattr(e, _COUNT))
 
 
 def oom_types(types: Any, exc: BaseException | None = None) -> Any:
@@ -120,7 +95,8 @@ def _surviving(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     try:
         return function(*args, **kwargs)
     except RuntimeError as error:
-        warn(f"The Intel GPU reported an error; ComfyUI goes on: {error}")
+        if not note_loss(str(error)):
+            warn(f"The Intel GPU reported an error; ComfyUI goes on: {error}")
         return None
 
 

@@ -3,22 +3,24 @@
 
 from __future__ import annotations
 
+import collections
 import functools
 import importlib
 import importlib.util
+import re
 from typing import TYPE_CHECKING, Any
 
 from .choice import chosen
-from .devices import active, available, is_xpu, properties, torch_version, xpu_only
-from .settings import arguments, state, warn
+from .devices import active, available, index_of, is_xpu, names_xpu, properties, torch_version, xpu_only
+from .settings import arguments, configure, state, warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 
-@xpu_only("bf16-strict", unless="device")
+@xpu_only(unless="device")
 def bf16(supported: Any, device: Any) -> Any:
-    """``supported``; False if bf16-strict is enabled and the XPU neither converts nor multiplies bfloat16."""
+    """``supported``; False where torch says that the XPU neither converts nor multiplies bfloat16 (#6707, #11032)."""
     found = properties(device)
     names = ("has_bfloat16_conversions", "has_subgroup_matrix_multiply_accumulate")
     return supported if not supported or any(getattr(found, name, True) for name in names) else False
@@ -41,6 +43,31 @@ def bf16_supported(device: Any) -> Any:
 def fp64(default: Any, device: Any) -> Any:
     """Whether an XPU computes in float64: ``default``, or what the device says if fp64 is enabled."""
     return bool(getattr(properties(device), "has_fp64", default))
+
+
+def int8_compute(device: Any) -> bool:
+    """Whether an XPU multiplies int8 matrices: a small product ran on it and equals the CPU's. Tried once a device."""
+    if names_xpu(device) is False or not active():
+        return False
+    try:
+        index = index_of(device)
+        if index not in state.int8:
+            state.int8[index] = False  # also for the next question, if this one does not come back
+            state.int8[index] = _multiplies_int8(index)
+        return state.int8[index]
+    except Exception:
+        return False
+
+
+def _multiplies_int8(index: int) -> bool:
+    import torch
+
+    numbers = torch.arange(32 * 64, dtype=torch.int64)
+    left = (numbers * 37 % 255 - 127).to(torch.int8).reshape(32, 64)
+    right = (numbers * 91 % 255 - 127).to(torch.int8).reshape(64, 32)
+    expected = left.to(torch.int32) @ right.to(torch.int32)
+    found = torch._int_mm(left.to(f"xpu:{index}"), right.to(f"xpu:{index}"))  # noqa: SLF001 (upstream calls it)
+    return bool(torch.equal(found.cpu(), expected))
 
 
 @xpu_only(of="t")
@@ -99,21 +126,70 @@ def _plain(weight: Any) -> bool:
 
 @xpu_only()
 def ipex_optimize(optimize: Callable[..., Any]) -> Callable[..., Any]:
-    """ipex.optimize that keeps dropout modules (intel-extension-for-pytorch#663) and whose failures are logged."""
+    """ipex.optimize that gives back the very model, with the names and shapes of its weights, or undoes what it did."""
     return functools.partial(_ipex_optimize, optimize)
 
 
+_TABLES = (dict, collections.OrderedDict)  #: a module's parameters, buffers, children and hooks
+#: What makes another object or other weights of a model: ComfyUI goes on with the model that it has, patches weights by
+#: name and shape, and copies them back when it unloads. Dropout: intel-extension-for-pytorch#663.
+_IPEX_OFF = (
+    "replace_dropout_with_identity",
+    "conv_bn_folding",
+    "linear_bn_folding",
+    "graph_mode",
+    "weights_prepack",
+    "concat_linear",
+)
+
+
 def _ipex_optimize(optimize: Callable[..., Any], model: Any, **kwargs: Any) -> Any:
+    before, weights = _Parts(model), _weights(model)
     try:
-        try:
-            return optimize(model, **{"replace_dropout_with_identity": False, **kwargs})
-        except TypeError as error:
-            if "unexpected keyword" not in str(error):
-                raise
-            return optimize(model, **kwargs)
+        found = _optimized(optimize, model, {**kwargs, **dict.fromkeys(_IPEX_OFF, False), "inplace": True})
+        if found is not model or _weights(model) != weights:
+            raise TypeError("it made another model, or weights of other names or shapes")  # noqa: TRY301
     except Exception as error:
-        warn(f"ipex.optimize failed; the model is used as it is: {error}")
-        return model
+        before.restore()
+        warn(f"ipex.optimize failed; the model is used as it was: {error}")
+    return model
+
+
+def _optimized(optimize: Callable[..., Any], model: Any, options: dict[str, Any]) -> Any:
+    """What ``optimize`` makes of the model, with those options that its version knows."""
+    while True:
+        try:
+            return optimize(model, **options)
+        except TypeError as error:
+            unknown = re.search(r"unexpected keyword argument '(\w+)'", str(error))
+            if unknown is None or unknown[1] not in options:
+                raise
+            del options[unknown[1]]
+
+
+def _weights(model: Any) -> list[tuple[str, tuple[int, ...], Any]]:
+    return [(name, tuple(value.shape), value.dtype) for name, value in model.state_dict().items()]
+
+
+class _Parts:
+    """The modules of a model and what they hold. No tensor is copied; restoring puts all of it back in place."""
+
+    def __init__(self, model: Any) -> None:
+        self.modules = [(module, type(module), dict(vars(module))) for module in model.modules()]
+        held = (value for _, _, attributes in self.modules for value in attributes.values())
+        self.tables = [(table, table.copy()) for table in held if type(table) in _TABLES]
+        self.weights = [(weight, weight.data) for weight in (*model.parameters(), *model.buffers())]
+
+    def restore(self) -> None:
+        for module, kind, attributes in self.modules:
+            module.__class__ = kind
+            vars(module).clear()
+            vars(module).update(attributes)
+        for table, content in self.tables:
+            table.clear()
+            table.update(content)
+        for weight, data in self.weights:
+            weight.data = data
 
 
 @xpu_only("ipex")
@@ -130,17 +206,19 @@ def ipex_opt_in(model: Any) -> Any:
     if not ipex_usable({"ipex": ipex}, model):
         return model
     with torch.no_grad():
-        return ipex_optimize(ipex.optimize)(model.eval(), inplace=True, graph_mode=True, concat_linear=True)
+        return ipex_optimize(ipex.optimize)(model.eval(), inplace=True)
 
 
 def triton_wanted() -> bool:
-    """Whether comfy-kitchen's Triton backend should be used: enabled, on an XPU, and triton imports."""
-    if not active("triton") or not chosen():
+    """Whether comfy-kitchen's Triton backend should be used: enabled or for int8, on an XPU, and triton imports."""
+    best = active() and configure().precision == "int8"
+    if not (active("triton") or best) or not chosen():
         return False
     try:
         importlib.import_module("triton")
     except Exception as error:
-        warn(f"The opt-in triton has no effect: {error}")
+        back = " int8 models are computed by comfy-kitchen's eager back end." if best else ""
+        warn(f"comfy-kitchen's Triton back end cannot be used: {error}.{back}")
         return False
     return True
 

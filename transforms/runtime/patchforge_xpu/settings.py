@@ -28,9 +28,11 @@ OPT_INS = {
     "compile": 3,
     "dynamic-vram": 4,
     "fp64": 4,
-    "bf16-strict": 4,
+    "exit-when-lost": 4,
     "ipex": 4,
 }
+#: Names that were opt-ins and hold for everybody now; still accepted.
+NO_LONGER_OPT_INS = frozenset({"bf16-strict"})
 #: ComfyUI flags that a precision stands for: (required, set as well where the release has it).
 PRECISIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "fp32": (("force_fp32",), ("fp32_text_enc",)),
@@ -38,13 +40,17 @@ PRECISIONS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "bf16": (("bf16_unet", "bf16_vae"), ("bf16_text_enc",)),
     "int8": ((), ()),
 }
+#: auto avoids known faults, fused leaves all to torch, math uses no fused kernel, sliced trusts none with memory.
+ATTENTIONS = ("auto", "fused", "math", "sliced")
 VARIABLES = (
     "PATCHFORGE_PREFER_XPU",
     "PATCHFORGE_XPU_LEVEL",
     "PATCHFORGE_XPU_PRECISION",
     "PATCHFORGE_XPU_ENABLE",
     "PATCHFORGE_XPU_INTEGRATED",
+    "PATCHFORGE_XPU_ATTENTION",
     "PATCHFORGE_XPU_ATTENTION_LIMIT",
+    "PYTORCH_ENABLE_XPU_FALLBACK",
     "ZE_AFFINITY_MASK",
     "ONEAPI_DEVICE_SELECTOR",
     "UR_L0_ENABLE_RELAXED_ALLOCATION_LIMITS",
@@ -65,10 +71,16 @@ class State:
     level: int = 1
     enable: frozenset[str] = frozenset()
     precision: str | None = None
+    attention: str = "auto"
     attention_limit: int | None = None
+    kernels: dict[Any, Any] = field(default_factory=dict)
+    suspect: bool = False
     settled: bool = False
+    lost: str = ""
     cuda_first: bool = False
+    index: int | None = None
     integrated: dict[int, bool] = field(default_factory=dict)
+    int8: dict[int, bool] = field(default_factory=dict)
     warned: set[str] = field(default_factory=set)
     compiled: weakref.WeakSet[Any] = field(default_factory=weakref.WeakSet)
 
@@ -96,15 +108,21 @@ def _parse_level(text: str) -> int:
 
 def _parse_enable(text: str) -> frozenset[str]:
     names = [name.strip() for name in text.split(",") if name.strip()]
-    unknown = sorted(set(names) - set(OPT_INS))
+    unknown = sorted(set(names) - set(OPT_INS) - NO_LONGER_OPT_INS)
     if unknown:
         raise ValueError(f"unknown name {', '.join(unknown)}; the names are {', '.join(sorted(OPT_INS))}")
-    return frozenset(names)
+    return frozenset(names) - NO_LONGER_OPT_INS
 
 
 def _parse_precision(text: str) -> str:
     if text.lower() not in PRECISIONS:
         raise ValueError(f"expected one of {', '.join(PRECISIONS)}")
+    return text.lower()
+
+
+def _parse_attention(text: str) -> str:
+    if text.lower() not in ATTENTIONS:
+        raise ValueError(f"expected one of {', '.join(ATTENTIONS)}")
     return text.lower()
 
 
@@ -155,6 +173,7 @@ def configure(*, strict: bool = False) -> State:
     state.level = setting(_parse_level, 1, "level")
     state.enable = setting(_parse_enable, frozenset(), "enable")
     state.precision = setting(_parse_precision, None, "precision")
+    state.attention = setting(_parse_attention, "auto", "attention")
     state.attention_limit = setting(_parse_bytes, None, "attention_limit")
     state.configured = True
     return state
@@ -169,6 +188,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
     add("--help-gpu", action="store_true", help="Print the GPUs found, which would be chosen and why, and exit.")
     add("--xpu-level", metavar="LEVEL", help="O0 (patches inert), O1 (default), O2 (faster) or O3 (adds compile).")
     add("--xpu-precision", metavar="TYPE", help="fp32, fp16, bf16 or int8 on an Intel GPU, where the release has it.")
+    add("--xpu-attention", metavar="WAY", help=f"Attention on an Intel GPU: {', '.join(ATTENTIONS)} (default: auto).")
     names = ", ".join(sorted(OPT_INS))
     add("--xpu-enable", metavar="NAME[,NAME]", help=f"Opt-ins for Intel GPUs: {names}.")
 
@@ -176,7 +196,8 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def precision_flags(args: Any) -> list[str]:
     """The attributes of ``args`` that the precision asked for sets.
 
-    Raises SystemExit if the release lacks one, or if the user gave another flag of the same group.
+    Raises SystemExit if the release lacks one, or if the user gave another flag of the same group. int8 models say so
+    themselves: where a release loads them, there is nothing to set.
     """
     name = configure().precision
     if name is None:
@@ -184,10 +205,14 @@ def precision_flags(args: Any) -> list[str]:
     offered = {flag for flag in vars(args) if _PRECISION_FLAG.fullmatch(flag) or _INT8_FLAG.fullmatch(flag)}
     required, optional = PRECISIONS[name]
     required = required if name != "int8" else tuple(sorted(filter(_INT8_FLAG.fullmatch, offered))[:1])
+    if name == "int8" and not required and loads_int8():
+        return []
     if not required or not offered.issuperset(required):
+        since = " int8 models load since v0.27.0." if name == "int8" else ""
         raise SystemExit(
             f"patchforge: precision {name} was asked for, and this ComfyUI release has no flag for it. It offers "
-            f"{', '.join(map(_spelled, sorted(offered))) or 'none'}. Choose another --xpu-precision, or leave it out.",
+            f"{', '.join(map(_spelled, sorted(offered))) or 'none'}.{since} "
+            "Choose another --xpu-precision, or leave it out.",
         )
     flags = [*required, *(flag for flag in optional if flag in offered)]
     groups = {_group(flag) for flag in flags}
@@ -198,6 +223,16 @@ def precision_flags(args: Any) -> list[str]:
             f"{', '.join(map(_spelled, rivals))} is given too (or implied by another flag). Leave one of them out.",
         )
     return flags
+
+
+def loads_int8() -> bool:
+    """Whether this ComfyUI loads int8 models (v0.27.0 and later), by its own source: torch is not loaded yet."""
+    path = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "quant_ops.py")
+    try:
+        with open(path, encoding="utf-8") as file:
+            return '"int8_tensorwise"' in file.read()
+    except OSError:
+        return False
 
 
 def _group(flag: str) -> str:

@@ -15,11 +15,14 @@ if TYPE_CHECKING:
     import argparse
 
 
+WINDOWS = os.name == "nt"
 _DEVICE_LIST = re.compile(r"\d+(\.\d+)?(,\d+(\.\d+)?)*")
 
 
 def start(args: Any) -> None:
     """Take over what the user asked for; called in main.py before torch is imported.
+
+    torch-xpu-ops reads PYTORCH_ENABLE_XPU_FALLBACK once, when it loads: with 1, the CPU computes what XPU lacks.
 
     Raises SystemExit with a message where a setting is wrong, and after ``--help-gpu``.
     """
@@ -27,6 +30,8 @@ def start(args: Any) -> None:
     configure(strict=True)
     if getattr(args, "intel_device", None) is not None:
         _set_intel_device(args.intel_device)
+    if state.level >= 1 and built_for_xpu():
+        os.environ.setdefault("PYTORCH_ENABLE_XPU_FALLBACK", "1")
     if getattr(args, "help_gpu", None):
         from .help import help_gpu
 
@@ -60,6 +65,8 @@ def select_devices(args: Any) -> None:
 def _cuda_device(args: Any) -> str | None:
     """``--cuda-device`` as Level Zero would write it; None if absent, "all", or no list of indices (a UUID)."""
     asked_for = getattr(args, "cuda_device", None)
+    if WINDOWS and not any(argument.startswith("--cuda-d") for argument in sys.argv):
+        return None  # upstream's own choice among NVIDIA GPUs (#15737)
     if isinstance(asked_for, (list, tuple)):
         asked_for = ",".join(map(str, asked_for))
     text = str(asked_for).replace(" ", "")

@@ -47,7 +47,7 @@ def get_torch_device():
     if cpu_state != CPUState.GPU:
         return torch.device(cpu_state.name.lower())
     if is_intel_xpu():
-        return torch.device("xpu")
+        return torch.device("xpu", torch.xpu.current_device())
     else:
         return torch.device(torch.cuda.current_device())
 
