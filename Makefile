@@ -69,7 +69,9 @@ trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XP
 othertorch: $(BIN)/.installed  ## the emulated XPU's tests with the torch of OTHER=PYTHON; may fail
 	$(BIN)/python -m emulator.second_torch "$(OTHER)"
 
-docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, and with Nix docs/nix-options.md
+docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/json-schema.json, and with Nix docs/nix-options.md
+	$(BIN)/python -c 'import sys; from patchforge import schemas; sys.stdout.buffer.write(schemas.everything())' > docs/json-schema.json.new
+	mv docs/json-schema.json.new docs/json-schema.json
 	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
 	mv docs/transforms.md.new docs/transforms.md
 	$(BIN)/patchforge packs explain --markdown > docs/nodes-rules.md.new

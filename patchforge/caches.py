@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -121,6 +122,56 @@ def _is_marked(folder: Path) -> bool:
 
 def _not_ours(path: Path, found: str, expected: str) -> PatchforgeError:
     return PatchforgeError(f"the cache cannot use {path}", expected=expected, found=found, do=_DO)
+
+
+def parts() -> dict[str, int]:
+    """What is in the cache, by name, with the bytes of each; nothing where there is none."""
+    folder = Path(os.path.realpath(place()))
+    if not folder.is_dir():
+        return {}
+    return {one.name: _size(one) for one in sorted(folder.iterdir()) if one.name != MARK}
+
+
+def _size(path: Path) -> int:
+    """Bytes on the disk; no link is followed."""
+    if path.is_symlink() or not path.is_dir():
+        return path.lstat().st_size
+    return sum(file.lstat().st_size for file in path.rglob("*") if file.is_symlink() or file.is_file())
+
+
+def clean() -> list[str]:
+    """Removes what is in the cache, and returns the names. What another run holds locked stays, with its lock."""
+    removed = []
+    for name in parts():
+        path = home() / name
+        if path.is_symlink() or not path.is_dir():
+            if name.endswith(".lock"):
+                continue
+            path.unlink()
+        elif held := [lock for lock in path.glob("*.lock") if not _is_free(lock)]:
+            kept = {file for lock in held for file in (lock, *path.glob(f"{lock.stem}*"))}
+            for one in set(path.iterdir()) - kept:
+                _remove(one)
+            continue
+        else:
+            shutil.rmtree(path)
+        removed.append(name)
+    return removed
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink()
+
+
+def _is_free(lock: Path) -> bool:
+    try:
+        with locked(lock, seconds=0):
+            return True
+    except TryAgain:
+        return False
 
 
 def read_tree(folder: Path) -> dict[str, bytes] | None:

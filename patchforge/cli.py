@@ -19,6 +19,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
 
 _TRACEBACK = "--traceback"
+_ERROR = "patchforge/error/1"  #: the document of an error; see patchforge/schemas.py
 _EPILOG = """\
 exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there ·
 3 a transform drifted: upstream moved and a person must look · 65 what was read is damaged ·
@@ -57,6 +58,7 @@ COMMANDS = (
     Command("repair", "finish what is half done in a patched folder, and put back what is lost", folders.repair),
     Command("update", "patch the release that a patched checkout was updated to", folders.update),
     Command("status", "show what is tracked, generated and cached, or the state of a folder", folders.status),
+    Command("cache", "show what the cache holds, or remove it", folders.cache),
     Command("doctor", "examine this machine: GPU, driver, torch, variables; say what to do", folders.doctor),
     Command("packs", "custom-node packs: check, convert, test and follow them", group=_PACKS),
     Command("test", "run patched releases for real, on the GPU at hand or an emulated one", trials.test),
@@ -150,7 +152,7 @@ def _fail(error: BaseException, words: Sequence[str]) -> int:
         _say("".join(traceback.format_exception(error)).rstrip())
     if any(len(word) > 2 and "--json".startswith(word) for word in words):  # as argparse takes it
         with suppress(OSError, ValueError, terminal.ReaderGoneError):
-            print(document({"error": said.as_data()}), flush=True)
+            print(document({"schema": _ERROR, "error": said.as_data()}), flush=True)
     _say(f"patchforge: {said}")
     return int(said.status)
 

@@ -23,9 +23,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, Popen, SubprocessError, TimeoutExpired
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from patchforge.errors import Damaged
+
+if TYPE_CHECKING:
+    from multiprocessing.context import BaseContext
 
 __all__ = [
     "DEVNULL",
@@ -46,6 +49,7 @@ __all__ = [
     "program",
     "run",
     "start",
+    "workers",
 ]
 
 MOST = 256 << 20  #: bytes of what a child says
@@ -227,6 +231,13 @@ def close() -> None:
         import ctypes  # noqa: PLC0415 - keeps start-up light
 
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
+
+
+def workers() -> BaseContext:
+    """How processes of our own are started: forked where that is safe, which is quickest."""
+    from multiprocessing import get_context  # noqa: PLC0415 - keeps start-up light
+
+    return get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 def program(name: str) -> str:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from patchforge import escape
+from patchforge.commands import common
 
 # A shell's background jobs ignore Ctrl-C, and so would the processes that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -30,3 +34,18 @@ def _own_environment(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATCHFORGE_STATE", str(tmp_path / "state"))
     monkeypatch.delenv("PATCHFORGE_UPSTREAM", raising=False)
     monkeypatch.setenv("NO_COLOR", "1")
+
+
+@pytest.fixture(autouse=True)
+def _documents_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a command prints as JSON in this process is as its schema says."""
+    told = escape.document
+
+    def document(value: object) -> str:
+        from tests.valid import fitting
+
+        text = told(value)
+        fitting(json.loads(text))
+        return text
+
+    monkeypatch.setattr(common, "document", document)

@@ -408,7 +408,7 @@ def test_check_sees_what_is_out_of_date_missing_or_not_generated(upstream: Path,
 def test_check_says_drift(upstream: Path, generated: Path) -> None:
     result = on(upstream, generated, "check", "v9.2.0", "--json")
     assert result.returncode == 3
-    [row] = json.loads(result.stdout)
+    [row] = json.loads(result.stdout)["results"]
     assert row["verdict"] == "failed"
     assert "def is_oom" in row["problems"][0]
 
@@ -427,7 +427,7 @@ def test_check_of_what_is_not_generated_is_no_check(upstream: Path, tmp_path: Pa
     assert f"patchforge apply v9.0.0 --out {tmp_path / 'empty' / 'v9.0.0'}" in result.stdout
     result = on(upstream, tmp_path / "empty", "check", "v9.1.0", "--json")
     assert result.returncode == 1, "a new unclaimed site is a failure all the same"
-    assert len(json.loads(result.stdout)[0]["problems"]) == 2
+    assert len(json.loads(result.stdout)["results"][0]["problems"]) == 2
 
 
 def advice(text: str) -> list[str]:
@@ -486,7 +486,7 @@ def test_verify_sees_a_tampered_patch(upstream: Path, generated: Path) -> None:
     patch.write_bytes(patch.read_bytes().replace(b"patchforge_xpu.start(args)", b"patchforge_xpu.evil(args)", 1))
     result = on(upstream, generated, "verify", "--json")
     assert result.returncode == 1
-    [row] = json.loads(result.stdout)
+    [row] = json.loads(result.stdout)["results"]
     assert "0001-device-support.patch" in row["problem"]
 
 
@@ -548,7 +548,7 @@ def test_explain() -> None:
     listed = done("explain")
     assert [line.split()[0] for line in listed.splitlines()] == [one.id for one in transforms()]
     assert done("explain", "t01").startswith("## free-memory: ")
-    assert json.loads(done("explain", "T01", "--json"))[0]["id"] == "free-memory"
+    assert json.loads(done("explain", "T01", "--json"))["results"][0]["id"] == "free-memory"
     unknown = patchforge("explain", "T99")
     assert unknown.returncode == 2
     assert "no rule T99" in unknown.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -228,7 +229,7 @@ TYPOS = [
     ("--jsn status", "there is no option --jsn"),
     ("--versoin status", "there is no option --versoin; did you mean --version?"),
     ("status --zzz", "there is no option --zzz"),
-    ("status a b", "too many arguments: b"),
+    ("status a b", "nothing is done with b: it is one argument too many"),
     ("revert", "the following arguments are required: DIR"),
     ("packs", "the following arguments are required: ACTION"),
 ]
@@ -289,3 +290,22 @@ def test_the_shared_parser_has_no_state() -> None:
     second = parser().parse_args(["test", "v1"])
     assert isinstance(first, argparse.Namespace)
     assert (first.session, second.session, second.packs) == (["a"], [], [])
+
+
+# --- Completion -------------------------------------------------------------------------------------------------------
+
+
+def test_fish_is_offered_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["completion", "fish"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(one.startswith("complete -c patchforge ") for one in lines)
+    apply = [one for one in lines if "__fish_seen_subcommand_from apply'" in one and "packs" not in one]
+    assert {"-l in-place", "-l from", "-l json", "-l verbose"} <= {
+        name for one in apply for name in ("-l in-place", "-l from", "-l json", "-l verbose") if name in one
+    }
+    assert any("-a packs -d " in one for one in lines)
+    assert any("from packs; and not __fish_seen_subcommand_from check apply" in one for one in lines)
+    if shell := shutil.which("fish"):
+        command = [shell, "--no-execute", "-c", "\n".join(lines)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr) == (0, "")

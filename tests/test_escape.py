@@ -130,7 +130,7 @@ def test_what_looks_like_ours_is_not() -> None:
 def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:
     value = {text: [text, "\x7f\x9b\u2028 ##vso[x] ##", "é"] for text in COMMANDS}
     with guarded():
-        common.show_json(value)
+        print(escape.document(value))
     out = capsys.readouterr().out
     assert is_inert(out)
     assert json.loads(out) == value

@@ -36,6 +36,12 @@ def status(parser: Parser) -> None:
     add_generated(parser)
 
 
+def cache(parser: Parser) -> None:
+    """``patchforge cache``."""
+    add_json(parser)
+    parser.add_argument("--clean", action="store_true", help="remove what is in it")
+
+
 def doctor(parser: Parser) -> None:
     """``patchforge doctor``."""
     add_json(parser)

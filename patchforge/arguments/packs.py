@@ -19,7 +19,7 @@ def check(parser: Parser) -> None:
     """``patchforge packs check``."""
     add_json(parser)
     parser.add_argument("folder", nargs="+", metavar="DIR")
-    parser.add_argument("--sarif", metavar="FILE", help="also write the findings for code hosts")
+    parser.add_argument("--sarif", metavar="FILE", help="also write the findings for code hosts; - prints them instead")
     parser.add_argument("--by-rule", action="store_true", help="print what each rule finds, as a table, instead")
     parser.old_name("--figures", "--by-rule")
 
@@ -44,6 +44,7 @@ def apply(parser: Parser) -> None:
 
 def revert(parser: Parser) -> None:
     """``patchforge packs revert``."""
+    add_json(parser)
     parser.add_argument("folder", nargs="+", metavar="DIR")
     add_dry_run(parser, "list what would be written and removed")
 

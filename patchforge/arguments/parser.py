@@ -53,10 +53,13 @@ class Parser(argparse.ArgumentParser):
         for command in self.commands.values():
             command.fill_all()
 
+    def listed(self) -> Iterator[argparse.Action]:
+        """What its help shows."""
+        return (action for action in self._actions if action.help != argparse.SUPPRESS)
+
     def options(self) -> Iterator[str]:
         """The options that its help shows."""
-        shown = (action for action in self._actions if action.help != argparse.SUPPRESS)
-        return (text for action in shown for text in action.option_strings)
+        return (text for action in self.listed() for text in action.option_strings)
 
     def old_name(self, old: str, new: str) -> None:
         """Takes ``old`` for the option ``new``, and shows it nowhere."""
@@ -70,14 +73,17 @@ class Parser(argparse.ArgumentParser):
             name = options[0].partition("=")[0]
             self.error(f"there is no option {name}{_meant(name, self.options())}")
         if unknown:
-            self.error(f"too many arguments: {' '.join(unknown)}")
+            self.error(f"nothing is done with {' '.join(unknown)}: it is one argument too many")
         return found, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action is self._below and value not in (action.choices or ()):
             meant = _meant(value, self.commands) or f"; {self.prog} --help lists them"
             self.error(f"there is no command {value!r}{meant}")
-        super()._check_value(action, value)
+        if action.choices is not None and value not in action.choices:
+            name = "/".join(action.option_strings) or str(action.metavar or action.dest).upper()
+            known = [str(one) for one in action.choices]
+            self.error(f"{name} is one of {', '.join(known)}, not {value!r}{_meant(str(value), known)}")
 
 
 def whole(least: int) -> Callable[[str], int]:

@@ -64,4 +64,4 @@ def nix(parser: Parser) -> None:
 
 def completion(parser: Parser) -> None:
     """``patchforge completion``."""
-    parser.add_argument("shell", choices=("bash", "zsh", "tcsh"))
+    parser.add_argument("shell", choices=("bash", "fish", "zsh", "tcsh"))

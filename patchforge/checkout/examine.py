@@ -137,7 +137,7 @@ class Examined:
         if not self.untold:
             return self.command("repair")
         what = f"ComfyUI {self.subject.stated(self.inside)}".strip() if self.subject.kind == "release" else "the pack"
-        return f"{self.command('repair')} --from TARBALL|DIR, naming {what} as it comes,"
+        return f"{self.command('repair')} --from ARCHIVE|DIR, naming {what} as it comes,"
 
     @property
     def taken_back(self) -> bool:

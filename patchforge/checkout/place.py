@@ -74,7 +74,7 @@ class Where:
 
 def program() -> str:
     """What starts patchforge: its name, or Python where no such command is on PATH."""
-    if Path(sys.argv[0]).name == "__main__.py" and not processes.program("patchforge"):
+    if Path(sys.argv[0]).parts[-2:] == ("patchforge", "__main__.py") and not processes.program("patchforge"):
         return f"{quoted(sys.executable)} -m patchforge"
     return "patchforge"
 

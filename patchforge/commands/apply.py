@@ -144,7 +144,7 @@ def _named(options: argparse.Namespace) -> tuple[Path, str | None]:
 def _tell(options: argparse.Namespace, applied: Applied) -> None:
     if options.json:
         found = applied.patched.manifest(applied.patched.patch_files(options.context))
-        show_json(as_data(applied, manifest.FORMAT.data(found)))
+        show_json("apply", as_data(applied, manifest.FORMAT.data(found)))
         return
     applied.say(verbose=options.verbose)
     if applied.plan and options.dry_run:
@@ -197,4 +197,4 @@ def _revert(options: argparse.Namespace) -> int:
             f"--revert converts nothing, so {', '.join(useless)} means nothing to it",
             do="leave it out",
         )
-    return revert.put_back(options.revert, dry_run=options.dry_run, as_json=options.json)
+    return revert.put_back([options.revert], dry_run=options.dry_run, as_json=options.json)

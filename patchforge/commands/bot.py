@@ -62,7 +62,7 @@ def _run(options: argparse.Namespace, token: Token) -> int:
         outcome = _kind(options, settings, repository, forge).run()
     if options.json:
         told = {**outcome.as_data(), "status": int(outcome.status), "seconds": round(time.monotonic() - begun, 1)}
-        show_json(token.hidden_in(told))
+        show_json("bot", token.hidden_in(told))
     else:
         with redirect_stdout(io.StringIO()) as said:
             _show(outcome)

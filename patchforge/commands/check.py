@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
             if not options.json:
                 _show(results[-1])
     if options.json:
-        show_json(results)
+        show_json("check", results)
     return int(worst(result["status"] for result in results))
 
 

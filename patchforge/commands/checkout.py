@@ -36,7 +36,7 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
         told = {"was": plan.state, "state": state, "written": plan.written, "removed": plan.removed}
         told["journal"] = "written anew" if plan.journal else "as it was"
         told["options"] = list(plan.options)
-        show_json({"folder": options.folder, **told})
+        show_json("put-right", {"folder": options.folder, **told})
         return Exit.OK
     if options.dry_run:
         print(f"{options.folder}: {plan.state} (not written)")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from patchforge.vocabulary import Version
 if TYPE_CHECKING:
     from patchforge.engine.convert import Engine
 
+_NUMBERS: Mapping[str, int] = {}  #: of documents that are not as they were first
 _COLOURS = {
     **dict.fromkeys(("applied", "ok", "passed", "fresh"), "32"),
     **dict.fromkeys(("drifted", "failed", "cpu_fallback"), "31;1"),
@@ -118,9 +119,15 @@ def chosen_versions(options: argparse.Namespace) -> list[str]:
     return names
 
 
-def show_json(value: Any) -> None:
-    """One JSON document on standard output."""
-    print(document(value))
+def schema_name(name: str) -> str:
+    """What a document says that it is: see patchforge/schemas.py."""
+    return f"patchforge/{name}/{_NUMBERS.get(name, 1)}"
+
+
+def show_json(name: str, value: Any) -> None:
+    """One JSON document on standard output; several of a kind as its ``results``."""
+    told = value if isinstance(value, Mapping) else {"results": value}
+    print(document({"schema": schema_name(name), **told}))
 
 
 def coloured(text: str, kind: str) -> str:

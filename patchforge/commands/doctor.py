@@ -50,12 +50,12 @@ def _upstream(options: argparse.Namespace) -> int:
     where = options.upstream or os.environ.get("PATCHFORGE_UPSTREAM") or project.url
     remote, clone = upstream.examine(where, project)
     facts = {"remote": remote and asdict(remote), "clone": clone and asdict(clone)}
-    return _tell(options, list(upstream.findings(project, remote, clone)), facts)
+    return _tell(options, list(upstream.findings(project, remote, clone)), facts, "doctor-upstream")
 
 
-def _tell(options: argparse.Namespace, found: Sequence[Finding], facts: Mapping[str, Any]) -> int:
+def _tell(options: argparse.Namespace, found: Sequence[Finding], facts: Mapping[str, Any], name: str = "doctor") -> int:
     if options.json:
-        show_json({"patchforge": __version__, "findings": [asdict(one) for one in found], "facts": facts})
+        show_json(name, {"patchforge": __version__, "findings": [asdict(one) for one in found], "facts": facts})
     else:
         _show(found)
     return worst(_STATUSES.get(one.state, Exit.OK) for one in found)

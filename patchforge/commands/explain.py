@@ -42,7 +42,7 @@ def run(options: argparse.Namespace) -> int:
         return Exit.OK
     chosen = [_chosen(options.name, own)] if options.name else list(own)
     if options.json:
-        show_json([_facts(rule) for rule in chosen])
+        show_json("explain", [_facts(rule) for rule in chosen])
     elif options.name:
         print(page(chosen[0]), end="")
     else:

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
         known = make_lock(options.version, python, online=options.online)
         pin_files.save(f"{LOCKS}{name}", {"": known}, folder)
     if options.json:
-        show_json(plain(known))
+        show_json("lock-torch", plain(known))
     else:
         _show(known)
     return Exit.OK if known.complete else Exit.FAILED

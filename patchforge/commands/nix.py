@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
         write_folder(folder / "nix", made.files, NIX, inputs=read)
     status = Exit.FAILED if options.check and changes else Exit.OK
     if options.json:
-        show_json({"changes": changes, "left_out": list(made.left_out), "files": len(files) + 1})
+        show_json("nix", {"changes": changes, "left_out": list(made.left_out), "files": len(files) + 1})
         return status
     for one in changes:
         print(f"{one} is out of date: run patchforge nix" if options.check else one)

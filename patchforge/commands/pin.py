@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a hash is contradicted, 69 and others when a source cannot be had. Such a pin stays."""
     changes = [change for kind in _chosen(options.kind) for change in _update(kind, options)]
     if options.json:
-        show_json([asdict(one) for one in changes])
+        show_json("pin", [asdict(one) for one in changes])
     else:
         _show(changes, dry=options.dry_run)
     return worst(one.status for one in changes)

@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
     _check(options)
     result = _package(*options.pypi) if options.pypi else _archive(options)
     if options.json:
-        show_json(result)
+        show_json("prefetch", result)
     else:
         _show(result)
     return Exit.OK

@@ -27,7 +27,8 @@ def run(options: argparse.Namespace) -> int:
     failed = [row for row in rows if row["failed"]]
     drifted = [row for row in rows if row["drifts"]]
     if options.json:
-        show_json({"releases": rows, "drifted": len(drifted), "failed": len(failed), "passed": [*map(list, passed)]})
+        counts = {"drifted": len(drifted), "failed": len(failed)}
+        show_json("replay", {"releases": rows, **counts, "passed": [*map(list, passed)]})
     else:
         _show(rows, engine)
         for name, why in passed:

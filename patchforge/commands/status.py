@@ -27,11 +27,11 @@ def run(options: argparse.Namespace) -> int:
         "rules": rule_set_digest(),
         "upstream": os.environ.get("PATCHFORGE_UPSTREAM") or project.url,
         "releases": {"indexed": len(index), "newest": str(max(index, key=lambda one: one.version).version)},
-        "cache": {"folder": str(caches.place()), "bytes": _size(caches.place())},
+        "cache": {"folder": str(caches.place()), "bytes": sum(caches.parts().values())},
         "generated": [_generated(folder / name) for name in generated_versions(folder)],
     }
     if options.json:
-        show_json(status)
+        show_json("status", status)
         return Exit.OK
     print(f"patchforge {__version__}, rule set {status['rules'][:16]}")
     print(f"upstream   {status['upstream']}")
@@ -56,7 +56,7 @@ def _folder(options: argparse.Namespace) -> int:
         "leftovers": list(found.leftovers),
     }
     if options.json:
-        show_json(told)
+        show_json("folder", told)
     else:
         print(f"{line(options.folder)}: {line(found.says)}")
         for name in found.leftovers:
@@ -80,7 +80,3 @@ def _generated(folder: Path) -> dict[str, Any]:
         "current": found.rules == rule_set_digest(),
         "edited": edited(folder),
     }
-
-
-def _size(folder: Path) -> int:
-    return sum(path.lstat().st_size for path in folder.rglob("*") if path.is_file())

@@ -253,7 +253,7 @@ def _report(options: argparse.Namespace, device: Device, results: Sequence[Found
     if len(found) > 1:
         report.write(Path(options.out), found)
     if options.json:
-        show_json([json.loads(evidence.dump(one)) for one in found])
+        show_json("test", [json.loads(evidence.dump(one)) for one in found])
         return
     table(report.table(found))
     for line in report.limits(found):
@@ -267,7 +267,7 @@ def _report_packs(options: argparse.Namespace, device: Device, found: Sequence[E
     if options.page:
         pack_page.write(Path(options.page), found, _read(options))
     if options.json:
-        show_json([json.loads(evidence.dump(one)) for one in found])
+        show_json("test", [json.loads(evidence.dump(one)) for one in found])
     else:
         table(pack_page.table(found))
         for line in report.limits(found):

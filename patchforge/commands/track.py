@@ -23,7 +23,7 @@ def run(options: argparse.Namespace) -> int:
     project = load_project()
     found, asked = survey(project, options)
     if options.json:
-        show_json({**found_as_data(found), "asked_github": asked})
+        show_json("track", {**found_as_data(found), "asked_github": asked})
     else:
         print(f"{project.title}: {found.newest or 'nothing'} is the newest that is generated")
         rows = [("new", one.tag, one.commit[:12]) for one in found.new]

@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
             if not options.json:
                 _show(results[-1])
     if options.json:
-        show_json(results)
+        show_json("verify", results)
     return worst(result["status"] for result in results)
 
 
@@ -73,7 +73,7 @@ def confirm_pins(folder: Path, *, as_json: bool) -> int:
             for line in one.problem.splitlines():
                 print(f"  {line}")
     if as_json:
-        show_json(results)
+        show_json("verify-online", results)
     return worst(_SETTLED[one["outcome"]] for one in results)
 
 

@@ -17,6 +17,7 @@ from patchforge.hashes import of_clone, published_hashes
 from patchforge.project import load_project
 from tests.hashes.test_judges import archived, commit, git, head, judged, repository
 from tests.support import ROOT
+from tests.valid import fitting
 
 NEWEST = "v0.32.0"
 FILES: dict[str, bytes | Path] = {"a/b": b"one\n", "run": b"#!/bin/sh\n", "link": Path("a")}
@@ -38,7 +39,8 @@ def prefetch(*arguments: object, **environment: str) -> subprocess.CompletedProc
 def pin(*arguments: object, **environment: str) -> dict[str, Any]:
     done = prefetch(*arguments, "--json", **environment)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = fitting(json.loads(done.stdout))
+    del found["schema"]
     return found
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from patchforge import caches
+from patchforge.cli import main
 from patchforge.commands.common import make_engine
 from patchforge.engine.cache import FILES, Cache, rule_set_digest
 from patchforge.engine.records import FileRecord
@@ -379,3 +380,39 @@ def test_status_makes_no_cache(place: Path, capsys: pytest.CaptureFixture[str]) 
     assert cli.main(["status"]) == 0
     assert str(place) in capsys.readouterr().out
     assert not place.exists()
+
+
+def test_the_cache_is_shown_and_cleaned(place: Path, origin: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clone = CachedClone.of(origin.as_uri())
+    clone.ensure()
+    (caches.folder("results") / "a").write_bytes(b"0" * 2_000_000)
+    assert main(["cache"]) == 0
+    said = capsys.readouterr().out
+    assert f"{place}: 2." in said
+    assert "results  2.0 MB" in said
+    assert main(["cache", "--clean"]) == 0
+    assert [one.name for one in place.iterdir()] == [caches.MARK]
+    assert clone.ensure()
+
+
+def test_what_another_run_uses_is_not_cleaned_away(
+    place: Path, origin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clone = CachedClone.of(origin.as_uri())
+    clone.ensure()
+    other = caches.folder("clones") / "other.git"
+    other.mkdir()
+    with caches.locked(clone.path.with_suffix(".lock")):
+        assert main(["cache", "--clean"]) == 0
+    assert "what another run of patchforge uses stays" in capsys.readouterr().out
+    assert (clone.path / "HEAD").is_file()
+    assert not other.exists()
+
+
+def test_a_folder_of_others_is_not_cleaned(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place.mkdir()
+    (place / "photo.jpg").touch()
+    assert main(["cache", "--clean"]) == 2
+    assert "the cache cannot use" in capsys.readouterr().err
+    assert (place / "photo.jpg").exists()
+    assert main(["status"]) == 0

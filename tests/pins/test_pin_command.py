@@ -78,7 +78,7 @@ Outcomes = dict[tuple[str, str], str]
 
 def run(given: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> tuple[int, Outcomes]:
     status = pin.run(given)
-    return status, {(one["kind"], one["pin"]): one["outcome"] for one in json.loads(capsys.readouterr().out)}
+    return status, {(one["kind"], one["pin"]): one["outcome"] for one in json.loads(capsys.readouterr().out)["results"]}
 
 
 def contents(world: Path) -> dict[str, bytes]:
@@ -127,7 +127,7 @@ def test_one_pack_alone(world: Path, capsys: pytest.CaptureFixture[str]) -> None
     assert found == {("nodes", "one"): "same", ("nodes", "two"): "changed"}
     before = contents(world)
     pin.run(options(world, "nodes", only=["three"]))
-    [failed] = json.loads(capsys.readouterr().out)
+    [failed] = json.loads(capsys.readouterr().out)["results"]
     assert "no pack is called three" in failed["problem"]
     assert contents(world) == before
 
@@ -198,6 +198,7 @@ def test_a_lock_offline_needs_published_hashes(world: Path, capsys: pytest.Captu
     (world / "top/upstream/torch.hashes.tsv").write_text(text, "utf-8")
     assert lock_torch.run(lock_options(world, online=False)) == Exit.FAILED
     found = json.loads(capsys.readouterr().out)
+    assert found.pop("schema") == "patchforge/lock-torch/1"
     assert found["missing"] == ["torchvision==0.29.0+xpu for cp312"]
     lock = pin_files.load_lock("2.14.0-cp312", world / "pins")
     assert lock

@@ -128,7 +128,7 @@ def test_a_second_run_and_json(tmp_path: Path, capsys: pytest.CaptureFixture[str
     capsys.readouterr()
     assert test(*arguments, "--json") == Exit.OK
     said = capsys.readouterr()
-    (document,) = json.loads(said.out)
+    (document,) = json.loads(said.out)["results"]
     assert evidence.parse(json.dumps(document).encode()) == evidence.load(tmp_path / "out" / "v9.0.0-cpu")
     assert document["marked"] == "real"
     assert "v9.0.0: patched first: done before" in said.err
@@ -175,7 +175,7 @@ def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert packs_test("--release", "v9.0.0", *arguments, "--json") == Exit.OK
     said = capsys.readouterr()
     assert "v9.0.0: pack: done before" in said.err
-    assert [one["release"] for one in json.loads(said.out)] == ["v9.0.0"]
+    assert [one["release"] for one in json.loads(said.out)["results"]] == ["v9.0.0"]
     assert packs_test("--release", "v9.1.0", *arguments) == Exit.FAILED  # nothing passes
     old = ("--upstream", clone, "--device", "cpu", "--out", out, "--page", page, "--nodes", tmp_path / "pack")
     assert test("v9.0.0", *old) == Exit.OK
@@ -185,7 +185,7 @@ def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_a_pack_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False))
     assert packs_test("--release", "v9.0.0", "--upstream", clone, tmp_path / "nothing") == Exit.USAGE
-    assert "is not a folder" in capsys.readouterr().err
+    assert "is not there" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

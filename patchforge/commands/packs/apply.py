@@ -70,7 +70,7 @@ def _converted(options: argparse.Namespace, folder: Path) -> PatchedPack:
 def _tell(options: argparse.Namespace, patched: PatchedPack) -> int:
     report = patched.manifest()
     if options.json:
-        show_json(FORMAT.data(report))
+        show_json("packs-apply", FORMAT.data(report))
     else:
         _show(report)
     return int(Exit.FAILED if patched.converted.problems else Exit.OK)

@@ -6,33 +6,38 @@ import argparse
 import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
+from patchforge import processes
 from patchforge.commands.common import inputs, show_json
 from patchforge.commands.packs.sites import list_sites
 from patchforge.documents import plain
 from patchforge.errors import Exit
+from patchforge.escape import document
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import read_pack
-from patchforge.nodes.report import figures, is_ours, sarif_file, summary
+from patchforge.nodes.report import figures, is_ours, sarif, sarif_file, summary
 from patchforge.nodes.store import cached
 from patchforge.outputs import check_document, write_document
 from patchforge.pattern import Options
+
+_STDOUT = "-"
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 where something is found."""
     folders = [Path(folder) for folder in options.folder]
-    if options.sarif:
+    if options.sarif and options.sarif != _STDOUT:
         check_document(Path(options.sarif), is_ours, inputs(*folders))
     reports = _reports(folders)
-    if options.sarif:
+    if options.sarif and options.sarif != _STDOUT:
         write_document(Path(options.sarif), sarif_file(reports), is_ours, inputs=inputs(*folders))
-    if options.by_rule:
+    if options.sarif == _STDOUT:
+        print(document(sarif(reports)))
+    elif options.by_rule:
         print(figures(reports), end="")
     elif options.json:
-        show_json(plain(reports))
+        show_json("packs-check", plain(reports))
     else:
         for report in reports:
             list_sites(report)
@@ -42,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
 def _reports(folders: Sequence[Path]) -> list[PackReport]:
     if len(folders) == 1 or (os.cpu_count() or 1) == 1:
         return [_report(folder) for folder in folders]
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(folders)), get_context("fork")) as pool:
+    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(folders)), processes.workers()) as pool:
         return list(pool.map(_report, folders))
 
 

@@ -14,7 +14,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a pack cannot be followed; 75 when something did not answer."""
     packs = list(follow(resources.path("upstream")))
     if options.json:
-        show_json({"nodes": [one.as_data() for one in packs]})
+        show_json("packs-track", {"nodes": [one.as_data() for one in packs]})
     elif packs:
         table([_row(one) for one in packs])
     states = {one.state for one in packs}

@@ -1,0 +1,32 @@
+"""``patchforge cache``: what the cache holds, and how to be rid of it."""
+
+from __future__ import annotations
+
+import argparse
+
+from patchforge import caches
+from patchforge.commands.common import show_json, table
+from patchforge.errors import Exit
+from patchforge.escape import line
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0. Nothing in the cache is needed: it is fetched or worked out again when it is wanted."""
+    parts = caches.parts()
+    removed = caches.clean() if options.clean else []
+    if options.json:
+        told = {"folder": str(caches.place()), "parts": [{"name": name, "bytes": size} for name, size in parts.items()]}
+        show_json("cache", {**told, **({"removed": removed} if options.clean else {})})
+        return Exit.OK
+    print(f"{line(str(caches.place()))}: {_size(sum(parts.values()))}")
+    if parts:
+        table([(f"  {name}", _size(size), "removed" if name in removed else "") for name, size in parts.items()])
+    if options.clean and len(removed) < len(parts):
+        print("what another run of patchforge uses stays")
+    elif parts and not options.clean:
+        print("patchforge cache --clean removes it; what is needed comes again")
+    return Exit.OK
+
+
+def _size(number: int) -> str:
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"

@@ -1,0 +1,538 @@
+"""The documents that ``--json`` prints, as types, and JSON Schema made from them.
+
+Each document says what it is by ``schema``, as ``patchforge/NAME/NUMBER``; its number changes whenever a field does.
+``docs/json-schema.json`` is written from here (``make docs``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from enum import Enum
+from functools import cache
+from types import NoneType, UnionType
+from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
+
+from patchforge import documents
+from patchforge.bot.follow import Followed
+from patchforge.checkout.examine import State
+from patchforge.commands.common import schema_name
+from patchforge.commands.pin import Change
+from patchforge.doctor import upstream as doctor_upstream
+from patchforge.doctor.facts import Facts, Finding
+from patchforge.documents import NOT_WRITTEN, OPTIONAL
+from patchforge.manifest import Manifest
+from patchforge.nodes.manifest import PackManifest, PackReport
+from patchforge.pins.confirm import Confirmation
+from patchforge.pins.pin_files import TorchLock
+from patchforge.trial.reports.evidence import Evidence
+
+Schema = dict[str, Any]
+Path = NewType("Path", str)
+
+
+def _maybe() -> Any:
+    """A field that may be missing."""
+    return field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class Error:
+    """What every command prints when it fails. ``status`` is its exit status."""
+
+    status: int
+    problem: str
+    expected: str
+    found: str
+    do: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """The document of an error; usage errors too."""
+
+    error: Error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied(Manifest):
+    """The manifest of the release, and where things were written; "" for nowhere."""
+
+    format: int
+    written: Path
+    missing: tuple[str, ...]
+    indexed: bool
+    files: tuple[str, ...] = _maybe()
+
+
+@dataclass(frozen=True)
+class Reverted:
+    """What ``revert`` put back."""
+
+    reverted: Path
+    files: tuple[str, ...]
+    written: tuple[str, ...]
+    removed: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PutRight:
+    """States before and after, and what was changed."""
+
+    folder: Path
+    was: State
+    state: State
+    written: tuple[str, ...]
+    removed: tuple[str, ...]
+    journal: str
+    options: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Indexed:
+    indexed: int
+    newest: str
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of the cache, in bytes."""
+
+    name: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class CacheSize:
+    folder: Path
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Generated:
+    release: str
+    commit: str
+    current: bool
+    edited: bool
+
+
+@dataclass(frozen=True)
+class Status:
+    """What is tracked, generated and cached."""
+
+    patchforge: str
+    rules: str
+    upstream: str
+    releases: Indexed
+    cache: CacheSize
+    generated: tuple[Generated, ...]
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The state of a checkout or pack."""
+
+    folder: Path
+    state: State
+    says: str
+    do: str
+    release: str
+    files: Mapping[str, str]
+    leftovers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What the cache holds; ``removed`` after ``--clean``."""
+
+    folder: Path
+    parts: tuple[Part, ...]
+    removed: tuple[str, ...] = _maybe()
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """What was found about the machine, and the facts that it rests on."""
+
+    patchforge: str
+    findings: tuple[Finding, ...]
+    facts: Facts
+
+
+@dataclass(frozen=True)
+class UpstreamFacts:
+    remote: doctor_upstream.Remote | None
+    clone: doctor_upstream.Clone | None
+
+
+@dataclass(frozen=True)
+class DoctorUpstream:
+    """The same of ComfyUI's address or clone."""
+
+    patchforge: str
+    findings: tuple[Finding, ...]
+    facts: UpstreamFacts
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One release."""
+
+    release: str
+    verdict: Literal["ok", "failed", "not checked"]
+    problems: tuple[str, ...]
+    status: int
+
+
+@dataclass(frozen=True)
+class Declared:
+    name: str
+    transform: str
+    count: int
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One pretended machine of the dynamic proof."""
+
+    scenario: str
+    verdict: str
+    answers: int
+    calls: int
+    declared: tuple[Declared, ...]
+    undeclared: tuple[str, ...]
+    problems: tuple[str, ...]
+    not_asked: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    holds: bool
+    scenarios: tuple[Scenario, ...]
+
+
+@dataclass(frozen=True)
+class Verified:
+    """One release."""
+
+    release: str
+    problem: str
+    status: int
+    dynamic: Dynamic = _maybe()  # noqa: RUF009 - a field, not a default
+
+
+@dataclass(frozen=True)
+class ReplayedRelease:
+    """One release; outcomes and numbers of claims by transform."""
+
+    release: str
+    commit: str
+    outcomes: Mapping[str, str]
+    claims: Mapping[str, int]
+    surprises: tuple[str, ...]
+    drifts: tuple[str, ...]
+    sites: Mapping[str, int]
+    unclaimed: tuple[str, ...]
+    failed: str
+    status: int
+
+
+@dataclass(frozen=True)
+class Replayed:
+    """All releases, and refs that were passed over with the reason."""
+
+    releases: tuple[ReplayedRelease, ...]
+    drifted: int
+    failed: int
+    passed: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One rule. Those for packs have the first four fields."""
+
+    id: str
+    title: str
+    why: str
+    aliases: tuple[str, ...]
+    patch: str = _maybe()
+    absent: tuple[str, ...] = _maybe()
+    upstream: tuple[str, ...] = _maybe()
+    issues: tuple[str, ...] = _maybe()
+    files: tuple[str, ...] = _maybe()
+    retires: str = _maybe()
+    opt_in: str = _maybe()
+    hooks: tuple[str, ...] = _maybe()
+
+
+@dataclass(frozen=True)
+class New:
+    version: str
+    tag: str
+    commit: str
+    released: bool
+
+
+@dataclass(frozen=True)
+class Passed:
+    tag: str
+    why: str
+    moved: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    newest: str
+    new: tuple[New, ...]
+    passed: tuple[Passed, ...]
+
+
+@dataclass(frozen=True)
+class Tracked(Found):
+    """New releases, and others that are passed over."""
+
+    asked_github: bool
+
+
+@dataclass(frozen=True)
+class FollowedPacks:
+    """Packs against their pins."""
+
+    nodes: tuple[Followed, ...]
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that the bot does, or would do."""
+
+    do: str
+    why: str
+    branch: str = _maybe()
+    number: int = _maybe()
+    title: str = _maybe()
+    text: str = _maybe()
+    commit: str = _maybe()
+    expected: str = _maybe()
+    draft: bool = _maybe()
+
+
+@dataclass(frozen=True)
+class Reported:
+    about: str
+    name: str
+    title: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A run of the bot. Of releases with what was found, of packs with ``nodes``."""
+
+    actions: tuple[Action, ...]
+    notes: tuple[str, ...]
+    problems: tuple[Reported, ...]
+    done: bool
+    requests: int
+    writes: int
+    status: int
+    seconds: float
+    newest: str = _maybe()
+    new: tuple[New, ...] = _maybe()
+    passed: tuple[Passed, ...] = _maybe()
+    nodes: tuple[Followed, ...] = _maybe()
+
+
+@dataclass(frozen=True)
+class Job:
+    project: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A matrix of jobs as GitHub Actions takes it; it takes no ``schema``."""
+
+    include: tuple[Job, ...]
+
+
+@dataclass(frozen=True)
+class Prefetched:
+    """A source and its hash. Which fields there are depends on the fetcher and on where the hash is from."""
+
+    fetcher: Literal["fetchurl", "fetchFromGitHub"]
+    name: str = _maybe()
+    version: str = _maybe()
+    files: int | tuple[Mapping[str, Any], ...] = _maybe()
+    owner: str = _maybe()
+    repo: str = _maybe()
+    ref: str = _maybe()
+    rev: str = _maybe()
+    hash: str = _maybe()
+    provenance: Literal["computed", "published"] = _maybe()
+    published_by: str = _maybe()
+    fetchSubmodules: bool = _maybe()  # noqa: N815 - as Nix calls it
+    source: str = _maybe()
+    bytes: int = _maybe()
+    because: str = _maybe()
+    notes: tuple[Mapping[str, Any], ...] = _maybe()
+
+
+@dataclass(frozen=True)
+class NixFiles:
+    """What the Nix expressions are like."""
+
+    changes: tuple[str, ...]
+    left_out: tuple[str, ...]
+    files: int
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document: its type, the commands that print it, and whether they print several, as ``results``."""
+
+    kind: type
+    commands: tuple[str, ...]
+    several: bool = False
+    also: Mapping[str, type] = field(default_factory=dict)  #: what the file of it has besides its type
+
+
+DOCUMENTS: Mapping[str, Document] = {
+    "error": Document(Failure, ("every command",)),
+    "apply": Document(Applied, ("apply",)),
+    "revert": Document(Reverted, ("revert", "packs revert"), several=True),
+    "put-right": Document(PutRight, ("repair", "update")),
+    "status": Document(Status, ("status",)),
+    "folder": Document(Folder, ("status DIR",)),
+    "cache": Document(Cache, ("cache",)),
+    "doctor": Document(Doctor, ("doctor",)),
+    "doctor-upstream": Document(DoctorUpstream, ("doctor --upstream",)),
+    "check": Document(Checked, ("check",), several=True),
+    "replay": Document(Replayed, ("replay",)),
+    "verify": Document(Verified, ("verify",), several=True),
+    "verify-online": Document(Confirmation, ("verify --online",), several=True),
+    "explain": Document(Explained, ("explain", "packs explain"), several=True),
+    "track": Document(Tracked, ("track",)),
+    "packs-track": Document(FollowedPacks, ("packs track",)),
+    "bot": Document(Run, ("bot", "packs bot")),
+    "matrix": Document(Matrix, ("matrix",)),
+    "pin": Document(Change, ("pin",), several=True),
+    "lock-torch": Document(TorchLock, ("lock-torch",)),
+    "prefetch": Document(Prefetched, ("prefetch",)),
+    "nix": Document(NixFiles, ("nix",)),
+    "test": Document(Evidence, ("test", "packs test"), several=True, also={"format": int, "marked": str}),
+    "packs-check": Document(PackReport, ("packs check",), several=True),
+    "packs-apply": Document(PackManifest, ("packs apply",), also={"format": int}),
+}
+
+
+@cache
+def schema(name: str) -> Schema:
+    """JSON Schema (draft 7) of one document."""
+    document = DOCUMENTS[name]
+    inner = _of(document.kind)
+    for field_name, kind in document.also.items():
+        inner = _with(inner, field_name, _of(kind))
+    if document.several:
+        inner = _object({"results": {"type": "array", "items": inner}}, ["results"])
+    if name == "matrix":
+        return inner
+    return _with(inner, "schema", {"const": schema_name(name)})
+
+
+def everything() -> bytes:
+    """All of them, as ``docs/json-schema.json``."""
+    return documents.rendered(
+        {
+            "$schema": "http://json-schema.org/draft-07/schema#",
+            "title": "What patchforge --json prints",
+            "definitions": {name: schema(name) for name in DOCUMENTS},
+            "anyOf": [{"$ref": f"#/definitions/{name}"} for name in DOCUMENTS],
+        }
+    )
+
+
+_PLAIN: Mapping[Any, Schema] = {
+    str: {"type": "string"},
+    int: {"type": "integer"},
+    float: {"type": "number"},
+    bool: {"type": "boolean"},
+    NoneType: {"type": "null"},
+    object: {},
+    Any: {},
+}
+
+
+def _of(kind: Any) -> Schema:
+    """A type as JSON Schema. TypeError for one that no document has."""
+    if isinstance(kind, NewType):
+        return _of(kind.__supertype__)
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    if isinstance(kind, type) and issubclass(kind, Enum):
+        return {"enum": [one.value for one in kind]}
+    if is_dataclass(kind):
+        return _of_dataclass(kind)
+    if hasattr(kind, "_fields"):
+        return _array(list(get_type_hints(kind).values()))
+    made = _GENERIC.get(get_origin(kind))
+    if made is None:
+        raise TypeError(f"no JSON Schema of {kind!r}")
+    return made(get_args(kind))
+
+
+def _of_dataclass(kind: Any) -> Schema:
+    hints = get_type_hints(kind)
+    written = [one for one in fields(kind) if one.metadata != NOT_WRITTEN]
+    schema = _object(
+        {one.name: _of(hints[one.name]) for one in written}, [one.name for one in written if not _may_lack(one)]
+    )
+    return {**schema, "description": (kind.__doc__ or "").partition("\n")[0]}
+
+
+def _may_lack(one: Field[Any]) -> bool:
+    return one.metadata == OPTIONAL and (one.default is not MISSING or one.default_factory is not MISSING)
+
+
+def _object(properties: Mapping[str, Schema], required: Sequence[str]) -> Schema:
+    return {
+        "type": "object",
+        "properties": dict(properties),
+        "required": sorted(required),
+        "additionalProperties": False,
+    }
+
+
+def _with(schema: Schema, name: str, inner: Schema) -> Schema:
+    return {
+        **schema,
+        "properties": {**schema["properties"], name: inner},
+        "required": sorted({*schema["required"], name}),
+    }
+
+
+def _array(inner: Sequence[Any]) -> Schema:
+    kinds = [one for one in inner if one is not ...]
+    if len(kinds) > 1:
+        return {"type": "array", "items": [_of(one) for one in kinds], "minItems": len(kinds), "maxItems": len(kinds)}
+    return {"type": "array", "items": _of(kinds[0])}
+
+
+def _any_of(inner: Sequence[Any]) -> Schema:
+    return {"anyOf": [_of(one) for one in inner]}
+
+
+def _mapping(inner: Sequence[Any]) -> Schema:
+    return {"type": "object", "additionalProperties": _of(inner[1])}
+
+
+_GENERIC: Mapping[Any, Callable[[Sequence[Any]], Schema]] = {
+    tuple: _array,
+    list: _array,
+    Sequence: _array,
+    frozenset: _array,
+    dict: _mapping,
+    Mapping: _mapping,
+    Union: _any_of,
+    UnionType: _any_of,
+    Literal: lambda inner: {"enum": list(inner)},
+}

@@ -1,0 +1,126 @@
+"""What ``--json`` prints: every document is as the schema says that is published for it, on success and on error.
+
+The fixture ``_documents_fit`` in ``tests/conftest.py`` holds every other test's documents against the same schemas.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from patchforge import schemas
+from patchforge.cli import main
+from patchforge.errors import Exit
+from tests.checkout.places import PACK, fill
+from tests.support import ROOT, miniature
+from tests.test_readme import commands, options
+from tests.valid import fitting
+
+Call = Callable[..., dict[str, object]]
+
+
+def test_the_published_schema_is_that_of_today() -> None:
+    assert (ROOT / "docs/json-schema.json").read_bytes() == schemas.everything()
+
+
+def test_every_command_with_json_has_a_document() -> None:
+    printed = {command.partition(" -")[0] for one in schemas.DOCUMENTS.values() for command in one.commands}
+    takes = {name for name, command in commands().items() if "--json" in options(command)}
+    assert takes == printed - {"every command", "status DIR"}
+
+
+def test_every_document_is_described() -> None:
+    page = (ROOT / "docs/json.md").read_text("utf-8")
+    for name, document in schemas.DOCUMENTS.items():
+        assert all(f"`{command}`" in page for command in document.commands if command != "every command"), name
+        assert f"`{name}`" in page
+
+
+@pytest.fixture
+def call(capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command with --json; its one document, which fits its schema."""
+
+    def run(*words: str, status: int | None = 0) -> dict[str, object]:
+        ended = main([*words, "--json"])
+        out = capsys.readouterr().out
+        assert status in (None, ended), out
+        return fitting(json.loads(out))
+
+    return run
+
+
+def test_a_checkout(call: Call, tmp_path: Path) -> None:
+    place = str(fill(tmp_path / "ComfyUI", miniature("v0.33.0")))
+    assert call("apply", place, "--in-place", "--dry-run")["written"] == ""
+    assert call("status", place)["state"] == "untouched"
+    assert call("apply", place, "--in-place")["schema"] == "patchforge/apply/1"
+    assert call("status", place)["schema"] == "patchforge/folder/1"
+    assert call("repair", place)["state"] == "patched"
+    assert call("update", place)["was"] == "patched"
+    assert call("apply", place, "--in-place", status=2)["schema"] == "patchforge/error/1"
+    assert call("doctor", place, status=None)["schema"] == "patchforge/doctor/1"
+    assert call("revert", place)["results"]
+
+
+def test_a_pack(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pack = str(fill(tmp_path / "pack", PACK))
+    monkeypatch.chdir(tmp_path)
+    assert call("packs", "check", pack, status=1)["results"]
+    assert call("packs", "apply", pack)["schema"] == "patchforge/packs-apply/1"
+    call("packs", "apply", pack, "--in-place")
+    assert call("status", pack)["state"] == "patched"
+    assert call("packs", "revert", pack)["results"]
+
+
+def test_what_reads_nothing(call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call("status")["schema"] == "patchforge/status/1"
+    assert call("cache")["parts"] == []
+    assert call("explain")["results"]
+    assert call("packs", "explain")["results"]
+    assert call("packs", "explain", "free-memory")["results"]
+
+
+ERRORS = {
+    "apply": ("nowhere/", "--in-place"),
+    "revert": ("nowhere",),
+    "repair": ("nowhere",),
+    "update": ("nowhere",),
+    "status": ("nowhere",),
+    "cache": ("--nonsense",),
+    "doctor": ("nowhere",),
+    "check": ("--generated", "nowhere"),
+    "replay": ("--since", "nonsense"),
+    "verify": ("--generated", "nowhere"),
+    "explain": ("nonsense",),
+    "track": ("--upstream", "nowhere"),
+    "bot": ("--dry-run", "--upstream", "nowhere"),
+    "matrix": ("nonsense",),
+    "pin": ("nonsense",),
+    "lock-torch": (),
+    "prefetch": ("nonsense",),
+    "nix": ("--generated", "nowhere"),
+    "test": ("v0.33.0", "--device", "nonsense"),
+    "packs check": ("nowhere",),
+    "packs apply": ("nowhere",),
+    "packs revert": ("nowhere",),
+    "packs test": ("nowhere",),
+    "packs track": ("nonsense",),
+    "packs bot": ("nonsense",),
+    "packs explain": ("nonsense",),
+}
+
+
+def test_every_command_is_tried_with_a_mistake() -> None:
+    assert ERRORS.keys() == {name for name, command in commands().items() if "--json" in options(command)}
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_mistake_is_a_document(name: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATCHFORGE_UPSTREAM", str(tmp_path))
+    said = call(*name.split(), *ERRORS[name], status=None)["error"]
+    assert isinstance(said, dict)
+    assert said["status"] in (Exit.USAGE, Exit.AGAIN), said
+    assert said["problem"]
