@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
 def _chosen(named: Sequence[str]) -> list[str]:
     """In the order in which one needs another: ``python`` reads the requirements in ``comfyui``."""
     if unknown := sorted(set(named) - _KINDS.keys()):
-        raise PatchforgeError(f"nothing is called {', '.join(unknown)}", expected="of: " + ", ".join(_KINDS))
+        names = ", ".join(_KINDS)
+        raise PatchforgeError(f"nothing is called {', '.join(unknown)}", expected=names, do="name one of these")
     return [kind for kind in _KINDS if kind in named or not named]
 
 

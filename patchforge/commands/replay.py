@@ -53,6 +53,7 @@ def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -
             "no release lies between --since and --until",
             expected=f"versions from {known[0].version} to {known[-1].version}" if known else "a clone with releases",
             found=f"{options.since or 'the oldest'} to {options.until or 'the newest'}",
+            do="name versions in the order of their numbers",
         )
     return chosen
 

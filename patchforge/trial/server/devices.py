@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 
@@ -13,6 +14,8 @@ from patchforge import processes
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.trial.model import Device
 
+#: What people say for a device.
+_MAKERS = {"intel": "xpu", "arc": "xpu", "nvidia": "cuda", "amd": "cuda", "rocm": "cuda", "apple": "mps"}
 KINDS = ("cuda", "xpu", "mps", "cpu")
 EMULATED = "emulated"
 PRESET = "b580"
@@ -37,7 +40,9 @@ def choose(text: str, python: Path) -> Device:
         return _emulated(preset or PRESET)
     if kind not in {"auto", *KINDS} or preset:
         names = f"auto, {', '.join(KINDS)}, {EMULATED} or {EMULATED}:PRESET"
-        raise PatchforgeError(f"no device is called {text!r}", expected=names)
+        close = _MAKERS.get(kind.lower()) or next(iter(get_close_matches(kind, [*KINDS, EMULATED], n=1)), "")
+        do = f"did you mean {close}?" if close else "name one of these"
+        raise PatchforgeError(f"no device is called {text!r}", expected=names, do=do)
     present = available(python) if kind != "cpu" else []
     if kind == "auto":
         return Device(present[0]) if present else _emulated(PRESET) if _emulator() else Device("cpu")
