@@ -13,6 +13,8 @@ TORCH ?= yes
 RELEASES ?= v0.3.10 v0.3.19 v0.3.27 v0.3.47 v0.3.60 v0.3.77 v0.8.0 v0.14.0 v0.18.1 v0.21.0 v0.25.0 v0.30.0 v0.32.0 v0.33.0
 # Interpreter with another torch, for `make othertorch`.
 OTHER ?=
+# Where `make ipex` puts torch 2.8.0 and IPEX 2.8.0 (7 GB).
+IPEX ?= .ipex
 # Processes that run tests: one for each core, of which each takes a gigabyte at times.
 WORKERS ?= $(shell n=$$(nproc 2> /dev/null || sysctl -n hw.ncpu 2> /dev/null || echo 2); echo $$((n < 8 ? n : 8)))
 # More arguments for pytest (make test ARGS="-k packaging") or for the benchmark.
@@ -27,7 +29,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format bench trials othertorch docs generated lock clean tools torch
+.PHONY: help demo test lint format bench trials othertorch ipex docs generated lock clean tools torch
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -68,6 +70,12 @@ trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XP
 
 othertorch: $(BIN)/.installed  ## the emulated XPU's tests with the torch of OTHER=PYTHON; may fail
 	$(BIN)/python -m emulator.second_torch "$(OTHER)"
+
+ipex: $(BIN)/.installed  ## run the hooks with the real IPEX 2.8.0 on the CPU (7 GB); PATCHFORGE_UPSTREAM names a clone
+	test -x $(IPEX)/bin/python || "$(PYTHON)" -m venv $(IPEX)
+	$(IPEX)/bin/python -m pip install --quiet torch==2.8.0 intel-extension-for-pytorch==2.8.0 numpy psutil einops tqdm pillow scipy \
+		safetensors pyyaml torchsde
+	PATCHFORGE_IPEX_PYTHON=$(abspath $(IPEX))/bin/python $(BIN)/python -m pytest -m ipex $(ARGS)
 
 docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/json-schema.json, and with Nix docs/nix-options.md
 	$(BIN)/python -c 'import sys; from patchforge import schemas; sys.stdout.buffer.write(schemas.everything())' > docs/json-schema.json.new

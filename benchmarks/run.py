@@ -2,7 +2,8 @@
 
 PATCHFORGE_UPSTREAM names a clone of ComfyUI; without it the miniature release of the tests stands in, and only what
 makes sense there is measured. PATCHFORGE_PACKS names a folder of custom-node packs to check, if there is one, and
-PATCHFORGE_TARBALL a .tar.gz as GitHub makes them, to hash beside Nix. Every figure is the wall time of whole commands,
+PATCHFORGE_TARBALL a .tar.gz as GitHub makes them, to hash beside Nix, and PATCHFORGE_COMFYUI_PYTHON an interpreter with
+a release's requirements, for what hooks cost in a sampling step. Every figure is the wall time of whole commands,
 interpreter start included; the median is shown. Results go to standard output and, as JSON with the facts of the
 machine, to build/benchmark.json.
 
@@ -212,6 +213,27 @@ def hashing(bench: Bench, tarball: Path) -> Iterator[Figure]:
     yield from (Figure(name, each) for name, each in runs.items())
 
 
+def sampling(bench: Bench, python: str) -> Iterator[Figure]:
+    """Processor seconds of one step of an SDXL-size UNet that computes nothing: upstream's tree and the patched one.
+
+    In turns, each in a process of its own; on other devices, and where the hooks take tensors for an XPU's.
+    """
+    upstream, patched = bench.scratch / "step upstream", bench.scratch / "step patched"
+    shutil.copytree(bench.scratch / "tree", upstream)
+    bench.timed([*PATCHFORGE, "apply", *bench.source, "--to", str(patched)])
+    runs: defaultdict[str, list[Run]] = defaultdict(list)
+    for _ in range(bench.runs):
+        for way in ("other", "xpu"):
+            for name, tree in (("upstream", upstream), ("patched", patched)):
+                command = [python, str(HERE / "sampling_step.py"), way]
+                done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
+                if done.returncode != 0:
+                    raise RuntimeError(f"{' '.join(command)} in {name}: {done.stderr[-2000:]}")
+                seconds = float(done.stdout.splitlines()[-1])
+                runs[f"one step, {'an XPU' if way == 'xpu' else 'other devices'}, {name}"].append(Run(seconds, seconds))
+    yield from (Figure(name, each) for name, each in runs.items())
+
+
 def forget(files: Sequence[Path]) -> None:
     """Takes files out of the system's cache; what is known of their names and sizes stays there."""
     os.sync()
@@ -254,6 +276,8 @@ def measure(bench: Bench) -> Iterator[Figure]:
     yield from git_reading(bench)
     if bench.clone:
         yield from replay(bench)
+    if bench.clone and (python := os.environ.get("PATCHFORGE_COMFYUI_PYTHON")):
+        yield from sampling(bench, python)
     if folder := os.environ.get("PATCHFORGE_PACKS"):
         yield from packs(bench, Path(folder))
     if tarball := os.environ.get("PATCHFORGE_TARBALL"):
@@ -294,6 +318,12 @@ def show(figures: Sequence[Figure]) -> None:
         walls = [run.wall for run in one.runs]
         numbers = f"{one.median:8.3f} {min(walls):8.3f} {max(walls):8.3f} {one.processor:8.3f} {len(walls):5}"
         print(f"{one.name:48}{numbers}  {one.verdict}".rstrip())
+    by_name = {one.name: one.median for one in figures}
+    for way in ("other devices", "an XPU"):
+        if (upstream := by_name.get(f"one step, {way}, upstream")) is not None:
+            print(
+                f"\none step of SDXL's size, {way}: {by_name[f'one step, {way}, patched'] / upstream:.3f} of upstream's"
+            )
     print(
         f"\none release, cold, is {speed_up(figures):.1f} times faster than LibCST's no-op "
         "(wanted: 15 or more, on a real release)"

@@ -79,6 +79,13 @@ class Patcher:
     def memory_required(self, _shape: object) -> int:
         return GIB
 
+    def model_mmap_residency(self, *, free: bool = False) -> tuple[int, int]:
+        self._say("model_mmap_residency", {"free": free})
+        return 0, self.SIZE
+
+    def pinned_memory_size(self) -> int:
+        return 0
+
     def model_dtype(self) -> object:
         return self._torch.float16
 

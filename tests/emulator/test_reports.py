@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from emulator import build
@@ -14,54 +12,65 @@ pytestmark = [
     pytest.mark.skipif(build.missing() is not None, reason=f"no emulated XPU: {build.missing()}"),
 ]
 ERAS = ("v0.0.4", "v0.3.10", "v0.12.0", "v0.22.0", "v0.33.0")
+NEEDS_IPEX = "v0.0.4"  #: upstream's tree does not start on torch's own XPU
 TEXTS = ("level zero", "pi", "ipex", "onednn", "lost", "other")
 MEMORY = TEXTS[:4]
 
 
 @pytest.fixture(scope="module", params=ERAS)
-def answers(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
-    """Both trees' answers; one after the other, since each takes a processor."""
-    folder = tmp_path_factory.mktemp(request.param)
-    found = {}
-    for side in ("upstream", "patched"):
-        tree: Path = write_release(request.param, side, folder / side)
-        found[side] = run_in(tree, "run_reports.py", devices="lunar-lake+b580")
-    return found
+def patched(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Record:
+    tree = write_release(request.param, "patched", tmp_path_factory.mktemp(request.param) / "tree")
+    return {"release": request.param, **run_in(tree, "run_reports.py", devices="lunar-lake+b580")}
 
 
-def test_fused_attention_is_not_called_where_it_is_known_to_fail(answers: dict[str, Record]) -> None:
-    upstream, patched = (answers[side]["attention"] for side in ("upstream", "patched"))
-    assert upstream["met"] == ["device lost", "nan rows"]
-    assert patched["met"] == []
-    assert patched["bits"] == upstream["bits"], "and the results are the same"
+@pytest.fixture(scope="module")
+def upstream(patched: Record, tmp_path_factory: pytest.TempPathFactory) -> Record | None:
+    """The same of upstream's tree; None where that does not start."""
+    release = patched["release"]
+    if release == NEEDS_IPEX:
+        return None
+    tree = write_release(release, "upstream", tmp_path_factory.mktemp(release) / "upstream")
+    return run_in(tree, "run_reports.py", devices="lunar-lake+b580")
 
 
-def test_every_layers_out_of_memory_is_recovered_from(answers: dict[str, Record]) -> None:
-    upstream, patched = (answers[side]["recovery"] for side in ("upstream", "patched"))
-    assert {patched["vae"][text] for text in MEMORY} == {"tiled"}
-    assert [patched["upscale"][text] for text in TEXTS] == [3, 3, 3, 2, 1, 1]
-    assert [patched["interpolation"][text] for text in TEXTS] in ([4, 4, 4, 2, 1, 1], [None] * 6)
-    assert [patched["load"][text] for text in TEXTS] == [True] * 4 + [False] * 2
-    assert all("RuntimeError" in upstream["vae"][text] for text in TEXTS)
-    assert {upstream["upscale"][text] for text in TEXTS} == {1}
-    for text in ("lost", "other"):
-        assert patched["vae"][text] == upstream["vae"][text]
+def test_fused_attention_is_not_called_where_it_is_known_to_fail(patched: Record, upstream: Record | None) -> None:
+    found = patched["attention"]
+    assert found["met"] == []
+    assert found["off"] < 2e-3
+    if upstream is not None:
+        before = upstream["attention"]
+        assert before["met"] == ["device lost", "nan rows"]
+        assert found["bits"] == before["bits"], "a mask of rank 2 changes no bit"
+        assert found["off"] <= 1.1 * before["off"], "the math back end is as exact as the fused kernel"
 
 
-def test_a_card_comes_before_an_integrated_gpu_in_every_thread(answers: dict[str, Record]) -> None:
-    assert answers["upstream"]["devices"] == {"start": "xpu:0", "prompts": "xpu:0"}
-    assert answers["patched"]["devices"] == {"start": "xpu:1", "prompts": "xpu:1"}
+def test_every_layers_out_of_memory_is_recovered_from(patched: Record, upstream: Record | None) -> None:
+    found = patched["recovery"]
+    assert {found["vae"][text] for text in MEMORY} == {"tiled"}
+    assert [found["upscale"][text] for text in TEXTS] == [3, 3, 3, 2, 1, 1]
+    assert [found["interpolation"][text] for text in TEXTS] in ([4, 4, 4, 2, 1, 1], [None] * 6)
+    assert [found["load"][text] for text in TEXTS] == [True] * 4 + [False] * 2
+    if upstream is not None:
+        before = upstream["recovery"]
+        assert all("RuntimeError" in before["vae"][text] for text in TEXTS)
+        assert {before["upscale"][text] for text in TEXTS} == {1}
+        assert all(found["vae"][text] == before["vae"][text] for text in ("lost", "other"))
 
 
-def test_a_lost_device_is_told(answers: dict[str, Record]) -> None:
-    assert answers["upstream"]["lost"]["told"] is False
-    assert answers["patched"]["lost"] == {"survived": True, "told": True}
+def test_a_card_comes_before_an_integrated_gpu_in_every_thread(patched: Record, upstream: Record | None) -> None:
+    assert patched["devices"] == {"start": "xpu:1", "prompts": "xpu:1"}
+    assert upstream is None or upstream["devices"] == {"start": "xpu:0", "prompts": "xpu:0"}
 
 
-def test_a_checkpoint_is_recomputed_as_it_was_computed(answers: dict[str, Record]) -> None:
-    assert answers["patched"]["checkpoint"] == answers["upstream"]["checkpoint"] == "ok"
+def test_a_lost_device_is_told(patched: Record, upstream: Record | None) -> None:
+    assert patched["lost"] == {"survived": True, "told": True}
+    assert upstream is None or upstream["lost"]["told"] is False
 
 
-def test_bf16_is_for_devices_that_have_it(answers: dict[str, Record]) -> None:
-    assert answers["upstream"]["bf16"] == "bf16"
-    assert answers["patched"]["bf16"] == "no bf16"
+def test_a_checkpoint_is_recomputed_as_it_was_computed(patched: Record) -> None:
+    assert patched["checkpoint"] == "ok"
+
+
+def test_bf16_is_for_devices_that_have_it(patched: Record, upstream: Record | None) -> None:
+    assert patched["bf16"] == "no bf16"
+    assert upstream is None or upstream["bf16"] == "bf16"

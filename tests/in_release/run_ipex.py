@@ -121,9 +121,10 @@ def output(model: Any, given: tuple[Any, ...]) -> Any:
     """The first tensor that the model answers, in fp32; the error where it raises."""
     try:
         with torch.no_grad():
-            found = model(*given)
+            dtype = next(model.parameters()).dtype
+            found = model(*given, dtype=dtype) if type(model).__name__ == "CLIPTextModel" else model(*given)
     except Exception as error:
-        return f"{type(error).__name__}: {str(error).splitlines()[0]}"[:160]
+        return " ".join(f"{type(error).__name__}: {error}".split())[:160]
     return (found[0] if isinstance(found, tuple) else found).float()
 
 
@@ -150,7 +151,7 @@ def row(way: str, name: str, dtype: Any) -> dict[str, Any]:
             found = WAYS[way](model)
         raised = ""
     except Exception as error:
-        found, raised = model, f"{type(error).__name__}: {str(error).splitlines()[0]}"[:160]
+        found, raised = model, " ".join(f"{type(error).__name__}: {error}".split())[:160]
     answer = output(model, given)
     off = answer if isinstance(answer, str) else float((answer - expected).abs().max() / expected.abs().max())
     logging.getLogger("patchforge.xpu").removeHandler(handler)

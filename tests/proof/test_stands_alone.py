@@ -16,6 +16,7 @@ from tests.support import ROOT
 ALLOWED = frozenset(
     {
         "patchforge",
+        "patchforge.bounded",
         "patchforge.documents",
         "patchforge.effort",
         "patchforge.errors",

@@ -147,6 +147,25 @@ def test_few_keys_on_xe2_go_to_the_math_back_end(device: Any, name: str, version
     assert called(2, 256, keys)[1].calls == [(None, fused)]
 
 
+def test_the_math_back_end_sums_in_fp32_and_leaves_upstreams_choice(device: Any) -> None:
+    device(way="math")
+    before = torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed()
+    torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)
+    seen: list[bool] = []
+
+    def sdpa(q: Any, *_rest: Any, **_options: Any) -> Any:
+        seen.append(torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed())
+        return q
+
+    try:
+        q = torch.zeros(1, 1, 4, 64)
+        pf.attention(sdpa)(q, q, q)
+        assert seen == [False]
+        assert torch.backends.cuda.fp16_bf16_reduction_math_sdp_allowed() is True
+    finally:
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(before)
+
+
 @pytest.mark.parametrize(("way", "fused"), [("auto", True), ("math", False), ("sliced", True), ("fused", True)])
 def test_the_way_can_be_chosen(device: Any, way: str, fused: bool) -> None:
     device(A770, way=way)

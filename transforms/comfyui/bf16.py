@@ -30,6 +30,8 @@ class Bf16(Transform):
         "vae_dtype*",
         "call:torch.xpu.is_bf16_supported",
         "call:torch.xpu.get_device_capability",
+        "call:torch.xpu.get_device_properties",
+        "call:torch.xpu.current_device",
     )
     examples = (
         Example(

@@ -22,7 +22,14 @@ class CudaMalloc(Transform):
     hooks = ("cuda_malloc_allowed",)
     upstream = (Span("v0.3.46"),)
     retires = "cuda_malloc.py tests for +cu"
-    declares = ("env:PYTORCH_CUDA_ALLOC_CONF", "argument:cuda_malloc", "call:subprocess.check_output")
+    declares = (
+        "env:PYTORCH_CUDA_ALLOC_CONF",
+        "argument:cuda_malloc",
+        "call:subprocess.check_output",
+        "cpu:env:PYTORCH_CUDA_ALLOC_CONF",
+        "cpu:argument:cuda_malloc",
+        "cpu:call:subprocess.check_output",
+    )
     examples = (
         Example(
             "the version is asked for more",

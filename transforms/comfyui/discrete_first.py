@@ -22,7 +22,7 @@ class DiscreteFirst(Transform):
     needles = ("def get_torch_device",)
     hooks = ("current_device",)
     retires = "get_torch_device chooses among XPUs"
-    declares = ("mixed:*",)
+    declares = ("mixed:*", "call:torch.xpu.device_count")
     examples = (
         Example(
             "the current device is refined",

@@ -20,7 +20,12 @@ class Startup(Transform):
     needles = ("CUDA_VISIBLE_DEVICES",)
     hooks = ("start",)
     retires = "never: it serves patchforge's own flags"
-    declares = ("env:ZE_AFFINITY_MASK", "env:PYTORCH_ENABLE_XPU_FALLBACK")
+    declares = (
+        "env:ZE_AFFINITY_MASK",
+        "env:PYTORCH_ENABLE_XPU_FALLBACK",
+        "cpu:env:ZE_AFFINITY_MASK",
+        "cpu:env:PYTORCH_ENABLE_XPU_FALLBACK",
+    )
     examples = (
         Example(
             "after upstream has set the others' variables",

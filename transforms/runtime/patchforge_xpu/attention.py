@@ -102,11 +102,19 @@ def _flat(mask: Any) -> Any:
 
 
 def _by_math(sdpa: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """``sdpa`` without fused kernels."""
+    """``sdpa`` without fused kernels, and with sums in fp32, as those make them: upstream allows halves for all."""
+    import torch
     from torch.nn.attention import SDPBackend, sdpa_kernel
 
+    halves = getattr(torch.backends.cuda, "fp16_bf16_reduction_math_sdp_allowed", lambda: False)
     with _MATH, sdpa_kernel(SDPBackend.MATH):
-        return sdpa(*args, **kwargs)
+        if not halves():
+            return sdpa(*args, **kwargs)
+        torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(False)  # noqa: FBT003 (torch names no parameter)
+        try:
+            return sdpa(*args, **kwargs)
+        finally:
+            torch.backends.cuda.allow_fp16_bf16_reduction_math_sdp(True)  # noqa: FBT003
 
 
 def _sliced(sdpa: Callable[..., Any], tensors: tuple[Any, Any, Any], options: Mapping[str, Any], rows: int) -> Any:

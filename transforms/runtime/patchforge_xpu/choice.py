@@ -162,7 +162,9 @@ def other_backend(torch: Any) -> bool:
     """Whether any backend besides CUDA, ROCm and XPU is there, or might be."""
     extensions = ("torch_npu", "torch_mlu", "torch_directml", "torch_musa", "habana_frameworks", "torch_xla")
     attributes = ("npu", "mlu", "corex", "musa", "hpu", "sdaa", "gcu")
-    if any(name in sys.modules for name in extensions) or any(hasattr(torch, name) for name in attributes):
+    if any(sys.modules.get(name) is not None for name in extensions) or any(
+        hasattr(torch, name) for name in attributes
+    ):
         return True
     private = getattr(torch._C, "_get_privateuse1_backend_name", None)  # noqa: SLF001 (there is no public question)
     accelerator = getattr(torch, "accelerator", None)

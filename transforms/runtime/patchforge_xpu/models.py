@@ -211,7 +211,7 @@ def ipex_opt_in(model: Any) -> Any:
 
 def triton_wanted() -> bool:
     """Whether comfy-kitchen's Triton backend should be used: enabled or for int8, on an XPU, and triton imports."""
-    best = active() and configure().precision == "int8"
+    best = configure().precision == "int8" and active()
     if not (active("triton") or best) or not chosen():
         return False
     try:
