@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from emulator.presets import Options, Properties
+from emulator.presets import EmulatorOptions, PresetProperties
 
 _XPU = 12  # c10::DeviceType::XPU
 _STAT_FIELDS = ("current", "peak", "allocated", "freed")
@@ -32,7 +32,9 @@ def _stat(values: tuple[int, ...]) -> dict[str, dict[str, int]]:
 class _Api:
     """The ``_xpu_*`` functions over the library's controls."""
 
-    def __init__(self, library: ctypes.CDLL, properties: tuple[Properties, ...], options: Options) -> None:
+    def __init__(
+        self, library: ctypes.CDLL, properties: tuple[PresetProperties, ...], options: EmulatorOptions
+    ) -> None:
         self.library, self.properties, self.options = library, properties, options
         self.process: int | None = None
 
@@ -59,7 +61,7 @@ class _Api:
     def device_count(self) -> int:
         return int(self.library.emulated_device_count())
 
-    def device_properties(self, index: int) -> Properties:
+    def device_properties(self, index: int) -> PresetProperties:
         found = self.properties[self._ask("physical", index)]
         return dataclasses.replace(found, total_memory=self.options.memory or found.total_memory)
 
@@ -230,7 +232,7 @@ def _classes(torch_c: Any) -> dict[str, type]:
     }
 
 
-def install(library: ctypes.CDLL, properties: tuple[Properties, ...], options: Options) -> None:
+def install(library: ctypes.CDLL, properties: tuple[PresetProperties, ...], options: EmulatorOptions) -> None:
     """Give ``torch._C`` the names of a build with XPU; torch is being imported meanwhile."""
     import torch  # noqa: PLC0415
 
@@ -239,5 +241,5 @@ def install(library: ctypes.CDLL, properties: tuple[Properties, ...], options: O
         setattr(torch_c, name, value)
     for name, function in _functions(_Api(library, properties, options)).items():
         setattr(torch_c, f"_xpu_{name}", function)
-    torch_c._XpuDeviceProperties = Properties  # noqa: SLF001
+    torch_c._XpuDeviceProperties = PresetProperties  # noqa: SLF001
     torch_c._has_xpu = True  # noqa: SLF001

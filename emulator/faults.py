@@ -12,7 +12,7 @@ from emulator.library import device_library
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from emulator.presets import Options
+    from emulator.presets import EmulatorOptions
 
 #: Error codes of Unified Runtime by the names that options use.
 CODES = {"device-lost": 20, "out-of-host-memory": 38, "out-of-device-memory": 39, "out-of-resources": 40}
@@ -113,7 +113,7 @@ def cleared() -> Iterator[None]:
         clear()
 
 
-def apply(options: Options) -> None:
+def apply(options: EmulatorOptions) -> None:
     """Set what the options of a run ask for, when the device is loaded."""
     same_random_numbers(wanted=options.same_random_numbers)
     if options.refuse_fallbacks:

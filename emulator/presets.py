@@ -16,7 +16,7 @@ MIB, GIB = 1 << 20, 1 << 30
 
 
 @dataclasses.dataclass(frozen=True)
-class Properties:
+class PresetProperties:
     """What torch.xpu.get_device_properties returns; attributes as in torch 2.13, sizes in bytes."""
 
     name: str
@@ -52,7 +52,7 @@ class Properties:
         return self.gpu_eu_count
 
 
-_A770 = Properties(
+_A770 = PresetProperties(
     "Intel(R) Arc(TM) A770 Graphics",
     15473 * MIB,
     0x56A0,
@@ -63,11 +63,13 @@ _A770 = Properties(
     has_subgroup_matrix_multiply_accumulate_tensor_float32=False,
     has_subgroup_2d_block_io=False,
 )
-_B580 = Properties("Intel(R) Arc(TM) B580 Graphics", 11605 * MIB, 0xE20B, 160, 20)
-_LUNAR_LAKE = Properties("Intel(R) Arc(TM) Graphics 140V GPU (16GB)", 28 * GIB, 0x64A0, 64, 8, is_integrated_gpu=True)
-_MAX_1550 = Properties("Intel(R) Data Center GPU Max 1550", 64 * GIB, 0x0BD5, 512, 64)
+_B580 = PresetProperties("Intel(R) Arc(TM) B580 Graphics", 11605 * MIB, 0xE20B, 160, 20)
+_LUNAR_LAKE = PresetProperties(
+    "Intel(R) Arc(TM) Graphics 140V GPU (16GB)", 28 * GIB, 0x64A0, 64, 8, is_integrated_gpu=True
+)
+_MAX_1550 = PresetProperties("Intel(R) Data Center GPU Max 1550", 64 * GIB, 0x0BD5, 512, 64)
 
-PRESETS: dict[str, tuple[Properties, ...]] = {
+PRESETS: dict[str, tuple[PresetProperties, ...]] = {
     "a770": (_A770,),
     "b580": (_B580,),
     "lunar-lake": (_LUNAR_LAKE,),
@@ -77,7 +79,7 @@ PRESETS: dict[str, tuple[Properties, ...]] = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class EmulatorOptions:
     """How a run differs from an undisturbed one."""
 
     memory: int | None = None
@@ -90,12 +92,12 @@ class Options:
     cuda_declared: bool = False
 
 
-def devices(preset: str) -> tuple[Properties, ...]:
+def devices(preset: str) -> tuple[PresetProperties, ...]:
     """The devices of a preset; ``b580+lunar-lake`` puts presets side by side.
 
     Raises ValueError for a name that is not known.
     """
-    found: list[Properties] = []
+    found: list[PresetProperties] = []
     for name in preset.split("+"):
         if name not in PRESETS:
             raise ValueError(
@@ -118,7 +120,7 @@ def _parse_fault(text: str) -> tuple[str, int]:
     return name, int(number or 1)
 
 
-def parse_options(text: str) -> Options:
+def parse_options(text: str) -> EmulatorOptions:
     """Options out of ``memory=600M;other=1G;memory-info=raises;fault=device-lost@5;rng=cpu;cuda=declared``.
 
     Raises ValueError for a name or value that is not known.
@@ -140,4 +142,4 @@ def parse_options(text: str) -> Options:
             raise ValueError(f"PATCHFORGE_EMULATE_XPU_OPTIONS: unknown option {name!r}; known: {', '.join(parsers)}")
         field, parse = parsers[name]
         found[field] = parse(value)
-    return dataclasses.replace(Options(), **found)
+    return dataclasses.replace(EmulatorOptions(), **found)

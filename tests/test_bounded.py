@@ -13,7 +13,7 @@ import pytest
 from patchforge import bounded
 from patchforge.errors import Damaged
 from patchforge.trial.server import log
-from patchforge.trial.server.log import Log
+from patchforge.trial.server.log import ServerLog
 from tests.support import ROOT
 
 #: Reads that need no bound: file, function, and whose bytes they are.
@@ -148,7 +148,7 @@ def test_a_line_without_an_end_comes_in_pieces() -> None:
 
 def test_a_log_without_an_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log, "MOST", 100)
-    printed = Log(tmp_path / "log")
+    printed = ServerLog(tmp_path / "log")
     assert (printed.end(), printed.lines()) == (0, ())
     printed.path.write_text("begin\n" + "\x1b[31mline\x1b[0m\n" * 1000)
     assert printed.lines() == ("line",) * 7

@@ -19,7 +19,7 @@ from patchforge.bot.repinning import Repinned
 from patchforge.escape import block
 from patchforge.manifest import Manifest, TransformEntry
 from patchforge.nodes.manifest import PackReport, SiteEntry
-from patchforge.pins.tracked import Repository
+from patchforge.pins.tracked import TrackedRepository
 from patchforge.project import Project
 from patchforge.rules import current, patterns, transforms
 
@@ -57,7 +57,7 @@ def pull_body(
     )
 
 
-def pack_body(pack: Repository, made: Repinned, steps: Sequence[Result]) -> str:
+def pack_body(pack: TrackedRepository, made: Repinned, steps: Sequence[Result]) -> str:
     """The body of a node pack's pull request, without its marker."""
     names = sorted({*made.patches_before, *made.patches})
     requirements = ("\n".join(pin.requirements if pin else ()) for pin in (made.pin_before, made.pin))
@@ -75,7 +75,7 @@ def pack_body(pack: Repository, made: Repinned, steps: Sequence[Result]) -> str:
     )
 
 
-def pack_problem(pack: Repository, about: str, text: str, commit: str) -> str:
+def pack_problem(pack: TrackedRepository, about: str, text: str, commit: str) -> str:
     """The body of an issue about a node pack, without its marker. ``commit``: the one that was tried, or ""."""
     return _render("pack-issue.md.j2", pack=pack, about=about, text=text, commit=commit)
 

@@ -17,12 +17,12 @@ from patchforge.git.command import git, run_git
 from patchforge.git.objects import commit_date
 from patchforge.pins import pin_files
 from patchforge.pins.pin_files import RepositoryPin
-from patchforge.pins.tracked import Repository, load_nodes
+from patchforge.pins.tracked import TrackedRepository, load_nodes
 
 _AT_ONCE = 8  #: packs that are asked for at the same time
 
 
-class State(StrEnum):
+class FollowState(StrEnum):
     """Where a pack's branch is, seen from its pin."""
 
     PINNED = "pinned"  #: its head is the pin
@@ -39,7 +39,7 @@ class Followed:
     name: str
     follows: str  #: a branch, or a tag
     pinned: str  #: "" when it is not pinned yet
-    state: State
+    state: FollowState
     head: str = ""  #: "" when it could not be asked
     commit: str = ""  #: the one to take, when it is new
     date: str = ""  #: of ``commit``, or else of the head, ISO 8601; "" where it does not matter
@@ -61,20 +61,20 @@ def follow(upstream: Path, names: Sequence[str] = (), now: datetime | None = Non
             f"no node pack is called {', '.join(unknown)}", expected=", ".join(packs) or "none", do="name one of these"
         )
 
-    def look(pack: Repository) -> Followed:
+    def look(pack: TrackedRepository) -> Followed:
         return _followed(pack, pins.get(pack.name), now or datetime.now(UTC))
 
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         yield from pool.map(look, [pack for pack in packs.values() if not names or pack.name in names])
 
 
-def _followed(pack: Repository, pin: RepositoryPin | None, now: datetime) -> Followed:
+def _followed(pack: TrackedRepository, pin: RepositoryPin | None, now: datetime) -> Followed:
     follows = pack.branch or f"v{pack.version}"
-    asked = Followed(pack.name, follows, pin.rev if pin else "", State.WRONG)
+    asked = Followed(pack.name, follows, pin.rev if pin else "", FollowState.WRONG)
     try:
         head = _head(pack)
         if head and head == asked.pinned:
-            return replace(asked, state=State.PINNED, head=head)
+            return replace(asked, state=FollowState.PINNED, head=head)
         if not head:
             return replace(asked, why=f"{pack.url} has no {'branch' if pack.branch else 'tag'} {follows}")
         if pack.branch:
@@ -82,14 +82,14 @@ def _followed(pack: Repository, pin: RepositoryPin | None, now: datetime) -> Fol
     except Damaged as error:
         return replace(asked, why=f"{pack.url}: {error.problem}")
     except PatchforgeError as error:
-        state = State.AGAIN if isinstance(error, TryAgain) else State.WRONG
+        state = FollowState.AGAIN if isinstance(error, TryAgain) else FollowState.WRONG
         return replace(asked, state=state, why=f"{pack.url} does not answer: {error.found or error.problem}")
     if pin and asked.pinned and pin.tag in ("", follows):
         return replace(asked, head=head, why=f"the tag was moved: it was {asked.pinned} and is {head}")
-    return replace(asked, state=State.NEW, head=head, commit=head)
+    return replace(asked, state=FollowState.NEW, head=head, commit=head)
 
 
-def _head(pack: Repository) -> str:
+def _head(pack: TrackedRepository) -> str:
     """The commit that is followed; of an annotated tag the line with ^{} comes last."""
     name = f"refs/heads/{pack.branch}" if pack.branch else f"refs/tags/v{pack.version}"
     with source_of(pack.url) as source:
@@ -98,7 +98,7 @@ def _head(pack: Repository) -> str:
     return commits.get(name + "^{}", commits.get(name, ""))
 
 
-def _newer(pack: Repository, asked: Followed, now: datetime) -> Followed:
+def _newer(pack: TrackedRepository, asked: Followed, now: datetime) -> Followed:
     """Looks at the branch's commits, which are fetched without files into a temporary folder.
 
     Taken is the newest one that is old enough, so that a branch with a commit a day is not passed over for ever.
@@ -119,8 +119,8 @@ def _newer(pack: Repository, asked: Followed, now: datetime) -> Followed:
         )
         commit = _ask(folder, "rev-list", "--first-parent", "--max-count=1", *limit, head)
         if commit not in {"", asked.pinned} and (not asked.pinned or _leads_to(folder, asked.pinned, commit)):
-            return replace(asked, state=State.NEW, commit=commit, date=_date(folder, commit))
-        return replace(asked, state=State.WAITS, why=_young(pack.branch_days, asked.date, now))
+            return replace(asked, state=FollowState.NEW, commit=commit, date=_date(folder, commit))
+        return replace(asked, state=FollowState.WAITS, why=_young(pack.branch_days, asked.date, now))
 
 
 def _ask(folder: Path, *arguments: str) -> str:

@@ -99,7 +99,7 @@ class Proposal:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class Reported:
     """What a person must look at; filed as one issue. ``about`` and ``key`` say which."""
 
     about: str  #: drift, proof, moved or pin

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from patchforge.bot import bodies
-from patchforge.bot.model import Action, Branch, GitHubWrite, Issue, Problem, Proposal, Pull
+from patchforge.bot.model import Action, Branch, GitHubWrite, Issue, Proposal, Pull, Reported
 from patchforge.project import Project, parsed_version
 from patchforge.vocabulary import Version
 
@@ -46,7 +46,7 @@ class Rules:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class PullPlan:
     """What to do, in this order."""
 
     actions: tuple[Action, ...]
@@ -72,10 +72,10 @@ def plan_release(
     remote: RemoteState,
     on_base: frozenset[Version],
     wanted: Proposal | None,
-    problems: Sequence[Problem],
+    problems: Sequence[Reported],
     *,
     rules: Rules,
-) -> Plan:
+) -> PullPlan:
     """``wanted``: the version to propose; None when there is none that converts. ``on_base``: those there already."""
     version = version_of(project, wanted.branch) if wanted else None
     pulls = [(pull, its) for pull in remote.open_pulls if (its := version_of(project, pull.branch))]
@@ -102,12 +102,12 @@ def plan_release(
     actions += _clear_branches(remote, actions, is_over)
     actions += _file(remote, problems)
     actions += _solved(remote, on_base, version, problems)
-    return Plan(tuple(actions), tuple(notes), current.number if current else 0)
+    return PullPlan(tuple(actions), tuple(notes), current.number if current else 0)
 
 
 def plan_packs(
-    remote: RemoteState, wanted: Sequence[Proposal], over: Mapping[str, str], problems: Sequence[Problem], rules: Rules
-) -> Plan:
+    remote: RemoteState, wanted: Sequence[Proposal], over: Mapping[str, str], problems: Sequence[Reported], rules: Rules
+) -> PullPlan:
     """``over``: why nothing is to be proposed of a pack, by its name. What is of packs in neither stays as it is."""
     notes: list[str] = []
     actions: list[Action] = []
@@ -129,7 +129,7 @@ def plan_packs(
     for issue in remote.issues:
         if issue.state == "open" and _about(issue)[1] in settled and _about(issue) not in told:
             actions.append(_solve(issue, "This is no longer so."))
-    return Plan(tuple(actions), tuple(notes))
+    return PullPlan(tuple(actions), tuple(notes))
 
 
 def _pack(branch: str) -> str:
@@ -215,7 +215,7 @@ def _clear_branches(remote: RemoteState, actions: Sequence[Action], is_over: Cal
             yield Action(GitHubWrite.DELETE, "nothing needs it any more", branch=branch.name, expected=branch.tip)
 
 
-def _file(remote: RemoteState, problems: Sequence[Problem]) -> Iterator[Action]:
+def _file(remote: RemoteState, problems: Sequence[Reported]) -> Iterator[Action]:
     """Files each problem once; edits its issue when it is different now."""
     for problem in problems:
         body = bodies.digest(problem.body)
@@ -228,7 +228,7 @@ def _file(remote: RemoteState, problems: Sequence[Problem]) -> Iterator[Action]:
 
 
 def _solved(
-    remote: RemoteState, on_base: frozenset[Version], wanted: Version | None, problems: Sequence[Problem]
+    remote: RemoteState, on_base: frozenset[Version], wanted: Version | None, problems: Sequence[Reported]
 ) -> Iterator[Action]:
     """Closes the issues of versions that convert now or that the base branch is past, and of tags that are back."""
     latest = max(on_base, default=None)

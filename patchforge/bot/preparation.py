@@ -27,7 +27,7 @@ _SECONDS = 3600.0  #: that a command may take
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class BotStep:
     """A command of patchforge that is run in our own repository's folder.
 
     For a release ``arguments`` may use {version}, {clone} (upstream's) and {out} (a folder outside the repository).
@@ -47,9 +47,11 @@ class Result:
     text: str = ""
 
 
-HASHES = Step("hashes", "pin", ("comfyui", "python", "--upstream", "{clone}"))
-NIX = Step("Nix", "nix", ())
-TEST = Step("tests on hardware", "test", ("{version}", "--device", "auto", "--upstream", "{clone}", "--out", "{out}"))
+HASHES = BotStep("hashes", "pin", ("comfyui", "python", "--upstream", "{clone}"))
+NIX = BotStep("Nix", "nix", ())
+TEST = BotStep(
+    "tests on hardware", "test", ("{version}", "--device", "auto", "--upstream", "{clone}", "--out", "{out}")
+)
 
 
 def convert(engine: Engine, upstream: Upstream, project: Project, candidate: Candidate, folder: Path) -> PatchedRelease:
@@ -74,7 +76,7 @@ def list_in_index(index: Path, candidate: Candidate, date: str) -> None:
     write_document(index, "\n".join([head, *lines, ""]).encode(), lambda data: data.startswith(f"{head}\n".encode()))
 
 
-def run_step(step: Step, folder: Path, hide: Callable[[str], str] = str, **values: object) -> Result:
+def run_step(step: BotStep, folder: Path, hide: Callable[[str], str] = str, **values: object) -> Result:
     """Runs a step with the patchforge that is in ``folder``, if that has the command. ``values``: for its arguments.
 
     ``hide`` takes secrets out of what it printed. What the step started and left behind is ended with it.

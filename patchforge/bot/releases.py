@@ -11,11 +11,11 @@ from patchforge.bot import bodies, preparation
 from patchforge.bot.discovery import Discovery, list_tags
 from patchforge.bot.forge import Forge
 from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
-from patchforge.bot.model import Action, Candidate, GitHubRelease, GitHubWrite, PassedOver, Problem, Proposal, Pull
-from patchforge.bot.plan import Plan, branch_of, plan_release, prefix
-from patchforge.bot.preparation import Result, Step
+from patchforge.bot.model import Action, Candidate, GitHubRelease, GitHubWrite, PassedOver, Proposal, Pull, Reported
+from patchforge.bot.plan import PullPlan, branch_of, plan_release, prefix
+from patchforge.bot.preparation import BotStep, Result
 from patchforge.bot.repository import Repository
-from patchforge.bot.run import Outcome, Run, Settings
+from patchforge.bot.run import BotRun, BotSettings, RunOutcome
 from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
@@ -29,10 +29,10 @@ from patchforge.vocabulary import Release, Version
 _ATTEMPTS = 3  #: versions to try, newest first, when one does not convert
 
 
-class ReleaseRun(Run):
+class ReleaseRun(BotRun):
     """One run. Offline (``forge`` None) no release of GitHub's is known either."""
 
-    def __init__(self, settings: Settings, repository: Repository, forge: Forge | None, engine: Engine) -> None:
+    def __init__(self, settings: BotSettings, repository: Repository, forge: Forge | None, engine: Engine) -> None:
         super().__init__(settings, repository, forge)
         self.engine = engine
         self.project = load_project(folder=repository.folder / "upstream")
@@ -41,7 +41,7 @@ class ReleaseRun(Run):
         self.tested: Action | None = None
         self.passed: list[PassedOver] = []  #: candidates that were passed over once they were fetched
 
-    def run(self) -> Outcome:
+    def run(self) -> RunOutcome:
         with Mirror(self.project, self.settings.upstream) as mirror:
             discovery, releases = find_new(self.project, mirror, self.forge, self.ours)
             pulls = self.open_pulls(prefix(self.project))
@@ -52,7 +52,7 @@ class ReleaseRun(Run):
             remote = self.remote(self.project.name, prefix(self.project), pulls, branches)
             plan = plan_release(self.project, remote, frozenset(self.ours), wanted, problems, rules=self.settings.rules)
             if self.tested:
-                plan = Plan((*plan.actions, self.tested), plan.notes, plan.number)
+                plan = PullPlan((*plan.actions, self.tested), plan.notes, plan.number)
             if self.is_real:
                 self._check_tag(mirror, plan, discovery, wanted)
                 self.carry_out(plan)
@@ -62,9 +62,9 @@ class ReleaseRun(Run):
 
     def _first_that_converts(
         self, mirror: Mirror, discovery: Discovery, releases: Sequence[GitHubRelease], pulls: Sequence[Pull]
-    ) -> tuple[Proposal | None, list[Problem]]:
+    ) -> tuple[Proposal | None, list[Reported]]:
         """The newest version that converts, and what is wrong with those before it."""
-        problems: list[Problem] = []
+        problems: list[Reported] = []
         for candidate in self._candidates(discovery, mirror):
             try:
                 return self._want(mirror, candidate, releases, pulls), problems
@@ -134,7 +134,7 @@ class ReleaseRun(Run):
         title = f"{project.title} {candidate.version}"
         return Proposal(str(candidate.version), branch, commit, change, offer, title, marked, draft)
 
-    def _step(self, step: Step, candidate: Candidate, mirror: Mirror) -> Result:
+    def _step(self, step: BotStep, candidate: Candidate, mirror: Mirror) -> Result:
         folder = self.repository.folder
         return preparation.run_step(
             step,
@@ -188,21 +188,21 @@ class ReleaseRun(Run):
         old, new = (pins.get(name) for name in (before.release if before else "", str(candidate.version)))
         return old.hash if old else "", new.hash if new else ""
 
-    def _problem(self, candidate: Candidate, error: PatchforgeError, mirror: Mirror) -> Problem:
+    def _problem(self, candidate: Candidate, error: PatchforgeError, mirror: Mirror) -> Reported:
         about, what = ("drift", "a transform drifted") if isinstance(error, Drifted) else ("proof", "a check failed")
         text = str(error).replace(mirror.where, self.project.url)
         body = bodies.problem_body(self.project, about, text, candidate)
         version = str(candidate.version)
         marked = bodies.marked(body, about=about, name=version, project=self.project.name)
-        return Problem(about, version, f"{self.project.title} {version}: {what}", marked)
+        return Reported(about, version, f"{self.project.title} {version}: {what}", marked)
 
-    def _moved(self, moved: Sequence[PassedOver]) -> Problem:
+    def _moved(self, moved: Sequence[PassedOver]) -> Reported:
         text = "\n".join(f"{entry.tag}: {entry.why}" for entry in moved)
         body = bodies.problem_body(self.project, "moved", text)
         marked = bodies.marked(body, about="moved", name="tags", project=self.project.name)
-        return Problem("moved", "tags", f"{self.project.title}: a tag was moved", marked)
+        return Reported("moved", "tags", f"{self.project.title}: a tag was moved", marked)
 
-    def _check_tag(self, mirror: Mirror, plan: Plan, discovery: Discovery, wanted: Proposal | None) -> None:
+    def _check_tag(self, mirror: Mirror, plan: PullPlan, discovery: Discovery, wanted: Proposal | None) -> None:
         """Once more before something is pushed: the tag may have been moved while we worked."""
         if wanted is None or not any(action.kind is GitHubWrite.PUSH for action in plan.actions):
             return

@@ -23,7 +23,7 @@ from patchforge.pins import pin_files, repositories
 from patchforge.pins.claims import source_claims
 from patchforge.pins.pin_files import RepositoryPin
 from patchforge.pins.repositories import Clones
-from patchforge.pins.tracked import Repository
+from patchforge.pins.tracked import TrackedRepository
 
 _SHOWN = 50  #: commits whose subjects are shown
 _LICENCES = (":(icase)*licen[cs]e*", ":(icase)*copying*")
@@ -60,7 +60,7 @@ class Repinned:
         return bool(self.pin.hash) and not self.unread
 
 
-def check_out(pack: Repository, scratch: Path) -> Path:
+def check_out(pack: TrackedRepository, scratch: Path) -> Path:
     """A clone of the cached clone, brought up to date, without files yet. Its folder has the repository's name."""
     cached = CachedClone.of(pack.url)
     if not cached.ensure():
@@ -70,7 +70,7 @@ def check_out(pack: Repository, scratch: Path) -> Path:
     return checkout
 
 
-def repin(pack: Repository, commit: str, folder: Path, checkout: Path) -> Repinned:
+def repin(pack: TrackedRepository, commit: str, folder: Path, checkout: Path) -> Repinned:
     """Writes the pin, and the patch if there was one, into ``folder``, a copy of our repository.
 
     As ``patchforge pin nodes`` and ``patchforge packs apply`` do, for this pack alone and with its branch at

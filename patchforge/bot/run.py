@@ -10,15 +10,15 @@ from typing import Any
 
 from patchforge import caches
 from patchforge.bot.forge import Forge
-from patchforge.bot.model import Action, GitHubWrite, Problem, Pull
-from patchforge.bot.plan import Plan, RemoteState, Rules
+from patchforge.bot.model import Action, GitHubWrite, Pull, Reported
+from patchforge.bot.plan import PullPlan, RemoteState, Rules
 from patchforge.bot.repository import Repository
 from patchforge.errors import Exit, PatchforgeError, TryAgain
 from patchforge.vocabulary import Version
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BotSettings:
     """What one run is told."""
 
     repository: str  #: OWNER/NAME on GitHub
@@ -33,13 +33,13 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class RunOutcome:
     """What a run found and did."""
 
     found: Mapping[str, Any]  #: as plain values
     passed: Sequence[tuple[str, str]]  #: what was not taken, and why
-    plan: Plan
-    problems: tuple[Problem, ...]
+    plan: PullPlan
+    problems: tuple[Reported, ...]
     done: bool
     requests: int
     writes: int
@@ -65,10 +65,10 @@ class Outcome:
         }
 
 
-class Run:
+class BotRun:
     """One run. ``forge`` None, for a dry run without a network: then no pull request or issue is known."""
 
-    def __init__(self, settings: Settings, repository: Repository, forge: Forge | None) -> None:
+    def __init__(self, settings: BotSettings, repository: Repository, forge: Forge | None) -> None:
         self.settings, self.repository, self.forge = settings, repository, forge
 
     def open_pulls(self, prefix: str) -> list[Pull]:
@@ -91,7 +91,7 @@ class Run:
     def is_real(self) -> bool:
         return not self.settings.dry_run and self.forge is not None
 
-    def carry_out(self, plan: Plan) -> None:
+    def carry_out(self, plan: PullPlan) -> None:
         """Does what is planned, in its order."""
         number = plan.number
         for action in plan.actions:
@@ -104,14 +104,14 @@ class Run:
         self,
         found: Mapping[str, Any],
         passed: Sequence[tuple[str, str]],
-        plan: Plan,
-        problems: Sequence[Problem],
+        plan: PullPlan,
+        problems: Sequence[Reported],
         *,
         again: bool = False,
-    ) -> Outcome:
+    ) -> RunOutcome:
         requests, writes = (self.forge.requests, self.forge.writes) if self.forge else (0, 0)
         writes += self.repository.writes
-        return Outcome(found, passed, plan, tuple(problems), self.is_real, requests, writes, again)
+        return RunOutcome(found, passed, plan, tuple(problems), self.is_real, requests, writes, again)
 
     def _writable(self) -> Forge:
         """The forge. PatchforgeError in a run that may write nothing."""

@@ -16,7 +16,7 @@ from patchforge.bot.packs import PackRun
 from patchforge.bot.plan import Rules
 from patchforge.bot.releases import ReleaseRun
 from patchforge.bot.repository import Repository
-from patchforge.bot.run import Outcome, Settings, alone
+from patchforge.bot.run import BotSettings, RunOutcome, alone
 from patchforge.bot.token import Token, find_token, seen_by_children
 from patchforge.commands.common import make_engine, show_json, version_named
 from patchforge.errors import PatchforgeError
@@ -71,21 +71,21 @@ def _run(options: argparse.Namespace, token: Token) -> int:
 
 
 def _kind(
-    options: argparse.Namespace, settings: Settings, repository: Repository, forge: Forge | None
+    options: argparse.Namespace, settings: BotSettings, repository: Repository, forge: Forge | None
 ) -> PackRun | ReleaseRun:
     if options.packs is not None:
         return PackRun(settings, repository, forge)
     return ReleaseRun(settings, repository, forge, make_engine(options))
 
 
-def _is_offline(options: argparse.Namespace, settings: Settings) -> bool:
+def _is_offline(options: argparse.Namespace, settings: BotSettings) -> bool:
     """Whether GitHub's API is left alone in a dry run: for releases with a clone, for packs without a repository."""
     if options.packs is not None:
         return not settings.repository
     return settings.upstream is not None and not is_url(settings.upstream)
 
 
-def _settings(options: argparse.Namespace) -> Settings:
+def _settings(options: argparse.Namespace) -> BotSettings:
     repository = options.repository or os.environ.get("GITHUB_REPOSITORY", "")
     if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
         raise PatchforgeError(f"{repository!r} is not a repository", expected="OWNER/NAME")
@@ -93,7 +93,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         expected = "no VERSION and no --test, which are about releases"
         raise PatchforgeError("--nodes is about node packs", expected=expected, do="run patchforge bot twice")
     server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
-    return Settings(
+    return BotSettings(
         repository=repository,
         remote=options.remote or (f"{server}/{repository}.git" if repository else "."),
         base=options.base,
@@ -106,7 +106,7 @@ def _settings(options: argparse.Namespace) -> Settings:
     )
 
 
-def _show(outcome: Outcome) -> None:
+def _show(outcome: RunOutcome) -> None:
     for name, why in outcome.passed:
         print(f"passed over: {name}: {why}")
     for note in outcome.plan.notes:

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from patchforge import resources
-from patchforge.bot.follow import State, follow
+from patchforge.bot.follow import FollowState, follow
 from patchforge.commands.common import version_named
 from patchforge.commands.track import survey
 from patchforge.errors import Exit
@@ -42,7 +42,7 @@ def _releases(options: argparse.Namespace) -> list[dict[str, str]]:
 
 def _packs() -> list[dict[str, str]]:
     packs = list(follow(resources.path("upstream")))
-    new = [one.name for one in packs if one.state is State.NEW]
+    new = [one.name for one in packs if one.state is FollowState.NEW]
     jobs = [{"project": "nodes", "name": name, "arguments": f"packs bot {name}"} for name in new]
     others = " ".join(one.name for one in packs if one.name not in new) if new else ""
     if packs and (others or not new):

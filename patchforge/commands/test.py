@@ -149,7 +149,7 @@ def _one(options: argparse.Namespace, device: Device, patched: PatchedRelease, c
     tell = _teller(release)
     environment = _environment(options, device, patched, tell, chosen)
     folder = _folder(options, device, release)
-    settings = runner.Settings(
+    settings = runner.TrialSettings(
         device,
         caches.folder("trial"),
         _weights(environment, tell),

@@ -107,7 +107,7 @@ class Node:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class MachineFacts:
     """What a file tree (usually ``/``) says of a machine. Memory in bytes; 0: not known."""
 
     system: str = "linux"  #: sys.platform
@@ -136,7 +136,7 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Interpreter:
+class InterpreterFacts:
     """What another interpreter said of its torch: answers by question, named as in probe.py.
 
     ``end`` is "" for a run that came to its end; else how it ended, and ``last`` is the question it was at.
@@ -183,8 +183,8 @@ class Checkout:
 class Facts:
     """Everything that the checks look at."""
 
-    machine: Machine
-    interpreter: Interpreter
+    machine: MachineFacts
+    interpreter: InterpreterFacts
     environment: Mapping[str, str] = field(default_factory=dict)
     checkout: Checkout | None = None
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from patchforge.doctor.facts import Facts, Finding, Gpu, Machine, State
+from patchforge.doctor.facts import Facts, Finding, Gpu, MachineFacts, State
 
 _MIB, _GIB = 1 << 20, 1 << 30
 #: SDXL's weights are 7 GB in fp16, and an integrated GPU has them beside the CPU's copy.
@@ -59,7 +59,7 @@ def gpus(facts: Facts) -> Iterator[Finding]:
         yield Finding("GPU", State.OK, "no Intel GPU: patchforge's patches change nothing on this machine")
 
 
-def _wsl(machine: Machine) -> Finding:
+def _wsl(machine: MachineFacts) -> Finding:
     if machine.dxg:
         return Finding("GPU", State.OK, "WSL 2 with /dev/dxg: GPUs are reached through the Windows driver")
     do = "update the GPU driver in Windows, then: wsl --update, wsl --shutdown"
@@ -80,7 +80,7 @@ def _gpu(gpu: Gpu) -> Finding:
     return Finding("GPU", State.OK, text)
 
 
-def kernel(machine: Machine, gpu: Gpu) -> Iterator[Finding]:
+def kernel(machine: MachineFacts, gpu: Gpu) -> Iterator[Finding]:
     """The kernel driver of one Intel GPU. An old kernel with a bound driver is a backport, and only worth a word."""
     wanted = gpu.family.kernel if gpu.family else None
     old = wanted is not None and _version(machine.kernel) < wanted
@@ -108,7 +108,7 @@ def _version(release: str) -> tuple[int, ...]:
     return (int(found[1]), int(found[2])) if found else (1 << 30,)
 
 
-def render_nodes(machine: Machine) -> Iterator[Finding]:
+def render_nodes(machine: MachineFacts) -> Iterator[Finding]:
     """/dev/dri/renderD*, and whether this user may use those of Intel GPUs."""
     bound = [gpu for gpu in machine.intel if gpu.driver in _DRIVERS]
     if not bound:
@@ -124,7 +124,7 @@ def render_nodes(machine: Machine) -> Iterator[Finding]:
             yield _closed(machine, node.name, node.group)
 
 
-def _missing(machine: Machine, name: str) -> Finding:
+def _missing(machine: MachineFacts, name: str) -> Finding:
     text = f"/dev/dri/{name} is not there"
     if machine.container:
         text += ": the GPU is not passed into this container"
@@ -135,7 +135,7 @@ def _missing(machine: Machine, name: str) -> Finding:
     return Finding("render node", State.WRONG, text, do)
 
 
-def _closed(machine: Machine, name: str, group: str) -> Finding:
+def _closed(machine: MachineFacts, name: str, group: str) -> Finding:
     text = f"/dev/dri/{name} may not be read and written by {machine.user or 'this user'} (group {group or 'unknown'})"
     if machine.container:
         return Finding("render node", State.WRONG, text, "start the container with --group-add and that group's number")
@@ -185,7 +185,7 @@ def resizable_bar(gpu: Gpu) -> Iterator[Finding]:
         yield Finding("resizable BAR", State.OK, f"{gpu}: on, {gpu.bar / _GIB:.0f} GiB")
 
 
-def memory(machine: Machine) -> Iterator[Finding]:
+def memory(machine: MachineFacts) -> Iterator[Finding]:
     """RAM and swap. An integrated GPU takes its memory from the same RAM, beside the CPU's copy of the weights."""
     if not machine.ram:
         yield Finding("RAM", State.UNKNOWN, "/proc/meminfo cannot be read")

@@ -8,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from patchforge import processes, resources
-from patchforge.doctor.facts import Interpreter
+from patchforge.doctor.facts import InterpreterFacts
 from patchforge.errors import PatchforgeError
 
 SECONDS = 180  #: torch alone takes several seconds on a slow disk, and a first contact with a driver some more
 _ALLOWED = processes.HARDWARE | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PATCHFORGE_*"}
 
 
-def question(python: str, environment: Mapping[str, str], seconds: float = SECONDS) -> Interpreter:
+def question(python: str, environment: Mapping[str, str], seconds: float = SECONDS) -> InterpreterFacts:
     """What ``python``'s torch says, with what ``environment`` has for devices and for that Python.
 
     PatchforgeError when ``python`` cannot be started.
@@ -48,7 +48,7 @@ def _end(status: int) -> str:
     return f"ended with status {status}"
 
 
-def _heard(python: str, out: str, said: str, end: str) -> Interpreter:
+def _heard(python: str, out: str, said: str, end: str) -> InterpreterFacts:
     answers: dict[str, Any] = {}
     errors: dict[str, str] = {}
     last = ""
@@ -59,7 +59,7 @@ def _heard(python: str, out: str, said: str, end: str) -> Interpreter:
             errors[line["of"]] = line["error"]
         last = line.get("question", last)
         end = "" if "end" in line else end
-    return Interpreter(python, answers, errors, end, last if end else "", "\n".join(said.splitlines()[-5:]))
+    return InterpreterFacts(python, answers, errors, end, last if end else "", "\n".join(said.splitlines()[-5:]))
 
 
 def _documents(out: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from getpass import getuser
 from pathlib import Path
 
 from patchforge import bounded, processes
-from patchforge.doctor.facts import AMD, NVIDIA, Gpu, Machine, Node
+from patchforge.doctor.facts import AMD, NVIDIA, Gpu, MachineFacts, Node
 
 _DISPLAY = "0x03"  #: PCI base class of display controllers
 _LIBRARIES = ("libze_loader.so.1", "libze_intel_gpu.so.1", "libigc.so.2", "libigc.so.1")
@@ -31,11 +31,11 @@ _PACKAGE = re.compile(
 _SECONDS = 20
 
 
-def examine(root: Path, environment: Mapping[str, str]) -> Machine:
+def examine(root: Path, environment: Mapping[str, str]) -> MachineFacts:
     """Never fails: what cannot be read is left at its default."""
     bus = root / "sys/bus/pci/devices"
     memory = _memory(root)
-    return Machine(
+    return MachineFacts(
         system=sys.platform,
         kernel=_text(root / "proc/sys/kernel/osrelease"),
         pci=bus.is_dir(),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, Interpreter, State
+from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, InterpreterFacts, State
 
 _GIB = 1 << 30
 _INSTALL = "install PyTorch's XPU build (https://pytorch.org/get-started/locally/) into that environment"
@@ -22,7 +22,7 @@ def findings(facts: Facts) -> Iterator[Finding]:
     yield from companions(facts.interpreter)
 
 
-def ending(interpreter: Interpreter) -> Iterator[Finding]:
+def ending(interpreter: InterpreterFacts) -> Iterator[Finding]:
     """A crash or a hang. With a GPU it is usually a driver and a Level Zero loader that do not fit (pytorch#179891)."""
     if not interpreter.end:
         return
@@ -103,7 +103,7 @@ def _none(facts: Facts) -> Finding:
     return Finding("XPU", State.WRONG, text, do)
 
 
-def _device(interpreter: Interpreter, index: int) -> Iterator[Finding]:
+def _device(interpreter: InterpreterFacts, index: int) -> Iterator[Finding]:
     device = interpreter.answers[f"device {index}"]
     subject = f"xpu:{index}" + (" (emulated)" if interpreter.emulated else "")
     flags = {"float64": device["fp64"], "bfloat16": device["bf16"], "matrix units": device["matrix"]}
@@ -120,7 +120,7 @@ def _device(interpreter: Interpreter, index: int) -> Iterator[Finding]:
     yield from _memory(interpreter, index, subject)
 
 
-def _arithmetic(interpreter: Interpreter, index: int, subject: str) -> Iterator[Finding]:
+def _arithmetic(interpreter: InterpreterFacts, index: int, subject: str) -> Iterator[Finding]:
     """Products, convolutions and attention beside the CPU's (torch-xpu-ops#5220, compute-runtime#1001)."""
     answer = interpreter.answers.get(f"arithmetic {index}")
     if answer is None:
@@ -137,7 +137,7 @@ def _word(value: bool | None) -> str:  # noqa: FBT001 - an answer, not a switch
     return {True: "yes", False: "no", None: "not said"}[value]
 
 
-def _memory(interpreter: Interpreter, index: int, subject: str) -> Iterator[Finding]:
+def _memory(interpreter: InterpreterFacts, index: int, subject: str) -> Iterator[Finding]:
     """Free memory: raises on many client GPUs (pytorch#157989, #194576), and may be nonsense (#161381)."""
     answer = interpreter.answers.get(f"memory {index}")
     if answer is not None:
@@ -153,7 +153,7 @@ def _memory(interpreter: Interpreter, index: int, subject: str) -> Iterator[Find
         yield Finding(subject, State.WARNING, text, do)
 
 
-def packages(interpreter: Interpreter) -> Iterator[Finding]:
+def packages(interpreter: InterpreterFacts) -> Iterator[Finding]:
     """Packages that get in each other's way."""
     versions = _versions(interpreter)
     torch = versions.get("torch", "")
@@ -219,7 +219,7 @@ def _plain(version: str) -> str:
     return re.sub(r"(\.0+)+$", "", number) + plus + local
 
 
-def companions(interpreter: Interpreter) -> Iterator[Finding]:
+def companions(interpreter: InterpreterFacts) -> Iterator[Finding]:
     """Checks numpy and torchvision, which must be built for this torch."""
     if error := interpreter.errors.get("numpy"):
         do = "install a numpy of the major version that this torch was built with (torch 2.2 and older: numpy<2)"
@@ -231,7 +231,7 @@ def companions(interpreter: Interpreter) -> Iterator[Finding]:
         yield Finding("torchvision", State.WRONG, text, do)
 
 
-def _versions(interpreter: Interpreter) -> dict[str, str]:
+def _versions(interpreter: InterpreterFacts) -> dict[str, str]:
     answer: dict[str, Any] = interpreter.answers.get("packages", {})
     versions: dict[str, str] = answer.get("versions", {})
     return versions

@@ -52,7 +52,7 @@ class OddRef(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Place:
+class RepositoryPlace:
     """Where the parts of a repository are. Reading them starts no git in it."""
 
     path: Path  #: as it was named
@@ -136,12 +136,12 @@ class Place:
         return kind
 
 
-def find(path: Path) -> Place:
+def find(path: Path) -> RepositoryPlace:
     """The repository at ``path``: a bare one, a checkout, worktree or submodule. PatchforgeError if there is none."""
     try:
         folder = _git_folder(path)
         text = _read(folder / "commondir", _SMALL).decode("utf-8", "surrogateescape").rstrip("\n")
-        place = Place(path, folder, folder / text if text else folder)
+        place = RepositoryPlace(path, folder, folder / text if text else folder)
         if os.path.lexists(folder / "HEAD") and place.objects.is_dir() and (place.common / "refs").is_dir():
             return place
         found = "a folder without git's files" if path.is_dir() else "a file" if path.exists() else "no such folder"
@@ -327,7 +327,7 @@ def _require_files(objects: Path, depth: int = 0) -> None:
             _require_files(objects / line, depth + 1)
 
 
-def _write(folder: Path, place: Place, kind: Mapping[str, str]) -> None:
+def _write(folder: Path, place: RepositoryPlace, kind: Mapping[str, str]) -> None:
     (folder / "objects" / "info").mkdir(parents=True)
     (folder / "refs").mkdir()
     lines = ["[core]", f"\trepositoryformatversion = {int(bool(kind))}", "\tbare = true"]

@@ -1,6 +1,6 @@
 """Hashes that Nix will find, worked out without Nix: of git objects, tarballs, folders and packages of an index."""
 
-from patchforge.hashes.fetchfromgithub import ArchiveHash, Note, of_clone, of_folder, of_tarball
+from patchforge.hashes.fetchfromgithub import ArchiveHash, SourceNote, of_clone, of_folder, of_tarball
 from patchforge.hashes.fetchgit import of_checkout
 from patchforge.hashes.nar import Digest, hash_entries, serialise
 from patchforge.hashes.objects import IncompleteTreeError
@@ -11,8 +11,8 @@ __all__ = [
     "ArchiveHash",
     "Digest",
     "IncompleteTreeError",
-    "Note",
     "PublishedHash",
+    "SourceNote",
     "hash_entries",
     "of_checkout",
     "of_clone",

@@ -18,7 +18,7 @@ from typing import IO
 
 from patchforge.errors import PatchforgeError
 from patchforge.hashes.nar import File, Folder, Item, Link, folder_items, hash_entries, nar_order
-from patchforge.hashes.objects import Blob, Listing, isolated
+from patchforge.hashes.objects import Blob, HashedListing, isolated
 from patchforge.hashes.tarball import open_tarball
 
 HOST = "https://github.com"
@@ -34,7 +34,7 @@ _UNSTABLE = re.compile(r"[htpdDSN]|[Gg].|[ac][rhNEL]|\((describe|decorate)")
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class SourceNote:
     """Something about a source that whoever pins it should know. ``kind`` is one word for programs."""
 
     kind: str
@@ -50,7 +50,7 @@ class ArchiveHash:
     files: int
     size: int  #: bytes of all files
     source: str  #: what was read: "git objects", "git archive", "tarball" or "folder"
-    notes: tuple[Note, ...]
+    notes: tuple[SourceNote, ...]
 
 
 def of_clone(clone: Path, commit: str) -> ArchiveHash:
@@ -95,14 +95,14 @@ def of_folder(folder: Path) -> ArchiveHash:
     return hashed(folder_items(folder), "folder")
 
 
-def attributes_of(listing: Listing) -> list[bytes]:
+def attributes_of(listing: HashedListing) -> list[bytes]:
     """Every .gitattributes of a commit."""
     found = [one for one in listing if one.path.rpartition(b"/")[2] == b".gitattributes" and not one.is_submodule]
     listing.objects.require(found, listing)
     return [listing.objects.blob(blob.id) for blob in found]
 
 
-def _of_objects(listing: Listing) -> ArchiveHash:
+def _of_objects(listing: HashedListing) -> ArchiveHash:
     submodules: list[bytes] = []
     found = hashed(_folders_noted(listing.objects.items(listing), submodules), "git objects")
     return replace(found, notes=_submodule_notes(submodules) + found.notes)
@@ -115,7 +115,7 @@ def _folders_noted(items: Iterable[Item], folders: list[bytes]) -> Iterator[Item
         yield path, node
 
 
-def _of_archive(listing: Listing) -> ArchiveHash:
+def _of_archive(listing: HashedListing) -> ArchiveHash:
     objects, commit = listing.objects, listing.commit
     submodules: list[bytes] = []
     left_out: list[bytes] = []
@@ -149,7 +149,7 @@ def _compared(
     left_out += [one.path for one in listed]
 
 
-def _require_stable(listing: Listing) -> None:
+def _require_stable(listing: HashedListing) -> None:
     """PatchforgeError unless every ``$Format:…$`` that an archive expands gives the same text for ever."""
     objects, commit = listing.objects, listing.commit
     files = objects.with_attribute(commit, "export-subst", [blob for blob in listing if blob.mode.startswith("100")])
@@ -171,7 +171,7 @@ def _unstable(data: bytes) -> list[str]:
     return [match[0] + ")" * ("(" in match[0]) for match in found if _UNSTABLE.fullmatch(match[1])]
 
 
-def hashed(items: Iterable[Item], source: str, notes: tuple[Note, ...] = ()) -> ArchiveHash:
+def hashed(items: Iterable[Item], source: str, notes: tuple[SourceNote, ...] = ()) -> ArchiveHash:
     """The hash of items in ``nar_order``, with notes on what they show."""
     watch = _Watch()
     digest = hash_entries(watch.over(items))
@@ -192,14 +192,14 @@ class _Watch:
             self._case(path.split(b"/"))
             yield path, self._watched(path, node)
 
-    def notes(self) -> tuple[Note, ...]:
+    def notes(self) -> tuple[SourceNote, ...]:
         found = []
         if self.pointers:
             text = "LFS pointers stand in place of these files; for the files, pin with fetchgit and fetchLFS = true"
-            found.append(Note("lfs", text, _names(self.pointers)))
+            found.append(SourceNote("lfs", text, _names(self.pointers)))
         if self.clashes:
             text = "names differ in case only; on a file system that does not tell them apart the hash is another"
-            found.append(Note("case", text, _names(self.clashes)))
+            found.append(SourceNote("case", text, _names(self.clashes)))
         return tuple(found)
 
     def _case(self, parts: list[bytes]) -> None:
@@ -225,14 +225,14 @@ class _Watch:
         return File(node.size, lambda: (data,), node.executable)
 
 
-def _submodule_notes(paths: Sequence[bytes]) -> tuple[Note, ...]:
+def _submodule_notes(paths: Sequence[bytes]) -> tuple[SourceNote, ...]:
     text = "submodules are empty folders in the archive; for their files, pin with fetchgit and fetchSubmodules = true"
-    return (Note("submodules", text, _names(paths)),) if paths else ()
+    return (SourceNote("submodules", text, _names(paths)),) if paths else ()
 
 
-def _left_out(paths: Sequence[bytes]) -> tuple[Note, ...]:
+def _left_out(paths: Sequence[bytes]) -> tuple[SourceNote, ...]:
     text = "export-ignore leaves these out of the archive; fetchgit has them, and another hash"
-    return (Note("export-ignore", text, _names(paths)),) if paths else ()
+    return (SourceNote("export-ignore", text, _names(paths)),) if paths else ()
 
 
 def _names(paths: Iterable[bytes]) -> tuple[str, ...]:

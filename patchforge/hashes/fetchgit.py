@@ -13,7 +13,7 @@ from pathlib import Path
 from patchforge.errors import PatchforgeError
 from patchforge.hashes.fetchfromgithub import ArchiveHash, attributes_of, hashed
 from patchforge.hashes.nar import Item
-from patchforge.hashes.objects import Listing, isolated
+from patchforge.hashes.objects import HashedListing, isolated
 
 _CONVERTS = re.compile(rb"eol\s*=\s*crlf|ident|working-tree-encoding")
 
@@ -58,7 +58,7 @@ def _submodule(path: bytes, commit: str, clones: dict[str, Path]) -> Iterator[It
     yield from _items(clone, commit, path + b"/", clones)
 
 
-def _require_plain(listing: Listing) -> None:
+def _require_plain(listing: HashedListing) -> None:
     if any(map(_CONVERTS.search, attributes_of(listing))):
         raise PatchforgeError(
             f"a checkout of {listing.objects.path} converts content",

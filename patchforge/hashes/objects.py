@@ -63,9 +63,9 @@ class HashedObjects(Objects):
     def __init__(self, path: Path) -> None:
         super().__init__(path, _STREAMED)
 
-    def listing(self, commit: str) -> Listing:
+    def listing(self, commit: str) -> HashedListing:
         """Every file, link and submodule of a commit, in ``nar_order``."""
-        return Listing(self, commit)
+        return HashedListing(self, commit)
 
     def require(self, needed: Iterable[Blob], listed: Iterable[Blob] = ()) -> None:
         """IncompleteTreeError unless the clone has what is needed; it names what is missing of the ``listed`` too."""
@@ -112,7 +112,7 @@ class HashedObjects(Objects):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
+class HashedListing:
     """Files, links and submodules of a commit in ``nar_order``, read from git each time they are asked for.
 
     Memory: the folders on the way to the present one. PatchforgeError when git lacks a folder.
@@ -133,8 +133,8 @@ class Listing:
             if self.keep is None or self.keep(blob):
                 yield blob
 
-    def only(self, keep: Callable[[Blob], bool]) -> Listing:
-        return Listing(self.objects, self.commit, keep)
+    def only(self, keep: Callable[[Blob], bool]) -> HashedListing:
+        return HashedListing(self.objects, self.commit, keep)
 
 
 @contextmanager

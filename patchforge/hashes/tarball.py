@@ -63,7 +63,7 @@ class _Malformed(Exception):
 _BAD = (_Malformed, OSError, EOFError, deflate.error, lzma.LZMAError, RecursionError)
 
 
-class _Reader:
+class _TarReader:
     """Bytes out of blocks."""
 
     def __init__(self, blocks: Iterator[bytes]) -> None:
@@ -140,14 +140,14 @@ class Tarball:
 
     def items(self) -> Iterator[Item]:
         """In ``nar_order`` if the tarball is in git's, without the one folder at the top."""
-        for entry in self._sorted(self._entries(_Reader(self._blocks))):
+        for entry in self._sorted(self._entries(_TarReader(self._blocks))):
             yield entry.key.removesuffix(b"/"), entry.node
         if not self._top:
             raise self._unlike_github("nothing")
         for _ in self._blocks:
             pass  # up to the checksum
 
-    def _entries(self, reader: _Reader) -> Iterator[_Entry]:
+    def _entries(self, reader: _TarReader) -> Iterator[_Entry]:
         headers, own = b"", dict[bytes, bytes]()
         while (header := reader.take(_RECORD)) != _END:
             if header[257:263] != b"ustar\0":
@@ -172,7 +172,7 @@ class Tarball:
         if reader.take(_RECORD) != _END:
             raise _Malformed("it does not end in two blocks of zeros")
 
-    def _entry(self, header: bytes, own: dict[bytes, bytes], size: int, headers: bytes, reader: _Reader) -> _Entry:
+    def _entry(self, header: bytes, own: dict[bytes, bytes], size: int, headers: bytes, reader: _TarReader) -> _Entry:
         kind, name, prefix = header[156:157], header[:100].rstrip(b"\0"), header[345:500].rstrip(b"\0")
         path = own.get(b"path") or (prefix + b"/" + name if prefix else name)
         node: Node
@@ -258,7 +258,7 @@ class Tarball:
             self._kept -= entry.size + _ENTRY
             yield entry
         if waiting.start >= 0:
-            yield from self._entries(_Reader(self._spooled(waiting.start, waiting.end)))
+            yield from self._entries(_TarReader(self._spooled(waiting.start, waiting.end)))
 
     def _spooled(self, start: int, end: int) -> Iterator[bytes]:
         while start < end:

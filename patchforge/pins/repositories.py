@@ -19,7 +19,7 @@ from patchforge.hashes.objects import HashedObjects, IncompleteTreeError, isolat
 from patchforge.pins import requirements
 from patchforge.pins.claims import Claim
 from patchforge.pins.pin_files import RepositoryPin, SourcePin
-from patchforge.pins.tracked import Repository
+from patchforge.pins.tracked import TrackedRepository
 from patchforge.sources import GitObjects
 
 
@@ -49,7 +49,7 @@ class HashFields(TypedDict, total=False):
     missing: dict[str, str]
 
 
-def pin(one: Repository, clones: Clones, claims: Mapping[str, Claim]) -> RepositoryPin:
+def pin(one: TrackedRepository, clones: Clones, claims: Mapping[str, Claim]) -> RepositoryPin:
     """The pin of the commit that is followed; without ``hash``, and with ``missing``, when nothing gives its hash.
 
     PatchforgeError when the clone cannot be had or lacks the branch or tag.
@@ -121,7 +121,7 @@ def with_known_hash(pin: _Source, before: SourcePin | None) -> _Source:
     return replace(pin, hash=before.hash, hash_source="computed", published_by="", missing={})
 
 
-def _commit(one: Repository, clone: Path) -> str:
+def _commit(one: TrackedRepository, clone: Path) -> str:
     names = [f"refs/heads/{one.branch}", f"refs/remotes/origin/{one.branch}"] if one.branch else []
     names += [f"refs/tags/v{one.version}"] if one.version else []
     with GitObjects(clone) as objects:
@@ -136,7 +136,7 @@ def _commit(one: Repository, clone: Path) -> str:
     return found
 
 
-def _requirements(one: Repository, objects: HashedObjects, commit: str) -> list[str]:
+def _requirements(one: TrackedRepository, objects: HashedObjects, commit: str) -> list[str]:
     text = _content(objects, f"{commit}:{one.requirements}").decode("utf-8", "replace") if one.requirements else ""
     named = requirements.of_file(text)
     left_out = {requirements.parse(text).name for text in one.without}
@@ -158,7 +158,7 @@ def _content(objects: HashedObjects, name: str) -> bytes:
         raise objects.failed("cat-file", f"{name}: {error}") from error
 
 
-def _submodules(one: Repository, clone: Path, commit: str, clones: Clones) -> dict[str, Path]:
+def _submodules(one: TrackedRepository, clone: Path, commit: str, clones: Clones) -> dict[str, Path]:
     """Clones of a commit's submodules, by path."""
     if not one.submodules:
         return {}
@@ -172,7 +172,7 @@ def _submodules(one: Repository, clone: Path, commit: str, clones: Clones) -> di
     return {path: clones.path(f"{one.name}/{path}", _submodule_url(one, path, urls[path], clones)) for path in paths}
 
 
-def _submodule_url(one: Repository, path: str, reference: str, clones: Clones) -> str:
+def _submodule_url(one: TrackedRepository, path: str, reference: str, clones: Clones) -> str:
     """Where .gitmodules says that a submodule is. Damaged for what is not https: a stranger wrote that file."""
     if f"{one.name}/{path}" in clones.named:
         return ""

@@ -19,7 +19,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.pins import requirements
 from patchforge.pins.claims import WheelClaim
 from patchforge.pins.pin_files import LockedWheel, TorchLock
-from patchforge.pins.tracked import Torch
+from patchforge.pins.tracked import TrackedTorch
 from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
 
 
@@ -33,7 +33,7 @@ def abi_of(python: str) -> str:
 def lock(
     version: str,
     python: str,
-    torch: Torch,
+    torch: TrackedTorch,
     wheels: Wheels,
     *,
     claims: Iterable[WheelClaim] = (),
@@ -60,7 +60,7 @@ def lock(
     )
 
 
-def _roots(version: str, torch: Torch) -> list[Requirement]:
+def _roots(version: str, torch: TrackedTorch) -> list[Requirement]:
     named = torch.versions.get(version)
     if named is None:
         raise PatchforgeError(
@@ -74,7 +74,7 @@ def _roots(version: str, torch: Torch) -> list[Requirement]:
 
 @dataclass(slots=True)
 class _Lock:
-    torch: Torch
+    torch: TrackedTorch
     python: str
     wheels: Wheels
     claims: dict[str, WheelClaim]  #: by file

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Repository:
+class TrackedRepository:
     """A repository of GitHub that is pinned to a commit: the head of ``branch``, or the tag of ``version``."""
 
     name: str
@@ -52,7 +52,7 @@ class Companions:
 
 
 @dataclass(frozen=True, slots=True)
-class Torch:
+class TrackedTorch:
     """PyTorch for XPU: where its wheels are and what belongs together."""
 
     title: str
@@ -68,13 +68,13 @@ def load_companions(folder: Path) -> Companions:
     return _loaded(Companions, folder / "companions.toml")
 
 
-def load_torch(folder: Path) -> Torch:
-    return _loaded(Torch, folder / "torch.toml")
+def load_torch(folder: Path) -> TrackedTorch:
+    return _loaded(TrackedTorch, folder / "torch.toml")
 
 
-def load_repository(path: Path) -> Repository:
+def load_repository(path: Path) -> TrackedRepository:
     """Damaged for unknown keys, an address outside GitHub, and unless it says which commit to follow."""
-    found = _loaded(Repository, path)
+    found = _loaded(TrackedRepository, path)
     wrong = [
         *(["name"] if found.name != path.stem else []),
         *(["url"] if not _GITHUB.fullmatch(found.url) else []),
@@ -92,7 +92,7 @@ def load_repository(path: Path) -> Repository:
     return found
 
 
-def load_nodes(folder: Path) -> list[Repository]:
+def load_nodes(folder: Path) -> list[TrackedRepository]:
     """The node packs, sorted by name."""
     return [load_repository(path) for path in sorted((folder / "nodes").glob("*.toml"))]
 

@@ -12,7 +12,7 @@ from functools import cached_property
 from patchforge.errors import CheckFailed
 from patchforge.proof.differences import Replaced, Replacement, Stripped
 from patchforge.proof.hooks import HOOKS, implies_xpu, is_hook, is_operand, loud
-from patchforge.proof.insertions import Place, inside, objection, rule
+from patchforge.proof.insertions import TreePlace, inside, objection, rule
 from patchforge.proof.reading import PythonFile, first_line, same, same_text
 
 _BLOCKS = frozenset({"body", "orelse", "finalbody"})
@@ -33,12 +33,12 @@ class HookedFile(PythonFile):
 
 
 @dataclass(frozen=True, slots=True)
-class Note:
+class StrippedNote:
     """What was stripped, for the proof, and where, for the check that hooks are imported before they are used."""
 
     stripped: Stripped
     hooks: int
-    place: Place
+    place: TreePlace
 
 
 _Nodes = tuple[ast.AST, ast.AST]  #: upstream's and the patched one
@@ -50,7 +50,7 @@ class _Pair:
 
     old: ast.AST
     new: ast.AST
-    place: Place
+    place: TreePlace
     near: _Nodes
 
 
@@ -60,7 +60,7 @@ class _Block:
 
     old: list[ast.stmt]
     new: list[ast.stmt]
-    place: Place
+    place: TreePlace
     near: _Nodes
 
 
@@ -72,7 +72,7 @@ class Alignment:
     upstream: HookedFile
     patched: HookedFile
     declared: Sequence[tuple[ast.expr, ast.expr, Replacement]]
-    notes: list[Note] = field(default_factory=list)
+    notes: list[StrippedNote] = field(default_factory=list)
     replaced: list[Replaced] = field(default_factory=list)
     stack: list[_Pair | _Block] = field(default_factory=list)
     fitting: dict[tuple[int, int], bool] = field(default_factory=dict)
@@ -81,10 +81,10 @@ class Alignment:
         self.near: _Nodes = (self.upstream.tree, self.patched.tree)
 
     def run(self) -> None:
-        self.push(self.upstream.tree, self.patched.tree, Place())
+        self.push(self.upstream.tree, self.patched.tree, TreePlace())
         self.drain()
 
-    def push(self, old: ast.AST, new: ast.AST, place: Place) -> None:
+    def push(self, old: ast.AST, new: ast.AST, place: TreePlace) -> None:
         self.stack.append(_Pair(old, new, place, self.near))
 
     def drain(self) -> None:
@@ -98,7 +98,7 @@ class Alignment:
                     self.near = (item.old, item.new)
                 self.compare(item.old, item.new, item.place)
 
-    def compare(self, old: ast.AST, new: ast.AST, place: Place) -> None:
+    def compare(self, old: ast.AST, new: ast.AST, place: TreePlace) -> None:
         """Upstream's node and the patched one: alike, or different by a rule about expressions."""
         if same_text(self.upstream, old, self.patched, new):
             return
@@ -111,7 +111,7 @@ class Alignment:
         else:
             self.compare_fields(old, new, place)
 
-    def compare_fields(self, old: ast.AST, new: ast.AST, place: Place) -> None:
+    def compare_fields(self, old: ast.AST, new: ast.AST, place: TreePlace) -> None:
         items: list[_Pair | _Block] = []
         for name in old._fields:
             parts, twins = getattr(old, name, None), getattr(new, name, None)
@@ -139,7 +139,7 @@ class Alignment:
 
     # statements
 
-    def align(self, old: list[ast.stmt], new: list[ast.stmt], place: Place) -> None:
+    def align(self, old: list[ast.stmt], new: list[ast.stmt], place: TreePlace) -> None:
         """Pairs the statements of two blocks; a patched one that pairs with none must be an insertion."""
         rest, at = deque(new), 0
         pairs: list[_Pair] = []
@@ -159,20 +159,20 @@ class Alignment:
             raise self.differs(old[at], new[-1] if new else self.near[1], "upstream's statement is gone")
         self.stack += reversed(pairs)
 
-    def objection(self, node: ast.stmt, place: Place) -> str:
+    def objection(self, node: ast.stmt, place: TreePlace) -> str:
         asks_xpu = isinstance(node, ast.If) and implies_xpu(node.test)
         if not asks_xpu and not self.patched.mentions(node):
             return "the statement is neither upstream's nor a hook"
         return objection(node, place)
 
-    def insert(self, node: ast.stmt, before: ast.stmt | None, place: Place, *, first: bool) -> None:
+    def insert(self, node: ast.stmt, before: ast.stmt | None, place: TreePlace, *, first: bool) -> None:
         if before is not None and (_is_future(before) or (first and _is_docstring(before))):
             raise self.differs(before, node, "nothing may stand before a docstring or a __future__ import")
         parts: list[ast.AST] = [node.test, *node.body] if isinstance(node, ast.If) else [node]
         self.note(node, rule(node), place, *parts)
 
     def is_counterpart(
-        self, upstream: ast.stmt | None, node: ast.stmt, place: Place, rest: Iterable[ast.stmt], left: int
+        self, upstream: ast.stmt | None, node: ast.stmt, place: TreePlace, rest: Iterable[ast.stmt], left: int
     ) -> bool:
         """Whether ``node``, which may be an insertion, is upstream's next statement all the same.
 
@@ -180,7 +180,7 @@ class Alignment:
         """
         return upstream is not None and self.fits(upstream, node, place) and self.needed(rest, place) < left
 
-    def needed(self, nodes: Iterable[ast.stmt], place: Place) -> int:
+    def needed(self, nodes: Iterable[ast.stmt], place: TreePlace) -> int:
         """How many of upstream's statements ``nodes`` need at least."""
         count, stack = 0, list(nodes)
         while stack:
@@ -191,14 +191,14 @@ class Alignment:
                 stack += node.orelse
         return count
 
-    def fits(self, old: ast.stmt, new: ast.stmt, place: Place) -> bool:
+    def fits(self, old: ast.stmt, new: ast.stmt, place: TreePlace) -> bool:
         """Whether two statements are alike but for our expressions; the ``else`` of an ``if`` is not looked at."""
         key = (id(old), id(new))
         if key not in self.fitting:
             self.fitting[key] = type(old) is type(new) and self.try_out(old, new, place)
         return self.fitting[key]
 
-    def try_out(self, old: ast.AST, new: ast.AST, place: Place) -> bool:
+    def try_out(self, old: ast.AST, new: ast.AST, place: TreePlace) -> bool:
         items: list[_Pair | _Block] = [_Pair(old, new, place, (old, new))]
         if isinstance(old, ast.If) and isinstance(new, ast.If):
             block = _Block(old.body, new.body, inside(old, "body", place), (old, new))
@@ -209,7 +209,7 @@ class Alignment:
             return False
         return True
 
-    def resembles(self, old: ast.stmt, new: ast.stmt, place: Place) -> bool:
+    def resembles(self, old: ast.stmt, new: ast.stmt, place: TreePlace) -> bool:
         """Whether what differs is to be looked for inside; if not, ``new`` is a bad insertion."""
         if type(old) is not type(new):
             return False
@@ -221,7 +221,7 @@ class Alignment:
 
     # expressions
 
-    def unwrap(self, old: ast.AST, new: ast.Call, place: Place) -> None:
+    def unwrap(self, old: ast.AST, new: ast.Call, place: TreePlace) -> None:
         """``hook(E, …)`` where upstream has ``E``."""
         if not new.args or isinstance(new.args[0], ast.Starred):
             raise self.differs(old, new, "a hook around an expression takes it as its first argument")
@@ -231,7 +231,7 @@ class Alignment:
         self.note(new, "wrap", place, *new.args[1:], *new.keywords, calls=1)
         self.push(old, new.args[0], place)
 
-    def drop_operands(self, old: ast.AST, new: ast.AST, place: Place) -> bool:
+    def drop_operands(self, old: ast.AST, new: ast.AST, place: TreePlace) -> bool:
         """``A and hook(…)`` where upstream has ``A``. Ours are the last operands that can be ours."""
         if not isinstance(new, ast.BoolOp):
             return False
@@ -249,7 +249,7 @@ class Alignment:
             self.push(value, twin, place)
         return True
 
-    def check_operands(self, old: ast.AST, new: ast.BoolOp, kept: list[ast.expr], place: Place) -> None:
+    def check_operands(self, old: ast.AST, new: ast.BoolOp, kept: list[ast.expr], place: TreePlace) -> None:
         guarded = place.xpu
         for value in new.values:
             if value not in kept:
@@ -258,7 +258,7 @@ class Alignment:
                 self.note(value, "operand", place, value)
             guarded = guarded or (isinstance(new.op, ast.And) and implies_xpu(value))
 
-    def is_replaced(self, old: ast.AST, new: ast.AST, place: Place) -> bool:
+    def is_replaced(self, old: ast.AST, new: ast.AST, place: TreePlace) -> bool:
         """Whether this is a declared replacement. CheckFailed for one that other devices would run."""
         for before, after, declared in self.declared:
             if same(old, before) and same(new, after):
@@ -270,10 +270,10 @@ class Alignment:
 
     # records
 
-    def note(self, node: ast.AST, rule: str, place: Place, *parts: ast.AST, calls: int = 0) -> None:
+    def note(self, node: ast.AST, rule: str, place: TreePlace, *parts: ast.AST, calls: int = 0) -> None:
         calls += sum(is_hook(child) for part in parts for child in ast.walk(part))
         stripped = Stripped(node.lineno, rule, self.patched.fragment(node))  # type: ignore[attr-defined]
-        self.notes.append(Note(stripped, calls, place))
+        self.notes.append(StrippedNote(stripped, calls, place))
 
     def differs(self, old: ast.AST, new: ast.AST, why: str = "") -> CheckFailed:
         old, new = (node if hasattr(node, "lineno") else near for node, near in zip((old, new), self.near, strict=True))

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, Self
 
 from patchforge import bounded
-from patchforge.proof.recording import Log, canonical
+from patchforge.proof.recording import CallLog, canonical
 from patchforge.proof.scenarios import Card
 
 
-class Properties:
+class CardProperties:
     """What get_device_properties returns, or another answer of many parts."""
 
     CANONICAL = True
@@ -51,7 +51,7 @@ class Stream:
 
     CANONICAL = True
 
-    def __init__(self, log: Log, device: object, number: str) -> None:
+    def __init__(self, log: CallLog, device: object, number: str) -> None:
         self._log, self.device, self._number = log, device, number
 
     def __repr__(self) -> str:
@@ -85,7 +85,7 @@ class Cudart:
 
     CANONICAL = True
 
-    def __init__(self, log: Log) -> None:
+    def __init__(self, log: CallLog) -> None:
         self._log = log
 
     def __repr__(self) -> str:
@@ -103,7 +103,7 @@ class Cudart:
 class Backend:
     """Chosen answers of ``torch.cuda`` or ``torch.xpu`` where cards are present."""
 
-    def __init__(self, kind: str, cards: tuple[Card, ...], torch: Any, log: Log) -> None:
+    def __init__(self, kind: str, cards: tuple[Card, ...], torch: Any, log: CallLog) -> None:
         self.kind, self.cards, self.log = kind, cards, log
         self.device: Any = torch.device
         self.documented = documented(torch, kind)
@@ -152,13 +152,13 @@ class Backend:
     def _set_device(self, device: Any) -> None:
         self.current = self.index(device)
 
-    def _properties(self, card: Card) -> Properties:
+    def _properties(self, card: Card) -> CardProperties:
         values = {**self.documented, "name": card.name, "total_memory": card.total}
         if self.kind == "xpu":
-            return Properties(**{**values, **self._xpu_features(card)})
+            return CardProperties(**{**values, **self._xpu_features(card)})
         values |= {"major": card.major, "minor": card.minor, "multi_processor_count": 64, "warp_size": 32}
         values |= {"max_threads_per_multi_processor": 1536, "max_threads_per_block": 1024, "L2_cache_size": 4 << 20}
-        return Properties(**values | {"gcnArchName": card.arch, "is_integrated": int(card.integrated)})
+        return CardProperties(**values | {"gcnArchName": card.arch, "is_integrated": int(card.integrated)})
 
     @staticmethod
     def _xpu_features(card: Card) -> dict[str, object]:

@@ -14,7 +14,7 @@ from patchforge.proof.scenarios import SCENARIOS, Group, Scenario
 _ABSENT = "<absent>"
 
 
-class Kind(StrEnum):
+class DifferenceKind(StrEnum):
     """What of a record differs; the names that declarations use follow from it."""
 
     IMPORT = "import"  #: ``import``
@@ -35,7 +35,7 @@ class Difference:
 
     scenario: str
     group: Group
-    kind: Kind
+    kind: DifferenceKind
     name: str
     where: str
     before: str
@@ -49,13 +49,13 @@ def compare(before: Record, after: Record) -> tuple[Difference, ...]:
     """Every difference between two records of one scenario, in the order of a start and then of the questions."""
     scenario = next(item for item in SCENARIOS if item.name == before.scenario)
 
-    def say(kind: Kind, name: str, where: str, old: str, new: str) -> Difference:
+    def say(kind: DifferenceKind, name: str, where: str, old: str, new: str) -> Difference:
         return Difference(scenario.name, scenario.group, kind, name, where, old, new)
 
     return tuple(say(*found) for found in _differences(before, after, scenario))
 
 
-_Found = tuple[Kind, str, str, str, str]
+_Found = tuple[DifferenceKind, str, str, str, str]
 
 
 def _differences(before: Record, after: Record, scenario: Scenario) -> Iterator[_Found]:
@@ -63,15 +63,21 @@ def _differences(before: Record, after: Record, scenario: Scenario) -> Iterator[
         yield from _main_differences(old, new, scenario)
     if before.import_error or after.import_error:
         if before.import_error != after.import_error:
-            yield Kind.IMPORT, "import", "import", before.import_error or "starts", after.import_error or "starts"
+            yield (
+                DifferenceKind.IMPORT,
+                "import",
+                "import",
+                before.import_error or "starts",
+                after.import_error or "starts",
+            )
         return
     yield from _sequence("import", before.import_calls, after.import_calls)
     for name in sorted({*before.names} ^ {*after.names}):
         had = name in before.names
-        yield Kind.NAME, f"name:{name}", "module", name if had else _ABSENT, _ABSENT if had else name
+        yield DifferenceKind.NAME, f"name:{name}", "module", name if had else _ABSENT, _ABSENT if had else name
     shared = {*before.names} & {*after.names}
-    yield from _mapping(Kind.CONSTANT, "constant:", "module", before.constants, after.constants, only=shared)
-    yield from _mapping(Kind.SWITCH, "switch:", "torch", before.switches, after.switches)
+    yield from _mapping(DifferenceKind.CONSTANT, "constant:", "module", before.constants, after.constants, only=shared)
+    yield from _mapping(DifferenceKind.SWITCH, "switch:", "torch", before.switches, after.switches)
     yield from _question_differences(before.questions, after.questions)
 
 
@@ -81,14 +87,16 @@ def _main_differences(old: CommandLine, new: CommandLine, scenario: Scenario) ->
         if scenario.group in (Group.XPU, Group.MIXED, Group.DUAL) or not {*new.lacking} <= {*old.lacking}:
             for flag in sorted({*old.lacking} ^ {*new.lacking}):
                 known = flag not in old.lacking
-                yield Kind.FLAG, f"flag:{flag}", old.line, _known(known), _known(not known)
+                yield DifferenceKind.FLAG, f"flag:{flag}", old.line, _known(known), _known(not known)
         return
     if old.error != new.error:
-        yield Kind.MAIN, "main", old.line, old.error or "runs", new.error or "runs"
+        yield DifferenceKind.MAIN, "main", old.line, old.error or "runs", new.error or "runs"
     if old.imported != new.imported:
-        yield Kind.MAIN, "main:imports", old.line, str(old.imported), str(new.imported)
-    yield from _mapping(Kind.ENVIRONMENT, "env:", old.line, old.environment, new.environment)
-    yield from _mapping(Kind.ARGUMENT, "argument:", old.line, old.arguments, new.arguments, only={*old.arguments})
+        yield DifferenceKind.MAIN, "main:imports", old.line, str(old.imported), str(new.imported)
+    yield from _mapping(DifferenceKind.ENVIRONMENT, "env:", old.line, old.environment, new.environment)
+    yield from _mapping(
+        DifferenceKind.ARGUMENT, "argument:", old.line, old.arguments, new.arguments, only={*old.arguments}
+    )
     yield from _sequence(old.line, old.calls, new.calls)
 
 
@@ -97,7 +105,7 @@ def _known(known: bool) -> str:  # noqa: FBT001 - a word for a truth value
 
 
 def _mapping(
-    kind: Kind,
+    kind: DifferenceKind,
     prefix: str,
     where: str,
     before: Mapping[str, str],
@@ -117,10 +125,16 @@ def _question_differences(before: Sequence[Question], after: Sequence[Question])
         old, new = old_by_text.get(text), new_by_text.get(text)
         if old is None or new is None:
             if item := old or new:
-                yield Kind.ANSWER, item.function, text, old.answer if old else _ABSENT, new.answer if new else _ABSENT
+                yield (
+                    DifferenceKind.ANSWER,
+                    item.function,
+                    text,
+                    old.answer if old else _ABSENT,
+                    new.answer if new else _ABSENT,
+                )
             continue
         if old.answer != new.answer:
-            yield Kind.ANSWER, old.function, text, old.answer, new.answer
+            yield DifferenceKind.ANSWER, old.function, text, old.answer, new.answer
         yield from _sequence(text, old.calls, new.calls)
 
 
@@ -131,8 +145,8 @@ def _sequence(where: str, before: Sequence[str], after: Sequence[str]) -> Iterat
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=False)
     for tag, i1, i2, j1, j2 in matcher.get_opcodes():
         if tag != "equal":
-            yield from ((Kind.CALL, f"call:{called(call)}", where, call, _ABSENT) for call in before[i1:i2])
-            yield from ((Kind.CALL, f"call:{called(call)}", where, _ABSENT, call) for call in after[j1:j2])
+            yield from ((DifferenceKind.CALL, f"call:{called(call)}", where, call, _ABSENT) for call in before[i1:i2])
+            yield from ((DifferenceKind.CALL, f"call:{called(call)}", where, _ABSENT, call) for call in after[j1:j2])
 
 
 def called(call: str) -> str:

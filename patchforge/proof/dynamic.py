@@ -26,7 +26,7 @@ from patchforge.proof.scenarios import SCENARIOS, Scenario
 _LONGEST = 16 << 20  #: characters of an answer
 
 
-class Interpreter:
+class ProofInterpreter:
     """One clean interpreter that has imported torch and forks for every record. NotChecked when it cannot start."""
 
     def __init__(self, python: str) -> None:
@@ -90,8 +90,8 @@ class Prover:
 
     def __init__(self, python: str = sys.executable, *, jobs: int = 2, timeout: int = 120) -> None:
         self._python, self._jobs, self._timeout = python, max(1, jobs), timeout
-        self._idle: queue.SimpleQueue[Interpreter | None] = queue.SimpleQueue()
-        self._all: list[Interpreter] = []
+        self._idle: queue.SimpleQueue[ProofInterpreter | None] = queue.SimpleQueue()
+        self._all: list[ProofInterpreter] = []
 
     def __enter__(self) -> Self:
         for _ in range(self._jobs):
@@ -107,11 +107,11 @@ class Prover:
             interpreter.close()
 
     @contextmanager
-    def _interpreter(self) -> Iterator[Interpreter]:
+    def _interpreter(self) -> Iterator[ProofInterpreter]:
         interpreter = self._idle.get()
         try:
             if interpreter is None:
-                interpreter = Interpreter(self._python)
+                interpreter = ProofInterpreter(self._python)
                 self._all.append(interpreter)
             yield interpreter
         finally:

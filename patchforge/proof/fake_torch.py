@@ -17,9 +17,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge.proof.backends import Backend, Properties, nothing
-from patchforge.proof.recording import Log, spelled
-from patchforge.proof.scenarios import Card, Machine
+from patchforge.proof.backends import Backend, CardProperties, nothing
+from patchforge.proof.recording import CallLog, spelled
+from patchforge.proof.scenarios import Card, FakedMachine
 
 OPTIONAL = ("xformers", "torch_directml", "torch_npu", "torch_mlu", "intel_extension_for_pytorch")
 
@@ -31,13 +31,13 @@ class Fakes:
     RuntimeError when torch has an accelerator, or was built for ROCm or XPU.
     """
 
-    def __init__(self, machine: Machine, tree: str, scratch: Path) -> None:
+    def __init__(self, machine: FakedMachine, tree: str, scratch: Path) -> None:
         import torch  # noqa: PLC0415 - only in the proof's interpreter
 
         if torch.cuda.is_available() or torch.version.hip or torch.xpu._is_compiled():  # noqa: SLF001
             raise RuntimeError(f"torch {torch.__version__} is no CPU build, nor a CUDA build without a GPU")
         self.torch: Any = torch
-        self.machine, self.scratch, self.log = machine, scratch, Log(tree)
+        self.machine, self.scratch, self.log = machine, scratch, CallLog(tree)
         self.real_device: Any = torch.device
         self.backends: list[Backend] = []
 
@@ -173,8 +173,8 @@ class Fakes:
 
     def _memory(self, psutil: Any) -> None:
         ram, available = self.machine.ram, self.machine.ram_available
-        psutil.virtual_memory = lambda: Properties(name="ram", total=ram, available=available, percent=25.0)
-        psutil.swap_memory = lambda: Properties(name="swap", total=0, used=0, free=0, percent=0.0)
+        psutil.virtual_memory = lambda: CardProperties(name="ram", total=ram, available=available, percent=25.0)
+        psutil.swap_memory = lambda: CardProperties(name="swap", total=0, used=0, free=0, percent=0.0)
 
     def _nvidia_smi(self, *_command: object, **_options: object) -> bytes:
         if not self.machine.cuda_version:

@@ -14,7 +14,7 @@ _NEW_SCOPE = (*_FUNCTIONS, ast.ClassDef, ast.Lambda)
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TreePlace:
     """Where the walk stands in upstream's tree."""
 
     function: ast.AST | None = None  #: the innermost function around it
@@ -23,16 +23,16 @@ class Place:
     documented: bool = True  #: a string at the start of this block is a docstring
 
 
-def inside(node: ast.AST, block: str, place: Place) -> Place:
+def inside(node: ast.AST, block: str, place: TreePlace) -> TreePlace:
     """The place of a block of upstream's ``node``."""
     if isinstance(node, ast.Module):
         return place
     function = node if isinstance(node, _FUNCTIONS) else None if isinstance(node, ast.ClassDef) else place.function
     xpu = place.xpu or (isinstance(node, ast.If) and block == "body" and implies_xpu(node.test))
-    return Place(function, top=False, xpu=xpu, documented=isinstance(node, (*_FUNCTIONS, ast.ClassDef)))
+    return TreePlace(function, top=False, xpu=xpu, documented=isinstance(node, (*_FUNCTIONS, ast.ClassDef)))
 
 
-def objection(node: ast.stmt, place: Place) -> str:
+def objection(node: ast.stmt, place: TreePlace) -> str:
     """Why ``node`` may not stand where upstream has nothing; "" where it may. An ``else`` of it is upstream's."""
     if isinstance(node, ast.If):
         if not is_guard(node.test):
@@ -47,7 +47,7 @@ def objection(node: ast.stmt, place: Place) -> str:
     return _simple_objection(node, place, guarded=place.xpu)
 
 
-def _simple_objection(node: ast.stmt, place: Place, *, guarded: bool) -> str:
+def _simple_objection(node: ast.stmt, place: TreePlace, *, guarded: bool) -> str:
     """For imports, calls of hooks, and assignments of what a hook returns."""
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return "" if _is_our_import(node) else f"an import of more than {HOOKS}"
@@ -58,7 +58,7 @@ def _simple_objection(node: ast.stmt, place: Place, *, guarded: bool) -> str:
     return _first(_target_objection(target, place) for target in getattr(node, "targets", ()))
 
 
-def _guarded_objection(node: ast.stmt, test: ast.expr, place: Place) -> str:
+def _guarded_objection(node: ast.stmt, test: ast.expr, place: TreePlace) -> str:
     """For the statements of an inserted branch."""
     if isinstance(node, ast.Pass):
         return ""
@@ -77,7 +77,7 @@ def _guarded_objection(node: ast.stmt, test: ast.expr, place: Place) -> str:
     return _simple_objection(node, place, guarded=True)
 
 
-def _with_objection(node: ast.With, test: ast.expr, place: Place) -> str:
+def _with_objection(node: ast.With, test: ast.expr, place: TreePlace) -> str:
     for item in node.items:
         if not is_hook(item.context_expr) or loud(item.context_expr, guarded=True) or item.optional_vars:
             return "an inserted with must enter a hook, and bind nothing"
@@ -91,7 +91,7 @@ def _with_objection(node: ast.With, test: ast.expr, place: Place) -> str:
     return ""
 
 
-def _target_objection(target: ast.expr, place: Place) -> str:
+def _target_objection(target: ast.expr, place: TreePlace) -> str:
     if isinstance(target, ast.Name):
         if place.function is not None and target.id not in _bound(place.function):
             return f"the assignment makes {target.id} local to the function, which upstream does not"

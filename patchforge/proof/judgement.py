@@ -13,7 +13,7 @@ from patchforge.proof.records import Record
 from patchforge.proof.scenarios import NOTHING, Card, Group, Scenario
 
 
-class Verdict(StrEnum):
+class ProofVerdict(StrEnum):
     """What one scenario showed."""
 
     EQUAL = "equal"
@@ -30,7 +30,7 @@ class ScenarioResult:
     """What one scenario showed, with every difference and who declares it."""
 
     scenario: Scenario
-    verdict: Verdict
+    verdict: ProofVerdict
     declared: tuple[tuple[Difference, str], ...] = ()  #: with the id of the transform
     undeclared: tuple[Difference, ...] = ()
     problems: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class ScenarioResult:
     @property
     def holds(self) -> bool:
         """Whether nothing speaks against the patched tree here."""
-        return self.verdict in (Verdict.EQUAL, Verdict.DECLARED, Verdict.NOT_ASKED)
+        return self.verdict in (ProofVerdict.EQUAL, ProofVerdict.DECLARED, ProofVerdict.NOT_ASKED)
 
     def as_data(self) -> dict[str, object]:
         """Plain data for evidence; differences are counted by name."""
@@ -100,7 +100,7 @@ def judge(scenario: Scenario, before: Record, after: Record, declares: Mapping[s
     """What two records of a scenario show, given what transforms declare."""
     if {*scenario.ours} & {*after.lacking}:
         reason = f"the patched tree does not know {' '.join(after.lacking)}"
-        return ScenarioResult(scenario, Verdict.NOT_ASKED, not_asked={"scenario": reason})
+        return ScenarioResult(scenario, ProofVerdict.NOT_ASKED, not_asked={"scenario": reason})
     declared, undeclared = [], []
     for difference in compare(before, after):
         transform = declarer(difference, declares)
@@ -122,15 +122,15 @@ def judge(scenario: Scenario, before: Record, after: Record, declares: Mapping[s
     )
 
 
-def _verdict(lacks: object, unproved: object, demoted: object, undeclared: object, declared: object) -> Verdict:
+def _verdict(lacks: object, unproved: object, demoted: object, undeclared: object, declared: object) -> ProofVerdict:
     verdicts = (
-        (lacks, Verdict.NOT_FAKED),
-        (demoted, Verdict.DEMOTED),
-        (unproved, Verdict.NOT_PROVED),
-        (undeclared, Verdict.DIFFERS),
-        (declared, Verdict.DECLARED),
+        (lacks, ProofVerdict.NOT_FAKED),
+        (demoted, ProofVerdict.DEMOTED),
+        (unproved, ProofVerdict.NOT_PROVED),
+        (undeclared, ProofVerdict.DIFFERS),
+        (declared, ProofVerdict.DECLARED),
     )
-    return next((verdict for found, verdict in verdicts if found), Verdict.EQUAL)
+    return next((verdict for found, verdict in verdicts if found), ProofVerdict.EQUAL)
 
 
 def declarer(difference: Difference, declares: Mapping[str, str]) -> str | None:

@@ -47,7 +47,7 @@ def _of_torch(value: object) -> str:
 
 
 @dataclass
-class Log:
+class CallLog:
     """Calls of faked functions, in order, that come straight from a file of ``tree``."""
 
     tree: str

@@ -28,7 +28,7 @@ class Card:
 
 
 @dataclass(frozen=True, slots=True)
-class Machine:
+class FakedMachine:
     """What torch says of a host; ``ram`` and ``ram_available`` in bytes."""
 
     version: str
@@ -62,7 +62,7 @@ class Scenario:
 
     name: str
     group: Group
-    machine: Machine
+    machine: FakedMachine
     device: str  #: device that get_torch_device() must name on the patched tree; NOTHING: the start must stop
     flags: tuple[str, ...] = ()
     ours: tuple[str, ...] = ()  #: further flags for the patched tree alone
@@ -77,39 +77,39 @@ _RDNA2 = Card("AMD Radeon RX 6800", 16 * GIB, 12 * GIB, major=10, minor=3, arch=
 _B580 = Card("Intel(R) Arc(TM) B580 Graphics", 12 * GIB, 4 * GIB)
 _SHARED = Card("Intel(R) Arc(TM) Graphics", 57 * GIB, 40 * GIB, integrated=True, fp64=False)
 _SILENT = Card("Intel(R) Arc(TM) A770 Graphics", 16 * GIB, 8 * GIB, fp64=False, tells_free=False)
-_CUDA = Machine("2.13.0+cu130", cuda=(_RTX, _RTX), cuda_version="13.0")
-_NO_CUDA = Machine("2.13.0+cu130", cuda_version="13.0")
-_NO_ROCM = Machine("2.13.0+rocm7.1", hip="7.1.25424")
-_XPU = Machine("2.13.0+xpu", xpu=(_B580, _B580))
-_BOTH = Machine("2.13.0+cu130", cuda=(_RTX,), xpu=(_B580,), cuda_version="13.0")
+_CUDA = FakedMachine("2.13.0+cu130", cuda=(_RTX, _RTX), cuda_version="13.0")
+_NO_CUDA = FakedMachine("2.13.0+cu130", cuda_version="13.0")
+_NO_ROCM = FakedMachine("2.13.0+rocm7.1", hip="7.1.25424")
+_XPU = FakedMachine("2.13.0+xpu", xpu=(_B580, _B580))
+_BOTH = FakedMachine("2.13.0+cu130", cuda=(_RTX,), xpu=(_B580,), cuda_version="13.0")
 SCENARIOS: tuple[Scenario, ...] = (
     Scenario("cuda", Group.OTHER, _CUDA, "cuda:0"),
     Scenario("cuda-library", Group.OTHER, _CUDA, "cuda:0", through_main=False),
-    Scenario("cuda-old", Group.OTHER, Machine("2.13.0+cu126", cuda=(_GTX,), cuda_version="12.6"), "cuda:0"),
-    Scenario("rocm", Group.OTHER, Machine("2.13.0+rocm7.1", cuda=(_RDNA3,), hip="7.1.25424"), "cuda:0"),
-    Scenario("rocm-old", Group.OTHER, Machine("2.13.0+rocm6.4", cuda=(_RDNA2,), hip="6.4.43482"), "cuda:0"),
-    Scenario("mps", Group.OTHER, Machine("2.13.0", mps=True), "mps"),
-    Scenario("cpu-flag", Group.OTHER, Machine("2.13.0+cpu"), "cpu", flags=("--cpu",)),
-    Scenario("cpu", Group.CPU, Machine("2.13.0+cpu"), "cpu", starts=False),
+    Scenario("cuda-old", Group.OTHER, FakedMachine("2.13.0+cu126", cuda=(_GTX,), cuda_version="12.6"), "cuda:0"),
+    Scenario("rocm", Group.OTHER, FakedMachine("2.13.0+rocm7.1", cuda=(_RDNA3,), hip="7.1.25424"), "cuda:0"),
+    Scenario("rocm-old", Group.OTHER, FakedMachine("2.13.0+rocm6.4", cuda=(_RDNA2,), hip="6.4.43482"), "cuda:0"),
+    Scenario("mps", Group.OTHER, FakedMachine("2.13.0", mps=True), "mps"),
+    Scenario("cpu-flag", Group.OTHER, FakedMachine("2.13.0+cpu"), "cpu", flags=("--cpu",)),
+    Scenario("cpu", Group.CPU, FakedMachine("2.13.0+cpu"), "cpu", starts=False),
     Scenario("cuda-no-driver", Group.OTHER, _NO_CUDA, NOTHING, starts=False),
     Scenario("rocm-no-driver", Group.OTHER, _NO_ROCM, NOTHING, starts=False),
     Scenario("intel-cuda-torch", Group.CPU, replace(_NO_CUDA, vendors=("8086",)), NOTHING, starts=False),
-    Scenario("intel-cpu-torch", Group.CPU, Machine("2.13.0+cpu", vendors=("8086",)), "cpu", starts=False),
-    Scenario("intel-no-driver", Group.CPU, Machine("2.13.0+xpu", vendors=("8086",)), "cpu", starts=False),
-    Scenario("cpu-forced", Group.CPU, Machine("2.13.0+cpu"), NOTHING, ours=(FORCE,), starts=False),
+    Scenario("intel-cpu-torch", Group.CPU, FakedMachine("2.13.0+cpu", vendors=("8086",)), "cpu", starts=False),
+    Scenario("intel-no-driver", Group.CPU, FakedMachine("2.13.0+xpu", vendors=("8086",)), "cpu", starts=False),
+    Scenario("cpu-forced", Group.CPU, FakedMachine("2.13.0+cpu"), NOTHING, ours=(FORCE,), starts=False),
     Scenario("cuda-forced", Group.CPU, _CUDA, NOTHING, ours=(FORCE,)),
     Scenario("xpu", Group.XPU, _XPU, "xpu:0"),
     Scenario("xpu-library", Group.XPU, _XPU, "xpu:0", through_main=False),
     Scenario(
         "xpu-integrated",
         Group.XPU,
-        Machine("2.13.0+xpu", xpu=(_SHARED,), ram=64 * GIB, ram_available=10 * GIB),
+        FakedMachine("2.13.0+xpu", xpu=(_SHARED,), ram=64 * GIB, ram_available=10 * GIB),
         "xpu:0",
     ),
-    Scenario("xpu-silent", Group.XPU, Machine("2.13.0+xpu", xpu=(_SILENT,)), "xpu:0"),
-    Scenario("xpu-ipex", Group.XPU, Machine("2.8.0+xpu", xpu=(_B580,), ipex=True), "xpu:0"),
+    Scenario("xpu-silent", Group.XPU, FakedMachine("2.13.0+xpu", xpu=(_SILENT,)), "xpu:0"),
+    Scenario("xpu-ipex", Group.XPU, FakedMachine("2.8.0+xpu", xpu=(_B580,), ipex=True), "xpu:0"),
     Scenario("xpu-cpu-flag", Group.XPU, _XPU, "cpu", flags=("--cpu",)),
-    Scenario("xpu-mixed", Group.MIXED, Machine("2.13.0+xpu", xpu=(_SHARED, _B580)), "xpu:1"),
+    Scenario("xpu-mixed", Group.MIXED, FakedMachine("2.13.0+xpu", xpu=(_SHARED, _B580)), "xpu:1"),
     Scenario("cuda-xpu", Group.DUAL, _BOTH, "cuda:0"),
     Scenario("cuda-xpu-forced", Group.DUAL, _BOTH, "xpu:0", ours=(FORCE,)),
 )

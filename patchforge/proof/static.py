@@ -22,7 +22,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Iterable, Sequence
 
-from patchforge.proof.alignment import Alignment, HookedFile, Note
+from patchforge.proof.alignment import Alignment, HookedFile, StrippedNote
 from patchforge.proof.differences import Replacement, StaticProof
 from patchforge.proof.hooks import HOOKS
 from patchforge.proof.reading import failure
@@ -59,7 +59,7 @@ def _declared(path: str, replacements: Iterable[Replacement]) -> list[tuple[ast.
     return declared
 
 
-def _check_imports(path: str, notes: Sequence[Note]) -> None:
+def _check_imports(path: str, notes: Sequence[StrippedNote]) -> None:
     """CheckFailed where a hook is used and its module's import does not come before it: a NameError on every device."""
     imports = [note for note in notes if note.stripped.rule == "import"]
     for use in notes:

@@ -56,7 +56,7 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class NodeStep:
     """One node of a prompt, as the server saw it. ``operations`` were counted on the device while it ran."""
 
     node: str
@@ -104,7 +104,7 @@ class Execution:
     prompt: str
     ending: Ending
     seconds: float
-    steps: tuple[Step, ...] = ()
+    steps: tuple[NodeStep, ...] = ()
     outputs: tuple[Output, ...] = ()
     failure: Failure | None = None
     log: tuple[str, ...] = ()  #: the server's log lines while it ran, the last ones
@@ -133,7 +133,7 @@ class Workflow:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class ImageDifference:
     """Two images compared: 8-bit levels, 0 to 255. ``picture`` is a PNG of the absolute difference, amplified."""
 
     largest: float
@@ -149,9 +149,9 @@ class Judgement:
     verdict: Verdict
     reason: str
     seconds: float = 0.0
-    steps: tuple[Step, ...] = ()
+    steps: tuple[NodeStep, ...] = ()
     images: tuple[str, ...] = ()  #: files beside the evidence: result, reference, difference
-    difference: Difference | None = None
+    difference: ImageDifference | None = None
     log: tuple[str, ...] = ()
     digest: str = ""  #: sha256 over all files that a workflow left; "" where there are none
 

@@ -15,7 +15,7 @@ from patchforge.trial.model import AS_IT_COMES, Execution, Side
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import Evidence, SessionResult
-from patchforge.trial.runner import CPU, JUDGED, Run, Settings, Tell, Trees, Trial
+from patchforge.trial.runner import CPU, JUDGED, Tell, Trees, Trial, TrialRun, TrialSettings
 from patchforge.trial.server import devices
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.server.supervisor import temporary_folder
@@ -35,7 +35,7 @@ class PackTrial(Trial):
         self,
         patched: PatchedRelease,
         environment: Environment,
-        settings: Settings,
+        settings: TrialSettings,
         tell: Tell,
         packs: Sequence[TrialPack],
     ) -> None:
@@ -65,7 +65,7 @@ class PackTrial(Trial):
         for side, session, state in sessions(pack):
             on_cpu = session.name.endswith(REFERENCE)
             with self._with_pack(pack, state, trees, side):
-                run = Run(self, trees, session, side, device=CPU if on_cpu else self.device, reference=reference)
+                run = TrialRun(self, trees, session, side, device=CPU if on_cpu else self.device, reference=reference)
                 run.run()
             if on_cpu:
                 reference = run.executions

@@ -22,7 +22,7 @@ from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import Store
 from patchforge.pattern import Options
 from patchforge.pins import requirements
-from patchforge.pins.tracked import Repository, load_nodes
+from patchforge.pins.tracked import TrackedRepository, load_nodes
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, OWN_PACK, JsonObject, Workflow
 from patchforge.trial.workflows import library
 from patchforge.vocabulary import Decision
@@ -113,7 +113,7 @@ def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> 
     return packs
 
 
-def _read(folder: Path, declared: Repository | None, store: Store, without: Sequence[str]) -> TrialPack:
+def _read(folder: Path, declared: TrackedRepository | None, store: Store, without: Sequence[str]) -> TrialPack:
     folder = folder.resolve()
     converted = store.convert(read_pack(folder), Options())
     patched = PatchedPack(converted, checked_out(folder)).checked()
@@ -125,7 +125,7 @@ def _read(folder: Path, declared: Repository | None, store: Store, without: Sequ
 
 
 def _requirements(
-    folder: Path, declared: Repository | None, without: set[str]
+    folder: Path, declared: TrackedRepository | None, without: set[str]
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What is to be installed, and what is left out: options, addresses, what is for CUDA, what ``without`` names."""
     name = declared.requirements if declared else "requirements.txt"

@@ -39,7 +39,7 @@ JUDGED = (*_COMPUTED, "workflows/comfyui/index.toml", "server/pack/observer.py",
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrialSettings:
     """What the trials of one command share. Times are in seconds."""
 
     device: Device
@@ -55,7 +55,7 @@ class Settings:
 class Trial:
     """A patched release on a device, with upstream's tree beside it."""
 
-    def __init__(self, patched: PatchedRelease, environment: Environment, settings: Settings, tell: Tell) -> None:
+    def __init__(self, patched: PatchedRelease, environment: Environment, settings: TrialSettings, tell: Tell) -> None:
         self.patched, self.environment, self.settings, self.tell = patched, environment, settings, tell
 
     def run(self, out: Path, sides: Sequence[Side], names: Sequence[str] = ()) -> Evidence:
@@ -73,7 +73,7 @@ class Trial:
                     self.tell(f"{side} {session.name}: done before")
                     continue
                 device = session.device(self.device)
-                run = Run(self, trees, session, side, device=device, reference=self.reference(trees))
+                run = TrialRun(self, trees, session, side, device=device, reference=self.reference(trees))
                 run.run()
                 result, pictures = run.result(key)
                 found = found.add(result)
@@ -115,7 +115,7 @@ class Trial:
         folder = caches.within(self.settings.cache, "references")
         folder /= self.key(plan.REFERENCE, Side.UPSTREAM, _COMPUTED)[:20]
         if (known := caches.read_tree(folder)) is None:
-            run = Run(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
+            run = TrialRun(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
             run.run()
             if not run.executions:
                 failed = run.judgements[0]
@@ -129,7 +129,7 @@ class Trial:
         return _unpacked(known)
 
 
-class Run:
+class TrialRun:
     """One session, from the server's start to its end; a server that a test has ended is started again."""
 
     def __init__(

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from patchforge.bot.follow import Followed, State, follow
+from patchforge.bot.follow import Followed, FollowState, follow
 from patchforge.commands.packs import track
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.git import command as git_command
@@ -72,14 +72,14 @@ def packs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Packs:
 
 def test_a_pack_at_its_pin(packs: Packs) -> None:
     commit = packs.add("one")
-    assert packs.found()["one"] == Followed("one", "main", commit, State.PINNED, commit)
+    assert packs.found()["one"] == Followed("one", "main", commit, FollowState.PINNED, commit)
 
 
 def test_an_old_commit_is_new(packs: Packs) -> None:
     pinned = packs.add("one")
     head = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
     one = packs.found()["one"]
-    assert (one.state, one.pinned, one.head, one.commit, one.why) == (State.NEW, pinned, head, head, "")
+    assert (one.state, one.pinned, one.head, one.commit, one.why) == (FollowState.NEW, pinned, head, head, "")
     assert datetime.fromisoformat(one.date) == datetime(2026, 1, 12, tzinfo=UTC)
 
 
@@ -87,7 +87,7 @@ def test_a_young_commit_waits(packs: Packs) -> None:
     packs.add("one")
     packs.commit("one", b"2", YOUNG)
     one = packs.found()["one"]
-    assert (one.state, one.commit, one.why) == (State.WAITS, "", "made 1.5 days ago; it is taken after 7")
+    assert (one.state, one.commit, one.why) == (FollowState.WAITS, "", "made 1.5 days ago; it is taken after 7")
 
 
 def test_the_minimum_age_is_the_packs_own(packs: Packs) -> None:
@@ -96,7 +96,7 @@ def test_the_minimum_age_is_the_packs_own(packs: Packs) -> None:
     for name in ("one", "two"):
         packs.commit(name, b"2", YOUNG)
     found = packs.found()
-    assert found["one"].state is State.NEW
+    assert found["one"].state is FollowState.NEW
     assert "after 30" in found["two"].why
 
 
@@ -111,13 +111,13 @@ def test_below_a_young_head_an_older_commit_is_taken(packs: Packs) -> None:
     commit = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
     head = packs.commit("one", b"3", YOUNG)
     one = packs.found()["one"]
-    assert (one.state, one.commit, one.head) == (State.NEW, commit, head)
+    assert (one.state, one.commit, one.head) == (FollowState.NEW, commit, head)
     assert one.date.startswith("2026-01-12")
     packs.pin("one", commit)
-    assert packs.found()["one"].state is State.WAITS
+    assert packs.found()["one"].state is FollowState.WAITS
     packs.pin("one", head)
     packs.commit("one", b"4", YOUNG)
-    assert packs.found()["one"].state is State.WAITS  # never back behind the pin
+    assert packs.found()["one"].state is FollowState.WAITS  # never back behind the pin
 
 
 def test_of_a_merged_branch_only_the_merge_is_taken(packs: Packs) -> None:
@@ -130,7 +130,7 @@ def test_of_a_merged_branch_only_the_merge_is_taken(packs: Packs) -> None:
     git(scratch, "checkout", "--quiet", "main")
     git(scratch, "merge", "--quiet", "--no-ff", "--message", "merge", "side", date=YOUNG)
     git(scratch, "push", "--quiet", "origin", "main")
-    assert packs.found()["one"].state is State.WAITS
+    assert packs.found()["one"].state is FollowState.WAITS
 
 
 def test_a_server_that_leaves_files_out(packs: Packs) -> None:
@@ -140,7 +140,7 @@ def test_a_server_that_leaves_files_out(packs: Packs) -> None:
     commit = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
     packs.commit("one", b"3", YOUNG)
     one = packs.found()["one"]
-    assert (one.state, one.pinned, one.commit) == (State.NEW, pinned, commit)
+    assert (one.state, one.pinned, one.commit) == (FollowState.NEW, pinned, commit)
 
 
 @pytest.mark.parametrize(
@@ -165,7 +165,7 @@ def test_a_branch_of_another_name(packs: Packs) -> None:
 def test_a_pack_that_is_not_pinned_yet(packs: Packs) -> None:
     commit = packs.add("one", pinned=False)
     one = packs.found()["one"]
-    assert (one.state, one.pinned, one.commit) == (State.NEW, "", commit)
+    assert (one.state, one.pinned, one.commit) == (FollowState.NEW, "", commit)
 
 
 def test_a_rewritten_branch(packs: Packs) -> None:
@@ -173,7 +173,7 @@ def test_a_rewritten_branch(packs: Packs) -> None:
     git(packs.folder / "someone" / "one", "update-ref", "-d", "refs/heads/main")
     packs.commit("one", b"other", OLD)
     one = packs.found()["one"]
-    assert one.state is State.WRONG
+    assert one.state is FollowState.WRONG
     assert one.why.endswith(f"it lacks the pinned {pinned}")
 
 
@@ -185,11 +185,11 @@ def test_a_pack_that_is_held_at_a_version(packs: Packs, *, annotated: bool) -> N
     message = ["-a", "-m", "x"] if annotated else []
     git(place, "tag", *message, "v1.2", pinned)
     packs.commit("one", b"2", OLD)
-    assert packs.found()["one"] == Followed("one", "v1.2", pinned, State.PINNED, pinned)
+    assert packs.found()["one"] == Followed("one", "v1.2", pinned, FollowState.PINNED, pinned)
     git(place, "tag", "--force", *message, "v1.2", "main")
     assert "the tag was moved: it was " + pinned in packs.found()["one"].why
     packs.pin("one", "")
-    assert packs.found()["one"].state is State.NEW
+    assert packs.found()["one"].state is FollowState.NEW
 
 
 def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
@@ -199,8 +199,8 @@ def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
     (packs.folder / "someone" / "one").rename(packs.folder / "gone")
     found = packs.found()
     assert "does not answer" in found["one"].why
-    assert found["one"].state is State.WRONG
-    assert (found["two"].state, found["two"].head) == (State.NEW, head)
+    assert found["one"].state is FollowState.WRONG
+    assert (found["two"].state, found["two"].head) == (FollowState.NEW, head)
 
 
 @pytest.fixture

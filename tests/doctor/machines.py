@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from patchforge.doctor.facts import INTEL, Facts, Finding, Gpu, Interpreter, Machine, Node, State
+from patchforge.doctor.facts import INTEL, Facts, Finding, Gpu, InterpreterFacts, MachineFacts, Node, State
 
 B580 = Gpu("0000:03:00.0", INTEL, 0xE20B, "xe", ("card0", "renderD128"), bar=16 << 30)
 A770 = Gpu("0000:03:00.0", INTEL, 0x56A0, "i915", ("card0", "renderD128"), bar=16 << 30)
@@ -39,7 +39,7 @@ ANSWERS: dict[str, Any] = {
 }
 
 
-def machine(*gpus: Gpu, **more: object) -> Machine:
+def machine(*gpus: Gpu, **more: object) -> MachineFacts:
     """A machine in order, with these GPUs."""
     given: dict[str, object] = {
         "kernel": "6.17.2-1",
@@ -51,13 +51,15 @@ def machine(*gpus: Gpu, **more: object) -> Machine:
         "available": 20 << 30,
         "swap": 8 << 30,
     }
-    return Machine(**{**given, **more})  # type: ignore[arg-type]
+    return MachineFacts(**{**given, **more})  # type: ignore[arg-type]
 
 
-def interpreter(errors: dict[str, str] | None = None, **answers: object) -> Interpreter:
+def interpreter(errors: dict[str, str] | None = None, **answers: object) -> InterpreterFacts:
     """A torch in order that sees one B580; underscores stand for blanks, and None takes an answer away."""
     given = {**ANSWERS, **{name.replace("_", " "): value for name, value in answers.items()}}
-    return Interpreter("/venv/bin/python", {name: one for name, one in given.items() if one is not None}, errors or {})
+    return InterpreterFacts(
+        "/venv/bin/python", {name: one for name, one in given.items() if one is not None}, errors or {}
+    )
 
 
 def facts(*gpus: Gpu, **environment: str) -> Facts:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from patchforge.doctor.facts import FAMILIES, Facts, Finding, Gpu, Interpreter, Node, State
+from patchforge.doctor.facts import FAMILIES, Facts, Finding, Gpu, InterpreterFacts, Node, State
 from patchforge.doctor.hardware import findings
 from tests.doctor.machines import (
     A770,
@@ -28,7 +28,7 @@ from tests.doctor.machines import (
 BLIND = interpreter(xpu_available=False, device_0=None)
 
 
-def judged(*gpus: Gpu, torch: Interpreter = BLIND, **more: object) -> list[Finding]:
+def judged(*gpus: Gpu, torch: InterpreterFacts = BLIND, **more: object) -> list[Finding]:
     return list(findings(Facts(machine(*gpus, **more), torch)))
 
 

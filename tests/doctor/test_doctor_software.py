@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.doctor.facts import Checkout, Facts, Finding, Gpu, Interpreter, State
+from patchforge.doctor.facts import Checkout, Facts, Finding, Gpu, InterpreterFacts, State
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.software import findings, fits
 from patchforge.errors import PatchforgeError
@@ -28,7 +28,7 @@ CUDA = {"version": "2.13.0+cu130", "xpu": False, "cuda": "13.0", "hip": None}
 XPU = {"version": "2.13.0+xpu", "xpu": True, "cuda": None, "hip": None}
 
 
-def judged(torch: Interpreter, *gpus: Gpu, checkout: Checkout | None = None) -> list[Finding]:
+def judged(torch: InterpreterFacts, *gpus: Gpu, checkout: Checkout | None = None) -> list[Finding]:
     return list(findings(Facts(machine(*gpus), torch, {}, checkout)))
 
 

@@ -12,10 +12,10 @@ from patchforge.hashes import of_checkout, of_clone
 from patchforge.pins.claims import Claim, source_claims, wheel_claims
 from patchforge.pins.pin_files import RepositoryPin, SourcePin
 from patchforge.pins.repositories import Clones, pin, with_known_hash
-from patchforge.pins.tracked import Repository, load_nodes, load_repository
+from patchforge.pins.tracked import TrackedRepository, load_nodes, load_repository
 from tests.pins.conftest import git, lose, repository
 
-PACK = Repository(
+PACK = TrackedRepository(
     name="pack",
     title="A pack",
     url="https://github.com/Someone/Pack",

@@ -13,12 +13,12 @@ from patchforge.pins import pin_files
 from patchforge.pins.claims import WheelClaim
 from patchforge.pins.pin_files import TorchLock
 from patchforge.pins.torch import lock
-from patchforge.pins.tracked import Torch
+from patchforge.pins.tracked import TrackedTorch
 from patchforge.pins.wheels import Wheels
 from tests.pins.conftest import Server, wheel_of
 
 LINUX = "manylinux_2_28_x86_64"
-TORCH = Torch(
+TORCH = TrackedTorch(
     title="",
     indexes=("https://download.pytorch.org/whl/xpu", "https://download.pytorch.org/whl"),
     local="xpu",

@@ -16,9 +16,9 @@ if torch.version.cuda or torch.version.hip:
 
 from patchforge.errors import CheckFailed, NotChecked  # noqa: E402
 from patchforge.proof import dynamic, probe  # noqa: E402
-from patchforge.proof.comparison import Difference, Kind, called  # noqa: E402
+from patchforge.proof.comparison import Difference, DifferenceKind, called  # noqa: E402
 from patchforge.proof.dynamic import Prover  # noqa: E402
-from patchforge.proof.judgement import ProofResult, ScenarioResult, Verdict, declarer  # noqa: E402
+from patchforge.proof.judgement import ProofResult, ProofVerdict, ScenarioResult, declarer  # noqa: E402
 from patchforge.proof.recording import canonical  # noqa: E402
 from patchforge.proof.scenarios import FORCE, SCENARIOS, Group  # noqa: E402
 
@@ -202,8 +202,8 @@ def test_a_tree_equals_itself_in_every_scenario(prover: Prover, upstream: Path, 
     result = prover.prove(upstream, mutate(), {})
     verdicts = {item.scenario.name: item.verdict for item in result.scenarios}
     forced = {name for name, scenario in BY_NAME.items() if scenario.ours}
-    assert {verdicts.pop(name) for name in forced} == {Verdict.NOT_ASKED}
-    assert set(verdicts.values()) == {Verdict.EQUAL}
+    assert {verdicts.pop(name) for name in forced} == {ProofVerdict.NOT_ASKED}
+    assert set(verdicts.values()) == {ProofVerdict.EQUAL}
     assert set(verdicts) == {*BY_NAME} - forced
     assert result.holds
     assert all(item.answers >= 8 for item in result.scenarios if item.scenario.starts and not item.scenario.ours)
@@ -275,7 +275,7 @@ def test_the_environment_after_mains_block(prover: Prover, upstream: Path) -> No
 )
 def test_nothing_may_differ_on_cuda(prover: Prover, upstream: Path, mutate: Mutate, change: Change, name: str) -> None:
     result = one(prover.prove(upstream, mutate(change), {"*": "everything"}, [BY_NAME["cuda"]]))
-    assert result.verdict is Verdict.DIFFERS
+    assert result.verdict is ProofVerdict.DIFFERS
     assert name in names(result)
     assert not result.holds
 
@@ -283,20 +283,20 @@ def test_nothing_may_differ_on_cuda(prover: Prover, upstream: Path, mutate: Muta
 def test_our_runtime_module_is_the_one_new_name(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     tree = mutate((MODULE, "import torch\n", "import torch\nfrom comfy import patchforge_xpu\n"))
     (tree / "comfy" / "patchforge_xpu.py").write_text("")
-    assert one(prover.prove(upstream, tree, {}, [BY_NAME["cuda"]])).verdict is Verdict.EQUAL
+    assert one(prover.prove(upstream, tree, {}, [BY_NAME["cuda"]])).verdict is ProofVerdict.EQUAL
 
 
 def test_a_patched_tree_that_does_not_start_is_no_proof(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     tree = mutate((MODULE, "total_vram =", "from comfy import patchforge_xpu\ntotal_vram ="))
     result = one(prover.prove(upstream, tree, {"*": "everything"}, [BY_NAME["cuda"]]))
-    assert result.verdict is Verdict.NOT_PROVED
+    assert result.verdict is ProofVerdict.NOT_PROVED
     assert "does not start" in result.problems[0]
 
 
 def test_the_same_failure_in_both_trees_is_not_called_equal(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     broken = mutate((MODULE, "total_vram =", "raise OSError('no')\ntotal_vram ="))
     result = one(prover.prove(broken, broken, {}, [BY_NAME["cuda"]]))
-    assert result.verdict is Verdict.NOT_PROVED
+    assert result.verdict is ProofVerdict.NOT_PROVED
     assert result.problems == ("neither tree starts: OSError: no",)
 
 
@@ -307,7 +307,7 @@ def test_a_host_without_accelerator_may_start_where_that_is_declared(
     tree = mutate((MODULE, old, f'{old} if torch.cuda.is_available() else torch.device("cpu")'))
     plain = one(prover.prove(upstream, tree, {"import": "start", "*": "all"}, [BY_NAME["cpu"]]))
     declared = one(prover.prove(upstream, tree, {"cpu:import": "start"}, [BY_NAME["cpu"]]))
-    assert (plain.verdict, declared.verdict) == (Verdict.DIFFERS, Verdict.DECLARED)
+    assert (plain.verdict, declared.verdict) == (ProofVerdict.DIFFERS, ProofVerdict.DECLARED)
     assert declared.declared[0][1] == "start"
 
 
@@ -321,7 +321,7 @@ def test_a_change_on_an_intel_gpu_must_be_declared(prover: Prover, upstream: Pat
     assert not missing.holds
     assert missing.undeclared_names() == ("call:torch.xpu.mem_get_info",)
     full = prover.prove(upstream, tree, {"get_free_memory": "free", "call:torch.xpu.mem_*": "free"}, scenarios)
-    assert [item.verdict for item in full.scenarios] == [Verdict.DECLARED, Verdict.EQUAL]
+    assert [item.verdict for item in full.scenarios] == [ProofVerdict.DECLARED, ProofVerdict.EQUAL]
     assert "declared by free" in full.report()
     assert json.loads(json.dumps(full.as_data()))["holds"] is True
 
@@ -336,13 +336,13 @@ def test_a_hook_that_dies_where_the_driver_is_silent_is_seen(prover: Prover, ups
 def test_an_intel_gpu_is_never_demoted(prover: Prover, upstream: Path, mutate: Mutate, name: str) -> None:
     tree = mutate((MODULE, XPU_DEVICE, 'return torch.device("cpu")'))
     result = one(prover.prove(upstream, tree, {"*": "everything"}, [BY_NAME[name]]))
-    assert result.verdict is Verdict.DEMOTED
+    assert result.verdict is ProofVerdict.DEMOTED
     assert result.problems == ("get_torch_device() must be device(xpu:0) and is device(cpu)",)
 
 
 def test_an_unchanged_demotion_is_caught_too(prover: Prover, mutate: Mutate) -> None:
     tree = mutate((MODULE, XPU_DEVICE, 'return torch.device("cpu")'))
-    assert one(prover.prove(tree, tree, {}, [BY_NAME["xpu"]])).verdict is Verdict.DEMOTED
+    assert one(prover.prove(tree, tree, {}, [BY_NAME["xpu"]])).verdict is ProofVerdict.DEMOTED
 
 
 FORCIBLE = (
@@ -355,7 +355,7 @@ FORCIBLE = (
 def test_a_card_after_an_integrated_gpu_must_be_used(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     scenario = BY_NAME["xpu-mixed"]
     first = one(prover.prove(upstream, mutate(FORCIBLE), {"mixed:*": "all", "flag:*": "all"}, [scenario]))
-    assert first.verdict is Verdict.DEMOTED
+    assert first.verdict is ProofVerdict.DEMOTED
     assert first.problems == ("get_torch_device() must be device(xpu:1) and is device(xpu:0)",)
 
 
@@ -364,20 +364,20 @@ def test_the_card_that_the_start_chose_is_current_in_every_question(
 ) -> None:
     tree = mutate(FORCIBLE, (MODULE, "total_vram =", "if xpu_available:\n    torch.xpu.set_device(1)\ntotal_vram ="))
     chosen = one(prover.prove(upstream, tree, {"mixed:*": "choice"}, [BY_NAME["xpu-mixed"]]))
-    assert chosen.verdict is Verdict.DECLARED, chosen.problems
-    assert one(prover.prove(upstream, tree, {"mixed:*": "choice"}, [BY_NAME["xpu"]])).verdict is Verdict.DEMOTED
+    assert chosen.verdict is ProofVerdict.DECLARED, chosen.problems
+    assert one(prover.prove(upstream, tree, {"mixed:*": "choice"}, [BY_NAME["xpu"]])).verdict is ProofVerdict.DEMOTED
 
 
 @pytest.mark.parametrize(
     ("body", "verdict"),
     [
-        ("raise SystemExit('patchforge: no XPU')", Verdict.DECLARED),
-        ("raise OSError('no')", Verdict.DEMOTED),
-        ("pass", Verdict.DEMOTED),
+        ("raise SystemExit('patchforge: no XPU')", ProofVerdict.DECLARED),
+        ("raise OSError('no')", ProofVerdict.DEMOTED),
+        ("pass", ProofVerdict.DEMOTED),
     ],
 )
 def test_a_forced_xpu_that_is_not_there_must_stop_the_start(
-    prover: Prover, upstream: Path, mutate: Mutate, body: str, verdict: Verdict
+    prover: Prover, upstream: Path, mutate: Mutate, body: str, verdict: ProofVerdict
 ) -> None:
     tree = mutate(FORCIBLE, (MODULE, "total_vram =", f"if args.force_intel_xpu:\n    {body}\ntotal_vram ="))
     result = one(prover.prove(upstream, tree, {"cpu:*": "all"}, [BY_NAME["cuda-forced"]]))
@@ -424,7 +424,7 @@ def test_what_torch_documents_of_a_device_is_answered(
 ) -> None:
     tree = mutate((MODULE, "total_vram =", f"if NUM_STREAMS:\n    {asked}\ntotal_vram ="))
     result = one(prover.prove(tree, tree, {}, [BY_NAME["cuda"]]))
-    assert result.verdict is Verdict.EQUAL, result.problems
+    assert result.verdict is ProofVerdict.EQUAL, result.problems
 
 
 @pytest.mark.parametrize(
@@ -443,20 +443,20 @@ def test_what_the_fake_lacks_is_named_and_no_fault_of_the_trees(
     new = f"{asked}\n{old}" if where == "import" else f"def asks():\n    return {asked}\n\n\n{old}"
     tree = mutate((MODULE, old, new))
     result = one(prover.prove(tree, tree, {}, [BY_NAME["cuda"]]))
-    assert result.verdict is Verdict.NOT_FAKED
+    assert result.verdict is ProofVerdict.NOT_FAKED
     assert named in result.problems[0]
     assert not result.holds
 
 
 def test_a_releases_own_missing_attribute_is_its_own_fault(prover: Prover, mutate: Mutate) -> None:
     tree = mutate((MODULE, "total_vram =", "args.mood\ntotal_vram ="))
-    assert one(prover.prove(tree, tree, {}, [BY_NAME["cuda"]])).verdict is Verdict.NOT_PROVED
+    assert one(prover.prove(tree, tree, {}, [BY_NAME["cuda"]])).verdict is ProofVerdict.NOT_PROVED
 
 
 def test_a_call_without_a_chosen_answer_is_no_proof(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     tree = mutate((MODULE, XPU_FREE, "        torch.xpu.power_draw(dev)\n        return free\n"))
     result = one(prover.prove(upstream, tree, {"*": "everything"}, [BY_NAME["xpu"]]))
-    assert result.verdict is Verdict.NOT_FAKED
+    assert result.verdict is ProofVerdict.NOT_FAKED
     assert "torch.xpu.power_draw(device(xpu:0)), which has no chosen answer" in result.problems[0]
 
 
@@ -465,7 +465,7 @@ def test_a_new_flag_counts_where_there_is_an_intel_gpu(prover: Prover, upstream:
     tree = mutate(("comfy/cli_args.py", last, f'{last}parser.add_argument("--default-device", type=int)\n'))
     xpu, cuda = prover.prove(upstream, tree, {}, [BY_NAME["xpu"], BY_NAME["cuda"]]).scenarios
     assert names(xpu) == {"flag:--default-device"}
-    assert cuda.verdict is Verdict.EQUAL
+    assert cuda.verdict is ProofVerdict.EQUAL
 
 
 # CUDA and XPU in one build
@@ -484,20 +484,22 @@ DUAL = [BY_NAME["cuda-xpu"], BY_NAME["cuda-xpu-forced"]]
 
 def test_one_build_with_both_backends_follows_the_flag(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     plain, forced = prover.prove(upstream, mutate(*CHOOSE), {"*": "choose"}, DUAL).scenarios
-    assert (plain.verdict, forced.verdict) == (Verdict.DECLARED, Verdict.DECLARED)
+    assert (plain.verdict, forced.verdict) == (ProofVerdict.DECLARED, ProofVerdict.DECLARED)
     assert {difference.name for difference, _ in forced.declared} == {"call:torch.cuda.is_available"}
 
 
 def test_a_flag_without_effect_is_caught(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     plain, forced = prover.prove(upstream, mutate(CHOOSE[1]), {"*": "choose"}, DUAL).scenarios
-    assert plain.verdict is Verdict.DEMOTED  # upstream prefers the Intel GPU; with the flag in place CUDA comes first
-    assert forced.verdict is Verdict.EQUAL
+    assert (
+        plain.verdict is ProofVerdict.DEMOTED
+    )  # upstream prefers the Intel GPU; with the flag in place CUDA comes first
+    assert forced.verdict is ProofVerdict.EQUAL
 
 
 def test_devices_of_the_other_backend_are_caught(prover: Prover, upstream: Path, mutate: Mutate) -> None:
     mixed = (MODULE, "[torch.device(here.type, number)", '[torch.device("cuda", number)')
     _, forced = prover.prove(upstream, mutate(*CHOOSE, mixed), {"*": "choose"}, DUAL).scenarios
-    assert forced.verdict is Verdict.DEMOTED
+    assert forced.verdict is ProofVerdict.DEMOTED
     assert forced.problems == ("get_all_torch_devices() must be list(device(xpu:0)) and is list(device(cuda:0))",)
 
 
@@ -560,7 +562,7 @@ def test_the_probe_by_hand(upstream: Path) -> None:
     ],
 )
 def test_which_names_hold_where(group: Group, pattern: str, declared: bool) -> None:
-    difference = Difference("any", group, Kind.ANSWER, "get_free_memory", "", "1", "2")
+    difference = Difference("any", group, DifferenceKind.ANSWER, "get_free_memory", "", "1", "2")
     assert (declarer(difference, {pattern: "t"}) == "t") is declared
 
 

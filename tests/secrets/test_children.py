@@ -22,7 +22,7 @@ from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.hashes.pypi import configured_indexes
 from patchforge.nix.options import options
 from patchforge.patches import check_every_way
-from patchforge.proof.dynamic import Interpreter
+from patchforge.proof.dynamic import ProofInterpreter
 from patchforge.trial.comparison.runs import Processes
 from patchforge.trial.model import Side
 from patchforge.trial.server.comfyui import Server
@@ -96,7 +96,7 @@ def weights(machine: Machine, _: Path) -> None:
 
 
 def proof(machine: Machine, _: Path) -> None:
-    Interpreter(str(machine.python)).close()
+    ProofInterpreter(str(machine.python)).close()
 
 
 def nix(_: Machine, folder: Path) -> None:

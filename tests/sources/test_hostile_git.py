@@ -19,13 +19,13 @@ from patchforge.git.borrowed import checked_out
 from patchforge.git.clone import CachedClone
 from patchforge.hashes import of_clone
 from patchforge.pins.repositories import Clones, pin
-from patchforge.pins.tracked import Repository
+from patchforge.pins.tracked import TrackedRepository
 from patchforge.project import load_project
 from patchforge.sources import GitObjects, GitTree
 from tests.sources.hostile import SETTINGS, Witness, made, plain_git
 from tests.support import miniature
 
-PACK = Repository(
+PACK = TrackedRepository(
     "pack", "Pack", "https://github.com/a/b", "MIT", branch="main", group="x", requirements="requirements.txt"
 )
 

@@ -15,9 +15,9 @@ from patchforge.trial.model import (
     Execution,
     Failure,
     Judgement,
+    NodeStep,
     Output,
     Side,
-    Step,
     Verdict,
     Workflow,
 )
@@ -66,7 +66,7 @@ def execution(
 ) -> Execution:
     """A run of ``WORKFLOW`` that ended well."""
     nodes = (("3", "KSampler", sampler), ("8", "VAEDecode", decoder), ("9", "SaveImage", 0))
-    steps = tuple(Step(node, kind, node in cached, count, 0.1) for node, kind, count in nodes)
+    steps = tuple(NodeStep(node, kind, node in cached, count, 0.1) for node, kind, count in nodes)
     done = Execution("1", Ending.SUCCESS, 1.0, steps, (Output("9", "a.png", picture),), log=("a line of the log",))
     return replace(done, **changes)
 

@@ -14,7 +14,7 @@ import pytest
 from patchforge.errors import PatchforgeError
 from patchforge.trial.comparison import figures
 from patchforge.trial.comparison.against_upstream import differing, main, measure
-from patchforge.trial.comparison.figures import SIDES, Comparison, Run
+from patchforge.trial.comparison.figures import SIDES, Comparison, MeasuredRun
 from patchforge.trial.comparison.report import as_json, report
 from patchforge.trial.comparison.runs import RunFailed, alternate
 from patchforge.trial.model import JsonObject, Side
@@ -42,7 +42,9 @@ def record(side: Side, *, seconds: float = 1.0, allocated: int = 1000, digest: s
     }
 
 
-def runs(pairs: int = 5, change: Callable[[Side, int], JsonObject | None] = lambda _side, _pair: {}) -> list[Run]:
+def runs(
+    pairs: int = 5, change: Callable[[Side, int], JsonObject | None] = lambda _side, _pair: {}
+) -> list[MeasuredRun]:
     """``change`` gives what is special about a run's record; None makes the run fail."""
 
     def probe(side: Side, pair: int) -> JsonObject:
@@ -54,7 +56,7 @@ def runs(pairs: int = 5, change: Callable[[Side, int], JsonObject | None] = lamb
     return alternate(probe, pairs)
 
 
-def compare(done: list[Run], **options: Any) -> Comparison:
+def compare(done: list[MeasuredRun], **options: Any) -> Comparison:
     return figures.compare("sdxl", done, **options)
 
 

@@ -16,7 +16,7 @@ from patchforge import atomic
 from patchforge.atomic import write_tree
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.outputs import update_folder
-from patchforge.trial.model import Device, Difference, Side, Step, Verdict
+from patchforge.trial.model import Device, ImageDifference, NodeStep, Side, Verdict
 from patchforge.trial.reports import evidence as module
 from patchforge.trial.reports.evidence import (
     EVIDENCE,
@@ -34,9 +34,9 @@ from tests.trial.examples import EMULATED, PICTURE, REAL, encoded, evidence, fra
 
 RESULT = picture_name(Side.PATCHED, "workflows", "txt2img", "result", PICTURE)
 JUDGED = judgement(
-    steps=(Step("3", "KSampler", False, 812, 0.25),),
+    steps=(NodeStep("3", "KSampler", False, 812, 0.25),),
     images=(RESULT,),
-    difference=Difference(2.0, 0.125),
+    difference=ImageDifference(2.0, 0.125),
     log=("a line", "mehr: ü"),
 )
 FULL = evidence(session(Side.PATCHED, JUDGED), session(Side.UPSTREAM, judgement(verdict=Verdict.FAILED)))
@@ -74,7 +74,7 @@ def test_the_file_is_bound_and_marked() -> None:
 
 
 def test_the_picture_of_a_difference_is_no_json() -> None:
-    shown = replace(JUDGED, difference=Difference(2.0, 0.125, PICTURE))
+    shown = replace(JUDGED, difference=ImageDifference(2.0, 0.125, PICTURE))
     assert dump(evidence(session(Side.PATCHED, shown))) == dump(evidence(session(Side.PATCHED, JUDGED)))
 
 

@@ -56,7 +56,7 @@ def main(wanted: str, top: Path) -> int:
                 patch.setattr(place, name, waiting(point, getattr(place, name)))
         patch.setattr(plan, "SESSIONS", SESSIONS)
         workflow = workflow_of("noise", noise(seconds=0.5), {"1": 1}, "2")
-        settings = runner.Settings(Device("cpu"), top / "cache", top / "weights", {"noise": workflow})
+        settings = runner.TrialSettings(Device("cpu"), top / "cache", top / "weights", {"noise": workflow})
         environment = Environment(Path(sys.executable), {}, {})
         trial = runner.Trial(release_of(files(torch=False)), environment, settings, print)
         trial.run(top / "out", (Side.PATCHED,))

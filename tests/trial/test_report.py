@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown
-from patchforge.trial.model import Device, Difference, Judgement, Side, Step, Verdict
+from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, Verdict
 from patchforge.trial.reports import report
 from patchforge.trial.reports.evidence import Evidence, picture_name, save
 from tests.trial.examples import CPU, EMULATED, PICTURE, REAL, evidence, judgement, session
@@ -81,7 +81,7 @@ def test_what_is_not_shown_depends_on_the_device(device: Device, said: str, not_
 
 
 def test_what_is_not_shown_depends_on_what_was_run() -> None:
-    compared = judgement("a", difference=Difference(0, 0))
+    compared = judgement("a", difference=ImageDifference(0, 0))
     assert "compared with nothing" not in " ".join(report.limits([evidence(session(Side.PATCHED, compared))]))
     limits = " ".join(report.limits([evidence(session(Side.PATCHED, compared, judgement("b"), judgement("c")))]))
     assert "2 fresh result(s) were compared with nothing" in limits
@@ -171,7 +171,8 @@ def test_a_report_is_about_one_device() -> None:
 
 def hostile(text: str) -> Evidence:
     """The text wherever the tested program or a workflow could put one."""
-    one = Judgement(text, Verdict.FAILED, text, 1, (Step(text, text, False, 3, 1),), log=(text, "```", f"</pre>{text}"))
+    steps = (NodeStep(text, text, False, 3, 1),)
+    one = Judgement(text, Verdict.FAILED, text, 1, steps, log=(text, "```", f"</pre>{text}"))
     found = session(
         Side.PATCHED, one, name=text, arguments=(text,), facts={text: {"name": text}}, versions={text: text}
     )
@@ -223,7 +224,7 @@ def test_markdown_logs_are_code_that_nothing_ends() -> None:
 
 def with_picture(folder: Path) -> Evidence:
     name = picture_name(Side.PATCHED, "workflows", "txt2img", "result", PICTURE)
-    found = evidence(session(Side.PATCHED, judgement(images=(name,), difference=Difference(0, 0))))
+    found = evidence(session(Side.PATCHED, judgement(images=(name,), difference=ImageDifference(0, 0))))
     save(folder, found, {name: PICTURE})
     return found
 

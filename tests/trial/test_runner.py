@@ -22,7 +22,7 @@ from patchforge.trial import runner
 from patchforge.trial.model import Device, Side, Verdict, Workflow
 from patchforge.trial.reports import evidence, report
 from patchforge.trial.reports.evidence import Evidence
-from patchforge.trial.runner import Settings, Trial
+from patchforge.trial.runner import Trial, TrialSettings
 from patchforge.trial.server.comfyui import Server
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.verdicts import checks, plan
@@ -77,9 +77,9 @@ def session(name: str, *tests: str, **more: object) -> Session:
 
 def settings(
     folder: Path, device: Device = CPU, workflow: Workflow = NOISE, *, again: bool = False, start: float = 60
-) -> Settings:
+) -> TrialSettings:
     known = {workflow.name: workflow}
-    return Settings(device, folder / "cache", folder / "weights", known, 60, start, again, folder / "logs")
+    return TrialSettings(device, folder / "cache", folder / "weights", known, 60, start, again, folder / "logs")
 
 
 def run(
@@ -87,7 +87,7 @@ def run(
     patched: PatchedRelease | None = None,
     *names: str,
     sides: tuple[Side, ...] = PATCHED,
-    using: Settings | None = None,
+    using: TrialSettings | None = None,
     told: list[str] | None = None,
 ) -> Evidence:
     trial = Trial(patched or NOISY, ENVIRONMENT, using or settings(folder), (told if told is not None else []).append)

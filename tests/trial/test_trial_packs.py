@@ -21,7 +21,7 @@ from patchforge.trial.pack_runner import PackTrial
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence, pack_page, report
 from patchforge.trial.reports.evidence import Evidence
-from patchforge.trial.runner import Settings
+from patchforge.trial.runner import TrialSettings
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.workflows import library, pack_weights, weights
 from tests.trial import examples
@@ -216,7 +216,7 @@ def run(
     """The packs in a miniature without torch, and what was told."""
     told: list[str] = []
     before = files(torch=False) if release is None else release
-    settings = Settings(device, top / "cache", top / "weights", {}, 60, 60, again, top / "logs")
+    settings = TrialSettings(device, top / "cache", top / "weights", {}, 60, 60, again, top / "logs")
     trial = PackTrial(release_of(before), ENVIRONMENT, settings, told.append, found)
     return trial.run_packs(top / "out"), told
 

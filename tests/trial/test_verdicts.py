@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
-from patchforge.trial.model import Device, Difference, Ending, Execution, Judgement, Output, Verdict
+from patchforge.trial.model import Device, Ending, Execution, ImageDifference, Judgement, Output, Verdict
 from patchforge.trial.verdicts.judge import EXACT, Tolerance, judge, tolerance
 from tests.trial.examples import CPU, EMULATED, PICTURE, REAL, WORKFLOW, encoded, execution, failed, flat, frame
 
@@ -182,9 +182,9 @@ def test_both_figures_of_the_tolerance_count(allowed: Tolerance, verdict: Verdic
 
 
 def test_a_difference_that_is_given_is_used() -> None:
-    found = judged(execution(), reference=execution(), difference=Difference(9, 1))
+    found = judged(execution(), reference=execution(), difference=ImageDifference(9, 1))
     assert found.verdict is Verdict.FAILED
-    assert judged(execution(), difference=Difference(float("nan"), float("nan"))).verdict is Verdict.FAILED
+    assert judged(execution(), difference=ImageDifference(float("nan"), float("nan"))).verdict is Verdict.FAILED
 
 
 def test_a_result_that_cannot_be_compared_failed() -> None:

@@ -337,11 +337,11 @@ def test_nothing_is_guarded_by_an_assert() -> None:
 
 def test_without_a_forge_nothing_is_written() -> None:
     from patchforge.bot.model import Action, GitHubWrite
-    from patchforge.bot.run import Run, Settings
+    from patchforge.bot.run import BotRun, BotSettings
 
-    run = Run(Settings("a/b", "."), None, None)  # type: ignore[arg-type]
+    run = BotRun(BotSettings("a/b", "."), None, None)  # type: ignore[arg-type]
     with pytest.raises(PatchforgeError, match="dry run writes nothing"):
         run._one(Action(GitHubWrite.CLOSE_ISSUE, "x", number=1), 0)
-    run = Run(Settings("a/b", ".", dry_run=True), None, object.__new__(Forge))  # type: ignore[arg-type]
+    run = BotRun(BotSettings("a/b", ".", dry_run=True), None, object.__new__(Forge))  # type: ignore[arg-type]
     with pytest.raises(PatchforgeError, match="dry run writes nothing"):
         run._open(Action(GitHubWrite.OPEN, "x"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from patchforge import resources
-from patchforge.bot.follow import Followed, State, follow
+from patchforge.bot.follow import Followed, FollowState, follow
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
 
@@ -18,9 +18,9 @@ def run(options: argparse.Namespace) -> int:
     elif packs:
         table([_row(one) for one in packs])
     states = {one.state for one in packs}
-    return Exit.AGAIN if State.AGAIN in states else Exit.FAILED if State.WRONG in states else Exit.OK
+    return Exit.AGAIN if FollowState.AGAIN in states else Exit.FAILED if FollowState.WRONG in states else Exit.OK
 
 
 def _row(one: Followed) -> tuple[str, str, str, str]:
     new = f"{one.pinned[:12] or 'not pinned'} → {one.commit[:12]} {one.date[:10]}"
-    return one.state.value, one.name, one.follows, new if one.state is State.NEW else one.why
+    return one.state.value, one.name, one.follows, new if one.state is FollowState.NEW else one.why

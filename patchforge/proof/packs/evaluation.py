@@ -15,13 +15,13 @@ from typing import Any
 
 from patchforge.effort import TooIntricate
 from patchforge.proof.packs.attributes import attribute
-from patchforge.proof.packs.expressions import Interpreter
+from patchforge.proof.packs.expressions import Evaluator
 from patchforge.proof.packs.file import PackFile
 from patchforge.proof.packs.functions import builtins
 from patchforge.proof.packs.helpers import helpers
 from patchforge.proof.packs.limits import NotEvaluable
 from patchforge.proof.packs.machines import World
-from patchforge.proof.packs.values import Torch, Unknown, shown
+from patchforge.proof.packs.values import TorchValue, Unknown, shown
 
 
 @dataclass
@@ -59,7 +59,7 @@ class Evaluation:
         self.asked: dict[str, None] = {}
         self.read: set[str] = set()
         self.devices: list[str] = []
-        self.torch = Torch(self)
+        self.torch = TorchValue(self)
         self.names = _Names(self)
 
     def evaluate(self, node: ast.expr) -> Observation:
@@ -68,7 +68,7 @@ class Evaluation:
         error = ""
         self.devices, self.calls, self.asked, self.read = [], [], {}, set()
         try:
-            value = Interpreter(self).of(node, {})
+            value = Evaluator(self).of(node, {})
             shown(value)
         except (NotEvaluable, TooIntricate):
             raise

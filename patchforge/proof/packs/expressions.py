@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchforge.effort import TooIntricate, spend
 from patchforge.proof.packs.attributes import attribute
-from patchforge.proof.packs.functions import Unpacked, called
+from patchforge.proof.packs.functions import UnknownKeywords, called
 from patchforge.proof.packs.limits import LONGEST_TEXT, MOST_PARTS, NotEvaluable, each, fit, weigh
 from patchforge.proof.packs.operators import COMPARE, UNARY, computed
 from patchforge.proof.packs.texts import harmless_spec
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 Scope = dict[str, Any]
 
 
-class Interpreter:
+class Evaluator:
     """An interpreter of expressions: a method for each kind of node."""
 
     def __init__(self, evaluation: Evaluation) -> None:
@@ -56,7 +56,7 @@ class Interpreter:
             if keyword.arg is not None:
                 more[keyword.arg] = value
             elif isinstance(value, Unknown):
-                more[f"**{shown(value)}"] = Unpacked(shown(value))
+                more[f"**{shown(value)}"] = UnknownKeywords(shown(value))
             elif isinstance(value, dict) and all(isinstance(key, str) for key in value):
                 more.update(value)
             else:
@@ -203,7 +203,7 @@ class Interpreter:
 class Lambda(Function):
     """A lambda."""
 
-    interpreter: Interpreter
+    interpreter: Evaluator
     node: ast.Lambda
     scope: Scope
     defaults: list[Any]

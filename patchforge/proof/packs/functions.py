@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Unpacked:
+class UnknownKeywords:
     """``**x`` of an unknown value."""
 
     text: str
@@ -113,7 +113,7 @@ def called(function: Any, args: list[Any], more: dict[str, Any]) -> Any:
     spend()
     if isinstance(function, (Unknown, Function, Method)):
         return function(*args, **more)
-    if any(isinstance(one, Unpacked) for one in more.values()):
+    if any(isinstance(one, UnknownKeywords) for one in more.values()):
         raise NotEvaluable("** of an unknown value")
     if isinstance(function, type):
         return _constructed(function, args, more)

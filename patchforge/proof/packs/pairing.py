@@ -40,7 +40,7 @@ class Proved:
 
 def prove(path: str, before: bytes, after: bytes) -> Proved:
     """NotProved where ``after`` may differ on CUDA, or names CUDA beside an XPU; CheckFailed for what is not Python."""
-    walk = _Walk(PackFile(path, before), PackFile(path, after))
+    walk = _Pairing(PackFile(path, before), PackFile(path, after))
     try:
         walk.bodies(walk.before.tree.body, walk.after.tree.body)
     except RecursionError:
@@ -48,7 +48,7 @@ def prove(path: str, before: bytes, after: bytes) -> Proved:
     return walk.proved
 
 
-class _Walk:
+class _Pairing:
     """Both trees side by side."""
 
     def __init__(self, before: PackFile, after: PackFile) -> None:

@@ -162,7 +162,7 @@ for _name, _symbol in {"neg": "-", "pos": "+", "invert": "~"}.items():
     setattr(Unknown, f"__{_name}__", lambda self, sign=_symbol: Unknown(self._evaluation, f"({sign}{self._text})"))
 
 
-class Torch(Unknown):
+class TorchValue(Unknown):
     """``torch`` itself: its CUDA and XPU sides answer as the world says."""
 
     def __init__(self, evaluation: Evaluation) -> None:

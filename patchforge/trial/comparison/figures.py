@@ -16,7 +16,7 @@ SURROUNDINGS = ("device", "versions", "allocator", "attention", "dynamic_vram", 
 
 
 @dataclass(frozen=True)
-class Run:
+class MeasuredRun:
     """One process, or one turn of it: its side, its pair, and a record or the reason why there is none."""
 
     side: Side
@@ -72,7 +72,7 @@ class Comparison:
     """
 
     case: str
-    runs: list[Run]
+    runs: list[MeasuredRun]
     stages: dict[str, Stage] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     judged: bool = True
@@ -89,7 +89,7 @@ class Comparison:
         return bool(self.stages) and all(stage.identical for stage in self.stages.values())
 
 
-def compare(case: str, runs: Sequence[Run], *, tolerance: float = 0.01, judged: bool = True) -> Comparison:
+def compare(case: str, runs: Sequence[MeasuredRun], *, tolerance: float = 0.01, judged: bool = True) -> Comparison:
     """Judges ``runs``. A time or a peak may be over upstream's by ``tolerance``, or by upstream's own spread."""
     problems = [f"{run.side} run {run.pair} failed: {run.failure}" for run in runs if run.record is None]
     good = [run for run in runs if run.record is not None]
@@ -104,7 +104,7 @@ def compare(case: str, runs: Sequence[Run], *, tolerance: float = 0.01, judged: 
     return Comparison(case, list(runs), stages, problems, judged)
 
 
-def _pairs(runs: Sequence[Run]) -> list[tuple[JsonObject, JsonObject]]:
+def _pairs(runs: Sequence[MeasuredRun]) -> list[tuple[JsonObject, JsonObject]]:
     """(upstream, patched) of every pair that has both."""
     by_side = {(run.side, run.pair): run.record for run in runs if run.record is not None}
     return [
@@ -114,7 +114,7 @@ def _pairs(runs: Sequence[Run]) -> list[tuple[JsonObject, JsonObject]]:
     ]
 
 
-def _mixed_up(runs: Sequence[Run]) -> list[str]:
+def _mixed_up(runs: Sequence[MeasuredRun]) -> list[str]:
     """Runs that do not show what they should: the wrong tree, or other surroundings than the first run's."""
     problems = []
     for run in runs:

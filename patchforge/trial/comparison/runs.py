@@ -12,7 +12,7 @@ from typing import Any, Self
 from patchforge import bounded, documents, processes
 from patchforge.errors import PatchforgeError
 from patchforge.trial.comparison import gpu_probe
-from patchforge.trial.comparison.figures import SIDES, Run
+from patchforge.trial.comparison.figures import SIDES, MeasuredRun
 from patchforge.trial.model import JsonObject, Side
 
 PROBE = Path(gpu_probe.__file__).resolve()
@@ -84,18 +84,18 @@ class Processes:
         return processes.environment(own, allow=processes.HARDWARE)
 
 
-def alternate(probe: Probe, pairs: int, tell: Tell = lambda _line: None) -> list[Run]:
+def alternate(probe: Probe, pairs: int, tell: Tell = lambda _line: None) -> list[MeasuredRun]:
     """Runs both sides ``pairs`` times in turn; upstream goes first in even pairs.
 
     A failed run does not end it, unless both of the first pair fail: then the rest would too.
     """
-    runs: list[Run] = []
+    runs: list[MeasuredRun] = []
     for pair in range(pairs):
         for side in SIDES if pair % 2 == 0 else SIDES[::-1]:
             try:
-                run = Run(side, pair, probe(side, pair))
+                run = MeasuredRun(side, pair, probe(side, pair))
             except RunFailed as error:
-                run = Run(side, pair, failure=str(error))
+                run = MeasuredRun(side, pair, failure=str(error))
             runs.append(run)
             tell(str(run))
         if all(run.record is None for run in runs):
@@ -103,13 +103,13 @@ def alternate(probe: Probe, pairs: int, tell: Tell = lambda _line: None) -> list
     return runs
 
 
-def take_turns(processes: Processes, turns: int, tell: Tell = lambda _line: None) -> list[Run]:
+def take_turns(processes: Processes, turns: int, tell: Tell = lambda _line: None) -> list[MeasuredRun]:
     """One process of each tree; upstream goes first in even turns. Every measured turn becomes a run.
 
     Both are set up and load their models side by side, and never compute at the same time after that.
     """
     with contextlib.ExitStack() as stack:
-        both = [stack.enter_context(_Waiting(processes, side, turns)) for side in SIDES]
+        both = [stack.enter_context(_WaitingRun(processes, side, turns)) for side in SIDES]
         going = {process.waits() for process in both} == {True}
         while going:
             going = {process.turn() for process in both} == {True}
@@ -120,7 +120,7 @@ def take_turns(processes: Processes, turns: int, tell: Tell = lambda _line: None
     return runs
 
 
-class _Waiting:
+class _WaitingRun:
     """A process that takes its turns when it is told to; it ends, at the latest, with the ``with`` block."""
 
     def __init__(self, runs: Processes, side: Side, turns: int) -> None:
@@ -167,14 +167,14 @@ class _Waiting:
             print(f"ended: it did not wait for a turn after {self.timeout:g} s", file=log)
         self.process.kill()
 
-    def runs(self) -> list[Run]:
+    def runs(self) -> list[MeasuredRun]:
         """A run for each turn, or one failure."""
         try:
             self.process.wait(self.timeout)
             record = _record(self.process.returncode, self.out, self.log)
         except (RunFailed, processes.TimeoutExpired) as error:
-            return [Run(self.side, 0, failure=str(error))]
-        return [Run(self.side, turn, _of_turn(record, turn, self.turns)) for turn in range(self.turns)]
+            return [MeasuredRun(self.side, 0, failure=str(error))]
+        return [MeasuredRun(self.side, turn, _of_turn(record, turn, self.turns)) for turn in range(self.turns)]
 
 
 def _of_turn(record: JsonObject, turn: int, turns: int) -> JsonObject:

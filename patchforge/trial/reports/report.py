@@ -32,7 +32,7 @@ _BEFORE = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ReportRow:
     """One test of a release, patched beside upstream; None where it was not run."""
 
     release: str
@@ -48,24 +48,24 @@ class Row:
         return [(side.value, judgement) for side, judgement in both if judgement]
 
 
-def rows(evidence: Evidence) -> list[Row]:
+def rows(evidence: Evidence) -> list[ReportRow]:
     """Every test of a release, in the order of the sessions."""
     by_test: dict[tuple[str, str], dict[Side, Judgement]] = {}
     for session in evidence.sessions:
         for judgement in session.judgements:
             by_test.setdefault((session.name, judgement.test), {})[session.side] = judgement
     return [
-        Row(evidence.release, *place, sides.get(Side.PATCHED), sides.get(Side.UPSTREAM))
+        ReportRow(evidence.release, *place, sides.get(Side.PATCHED), sides.get(Side.UPSTREAM))
         for place, sides in by_test.items()
     ]
 
 
-def only_patched(evidence: Evidence) -> list[Row]:
+def only_patched(evidence: Evidence) -> list[ReportRow]:
     """Tests that the patched tree passes and that were run on upstream's tree and did not pass there."""
     return [row for row in rows(evidence) if _passed(row.patched) and _did_not_pass(row.upstream)]
 
 
-def only_upstream(evidence: Evidence) -> list[Row]:
+def only_upstream(evidence: Evidence) -> list[ReportRow]:
     """The other way round: what the patches would have broken."""
     return [row for row in rows(evidence) if _passed(row.upstream) and _did_not_pass(row.patched)]
 
@@ -156,14 +156,14 @@ def _did_not_pass(judgement: Judgement | None) -> bool:
     return judgement is not None and not judgement.passed and judgement.verdict is not Verdict.SKIPPED
 
 
-def _line(row: Row) -> list[str]:
+def _line(row: ReportRow) -> list[str]:
     verdicts = [judgement.verdict.value if judgement else "-" for judgement in (row.patched, row.upstream)]
     told = row.patched or row.upstream
     seconds = f"{told.seconds:.1f}" if told and told.seconds else ""
     return [plain(row.session), plain(row.test), *verdicts, seconds, _why(row)]
 
 
-def _why(row: Row) -> str:
+def _why(row: ReportRow) -> str:
     """The patched tree's reason, and upstream's where its verdict is another."""
     reasons = [(side, judgement) for side, judgement in row.sides]
     if len({judgement.verdict for _, judgement in reasons}) == 1:
@@ -215,7 +215,7 @@ def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
     }
 
 
-def _skipped(lines: Sequence[Row]) -> dict[str, list[str]]:
+def _skipped(lines: Sequence[ReportRow]) -> dict[str, list[str]]:
     """Reason → what was skipped for it, most frequent first."""
     places: dict[str, dict[str, None]] = {}
     for row in lines:
@@ -226,17 +226,17 @@ def _skipped(lines: Sequence[Row]) -> dict[str, list[str]]:
     return {reason: list(places[reason]) for reason, _ in counts.most_common()}
 
 
-def _matrix(lines: Sequence[Row], releases: Sequence[str]) -> list[tuple[str, str, list[Row | None]]]:
+def _matrix(lines: Sequence[ReportRow], releases: Sequence[str]) -> list[tuple[str, str, list[ReportRow | None]]]:
     """Session, test, and the row of each release."""
-    by_test: dict[tuple[str, str], dict[str, Row]] = {}
+    by_test: dict[tuple[str, str], dict[str, ReportRow]] = {}
     for row in lines:
         by_test.setdefault((row.session, row.test), {})[row.release] = row
     return [(*place, [by_release.get(name) for name in releases]) for place, by_release in by_test.items()]
 
 
-def _alike(lines: Sequence[Row], failing: Side) -> list[tuple[list[str], Row, Judgement]]:
+def _alike(lines: Sequence[ReportRow], failing: Side) -> list[tuple[list[str], ReportRow, Judgement]]:
     """For each test and verdict of the ``failing`` side: its releases, and the row and judgement of the first."""
-    grouped: dict[tuple[str, str, Verdict], list[Row]] = {}
+    grouped: dict[tuple[str, str, Verdict], list[ReportRow]] = {}
     for row in lines:
         grouped.setdefault((row.session, row.test, dict(row.sides)[failing].verdict), []).append(row)
     return [([row.release for row in same], same[0], dict(same[0].sides)[failing]) for same in grouped.values()]

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from patchforge import web
 from patchforge.errors import Damaged, PatchforgeError
-from patchforge.trial.model import Ending, Execution, Failure, JsonObject, Output, Step, Workflow
-from patchforge.trial.server.log import Log
+from patchforge.trial.model import Ending, Execution, Failure, JsonObject, NodeStep, Output, Workflow
+from patchforge.trial.server.log import ServerLog
 
 if TYPE_CHECKING:
     from websockets.sync.client import ClientConnection
@@ -71,12 +71,12 @@ class Client:
         port: int,
         *,
         alive: Callable[[], bool] = lambda: True,
-        log: Log | None = None,
+        log: ServerLog | None = None,
         timeout: float = 30.0,
     ) -> None:
         self.port = port
         self.name = uuid.uuid4().hex
-        self._alive, self._log, self._timeout = alive, log or Log(Path(os.devnull)), timeout
+        self._alive, self._log, self._timeout = alive, log or ServerLog(Path(os.devnull)), timeout
         self._limits = web.Limits(_ANSWER, timeout, redirects=0, patient=True)
 
     def system_stats(self) -> JsonObject:
@@ -241,7 +241,7 @@ class Client:
 
     def _steps(
         self, prompt: str, graph: Mapping[str, JsonObject], messages: Iterable[tuple[str, JsonObject]]
-    ) -> tuple[Step, ...]:
+    ) -> tuple[NodeStep, ...]:
         try:
             events = self.journal(prompt)
         except OSError:
@@ -308,13 +308,13 @@ class Client:
             raise Unanswered(f"/ws: {str(error)[:_TEXT]}") from error
 
 
-def steps_of(events: Sequence[JsonObject], kinds: Mapping[str, str]) -> tuple[Step, ...]:
+def steps_of(events: Sequence[JsonObject], kinds: Mapping[str, str]) -> tuple[NodeStep, ...]:
     """The nodes of a prompt from its events: a node runs from its ``executing`` to the next one's or to the end.
 
     A node that runs in several goes (lazy inputs, loops) gives one step. Where nothing was counted, operations are 0.
     """
     cached = [str(node) for event in events if event["event"] == "execution_cached" for node in event["nodes"]]
-    steps = {node: Step(node, kinds.get(node, ""), cached=True, operations=0, seconds=0.0) for node in cached}
+    steps = {node: NodeStep(node, kinds.get(node, ""), cached=True, operations=0, seconds=0.0) for node in cached}
     for now, then in _spans([event for event in events if event["event"] != "executed"]):
         node = str(now["node"])
         before = steps.get(node)
@@ -322,7 +322,7 @@ def steps_of(events: Sequence[JsonObject], kinds: Mapping[str, str]) -> tuple[St
         seconds = then.get("time", 0.0) - now.get("time", 0.0)
         if before is not None and not before.cached:
             counted, seconds = counted + before.operations, seconds + before.seconds
-        steps[node] = Step(node, kinds.get(node, ""), cached=False, operations=counted, seconds=seconds)
+        steps[node] = NodeStep(node, kinds.get(node, ""), cached=False, operations=counted, seconds=seconds)
     return tuple(steps.values())
 
 

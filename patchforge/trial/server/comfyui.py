@@ -17,7 +17,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.trial.model import OWN_PACK
 from patchforge.trial.server.client import HOST, Client
 from patchforge.trial.server.environment import COMPANIONS, Environment
-from patchforge.trial.server.log import Log
+from patchforge.trial.server.log import ServerLog
 from patchforge.trial.server.supervisor import Supervised
 
 PACK = Path(__file__).parent / "pack"
@@ -59,7 +59,7 @@ class Server:
     ) -> None:
         self.tree, self.environment, self.arguments = tree.absolute(), environment, tuple(arguments)
         self.variables, self.log, self.timeout, self.remove = dict(variables or {}), log, timeout, tuple(remove)
-        self.printed = Log(log)
+        self.printed = ServerLog(log)
         self._supervised: Supervised | None = None
         self._output: IO[bytes] | None = None
 

@@ -13,7 +13,7 @@ MOST = 4 << 20  #: bytes that are read at a time
 
 
 @dataclass(frozen=True, slots=True)
-class Log:
+class ServerLog:
     """A log. ``end()`` now is where ``lines()`` can begin later."""
 
     path: Path

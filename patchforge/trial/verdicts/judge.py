@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.trial.model import Device, Difference, Ending, Execution, Judgement, Verdict, Workflow
+from patchforge.trial.model import Device, Ending, Execution, ImageDifference, Judgement, Verdict, Workflow
 from patchforge.trial.verdicts import pictures
 
 _LOG_LINES = 30
@@ -73,7 +73,7 @@ def judge(
     *,
     device: Device,
     reference: Execution | None = None,
-    difference: Difference | None = None,
+    difference: ImageDifference | None = None,
     tolerance: Tolerance = EXACT,
     varied: Execution | None = None,
 ) -> Judgement:
@@ -110,8 +110,8 @@ _Found = tuple[Verdict, str]
 
 
 def _compared(
-    execution: Execution, reference: Execution | None, difference: Difference | None, allowed: Tolerance
-) -> tuple[Difference | None, str]:
+    execution: Execution, reference: Execution | None, difference: ImageDifference | None, allowed: Tolerance
+) -> tuple[ImageDifference | None, str]:
     """The difference, where both runs ended well, and how it is too large; "" when it is not."""
     if difference is None and reference and {execution.ending, reference.ending} == {Ending.SUCCESS}:
         try:
@@ -183,7 +183,7 @@ def _fallback(workflow: Workflow, execution: Execution, device: Device, differs:
     return (Verdict.CPU_FALLBACK, "; ".join([*short, *([differs] if differs else [])])) if short else None
 
 
-def _differs(difference: Difference | None, tolerance: Tolerance) -> str:
+def _differs(difference: ImageDifference | None, tolerance: Tolerance) -> str:
     if difference is None or (difference.largest <= tolerance.largest and difference.mean <= tolerance.mean):
         return ""
     return (
@@ -197,7 +197,7 @@ def _fresh(
     execution: Execution,
     device: Device,
     reference: Execution | None,
-    difference: Difference | None,
+    difference: ImageDifference | None,
 ) -> str:
     total = sum(_counts(workflow, execution).values())
     where = "computed on the CPU" if device.kind == "cpu" else f"{total} operations on {device}"

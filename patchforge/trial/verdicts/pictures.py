@@ -8,7 +8,7 @@ from io import BytesIO
 from PIL import Image, ImageChops, ImageSequence
 
 from patchforge.errors import CheckFailed
-from patchforge.trial.model import Difference, Output
+from patchforge.trial.model import ImageDifference, Output
 
 _FORMATS = ("PNG", "WEBP")  #: what ComfyUI's own nodes save, animations too
 _MODES = frozenset({"1", "L", "LA", "P", "PA", "RGB", "RGBA"})  #: of 8 bits or fewer
@@ -16,7 +16,7 @@ _PIXELS = 1 << 26
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 
 
-def compare(result: bytes, reference: bytes) -> Difference:
+def compare(result: bytes, reference: bytes) -> ImageDifference:
     """The absolute difference over all frames and channels; transparency is a channel where one of the two has it.
 
     CheckFailed when one cannot be read, or when sizes or numbers of frames differ. ``picture`` is a PNG of the frame
@@ -29,10 +29,10 @@ def compare(result: bytes, reference: bytes) -> Difference:
     worst = largest.index(max(largest))
     total = sum(level * count for each in counts for level, count in enumerate(each))
     mean = total / sum(map(sum, counts))
-    return Difference(float(largest[worst]), mean, _amplified(differences[worst], largest[worst]))
+    return ImageDifference(float(largest[worst]), mean, _amplified(differences[worst], largest[worst]))
 
 
-def compare_outputs(result: Sequence[Output], reference: Sequence[Output]) -> Difference:
+def compare_outputs(result: Sequence[Output], reference: Sequence[Output]) -> ImageDifference:
     """The worst difference between two runs of one workflow: node by node, in order. CheckFailed as ``compare``."""
     ours, theirs = _by_place(result), _by_place(reference)
     if ours.keys() != theirs.keys() or not ours:
