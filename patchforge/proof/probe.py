@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import enum
+import gc
 import importlib
 import importlib.util
 import io
@@ -275,6 +276,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
         for name in WARM:
             with contextlib.suppress(ImportError):
                 importlib.import_module(name)
+        gc.freeze()  # a child that looks for garbage would copy every page of torch
         print(json.dumps({"torch": torch.__version__, "python": sys.version.split()[0]}), file=replies, flush=True)
     except ImportError as error:
         print(json.dumps({"error": canonical(error)}), file=replies, flush=True)
