@@ -59,7 +59,7 @@ def test_a_checkout(call: Call, tmp_path: Path) -> None:
     assert call("repair", place)["state"] == "patched"
     assert call("update", place)["was"] == "patched"
     assert call("apply", place, "--in-place", status=2)["schema"] == "patchforge/error/1"
-    assert call("doctor", place, status=None)["schema"] == "patchforge/doctor/1"
+    assert call("doctor", place, status=None)["schema"] == "patchforge/doctor/2"
     assert call("revert", place)["results"]
 
 

@@ -46,7 +46,9 @@ def doctor(parser: Parser) -> None:
     """``patchforge doctor``."""
     add_json(parser)
     parser.add_argument("tree", nargs="?", metavar="DIR", help="ComfyUI's folder: is it patched, and does it fit")
-    parser.add_argument("--python", metavar="PATH", help="interpreter whose torch is examined (default: this one)")
+    parser.add_argument(
+        "--python", metavar="PATH", help="interpreter whose torch is examined (default: that of DIR, else this one)"
+    )
     parser.add_argument("--root", default="/", metavar="DIR", help="examine the files under DIR instead (default: /)")
     parser.add_argument(
         "--upstream",

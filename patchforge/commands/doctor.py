@@ -12,7 +12,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Any
 
-from patchforge import __version__
+from patchforge import __version__, progress
+from patchforge.checkout import installation
 from patchforge.commands.common import coloured, show_json
 from patchforge.doctor import checkout, hardware, software, upstream, variables
 from patchforge.doctor.facts import Facts, Finding, State
@@ -35,14 +36,22 @@ def run(options: argparse.Namespace) -> int:
     root = Path(options.root)
     if not root.is_dir():
         raise PatchforgeError(f"{root} is not a folder", expected="the root of a file system", do="correct --root")
-    facts = Facts(
-        machine=examine(root, os.environ),
-        interpreter=question(options.python or sys.executable, os.environ),
-        environment=variables.shown(os.environ),
-        checkout=checkout.examine(Path(options.tree)) if options.tree else None,
-    )
+    seen = checkout.examine(Path(options.tree)) if options.tree else None
+    python, flags = _interpreter(options.python, Path(options.tree) if options.tree else None)
+    progress.step("examining the machine")
+    machine = examine(root, os.environ)
+    progress.step(f"asking the torch of {python}")
+    facts = Facts(machine, question(python, os.environ, flags=flags), variables.shown(os.environ), seen)
     found = judge(facts)
     return _tell(options, found, asdict(facts))
+
+
+def _interpreter(named: str | None, comfyui: Path | None) -> tuple[str, tuple[str, ...]]:
+    """The one that is named, else the one that starts this ComfyUI, else ours; and how the portable build calls it."""
+    if named or comfyui is None:
+        return named or sys.executable, ()
+    found = installation.of(comfyui)
+    return str(found.python or sys.executable), ("-s",) if found.way is installation.Way.PORTABLE else ()
 
 
 def _upstream(options: argparse.Namespace) -> int:

@@ -75,7 +75,10 @@ class Gpu:
     driver: str = ""  #: the kernel driver that is bound
     nodes: tuple[str, ...] = ()  #: names under /dev/dri
     model: str = ""  #: from the driver or the PCI id list, where the machine has it
-    bar: int = 0  #: size of BAR 2 in bytes; 0: not known
+    bar: int = 0  #: size in bytes of BAR 2, on Windows of the largest range of memory; 0: not known
+    version: str = ""  #: of Windows' driver, such as 32.0.101.6989
+    date: str = ""  #: of Windows' driver, in ISO 8601
+    problem: int = 0  #: what Windows' Device Manager has against it, by number
 
     @property
     def intel(self) -> bool:
@@ -94,7 +97,9 @@ class Gpu:
 
     def __str__(self) -> str:
         name = self.model or (self.family.name if self.family else f"device {self.device:04x}")
-        return f"{VENDORS.get(self.vendor, f'vendor {self.vendor:04x}')} {name} at {self.address}"
+        vendor = VENDORS.get(self.vendor, f"vendor {self.vendor:04x}")
+        shown = name if name.startswith(vendor) else f"{vendor} {name}"
+        return f"{shown} at {self.address}" if self.address else shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +113,12 @@ class Node:
 
 @dataclass(frozen=True, slots=True)
 class MachineFacts:
-    """What a file tree (usually ``/``) says of a machine. Memory in bytes; 0: not known."""
+    """What a file tree (usually ``/``), or Windows, says of a machine. Memory in bytes; 0: not known."""
 
     system: str = "linux"  #: sys.platform
-    kernel: str = ""  #: such as 6.12.5-arch1-1
+    kernel: str = ""  #: such as 6.12.5-arch1-1, or Microsoft Windows 11 Pro 10.0.26100
     pci: bool = True  #: the PCI bus could be read
+    unread: Mapping[str, str] = field(default_factory=dict)  #: what Windows did not tell → why
     container: bool = False
     nixos: bool = False
     dxg: bool = False  #: /dev/dxg is there, as on WSL 2
@@ -132,7 +138,11 @@ class MachineFacts:
 
     @property
     def wsl(self) -> bool:
-        return "microsoft" in self.kernel.lower()
+        return self.system == "linux" and "microsoft" in self.kernel.lower()
+
+    @property
+    def windows(self) -> bool:
+        return self.system == "win32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,21 @@ _MIB, _GIB = 1 << 20, 1 << 30
 _ENOUGH_RAM = 15 * _GIB
 _SMALL_BAR = 256 * _MIB
 _DRIVERS = ("i915", "xe")
+#: PyTorch 2.5 of 17 October 2024 was the first with a build for XPUs on Windows (its release notes).
+_FIRST_XPU = "2024-10-17"
+_BASIC = "Microsoft Basic Display Adapter"  #: what Windows uses where it has no driver
+#: Numbers of Device Manager (Microsoft, "Device Manager error messages") that say more than "look there".
+_PROBLEMS = {
+    22: ("it is disabled", "enable it in Device Manager"),
+    28: ("it has no driver", "install Intel's graphics driver for Windows"),
+    43: ("Windows stopped it, as it reported a problem", "shut the machine down and start it; then update the driver"),
+}
 _INSTALL = (
     "install the Intel GPU driver packages of your distribution (compute runtime and Level Zero loader; "
     "Debian and Ubuntu: libze1 libze-intel-gpu1 intel-opencl-icd; Fedora: oneapi-level-zero intel-compute-runtime; "
     "Arch: level-zero-loader intel-compute-runtime)"
 )
+_INSTALL_WINDOWS = "install Intel's graphics driver for Windows, which brings it"
 _INSTALL_NIXOS = (
     "set hardware.graphics.enable = true and "
     "hardware.graphics.extraPackages = [ pkgs.intel-compute-runtime pkgs.level-zero ]"
@@ -35,11 +45,11 @@ def _findings(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
     yield from gpus(facts)
     for gpu in machine.intel:
-        yield from kernel(machine, gpu)
+        yield from windows_driver(gpu) if machine.windows else kernel(machine, gpu)
     yield from render_nodes(machine)
     yield from libraries(facts)
     for gpu in machine.intel:
-        yield from resizable_bar(gpu)
+        yield from resizable_bar(machine, gpu)
     yield from memory(machine)
 
 
@@ -48,6 +58,15 @@ def gpus(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
     if machine.wsl:
         yield _wsl(machine)
+    elif machine.system == "darwin":
+        text = (
+            "macOS: PyTorch has no XPU build for it, so ComfyUI uses Apple's GPU, and the patches change nothing there"
+        )
+        yield Finding("GPU", State.NOT_APPLICABLE, text)
+    elif machine.windows and not machine.pci:
+        why = "; ".join(f"{name}: {text}" for name, text in machine.unread.items())
+        do = "Device Manager, under Display adapters, shows the GPUs and their drivers"
+        yield Finding("GPU", State.UNKNOWN, f"Windows did not tell its GPUs ({why})", do)
     elif not machine.pci:
         text = f"the PCI bus cannot be read on this system ({machine.system})"
         yield Finding("GPU", State.UNKNOWN, text, "run patchforge doctor on the Linux machine that has the GPU")
@@ -68,7 +87,7 @@ def _wsl(machine: MachineFacts) -> Finding:
 
 def _gpu(gpu: Gpu) -> Finding:
     if not gpu.intel:
-        return Finding("GPU", State.OK, f"{gpu}, driver {gpu.driver or 'none'}")
+        return Finding("GPU", State.OK, f"{gpu}, driver {gpu.driver or gpu.version or 'none'}")
     kind = "integrated" if gpu.integrated else "discrete"
     if gpu.family is None:
         text = f"{gpu} ({kind}) is older or newer than the GPUs that patchforge knows"
@@ -100,6 +119,22 @@ def kernel(machine: MachineFacts, gpu: Gpu) -> Iterator[Finding]:
     else:
         do = f"use {since} or later" if old else "load i915 or xe; dmesg says why it did not (firmware, nomodeset)"
         yield Finding("kernel driver", State.WRONG, f"{gpu}: no driver is bound, Linux {machine.kernel}", do)
+
+
+def windows_driver(gpu: Gpu) -> Iterator[Finding]:
+    """Windows' driver of one Intel GPU."""
+    if gpu.problem or gpu.model == _BASIC:
+        usual = (f"Device Manager reports problem {gpu.problem}", "look there, and update the driver")
+        text, do = _PROBLEMS.get(gpu.problem or 28, usual)
+        yield Finding("driver", State.WRONG, f"{gpu}: {text}", do)
+        return
+    text = f"{gpu}: {gpu.version or 'of a version that Windows does not tell'}"
+    text += f" of {gpu.date}" if gpu.date else ""
+    if gpu.date and gpu.date < _FIRST_XPU:
+        text += ", older than PyTorch's first XPU build for Windows"
+        yield Finding("driver", State.WARNING, text, "update it, from Intel or the maker of the machine")
+    else:
+        yield Finding("driver", State.OK, text)
 
 
 def _version(release: str) -> tuple[int, ...]:
@@ -152,8 +187,9 @@ def libraries(facts: Facts) -> Iterator[Finding]:
     machine = facts.machine
     if not machine.intel and not (machine.wsl and facts.interpreter.xpu_build):
         return
-    do = _INSTALL_NIXOS if machine.nixos else _INSTALL
-    for name, what in (("libze_loader.so.1", "Level Zero loader"), ("libze_intel_gpu.so.1", "Level Zero driver")):
+    do = _INSTALL_WINDOWS if machine.windows else _INSTALL_NIXOS if machine.nixos else _INSTALL
+    linux = (("libze_loader.so.1", "Level Zero loader"), ("libze_intel_gpu.so.1", "Level Zero driver"))
+    for name, what in (("ze_loader.dll", "Level Zero loader"),) if machine.windows else linux:
         if name in machine.libraries:
             yield Finding(what, State.OK, machine.libraries[name])
         elif facts.interpreter.sees_xpu:
@@ -161,6 +197,8 @@ def libraries(facts: Facts) -> Iterator[Finding]:
             yield Finding(what, State.UNKNOWN, text)
         else:
             yield Finding(what, State.WRONG, f"{name} was not found", do)
+    if machine.windows:
+        return
     if "libze_intel_gpu.so.1" in machine.libraries and not any("libigc" in name for name in machine.libraries):
         text = "libigc was not found: the driver cannot compile kernels without Intel's graphics compiler"
         yield Finding("graphics compiler", State.WARNING, text, do)
@@ -171,11 +209,17 @@ def libraries(facts: Facts) -> Iterator[Finding]:
         yield Finding("driver packages", State.OK, text)
 
 
-def resizable_bar(gpu: Gpu) -> Iterator[Finding]:
-    """Whether the CPU sees more than 256 MiB of a discrete card's memory at once."""
-    if gpu.integrated:
+def resizable_bar(machine: MachineFacts, gpu: Gpu) -> Iterator[Finding]:
+    """Whether the CPU sees more than 256 MiB of a discrete card's memory at once.
+
+    Windows lists a card's ranges of memory; one that is smaller than the window ever was says nothing of it.
+    """
+    if gpu.integrated or (machine.windows and gpu.problem):
         return
-    if not gpu.bar:
+    if machine.windows and gpu.bar < _SMALL_BAR:
+        do = "Device Manager, its Properties, Resources: a Large Memory Range there says that it is on"
+        yield Finding("resizable BAR", State.UNKNOWN, f"{gpu}: Windows does not tell the window to its memory", do)
+    elif not gpu.bar:
         yield Finding("resizable BAR", State.UNKNOWN, f"{gpu}: the size of BAR 2 cannot be read")
     elif gpu.bar <= _SMALL_BAR:
         text = f"{gpu}: off; the CPU sees {gpu.bar // _MIB} MiB of its memory at a time, which slows transfers"
@@ -188,10 +232,12 @@ def resizable_bar(gpu: Gpu) -> Iterator[Finding]:
 def memory(machine: MachineFacts) -> Iterator[Finding]:
     """RAM and swap. An integrated GPU takes its memory from the same RAM, beside the CPU's copy of the weights."""
     if not machine.ram:
-        yield Finding("RAM", State.UNKNOWN, "/proc/meminfo cannot be read")
+        where = "Windows did not tell it" if machine.windows else "/proc/meminfo cannot be read"
+        if machine.system != "darwin":
+            yield Finding("RAM", State.UNKNOWN, where)
         return
     ram, available, swap = (f"{size / _GIB:.1f} GiB" for size in (machine.ram, machine.available, machine.swap))
-    text = f"{ram}, {available} available; swap {swap}"
+    text = f"{ram}, {available} available; {'page file' if machine.windows else 'swap'} {swap}"
     shared = bool(machine.intel) and all(gpu.integrated for gpu in machine.intel)
     if shared and machine.ram < _ENOUGH_RAM:
         do = "use small models (SD 1.5) or quantised ones, and have swap; close what else needs memory"
@@ -199,6 +245,9 @@ def memory(machine: MachineFacts) -> Iterator[Finding]:
         yield Finding("RAM", State.WARNING, text, do)
     elif shared and not machine.swap:
         text += "; an integrated GPU shares it"
-        yield Finding("RAM", State.WARNING, text, "without swap, Linux ends ComfyUI when the RAM is full: add some")
+        do = "without swap, Linux ends ComfyUI when the RAM is full: add some"
+        if machine.windows:
+            do = "let Windows manage the size of its page file: without one, ComfyUI fails when the RAM is full"
+        yield Finding("RAM", State.WARNING, text, do)
     else:
         yield Finding("RAM", State.OK, text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from patchforge import processes, resources
@@ -15,13 +15,15 @@ SECONDS = 180  #: torch alone takes several seconds on a slow disk, and a first 
 _ALLOWED = processes.HARDWARE | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PATCHFORGE_*"}
 
 
-def question(python: str, environment: Mapping[str, str], seconds: float = SECONDS) -> InterpreterFacts:
+def question(
+    python: str, environment: Mapping[str, str], seconds: float = SECONDS, flags: Sequence[str] = ()
+) -> InterpreterFacts:
     """What ``python``'s torch says, with what ``environment`` has for devices and for that Python.
 
     PatchforgeError when ``python`` cannot be started.
     """
     arithmetic = resources.path("transforms/runtime/patchforge_xpu/arithmetic.py")
-    command = [python, str(resources.path("doctor/probe.py")), str(arithmetic)]
+    command = [python, *flags, str(resources.path("doctor/probe.py")), str(arithmetic)]
     try:
         done = processes.run(
             command,
@@ -37,7 +39,7 @@ def question(python: str, environment: Mapping[str, str], seconds: float = SECON
             f"{python} cannot be started",
             expected="the Python that runs ComfyUI",
             found=str(error),
-            do="correct --python",
+            do="name it with --python",
         ) from error
     return _heard(python, out.decode(errors="replace"), said.decode(errors="replace"), end)
 

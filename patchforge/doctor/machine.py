@@ -12,6 +12,7 @@ from getpass import getuser
 from pathlib import Path
 
 from patchforge import bounded, processes
+from patchforge.doctor import windows
 from patchforge.doctor.facts import AMD, NVIDIA, Gpu, MachineFacts, Node
 
 _DISPLAY = "0x03"  #: PCI base class of display controllers
@@ -33,6 +34,8 @@ _SECONDS = 20
 
 def examine(root: Path, environment: Mapping[str, str]) -> MachineFacts:
     """Never fails: what cannot be read is left at its default."""
+    if sys.platform == "win32":
+        return windows.examine(environment, _user())
     bus = root / "sys/bus/pci/devices"
     memory = _memory(root)
     return MachineFacts(

@@ -96,9 +96,10 @@ def _none(facts: Facts) -> Finding:
         return Finding("XPU", State.NOT_APPLICABLE, "torch sees no XPU, as there is no Intel GPU")
     said = facts.interpreter.errors.get("xpu available") or facts.interpreter.said
     text = f"torch sees no XPU; it said: {said.splitlines()[-1]}" if said else "torch sees no XPU"
+    parts = "driver, Level Zero loader" if facts.machine.windows else "kernel driver, render node, libraries"
     do = (
-        "mend what is wrong above (kernel driver, render node, libraries, variables); if nothing is, the driver is too "
-        "old for this torch, or too new: update both"
+        f"mend what is wrong above ({parts}, variables); if nothing is, the driver is too old for this torch, or too "
+        "new: update both"
     )
     return Finding("XPU", State.WRONG, text, do)
 
