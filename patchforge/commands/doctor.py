@@ -79,9 +79,21 @@ def judge(facts: Facts) -> list[Finding]:
 def _show(found: Sequence[Finding]) -> None:
     for one in found:
         label = one.state.ljust(len(State.NOT_APPLICABLE))
-        body = fill(f"{one.subject}: {one.text}", 110, initial_indent=" ", subsequent_indent=" " * 17)
+        body = _filled(f"{one.subject}: {one.text}", " ", 17)
         print(coloured(label, _COLOURS.get(one.state, "")) + body)
         if one.do:
-            print(fill(f"to do: {one.do}", 110, initial_indent=" " * 17, subsequent_indent=" " * 24))
+            print(_filled(f"to do: {one.do}", " " * 17, 24))
     counts = Counter(one.state for one in found)
     print(", ".join(f"{counts[state]} {state}" for state in State if counts[state]))
+
+
+def _filled(text: str, first: str, others: int) -> str:
+    """Lines of some 110 columns; what is to be typed keeps its words and paths whole."""
+    return fill(
+        text,
+        110,
+        initial_indent=first,
+        subsequent_indent=" " * others,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )

@@ -77,7 +77,7 @@ def _ask(root: Path, environment: Mapping[str, str]) -> tuple[dict[str, Any], di
         return {}, {"PowerShell": f"it did not answer within {SECONDS} seconds"}
     except OSError as error:
         return {}, {"PowerShell": f"it cannot be started: {error.strerror or error}"}
-    with suppress(ValueError, KeyError, TypeError):
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
         document = json.loads(done.stdout.decode(errors="replace"))
         told = {name: value for name, value in document["told"].items() if value is not None}
         return told, {str(name): " ".join(str(text).split()) for name, text in document["why"].items()}
