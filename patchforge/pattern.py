@@ -36,6 +36,7 @@ class Kind(StrEnum):
     DISTRIBUTED = "torch.distributed"
     LOAD = "torch.load"  #: without map_location; an option
     FP64 = "float64"  #: an option
+    OPERATOR = "operator"  #: names no device, and an XPU may lack it
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,6 +121,7 @@ class Pattern(Rule):
     """Base of all patterns."""
 
     examples: ClassVar[tuple[PackExample, ...]]
+    listed: ClassVar[bool] = False  #: whether what it leaves is listed with what can be done
 
     def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """The verdict on ``site``, or None where the pattern has nothing to say."""

@@ -9,11 +9,12 @@ from pathlib import PurePosixPath
 
 from patchforge.devices import CUDA_VARIABLE, about
 from patchforge.effort import spend
+from patchforge.nodes import operators
 from patchforge.nodes.code import Code, dotted
 from patchforge.pattern import Kind, Options, Site
 
 #: The text prefilter: a file without any of these is not parsed.
-NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]")
+NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|" + operators.NEEDLES.pattern)
 OPTIONAL_NEEDLES = {"fp64": re.compile(rb"float64|\.double\("), "torch_load": re.compile(rb"torch\.load")}
 
 _DEVICE = re.compile(r"cuda(:.*)?$", re.DOTALL)
@@ -57,6 +58,8 @@ def _of_own_questions(code: Code, own_questions: frozenset[tuple[str, str]]) -> 
 def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:
     for kind, text in _kinds(node, code):
         yield Site(node, kind, text, node.lineno, code.function(node))
+    if isinstance(node, ast.Call) and operators.operator(code.name(node.func), node):
+        yield Site(node, Kind.OPERATOR, code.name(node.func), node.lineno, code.function(node))
     if isinstance(node, ast.Call) and options.torch_load and code.name(node.func) == "torch.load":
         if len(node.args) == 1 and not any(keyword.arg in ("map_location", None) for keyword in node.keywords):
             yield Site(node, Kind.LOAD, "torch.load", node.lineno, code.function(node))

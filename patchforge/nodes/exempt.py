@@ -46,7 +46,7 @@ _DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _COMPILES = frozenset(
     f"torch.jit.{name}" for name in ("script", "script_if_tracing", "script_method", "export", "interface")
 )
-_OPTIONAL = (Kind.LOAD, Kind.FP64)
+_OPTIONAL = (Kind.LOAD, Kind.FP64, Kind.OPERATOR)
 
 
 def file_reason(code: Code, *, reachable: bool) -> str:

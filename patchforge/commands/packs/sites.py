@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from patchforge import escape
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.report import NO_RULE
+from patchforge.rules import patterns
 
 
 def list_sites(report: PackReport, decisions: Sequence[str] = ("converted", "person")) -> None:
-    """Prints the sites of a report with one of the decisions, what the pack requires, and what was not looked at."""
+    """Prints the sites of a report with one of the decisions, what the pack requires, and what was not looked at.
+
+    So are sites of rules that leave them and say what to know of them.
+    """
+    listed = {rule.id for rule in patterns() if rule.listed}
     for site in report.sites:
-        if site.decision in decisions:
+        if site.decision in decisions or site.rule in listed:
             what = "can be converted" if site.decision == "converted" else site.reason
             _say(f"{report.pack}/{site.path}:{site.line}: {site.rule or NO_RULE} {site.text}: {what}")
     for package, advice in sorted({(need.package, need.advice) for need in report.needs}):

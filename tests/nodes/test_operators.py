@@ -1,0 +1,57 @@
+"""Calls that need no CUDA, and that an XPU may lack all the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from patchforge.cli import main
+from patchforge.nodes.code import Code
+from patchforge.nodes.convert import convert_file
+from patchforge.pattern import Kind, PackFacts
+from patchforge.vocabulary import Decision
+
+
+def found(source: str) -> list[str]:
+    """The operators of a file, by the full name of what is called."""
+    rows, change = convert_file(Code("nodes.py", source.encode()), PackFacts())
+    assert change is None
+    assert {row.decision for row in rows} <= {Decision.LEFT}
+    return [row.text for row in rows if row.kind == Kind.OPERATOR]
+
+
+@pytest.mark.parametrize(
+    "imported",
+    [
+        "import torch.nn.functional as F\nF",
+        "from torch.nn import functional as F\nF",
+        "import torch.nn as nn\nnn.functional",
+        "import torch\ntorch.nn.functional",
+    ],
+    ids=["as", "from", "nn", "whole"],
+)
+def test_a_call_is_known_however_it_is_imported(imported: str) -> None:
+    assert found(f"{imported}.grid_sample(x, grid)\n") == ["torch.nn.functional.grid_sample"]
+    assert found(f"{imported}.interpolate(x, size, mode='bicubic', antialias=True)\n")
+
+
+@pytest.mark.parametrize("given", ["", ", antialias=False", ", antialias=None", ", mode='nearest'"])
+def test_a_resize_without_antialiasing_is_nothing_to_tell(given: str) -> None:
+    assert found(f"import torch.nn.functional as F\nF.interpolate(x, size{given})\n") == []
+
+
+def test_a_namesake_of_the_packs_own_is_nothing_to_tell() -> None:
+    assert found("from .warp import grid_sample\ngrid_sample(x, grid)\n") == []
+
+
+def test_check_lists_them_and_finds_nothing_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pack = tmp_path / "pack"
+    pack.mkdir()
+    (pack / "__init__.py").write_text(
+        "import torch\nNODE_CLASS_MAPPINGS = {}\ny = torch.nn.functional.grid_sample(x, grid)\n", "utf-8"
+    )
+    assert main(["packs", "check", str(pack)]) == 0
+    said = capsys.readouterr().out
+    assert "pack/__init__.py:3: pack-operators torch.nn.functional.grid_sample: " in said
+    assert "pytorch#127002" in said
