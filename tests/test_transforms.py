@@ -1,113 +1,25 @@
-"""Every transform against its own examples, and what must hold of all of them."""
+"""What must hold of every transform; its examples are tried in test_examples.py."""
 
 from __future__ import annotations
 
-import ast
 import re
 import sys
 from collections import Counter
-from textwrap import dedent
 
 import pytest
 from patchforge.transforms.runtime import patchforge_xpu
 
 from patchforge.commands.explain import reference
-from patchforge.engine.files import look_at
-from patchforge.proof.differences import Replacement
-from patchforge.proof.static import prove
 from patchforge.rules import transforms
-from patchforge.transform import HOOKS, Example, Span, Transform
+from patchforge.transform import HOOKS, Span, Transform
 from patchforge.vocabulary import Outcome, Version
-from tests.support import ERAS, ROOT, MemoryTree, converted, engine_of, miniature, release, result_of
+from tests.support import ERAS, ROOT, MemoryTree, engine_of, miniature, release
 
 ALL = transforms()
-CASES = [(one, example) for one in ALL for example in one.examples]
 PUBLIC = set(patchforge_xpu.__all__)
 
 
-def named(cases: list[tuple[Transform, Example]]) -> pytest.MarkDecorator:
-    ids = [f"{one.id}-{example.name}" for one, example in cases]
-    return pytest.mark.parametrize(("transform", "example"), cases, ids=ids)
-
-
-rewrites = named([case for case in CASES if case[1].after is not None])
-clean = named([case for case in CASES if case[1].after is None])
 every_transform = pytest.mark.parametrize("transform", ALL, ids=[one.id for one in ALL])
-
-
-def before_and_after(example: Example) -> tuple[bytes, bytes]:
-    assert example.after is not None
-    return dedent(example.before).encode(), dedent(example.after).encode()
-
-
-def path_of(transform: Transform, example: Example) -> str:
-    return example.path or transform.files[0]
-
-
-def outcome(transform: Transform, example: Example) -> Outcome:
-    tree = MemoryTree({path_of(transform, example): dedent(example.before).encode()})
-    return engine_of((transform,)).convert(release(example.version), tree).reports[0].outcome
-
-
-@rewrites
-def test_a_rewrite_comes_out_as_shown(transform: Transform, example: Example) -> None:
-    before, after = before_and_after(example)
-    result = converted(path_of(transform, example), before, (transform,))
-    assert result.decode() == after.decode()
-    compile(result, "example.py", "exec", dont_inherit=True)
-    assert outcome(transform, example) is example.outcome is Outcome.APPLIED
-
-
-@rewrites
-def test_a_second_run_edits_nothing(transform: Transform, example: Example) -> None:
-    _, after = before_and_after(example)
-    record = look_at(path_of(transform, example), after, (transform,), {})
-    assert record.stages == ()
-    assert Outcome.DRIFTED not in {one.outcome for one in record.found}
-
-
-@rewrites
-def test_crlf_stays_crlf(transform: Transform, example: Example) -> None:
-    before, after = (text.replace(b"\n", b"\r\n") for text in before_and_after(example))
-    assert converted(path_of(transform, example), before, (transform,)) == after
-
-
-@rewrites
-def test_a_byte_order_mark_stays_first(transform: Transform, example: Example) -> None:
-    before, after = (b"\xef\xbb\xbf" + text for text in before_and_after(example))
-    assert converted(path_of(transform, example), before, (transform,)) == after
-
-
-@rewrites
-def test_a_missing_final_newline_stays_missing(transform: Transform, example: Example) -> None:
-    before, after = (text.removesuffix(b"\n") for text in before_and_after(example))
-    assert converted(path_of(transform, example), before, (transform,)) == after
-
-
-@rewrites
-def test_the_static_proof_holds(transform: Transform, example: Example) -> None:
-    before, after = before_and_after(example)
-    path = path_of(transform, example)
-    record = look_at(path, before, (transform,), {})
-    replaced = [Replacement(path, *pair) for found in record.found for pair in found.replaced]
-    prove(path, before, after, replaced)
-
-
-@named(CASES)
-def test_all_transforms_together_get_on(transform: Transform, example: Example) -> None:
-    """What one transform's example holds may concern others too; their edits must not clash."""
-    path, before = path_of(transform, example), dedent(example.before).encode()
-    result = result_of(before, look_at(path, before, ALL, {}))
-    ast.parse(result)
-    assert look_at(path, result, ALL, {}).stages == ()
-
-
-@clean
-def test_a_clean_example_is_left_alone(transform: Transform, example: Example) -> None:
-    data = dedent(example.before).encode()
-    ast.parse(data)
-    assert look_at(path_of(transform, example), data, (transform,), {}).stages == ()
-    assert outcome(transform, example) is example.outcome is not Outcome.APPLIED
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -132,12 +44,6 @@ def test_ids_are_unique() -> None:
     assert len({type(one).__module__ for one in ALL}) == len(ALL)
 
 
-def test_example_names_are_unique_within_a_transform() -> None:
-    assert [
-        name for name, count in Counter((one.id, example.name) for one, example in CASES).items() if count > 1
-    ] == []
-
-
 def test_the_registry_lists_only_the_catalogue() -> None:
     class Stranger(Transform):
         """A transform of a test."""
@@ -159,8 +65,6 @@ def test_the_facts_are_stated(transform: Transform) -> None:
     assert transform.retires
     assert transform.files
     assert transform.needles
-    assert any(example.after is not None for example in transform.examples)
-    assert any(example.after is None for example in transform.examples)
 
 
 @every_transform

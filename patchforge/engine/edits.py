@@ -76,18 +76,20 @@ class Text:
         at, text = self.beside(last + 1, lines, first)
         return Splice(at, at, text, (_Order.LINES, 0, -len(self.indent(first)), int(not arm), rank), owner)
 
-    @staticmethod
-    def around(span: tuple[int, int], prefix: str, suffix: str, owner: str, rank: int = 0) -> tuple[Splice, ...]:
+    def around(self, span: tuple[int, int], prefix: str, suffix: str, owner: str, rank: int = 0) -> tuple[Splice, ...]:
         """Text on both sides of an expression; either may be empty."""
         start, end = span
-        opening = Splice(start, start, prefix, (_Order.OPENING, -end, -rank), owner)
+        opening = Splice(start, start, self.apart(start, prefix), (_Order.OPENING, -end, -rank), owner)
         closing = Splice(end, end, suffix, (_Order.CLOSING, -start, rank), owner)
         return tuple(splice for splice in (opening, closing) if splice.text)
 
-    @staticmethod
-    def instead(span: tuple[int, int], text: str, owner: str, rank: int = 0) -> Splice:
+    def instead(self, span: tuple[int, int], text: str, owner: str, rank: int = 0) -> Splice:
         """``text`` in place of an expression, or between two characters."""
-        return Splice(*span, text, (_Order.INSTEAD, 0, rank), owner)
+        return Splice(*span, self.apart(span[0], text), (_Order.INSTEAD, 0, rank), owner)
+
+    def apart(self, at: int, text: str) -> str:
+        """``text`` with a space before it where it would grow together with a word, as with ``return"cuda"``."""
+        return f" {text}" if _is_word(self.source.text[max(at - 1, 0) : at]) and _is_word(text[:1]) else text
 
     def imported(self, lines: Iterable[str], owner: str) -> Splice:
         """Whole lines behind the first imports of the file."""
@@ -110,6 +112,10 @@ class Text:
         if line >= len(self.lines):  # the last line has no line end: ours goes before, and the file stays without one
             return len(self.source.text), "".join(end + text for text in indented_lines)
         return at, "".join(text + end for text in indented_lines)
+
+
+def _is_word(character: str) -> bool:
+    return character == "_" or character.isalnum()
 
 
 def check_conflicts(splices: Sequence[Splice], path: str) -> None:

@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from patchforge.effort import spend
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.edits import Splice, Text
+from patchforge.nodes import layout
 
 #: Nodes that ``ast`` shares among all that have them.
 _SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
@@ -192,6 +193,16 @@ class Code:
         spend(1 + (end - start) // 64)
         return self.source.text[start:end]
 
+    def line(self, node: ast.expr) -> str | None:
+        """An expression's own text on one line; None where a string in it spans several."""
+        return layout.on_one_line(self.code(node), expression=True)
+
+    def said(self, node: ast.expr) -> str:
+        """What an expression says, however it is laid out: for looking at, never for an edit."""
+        first, last = self.span(node)
+        spend(1 + last - first)
+        return self.once(("said", node), lambda: ast.unparse(node))
+
     def placed(self, node: ast.expr) -> bool:
         """Whether ``ast`` tells a node's place rightly; before Python 3.12 it does not always in f-strings."""
         if not any(isinstance(parent, ast.JoinedStr) for parent, _ in self.above(node)):
@@ -208,6 +219,25 @@ class Code:
     def splice(self, start: int, end: int, text: str) -> Splice:
         """``text`` in place of the characters ``start:end``."""
         return self.text.instead((start, end), text, self.path)
+
+    def precede(self, node: ast.expr, text: str) -> Splice:
+        """``text`` before an expression and the parentheses that are its own."""
+        start, _ = self.enclosed(node)
+        return self.splice(start, start, text)
+
+    def follow(self, node: ast.expr, text: str) -> Splice:
+        """``text`` behind an expression and the parentheses that are its own."""
+        _, end = self.enclosed(node)
+        return self.splice(end, end, text)
+
+    def enclosed(self, node: ast.expr) -> tuple[int, int]:
+        """The span of a part of an expression, with the redundant parentheses around it."""
+        whole = self.parent(node)
+        if not isinstance(whole, ast.expr):
+            return self.start(node), self.end(node)
+        base = self.start(whole)
+        start, end = layout.enclosed(self.code(whole), self.start(node) - base, self.end(node) - base)
+        return base + start, base + end
 
     def around(self, node: ast.expr, prefix: str, suffix: str) -> tuple[Splice, ...]:
         """Text on both sides of an expression; wraps of wraps nest."""
@@ -226,7 +256,7 @@ class Code:
         """Whether nothing else stands on a statement's lines."""
         first = self.text.lines[statement.lineno - 1].encode()[: statement.col_offset]
         rest = self.source.text[self.end(statement) : self.text.starts[statement.end_lineno or 0]]
-        return not first.strip() and not rest.split("#")[0].strip()
+        return not first.strip() and not rest.split("#")[0].strip(" \t\r\n;")
 
     def mentions(self, nodes: Sequence[ast.AST], pattern: re.Pattern[str], but: re.Pattern[str] | None = None) -> bool:
         """Whether a name, attribute or string in ``nodes`` matches; one that is all ``but`` does not count."""
@@ -246,6 +276,11 @@ class Code:
     @cached_property
     def _words(self) -> list[tuple[int, str]]:
         return sorted((self._numbers[node][0], word) for node in self.nodes for word in words(node))
+
+    @cached_property
+    def vocabulary(self) -> str:
+        """Every name and string of the file, in lines."""
+        return "\n".join(sorted({word for _, word in self._words}))
 
     def among(self, top: ast.AST, numbers: Sequence[int]) -> bool:
         """Whether one of the sorted ``numbers`` is a node's in ``top``."""

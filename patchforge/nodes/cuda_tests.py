@@ -253,7 +253,7 @@ def _compared(asked: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:
     left, operator, right = asked.left, asked.ops[0], asked.comparators[0]
     among = isinstance(right, (ast.List, ast.Tuple, ast.Set)) and code.parent(site.node) is right
     if isinstance(operator, (ast.In, ast.NotIn)) and among:
-        yield code.splice(code.end(site.node), code.end(site.node), ', "xpu"')
+        yield code.follow(site.node, ', "xpu"')
     elif isinstance(operator, ast.In) and left is site.node and _pure(right):
         yield from code.around(asked, "(", f' or "xpu" in {code.code(right)})')
     elif isinstance(operator, ast.Eq) and right is site.node and _pure(left) and test_around(asked, code):

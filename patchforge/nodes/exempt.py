@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import lru_cache
 
 from patchforge.effort import spend, walk
-from patchforge.nodes.code import Code
+from patchforge.nodes.code import Code, dotted
 from patchforge.pattern import Kind, Site, Verdict, left
 
 UNREACHABLE = "no node entry point leads to this file"
@@ -37,7 +37,8 @@ _KERNELS = (
     "bitsandbytes",
     "numba.cuda",
 )
-_BUILDS = re.compile(r"CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension|@triton\.jit|@cuda\.jit")
+_BUILDS = re.compile("CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension")
+_COMPILERS = ("triton.jit", "cuda.jit")  #: decorators of a kernel
 _XPU = re.compile(r"xpu", re.IGNORECASE)
 _PROBES = re.compile(r"xformers|memory_efficient|flash_attn|sageattn|triton")
 _PRINTS = re.compile(r"^(print|log|logs?_?\w*|info|warning|warn|debug|error|exception|format)$")
@@ -57,11 +58,16 @@ def file_reason(code: Code, *, reachable: bool) -> str:
         return "tests, training or a script: ComfyUI does not run it"
     if _VENDORED.search(code.path):
         return "a vendored training library, dead in inference"
-    if _BUILDS.search(code.source.text):
+    if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):
         return "source of a CUDA kernel"
     imported = _imported_for_good(code)
     kernels = sorted(name for name in _KERNELS if any(one == name or one.startswith(name + ".") for one in imported))
     return f"needs {', '.join(kernels)}, which is for CUDA only" if kernels else ""
+
+
+def _is_kernel(node: ast.AST) -> bool:
+    decorators = getattr(node, "decorator_list", ())
+    return any(dotted(one.func if isinstance(one, ast.Call) else one).endswith(_COMPILERS) for one in decorators)
 
 
 def _imported_for_good(code: Code) -> set[str]:
@@ -170,7 +176,7 @@ def _asked_next(branch: ast.If, code: Code) -> bool:
 
 
 def _asks(statement: ast.AST, code: Code) -> bool:
-    return isinstance(statement, ast.If) and "xpu.is_available" in code.code(statement.test)
+    return isinstance(statement, ast.If) and "xpu.is_available" in code.said(statement.test)
 
 
 def _before(arm: ast.If | ast.IfExp, code: Code) -> bool:
@@ -240,20 +246,20 @@ def _wording(node: ast.expr, site: Site, code: Code) -> str:
     compare = next((above for above, _ in code.above(node) if isinstance(above, ast.Compare)), None)
     if compare is not None and code.once(("graph", compare), lambda: _in_graph(compare, code)):
         return "in a TorchScript graph: a string baked into a checkpoint"
-    if isinstance(parent, ast.Attribute) and parent.attr == "startswith" and "[" in code.code(parent):
+    if isinstance(parent, ast.Attribute) and parent.attr == "startswith" and "[" in code.said(parent):
         return "in a TorchScript graph: a string baked into a checkpoint"
     if (
         isinstance(parent, ast.Call)
         and isinstance(parent.func, ast.Attribute)
         and parent.func.attr == "startswith"
-        and "node[" in code.code(parent.func).replace(" ", "")
+        and "node[" in code.said(parent.func)
     ):
         return "in a TorchScript graph: a string baked into a checkpoint"
     return ""
 
 
 def _in_graph(compare: ast.Compare, code: Code) -> bool:
-    return any("value" in text and "[" in text for text in map(code.code, (compare.left, *compare.comparators)))
+    return any("value" in text and "[" in text for text in map(code.said, (compare.left, *compare.comparators)))
 
 
 def _is_argparse(node: ast.Call) -> bool:
@@ -267,7 +273,7 @@ def _message(node: ast.expr, site: Site, code: Code) -> str:
     for parent, child in code.above(node):
         if isinstance(parent, ast.Call) and child is not parent.func:
             name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
-            owner = code.code(parent.func)
+            owner = code.said(parent.func)
             if (_PRINTS.match(name) and name != "format") or re.search(r"\b(log|logger|logging)\.", owner):
                 return "only printed"
             return ""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code, dotted
+from patchforge.nodes.layout import on_one_line
 from patchforge.pattern import Kind, Site, Verdict, converted
 
 #: torch.cuda functions with a twin of the same name in torch.xpu (torch 2.13).
@@ -133,43 +134,68 @@ def _by_number(sites: Sequence[Site], code: Code) -> tuple[list[int], list[int],
     return [number for number, _ in pairs], [place for _, place in pairs], sites
 
 
-def swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code) -> str | None:
-    """The node's text with every device of its in XPU's words; None where one has none."""
-    return code.once(("swapped", node, id(sites)), lambda: _swapped(node, sites, code))
+_Change = tuple[int, int, str]
 
 
-def _swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code) -> str | None:
+def swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code, answer: ast.Name | None = None) -> str | None:
+    """The node's text on one line, with every device of its in XPU's words; None where one has none.
+
+    ``answer``: a name that holds the answer to whether CUDA is there.
+    """
+    return code.once(("swapped", node, id(sites), answer), lambda: _swapped(node, sites, code, answer))
+
+
+def _swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code, answer: ast.Name | None) -> str | None:
     text, base = code.code(node), code.start(node)
-    changes: list[tuple[int, int, str]] = []
+    changes = [(code.start(answer), code.end(answer), xpu_arm(code))] if answer else list[_Change]()
     for site in below(node, sites, code):
-        if (change := _swap(site, code)) is None:
+        if not (swap := _swap(site, code)):
             return None
-        changes.append(change)
+        changes += swap
     end, pieces = len(text), list[str]()
     for first, last, new in sorted(changes, reverse=True):
         if last - base > end:  # one in another
             return None
         pieces += [text[last - base : end], new]
         end = first - base
-    return "".join(reversed([*pieces, text[:end]]))
+    return on_one_line("".join(reversed([*pieces, text[:end]])), expression=isinstance(node, ast.expr))
 
 
-def _swap(site: Site, code: Code) -> tuple[int, int, str] | None:
-    start, end = code.start(site.node), code.end(site.node)
-    text = code.code(site.node)
+def _swap(site: Site, code: Code) -> tuple[_Change, ...]:
+    """What makes a site an XPU's; nothing where that is not known."""
+    node = site.node
+    start, end = code.start(node), code.end(node)
     if site.kind is Kind.LITERAL:
+        text = code.code(node)
         if text.lstrip("fFrR")[:1] not in ("'", '"') or "\n" in text or "cuda" not in text:
-            return None
-        return start, end, text.replace("cuda", "xpu", 1)
+            return ()
+        return ((start, end, text.replace("cuda", "xpu", 1)),)
     if site.kind is Kind.AVAILABLE:
-        return (start, end + 2, xpu_arm(code)) if code.source.text[end : end + 2] == "()" else None
-    if site.kind is Kind.API and api(site) in TWINS and ".cuda." in text:
-        return start, end, text.replace(".cuda.", ".xpu.", 1)
-    if site.kind is Kind.METHOD and isinstance(site.node, ast.Call) and not site.node.args and not site.node.keywords:
-        return code.end(site.node.func) - len("cuda"), end, 'to("xpu")'
+        call = call_of(site, code)
+        plain = call is not None and not call.args and not call.keywords
+        return ((code.start(call), code.end(call), xpu_arm(code)),) if call and plain else ()
+    if site.kind is Kind.API and api(site) in TWINS:
+        module = next((one for one in _owners(node) if code.name(one) == "torch.cuda" and one.attr == "cuda"), None)
+        return (_last_name(module, "xpu", code),) if module else ()
+    if site.kind is Kind.METHOD and isinstance(node, ast.Call) and not node.args and not node.keywords:
+        return _last_name(node.func, "to", code), (end - 1, end - 1, '"xpu"')
     if site.kind is Kind.BACKEND and not site.text.endswith("sdp_kernel"):
-        return start, end, text
-    return None
+        return ((start, start, ""),)
+    return ()
+
+
+def _owners(node: ast.expr) -> Iterator[ast.Attribute]:
+    """What an attribute is asked of, from the outside in: ``torch.cuda`` and ``torch`` of ``torch.cuda.init``."""
+    while isinstance(node, ast.Attribute):
+        node = node.value
+        if isinstance(node, ast.Attribute):
+            yield node
+
+
+def _last_name(node: ast.expr, name: str, code: Code) -> _Change:
+    """``name`` in place of the ``cuda`` that an attribute ends with."""
+    end = code.end(node)
+    return end - len("cuda"), end, name
 
 
 def conjunct(node: ast.expr, test: ast.expr, code: Code) -> bool:
@@ -213,7 +239,7 @@ def _added_arm(branch: ast.If, code: Code, sites: Sequence[Site], *, device: boo
     if device is not any(one.kind is Kind.LITERAL for one in inside):
         return None
     test = swapped(branch.test, sites, code)
-    lines = arm_lines(branch, test, sites, code) if test and "\n" not in test else None
+    lines = arm_lines(branch, test, sites, code) if test else None
     return converted({*tests, *inside}, code.arm(branch, lines)) if lines else None
 
 
@@ -221,7 +247,7 @@ def arm_lines(branch: ast.If, test: str, sites: Sequence[Site], code: Code, most
     """A further arm: the body of ``branch`` in XPU's words. None where the body is long, or CUDA's alone."""
     lines: list[str] = []
     for statement in branch.body:
-        if not isinstance(statement, SIMPLE) or statement.end_lineno != statement.lineno:
+        if not isinstance(statement, SIMPLE):
             return None
         if _needless(statement, code):
             continue
@@ -283,13 +309,13 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
             if code.once(("implementations", parent), lambda: _lists_implementations(parent)):  # noqa: B023
                 return True
         elif isinstance(parent, ast.Compare):
-            return bool(IMPLEMENTATION.search(code.code(parent.left).rpartition(".")[2]))
+            return bool(IMPLEMENTATION.search(code.said(parent.left).rpartition(".")[2]))
         elif isinstance(parent, ast.keyword):
             return bool(IMPLEMENTATION.search(parent.arg or ""))
         elif isinstance(parent, (ast.Assign, ast.AnnAssign)):
             targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
             return child is parent.value and any(
-                IMPLEMENTATION.search(code.code(one).rpartition(".")[2]) for one in targets
+                IMPLEMENTATION.search(code.said(one).rpartition(".")[2]) for one in targets
             )
         elif isinstance(parent, (ast.stmt, ast.Call, ast.Dict)):
             return False

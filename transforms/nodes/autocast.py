@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from patchforge.nodes.code import Code
 from patchforge.nodes.shapes import last_name
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
+
+_CHECKPOINT = re.compile("checkpoint", re.IGNORECASE)
 
 
 class Autocast(Pattern):
@@ -51,7 +54,7 @@ class Autocast(Pattern):
         if name in ("GradScaler", "custom_fwd", "custom_bwd", "amp"):
             return left([site], "for training: switches itself off without CUDA")
         if name == "get_autocast_gpu_dtype":
-            if "checkpoint" in code.source.text.lower():
+            if code.mentions([code.tree], _CHECKPOINT):
                 return left([site], "kept for gradient checkpoints, which inference does not make")
             return person([site], "torch.get_autocast_dtype(device type)")
         return person([site], f"find XPU's {name}")

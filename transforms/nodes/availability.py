@@ -217,7 +217,7 @@ def _names_device(gate: Gate, code: Code) -> bool:
     """``device if … else "cpu"``: the name may hold "cuda", so it is mapped."""
     if not isinstance(gate, ast.IfExp) or not isinstance(gate.body, (ast.Name, ast.Attribute)):
         return False
-    return bool(_DEVICE.search(code.code(gate.body))) and _is_cpu(gate.orelse, code)
+    return bool(_DEVICE.search(code.said(gate.body))) and _is_cpu(gate.orelse, code)
 
 
 def _is_cpu(node: ast.expr, code: Code) -> bool:

@@ -274,7 +274,7 @@ def _cuts(asked: ast.expr, found: Behind, code: Code) -> bool:
     name = asked.func.value if isinstance(asked, ast.Call) and isinstance(asked.func, ast.Attribute) else None
     cut = [one for part in found.guarded for one in walk(part) if isinstance(one, ast.Subscript)]
     return name is not None and any(
-        isinstance(one.slice, ast.Slice) and code.code(one.value) == code.code(name) for one in cut
+        isinstance(one.slice, ast.Slice) and code.said(one.value) == code.said(name) for one in cut
     )
 
 

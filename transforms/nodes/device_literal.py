@@ -93,15 +93,14 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
         return converted([site], name, *code.around(call.args[0], "_patchforge_device(", ")"))
     device = _device(pack, string=False)
     if call.keywords:
-        first = call.keywords[0].value
-        start = code.source.text.rindex(keywords[0] or "", code.end(call.func), code.start(first))
-        return converted([site], name, code.splice(start, start, f"{device}, "))
-    return converted([site], code.splice(at, code.end(call), f"to({device})"))
+        first = code.offset(call.keywords[0].lineno, call.keywords[0].col_offset)
+        return converted([site], name, code.splice(first, first, f"{device}, "))
+    return converted([site], name, code.splice(code.end(call) - 1, code.end(call) - 1, device))
 
 
 def _named_here(names: frozenset[str], code: Code) -> list[str]:
-    spend(1 + len(names) * len(code.source.text) // 1000)
-    return [name for name in sorted(names) if name in code.source.text]
+    spend(1 + len(names) * len(code.vocabulary) // 1000)
+    return [name for name in sorted(names) if name in code.vocabulary]
 
 
 def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
@@ -116,10 +115,7 @@ def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
         if match is None:
             return person([site], "begin the string with the device in use")
         return converted([site], code.splice(match.end() - 4, match.end(), "{_patchforge_device()}"))
-    if (
-        not code.code(node).lstrip("uUrR").startswith(("'", '"'))
-        or code.source.text[code.start(node) : code.end(node)].count("cuda") != 1
-    ):
+    if not code.code(node).lstrip("uUrR").startswith(("'", '"')) or site.text.count("cuda") != 1:
         return person([site], "name the device in use")
     text = device_text(site.text)
     if site.text == "cuda":
@@ -152,7 +148,7 @@ def _role(node: ast.expr, code: Code) -> tuple[str, bool]:
             return "device", True
         if isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
             targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
-            return _by_names([code.code(target) for target in targets])
+            return _by_names([code.said(target) for target in targets])
         if isinstance(parent, ast.Return):
             return _by_names([code.function(node).rpartition(".")[2]])
         if isinstance(parent, ast.Dict):
@@ -175,7 +171,7 @@ def _by_call(call: ast.Call, argument: ast.expr, code: Code) -> tuple[str, bool]
     if code.field(argument) == "args" and _TAKES.search(name):
         return "device", not (name == "to" and call.args[0] is argument)
     if name in ("append", "insert", "extend", "add"):
-        owner = code.code(call.func.value) if isinstance(call.func, ast.Attribute) else ""
+        owner = code.said(call.func.value) if isinstance(call.func, ast.Attribute) else ""
         return _by_names([owner])
     if _IMPLEMENTATION.search(name):
         return "implementation", True

@@ -120,13 +120,8 @@ def _prefix(choice: ast.IfExp, asked: ast.expr, code: Code, sites: tuple[Site, .
     ):
         return None
     value = swapped(choice.body, sites, code)
-    test = swapped(choice.test, sites, code)
-    if isinstance(asked, ast.Name):  # a name that holds the answer
-        start = code.start(asked) - code.start(choice.test)
-        test = None if test is None else test[:start] + xpu_arm(code) + test[start + len(asked.id) :]
-    if value is None or test is None or "\n" in value + test:
-        return None
-    return f"{value} if {test} else "
+    test = swapped(choice.test, sites, code, asked if isinstance(asked, ast.Name) else None)
+    return None if value is None or test is None else f"{value} if {test} else "
 
 
 def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Verdict | None:
@@ -137,11 +132,11 @@ def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) 
     if not (isinstance(choice, ast.IfExp) and choice.test is negation):
         return None
     inside = below(choice.orelse, sites, code)
-    value = swapped(choice.orelse, sites, code)
+    value, asking = swapped(choice.orelse, sites, code), code.line(negation)
     if value is None or not any(one.kind is Kind.LITERAL for one in inside) or below(choice.body, sites, code):
         return None
     at = code.start(choice)
-    prefix = f"{value} if {code.code(negation)} and {xpu_arm(code)} else "
+    prefix = f"{value} if {asking} and {xpu_arm(code)} else "
     return converted((site, *inside), code.splice(at, at, prefix))
 
 
@@ -151,7 +146,7 @@ def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...
         return None
     name, scope = assign.targets[0].id, code.scope(assign)
     same = code.named(name, scope)
-    if scope is code.tree and code.once(("count", name), lambda: _count(name, code)) != len(same):
+    if scope is code.tree and code.once(("elsewhere", name), lambda: _is_elsewhere(name, code)):
         return None
     if sum(isinstance(node.ctx, ast.Store) for node in same) != 1:
         return None
@@ -164,6 +159,9 @@ def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...
     return converted(claimed, *(splice for verdict in found for splice in verdict.splices))
 
 
-def _count(name: str, code: Code) -> int:
-    spend(1 + len(code.source.text) // 1000)
-    return code.source.text.count(name)
+def _is_elsewhere(name: str, code: Code) -> bool:
+    """Whether a file uses a name for something else too: a parameter, an attribute, a word in a string."""
+    spend(len(code.nodes))
+    texts = (getattr(node, field, "") for node in code.nodes for field in ("arg", "attr", "value", "name", "asname"))
+    declared = (one for node in code.nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for one in node.names)
+    return any(isinstance(text, str) and name in text for text in (*texts, *declared))

@@ -124,8 +124,7 @@ class Dropdown(Pattern):
         for method, key in known:
             if not _simple(method, key, code):
                 return person([site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
-        at = code.start(site.node)
-        offered = code.splice(at, at, '*(["xpu"] if _patchforge_xpu() else []), ')
+        offered = code.precede(site.node, '*(["xpu"] if _patchforge_xpu() else []), ')
         mapped = dict.fromkeys(splice for method, key in known for splice in _mapped(method, key, code))
         defaults = [one for place in places for one in _defaults(place, pack.sites, code)]
         changed = [code.replace(one.node, "_patchforge_device()") for one in defaults]
@@ -196,7 +195,7 @@ def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
     """Whether the choice is only passed on: not compared, and not a key of a table."""
     for node in code.named(key, method):
         parent = code.parent(node)
-        if isinstance(parent, ast.Subscript) or (isinstance(parent, ast.Compare) and "cuda" in code.code(parent)):
+        if isinstance(parent, ast.Subscript) or (isinstance(parent, ast.Compare) and "cuda" in code.said(parent)):
             return False
     first = _first(method)
     return first is not None and code.own_lines(first)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections import Counter
 
 from patchforge.nodes.code import Code
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
+
+_PROVIDER = re.compile("ExecutionProvider")
 
 
 def _values(parent: ast.AST | None) -> Counter[str]:
@@ -51,12 +54,11 @@ class Providers(Pattern):
         values = code.once(("providers", parent), lambda: _values(parent))
         if any("OpenVINO" in value for value in values):
             return left([site], "OpenVINO stands beside it", runs_on_xpu=True)
-        if not full and not ({"CPU", "ROCM"} & values.keys() and "ExecutionProvider" in code.source.text):
+        if not full and not ({"CPU", "ROCM"} & values.keys() and code.mentions([code.tree], _PROVIDER)):
             return left([site], "a label, not a device")
         if not isinstance(parent, (ast.List, ast.Tuple)) or isinstance(code.parent(parent), ast.Compare):
             return person([site], "use OpenVINOExecutionProvider on an XPU")
         if values.total() != len(parent.elts) or len(parent.elts) < 2:
             return person([site], "add OpenVINOExecutionProvider where only an XPU is there")
         name = "OpenVINO" + site.text.removeprefix("CUDA")
-        at = code.end(site.node)
-        return converted([site], code.splice(at, at, f', *(["{name}"] if _patchforge_xpu() else [])'))
+        return converted([site], code.follow(site.node, f', *(["{name}"] if _patchforge_xpu() else [])'))

@@ -32,5 +32,5 @@ class LoadWithoutMap(Pattern):
         if site.kind is not Kind.LOAD or not isinstance(site.node, ast.Call):
             return None
         name = code.torch or "torch"
-        at = code.end(site.node.args[0])
-        return converted([site], code.splice(at, at, f', map_location=None if {name}.cuda.is_available() else "cpu"'))
+        where = f', map_location=None if {name}.cuda.is_available() else "cpu"'
+        return converted([site], code.follow(site.node.args[0], where))
