@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from patchforge import __version__, faults, progress, terminal
-from patchforge.arguments import folders, following, packs, releases, repository, trials
+from patchforge.arguments import bench, folders, following, packs, releases, repository, trials
 from patchforge.arguments.parser import Arguments, Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
@@ -52,6 +52,12 @@ _PACKS = (
     Command("bot", "propose packs that have moved on as pull requests, one for each", packs.bot),
     Command("explain", "say what a rule for packs is for, with examples", packs.explain),
 )
+_BENCH = (
+    Command("run", "measure a release on a device; what bench alone does", bench.run),
+    Command(
+        "compare", "compare two benchmarks, or upstream and patched of one; status 1 for a difference", bench.compare
+    ),
+)
 COMMANDS = (
     Command("apply", "convert a release and write its patches", releases.apply),
     Command("revert", "undo apply --in-place exactly, in a checkout or a pack", folders.revert),
@@ -62,6 +68,7 @@ COMMANDS = (
     Command("doctor", "examine this machine: GPU, driver, torch, variables; say what to do", folders.doctor),
     Command("packs", "custom-node packs: check, convert, test and follow them", group=_PACKS),
     Command("test", "run patched releases for real, on the GPU at hand or an emulated one", trials.test),
+    Command("bench", "measure what a release costs on a device, and compare it", group=_BENCH),
     Command(
         "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give", releases.check
     ),
@@ -83,6 +90,7 @@ COMMANDS = (
     Command("nix", "write the Nix expressions, from templates and pins", repository.nix),
     Command("completion", "print a shell completion script", repository.completion),
 )
+_USUAL = {"bench": "run"}  #: group → the command that is meant where none is named
 _OLD_NAMES = {"packs": "nodes"}  #: group → what it was called; taken, and not shown
 
 
@@ -100,8 +108,10 @@ def parser() -> Parser:
     return top
 
 
-def _add(above: Parser, dest: str, commands: Sequence[Command], room: str = "patchforge.commands") -> None:
-    above.begin_commands(dest)
+def _add(
+    above: Parser, dest: str, commands: Sequence[Command], room: str = "patchforge.commands", usual: str = ""
+) -> None:
+    above.begin_commands(dest, usual)
     for one in commands:
         module = f"{room}.{one.name.replace('-', '_')}"
         parsers = [above.add_command(one.name, one.help, one.arguments)]
@@ -110,7 +120,7 @@ def _add(above: Parser, dest: str, commands: Sequence[Command], room: str = "pat
         for made in parsers:
             made.set_defaults(run=partial(_run_of, module))
             if one.group:
-                _add(made, "action", one.group, module)
+                _add(made, "action", one.group, module, _USUAL.get(one.name, ""))
 
 
 def _run_of(module: str, options: argparse.Namespace) -> int:

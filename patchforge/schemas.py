@@ -14,6 +14,8 @@ from types import NoneType, UnionType
 from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_hints
 
 from patchforge import documents
+from patchforge.bench.compare import BenchmarkComparison
+from patchforge.bench.model import Benchmark
 from patchforge.bot.follow import Followed
 from patchforge.checkout.examine import State
 from patchforge.commands.common import schema_name
@@ -420,6 +422,8 @@ DOCUMENTS: Mapping[str, Document] = {
     "prefetch": Document(Prefetched, ("prefetch",)),
     "nix": Document(NixFiles, ("nix",)),
     "test": Document(Evidence, ("test", "packs test"), several=True, also={"format": int, "marked": str}),
+    "bench": Document(Benchmark, ("bench run",), also={"format": int}),
+    "bench-compare": Document(BenchmarkComparison, ("bench compare",)),
     "packs-check": Document(PackReport, ("packs check",), several=True),
     "packs-apply": Document(PackManifest, ("packs apply",), also={"format": int}),
 }

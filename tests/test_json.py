@@ -102,6 +102,8 @@ ERRORS = {
     "prefetch": ("nonsense",),
     "nix": ("--generated", "nowhere"),
     "test": ("v0.33.0", "--device", "nonsense"),
+    "bench run": ("v0.33.0", "--workflow", "nonsense"),
+    "bench compare": ("nowhere",),
     "packs check": ("nowhere",),
     "packs apply": ("nowhere",),
     "packs revert": ("nowhere",),

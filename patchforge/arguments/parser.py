@@ -19,6 +19,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**settings)
         self._arguments = arguments
         self._below: Any = None  #: argparse's action that chooses a command
+        self._usual = ""  #: the command that is meant where none is named
         self.commands: dict[str, Parser] = {}  #: those below this one that its help lists, by name
 
     def error(self, message: str) -> NoReturn:
@@ -29,8 +30,12 @@ class Parser(argparse.ArgumentParser):
         """As argparse's, which says nothing when help cannot be printed."""
         print(message, end="", file=file, flush=True)
 
-    def begin_commands(self, dest: str) -> None:
-        """From here on the parser takes commands; the name of the chosen one becomes ``dest``."""
+    def begin_commands(self, dest: str, usual: str = "") -> None:
+        """From here on the parser takes commands; the name of the chosen one becomes ``dest``.
+
+        ``usual`` is the one that is meant where the first word is none of them, nor like one.
+        """
+        self._usual = usual
         self._below = self.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
 
     def add_command(self, name: str, text: str, arguments: Arguments | None = None, *, shown: bool = True) -> Parser:
@@ -68,6 +73,8 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """As argparse's, but an argument that this command does not know is its own error, not its parent's."""
         self.fill()
+        if self._usual and args is not None and not _names(args[0] if args else "", self.commands):
+            args = [self._usual, *args]
         found, unknown = super().parse_known_args(args, namespace)
         if options := [text for text in unknown if text.startswith("-") and text != "-"]:
             name = options[0].partition("=")[0]
@@ -106,6 +113,11 @@ def seconds(text: str) -> float:
     if not 0 < number < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return number
+
+
+def _names(word: str, commands: Iterable[str]) -> bool:
+    """Whether a word names a command, asks for help on all, or is one mistyped."""
+    return word in commands or word in {"-h", "--help"} or bool(_meant(word, commands))
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

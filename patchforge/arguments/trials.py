@@ -34,8 +34,8 @@ def test(parser: Parser) -> None:
     _add_old_packs(parser)
 
 
-def add_trial(parser: Parser) -> None:
-    """Where releases and packs are run, and what is kept of it."""
+def add_interpreter(parser: Parser) -> None:
+    """On what a release is run, and with what."""
     add_source(parser, "read the one release from here instead of from git")
     parser.add_argument(
         "--device",
@@ -62,10 +62,15 @@ def add_trial(parser: Parser) -> None:
         action="store_true",
         help="do not install the front end, the templates and the embedded documentation",
     )
-    parser.add_argument("--rerun", action="store_true", help="run also what an earlier command has finished")
     parser.add_argument(
         "--timeout", type=seconds, default=300.0, metavar="SECONDS", help="for one prompt (default: 300)"
     )
+
+
+def add_trial(parser: Parser) -> None:
+    """Where releases and packs are run, and what is kept of it."""
+    add_interpreter(parser)
+    parser.add_argument("--rerun", action="store_true", help="run also what an earlier command has finished")
     parser.add_argument(
         "--out", default="trials", metavar="DIR", help="where evidence, pictures and reports go (default: trials)"
     )

@@ -37,8 +37,8 @@ from patchforge.trial.workflows.library import load
 from patchforge.vocabulary import Release, Tree
 
 _PREPARING = 3600.0  #: seconds that pip may take
-_STARTING = 300.0
-_NOTICE = "note: this runs the code of the release, of node packs and of what they require, as you, with your files"
+STARTING = 300.0
+NOTICE = "note: this runs the code of the release, of node packs and of what they require, as you, with your files"
 _MEASURED = ("cuda", "xpu")
 
 Found = tuple[Evidence, bool]  #: and whether patched and upstream's tree are the same, where that was measured
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
     known = {session.name for session in plan.SESSIONS}
     if unknown := [name for name in options.session if name not in known]:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
-    print(_NOTICE, file=sys.stderr, flush=True)
+    print(NOTICE, file=sys.stderr, flush=True)
     device = devices.choose(options.device, Path(options.python))
     if options.session and not any(plan.sessions(device, side, options.session) for side in Side):
         raise PatchforgeError(
@@ -147,15 +147,15 @@ def _all(
 def _one(options: argparse.Namespace, device: Device, patched: PatchedRelease, chosen: Sequence[TrialPack]) -> Found:
     release = str(patched.release.version)
     tell = _teller(release)
-    environment = _environment(options, device, patched, tell, chosen)
+    environment = environment_of(options, device, patched, tell, chosen)
     folder = _folder(options, device, release)
     settings = runner.TrialSettings(
         device,
         caches.folder("trial"),
-        _weights(environment, tell),
+        generated_models(environment, tell),
         load(),
         prompt_timeout=options.timeout,
-        start_timeout=_STARTING,
+        start_timeout=STARTING,
         again=options.rerun,
         logs=folder.with_name(f"{folder.name}-logs"),
     )
@@ -195,7 +195,7 @@ def _same(
     return all(one.same for one in found)
 
 
-def _environment(
+def environment_of(
     options: argparse.Namespace,
     device: Device,
     patched: PatchedRelease,
@@ -217,11 +217,11 @@ def _environment(
     )
 
 
-def _weights(environment: Environment, tell: Callable[[str], None]) -> Path:
-    """The generated models, made once by an interpreter that has torch."""
+def generated_models(environment: Environment, tell: Callable[[str], None], names: Sequence[str] = ()) -> Path:
+    """The generated models and inputs, or those named, made once by an interpreter that has torch."""
     folder = caches.folder("trial", f"weights-{weights.FORMAT}")
     tell("the generated models")
-    command = [str(environment.python), weights.__file__, str(folder)]
+    command = [str(environment.python), weights.__file__, str(folder), *names]
     with caches.locked(folder.with_suffix(".lock"), waiting="waiting for another run that makes the models"):
         made = processes.run(
             command,

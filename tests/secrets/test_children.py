@@ -15,7 +15,7 @@ from textwrap import dedent
 import pytest
 
 from patchforge.bot.token import Token, find_token, seen_by_children
-from patchforge.commands.test import _weights
+from patchforge.commands.test import generated_models
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.machine import _rpm
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
@@ -92,7 +92,7 @@ def rpm(_: Machine, folder: Path) -> None:
 
 
 def weights(machine: Machine, _: Path) -> None:
-    _weights(machine.environment, lambda _: None)
+    generated_models(machine.environment, lambda _: None)
 
 
 def proof(machine: Machine, _: Path) -> None:

@@ -55,7 +55,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def only(monkeypatch: pytest.MonkeyPatch, workflow: Workflow) -> None:
     """No transforms, no generated models, one session of one workflow, and an interpreter as it is."""
     monkeypatch.setattr(command, "make_engine", lambda _: engine_of(()))
-    monkeypatch.setattr(command, "_weights", lambda *_: Path("nowhere"))
+    monkeypatch.setattr(command, "generated_models", lambda *_: Path("nowhere"))
     monkeypatch.setattr(command, "existing", lambda python: Environment(python, {"torch": "0"}, {}))
     monkeypatch.setattr(command, "load", lambda: {workflow.name: workflow})
     monkeypatch.setattr(plan, "SESSIONS", (Session("first", "First", ("workflows", "api")),))

@@ -109,6 +109,15 @@ class Client:
         events = _list(self._get(f"/patchforge/journal?prompt={urllib.parse.quote(prompt, safe='')}").get("events"))
         return [_kept(str(event.get("event")), event) for event in events if isinstance(event, dict)]
 
+    def count(self, *, wanted: bool) -> None:
+        """Whether the prompts that begin from now on are counted; see pack/counting.py. Counting takes time."""
+        self._request("POST", "/patchforge/count", {"wanted": wanted})
+
+    def counters(self, prompt: str) -> JsonObject | None:
+        """What was counted of a prompt, by node; None for one that was not. As the server says it, unchecked."""
+        found = self._get(f"/patchforge/counters?prompt={urllib.parse.quote(prompt, safe='')}").get("nodes")
+        return found if isinstance(found, dict) else None
+
     def fault(self, name: str, **arguments: object) -> None:
         """Sets a fault of the emulated XPU, such as ``fault("fail", error="out-of-resources", after=3)``."""
         status, data = self._ask("POST", "/patchforge/fault", {"name": name, "arguments": arguments})

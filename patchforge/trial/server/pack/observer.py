@@ -1,6 +1,7 @@
 """Watches a running ComfyUI: a journal of every prompt with counters of the device, its state, and faults on demand.
 
-Adds to the server: ``/patchforge/journal?prompt=ID``, ``/patchforge/state`` and ``/patchforge/fault``.
+Adds to the server: ``/patchforge/journal?prompt=ID``, ``/patchforge/state``, ``/patchforge/fault``, and what
+``counting.py`` does.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from . import counting
 
 _EVENTS = frozenset({
     "execution_start",
@@ -56,6 +59,7 @@ _ANSWERS = (
 )
 _ENGINES = ("drm-engine-", "drm-cycles-")
 
+_prompts = counting.Prompts()
 _journal: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
 _lock = threading.Lock()
 
@@ -141,6 +145,7 @@ def _watch(server: Any) -> None:
         if event in _EVENTS and isinstance(data, dict):
             try:
                 _note(event, data)
+                _prompts.note(event, data)
             except Exception as error:  # noqa: BLE001 - a lost device also answers no question
                 print(f"patchforge: no note of {event}: {error}", file=sys.stderr)
         return send(event, data, sid)
@@ -183,6 +188,12 @@ def _devices() -> list[dict[str, Any]]:
     return found
 
 
+def _models() -> int | None:
+    """How many models ComfyUI holds as loaded; None where it does not say."""
+    loaded = getattr(sys.modules.get("comfy.model_management"), "current_loaded_models", None)
+    return len(loaded) if isinstance(loaded, list) else None
+
+
 def _answers() -> dict[str, Any]:
     """What ComfyUI says of devices; of what the release has."""
     import comfy.model_management as management  # noqa: PLC0415
@@ -205,6 +216,7 @@ def state() -> dict[str, Any]:
         "operations": _try(operations),
         "busy": busy(),
         "runtime": "comfy.patchforge_xpu" in sys.modules,
+        "models": _models(),
         "answers": _answers(),
         "threads": sorted(thread.name for thread in threading.enumerate()),
     }
@@ -249,3 +261,4 @@ def install() -> None:
 
     _watch(PromptServer.instance)
     _routes(PromptServer.instance, web)
+    counting.routes(PromptServer.instance, web, _prompts)

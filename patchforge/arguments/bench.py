@@ -1,0 +1,38 @@
+"""What ``patchforge bench …`` takes."""
+
+from __future__ import annotations
+
+from patchforge.arguments.parser import Parser
+from patchforge.arguments.shared import add_generated, add_json, add_upstream
+from patchforge.arguments.trials import add_interpreter
+
+SIDES = ("upstream",)
+
+
+def run(parser: Parser) -> None:
+    """``patchforge bench run``."""
+    add_json(parser)
+    add_upstream(parser)
+    parser.add_argument(
+        "release", nargs="?", metavar="VERSION|DIR", help="a release, or a ComfyUI (default: the newest generated)"
+    )
+    add_generated(parser)
+    add_interpreter(parser)
+    parser.add_argument("--quick", action="store_true", help="a few cases only, in a minute or two")
+    parser.add_argument(
+        "--workflow", action="append", default=[], metavar="NAME", help="only this workflow; repeat (default: all)"
+    )
+    parser.add_argument("--baseline", choices=SIDES, help="measure this beside it: upstream is the release as it comes")
+    parser.add_argument(
+        "--out",
+        default="bench",
+        metavar="DIR",
+        help="where the benchmark goes, in a folder of its own (default: bench)",
+    )
+
+
+def compare(parser: Parser) -> None:
+    """``patchforge bench compare``."""
+    add_json(parser)
+    parser.add_argument("before", metavar="A", help="a benchmark: its file, or the folder that it is in")
+    parser.add_argument("after", nargs="?", metavar="B", help="another (default: both sides of A, upstream first)")

@@ -1,0 +1,124 @@
+"""Two benchmarks side by side: exact counts without any tolerance."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from patchforge.bench.model import CPU, PATCHED, UPSTREAM, Benchmark, Case, Counts
+from patchforge.errors import NotChecked
+from patchforge.trial.model import Verdict
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One exact figure that is not the same. None: it was not counted there, or the part was not run."""
+
+    suite: str
+    case: str
+    part: str
+    what: str
+    before: int | None
+    after: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkComparison:
+    """Benchmarks compared. ``compared`` counts figures; ``notes`` say what could not be compared, and why."""
+
+    before: str
+    after: str
+    compared: int
+    differences: tuple[Difference, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def same(self) -> bool:
+        return not self.differences
+
+
+def compare(before: Benchmark, after: Benchmark) -> BenchmarkComparison:
+    """What was measured of two runs, case by case. NotChecked where their figures cannot be compared at all."""
+    _check_alike(before, after)
+    pairs = [(one, after.case(*one.place)) for one in before.cases if one.side != CPU or before.device.kind == CPU]
+    left = [one for one in after.cases if one.side != CPU and before.case(*one.place) is None]
+    return _compared(_title(before), _title(after), pairs, left)
+
+
+def against_upstream(benchmark: Benchmark) -> BenchmarkComparison:
+    """What the patches add to upstream's own tree, of a run that measured both."""
+    pairs = [(one, benchmark.case(one.suite, one.name, PATCHED)) for one in benchmark.side(UPSTREAM)]
+    title = _title(benchmark)
+    return _compared(f"{title}, upstream", f"{title}, patched", pairs, ())
+
+
+def _title(benchmark: Benchmark) -> str:
+    return f"{benchmark.release} on {benchmark.device}"
+
+
+def _check_alike(before: Benchmark, after: Benchmark) -> None:
+    for what, one, other in (
+        ("device", f"{before.device} {before.device.options}", f"{after.device} {after.device.options}"),
+        ("torch", before.versions.get("torch", ""), after.versions.get("torch", "")),
+        ("flags", " ".join(before.flags), " ".join(after.flags)),
+    ):
+        if one != other:
+            raise NotChecked(
+                f"these benchmarks cannot be compared: they are of another {what}",
+                expected=one.strip() or "none",
+                found=other.strip() or "none",
+                do=f"run both with the same {what}",
+            )
+
+
+def _compared(
+    before: str, after: str, pairs: Sequence[tuple[Case, Case | None]], left: Sequence[Case]
+) -> BenchmarkComparison:
+    notes = [f"{_name(one)}: only in {before}" for one, other in pairs if other is None]
+    notes += [f"{_name(one)}: only in {after}" for one in left]
+    both = [(one, other) for one, other in pairs if other is not None]
+    notes += [
+        f"{_name(one)}: {side.verdict} in {where}, so nothing of it was measured: {side.reason}"
+        for one, other in both
+        for side, where in ((one, before), (other, after))
+        if side.verdict is not Verdict.FRESH
+    ]
+    found = [
+        figure for pair in both for figure in _figures(*pair) if all(side.verdict is Verdict.FRESH for side in pair)
+    ]
+    if not found:
+        raise NotChecked(
+            f"nothing of {before} and {after} can be compared",
+            expected="a case that is fresh in both, with its counts",
+            found="; ".join(notes) or "no case",
+            do="run both with the same suites",
+        )
+    differences = tuple(one for one in found if one.before != one.after)
+    return BenchmarkComparison(before, after, len(found), differences, tuple(notes))
+
+
+def _figures(before: Case, after: Case) -> Iterator[Difference]:
+    """Every figure of two cases. What one side did not do at all is 0 there, if it counts such things."""
+    for part in dict.fromkeys([*before.counts, *after.counts]):
+        one, other = before.counts.get(part), after.counts.get(part)
+        ours, theirs = one.figures() if one else {}, other.figures() if other else {}
+        for what in sorted({*ours, *theirs}):
+            yield Difference(
+                before.suite,
+                before.name,
+                part,
+                what,
+                ours.get(what, _where_absent(one, what)),
+                theirs.get(what, _where_absent(other, what)),
+            )
+
+
+def _where_absent(counts: Counts | None, what: str) -> int | None:
+    """What a figure that is not there stands for: none of a kind that is counted, or nothing known."""
+    if counts is None or not what.startswith(("operation ", "copies ", "bytes ", "wait, ")):
+        return None
+    return None if what.startswith("wait, ") and counts.synchronisations is None else 0
+
+
+def _name(case: Case) -> str:
+    return f"{case.suite} {case.name}, {case.side}"

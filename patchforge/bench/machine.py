@@ -1,0 +1,42 @@
+"""What a machine is, for those who read figures of it: no names of users, hosts or serial numbers."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from patchforge import bounded
+from patchforge.bench.model import Machine
+
+
+def machine(devices: Iterable[Mapping[str, Any]], proc: Path = Path("/proc")) -> Machine:
+    """This machine, with the GPUs that a server's state lists."""
+    return Machine(
+        system=f"{platform.system()} {platform.release()}",
+        cpu=_cpu(proc),
+        cores=os.cpu_count() or 0,
+        memory=_memory(proc),
+        gpus=tuple(
+            " ".join(filter(None, (str(one.get("name", ""))[:200], str(one.get("driver", ""))[:100])))
+            for one in devices
+        ),
+    )
+
+
+def _cpu(proc: Path) -> str:
+    found = re.search(r"^model name\s*: (.+)$", bounded.head(proc / "cpuinfo", 1 << 16), re.MULTILINE)
+    return found[1].strip() if found else platform.processor() or platform.machine()
+
+
+def _memory(proc: Path) -> int:
+    """Bytes; 0 where the system does not say."""
+    if found := re.search(r"^MemTotal:\s+(\d+) kB$", bounded.head(proc / "meminfo", 1 << 16), re.MULTILINE):
+        return int(found[1]) << 10
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (AttributeError, OSError, ValueError):
+        return 0

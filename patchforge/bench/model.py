@@ -1,0 +1,150 @@
+"""What a benchmark found, as the document that it leaves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+from patchforge import __version__, documents
+from patchforge.errors import PatchforgeError
+from patchforge.trial.model import Device, Verdict
+
+FILE = "benchmark.json"
+_AGAIN = "run patchforge bench again"
+
+#: Sides of one run: what is measured, and what it is measured against.
+PATCHED, UPSTREAM, CPU = "patched", "upstream", "cpu"
+NOT_MEASURED = "not measured"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What one part of a case asked of torch; see trial/server/pack/counting.py. None is what was not counted.
+
+    Bytes are those of the results; ``peak_bytes`` is the most that was held above what was held when the part began.
+    """
+
+    operations: Mapping[str, int]  #: by type and ATen's name: ``float16 linear``
+    copies: Mapping[str, tuple[int, int]]  #: number and bytes by direction: ``cpu to xpu``
+    synchronisations: Mapping[str, int] | None  #: by cause: ``asked for``, ``blocking copy``, or an operator
+    allocations: int | None
+    allocated_bytes: int | None
+    peak_bytes: int | None
+    models: int | None
+    files: int | None
+    graphs: int | None
+    recompilations: int | None
+
+    def figures(self) -> dict[str, int]:
+        """Every number by a name of its own; what was not counted is not in it."""
+        found = {f"operation {name}": count for name, count in self.operations.items()}
+        found |= {f"wait, {cause}": count for cause, count in (self.synchronisations or {}).items()}
+        for direction, (count, size) in self.copies.items():
+            found |= {f"copies {direction}": count, f"bytes {direction}": size}
+        plain = {name: getattr(self, name) for name in _PLAIN}
+        return found | {name.replace("_", " "): value for name, value in plain.items() if value is not None}
+
+    @property
+    def waits(self) -> int | None:
+        """How often the host waited, for whatever cause."""
+        return None if self.synchronisations is None else sum(self.synchronisations.values())
+
+
+_NAMED = frozenset({"operations", "copies", "synchronisations"})
+_PLAIN = tuple(one.name for one in fields(Counts) if one.name not in _NAMED)
+
+
+def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in counts:
+        for name, count in one.items():
+            found[name] = found.get(name, 0) + count
+    return found
+
+
+def total(parts: Iterable[Counts]) -> Counts:
+    """The sum over parts, and the highest of the peaks; None where no part was counted."""
+    listed = list(parts)
+    copies: dict[str, tuple[int, int]] = {}
+    for one in listed:
+        for name, (count, size) in one.copies.items():
+            before = copies.get(name, (0, 0))
+            copies[name] = before[0] + count, before[1] + size
+    plain: dict[str, int | None] = {}
+    for name in _PLAIN:
+        known = [value for one in listed if (value := getattr(one, name)) is not None]
+        plain[name] = None if not known else max(known) if name == "peak_bytes" else sum(known)
+    waits = [one.synchronisations for one in listed if one.synchronisations is not None]
+    return Counts(_sum(one.operations for one in listed), copies, _sum(waits) if waits else None, **plain)
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One thing that was run on one side. Nothing is measured of a run that is not fresh: ``reason`` says why.
+
+    ``counts`` are by part, a workflow's node such as ``5 KSampler``. ``not_measured`` says why something has no figure.
+    """
+
+    suite: str
+    name: str
+    side: str
+    verdict: Verdict
+    reason: str
+    counts: Mapping[str, Counts] = field(default_factory=dict)
+    not_measured: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def place(self) -> tuple[str, str, str]:
+        return self.suite, self.name, self.side
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """Where it was run. ``memory`` in bytes; ``gpus`` as they call themselves, with their drivers."""
+
+    system: str
+    cpu: str
+    cores: int
+    memory: int
+    gpus: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One run of ``patchforge bench``. ``manifest`` is the sha256 of the manifest beside the release's patches."""
+
+    release: str
+    commit: str
+    manifest: str
+    device: Device
+    date: str  #: ISO 8601
+    machine: Machine
+    versions: Mapping[str, str]  #: python, torch and the packages
+    flags: tuple[str, ...]  #: the server's
+    quick: bool
+    cases: tuple[Case, ...]
+    patchforge: str = field(default=__version__)
+
+    def case(self, suite: str, name: str, side: str) -> Case | None:
+        """The case at that place."""
+        return next((one for one in self.cases if one.place == (suite, name, side)), None)
+
+    def side(self, side: str) -> list[Case]:
+        return [one for one in self.cases if one.side == side]
+
+
+FORMAT = documents.Format(Benchmark, 1)
+
+
+def read(named: Path) -> Benchmark:
+    """The benchmark of a file, or of the folder that it lies in."""
+    path = named / FILE if named.is_dir() else named
+    if not path.exists():
+        raise PatchforgeError(
+            f"{named} holds no benchmark",
+            expected=f"{FILE}, or a folder with it",
+            found="nothing there",
+            do="make one: patchforge bench v0.33.0",
+        )
+    return FORMAT.read(path, do=_AGAIN)

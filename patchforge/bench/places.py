@@ -1,0 +1,16 @@
+"""The folder that a benchmark is written to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from patchforge.outputs import Kind, check_folder
+
+KIND = Kind("a benchmark", re.compile(r"benchmark\.json"))
+
+
+def check(folder: Path, inputs: Iterable[Path] = ()) -> None:
+    """PatchforgeError before the work where the folder could not be written after it."""
+    check_folder(folder, KIND, inputs)

@@ -1,0 +1,46 @@
+"""``patchforge bench compare``: two benchmarks, or both sides of one."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+
+from patchforge import documents
+from patchforge.bench.compare import BenchmarkComparison, against_upstream, compare
+from patchforge.bench.model import NOT_MEASURED, read
+from patchforge.commands.common import show_json, table
+from patchforge.errors import Exit
+from patchforge.escape import line
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0 when every exact figure is the same, 1 when one is not."""
+    first = read(Path(options.before))
+    found = compare(first, read(Path(options.after))) if options.after else against_upstream(first)
+    if options.json:
+        show_json("bench-compare", documents.plain(found))
+    else:
+        _report(found)
+    return Exit.OK if found.same else Exit.FAILED
+
+
+def _report(found: BenchmarkComparison) -> None:
+    if found.same:
+        print(f"no difference in {found.compared} exact figures of {line(found.before)} and {line(found.after)}")
+    else:
+        print(f"{len(found.differences)} of {found.compared} exact figures differ")
+        table([["suite", "case", "part", "figure", found.before, found.after, "more"], *_rows(found)])
+    for note in found.notes:
+        print(f"note: {line(note)}")
+
+
+def _rows(found: BenchmarkComparison) -> Iterator[list[str]]:
+    for one in found.differences:
+        known = one.before is not None and one.after is not None
+        more = f"{(one.after or 0) - (one.before or 0):+d}" if known else ""
+        yield [one.suite, one.case, one.part, one.what, _shown(one.before), _shown(one.after), more]
+
+
+def _shown(number: int | None) -> str:
+    return NOT_MEASURED if number is None else str(number)

@@ -1,0 +1,112 @@
+"""``patchforge bench`` on a folder of a miniature release: what it writes and says, and its exit status."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from emulator import build
+from patchforge.bench.model import FILE, PATCHED, UPSTREAM, read
+from patchforge.cli import main, parser
+from patchforge.commands import test as trials
+from patchforge.commands.bench import run as command
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.trial.model import Verdict
+from patchforge.trial.server.environment import Environment
+from tests.support import engine_of
+from tests.trial.miniature_server import files, missing
+from tests.trial.support import TXT2IMG
+
+pytestmark = pytest.mark.skipif(bool(missing("torch")), reason=f"needs {missing('torch')}")
+EMULATED = pytest.mark.skipif(bool(build.missing()), reason=build.missing() or "")
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Runs the command on a release that behaves as ``modes`` say; the exit status, and where it wrote."""
+    monkeypatch.setattr(command, "make_engine", lambda _: engine_of(()))
+    monkeypatch.setattr(trials, "generated_models", lambda *_: Path("nowhere"))
+    monkeypatch.setattr(trials, "existing", lambda python: Environment(python, {"torch": "0"}, {}))
+    monkeypatch.setattr(command, "load", lambda: {TXT2IMG.name: TXT2IMG})
+
+    def run(*arguments: str, modes: tuple[str, ...] = ()) -> tuple[int, Path]:
+        release = tmp_path / "release"
+        for path, data in {**files(*modes), "comfyui_version.py": b'__version__ = "9.0.0"\n'}.items():
+            (release / path).parent.mkdir(parents=True, exist_ok=True)
+            (release / path).write_bytes(data)
+        status = main(["bench", str(release), "--no-venv", "--out", str(tmp_path / "out"), *arguments])
+        return status, next((tmp_path / "out").glob("*"), tmp_path)
+
+    return run
+
+
+@EMULATED
+def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = bench("--device", "emulated", "--baseline", "upstream")
+    said = capsys.readouterr()
+    assert status == Exit.OK, said
+    assert out.name == "v9.0.0-emulated-b580"
+    found = read(out)
+    assert [(one.name, one.side, one.verdict) for one in found.cases] == [
+        ("txt2img", UPSTREAM, Verdict.FRESH),
+        ("txt2img", PATCHED, Verdict.FRESH),
+    ]
+    assert found.cases[0].counts == found.cases[1].counts
+    sampler = found.cases[1].counts["2 KSampler"]
+    assert sampler.operations["float32 mul"] >= 40
+    assert sampler.copies["cpu to xpu"][0] == 3
+    assert found.machine.gpus == ("Intel(R) Arc(TM) B580 Graphics emulated",)
+    assert "equal to the reference" in said.out
+    assert main(["bench", "compare", str(out)]) == Exit.OK
+    assert "no difference in" in capsys.readouterr().out
+
+
+def test_the_cpu_is_measured_by_itself(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = bench("--device", "cpu", "--json")
+    document = json.loads(capsys.readouterr().out)
+    assert (status, document["schema"]) == (Exit.OK, "patchforge/bench/1")
+    (case,) = read(out).cases
+    assert case.counts["2 KSampler"].synchronisations is None
+    assert case.counts["2 KSampler"].allocations
+    assert document["cases"][0]["counts"].keys() == case.counts.keys()
+
+
+def test_nothing_is_measured_of_a_run_that_is_not_fresh(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = bench("--device", "cpu", modes=("stub",))
+    assert status == Exit.FAILED
+    (case,) = read(out).cases
+    assert (case.verdict, case.counts) == (Verdict.FAILED, {})
+    assert "not measured" in capsys.readouterr().out
+    assert main(["bench", "compare", str(out), str(out)]) == Exit.UNCHECKED
+
+
+def test_a_server_without_the_trial_pack(bench: Any) -> None:
+    status, out = bench("--device", "cpu", modes=("no-packs",))
+    assert status == Exit.FAILED
+    assert [one.verdict for one in read(out).cases] == [Verdict.FAILED]
+
+
+def test_what_is_not_ours_is_not_written_over(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "out" / "v9.0.0-cpu").mkdir(parents=True)
+    (tmp_path / "out" / "v9.0.0-cpu" / FILE).write_text("mine")
+    assert bench("--device", "cpu")[0] == Exit.USAGE
+    assert (tmp_path / "out" / "v9.0.0-cpu" / FILE).read_text() == "mine"
+    capsys.readouterr()
+
+
+@pytest.mark.parametrize("words", [["v0.33.0", "--quick"], ["--quick", "v0.33.0"], ["--quick"], []])
+def test_measuring_is_what_is_meant_where_nothing_is_named(words: list[str]) -> None:
+    def found(*line: str) -> dict[str, Any]:
+        return {name: value for name, value in vars(parser().parse_args(line)).items() if name != "run"}
+
+    assert found("bench", *words) == found("bench", "run", *words)
+
+
+def test_a_mistyped_action_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "comapre", "a"]) == Exit.USAGE
+    assert "there is no command 'comapre'; did you mean compare?" in capsys.readouterr().err
+    with pytest.raises(PatchforgeError, match="there is no option --quik; did you mean --quick"):
+        parser().parse_args(["bench", "v1", "--quik"])
