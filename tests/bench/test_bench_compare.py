@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from patchforge.bench.compare import against_upstream, compare
@@ -30,12 +30,14 @@ COUNTS = st.builds(
 )
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(COUNTS)
 def test_what_is_the_same_has_no_difference(found: Counts) -> None:
     one = benchmark(case(parts={SAMPLER: found, DECODER: counts()}))
     assert compare(one, one).same
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(COUNTS, st.data())
 def test_one_more_of_anything_is_found(found: Counts, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from([one.name for one in fields(Counts)]))
