@@ -332,17 +332,22 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
     What the journal knows is enough where nothing else was edited. Otherwise ours is taken out of every file and what
     is left is converted anew. Nothing is written unless all of it can be.
     """
-    seen, subject = _adopted(inside, subject, dry_run=dry_run)
+    asked, (seen, subject) = subject, _adopted(inside, subject, dry_run=dry_run)
     if not seen.known and seen.state is State.UNTOUCHED:
         return Plan(seen.state)
     finished = _finished_by_the_journal(seen)
     if finished is None:
-        return _renew(inside, subject, seen, sources, dry_run=dry_run)
+        return _renew(inside, subject, seen, sources, asked=asked, dry_run=dry_run)
     if not dry_run:
         _write(inside, subject, finished)
         with _done(inside, subject):
             transaction.clear(inside, journal.FOLDER)
-    return Plan(seen.state, finished, tuple(one.path for one in seen.seen))
+    return Plan(seen.state, finished, tuple(one.path for one in seen.seen), options=_found_out(asked, subject))
+
+
+def _found_out(asked: Subject, subject: Subject) -> tuple[str, ...]:
+    """Options that no journal told, and that the files showed."""
+    return subject.options if subject.options != asked.options else ()
 
 
 def _finished_by_the_journal(seen: Examined) -> tuple[Write, ...] | None:
@@ -358,10 +363,10 @@ def _finished_by_the_journal(seen: Examined) -> tuple[Write, ...] | None:
 
 def update(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, dry_run: bool = False) -> Plan:
     """As ``repair``, and patches for the release and by the rules of now."""
-    seen, subject = _adopted(inside, subject, dry_run=dry_run)
+    asked, (seen, subject) = subject, _adopted(inside, subject, dry_run=dry_run)
     if not seen.known and seen.state is State.UNTOUCHED:
         raise PatchforgeError(f"{inside.shown} is not patched", found="nothing to update", do=seen.do)
-    return _renew(inside, subject, seen, sources, dry_run=dry_run)
+    return _renew(inside, subject, seen, sources, asked=asked, dry_run=dry_run)
 
 
 def _refuse_unknown(seen: Examined) -> None:
@@ -426,7 +431,9 @@ def _finished(one: Seen) -> bytes | None:
     return one.now if one.lost or one.alike else one.after
 
 
-def _renew(inside: Inside, subject: Subject, seen: Examined, sources: Sequence[Source], *, dry_run: bool) -> Plan:
+def _renew(
+    inside: Inside, subject: Subject, seen: Examined, sources: Sequence[Source], *, asked: Subject, dry_run: bool
+) -> Plan:
     """Ours out of every file, and the release that is left patched anew."""
     _check_links(seen)
     others = _Others(seen, subject, sources)
@@ -437,8 +444,7 @@ def _renew(inside: Inside, subject: Subject, seen: Examined, sources: Sequence[S
     found = {path: inside.read(path) for path in sorted(wanted)}
     writes = tuple(Write(path, found[path], new) for path, new in sorted(wanted.items()) if found[path] != new)
     anew = bool(writes) or not _is_current(seen, patched)
-    options = () if others.subject is subject else others.subject.options
-    plan = Plan(seen.state, writes, tuple(sorted(patched.after)), anew, options)
+    plan = Plan(seen.state, writes, tuple(sorted(patched.after)), anew, _found_out(asked, others.subject))
     if not dry_run and plan.journal:
         _install(inside, others.subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
     elif not dry_run:

@@ -40,6 +40,15 @@ def without_module(folder: Path, subject: Subject) -> None:
     (folder / places.MODULE).unlink()
 
 
+def was_run(folder: Path, subject: Subject) -> None:
+    """As ComfyUI leaves it: Python compiled the module."""
+    places.apply(folder, subject)
+    compiled = (folder / places.MODULE).parent / "__pycache__"
+    compiled.mkdir()
+    for path in sorted((folder / places.MODULE).parent.glob("*.py")):
+        (compiled / f"{path.stem}.cpython-311.pyc").write_bytes(b"compiled")
+
+
 def half(folder: Path, subject: Subject) -> None:
     before = content(folder)
     places.apply(folder, subject)
@@ -85,6 +94,7 @@ SCENARIOS = {
     "apply": Scenario("apply", places.comfyui, COMFY, unpatched),
     "revert": Scenario("revert", places.comfyui, COMFY, is_patched),
     "revert with edits": Scenario("revert", places.comfyui, with_edit(COMFY), edited),
+    "revert of what was run": Scenario("revert", places.comfyui, COMFY, was_run),
     "repair of a half": Scenario("repair", places.comfyui, COMFY, half),
     "repair without module": Scenario("repair", places.comfyui, COMFY, without_module),
     "update": Scenario("update", places.comfyui, COMFY, updated),
@@ -180,10 +190,19 @@ def _put_right(folder: Path, subject: Subject, scenario: Scenario, whole: dict[s
         found = look(folder, subject)
     assert found.in_order, (found.state, found.leftovers, found.do)
     files = {path: data for path, data in content(folder).items() if not path.startswith(".patchforge/")}
+    if found.state is not State.UNTOUCHED:
+        files = {path: data for path, data in files.items() if "__pycache__" not in path}
     assert files == (scenario.files if found.state is State.UNTOUCHED else whole), found.state
+    assert found.state is not State.UNTOUCHED or not empty_folders(folder)
+
+
+def empty_folders(folder: Path) -> list[str]:
+    """Folders without a file below them; none of a release or a pack is one."""
+    return [str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_dir() and not content(path)]
 
 
 def _put_back(folder: Path, subject: Subject, scenario: Scenario) -> None:
     if look(folder, subject).known:
         places.revert(folder, subject)
     assert content(folder) == scenario.files
+    assert not empty_folders(folder)

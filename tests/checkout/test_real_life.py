@@ -530,6 +530,20 @@ def test_another_run_is_at_work(checkout: Path, subject: places.Remembered) -> N
             assert caught.value.status is Exit.AGAIN
 
 
+def test_a_checkout_has_one_lock_whatever_the_settings(
+    checkout: Path, subject: places.Remembered, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also by another way to it, and for a process with other folders for records, cache and temporary files."""
+    (tmp_path / "link").symlink_to(checkout)
+    with opened(checkout):
+        for name in ("PATCHFORGE_STATE", "PATCHFORGE_CACHE", "XDG_STATE_HOME", "TMPDIR", "HOME"):
+            monkeypatch.setenv(name, str(tmp_path / "other"))
+        for folder in (checkout, tmp_path / "link", checkout / ".." / checkout.name):
+            with pytest.raises(TryAgain, match="another run"):
+                places.apply(folder, subject)
+    places.apply(checkout, subject)
+
+
 def test_three_at_once(checkout: Path) -> None:
     """One does it; the others say that another is at work, or that it is patched already."""
     command = [sys.executable, "-m", "patchforge", "apply", "--in-place", str(checkout), "--jobs", "1"]

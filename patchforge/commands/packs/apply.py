@@ -58,6 +58,8 @@ def _in_place(options: argparse.Namespace) -> int:
     status = _tell(options, patched)
     if options.dry_run and not options.json:
         planned(plan)
+    elif not options.json and not plan.writes:
+        print(f"nothing to convert in {line(str(folder))}; nothing written")
     elif not options.json:
         print(f"written: {line(str(folder))}; to undo: {line(command('pack', 'revert', folder))}")
     return status
