@@ -149,7 +149,7 @@ def _recover(target: Path, ours: Prove, step: Step) -> None:
         return
     _known(place)
     old, whole = place / _OLD, place / _WHOLE
-    if old.is_dir() and not target.exists():
+    if _is_folder(old) and not os.path.lexists(target):
         step("put back")
         old.rename(target)
         _flush(target.parent)
@@ -160,13 +160,14 @@ def _recover(target: Path, ours: Prove, step: Step) -> None:
 
 
 def _known(place: Path) -> None:
-    """PatchforgeError unless a run of ours left this beside a target."""
+    """PatchforgeError unless a run of this user's left this beside a target: anybody can know its name and its mark."""
     if _is_folder(place):
         names = {one.name for one in os.scandir(place)}
         marked = names <= {_MARK, _NEW, _WHOLE, _OLD} and _holds(place / _MARK, _MARK_TEXT)
-        known = marked or names <= {_MARK}
+        plain = all(_is_folder(place / name) for name in names - {_MARK})
+        known = _is_own(place) and plain and (marked or names <= {_MARK})
     else:
-        known = _is_file(place)
+        known = _is_file(place) and _is_own(place)
     if not known:
         raise PatchforgeError(
             f"{place} is in the way",
@@ -174,6 +175,11 @@ def _known(place: Path) -> None:
             found="something else",
             do="move it away",
         )
+
+
+def _is_own(path: Path) -> bool:
+    """Whether something that is there is this user's, where the system has owners."""
+    return not hasattr(os, "geteuid") or path.lstat().st_uid == os.geteuid()
 
 
 def _proved(folder: Path, ours: Prove) -> None:
@@ -334,8 +340,10 @@ def _clear(place: Path, step: Step) -> None:
 
 
 def _remove(folder: Path, step: Step) -> None:
-    """Removes a folder piece by piece; ``shutil.rmtree`` would leave ``step`` nothing to see."""
-    if not os.path.lexists(folder):
+    """Removes a folder piece by piece; ``shutil.rmtree`` would leave ``step`` nothing to see. No link is followed."""
+    if not _is_folder(folder):
+        if os.path.lexists(folder):
+            _unlink(folder, step)
         return
     for at, folders, files in os.walk(folder, topdown=False):
         for name in sorted(files, key=lambda one: (_LAST.get(one, 0), one)):

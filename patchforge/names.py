@@ -64,6 +64,11 @@ def unfit(paths: Iterable[str]) -> dict[str, str]:
     return found
 
 
+def folded(path: str) -> str:
+    """What paths share that some system takes for one: case, composed characters and, on HFS+, what is not seen."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", _UNSEEN.sub("", path)).casefold())
+
+
 def _not_everywhere(path: str) -> str:
     if len(path.encode()) > _PORTABLE_PATH:
         return f"more than {_PORTABLE_PATH} bytes in its path"
@@ -79,13 +84,13 @@ def _part(part: str) -> str:
 
 def _beside(path: str, files: set[str], folders: set[str]) -> str:
     """Notes the path, unless another is in its way."""
-    key = unicodedata.normalize("NFC", path.casefold())
+    key = folded(path)
     above: list[str] = []
     at = key
     while (at := at.rpartition("/")[0]) and at not in folders:
         above.append(at)
     if key in files:
-        return "the name of another file, but for upper and lower case"
+        return "the name of another file, but for upper and lower case or what is not seen"
     if key in folders or any(one in files for one in above):
         return "the name of a folder as well"
     files.add(key)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,54 @@ def test_writers_take_turns(tmp_path: Path) -> None:
         thread.join()
     assert content(target) in sets
     assert list(tmp_path.iterdir()) == [target]
+
+
+def _marked(target: Path, **inside: Callable[[Path], object]) -> Path:
+    """What somebody who knows our names and our mark can put beside a target."""
+    place = atomic.beside(target)
+    place.mkdir()
+    (place / "patchforge").write_bytes(atomic._MARK_TEXT)
+    for name, make in inside.items():
+        make(place / name)
+    return place
+
+
+def _given_away(place: Path) -> None:
+    for path in (place, *place.rglob("*")):
+        os.chown(path, 12345, 12345)
+
+
+@pytest.mark.parametrize("name", ["new", "whole", "old"])
+@pytest.mark.parametrize("there", [False, True])
+def test_what_a_stranger_put_beside_a_target_leads_nowhere(tmp_path: Path, name: str, there: bool) -> None:
+    victim, target = tmp_path / "victim", tmp_path / "cwd" / "out"
+    (victim / "sub").mkdir(parents=True)
+    for path in (victim / "a", victim / "sub" / "b"):
+        path.write_bytes(b"mine")
+    target.parent.mkdir()
+    if there:
+        atomic.write_tree(target, {"a": b"1"})
+    place = _marked(target, **{name: lambda link: link.symlink_to(victim)})
+    for write in (lambda: atomic.write_tree(target, {"a": b"2"}, ours=lambda _: None), lambda: atomic.recover(target)):
+        with pytest.raises(PatchforgeError, match="in the way"):
+            write()
+    assert [*atomic.content(victim)] == ["a", "sub/b"]
+    assert (place / name).is_symlink()
+    assert target.is_dir() is there
+    (place / name).unlink()
+    assert atomic.write_tree(target, {"a": b"2"}, ours=lambda _: None)
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root gives files away")
+@pytest.mark.parametrize("kind", ["folder", "whole folder", "file"])
+def test_what_another_user_put_beside_a_target_is_not_taken(tmp_path: Path, kind: str) -> None:
+    """In a folder such as /tmp."""
+    target = tmp_path / "out"
+    if kind == "file":
+        atomic.beside(target).write_bytes(b"x")
+    else:
+        _marked(target, **({"old": Path.mkdir} if kind == "whole folder" else {}))
+    _given_away(atomic.beside(target))
+    with pytest.raises(PatchforgeError, match="in the way"):
+        atomic.write_file(target, b"1") if kind == "file" else atomic.write_tree(target, {"a": b"1"})
+    assert not target.exists()

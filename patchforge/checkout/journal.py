@@ -25,6 +25,7 @@ from patchforge.checkout import transaction
 from patchforge.checkout.transaction import ORIGINAL, Write, is_spare, spare
 from patchforge.errors import Damaged, PatchforgeError, SystemFault
 from patchforge.inside import Inside, InTheWay, Kind, check_path
+from patchforge.names import folded
 from patchforge.patches import FilePatch, apply_part, parse, reverse_part
 from patchforge.vocabulary import git_blob_id
 
@@ -245,7 +246,7 @@ def _converter() -> Any:
 def _check(journal: Journal) -> None:
     blobs = [blob for one in journal.files for blob in (one.found, one.before, one.after) if blob is not None]
     names = [one.file for one in journal.patches]
-    paths = [one.path.casefold() for one in journal.files]
+    paths = [folded(one.path) for one in journal.files]
     wrong = {
         "the format of this patchforge": journal.format != FORMAT,
         "a name": not _NAME.fullmatch(journal.name),

@@ -171,10 +171,11 @@ class CachedClone:
 def _clear_stale(clone: Path) -> None:
     """Remove what a killed git left in a clone that nothing else writes to; wait for locks that are still young.
 
-    A git whose parent was killed may run on for a moment, and then its locks are real.
+    A git whose parent was killed may run on for a moment, and then its locks are real. A clock may have been put back.
     """
+    patience = time.monotonic() + STALE_LOCK
     for lock in clone.rglob("*.lock"):
-        while (age := _age(lock)) is not None and age < STALE_LOCK:
+        while (age := _age(lock)) is not None and age < STALE_LOCK and time.monotonic() < patience:
             time.sleep(min(0.1, STALE_LOCK - age))
         lock.unlink(missing_ok=True)
     for received in (*clone.glob("objects/**/tmp_*"), *clone.glob("objects/incoming-*")):

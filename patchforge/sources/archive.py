@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from patchforge.errors import Damaged
 from patchforge.escape import line
-from patchforge.names import odd
+from patchforge.names import folded, odd
 from patchforge.paths import not_there
 from patchforge.sources.git import Skipped
 from patchforge.vocabulary import Entry, git_blob_id
@@ -157,8 +157,8 @@ class Reading:
     def _require_one_tree(self) -> None:
         spelt: dict[str, str] = {}
         for path in self._files:
-            if spelt.setdefault(path.casefold(), path) != path:
-                raise self._ambiguous(f"{line(path)} and {line(spelt[path.casefold()])}")
+            if spelt.setdefault(folded(path), path) != path:
+                raise self._ambiguous(f"{line(path)} and {line(spelt[folded(path)])}")
             self._folders.update(path[:at] for at, one in enumerate(path) if one == "/")
         if both := sorted(self._folders.intersection({*self._files, *(each.path for each in self._skipped)})):
             raise self._ambiguous(f"{line(both[0])} as a folder and as something else")

@@ -106,6 +106,7 @@ SHAPES: dict[str, object] = {
     "a path that is a number": of_files({"path": 3}),
     "a file twice": of_files({}, {}),
     "a file twice but for case": of_files({}, {"path": "NODES.py"}),
+    "a file twice but for what is not seen": of_files({}, {"path": "no\u200cdes.py"}),
     "a blob id that is none": of_files({"after": "x" * 40}),
     "a blob id that is a path": of_files({"after": "../../x"}),
     "neither before nor after": of_files({"after": None}),

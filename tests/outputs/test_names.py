@@ -42,10 +42,19 @@ ODD = {
     "long": ["x" * 256, "ä" * 128, "/".join("y" * 200 for _ in range(6))],
     "case": ["Main.py", "MAIN.PY"],
     "Unicode": ["caf\u00e9.py", "cafe\u0301.py"],
+    "not seen": ["main.py", "ma\u200cin.py"],
+    "case and Unicode": ["\u00c9.py", "e\u0301.py"],
     "file and folder": ["a", "a/b"],
     "file and folder by case": ["B", "b/c"],
 }
-PAIRS = {"case", "Unicode", "file and folder", "file and folder by case"}  #: whose first is written
+PAIRS = {
+    "case",
+    "Unicode",
+    "not seen",
+    "case and Unicode",
+    "file and folder",
+    "file and folder by case",
+}  #: whose first is written
 
 
 @pytest.mark.parametrize("kind", ODD)
@@ -68,7 +77,7 @@ def test_what_is_not_odd(name: str) -> None:
     assert unfit([name]) == {}
 
 
-@given(st.lists(st.text(alphabet=st.sampled_from("aA./\\:é\u0301 ~git"), max_size=8), max_size=6, unique=True))
+@given(st.lists(st.text(alphabet=st.sampled_from("aA./\\:éÉe\u0301\u200c ~git"), max_size=8), max_size=6, unique=True))
 def test_what_is_fit_stays_inside_and_apart(names: Sequence[str]) -> None:
     fit = [name for name in names if name not in unfit(names)]
     for name in fit:
