@@ -123,6 +123,7 @@ _VAE = {
 CASES = {
     "sdxl": Case(1024, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
     "sdxl-batch": Case(1024, 8, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET, batch=8),
+    "sdxl-2048": Case(2048, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
     "dit": Case(1024, 20, 1.0, "euler", "simple", "bfloat16", 16, (256, 4096), 768, _FLUX),
     "sdxl-tiny": Case(64, 2, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET_TINY),
     "dit-tiny": Case(64, 2, 1.0, "euler", "simple", "bfloat16", 16, (16, 4096), 768, _FLUX_TINY),
