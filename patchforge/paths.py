@@ -8,6 +8,7 @@ import shlex
 from functools import cache
 from pathlib import Path
 
+from patchforge import bounded
 from patchforge.errors import PatchforgeError
 
 _PLAIN = re.compile(r"[\w.:\\/~+-]+")
@@ -38,10 +39,7 @@ def native(text: str, *, windows: bool = os.name == "nt") -> str:
 @cache
 def is_wsl() -> bool:
     """Whether this is Linux in Windows, which has the drives of Windows below ``/mnt``."""
-    try:
-        return "microsoft" in Path("/proc/sys/kernel/osrelease").read_text("utf-8").lower()
-    except OSError:
-        return False
+    return "microsoft" in bounded.head(Path("/proc/sys/kernel/osrelease"), 256).lower()
 
 
 def not_there(path: Path, expected: str, *, do: str = "check the path") -> PatchforgeError:

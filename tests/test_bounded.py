@@ -25,7 +25,6 @@ ALLOWED = {
     ("git/objects.py", "_end"): "of a git that has said all",
     ("git/objects.py", "piped"): "of a git that was killed",
     ("nix/generate.py", "_templates"): "patchforge's own",
-    ("nodes/store.py", "_kept"): "the cache's, which only this user can write to",
     ("patches.py", "_files"): "a folder of ours, made of bytes that were read",
     ("pins/wheels.py", "readinto"): "bounded by the answer's limits",
     ("pipeline.py", "runtime_changes"): "patchforge's own",

@@ -84,7 +84,6 @@ RENAMED = (
     ("current-stream", MANAGEMENT, "current_stream"),
     ("fp64", MANAGEMENT, "supports_fp64"),
     ("cast-buffers", MANAGEMENT, "reset_cast_buffers"),
-    ("attention-memory", "comfy/ops.py", "scaled_dot_product_attention"),
 )
 
 
@@ -264,7 +263,9 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_command_line_says_drift_with_its_own_status_and_writes_nothing(tmp_path: Path) -> None:
-    for path, data in damaged(MANAGEMENT, ("def is_oom(e):", "def ran_out(e):")).items():
+    files = damaged(MANAGEMENT, ("def is_oom(e):", "def ran_out(e):"))
+    files["comfyui_version.py"] = b'__version__ = "9.0.0"\n'
+    for path, data in files.items():
         file = tmp_path / "tree" / path
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(data)

@@ -42,8 +42,8 @@ CASES = (
         "import torch\ndef scaled_dot_product_attention(q, k, v):\n"
         "    return torch.nn.functional.scaled_dot_product_attention(q, k, v)\n",
         (
-            "if new:\n    def scaled_dot_product_attention(q):\n"
-            "        return torch.nn.functional.scaled_dot_product_attention(q)\n",
+            "attended = torch.nn.functional.scaled_dot_product_attention(queries, keys, values)\n",
+            "kernels = {'torch': torch.nn.functional.scaled_dot_product_attention}\n",
             "def scaled_dot_product_attention(q):\n"
             "    attend = torch.nn.functional.scaled_dot_product_attention\n    return attend(q)\n",
         ),

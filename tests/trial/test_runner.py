@@ -213,7 +213,7 @@ def test_evidence_that_cannot_be_read_is_made_again_when_asked(tmp_path: Path, m
     sessions(monkeypatch, session("first", "noise", needs=("--later",)))
     before = run(tmp_path)
     update_folder(tmp_path / "out", evidence.EVIDENCE, lambda files: {**files, evidence.FILE: b"{}"})
-    with pytest.raises(Damaged, match="another format"):
+    with pytest.raises(Damaged, match="does not say which format"):
         run(tmp_path)
     assert shown(run(tmp_path, using=settings(tmp_path, again=True))) == shown(before)
     assert evidence.load(tmp_path / "out")

@@ -8,7 +8,7 @@ from patchforge.vocabulary import Outcome, Purpose
 
 
 class Int8Gate(Transform):
-    """Since v0.35.0 ``supports_int8_compute`` is False on XPU, and int8 weights are dequantised.
+    """By v0.35.0 ``supports_int8_compute`` is False on XPU, and int8 weights are dequantised.
 
     v0.27.0 to v0.33.0 have no gate and multiply int8 through ``torch._int_mm``. The hook multiplies two small matrices on
     the device, once; if the product equals the CPU's, the gate opens. A plug-in that opens it took an A770 from 74 to 54 s.
@@ -21,7 +21,7 @@ class Int8Gate(Transform):
     files = ("comfy/model_management.py",)
     needles = ("def supports_int8_compute",)
     hooks = ("int8_compute",)
-    absent = (Span(last="v0.33.0"),)
+    absent = (Span(last="v0.34.99"),)
     retires = "supports_int8_compute asks the device"
     declares = ("supports_int8_compute*", "call:torch.xpu.current_device")
     examples = (

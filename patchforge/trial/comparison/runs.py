@@ -168,7 +168,10 @@ class _WaitingRun:
         self.process.kill()
 
     def runs(self) -> list[MeasuredRun]:
-        """A run for each turn, or one failure."""
+        """A run for each turn, or one failure. A process that waits for another turn is told that none comes."""
+        if self.process.stdin:
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()
         try:
             self.process.wait(self.timeout)
             record = _record(self.process.returncode, self.out, self.log)
