@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -17,6 +17,7 @@ from patchforge.vocabulary import Decision
 
 if TYPE_CHECKING:
     from patchforge.nodes.code import Code
+    from patchforge.nodes.libraries import Library
 
 
 class Kind(StrEnum):
@@ -60,11 +61,20 @@ class Verdict:
     splices: tuple[Splice, ...] = ()
     runs_on_xpu: bool = False  #: whether an XPU may come here after the verdict
     rule: str = ""  #: the pattern's name; "" where the place alone decides
+    together: tuple[Site, ...] = ()  #: sites that must be ready for an XPU too, or these are for a person
+    otherwise: str = ""  #: what that person reads
 
 
-def converted(sites: Iterable[Site], *splices: Splice) -> Verdict:
-    """The sites are edited."""
-    return Verdict(Decision.CONVERTED, tuple(sites), "", splices, runs_on_xpu=True)
+def converted(sites: Iterable[Site], *splices: Splice, together: Iterable[Site] = (), otherwise: str = "") -> Verdict:
+    """The sites are edited, if those in ``together`` are ready for an XPU too; ``otherwise``: what a person reads."""
+    return Verdict(
+        Decision.CONVERTED,
+        tuple(sites),
+        splices=splices,
+        runs_on_xpu=True,
+        together=tuple(together),
+        otherwise=otherwise,
+    )
 
 
 def left(sites: Iterable[Site], reason: str, *, runs_on_xpu: bool = False) -> Verdict:
@@ -104,6 +114,11 @@ class PackFacts:
     own_questions: frozenset[tuple[str, str]] = frozenset()
     #: function or class → calls of it in the pack: (number of positional arguments, keywords, takes * or **)
     calls: dict[str, tuple[tuple[int, frozenset[str], bool], ...]] | None = None
+    #: function or class of the pack that is given a CUDA device → its parameters; only where one goes by that name
+    parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    devices: frozenset[str] = frozenset()  #: functions of the pack that give a list of CUDA devices
+    #: function or class of the pack → its parameters that go to a library with device names of its own
+    foreign: Mapping[str, Mapping[str, Library]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

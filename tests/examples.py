@@ -11,9 +11,9 @@ from textwrap import dedent
 
 from patchforge.engine.convert import Engine
 from patchforge.nodes.code import Code
-from patchforge.nodes.convert import Calls, _calls, _own_cuda, convert_file, own_questions
+from patchforge.nodes.convert import convert_file, facts, own_questions
 from patchforge.nodes.pack import Pack
-from patchforge.pattern import PackExample, PackFacts, Pattern
+from patchforge.pattern import PackExample, Pattern
 from patchforge.proof.differences import Replacement
 from patchforge.proof.outside import bytes_outside_edits_equal
 from patchforge.proof.packs.helpers import helpers
@@ -141,9 +141,9 @@ class OfPack(Case):
 
     def run(self, data: bytes) -> Outcomes:
         code = Code("nodes.py", data)
-        calls: Calls = _calls(Pack("p", Path("p"), {"nodes.py": data}), {"nodes.py": code})
-        facts = PackFacts(self.example.options, (), _own_cuda([code]), own_questions([code]), calls)
-        rows, change = convert_file(code, facts)
+        pack = Pack("p", Path("p"), {"nodes.py": data})
+        around = facts(pack, {"nodes.py": code}, self.example.options, own_questions([code]))
+        rows, change = convert_file(code, around)
         if change:
             bytes_outside_edits_equal(change)
         places = [Place(row.line, row.decision, (row.function, row.kind, row.text, row.rule)) for row in rows]

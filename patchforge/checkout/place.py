@@ -99,12 +99,12 @@ def where(folder: Path) -> Where:
 
 def need_pack(folder: Path) -> None:
     """PatchforgeError for a folder that is surely something else than one pack, such as a home or a whole disk."""
+    root = folder.resolve()
+    if root in (Path(root.anchor), Path.home().resolve()):  # asked first: nobody's whole disk is looked through
+        raise PatchforgeError(f"{folder} is not a pack", expected="the folder of one custom-node pack", do="name that")
     found = where(folder)
     if found.place not in (Place.PACK, Place.OTHER):
         raise found.refusal("pack")
-    root = folder.resolve()
-    if root in (Path(root.anchor), Path.home().resolve()):
-        raise PatchforgeError(f"{folder} is not a pack", expected="the folder of one custom-node pack", do="name that")
 
 
 def _is_comfyui(folder: Path) -> bool:
@@ -130,7 +130,7 @@ def _by_what_is_above(folder: Path, path: Path) -> Where | None:
 def _by_what_is_in_it(folder: Path) -> Where:
     names = set(os.listdir(folder))  # noqa: PTH208
     if "__init__.py" not in names:
-        if inner := next(_below(folder), None):
+        if inner := next(_below(folder), None) if folder.resolve() != Path(folder.resolve().anchor) else None:
             return Where(folder, Place.PORTABLE if installation.is_portable(folder) else Place.ABOVE, inner)
         if installation.is_data(names):
             return Where(folder, Place.DATA)

@@ -14,8 +14,8 @@ from patchforge.nodes.code import Code, dotted
 from patchforge.pattern import Kind, Options, Site
 
 #: The text prefilter: a file without any of these is not parsed.
-NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|" + operators.NEEDLES.pattern)
-OPTIONAL_NEEDLES = {"fp64": re.compile(rb"float64|\.double\("), "torch_load": re.compile(rb"torch\.load")}
+NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|torch\.load|fork_rng|" + operators.NEEDLES.pattern)
+OPTIONAL_NEEDLES = {"fp64": re.compile(rb"float64|\.double\(")}
 
 _DEVICE = re.compile(r"cuda(:.*)?$", re.DOTALL)
 #: What the names of the table are called here; packs' own code for XPUs and ROCm is no site.
@@ -58,11 +58,13 @@ def _of_own_questions(code: Code, own_questions: frozenset[tuple[str, str]]) -> 
 def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:
     for kind, text in _kinds(node, code):
         yield Site(node, kind, text, node.lineno, code.function(node))
-    if isinstance(node, ast.Call) and operators.operator(code.name(node.func), node):
-        yield Site(node, Kind.OPERATOR, code.name(node.func), node.lineno, code.function(node))
-    if isinstance(node, ast.Call) and options.torch_load and code.name(node.func) == "torch.load":
-        if len(node.args) == 1 and not any(keyword.arg in ("map_location", None) for keyword in node.keywords):
-            yield Site(node, Kind.LOAD, "torch.load", node.lineno, code.function(node))
+    name = code.name(node.func) if isinstance(node, ast.Call) else ""
+    if isinstance(node, ast.Call) and operators.operator(name, node):
+        yield Site(node, Kind.OPERATOR, name, node.lineno, code.function(node))
+    if isinstance(node, ast.Call) and name in ("torch.load", "torch.random.fork_rng"):
+        given, kind = (("map_location",), Kind.LOAD) if name == "torch.load" else (("device_type",), Kind.API)
+        if len(node.args) <= 1 and not any(keyword.arg in (*given, None) for keyword in node.keywords):
+            yield Site(node, kind, name, node.lineno, code.function(node))
     elif options.fp64 and isinstance(node, ast.Attribute) and code.name(node) == "torch.float64":
         yield Site(node, Kind.FP64, "torch.float64", node.lineno, code.function(node))
 
@@ -90,6 +92,13 @@ def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str
         yield (Kind.AVAILABLE if full == "torch.cuda.is_available" else kind), full
     elif isinstance(node, ast.Attribute) and node.attr == "is_cuda":
         yield Kind.IS_CUDA, ".is_cuda"
+    elif isinstance(node, ast.Attribute) and node.attr == "cuda" and not _called(node, parent):
+        yield Kind.METHOD, full if full.startswith("torch.") else ".cuda"
+
+
+def _called(node: ast.Attribute, parent: ast.AST | None) -> bool:
+    """Whether an attribute is called, which is a site by itself, or leads on to another."""
+    return isinstance(parent, ast.Attribute) or (isinstance(parent, ast.Call) and parent.func is node)
 
 
 def _string(node: ast.Constant, value: str, code: Code) -> Iterator[tuple[Kind, str]]:

@@ -22,6 +22,7 @@ from patchforge.nodes import layout
 #: Nodes that ``ast`` shares among all that have them.
 _SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
 _PER_NODE = 8  #: steps for all that every node is asked
+_FORMATTED = re.compile(r"[fF][rR]?(\"\"\"|'''|\"|')|[rR][fF](\"\"\"|'''|\"|')")
 _LONGEST_NAME = 32  #: parts; nothing that a rule knows is longer
 _LONGEST_PLAIN = 200  #: characters of a word that is looked at whole
 
@@ -121,6 +122,12 @@ class Code:
         return found
 
     @cached_property
+    def imported(self) -> frozenset[str]:
+        """The first parts of the modules that the file imports by their own names."""
+        plain = (alias.name for node in self.nodes if isinstance(node, ast.Import) for alias in node.names)
+        return frozenset(name.partition(".")[0] for name in plain)
+
+    @cached_property
     def torch(self) -> str:
         """The local name of torch; "" where the file does not import it by itself."""
         for node in self.nodes:
@@ -211,6 +218,20 @@ class Code:
             return ast.dump(ast.parse(self.code(node), mode="eval").body) == ast.dump(node)
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             return False
+
+    @cached_property
+    def formatted(self) -> list[tuple[int, int, str]]:
+        """(start, end, quote) of each f-string that stands in no other."""
+        found: list[tuple[int, int, str]] = []
+        for node in self.nodes:
+            if isinstance(node, ast.JoinedStr) and not any(start <= self.start(node) < end for start, end, _ in found):
+                match = _FORMATTED.search(self.source.text, self.start(node))
+                found.append((self.start(node), self.end(node), (match[1] or match[2]) if match else '"'))
+        return found
+
+    def in_string(self, node: ast.expr) -> bool:
+        """Whether an expression stands in an f-string."""
+        return any(isinstance(parent, ast.JoinedStr) for parent, _ in self.above(node))
 
     def replace(self, node: ast.expr, text: str) -> Splice:
         """``text`` in place of an expression."""

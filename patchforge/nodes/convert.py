@@ -22,17 +22,19 @@ from patchforge.errors import CheckFailed
 from patchforge.nodes import exempt
 from patchforge.nodes.census import NEEDLES, OPTIONAL_NEEDLES, sites
 from patchforge.nodes.code import Code
-from patchforge.nodes.cuda_tests import decisions, guarded, question
+from patchforge.nodes.cuda_tests import Operands, decisions, guarded, operands, question
+from patchforge.nodes.libraries import Library, flows, foreign
 from patchforge.nodes.pack import Pack, Problem
 from patchforge.nodes.shapes import test_around
 from patchforge.pattern import Kind, Options, PackFacts, Site, Verdict, left, person
 from patchforge.proof.packs.equivalence import NotProved
 from patchforge.proof.packs.helpers import helpers, is_ours
-from patchforge.proof.packs.pairing import prove
+from patchforge.proof.packs.pairing import failures
 from patchforge.rules import patterns
 from patchforge.vocabulary import Decision, FileChange
 
 _HELPER = re.compile(r"\b_patchforge_[a-z]+")
+_DEFINED = re.compile(rb"(?:def|class)[ \t]+(\w+)")
 _WORD = re.compile(rb"[\w\x80-\xff]+")
 
 
@@ -79,7 +81,7 @@ def _convert(pack: Pack, options: Options) -> Converted:
         asks = {name.encode() for _, name in questions}
         others = {path: data for path, data in pack.files.items() if path not in codes}
         codes |= _read(others, lambda data: not asks.isdisjoint(_WORD.findall(data)), problems)
-    around = PackFacts(options, (), _own_cuda(codes.values()), questions, _calls(pack, codes, problems))
+    around = facts(pack, codes, options, questions, problems)
     rows: list[Row] = []
     changes: list[FileChange] = []
     for path, code in sorted(codes.items()):
@@ -88,6 +90,36 @@ def _convert(pack: Pack, options: Options) -> Converted:
             rows += found
             changes += [change] if change else []
     return Converted(pack, tuple(rows), tuple(changes), problems.sorted())
+
+
+def facts(
+    pack: Pack,
+    codes: Mapping[str, Code],
+    options: Options,
+    questions: frozenset[tuple[str, str]],
+    problems: _Problems | None = None,
+) -> PackFacts:
+    """What the rules may know of a pack. ``codes``: its files that are looked at; ``questions``: ``own_questions``."""
+    problems = problems or _Problems(())
+    return PackFacts(
+        options,
+        own_cuda=_own_cuda(codes.values()),
+        own_questions=questions,
+        calls=_calls(pack, codes, problems),
+        parameters=_parameters(pack, codes, problems),
+        devices=_device_lists(codes.values()),
+        foreign=_foreign(codes, problems),
+    )
+
+
+def _foreign(codes: Mapping[str, Code], problems: _Problems) -> dict[str, dict[str, Library]]:
+    """What the pack's functions hand on to libraries with device names of their own."""
+    found: dict[str, dict[str, Library]] = {}
+    for path, code in codes.items():
+        with problems.of(path):
+            for name, given in flows(code, {}).parameters().items():
+                found.setdefault(name, {}).update(given)
+    return found
 
 
 class _Problems:
@@ -168,25 +200,61 @@ def _short(text: str) -> str:
 def _changed(
     code: Code, verdicts: dict[Site, Verdict], around: PackFacts
 ) -> tuple[dict[Site, Verdict], FileChange | None]:
-    """The change that the verdicts make, proved. What cannot be proved goes to a person, and the rest stays."""
+    """The change that the verdicts make, proved. What does not stand goes to a person, and the rest stays."""
     refused: Counter[tuple[str, ...]] = Counter()
     for _ in range(_MOST_TRIES):
-        verdicts, splices = _composed(verdicts)
+        verdicts, splices = _composed(verdicts, code)
         if not splices:
             return verdicts, None
-        parts = segments(code.text, [*splices, *_helpers(code, splices)])
+        splices += _helpers(code, splices)
+        parts = segments(code.text, splices)
         change = FileChange(code.path, code.source.data, apply_segments(code.source.data, parts), parts)
-        check(change, around, refused)
+        doubtful: dict[Site, str] = {}
         try:
-            prove(code.path, code.source.data, change.after)
-        except NotProved as error:
-            doubtful = _edited_at(error, verdicts, code)
-            refused.update(map(_alike, doubtful))
-            reason = f"its conversion is {error.reason}"
-            verdicts |= {site: _for_person(verdicts[site], site, reason) for site in doubtful}
+            check(change, around, refused)
+        except _Unfit as error:
+            doubtful = dict.fromkeys(_edited_on(error.lines, splices, verdicts, code), f"its conversion {error.reason}")
+            if not doubtful:
+                raise
         else:
+            for failure in failures(code.path, code.source.data, change.after):
+                doubtful |= dict.fromkeys(_edited_at(failure, verdicts, code), f"its conversion is {failure.reason}")
+
+        refused.update(map(_alike, doubtful))
+        if not doubtful:
             return verdicts, change
-    raise CheckFailed(f"{_MOST_TRIES} places that are not proved; it stays as it is")
+        verdicts |= {site: _for_person(verdicts[site], site, reason) for site, reason in doubtful.items()}
+    raise CheckFailed(f"{_MOST_TRIES} rounds, and a place is still not proved; it stays as it is")
+
+
+class _Unfit(CheckFailed):
+    """A result that would not do, by the 0-based lines of the converted file that are why."""
+
+    def __init__(self, reason: str, lines: Iterable[int]) -> None:
+        self.reason, self.lines = reason, tuple(lines)
+        super().__init__(f"the converted file {reason}; it stays as it is")
+
+
+def _edited_on(
+    lines: Iterable[int], splices: Iterable[Splice], verdicts: Mapping[Site, Verdict], code: Code
+) -> Iterator[Site]:
+    """The sites with an edit on one of the converted file's lines; those in f-strings where no line says which."""
+    wanted = set(lines)
+    at, line, inside = 0, 0, set[Splice]()
+    for one in sorted(splices, key=lambda splice: (splice.start, splice.order)):
+        line += code.source.text.count("\n", at, one.start)
+        last = line + one.text.count("\n")
+        if not wanted.isdisjoint(range(line, last + 1)):
+            inside.add(one)
+        at, line = max(at, one.end), last
+    found = {id(verdict) for verdict in verdicts.values() if not inside.isdisjoint(verdict.splices)}
+    found = found or {id(v) for v in verdicts.values() if any(_formatted(one, code) for one in v.splices)}
+    return (site for site, verdict in verdicts.items() if id(verdict) in found)
+
+
+def _formatted(edit: Splice, code: Code) -> str:
+    """The quote that ends the f-string around an edit; "" outside of one."""
+    return next((quote for start, end, quote in code.formatted if start < edit.start and edit.end < end), "")
 
 
 def _edited_at(error: NotProved, verdicts: Mapping[Site, Verdict], code: Code) -> list[Site]:
@@ -208,21 +276,26 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
     """A verdict on every site: by its place, by a rule, by the test it stands behind, else for a person."""
     verdicts: dict[Site, Verdict] = {}
     for site in around.sites:
-        if verdict := exempt.by_place(site, code):
+        if verdict := exempt.by_place(site, code) or foreign(site, code, around.foreign):
             verdicts[site] = verdict
+    kept = {site for site, verdict in verdicts.items() if not verdict.runs_on_xpu}
     for rule in patterns():
         for site in around.sites:
             if site not in verdicts and (verdict := rule.verdict(site, code, around)):
+                if verdict.decision is Decision.CONVERTED and not kept.isdisjoint(verdict.sites):
+                    continue  # half a choice is none
                 verdict = replace(verdict, rule=rule.id)
                 verdicts.update({one: verdict for one in verdict.sites if one not in verdicts})
     open_ = [site for site in around.sites if site not in verdicts]
     for site in sorted(open_, key=lambda one: _turn(one, code)):
         for rule in patterns():
             if verdict := rule.verdict_on_test(site, code, around, verdicts):
-                verdicts[site] = replace(verdict, rule=rule.id)
+                verdict = replace(verdict, rule=rule.id)
+                verdicts |= dict.fromkeys((site, *verdict.sites), verdict)
                 break
         else:
             verdicts[site] = person([site], "say what this means on an XPU")
+    verdicts = _agreed(verdicts)
     staying = [
         stay
         for gate, verdict in verdicts.items()
@@ -230,6 +303,22 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
         for stay in _staying(gate, verdict, code)
     ]
     return {site: _behind(site, verdicts[site], staying, code) for site in around.sites}
+
+
+def _agreed(verdicts: dict[Site, Verdict]) -> dict[Site, Verdict]:
+    """A choice that is only half converted is for a person: what it leads to must be ready for an XPU too."""
+    while broken := {
+        site: _for_person(verdict, site, f"{verdict.otherwise} (line {apart.line})")
+        for site, verdict in verdicts.items()
+        if verdict.decision is Decision.CONVERTED
+        and (apart := next((one for one in verdict.together if not _ready(one, verdicts)), None)) is not None
+    }:
+        verdicts = verdicts | broken
+    return verdicts
+
+
+def _ready(site: Site, verdicts: Mapping[Site, Verdict]) -> bool:
+    return site not in verdicts or verdicts[site].runs_on_xpu
 
 
 def _turn(site: Site, code: Code) -> tuple[int, int, bool]:
@@ -252,10 +341,16 @@ class _Stay:
 
 def _staying(gate: Site, verdict: Verdict, code: Code) -> Iterator[_Stay]:
     asked = question(gate, code)
-    for one, positive in decisions(asked, code) if asked is not None and test_around(asked, code) else ():
-        if parts := guarded(one, code, positive=positive):
+    if asked is None:
+        return
+    left_there = verdict.decision is Decision.LEFT
+    if (both := operands(asked, code)) is not None:
+        inside = code.span(both.body[0])[0], code.span(both.body[-1])[1]
+        yield _Stay(gate, left_there, code.span(both.node), inside)
+    for one, positive in decisions(asked, code) if test_around(asked, code) else ():
+        if not isinstance(one, Operands) and (parts := guarded(one, code, positive=positive)):
             inside = code.span(parts[0])[0], code.span(parts[-1])[1]  # neighbours in one block
-            yield _Stay(gate, verdict.decision is Decision.LEFT, code.span(one), inside)
+            yield _Stay(gate, left_there, code.span(one), inside)
 
 
 def _behind(site: Site, verdict: Verdict, staying: Sequence[_Stay], code: Code) -> Verdict:
@@ -280,16 +375,25 @@ def _for_person(verdict: Verdict, site: Site, reason: str) -> Verdict:
     return replace(person([site], reason), rule=verdict.rule)
 
 
-def _composed(verdicts: dict[Site, Verdict]) -> tuple[dict[Site, Verdict], list[Splice]]:
-    """All edits; one that another edit stands in the way of is for a person."""
+def _composed(verdicts: dict[Site, Verdict], code: Code) -> tuple[dict[Site, Verdict], list[Splice]]:
+    """All edits; one that another edit stands in the way of, or an f-string's quotes, is for a person."""
     taken = _Taken()
-    seen: dict[int, bool] = {}
+    seen: dict[int, str] = {}
     result: dict[Site, Verdict] = {}
     for site, verdict in verdicts.items():
         if id(verdict) not in seen:
-            seen[id(verdict)] = taken.take(verdict.splices)
-        result[site] = verdict if seen[id(verdict)] else _for_person(verdict, site, "another edit is in the way")
+            seen[id(verdict)] = ""
+            if any(_breaks_string(one, code) for one in verdict.splices):
+                seen[id(verdict)] = "in an f-string, whose quotes Pythons before 3.12 cannot have inside"
+            elif not taken.take(verdict.splices):
+                seen[id(verdict)] = "another edit is in the way"
+        result[site] = _for_person(verdict, site, seen[id(verdict)]) if seen[id(verdict)] else verdict
     return result, taken.splices
+
+
+def _breaks_string(edit: Splice, code: Code) -> bool:
+    quote = _formatted(edit, code)
+    return bool(quote) and (quote in edit.text or "\\" in edit.text or (len(quote) == 1 and "\n" in edit.text))
 
 
 class _Taken:
@@ -378,13 +482,16 @@ def check(change: FileChange, around: PackFacts, refused: Counter[tuple[str, ...
         with warnings.catch_warnings():  # Python's remarks on a pack's code are not ours to pass on
             warnings.simplefilter("ignore")
             compile(change.after, "<pack>", "exec", dont_inherit=True)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+    except SyntaxError as error:
+        raise _Unfit(f"would not compile: {error.msg}", [(error.lineno or 1) - 1]) from None
+    except (ValueError, RecursionError, MemoryError) as error:
         raise CheckFailed(f"the converted file would not compile: {error}; it stays as it is") from None
     code = Code(change.path, change.after)
     again = decide(code, replace(around, sites=sites(code, around.options, around.own_questions)))
     more = [site for site, one in again.items() if one.decision is Decision.CONVERTED]
-    if Counter(map(_alike, more)) - (refused or Counter()):
-        raise CheckFailed(f"a second run would edit it again (line {more[0].line}); it stays as it is")
+    if left_over := Counter(map(_alike, more)) - (refused or Counter()):
+        lines = [site.line - 1 for site in more if _alike(site) in left_over]
+        raise _Unfit("would be edited again by a second run", lines)
     return code
 
 
@@ -418,9 +525,8 @@ def _only_asks(function: ast.FunctionDef, code: Code) -> bool:
 Calls = dict[str, tuple[tuple[int, frozenset[str], bool], ...]]
 
 
-def _calls(pack: Pack, codes: Mapping[str, Code], problems: _Problems | None = None) -> Calls:
+def _calls(pack: Pack, codes: Mapping[str, Code], problems: _Problems) -> Calls:
     """How the functions with a CUDA device as a default are called, all over the pack."""
-    problems = problems or _Problems(())
     names: set[str] = set()
     for path, code in codes.items():
         with problems.of(path):
@@ -456,6 +562,50 @@ def _with_defaults(code: Code) -> Iterator[str]:
             ):
                 owner = code.parent(node)
                 yield owner.name if node.name == "__init__" and isinstance(owner, ast.ClassDef) else node.name
+
+
+def _parameters(pack: Pack, codes: Mapping[str, Code], problems: _Problems) -> dict[str, tuple[str, ...]]:
+    """The parameters of the pack's functions and classes that are given a CUDA device by position."""
+    names: set[str] = set()
+    for path, code in codes.items():
+        with problems.of(path):
+            names |= {
+                _called(node) for node in code.nodes if isinstance(node, ast.Call) and any(map(_cudas, node.args))
+            }
+    found: dict[str, list[tuple[str, ...]]] = {}
+    words = {name.encode() for name in names if name}
+    for path, data in pack.files.items() if words else ():
+        if path.endswith(".py") and not words.isdisjoint(_DEFINED.findall(data)):
+            with problems.of(path), suppress(SyntaxError, ValueError, UnreadableSource):
+                for name, own in _positional(codes[path].nodes if path in codes else walk(parsed(data))):
+                    found.setdefault(name, []).append(own)
+    return {name: own[0] for name, own in found.items() if name in names and len(set(own)) == 1}
+
+
+def _cudas(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("cuda")
+
+
+def _positional(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Function or class → the names of what it is given by position."""
+    for node in nodes:
+        inner = node.body if isinstance(node, ast.ClassDef) else [node]
+        for one in inner:
+            made = isinstance(node, ast.ClassDef)
+            if isinstance(one, ast.FunctionDef) and (one.name == "__init__") is made:
+                names = tuple(each.arg for each in (*one.args.posonlyargs, *one.args.args))
+                yield node.name, names[1:] if names[:1] in (("self",), ("cls",)) else names  # type: ignore[attr-defined]
+
+
+def _device_lists(codes: Iterable[Code]) -> frozenset[str]:
+    """The functions that put CUDA's devices into a list."""
+    return frozenset(
+        function.name
+        for code in codes
+        for node in code.nodes
+        if isinstance(node, ast.ListComp) and isinstance(node.elt, ast.JoinedStr) and node.elt.values
+        if _cudas(node.elt.values[0]) and isinstance(function := code.scope(node), ast.FunctionDef)
+    )
 
 
 def _called(node: ast.Call) -> str:

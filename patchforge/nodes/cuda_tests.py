@@ -12,6 +12,7 @@ from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
 from patchforge.nodes.shapes import (
     KERNELS,
+    MPS,
     below,
     body_of,
     call_of,
@@ -25,10 +26,19 @@ from patchforge.nodes.shapes import (
 from patchforge.pattern import Kind, Site, Verdict
 from patchforge.vocabulary import Decision
 
-Gate = ast.If | ast.IfExp | ast.While | ast.Assert
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Operands:
+    """``torch.cuda.is_available() and f()`` as a statement: what stands behind it is the other operands."""
+
+    node: ast.BoolOp
+    test: ast.expr
+    body: list[ast.expr]
+
+
+Gate = ast.If | ast.IfExp | ast.While | ast.Assert | Operands
 
 _SAYS = frozenset(("print", "warn", "warning", "info", "debug", "error", "log"))
-_MPS = re.compile(r"(?<![a-z])mps(?![a-z])", re.IGNORECASE)
 _GPU = re.compile(r"gpu|cuda|accelerat", re.IGNORECASE)
 
 
@@ -69,9 +79,20 @@ def decisions(asked: ast.expr, code: Code) -> list[tuple[Gate, bool]]:
     no = isinstance(asked, ast.Compare) and isinstance(asked.ops[0], (ast.NotEq, ast.NotIn))
     if (found := test_around(asked, code)) is not None:
         return [(found[0], found[1] is not no)]
+    if (both := operands(asked, code)) is not None and isinstance(code.parent(both.node), ast.Expr):
+        return [(both, not no)]
     name = _named(asked, code)
     uses = _uses(name, code) if name is not None and not no else []
     return [one for one in uses if one is not None] if all(uses) else []
+
+
+def operands(asked: ast.expr, code: Code) -> Operands | None:
+    """What is only evaluated where the answer is yes, in an ``and`` whose operand it is."""
+    both = code.parent(asked)
+    if not (isinstance(both, ast.BoolOp) and isinstance(both.op, ast.And)):
+        return None
+    rest = both.values[both.values.index(asked) + 1 :]
+    return Operands(both, asked, rest) if rest else None
 
 
 def _named(asked: ast.expr, code: Code) -> ast.Name | None:
@@ -128,6 +149,43 @@ def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast
     return names[at] if at < len(names) else ""
 
 
+def asked_along(
+    function: ast.FunctionDef, name: str, sites: Sequence[Site], code: Code
+) -> tuple[set[Site], list[ast.Name]]:
+    """The questions about a parameter, there and in the functions of the file that it is handed to; and its reads."""
+    todo, seen = [(function, name)], set[tuple[ast.FunctionDef, str]]()
+    found, reads = set[Site](), list[ast.Name]()
+    while todo:
+        one = scope, own = todo.pop()
+        if one in seen:
+            continue
+        seen.add(one)
+        asking = [(site, question(site, code)) for site in below(scope, sites, code) if asks(site, code)]
+        for read in _reads(own, scope, code):
+            if read is None:
+                continue
+            reads.append(read)
+            found |= {site for site, asked in asking if asked is not None and code.holds(asked, read)}
+            outer = _shown(read, code)
+            keyword, call = keyword_of(outer, code)
+            functions = code.functions.get(last_name(call), []) if call is not None else []
+            if call is not None and len(functions) == 1 and (given := _parameter(functions[0], call, keyword, outer)):
+                todo.append((functions[0], given))
+    return found, reads
+
+
+def _shown(node: ast.expr, code: Code) -> ast.expr:
+    """``str(x)`` and the like around ``x``."""
+    parent = code.parent(node)
+    if (
+        isinstance(parent, ast.Call)
+        and node in parent.args
+        and last_name(parent) in ("str", "device", "_patchforge_choice")
+    ):
+        return parent
+    return node
+
+
 def following(statement: ast.stmt, code: Code) -> list[ast.stmt]:
     """The statements behind one in its block."""
     block = _block(statement, code)
@@ -151,6 +209,8 @@ def _block(statement: ast.stmt, code: Code) -> list[ast.stmt]:
 
 def guarded(gate: Gate, code: Code, *, positive: bool) -> list[ast.AST]:
     """What runs where the answer is yes: a branch, or what follows a test that leaves the block on a no."""
+    if isinstance(gate, ast.Assert):
+        return list(following(gate, code)) if positive else []
     if positive:
         return body_of(gate)
     other = getattr(gate, "orelse", [])
@@ -206,9 +266,9 @@ def counts_mps(asked: ast.expr, code: Code) -> bool:
     """Whether a question takes in MPS beside CUDA: it means "on an accelerator"."""
     either = code.parent(asked)
     if isinstance(either, ast.BoolOp) and isinstance(either.op, ast.Or):
-        return code.mentions([either], _MPS)
+        return code.mentions([either], MPS)
     several = isinstance(asked, ast.Compare) and isinstance(asked.ops[0], (ast.In, ast.NotIn))
-    return several and code.mentions([asked], _MPS)
+    return several and code.mentions([asked], MPS)
 
 
 def requested(asked: ast.expr, code: Code) -> bool:
@@ -258,12 +318,12 @@ def _compared(asked: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:
         yield from code.around(asked, "(", f' or "xpu" in {code.code(right)})')
     elif isinstance(operator, ast.Eq) and right is site.node and _pure(left) and test_around(asked, code):
         yield from code.around(asked, "(", f' or {code.code(left)} == "xpu")')
-    elif isinstance(operator, (ast.Eq, ast.NotEq)):
+    elif isinstance(operator, (ast.Eq, ast.NotEq)) or (isinstance(operator, ast.In) and left is site.node):
         yield code.replace(site.node, "_patchforge_device()")
 
 
 def _pure(node: ast.expr) -> bool:
-    """Whether asking twice gives the same: names, attributes, indices, ``str(…)`` and ``torch.device(…)`` of those."""
+    """Whether asking twice gives the same and calls nobody: names, attributes, indices and ``str(…)`` of those."""
     if isinstance(node, ast.Name):
         return True
     if isinstance(node, ast.Attribute):
@@ -272,10 +332,10 @@ def _pure(node: ast.expr) -> bool:
         return isinstance(node.slice, ast.Constant) and _pure(node.value)
     return (
         isinstance(node, ast.Call)
-        and last_name(node) in ("str", "device", "lower")
+        and isinstance(node.func, ast.Name)
+        and node.func.id == "str"
         and not node.keywords
         and all(map(_pure, node.args))
-        and (isinstance(node.func, ast.Name) or _pure(node.func))
     )
 
 

@@ -1,6 +1,9 @@
 """Which files of a pack ComfyUI can come to: the closure of imports from the node entry points.
 
 It errs on the side of too many. Imports are found by text, so that a file which this Python cannot parse counts too.
+A folder's name says nothing: ``scripts/`` is production where a node imports from it. Only tests and setup are no entry
+points by themselves. In a file that loads others by a path or a name put together, every text that names a file or a
+folder of the pack leads there.
 """
 
 from __future__ import annotations
@@ -18,9 +21,14 @@ _FROM = re.compile(
 )
 _IMPORT = re.compile(rb"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAMED = re.compile(
-    rb"(?:import_module|__import__)\(\s*f?['\"]([.\w]+)['\"]|['\"]?target['\"]?\s*[:=]\s*['\"]?(\w+(?:\.\w+)+)"
+    rb"(?:import_module|__import__)\(\s*f?['\"]([.\w]+)['\"]|['\"]?target['\"]?\s*[:=]\s*['\"]?\.*(\w+(?:\.\w+)+)"
 )
 _NAME = re.compile(rb"\w+")
+_ASIDE = re.compile(
+    r"(^|/)tests?/|(^|/)(test|setup|conftest|noxfile|install)(_\w+)?\.py$|(^|/)\w+_test\.py$", re.IGNORECASE
+)
+_LOADS = re.compile(rb"spec_from_file_location|SourceFileLoader|import_module|__import__|run_path|load_source")
+_TEXT = re.compile(rb"""(?<![\w\\])[fFrRbB]{0,2}(?:"([^"\\\n]{1,200})"|'([^'\\\n]{1,200})')""")
 
 
 def reachable(files: Mapping[str, bytes]) -> frozenset[str]:
@@ -29,14 +37,15 @@ def reachable(files: Mapping[str, bytes]) -> frozenset[str]:
     ``files``: every Python and YAML file of the pack (configurations name classes by their dotted path).
     """
     python = {path for path in files if path.endswith(".py")}
-    seeds = {path for path in python if path == "__init__.py" or _ENTRY.search(files[path])}
+    own = {path for path in python if not _ASIDE.search(path)}
+    seeds = {path for path in own if path == "__init__.py" or _ENTRY.search(files[path])}
     if not seeds:
-        return frozenset(python)
+        return frozenset(own)
     try:
         with effort.at_most(effort.for_all(map(len, files.values()))):
             return _closure(files, python, seeds)
     except TooIntricate:
-        return frozenset(python)
+        return frozenset(own)
 
 
 def _closure(files: Mapping[str, bytes], python: set[str], seeds: set[str]) -> frozenset[str]:
@@ -68,7 +77,12 @@ class _Index:
         self.python = python
         self.modules: dict[str, list[tuple[tuple[str, ...], str]]] = {}
         self.asked: set[str] = set()
+        self.folders: dict[str, list[str]] = {}
+        self.named: dict[str, list[str]] = {}
         for path in sorted(python):
+            folder, _, name = path.rpartition("/")
+            self.folders.setdefault(folder, []).append(path)
+            self.named.setdefault(name, []).append(path)
             if parts := _module(path):
                 self.modules.setdefault(parts[-1], []).append((parts, path))
 
@@ -86,6 +100,25 @@ class _Index:
                 spend()
                 if module[-len(wanted) :] == wanted:
                     yield path
+
+    def within(self, folder: str) -> Iterator[str]:
+        """The files of a folder that all are loaded; nobody means its tests."""
+        return (path for path in self.folders.get(folder, ()) if not _ASIDE.search(path))
+
+    def loaded(self, path: str, text: str) -> Iterator[str]:
+        """What a loader's text may mean: a file by its name, all files of a folder, or of the loader's own."""
+        folder = path.rpartition("/")[0]
+        plain = text.replace("\\", "/").strip("./*")
+        if text.endswith(".py"):
+            wanted = plain.removesuffix(".py").rpartition("/")[2]
+            yield from self.named.get(f"{wanted}.py", ()) if wanted and plain != "py" else self.within(folder)
+            return
+        if not re.fullmatch(r"[\w./-]+", plain):
+            return
+        below = plain.replace(".", "/")
+        for top in {folder, ""}:
+            yield from self.within(f"{top}/{below}".strip("/"))
+        yield from self.absolute(plain.replace("/", "."))
 
 
 def _module(path: str) -> tuple[str, ...]:
@@ -111,6 +144,10 @@ def _imports(path: str, data: bytes, index: _Index) -> Iterator[str]:
             yield from _resolve(path, part.split(" as ")[0].strip(), index)
     for match in _NAMED.finditer(data):
         yield from _resolve(path, (match[1] or match[2]).decode("latin-1"), index)
+    if _LOADS.search(data):
+        for text in {match[1] or match[2] for match in _TEXT.finditer(data)}:
+            spend()
+            yield from index.loaded(path, text.decode("latin-1"))
 
 
 def _resolve(path: str, target: str, index: _Index) -> Iterator[str]:

@@ -13,17 +13,10 @@ from patchforge.pattern import Kind, Site, Verdict, left
 
 UNREACHABLE = "no node entry point leads to this file"
 
-_FOLDERS = re.compile(
-    r"(^|/)(tests?|testing|train|training|trainers?|examples?|benchmarks?|scripts?|demos?|eval|evaluation|tools)(/|$)",
-    re.IGNORECASE,
-)
-_FILES = re.compile(
-    r"(^|/)((test|train|demo|finetune|setup|eval|benchmark|install|inference_cli)(_\w+)?|\w+_(test|train|demo)|\w*train(er|ing)?|conftest)\.py$",
-    re.IGNORECASE,
-)
 _VENDORED = re.compile(r"(^|/)((custom_)?mm(cv|pkg|seg|det|pose|engine)|basicsr/ops|detectron2/layers)(/|$)")
 _KERNELS = (
     "cupy",
+    "cpm_kernels",
     "triton",
     "nvdiffrast",
     "flash_attn",
@@ -54,8 +47,6 @@ def file_reason(code: Code, *, reachable: bool) -> str:
     """Why all of a file stays; "" where it does not."""
     if not reachable:
         return UNREACHABLE
-    if _FOLDERS.search(code.path) or _FILES.search(code.path):
-        return "tests, training or a script: ComfyUI does not run it"
     if _VENDORED.search(code.path):
         return "a vendored training library, dead in inference"
     if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):
@@ -145,7 +136,7 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
         return ""
     there = "an XPU arm stands beside it"
     for parent, child in code.above(node):
-        if isinstance(parent, ast.If) and child is parent.test and _asked_next(parent, code):
+        if isinstance(parent, ast.If) and child is parent.test and _beside(parent, code):
             return there
         if (
             (isinstance(parent, (ast.If, ast.IfExp)) and (_before(parent, code) or _behind(parent, code)))
@@ -166,6 +157,10 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
     return ""
 
 
+def _beside(branch: ast.If, code: Code) -> bool:
+    return _asked_next(branch, code) or _chosen_before(branch, code)
+
+
 def _asked_next(branch: ast.If, code: Code) -> bool:
     """Whether another ``if`` of the same block asks torch for XPUs."""
     block = code.parent(branch)
@@ -173,6 +168,14 @@ def _asked_next(branch: ast.If, code: Code) -> bool:
         return False
     asking = code.once(("asking", block), lambda: [one for one in getattr(block, "body", []) if _asks(one, code)])
     return any(one is not branch for one in asking[:2])
+
+
+def _chosen_before(branch: ast.If, code: Code) -> bool:
+    """Whether our line stands before an ``if``: a "cuda" was taken for the XPU."""
+    block = getattr(code.parent(branch), code.field(branch), None)
+    before = block[code.index(branch) - 1] if isinstance(block, list) and code.index(branch) else None
+    value = before.value if isinstance(before, ast.Assign) else None
+    return isinstance(value, ast.Call) and code.name(value.func) == "_patchforge_choice"
 
 
 def _asks(statement: ast.AST, code: Code) -> bool:

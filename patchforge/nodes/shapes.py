@@ -7,7 +7,7 @@ import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
-from patchforge.effort import spend
+from patchforge.effort import spend, walk
 from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.layout import on_one_line
 from patchforge.pattern import Kind, Site, Verdict, converted
@@ -98,6 +98,7 @@ _ONLY_CUDA = re.compile(
 #: ... but a wish for the GPU, a question for it, and what is noted of a cache.
 _PLAIN = re.compile(r"(use|to|on|with|is|has)_cuda(_available)?|\w*cuda\w*(clear|cache|free)\w*", re.IGNORECASE)
 
+MPS = re.compile(r"(?<![a-z])mps(?![a-z])", re.IGNORECASE)
 XPU_ARM = 'hasattr({torch}, "xpu") and {torch}.xpu.is_available()'
 
 
@@ -111,9 +112,10 @@ def api(site: Site) -> str:
     return site.text.removeprefix("torch.cuda").removeprefix(".").removeprefix("memory.").removeprefix("random.")
 
 
-def xpu_arm(code: Code, quote: str = '"') -> str:
-    """An expression that asks for an XPU, in the file's own words."""
-    return XPU_ARM.format(torch=code.torch).replace('"', quote) if code.torch else "_patchforge_xpu()"
+def xpu_arm(code: Code, node: ast.expr) -> str:
+    """An expression that asks for an XPU, in the file's own words; in an f-string one without quotes."""
+    plain = code.torch and not code.in_string(node)
+    return XPU_ARM.format(torch=code.torch) if plain else "_patchforge_xpu()"
 
 
 def below(node: ast.AST, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
@@ -147,7 +149,7 @@ def swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code, answer
 
 def _swapped(node: ast.expr | ast.stmt, sites: Sequence[Site], code: Code, answer: ast.Name | None) -> str | None:
     text, base = code.code(node), code.start(node)
-    changes = [(code.start(answer), code.end(answer), xpu_arm(code))] if answer else list[_Change]()
+    changes = [(code.start(answer), code.end(answer), xpu_arm(code, answer))] if answer else list[_Change]()
     for site in below(node, sites, code):
         if not (swap := _swap(site, code)):
             return None
@@ -173,7 +175,7 @@ def _swap(site: Site, code: Code) -> tuple[_Change, ...]:
     if site.kind is Kind.AVAILABLE:
         call = call_of(site, code)
         plain = call is not None and not call.args and not call.keywords
-        return ((code.start(call), code.end(call), xpu_arm(code)),) if call and plain else ()
+        return ((code.start(call), code.end(call), xpu_arm(code, node)),) if call and plain else ()
     if site.kind is Kind.API and api(site) in TWINS:
         module = next((one for one in _owners(node) if code.name(one) == "torch.cuda" and one.attr == "cuda"), None)
         return (_last_name(module, "xpu", code),) if module else ()
@@ -214,6 +216,36 @@ def conjunct(node: ast.expr, test: ast.expr, code: Code) -> bool:
     return False
 
 
+_HARMLESS = frozenset(("hasattr", "getattr", "isinstance", "len", "str", "bool", "int", "callable"))
+
+
+def repeatable(test: ast.expr, code: Code) -> bool:
+    """Whether asking twice asks nobody else: no calls but torch's own ``is_available`` and Python's harmless ones."""
+    calls = (node for node in walk(test) if isinstance(node, ast.Call))
+    return all(code.name(one.func) in _HARMLESS or _asks_torch(code.name(one.func)) for one in calls)
+
+
+def _asks_torch(name: str) -> bool:
+    return name.startswith("torch.") and name.endswith(".is_available") and not name.startswith(CUDNN)
+
+
+ASKED = "torch.cuda.is_available"
+CUDNN = "torch.backends.cudnn."
+
+
+def without_cudnn(test: ast.expr, code: Code) -> str | None:
+    """An XPU's test beside CUDA's and cuDNN's ``is_available``, joined by ``and``; None for another test."""
+    parts = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else []
+    names = [code.name(one.func) if isinstance(one, ast.Call) else "" for one in parts]
+    if not any(name.startswith(CUDNN) for name in names) or code.name(getattr(parts[0], "func", parts[0])) != ASKED:
+        return None
+    others = [one for one, name in zip(parts, names, strict=True) if name != ASKED and not name.startswith(CUDNN)]
+    if not all(repeatable(one, code) for one in others) or code.mentions(others, KERNELS):
+        return None
+    said = [code.line(one) for one in others]
+    return None if None in said else " and ".join(["_patchforge_xpu()", *filter(None, said)])
+
+
 def call_of(site: Site, code: Code) -> ast.Call | None:
     """The call of the function that the site names."""
     parent = code.parent(site.node)
@@ -238,7 +270,9 @@ def _added_arm(branch: ast.If, code: Code, sites: Sequence[Site], *, device: boo
         return None
     if device is not any(one.kind is Kind.LITERAL for one in inside):
         return None
-    test = swapped(branch.test, sites, code)
+    test = without_cudnn(branch.test, code)
+    if test is None and repeatable(branch.test, code):
+        test = swapped(branch.test, sites, code)
     lines = arm_lines(branch, test, sites, code) if test else None
     return converted({*tests, *inside}, code.arm(branch, lines)) if lines else None
 
@@ -258,6 +292,45 @@ def arm_lines(branch: ast.If, test: str, sites: Sequence[Site], code: Code, most
     if not lines or len(lines) > most:
         return None
     return [f"elif {test}:", *lines]
+
+
+def arm_after_mps(site: Site, code: Code, sites: Sequence[Site]) -> Verdict | None:
+    """An arm for XPUs that sets what MPS's arm sets, with the device of CUDA's: flags for kernels stay off there."""
+    call, branch = code.parent(site.node), code.statement(site.node)
+    if not isinstance(branch, ast.If) or not isinstance(call, ast.Call) or not conjunct(call, branch.test, code):
+        return None
+    test = swapped(branch.test, sites, code) if repeatable(branch.test, code) else None
+    ours, theirs = _assigned(branch.body, code), _assigned(_arm_for_mps(branch, code), code)
+    if test is None or not ours or not ours.keys() <= theirs.keys():
+        return None
+    lines, claimed = [f"elif {test}:"], {site}
+    for target, statement in theirs.items():
+        named = [one for one in below(ours.get(target, statement), sites, code) if one.kind is Kind.LITERAL]
+        text = swapped(ours[target] if named and target in ours else statement, sites, code)
+        if text is None or (not named and (below(statement, sites, code) or code.mentions([statement], MPS))):
+            return None
+        lines.append("    " + text)
+        claimed |= set(named)
+    return converted(claimed, code.arm(branch, lines)) if len(claimed) > 1 else None
+
+
+def _arm_for_mps(branch: ast.If, code: Code) -> list[ast.stmt]:
+    following = branch.orelse
+    while len(following) == 1 and isinstance(arm := following[0], ast.If):
+        if code.mentions([arm.test], MPS):
+            return arm.body
+        following = arm.orelse
+    return []
+
+
+def _assigned(body: Sequence[ast.stmt], code: Code) -> dict[str, ast.stmt]:
+    """Target → the statement of one line that assigns it; nothing where something else stands there."""
+    found: dict[str, ast.stmt] = {
+        code.said(one.targets[0]): one
+        for one in body
+        if isinstance(one, ast.Assign) and len(one.targets) == 1
+    }
+    return found if len(found) == len(body) else {}
 
 
 def _needless(statement: ast.stmt, code: Code) -> bool:
@@ -296,7 +369,7 @@ def _truth(compare: ast.Compare, asked: ast.AST) -> bool | None:
     return right.value is same if isinstance(right, ast.Constant) and isinstance(right.value, bool) else None
 
 
-def body_of(gate: ast.AST) -> list[ast.AST]:
+def body_of(gate: object) -> list[ast.AST]:
     """What runs where a test holds; nothing for an assertion."""
     body = getattr(gate, "body", [])
     return list(body) if isinstance(body, list) else [body]

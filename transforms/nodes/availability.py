@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from patchforge.effort import walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import (
     Behind,
     Gate,
+    Operands,
+    asks,
     behind,
     counts_mps,
     decisions,
@@ -20,7 +22,8 @@ from patchforge.nodes.cuda_tests import (
     says,
     widened,
 )
-from patchforge.nodes.shapes import KERNELS, call_of, last_name, leaves, only_cuda
+from patchforge.nodes.libraries import flows
+from patchforge.nodes.shapes import KERNELS, below, call_of, last_name, leaves, only_cuda
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _DEVICE = re.compile(r"(^|\.)(\w*device\w*|dev)$", re.IGNORECASE)
@@ -60,6 +63,15 @@ class Availability(Pattern):
             "a refusal",
             'import torch\nif gpu and not torch.cuda.is_available():\n    raise RuntimeError("no GPU")\n',
             'import torch\nif gpu and not (torch.cuda.is_available() or _patchforge_xpu()):\n    raise RuntimeError("no GPU")\n',
+        ),
+        PackExample(
+            "a refusal of CUDA by name",
+            "import torch\ndef f(x, d):\n    if d == 'cuda' and not torch.cuda.is_available():\n        raise RuntimeError('no CUDA')\n    return x.to(d)\n",
+        ),
+        PackExample(
+            "before another operand",
+            "import torch\ntorch.cuda.is_available() and torch.cuda.empty_cache()\n",
+            "import torch\n(torch.cuda.is_available() or _patchforge_xpu()) and _patchforge_gpu().empty_cache()\n",
         ),
         PackExample(
             "CUDA's kernels behind it",
@@ -138,6 +150,30 @@ class Availability(Pattern):
             person=True,
         ),
         PackExample(
+            "a way back to the CPU, from a parameter",
+            """\
+            import torch
+
+            def load(net, device="cuda"):
+                if device == "cuda" and not torch.cuda.is_available():
+                    device = "cpu"
+                return net.to(device)
+
+            load(net)
+            """,
+            """\
+            import torch
+
+            def load(net, device=_patchforge_device()):
+                device = _patchforge_choice(device)
+                if device == "cuda" and not (torch.cuda.is_available() or _patchforge_xpu()):
+                    device = "cpu"
+                return net.to(device)
+
+            load(net)
+            """,
+        ),
+        PackExample(
             "an answer that goes elsewhere", "import torch\nself.gpu = torch.cuda.is_available()\n", person=True
         ),
     )
@@ -161,7 +197,7 @@ def by_what_it_decides(site: Site, code: Code, pack: PackFacts, verdicts: Mappin
     gates = decisions(call, code)
     found = behind(gates, site, pack.sites, verdicts, code)
     if found.kernels(code) or _beside_kernels(gates[0][0] if gates else call, code):
-        return left([site], "CUDA's kernels or settings stand behind it")
+        return _before_kernels(site, gates, pack, code)
     if not gates:
         return person([site], _advice(call, code))
     if any(not positive and _says_yes(gate) for gate, positive in gates):
@@ -170,11 +206,92 @@ def by_what_it_decides(site: Site, code: Code, pack: PackFacts, verdicts: Mappin
         return person([site], "something here is named after CUDA: see whether an XPU may have it")
     if all(_takes_xpus(gate, positive, found, call, code) for gate, positive in gates):
         return _taken_in(site, gates[0][0], code)
-    return _stays(site, gates[0], found, code)
+    return _mapped(site, gates, found, pack, code) or _stays(site, gates[0], found, code)
 
 
-def _beside_kernels(asked: ast.AST, code: Code) -> bool:
+def _mapped(
+    site: Site, gates: Sequence[tuple[Gate, bool]], found: Behind, pack: PackFacts, code: Code
+) -> Verdict | None:
+    """``if …not torch.cuda.is_available(): device = "cpu"``: before it, a "cuda" is taken for the XPU."""
+    gate, positive = gates[0]
+    name = _sent_back(gate) if isinstance(gate, ast.If) and not positive and not found.open else ""
+    if not name or not isinstance(gate, ast.If) or len(gates) > 1 or not _bound_before(name, gate, code):
+        return None
+    scope = code.scope(gate)
+    if any(key == name for where, key in flows(code, pack.foreign).keys if where is scope):
+        return None
+    asking = [one for one in below(scope, pack.sites, code) if asks(one, code)]
+    here = [one for one in asking if code.holds(gate.test, one.node)]
+    line = code.before(gate, [f"{name} = _patchforge_choice({name})"])
+    apart = [one for one in asking if one not in here]
+    return converted(
+        [site, *here],
+        line,
+        *widened(site, code),
+        together=apart,
+        otherwise="a device that may be an XPU is asked for CUDA alone",
+    )
+
+
+def _sent_back(gate: ast.If) -> str:
+    """The name that is given the CPU, and nothing else."""
+    only = gate.body[0]
+    if len(gate.body) > 1 or gate.orelse or not isinstance(only, ast.Assign) or len(only.targets) > 1:
+        return ""
+    target, value = only.targets[0], only.value
+    if isinstance(value, ast.Call) and last_name(value) == "device" and len(value.args) == 1:
+        value = value.args[0]
+    to_cpu = isinstance(value, ast.Constant) and value.value == "cpu"
+    return target.id if to_cpu and isinstance(target, ast.Name) else ""
+
+
+def _bound_before(name: str, gate: ast.If, code: Code) -> bool:
+    """Whether a name has a value there, and a line may stand before the test."""
+    above = code.parent(gate)
+    if (isinstance(above, ast.If) and code.field(gate) == "orelse" and len(above.orelse) == 1) or not code.own_lines(
+        gate
+    ):
+        return False
+    arguments = getattr(code.scope(gate), "args", None)
+    if isinstance(arguments, ast.arguments) and name in {
+        one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    }:
+        return True
+    before = preceding(gate, code)
+    return any(
+        isinstance(one, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in one.targets)
+        for one in before
+    )
+
+
+def _before_kernels(site: Site, gates: Sequence[tuple[Gate, bool]], pack: PackFacts, code: Code) -> Verdict:
+    """A device that is chosen among flags for kernels is no reason to leave an XPU to the CPU in silence."""
+    chosen = [
+        part for gate, _ in gates if isinstance(gate, ast.If) for part in gate.body if isinstance(part, ast.Assign)
+    ]
+    if any(
+        one.kind is Kind.LITERAL and _value(part, code) is one.node
+        for part in chosen
+        for one in below(part, pack.sites, code)
+    ):
+        return person([site], "an arm for XPUs with their device, and without what is for CUDA's kernels")
+    return left([site], "CUDA's kernels or settings stand behind it")
+
+
+def _value(part: ast.Assign, code: Code) -> ast.expr:
+    """What is assigned: a device, or the text that ``torch.device`` gets."""
+    value = part.value
+    return (
+        value.args[0]
+        if isinstance(value, ast.Call) and code.name(value.func) == "torch.device" and value.args
+        else value
+    )
+
+
+def _beside_kernels(asked: ast.AST | Operands, code: Code) -> bool:
     """``torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)``, or an argument of such a call."""
+    if isinstance(asked, Operands):
+        return code.mentions([asked.node], KERNELS)
     beside = code.parent(asked)
     parts = [beside.func] if isinstance(beside, ast.Call) else [beside] if isinstance(beside, ast.BoolOp) else []
     return code.mentions(parts, KERNELS)
@@ -188,9 +305,9 @@ def _says_yes(gate: Gate) -> bool:
 
 def _takes_xpus(gate: Gate, positive: bool, found: Behind, call: ast.Call, code: Code) -> bool:  # noqa: FBT001
     if isinstance(gate, ast.Assert):
-        return positive
+        return positive and not found.open and not found.beside
     if not positive and isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise):
-        return not (found.open and code.mentions(found.guarded, KERNELS))
+        return not found.open and not found.beside
     if found.open or found.beside or code.mentions(found.guarded, KERNELS):
         return False
     if found.converted or counts_mps(call, code) or requested(call, code):
@@ -239,6 +356,8 @@ def _back_to_cpu(gate: Gate, code: Code) -> bool:
 
 def _stays(site: Site, first: tuple[Gate, bool], found: Behind, code: Code) -> Verdict:
     gate, positive = first
+    if isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise) and found.beside and not found.open:
+        return left([site], "refuses a device that asks for CUDA by name")
     if found.open and code.mentions(found.guarded, KERNELS):
         return left([site], "CUDA's kernels or settings stand behind it")
     if not positive and not found.open:

@@ -39,6 +39,11 @@ class CudaCalls(Pattern):
             "import torch\nfree, total = _patchforge_gpu().mem_get_info(device)\n",
         ),
         PackExample(
+            "a fork of the generators' state",
+            "import torch\nwith torch.random.fork_rng(devices=[torch.cuda.current_device()]):\n    f()\n",
+            "import torch\nwith torch.random.fork_rng(**({'device_type': 'xpu'} if _patchforge_xpu() else {}), devices=[_patchforge_gpu().current_device()]):\n    f()\n",
+        ),
+        PackExample(
             "no twin, and no need of one",
             "import torch\ntorch.cuda.ipc_collect()\n",
             "import torch\nNone if _patchforge_xpu() else torch.cuda.ipc_collect()\n",
@@ -58,6 +63,8 @@ class CudaCalls(Pattern):
         """A function of ``torch.cuda``."""
         if site.kind is not Kind.API:
             return None
+        if isinstance(site.node, ast.Call):
+            return _forked(site, site.node, code)
         name, call = api(site), call_of(site, code)
         if name == "OutOfMemoryError":
             reason = "the same class as torch.OutOfMemoryError: it catches an XPU's too"
@@ -67,6 +74,15 @@ class CudaCalls(Pattern):
         if name in TWINS:
             return _twin(site, name, call, code)
         return person([site], _advice(site, name, code)) if name else _bare(site, code)
+
+
+def _forked(site: Site, call: ast.Call, code: Code) -> Verdict:
+    """``fork_rng`` keeps the state of CUDA's generators unless it is told of another kind of device."""
+    more = "**({'device_type': 'xpu'} if _patchforge_xpu() else {})"
+    if call.args:
+        return converted([site], code.follow(call.args[-1], f", {more}"))
+    first = code.offset(call.keywords[0].lineno, call.keywords[0].col_offset) if call.keywords else code.end(call) - 1
+    return converted([site], code.splice(first, first, f"{more}, " if call.keywords else more))
 
 
 def _twin(site: Site, name: str, call: ast.Call | None, code: Code) -> Verdict:

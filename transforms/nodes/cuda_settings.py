@@ -28,7 +28,12 @@ class Settings(Pattern):
             "import torch\nwith torch.backends.cuda.sdp_kernel(enable_math=False):\n    f()\n",
             "import torch\nwith _patchforge_sdp(torch.backends.cuda.sdp_kernel)(enable_math=False):\n    f()\n",
         ),
-        PackExample("the version of CUDA", "import torch\nmajor, minor = torch.version.cuda.split('.')\n", person=True),
+        PackExample(
+            "the version of CUDA",
+            "import torch\nmajor, minor = torch.version.cuda.split('.')\n",
+            "import torch\nmajor, minor = (\"0.0\" if _patchforge_xpu() else torch.version.cuda).split('.')\n",
+        ),
+        PackExample("the version of CUDA, kept", "import torch\nversion = torch.version.cuda\n", person=True),
         PackExample("the environment", "import os\nhome = os.environ['CUDA_HOME']\n", person=True),
         PackExample("between processes", "init(backend='nccl')\n"),
     )
@@ -49,5 +54,16 @@ class Settings(Pattern):
             parent = code.parent(site.node)
             if isinstance(parent, (ast.Compare, ast.BoolOp, ast.If, ast.IfExp, ast.UnaryOp)):
                 return left([site], "asks how torch was built")
+            if (version := _version(site.node, code)) is not None:
+                return converted([site], *code.around(version, '("0.0" if _patchforge_xpu() else ', ")"))
             return person([site], "it is None without CUDA")
         return None
+
+
+def _version(node: ast.expr, code: Code) -> ast.expr | None:
+    """CUDA's version where it is read as a text or a number, which None is not."""
+    parent = code.parent(node)
+    if isinstance(node, ast.Attribute) and code.name(node.value) == "torch.version.cuda":
+        return node.value if isinstance(parent, ast.Call) and parent.func is node else None
+    number = isinstance(parent, ast.Call) and code.name(parent.func) in ("float", "int") and node in parent.args
+    return node if number else None

@@ -20,8 +20,9 @@ from patchforge.nodes.cuda_tests import (
     says,
     widened,
 )
-from patchforge.nodes.shapes import KERNELS, body_of, last_name, leaves, names_implementations
+from patchforge.nodes.shapes import KERNELS, below, body_of, last_name, leaves, names_implementations
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
+from patchforge.vocabulary import Decision
 
 _HOUSEKEEPING = frozenset(
     [
@@ -114,6 +115,16 @@ class Compare(Pattern):
             "import torch\n\ndef f(x):\n    on = x.is_cuda\n    if on:\n        torch.cuda.empty_cache()\n",
             'import torch\n\ndef f(x):\n    on = (getattr(x, "is_xpu", False) or x.is_cuda)\n    if on:\n        _patchforge_gpu().empty_cache()\n',
         ),
+        PackExample(
+            "its index",
+            "import torch\ndef f(x):\n    if x.is_cuda:\n        return torch.device(x.get_device())\n    return torch.device('cpu')\n",
+            "import torch\ndef f(x):\n    if (x.is_cuda or getattr(x, \"is_xpu\", False)):\n        return torch.device(x.get_device())\n    return torch.device('cpu')\n",
+        ),
+        PackExample(
+            "out of a list of devices",
+            "import torch\ndef devices():\n    return [f'cuda:{i}' for i in range(torch.cuda.device_count())]\n\nfirst = [d for d in devices() if d.startswith('cuda')]\n",
+            'import torch\ndef devices():\n    return [f\'{_patchforge_device()}:{i}\' for i in range(_patchforge_gpu().device_count())]\n\nfirst = [d for d in devices() if d.startswith(("cuda", "xpu"))]\n',
+        ),
         PackExample("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
         PackExample(
             "a kernel for CUDA",
@@ -184,6 +195,8 @@ class Compare(Pattern):
             return left([site], "chooses what only CUDA has")
         if counts_mps(asked, code) or (gates and all(_suits(one, found, asked, code) for one in gates)):
             return _taken_in(site, code)
+        if not gates and _of_devices(asked, code, pack, verdicts):
+            return _taken_in(site, code)
         if not gates:
             return person([site], _ADVICE)
         return _stays(gates[0], found, site, code) or person([site], _ADVICE)
@@ -196,6 +209,34 @@ def _question(site: Site, code: Code) -> ast.expr:
 def _taken_in(site: Site, code: Code) -> Verdict:
     splices = widened(site, code)
     return converted([site], *splices) if splices else person([site], _ADVICE)
+
+
+def _of_devices(asked: ast.expr, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]) -> bool:
+    """``d for d in devices() if d.startswith("cuda")``, where the list was converted."""
+    for parent, _ in code.above(asked):
+        loops = getattr(parent, "generators", [parent] if isinstance(parent, ast.comprehension) else [])
+        for loop in loops:
+            target = loop.target
+            if isinstance(target, ast.Name) and any(_is(one, target.id) for one in ast.walk(asked)):
+                return _gives_devices(loop.iter, code, pack, verdicts)
+        if isinstance(parent, ast.stmt):
+            return False
+    return False
+
+
+def _is(node: ast.AST, name: str) -> bool:
+    return isinstance(node, ast.Name) and node.id == name
+
+
+def _gives_devices(listed: ast.expr, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]) -> bool:
+    if isinstance(listed, ast.Call):
+        return last_name(listed) in pack.devices
+    if not isinstance(listed, ast.Name):
+        return False
+    stored = [one for one in code.named(listed.id, code.scope(listed)) if isinstance(one.ctx, ast.Store)]
+    inside = [site for one in stored for site in below(code.statement(one), pack.sites, code)]
+    named = [site for site in inside if site.kind is Kind.LITERAL and site.text.startswith("cuda:")]
+    return bool(named) and all(site in verdicts and verdicts[site].decision is Decision.CONVERTED for site in named)
 
 
 def _refuses(body: list[ast.stmt]) -> bool:
@@ -214,7 +255,7 @@ def _tidies_up(gate: Gate, positive: bool, found: Behind) -> bool:  # noqa: FBT0
     """Housekeeping that is converted throughout, or a move to the CPU."""
     if not positive or isinstance(gate, (ast.While, ast.Assert)):
         return False
-    body = gate.body if isinstance(gate, ast.If) else [gate.body]
+    body = body_of(gate)
     done = bool(found.converted) and not found.open
     return all(map(harmless, body)) or (done and all(map(_tidies, body)))
 
@@ -237,10 +278,11 @@ def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -
     """Code whose every site is converted, where no other branch is meant for XPUs; or a device that is handed on."""
     gate, positive = one
     if isinstance(gate, ast.IfExp):
-        return positive and (_is_device(gate.body, found, code) or _is_autocast(gate.body))
+        suits = _is_device(gate.body, found, code) or _is_autocast(gate.body) or _asks_index(gate.body, asked)
+        return positive and suits
     if not isinstance(gate, ast.If):
         return False
-    if positive and _hands_on(gate.body, asked):
+    if positive and (_hands_on(gate.body, asked) or (len(gate.body) == 1 and _asks_index(gate.body[0], asked))):
         return True
     if all(map(_is_index, gate.body)):
         return positive
@@ -267,6 +309,16 @@ def _is_index(statement: ast.stmt) -> bool:
         if isinstance(one, ast.Subscript) and isinstance(one.slice, ast.Constant)
     ]
     return keys == ["device"] and type(statement.value.value) is int and statement.value.value >= 0
+
+
+def _asks_index(part: ast.AST, asked: ast.expr) -> bool:
+    """``torch.device(x.get_device())`` behind ``x.is_cuda``: a tensor on an XPU tells its index just so."""
+    value = part.value if isinstance(part, (ast.Return, ast.Assign)) else part
+    if isinstance(value, ast.Call) and last_name(value) == "device" and len(value.args) == 1 and not value.keywords:
+        value = value.args[0]
+    if not (isinstance(asked, ast.Attribute) and isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute)):
+        return False
+    return last_name(value) == "get_device" and ast.dump(value.func.value) == ast.dump(asked.value)
 
 
 def _cuts(asked: ast.expr, found: Behind, code: Code) -> bool:

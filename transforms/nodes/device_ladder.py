@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from patchforge.nodes.code import Code
-from patchforge.nodes.shapes import arm_behind
+from patchforge.nodes.shapes import arm_after_mps, arm_behind
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict
 
 
@@ -63,6 +63,36 @@ class DeviceLadder(Pattern):
             """,
         ),
         PackExample(
+            "flags for kernels, as MPS has them",
+            """\
+            import torch
+            if torch.cuda.is_available():
+                device = "cuda:0"
+                use_cuda_kernel = True
+            elif torch.backends.mps.is_available():
+                device = "mps"
+                use_cuda_kernel = False
+            else:
+                device = "cpu"
+                use_cuda_kernel = False
+            """,
+            """\
+            import torch
+            if torch.cuda.is_available():
+                device = "cuda:0"
+                use_cuda_kernel = True
+            elif hasattr(torch, "xpu") and torch.xpu.is_available():
+                device = "xpu:0"
+                use_cuda_kernel = False
+            elif torch.backends.mps.is_available():
+                device = "mps"
+                use_cuda_kernel = False
+            else:
+                device = "cpu"
+                use_cuda_kernel = False
+            """,
+        ),
+        PackExample(
             "what only CUDA has stays there",
             "import torch\nif torch.cuda.is_available():\n    device = 'cuda'\n    use_cuda_ops = True\n",
             person=True,
@@ -71,4 +101,6 @@ class DeviceLadder(Pattern):
 
     def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """A call of ``is_available`` in the test of an ``if``."""
-        return arm_behind(site, code, pack.sites, device=True) if site.kind is Kind.AVAILABLE else None
+        if site.kind is not Kind.AVAILABLE:
+            return None
+        return arm_behind(site, code, pack.sites, device=True) or arm_after_mps(site, code, pack.sites)

@@ -8,7 +8,7 @@ import re
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import asks
-from patchforge.nodes.shapes import device_text, keyword_of, last_name
+from patchforge.nodes.shapes import below, device_text, keyword_of, last_name, test_around
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _DEVICE = re.compile(r"device|^dev$|^gpu$|map_location|^main_dev|^to$", re.IGNORECASE)
@@ -16,6 +16,7 @@ _TAKES = re.compile(
     r"^(to|device|Generator|load|torch_load|set_default_device|to_device|move_to\w*|empty|zeros|ones|randn)$|device",
     re.IGNORECASE,
 )
+_OPTION = re.compile(r"^--(no[-_]?)?cuda$", re.MULTILINE)
 _IMPLEMENTATION = re.compile(
     r"impl|backend|mode|method|activit|kind|provider|engine|kernel|type$|name|compute|platform", re.IGNORECASE
 )
@@ -38,6 +39,14 @@ class DeviceLiteral(Pattern):
         PackExample(
             "not blocking", "x = y.cuda(non_blocking=True)\n", "x = y.to(_patchforge_device(), non_blocking=True)\n"
         ),
+        PackExample(
+            "by keyword",
+            "x = y.cuda(device='cuda:0')\nz = x.cuda(device=3, non_blocking=True)\n",
+            "x = y.to(device=_patchforge_device(0))\nz = x.to(device=_patchforge_device(3), non_blocking=True)\n",
+        ),
+        PackExample("the method itself", "move = x.cuda\n", person=True),
+        PackExample("handed on", "import torch\nys = map(torch.Tensor.cuda, xs)\n", person=True),
+        PackExample("a flag of the pack's own", "parser.add_argument('--cuda')\nn = 1 if args.cuda else 2\n"),
         PackExample("moved", "mask = mask.to('cuda')\n", "mask = mask.to(_patchforge_device())\n"),
         PackExample(
             "a keyword",
@@ -61,6 +70,11 @@ class DeviceLiteral(Pattern):
             "x = y.to(comfy.model_management.get_torch_device())\ndevice = _patchforge_device()\n",
             options=Options(comfy=True),
         ),
+        PackExample(
+            "a parameter of the pack's own",
+            "def move(x, device):\n    return x.to(device)\n\ny = move(x, 'cuda')\n",
+            "def move(x, device):\n    return x.to(device)\n\ny = move(x, _patchforge_device())\n",
+        ),
         PackExample("the name of an implementation", 'out = upfirdn(x, impl="cuda")\n'),
         PackExample("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
         PackExample("a table of devices", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
@@ -81,21 +95,47 @@ class DeviceLiteral(Pattern):
 def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
     call = site.node
     if not isinstance(call, ast.Call):
-        return person([site], "say .to(device, …)")
+        return _bound(site, code)
+    inside = [one for one in below(call, pack.sites, code) if one.kind is Kind.LITERAL and _given(one.node, call)]
     if own := code.once(("own", pack.own_cuda), lambda: _named_here(pack.own_cuda, code)):
-        return person([site], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
-    at = code.end(call.func) - len("cuda")
-    keywords = [keyword.arg for keyword in call.keywords]
-    if len(call.args) > 1 or any(isinstance(arg, ast.Starred) for arg in call.args) or {"device", None} & set(keywords):
-        return person([site], "say .to(device, …)")
-    name = code.splice(at, code.end(call.func), "to")
-    if call.args:
-        return converted([site], name, *code.around(call.args[0], "_patchforge_device(", ")"))
+        return person([site, *inside], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
+    keywords = {keyword.arg: keyword.value for keyword in call.keywords}
+    if len(call.args) + ("device" in keywords) > 1 or None in keywords or isinstance(_first(call), ast.Starred):
+        return person([site, *inside], "say .to(device, …)")
+    name = code.splice(code.end(call.func) - len("cuda"), code.end(call.func), "to")
+    if (given := _first(call) or keywords.get("device")) is not None:
+        known = inside[0] if len(inside) == 1 and inside[0].node is given else None
+        if known is not None and isinstance(given, ast.Constant):
+            return converted([site, known], name, code.replace(given, device_text(known.text)))
+        return converted([site], name, *code.around(given, "_patchforge_device(", ")"))
     device = _device(pack, string=False)
     if call.keywords:
         first = code.offset(call.keywords[0].lineno, call.keywords[0].col_offset)
         return converted([site], name, code.splice(first, first, f"{device}, "))
     return converted([site], name, code.splice(code.end(call) - 1, code.end(call) - 1, device))
+
+
+def _first(call: ast.Call) -> ast.expr | None:
+    return call.args[0] if call.args else None
+
+
+def _given(node: ast.expr, call: ast.Call) -> bool:
+    return node in call.args or any(one.value is node for one in call.keywords)
+
+
+def _bound(site: Site, code: Code) -> Verdict:
+    """``fn = x.cuda``: the method itself, or a flag of that name."""
+    if site.text != ".cuda":
+        return person([site], "say lambda x: x.to(device)")
+    if code.once("flags", lambda: _flags(code)) or test_around(site.node, code) is not None:
+        return left([site], "a flag of the pack's own", runs_on_xpu=True)
+    return person([site], "say .to(device) where this is called, if it is a tensor's or a module's method")
+
+
+def _flags(code: Code) -> bool:
+    """Whether the file gives an attribute, or an option of a command line, the name ``cuda``."""
+    stored = (node for node in code.nodes if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load))
+    return any(node.attr == "cuda" for node in stored) or bool(_OPTION.search(code.vocabulary))
 
 
 def _named_here(names: frozenset[str], code: Code) -> list[str]:
@@ -105,7 +145,7 @@ def _named_here(names: frozenset[str], code: Code) -> list[str]:
 
 def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
     node = site.node
-    role, string = _role(node, code)
+    role, string = _role(node, code, pack)
     if role == "implementation":
         return left([site], "the name of an implementation, not a device")
     if role != "device":
@@ -128,7 +168,7 @@ def _device(pack: PackFacts, *, string: bool) -> str:
     return "comfy.model_management.get_torch_device()" if free else "_patchforge_device()"
 
 
-def _role(node: ast.expr, code: Code) -> tuple[str, bool]:
+def _role(node: ast.expr, code: Code, pack: PackFacts) -> tuple[str, bool]:
     """What a string is used as ("device", "implementation" or a suggestion), and whether a string is wanted there."""
     inner = node
     for parent, child in code.above(node):
@@ -143,7 +183,7 @@ def _role(node: ast.expr, code: Code) -> tuple[str, bool]:
             keyword, call = keyword_of(inner, code)
             return _by_keyword(keyword, call, code)
         if isinstance(parent, ast.Call):
-            return _by_call(parent, inner, code)
+            return _by_call(parent, inner, code, pack)
         if isinstance(parent, (ast.ListComp, ast.GeneratorExp, ast.SetComp)) and child is parent.elt:
             return "device", True
         if isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
@@ -166,8 +206,13 @@ def _by_keyword(keyword: str, call: ast.Call | None, code: Code) -> tuple[str, b
     return f"pass the device in use as {keyword}, if it is one", True
 
 
-def _by_call(call: ast.Call, argument: ast.expr, code: Code) -> tuple[str, bool]:
+def _by_call(call: ast.Call, argument: ast.expr, code: Code, pack: PackFacts) -> tuple[str, bool]:
     name = last_name(call)
+    own = pack.parameters.get(name, ())
+    if code.field(argument) == "args" and not any(isinstance(one, ast.Starred) for one in call.args):
+        at = code.index(argument)
+        if at < len(own) and _DEVICE.search(own[at]):
+            return "device", True
     if code.field(argument) == "args" and _TAKES.search(name):
         return "device", not (name == "to" and call.args[0] is argument)
     if name in ("append", "insert", "extend", "add"):

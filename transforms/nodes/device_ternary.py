@@ -7,7 +7,7 @@ import re
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
-from patchforge.nodes.shapes import below, conjunct, swapped, xpu_arm
+from patchforge.nodes.shapes import below, conjunct, repeatable, swapped, without_cudnn, xpu_arm
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted
 
 _XPU = re.compile("xpu")
@@ -44,6 +44,39 @@ class DeviceTernary(Pattern):
             """\
             import torch
             device = torch.device('cuda' if torch.cuda.is_available() and gpu else 'xpu' if hasattr(torch, "xpu") and torch.xpu.is_available() and gpu else 'mps' if torch.backends.mps.is_available() else 'cpu')
+            """,
+        ),
+        PackExample(
+            "cuDNN is CUDA's own question",
+            """\
+            import torch
+            device = "cuda" if torch.cuda.is_available() and torch.backends.cudnn.is_available() else "cpu"
+            """,
+            """\
+            import torch
+            device = "cuda" if torch.cuda.is_available() and torch.backends.cudnn.is_available() else "xpu" if _patchforge_xpu() else "cpu"
+            """,
+        ),
+        PackExample(
+            "a further question is asked once",
+            """\
+            import os, torch
+            device = "cuda" if torch.cuda.is_available() and os.environ.get("X") else "cpu"
+            """,
+            """\
+            import os, torch
+            device = _patchforge_device() if (torch.cuda.is_available() or _patchforge_xpu()) and os.environ.get("X") else "cpu"
+            """,
+        ),
+        PackExample(
+            "in an f-string, without its quotes",
+            """\
+            import torch
+            device = f"{'cuda' if torch.cuda.is_available() else 'cpu'}"
+            """,
+            """\
+            import torch
+            device = f"{'cuda' if torch.cuda.is_available() else 'xpu' if _patchforge_xpu() else 'cpu'}"
             """,
         ),
         PackExample(
@@ -120,6 +153,10 @@ def _prefix(choice: ast.IfExp, asked: ast.expr, code: Code, sites: tuple[Site, .
     ):
         return None
     value = swapped(choice.body, sites, code)
+    if value is not None and (plain := without_cudnn(choice.test, code)) is not None:
+        return f"{value} if {plain} else "
+    if not repeatable(choice.test, code):
+        return None
     test = swapped(choice.test, sites, code, asked if isinstance(asked, ast.Name) else None)
     return None if value is None or test is None else f"{value} if {test} else "
 
@@ -136,7 +173,7 @@ def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) 
     if value is None or not any(one.kind is Kind.LITERAL for one in inside) or below(choice.body, sites, code):
         return None
     at = code.start(choice)
-    prefix = f"{value} if {asking} and {xpu_arm(code)} else "
+    prefix = f"{value} if {asking} and {xpu_arm(code, choice)} else "
     return converted((site, *inside), code.splice(at, at, prefix))
 
 

@@ -6,7 +6,9 @@ import ast
 
 from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
-from patchforge.nodes.shapes import names_implementations
+from patchforge.nodes.cuda_tests import asked_along, asks
+from patchforge.nodes.libraries import flows
+from patchforge.nodes.shapes import below, names_implementations
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _SIBLINGS = frozenset(("cpu", "mps", "auto", "AUTO", "Auto", "default", "gpu", "CPU", "main_device", "offload_device"))
@@ -93,6 +95,35 @@ class Dropdown(Pattern):
                     return (read(device),)
             """,
         ),
+        PackExample(
+            "what a device may be",
+            """\
+            VALID = {"auto", "cuda", "cpu"}
+
+            def check(device):
+                if device not in VALID:
+                    raise ValueError(device)
+            """,
+            """\
+            VALID = {"auto", *(["xpu"] if _patchforge_xpu() else []), "cuda", "cpu"}
+
+            def check(device):
+                if device not in VALID:
+                    raise ValueError(device)
+            """,
+        ),
+        PackExample(
+            "what a device may be, and only CUDA is after",
+            """\
+            VALID = {"auto", "cuda", "cpu"}
+
+            def check(device):
+                if device not in VALID:
+                    raise ValueError(device)
+                return 64 if device == "cuda" else 1
+            """,
+            person=True,
+        ),
         PackExample("a list for others", 'DEVICES = ["cuda", "cpu"]\n', person=True),
         PackExample("what a profiler watches", 'profile(activities=["cpu", "cuda"])\n'),
         PackExample("an option of a script", 'parser.add_argument("--device", choices=["cuda", "cpu"])\n'),
@@ -103,7 +134,7 @@ class Dropdown(Pattern):
         parent = code.parent(site.node)
         if (
             site.kind is not Kind.LITERAL
-            or not isinstance(parent, (ast.List, ast.Tuple))
+            or not isinstance(parent, (ast.List, ast.Tuple, ast.Set))
             or not isinstance(site.node, ast.Constant)
         ):
             return None
@@ -117,21 +148,40 @@ class Dropdown(Pattern):
         if site.text != "cuda":
             return person([site], "offer the devices that are there")
         places = _places(parent, code)
+        offered = code.precede(site.node, '*(["xpu"] if _patchforge_xpu() else []), ')
+        if places and all(_only_checks(place, code) for place in places):
+            asking = {one for place in places for one in _asked(place, pack.sites, code)} - {site}
+            return converted([site], offered, together=asking, otherwise="what passes this check is not ready for xpu")
         entries = [_entry(place, code) for place in places]
         known = [entry for entry in entries if entry is not None]
         if not known or len(known) < len(entries):
             return person([site], "offer xpu where it is there, and map a saved cuda where the choice is used")
         for method, key in known:
+            if library := flows(code, pack.foreign).parameters().get(method.name, {}).get(key):
+                return person([site], f"{method.name} hands {key} to {library.module}, which knows {library.known}")
             if not _simple(method, key, code):
                 return person([site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
-        offered = code.precede(site.node, '*(["xpu"] if _patchforge_xpu() else []), ')
+        asking = {one for method, key in known for one in asked_along(method, key, pack.sites, code)[0]}
         mapped = dict.fromkeys(splice for method, key in known for splice in _mapped(method, key, code))
         defaults = [one for place in places for one in _defaults(place, pack.sites, code)]
         changed = [code.replace(one.node, "_patchforge_device()") for one in defaults]
-        return converted([site, *defaults], offered, *mapped, *changed)
+        otherwise = "what is chosen is asked for CUDA alone"
+        return converted([site, *defaults], offered, *mapped, *changed, together=asking, otherwise=otherwise)
 
 
-def _values(choices: ast.List | ast.Tuple) -> set[str]:
+def _only_checks(place: ast.expr, code: Code) -> bool:
+    """``device not in DEVICES``."""
+    compare = code.parent(place)
+    several = isinstance(compare, ast.Compare) and isinstance(compare.ops[0], (ast.In, ast.NotIn))
+    return several and code.field(place) == "comparators"
+
+
+def _asked(place: ast.expr, sites: tuple[Site, ...], code: Code) -> list[Site]:
+    """The questions for a device in the function that checks it."""
+    return [one for one in below(code.scope(place), sites, code) if asks(one, code)]
+
+
+def _values(choices: ast.List | ast.Tuple | ast.Set) -> set[str]:
     return {one.value for one in choices.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
 
 
@@ -193,9 +243,8 @@ def _consumer(node: ast.ClassDef, key: str) -> tuple[ast.FunctionDef, str] | Non
 
 def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
     """Whether the choice is only passed on: not compared, and not a key of a table."""
-    for node in code.named(key, method):
-        parent = code.parent(node)
-        if isinstance(parent, ast.Subscript) or (isinstance(parent, ast.Compare) and "cuda" in code.said(parent)):
+    for node in asked_along(method, key, (), code)[1]:
+        if isinstance(code.parent(node), ast.Subscript):
             return False
     first = _first(method)
     return first is not None and code.own_lines(first)

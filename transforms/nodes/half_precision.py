@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Gate, behind, decisions, question, says, widened
-from patchforge.nodes.shapes import last_name
-from patchforge.pattern import Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
+from patchforge.nodes.shapes import api, call_of, last_name
+from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
 
 _TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
 _STRINGS = frozenset(("fp16", "bf16", "fp32", "float16", "bfloat16", "float32", "half"))
@@ -49,6 +49,17 @@ class HalfPrecision(Pattern):
             "import torch\ndtype = torch.float16 if device == 'cuda' else torch.float32\n",
             person=True,
         ),
+        PackExample(
+            "what the device can, asked for",
+            "import torch\ndtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16\n",
+            "import torch\ndtype = torch.bfloat16 if _patchforge_gpu().is_bf16_supported() else torch.float16\n",
+            options=Options(half=True),
+        ),
+        PackExample(
+            "what the device can",
+            "import torch\ndtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16\n",
+            person=True,
+        ),
         PackExample("the name of a file", 'import torch\nkind = "fp16" if x.is_cuda else "fp32"\n', person=True),
         PackExample(
             "by what CUDA can",
@@ -58,8 +69,12 @@ class HalfPrecision(Pattern):
     )
 
     def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
-        """Only the gate knows."""
-        return None
+        """``torch.cuda.is_bf16_supported``, which nobody asks for anything else; else only the gate knows."""
+        if site.kind is not Kind.API or api(site) != "is_bf16_supported" or call_of(site, code) is None:
+            return None
+        if pack.options.half:
+            return converted([site], code.replace(site.node, "_patchforge_gpu().is_bf16_supported"))
+        return person([site], "an XPU keeps the other dtype here: --enable half asks the XPU instead")
 
     def verdict_on_test(
         self, site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]

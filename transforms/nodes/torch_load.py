@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 
 from patchforge.nodes.code import Code
-from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted
+from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left
+
+_LISTED = "a checkpoint saved from CUDA tensors would not load: convertible with --enable torch-load"
 
 
 class LoadWithoutMap(Pattern):
@@ -24,13 +26,20 @@ class LoadWithoutMap(Pattern):
             'import torch\nw = torch.load(path, map_location=None if torch.cuda.is_available() else "cpu")\n',
             options=Options(torch_load=True),
         ),
-        PackExample("not asked for", "import torch\nw = torch.load(path)\n"),
+        PackExample("not asked for: listed, with the option", "import torch\nw = torch.load(path)\n"),
+        PackExample(
+            "read to a place",
+            "import torch\nw = torch.load(path, map_location='cpu')\n",
+            options=Options(torch_load=True),
+        ),
     )
 
     def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
         """``torch.load`` with a path alone."""
-        if site.kind is not Kind.LOAD or not isinstance(site.node, ast.Call):
+        if site.kind is not Kind.LOAD or not isinstance(site.node, ast.Call) or not site.node.args:
             return None
+        if not pack.options.torch_load:
+            return left([site], _LISTED, runs_on_xpu=True)
         name = code.torch or "torch"
         where = f', map_location=None if {name}.cuda.is_available() else "cpu"'
         return converted([site], code.follow(site.node.args[0], where))

@@ -30,10 +30,13 @@ def _patchforge_device(index: object = None) -> object:
 
 
 def _patchforge_choice(device: object) -> object:
-    """What a saved workflow chose; its "cuda" means the Intel GPU where only that is there."""
-    if isinstance(device, str) and device.partition(":")[0] == "cuda" and _patchforge_xpu():
-        return "xpu" + device[4:]
-    return device
+    """What somebody chose; a "cuda", text or torch.device, means the Intel GPU where only that is there."""
+    import torch
+
+    if str(device).partition(":")[0] != "cuda" or not _patchforge_xpu():
+        return device
+    text = "xpu" + str(device)[4:]
+    return text if isinstance(device, str) else torch.device(text)
 
 
 def _patchforge_sdp(theirs: object) -> object:
@@ -44,10 +47,14 @@ def _patchforge_sdp(theirs: object) -> object:
 
 
 def _patchforge_autocast(theirs: object) -> object:
-    """CUDA's autocast class; where only an Intel GPU is there, XPU's with the same parameters."""
+    """CUDA's autocast class, or torch's; where only an Intel GPU is there, XPU's with the parameters of either."""
     import torch
 
-    def xpu(enabled: bool = True, dtype: object = torch.float16, cache_enabled: bool = True) -> object:  # noqa: FBT001, FBT002
-        return torch.autocast("xpu", dtype=dtype, enabled=enabled, cache_enabled=cache_enabled)
+    def xpu(*given: object, **more: object) -> object:
+        named = "device_type" in more or isinstance((*given, None)[0], str)
+        order = ("device_type", "dtype", "enabled") if named else ("enabled", "dtype")
+        more = {"dtype": torch.float16, **dict(zip((*order, "cache_enabled"), given)), **more}  # noqa: B905
+        kind = str(more.pop("device_type", "cuda"))
+        return torch.autocast("xpu" if kind.startswith("cuda") else kind, **more)
 
     return xpu if _patchforge_xpu() else theirs

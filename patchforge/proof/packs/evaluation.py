@@ -91,6 +91,7 @@ class _OurGlobals(dict[str, Any]):
         super().__init__()
         self.evaluation = evaluation
         theirs = {"isinstance": isinstance, "int": int, "str": str, "bool": bool, "object": object, "hasattr": hasattr}
+        theirs |= {"dict": dict, "type": type, "zip": zip}
         self["__builtins__"] = {**theirs, "__import__": lambda *_args, **_more: evaluation.torch}
 
 

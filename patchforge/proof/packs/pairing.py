@@ -40,12 +40,26 @@ class Proved:
 
 def prove(path: str, before: bytes, after: bytes) -> Proved:
     """NotProved where ``after`` may differ on CUDA, or names CUDA beside an XPU; CheckFailed for what is not Python."""
+    walk = _walked(path, before, after)
+    if walk.failures:
+        raise walk.failures[0]
+    return walk.proved
+
+
+def failures(path: str, before: bytes, after: bytes) -> list[NotProved]:
+    """All places that ``prove`` would refuse, at most one for each statement."""
+    return _walked(path, before, after).failures
+
+
+def _walked(path: str, before: bytes, after: bytes) -> _Pairing:
     walk = _Pairing(PackFile(path, before), PackFile(path, after))
     try:
         walk.bodies(walk.before.tree.body, walk.after.tree.body)
+    except NotProved as error:
+        walk.failures.append(error)
     except RecursionError:
-        raise walk.refused(None, "nested too deeply") from None
-    return walk.proved
+        walk.failures.append(walk.refused(None, "nested too deeply"))
+    return walk
 
 
 class _Pairing:
@@ -54,6 +68,7 @@ class _Pairing:
     def __init__(self, before: PackFile, after: PackFile) -> None:
         self.before, self.after, self.proved = before, after, Proved()
         self.old: ast.expr | ast.stmt | None = None
+        self.failures: list[NotProved] = []
 
     def bodies(self, old: Sequence[ast.stmt], new: Sequence[ast.stmt]) -> None:
         kept = [statement for statement in new if not is_addition(statement, old)]
@@ -63,7 +78,14 @@ class _Pairing:
                 raise self.refused(statement or twin, "a statement more or less")
             if not same_text(self.before, statement, self.after, twin):
                 self.old = statement
-                self.statement(statement, twin)
+                self.noted(statement, twin)
+
+    def noted(self, old: ast.stmt, new: ast.stmt) -> None:
+        """What is refused of one statement is no reason not to look at the next."""
+        try:
+            self.statement(old, new)
+        except NotProved as error:
+            self.failures.append(error)
 
     def statement(self, old: ast.stmt, new: ast.stmt) -> None:
         if type(old) is not type(new):

@@ -60,6 +60,8 @@ class Unknown:
 
     def __call__(self, *args: Any, **more: Any) -> Any:
         owner, _, name = self._text.rpartition(".")
+        if name in ("cuda", "to") and owner and not args and "device" in more:
+            args = (more.pop("device"),)
         if name == "cuda" and owner:
             name, args = "to", _as_to(args)
         if name == "startswith" and args == (("cuda", "xpu"),) and not self._evaluation.world.intel_alone:

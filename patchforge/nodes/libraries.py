@@ -1,0 +1,297 @@
+"""Libraries with device names of their own: "xpu" means nothing to them, or another maker's chip."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from patchforge.effort import spend
+from patchforge.nodes.code import Code, dotted
+from patchforge.pattern import Kind, Site, Verdict, left, person
+
+Key = tuple[ast.AST | None, str]  #: (scope, name); (None, "self.device") for an attribute
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """A library that is given a device. ``known``: what it takes for one; ``source``: where that is written."""
+
+    module: str
+    known: str
+    source: str
+
+
+_CT2 = "https://opennmt.net/CTranslate2/python/ctranslate2.models.Whisper.html"
+_PADDLE = "https://www.paddlepaddle.org.cn/documentation/docs/en/api/paddle/device/XPUPlace_en.html"
+_KERNELS = "kernels for CUDA alone"
+LIBRARIES = (
+    Library(
+        "ultralytics",
+        "cpu, mps and CUDA's",
+        "https://github.com/ultralytics/ultralytics/blob/main/ultralytics/utils/torch_utils.py",
+    ),
+    Library("ctranslate2", "cpu, cuda and auto", _CT2),
+    Library("faster_whisper", "cpu, cuda and auto, as CTranslate2", _CT2),
+    Library("whisperx", "cpu and cuda, as CTranslate2", "https://github.com/m-bain/whisperX"),
+    Library("paddle", 'cpu and gpu; its "xpu" is Baidu\'s Kunlun', _PADDLE),
+    Library("paddleocr", 'cpu and gpu; its "xpu" is Baidu\'s Kunlun', _PADDLE),
+    Library("paddlex", 'cpu and gpu; its "xpu" is Baidu\'s Kunlun', _PADDLE),
+    Library("tensorflow", "/CPU:0 and /GPU:0", "https://www.tensorflow.org/guide/gpu"),
+    Library("jax", "cpu, gpu, tpu", "https://docs.jax.dev/en/latest/_autosummary/jax.devices.html"),
+    Library(
+        "onnxruntime", "cpu and cuda for its own values", "https://onnxruntime.ai/docs/api/python/api_summary.html"
+    ),
+    Library("warp", "cpu and CUDA's", "https://nvidia.github.io/warp/user_guide/devices.html"),
+    Library("cupy", _KERNELS, "https://docs.cupy.dev/en/stable/install.html"),
+    Library("cpm_kernels", _KERNELS, "https://github.com/OpenBMB/cpm_kernels"),
+    Library("pycuda", _KERNELS, "https://documen.tician.de/pycuda/"),
+    Library("numba.cuda", _KERNELS, "https://numba.readthedocs.io/en/stable/cuda/index.html"),
+    Library("nvdiffrast", _KERNELS, "https://nvlabs.github.io/nvdiffrast/"),
+    Library("flash_attn", _KERNELS, "https://github.com/Dao-AILab/flash-attention"),
+    Library("causal_conv1d", _KERNELS, "https://github.com/Dao-AILab/causal-conv1d"),
+    Library("mamba_ssm", _KERNELS, "https://github.com/state-spaces/mamba"),
+    Library("tinycudann", _KERNELS, "https://github.com/NVlabs/tiny-cuda-nn"),
+    Library("gsplat", _KERNELS, "https://docs.gsplat.studio/main/"),
+    Library("spconv", _KERNELS, "https://github.com/traveller59/spconv"),
+    Library("tensorrt", _KERNELS, "https://docs.nvidia.com/deeplearning/tensorrt/"),
+    Library("bitsandbytes", "XPUs from 0.46 on", "https://huggingface.co/docs/bitsandbytes/main/en/installation"),
+)
+_BY_TOP: dict[str, list[Library]] = {}
+for _one in LIBRARIES:
+    _BY_TOP.setdefault(_one.module.partition(".")[0], []).append(_one)
+_CLEAR = frozenset(("str", "torch.device"))  #: calls that hand a device on
+_OWN = "_patchforge_"
+
+
+def named(name: str) -> Library | None:
+    """The library that a dotted name is in."""
+    known = _BY_TOP.get(name.partition(".")[0], ())
+    return next((one for one in known if name == one.module or name.startswith(f"{one.module}.")), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Where a device goes. ``alone``: to the library and nowhere else."""
+
+    library: Library
+    alone: bool
+
+
+class Flows:
+    """What of a file's expressions goes into a library's calls, through names, attributes and functions of the file.
+
+    ``given``: functions elsewhere in the pack, and which of their parameters go into a library.
+    """
+
+    def __init__(self, code: Code, given: Mapping[str, Mapping[str, Library]]) -> None:
+        self.code, self.given = code, given
+        self.nodes: dict[ast.AST, Library] = {}
+        self.keys: dict[Key, Library] = {}
+        self.used: set[ast.AST] = set()
+        self._objects: dict[Key, Library] = {}
+        self._assigned: dict[Key, list[ast.expr]] = {}
+        self._calls: dict[str, list[ast.Call]] = {}
+        self._returned: dict[str, list[ast.expr]] = {}
+        self.concerned = self._concerned()
+        if self.concerned:
+            self._gather()
+            self._spread()
+
+    def of(self, node: ast.AST) -> Flow | None:
+        """Where an expression goes, if to a library."""
+        library = self.nodes.get(node)
+        return Flow(library, not self._mixed) if library else None
+
+    def parameters(self) -> dict[str, dict[str, Library]]:
+        """Function or class → its parameters that go into a library."""
+        found: dict[str, dict[str, Library]] = {}
+        for (scope, name), library in self.keys.items():
+            if isinstance(scope, ast.FunctionDef) and name in _arguments(scope):
+                found.setdefault(self._called_by(scope), {})[name] = library
+        return found
+
+    def _called_by(self, function: ast.FunctionDef) -> str:
+        """The name that calls a function: for a constructor its class's."""
+        owner = self.code.parent(function)
+        return owner.name if function.name == "__init__" and isinstance(owner, ast.ClassDef) else function.name
+
+    def _concerned(self) -> bool:
+        tops = {name.partition(".")[0] for name in self.code.aliases.values()} | self.code.imported
+        return not tops.isdisjoint(_BY_TOP) or any(name in self.code.source.text for name in self.given)
+
+    def _gather(self) -> None:
+        for node in self.code.nodes:
+            if isinstance(node, (ast.Assign, ast.AnnAssign)) and node.value is not None:
+                for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                    if (key := self._key(target)) is not None:
+                        self._assigned.setdefault(key, []).append(node.value)
+            elif isinstance(node, ast.Call):
+                self._calls.setdefault(dotted(node.func).rpartition(".")[2], []).append(node)
+            elif isinstance(node, ast.Return) and node.value is not None:
+                scope = self.code.scope(node)
+                self._returned.setdefault(getattr(scope, "name", ""), []).append(node.value)
+        for key, values in self._assigned.items():
+            made = [one for one in values if not isinstance(one, ast.Constant)]
+            libraries = {self.called(one) if isinstance(one, ast.Call) else None for one in made}
+            if len(libraries) == 1 and (library := libraries.pop()):
+                self._objects[key] = library
+
+    def _key(self, node: ast.AST) -> Key | None:
+        if isinstance(node, ast.Name):
+            scope = self.code.scope(node)
+            stored = (isinstance(one.ctx, ast.Store) for one in self.code.named(node.id, scope))
+            known = scope is not self.code.tree and (node.id in _arguments(scope) or any(stored))
+            return (scope if known else self.code.tree), node.id
+        return (None, text) if isinstance(node, ast.Attribute) and (text := dotted(node)) else None
+
+    def called(self, call: ast.Call) -> Library | None:
+        """The library that a call goes to: a function of it, or a method of what one gave."""
+        node: ast.AST = call.func
+        if library := named(self.code.name(node)):
+            return library
+        while isinstance(node, (ast.Attribute, ast.Call)):
+            if isinstance(node, ast.Call):
+                return self.called(node)
+            if (key := self._key(node)) in self._objects and key is not None:
+                return self._objects[key]
+            node = node.value
+        key = self._key(node)
+        return self._objects.get(key) if key is not None else None
+
+    def _spread(self) -> None:
+        todo: list[tuple[ast.AST, Library]] = []
+        for calls in self._calls.values():
+            for call in calls:
+                values = [*call.args, *(one.value for one in call.keywords)]
+                if library := self.called(call):
+                    todo += [(value, library) for value in values]
+                elif given := self.given.get(dotted(call.func).rpartition(".")[2]):
+                    todo += [(one.value, given[one.arg]) for one in call.keywords if one.arg and one.arg in given]
+        while todo:
+            spend()
+            node, library = todo.pop()
+            if node in self.nodes:
+                continue
+            self.nodes[node] = library
+            todo += [(one, library) for one in self._behind(node, library)]
+
+    def _behind(self, node: ast.AST, library: Library) -> Iterator[ast.AST]:
+        """What an expression's value comes from."""
+        if isinstance(node, ast.IfExp):
+            yield from (node.body, node.orelse)
+        elif isinstance(node, (ast.BoolOp, ast.JoinedStr)):
+            yield from node.values
+        elif isinstance(node, (ast.FormattedValue, ast.Starred)):
+            yield node.value
+        elif isinstance(node, (ast.Name, ast.Attribute)):
+            self.used.add(node)
+            key = self._key(node)
+            if key is not None and key not in self.keys:
+                self.keys[key] = library
+                yield from self._assigned.get(key, ())
+                yield from self._passed(key)
+        elif isinstance(node, ast.Call):
+            name = self.code.name(node.func)
+            if name in _CLEAR or name.startswith(_OWN):
+                yield from node.args
+            elif len(self.code.functions.get(own := name.rpartition(".")[2], ())) == 1:
+                self.used.add(node)
+                yield from self._returned.get(own, ())
+
+    def _passed(self, key: Key) -> Iterator[ast.expr]:
+        """What a parameter is given: its default, and what calls in the file hand over."""
+        function, name = key
+        if not isinstance(function, ast.FunctionDef) or name not in _arguments(function):
+            return
+        arguments = function.args
+        by_place = [*arguments.posonlyargs, *arguments.args]
+        last = by_place[len(by_place) - len(arguments.defaults) :]
+        pairs = [
+            *zip(last, arguments.defaults, strict=True),
+            *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
+        ]
+        yield from (value for one, value in pairs if one.arg == name and value)
+        names = [one.arg for one in by_place if one.arg not in ("self", "cls")]
+        for call in self._calls.get(self._called_by(function), ()):
+            yield from (one.value for one in call.keywords if one.arg == name)
+            if name in names and names.index(name) < len(call.args):
+                yield call.args[names.index(name)]
+
+    @property
+    def _mixed(self) -> bool:
+        """Whether something that goes to a library goes elsewhere too."""
+        return self.code.once("mixed", lambda: any(map(self._elsewhere, self.keys)))
+
+    def _elsewhere(self, key: Key) -> bool:
+        scope, name = key
+        if scope is None:
+            read = (one for one in self.code.nodes if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Load))
+            loads: list[ast.expr] = [one for one in read if dotted(one) == name]
+        else:
+            loads = [one for one in self.code.named(name, scope) if isinstance(one.ctx, ast.Load)]
+        return any(one not in self.used and not self._only_looked_at(one) for one in loads)
+
+    def _only_looked_at(self, node: ast.expr) -> bool:
+        parent = self.code.parent(node)
+        if isinstance(parent, ast.Call):
+            return dotted(parent.func).rpartition(".")[2] in ("print", "info", "debug", "warning", "error", "log")
+        return isinstance(parent, (ast.Compare, ast.FormattedValue, ast.If, ast.Attribute))
+
+
+def _arguments(function: ast.AST) -> frozenset[str]:
+    arguments = getattr(function, "args", None)
+    if not isinstance(arguments, ast.arguments):
+        return frozenset()
+    return frozenset(one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
+
+
+def flows(code: Code, given: Mapping[str, Mapping[str, Library]]) -> Flows:
+    """The flows of a file, found once."""
+    return code.once(("flows", id(given)), lambda: Flows(code, given))
+
+
+def foreign(site: Site, code: Code, given: Mapping[str, Mapping[str, Library]]) -> Verdict | None:
+    """A device that goes to a library, or the question that chooses it: it stays, or is for a person."""
+    if site.kind not in (Kind.LITERAL, Kind.AVAILABLE, Kind.OWN_QUESTION, Kind.API, Kind.METHOD):
+        return None
+    found = flows(code, given)
+    if not found.concerned:
+        return None
+    if isinstance(site.node, ast.Call) and (library := found.called(site.node)):
+        return person([site], _reason(library))
+    chosen = list(_chosen(site.node, code))
+    flow = next(filter(None, map(found.of, chosen)), None)
+    if flow is None:
+        return None
+    reason = _reason(flow.library)
+    if flow.library.known == _KERNELS:
+        return left([site], reason)
+    if not flow.alone:
+        return person([site], f"{reason}, and elsewhere: give each its own device")
+    otherwise = any(isinstance(one, (ast.If, ast.IfExp)) for one, _ in code.above(site.node))
+    return left([site], reason) if otherwise else person([site], f'{reason}: give it "cpu" on an XPU')
+
+
+def _reason(library: Library) -> str:
+    return f"goes to {library.module}, which {'has' if library.known == _KERNELS else 'knows'} {library.known}"
+
+
+def _chosen(node: ast.expr, code: Code) -> Iterator[ast.AST]:
+    """An expression; or for a question the devices that it chooses among."""
+    yield node
+    for parent, child in code.above(node):
+        if isinstance(parent, ast.IfExp) and child is parent.test:
+            yield parent
+            return
+        if isinstance(parent, ast.If) and child is parent.test:
+            for statement in parent.body:
+                if isinstance(statement, (ast.Assign, ast.Return)) and statement.value is not None:
+                    yield statement.value
+            return
+        if isinstance(parent, ast.Call) and parent.func is not child:
+            yield child.value if isinstance(child, ast.keyword) else child
+            if (name := code.name(parent.func)) not in _CLEAR and not name.startswith(_OWN):
+                return
+        if isinstance(parent, ast.stmt):
+            return
