@@ -124,9 +124,10 @@ torch: $(BIN)/.installed
 ifeq ($(TORCH),no)
 	@echo 'NOTE: TORCH=no: the tests that need torch will be SKIPPED'
 else
-	@test $(BIN)/.torch -nt requirements-torch.lock && test $(BIN)/.torch -nt requirements-torch-needs.lock && exit 0; \
+	@test $(BIN)/.torch -nt requirements-torch.lock && test $(BIN)/.torch -nt requirements-torch-needs.lock && \
+	test $(BIN)/.torch -nt requirements-benchmark.lock && exit 0; \
 	echo 'installing torch (on Linux a CUDA build takes several GB; TORCH_INDEX=ADDRESS names an index with CPU builds, TORCH=no skips it)'; \
-	if $(LOCKED) -r requirements-torch-needs.lock && \
+	if $(LOCKED) -r requirements-torch-needs.lock -r requirements-benchmark.lock && \
 	$(PIP) --only-binary :all: $(if $(TORCH_INDEX),--extra-index-url "$(TORCH_INDEX)") -r requirements-torch.lock; then touch $(BIN)/.torch; \
 	else echo 'NOTE: torch could not be installed: the tests that need it will be SKIPPED' >&2; fi
 endif

@@ -54,8 +54,9 @@ _PACKS = (
 )
 _BENCH = (
     Command("run", "measure a release on a device; what bench alone does", bench.run),
+    Command("compare", "compare two benchmarks, or upstream and patched of one; status 1 for a change", bench.compare),
     Command(
-        "compare", "compare two benchmarks, or upstream and patched of one; status 1 for a difference", bench.compare
+        "history", "order many benchmarks by date; status 1 where the newest change is for the worse", bench.history
     ),
 )
 COMMANDS = (

@@ -143,7 +143,12 @@ def _database(error: BaseException) -> PatchforgeError:
 
 
 #: What only some commands need: module → the extra that has it.
-_EXTRAS = {"github": "bot", "websockets": "test", "PIL": "test"}
+_EXTRAS = {
+    "github": "bot",
+    "websockets": "test",
+    "PIL": "test",
+    **dict.fromkeys(("numpy", "scipy", "ruptures"), "benchmark"),
+}
 
 
 def _lacking(error: BaseException) -> PatchforgeError | None:

@@ -15,6 +15,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 
 from patchforge import documents
 from patchforge.bench.compare import BenchmarkComparison
+from patchforge.bench.history import BenchmarkHistory
 from patchforge.bench.model import Benchmark
 from patchforge.bot.follow import Followed
 from patchforge.checkout.examine import State
@@ -424,6 +425,7 @@ DOCUMENTS: Mapping[str, Document] = {
     "test": Document(Evidence, ("test", "packs test"), several=True, also={"format": int, "marked": str}),
     "bench": Document(Benchmark, ("bench run",), also={"format": int}),
     "bench-compare": Document(BenchmarkComparison, ("bench compare",)),
+    "bench-history": Document(BenchmarkHistory, ("bench history",)),
     "packs-check": Document(PackReport, ("packs check",), several=True),
     "packs-apply": Document(PackManifest, ("packs apply",), also={"format": int}),
 }

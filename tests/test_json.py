@@ -104,6 +104,7 @@ ERRORS = {
     "test": ("v0.33.0", "--device", "nonsense"),
     "bench run": ("v0.33.0", "--workflow", "nonsense"),
     "bench compare": ("nowhere",),
+    "bench history": ("nowhere",),
     "packs check": ("nowhere",),
     "packs apply": ("nowhere",),
     "packs revert": ("nowhere",),

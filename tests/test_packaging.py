@@ -38,6 +38,7 @@ EXTRAS = {
     ),
     "dev": ("requirements.lock",),
     "torch": ("requirements.lock", *TORCH),
+    "benchmark": ("requirements-benchmark.lock", "requirements-torch-needs.lock"),
     "bench": ("requirements.lock", "requirements-bench.lock"),
 }
 PARTS = ("patchforge", "transforms", "templates", "upstream", "pyproject.toml", "README.md", "LICENSE")

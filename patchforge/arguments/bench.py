@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from patchforge.arguments.parser import Parser
+from patchforge.arguments.parser import Parser, whole
 from patchforge.arguments.shared import add_generated, add_json, add_upstream
 from patchforge.arguments.trials import add_interpreter
 
-SIDES = ("upstream",)
+SIDES = ("upstream", "cpu")
 
 
 def run(parser: Parser) -> None:
@@ -20,9 +20,19 @@ def run(parser: Parser) -> None:
     add_interpreter(parser)
     parser.add_argument("--quick", action="store_true", help="a few cases only, in a minute or two")
     parser.add_argument(
+        "--pairs",
+        type=whole(0),
+        metavar="N",
+        help="timed runs of each side, in turns (default: 16, with --quick 3; 0: only count)",
+    )
+    parser.add_argument(
         "--workflow", action="append", default=[], metavar="NAME", help="only this workflow; repeat (default: all)"
     )
-    parser.add_argument("--baseline", choices=SIDES, help="measure this beside it: upstream is the release as it comes")
+    parser.add_argument(
+        "--baseline",
+        choices=SIDES,
+        help="measure this beside it, in turns: upstream is the release as it comes, cpu that on the CPU",
+    )
     parser.add_argument(
         "--out",
         default="bench",
@@ -36,3 +46,9 @@ def compare(parser: Parser) -> None:
     add_json(parser)
     parser.add_argument("before", metavar="A", help="a benchmark: its file, or the folder that it is in")
     parser.add_argument("after", nargs="?", metavar="B", help="another (default: both sides of A, upstream first)")
+
+
+def history(parser: Parser) -> None:
+    """``patchforge bench history``."""
+    add_json(parser)
+    parser.add_argument("folder", metavar="DIR", help="a folder with benchmarks, at any depth")

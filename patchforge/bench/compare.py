@@ -1,11 +1,14 @@
-"""Two benchmarks side by side: exact counts without any tolerance."""
+"""Two benchmarks side by side: exact counts without any tolerance, times with their noise."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from statistics import median
+from typing import Literal
 
 from patchforge.bench.model import CPU, PATCHED, UPSTREAM, Benchmark, Case, Counts
+from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, TimeRatio, paired, unpaired
 from patchforge.errors import NotChecked
 from patchforge.trial.model import Verdict
 
@@ -23,18 +26,37 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
+class TimesCompared:
+    """Times of one case: medians in seconds. ``verdict`` is ``slower`` or ``faster`` where that is an alarm."""
+
+    suite: str
+    case: str
+    before: float
+    after: float
+    found: TimeRatio
+    verdict: Literal["slower", "faster", "no change", "too few runs"]
+
+
+@dataclass(frozen=True, slots=True)
 class BenchmarkComparison:
-    """Benchmarks compared. ``compared`` counts figures; ``notes`` say what could not be compared, and why."""
+    """Benchmarks compared. ``compared`` counts figures; ``notes`` say what could not be compared, and why.
+
+    ``confidence`` and ``large`` say when a time is an alarm: at that confidence, and by more than that.
+    """
 
     before: str
     after: str
     compared: int
     differences: tuple[Difference, ...]
+    times: tuple[TimesCompared, ...]
     notes: tuple[str, ...]
+    confidence: float = CONFIDENCE
+    large: float = LARGE
 
     @property
     def same(self) -> bool:
-        return not self.differences
+        """Whether all exact figures are equal and nothing is slower."""
+        return not self.differences and not any(one.verdict == "slower" for one in self.times)
 
 
 def compare(before: Benchmark, after: Benchmark) -> BenchmarkComparison:
@@ -42,14 +64,14 @@ def compare(before: Benchmark, after: Benchmark) -> BenchmarkComparison:
     _check_alike(before, after)
     pairs = [(one, after.case(*one.place)) for one in before.cases if one.side != CPU or before.device.kind == CPU]
     left = [one for one in after.cases if one.side != CPU and before.case(*one.place) is None]
-    return _compared(_title(before), _title(after), pairs, left)
+    return _compared(_title(before), _title(after), pairs, left, unpaired)
 
 
 def against_upstream(benchmark: Benchmark) -> BenchmarkComparison:
     """What the patches add to upstream's own tree, of a run that measured both."""
     pairs = [(one, benchmark.case(one.suite, one.name, PATCHED)) for one in benchmark.side(UPSTREAM)]
     title = _title(benchmark)
-    return _compared(f"{title}, upstream", f"{title}, patched", pairs, ())
+    return _compared(f"{title}, upstream", f"{title}, patched", pairs, (), paired)
 
 
 def _title(benchmark: Benchmark) -> str:
@@ -72,7 +94,11 @@ def _check_alike(before: Benchmark, after: Benchmark) -> None:
 
 
 def _compared(
-    before: str, after: str, pairs: Sequence[tuple[Case, Case | None]], left: Sequence[Case]
+    before: str,
+    after: str,
+    pairs: Sequence[tuple[Case, Case | None]],
+    left: Sequence[Case],
+    ratio: Callable[[Sequence[float], Sequence[float]], TimeRatio],
 ) -> BenchmarkComparison:
     notes = [f"{_name(one)}: only in {before}" for one, other in pairs if other is None]
     notes += [f"{_name(one)}: only in {after}" for one in left]
@@ -94,7 +120,25 @@ def _compared(
             do="run both with the same suites",
         )
     differences = tuple(one for one in found if one.before != one.after)
-    return BenchmarkComparison(before, after, len(found), differences, tuple(notes))
+    times = tuple(
+        _times(one, one.times.seconds, other.times.seconds, ratio) for one, other in both if one.times and other.times
+    )
+    return BenchmarkComparison(before, after, len(found), differences, times, tuple(notes))
+
+
+def _times(
+    case: Case,
+    before: Sequence[float],
+    after: Sequence[float],
+    ratio: Callable[[Sequence[float], Sequence[float]], TimeRatio],
+) -> TimesCompared:
+    found = ratio(before, after)
+    verdict: Literal["slower", "faster", "no change", "too few runs"] = "no change"
+    if found.runs < LEAST:
+        verdict = "too few runs"
+    elif found.slower or found.faster:
+        verdict = "slower" if found.slower else "faster"
+    return TimesCompared(case.suite, case.name, median(before), median(after), found, verdict)
 
 
 def _figures(before: Case, after: Case) -> Iterator[Difference]:

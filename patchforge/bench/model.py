@@ -80,6 +80,20 @@ def total(parts: Iterable[Counts]) -> Counts:
 
 
 @dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds of the runs of a case after its warm-up, in order, and by part; nothing is counted meanwhile.
+
+    The runs of two sides that were timed together belong in pairs, which were made in turns. ``steady`` says whether
+    the warm-up ended because its last runs took about as long as one another.
+    """
+
+    seconds: tuple[float, ...]
+    parts: Mapping[str, tuple[float, ...]]
+    warm_up: tuple[float, ...]
+    steady: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One thing that was run on one side. Nothing is measured of a run that is not fresh: ``reason`` says why.
 
@@ -92,6 +106,7 @@ class Case:
     verdict: Verdict
     reason: str
     counts: Mapping[str, Counts] = field(default_factory=dict)
+    times: Times | None = None
     not_measured: Mapping[str, str] = field(default_factory=dict)
 
     @property

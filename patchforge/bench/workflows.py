@@ -1,16 +1,18 @@
-"""Workflows measured on a release's own server: what each node asks of torch, of runs that are fresh alone."""
+"""Workflows measured on a release's own server: what each node asks of torch, and its time; of fresh runs alone."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from patchforge import documents
-from patchforge.bench.model import CPU, Case, Counts
-from patchforge.errors import CheckFailed, Damaged
+from patchforge.bench import statistics
+from patchforge.bench.model import CPU, Case, Counts, Times
+from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.trial.model import Device, Ending, Execution, Judgement, Verdict, Workflow
 from patchforge.trial.server import devices
 from patchforge.trial.server.comfyui import Server, flags
@@ -23,7 +25,8 @@ from patchforge.trial.workflows.library import missing
 SUITE = "workflows"
 #: Three that load every kind of model there is, in a few seconds.
 QUICK = ("txt2img", "upscale", "interpolation")
-_FREEING = 30.0  # seconds
+_FREEING, _AGAIN = 60.0, 1.0  # seconds
+_TIMED = 1000  # seeds of timed runs are above that, so that none is in the cache
 
 Tell = Callable[[str], None]
 
@@ -40,6 +43,7 @@ class Side:
     timeout: float  #: seconds that one prompt may take
     start_timeout: float
     remove: Sequence[Path] = ()
+    timed: bool = True
     beside: Device | None = None  #: the CPU runs in the environment of this device, so that nothing else differs
     state: Mapping[str, Any] = field(default_factory=dict)  #: what the server says of itself, once it has run
 
@@ -66,77 +70,187 @@ class Side:
         )
 
 
-@dataclass
-class Found:
-    """The cases of a side, and what its runs left: the reference of other sides."""
+class Running:
+    """A side whose server runs from when it is first asked for until the block ends; one that ended is started again.
 
-    cases: list[Case] = field(default_factory=list)
-    executions: dict[str, Execution] = field(default_factory=dict)
+    CheckFailed or OSError where it does not start, or does not answer.
+    """
+
+    def __init__(self, side: Side) -> None:
+        self.side = side
+        self.executions: dict[str, Execution] = {}  #: of counted runs, by workflow
+        self._server: Server | None = None
+        self._seed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
+
+    @property
+    def server(self) -> Server:
+        if self._server is None or not self._server.alive:
+            self.stop()
+            self._server = self.side.server().__enter__()
+            self.side.state = self._server.client.state()
+        return self._server
+
+    def refer(self, workflow: Workflow) -> None:
+        """Runs the workflow as a reference for others; where it cannot be run there is none."""
+        with suppress(CheckFailed, OSError):
+            client = self.server.client
+            if not missing(workflow, client.object_info()):
+                self.executions[workflow.name] = client.run(workflow, self.side.timeout)
+
+    def counted(self, workflow: Workflow, reference: Execution | None) -> Case:
+        """The workflow once, from nothing loaded and nothing cached, with everything counted."""
+        client = self.server.client
+        if lacking := missing(workflow, client.object_info()):
+            return self._case(workflow, Verdict.SKIPPED, f"the release has no node {', '.join(lacking)}")
+        _free(self.server)
+        client.count(wanted=True)
+        execution = self.executions[workflow.name] = client.run(workflow, self.side.timeout)
+        client.count(wanted=False)
+        judged = self._judged(workflow, execution, reference)
+        case = self._case(workflow, judged.verdict, judged.reason)
+        if judged.verdict is not Verdict.FRESH:
+            return case
+        return replace(case, counts=read_counts(client.counters(execution.prompt), workflow))
+
+    def timed(self, workflow: Workflow) -> dict[str, float]:
+        """Seconds by node of a run with new seeds, as the server tells them; CheckFailed where it was not fresh."""
+        self._seed += 1
+        graph = reseeded(workflow.graph, _TIMED + self._seed)
+        if graph == workflow.graph:  # nothing of it is random: it is computed again when nothing is cached
+            _free(self.server)
+        execution = self.server.client.run(graph, self.side.timeout)
+        judged = judge.judge(workflow, execution, device=self.side.device)
+        if judged.verdict is not Verdict.FRESH:
+            raise CheckFailed(f"{self.side.name} {workflow.name}: {judged.verdict}, {judged.reason}")
+        names = _names(workflow)
+        return {names[step.node]: step.seconds for step in execution.steps if not step.cached and step.node in names}
+
+    def _case(self, workflow: Workflow, verdict: Verdict, reason: str) -> Case:
+        return Case(SUITE, workflow.name, self.side.name, verdict, reason)
+
+    def failed(self, workflow: Workflow, error: Exception) -> Case:
+        """What there is to say where the server did not start, or did not answer."""
+        problem = error.problem if isinstance(error, PatchforgeError) else f"the server does not answer: {error}"
+        return self._case(workflow, Verdict.FAILED, problem)
+
+    def _judged(self, workflow: Workflow, execution: Execution, reference: Execution | None) -> Judgement:
+        """As ``patchforge test`` judges. With nothing to compare, another seed must give another picture."""
+        varied = None
+        if reference is None and execution.ending is Ending.SUCCESS:
+            other = reseeded(workflow.graph, 1)
+            varied = self.server.client.run(other, self.side.timeout) if other != workflow.graph else None
+        allowed = judge.tolerance(self.side.device, dtype=workflow.dtype)
+        return judge.judge(
+            workflow, execution, device=self.side.device, reference=reference, tolerance=allowed, varied=varied
+        )
 
 
-def measure(side: Side, workflows: Sequence[Workflow], reference: Mapping[str, Execution], tell: Tell) -> Found:
-    """Every workflow on one server, each from nothing loaded; always a case for each."""
-    found = Found()
-    left = list(workflows)
-    while left:
-        try:
-            with side.server() as server:
-                side.state = server.client.state()
-                while left and server.alive:
-                    workflow = left.pop(0)
-                    tell(f"{side.name} {workflow.name}")
-                    case, execution = _one(side, server, workflow, reference.get(workflow.name))
-                    found.cases.append(case)
-                    if execution is not None:
-                        found.executions[workflow.name] = execution
-        except (CheckFailed, OSError) as error:  # it did not start, or does not answer
-            reason = error.problem if isinstance(error, CheckFailed) else f"the server does not answer: {error}"
-            found.cases += [Case(SUITE, one.name, side.name, Verdict.FAILED, reason) for one in left]
-            return found
-    return found
+def measure(sides: Sequence[Side], workflows: Sequence[Workflow], pairs: int, tell: Tell) -> Iterator[Case]:
+    """Every workflow on every side: counted, then timed in turns, ``pairs`` times.
+
+    The CPU's side comes first where there is one: its results are the reference of the others. One that is not timed
+    has no cases.
+    """
+    with ExitStack() as stack:
+        running = [stack.enter_context(Running(side)) for side in sides]
+        first = running[0]
+        reference = first.executions if first.side.name == CPU and len(running) > 1 else {}
+        if not first.side.timed:
+            for workflow in workflows:
+                tell(f"the reference, {workflow.name}")
+                first.refer(workflow)
+            first.stop()
+            running = running[1:]
+        for workflow in workflows:
+            cases = []
+            for one in running:
+                tell(f"counting {one.side.name} {workflow.name}")
+                cases.append(_counted(one, workflow, None if one is first else reference.get(workflow.name)))
+            yield from _timed(running, cases, workflow, pairs, tell)
 
 
-def _one(side: Side, server: Server, workflow: Workflow, reference: Execution | None) -> tuple[Case, Execution | None]:
-    client = server.client
-    if lacking := missing(workflow, client.object_info()):
-        reason = f"the release has no node {', '.join(lacking)}"
-        return Case(SUITE, workflow.name, side.name, Verdict.SKIPPED, reason), None
-    _free(server)
-    client.count(wanted=True)
-    execution = client.run(workflow, side.timeout)
-    client.count(wanted=False)
-    judged = _judged(side, server, workflow, execution, reference)
-    case = Case(SUITE, workflow.name, side.name, judged.verdict, judged.reason)
-    if judged.verdict is not Verdict.FRESH:
-        return case, execution
-    counts = read_counts(client.counters(execution.prompt), workflow)
-    return Case(*case.place, judged.verdict, judged.reason, counts), execution
+def _counted(one: Running, workflow: Workflow, reference: Execution | None) -> Case:
+    try:
+        return one.counted(workflow, reference)
+    except (CheckFailed, OSError) as error:
+        return one.failed(workflow, error)
 
 
-def _judged(
-    side: Side, server: Server, workflow: Workflow, execution: Execution, reference: Execution | None
-) -> Judgement:
-    """As ``patchforge test`` judges. With nothing to compare, another seed must give another picture."""
-    varied = None
-    if reference is None and execution.ending is Ending.SUCCESS:
-        other = reseeded(workflow.graph, 1)
-        varied = server.client.run(other, side.timeout) if other != workflow.graph else None
-    allowed = judge.tolerance(side.device, dtype=workflow.dtype)
-    return judge.judge(workflow, execution, device=side.device, reference=reference, tolerance=allowed, varied=varied)
+def _timed(
+    running: Sequence[Running], cases: Sequence[Case], workflow: Workflow, pairs: int, tell: Tell
+) -> Iterator[Case]:
+    """The cases with their times; one that is not fresh, or whose runs fail, stays without."""
+    turns = [
+        (one, case)
+        for one, case in zip(running, cases, strict=True)
+        if one.side.timed and case.verdict is Verdict.FRESH
+    ]
+    others = [case for case in cases if case not in [timed for _, timed in turns]]
+    yield from others
+    if not turns or not pairs:
+        yield from (replace(case, not_measured={"times": "no runs were asked for"}) for _, case in turns)
+        return
+    tell(f"timing {workflow.name}")
+    try:
+        warm = [_warmed(one, workflow) for one, _ in turns]
+        runs: list[list[dict[str, float]]] = [[] for _ in turns]
+        for pair in range(pairs):
+            tell(f"timing {workflow.name}, {pair + 1} of {pairs}")
+            order = list(enumerate(turns))
+            for index, (one, _) in order if pair % 2 == 0 else order[::-1]:
+                runs[index].append(one.timed(workflow))
+    except (CheckFailed, OSError) as error:
+        reason = error.problem if isinstance(error, CheckFailed) else f"the server does not answer: {error}"
+        yield from (replace(case, not_measured={"times": reason}) for _, case in turns)
+        return
+    for (_, case), warm_up, found in zip(turns, warm, runs, strict=True):
+        yield replace(case, times=_times(warm_up, found))
+
+
+def _warmed(one: Running, workflow: Workflow) -> list[float]:
+    """Seconds of runs until they are steady, or have been enough."""
+    seconds: list[float] = []
+    while len(seconds) < statistics.WARM_UP and not statistics.steady(seconds):
+        seconds.append(sum(one.timed(workflow).values()))
+    return seconds
+
+
+def _times(warm_up: Sequence[float], runs: Sequence[Mapping[str, float]]) -> Times:
+    parts = {part: tuple(run.get(part, 0.0) for run in runs) for part in runs[0]}
+    total = tuple(sum(run.values()) for run in runs)
+    return Times(total, parts, tuple(warm_up), statistics.steady(warm_up))
 
 
 def _free(server: Server) -> None:
-    """Nothing is loaded and nothing cached afterwards: the answer to /free comes before it is done."""
-    server.client.free()
+    """Nothing is loaded and nothing cached afterwards: the answer to /free comes before it is done.
+
+    It is asked for again and again: a worker that just looked whether it is sleeps on, for 1000 seconds.
+    """
     deadline = time.monotonic() + _FREEING
-    while server.alive and server.client.state().get("models"):
+    while True:
+        server.client.free()
+        again = time.monotonic() + _AGAIN
+        while time.monotonic() < again:
+            if not server.client.state().get("models"):
+                return
+            time.sleep(0.05)
         if time.monotonic() > deadline:
             raise CheckFailed(
                 "ComfyUI does not let its models go",
                 expected="none loaded after /free",
                 found=f"some, {_FREEING:g} s on",
             )
-        time.sleep(0.05)
 
 
 def read_counts(answer: Mapping[str, Any] | None, workflow: Workflow) -> dict[str, Counts]:
@@ -144,9 +258,10 @@ def read_counts(answer: Mapping[str, Any] | None, workflow: Workflow) -> dict[st
     if not answer:
         raise Damaged(f"the server counted nothing of {workflow.name}", expected="counts of every node", found="none")
     found = documents.structured(dict(answer), dict[str, Counts], "what the server counted")
-    kinds = {node: str(value.get("class_type")) for node, value in workflow.graph.items()}
-    return {f"{node} {kinds[node]}": found[node] for node in _in_order(kinds) if node in found}
+    return {name: found[node] for node, name in _names(workflow).items() if node in found}
 
 
-def _in_order(nodes: Mapping[str, str]) -> Iterator[str]:
-    return iter(sorted(nodes, key=lambda node: (len(node), node)))
+def _names(workflow: Workflow) -> dict[str, str]:
+    """What nodes are called as parts, in their order."""
+    nodes = sorted(workflow.graph, key=lambda node: (len(node), node))
+    return {node: f"{node} {workflow.graph[node]['class_type']}" for node in nodes}

@@ -37,7 +37,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         for path, data in {**files(*modes), "comfyui_version.py": b'__version__ = "9.0.0"\n'}.items():
             (release / path).parent.mkdir(parents=True, exist_ok=True)
             (release / path).write_bytes(data)
-        status = main(["bench", str(release), "--no-venv", "--out", str(tmp_path / "out"), *arguments])
+        status = main(["bench", str(release), "--no-venv", "--out", str(tmp_path / "out"), "--pairs", "0", *arguments])
         return status, next((tmp_path / "out").glob("*"), tmp_path)
 
     return run
@@ -45,7 +45,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 @EMULATED
 def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out = bench("--device", "emulated", "--baseline", "upstream")
+    status, out = bench("--device", "emulated", "--baseline", "upstream", "--pairs", "3")
     said = capsys.readouterr()
     assert status == Exit.OK, said
     assert out.name == "v9.0.0-emulated-b580"
@@ -58,10 +58,17 @@ def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pyte
     sampler = found.cases[1].counts["2 KSampler"]
     assert sampler.operations["float32 mul"] >= 40
     assert sampler.copies["cpu to xpu"][0] == 3
+    for one in found.cases:
+        assert one.times is not None
+        assert len(one.times.seconds) == len(one.times.parts["2 KSampler"]) == 3
+        assert min(one.times.parts["2 KSampler"]) > 0
+        assert len(one.times.warm_up) >= 2
     assert found.machine.gpus == ("Intel(R) Arc(TM) B580 Graphics emulated",)
     assert "equal to the reference" in said.out
     assert main(["bench", "compare", str(out)]) == Exit.OK
-    assert "no difference in" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "no difference in" in said
+    assert "too few runs" in said
 
 
 def test_the_cpu_is_measured_by_itself(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,6 +79,13 @@ def test_the_cpu_is_measured_by_itself(bench: Any, capsys: pytest.CaptureFixture
     assert case.counts["2 KSampler"].synchronisations is None
     assert case.counts["2 KSampler"].allocations
     assert document["cases"][0]["counts"].keys() == case.counts.keys()
+
+
+def test_the_cpu_is_a_baseline_when_it_is_asked_for(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out = bench("--device", "cpu", "--baseline", "cpu", "--pairs", "2")
+    assert status == Exit.USAGE
+    assert "the CPU is no baseline for itself" in capsys.readouterr().err
+    assert not (out / FILE).exists()
 
 
 def test_nothing_is_measured_of_a_run_that_is_not_fresh(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:

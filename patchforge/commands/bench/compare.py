@@ -15,7 +15,7 @@ from patchforge.escape import line
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0 when every exact figure is the same, 1 when one is not."""
+    """Exit status 0 when every exact figure is the same and no time is an alarm, else 1."""
     first = read(Path(options.before))
     found = compare(first, read(Path(options.after))) if options.after else against_upstream(first)
     if options.json:
@@ -26,11 +26,17 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(found: BenchmarkComparison) -> None:
-    if found.same:
+    if not found.differences:
         print(f"no difference in {found.compared} exact figures of {line(found.before)} and {line(found.after)}")
     else:
         print(f"{len(found.differences)} of {found.compared} exact figures differ")
         table([["suite", "case", "part", "figure", found.before, found.after, "more"], *_rows(found)])
+    if found.times:
+        print(
+            f"times of {found.after} by {found.before}; "
+            f"an alarm is what changed at {found.confidence:.0%} confidence, and by more than {found.large:.0%}"
+        )
+        table([["suite", "case", "before", "after", "ratio", "interval", "runs", "verdict"], *_times(found)])
     for note in found.notes:
         print(f"note: {line(note)}")
 
@@ -40,6 +46,14 @@ def _rows(found: BenchmarkComparison) -> Iterator[list[str]]:
         known = one.before is not None and one.after is not None
         more = f"{(one.after or 0) - (one.before or 0):+d}" if known else ""
         yield [one.suite, one.case, one.part, one.what, _shown(one.before), _shown(one.after), more]
+
+
+def _times(found: BenchmarkComparison) -> Iterator[list[str]]:
+    for one in found.times:
+        ratio = one.found.ratio
+        runs = f"{one.found.runs}{' in turns' if one.found.pairs else ''}"
+        figures = [f"{one.before:.3f} s", f"{one.after:.3f} s", f"{ratio.median:.3f}"]
+        yield [one.suite, one.case, *figures, f"{ratio.low:.3f} to {ratio.high:.3f}", runs, one.verdict]
 
 
 def _shown(number: int | None) -> str:

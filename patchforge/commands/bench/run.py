@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from patchforge import outputs, pipeline, progress
-from patchforge.bench import workflows
+from patchforge.bench import statistics, workflows
 from patchforge.bench.machine import machine
-from patchforge.bench.model import CPU, FILE, FORMAT, PATCHED, UPSTREAM, Benchmark, Case, total
+from patchforge.bench.model import CPU, FILE, FORMAT, NOT_MEASURED, PATCHED, UPSTREAM, Benchmark, total
 from patchforge.bench.places import KIND, check
 from patchforge.commands import test as trials
 from patchforge.commands.apply import release_from_files
@@ -21,7 +21,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources import open_upstream
 from patchforge.sources.upstream import LATEST
-from patchforge.trial.model import Device, Execution, Verdict, Workflow
+from patchforge.trial.model import Device, Verdict, Workflow
 from patchforge.trial.model import Side as Tree
 from patchforge.trial.reports import evidence
 from patchforge.trial.runner import Trees
@@ -33,13 +33,17 @@ from patchforge.vocabulary import Release
 from patchforge.vocabulary import Tree as Files
 
 Tell = Callable[[str], None]
+_PAIRS, _QUICK_PAIRS = 16, 3
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when everything that was run was fresh, 1 when something was not."""
     chosen = _workflows(options)
+    options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
     print(trials.NOTICE, file=sys.stderr, flush=True)
     device = devices.choose(options.device, Path(options.python))
+    if options.baseline == device.kind == CPU:
+        raise PatchforgeError("the CPU is no baseline for itself", do="leave --baseline out, or name upstream")
     with ExitStack() as stack:
         found = _source(options, stack)
         out = Path(options.out) / f"{found[0].version}-{device}".replace(":", "-")
@@ -88,14 +92,7 @@ def _measured(
     with temporary_folder("patchforge-bench-") as scratch:
         trees = Trees(patched, weights, scratch, tell)
         sides = _sides(options, device, trees, environment, scratch)
-        reference: dict[str, Execution] = {}
-        cases: list[Case] = []
-        for side in sides:
-            found = workflows.measure(side, chosen, reference, lambda what: progress.step(f"measuring {what}"))
-            if side.name == CPU:
-                reference = found.executions
-            else:
-                cases += found.cases
+        cases = list(workflows.measure(sides, chosen, options.pairs, progress.step))
         progress.step("")
     measured = sides[-1]
     return Benchmark(
@@ -117,16 +114,17 @@ def _sides(
 ) -> list[workflows.Side]:
     """What runs, in order: the CPU, which gives the reference; upstream where it is asked for; the patched tree."""
 
-    def side(name: str, tree: Tree, on: Device) -> workflows.Side:
+    def side(name: str, tree: Tree, on: Device, *, timed: bool = True) -> workflows.Side:
         return workflows.Side(
             name,
             trees[tree],
             on,
             environment,
-            scratch / "server.log",
+            scratch / f"{name}.log",
             options.timeout,
             trials.STARTING,
             remove=[scratch],
+            timed=timed,
             beside=device,
         )
 
@@ -134,7 +132,7 @@ def _sides(
     if options.baseline == UPSTREAM:
         found.insert(0, side(UPSTREAM, Tree.UPSTREAM, device))
     if device.kind != CPU:
-        found.insert(0, side(CPU, Tree.UPSTREAM, Device(CPU)))
+        found.insert(0, side(CPU, Tree.UPSTREAM, Device(CPU), timed=options.baseline == CPU))
     return found
 
 
@@ -146,23 +144,20 @@ def _teller(release: str) -> Tell:
 
 
 def _rows(benchmark: Benchmark) -> Iterator[list[str]]:
-    yield ["suite", "case", "side", "verdict", "operations", "copies", "waits", "allocations", "peak", "why"]
+    head = ["suite", "case", "side", "verdict", "seconds", "operations", "copies", "waits", "allocations", "peak MiB"]
+    yield [*head, "why"]
     for one in benchmark.cases:
-        if one.counts:
-            counts = total(one.counts.values())
-            copies = [count for count, _ in counts.copies.values()]
-            peak = "not measured" if counts.peak_bytes is None else f"{counts.peak_bytes / (1 << 20):.1f} MiB"
-            figures = [
-                str(sum(counts.operations.values())),
-                str(sum(copies)),
-                _shown(counts.waits),
-                _shown(counts.allocations),
-                peak,
-            ]
-        else:
-            figures = ["not measured"] * 5
-        yield [one.suite, one.name, one.side, one.verdict.value, *figures, one.reason]
+        counts = total(one.counts.values()) if one.counts else None
+        seconds = _seconds(one.times.seconds) if one.times else NOT_MEASURED
+        figures: list[float | None] = [None] * 5
+        if counts is not None:
+            peak = None if counts.peak_bytes is None else round(counts.peak_bytes / (1 << 20), 1)
+            copies = sum(count for count, _ in counts.copies.values())
+            figures = [sum(counts.operations.values()), copies, counts.waits, counts.allocations, peak]
+        shown = [NOT_MEASURED if figure is None else str(figure) for figure in figures]
+        yield [*one.place, one.verdict.value, seconds, *shown, one.reason]
 
 
-def _shown(number: int | None) -> str:
-    return "not measured" if number is None else str(number)
+def _seconds(values: Sequence[float]) -> str:
+    found = statistics.interval(values)
+    return f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
