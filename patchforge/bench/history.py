@@ -1,7 +1,7 @@
 """Many benchmarks in the order of their dates: where times changed for good, and where exact counts did.
 
-Change points are found by ruptures: PELT on the logarithms of medians, with absolute distances, which single outliers do
-not sway. It needs numpy and scipy only; apache-otava wants exactly one numpy, and clients of BigQuery and Slack.
+Change points are found by ruptures: PELT on the logarithms of medians, with absolute distances, which single outliers
+do not sway. It needs numpy and scipy only; apache-otava wants exactly one numpy, and clients of BigQuery and Slack.
 """
 
 from __future__ import annotations

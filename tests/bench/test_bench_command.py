@@ -66,9 +66,9 @@ def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pyte
     assert found.machine.gpus == ("Intel(R) Arc(TM) B580 Graphics emulated",)
     assert "equal to the reference" in said.out
     assert main(["bench", "compare", str(out)]) == Exit.OK
-    said = capsys.readouterr().out
-    assert "no difference in" in said
-    assert "too few runs" in said
+    compared = capsys.readouterr().out
+    assert "no difference in" in compared
+    assert "too few runs" in compared
 
 
 def test_the_cpu_is_measured_by_itself(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
