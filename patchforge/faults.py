@@ -10,7 +10,7 @@ import errno
 import os
 import traceback
 from collections.abc import Callable
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from patchforge.errors import Damaged, Exit, NotChecked, PatchforgeError, SystemFault, TryAgain
 
@@ -153,6 +153,9 @@ _EXTRAS = {
 
 def _lacking(error: BaseException) -> PatchforgeError | None:
     name = str(getattr(error, "name", "") or "")
+    file = PureWindowsPath(getattr(error, "path", None) or "")
+    if file.suffix == ".pyd" and file.parent.name != "site-packages":  # Windows names it without its package
+        name = f"{file.parent.name}.{name}"
     if name.partition(".")[0] in {"", "patchforge"}:
         return None
     extra = _EXTRAS.get(name.partition(".")[0])

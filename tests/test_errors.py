@@ -599,3 +599,16 @@ def test_an_empty_argument_is_not_the_current_folder(
     assert main(words) == Exit.USAGE
     assert "is empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["nodes.py"]
+
+
+@pytest.mark.parametrize(
+    ("path", "named"),
+    [
+        (r"C:\python_embeded\Lib\site-packages\libcst\native.cp311-win_amd64.pyd", "libcst.native"),
+        (r"C:\python_embeded\Lib\site-packages\native.pyd", "native"),
+        ("/usr/lib/python3/native/__init__.py", "native"),
+    ],
+)
+def test_a_library_that_windows_cannot_load_is_named_with_its_package(path: str, named: str) -> None:
+    said = told(ImportError("DLL load failed while importing native", name="native", path=path))
+    assert said.problem == f"the Python package {named} is not installed or does not load"

@@ -15,6 +15,7 @@ from patchforge import caches, outputs, pipeline, processes
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, inputs, make_engine, show_json, table
 from patchforge.errors import Exit, NotChecked, PatchforgeError
+from patchforge.escape import line as line_of
 from patchforge.faults import told
 from patchforge.nodes.store import cached
 from patchforge.pipeline import PatchedRelease
@@ -26,7 +27,7 @@ from patchforge.trial.comparison.report import report as comparison_report
 from patchforge.trial.model import Device, Judgement, Side, Verdict
 from patchforge.trial.pack_runner import PackTrial
 from patchforge.trial.packs import TrialPack
-from patchforge.trial.reports import evidence, pack_page, report
+from patchforge.trial.reports import evidence, pack_page, report, summary
 from patchforge.trial.reports.evidence import Evidence
 from patchforge.trial.server import devices
 from patchforge.trial.server.environment import Environment, existing, prepare
@@ -258,6 +259,7 @@ def _report(options: argparse.Namespace, device: Device, results: Sequence[Found
     table(report.table(found))
     for line in report.limits(found):
         print(f"note: {line}")
+    print(line_of(" ".join(summary.headline(found))))
     print(f"written: {Path(options.out) if len(found) > 1 else _folder(options, device, found[0].release)}/report.html")
 
 

@@ -82,7 +82,7 @@ def _ask(root: Path, environment: Mapping[str, str]) -> tuple[dict[str, Any], di
         told = {name: value for name, value in document["told"].items() if value is not None}
         return told, {str(name): " ".join(str(text).split()) for name, text in document["why"].items()}
     said = (done.stderr or done.stdout).decode(errors="replace").split("\n")[0].strip()
-    return {}, {"PowerShell": said or f"it ended with status {done.returncode}"}
+    return {}, {"PowerShell": said or f"it told nothing and ended with status {done.returncode}"}
 
 
 def _gpus(told: Mapping[str, Any]) -> Iterator[Gpu]:

@@ -149,7 +149,7 @@ def test_without_the_loader_torch_cannot_start(tmp_path: Path) -> None:
     ("answer", "status", "why"),
     [
         ({"told": {}, "why": {"gpus": "Access denied\r\n"}}, 0, "gpus: Access denied"),
-        ("", 1, "PowerShell: it ended with status 1"),
+        ("", 1, "PowerShell: it told nothing and ended with status 1"),
         ("The term is not recognized", 1, "PowerShell: The term is not recognized"),
         ('{"told": 1}', 0, "PowerShell: "),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -14,8 +15,9 @@ from hypothesis import strategies as st
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown
 from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, Verdict
-from patchforge.trial.reports import report
-from patchforge.trial.reports.evidence import Evidence, picture_name, save
+from patchforge.trial.reports import report, summary
+from patchforge.trial.reports.evidence import Evidence, SessionResult, picture_name, save
+from tests.support import ROOT
 from tests.trial.examples import CPU, EMULATED, PICTURE, REAL, evidence, judgement, session
 
 HOSTILE = (
@@ -203,8 +205,10 @@ def test_html_fetches_nothing() -> None:
 def test_markdown_tables_keep_their_columns_whatever_the_text() -> None:
     for text in (HOSTILE, CONTROL):
         lines = report.markdown([hostile(text)]).splitlines()
-        tables = [line for line in lines if line.startswith("| ")]
-        assert [len(re.findall(r"(?<!\\)\|", line)) for line in tables] == [7, 7, 6, 6]
+        tables = [line for line in lines if line.startswith("|")]
+        bars = [len(re.findall(r"(?<!\\)\|", line)) for line in tables]
+        assert set(bars[:-6]) == {3}
+        assert bars[-6:] == [7, 7, 7, 6, 6, 6]
 
 
 @given(st.text(max_size=40))
@@ -257,3 +261,87 @@ def test_the_same_bytes_as_upstream_are_told() -> None:
     assert "the same bytes as upstream" in told("a", "a")
     assert "the same bytes as upstream" not in told("a", "b")
     assert "the same bytes as upstream" not in told("", "")
+
+
+def first(*sessions: SessionResult, device: Device = EMULATED) -> str:
+    return " ".join(summary.headline([evidence(*sessions, device=device)]))
+
+
+STEPS = (NodeStep("3", "KSampler", cached=False, operations=100, seconds=0.1),)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "said"),
+    [
+        ((Verdict.FRESH, Verdict.PASSED), "runs ComfyUI v0.32.0: all 2 tests pass."),
+        ((Verdict.FRESH, Verdict.FAILED), "runs ComfyUI v0.32.0 in part: 1 of 2 tests pass. Failed: t1."),
+        ((Verdict.CPU_FALLBACK, Verdict.PASSED), "does not run ComfyUI v0.32.0: 1 of 2 tests pass. Failed: t0."),
+        ((Verdict.FRESH, Verdict.SKIPPED), "runs ComfyUI v0.32.0: 1 of 1 tests pass."),
+        ((Verdict.SKIPPED,), "Nothing was run of ComfyUI v0.32.0 on an emulated Intel Arc B580 Graphics."),
+    ],
+)
+def test_the_first_line_says_whether_it_works(verdicts: Sequence[Verdict], said: str) -> None:
+    ran = session(Side.PATCHED, *(judgement(f"t{number}", one, steps=STEPS) for number, one in enumerate(verdicts)))
+    assert first(ran).removeprefix("An emulated Intel Arc B580 Graphics ") == said
+    for text in (Page(report.html([evidence(ran)])).text.partition("h4 {")[2], report.markdown([evidence(ran)])):
+        shown = " ".join(text.split())
+        assert said.partition(" Failed")[0] in shown[: shown.index("emulated XPU")]
+
+
+def test_a_real_device_is_named_as_it_names_itself() -> None:
+    ran = session(Side.PATCHED, judgement(), device=REAL)
+    assert first(ran, device=REAL).startswith("Intel Arc B580 Graphics runs ComfyUI v0.32.0")
+    nameless = session(Side.PATCHED, judgement(), device=REAL, facts={})
+    assert first(nameless, device=REAL).startswith("Xpu runs")
+
+
+def test_many_failures_are_counted() -> None:
+    ran = session(Side.PATCHED, *(judgement(f"t{number}", Verdict.FAILED) for number in range(8)))
+    assert first(ran).endswith("Failed: t0, t1, t2, t3, t4, t5, and 2 more.")
+
+
+def test_what_it_was_seen_on_is_of_the_patched_tree() -> None:
+    ours = session(
+        Side.PATCHED, judgement(), facts={"python": "3.12.1", "devices": [{"driver": "1.6", "total": 6 << 30}]}
+    )
+    theirs = session(Side.UPSTREAM, judgement(), facts={"devices": [{"driver": "another"}]})
+    seen = dict(summary.surroundings([evidence(ours, theirs)]))
+    assert (seen["driver"], seen["memory"], seen["torch"], seen["Python"]) == ("1.6", "6.0 GiB", "2.13.0", "3.12.1")
+    assert seen["device"] == "emulated:b580"
+    assert dict(summary.surroundings([evidence(ours, device=Device("xpu"))]))["device"] == "xpu (real)"
+
+
+def test_results_are_counted_against_the_cpu_and_upstream() -> None:
+    equal, other = (judgement(name, difference=ImageDifference(level, 0)) for name, level in (("a", 0), ("b", 3)))
+    alone = [evidence(session(Side.PATCHED, equal, other))]
+    assert summary.how_well(alone, 0, 0) == ["Of 2 results that were compared with the CPU's, 1 are equal."]
+    both = [evidence(session(Side.PATCHED, equal), session(Side.UPSTREAM, judgement("a", Verdict.FAILED)))]
+    assert summary.how_well(both, 1, 0)[-1] == "Tests that pass only with the patches: 1; only without them: 0."
+
+
+@pytest.mark.parametrize("render", [report.markdown, report.html])
+def test_upstream_has_a_column_only_where_it_ran(render: Callable[[Sequence[Evidence]], str]) -> None:
+    reference = session(Side.UPSTREAM, judgement("a"), name="reference", device=CPU)
+    alone = render([evidence(session(Side.PATCHED, judgement("a")), reference)])
+    beside = render([of("a", Verdict.FRESH, Verdict.FAILED)])
+    for words in ("upstream passes", "What only upstream"):
+        assert words not in alone
+        assert words in beside
+    assert report.table([evidence(session(Side.PATCHED, judgement("a")))])[0] == [
+        *("session", "test", "patched", "seconds", "why")
+    ]
+
+
+def test_verdicts_are_explained_where_they_are_shown_and_in_the_docs() -> None:
+    page = Page(report.html([of("a", Verdict.FRESH, Verdict.CAPACITY)])).text
+    docs = (ROOT / "docs/trials.md").read_text("utf-8")
+    for verdict, text in summary.EXPLAINED.items():
+        assert (text in page) == (verdict in (Verdict.FRESH, Verdict.CAPACITY))
+        assert f"| `{verdict}` | {text} |" in docs
+
+
+def test_pictures_are_shown_without_unfolding(tmp_path: Path) -> None:
+    report.write(tmp_path, [with_picture(tmp_path)])
+    text = (tmp_path / "report.html").read_text("utf-8")
+    before = text.partition("<img ")[0]
+    assert before.count("<details") == before.count("</details")

@@ -16,6 +16,7 @@ from patchforge.escape import markdown as markdown_of
 from patchforge.escape import seen, uncoloured
 from patchforge.outputs import check_document, has_mark, is_marked, mark, marked, update_folder, write_document
 from patchforge.trial.model import Judgement, Side, Verdict
+from patchforge.trial.reports import summary
 from patchforge.trial.reports.evidence import EVIDENCE, Evidence
 
 if TYPE_CHECKING:
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 EMULATED = "emulated XPU: evidence about code, not about hardware"
 MARKDOWN, HTML = "report.md", "report.html"
+
+_PICTURES = {"result": "result", "reference": "the CPU's", "difference": "difference, amplified"}
 
 Picture = Callable[[str], bytes]  #: a picture by its name in the evidence
 
@@ -73,8 +76,11 @@ def only_upstream(evidence: Evidence) -> list[ReportRow]:
 def table(evidences: Sequence[Evidence]) -> list[list[str]]:
     """For the terminal. One release: a line for each test. Several: a line for each release, with counts."""
     if len(evidences) == 1:
-        head = ["session", "test", "patched", "upstream", "seconds", "why"]
-        return [head, *(_line(row) for row in rows(evidences[0]))]
+        lines = [
+            ["session", "test", "patched", "upstream", "seconds", "why"],
+            *(_line(row) for row in rows(evidences[0])),
+        ]
+        return lines if any(line[3] != "-" for line in lines[1:]) else [[*line[:3], *line[4:]] for line in lines]
     head = ["release", "patched", "upstream", "only patched passes", "only upstream passes"]
     return [head, *([evidence.release, *_counts(evidence)] for evidence in evidences)]
 
@@ -172,9 +178,20 @@ def _why(row: ReportRow) -> str:
         plain(judgement.reason) if side == "patched" else f"{side}: {plain(judgement.reason)}"
         for side, judgement in reasons
     ]
+    return "; ".join([*told, *(["the same bytes as upstream"] if _same(row) else [])])
+
+
+def _same(row: ReportRow) -> bool:
+    """Whether both trees left the same bytes."""
     digests = {judgement.digest for _, judgement in row.sides}
-    same = ["the same bytes as upstream"] if len(row.sides) == 2 and len(digests) == 1 and digests != {""} else []
-    return "; ".join([*told, *same])
+    return len(row.sides) == len(Side) and len(digests) == 1 and digests != {""}
+
+
+def _by_session(evidence: Evidence) -> list[tuple[str, list[ReportRow]]]:
+    grouped: dict[str, list[ReportRow]] = {}
+    for row in rows(evidence):
+        grouped.setdefault(row.session, []).append(row)
+    return list(grouped.items())
 
 
 def _counts(evidence: Evidence) -> list[str]:
@@ -198,21 +215,46 @@ def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
             "a report is about one device", expected="evidence of one", found=", ".join(sorted(devices))
         )
     lines = [row for evidence in evidences for row in rows(evidence)]
+    better = [row for evidence in evidences for row in only_patched(evidence)]
+    worse = [row for evidence in evidences for row in only_upstream(evidence)]
     return {
         "evidences": evidences,
+        "headline": summary.headline(evidences),
+        "how_well": summary.how_well(evidences, len(better), len(worse)),
+        "surroundings": summary.surroundings(evidences),
+        "failing": summary.failing(evidences),
+        "upstream_ran": summary.both_ran(evidences),
+        "explained": _explained(lines),
+        "tally": _tally(lines),
         "device": evidences[0].device,
         "marked": EMULATED if evidences[0].device.emulated else "real hardware",
         "names": sorted({name for evidence in evidences for name in _device_names(evidence)}),
         "limits": limits(evidences),
         "skipped": _skipped(lines),
         "counts": [(evidence, *_counts(evidence)) for evidence in evidences],
+        "groups": {evidence.release: _by_session(evidence) for evidence in evidences},
+        "same": _same,
+        "what": lambda name: _PICTURES.get(name.rpartition("-")[2].partition(".")[0], name),
         "rows": {evidence.release: rows(evidence) for evidence in evidences},
         "why": _why,
         "matrix": _matrix(lines, [evidence.release for evidence in evidences]),
-        "only_patched": _alike([row for evidence in evidences for row in only_patched(evidence)], Side.UPSTREAM),
-        "only_upstream": _alike([row for evidence in evidences for row in only_upstream(evidence)], Side.PATCHED),
+        "only_patched": _alike(better, Side.UPSTREAM),
+        "only_upstream": _alike(worse, Side.PATCHED),
         "facts": lambda session: list(_flat(session.facts)),
     }
+
+
+def _explained(lines: Sequence[ReportRow]) -> list[tuple[Verdict, str]]:
+    """The verdicts that the report shows, with what they mean."""
+    shown = {judgement.verdict for row in lines for _, judgement in row.sides}
+    return [(verdict, text) for verdict, text in summary.EXPLAINED.items() if verdict in shown]
+
+
+def _tally(lines: Sequence[ReportRow]) -> list[tuple[Verdict, int]]:
+    """How often the patched tree got each verdict; upstream's where no other ran."""
+    patched = Counter(row.patched.verdict for row in lines if row.patched)
+    counts = patched or Counter(row.upstream.verdict for row in lines if row.upstream)
+    return [(verdict, counts[verdict]) for verdict in summary.EXPLAINED if counts[verdict]]
 
 
 def _skipped(lines: Sequence[ReportRow]) -> dict[str, list[str]]:

@@ -1,0 +1,126 @@
+"""What a reader wants first: does this device work, how well, what failed, and on what that was seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+from typing import Any
+
+from patchforge.trial.model import Judgement, Side, Verdict
+from patchforge.trial.reports.evidence import Evidence, SessionResult
+
+_SHOWN = 6  #: failures that the first line names
+_GIB = 1 << 30
+
+#: What each verdict means; docs/trials.md says the same.
+EXPLAINED: Mapping[Verdict, str] = {
+    Verdict.FRESH: "Computed now, on the named device, as the device's own count of operations shows, and equal to "
+    "the CPU's result as far as stated.",
+    Verdict.PASSED: "A test that is not a workflow held.",
+    Verdict.CACHED: "A node that was to be computed came out of ComfyUI's cache.",
+    Verdict.CPU_FALLBACK: "It ran, but not where it should: a node did fewer operations on the device than it takes.",
+    Verdict.CAPACITY: "The device ran out of memory.",
+    Verdict.FAILED: "An error, no end in time, no result, a result of one colour, or one that differs from the CPU's.",
+    Verdict.SKIPPED: "Not run, with the reason (a node or a flag that the release does not have).",
+}
+
+
+def headline(evidences: Sequence[Evidence]) -> list[str]:
+    """Sentences: whether it works, how much of it, what failed, and what the patches change."""
+    ran = _ran(evidences)
+    passed = sum(one.passed for _, one in ran)
+    who, what = _device(evidences), f"ComfyUI {', '.join(one.release for one in evidences)}"
+    if not ran:
+        return [f"Nothing was run of {what} on {who}."]
+    verb, part = ("runs", " in part") if _computes(ran) else ("does not run", "")
+    part = "" if passed == len(ran) else part
+    how = f"all {passed}" if passed == len(ran) > 1 else f"{passed} of {len(ran)}"
+    said = [f"{who[:1].upper()}{who[1:]} {verb} {what}{part}: {how} tests pass."]
+    if failing := list(dict.fromkeys(one.test for _, one in ran if not one.passed)):
+        more = f", and {len(failing) - _SHOWN} more" if len(failing) > _SHOWN else ""
+        said.append(f"Failed: {', '.join(failing[:_SHOWN])}{more}.")
+    return said
+
+
+def how_well(evidences: Sequence[Evidence], better: int, worse: int) -> list[str]:
+    """The same in numbers: against the CPU, and what the patches change where upstream ran as well."""
+    differences = [one.difference for _, one in _ran(evidences) if one.difference is not None]
+    equal = sum(one.largest == 0 for one in differences)
+    said = (
+        [f"Of {len(differences)} results that were compared with the CPU's, {equal} are equal."] if differences else []
+    )
+    if both_ran(evidences):
+        said.append(f"Tests that pass only with the patches: {better}; only without them: {worse}.")
+    return said
+
+
+def failing(evidences: Sequence[Evidence]) -> list[tuple[str, str, Judgement]]:
+    """Release, session and judgement of what did not pass."""
+    return [(where[0], where[1], one) for where, one in _ran(evidences) if not one.passed]
+
+
+def both_ran(evidences: Sequence[Evidence]) -> bool:
+    """Whether a test of upstream's own tree ran beside the patched one; the CPU's reference is none."""
+    tried = {(each.name, each.side) for one in evidences for each in one.sessions if each.judgements}
+    return any((name, Side.UPSTREAM) in tried for name, side in tried if side is Side.PATCHED)
+
+
+def surroundings(evidences: Sequence[Evidence]) -> list[tuple[str, str]]:
+    """On what it was seen: device, memory, driver, torch, Python, days, times. Values that differ are all told."""
+    sessions = [one for one in _sessions(evidences) if one.side is Side.PATCHED] or _sessions(evidences)
+    devices = [one for each in sessions for one in _devices(each)]
+    seconds = sum(one.seconds for each in sessions for one in each.judgements)
+    days = sorted({each.date[:10] for each in sessions})
+    found = {
+        "device": (str(one.device) if one.device.emulated else f"{one.device} (real)" for one in evidences),
+        "name": (str(one["name"]) for one in devices if one.get("name")),
+        "memory": (
+            f"{one[key] / _GIB:.1f} GiB" for one in devices for key in ("total", "total_memory") if one.get(key)
+        ),
+        "driver": (str(one["driver"]) for one in devices if one.get("driver")),
+        "torch": (each.versions.get("torch") or str(each.facts.get("torch") or "") for each in sessions),
+        "Python": (each.versions.get("python") or str(each.facts.get("python") or "") for each in sessions),
+        "tested": iter([" to ".join(dict.fromkeys((days[0], days[-1])))] if days else []),
+        "time": iter([f"{seconds / 60:.1f} minutes in tests" if seconds else ""]),
+        "patchforge": (one.patchforge for one in evidences),
+    }
+    told = ((name, ", ".join(dict.fromkeys(text for text in texts if text))) for name, texts in found.items())
+    return [(name, text) for name, text in told if text]
+
+
+def _ran(evidences: Sequence[Evidence]) -> list[tuple[tuple[str, str], Judgement]]:
+    """Release, session, and what ran there of the patched tree; of upstream's where no other did."""
+    judged = [
+        (each.side, (one.release, each.name), judgement)
+        for one in evidences
+        for each in one.sessions
+        if each.device.kind == one.device.kind
+        for judgement in each.judgements
+        if judgement.verdict is not Verdict.SKIPPED
+    ]
+    side = Side.PATCHED if any(one[0] is Side.PATCHED for one in judged) else Side.UPSTREAM
+    return [(where, judgement) for of, where, judgement in judged if of is side]
+
+
+def _computes(ran: Sequence[tuple[tuple[str, str], Judgement]]) -> bool:
+    """Whether some workflow came out right; without workflows, whether anything passed."""
+    workflows = [one for _, one in ran if one.verdict is not Verdict.PASSED and (one.steps or one.images)]
+    return any(one.passed for one in workflows) if workflows else any(one.passed for _, one in ran)
+
+
+def _device(evidences: Sequence[Evidence]) -> str:
+    """As a person would call it; the first that a session names, since other sessions may have others."""
+    device = evidences[0].device
+    named = chain.from_iterable(_devices(each) for each in _sessions(evidences))
+    name = next((str(one["name"]) for one in named if one.get("name")), str(device))
+    name = name.replace("(R)", "").replace("(TM)", "")
+    return f"an emulated {name}" if device.emulated else name
+
+
+def _sessions(evidences: Sequence[Evidence]) -> list[SessionResult]:
+    return [each for one in evidences for each in one.sessions if each.device.kind == one.device.kind]
+
+
+def _devices(session: SessionResult) -> Iterator[Mapping[str, Any]]:
+    devices = session.facts.get("devices")
+    yield from (one for one in devices if isinstance(one, Mapping)) if isinstance(devices, list) else ()
