@@ -34,15 +34,16 @@ unexport PYTHONDONTWRITEBYTECODE
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(BIN)/.installed  ## convert a miniature release, show the report, start the patched tree's --help-gpu
+demo: $(BIN)/.installed  ## convert a miniature release, show what became of it, start the patched tree's --help-gpu
 	@rm -rf $(DEMO)
-	$(BIN)/patchforge apply --from $(MINIATURE) --out $(DEMO)/patches
-	@echo; cat $(DEMO)/patches/REPORT.md; echo
-	$(BIN)/patchforge apply --from $(MINIATURE) --to $(DEMO)/tree
-	@echo
-	@cd $(DEMO)/tree && python=$(CURDIR)/$(BIN)/python && echo 'python main.py --help-gpu' && \
-	if $$python -c 'import torch' 2> /dev/null; then $$python main.py --help-gpu; \
-	else $$python main.py --help-gpu || echo '(The demo installs no torch; ComfyUI brings its own.)'; fi
+	@echo 'A miniature of ComfyUI, a few lines of each file, is converted:'; echo
+	@$(BIN)/patchforge apply --verbose --from $(MINIATURE) --out $(DEMO)/patches
+	@echo; echo 'The same, written as a whole tree:'; echo
+	@$(BIN)/patchforge apply --from $(MINIATURE) --to $(DEMO)/tree
+	@echo; cd $(DEMO)/tree && if $(CURDIR)/$(BIN)/python -c 'import torch' 2> /dev/null; then \
+		echo 'That tree, asked for the GPUs here (python main.py --help-gpu):'; echo; $(CURDIR)/$(BIN)/python main.py --help-gpu; \
+	else echo 'Its --help-gpu would list the GPUs here; that needs torch, which ComfyUI brings and the demo does not.'; fi
+	@echo; echo 'The demo is done, and all went well. The patches and REPORT.md are in $(DEMO)/patches, the tree is in $(DEMO)/tree.'
 
 test: $(BIN)/.installed torch  ## run all tests; set up what they need first
 	@echo 'running the tests, $(WORKERS) at a time; the first dots come when all are collected, after some 15 seconds'; \

@@ -177,10 +177,13 @@ def check_every_way(
 
 def ways() -> str:
     """Who reads the patches of ``check_every_way`` on this machine, in words."""
-    asked = [tool for tool in _tools() if tool.is_here()]
-    lacking = [tool.name for tool in _tools() if tool not in asked]
-    named = ", ".join(["patchforge", *(tool.name for tool in asked)])
-    return named + (f" ({' and '.join(lacking)}: not installed)" if lacking else "")
+    named = ", ".join(["patchforge", *(tool.name for tool in _tools() if tool.is_here())])
+    return named + (f" ({lacking()}: not installed)" if lacking() else "")
+
+
+def lacking() -> str:
+    """Who would read them as well and is not installed; "" for nobody."""
+    return " and ".join(tool.name for tool in _tools() if not tool.is_here())
 
 
 def _tools(context: int = 0) -> tuple[_Tool, ...]:

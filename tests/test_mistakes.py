@@ -57,6 +57,7 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     "replay --since v0.33.0 --until v0.1.0": (2, "no release lies between --since and --until", "name versions"),
     "check --generated nowhere": (2, "nothing has been generated in nowhere", "patchforge apply"),
     "explain free-memry": (2, "there is no rule free-memry", "patchforge explain"),
+    "verify --online --pins nowhere": (2, "there are no pins in nowhere", "correct --pins"),
     "pin nonsense": (2, "nothing is called nonsense", "name one of these"),
     "pin": (2, "it runs outside of it", "change to a checkout of patchforge"),
     "completion powershell": (2, "SHELL is one of bash, fish, zsh, tcsh, not 'powershell'", "completion --help"),

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from patchforge import bounded, documents, pipeline, processes
+from patchforge import bounded, documents, pipeline, processes, progress
 from patchforge.bot.model import Candidate
 from patchforge.engine.convert import Engine
 from patchforge.outputs import PATCHES, write_document, write_folder
@@ -83,6 +83,7 @@ def run_step(step: BotStep, folder: Path, hide: Callable[[str], str] = str, **va
     """
     if not (folder / "patchforge" / "commands" / f"{step.command}.py").is_file():
         return Result(step.name, "not there")
+    progress.step(f"running {step.name}")
     filled = [one.format(**values) for one in step.arguments]
     with tempfile.TemporaryFile() as output:
         status = _supervised([sys.executable, "-m", "patchforge", step.command, *filled], folder, output)

@@ -6,12 +6,15 @@ import argparse
 import io
 import os
 import re
+import shutil
 import tempfile
 import time
 from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
 
+from patchforge import progress, resources
 from patchforge.bot.forge import API, Forge
+from patchforge.bot.model import Action
 from patchforge.bot.packs import PackRun
 from patchforge.bot.plan import Rules
 from patchforge.bot.releases import ReleaseRun
@@ -20,7 +23,9 @@ from patchforge.bot.run import BotSettings, RunOutcome, alone
 from patchforge.bot.token import Token, find_token, seen_by_children
 from patchforge.commands.common import make_engine, show_json, version_named
 from patchforge.errors import PatchforgeError
+from patchforge.escape import line
 from patchforge.git.clone import is_url
+from patchforge.git.command import run_git
 
 _SERVER = "https://github.com"
 
@@ -58,14 +63,16 @@ def _run(options: argparse.Namespace, token: Token) -> int:
     forge = None if offline else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)
     lock = nullcontext() if settings.dry_run else alone(settings.repository)
     with lock, tempfile.TemporaryDirectory(prefix="patchforge-bot-") as folder:
-        repository = Repository(settings.remote, settings.base, Path(folder) / "repository", token=token)
+        remote = settings.remote or _ours(Path(folder) / "ours", settings.base)
+        progress.step(f"cloning {token.hidden(remote)}")
+        repository = Repository(remote, settings.base, Path(folder) / "repository", token=token)
         outcome = _kind(options, settings, repository, forge).run()
     if options.json:
         told = {**outcome.as_data(), "status": int(outcome.status), "seconds": round(time.monotonic() - begun, 1)}
         show_json("bot", token.hidden_in(told))
     else:
         with redirect_stdout(io.StringIO()) as said:
-            _show(outcome)
+            _show(outcome, texts=settings.dry_run)
         print(token.hidden(said.getvalue()), end="")
     return outcome.status
 
@@ -79,10 +86,27 @@ def _kind(
 
 
 def _is_offline(options: argparse.Namespace, settings: BotSettings) -> bool:
-    """Whether GitHub's API is left alone in a dry run: for releases with a clone, for packs without a repository."""
-    if options.packs is not None:
+    """Whether GitHub's API is left alone in a dry run: without a repository, and for releases with a clone."""
+    if options.packs is not None or not settings.repository:
         return not settings.repository
     return settings.upstream is not None and not is_url(settings.upstream)
+
+
+def _ours(folder: Path, base: str) -> str:
+    """What a dry run proposes to where no repository is named.
+
+    The checkout of patchforge that this is or that runs; else one made of what is installed, to which each release is
+    new.
+    """
+    for checkout in (Path(), resources.repository()):
+        if checkout and (checkout / ".git").exists() and (checkout / "upstream").is_dir():
+            return str(checkout)
+    shutil.copytree(resources.path("upstream"), folder / "upstream")
+    run_git("init", "--quiet", "--initial-branch", base, str(folder))
+    run_git("add", "--all", folder=folder)
+    who = {f"GIT_{role}_{key}": "patchforge" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    run_git("commit", "--quiet", "--message", "What is installed", folder=folder, environment=who)
+    return str(folder)
 
 
 def _settings(options: argparse.Namespace) -> BotSettings:
@@ -95,7 +119,7 @@ def _settings(options: argparse.Namespace) -> BotSettings:
     server = os.environ.get("GITHUB_SERVER_URL") or _SERVER
     return BotSettings(
         repository=repository,
-        remote=options.remote or (f"{server}/{repository}.git" if repository else "."),
+        remote=options.remote or (f"{server}/{repository}.git" if repository else ""),
         base=options.base,
         upstream=options.upstream or os.environ.get("PATCHFORGE_UPSTREAM"),
         version=version_named(options.release) if options.release else None,
@@ -106,7 +130,8 @@ def _settings(options: argparse.Namespace) -> BotSettings:
     )
 
 
-def _show(outcome: RunOutcome) -> None:
+def _show(outcome: RunOutcome, *, texts: bool) -> None:
+    """The plan; with ``texts`` also the titles and bodies that GitHub would get."""
     for name, why in outcome.passed:
         print(f"passed over: {name}: {why}")
     for note in outcome.plan.notes:
@@ -116,7 +141,16 @@ def _show(outcome: RunOutcome) -> None:
     for action in outcome.plan.actions:
         target = f" #{action.number}" if action.number else f" {action.branch}" if action.branch else ""
         print(f"{'done' if outcome.done else 'would'}: {action.kind.value}{target} ({action.why})")
+        if texts:
+            _text(action)
     if outcome.again:
         print("not everything answered: run this again later")
     elif not outcome.plan.actions:
         print("up to date: nothing to do")
+
+
+def _text(action: Action) -> None:
+    if action.title:
+        print(f"  title: {line(action.title)}")
+    for one in (action.body or action.text).splitlines():
+        print(f"  | {line(one)}".rstrip())

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge import bounded, manifest, pipeline, progress
+from patchforge import bounded, manifest, patches, pipeline, progress
 from patchforge.commands.common import (
     again,
     chosen_versions,
@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
                 _show(results[-1])
     if options.json:
         show_json("check", results)
+    elif lacking := patches.lacking():
+        print(f"note: {lacking} did not read the patches, as it is not installed; patchforge's own reader did")
     return int(worst(result["status"] for result in results))
 
 

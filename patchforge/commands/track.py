@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json("track", {**found_as_data(found), "asked_github": asked})
     else:
-        print(f"{project.title}: {found.newest or 'nothing'} is the newest that is generated")
+        newest = f"{found.newest} is the newest that is generated" if found.newest else "nothing is generated here yet"
+        print(f"{project.title}: {newest}")
         rows = [("new", one.tag, one.commit[:12]) for one in found.new]
         rows += [("passed", one.tag, one.why) for one in found.passed]
         if rows:

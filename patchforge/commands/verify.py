@@ -58,13 +58,20 @@ def run(options: argparse.Namespace) -> int:
                 _show(results[-1])
     if options.json:
         show_json("verify", results)
+    else:
+        print("note: patches were read by patchforge's own reader; patchforge check asks GNU patch and git as well")
     return worst(result["status"] for result in results)
 
 
 def confirm_pins(folder: Path, *, as_json: bool) -> int:
     """Reads every source whose hash is published and not computed; exit status 1 when one differs, 69 when unread."""
     from patchforge.pins.confirm import confirm  # noqa: PLC0415
+    from patchforge.pins.pin_files import kinds  # noqa: PLC0415
 
+    if not kinds(folder):
+        raise PatchforgeError(
+            f"there are no pins in {folder}", expected="files as in upstream/pins", do="correct --pins"
+        )
     results = []
     for one in confirm(folder):
         results.append(asdict(one))
@@ -74,6 +81,8 @@ def confirm_pins(folder: Path, *, as_json: bool) -> int:
                 print(f"  {line}")
     if as_json:
         show_json("verify-online", results)
+    elif not results:
+        print(f"{folder}: every hash was computed, so there is nothing to confirm")
     return worst(_SETTLED[one["outcome"]] for one in results)
 
 

@@ -59,6 +59,7 @@ _SETTINGS = (
     ("diff.ignoreSubmodules", "all"),
     ("credential.helper", ""),
 )
+NOT_INSTALLED = "git is not installed"
 _SILENCE = 8  #: seconds until a host, its name, or the way to it has let git say or receive something
 #: For the network: no questions over ssh, and an end to a host that sends less than 1,000 bytes a second.
 _REACHING = (
@@ -301,7 +302,7 @@ def _talking(arguments: Sequence[str], verb: str) -> list[str]:
 
 def _not_started(error: OSError) -> str:
     if isinstance(error, FileNotFoundError):
-        return "git is not installed" if error.filename == "git" else f"there is no {error.filename}"
+        return NOT_INSTALLED if error.filename == "git" else f"there is no {error.filename}"
     return str(error)
 
 

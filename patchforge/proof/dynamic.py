@@ -20,7 +20,7 @@ from typing import Any, Self
 from patchforge import bounded, documents, processes, resources
 from patchforge.errors import NotChecked, SystemFault
 from patchforge.proof.judgement import ProofResult, judge
-from patchforge.proof.records import Record, checked
+from patchforge.proof.records import Record, checked, packages
 from patchforge.proof.scenarios import SCENARIOS, Scenario
 
 _LONGEST = 16 << 20  #: characters of an answer
@@ -47,7 +47,7 @@ class ProofInterpreter:
         started = self._reply()
         if "error" in started:
             self.close()
-            raise _no_torch(python, str(started["error"]))
+            raise _no_torch(python, str(started["error"]), list(started.get("absent", [])))
 
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         """The probe's answer to one request; NotChecked when the interpreter died."""
@@ -76,12 +76,13 @@ class ProofInterpreter:
         self._errors.close()
 
 
-def _no_torch(python: str, found: str) -> NotChecked:
+def _no_torch(python: str, found: str, others: Sequence[str]) -> NotChecked:
+    wanted = " ".join(["torch==2.13.0", packages(others)]).rstrip()
     return NotChecked(
         "the proof's interpreter has no torch",
         expected="a CPU build of torch 2.13",
         found=f"{python}: {found}",
-        do=f"{python} -m pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu",
+        do=f"{python} -m pip install --extra-index-url https://download.pytorch.org/whl/cpu {wanted}",
     )
 
 

@@ -45,6 +45,8 @@ if __name__ == "__main__":
 #: Imported before the fork, to save their time in every record; any may be missing. comfy_kitchen looks for its own
 #: backends when imported, so it sees a CPU in every scenario.
 WARM = ("numpy", "psutil", "PIL.Image", "safetensors.torch", "einops", "tqdm.auto", "yaml", "comfy_kitchen")
+#: What the import of model_management takes over all releases, beside torch.
+NEEDED = ("numpy", "psutil", "PIL", "safetensors", "einops", "tqdm")
 #: What ComfyUI imports and swallows the absence of, so that it must be looked for: module to pip package.
 SWALLOWED = {"comfy_kitchen": "comfy-kitchen", "comfy_aimdo": "comfy-aimdo"}
 _MOST = 64 << 20  #: bytes of a record, and of a file that a release's code writes
@@ -110,7 +112,7 @@ def _interview(fakes: Fakes, tree: Path) -> dict[str, object]:
         return {
             "import_error": canonical(error),
             "import_trace": where,
-            "requires": [name for name in (_requirement(error, tree),) if name] + swallowed,
+            "requires": _required(_requirement(error, tree), swallowed),
             "import_calls": fakes.log.take(),
             "lacks": {name: "the import" for name in (lacking(error),) if name},
         }
@@ -166,6 +168,16 @@ def _requirement(error: BaseException, tree: Path) -> str:
     top = error.name.partition(".")[0]
     own = (tree / top).exists() or (tree / f"{top}.py").exists()
     return top if isinstance(error, ModuleNotFoundError) and not own else ""
+
+
+def _required(module: str, swallowed: list[str]) -> list[str]:
+    """All that is missing where something is, so that it can be installed at once."""
+    return list(dict.fromkeys([*([module, *absent()] if module else []), *swallowed]))
+
+
+def absent() -> list[str]:
+    """Modules of NEEDED that are not installed."""
+    return [name for name in NEEDED if not _present(name)]
 
 
 def lacking_packages(tree: Path) -> list[str]:
@@ -279,7 +291,7 @@ def serve(requests: IO[str], replies: IO[str]) -> None:
         gc.freeze()  # a child that looks for garbage would copy every page of torch
         print(json.dumps({"torch": torch.__version__, "python": sys.version.split()[0]}), file=replies, flush=True)
     except ImportError as error:
-        print(json.dumps({"error": canonical(error)}), file=replies, flush=True)
+        print(json.dumps({"error": canonical(error), "absent": absent()}), file=replies, flush=True)
         return
     for line in requests:
         print(json.dumps(answer(json.loads(line)), sort_keys=True), file=replies, flush=True)

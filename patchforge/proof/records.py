@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -68,17 +68,21 @@ class Record:
         return len(self.import_calls) + sum(len(item.calls) for item in self.questions)
 
 
+def packages(modules: Sequence[str]) -> str:
+    """What pip calls them, for one line."""
+    return " ".join(PACKAGES.get(name, name) for name in modules)
+
+
 def checked(raw: dict[str, Any], tree: Path, scenario: Scenario, python: str) -> Record:
     if "crash" in raw:
         raise CheckFailed(f"{scenario.name}: the probe of {tree} did not end", found=f"{raw['crash']}\n{raw['output']}")
     if raw["requires"]:
-        module = raw["requires"][0]
-        package = PACKAGES.get(module, module)
+        modules = raw["requires"]
         raise NotChecked(
-            f"{scenario.name}: {tree} cannot be asked",
-            expected=f"module {module!r} in {python}",
-            found=raw["import_error"] or "it is missing, and the release would go on without it",
-            do=f"{python} -m pip install {package}",
+            f"the release cannot be asked: {python} lacks {', '.join(modules)}",
+            expected="what the release imports",
+            found=raw["import_error"] or "missing, and the release would go on without it",
+            do=f"{python} -m pip install {packages(modules)}",
         )
     questions = (Question(q["question"], q["function"], q["answer"], tuple(q["calls"])) for q in raw.get("answers", ()))
     return Record(

@@ -181,3 +181,24 @@ def test_a_pack_that_does_not_answer_is_not_called_up_to_date(packs: PackWorld) 
         settings.write(f'[url "https://127.0.0.1:9/"]\n\tinsteadOf = https://github.com/someone/{KEPT}\n')
     assert packs_bot(KEPT, "--dry-run") == Exit.AGAIN
     assert packs.capsys.readouterr().out.endswith("not everything answered: run this again later\n")
+
+
+@pytest.mark.parametrize("of", ["a checkout elsewhere", "what is installed"])
+def test_a_dry_run_outside_of_a_repository_shows_titles_and_bodies(world: World, of: str, tmp_path: Path) -> None:
+    world.release(FIRST)
+    git(world.folder, "clone", "--quiet", str(world.ours), "checkout")
+    checkout = world.folder / "checkout"
+    ours = checkout if of == "a checkout elsewhere" else None
+    there = SimpleNamespace(repository=lambda: ours, path=checkout.joinpath)
+    world.monkeypatch.setattr(bot, "resources", there)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    world.monkeypatch.chdir(elsewhere)
+    given = bot_options("--dry-run", "--upstream", str(world.upstream))
+    assert bot.run(given) == Exit.OK
+    said = world.capsys.readouterr().out
+    assert f"would: push patchforge/comfyui-{FIRST}" in said
+    assert f"  title: ComfyUI {FIRST}\n  | " in said
+    assert "  | <!-- patchforge: {" in said
+    assert world.github.log == []
+    assert list(elsewhere.iterdir()) == []
