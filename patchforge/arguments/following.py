@@ -18,6 +18,7 @@ def track(parser: Parser) -> None:
     """``patchforge track``."""
     add_json(parser)
     add_survey(parser)
+    parser.add_argument("--index", action="store_true", help="add the newest to the release index")
     parser.add_argument("--nodes", action="store_true", help=argparse.SUPPRESS)  # what ``packs track`` was
 
 

@@ -118,9 +118,11 @@ def _python(_: argparse.Namespace, folder: Path) -> _Work:
 
 
 def _torch(_: argparse.Namespace, folder: Path) -> _Work:
-    """The locks that there are, and the default one. A complete lock stays: ``lock-torch --online`` makes it anew."""
+    """All locks, one of the default torch at least. A complete one stays: ``lock-torch --online`` makes it anew."""
     torch, locks = load_torch(_upstream()), _load("torch", folder)
-    for name in sorted({*locks, f"torch/{torch.default}-{abi_of(torch.pythons[0])}"}):
+    if not any(name.startswith(f"torch/{torch.default}-") for name in locks):
+        locks[f"torch/{torch.default}-{abi_of(torch.pythons[0])}"] = None
+    for name in sorted(locks):
         version, abi = name.removeprefix("torch/").rsplit("-", 1)
         lock = locks.get(name)
         again = partial(make_lock, version, f"{abi[2]}.{abi[3:]}", online=False)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import argparse
 import os
+from datetime import UTC
 from pathlib import Path
 
 from patchforge.bot.discovery import Discovery
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
+from patchforge.bot.preparation import list_in_index
 from patchforge.bot.token import find_token
-from patchforge.commands.common import show_json, table
+from patchforge.commands.common import in_repository, show_json, table
 from patchforge.commands.packs import track as packs
 from patchforge.errors import Exit
 from patchforge.project import Project, load_project
@@ -21,7 +23,9 @@ def run(options: argparse.Namespace) -> int:
     if options.nodes:
         return packs.run(options)
     project = load_project()
-    found, asked = survey(project, options)
+    if options.index:
+        in_repository(*[f"upstream/{project.index.name}"] * 2)
+    found, asked = survey(project, options, index=options.index)
     if options.json:
         show_json("track", {**found_as_data(found), "asked_github": asked})
     else:
@@ -36,10 +40,16 @@ def run(options: argparse.Namespace) -> int:
     return Exit.FAILED if any(one.moved for one in found.passed) else Exit.OK
 
 
-def survey(project: Project, options: argparse.Namespace) -> tuple[Discovery, bool]:
-    """What upstream has that is not generated here, and whether GitHub was asked: not for a clone on this machine."""
+def survey(project: Project, options: argparse.Namespace, *, index: bool = False) -> tuple[Discovery, bool]:
+    """What upstream has that is not generated here, and whether GitHub was asked: not for a clone on this machine.
+
+    With ``index``, the newest of it is added to the release index.
+    """
     with Mirror(project, options.upstream) as mirror:
         token = find_token(options.token_file)
         forge = None if mirror.is_local else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)
         found, _ = find_new(project, mirror, forge, generated_commits(Path(options.generated)))
+        new = [one for one in found.new if not mirror.passed_over(one)]
+        if index and new:
+            list_in_index(project.index, new[-1], mirror.date(new[-1].commit).astimezone(UTC).date().isoformat())
     return found, forge is not None

@@ -155,7 +155,7 @@ in
         cp -r ${self} tree
         chmod -R u+w tree
         cd tree
-        ${scope.patchforge}/bin/patchforge nix --check
+        ${scope.patchforge.inCheckout} nix --check
         touch $out
       '';
     }

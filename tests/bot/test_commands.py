@@ -22,7 +22,7 @@ def options(world: World, **more: object) -> argparse.Namespace:
     if not generated.exists():
         git(world.folder, "clone", "--quiet", str(world.ours), "checkout")
     given = {"upstream": str(world.upstream), "generated": str(generated), "token_file": None, "json": True, **more}
-    return argparse.Namespace(**{"release": None, "all": False, "nodes": False, **given})
+    return argparse.Namespace(**{"release": None, "all": False, "nodes": False, "index": False, **given})
 
 
 def packs_bot(*words: str) -> int:
@@ -55,6 +55,22 @@ def test_track_says_what_is_new_and_why_not(world: World) -> None:
     assert "a pre-release" in said
     assert "were not asked for" in said
     assert world.github.log == []
+
+
+def test_track_adds_the_newest_to_the_index_in_a_checkout_only(world: World) -> None:
+    world.release(FIRST)
+    given = options(world, index=True)
+    at_home(world)
+    world.monkeypatch.chdir(world.folder)
+    with pytest.raises(PatchforgeError, match=r"writes upstream/comfyui\.releases\.tsv of patchforge's own repository"):
+        track.run(given)
+    checkout = world.folder / "checkout"
+    world.monkeypatch.setattr("patchforge.resources.repository", lambda: checkout)
+    world.monkeypatch.chdir(checkout)
+    for _ in range(2):
+        assert track.run(given) == Exit.OK
+    lines = (checkout / "upstream/comfyui.releases.tsv").read_text().splitlines()
+    assert [line.split("\t")[0] for line in lines] == ["version", BASE, FIRST]
 
 
 @pytest.mark.parametrize("left", [(), ("latest",), ("v0.29.0-rc1",)])

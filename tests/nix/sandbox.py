@@ -179,6 +179,22 @@ def installed(python: str) -> dict[str, dict[str, Any]]:
     return found
 
 
+def as_nixpkgs(there: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The same packages as nixpkgs has them: one OpenCV, whose distribution has another name, and meta packages."""
+    wheels = {name for name in there if name.startswith("opencv-")}
+    if not wheels:
+        return there
+    metas = {name for name in contract()["python"] if name.startswith("opencv-")}
+    about = there[min(wheels)]
+    code = [path for path in about["paths"] if not path.endswith(".dist-info")]
+    changed = {name: dict(about) for name, about in there.items() if name not in wheels}
+    for one in changed.values():
+        one["requires"] = sorted({"opencv4" if name in wheels - metas else name for name in one["requires"]})
+    meta = {"version": about["version"], "requires": ["opencv4"]}
+    opencv = {**about, "paths": code, "dist": contract()["distributions"]["opencv4"]}
+    return {**changed, **dict.fromkeys(metas, meta), "opencv4": opencv}
+
+
 def packed(network: Path, name: str, about: Mapping[str, Any]) -> dict[str, Any]:
     """Puts a wheel of what an interpreter has into the network; its pin."""
     file = network / f"{name.replace('-', '_')}-{about['version']}-py3-none-any.whl"

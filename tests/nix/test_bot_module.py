@@ -88,7 +88,6 @@ def test_the_timer(mini: Miniature) -> None:
 
 
 BAD = {
-    "a token in the store": ('tokenFile = "${builtins.storeDir}/token";', "Name a file outside it"),
     "an owned flag": ('tokenFile = "/x"; extraArgs = [ "--token-file=/y" ];', "there are options"),
     "packs": ('tokenFile = "/x"; extraArgs = [ "--nodes" ];', "there is an option (nodes)"),
     "tests": ('tokenFile = "/x"; extraArgs = [ "--test" ];', "patchforge test"),
@@ -112,6 +111,7 @@ def test_wrong_combinations_fail_with_advice(mini: Miniature, name: str) -> None
         ('repository = "a/b";', "services.patchforge-bot.tokenFile"),
         ('repository = "https://github.com/a/b"; tokenFile = "/x";', "services.patchforge-bot.repository"),
         ('repository = "a/b"; tokenFile = "token";', "services.patchforge-bot.tokenFile"),
+        ('repository = "a/b"; tokenFile = "${pkgs.zlib}/token";', "absolute path not in the Nix store"),
         (f"{ENOUGH} token = ''x'';", "services.patchforge-bot.token' does not exist"),
     ],
 )

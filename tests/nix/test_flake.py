@@ -70,7 +70,7 @@ def test_check_builds_every_check(mini: Miniature) -> None:
 def test_a_program_runs(mini: Miniature, tmp_path: Path) -> None:
     done = flake(mini, "run", "#comfyui-xpu", "--", "--help-gpu")
     assert done.returncode == 0, done.stderr
-    assert "Chosen: cpu, because the Intel GPU was asked for" in done.stdout
+    assert "Chosen: nothing, because the start would stop: --force-intel-xpu was given" in done.stdout
 
 
 @pytest.mark.parametrize("name", ["intel-dpcpp", "intel-mkl", "intel-tbb", "python-ipex", "nodes.a-node"])

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,14 @@ import pytest
 from emulator import build, environment
 from patchforge import pipeline
 from patchforge.atomic import write_tree
+from patchforge.cli import parser
 from patchforge.hashes import IncompleteTreeError, of_folder
 from patchforge.hashes.objects import isolated
 from patchforge.patches import parse
 from patchforge.sources import open_upstream
 from patchforge.vocabulary import Release
 from tests.nix import sandbox
-from tests.nix.conftest import INTEL, regenerate
+from tests.nix.conftest import INTEL, regenerate, release_files
 from tests.nix.mock.builder import libraries
 from tests.nix.sandbox import Miniature, write_pins
 from tests.support import ROOT, engine_of
@@ -84,8 +86,10 @@ CHOICES = [
     ("cuda,xpu", "comfyui-xpu", (), "xpu"),
     ("cuda,xpu", "comfyui-xpu", ("--cpu",), "cpu"),
     ("xpu", "comfyui-xpu", ("--intel-device", "0"), "xpu"),
-    ("cuda", "comfyui-xpu", (), "cuda"),
-    ("", "comfyui-xpu", (), "cpu"),
+    ("cuda,xpu", "comfyui-ipex", (), "xpu"),
+    # It ends with a message rather than compute on something else.
+    ("cuda", "comfyui-xpu", (), "nothing"),
+    ("", "comfyui-xpu", (), "nothing"),
 ]
 
 
@@ -144,6 +148,12 @@ def test_the_cuda_program_does_not_run_on_something_else(comfyui: Path, tmp_path
     assert done.returncode == 1
     assert "finds no CUDA device" in done.stderr
     assert "to do:" in done.stderr
+
+
+def test_the_xpu_program_does_not_run_on_something_else(comfyui: Path, tmp_path: Path) -> None:
+    done = run(comfyui / "bin/comfyui-xpu", "--quick-test-for-ci", home=tmp_path, MINITORCH="cuda")
+    assert done.returncode != 0
+    assert "--force-intel-xpu" in done.stderr
 
 
 def test_data_and_caches_are_the_users(comfyui: Path, tmp_path: Path) -> None:
@@ -271,6 +281,43 @@ def test_patchforge_runs_from_the_store(mini: Miniature) -> None:
     out = mini.nix.build(mini.scope("s.patchforge"))
     done = subprocess.run([out / "bin/patchforge", "--version"], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("patchforge ")
+
+
+def test_the_update_script_brings_a_checkout_to_the_newest_release(mini: Miniature, tmp_path: Path) -> None:
+    """Run as nixpkgs runs it: in the checkout, by itself. The network is a clone and an index of files."""
+    script = mini.nix.build(mini.scope("s.comfyui-xpu.updateScript"))
+    checkout = Path(shutil.copytree(mini.project, tmp_path / "checkout"))
+    shutil.rmtree(checkout / "generated/comfyui")
+    write_pins(checkout / "upstream/pins/comfyui.json", {})
+    (checkout / "upstream/comfyui.releases.tsv").write_text("version\tcommit\tdate\n")
+    upstream = tmp_path / "upstream"
+    write_tree(upstream, {**release_files(), "comfyui_version.py": b'__version__ = "0.32.9"\n'})
+    for words in (("init", "-q"), ("add", "-A"), ("commit", "-q", "-m", "release"), ("tag", "v0.32.9")):
+        subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@example.org", *words], cwd=upstream, check=True)
+    index = tmp_path / "index/comfy-kitchen"
+    index.mkdir(parents=True)
+    file = sandbox.wheel(index, "comfy-kitchen", "0.2.31", {"comfy_kitchen/__init__.py": ""})["file"]
+    (index / "index.html").write_text(f'<a href="{file}">{file}</a>')
+    variables = {"PATCHFORGE_UPSTREAM": str(upstream), "PIP_INDEX_URL": index.parent.as_uri()}
+    done = subprocess.run(
+        [script], cwd=checkout, env={**mini.nix.environment, **variables}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    releases = json.loads((checkout / "generated/nix/data/comfyui.json").read_bytes())
+    assert (releases["default"], list(releases["releases"])) == ("v0.32.9", ["v0.32.9"])
+
+
+def test_a_packs_update_script_converts_it_where_it_has_a_patch(mini: Miniature) -> None:
+    script = mini.nix.build(mini.scope("s.nodes.a-node.updateScript")).read_text()
+    lines = [line.split("-in-checkout ")[1] for line in script.splitlines() if "-in-checkout " in line]
+    commands = [shlex.split(line.removesuffix(" || exit")) for line in lines]
+    assert commands == [
+        ["pin", "nodes", "--only", "a-node"],
+        ["packs", "apply", "someone/ComfyUI-Node", "--out", "generated/nodes/a-node"],
+        ["nix"],
+    ]
+    for words in commands:
+        parser().parse_args(words)
 
 
 def test_legacy_packages_need_their_source(mini: Miniature) -> None:
@@ -482,7 +529,7 @@ def furnished(mini: Miniature, real: Path, tmp_path_factory: pytest.TempPathFact
     packed as wheels. Every interpreter has the emulated XPU.
     """
     folder = tmp_path_factory.mktemp("furnished")
-    there = sandbox.installed(PYTHON)
+    there = sandbox.as_nixpkgs(sandbox.installed(PYTHON))
     pinned = [name for name in json.loads((ROOT / "upstream/pins/python.json").read_bytes())["pins"] if name in there]
     pins = {name: {there[name]["version"]: sandbox.packed(mini.network, name, there[name])} for name in pinned}
     write_pins(real / "upstream/pins/python.json", pins)
@@ -546,7 +593,17 @@ def fetched(name: str, network: Path) -> tuple[Path, str]:
                 subprocess.run(["tar", "-x", "-C", folder], stdin=stream, check=True)
         else:
             shutil.copytree(clone, folder, symlinks=True, ignore=shutil.ignore_patterns(".git"), dirs_exist_ok=True)
+            submodules = [path for mode, path in _entries(clone, pin["rev"]) if mode == "160000"]
+            complete = complete and all(any((folder / path).iterdir()) for path in submodules)
     return folder, pin["hash"] if complete else of_folder(folder).hash
+
+
+def _entries(clone: Path, rev: str) -> Iterator[tuple[str, str]]:
+    """Modes and paths of a tree."""
+    listed = subprocess.run(["git", "ls-tree", "-r", rev], cwd=clone, capture_output=True, text=True, check=True).stdout
+    for line in listed.splitlines():
+        head, path = line.split("\t")
+        yield head.split()[0], path
 
 
 @pytest.mark.upstream
@@ -573,8 +630,13 @@ def test_a_real_node_pack_builds(mini: Miniature, name: str) -> None:
 @real_python
 @pytest.mark.skipif(not PACKS, reason="PATCHFORGE_PACKS names no folder with checkouts of the packs")
 def test_a_real_release_loads_real_node_packs(mini: Miniature, furnished: Callable[[str], str], tmp_path: Path) -> None:
-    """Those without requirements of their own, which the interpreter may lack."""
-    names = [name for name, pin in PINS.items() if not pin.get("requirements")]
+    """All whose requirements the interpreter has; by the names that nixpkgs has, OpenCV's among them."""
+    there = sandbox.as_nixpkgs(sandbox.installed(PYTHON))
+    needed = {
+        name: [re.split(r"[^a-z0-9-]", text)[0] for text in pin.get("requirements", [])] for name, pin in PINS.items()
+    }
+    names = [name for name, packages in needed.items() if set(packages) <= there.keys()]
+    assert {name for name, packages in needed.items() if not packages} <= set(names)
     for name in names:
         fetched(name, mini.network)
     packs = " ".join(f"s.nodes.{name}" for name in names)
@@ -584,3 +646,4 @@ def test_a_real_release_loads_real_node_packs(mini: Miniature, furnished: Callab
     printed = done.stdout + done.stderr
     assert "IMPORT FAILED" not in printed
     assert [name for name in names if f"custom_nodes/{PINS[name]['repo']}" not in printed] == []
+    print(f"{len(names)} of {len(PINS)} packs: {', '.join(names)}")

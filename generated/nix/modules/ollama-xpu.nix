@@ -11,7 +11,9 @@ let
   cfg = config.services.ollama-xpu;
   addresses = import ./addresses.nix { inherit lib; };
   inherit (lib) mkOption types;
-  loopback = addresses.isLoopback cfg.server.host;
+  # Also what is set there directly.
+  ollama = config.services.ollama;
+  loopback = addresses.isLoopback ollama.host;
   host = if lib.hasInfix ":" cfg.server.host && !(lib.hasPrefix "[" cfg.server.host) then "[${cfg.server.host}]" else cfg.server.host;
   scope = import ../. { inherit pkgs; };
 in
@@ -85,16 +87,16 @@ in
   config = lib.mkIf cfg.enable {
     assertions = [
       {
-        assertion = !(cfg.openFirewall && loopback);
-        message = "${name}: openFirewall opens a port on which ${cfg.server.host} listens to this machine only. Set server.host = \"0.0.0.0\", or leave the firewall closed.";
+        assertion = !(ollama.openFirewall && loopback);
+        message = "${name}: openFirewall opens a port on which ${ollama.host} listens to this machine only. Set server.host = \"0.0.0.0\", or leave the firewall closed.";
       }
       {
         assertion = cfg.package.backend or cfg.backend == cfg.backend;
         message = "${name}: the package computes with ${cfg.package.backend or ""}, not with ${cfg.backend}. Set package = pkgs.ollama-xpu.override { ollamaSycl = <an Ollama with SYCL>; }, or backend = \"${cfg.package.backend or ""}\".";
       }
       {
-        assertion = cfg.server.port >= 1024;
-        message = "${name}: port ${toString cfg.server.port} needs a privilege that the service does not have. Use a port from 1024, behind a reverse proxy.";
+        assertion = ollama.port >= 1024;
+        message = "${name}: port ${toString ollama.port} needs a privilege that the service does not have. Use a port from 1024, behind a reverse proxy.";
       }
     ];
 
@@ -102,9 +104,9 @@ in
     services.ollama = {
       enable = true;
       package = lib.mkDefault cfg.package;
-      inherit host;
-      inherit (cfg.server) port;
-      inherit (cfg) openFirewall;
+      host = lib.mkDefault host;
+      port = lib.mkDefault cfg.server.port;
+      openFirewall = lib.mkDefault cfg.openFirewall;
       environmentVariables =
         lib.optionalAttrs (cfg.device != "auto") {
           ${if cfg.backend == "vulkan" then "GGML_VK_VISIBLE_DEVICES" else "ZE_AFFINITY_MASK"} = cfg.device;

@@ -182,7 +182,7 @@ in
   };
 
   modelPaths = mkOption {
-    type = types.attrsOf (types.listOf types.str);
+    type = types.attrsOf (types.listOf types.path);
     default = { };
     example = {
       checkpoints = [ "/mnt/models/checkpoints" ];

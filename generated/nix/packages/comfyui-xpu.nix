@@ -12,6 +12,7 @@
   stdenvNoCC,
   testers,
   maintainers,
+  patchforge,
   requirementsOf,
   # One entry of data/comfyui.json.
   release,
@@ -113,12 +114,24 @@ stdenvNoCC.mkDerivation (finalAttrs: {
       ;
     tests = {
       # Needs KVM.
-      service = testers.nixosTest (import ../checks/vm.nix { package = finalAttrs.finalPackage; });
+      service = testers.runNixOSTest (import ../checks/vm.nix { package = finalAttrs.finalPackage; });
     }
     // lib.mergeAttrsList (map (node: lib.mapAttrs' (test: lib.nameValuePair "${node.pname or node.name}-${test}") (node.tests or { })) nodePacks);
-    updateScript = [
-      "patchforge"
-      "bot"
+    updateScript = patchforge.updateScript "comfyui-xpu" [
+      [
+        "track"
+        "--index"
+      ]
+      [
+        "apply"
+        "latest"
+      ]
+      [
+        "pin"
+        "comfyui"
+        "python"
+      ]
+      [ "nix" ]
     ];
   };
 

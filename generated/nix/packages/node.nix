@@ -10,6 +10,7 @@
   python-xpu,
   requirementsOf,
   maintainers,
+  patchforge,
   name,
   pin,
 }:
@@ -77,12 +78,24 @@ stdenvNoCC.mkDerivation {
       }/bin/python ${../checks/requirements.py} nothing.txt ${lib.escapeShellArgs (pin.requirements or [ ])}
       touch $out
     '';
-    updateScript = [
-      "patchforge"
-      "packs"
-      "bot"
-      name
-    ];
+    updateScript = patchforge.updateScript name (
+      [
+        [
+          "pin"
+          "nodes"
+          "--only"
+          name
+        ]
+      ]
+      ++ lib.optional (pin.patches != [ ]) [
+        "packs"
+        "apply"
+        "${pin.owner}/${pin.repo}"
+        "--out"
+        "generated/nodes/${name}"
+      ]
+      ++ [ [ "nix" ] ]
+    );
   };
 
   meta = {

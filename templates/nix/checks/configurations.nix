@@ -71,6 +71,10 @@ in
       services.ollama-xpu = { enable = true; device = "0"; network.outgoing = false; };
       services.ollama.loadModels = [ "gemma3" ];
     };
+    "ollama by nixpkgs' options" = {
+      services.ollama-xpu = { enable = true; network.outgoing = false; };
+      services.ollama = { host = "0.0.0.0"; port = 11435; openFirewall = true; };
+    };
     "the bot" = { services.patchforge-bot = { enable = true; repository = "someone/patchforge"; tokenFile = "/run/secrets/bot"; }; };
     "tuning" = {
       hardware.intel-xpu = {
@@ -109,16 +113,13 @@ in
     "a setting with dashes" = { settings."--fast" = true; advice = "without dashes"; };
     "a token" = { environment.HF_TOKEN = "x"; advice = "Use credentials"; };
     "a key" = { environment.CIVITAI_API_KEY = "x"; advice = "Use credentials"; };
-    "a secret in the store" = { credentials.x = "${builtins.storeDir}/x"; advice = "Name a file outside it"; };
     "a secret named oddly" = { credentials."a:b" = "/run/x"; advice = "letters, digits"; };
-    "variables in the store" = { environmentFile = "${builtins.storeDir}/x"; advice = "Name a file outside it"; };
     "a credential that is not there" = {
       models.autoDownload = [ (model // { path = "vae/x"; credential = "civitai"; }) ];
       advice = "civitai";
     };
     "a model without a kind" = { models."x.pt" = model; advice = "named by kind and file"; };
     "a model elsewhere" = { models.autoDownload = [ (model // { path = "../x"; }) ]; advice = "named by kind and file"; };
-    "a relative path" = { modelPaths.vae = [ "x" ]; advice = "absolute"; };
     "a requirement by address" = { requirements = [ "git+https://example.org/x" ]; advice = "Package it"; };
     "an open port for nobody" = { openFirewall = true; advice = "Set server.host = \"0.0.0.0\""; };
     "an open port for nobody else" = { server.host = [ "127.0.0.2" "::1" ]; openFirewall = true; advice = "leave the firewall closed"; };

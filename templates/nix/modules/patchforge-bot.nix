@@ -39,12 +39,7 @@ in
   options.services.patchforge-bot = {
     enable = lib.mkEnableOption "the bot that proposes new ComfyUI releases as pull requests";
 
-    package = mkOption {
-      type = types.package;
-      default = pkgs.patchforge or (import ../. { inherit pkgs; }).patchforge;
-      defaultText = lib.literalExpression "pkgs.patchforge";
-      description = "The patchforge to run.";
-    };
+    package = lib.mkPackageOption { patchforge = pkgs.patchforge or (import ../. { inherit pkgs; }).patchforge; } "patchforge" { };
 
     repository = mkOption {
       type = types.strMatching "[A-Za-z0-9_.-]+/[A-Za-z0-9_.-]+";
@@ -63,7 +58,7 @@ in
     };
 
     tokenFile = mkOption {
-      type = types.path;
+      type = types.externalPath;
       example = "/run/secrets/patchforge-bot";
       description = ''
         File with the token for GitHub, as one line. systemd reads it as root and passes it on as a credential; each run
@@ -90,10 +85,6 @@ in
 
   config = lib.mkIf cfg.enable {
     assertions = [
-      {
-        assertion = !(lib.hasPrefix builtins.storeDir (toString cfg.tokenFile));
-        message = "${name}: tokenFile is in the Nix store, which everyone can read. Name a file outside it, as text.";
-      }
       {
         assertion = taken == [ ];
         message = "${name}: extraArgs has ${lib.concatStringsSep ", " taken}, for which there are options (repository, tokenFile).";
@@ -149,7 +140,7 @@ in
               ]
               ++ cfg.extraArgs
             );
-            LoadCredential = [ "github-token:${toString cfg.tokenFile}" ];
+            LoadCredential = [ "github-token:${cfg.tokenFile}" ];
             DynamicUser = true;
             CacheDirectory = unitName;
             CacheDirectoryMode = "0700";

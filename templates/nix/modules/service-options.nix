@@ -9,7 +9,6 @@
 }:
 let
   inherit (lib) mkOption types;
-  file = types.strMatching "/.*";
 in
 import ./options.nix {
   inherit
@@ -52,7 +51,7 @@ import ./options.nix {
       '';
     };
     cache = mkOption {
-      type = types.str;
+      type = types.path;
       default = "${toString cfg.dataDir}/downloads";
       defaultText = lib.literalExpression ''"''${dataDir}/downloads"'';
       description = "Folder of `models.autoDownload`: in dataDir, or one that the service's user can write.";
@@ -118,7 +117,7 @@ import ./options.nix {
   };
 
   environmentFile = mkOption {
-    type = types.nullOr file;
+    type = types.nullOr types.externalPath;
     default = null;
     example = "/run/secrets/comfyui.env";
     description = "File with lines `NAME=value` that systemd reads as root: for tokens that node packs take from variables.";
@@ -170,14 +169,14 @@ import ./options.nix {
   };
 
   credentials = mkOption {
-    type = types.attrsOf file;
+    type = types.attrsOf types.externalPath;
     default = { };
     example = {
       hf-token = "/run/secrets/hf-token";
     };
     description = ''
-      Files with secrets, by name, as text: a path of Nix code would be copied into the store. The service reads them in
-      `$CREDENTIALS_DIRECTORY`; `hf-token` also becomes `HF_TOKEN_PATH`.
+      Files with secrets, by name; as text, because a path of Nix code would be copied into the store. The service reads
+      them in `$CREDENTIALS_DIRECTORY`; `hf-token` also becomes `HF_TOKEN_PATH`.
     '';
   };
 

@@ -71,15 +71,13 @@ let
     lib.toInt (lib.head parts) * units.${lib.last parts};
   prune = pkgs.writeShellScript "prune-cache" (builtins.readFile ./prune-cache.sh);
 
-  shownPaths = lib.filter isBelowHome (lib.concatLists (lib.attrValues cfg.modelPaths));
+  shownPaths = lib.filter isBelowHome (map toString (lib.concatLists (lib.attrValues cfg.modelPaths)));
   isElsewhere = !inState;
   homes = if isBelowHome dataDir || shownPaths != [ ] then "tmpfs" else true;
-  cacheElsewhere = !(lib.hasPrefix "${dataDir}/" cfg.models.cache);
+  modelsDir = toString cfg.models.cache;
+  cacheElsewhere = !(lib.hasPrefix "${dataDir}/" modelsDir);
 
   loaded = lib.mapAttrsToList (credential: path: "${credential}:${escaped path}") cfg.credentials;
-  inStore = lib.filter (lib.hasPrefix builtins.storeDir) (
-    lib.attrValues cfg.credentials ++ lib.optional (cfg.environmentFile != null) cfg.environmentFile
-  );
   known = map (model: model.credential) (lib.filter (model: model.credential != null) cfg.models.autoDownload);
   unknown = lib.filter (credential: !(cfg.credentials ? ${credential})) known;
 
@@ -96,7 +94,7 @@ let
     }
     // lib.optionalAttrs (isElsewhere || cacheElsewhere) {
       # Bound, and not ReadWritePaths, so that ProtectHome does not hide them.
-      BindPaths = map quoted (lib.optional isElsewhere dataDir ++ lib.optional cacheElsewhere cfg.models.cache);
+      BindPaths = map quoted (lib.optional isElsewhere dataDir ++ lib.optional cacheElsewhere modelsDir);
     }
     // lib.optionalAttrs (cfg.credentials != { }) { LoadCredential = loaded; };
 in
@@ -125,10 +123,6 @@ in
     {
       assertion = cfg.network.outgoing || !(cfg.credentials ? hf-token) || cfg.models.autoDownload != [ ];
       message = "${name}: credentials.hf-token is for downloads, and network.outgoing = false forbids them. Set network.outgoing = true, list models.autoDownload, or remove the token.";
-    }
-    {
-      assertion = inStore == [ ];
-      message = "${name}: ${lib.concatStringsSep ", " inStore} is in the Nix store, which everyone can read. Name a file outside it, as text.";
     }
     {
       assertion = lib.all (credential: builtins.match "[A-Za-z0-9_.-]+" credential != null) (lib.attrNames cfg.credentials);
@@ -248,7 +242,7 @@ in
             ./fetch-models.py
             (pkgs.writeText "models.json" (
               builtins.toJSON {
-                folder = cfg.models.cache;
+                folder = modelsDir;
                 limit = if cfg.models.maxSize == null then null else bytes cfg.models.maxSize;
                 models = cfg.models.autoDownload;
               }

@@ -30,7 +30,7 @@ let
   kindsOf = paths: lib.unique (map kindOf paths);
   configurations =
     lib.optional (cfg.modelPaths != { }) (
-      yaml "model-paths.yaml" { folders = lib.mapAttrs (_: lib.concatStringsSep "\n") cfg.modelPaths; }
+      yaml "model-paths.yaml" { folders = lib.mapAttrs (_: lib.concatMapStringsSep "\n" toString) cfg.modelPaths; }
     )
     ++ lib.optional (stored != { }) (
       yaml "models.yaml" { downloads = lib.genAttrs (kindsOf (lib.attrNames stored)) (kind: "${downloads}/${kind}"); }
@@ -298,10 +298,6 @@ rec {
     {
       assertion = both == [ ];
       message = "${name}: ${lib.concatStringsSep ", " both} is in nodes and in customNodes. Keep one.";
-    }
-    {
-      assertion = lib.all (path: lib.hasPrefix "/" path) (lib.concatLists (lib.attrValues cfg.modelPaths));
-      message = "${name}: modelPaths are absolute paths.";
     }
     {
       assertion = lib.all isPlain wanted;

@@ -5,6 +5,7 @@
   maintainers,
   patch,
   python3Packages,
+  writeShellScript,
 }:
 let
   root = ../../..;
@@ -24,6 +25,16 @@ let
   wanted = project.dependencies ++ optional-dependencies.bot ++ optional-dependencies.test;
   dependencies = map (requirement: python3Packages.${nameOf requirement}) wanted;
   inherit (python3Packages) python;
+  dependenciesPath = "${python.withPackages (_: dependencies)}/${python.sitePackages}";
+  path = lib.makeBinPath [
+    git
+    patch
+  ];
+  # In a checkout, with the code that is in it: only that may write there.
+  inCheckout = writeShellScript "patchforge-in-checkout" ''
+    export PATH=${path}:$PATH PYTHONPATH=${dependenciesPath}
+    exec ${python.interpreter} -m patchforge "$@"
+  '';
 in
 python3Packages.buildPythonApplication {
   pname = project.name;
@@ -42,14 +53,7 @@ python3Packages.buildPythonApplication {
   '';
   build-system = [ python3Packages.setuptools ];
   inherit dependencies;
-  makeWrapperArgs = [
-    "--prefix PATH : ${
-      lib.makeBinPath [
-        git
-        patch
-      ]
-    }"
-  ];
+  makeWrapperArgs = [ "--prefix PATH : ${path}" ];
 
   doInstallCheck = true;
   installCheckPhase = ''
@@ -59,8 +63,16 @@ python3Packages.buildPythonApplication {
     runHook postInstallCheck
   '';
 
-  # For PYTHONPATH, where the interpreter is to run another copy of patchforge.
-  passthru.dependenciesPath = "${python.withPackages (_: dependencies)}/${python.sitePackages}";
+  passthru = {
+    # For PYTHONPATH, where the interpreter is to run another copy of patchforge.
+    inherit dependenciesPath inCheckout;
+    # For passthru.updateScript, which is run in a checkout: commands, each a list of words.
+    updateScript =
+      name: commands:
+      writeShellScript "update-${name}" (
+        lib.concatMapStringsSep "\n" (words: "${inCheckout} ${lib.escapeShellArgs words} || exit") commands
+      );
+  };
 
   meta = {
     inherit (project) description;

@@ -145,7 +145,7 @@ let
           fi
           if [ -n "''${entry-}" ]; then
             mkdir -p $out/bin
-            printf '#!%s\nexport PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1\nexec %s -m %s "$@"\n' $shell $site ${settings.python} $entry > $out/bin/$entry
+            printf '#!%s\nexport PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1\nexec %s -P -m %s "$@"\n' $shell $site ${settings.python} $entry > $out/bin/$entry
             chmod +x $out/bin/$entry
           fi
           runHook postInstall
@@ -159,8 +159,8 @@ let
           echo "FAILED ${args.pname}: ${test}" >&2; exit 1
         '') suite);
       });
-    # What the interpreter has itself is only described; `paths` of another interpreter's package are linked to. A test of
-    # `xpu` fails, or takes hours, with torch for XPU.
+    # What the interpreter has itself is only described; `paths` of another interpreter's package are linked to, under
+    # their own name or that of `dist`. A test of `xpu` fails, or takes hours, with torch for XPU.
     named = final: name: given: let
       about = { paths = [ ]; requires = [ ]; dist = name; xpu = [ ]; } // (if lib.isAttrs given then given else { version = given; });
     in buildPythonPackage {
@@ -172,7 +172,8 @@ let
       dependencies = map (requirement: final.${requirement}) about.requires;
       suite = lib.optionals (final.torch.xpuSupport or false) about.xpu;
       installPhase = ''
-        if [ -n "${toString about.paths}" ]; then ln -s ${toString about.paths} $site; exit 0; fi
+        for path in ${toString about.paths}; do ln -s $path $site; done
+      '' + lib.optionalString (about.paths == [ ] || given ? dist) ''
         info=$site/${lib.replaceStrings [ "-" ] [ "_" ] about.dist}-${about.version}.dist-info
         mkdir -p $info
         printf 'Metadata-Version: 2.1\nName: ${about.dist}\nVersion: ${about.version}\n' > $info/METADATA
@@ -220,7 +221,9 @@ others // {
     buildCommand = lib.concatMapStringsSep "\n" (x: ''mkdir -p "$out/$(dirname ${lib.escapeShellArg x.name})"; ln -s ${x.path} "$out"/${lib.escapeShellArg x.name}'') list;
   };
   symlinkJoin = { name, paths, postBuild ? "", passthru ? { }, meta ? { }, nativeBuildInputs ? [ ] }: mkDerivation {
-    inherit name nativeBuildInputs passthru meta; pname = name; version = "";
+    inherit name nativeBuildInputs passthru meta;
+    pname = (builtins.parseDrvName name).name;
+    inherit (builtins.parseDrvName name) version;
     buildCommand = "mkdir -p $out; ${lib.concatMapStringsSep "; " (x: "cp -rs --no-clobber ${x}/. $out; chmod -R u+w $out") paths}\n${postBuild}";
   };
   ollama-vulkan = mkDerivation {
@@ -237,7 +240,7 @@ others // {
   intel-compute-runtime = (stub "intel-compute-runtime") // { drivers = stub "intel-compute-runtime"; };
   python3Packages = pkgs.python3.pkgs;
   pythonPackagesExtensions = [ ];
-  testers.nixosTest = test: stub "vm-test-${test.name}";
+  testers.runNixOSTest = test: stub "vm-test-${test.name}";
 }
 // lib.genAttrs (map (version: "python${short version}") settings.pythons) (name: pythonWith (lib.head (lib.filter (version: "python${short version}" == name) settings.pythons)) { })
 // { python3 = pythonWith settings.pythonVersion { }; }

@@ -31,6 +31,7 @@ rec {
   nonEmptyStr = type "nonEmptyStr" "non-empty string" (x: isString x && x != "");
   strMatching = pattern: type "strMatching" "string matching the pattern ${pattern}" (x: isString x && builtins.match pattern x != null);
   path = type "path" "absolute path" (x: builtins.isPath x || lib.isDerivation x || (isString x && lib.hasPrefix "/" x));
+  externalPath = type "path" "absolute path not in the Nix store" (x: isString x && lib.hasPrefix "/" x && builtins.match "${builtins.storeDir}/[0-9a-z]{32}-.*" x == null);
   package = type "package" "package" lib.isDerivation;
   raw = type "raw" "raw value" (_: true);
   enum = values: type "enum" (if lib.length values == 1 then ''value ${describe values} (singular enum)'' else "one of ${describe values}") (x: lib.elem x values);
