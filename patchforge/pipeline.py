@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -137,7 +137,7 @@ class PatchedRelease(Patched):
     def documents(self, written: Mapping[str, bytes]) -> dict[str, bytes]:
         """Manifest and report."""
         made = self.manifest(written)
-        return {manifest.NAME: manifest.FORMAT.dump(made), "REPORT.md": render_report(made).encode()}
+        return {manifest.NAME: manifest.FORMAT.dump(made), "REPORT.md": templating.report("release", made).encode()}
 
     def manifest(self, written: Mapping[str, bytes]) -> Manifest:
         """What was done and to which bytes; ``written``: the patches by name."""
@@ -179,15 +179,15 @@ class PatchedRelease(Patched):
         """Completeness as a number, and every site that nobody has decided about."""
         sites = self.conversion.sites
         counts = Counter(site.decision for site in sites)
-        reasons = Counter(site.why for site in sites if site.decision is Decision.LEFT)
+        reasons = Counter(site.reason for site in sites if site.decision is Decision.LEFT)
         return Sites(
             claimed=counts[Decision.CONVERTED],
             left=counts[Decision.LEFT],
             unclaimed=counts[Decision.PERSON],
             reasons=dict(sorted(reasons.items())),
             undecided=tuple(
-                UndecidedSite(one.path, one.site.line, one.site.function, one.site.kind, one.site.text)
-                for one in self.conversion.unclaimed
+                UndecidedSite(site.path, site.line, site.function, site.kind, site.text)
+                for site in self.conversion.unclaimed
             ),
         )
 
@@ -325,9 +325,3 @@ def check_fixed_point(patched: PatchedRelease) -> None:
             names = sorted({one.transform for one in record.found if one.outcome is Outcome.APPLIED})
             found = record.unreadable or f"edits by {', '.join(names)}"
             raise CheckFailed(f"a second run does not leave {path} as it is", expected="a fixed point", found=found)
-
-
-def render_report(made: Manifest) -> str:
-    """The Markdown report of a manifest."""
-    named = {one.name: getattr(made, one.name) for one in fields(made)}
-    return templating.environment().get_template("report.md.j2").render(named)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -9,6 +10,13 @@ from patchforge import escape, resources
 
 if TYPE_CHECKING:
     import jinja2
+    from _typeshed import DataclassInstance
+
+
+def report(kind: str, found: DataclassInstance) -> str:
+    """What was found in a ``release`` or a ``pack``, as Markdown to read: its fields in the template of its kind."""
+    named = {one.name: getattr(found, one.name) for one in fields(found)}
+    return environment("reports").get_template(f"{kind}.md.j2").render(named)
 
 
 @cache

@@ -26,6 +26,20 @@ class Decision(StrEnum):
     PERSON = "person"  #: somebody must look; there is a suggestion
 
 
+@dataclass(frozen=True, slots=True)
+class DecidedSite:
+    """One place that names a device, in a release or a pack, and what was decided about it."""
+
+    path: str
+    line: int
+    function: str
+    kind: str
+    text: str
+    rule: str  #: "" where no rule has decided
+    reason: str
+    decision: Decision
+
+
 class Purpose(StrEnum):
     """The patches of a release, in the order of the series."""
 

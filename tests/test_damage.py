@@ -253,7 +253,7 @@ def test_a_file_of_ten_megabytes() -> None:
     assert len(files["comfy/table.py"]) > 10_000_000
     found = conversion(files)
     assert found.drifted == ()
-    assert [(one.path, one.site.line) for one in found.unclaimed] == [("comfy/table.py", 290_002)]
+    assert [(one.path, one.line) for one in found.unclaimed] == [("comfy/table.py", 290_002)]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

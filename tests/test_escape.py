@@ -33,7 +33,7 @@ from patchforge.manifest import (
     TreePath,
     UndecidedSite,
 )
-from patchforge.pipeline import render_report
+from patchforge.templating import report
 from patchforge.terminal import Guarded, guarded, own
 from patchforge.vocabulary import Purpose, Release, Version
 
@@ -258,7 +258,7 @@ def test_a_report_of_a_release_with_odd_names() -> None:
     patch = PatchEntry(FileName("a.patch"), "x", Sha256("0" * 64), (PatchedFile(TreePath(EVIL), None, Blob("0" * 40)),))
     sites = Sites(1, 0, 1, {}, (UndecidedSite(EVIL, 1, EVIL, "call", EVIL),))
     manifest = Manifest("comfyui", Named("v1.0.0"), Commit(""), "0" * 64, "0", (patch,), (entry,), sites)
-    text = render_report(manifest)
+    text = report("release", manifest)
     outside = re.sub(r"(?<!`)(`+)(?!`).*?(?<!`)\1(?!`)", "", text)
     assert "<script>" not in unescaped(outside)
     assert "@someone" not in outside

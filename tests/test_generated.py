@@ -12,7 +12,8 @@ import pytest
 from patchforge import patches
 from patchforge.engine.cache import rule_set_digest
 from patchforge.manifest import FORMAT, load
-from patchforge.pipeline import render_report, runtime_changes
+from patchforge.pipeline import runtime_changes
+from patchforge.templating import report
 from tests.support import ROOT
 
 FOLDERS = sorted((ROOT / "generated" / "comfyui").glob("v*"))
@@ -40,7 +41,7 @@ def test_series_manifest_and_report_fit_the_patches(folder: Path) -> None:
     assert sorted(names) == sorted(path.name for path in folder.glob("*.patch"))
     for entry in manifest["patches"]:
         assert hashlib.sha256((folder / entry["file"]).read_bytes()).hexdigest() == entry["sha256"]
-    assert (folder / "REPORT.md").read_text(encoding="utf-8") == render_report(load(folder))
+    assert (folder / "REPORT.md").read_text(encoding="utf-8") == report("release", load(folder))
     assert FORMAT.dump(load(folder)) == (folder / "manifest.json").read_bytes()
 
 

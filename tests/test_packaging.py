@@ -194,7 +194,7 @@ def test_an_installed_patchforge_converts(installed: Run, tmp_path: Path) -> Non
 
 def strangers(folder: Path) -> Path:
     """A folder with files that are called as our rooms are."""
-    for name in ("transforms.py", "templates/report.md.j2", "upstream/comfyui.toml", "patchforge_xpu.py"):
+    for name in ("transforms.py", "templates/reports/release.md.j2", "upstream/comfyui.toml", "patchforge_xpu.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("raise SystemExit('a stranger')\n")
     return folder

@@ -65,9 +65,7 @@ def test_every_outcome_is_the_expected_one(conversions: list[Conversion]) -> Non
 
 def test_no_device_site_is_undecided(conversions: list[Conversion]) -> None:
     assert [
-        f"{one.release.version} {site.path}:{site.site.line} {site.site.text}"
-        for one in conversions
-        for site in one.unclaimed
+        f"{one.release.version} {site.path}:{site.line} {site.text}" for one in conversions for site in one.unclaimed
     ] == []
 
 

@@ -18,10 +18,11 @@ from patchforge.bot.preparation import Result
 from patchforge.bot.repinning import Repinned
 from patchforge.escape import block
 from patchforge.manifest import Manifest, TransformEntry
-from patchforge.nodes.manifest import PackReport, SiteEntry
+from patchforge.nodes.manifest import PackReport
 from patchforge.pins.tracked import TrackedRepository
 from patchforge.project import Project
 from patchforge.rules import current, patterns, transforms
+from patchforge.vocabulary import DecidedSite
 
 _NOTES = 12_000  #: characters of release notes, all versions together
 _MOST = 20  #: releases whose notes are shown
@@ -127,7 +128,7 @@ def rule_changes(report: PackReport, before: PackReport | None) -> list[tuple[st
     return [row for row in rows if row[1] != row[2]]
 
 
-def person_changes(report: PackReport, before: PackReport | None) -> list[SiteEntry]:
+def person_changes(report: PackReport, before: PackReport | None) -> list[DecidedSite]:
     """The sites for a person that were not there before. Lines do not count: they move with every commit."""
     known = Counter(map(_place, before.of("person"))) if before else Counter()
     fresh = []
@@ -187,7 +188,7 @@ def _needs(report: PackReport) -> set[tuple[str, bool, str]]:
     return {(need.package, need.blocks, need.advice) for need in report.needs}
 
 
-def _place(site: SiteEntry) -> tuple[str, ...]:
+def _place(site: DecidedSite) -> tuple[str, ...]:
     return (current(site.rule, patterns()), site.path, site.function, site.text)
 
 

@@ -97,6 +97,6 @@ def _more_unclaimed(folder: Path, version: Version, patched: pipeline.PatchedRel
     sites = patched.conversion.unclaimed
     if len(sites) <= known:
         return []
-    places = ", ".join(f"{one.path}:{one.site.line} {one.site.text}" for one in sites[:8])
+    places = ", ".join(f"{site.path}:{site.line} {site.text}" for site in sites[:8])
     advice = "claim them or decide in upstream/comfyui.sites.toml"
     return [f"{len(sites)} unclaimed device sites, {known} before: {places}; {advice}"]

@@ -81,7 +81,7 @@ def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, releas
 
 
 def _unclaimed(conversion: Conversion) -> list[str]:
-    return sorted({f"{one.path} {one.site.function}: {one.site.text}" for one in conversion.unclaimed})
+    return sorted({f"{site.path} {site.function}: {site.text}" for site in conversion.unclaimed})
 
 
 def _show(rows: list[dict[str, Any]], engine: Engine) -> None:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
+from patchforge.effort import TooIntricate
 from patchforge.engine.prefilter import may_say, says
 from patchforge.engine.records import apply_segments
 from patchforge.vocabulary import Segment, split_lines
@@ -28,6 +29,17 @@ class UnreadableSource(Exception):
     def __init__(self, reason: str, line: int) -> None:
         super().__init__(reason)
         self.reason, self.line = reason, line
+
+
+#: What a stranger's file may end the work on it with.
+REFUSED = (UnreadableSource, TooIntricate, RecursionError, MemoryError)
+
+
+def why_refused(error: BaseException) -> tuple[int, str]:
+    """The line, and why a file is not looked at; ``error``: one of ``REFUSED``."""
+    if isinstance(error, UnreadableSource):
+        return error.line, error.reason
+    return 1, f"{error}; somebody must look" if isinstance(error, TooIntricate) else "nested too deeply to be looked at"
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ RELEASES = (
 PACKS = (
     *("transforms/nodes", "pattern.py", *_BOTH, "nodes/runtime", "nodes/census.py", "nodes/code.py"),
     *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/entry_points.py", "nodes/exempt.py", "nodes/layout.py"),
-    *("nodes/operators.py", "nodes/requirements.py", "nodes/shapes.py", "proof/packs", "proof/reading.py"),
+    *("nodes/libraries.py", "nodes/operators.py", "nodes/requirements.py", "nodes/shapes.py"),
+    *("proof/packs", "proof/reading.py"),
 )
 
 

@@ -18,9 +18,9 @@ from patchforge.engine.cache import Cache, Key
 from patchforge.engine.census import NEEDLES
 from patchforge.engine.prefilter import may_say
 from patchforge.engine.records import FileRecord, Found, apply_segments
-from patchforge.engine.sites import Decided, Decisions, decide
+from patchforge.engine.sites import Decisions, decide
 from patchforge.transform import Transform
-from patchforge.vocabulary import Decision, Drift, Entry, FileChange, Outcome, Purpose, Release, Tree
+from patchforge.vocabulary import DecidedSite, Decision, Drift, Entry, FileChange, Outcome, Purpose, Release, Tree
 
 _WORTH_A_PROCESS = 400_000  #: bytes of source to look at before a second process pays for its start
 
@@ -48,7 +48,7 @@ class Conversion:
     release: Release
     reports: tuple[Report, ...]
     records: Mapping[str, FileRecord]
-    sites: tuple[Decided, ...]
+    sites: tuple[DecidedSite, ...]
     tree: Tree
 
     @property
@@ -57,7 +57,7 @@ class Conversion:
         return tuple(report for report in self.reports if report.outcome is Outcome.DRIFTED)
 
     @property
-    def unclaimed(self) -> tuple[Decided, ...]:
+    def unclaimed(self) -> tuple[DecidedSite, ...]:
         """Device sites that nobody has decided about."""
         return tuple(site for site in self.sites if site.decision is Decision.PERSON)
 

@@ -7,7 +7,7 @@ comes first where several meet.
 from __future__ import annotations
 
 import codecs
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -118,28 +118,64 @@ def _is_word(character: str) -> bool:
     return character == "_" or character.isalnum()
 
 
+class Chosen:
+    """Edits of which none lies across another."""
+
+    def __init__(self) -> None:
+        self.splices: list[Splice] = []
+        self._known: set[tuple[int, int, str]] = set()
+        self._inserted: list[tuple[int, str]] = []  #: (offset, owner), ascending
+        self._replaced: list[tuple[int, int, str]] = []  #: (start, end, owner), ascending; they do not overlap
+
+    def take(self, splices: Iterable[Splice]) -> str | None:
+        """Takes edits that belong together, or none of them: then the owner of what stands in their way.
+
+        An edit that was taken before is not taken again.
+        """
+        return self.add([splice for splice in splices if (splice.start, splice.end, splice.text) not in self._known])
+
+    def add(self, splices: Sequence[Splice]) -> str | None:
+        """``take`` for edits of which each counts."""
+        for splice in splices:
+            if (owner := self._in_the_way(splice)) is not None:
+                return owner
+        for splice in splices:
+            self._known.add((splice.start, splice.end, splice.text))
+            self.splices.append(splice)
+            if splice.start == splice.end:
+                insort(self._inserted, (splice.start, splice.owner))
+            else:
+                self._replace(splice)
+        return None
+
+    def _in_the_way(self, splice: Splice) -> str | None:
+        """The owner of a chosen edit that this one lies across; two insertions at one place do not."""
+        at = bisect_left(self._replaced, (splice.end,)) - 1
+        if at >= 0 and self._replaced[at][1] > splice.start:
+            return self._replaced[at][2]
+        at = bisect_left(self._inserted, (splice.start + 1,))
+        return self._inserted[at][1] if at < len(self._inserted) and self._inserted[at][0] < splice.end else None
+
+    def _replace(self, splice: Splice) -> None:
+        """Adds a range; edits that were taken together may overlap, and count as one range then."""
+        start, end = splice.start, splice.end
+        while (at := bisect_left(self._replaced, (end,)) - 1) >= 0 and self._replaced[at][1] > start:
+            first, last, _ = self._replaced.pop(at)
+            start, end = min(start, first), max(end, last)
+        insort(self._replaced, (start, end, splice.owner))
+
+
 def check_conflicts(splices: Sequence[Splice], path: str) -> None:
     """Raises EditConflict where one splice's text is inside what another replaces."""
-    ordered = sorted(splices, key=lambda splice: splice.start)
-    widest: Splice | None = None  # of those that begin before, the one that ends last
-    for other in ordered:
-        one = widest
-        if widest is None or other.end > widest.end:
-            widest = other
-        if one is not None and _conflict(one, other):
+    chosen = Chosen()
+    for splice in splices:
+        if (owner := chosen.add([splice])) is not None:
             raise EditConflict(
-                f"{path}: transforms {one.owner} and {other.owner} edit the same expression",
+                f"{path}: transforms {owner} and {splice.owner} edit the same expression",
                 expected="at most one replacement of an expression, and nothing else inside it",
-                found=f"characters {one.start}-{one.end} and {other.start}-{other.end}",
+                found=f"{splice.text[:80]!r} for characters {splice.start}-{splice.end}",
                 do="make one of them wrap the expression, or make it need the other (needs = …)",
             )
-
-
-def _conflict(one: Splice, other: Splice) -> bool:
-    """Whether ``other``, which does not begin before ``one``, lies in what one of them replaces."""
-    if one.start == other.start:
-        return one.start < one.end and other.start < other.end
-    return one.start < one.end and other.start < one.end
 
 
 def segments(text: Text, splices: Sequence[Splice]) -> tuple[Segment, ...]:

@@ -16,8 +16,8 @@ import libcst as cst
 from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
 
 from patchforge import effort
-from patchforge.effort import TooIntricate, spend
-from patchforge.engine.blocks import Block, Source, UnreadableSource
+from patchforge.effort import spend
+from patchforge.engine.blocks import REFUSED, Block, Source, UnreadableSource, why_refused
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
 from patchforge.engine.prefilter import may_say
@@ -83,12 +83,8 @@ def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo,
     try:
         with effort.at_most(effort.FILE):
             return _look_at(path, data, transforms, memo, census=census)
-    except UnreadableSource as error:
-        return FileRecord(unreadable=f"line {error.line}: {error.reason}")
-    except TooIntricate as error:
-        return FileRecord(unreadable=f"line 1: {error}")
-    except (RecursionError, MemoryError):
-        return FileRecord(unreadable="line 1: nested too deeply to be looked at")
+    except REFUSED as error:
+        return FileRecord(unreadable="line {}: {}".format(*why_refused(error)))
 
 
 def _look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool) -> FileRecord:

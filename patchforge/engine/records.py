@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,60 +50,41 @@ class FileRecord:
         return not (self.found or self.sites or self.unreadable)
 
     def to_json(self) -> list[Any]:
-        """Plain lists; bytes as latin-1 text."""
-        stages = [
-            [purpose.value, [[part.start, part.end, [line.decode("latin-1") for line in part.lines]] for part in parts]]
-            for purpose, parts in self.stages
-        ]
-        found = [
-            [
-                one.transform,
-                one.outcome.value,
-                one.line,
-                one.last_line,
-                one.function,
-                one.note,
-                one.fragment,
-                one.edits,
-                one.replaced,
-            ]
-            for one in self.found
-        ]
-        sites = [[site.line, site.function, site.kind, site.text, site.guard] for site in self.sites]
-        return [found, stages, sites, self.unreadable]
+        """Plain lists."""
+        stages = [[purpose.value, plain_segments(parts)] for purpose, parts in self.stages]
+        return [plain(self.found), stages, plain(self.sites), self.unreadable]
 
     @classmethod
     def from_json(cls, value: list[Any]) -> FileRecord:
         """The inverse of ``to_json``."""
         found, stages, sites, unreadable = value
         return cls(
-            tuple(
-                Found(
-                    transform,
-                    Outcome(outcome),
-                    line,
-                    last,
-                    function,
-                    note,
-                    fragment,
-                    tuple((kind, count) for kind, count in edits),
-                    tuple((theirs, ours) for theirs, ours in replaced),
-                )
-                for transform, outcome, line, last, function, note, fragment, edits, replaced in found
-            ),
-            tuple(
-                (
-                    Purpose(name),
-                    tuple(
-                        Segment(start, end, tuple(line.encode("latin-1") for line in lines))
-                        for start, end, lines in parts
-                    ),
-                )
-                for name, parts in stages
-            ),
+            tuple(map(_found, found)),
+            tuple((Purpose(name), segments_of(parts)) for name, parts in stages),
             tuple(RawSite(*site) for site in sites),
             unreadable,
         )
+
+
+def _found(value: list[Any]) -> Found:
+    transform, outcome, line, last, function, note, fragment, edits, replaced = value
+    changed = tuple(map(tuple, edits)), tuple(map(tuple, replaced))
+    return Found(transform, Outcome(outcome), line, last, function, note, fragment, *changed)
+
+
+def plain(values: Iterable[Any]) -> list[list[Any]]:
+    """Dataclasses with slots as lists of their fields, in order."""
+    return [[getattr(value, name) for name in value.__slots__] for value in values]
+
+
+def plain_segments(parts: Iterable[Segment]) -> list[Any]:
+    """Segments as lists; bytes as latin-1 text."""
+    return [[part.start, part.end, [line.decode("latin-1") for line in part.lines]] for part in parts]
+
+
+def segments_of(value: Iterable[list[Any]]) -> tuple[Segment, ...]:
+    """The inverse of ``plain_segments``."""
+    return tuple(Segment(start, end, tuple(line.encode("latin-1") for line in lines)) for start, end, lines in value)
 
 
 def apply_segments(data: bytes, parts: Sequence[Segment]) -> bytes:

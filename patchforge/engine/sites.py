@@ -12,7 +12,7 @@ from typing import TypedDict
 from patchforge import documents
 from patchforge.engine.records import FileRecord, RawSite
 from patchforge.errors import Damaged
-from patchforge.vocabulary import Decision, Outcome
+from patchforge.vocabulary import DecidedSite, Decision, Outcome
 
 _XPU_KINDS = frozenset({"xpu-api", "xpu-test", "ipex"})
 
@@ -41,16 +41,6 @@ class _Tables(TypedDict):
     leave: list[dict[str, str]]
 
 
-@dataclass(frozen=True, slots=True)
-class Decided:
-    """A site with its decision, and the transform or the reason. One that nobody has decided about is for a person."""
-
-    path: str
-    site: RawSite
-    decision: Decision
-    why: str
-
-
 def load_decisions(path: Path) -> Decisions:
     """Reads the ``[[leave]]`` tables of a decisions file; Damaged for anything else in it."""
     found = documents.structured(documents.read_toml(path), _Tables, str(path), do="correct the file")["leave"]
@@ -62,11 +52,14 @@ def load_decisions(path: Path) -> Decisions:
     return tuple(Leave(**table) for table in found)
 
 
-def decide(records: Mapping[str, FileRecord], decisions: Decisions) -> tuple[Decided, ...]:
-    """Every device site of a release with its decision, sorted by path and line."""
+def decide(records: Mapping[str, FileRecord], decisions: Decisions) -> tuple[DecidedSite, ...]:
+    """Every device site of a release with its decision, sorted by path and line.
+
+    One that nobody has decided about is for a person.
+    """
     covering = cache(lambda path, function, kind, text: _covering(decisions, path, function, kind, text))
     return tuple(
-        Decided(path, site, *_decision(path, site, record, covering))
+        DecidedSite(path, site.line, site.function, site.kind, site.text, *_decision(path, site, record, covering))
         for path, record in sorted(records.items())
         for site in record.sites
     )
@@ -76,16 +69,17 @@ def _covering(decisions: Decisions, *what: str) -> Leave | None:
     return next((leave for leave in decisions if leave.covers(*what)), None)
 
 
-def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering) -> tuple[Decision, str]:
+def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering) -> tuple[str, str, Decision]:
+    """The transform that takes care of a site, the reason why it stays, and the decision."""
     for finding in record.found:
         if finding.line <= site.line <= finding.last_line and finding.outcome is not Outcome.DRIFTED:
-            return Decision.CONVERTED, finding.transform
+            return finding.transform, "", Decision.CONVERTED
     if site.kind in _XPU_KINDS or site.guard == "xpu" or site.text.startswith("xpu"):
-        return Decision.LEFT, "upstream's own XPU code"
+        return "", "upstream's own XPU code", Decision.LEFT
     if site.guard == "beside-xpu":
-        return Decision.LEFT, "an XPU arm stands beside it"
+        return "", "an XPU arm stands beside it", Decision.LEFT
     if leave := covering(path, site.function, site.kind, site.text):
-        return Decision.LEFT, leave.why
+        return "", leave.why, Decision.LEFT
     if site.guard == "vendor":
-        return Decision.LEFT, "in another vendor's arm; decided at its test"
-    return Decision.PERSON, ""
+        return "", "in another vendor's arm; decided at its test", Decision.LEFT
+    return "", "", Decision.PERSON

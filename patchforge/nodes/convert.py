@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 import warnings
-from bisect import bisect_left, bisect_right, insort
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
@@ -14,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from patchforge import effort
-from patchforge.effort import TooIntricate, spend, walk
-from patchforge.engine.blocks import UnreadableSource, parsed
-from patchforge.engine.edits import Splice, segments
+from patchforge.effort import spend, walk
+from patchforge.engine.blocks import REFUSED, UnreadableSource, parsed, why_refused
+from patchforge.engine.edits import Chosen, Splice, segments
 from patchforge.engine.records import apply_segments
 from patchforge.errors import CheckFailed
 from patchforge.nodes import exempt
@@ -31,7 +30,7 @@ from patchforge.proof.packs.equivalence import NotProved
 from patchforge.proof.packs.helpers import helpers, is_ours
 from patchforge.proof.packs.pairing import failures
 from patchforge.rules import patterns
-from patchforge.vocabulary import Decision, FileChange
+from patchforge.vocabulary import DecidedSite, Decision, FileChange
 
 _HELPER = re.compile(r"\b_patchforge_[a-z]+")
 _DEFINED = re.compile(rb"(?:def|class)[ \t]+(\w+)")
@@ -39,26 +38,12 @@ _WORD = re.compile(rb"[\w\x80-\xff]+")
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
-    """One site in a report."""
-
-    path: str
-    line: int
-    function: str
-    kind: str
-    text: str
-    decision: Decision
-    rule: str
-    reason: str
-    production: bool  #: ComfyUI can come to the file, and it is neither a test nor a kernel
-
-
-@dataclass(frozen=True, slots=True)
 class Converted:
     """A pack after the rules."""
 
     pack: Pack
-    rows: tuple[Row, ...]
+    sites: tuple[DecidedSite, ...]
+    skipped: tuple[DecidedSite, ...]  #: in files that ComfyUI does not come to, in tests and in kernels
     changes: tuple[FileChange, ...]
     problems: tuple[Problem, ...]
 
@@ -82,14 +67,16 @@ def _convert(pack: Pack, options: Options) -> Converted:
         others = {path: data for path, data in pack.files.items() if path not in codes}
         codes |= _read(others, lambda data: not asks.isdisjoint(_WORD.findall(data)), problems)
     around = facts(pack, codes, options, questions, problems)
-    rows: list[Row] = []
+    decided: list[DecidedSite] = []
+    skipped: list[DecidedSite] = []
     changes: list[FileChange] = []
     for path, code in sorted(codes.items()):
         with problems.of(path):
-            found, change = convert_file(code, around, reachable=path in pack.reachable)
-            rows += found
+            stays = exempt.file_reason(code, reachable=path in pack.reachable)
+            found, change = convert_file(code, around, stays)
+            (skipped if stays else decided).extend(found)
             changes += [change] if change else []
-    return Converted(pack, tuple(rows), tuple(changes), problems.sorted())
+    return Converted(pack, tuple(decided), tuple(skipped), tuple(changes), problems.sorted())
 
 
 def facts(
@@ -134,17 +121,10 @@ class _Problems:
         try:
             with effort.at_most(effort.FILE):
                 yield
-        except UnreadableSource as error:
-            self.add(path, error.line, error.reason)
         except CheckFailed as error:
-            self.add(path, 1, error.problem)
-        except TooIntricate as error:
-            self.add(path, 1, f"{error}; somebody must look")
-        except (RecursionError, MemoryError):
-            self.add(path, 1, "nested too deeply to be looked at")
-
-    def add(self, path: str, line: int, reason: str) -> None:
-        self.known.add(Problem(path, line, reason))
+            self.known.add(Problem(path, 1, error.problem))
+        except REFUSED as error:
+            self.known.add(Problem(path, *why_refused(error)))
 
     def sorted(self) -> tuple[Problem, ...]:
         return tuple(sorted(self.known))
@@ -163,30 +143,20 @@ def _read(
                 yield path, code
 
 
-def convert_file(code: Code, around: PackFacts, *, reachable: bool = True) -> tuple[list[Row], FileChange | None]:
-    """The sites of one file and its change. CheckFailed where the result would not do."""
+def convert_file(code: Code, around: PackFacts, stays: str = "") -> tuple[list[DecidedSite], FileChange | None]:
+    """The sites of one file and its change. ``stays``: why all of it stays. CheckFailed: the result would not do."""
     found = sites(code, around.options, around.own_questions)
     if not found:
         return [], None
     around = replace(around, sites=found)
-    reason = exempt.file_reason(code, reachable=reachable)
-    verdicts = {site: left([site], reason) for site in found} if reason else decide(code, around)
+    verdicts = {site: left([site], stays) for site in found} if stays else decide(code, around)
     verdicts, change = _changed(code, verdicts, around)
-    rows = [
-        Row(
-            code.path,
-            site.line,
-            _short(site.function),
-            str(site.kind),
-            _short(site.text),
-            one.decision,
-            one.rule,
-            one.reason,
-            not reason,
-        )
-        for site, one in verdicts.items()
-    ]
-    return rows, change
+    return [_decided(code.path, site, verdict) for site, verdict in verdicts.items()], change
+
+
+def _decided(path: str, site: Site, verdict: Verdict) -> DecidedSite:
+    function, text = _short(site.function), _short(site.text)
+    return DecidedSite(path, site.line, function, str(site.kind), text, verdict.rule, verdict.reason, verdict.decision)
 
 
 _LONGEST = 200  #: characters of a name or a text in a report
@@ -377,7 +347,7 @@ def _for_person(verdict: Verdict, site: Site, reason: str) -> Verdict:
 
 def _composed(verdicts: dict[Site, Verdict], code: Code) -> tuple[dict[Site, Verdict], list[Splice]]:
     """All edits; one that another edit stands in the way of, or an f-string's quotes, is for a person."""
-    taken = _Taken()
+    chosen = Chosen()
     seen: dict[int, str] = {}
     result: dict[Site, Verdict] = {}
     for site, verdict in verdicts.items():
@@ -385,54 +355,15 @@ def _composed(verdicts: dict[Site, Verdict], code: Code) -> tuple[dict[Site, Ver
             seen[id(verdict)] = ""
             if any(_breaks_string(one, code) for one in verdict.splices):
                 seen[id(verdict)] = "in an f-string, whose quotes Pythons before 3.12 cannot have inside"
-            elif not taken.take(verdict.splices):
+            elif chosen.take(verdict.splices) is not None:
                 seen[id(verdict)] = "another edit is in the way"
         result[site] = _for_person(verdict, site, seen[id(verdict)]) if seen[id(verdict)] else verdict
-    return result, taken.splices
+    return result, chosen.splices
 
 
 def _breaks_string(edit: Splice, code: Code) -> bool:
     quote = _formatted(edit, code)
     return bool(quote) and (quote in edit.text or "\\" in edit.text or (len(quote) == 1 and "\n" in edit.text))
-
-
-class _Taken:
-    """The edits that were chosen: what they insert, and what they replace."""
-
-    def __init__(self) -> None:
-        self.splices: list[Splice] = []
-        self.known: set[tuple[int, int, str]] = set()
-        self.inserted: list[int] = []
-        self.replaced: list[tuple[int, int]] = []  #: ranges that do not overlap
-
-    def take(self, splices: Iterable[Splice]) -> bool:
-        """Takes edits where nothing stands in their way."""
-        fresh = [one for one in splices if (one.start, one.end, one.text) not in self.known]
-        if any(map(self.clashes, fresh)):
-            return False
-        for one in fresh:
-            self.known.add((one.start, one.end, one.text))
-            self.splices.append(one)
-            if one.start == one.end:
-                insort(self.inserted, one.start)
-            else:
-                self._replace(one.start, one.end)
-        return True
-
-    def clashes(self, one: Splice) -> bool:
-        """Whether an edit lies across a chosen one; two insertions at one place do not."""
-        at = bisect_left(self.replaced, (one.end, 0)) - 1
-        if at >= 0 and self.replaced[at][1] > one.start and self.replaced[at][0] < one.end:
-            return True
-        at = bisect_right(self.inserted, one.start)
-        return one.start < one.end and at < len(self.inserted) and self.inserted[at] < one.end
-
-    def _replace(self, start: int, end: int) -> None:
-        """Adds a range; one verdict's edits may overlap, and count as one range then."""
-        while (at := bisect_left(self.replaced, (end, 0)) - 1) >= 0 and self.replaced[at][1] > start:
-            first, last = self.replaced.pop(at)
-            start, end = min(start, first), max(end, last)
-        insort(self.replaced, (start, end))
 
 
 def _helpers(code: Code, splices: Sequence[Splice]) -> Iterator[Splice]:

@@ -10,20 +10,7 @@ from patchforge.documents import Format
 from patchforge.manifest import Commit, PatchEntry
 from patchforge.nodes.pack import Problem
 from patchforge.nodes.requirements import Need
-
-
-@dataclass(frozen=True, slots=True)
-class SiteEntry:
-    """One site in a file that ComfyUI can come to, and what was decided about it."""
-
-    path: str
-    line: int
-    function: str
-    kind: str
-    text: str
-    rule: str  #: "" where no rule has seen it
-    reason: str
-    decision: str
+from patchforge.vocabulary import DecidedSite
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,11 +21,11 @@ class PackReport:
     figures: dict[str, int]  #: by decision
     skipped: dict[str, int]
     by_rule: dict[str, dict[str, int]]
-    sites: tuple[SiteEntry, ...]
+    sites: tuple[DecidedSite, ...]
     needs: tuple[Need, ...]
     problems: tuple[Problem, ...]
 
-    def of(self, decision: str) -> tuple[SiteEntry, ...]:
+    def of(self, decision: str) -> tuple[DecidedSite, ...]:
         """The sites with a decision."""
         return tuple(site for site in self.sites if site.decision == decision)
 

@@ -8,13 +8,12 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from patchforge import __version__, escape, outputs
-from patchforge.nodes.convert import Converted, Row
-from patchforge.nodes.manifest import PackReport, SiteEntry
-from patchforge.nodes.pack import Problem
+from patchforge import __version__, escape, outputs, templating
+from patchforge.nodes.convert import Converted
+from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.requirements import Need
 from patchforge.rules import patterns
-from patchforge.vocabulary import Decision
+from patchforge.vocabulary import DecidedSite, Decision
 
 _LEVELS = {Decision.CONVERTED: "warning", Decision.PERSON: "note"}
 NO_RULE = "pack-other"  #: what a site is listed under that no rule has seen
@@ -24,13 +23,12 @@ _SARIF = "https://json.schemastore.org/sarif-2.1.0.json"
 
 def summary(converted: Converted, needs: Sequence[Need]) -> PackReport:
     """The report, sorted."""
-    production = [row for row in converted.rows if row.production]
     return PackReport(
         pack=converted.pack.name,
-        figures={str(one): sum(row.decision is one for row in production) for one in Decision},
-        skipped=dict(sorted(Counter(row.reason for row in converted.rows if not row.production).items())),
-        by_rule=_by_rule(production),
-        sites=tuple(map(_site, sorted(production, key=lambda row: (row.path, row.line, row.kind, row.text)))),
+        figures={str(one): sum(site.decision is one for site in converted.sites) for one in Decision},
+        skipped=dict(sorted(Counter(site.reason for site in converted.skipped).items())),
+        by_rule=_by_rule(converted.sites),
+        sites=tuple(sorted(converted.sites, key=lambda site: (site.path, site.line, site.kind, site.text))),
         needs=tuple(needs),
         problems=converted.problems,
     )
@@ -58,60 +56,16 @@ def _line(name: str, title: str, count: Counter[str]) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
 
-def _by_rule(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
+def _by_rule(sites: Iterable[DecidedSite]) -> dict[str, dict[str, int]]:
     counts: dict[str, Counter[str]] = {}
-    for row in rows:
-        counts.setdefault(row.rule or "none", Counter())[str(row.decision)] += 1
+    for site in sites:
+        counts.setdefault(site.rule or "none", Counter())[str(site.decision)] += 1
     return {name: dict(sorted(count.items())) for name, count in sorted(counts.items())}
-
-
-def _site(row: Row) -> SiteEntry:
-    return SiteEntry(row.path, row.line, row.function, row.kind, row.text, row.rule, row.reason, str(row.decision))
 
 
 def markdown(report: PackReport) -> str:
     """The report of one pack, to read."""
-    figures = report.figures
-    lines = [
-        f"# {escape.markdown(report.pack)} on Intel GPUs",
-        "",
-        f"{figures['converted']} sites converted, {figures['left']} left on purpose, {figures['person']} for a person.",
-        "",
-    ]
-    lines += _section("For a person", report.of("person"))
-    lines += _section("Left on purpose", report.of("left"))
-    if report.needs:
-        lines += ["## Packages in the way", "", "| where | package | what to do |", "|---|---|---|"]
-        lines += [f"| {_place(one)} | {escape.markdown(one.package)} | {one.advice} |" for one in report.needs]
-        lines.append("")
-    if report.problems:
-        lines += ["## Files that were not looked at", ""]
-        lines += [f"- {_place(one)}: {escape.markdown(one.reason)}" for one in report.problems]
-        lines.append("")
-    if report.skipped:
-        lines += ["## Sites in files that nodes do not run", ""]
-        lines += [f"- {count}: {escape.markdown(reason)}" for reason, count in report.skipped.items()]
-        lines.append("")
-    if report.by_rule:
-        lines += ["## By rule", "", "| rule | converted | left | person |", "|---|---|---|---|"]
-        lines += [
-            f"| {escape.markdown(name)} | {' | '.join(str(count.get(str(one), 0)) for one in Decision)} |"
-            for name, count in report.by_rule.items()
-        ]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def _section(title: str, sites: Sequence[SiteEntry]) -> list[str]:
-    if not sites:
-        return []
-    lines = [f"## {title}", "", "| where | what | why, or what to do |", "|---|---|---|"]
-    lines += [f"| {_place(site)} | {escape.code(site.text)} | {escape.markdown(site.reason)} |" for site in sites]
-    return [*lines, ""]
-
-
-def _place(one: SiteEntry | Need | Problem) -> str:
-    return escape.code(f"{one.path}:{one.line}")
+    return templating.report("pack", report)
 
 
 def sarif(reports: Sequence[PackReport]) -> dict[str, Any]:
@@ -120,7 +74,7 @@ def sarif(reports: Sequence[PackReport]) -> dict[str, Any]:
     known[_PACKAGE] = _described(_PACKAGE, "Packages", "packages in an XPU's way", ("T15",))
     known[NO_RULE] = _described(NO_RULE, "Other", "another site that names CUDA", ("T0",))
     results = [
-        _result(site.rule or NO_RULE, _LEVELS[Decision(site.decision)], site, _message(site))
+        _result(site.rule or NO_RULE, _LEVELS[site.decision], site, _message(site))
         for report in reports
         for site in report.sites
         if site.decision != "left"
@@ -160,13 +114,13 @@ def _rendered(found: Mapping[str, Any]) -> str:
     return json.dumps(found, indent=1) + "\n"
 
 
-def _message(site: SiteEntry) -> str:
+def _message(site: DecidedSite) -> str:
     if site.decision == "converted":
         return f"{site.text} is for CUDA only; patchforge packs apply converts it"
     return f"{site.text}: {site.reason}"
 
 
-def _result(rule: str, level: str, place: SiteEntry | Need, text: str) -> dict[str, Any]:
+def _result(rule: str, level: str, place: DecidedSite | Need, text: str) -> dict[str, Any]:
     location = {
         "artifactLocation": {"uri": escape.address(place.path)},
         "region": {"startLine": max(place.line, 1)},

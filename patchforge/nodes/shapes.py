@@ -326,9 +326,7 @@ def _arm_for_mps(branch: ast.If, code: Code) -> list[ast.stmt]:
 def _assigned(body: Sequence[ast.stmt], code: Code) -> dict[str, ast.stmt]:
     """Target → the statement of one line that assigns it; nothing where something else stands there."""
     found: dict[str, ast.stmt] = {
-        code.said(one.targets[0]): one
-        for one in body
-        if isinstance(one, ast.Assign) and len(one.targets) == 1
+        code.said(one.targets[0]): one for one in body if isinstance(one, ast.Assign) and len(one.targets) == 1
     }
     return found if len(found) == len(body) else {}
 

@@ -7,20 +7,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import astuple, replace
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from patchforge import caches
 from patchforge.engine.cache import Cache, Kept, Key, pack_rules_digest
-from patchforge.engine.records import apply_segments
-from patchforge.nodes.convert import Converted, Row, convert
+from patchforge.engine.records import apply_segments, plain, plain_segments, segments_of
+from patchforge.nodes.convert import Converted, convert
 from patchforge.nodes.pack import Pack, Problem
 from patchforge.nodes.requirements import Need, needs
 from patchforge.pattern import Options
-from patchforge.vocabulary import Decision, FileChange, Segment
+from patchforge.vocabulary import DecidedSite, Decision, FileChange, Segment
 
 T = TypeVar("T")
 
@@ -44,19 +43,15 @@ class Store:
     def needs(self, pack: Pack) -> tuple[Need, ...]:
         """``requirements.needs``, unless they are known."""
         key = ("needs", _key(pack, ""))
-        return self._kept(key, lambda: needs(pack), _tuples, lambda value: tuple(Need(*need) for need in value))
+        return self._kept(key, lambda: needs(pack), plain, lambda value: tuple(Need(*need) for need in value))
 
-    def _kept(self, key: Key, make: Callable[[], T], plain: Callable[[T], Any], restored: Callable[[Any], T]) -> T:
+    def _kept(self, key: Key, make: Callable[[], T], dump: Callable[[T], Any], restored: Callable[[Any], T]) -> T:
         if (value := self.cache.get([key]).get(key)) is not None:
             with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):
                 return restored(value)
         made = make()
-        self.cache.put({key: plain(made)})
+        self.cache.put({key: dump(made)})
         return made
-
-
-def _tuples(found: Sequence[Need]) -> list[Any]:
-    return [astuple(need) for need in found]
 
 
 def _key(pack: Pack, options: str) -> str:
@@ -67,21 +62,25 @@ def _key(pack: Pack, options: str) -> str:
 
 
 def _plain(done: Converted) -> list[Any]:
-    changes = [
-        [one.path, [[part.start, part.end, [line.decode("latin-1") for line in part.lines]] for part in one.segments]]
-        for one in done.changes
-    ]
-    return [[astuple(row) for row in done.rows], changes, [astuple(one) for one in done.problems]]
+    changes = [[change.path, plain_segments(change.segments)] for change in done.changes]
+    return [plain(done.sites), plain(done.skipped), changes, plain(done.problems)]
 
 
 def _restored(pack: Pack, value: list[Any]) -> Converted:
-    plain_rows, plain_changes, problems = value
-    rows = tuple(replace(Row(*row), decision=Decision(row[5])) for row in plain_rows)
-    changes = tuple(_change(pack, path, parts) for path, parts in plain_changes)
-    return Converted(pack, rows, changes, tuple(Problem(*problem) for problem in problems))
+    sites, skipped, changes, problems = value
+    return Converted(
+        pack,
+        tuple(map(_site, sites)),
+        tuple(map(_site, skipped)),
+        tuple(_change(path, pack.files[path], segments_of(parts)) for path, parts in changes),
+        tuple(Problem(*problem) for problem in problems),
+    )
 
 
-def _change(pack: Pack, path: str, plain: list[Any]) -> FileChange:
-    parts = tuple(Segment(start, end, tuple(line.encode("latin-1") for line in lines)) for start, end, lines in plain)
-    data = pack.files[path]
+def _site(value: list[Any]) -> DecidedSite:
+    path, line, function, kind, text, rule, reason, decision = value
+    return DecidedSite(path, line, function, kind, text, rule, reason, Decision(decision))
+
+
+def _change(path: str, data: bytes, parts: tuple[Segment, ...]) -> FileChange:
     return FileChange(path, data, apply_segments(data, parts), parts)

@@ -66,7 +66,7 @@ class TrialPack:
     @cached_property
     def facts(self) -> JsonObject:
         """What evidence says of it."""
-        rows = [row for row in self.patched.converted.rows if row.production]
+        sites = self.patched.converted.sites
         return {
             "name": self.name,
             "folder": self.folder.name,
@@ -74,7 +74,7 @@ class TrialPack:
             "files": self.digest,
             "patch": self.patch_digest,
             "rules": pack_rules_digest(),
-            "sites": {str(decision): sum(row.decision is decision for row in rows) for decision in Decision},
+            "sites": {str(decision): sum(site.decision is decision for site in sites) for decision in Decision},
             "left_out": list(self.left_out),
         }
 

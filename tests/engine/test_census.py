@@ -126,7 +126,7 @@ def found(line: int, last_line: int, outcome: Outcome) -> Found:
 
 def decision_of(site: RawSite, *claims: Found, leave: Leave | None = None) -> tuple[str, str]:
     [decided] = decide({"a.py": FileRecord(claims, (), (site,))}, (leave,) if leave else ())
-    return decided.decision, decided.why
+    return decided.decision, decided.rule or decided.reason
 
 
 CUDA = RawSite(5, "f", "cuda-api", "torch.cuda.x", "")

@@ -56,7 +56,7 @@ def edits(files: str | dict[str, str], options: Options = PLAIN) -> list[str]:
 
 def decided(files: str | dict[str, str], options: Options = PLAIN) -> set[str]:
     """The decisions about all sites of files that nodes run."""
-    return {str(row.decision) for row in done(files, options).rows if row.production}
+    return {str(row.decision) for row in done(files, options).sites}
 
 
 TORCH = "import torch\n"
@@ -160,7 +160,7 @@ def test_a_way_back_to_the_cpu_takes_xpus_in() -> None:
         "if not (torch.cuda.is_available() or _patchforge_xpu()) or cpu:",
     ]
     refused = done(text.replace("{after}", "fast = kernel(x) if device == 'cuda' else slow(x)"))
-    assert "person" in {str(row.decision) for row in refused.rows}
+    assert "person" in {str(row.decision) for row in refused.sites}
     assert not any("_patchforge_choice(device)" in change.after.decode() for change in refused.changes)
 
 
@@ -302,7 +302,7 @@ def run(device):
 def test_a_choice_is_offered_only_where_the_way_to_the_device_is_converted(body: str, rest: str) -> None:
     result = done(LOAD.replace("BODY", body).replace("REST", rest))
     assert not any('["xpu"]' in change.after.decode() for change in result.changes)
-    assert {str(row.decision) for row in result.rows if row.line == 7} == {"person"}
+    assert {str(row.decision) for row in result.sites if row.line == 7} == {"person"}
 
 
 def test_a_choice_is_offered_where_the_way_to_the_device_is_converted() -> None:
@@ -419,7 +419,7 @@ def test_a_refusal_opens_with_what_stands_behind_it(gate: str) -> None:
     ],
 )
 def test_nothing_is_silent(text: str, word: str) -> None:
-    rows = done(text).rows
+    rows = done(text).sites
     assert rows
     assert any(word in row.reason for row in rows)
 
@@ -460,7 +460,7 @@ def test_a_file_that_a_node_reaches_is_production(first: str, path: str) -> None
         }
     )
     assert [change.path for change in result.changes] == [path]
-    assert {row.path for row in result.rows if not row.production} == {
+    assert {row.path for row in result.skipped} == {
         "elsewhere/orphan.py",
         "setup.py",
         "tests/test_it.py",
@@ -479,7 +479,7 @@ def test_what_cannot_be_proved_costs_its_own_place_alone() -> None:
     lines = "".join(f"y{n} = x{n}.to('cuda')\nz{n} = {{**a, 'k': b.cuda, 'd': ('cuda', {n})}}\n" for n in range(30))
     result = done(TORCH + lines)
     assert not result.problems
-    assert sum(str(row.decision) == "converted" for row in result.rows) >= 30
+    assert sum(str(row.decision) == "converted" for row in result.sites) >= 30
 
 
 def test_a_place_that_would_not_compile_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -492,5 +492,5 @@ def test_a_place_that_would_not_compile_costs_itself_alone(monkeypatch: pytest.M
         Pack("m", Path("m"), {"a.py": b"import torch\ntorch.random.fork_rng()\nx = y.cuda()\n"}), Options()
     )
     assert not result.problems
-    assert {(row.line, str(row.decision)) for row in result.rows} == {(2, "person"), (3, "converted")}
-    assert next(row.reason for row in result.rows if row.line == 2).startswith("its conversion would not compile")
+    assert {(row.line, str(row.decision)) for row in result.sites} == {(2, "person"), (3, "converted")}
+    assert next(row.reason for row in result.sites if row.line == 2).startswith("its conversion would not compile")

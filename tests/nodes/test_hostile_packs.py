@@ -26,7 +26,7 @@ from patchforge.engine.files import look_at
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes import pack as pack_module
 from patchforge.nodes.convert import Converted, convert
-from patchforge.nodes.manifest import PackReport, SiteEntry
+from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import Pack, Problem, read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif, summary
@@ -35,7 +35,7 @@ from patchforge.pattern import Options
 from patchforge.proof.packs.equivalence import NotProved
 from patchforge.proof.packs.pairing import prove
 from patchforge.rules import transforms
-from patchforge.vocabulary import Decision
+from patchforge.vocabulary import DecidedSite, Decision
 from tests.nodes.hostile import BOMBS, ESCAPES, SOURCES, START
 
 SLOWEST = 10  #: seconds of work for one file
@@ -104,7 +104,7 @@ def no_remarks() -> Iterator[None]:
 @pytest.mark.parametrize("name", SOURCES)
 def test_no_source_takes_long_or_stops_its_pack(name: str) -> None:
     done = beside_good(START + SOURCES[name])
-    paths = {*(row.path for row in done.rows), *(problem.path for problem in done.problems)}
+    paths = {*(site.path for site in (*done.sites, *done.skipped)), *(problem.path for problem in done.problems)}
     assert "__init__.py" in paths, "a file that names CUDA is in the report"
 
 
@@ -225,8 +225,8 @@ def test_nothing_of_a_pack_is_run(tmp_path: Path, name: str, place: str) -> None
 @pytest.mark.parametrize("name", BOMBS)
 def test_no_expression_takes_long_to_prove(name: str) -> None:
     done = beside_good(f"{START}x.to({BOMBS[name]}, 'cuda')\ny.cuda()\n")
-    assert {row.decision for row in done.rows if row.line == 4} <= {Decision.CONVERTED}
-    assert {row.decision for row in done.rows if row.line == 3} <= {Decision.CONVERTED, Decision.PERSON}
+    assert {row.decision for row in done.sites if row.line == 4} <= {Decision.CONVERTED}
+    assert {row.decision for row in done.sites if row.line == 3} <= {Decision.CONVERTED, Decision.PERSON}
 
 
 @pytest.mark.parametrize(
@@ -245,11 +245,11 @@ def test_what_only_has_the_name_of_ours_is_not_ours(text: str) -> None:
 def test_what_is_not_proved_is_for_a_person_and_the_rest_of_the_file_is_converted() -> None:
     many = ", ".join(f"a{n} or b{n}" for n in range(40))
     done = beside_good(f"{START}x.to(f({many}), 'cuda')\ny.cuda()\n")
-    assert [(row.line, row.decision) for row in done.rows if row.path == "__init__.py"] == [
+    assert [(row.line, row.decision) for row in done.sites if row.path == "__init__.py"] == [
         (3, Decision.PERSON),
         (4, Decision.CONVERTED),
     ]
-    assert "not proved" in next(row.reason for row in done.rows if row.line == 3)
+    assert "not proved" in next(row.reason for row in done.sites if row.line == 3)
 
 
 def test_a_difference_behind_an_error_or_too_many_operations_is_not_overlooked() -> None:
@@ -711,13 +711,13 @@ def test_imports_of_what_cannot_be_read_stop_nothing(name: str) -> None:
     ],
 )
 def test_a_report_shows_what_a_pack_says_and_no_more(text: str) -> None:
-    site = SiteEntry(f"{text}.py", 1, text, "k", text, "", text, "person")
+    site = DecidedSite(f"{text}.py", 1, text, "k", text, "", text, Decision.PERSON)
     report = PackReport(
         pack=text,
         figures={"converted": 0, "left": 0, "person": 1},
         skipped={text: 1},
         by_rule={"none": {"person": 1}},
-        sites=(site, replace(site, decision="left")),
+        sites=(site, replace(site, decision=Decision.LEFT)),
         needs=(Need(path=text, line=1, package=text, advice="take it out", blocks=False),),
         problems=(Problem(text, 0, text),),
     )

@@ -15,7 +15,7 @@ from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.git.borrowed import checked_out
 from patchforge.git.command import run_git
 from patchforge.nodes.convert import convert
-from patchforge.nodes.manifest import PackReport, SiteEntry
+from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif
@@ -24,7 +24,7 @@ from patchforge.nodes.store import Store
 from patchforge.pattern import Options
 from patchforge.proof.packs.helpers import helpers
 from patchforge.rules import patterns
-from patchforge.vocabulary import Decision
+from patchforge.vocabulary import DecidedSite, Decision
 
 NODE = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"
 
@@ -157,9 +157,9 @@ def test_every_site_has_a_decision_and_a_reason(tmp_path: Path) -> None:
         {"__init__.py": NODE + "x = frobnicate('cuda')\ntorch.cuda.frobnicate()\ny = {'cuda': 1}\nz = x.is_cuda\n"},
     )
     done = convert(read_pack(pack), Options())
-    assert len(done.rows) == 5
-    assert all(row.reason for row in done.rows if row.decision is not Decision.CONVERTED)
-    assert [row.decision for row in done.rows].count(Decision.PERSON) == 4
+    assert len(done.sites) == 5
+    assert all(row.reason for row in done.sites if row.decision is not Decision.CONVERTED)
+    assert [row.decision for row in done.sites].count(Decision.PERSON) == 4
 
 
 def test_figures_of_several_packs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -226,7 +226,7 @@ def test_needs_are_told(tmp_path: Path) -> None:
 
 
 def test_a_report_escapes_what_markdown_would_read() -> None:
-    site = SiteEntry("a.py", 1, "f", "literal", "a|b", "", "x|y", "person")
+    site = DecidedSite("a.py", 1, "f", "literal", "a|b", "", "x|y", Decision.PERSON)
     figures = {"converted": 0, "left": 0, "person": 1}
     report = PackReport(pack="p", figures=figures, skipped={}, by_rule={}, sites=(site,), needs=(), problems=())
     assert "`a\\|b`" in markdown(report)

@@ -39,7 +39,7 @@ def converted(text: str) -> str:
 
 
 def decisions(done: Converted) -> dict[str, str]:
-    return {f"{row.path}:{row.line}": str(row.decision) for row in done.rows}
+    return {f"{row.path}:{row.line}": str(row.decision) for row in done.sites}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +89,7 @@ def test_aliases_are_followed(before: str, after: str) -> None:
 def test_what_is_no_device_stays(text: str) -> None:
     done = convert(pack({"nodes.py": text}), Options())
     assert not done.changes
-    assert all(row.decision is Decision.LEFT and row.reason for row in done.rows)
+    assert all(row.decision is Decision.LEFT and row.reason for row in done.sites)
 
 
 def test_only_the_reachable_production_files_change() -> None:
@@ -112,7 +112,7 @@ def test_only_the_reachable_production_files_change() -> None:
         Options(),
     )
     assert [change.path for change in done.changes] == ["lib/model.py", "lib/named.py"]
-    assert {row.path for row in done.rows if not row.production} == {
+    assert {site.path for site in done.skipped} == {
         "kernels.py",
         "lib/orphan.py",
         "tests/test_model.py",
