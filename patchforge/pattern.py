@@ -136,6 +136,8 @@ class Pattern(Rule):
     """Base of all patterns."""
 
     examples: ClassVar[tuple[PackExample, ...]]
+    #: where the public documents of what the rule changes are
+    source: ClassVar[str] = "https://docs.pytorch.org/docs/stable/notes/get_start_xpu.html"
     listed: ClassVar[bool] = False  #: whether what it leaves is listed with what can be done
 
     def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:

@@ -2,8 +2,8 @@
 
 It errs on the side of too many. Imports are found by text, so that a file which this Python cannot parse counts too.
 A folder's name says nothing: ``scripts/`` is production where a node imports from it. Only tests and setup are no entry
-points by themselves. In a file that loads others by a path or a name put together, every text that names a file or a
-folder of the pack leads there.
+points by themselves. A text that is the name of a file or module of the pack leads there (registries, workers that are
+started), and in a file that loads others by a path or a name put together so does the name of a folder.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ _NAMED = re.compile(
     rb"(?:import_module|__import__)\(\s*f?['\"]([.\w]+)['\"]|['\"]?target['\"]?\s*[:=]\s*['\"]?\.*(\w+(?:\.\w+)+)"
 )
 _NAME = re.compile(rb"\w+")
+#: A text that is the name of a file, or of what stands in a module, wherever it is: registries, workers, commands.
+_MEANT = re.compile(rb"""['"/\\]([\w-]+\.py)['"]|['"](\w+(?:\.\w+){2,})['"]""")
 _ASIDE = re.compile(
     r"(^|/)tests?/|(^|/)(test|setup|conftest|noxfile|install)(_\w+)?\.py$|(^|/)\w+_test\.py$", re.IGNORECASE
 )
@@ -91,15 +93,28 @@ class _Index:
 
         The module's last part may also be a class, so its parent counts too. Each name is answered once.
         """
-        if target in self.asked:
-            return
-        self.asked.add(target)
-        parts = tuple(target.split("."))
+        if target not in self.asked:
+            self.asked.add(target)
+            yield from self.modules_of(tuple(target.split(".")))
+
+    def modules_of(self, parts: tuple[str, ...]) -> Iterator[str]:
+        """The files of a module by the end of its name; its last part may be what stands in it."""
         for wanted in (parts, parts[:-1]):
             for module, path in self.modules.get(wanted[-1], ()) if wanted else ():
                 spend()
                 if module[-len(wanted) :] == wanted:
                     yield path
+
+    def meant(self, text: str) -> Iterator[str]:
+        """What a text names by itself: a file that is no test, or a module by two parts of its name at least."""
+        if text in self.asked:
+            return
+        self.asked.add(text)
+        if text.endswith(".py"):
+            named = self.named.get(text, ()) if text != "__init__.py" else ()
+            yield from (path for path in named if not _ASIDE.search(path))
+            return
+        yield from self.modules_of(tuple(text.split(".")))
 
     def within(self, folder: str) -> Iterator[str]:
         """The files of a folder that all are loaded; nobody means its tests."""
@@ -144,6 +159,8 @@ def _imports(path: str, data: bytes, index: _Index) -> Iterator[str]:
             yield from _resolve(path, part.split(" as ")[0].strip(), index)
     for match in _NAMED.finditer(data):
         yield from _resolve(path, (match[1] or match[2]).decode("latin-1"), index)
+    for match in _MEANT.finditer(data):
+        yield from index.meant((match[1] or match[2]).decode("latin-1"))
     if _LOADS.search(data):
         for text in {match[1] or match[2] for match in _TEXT.finditer(data)}:
             spend()

@@ -15,7 +15,7 @@ from patchforge.vocabulary import DecidedSite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
-    """What was found in a pack, sorted. Sites in files that nodes do not run are counted, as ``skipped``, by reason."""
+    """What was found in a pack, sorted. Sites in files that nodes do not run are ``outside``, counted by reason."""
 
     pack: str
     figures: dict[str, int]  #: by decision
@@ -24,6 +24,7 @@ class PackReport:
     sites: tuple[DecidedSite, ...]
     needs: tuple[Need, ...]
     problems: tuple[Problem, ...]
+    outside: tuple[DecidedSite, ...] = ()
 
     def of(self, decision: str) -> tuple[DecidedSite, ...]:
         """The sites with a decision."""

@@ -12,6 +12,7 @@ from patchforge import __version__, escape, outputs, templating
 from patchforge.nodes.convert import Converted
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.requirements import Need
+from patchforge.pattern import Pattern
 from patchforge.rules import patterns
 from patchforge.vocabulary import DecidedSite, Decision
 
@@ -28,10 +29,15 @@ def summary(converted: Converted, needs: Sequence[Need]) -> PackReport:
         figures={str(one): sum(site.decision is one for site in converted.sites) for one in Decision},
         skipped=dict(sorted(Counter(site.reason for site in converted.skipped).items())),
         by_rule=_by_rule(converted.sites),
-        sites=tuple(sorted(converted.sites, key=lambda site: (site.path, site.line, site.kind, site.text))),
+        sites=_sorted(converted.sites),
         needs=tuple(needs),
         problems=converted.problems,
+        outside=_sorted(converted.skipped),
     )
+
+
+def _sorted(sites: Iterable[DecidedSite]) -> tuple[DecidedSite, ...]:
+    return tuple(sorted(sites, key=lambda site: (site.path, site.line, site.kind, site.text)))
 
 
 def figures(reports: Sequence[PackReport]) -> str:
@@ -68,33 +74,43 @@ def markdown(report: PackReport) -> str:
     return templating.report("pack", report)
 
 
-def sarif(reports: Sequence[PackReport]) -> dict[str, Any]:
-    """Findings of several packs for code hosts (SARIF 2.1.0): what can be converted, and what a person must look at."""
-    known = {rule.id: _described(rule.id, type(rule).__name__, rule.title, rule.aliases) for rule in patterns()}
-    known[_PACKAGE] = _described(_PACKAGE, "Packages", "packages in an XPU's way", ("T15",))
-    known[NO_RULE] = _described(NO_RULE, "Other", "another site that names CUDA", ("T0",))
+def sarif(reports: Sequence[PackReport], folders: Sequence[str] = ()) -> dict[str, Any]:
+    """Findings for code hosts (SARIF 2.1.0), a run for each pack: what can be converted, what a person must look at.
+
+    ``folders``: where in its repository each pack is, "" for the root; a host's addresses begin there.
+    """
+    known = {
+        rule.id: _described(rule.id, type(rule).__name__, rule.title, rule.aliases, rule.source) for rule in patterns()
+    }
+    known[_PACKAGE] = _described(_PACKAGE, "Packages", "packages in an XPU's way", ("T15",), Pattern.source)
+    known[NO_RULE] = _described(NO_RULE, "Other", "another site that names CUDA", ("T0",), Pattern.source)
+    driver = {"name": "patchforge", "version": __version__, "rules": list(known.values())}
+    places = [*folders, *("" for _ in reports[len(folders) :])]
+    runs = [_run(report, place, number) for number, (report, place) in enumerate(zip(reports, places, strict=True))]
+    whole = [{"tool": {"driver": driver}, **one} for one in runs or [{"results": []}]]
+    return {"$schema": _SARIF, "version": "2.1.0", "runs": whole}
+
+
+def _run(report: PackReport, folder: str, number: int) -> dict[str, Any]:
+    """One pack's results. A host takes one run of an id: packs of one name are told apart by their number."""
     results = [
-        _result(site.rule or NO_RULE, _LEVELS[site.decision], site, _message(site))
-        for report in reports
+        _result(site.rule or NO_RULE, _LEVELS[site.decision], site, _message(site), folder)
         for site in report.sites
         if site.decision != "left"
     ]
-    results += [
-        _result(_PACKAGE, "warning", need, f"{need.package}: {need.advice}")
-        for report in reports
-        for need in report.needs
-    ]
-    driver = {"name": "patchforge", "version": __version__, "rules": list(known.values())}
-    return {"$schema": _SARIF, "version": "2.1.0", "runs": [{"tool": {"driver": driver}, "results": results}]}
+    results += [_result(_PACKAGE, "warning", need, f"{need.package}: {need.advice}", folder) for need in report.needs]
+    name = f"patchforge/{escape.address(report.pack)}/{number or ''}"
+    return {"automationDetails": {"id": name}, "results": results}
 
 
-def _described(name: str, title: str, text: str, aliases: Sequence[str]) -> dict[str, Any]:
-    return {"id": name, "deprecatedIds": list(aliases), "name": title, "shortDescription": {"text": text}}
+def _described(name: str, title: str, text: str, aliases: Sequence[str], source: str) -> dict[str, Any]:
+    said = {"shortDescription": {"text": text}, "helpUri": source}
+    return {"id": name, "deprecatedIds": list(aliases), "name": title, **said}
 
 
-def sarif_file(reports: Sequence[PackReport]) -> bytes:
+def sarif_file(reports: Sequence[PackReport], folders: Sequence[str] = ()) -> bytes:
     """``sarif`` as a file that says it is ours."""
-    found = sarif(reports)
+    found = sarif(reports, folders)
     found["runs"][0]["properties"] = {"patchforge": outputs.mark()}
     return outputs.marked(_rendered(found))
 
@@ -120,9 +136,9 @@ def _message(site: DecidedSite) -> str:
     return f"{site.text}: {site.reason}"
 
 
-def _result(rule: str, level: str, place: DecidedSite | Need, text: str) -> dict[str, Any]:
+def _result(rule: str, level: str, place: DecidedSite | Need, text: str, folder: str) -> dict[str, Any]:
     location = {
-        "artifactLocation": {"uri": escape.address(place.path)},
+        "artifactLocation": {"uri": escape.address(f"{folder}/{place.path}" if folder else place.path)},
         "region": {"startLine": max(place.line, 1)},
     }
     said = {"text": re.sub(r"([\\\[\]])", r"\\\1", escape.line(text))}  # SARIF reads [text](address) as a link

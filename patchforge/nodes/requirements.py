@@ -71,6 +71,8 @@ REPLACES: Mapping[str, str] = {
 }
 _CUDA_WHEELS = re.compile(r"^(cupy(-cuda\w+)?|nvidia-[\w-]+|tensorrt[\w-]*|pycuda|flash[-_]attn[\w-]*)$")
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)(?:\s*\[[^\]]*\])?(?=\s*(?:[<>=!~;@]|$)|\s)")
+_INSTALLER = re.compile(r"(install|prestartup_script|setup_env)(_\w+)?\.py")
+_WHEELS = re.compile(r"(^|[/+\W_])cu1[0-9]\d\b|/whl/cu|pypi\.ngc\.nvidia")
 _LONGEST = 2000  #: characters of a line; no requirement has more
 _INDEX = re.compile(r"^\s*(--(extra-)?index-url|-f|--find-links)\b.*(cu\d{2,3}|nvidia)")
 
@@ -115,8 +117,31 @@ def _blockers(path: str, tree: ast.Module) -> Iterator[Need]:
             yield Need(path, getattr(node, "lineno", 1), name, BLOCKERS[name], blocks=blocks)
 
 
+def _installed(path: str, data: bytes) -> Iterator[Need]:
+    """What an installer chooses: texts that name a package or an index of wheels for CUDA."""
+    try:
+        with effort.at_most(effort.FILE):
+            texts = [node for node in effort.walk(parsed(data)) if isinstance(node, ast.Constant)]
+    except (SyntaxError, ValueError, UnreadableSource, TooIntricate):
+        return
+    for node in texts:
+        if not isinstance(node.value, str) or len(node.value) > _LONGEST:
+            continue
+        match = _REQUIREMENT.fullmatch(node.value.partition("=")[0].rstrip("<>=!~"))
+        package = canonicalize_name(match[1]) if match else ""
+        if package in REPLACES or _CUDA_WHEELS.match(package):
+            yield Need(
+                path, node.lineno, package, f"installed by {path}: {REPLACES.get(package, 'CUDA only: take it out')}"
+            )
+        elif _WHEELS.search(node.value):
+            yield Need(path, node.lineno, node.value.strip()[:80], f"wheels for CUDA, chosen by {path}: leave them out")
+
+
 def _required(path: str, data: bytes) -> Iterator[Need]:
     name = path.rpartition("/")[2]
+    if _INSTALLER.fullmatch(name):
+        yield from _installed(path, data)
+        return
     if name.startswith("requirements") and name.endswith(".txt"):
         lines = list(enumerate(data.decode(errors="replace").splitlines(), 1))
     elif path == "pyproject.toml":

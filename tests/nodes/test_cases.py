@@ -446,6 +446,9 @@ SITE = "import torch\ndef f(x):\n    return x.cuda()\n"
         ("import importlib\nfor n in ('a', 'b'):\n    importlib.import_module(f'.nodes.{n}', __name__)\n", "nodes/a.py"),
         ("import importlib\nm = importlib.import_module('.py.' + 'deep', __package__)\n", "py/deep.py"),
         ("import importlib, glob\nfor n in glob.glob('*.py'):\n    importlib.import_module(n)\n", "beside.py"),
+        ("REGISTRY = {'qwen': 'engines.adapters.qwen.Adapter'}\n", "engines/adapters/qwen.py"),
+        ("import subprocess, sys\nsubprocess.Popen([sys.executable, str(ROOT / 'workers' / 'fish_worker.py')])\n", "workers/fish_worker.py"),
+        ("SCRIPT = 'utils/workers/fish.py'\n", "utils/workers/fish.py"),
         ("import os, importlib\nfor n in os.listdir('modules'):\n    importlib.import_module('modules.' + n)\n", "modules/one.py"),
     ],
 )  # fmt: skip

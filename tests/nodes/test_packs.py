@@ -18,7 +18,7 @@ from patchforge.nodes.convert import convert
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.report import markdown, sarif
+from patchforge.nodes.report import markdown, sarif, summary
 from patchforge.nodes.requirements import needs
 from patchforge.nodes.store import Store
 from patchforge.pattern import Options
@@ -106,7 +106,10 @@ def test_a_damaged_pack_is_converted_as_far_as_it_goes(tmp_path: Path) -> None:
 def test_in_place_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     pack = write(tmp_path / "pack", {"__init__.py": NODE.replace("\n", "\r\n"), "data.txt": "cuda"})
     before = {path: path.read_bytes() for path in pack.rglob("*") if path.is_file()}
-    assert packs("apply", pack, "--json", "--in-place") == 0
+    assert packs("apply", pack, "--in-place") == 0
+    said = capsys.readouterr().out
+    assert "changed: 1 file in " in said
+    assert "to undo: patchforge packs revert " in said
     assert (pack / "__init__.py").read_bytes() != before[pack / "__init__.py"]
     with pytest.raises(PatchforgeError, match="patched already"):
         packs("apply", pack, "--json", "--in-place")
@@ -145,10 +148,81 @@ def test_check_lists_findings_for_people_and_code_hosts(tmp_path: Path, capsys: 
     assert packs("check", good) == 0
     assert capsys.readouterr().out == ""
     assert packs("check", bad, good, "--sarif", report) == 1
-    assert "bad/__init__.py:5: pack-device-literal .cuda()" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "bad/__init__.py:5: pack-device-literal .cuda()" in said
+    last = said.splitlines()[-1]
+    assert last.startswith("1 can be converted, 0 for a person, 0 left on purpose; to convert: patchforge packs apply ")
+    assert last.endswith(" --in-place")
     (result,) = json.loads(report.read_text())["runs"][0]["results"]
     assert result["ruleId"] == "pack-device-literal"
     assert result["locations"][0]["physicalLocation"]["region"] == {"startLine": 5}
+
+
+def test_code_hosts_get_a_run_for_each_pack_and_addresses_from_the_repositorys_root(tmp_path: Path) -> None:
+    first = write(tmp_path / "repo" / "custom_nodes" / "one pack", {"__init__.py": NODE})
+    second = write(
+        tmp_path / "repo" / "more" / "one pack",
+        {"__init__.py": "", "lib/nodes.py": NODE, "requirements.txt": "torch\n"},
+    )
+    alone = write(tmp_path / "alone", {"__init__.py": NODE})
+    (tmp_path / "repo" / ".git").mkdir()
+    (alone / ".git").write_text("gitdir: elsewhere\n")
+    report = tmp_path / "found.sarif"
+    assert packs("check", first, second, alone, "--sarif", report) == 1
+    runs = json.loads(report.read_text())["runs"]
+    uris = [
+        [one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]] for run in runs
+    ]
+    assert uris == [
+        ["custom_nodes/one%20pack/__init__.py"],
+        ["more/one%20pack/lib/nodes.py", "more/one%20pack/requirements.txt"],
+        ["__init__.py"],
+    ]
+    assert len({run["automationDetails"]["id"] for run in runs}) == len(runs)
+    for run in runs:
+        rules = {rule["id"]: rule for rule in run["tool"]["driver"]["rules"]}
+        assert {one["ruleId"] for one in run["results"]} <= rules.keys()
+        assert all(rule["helpUri"].startswith("https://") for rule in rules.values())
+
+
+def test_what_nodes_do_not_run_is_listed_by_place(tmp_path: Path) -> None:
+    pack = write(
+        tmp_path / "pack", {"__init__.py": NODE, "tests/one.py": NODE + "y = x.cuda()\n", "lone.py": "x.cuda()\n"}
+    )
+    report = summary(convert(read_pack(pack), Options()), ())
+    assert [(one.path, one.line) for one in report.outside] == [
+        ("lone.py", 1),
+        ("tests/one.py", 5),
+        ("tests/one.py", 6),
+    ]
+    assert "`tests/one.py`: 5, 6" in markdown(report)
+    assert sum(report.skipped.values()) == 3
+
+
+def test_what_an_installer_chooses_is_listed(tmp_path: Path) -> None:
+    text = """\
+import subprocess, torch
+
+def pip(*what):
+    subprocess.check_call(["pip", "install", *what])
+
+def wheels():
+    if torch.version.cuda and torch.version.cuda.startswith("12"):
+        return "https://download.pytorch.org/whl/cu121"
+    return "onnxruntime-gpu" if torch.cuda.is_available() else "onnxruntime"
+
+pip("torch==2.5.0", "--index-url", wheels())
+pip("cupy-wheel" if old else "cupy-cuda12x", "numpy")
+"""
+    pack = write(tmp_path / "pack", {"__init__.py": NODE, "install.py": text})
+    found = [(one.path, one.line, one.package) for one in needs(read_pack(pack))]
+    assert found == [
+        ("install.py", 8, "https://download.pytorch.org/whl/cu121"),
+        ("install.py", 9, "onnxruntime"),
+        ("install.py", 9, "onnxruntime-gpu"),
+        ("install.py", 11, "torch"),
+        ("install.py", 12, "cupy-cuda12x"),
+    ]
 
 
 def test_every_site_has_a_decision_and_a_reason(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ class Autocast(Pattern):
     id = "pack-autocast"
     aliases = ("T9",)
     title = "autocast by CUDA's name"
+    source = "https://docs.pytorch.org/docs/stable/amp.html"
     after = ("pack-device-comparison",)
     examples = (
         PackExample(

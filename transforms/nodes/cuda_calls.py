@@ -22,6 +22,7 @@ class CudaCalls(Pattern):
     id = "pack-cuda-calls"
     aliases = ("T4", "T4a", "T4b")
     title = "calls of torch.cuda"
+    source = "https://docs.pytorch.org/docs/stable/xpu.html"
     after = ("*",)
     examples = (
         PackExample(

@@ -19,6 +19,7 @@ class Settings(Pattern):
     id = "pack-cuda-settings"
     aliases = ("T10",)
     title = "settings of CUDA"
+    source = "https://docs.pytorch.org/docs/stable/backends.html"
     examples = (
         PackExample(
             "a flag", "import torch\ntorch.backends.cudnn.benchmark = True\nx = torch.backends.cudnn.benchmark\n"

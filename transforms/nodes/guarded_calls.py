@@ -16,6 +16,7 @@ class GuardedCalls(Pattern):
     id = "pack-guarded-calls"
     aliases = ("T3",)
     title = "guarded calls of torch.cuda"
+    source = "https://docs.pytorch.org/docs/stable/xpu.html"
     after = ("pack-device-ladder",)
     examples = (
         PackExample(

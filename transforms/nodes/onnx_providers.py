@@ -25,6 +25,7 @@ class Providers(Pattern):
     id = "pack-onnx-providers"
     aliases = ("T14",)
     title = "ONNX Runtime providers"
+    source = "https://onnxruntime.ai/docs/execution-providers/OpenVINO-ExecutionProvider.html"
     examples = (
         PackExample(
             "a list of providers",

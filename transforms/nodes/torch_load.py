@@ -19,6 +19,7 @@ class LoadWithoutMap(Pattern):
     id = "pack-torch-load"
     aliases = ("T13",)
     title = "torch.load without map_location (option)"
+    source = "https://docs.pytorch.org/docs/stable/generated/torch.load.html"
     examples = (
         PackExample(
             "asked for",

@@ -61,7 +61,10 @@ def _in_place(options: argparse.Namespace) -> int:
     elif not options.json and not plan.writes:
         print(f"nothing to convert in {line(str(folder))}; nothing written")
     elif not options.json:
-        print(f"written: {line(str(folder))}; to undo: {line(command('pack', 'revert', folder))}")
+        count = len(patched.converted.changes)
+        files = f"{count} file{'s' if count > 1 else ''}"
+        print(f"changed: {files} in {line(str(folder))}; the originals are in its .patchforge/")
+        print(f"to undo: {line(command('pack', 'revert', folder))}")
     return status
 
 

@@ -9,11 +9,12 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from patchforge import processes
+from patchforge.checkout.place import command
 from patchforge.commands.common import inputs, show_json
 from patchforge.commands.packs.sites import list_sites
 from patchforge.documents import plain
 from patchforge.errors import Exit
-from patchforge.escape import document
+from patchforge.escape import document, line
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.report import figures, is_ours, sarif, sarif_file, summary
@@ -29,11 +30,11 @@ def run(options: argparse.Namespace) -> int:
     folders = [Path(folder) for folder in options.folder]
     if options.sarif and options.sarif != _STDOUT:
         check_document(Path(options.sarif), is_ours, inputs(*folders))
-    reports = _reports(folders)
+    reports, places = _reports(folders), list(map(in_repository, folders))
     if options.sarif and options.sarif != _STDOUT:
-        write_document(Path(options.sarif), sarif_file(reports), is_ours, inputs=inputs(*folders))
+        write_document(Path(options.sarif), sarif_file(reports, places), is_ours, inputs=inputs(*folders))
     if options.sarif == _STDOUT:
-        print(document(sarif(reports)))
+        print(document(sarif(reports, places)))
     elif options.by_rule:
         print(figures(reports), end="")
     elif options.json:
@@ -41,7 +42,28 @@ def run(options: argparse.Namespace) -> int:
     else:
         for report in reports:
             list_sites(report)
+        if said := _summary(reports, folders):
+            print(said)
     return int(Exit.FAILED if any(_findings(report) for report in reports) else Exit.OK)
+
+
+def in_repository(folder: Path) -> str:
+    """Where a folder is in the git checkout around it, "" for its root; outside of one its name alone."""
+    path = folder.resolve()
+    root = next((one for one in (path, *path.parents) if (one / ".git").exists()), path)
+    found = path.relative_to(root).as_posix()
+    return "" if found == "." else found
+
+
+def _summary(reports: Sequence[PackReport], folders: Sequence[Path]) -> str:
+    """How much was found, and how to go on; "" where there is nothing."""
+    count = {name: sum(report.figures[name] for report in reports) for name in ("converted", "person", "left")}
+    if not count["converted"] + count["person"]:
+        return ""
+    found = f"{count['converted']} can be converted, {count['person']} for a person, {count['left']} left on purpose"
+    apt = [folder for folder, report in zip(folders, reports, strict=True) if report.figures["converted"]]
+    step = f"; to convert: {line(command('pack', 'apply', apt[0]))}" if apt else ""
+    return found + step + (f", and so for {len(apt) - 1} more" if len(apt) > 1 else "")
 
 
 def _reports(folders: Sequence[Path]) -> list[PackReport]:
