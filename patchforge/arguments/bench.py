@@ -18,6 +18,13 @@ def run(parser: Parser) -> None:
     )
     add_generated(parser)
     add_interpreter(parser)
+    parser.add_argument(
+        "--suite",
+        action="append",
+        default=[],
+        metavar="NAME,...",
+        help="tensor, conv, sd, workflows, batch, load; repeat (default: all)",
+    )
     parser.add_argument("--quick", action="store_true", help="a few cases only, in a minute or two")
     parser.add_argument(
         "--pairs",

@@ -15,6 +15,7 @@ _AGAIN = "run patchforge bench again"
 
 #: Sides of one run: what is measured, and what it is measured against.
 PATCHED, UPSTREAM, CPU = "patched", "upstream", "cpu"
+TORCH = "torch"  #: of suites that need no release: torch on the device
 NOT_MEASURED = "not measured"
 
 

@@ -12,6 +12,7 @@ from typing import Any, Self
 from patchforge import documents
 from patchforge.bench import statistics
 from patchforge.bench.model import CPU, Case, Counts, Times
+from patchforge.bench.suites import WorkflowCase
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.trial.model import Device, Ending, Execution, Judgement, Verdict, Workflow
 from patchforge.trial.server import devices
@@ -22,9 +23,6 @@ from patchforge.trial.verdicts.checks import reseeded
 from patchforge.trial.verdicts.plan import EXACT, STEADY
 from patchforge.trial.workflows.library import missing
 
-SUITE = "workflows"
-#: Three that load every kind of model there is, in a few seconds.
-QUICK = ("txt2img", "upscale", "interpolation")
 _FREEING, _AGAIN = 60.0, 1.0  # seconds
 _TIMED = 1000  # seeds of timed runs are above that, so that none is in the cache
 
@@ -108,26 +106,27 @@ class Running:
             if not missing(workflow, client.object_info()):
                 self.executions[workflow.name] = client.run(workflow, self.side.timeout)
 
-    def counted(self, workflow: Workflow, reference: Execution | None) -> Case:
+    def counted(self, measured: WorkflowCase, reference: Execution | None) -> Case:
         """The workflow once, from nothing loaded and nothing cached, with everything counted."""
-        client = self.server.client
+        client, workflow = self.server.client, measured.workflow
         if lacking := missing(workflow, client.object_info()):
-            return self._case(workflow, Verdict.SKIPPED, f"the release has no node {', '.join(lacking)}")
+            return self.case(measured, Verdict.SKIPPED, f"the release has no node {', '.join(lacking)}")
         _free(self.server)
         client.count(wanted=True)
         execution = self.executions[workflow.name] = client.run(workflow, self.side.timeout)
         client.count(wanted=False)
         judged = self._judged(workflow, execution, reference)
-        case = self._case(workflow, judged.verdict, judged.reason)
+        case = self.case(measured, judged.verdict, judged.reason)
         if judged.verdict is not Verdict.FRESH:
             return case
         return replace(case, counts=read_counts(client.counters(execution.prompt), workflow))
 
-    def timed(self, workflow: Workflow) -> dict[str, float]:
+    def timed(self, measured: WorkflowCase) -> dict[str, float]:
         """Seconds by node of a run with new seeds, as the server tells them; CheckFailed where it was not fresh."""
         self._seed += 1
+        workflow = measured.workflow
         graph = reseeded(workflow.graph, _TIMED + self._seed)
-        if graph == workflow.graph:  # nothing of it is random: it is computed again when nothing is cached
+        if measured.cold or graph == workflow.graph:  # what is not random is computed again when nothing is cached
             _free(self.server)
         execution = self.server.client.run(graph, self.side.timeout)
         judged = judge.judge(workflow, execution, device=self.side.device)
@@ -136,13 +135,8 @@ class Running:
         names = _names(workflow)
         return {names[step.node]: step.seconds for step in execution.steps if not step.cached and step.node in names}
 
-    def _case(self, workflow: Workflow, verdict: Verdict, reason: str) -> Case:
-        return Case(SUITE, workflow.name, self.side.name, verdict, reason)
-
-    def failed(self, workflow: Workflow, error: Exception) -> Case:
-        """What there is to say where the server did not start, or did not answer."""
-        problem = error.problem if isinstance(error, PatchforgeError) else f"the server does not answer: {error}"
-        return self._case(workflow, Verdict.FAILED, problem)
+    def case(self, measured: WorkflowCase, verdict: Verdict, reason: str) -> Case:
+        return Case(measured.suite, measured.name, self.side.name, verdict, reason)
 
     def _judged(self, workflow: Workflow, execution: Execution, reference: Execution | None) -> Judgement:
         """As ``patchforge test`` judges. With nothing to compare, another seed must give another picture."""
@@ -156,8 +150,8 @@ class Running:
         )
 
 
-def measure(sides: Sequence[Side], workflows: Sequence[Workflow], pairs: int, tell: Tell) -> Iterator[Case]:
-    """Every workflow on every side: counted, then timed in turns, ``pairs`` times.
+def measure(sides: Sequence[Side], cases: Sequence[WorkflowCase], pairs: int, tell: Tell) -> Iterator[Case]:
+    """Every case on every side: counted, then timed in turns, ``pairs`` times.
 
     The CPU's side comes first where there is one: its results are the reference of the others. One that is not timed
     has no cases.
@@ -167,62 +161,60 @@ def measure(sides: Sequence[Side], workflows: Sequence[Workflow], pairs: int, te
         first = running[0]
         reference = first.executions if first.side.name == CPU and len(running) > 1 else {}
         if not first.side.timed:
-            for workflow in workflows:
-                tell(f"the reference, {workflow.name}")
-                first.refer(workflow)
+            for case in cases:
+                tell(f"the reference, {case.name}")
+                first.refer(case.workflow)
             first.stop()
             running = running[1:]
-        for workflow in workflows:
-            cases = []
+        for case in cases:
+            found = []
             for one in running:
-                tell(f"counting {one.side.name} {workflow.name}")
-                cases.append(_counted(one, workflow, None if one is first else reference.get(workflow.name)))
-            yield from _timed(running, cases, workflow, pairs, tell)
+                tell(f"counting {one.side.name} {case.name}")
+                found.append(_counted(one, case, None if one is first else reference.get(case.name)))
+            yield from _timed(running, found, case, pairs, tell)
 
 
-def _counted(one: Running, workflow: Workflow, reference: Execution | None) -> Case:
+def _counted(one: Running, case: WorkflowCase, reference: Execution | None) -> Case:
     try:
-        return one.counted(workflow, reference)
-    except (CheckFailed, OSError) as error:
-        return one.failed(workflow, error)
+        return one.counted(case, reference)
+    except (CheckFailed, OSError) as error:  # it did not start, or does not answer
+        return one.case(case, Verdict.FAILED, _said(error))
+
+
+def _said(error: Exception) -> str:
+    return error.problem if isinstance(error, PatchforgeError) else f"the server does not answer: {error}"
 
 
 def _timed(
-    running: Sequence[Running], cases: Sequence[Case], workflow: Workflow, pairs: int, tell: Tell
+    running: Sequence[Running], found: Sequence[Case], measured: WorkflowCase, pairs: int, tell: Tell
 ) -> Iterator[Case]:
     """The cases with their times; one that is not fresh, or whose runs fail, stays without."""
-    turns = [
-        (one, case)
-        for one, case in zip(running, cases, strict=True)
-        if one.side.timed and case.verdict is Verdict.FRESH
-    ]
-    others = [case for case in cases if case not in [timed for _, timed in turns]]
-    yield from others
+    turns = [(one, case) for one, case in zip(running, found, strict=True) if case.verdict is Verdict.FRESH]
+    yield from (case for case in found if case.verdict is not Verdict.FRESH)
     if not turns or not pairs:
         yield from (replace(case, not_measured={"times": "no runs were asked for"}) for _, case in turns)
         return
-    tell(f"timing {workflow.name}")
+    tell(f"timing {measured.name}")
     try:
-        warm = [_warmed(one, workflow) for one, _ in turns]
+        warm = [_warmed(one, measured) for one, _ in turns]
         runs: list[list[dict[str, float]]] = [[] for _ in turns]
         for pair in range(pairs):
-            tell(f"timing {workflow.name}, {pair + 1} of {pairs}")
+            tell(f"timing {measured.name}, {pair + 1} of {pairs}")
             order = list(enumerate(turns))
             for index, (one, _) in order if pair % 2 == 0 else order[::-1]:
-                runs[index].append(one.timed(workflow))
+                runs[index].append(one.timed(measured))
     except (CheckFailed, OSError) as error:
-        reason = error.problem if isinstance(error, CheckFailed) else f"the server does not answer: {error}"
-        yield from (replace(case, not_measured={"times": reason}) for _, case in turns)
+        yield from (replace(case, not_measured={"times": _said(error)}) for _, case in turns)
         return
-    for (_, case), warm_up, found in zip(turns, warm, runs, strict=True):
-        yield replace(case, times=_times(warm_up, found))
+    for (_, case), warm_up, seen in zip(turns, warm, runs, strict=True):
+        yield replace(case, times=_times(warm_up, seen))
 
 
-def _warmed(one: Running, workflow: Workflow) -> list[float]:
+def _warmed(one: Running, measured: WorkflowCase) -> list[float]:
     """Seconds of runs until they are steady, or have been enough."""
     seconds: list[float] = []
     while len(seconds) < statistics.WARM_UP and not statistics.steady(seconds):
-        seconds.append(sum(one.timed(workflow).values()))
+        seconds.append(sum(one.timed(measured).values()))
     return seconds
 
 

@@ -8,12 +8,14 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from patchforge import outputs, pipeline, progress
-from patchforge.bench import statistics, workflows
+from patchforge.bench import statistics, suites, torch_cases, workflows
 from patchforge.bench.machine import machine
-from patchforge.bench.model import CPU, FILE, FORMAT, NOT_MEASURED, PATCHED, UPSTREAM, Benchmark, total
+from patchforge.bench.model import CPU, FILE, FORMAT, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, total
 from patchforge.bench.places import KIND, check
+from patchforge.bench.suites import WorkflowCase
 from patchforge.commands import test as trials
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import generated_versions, inputs, make_engine, show_json, table
@@ -21,7 +23,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources import open_upstream
 from patchforge.sources.upstream import LATEST
-from patchforge.trial.model import Device, Verdict, Workflow
+from patchforge.trial.model import Device, Verdict
 from patchforge.trial.model import Side as Tree
 from patchforge.trial.reports import evidence
 from patchforge.trial.runner import Trees
@@ -38,7 +40,9 @@ _PAIRS, _QUICK_PAIRS = 16, 3
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when everything that was run was fresh, 1 when something was not."""
-    chosen = _workflows(options)
+    wanted = _suites(options)
+    chosen = suites.of_server(wanted, load(), quick=options.quick, names=options.workflow)
+    of_torch = suites.of_torch(wanted, quick=options.quick)
     options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
     print(trials.NOTICE, file=sys.stderr, flush=True)
     device = devices.choose(options.device, Path(options.python))
@@ -50,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         read = inputs(options.source, options.upstream, options.generated)
         check(out, read)
         patched = pipeline.convert(make_engine(options), *found)
-        benchmark = _measured(options, device, patched, chosen)
+        benchmark = _measured(options, device, patched, chosen, of_torch)
     outputs.write_folder(out, {FILE: FORMAT.dump(benchmark)}, KIND, inputs=read)
     if options.json:
         show_json("bench", FORMAT.data(benchmark))
@@ -61,12 +65,12 @@ def run(options: argparse.Namespace) -> int:
     return Exit.OK if ran and all(one.verdict is Verdict.FRESH for one in ran) else Exit.FAILED
 
 
-def _workflows(options: argparse.Namespace) -> list[Workflow]:
-    """Those named, or the few of ``--quick``, or all."""
-    known = load()
-    if unknown := [name for name in options.workflow if name not in known]:
-        raise PatchforgeError(f"no workflow is called {unknown[0]!r}", expected=", ".join(known))
-    return [known[name] for name in options.workflow or (workflows.QUICK if options.quick else known)]
+def _suites(options: argparse.Namespace) -> list[str]:
+    """Those named, with commas or without; all where none is. PatchforgeError for one that there is not."""
+    named = [name for text in options.suite for name in text.split(",") if name]
+    if unknown := [name for name in named if name not in suites.SUITES]:
+        raise PatchforgeError(f"no suite is called {unknown[0]!r}", expected=", ".join(suites.SUITES))
+    return named or (["workflows"] if options.workflow else list(suites.SUITES))
 
 
 def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Files]:
@@ -82,31 +86,51 @@ def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Fil
 
 
 def _measured(
-    options: argparse.Namespace, device: Device, patched: PatchedRelease, chosen: Sequence[Workflow]
+    options: argparse.Namespace,
+    device: Device,
+    patched: PatchedRelease,
+    chosen: Sequence[WorkflowCase],
+    of_torch: Sequence[tuple[str, str]],
 ) -> Benchmark:
     tell = _teller(str(patched.release.version))
     progress.step("preparing what the release requires")
     environment = trials.environment_of(options, device, patched, tell)
-    named = sorted({name for one in chosen for name in (*one.weights, *one.inputs)})
-    weights = trials.generated_models(environment, tell, named)
+    named = sorted({name for one in chosen for name in (*one.workflow.weights, *one.workflow.inputs)})
+    weights = trials.generated_models(environment, tell, named) if named else Path()
     with temporary_folder("patchforge-bench-") as scratch:
-        trees = Trees(patched, weights, scratch, tell)
-        sides = _sides(options, device, trees, environment, scratch)
-        cases = list(workflows.measure(sides, chosen, options.pairs, progress.step))
+        cases, state, flags = list[Case](), dict[str, Any](), tuple[str, ...]()
+        if of_torch:
+            alone = _torch_sides(options, device, environment, scratch)
+            cases += torch_cases.measure(alone, of_torch, options.pairs, progress.step)
+            state = dict(alone[-1].about)
+        if chosen:
+            sides = _sides(options, device, Trees(patched, weights, scratch, tell), environment, scratch)
+            cases += workflows.measure(sides, chosen, options.pairs, progress.step)
+            state, flags = dict(sides[-1].state) or state, sides[-1].arguments
         progress.step("")
-    measured = sides[-1]
     return Benchmark(
         release=str(patched.release.version),
         commit=patched.release.commit,
         manifest=evidence.digest(patched.files()["manifest.json"]),
         device=device,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
-        machine=machine(measured.state.get("devices") or ()),
+        machine=machine(state.get("devices") or ()),
         versions=dict(environment.packages),
-        flags=measured.arguments,
+        flags=flags,
         quick=options.quick,
         cases=tuple(cases),
     )
+
+
+def _torch_sides(
+    options: argparse.Namespace, device: Device, environment: Environment, scratch: Path
+) -> list[torch_cases.TorchSide]:
+    """What runs, in order: the CPU where it is the baseline, and the device."""
+    kinds = [(CPU, Device(CPU))] if options.baseline == CPU else []
+    return [
+        torch_cases.TorchSide(name, on, device, environment.python, scratch / f"probe-{name}.log", options.timeout)
+        for name, on in [*kinds, (TORCH, device)]
+    ]
 
 
 def _sides(
@@ -144,7 +168,7 @@ def _teller(release: str) -> Tell:
 
 
 def _rows(benchmark: Benchmark) -> Iterator[list[str]]:
-    head = ["suite", "case", "side", "verdict", "seconds", "operations", "copies", "waits", "allocations", "peak MiB"]
+    head = ["suite", "case", "side", "verdict", "time", "operations", "copies", "waits", "allocations", "peak MiB"]
     yield [*head, "why"]
     for one in benchmark.cases:
         counts = total(one.counts.values()) if one.counts else None
@@ -160,4 +184,6 @@ def _rows(benchmark: Benchmark) -> Iterator[list[str]]:
 
 def _seconds(values: Sequence[float]) -> str:
     found = statistics.interval(values)
-    return f"{found.median:.3f} ({found.low:.3f} to {found.high:.3f})"
+    unit, factor = ("s", 1) if found.median >= 1 else ("ms", 1e3) if found.median >= 1e-3 else ("us", 1e6)
+    low, high = found.low * factor, found.high * factor
+    return f"{found.median * factor:.3g} {unit} ({low:.3g} to {high:.3g})"

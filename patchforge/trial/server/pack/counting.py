@@ -106,8 +106,8 @@ def _graphs() -> tuple[int, int]:
 class _Memory:
     """The allocators of all GPUs of this process."""
 
-    def __init__(self) -> None:
-        self.back_end = _back_end()
+    def __init__(self, *, on_gpu: bool) -> None:
+        self.back_end: Any = _back_end() if on_gpu else None
 
     def _stats(self) -> list[dict[str, Any]]:
         if self.back_end is None or not self.back_end.is_initialized():
@@ -138,10 +138,13 @@ class _Memory:
 
 
 class Counting:
-    """Counts from ``begin`` to ``end``, both in one thread; ``enter`` says which part comes now."""
+    """Counts from ``begin`` to ``end``, both in one thread; ``enter`` says which part comes now.
 
-    def __init__(self) -> None:
-        self._memory = _Memory()
+    ``on_gpu``: False where a process that has a GPU works on the CPU.
+    """
+
+    def __init__(self, *, on_gpu: bool = True) -> None:
+        self._memory = _Memory(on_gpu=on_gpu)
         self._counts: dict[str, Counts] = {}
         self._part, self._number = "", 0
         self._before: tuple[list[dict[str, Any]], int, int, int, tuple[int, int]] | None = None
@@ -191,7 +194,9 @@ class Counting:
         memory, waits, models, files, graphs = self._before
         now = _graphs()
         found = {
-            "synchronisations": None if _waits.count is None else {"asked for": _waits.count - waits},
+            "synchronisations": None
+            if _waits.count is None or self._memory.back_end is None
+            else {"asked for": _waits.count - waits},
             "models": None if _models.count is None else _models.count - models,
             "files": None if _files.count is None else _files.count - files,
             "graphs": now[0] - graphs[0],
@@ -346,7 +351,7 @@ class Prompts:
         prompt, node = str(data.get("prompt_id")), data.get("node")
         if event == "execution_start" and self.wanted:
             self._stop()
-            self._now = prompt, Counting()
+            self._now = prompt, Counting(on_gpu="--cpu" not in sys.argv)
             self._now[1].begin()
         elif self._now is None or self._now[0] != prompt:
             return
