@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -66,7 +66,8 @@ class Probe:
         self._process.wait()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe:
-                pipe.close()
+                with suppress(OSError):  # an order that nobody reads any more
+                    pipe.close()
 
     def ask(self, what: str, case: str) -> dict[str, Any]:
         """The answer to an order; CheckFailed where the case cannot be run."""
