@@ -8,6 +8,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.nix import sandbox
 from tests.nix.sandbox import REAL_LIB, Miniature, Nix, contract, library
 from tests.nix.taken import Taken, printed, taken
@@ -98,6 +100,20 @@ def test_lib_has_what_is_listed(mini: Miniature) -> None:
         f" in builtins.filter (name: !(has name)) (builtins.fromJSON {json.dumps(json.dumps(names))})"
     )
     assert mini.nix.evaluate(expression) == []
+
+
+@pytest.mark.skipif(not REAL_LIB, reason="PATCHFORGE_NIXPKGS_LIB is not set")
+def test_each_name_of_lib_is_in_its_file(nix: Nix) -> None:
+    """Of nixpkgs' own: files that only use a name prove nothing."""
+    places = {name: file for name, file in contract()["lib"].items() if file.startswith("lib/") and name != "types"}
+    pairs = json.dumps(json.dumps([[name.split(".")[-1], file] for name, file in places.items()]))
+    expression = (
+        f"let lib = import {REAL_LIB}; has = pair: builtins.hasAttr (builtins.elemAt pair 0)"
+        f" (import ({REAL_LIB}/.. + ''/${{builtins.elemAt pair 1}}'') {{ inherit lib; }});"
+        f" in builtins.filter (pair: !(has pair)) (builtins.fromJSON {pairs})"
+    )
+    assert len(places) > 100
+    assert nix.evaluate(expression) == []
 
 
 def test_options_that_modules_set_are_those_of_the_contract(mini: Miniature) -> None:

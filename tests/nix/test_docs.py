@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -94,6 +95,14 @@ def test_the_flake_from_an_empty_configuration(mini: Miniature, tmp_path: Path) 
         machine = f"((import {file}).outputs {given}).nixosConfigurations.machine"
         rest = f"[ (builtins.length {machine}.modules) (builtins.attrNames {machine}.specialArgs) ]"
         assert mini.nix.evaluate(rest) == [3, ["patchforge"]]
+
+
+def test_the_first_picture_is_a_workflow_with_the_model_that_is_there() -> None:
+    text = (ROOT / "docs/nixos.md").read_text("utf-8")
+    graph = json.loads(text.partition("/prompt --json '")[2].partition("'\n")[0])["prompt"]
+    links = [value for node in graph.values() for value in node["inputs"].values() if isinstance(value, list)]
+    assert {name for name, _ in links} == {"1", "2", "3", "4", "5"}
+    assert f'models."checkpoints/{graph["1"]["inputs"]["ckpt_name"]}" =' in text
 
 
 def test_the_predicate_admits_what_is_unfree(mini: Miniature) -> None:

@@ -421,7 +421,7 @@ def test_a_requirement_that_nobody_packages_is_named(mini: Miniature, changed: C
     copy = changed("generated/nix/data/comfyui.json", '"numpy>=1.25"', '"nobody-packages-this>=1"')
     printed = mini.nix.refused(mini.scope("s.comfyui-xpu.drvPath", project=copy))
     assert "no Python package nobody-packages-this>=1" in printed
-    assert "to do: patchforge pin python" in printed
+    assert "put it into extraPythonPackages" in printed
 
 
 @pytest.mark.parametrize(
@@ -637,9 +637,10 @@ def test_a_real_release_loads_real_node_packs(mini: Miniature, furnished: Callab
     }
     names = [name for name, packages in needed.items() if set(packages) <= there.keys()]
     assert {name for name, packages in needed.items() if not packages} <= set(names)
-    for name in names:
-        fetched(name, mini.network)
-    packs = " ".join(f"s.nodes.{name}" for name in names)
+    packs = " ".join(
+        f'(s.nodes.{name}.override {{ pin = s.data.nodes.{name} // {{ hash = "{text}"; }}; }})'
+        for name, (_, text) in ((name, fetched(name, mini.network)) for name in names)
+    )
     out = mini.nix.build(furnished(f"real.override {{ nodePacks = [ {packs} ]; }}"))
     done = run(out / "bin/comfyui", "--quick-test-for-ci", "--cpu", home=tmp_path)
     assert done.returncode == 0, done.stderr

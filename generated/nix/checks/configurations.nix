@@ -39,7 +39,7 @@ in
       credentials.hf-token = "/run/secrets/hf-token";
     };
     "custom nodes" = { customNodes.mine = pkgs.zlib; };
-    "Python packages" = { extraPythonPackages = ps: [ ps.numpy ]; requirements = [ "opencv_python>=4 # cv2" "torch" "" ]; };
+    "Python packages" = { extraPythonPackages = ps: [ ps.numpy ]; requirements = [ "opencv_python>=4 # cv2" "opencv-python-headless" "onnxruntime-gpu" "torch" "" ]; };
     "programs and fonts" = { path = [ pkgs.git ]; fonts = [ ]; };
     "the module's user" = { user = "comfyui-xpu"; dataDir = "/srv/comfy ui"; directoryMode = "0750"; };
     "data at home" = { user = "alice"; group = "users"; dataDir = "/home/alice/comfyui"; };

@@ -35,7 +35,8 @@ let
         no Python package ${requirement}
           expected: a pin in upstream/pins/python.json, or ${data.names.${name} or name} in nixpkgs' Python packages
           found: pinned are ${if versions == { } then "none" else lib.concatStringsSep ", " (lib.attrNames versions)}
-          to do: patchforge pin python; or write nixpkgs' name of it into templates/nix/data/names.json'');
+          to do: for node packs of your own, package it and put it into extraPythonPackages;
+                 in patchforge, patchforge pin python, or nixpkgs' name of it into templates/nix/data/names.json'');
 
   wheel =
     name: version: pin:
