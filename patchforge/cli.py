@@ -158,13 +158,16 @@ def _run(words: Sequence[str]) -> int:
 
 def _fail(error: BaseException, words: Sequence[str]) -> int:
     """Says what went wrong, with ``--json`` as one document too; returns the exit status."""
+    from patchforge.started import typed  # noqa: PLC0415 - only a fault needs it
+
     said = faults.told(error)
+    names = [one.name for one in COMMANDS]
     if _TRACEBACK in words or os.environ.get(faults.VARIABLE):
         _say("".join(traceback.format_exception(error)).rstrip())
     if any(len(word) > 2 and "--json".startswith(word) for word in words):  # as argparse takes it
         with suppress(OSError, ValueError, terminal.ReaderGoneError):
-            print(document({"schema": _ERROR, "error": said.as_data()}), flush=True)
-    _say(f"patchforge: {said}")
+            print(document({"schema": _ERROR, "error": {**said.as_data(), "do": typed(said.do, names)}}), flush=True)
+    _say(f"patchforge: {typed(str(said), names)}")
     return int(said.status)
 
 

@@ -25,7 +25,7 @@ from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, Popen, SubprocessError, TimeoutExpired
 from typing import IO, TYPE_CHECKING, Any
 
-from patchforge.errors import Damaged
+from patchforge.errors import Damaged, NotChecked
 
 if TYPE_CHECKING:
     from multiprocessing.context import BaseContext
@@ -46,6 +46,7 @@ __all__ = [
     "command_of",
     "end",
     "environment",
+    "need_posix",
     "program",
     "run",
     "start",
@@ -218,6 +219,13 @@ def environment(
 
 def _has_password(name: str, value: str) -> bool:
     return bool(_USERINFO.search(value)) or (name in NETWORK and "@" in value)
+
+
+def need_posix(what: str) -> None:
+    """NotChecked on a system where no process can be forked, or ended with all that it started, such as Windows."""
+    if not (hasattr(os, "fork") and hasattr(os, "killpg")):
+        do = "run it there; on Windows, in WSL"
+        raise NotChecked(f"{what} does not run on this system", expected="Linux or macOS", found=sys.platform, do=do)
 
 
 @functools.cache

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from patchforge import bounded, processes
+from patchforge import bounded
 from patchforge.checkout import installation
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.paths import quoted
+from patchforge.started import program
 
 MANAGEMENT = "comfy/model_management.py"  #: in every release of ComfyUI
 PACKS = "custom_nodes"
@@ -70,13 +70,6 @@ class Where:
             return f"name one of the packs in {self.folder / PACKS}"
         known = " or ".join(str(one) for one in installation.desktop())
         return f"name the program's own folder, {known or 'LOCALAPPDATA/Programs/ComfyUI/resources/ComfyUI'}"
-
-
-def program() -> str:
-    """What starts patchforge: its name, or Python where no such command is on PATH."""
-    if Path(sys.argv[0]).parts[-2:] == ("patchforge", "__main__.py") and not processes.program("patchforge"):
-        return f"{quoted(sys.executable)} -m patchforge"
-    return "patchforge"
 
 
 def command(kind: str, name: str, folder: Path) -> str:

@@ -8,6 +8,7 @@ from patchforge import caches
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
 from patchforge.escape import line
+from patchforge.started import program
 
 
 def run(options: argparse.Namespace) -> int:
@@ -24,7 +25,7 @@ def run(options: argparse.Namespace) -> int:
     if options.clean and len(removed) < len(parts):
         print("what another run of patchforge uses stays")
     elif parts and not options.clean:
-        print("patchforge cache --clean removes it; what is needed comes again")
+        print(f"{program()} cache --clean removes it; what is needed comes again")
     return Exit.OK
 
 

@@ -51,6 +51,7 @@ def run(options: argparse.Namespace) -> int:
     With packs 0 when something passed, and no pack lost by its conversion what it passed as it comes.
     """
     _check(options)
+    processes.need_posix("patchforge test")
     known = {session.name for session in plan.SESSIONS}
     if unknown := [name for name in options.session if name not in known]:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge import documents, manifest, patches, pipeline, progress
+from patchforge import documents, manifest, patches, pipeline, processes, progress
 from patchforge.arguments.shared import PINS
 from patchforge.commands.common import (
     again,
@@ -30,6 +30,7 @@ from patchforge.errors import CheckFailed, Exit, NotChecked, PatchforgeError, wo
 from patchforge.names import unfit
 from patchforge.outputs import write_new
 from patchforge.sources import MissingBlobError, open_upstream
+from patchforge.started import program
 from patchforge.vocabulary import Release, Tree, git_blob_id
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json("verify", results)
     else:
-        print("note: patches were read by patchforge's own reader; patchforge check asks GNU patch and git as well")
+        print(f"note: patches were read by patchforge's own reader; {program()} check asks GNU patch and git as well")
     return worst(result["status"] for result in results)
 
 
@@ -89,6 +90,7 @@ def confirm_pins(folder: Path, *, as_json: bool) -> int:
 def _prover(options: argparse.Namespace) -> Prover:
     from patchforge.proof.dynamic import Prover  # noqa: PLC0415
 
+    processes.need_posix("the dynamic proof")
     return Prover(python=options.python or sys.executable, jobs=options.jobs or os.cpu_count() or 1)
 
 

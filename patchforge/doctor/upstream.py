@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from patchforge.doctor.facts import Finding, State
-from patchforge.errors import PatchforgeError
+from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.git.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
 from patchforge.git.clone import CachedClone, is_url
 from patchforge.git.command import git
@@ -71,6 +71,8 @@ def _remote(where: str, cached: CachedClone, project: Project) -> Remote:
     try:
         with source_of(cached.url) as source:
             done = git("ls-remote", "--tags", "--", source, timeout=_SECONDS)
+    except NotChecked:
+        raise
     except PatchforgeError as error:
         return Remote(cached.origin, _is_former(where, project), error=f"{error.problem}: {error.found}")
     told = done.stderr.replace(cached.url, cached.origin)
@@ -89,6 +91,8 @@ def _clone(path: Path, project: Project, *, cached: bool) -> Clone:
     try:
         with Borrowed(path) as borrowed, GitObjects(path) as objects:
             return _examined(Clone(str(path), cached), borrowed, objects, project)
+    except NotChecked:
+        raise
     except PatchforgeError as error:
         return Clone(str(path), cached, error=_short(path, error))
 

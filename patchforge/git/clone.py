@@ -23,7 +23,7 @@ from patchforge import caches, escape, outputs, progress
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.git.address import check_address
 from patchforge.git.borrowed import NotARepositoryError, source_of
-from patchforge.git.command import NOT_INSTALLED, is_passing, verb_of, watch_git
+from patchforge.git.command import is_passing, verb_of, watch_git
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -35,7 +35,6 @@ STALE_OBJECTS = 3600.0
 #: What git fetch says of refs that cannot be beside others, such as ``v1`` and ``v1/x``.
 _ONE_REF = re.compile("error: (?:cannot lock ref|unable to update local ref|some local refs could not be updated)")
 _REFSPECS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
-_WITHOUT_GIT = "install git; without it, name a folder (apply DIR --in-place) or files (apply --from ARCHIVE|DIR)"
 _MARK = "patchforge-cache"  #: in a clone of ours, and beside it as long as it is being made
 _URL = re.compile(r"(https?|ssh|git|file)://|[\w.-]+@[\w.-]+:(?!:)")
 
@@ -165,9 +164,7 @@ class CachedClone:
         return kind(
             f"git {verb} of {self.origin} failed",
             found=found.replace(self.url, self.origin),
-            do=_WITHOUT_GIT
-            if NOT_INSTALLED in found
-            else "check the address and the network, or name a clone on this machine (--upstream PATH)",
+            do="check the address and the network, or name a clone on this machine (--upstream PATH)",
         )
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from patchforge import bounded, processes
-from patchforge.errors import PatchforgeError, TryAgain
+from patchforge.errors import NotChecked, PatchforgeError, TryAgain
 from patchforge.git.address import LOOPBACK_HTTP, check_address, looks_like_address
 from patchforge.processes import NETWORK, environment
 
@@ -59,7 +59,6 @@ _SETTINGS = (
     ("diff.ignoreSubmodules", "all"),
     ("credential.helper", ""),
 )
-NOT_INSTALLED = "git is not installed"
 _SILENCE = 8  #: seconds until a host, its name, or the way to it has let git say or receive something
 #: For the network: no questions over ssh, and an end to a host that sends less than 1,000 bytes a second.
 _REACHING = (
@@ -172,8 +171,14 @@ def git_bytes(*arguments: str, repository: Path, given: bytes = b"") -> subproce
         raise _absent(error) from error
 
 
-def _absent(error: OSError) -> PatchforgeError:
-    return PatchforgeError("git cannot be run", expected="a git command on PATH", found=str(error), do="install git")
+def _absent(error: OSError) -> NotChecked:
+    missing = isinstance(error, FileNotFoundError) and error.filename == "git"
+    return NotChecked(
+        "git is not installed" if missing else "git cannot be run",
+        expected="a git command on PATH",
+        found="" if missing else str(error),
+        do="install git; without it, name a folder (apply DIR --in-place) or files (apply --from ARCHIVE|DIR)",
+    )
 
 
 def git(
@@ -186,7 +191,8 @@ def git(
     timeout: float | None = None,
     pass_fds: Sequence[int] = (),
 ) -> subprocess.CompletedProcess[str]:
-    """What became of a git command, which gets ``pass_fds``. Status 127 without git, 124 after ``timeout`` seconds.
+    """What became of a git command, which gets ``pass_fds``; status 124 after ``timeout`` seconds, and 128
+    where ``folder`` is not there. NotChecked without git.
 
     Without ``folder`` it runs where no repository is, so that none is read by accident.
     """
@@ -208,7 +214,9 @@ def git(
     except subprocess.TimeoutExpired as error:
         return subprocess.CompletedProcess(arguments, 124, "", f"fatal: no answer within {error.timeout:g} seconds")
     except OSError as error:
-        return subprocess.CompletedProcess(arguments, 127, "", f"fatal: {_not_started(error)}")
+        if error.filename != "git" and isinstance(error, FileNotFoundError):
+            return subprocess.CompletedProcess(arguments, 128, "", f"fatal: there is no {error.filename}")
+        raise _absent(error) from error
     said, told = done.stdout.decode("utf-8", "surrogateescape"), done.stderr.decode("utf-8", "replace")
     return subprocess.CompletedProcess(arguments, done.returncode, said, _PROGRESS.sub("", told))
 
@@ -266,8 +274,7 @@ def watch_git(*arguments: str, folder: Path, hear: Callable[[str], None]) -> int
             start_new_session=True,
         )
     except OSError as error:
-        hear(f"fatal: {_not_started(error)}")
-        return 127
+        raise _absent(error) from error
     silent = threading.Event()
 
     def stop() -> None:
@@ -298,12 +305,6 @@ def _talking(arguments: Sequence[str], verb: str) -> list[str]:
     words = [word for word in arguments if word not in {"--quiet", "--progress"}]
     at = words.index(verb) + 1
     return [*words[:at], "--quiet", "--progress", *words[at:]]
-
-
-def _not_started(error: OSError) -> str:
-    if isinstance(error, FileNotFoundError):
-        return NOT_INSTALLED if error.filename == "git" else f"there is no {error.filename}"
-    return str(error)
 
 
 def _from_anywhere(arguments: Sequence[str]) -> Iterator[str]:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from patchforge.errors import Damaged, PatchforgeError, TryAgain
+from patchforge.errors import Damaged, NotChecked, PatchforgeError, TryAgain
 from patchforge.git import command, size
 from patchforge.git.borrowed import checked_out
-from patchforge.git.command import git, is_passing, run_git, watch_git
+from patchforge.git.command import git, git_bytes, is_passing, run_git, watch_git
 from patchforge.git.size import check_size
 from tests.web.hostile import Speech, endless, serving, silent
 
@@ -77,10 +78,10 @@ def test_the_network_is_tried_again(checkout: Path, monkeypatch: pytest.MonkeyPa
 def test_without_git_or_folder(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "there is no" in git("status", folder=checkout / "absent").stderr
     monkeypatch.setenv("PATH", str(checkout))
-    done = git("status")
-    assert (done.returncode, done.stderr) == (127, "fatal: git is not installed")
-    with pytest.raises(PatchforgeError, match="git is not installed"):
-        run_git("status")
+    starts = (git, run_git, partial(watch_git, folder=checkout, hear=print), partial(git_bytes, repository=checkout))
+    for start in starts:
+        with pytest.raises(NotChecked, match="git is not installed"):
+            start("status")
 
 
 def test_an_answer_that_takes_too_long(checkout: Path) -> None:

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from patchforge import outputs, pipeline, progress
+from patchforge import outputs, pipeline, processes, progress
 from patchforge.bench import statistics, suites, torch_cases, workflows
 from patchforge.bench.machine import machine
 from patchforge.bench.model import CPU, FILE, FORMAT, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, total
@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
     wanted = _suites(options)
     chosen = suites.of_server(wanted, load(), quick=options.quick, names=options.workflow)
     of_torch = suites.of_torch(wanted, quick=options.quick)
+    processes.need_posix("patchforge bench run")
     options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
     print(trials.NOTICE, file=sys.stderr, flush=True)
     device = devices.choose(options.device, Path(options.python))

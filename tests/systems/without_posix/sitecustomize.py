@@ -24,7 +24,21 @@ msvcrt.locking, msvcrt.LK_UNLCK, msvcrt.LK_NBLCK = _locking, 0, 2  # type: ignor
 for name in ("fcntl", "pwd", "grp", "resource", "termios", "tty", "pty", "syslog", "readline"):
     sys.modules[name] = None  # type: ignore[assignment]
 for name in (
-    *("geteuid", "getegid", "getgid", "chown", "lchown", "fchown", "fchmod", "killpg", "getpgid", "setsid", "mkfifo"),
+    *(
+        "geteuid",
+        "getegid",
+        "getgid",
+        "chown",
+        "lchown",
+        "fchown",
+        "fchmod",
+        "killpg",
+        "getpgid",
+        "setsid",
+        "mkfifo",
+        "fork",
+        "forkpty",
+    ),
     *("sched_getaffinity", "statvfs", "sysconf", "uname", "getloadavg", "pread", "posix_fallocate", "setxattr"),
     *("O_NOFOLLOW", "O_DIRECTORY", "O_NONBLOCK", "O_CLOEXEC"),
 ):
