@@ -20,6 +20,20 @@ VENDOR_TESTS = frozenset(
     ["is_nvidia", "is_amd", "is_device_cuda", "cuda_device_context", "is_ascend_npu", "is_mlu", "is_ixuca"]
 )
 XPU_TESTS = frozenset({"is_intel_xpu", "is_device_xpu"})
+#: ComfyUI's questions about the type of a device, and comfy-kitchen's about its own back ends.
+DEVICE_TEST = re.compile(r"is_device_[a-z0-9_]+")
+KITCHEN_TEST = re.compile(r"[a-z0-9_]+_is_available")
+#: Types of devices that are no vendor's GPU: what stands behind a test for one is no other vendor's arm.
+_NO_VENDOR = frozenset({"is_device_cpu", "is_device_type"})
+
+
+def asks_vendor(name: str) -> bool:
+    """Whether a question of this name is about another vendor's device."""
+    return name in VENDOR_TESTS or bool(
+        DEVICE_TEST.fullmatch(name) and name not in XPU_TESTS and name not in _NO_VENDOR
+    )
+
+
 IPEX = frozenset({"ipex", "intel_extension_for_pytorch"})
 CUDA_VARIABLE = re.compile(r"CUDA_[A-Z_]+|PYTORCH_CUDA_ALLOC_CONF")
 DEVICE_VARIABLE = re.compile(r"(CUDA|HIP|ROCR|ZE|ONEAPI|PYTORCH_CUDA|ASCEND_RT|TORCH_ROCM)_[A-Z_]+")

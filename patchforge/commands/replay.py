@@ -13,7 +13,7 @@ from patchforge.commands.common import coloured, make_engine, show_json, version
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.sources import Upstream, open_upstream
-from patchforge.vocabulary import Outcome, Release, Version
+from patchforge.vocabulary import DecidedSite, Outcome, Release, Version
 
 
 def run(options: argparse.Namespace) -> int:
@@ -81,7 +81,11 @@ def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, releas
 
 
 def _unclaimed(conversion: Conversion) -> list[str]:
-    return sorted({f"{site.path} {site.function}: {site.text}" for site in conversion.unclaimed})
+    return sorted({f"{site.path} {site.function}: {site.text}{_reason(site)}" for site in conversion.unclaimed})
+
+
+def _reason(site: DecidedSite) -> str:
+    return f" ({site.reason})" if site.reason else ""
 
 
 def _show(rows: list[dict[str, Any]], engine: Engine) -> None:

@@ -11,12 +11,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from patchforge.devices import DEVICE_VARIABLE, IPEX, VENDOR_TESTS, XPU_TESTS, about
+from patchforge.devices import DEVICE_TEST, DEVICE_VARIABLE, IPEX, KITCHEN_TEST, XPU_TESTS, about, asks_vendor
 from patchforge.effort import spend, walk
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.records import RawSite
 
-NEEDLES = re.compile(rb"cuda|cudnn|version\.hip|xpu|ipex|is_nvidia|is_amd|OOM_EXCEPTION|ONEAPI|_VISIBLE_DEVICES")
+NEEDLES = re.compile(
+    rb"cuda|cudnn|version\.hip|xpu|ipex|is_nvidia|is_amd|OOM_EXCEPTION|ONEAPI|_VISIBLE_DEVICES"
+    rb"|pin_memory|is_device_|_is_available"
+)
+#: The kind of an XPU arm that only says no: not everything that upstream writes for XPUs is support.
+REFUSAL = "xpu-refusal"
 
 #: What the names of the table are called here.
 _KINDS = {
@@ -63,7 +68,7 @@ class _Walk:
             self.node(node, function, guard)
             if isinstance(node, ast.If) and not node.orelse and _leaves(node.body):
                 test = node.test
-                inverted = isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+                inverted = _is_not(test)
                 kind = self.kind_of_test(test)
                 if kind == "xpu" and not inverted:
                     guard = guard or "beside-xpu"
@@ -103,9 +108,18 @@ class _Walk:
         kinds = [self.kind_of_test(arm.test) for arm in arms]
         beside = "beside-xpu" if "xpu" in kinds else ""
         for arm, kind in zip(arms, kinds, strict=True):
+            if kind == "xpu" and not guard and not _is_not(arm.test):
+                self.refusals(arm.body, function)
             self.node(arm.test, function, guard or (beside if kind != "xpu" else ""))
             self.statements(arm.body, function, guard or ("xpu" if kind == "xpu" else beside or kind))
         self.statements(arms[-1].orelse, function, guard or beside)
+
+    def refusals(self, body: Sequence[ast.stmt], function: str) -> None:
+        """Statements by which an XPU arm answers no, or ends early with nothing."""
+        for node in body:
+            if isinstance(node, ast.Return) and (node.value is None or _is_nothing(node.value)):
+                text = "return" if node.value is None else f"return {ast.unparse(node.value)}"
+                self.found.add(RawSite(node.lineno, function, REFUSAL, text, "xpu"))
 
     def kind_of_test(self, test: ast.expr) -> str:
         """Whether a test asks for an XPU, for another vendor, or for neither."""
@@ -113,8 +127,8 @@ class _Walk:
         if names & XPU_TESTS or "xpu" in names or any(name.startswith("torch.xpu") for name in names):
             return "xpu"
         vendor = (
-            names & VENDOR_TESTS
-            or "cuda" in names
+            any(map(asks_vendor, names))
+            or names & {"cuda", "is_cuda"}
             or any(name.startswith(("torch.cuda", "torch.version.")) for name in names)
         )
         return "vendor" if vendor else ""
@@ -151,19 +165,42 @@ class _Walk:
                 yield "oom-type", last
             if full.partition(".")[0] in IPEX:
                 yield "ipex", full
+            if isinstance(node, ast.Attribute) and last == "is_cuda":
+                yield "cuda-test", ".is_cuda"
         elif isinstance(node, ast.Call):
-            last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
-            if last in VENDOR_TESTS:
-                yield "vendor-test", last
-            elif last in XPU_TESTS:
-                yield "xpu-test", last
-            elif last == "cuda" and isinstance(node.func, ast.Attribute):
-                yield "cuda-method", ".cuda()"
+            yield from _called(node)
         elif isinstance(node, ast.Constant) and isinstance(node.value, str):
             if node.value in ("cuda", "xpu") or node.value.startswith(("cuda:", "xpu:")):
                 yield "device-string", node.value
             elif DEVICE_VARIABLE.fullmatch(node.value):
                 yield "environment", node.value
+        elif isinstance(node, ast.keyword) and node.arg == "pin_memory" and not _is_nothing(node.value):
+            yield "pinning", "pin_memory="
+
+
+def _called(node: ast.Call) -> Iterator[tuple[str, str]]:
+    last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    if last in XPU_TESTS:
+        yield "xpu-test", last
+    elif asks_vendor(last):
+        yield "vendor-test", last
+    elif DEVICE_TEST.fullmatch(last):
+        yield "device-test", last
+    elif KITCHEN_TEST.fullmatch(last):
+        yield "kitchen-test", last
+    elif last == "cuda" and isinstance(node.func, ast.Attribute):
+        yield "cuda-method", ".cuda()"
+
+
+def _is_not(test: ast.expr) -> bool:
+    return isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not)
+
+
+def _is_nothing(value: ast.expr) -> bool:
+    """False, None, 0, "" or an empty container, as it is written."""
+    if isinstance(value, ast.Constant):
+        return not value.value
+    return isinstance(value, (ast.List, ast.Tuple)) and not value.elts
 
 
 def _leaves(body: Sequence[ast.stmt]) -> bool:

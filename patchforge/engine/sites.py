@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TypedDict
 
 from patchforge import documents
+from patchforge.engine.census import REFUSAL
 from patchforge.engine.records import FileRecord, RawSite
 from patchforge.errors import Damaged
 from patchforge.vocabulary import DecidedSite, Decision, Outcome
@@ -74,6 +75,9 @@ def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering)
     for finding in record.found:
         if finding.line <= site.line <= finding.last_line and finding.outcome is not Outcome.DRIFTED:
             return finding.transform, "", Decision.CONVERTED
+    if site.kind == REFUSAL:
+        leave = covering(path, site.function, site.kind, site.text)
+        return ("", leave.why, Decision.LEFT) if leave else ("", "new in upstream's XPU code", Decision.PERSON)
     if site.kind in _XPU_KINDS or site.guard == "xpu" or site.text.startswith("xpu"):
         return "", "upstream's own XPU code", Decision.LEFT
     if site.guard == "beside-xpu":

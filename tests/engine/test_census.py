@@ -10,7 +10,7 @@ from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.census import device_sites
 from patchforge.engine.records import FileRecord, Found, RawSite
 from patchforge.engine.sites import Leave, decide, load_decisions
-from patchforge.vocabulary import Outcome
+from patchforge.vocabulary import Decision, Outcome
 from tests.support import ROOT
 
 
@@ -31,6 +31,13 @@ def sites(text: str) -> list[tuple[int, str, str, str, str]]:
         ("ipex.optimize(m)", "ipex", "ipex.optimize"),
         ("f = m.is_nvidia()", "vendor-test", "is_nvidia"),
         ("f = is_device_xpu(d)", "xpu-test", "is_device_xpu"),
+        ("f = is_device_npu(d)", "vendor-test", "is_device_npu"),
+        ("f = mm.is_device_mps(d)", "vendor-test", "is_device_mps"),
+        ("f = is_device_cpu(d)", "device-test", "is_device_cpu"),
+        ("f = flash_attention_decode_is_available(d)", "kitchen-test", "flash_attention_decode_is_available"),
+        ("f = x.is_cuda", "cuda-test", ".is_cuda"),
+        ("x = torch.empty(3, pin_memory=True)", "pinning", "pin_memory="),
+        ("loader(pin_memory=wanted())", "pinning", "pin_memory="),
         ("x.cuda()", "cuda-method", ".cuda()"),
         ("d = 'cuda:1'", "device-string", "cuda:1"),
         ("d = 'xpu'", "device-string", "xpu"),
@@ -42,7 +49,17 @@ def test_kinds(text: str, kind: str, shown: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["x = 'a cuda card'", "OOM_EXCEPTION = E", 'def f():\n    """cuda"""\n', "# torch.cuda\n", "x = barracuda"]
+    "text",
+    [
+        "f(pin_memory=False)",
+        "f(pin_memory=None)",
+        "is_available()",
+        "x = 'a cuda card'",
+        "OOM_EXCEPTION = E",
+        'def f():\n    """cuda"""\n',
+        "# torch.cuda\n",
+        "x = barracuda",
+    ],
 )
 def test_what_is_no_site(text: str) -> None:
     assert sites(text) == []
@@ -89,7 +106,36 @@ def test_an_xpu_arm_that_returns_makes_the_rest_stand_beside_it() -> None:
                 return False
             return torch.cuda.is_bf16_supported()
     """
-    assert sites(text)[1] == (5, "A.f", "cuda-api", "torch.cuda.is_bf16_supported", "beside-xpu")
+    assert sites(text)[-1] == (5, "A.f", "cuda-api", "torch.cuda.is_bf16_supported", "beside-xpu")
+
+
+@pytest.mark.parametrize("nothing", ["return False", "return None", "return", "return 0", "return ()"])
+def test_an_xpu_arm_that_says_no_is_new_until_it_is_decided(nothing: str) -> None:
+    text = f"def f(d):\n    if is_amd():\n        return True\n    elif is_device_xpu(d):\n        {nothing}\n"
+    assert (5, "f", "xpu-refusal", nothing, "xpu") in sites(text)
+    record = FileRecord((), (), device_sites(Source(text.encode()), {}))
+    found = next(site for site in decide({"a.py": record}, ()) if site.kind == "xpu-refusal")
+    assert (found.decision, found.reason) == (Decision.PERSON, "new in upstream's XPU code")
+    decided = decide({"a.py": record}, (Leave("seen", kind="xpu-refusal"),))
+    assert ("seen", Decision.LEFT) in {(site.reason, site.decision) for site in decided}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f():\n    if is_intel_xpu():\n        return torch.xpu.memory_allocated()\n",
+        "def f():\n    if not is_intel_xpu():\n        return False\n",
+        "def f():\n    if is_nvidia():\n        return False\n",
+    ],
+)
+def test_an_xpu_arm_that_does_something_and_other_arms_say_no_such_thing(text: str) -> None:
+    assert all(kind != "xpu-refusal" for _, _, kind, *_ in sites(text))
+
+
+def test_what_stands_behind_an_npus_test_is_that_vendors() -> None:
+    assert [guard for *_, guard in sites("if is_device_npu(d):\n    x.to('cuda')\n")] == ["", "vendor"]
+    assert [guard for *_, guard in sites("if x.is_cuda:\n    torch.cuda.x()\n")] == ["", "vendor"]
+    assert [guard for *_, guard in sites("if is_device_cpu(d):\n    x.to('cuda')\n")] == ["", ""]
 
 
 def test_an_xpu_arm_that_goes_on_does_not() -> None:
