@@ -318,7 +318,7 @@ def show(figures: Sequence[Figure]) -> None:
         walls = [run.wall for run in one.runs]
         numbers = f"{one.median:8.3f} {min(walls):8.3f} {max(walls):8.3f} {one.processor:8.3f} {len(walls):5}"
         print(f"{one.name:48}{numbers}  {one.verdict}".rstrip())
-    by_name = {one.name: one.median for one in figures}
+    by_name = {figure.name: figure.median for figure in figures}
     for way in ("other devices", "an XPU"):
         if (upstream := by_name.get(f"one step, {way}, upstream")) is not None:
             print(
@@ -332,7 +332,7 @@ def show(figures: Sequence[Figure]) -> None:
 
 def speed_up(figures: Sequence[Figure]) -> float:
     """LibCST's no-op over a whole tree, in units of a cold ``patchforge apply``."""
-    by_name = {one.name: one.median for one in figures}
+    by_name = {figure.name: figure.median for figure in figures}
     return by_name[_LIBCST] / by_name["patchforge apply, cold"]
 
 

@@ -113,15 +113,15 @@ def _add(
     above: Parser, dest: str, commands: Sequence[Command], room: str = "patchforge.commands", usual: str = ""
 ) -> None:
     above.begin_commands(dest, usual)
-    for one in commands:
-        module = f"{room}.{one.name.replace('-', '_')}"
-        parsers = [above.add_command(one.name, one.help, one.arguments)]
-        if old := _OLD_NAMES.get(one.name):
-            parsers.append(above.add_command(old, one.help, one.arguments, shown=False))
+    for command in commands:
+        module = f"{room}.{command.name.replace('-', '_')}"
+        parsers = [above.add_command(command.name, command.help, command.arguments)]
+        if old := _OLD_NAMES.get(command.name):
+            parsers.append(above.add_command(old, command.help, command.arguments, shown=False))
         for made in parsers:
             made.set_defaults(run=partial(_run_of, module))
-            if one.group:
-                _add(made, "action", one.group, module, _USUAL.get(one.name, ""))
+            if command.group:
+                _add(made, "action", command.group, module, _USUAL.get(command.name, ""))
 
 
 def _run_of(module: str, options: argparse.Namespace) -> int:

@@ -190,14 +190,14 @@ def _reader(kind: type) -> Callable[[Any, Any], Any]:
     """How a dataclass is read: its own fields, and no others."""
     from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
 
-    never: dict[str, Any] = {one.name: override(omit=True) for one in fields(kind) if one.metadata == NOT_WRITTEN}
+    never: dict[str, Any] = {field.name: override(omit=True) for field in fields(kind) if field.metadata == NOT_WRITTEN}
     return make_dict_structure_fn(kind, _converter(), _cattrs_forbid_extra_keys=True, **never)
 
 
 def _writer(kind: type) -> Callable[[Any], dict[str, Any]]:
     from cattrs.gen import make_dict_unstructure_fn, override  # noqa: PLC0415
 
-    said: dict[str, Any] = {one.name: override(**one.metadata) for one in fields(kind) if one.metadata}
+    said: dict[str, Any] = {field.name: override(**field.metadata) for field in fields(kind) if field.metadata}
     return make_dict_unstructure_fn(kind, _converter(), **said)
 
 
@@ -207,7 +207,7 @@ def _sequence(value: Any, kind: Any) -> Any:
 
     if type(value) is not list:
         raise TypeError(f"expected a list, found {repr(value)[:80]}")
-    inner = [one for one in get_args(kind) if one is not ...]
+    inner = [arg for arg in get_args(kind) if arg is not ...]
     kinds = inner if len(inner) > 1 else inner * len(value)
     if len(kinds) != len(value):
         raise ValueError(f"expected {len(kinds)} values, found {len(value)}")

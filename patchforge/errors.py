@@ -38,7 +38,7 @@ _ORDER = (
 
 def worst(statuses: Iterable[int]) -> Exit:
     """The status of a command that did several things; 0 for none."""
-    return min((Exit(one) for one in statuses), key=_ORDER.index, default=Exit.OK)
+    return min((Exit(status) for status in statuses), key=_ORDER.index, default=Exit.OK)
 
 
 class PatchforgeError(Exception):

@@ -98,7 +98,7 @@ def _is_track(declared: object) -> bool:
     if not isinstance(declared, dict) or declared.keys() - {"channel", "release_days", "tag_days"}:
         return False
     days = [declared[key] for key in ("release_days", "tag_days") if key in declared]
-    return declared.get("channel", "both") in _CHANNELS and all(type(one) in (int, float) and one >= 0 for one in days)
+    return declared.get("channel", "both") in _CHANNELS and all(type(day) in (int, float) and day >= 0 for day in days)
 
 
 def release_index(project: Project) -> list[Release]:

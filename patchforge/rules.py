@@ -54,7 +54,7 @@ def discover(package: ModuleType, kind: type[AnyRule]) -> tuple[AnyRule, ...]:
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
     ours = (one for one in _below(kind) if one.__module__.startswith(f"{package.__name__}."))
-    return in_order(one() for one in ours)
+    return in_order(rule() for rule in ours)
 
 
 def _below(kind: type[AnyRule]) -> set[type[AnyRule]]:

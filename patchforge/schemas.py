@@ -519,7 +519,7 @@ def _with(schema: Schema, name: str, inner: Schema) -> Schema:
 def _array(inner: Sequence[Any]) -> Schema:
     kinds = [one for one in inner if one is not ...]
     if len(kinds) > 1:
-        return {"type": "array", "items": [_of(one) for one in kinds], "minItems": len(kinds), "maxItems": len(kinds)}
+        return {"type": "array", "items": [_of(kind) for kind in kinds], "minItems": len(kinds), "maxItems": len(kinds)}
     return {"type": "array", "items": _of(kinds[0])}
 
 

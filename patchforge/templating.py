@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def report(kind: str, found: DataclassInstance) -> str:
     """What was found in a ``release`` or a ``pack``, as Markdown to read: its fields in the template of its kind."""
-    named = {one.name: getattr(found, one.name) for one in fields(found)}
+    named = {field.name: getattr(found, field.name) for field in fields(found)}
     return environment("reports").get_template(f"{kind}.md.j2").render(named)
 
 

@@ -392,7 +392,7 @@ def opened(
         if response.status == http.client.SEE_OTHER and verb != "GET":
             raise Damaged(f"{shown(url)} answers {verb} with a redirect to another page")
         where = str(target).encode("latin-1", "replace").decode("utf-8", "replace")
-        if any(one in urllib.parse.unquote(where) for one in secrets):
+        if any(secret in urllib.parse.unquote(where) for secret in secrets):
             raise Damaged(f"{shown(url)} redirects to an address with the login in it, where it would be kept")
         url = followed(url, where, secret=bool(secrets))
     raise Damaged(f"{shown(url)} redirects once more", expected=f"at most {limits.redirects} redirects")

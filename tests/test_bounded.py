@@ -50,7 +50,7 @@ _OUTPUTS = frozenset(["stdout", "stderr"])
 def unbounded(node: ast.AST) -> bool:
     """Whether a node reads as much as there is."""
     if isinstance(node, ast.For | ast.comprehension):
-        return any(isinstance(one, ast.Attribute) and one.attr in _OUTPUTS for one in _parts(node.iter))
+        return any(isinstance(part, ast.Attribute) and part.attr in _OUTPUTS for part in _parts(node.iter))
     if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
         return False
     owner = node.func.value.id if isinstance(node.func.value, ast.Name) else ""

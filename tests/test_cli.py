@@ -138,7 +138,7 @@ def test_apply_writes_patches_series_manifest_and_report(upstream: Path, tmp_pat
     assert files["series"].decode().split() == patches == sorted(patches)
     assert manifest["release"] == "v9.0.0"
     assert manifest["commit"] == git(upstream, "rev-parse", "v9.0.0").strip()
-    assert [one["id"] for one in manifest["transforms"]] == [one.id for one in transforms()]
+    assert [one["id"] for one in manifest["transforms"]] == [transform.id for transform in transforms()]
     assert manifest["sites"]["unclaimed"] == 0
 
 

@@ -102,8 +102,10 @@ def check_light(loaded: set[str]) -> None:
 
 def test_every_command_is_one_file_of_its_name_and_one_function_of_arguments() -> None:
     commands = [*COMMANDS, *(one for group in COMMANDS for one in group.group)]
-    assert all(bool(one.arguments) != bool(one.group) for one in commands)
-    assert all(one.arguments.__name__ == one.name.replace("-", "_") for one in commands if one.arguments)
+    assert all(bool(command.arguments) != bool(command.group) for command in commands)
+    assert all(
+        command.arguments.__name__ == command.name.replace("-", "_") for command in commands if command.arguments
+    )
     folder = ROOT / "patchforge" / "commands"
     runs = {
         path.relative_to(folder).with_suffix("").parts
@@ -298,13 +300,13 @@ def test_the_shared_parser_has_no_state() -> None:
 def test_fish_is_offered_every_command_and_option(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["completion", "fish"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert all(one.startswith("complete -c patchforge ") for one in lines)
-    apply = [one for one in lines if "__fish_seen_subcommand_from apply'" in one and "packs" not in one]
+    assert all(line.startswith("complete -c patchforge ") for line in lines)
+    apply = [line for line in lines if "__fish_seen_subcommand_from apply'" in line and "packs" not in line]
     assert {"-l in-place", "-l from", "-l json", "-l verbose"} <= {
         name for one in apply for name in ("-l in-place", "-l from", "-l json", "-l verbose") if name in one
     }
-    assert any("-a packs -d " in one for one in lines)
-    assert any("from packs; and not __fish_seen_subcommand_from check apply" in one for one in lines)
+    assert any("-a packs -d " in line for line in lines)
+    assert any("from packs; and not __fish_seen_subcommand_from check apply" in line for line in lines)
     if shell := shutil.which("fish"):
         command = [shell, "--no-execute", "-c", "\n".join(lines)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)

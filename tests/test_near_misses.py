@@ -11,7 +11,7 @@ from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome
 from tests.support import MemoryTree, engine_of, release
 
-BY_ID = {one.id: one for one in transforms()}
+BY_ID = {transform.id: transform for transform in transforms()}
 #: (transform, path, version, the place as it is known, the near miss)
 CASES = (
     (

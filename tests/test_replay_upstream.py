@@ -40,9 +40,9 @@ def engine() -> Engine:
 @pytest.fixture(scope="module")
 def conversions(upstream: Upstream, engine: Engine) -> list[Conversion]:
     """Every indexed release, converted."""
-    releases = [one for one in upstream.releases() if one.indexed]
-    engine.prepare(upstream.tree(one) for one in releases)
-    return [engine.convert(one, upstream.tree(one)) for one in releases]
+    releases = [release for release in upstream.releases() if release.indexed]
+    engine.prepare(upstream.tree(release) for release in releases)
+    return [engine.convert(release, upstream.tree(release)) for release in releases]
 
 
 def test_all_indexed_releases_are_there(conversions: list[Conversion]) -> None:
@@ -50,14 +50,14 @@ def test_all_indexed_releases_are_there(conversions: list[Conversion]) -> None:
 
 
 def test_nothing_drifts(conversions: list[Conversion]) -> None:
-    assert [pipeline.describe_drift(report) for one in conversions for report in one.drifted] == []
+    assert [pipeline.describe_drift(report) for conversion in conversions for report in conversion.drifted] == []
 
 
 def test_every_outcome_is_the_expected_one(conversions: list[Conversion]) -> None:
     wrong = [
-        f"{one.release.version} {report.transform}: {report.outcome} where {report.expected} was expected"
-        for one in conversions
-        for report in one.reports
+        f"{conversion.release.version} {report.transform}: {report.outcome} where {report.expected} was expected"
+        for conversion in conversions
+        for report in conversion.reports
         if report.surprising
     ]
     assert wrong == []
@@ -65,7 +65,9 @@ def test_every_outcome_is_the_expected_one(conversions: list[Conversion]) -> Non
 
 def test_no_device_site_is_undecided(conversions: list[Conversion]) -> None:
     assert [
-        f"{one.release.version} {site.path}:{site.line} {site.text}" for one in conversions for site in one.unclaimed
+        f"{conversion.release.version} {site.path}:{site.line} {site.text}"
+        for conversion in conversions
+        for site in conversion.unclaimed
     ] == []
 
 

@@ -100,9 +100,9 @@ def test_nothing_is_not_a_pattern() -> None:
 
 def test_a_block_is_its_statements() -> None:
     block = cst.ensure_type(line("if x:\n    a; b\n    if c: d\n    e\n"), cst.If).body
-    assert [type(one) for one in statements(block)] == [cst.Expr, cst.Expr, cst.If, cst.Expr]
+    assert [type(statement) for statement in statements(block)] == [cst.Expr, cst.Expr, cst.If, cst.Expr]
     suite = cst.ensure_type(line("if x: a; b\n"), cst.If).body
-    assert [same(one, "a", "b") for one in statements(suite)] == [True, True]
+    assert [same(statement, "a", "b") for statement in statements(suite)] == [True, True]
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ class Parser(argparse.ArgumentParser):
             self.error(f"there is no command {value!r}{meant}")
         if action.choices is not None and value not in action.choices:
             name = "/".join(action.option_strings) or str(action.metavar or action.dest).upper()
-            known = [str(one) for one in action.choices]
+            known = [str(choice) for choice in action.choices]
             self.error(f"{name} is one of {', '.join(known)}, not {value!r}{_meant(str(value), known)}")
 
 

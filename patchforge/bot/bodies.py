@@ -53,7 +53,7 @@ def pull_body(
         patches=[_compared(name, patches_before, patches) for name in sorted({*patches, *patches_before})],
         hashes=hashes,
         requirements=requirements,
-        notes=[(one, block(one.notes, _NOTES // min(_MOST, len(notes)))) for one in notes[-_MOST:]],
+        notes=[(note, block(note.notes, _NOTES // min(_MOST, len(notes)))) for note in notes[-_MOST:]],
         steps=steps,
     )
 
@@ -108,7 +108,10 @@ def topic(text: str, name: str) -> str:
 def outcome_changes(manifest: Manifest, before: Manifest | None) -> list[tuple[str, str, str, str]]:
     """(transform, title, before, now) where outcome, number of sites or edits differ; all of them without a before."""
     old = {_transform(one): _outcome(one) for one in (before.transforms if before else ())}
-    rows = [(name := _transform(one), one.title, old.pop(name, ""), _outcome(one)) for one in manifest.transforms]
+    rows = [
+        (name := _transform(transform), transform.title, old.pop(name, ""), _outcome(transform))
+        for transform in manifest.transforms
+    ]
     rows += [(name, "", was, "") for name, was in old.items()]
     return [row for row in rows if row[2] != row[3]]
 
@@ -199,7 +202,7 @@ def _outcome(entry: TransformEntry) -> str:
 
 def _sites(manifest: Manifest) -> Counter[str]:
     entries = manifest.transforms
-    return Counter(f"{_transform(one)} {site.path} {site.function}" for one in entries for site in one.sites)
+    return Counter(f"{_transform(entry)} {site.path} {site.function}" for entry in entries for site in entry.sites)
 
 
 def _requirements(text: str) -> dict[str, str]:

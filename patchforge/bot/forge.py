@@ -153,7 +153,7 @@ class Forge:
     def pulls_of(self, repository: str, branch: str) -> list[Pull]:
         """Every pull request that a branch of the repository has or had, newest first."""
         head = f"{repository.partition('/')[0]}:{branch}"
-        return [one for one in self._pulls(repository, state="all", head=head) if one.branch == branch]
+        return [pull for pull in self._pulls(repository, state="all", head=head) if pull.branch == branch]
 
     def open_pull(self, repository: str, base: str, branch: str, title: str, body: str, *, draft: bool) -> Pull:
         """The open pull request of a branch, which may have been opened in the meantime."""
@@ -192,7 +192,7 @@ class Forge:
         marker = read_marker(body)
 
         def there() -> Issue | None:
-            found = (one for one in self.issues(repository) if one.state == "open" and one.marker == marker)
+            found = (issue for issue in self.issues(repository) if issue.state == "open" and issue.marker == marker)
             return next(found, None)
 
         data = {"title": title, "body": body, "labels": [LABEL]}

@@ -65,7 +65,7 @@ def _notify(api: Api, results: Sequence[str]) -> str:
     known = [
         _number(one) for one in api.ask("GET", "issues?state=open&labels=patchforge&per_page=100") if _is_ours(one)
     ]
-    if all(one in _FINE for one in results):
+    if all(result in _FINE for result in results):
         for number in known[:_MOST]:
             api.ask("PATCH", f"issues/{number}", {"state": "closed"})
         return f"closed #{known[0]}" if known else "this run is fine"

@@ -84,7 +84,7 @@ def run_step(step: BotStep, folder: Path, hide: Callable[[str], str] = str, **va
     if not (folder / "patchforge" / "commands" / f"{step.command}.py").is_file():
         return Result(step.name, "not there")
     progress.step(f"running {step.name}")
-    filled = [one.format(**values) for one in step.arguments]
+    filled = [argument.format(**values) for argument in step.arguments]
     with tempfile.TemporaryFile() as output:
         status = _supervised([sys.executable, "-m", "patchforge", step.command, *filled], folder, output)
         said = hide(bounded.ended(output, _READ))

@@ -48,7 +48,7 @@ class RunOutcome:
     @property
     def status(self) -> Exit:
         """DRIFTED or FAILED as long as something needs a person, although an issue says so."""
-        about = {one.about for one in self.problems}
+        about = {problem.about for problem in self.problems}
         if self.again:
             return Exit.AGAIN
         return Exit.DRIFTED if "drift" in about else Exit.FAILED if about else Exit.OK
@@ -56,9 +56,11 @@ class RunOutcome:
     def as_data(self) -> dict[str, Any]:
         return {
             **self.found,
-            "actions": [one.as_data() for one in self.plan.actions],
+            "actions": [action.as_data() for action in self.plan.actions],
             "notes": list(self.plan.notes),
-            "problems": [{"about": one.about, "name": one.name, "title": one.title} for one in self.problems],
+            "problems": [
+                {"about": problem.about, "name": problem.name, "title": problem.title} for problem in self.problems
+            ],
             "done": self.done,
             "requests": self.requests,
             "writes": self.writes,
@@ -74,17 +76,17 @@ class BotRun:
     def open_pulls(self, prefix: str) -> list[Pull]:
         """The open pull requests from branches whose names begin with ``prefix``."""
         pulls = self.forge.open_pulls(self.settings.repository) if self.forge else []
-        return [one for one in pulls if one.branch.startswith(prefix)]
+        return [pull for pull in pulls if pull.branch.startswith(prefix)]
 
     def remote(self, project: str, prefix: str, pulls: Sequence[Pull], wanted: Sequence[str]) -> RemoteState:
         """What is there of a project. ``wanted``: branches; where none is open, closed pull requests matter too."""
         branches = self.repository.branches(prefix)
         if self.forge is None:
             return RemoteState(branches, pulls)
-        name, known = self.settings.repository, {one.number: one for one in pulls}
-        for branch in set(wanted) - {one.branch for one in pulls}:
+        name, known = self.settings.repository, {pull.number: pull for pull in pulls}
+        for branch in set(wanted) - {pull.branch for pull in pulls}:
             known |= {one.number: one for one in self.forge.pulls_of(name, branch)}
-        issues = [one for one in self.forge.issues(name) if one.marker.get("project") == project]
+        issues = [issue for issue in self.forge.issues(name) if issue.marker.get("project") == project]
         return RemoteState(branches, list(known.values()), issues)
 
     @property

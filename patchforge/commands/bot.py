@@ -152,5 +152,5 @@ def _show(outcome: RunOutcome, *, texts: bool) -> None:
 def _text(action: Action) -> None:
     if action.title:
         print(f"  title: {line(action.title)}")
-    for one in (action.body or action.text).splitlines():
-        print(f"  | {line(one)}".rstrip())
+    for splitline in (action.body or action.text).splitlines():
+        print(f"  | {line(splitline)}".rstrip())

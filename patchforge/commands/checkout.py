@@ -54,7 +54,7 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
 
 def _flags(options: Sequence[str]) -> str:
     """The words of ``packs apply`` for what was found out of a pack that was converted by somebody."""
-    return " ".join("--comfy-devices" if one == "comfy" else f"--enable {one}" for one in options)
+    return " ".join("--comfy-devices" if option == "comfy" else f"--enable {option}" for option in options)
 
 
 def undone(plan: change.Plan) -> str:

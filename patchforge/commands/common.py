@@ -47,7 +47,7 @@ def inputs(*named: str | Path | None) -> list[Path]:
     """
     texts = [str(one) for one in (*named, os.environ.get("PATCHFORGE_UPSTREAM")) if one]
     ours = [resources.path(name) for name in ("", *resources.ROOMS)]
-    return [*(Path(one).expanduser() for one in texts if not is_url(one)), caches.place(), *ours]
+    return [*(Path(text).expanduser() for text in texts if not is_url(text)), caches.place(), *ours]
 
 
 def in_repository(named: str, usual: str) -> Path:

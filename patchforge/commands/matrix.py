@@ -42,9 +42,9 @@ def _releases(options: argparse.Namespace) -> list[dict[str, str]]:
 
 def _packs() -> list[dict[str, str]]:
     packs = list(follow(resources.path("upstream")))
-    new = [one.name for one in packs if one.state is FollowState.NEW]
+    new = [pack.name for pack in packs if pack.state is FollowState.NEW]
     jobs = [{"project": "nodes", "name": name, "arguments": f"packs bot {name}"} for name in new]
-    others = " ".join(one.name for one in packs if one.name not in new) if new else ""
+    others = " ".join(pack.name for pack in packs if pack.name not in new) if new else ""
     if packs and (others or not new):
         jobs.append({"project": "nodes", "name": "upkeep", "arguments": f"packs bot {others}".strip()})
     return jobs

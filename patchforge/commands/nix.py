@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json("nix", {"changes": changes, "left_out": list(made.left_out), "files": len(files) + 1})
         return status
-    for one in changes:
-        print(f"{one} is out of date: run patchforge nix" if options.check else one)
+    for change in changes:
+        print(f"{change} is out of date: run patchforge nix" if options.check else change)
     for name in made.left_out:
         print(f"left out: node pack {name} has no hash")
     print(f"{len(files) + 1} files, {len(changes)} {'differ' if options.check or options.dry_run else 'written'}")

@@ -131,7 +131,7 @@ def _torch(_: argparse.Namespace, folder: Path) -> _Work:
 
 def _nodes(options: argparse.Namespace, folder: Path) -> _Work:
     before, clones, claims = pin_files.load("nodes", folder), _clones(options), source_claims(_upstream())
-    packs = {one.name: one for one in load_nodes(_upstream())}
+    packs = {node.name: node for node in load_nodes(_upstream())}
     chosen = options.only or packs
     if unknown := sorted(set(chosen) - packs.keys()):
         raise PatchforgeError(f"no pack is called {', '.join(unknown)}", expected="of: " + ", ".join(packs))
@@ -178,9 +178,9 @@ def _clones(options: argparse.Namespace) -> repositories.Clones:
 
 
 def _show(changes: Sequence[Change], *, dry: bool) -> None:
-    for one in changes:
-        print(coloured(f"{one.outcome:8}", one.outcome), one.kind, one.pin)
-        for line in one.problem.splitlines():
+    for change in changes:
+        print(coloured(f"{change.outcome:8}", change.outcome), change.kind, change.pin)
+        for line in change.problem.splitlines():
             print(f"         {line}")
     if dry:
         print("nothing was written (--dry-run)")

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     engine = make_engine(options)
     with open_upstream(options.upstream) as upstream:
         releases = _releases(options, engine, upstream)
-        engine.prepare(progress.each((upstream.tree(one) for one in releases), "reading", len(releases)))
+        engine.prepare(progress.each((upstream.tree(release) for release in releases), "reading", len(releases)))
         rows = [_row(options, engine, upstream, one) for one in progress.each(releases, "converting", len(releases))]
         passed = upstream.passed_over()
     failed = [row for row in rows if row["failed"]]
@@ -42,7 +42,9 @@ def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -
             raise PatchforgeError(
                 "--commits needs --since and --until", do="patchforge replay --commits --since v0.32.0 --until v0.33.0"
             )
-        paths = sorted({path for one in engine.transforms for path in one.files if "*" not in path} | {"comfy_extras"})
+        paths = sorted(
+            {path for transform in engine.transforms for path in transform.files if "*" not in path} | {"comfy_extras"}
+        )
         return [upstream.resolve(commit) for commit in upstream.commits(options.since, options.until, paths)]
     first = version_named(options.since) if options.since else Version(())
     last = version_named(options.until) if options.until else None

@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
     _check_outputs(options)
     with ExitStack() as stack:
         engine = make_engine(options)
-        patched = [pipeline.convert(engine, *one) for one in _releases(options, stack)]
+        patched = [pipeline.convert(engine, *release) for release in _releases(options, stack)]
         chosen = packs.read(map(Path, options.packs), cached(), options.skip_requirement)
         found = _all(options, device, patched, chosen, stack)
     if chosen:
@@ -107,7 +107,7 @@ def _releases(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Relea
         return [release_from_files(Path(options.source), *options.release or [None])]
     upstream = stack.enter_context(open_upstream(options.upstream))
     releases = [upstream.resolve(name) for name in chosen_versions(options)]
-    return [(one, upstream.tree(one)) for one in releases]
+    return [(release, upstream.tree(release)) for release in releases]
 
 
 def passed(one: Evidence) -> bool:
@@ -133,7 +133,7 @@ def _all(
     alone = not device.emulated  # a real device serves one release at a time
     jobs = 1 if alone else min(options.jobs or os.cpu_count() or 1, len(releases))
     if jobs == 1:
-        return [_one(options, device, one, chosen) for one in releases]
+        return [_one(options, device, release, chosen) for release in releases]
     with ThreadPoolExecutor(jobs) as pool:
         try:
             return list(pool.map(lambda one: _one(options, device, one, chosen), releases))

@@ -84,7 +84,7 @@ def confirm_pins(folder: Path, *, as_json: bool) -> int:
         show_json("verify-online", results)
     elif not results:
         print(f"{folder}: every hash was computed, so there is nothing to confirm")
-    return worst(_SETTLED[one["outcome"]] for one in results)
+    return worst(_SETTLED[result["outcome"]] for result in results)
 
 
 def _prover(options: argparse.Namespace) -> Prover:
@@ -175,7 +175,12 @@ def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dic
 def prove(engine: Engine, release: Release, tree: Tree, prover: Prover) -> ProofResult:
     """The dynamic proof of one release: both trees answer in clean interpreters, scenario by scenario."""
     patched = pipeline.convert(engine, release, tree)
-    declares = {name: one.id for one in patched.transforms if patched.applied(one) for name in one.declares}
+    declares = {
+        name: transform.id
+        for transform in patched.transforms
+        if patched.applied(transform)
+        for name in transform.declares
+    }
     with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
         sources = python_files(tree)
         write_new(Path(scratch, "upstream"), sources)

@@ -106,8 +106,8 @@ class Cache(Generic[T]):
                 return
             except sqlite3.DatabaseError:
                 self.connection = None
-                for one in parts:
-                    one.unlink(missing_ok=True)
+                for part in parts:
+                    part.unlink(missing_ok=True)
             else:
                 return
 

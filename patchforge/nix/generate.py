@@ -124,7 +124,7 @@ def _patches(name: str, pin: SourcePin, made: Manifest | PackManifest, command: 
             found=made.commit,
             do=command,
         )
-    return [one.file for one in made.patches]
+    return [patch.file for patch in made.patches]
 
 
 def _python(pins: Mapping[str, Versions]) -> Data:
@@ -187,26 +187,26 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
     pins = _there("nodes", upstream, pin_files.load("nodes", upstream / "pins"))
     found: Data = {}
     left_out: list[str] = []
-    for one in load_nodes(upstream):
-        pin = pins.get(one.name)
+    for node in load_nodes(upstream):
+        pin = pins.get(node.name)
         if pin is None:
-            raise PatchforgeError(f"node pack {one.name} is not pinned", found="no pin", do="patchforge pin nodes")
+            raise PatchforgeError(f"node pack {node.name} is not pinned", found="no pin", do="patchforge pin nodes")
         if not pin.hash:
-            left_out.append(one.name)
+            left_out.append(node.name)
             continue
         patches: list[str] = []
         with suppress(FileNotFoundError):
-            folder = generated / one.name
-            patches = _patches(one.name, pin, load_pack(folder), f"patchforge packs apply CLONE --out {folder}")
-        found[one.name] = {
+            folder = generated / node.name
+            patches = _patches(node.name, pin, load_pack(folder), f"patchforge packs apply CLONE --out {folder}")
+        found[node.name] = {
             **_repository(pin),
             "date": pin.date,
             "license": pin.license,
             "submodules": pin.submodules,
-            "group": one.group,
+            "group": node.group,
             "patches": patches,
             "requirements": pin.requirements,
-            "title": one.title,
+            "title": node.title,
         }
     return found, tuple(left_out)
 

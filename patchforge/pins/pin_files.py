@@ -181,7 +181,7 @@ def are_pins(kind: str, data: bytes) -> bool:
     if "format" in document and isinstance(document.get("pins"), dict):
         document = document["pins"]
     entries = [document] if "rev" in document else list(document.values())
-    return all(isinstance(one, dict) and _is_pin(one) for one in entries)
+    return all(isinstance(entry, dict) and _is_pin(entry) for entry in entries)
 
 
 def _is_pin(entry: Mapping[str, Any]) -> bool:

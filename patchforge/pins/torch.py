@@ -43,7 +43,7 @@ def lock(
 
     PatchforgeError when nothing is known of this torch, CheckFailed for contradictions.
     """
-    known = [one for one in claims if one.torch == version and one.abi in {abi_of(python), "any"}]
+    known = [claim for claim in claims if claim.torch == version and claim.abi in {abi_of(python), "any"}]
     roots = _roots(version, torch)
     names = [requirements.parse(f"{_name(one)}=={_version(one)}") for one in known]
     made = _Lock(torch, python, wheels, {one.file: one for one in known}, hosts)
@@ -120,7 +120,7 @@ class _Lock:
         return [one for one in needed if one.name not in self.torch.elsewhere]
 
     def _claim(self, wanted: Requirement) -> WheelClaim | None:
-        fitting = (one for one in self.claims.values() if _name(one) == wanted.name)
+        fitting = (claim for claim in self.claims.values() if _name(claim) == wanted.name)
         return next((one for one in fitting if wanted.specifier.contains(_version(one), prereleases=True)), None)
 
     def _trust(self, claim: WheelClaim) -> None:

@@ -221,7 +221,7 @@ class TrialRun:
     def result(self, key: str) -> tuple[SessionResult, dict[str, bytes]]:
         """What the evidence keeps of the session, and its pictures by name."""
         pictures: dict[str, bytes] = {}
-        judged = tuple(self._pictured(one, pictures) for one in self.judgements)
+        judged = tuple(self._pictured(judgement, pictures) for judgement in self.judgements)
         facts = {name: value for name, value in self.state.items() if name != "packages"}
         return SessionResult(
             name=self.session.name,

@@ -109,13 +109,13 @@ class FakeGitHub:
 
     def _listed(self, rows: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
         state, head = query.get("state", "open"), query.get("head", "").partition(":")[2]
-        found = [one for one in rows if state in {"all", one["state"]} and (not head or one["head"]["ref"] == head)]
+        found = [row for row in rows if state in {"all", row["state"]} and (not head or row["head"]["ref"] == head)]
         return found[::-1]
 
     def _create_pull(self, data: dict[str, Any]) -> tuple[int, Any]:
         if not self.branch_exists(data["head"]):
             return 422, {"message": "Validation Failed", "errors": [{"field": "head", "code": "invalid"}]}
-        mine = (one for one in self.pulls if one["head"]["repo"]["full_name"] == self.repository)
+        mine = (pull for pull in self.pulls if pull["head"]["repo"]["full_name"] == self.repository)
         if any(one["state"] == "open" and one["head"]["ref"] == data["head"] for one in mine):
             message = f"A pull request already exists for {data['head']}."
             return 422, {"message": "Validation Failed", "errors": [{"message": message}]}

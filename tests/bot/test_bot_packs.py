@@ -30,7 +30,7 @@ def again(world: PackWorld, *arguments: str) -> None:
 
 
 def titles(world: PackWorld, state: str = "open") -> list[str]:
-    return [one["title"] for one in world.github.pulls if one["state"] == state]
+    return [pull["title"] for pull in world.github.pulls if pull["state"] == state]
 
 
 def test_a_pack_that_moved_on_becomes_a_pull_request(packs: PackWorld) -> None:
@@ -266,7 +266,7 @@ def test_duplicates_are_closed(packs: PackWorld) -> None:
     first = packs.pull(1)
     packs.github.add_pull(first["head"]["ref"], first["title"], first["body"])
     packs.packs()
-    assert [one["state"] for one in packs.github.pulls] == ["closed", "open"]
+    assert [pull["state"] for pull in packs.github.pulls] == ["closed", "open"]
     assert "The same as #2." in packs.github.comments[1][0]["body"]
     again(packs)
 
@@ -504,7 +504,7 @@ def test_releases_and_packs_leave_each_other_alone(packs: PackWorld) -> None:
     packs.packs()
     packs.bot("--max-open", "1")
     assert titles(packs) == [f"Update node pack {KEPT}", f"ComfyUI {FIRST}"]
-    assert [one["state"] for one in packs.github.issues] == ["open"]
+    assert [issue["state"] for issue in packs.github.issues] == ["open"]
     again(packs, "--max-open", "1")
     before = packs.end_state()
     packs.bot()
@@ -520,6 +520,6 @@ def test_no_path_of_this_machine_gets_out(packs: PackWorld) -> None:
     packs.packs()
     everything = json.dumps(packs.end_state())
     assert "failed in ." in everything
-    assert [one["title"] for one in packs.github.issues] == [f"Node pack {BOUND}: it cannot be pinned"]
+    assert [issue["title"] for issue in packs.github.issues] == [f"Node pack {BOUND}: it cannot be pinned"]
     for path in ("patchforge-bot-", "patchforge-pack-", str(packs.folder)):
         assert path not in everything

@@ -66,7 +66,7 @@ def appear(world: World, version: str, commit: str = "") -> float:
 
 
 def states(world: World) -> list[tuple[str, str]]:
-    return [(one["title"].removeprefix("ComfyUI "), one["state"]) for one in world.github.pulls]
+    return [(pull["title"].removeprefix("ComfyUI "), pull["state"]) for pull in world.github.pulls]
 
 
 def test_releases_one_by_one(world: World) -> None:

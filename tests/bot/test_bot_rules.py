@@ -73,7 +73,7 @@ def test_odd_tags_stop_nothing(world: World, way: str) -> None:
         world.publish(tag)
     status, data = world.bot("--upstream", str(world.upstream) if way == "path" else world.upstream.as_uri())
     assert status == Exit.OK, data["error"]
-    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {FIRST}"]
+    assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {FIRST}"]
     why = {one["tag"]: one["why"] for one in data["passed"]}
     assert "no date that can be read" in why["v0.98.0"]
     assert "commit" in why["v0.99.0"]
@@ -90,7 +90,7 @@ def test_the_newest_of_several_is_proposed(world: World) -> None:
     for version in (FIRST, THIRD, SECOND):
         world.release(version)
     world.bot()
-    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {THIRD}"]
+    assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {THIRD}"]
     assert all(version in world.pull(1)["body"] for version in (FIRST, SECOND, THIRD))
     again(world)
 
@@ -99,7 +99,7 @@ def test_a_version_can_be_named(world: World) -> None:
     world.release(FIRST)
     world.release(SECOND)
     world.bot(FIRST)
-    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {FIRST}"]
+    assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {FIRST}"]
 
 
 @pytest.mark.parametrize(("name", "said"), [(BASE, "not newer"), ("v0.2.0", "not newer"), ("v9.9.9", "no such tag")])
@@ -120,7 +120,7 @@ def test_an_older_version_is_not_proposed_beside_a_newer_one(world: World) -> No
     assert data["writes"] == 0
     assert f"{FIRST}: #2 proposes a newer version" in data["notes"][0]
     world.bot(FIRST, "--recreate")
-    assert [one["state"] for one in world.github.pulls] == ["closed", "open", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["closed", "open", "open"]
 
 
 def test_a_newer_release_supersedes(world: World) -> None:
@@ -128,7 +128,7 @@ def test_a_newer_release_supersedes(world: World) -> None:
     world.bot()
     world.release(SECOND)
     world.bot()
-    assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["closed", "open"]
     assert "Superseded by #2." in world.github.comments[1][0]["body"]
     assert list(world.branches()) == [BRANCH.format(SECOND)]
     again(world)
@@ -142,7 +142,7 @@ def test_what_a_person_closed_stays_closed(world: World) -> None:
     assert data["writes"] == 0
     assert "a person closed #1" in data["notes"][0]
     world.bot("--recreate")
-    assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["closed", "open"]
     again(world)
 
 
@@ -153,7 +153,7 @@ def test_what_a_person_closed_comes_back_when_its_patches_change(world: World) -
     git(world.upstream, "tag", "--delete", FIRST)
     world.release(FIRST, {"comfy/new_file.py": b"x = 1\n", "comfy_version.txt": b"new"})
     world.bot()
-    assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["closed", "open"]
 
 
 def test_what_a_person_closed_stays_closed_when_the_base_branch_moves(world: World) -> None:
@@ -173,7 +173,7 @@ def test_a_declined_version_does_not_hold_up_the_next(world: World) -> None:
     world.pull(1)["state"] = "closed"
     world.release(SECOND)
     world.bot()
-    assert [(one["title"], one["state"]) for one in world.github.pulls][-1] == (f"ComfyUI {SECOND}", "open")
+    assert [(pull["title"], pull["state"]) for pull in world.github.pulls][-1] == (f"ComfyUI {SECOND}", "open")
     assert list(world.branches()) == [BRANCH.format(SECOND)]
     again(world)
 
@@ -249,7 +249,7 @@ def test_a_superseded_branch_with_a_persons_commit_stays(world: World) -> None:
     tip = world.commit(BRANCH.format(FIRST), {"notes.txt": b"mine\n"})
     world.release(SECOND)
     world.bot()
-    assert [one["state"] for one in world.github.pulls] == ["open", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["open", "open"]
     assert world.branches()[BRANCH.format(FIRST)] == tip
     assert "it stays open" in world.github.comments[1][0]["body"]
     again(world)
@@ -336,7 +336,7 @@ def test_duplicates_are_closed(world: World) -> None:
     first = world.pull(1)
     world.github.add_pull(first["head"]["ref"], first["title"], first["body"])
     world.bot()
-    assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["closed", "open"]
     assert "The same as #2." in world.github.comments[1][0]["body"]
     assert list(world.branches()) == [BRANCH.format(FIRST)]
     again(world)
@@ -346,7 +346,7 @@ def test_a_fork_with_the_same_branch_name_is_not_ours(world: World) -> None:
     world.release(FIRST)
     world.github.add_pull(BRANCH.format(FIRST), "trap", "", home="stranger/patchforge")
     world.bot()
-    assert [one["title"] for one in world.github.pulls] == ["trap", f"ComfyUI {FIRST}"]
+    assert [pull["title"] for pull in world.github.pulls] == ["trap", f"ComfyUI {FIRST}"]
     assert world.pull(1)["state"] == "open"
     again(world)
 
@@ -366,7 +366,7 @@ def test_other_pull_requests_do_not_count(world: World) -> None:
     world.github.add_pull("feature", "a person's", "")
     world.release(FIRST)
     world.bot("--max-open", "1")
-    assert [one["state"] for one in world.github.pulls] == ["open", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["open", "open"]
     again(world)
 
 
@@ -375,7 +375,7 @@ def test_a_superseded_one_does_not_count(world: World) -> None:
     world.bot()
     world.release(SECOND)
     world.bot("--max-open", "1")
-    assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["closed", "open"]
 
 
 def test_pre_releases_drafts_and_other_tags(world: World) -> None:
@@ -396,7 +396,7 @@ def test_a_tag_without_a_release_is_taken_after_a_while(world: World) -> None:
     world.release(FIRST, published=False, date="2090-01-01T00:00:00Z")
     world.release(SECOND, published=False, date="2026-01-01T00:00:00Z")
     world.bot()
-    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {SECOND}"]
+    assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {SECOND}"]
     assert "a tag without a release" in world.pull(1)["body"]
 
 
@@ -406,7 +406,7 @@ def test_a_moved_tag_is_refused_and_reported_once(world: World) -> None:
     world.release(FIRST)
     status, _ = world.bot()
     assert status == Exit.FAILED
-    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {FIRST}"]
+    assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {FIRST}"]
     (issue,) = world.github.issues
     assert old in issue["body"]
     assert moved in issue["body"]
@@ -460,8 +460,8 @@ def test_before_a_version_that_drifts_an_older_one_is_proposed(world: World) -> 
     world.release(SECOND, drifting(SECOND))
     status, _ = world.bot()
     assert status == Exit.DRIFTED
-    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {FIRST}"]
-    assert [one["title"] for one in world.github.issues] == [f"ComfyUI {SECOND}: a transform drifted"]
+    assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {FIRST}"]
+    assert [issue["title"] for issue in world.github.issues] == [f"ComfyUI {SECOND}: a transform drifted"]
     assert git(world.ours, "diff", "--name-only", "main", BRANCH.format(FIRST)).count(SECOND) == 0
     again(world)
 
@@ -487,7 +487,7 @@ def test_a_failed_proof_is_reported_and_not_proposed(world: World) -> None:
     status, _ = world.bot()
     assert status == Exit.FAILED
     assert world.github.pulls == []
-    assert [one["title"] for one in world.github.issues] == [f"ComfyUI {FIRST}: a check failed"]
+    assert [issue["title"] for issue in world.github.issues] == [f"ComfyUI {FIRST}: a check failed"]
     again(world)
 
 

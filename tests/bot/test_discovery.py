@@ -144,7 +144,7 @@ def test_the_order_of_nix() -> None:
 def test_the_order_is_that_of_the_real_nix() -> None:
     parts = ["", "0", "00", "1", "9", "10", "a", "pre", "rc1", "1a", "pre2", "1.0", "1-pre", "1.a.2", "a1", "..", "-"]
     versions = [*parts, *(f"1.{part}" for part in parts), *(f"{part}.3" for part in parts)]
-    listed = "[" + " ".join(f'"{one}"' for one in versions) + "]"
+    listed = "[" + " ".join(f'"{version}"' for version in versions) + "]"
     every = f"with builtins; let v = {listed}; in concatMap (a: map (compareVersions a) v) v"
     command = ["nix-instantiate", "--eval", "--strict", "--json", "-E", every]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

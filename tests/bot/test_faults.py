@@ -22,7 +22,7 @@ HTML = "<!DOCTYPE html><html><body>Unicorn!</body></html>"
 
 def opened(world: World) -> None:
     """One pull request, once, and the world at rest."""
-    assert [one["title"] for one in world.github.pulls] == [f"ComfyUI {FIRST}"]
+    assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {FIRST}"]
     assert world.github.faults == []
     again(world)
 
@@ -75,7 +75,7 @@ def test_comments_and_edits_whose_answer_is_lost(world: World) -> None:
     world.github.faults += [Fault("POST .*comments", late=True), Fault("PATCH .*pulls", 0, late=True)]
     assert world.bot()[0] == Exit.OK
     assert len(world.github.comments[1]) == 1
-    assert [one["state"] for one in world.github.pulls] == ["closed", "open"]
+    assert [pull["state"] for pull in world.github.pulls] == ["closed", "open"]
     again(world)
 
 

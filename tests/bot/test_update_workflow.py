@@ -38,7 +38,7 @@ def bash(step: str, environment: dict[str, str], folder: Path | None = None) -> 
 def test_actions_are_pinned_by_commit() -> None:
     uses = re.findall(r"uses: (.*)", WORKFLOW)
     assert uses
-    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in uses)
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use) for use in uses)
 
 
 PATCHFORGE = """echo "$*" >> told
@@ -187,11 +187,11 @@ def test_a_success_in_between_begins_anew(github: FakeGitHub) -> None:
 def test_the_issue_is_closed_when_it_works_again(github: FakeGitHub) -> None:
     for results in (BAD, BAD, GOOD, GOOD):
         assert scheduled(github, *results)[0] == Exit.OK
-    assert [one["state"] for one in github.issues] == ["closed"]
+    assert [issue["state"] for issue in github.issues] == ["closed"]
     assert len(github.writes) == 2
     for results in (BAD, BAD):
         scheduled(github, *results)
-    assert [one["state"] for one in github.issues] == ["closed", "open"]
+    assert [issue["state"] for issue in github.issues] == ["closed", "open"]
 
 
 @pytest.mark.parametrize("results", [("failure", "skipped"), ("success", "cancelled")])

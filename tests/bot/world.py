@@ -220,8 +220,8 @@ class World:
         """All that a run leaves in the world, without numbers that depend on the order of failures."""
         return {
             "branches": self.branches(),
-            "pulls": [(one["state"], one["head"]["ref"], one["title"], one["body"]) for one in self.github.pulls],
-            "issues": [(one["state"], one["title"], one["body"]) for one in self.github.issues],
+            "pulls": [(pull["state"], pull["head"]["ref"], pull["title"], pull["body"]) for pull in self.github.pulls],
+            "issues": [(issue["state"], issue["title"], issue["body"]) for issue in self.github.issues],
             "comments": {number: [one["body"] for one in said] for number, said in self.github.comments.items()},
         }
 

@@ -28,7 +28,7 @@ def test_decorators_belong_to_their_function() -> None:
 
 def test_statements_on_one_line_are_one_block() -> None:
     source = Source(b"import os; x = 1; y = 2\nz = 3\n")
-    assert [(one.start, one.end, one.defines, one.is_import) for one in source.blocks] == [
+    assert [(block.start, block.end, block.defines, block.is_import) for block in source.blocks] == [
         (0, 1, ("os", "x", "y"), False),
         (1, 2, ("z",), False),
     ]

@@ -151,7 +151,7 @@ def test_the_inner_function_names_the_site() -> None:
 
 
 def test_decorators_and_defaults_are_seen() -> None:
-    assert [one[3] for one in sites("@torch.cuda.amp\ndef f(d='cuda'):\n    pass\n")] == ["torch.cuda.amp", "cuda"]
+    assert [site[3] for site in sites("@torch.cuda.amp\ndef f(d='cuda'):\n    pass\n")] == ["torch.cuda.amp", "cuda"]
 
 
 def test_the_memo_does_not_mix_up_lines() -> None:
@@ -221,4 +221,4 @@ def test_a_decision_covers_what_all_its_globs_match(leave: Leave, decision: str)
 def test_every_decision_of_the_project_has_a_reason() -> None:
     decisions = load_decisions(ROOT / "upstream" / "comfyui.sites.toml")
     assert decisions
-    assert all(len(one.why) > 10 for one in decisions)
+    assert all(len(decision.why) > 10 for decision in decisions)

@@ -287,7 +287,9 @@ def test_one_mismatch_stops_the_release_and_shows_both_fragments() -> None:
 
     [report] = engine_of((Picky(),)).convert(release("v9.0.0"), MemoryTree({PATH: b"x = f(1)\n"})).reports
     assert report.outcome is Outcome.DRIFTED
-    assert [(one.path, one.line, one.expected, one.found) for one in report.drifts] == [(PATH, 1, "g(1)", "f(1)")]
+    assert [(drift.path, drift.line, drift.expected, drift.found) for drift in report.drifts] == [
+        (PATH, 1, "g(1)", "f(1)")
+    ]
 
 
 @pytest.mark.parametrize(

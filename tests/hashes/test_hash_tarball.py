@@ -241,7 +241,7 @@ def test_folders_in_folders_wait_for_one_another(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(tarball, "_KEPT", kept)
     monkeypatch.setattr(tarball, "CHUNK", 700)
     names = ("a", "a-", "a-b", "a.b.c", "b")
-    paths = [f"{one}/{other}{end}" for one in names for other in names for end in ("/x", ".x", "-/y.z")]
+    paths = [f"{name}/{other}{end}" for name in names for other in names for end in ("/x", ".x", "-/y.z")]
     assert sorted(placed(tmp_path, paths)) == sorted(paths)
     assert of_tarball(in_gits_order(*paths), "here").hash == plain_hash(tmp_path)
 

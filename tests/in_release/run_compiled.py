@@ -65,7 +65,7 @@ def main() -> None:
                 explained = torch._dynamo.explain(made.forward)(**inputs)
             found[f"{name} {layers}"] = {
                 "graphs": explained.graph_count,
-                "breaks": sorted(str(one.reason) for one in explained.break_reasons),
+                "breaks": sorted(str(reason.reason) for reason in explained.break_reasons),
                 "operators": [
                     [getattr(one, "__name__", str(one)) for one in graph] for graph in explained.ops_per_graph
                 ],

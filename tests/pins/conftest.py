@@ -27,7 +27,7 @@ def wheel_of(name: str, version: str, requires: tuple[str, ...] = (), padding: i
         "Metadata-Version: 2.1",
         f"Name: {name}",
         f"Version: {version}",
-        *(f"Requires-Dist: {one}" for one in requires),
+        *(f"Requires-Dist: {require}" for require in requires),
     ]
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w") as archive:

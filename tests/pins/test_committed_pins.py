@@ -81,7 +81,7 @@ def test_published_hashes_are_those_in_the_lists() -> None:
     claims = source_claims(UPSTREAM)
     published = [pin for _, pin in ALL if pin.get("hash_source") == "published" and "rev" in pin]
     assert [claims[pin["rev"]].hash for pin in published] == [pin["hash"] for pin in published]
-    wheels = {one.file: one.hash for one in wheel_claims(UPSTREAM)}
+    wheels = {claim.file: claim.hash for claim in wheel_claims(UPSTREAM)}
     locked = [pin for _, pin in ALL if pin.get("hash_source") == "published" and "file" in pin]
     assert [wheels[pin["file"]] for pin in locked] == [pin["hash"] for pin in locked]
 

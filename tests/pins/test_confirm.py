@@ -121,7 +121,7 @@ def test_the_command(
     pin_files.save("nodes", {"pack": pin_of(commit, right), "wrong": pin_of("4" * 40, WRONG)}, tmp_path / "pins")
     options = argparse.Namespace(online=True, json=True, pins=str(tmp_path / "pins"))
     assert verify.run(options) == Exit.UNCHECKED
-    assert [(one["pin"], one["outcome"]) for one in json.loads(capsys.readouterr().out)["results"]] == [
+    assert [(result["pin"], result["outcome"]) for result in json.loads(capsys.readouterr().out)["results"]] == [
         ("nodes: pack", "confirmed"),
         ("nodes: wrong", "unreachable"),
     ]

@@ -78,7 +78,9 @@ Outcomes = dict[tuple[str, str], str]
 
 def run(given: argparse.Namespace, capsys: pytest.CaptureFixture[str]) -> tuple[int, Outcomes]:
     status = pin.run(given)
-    return status, {(one["kind"], one["pin"]): one["outcome"] for one in json.loads(capsys.readouterr().out)["results"]}
+    return status, {
+        (result["kind"], result["pin"]): result["outcome"] for result in json.loads(capsys.readouterr().out)["results"]
+    }
 
 
 def contents(world: Path) -> dict[str, bytes]:

@@ -140,7 +140,7 @@ GOOD = (
 def test_a_declaration(tmp_path: Path) -> None:
     (tmp_path / "nodes").mkdir()
     (tmp_path / "nodes/pack.toml").write_text(GOOD, "utf-8")
-    assert [one.name for one in load_nodes(tmp_path)] == ["pack"]
+    assert [node.name for node in load_nodes(tmp_path)] == ["pack"]
 
 
 @pytest.mark.parametrize(

@@ -83,7 +83,7 @@ def test_a_whole_lock_from_the_indexes(server: Server, absent: int) -> None:
     fill(server)
     found = locked(server, *ONLINE)
     assert replace(found, wheels=()) == TorchLock("2.14.0", "cp312", complete=True, missing=(), unread=(), wheels=())
-    assert [f"{one.name} {one.version} {one.hash_source}" for one in found.wheels] == [
+    assert [f"{wheel.name} {wheel.version} {wheel.hash_source}" for wheel in found.wheels] == [
         "intel-sycl-rt 2026.1.0 index",
         "torch 2.14.0+xpu index",
         "torchaudio 2.11.0+xpu index",
@@ -112,7 +112,7 @@ def test_a_wheel_without_hash_in_the_index_is_read_and_hashed(server: Server) ->
     fill(server)
     page, data = "/whl/triton-xpu/", server.pages["/whl/triton-xpu/"][1]
     server.pages[page] = ("text/html", data.partition(b"#sha256=")[0] + b'">x</a>')
-    triton = next(one for one in locked(server, *ONLINE).wheels if one.name == "triton-xpu")
+    triton = next(wheel for wheel in locked(server, *ONLINE).wheels if wheel.name == "triton-xpu")
     assert triton.hash_source == "computed"
     assert triton.hash == trusted(hashlib.sha256(server.pages[f"/files/whl/{triton.file}"][1]).hexdigest())
 
@@ -127,7 +127,7 @@ def test_what_no_index_has_is_missing_and_named(server: Server) -> None:
         "umf==1.* for cp312",
         "umf==1.1.0 for cp312",
     ]
-    assert all(one.hash.startswith("sha256-") for one in found.wheels)
+    assert all(wheel.hash.startswith("sha256-") for wheel in found.wheels)
 
 
 def test_wheels_of_another_python_do_not_count(server: Server) -> None:
@@ -143,7 +143,7 @@ def test_offline_the_published_hashes_serve(server: Server) -> None:
     found = locked(server, "simple", claims=(right, *CLAIMS[1:]))
     assert found.complete is True
     assert list(found.unread) == ["torch", "torchaudio", "torchvision", "triton-xpu"]
-    by_name = {one.name: one for one in found.wheels}
+    by_name = {wheel.name: wheel for wheel in found.wheels}
     assert sorted(by_name) == ["intel-sycl-rt", "torch", "torchaudio", "torchvision", "triton-xpu", "umf"]
     assert by_name["intel-sycl-rt"].hash_source == "index"
     assert by_name["torch"].published_by == "someone/flake"

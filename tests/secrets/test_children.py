@@ -146,7 +146,7 @@ def test_pip_gets_its_index_and_no_other_secret(machine: Machine, monkeypatch: p
     monkeypatch.setattr(sys, "executable", str(machine.ours))
     for name in ("HTTPS_PROXY", "http_proxy"):
         monkeypatch.delenv(name)
-    assert any("hunter2@index.example.org" in one for one in configured_indexes())
+    assert any("hunter2@index.example.org" in index for index in configured_indexes())
     (found,) = seen(machine.seen)
     assert b"PIP_INDEX_URL" in found
     for name in SECRETS.keys() - {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTPS_PROXY", "http_proxy"}:

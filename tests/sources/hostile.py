@@ -63,7 +63,7 @@ def setting(*lines: str) -> Callable[[Path, Witness], None]:
 
     def harm(clone: Path, witness: Witness) -> None:
         with (clone / ".git" / "config").open("a") as stream:
-            stream.write("".join(f"{one}\n" for one in lines).replace("W", str(witness.program)))
+            stream.write("".join(f"{line}\n" for line in lines).replace("W", str(witness.program)))
 
     return harm
 

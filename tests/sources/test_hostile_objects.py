@@ -58,7 +58,7 @@ def commit(clone: Path, tree: str, who: bytes = b"a <a@example.org> 1700000000 +
 
 def packed(clone: Path, *lines: bytes) -> None:
     with (clone / ".git" / "packed-refs").open("ab") as stream:
-        stream.write(b"".join(one + b"\n" for one in lines))
+        stream.write(b"".join(line + b"\n" for line in lines))
 
 
 def loose(name: str, text: str | None = None, place: str = "refs/tags") -> Callable[[Path], None]:
@@ -174,7 +174,7 @@ def test_one_odd_ref_is_passed_over_and_the_others_are_read(clone: Path, name: s
     ref(b"v0.40.0", head)(clone)  # packed after what is odd
     project = load_project()
     with open_upstream(str(clone)) as upstream:
-        assert "v0.40.0" in [str(one.version) for one in upstream.releases()]
+        assert "v0.40.0" in [str(release.version) for release in upstream.releases()]
         passed = upstream.passed_over()
         assert upstream.resolve("v0.40.0").commit == head
         with pytest.raises(PatchforgeError, match="no release, commit or ref"):

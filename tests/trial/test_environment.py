@@ -217,4 +217,4 @@ def test_two_processes_make_it_once(base: Path, packages: Path) -> None:
     lines = [json.loads(told.get()) for _ in both]
     for process in both:
         process.join()
-    assert sum(bool(one) for one in lines) == 1
+    assert sum(bool(line) for line in lines) == 1

@@ -15,7 +15,7 @@ EMULATED = Device("xpu", "b580", "rng=cpu")
 
 
 def names(device: Device, side: Side, *wanted: str) -> list[str]:
-    return [one.name for one in plan.sessions(device, side, wanted)]
+    return [session.name for session in plan.sessions(device, side, wanted)]
 
 
 @pytest.mark.parametrize("session", [REFERENCE, *SESSIONS], ids=lambda one: one.name)

@@ -239,7 +239,7 @@ def test_written_reports_have_the_pictures(tmp_path: Path) -> None:
     images = [
         attributes for tag, attributes in Page((tmp_path / "report.html").read_text("utf-8")).tags if tag == "img"
     ]
-    assert [str(one["src"])[:22] for one in images] == ["data:image/png;base64,"]
+    assert [str(image["src"])[:22] for image in images] == ["data:image/png;base64,"]
     assert "](images/patched/workflows/txt2img-result.png)" in (tmp_path / "report.md").read_text("utf-8")
 
 

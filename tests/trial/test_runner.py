@@ -98,7 +98,11 @@ NOISY = release_of(files(torch=False))
 
 
 def shown(found: Evidence) -> dict[tuple[str, str], Verdict]:
-    return {(session.name, one.test): one.verdict for session in found.sessions for one in session.judgements}
+    return {
+        (session.name, judgement.test): judgement.verdict
+        for session in found.sessions
+        for judgement in session.judgements
+    }
 
 
 def test_the_evidence_says_what_was_seen_and_of_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -156,7 +160,7 @@ def test_a_session_that_needs_what_the_release_lacks_is_skipped(
     sessions(monkeypatch, session("later", "noise", "api", needs=("--later=1", "--cpu", "--newer")))
     found = run(tmp_path)
     assert set(shown(found).values()) == {Verdict.SKIPPED}
-    reasons = {one.reason for one in found.sessions[0].judgements}
+    reasons = {judgement.reason for judgement in found.sessions[0].judgements}
     assert reasons == {"the release has no --later and no --newer"}
     assert started == []
 
@@ -240,7 +244,7 @@ def test_a_server_that_a_test_has_ended_is_started_again(
     monkeypatch.setitem(checks.TESTS, "killed", killed)
     sessions(monkeypatch, session("first", "killed", "noise", "killed"))
     found = run(tmp_path)
-    assert [one.test for one in found.sessions[0].judgements] == ["killed", "noise", "killed"]
+    assert [judgement.test for judgement in found.sessions[0].judgements] == ["killed", "noise", "killed"]
     assert shown(found)["first", "noise"] is Verdict.FRESH
     assert len(started) == 2
 
@@ -264,7 +268,7 @@ def test_a_server_without_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     sessions(monkeypatch, session("first", "noise", "api"))
     found = run(tmp_path, release_of(files("no-packs", torch=False)))
     assert set(shown(found).values()) == {Verdict.FAILED}
-    assert all("/patchforge/state" in one.reason for one in found.sessions[0].judgements)
+    assert all("/patchforge/state" in judgement.reason for judgement in found.sessions[0].judgements)
 
 
 def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -176,7 +176,7 @@ def test_node_packs_and_their_page(tmp_path: Path, capsys: pytest.CaptureFixture
     assert packs_test("--release", "v9.0.0", *arguments, "--json") == Exit.OK
     said = capsys.readouterr()
     assert "v9.0.0: pack: done before" in said.err
-    assert [one["release"] for one in json.loads(said.out)["results"]] == ["v9.0.0"]
+    assert [result["release"] for result in json.loads(said.out)["results"]] == ["v9.0.0"]
     assert packs_test("--release", "v9.1.0", *arguments) == Exit.FAILED  # nothing passes
     old = ("--upstream", clone, "--device", "cpu", "--out", out, "--page", page, "--nodes", tmp_path / "pack")
     assert test("v9.0.0", *old) == Exit.OK

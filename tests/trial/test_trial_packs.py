@@ -222,7 +222,11 @@ def run(
 
 
 def shown(found: Evidence) -> dict[tuple[str, str], Verdict]:
-    return {(session.name, one.test): one.verdict for session in found.sessions for one in session.judgements}
+    return {
+        (session.name, judgement.test): judgement.verdict
+        for session in found.sessions
+        for judgement in session.judgements
+    }
 
 
 @SERVED
@@ -236,7 +240,10 @@ def test_a_pack_is_run_beside_upstream_on_the_cpu(tmp_path: Path) -> None:
     reference, tried = found.sessions
     assert (reference.side, reference.name, reference.arguments) == (Side.UPSTREAM, "pack-reference", ("--cpu",))
     assert (tried.side, tried.name) == (Side.PATCHED, "pack-as-it-comes")
-    assert [one.reason for one in tried.judgements] == ["1 nodes", "computed on the CPU; equal to the reference"]
+    assert [judgement.reason for judgement in tried.judgements] == [
+        "1 nodes",
+        "computed on the CPU; equal to the reference",
+    ]
     assert set(shown(found).values()) == {Verdict.PASSED, Verdict.FRESH}
     assert tried.facts["pack"] == {**pack.facts, "state": AS_IT_COMES}
     report.write(tmp_path / "out", [found])
@@ -326,8 +333,8 @@ def test_a_pack_for_cuda_falls_back_to_the_cpu_and_the_converted_one_does_not(tm
         ("pack-converted", "invert"): Verdict.FRESH,
     }
     lines = pack_page.tried([found])
-    assert [one.cell for one in lines] == ["1 nodes", "cpu_fallback → fresh"]
-    assert not any(one.worse for one in lines)
+    assert [line.cell for line in lines] == ["1 nodes", "cpu_fallback → fresh"]
+    assert not any(line.worse for line in lines)
     assert lines[1].reasons[1][2].endswith("equal to the reference; the same bytes as it comes")
 
 

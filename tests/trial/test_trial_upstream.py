@@ -34,7 +34,9 @@ def test_every_test_of_the_first_session_passes(tmp_path: Path) -> None:
     )
     found = evidence.load(tmp_path / f"{RELEASE}-emulated-b580")
     assert found is not None
-    judgements = [one for session in found.sessions for one in session.judgements]
-    assert [f"{one.test}: {one.verdict}, {one.reason}" for one in judgements if not one.passed] == []
-    assert {one.test for one in judgements if one.verdict is Verdict.FRESH} == load().keys()
+    judgements = [judgement for session in found.sessions for judgement in session.judgements]
+    assert [
+        f"{judgement.test}: {judgement.verdict}, {judgement.reason}" for judgement in judgements if not judgement.passed
+    ] == []
+    assert {judgement.test for judgement in judgements if judgement.verdict is Verdict.FRESH} == load().keys()
     assert status == Exit.OK

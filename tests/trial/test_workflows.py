@@ -59,7 +59,7 @@ def test_no_step_is_halfway_between_two_timesteps(name: str) -> None:
             continue
         steps = int(node["inputs"]["steps"] / node["inputs"]["denoise"])
         timesteps = [999 * step / max(1, steps - 1) for step in range(steps)]
-        assert not [one for one in timesteps if 0.4 < one % 1 < 0.6]
+        assert not [timestep for timestep in timesteps if 0.4 < timestep % 1 < 0.6]
 
 
 def test_every_generated_file_has_a_workflow() -> None:

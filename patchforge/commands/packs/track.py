@@ -14,10 +14,10 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a pack cannot be followed; 75 when something did not answer."""
     packs = list(follow(resources.path("upstream")))
     if options.json:
-        show_json("packs-track", {"nodes": [one.as_data() for one in packs]})
+        show_json("packs-track", {"nodes": [pack.as_data() for pack in packs]})
     elif packs:
-        table([_row(one) for one in packs])
-    states = {one.state for one in packs}
+        table([_row(pack) for pack in packs])
+    states = {pack.state for pack in packs}
     return Exit.AGAIN if FollowState.AGAIN in states else Exit.FAILED if FollowState.WRONG in states else Exit.OK
 
 

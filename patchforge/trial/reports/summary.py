@@ -45,7 +45,7 @@ def headline(evidences: Sequence[Evidence]) -> list[str]:
 def how_well(evidences: Sequence[Evidence], better: int, worse: int) -> list[str]:
     """The same in numbers: against the CPU, and what the patches change where upstream ran as well."""
     differences = [one.difference for _, one in _ran(evidences) if one.difference is not None]
-    equal = sum(one.largest == 0 for one in differences)
+    equal = sum(difference.largest == 0 for difference in differences)
     said = (
         [f"Of {len(differences)} results that were compared with the CPU's, {equal} are equal."] if differences else []
     )
@@ -67,17 +67,20 @@ def both_ran(evidences: Sequence[Evidence]) -> bool:
 
 def surroundings(evidences: Sequence[Evidence]) -> list[tuple[str, str]]:
     """On what it was seen: device, memory, driver, torch, Python, days, times. Values that differ are all told."""
-    sessions = [one for one in _sessions(evidences) if one.side is Side.PATCHED] or _sessions(evidences)
-    devices = [one for each in sessions for one in _devices(each)]
-    seconds = sum(one.seconds for each in sessions for one in each.judgements)
+    sessions = [session for session in _sessions(evidences) if session.side is Side.PATCHED] or _sessions(evidences)
+    devices = [device for each in sessions for device in _devices(each)]
+    seconds = sum(judgement.seconds for each in sessions for judgement in each.judgements)
     days = sorted({each.date[:10] for each in sessions})
     found = {
         "device": (str(one.device) if one.device.emulated else f"{one.device} (real)" for one in evidences),
-        "name": (str(one["name"]) for one in devices if one.get("name")),
+        "name": (str(device["name"]) for device in devices if device.get("name")),
         "memory": (
-            f"{one[key] / _GIB:.1f} GiB" for one in devices for key in ("total", "total_memory") if one.get(key)
+            f"{device[key] / _GIB:.1f} GiB"
+            for device in devices
+            for key in ("total", "total_memory")
+            if device.get(key)
         ),
-        "driver": (str(one["driver"]) for one in devices if one.get("driver")),
+        "driver": (str(device["driver"]) for device in devices if device.get("driver")),
         "torch": (each.versions.get("torch") or str(each.facts.get("torch") or "") for each in sessions),
         "Python": (each.versions.get("python") or str(each.facts.get("python") or "") for each in sessions),
         "tested": iter([" to ".join(dict.fromkeys((days[0], days[-1])))] if days else []),
@@ -105,7 +108,7 @@ def _ran(evidences: Sequence[Evidence]) -> list[tuple[tuple[str, str], Judgement
 def _computes(ran: Sequence[tuple[tuple[str, str], Judgement]]) -> bool:
     """Whether some workflow came out right; without workflows, whether anything passed."""
     workflows = [one for _, one in ran if one.verdict is not Verdict.PASSED and (one.steps or one.images)]
-    return any(one.passed for one in workflows) if workflows else any(one.passed for _, one in ran)
+    return any(workflow.passed for workflow in workflows) if workflows else any(one.passed for _, one in ran)
 
 
 def _device(evidences: Sequence[Evidence]) -> str:
@@ -123,4 +126,4 @@ def _sessions(evidences: Sequence[Evidence]) -> list[SessionResult]:
 
 def _devices(session: SessionResult) -> Iterator[Mapping[str, Any]]:
     devices = session.facts.get("devices")
-    yield from (one for one in devices if isinstance(one, Mapping)) if isinstance(devices, list) else ()
+    yield from (device for device in devices if isinstance(device, Mapping)) if isinstance(devices, list) else ()

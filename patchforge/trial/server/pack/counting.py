@@ -98,7 +98,7 @@ def _graphs() -> tuple[int, int]:
     if utils is None:
         return 0, 0
     utils.set_compilation_metrics_limit(_METRICS)
-    frames = [str(one.compile_id or "") for one in utils.get_compilation_metrics()]
+    frames = [str(metric.compile_id or "") for metric in utils.get_compilation_metrics()]
     again = sum(name.rpartition("/")[2].partition("_")[0] not in {"", "0"} for name in frames)
     return int(utils.counters["stats"]["unique_graphs"]), again
 
@@ -127,7 +127,7 @@ class _Memory:
             return {}
 
         def told(stats: list[dict[str, Any]], name: str) -> int:
-            return sum(int(one.get(name, 0)) for one in stats)
+            return sum(int(stat.get(name, 0)) for stat in stats)
 
         return {
             "allocations": told(now, "allocation.all.allocated") - told(before, "allocation.all.allocated"),
@@ -315,7 +315,7 @@ def _tensors(event: Any) -> Iterator[Any]:
 
 
 def _type(tensors: list[Any]) -> str:
-    floating = [one for one in tensors if one.dtype.is_floating_point]
+    floating = [tensor for tensor in tensors if tensor.dtype.is_floating_point]
     return str((floating or tensors)[0].dtype).removeprefix("torch.") if tensors else "none"
 
 

@@ -98,7 +98,7 @@ def operations() -> int | None:
     if not counter() or not back_end.is_initialized():
         return 0 if counter() else None
     stats = [back_end.memory_stats(index) for index in range(back_end.device_count())]
-    return sum(int(one.get("allocation.all.allocated", 0)) for one in stats)
+    return sum(int(stat.get("allocation.all.allocated", 0)) for stat in stats)
 
 
 def busy() -> dict[str, int]:
@@ -208,7 +208,9 @@ def state() -> dict[str, Any]:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "versions": {name: getattr(torch.version, name, None) for name in ("cuda", "hip", "xpu")},
-        "packages": {found.metadata["Name"]: found.version for found in importlib.metadata.distributions()},
+        "packages": {
+            distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
+        },
         "emulated": os.environ.get("PATCHFORGE_EMULATE_XPU", "") if emulated else "",
         "options": os.environ.get("PATCHFORGE_EMULATE_XPU_OPTIONS", "") if emulated else "",
         "devices": _devices(),
