@@ -17,7 +17,8 @@ from tests.support import ROOT
 #: Locks without hashes; each says why.
 UNHASHED = {"requirements-torch.lock"}
 LOCKS = sorted(path for path in ROOT.glob("requirements*.lock") if path.name not in UNHASHED)
-WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
+SCRIPTS = sorted(path for path in (ROOT / ".ci").iterdir() if path.is_file())
 _LOCKED = ("--require-hashes", "--only-binary :all:", "-r requirements.lock")
 _OWN = re.compile(r"--no-deps --no-build-isolation( --editable)? \.$")
 
@@ -115,6 +116,18 @@ def test_workflows(workflow: Path) -> None:
         assert not any("install" in step.get("run", "") for step in with_secret), name
         if "write" in job.get("permissions", {}).values():
             assert len(with_secret) == 1, f"{name}: rights that no step uses"
+
+
+def test_every_file_of_ci_is_looked_at() -> None:
+    """Also one that a workflow would call: an action of the repository's own, or a workflow with another ending."""
+    looked_at = {*WORKFLOWS, *SCRIPTS, ROOT / ".github" / "actionlint.yaml"}
+    assert {path for folder in (".github", ".ci") for path in (ROOT / folder).rglob("*") if path.is_file()} == looked_at
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_scripts_of_ci_install_through_make_alone(script: Path) -> None:
+    lines = [line for line in script.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
+    assert not [line for line in lines if loose(line) or re.search(r"\bpip3?\b|secrets?\.|_TOKEN\b", line)]
 
 
 @pytest.mark.parametrize(
