@@ -33,6 +33,7 @@ class Kind(StrEnum):
     PROVIDER = "ONNX Runtime provider"
     BACKEND = "torch.backends"
     BUILD = "torch.version"
+    REPLACED = "torch.cuda replaced"  #: a pack puts something else in its place
     ENVIRONMENT = "environment"
     DISTRIBUTED = "torch.distributed"
     LOAD = "torch.load"  #: without map_location; an option

@@ -72,6 +72,8 @@ def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:
 def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
     if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
         yield from _api(node, code)
+    elif isinstance(node, ast.Attribute):
+        yield from _set(node, code)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
         if code.name(node.func) != "torch.cuda":
             yield Kind.METHOD, ".cuda()"
@@ -99,6 +101,15 @@ def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str
 def _called(node: ast.Attribute, parent: ast.AST | None) -> bool:
     """Whether an attribute is called, which is a site by itself, or leads on to another."""
     return isinstance(parent, ast.Attribute) or (isinstance(parent, ast.Call) and parent.func is node)
+
+
+def _set(node: ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
+    """A flag of CUDA's libraries that is set, or what torch has for CUDA and a pack puts something else in place of."""
+    full = code.name(node)
+    if about(full) == "backend":
+        yield Kind.BACKEND, full
+    elif about(full) in _KINDS_OF_NAMES or (full.startswith("torch.") and node.attr in ("cuda", "is_cuda")):
+        yield Kind.REPLACED, full
 
 
 def _string(node: ast.Constant, value: str, code: Code) -> Iterator[tuple[Kind, str]]:

@@ -266,7 +266,7 @@ def _added_arm(branch: ast.If, code: Code, sites: Sequence[Site], *, device: boo
         return None
     tests = below(branch.test, sites, code)
     inside = tuple(one for statement in branch.body for one in below(statement, sites, code))
-    if any(one.kind is Kind.LITERAL for one in tests) or not inside:
+    if any(one.kind is Kind.LITERAL for one in tests) or all(one.kind is Kind.BACKEND for one in inside):
         return None
     if device is not any(one.kind is Kind.LITERAL for one in inside):
         return None

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 
 from patchforge.nodes.code import Code
 from patchforge.nodes.shapes import call_of
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
+
+
+_XPU = re.compile(r"xpu|ipex", re.IGNORECASE)
 
 
 class Settings(Pattern):
@@ -37,6 +41,10 @@ class Settings(Pattern):
         PackExample("the version of CUDA, kept", "import torch\nversion = torch.version.cuda\n", person=True),
         PackExample("the environment", "import os\nhome = os.environ['CUDA_HOME']\n", person=True),
         PackExample("between processes", "init(backend='nccl')\n"),
+        PackExample(
+            "XPUs in CUDA's place", "import torch\ntorch.cuda.empty_cache = torch.xpu.empty_cache\n"
+        ),
+        PackExample("CUDA put aside", "import torch\ntorch.cuda.is_available = lambda: False\n", person=True),
     )
 
     def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
@@ -51,6 +59,10 @@ class Settings(Pattern):
             if site.text == "PYTORCH_CUDA_ALLOC_CONF":
                 return left([site], "read by CUDA's allocator alone")
             return person([site], "XPU's twin of CUDA_VISIBLE_DEVICES is ZE_AFFINITY_MASK; others have none")
+        if site.kind is Kind.REPLACED:
+            if code.mentions([code.statement(site.node)], _XPU):
+                return left([site], "the pack's own way to XPUs: it puts theirs in CUDA's place", runs_on_xpu=True)
+            return person([site], "this changes torch for every other pack too: see what it says to an XPU")
         if site.kind is Kind.BUILD:
             parent = code.parent(site.node)
             if isinstance(parent, (ast.Compare, ast.BoolOp, ast.If, ast.IfExp, ast.UnaryOp)):
