@@ -16,9 +16,10 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.nodes.convert import Row, convert
+from patchforge.nodes.convert import convert
 from patchforge.nodes.pack import read_pack
 from patchforge.pattern import Options
+from patchforge.vocabulary import DecidedSite
 
 CLONES = os.environ.get("PATCHFORGE_PACKS", "")
 
@@ -115,7 +116,7 @@ def _names_device(literal: str) -> bool:
     return bool(_DEVICE.fullmatch(match["text"]))
 
 
-def silent(files: dict[str, bytes], rows: Iterable[Row], problems: Iterable[str] = ()) -> list[Hit]:
+def silent(files: dict[str, bytes], rows: Iterable[DecidedSite], problems: Iterable[str] = ()) -> list[Hit]:
     """The hits without a row on their statement, in files that could be read."""
     lines: dict[str, set[int]] = {}
     for row in rows:
@@ -181,7 +182,7 @@ def more(session, backend="nccl"):
 
 
 @pytest.fixture(scope="module")
-def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], tuple[Row, ...]]:
+def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes], tuple[DecidedSite, ...]]:
     folder = tmp_path_factory.mktemp("pack")
     (folder / "__init__.py").write_text(MINIATURE, "utf-8")
     (folder / "other.py").write_text(MINIATURE.replace("NODE_CLASS_MAPPINGS", "NOTHING"), "utf-8")
@@ -189,14 +190,14 @@ def looked_at(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, bytes
     pack = read_pack(folder)
     result = convert(pack, Options())
     assert not result.problems
-    return pack.files, result.rows
+    return pack.files, (*result.sites, *result.skipped)
 
 
-def test_every_name_of_a_device_has_a_row(looked_at: tuple[dict[str, bytes], tuple[Row, ...]]) -> None:
+def test_every_name_of_a_device_has_a_row(looked_at: tuple[dict[str, bytes], tuple[DecidedSite, ...]]) -> None:
     assert silent(*looked_at) == []
 
 
-def test_a_row_that_is_missing_is_noticed(looked_at: tuple[dict[str, bytes], tuple[Row, ...]]) -> None:
+def test_a_row_that_is_missing_is_noticed(looked_at: tuple[dict[str, bytes], tuple[DecidedSite, ...]]) -> None:
     """The search sees every statement that falls silent."""
     files, rows = looked_at
     assert len({row.line for row in rows}) > 20
@@ -210,5 +211,5 @@ def test_a_row_that_is_missing_is_noticed(looked_at: tuple[dict[str, bytes], tup
 def test_no_pack_has_a_silent_site(folder: Path) -> None:
     pack = read_pack(folder)
     result = convert(pack, Options())
-    found = silent(pack.files, result.rows, (problem.path for problem in result.problems))
+    found = silent(pack.files, (*result.sites, *result.skipped), (problem.path for problem in result.problems))
     assert not found, "\n".join(f"{hit.path}:{hit.line}: {hit.text}" for hit in found)
