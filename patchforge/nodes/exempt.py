@@ -232,6 +232,42 @@ def _probe(node: ast.expr, _: Site, code: Code) -> str:
     return ""
 
 
+_ENGINE = re.compile(r"create_execution_context|deserialize_cuda_engine|execute_async_v\d|set_tensor_address|trt\.")
+
+
+def _engine(node: ast.expr, site: Site, code: Code) -> str:
+    """What stands in a function beside a TensorRT engine."""
+    if site.kind not in (Kind.API, Kind.LITERAL, Kind.METHOD):
+        return ""
+    scope = code.scope(node)
+    return (
+        "beside a TensorRT engine, which is for CUDA only"
+        if scope is not code.tree and code.mentions([scope], _ENGINE)
+        else ""
+    )
+
+
+def _rocm(node: ast.expr, _: Site, code: Code) -> str:
+    """``torch.version.hip is not None and torch.cuda.device_count() > 1``: no XPU comes there."""
+    for parent, child in code.above(node):
+        tests: list[ast.expr] = []
+        if isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.And):
+            tests = parent.values[: parent.values.index(child)] if child in parent.values else []
+        elif isinstance(parent, ast.If) and child in parent.body:
+            tests = parent.test.values if isinstance(parent.test, ast.BoolOp) else [parent.test]
+        if any(_asks_for_rocm(one, code) for one in tests):
+            return "behind a test for ROCm"
+        if isinstance(parent, _DEFINITIONS):
+            return ""
+    return ""
+
+
+def _asks_for_rocm(test: ast.expr, code: Code) -> bool:
+    if isinstance(test, ast.Compare) and isinstance(test.ops[0], (ast.IsNot, ast.NotEq)):
+        test = test.left
+    return code.name(test) == "torch.version.hip"
+
+
 def _attribute(node: ast.expr, site: Site, code: Code) -> str:
     """``hasattr(torch, "cuda")``."""
     parent = code.parent(node)
@@ -290,6 +326,8 @@ _REASONS: dict[Callable[[ast.expr, Site, Code], str], bool] = {
     _main: False,
     _beside_xpu: True,
     _probe: False,
+    _engine: False,
+    _rocm: False,
     _attribute: True,
     _wording: False,
     _message: True,

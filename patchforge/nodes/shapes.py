@@ -8,6 +8,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 
 from patchforge.effort import spend, walk
+from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.layout import on_one_line
 from patchforge.pattern import Kind, Site, Verdict, converted
@@ -427,6 +428,15 @@ def device_text(value: str) -> str:
     if not colon:
         return "_patchforge_device()"
     return f"_patchforge_device({int(index)})" if index.isdecimal() else f'(_patchforge_device() + ":{index}")'
+
+
+_FORMATTED = re.compile(r"[fFrR]+(\"\"\"|'''|\"|')cuda")
+
+
+def formatted_device(node: ast.JoinedStr, code: Code) -> Splice | None:
+    """The device in use at the beginning of ``f"cuda:{i}"``."""
+    match = _FORMATTED.match(code.source.text, code.start(node))
+    return code.splice(match.end() - 4, match.end(), "{_patchforge_device()}") if match else None
 
 
 def is_default(node: ast.expr, code: Code) -> bool:

@@ -89,7 +89,6 @@ class Availability(Pattern):
         PackExample(
             "a way out before kernels",
             "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return False\n    import flash_attn\n    return torch.zeros(1, device='cuda')\n",
-            "import torch\n\ndef f():\n    if not torch.cuda.is_available():\n        return False\n    import flash_attn\n    return torch.zeros(1, device=_patchforge_device())\n",
         ),
         PackExample(
             "a trial of CUDA alone",
@@ -304,10 +303,9 @@ def _says_yes(gate: Gate) -> bool:
 
 
 def _takes_xpus(gate: Gate, positive: bool, found: Behind, call: ast.Call, code: Code) -> bool:  # noqa: FBT001
-    if isinstance(gate, ast.Assert):
-        return positive and not found.open and not found.beside
-    if not positive and isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise):
-        return not found.open and not found.beside
+    if isinstance(gate, ast.Assert) or (isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise)):
+        refuses = positive is isinstance(gate, ast.Assert)
+        return refuses and not found.open and not found.beside and not only_cuda(found.guarded, code)
     if found.open or found.beside or code.mentions(found.guarded, KERNELS):
         return False
     if found.converted or counts_mps(call, code) or requested(call, code):
@@ -358,7 +356,7 @@ def _stays(site: Site, first: tuple[Gate, bool], found: Behind, code: Code) -> V
     gate, positive = first
     if isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise) and found.beside and not found.open:
         return left([site], "refuses a device that asks for CUDA by name")
-    if found.open and code.mentions(found.guarded, KERNELS):
+    if (found.open and code.mentions(found.guarded, KERNELS)) or only_cuda(found.guarded, code):
         return left([site], "CUDA's kernels or settings stand behind it")
     if not positive and not found.open:
         return person([site], _FALLBACK)

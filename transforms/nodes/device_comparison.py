@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 
 from patchforge.effort import walk
+from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import (
     Behind,
@@ -20,7 +21,16 @@ from patchforge.nodes.cuda_tests import (
     says,
     widened,
 )
-from patchforge.nodes.shapes import KERNELS, below, body_of, last_name, leaves, names_implementations
+from patchforge.nodes.shapes import (
+    KERNELS,
+    below,
+    body_of,
+    device_text,
+    formatted_device,
+    last_name,
+    leaves,
+    names_implementations,
+)
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 from patchforge.vocabulary import Decision
 
@@ -116,6 +126,16 @@ class Compare(Pattern):
             'import torch\n\ndef f(x):\n    on = (getattr(x, "is_xpu", False) or x.is_cuda)\n    if on:\n        _patchforge_gpu().empty_cache()\n',
         ),
         PackExample(
+            "kept where it is",
+            "import torch\ndef f(x, dev, off):\n    d = x.device if x.is_cuda else dev\n    store = torch.device('cpu') if off or dev.type != 'cuda' else dev\n    return d, store, torch.cuda.memory_allocated(d) if x.is_cuda else 0\n",
+            'import torch\ndef f(x, dev, off):\n    d = x.device if (x.is_cuda or getattr(x, "is_xpu", False)) else dev\n    store = torch.device(\'cpu\') if off or dev.type != _patchforge_device() else dev\n    return d, store, _patchforge_gpu().memory_allocated(d) if (x.is_cuda or getattr(x, "is_xpu", False)) else 0\n',
+        ),
+        PackExample(
+            "built as the devices are",
+            "def run(self, x, i):\n    self.last_device = 'cuda:' + str(i)\n    if 'cuda:' + str(i) != self.last_device:\n        x = x.to('cuda:' + str(i + 1))\n",
+            'def run(self, x, i):\n    self.last_device = (_patchforge_device() + ":") + str(i)\n    if (_patchforge_device() + ":") + str(i) != self.last_device:\n        x = x.to((_patchforge_device() + ":") + str(i + 1))\n',
+        ),
+        PackExample(
             "its index",
             "import torch\ndef f(x):\n    if x.is_cuda:\n        return torch.device(x.get_device())\n    return torch.device('cpu')\n",
             "import torch\ndef f(x):\n    if (x.is_cuda or getattr(x, \"is_xpu\", False)):\n        return torch.device(x.get_device())\n    return torch.device('cpu')\n",
@@ -187,6 +207,10 @@ class Compare(Pattern):
         if not asks(site, code):
             return None
         asked = _question(site, code)
+        if (edit := _built(site, asked, code)) is not None:
+            others = [one for one in pack.sites if one.kind is Kind.LITERAL and one.text.startswith("cuda:")]
+            apart = [one for one in others if one is not site and not asks(one, code)]
+            return converted([site], edit, together=apart, otherwise="a name that is built alike stays CUDA's")
         gates = decisions(asked, code)
         found = behind([(gate, yes or _mends(gate)) for gate, yes in gates], site, pack.sites, verdicts, code)
         if gates and all(_tidies_up(gate, positive, found) for gate, positive in gates):
@@ -209,6 +233,18 @@ def _question(site: Site, code: Code) -> ast.expr:
 def _taken_in(site: Site, code: Code) -> Verdict:
     splices = widened(site, code)
     return converted([site], *splices) if splices else person([site], _ADVICE)
+
+
+def _built(site: Site, asked: ast.expr, code: Code) -> Splice | None:
+    """``"cuda:" + str(i) != device`` or ``f"cuda:{i}" == device``: a name that is built as the devices are."""
+    if not isinstance(asked, ast.Compare) or not isinstance(asked.ops[0], (ast.Eq, ast.NotEq)):
+        return None
+    whole = code.parent(site.node)
+    if isinstance(site.node, ast.JoinedStr):
+        return formatted_device(site.node, code) if whole is asked else None
+    if not isinstance(whole, ast.BinOp) or not isinstance(whole.op, ast.Add) or site.text != "cuda:":
+        return None
+    return code.replace(site.node, device_text(site.text)) if code.parent(whole) is asked else None
 
 
 def _of_devices(asked: ast.expr, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]) -> bool:
@@ -279,14 +315,21 @@ def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -
     gate, positive = one
     if isinstance(gate, ast.IfExp):
         suits = _is_device(gate.body, found, code) or _is_autocast(gate.body) or _asks_index(gate.body, asked)
-        return positive and suits
+        if _is_nothing(gate.orelse) and found.suits(code):
+            return positive
+        return suits if positive and suits else _keeps(gate.body, gate.orelse, asked, positive=positive)
     if not isinstance(gate, ast.If):
         return False
     if positive and (_hands_on(gate.body, asked) or (len(gate.body) == 1 and _asks_index(gate.body[0], asked))):
         return True
     if all(map(_is_index, gate.body)):
         return positive
+    if len(values := [one.value for one in (*gate.body, *gate.orelse) if isinstance(one, ast.Assign)]) == 2:
+        each = len(gate.body) == len(gate.orelse) == 1
+        if each and _keeps(values[0], values[1], asked, positive=positive):
+            return True
     alone = not positive or not gate.orelse or all(_is_device(one, found, code) for one in gate.body)
+    alone = alone or all(map(says, gate.orelse))
     return alone and found.suits(code) and not _cuts(asked, found, code)
 
 
@@ -319,6 +362,24 @@ def _asks_index(part: ast.AST, asked: ast.expr) -> bool:
     if not (isinstance(asked, ast.Attribute) and isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute)):
         return False
     return last_name(value) == "get_device" and ast.dump(value.func.value) == ast.dump(asked.value)
+
+
+def _is_nothing(value: ast.expr) -> bool:
+    """0, None and the like: what is said where there is no device to ask."""
+    return isinstance(value, ast.Constant) and not value.value
+
+
+def _keeps(body: ast.expr, other: ast.expr, asked: ast.expr, *, positive: bool) -> bool:
+    """``x.device if x.is_cuda else …``, ``x.clone() if x.is_cuda else x``, ``"cpu" if d.type != "cuda" else d``."""
+    kept = body if positive else other
+    subjects = {ast.dump(one) for one in ast.walk(asked) if isinstance(one, ast.Name)}
+    same = isinstance(kept, ast.Name) and ast.dump(kept) in subjects
+    if positive:
+        inner = kept.func if isinstance(kept, ast.Call) and last_name(kept) in ("clone", "contiguous") else kept
+        same = isinstance(inner, ast.Attribute) and inner.attr in ("device", "clone", "contiguous")
+        return same and isinstance(asked, ast.Attribute) and ast.dump(inner.value) == ast.dump(asked.value)  # type: ignore[attr-defined]
+    cpu = body.args[0] if isinstance(body, ast.Call) and last_name(body) == "device" and len(body.args) == 1 else body
+    return same and isinstance(cpu, ast.Constant) and cpu.value == "cpu"
 
 
 def _cuts(asked: ast.expr, found: Behind, code: Code) -> bool:

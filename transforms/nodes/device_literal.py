@@ -8,7 +8,7 @@ import re
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import asks
-from patchforge.nodes.shapes import below, device_text, keyword_of, last_name, test_around
+from patchforge.nodes.shapes import below, device_text, formatted_device, keyword_of, last_name, test_around
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _DEVICE = re.compile(r"device|^dev$|^gpu$|map_location|^main_dev|^to$", re.IGNORECASE)
@@ -16,6 +16,7 @@ _TAKES = re.compile(
     r"^(to|device|Generator|load|torch_load|set_default_device|to_device|move_to\w*|empty|zeros|ones|randn)$|device",
     re.IGNORECASE,
 )
+_LABEL = re.compile(r"nvidia|\bcuda\b.*\s|\s.*\bcuda\b", re.IGNORECASE)
 _OPTION = re.compile(r"^--(no[-_]?)?cuda$", re.MULTILINE)
 _IMPLEMENTATION = re.compile(
     r"impl|backend|mode|method|activit|kind|provider|engine|kernel|type$|name|compute|platform", re.IGNORECASE
@@ -76,6 +77,11 @@ class DeviceLiteral(Pattern):
             "def move(x, device):\n    return x.to(device)\n\ny = move(x, _patchforge_device())\n",
         ),
         PackExample("the name of an implementation", 'out = upfirdn(x, impl="cuda")\n'),
+        PackExample(
+            "chosen by a label",
+            "def device(wish):\n    if wish == 'NVIDIA CUDA':\n        return 'cuda'\n    return 'cpu'\n",
+            person=True,
+        ),
         PackExample("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
         PackExample("a table of devices", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
         PackExample(
@@ -150,17 +156,34 @@ def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
         return left([site], "the name of an implementation, not a device")
     if role != "device":
         return person([site], role)
+    if label := _label(node, code):
+        return person([site], f"chosen by {label!r}, which names CUDA: say what an XPU's user gets")
     if isinstance(node, ast.JoinedStr):
-        match = re.compile(r"[fFrR]+(\"\"\"|'''|\"|')cuda").match(code.source.text, code.start(node))
-        if match is None:
-            return person([site], "begin the string with the device in use")
-        return converted([site], code.splice(match.end() - 4, match.end(), "{_patchforge_device()}"))
+        edit = formatted_device(node, code)
+        return converted([site], edit) if edit else person([site], "begin the string with the device in use")
     if not code.code(node).lstrip("uUrR").startswith(("'", '"')) or site.text.count("cuda") != 1:
         return person([site], "name the device in use")
     text = device_text(site.text)
     if site.text == "cuda":
         text = _device(pack, string=string)
     return converted([site], code.replace(node, text))
+
+
+def _label(node: ast.expr, code: Code) -> str:
+    """The text that names CUDA, or its maker, and is no device, by which a device is chosen."""
+    for parent, child in code.above(node):
+        if (
+            isinstance(parent, (ast.If, ast.IfExp))
+            and child is not parent.test
+            and isinstance(parent.test, ast.Compare)
+        ):
+            chosen = child in parent.body if isinstance(parent, ast.If) else child is parent.body
+            texts = [one.value for one in parent.test.comparators if isinstance(one, ast.Constant)]
+            if chosen and (found := [one for one in texts if isinstance(one, str) and _LABEL.search(one)]):
+                return found[0]
+        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            return ""
+    return ""
 
 
 def _device(pack: PackFacts, *, string: bool) -> str:

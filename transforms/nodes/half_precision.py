@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 
+from patchforge.effort import walk
 from patchforge.nodes.code import Code
-from patchforge.nodes.cuda_tests import Gate, behind, decisions, question, says, widened
+from patchforge.nodes.cuda_tests import Gate, asks, behind, decisions, question, says, widened
 from patchforge.nodes.shapes import api, call_of, last_name
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
 
 _TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
+_HALF = frozenset(("torch.float16", "torch.bfloat16", "torch.half"))
+_FLAG = re.compile(r"^(use_|is_|enable_)?(half|fp16|bf16|float16)(_precision)?$", re.IGNORECASE)
 _STRINGS = frozenset(("fp16", "bf16", "fp32", "float16", "bfloat16", "float32", "half"))
 
 
@@ -60,6 +64,16 @@ class HalfPrecision(Pattern):
             "import torch\ndtype = torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16\n",
             person=True,
         ),
+        PackExample(
+            "switched on by a flag",
+            "import torch\nhalf = False\nif torch.cuda.is_available():\n    if '1650' not in torch.cuda.get_device_name(0):\n        half = True\n",
+            person=True,
+        ),
+        PackExample(
+            "returned by statements",
+            "import torch\ndef kind(device):\n    if device.startswith('cuda'):\n        if torch.cuda.is_bf16_supported():\n            return torch.bfloat16\n        return torch.float16\n    return torch.float32\n",
+            person=True,
+        ),
         PackExample("the name of a file", 'import torch\nkind = "fp16" if x.is_cuda else "fp32"\n', person=True),
         PackExample(
             "by what CUDA can",
@@ -82,9 +96,14 @@ class HalfPrecision(Pattern):
         """A question for CUDA behind which a dtype is chosen, and nothing else."""
         asked = question(site, code)
         gates = decisions(asked, code) if asked is not None else []
-        if not gates or not all(_chooses(gate, code) for gate, _ in gates):
+        if not gates:
             return None
-        if behind(gates, site, pack.sites, verdicts, code).kernels(code):
+        found = behind(gates, site, pack.sites, verdicts, code)
+        moves = any(one.kind in (Kind.LITERAL, Kind.METHOD) for one in found.converted)
+        halves = (asks(site, code) or not moves) and any(
+            _halves(one, code) for part in found.guarded for one in walk(part)
+        )
+        if found.kernels(code) or not (halves or all(_chooses(gate, code) for gate, _ in gates)):
             return None
         splices = widened(site, code) if pack.options.half else ()
         if splices:
@@ -98,6 +117,17 @@ def _chooses(gate: Gate, code: Code) -> bool:
     if not isinstance(gate, ast.If):
         return False
     return all(says(one) or _sets(one, code) for one in gate.body) and any(_sets(one, code) for one in gate.body)
+
+
+def _halves(node: ast.AST, code: Code) -> bool:
+    """Half precision is switched on: a flag, a dtype that is set or returned, a model's ``half()``."""
+    if isinstance(node, ast.Call):
+        return last_name(node) in ("half", "bfloat16") and not node.args
+    if not isinstance(node, (ast.Assign, ast.Return)) or node.value is None:
+        return False
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is True:
+        return any(_FLAG.search(code.said(one).rpartition(".")[2]) for one in node.targets)
+    return code.name(node.value) in _HALF
 
 
 def _is_dtype(node: ast.expr, code: Code) -> bool:
