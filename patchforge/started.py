@@ -12,9 +12,13 @@ from patchforge.paths import quoted
 
 
 def program() -> str:
-    """What starts patchforge: its name, or Python where no such command is on PATH."""
+    """What starts patchforge: its name, or Python where no such command is on PATH.
+
+    ``-P`` keeps the current folder's modules out, which may be a stranger's; a patchforge that is there needs them.
+    """
     if Path(sys.argv[0]).parts[-2:] == ("patchforge", "__main__.py") and not processes.program("patchforge"):
-        return f"{quoted(sys.executable)} -m patchforge"
+        apart = "" if Path(sys.argv[0]).resolve().parents[1] == Path.cwd() else " -P"
+        return f"{quoted(sys.executable)}{apart} -m patchforge"
     return "patchforge"
 
 

@@ -176,6 +176,6 @@ def test_advice_begins_with_what_starts_patchforge(typed: str, advice: str, tmp_
     command = [sys.executable, "-m", "patchforge", *typed.split(), "--json"]
     env = {"PATH": str(tmp_path), "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
-    start = f"{sys.executable} -m patchforge {advice}"
+    start = f"{sys.executable} -P -m patchforge {advice}"
     assert start in done.stderr, done.stderr
     assert start in json.loads(done.stdout)["error"]["do"]
