@@ -178,7 +178,8 @@ def check_every_way(
 def ways() -> str:
     """Who reads the patches of ``check_every_way`` on this machine, in words."""
     named = ", ".join(["patchforge", *(tool.name for tool in _tools() if tool.is_here())])
-    return named + (f" ({lacking()}: not installed)" if lacking() else "")
+    less = lacking()
+    return named + (f"; {less} {'are' if ' and ' in less else 'is'} not installed" if less else "")
 
 
 def lacking() -> str:

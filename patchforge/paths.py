@@ -11,6 +11,7 @@ from pathlib import Path
 from patchforge import bounded
 from patchforge.errors import PatchforgeError
 
+_ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 _PLAIN = re.compile(r"[\w.:\\/~+-]+")
 _DRIVE = re.compile(r"([A-Za-z]):[\\/]*(.*)", re.DOTALL)
 _SHARE = re.compile(r"[\\/]{2}wsl(?:\$|\.localhost)[\\/]+[^\\/]+(.*)", re.IGNORECASE | re.DOTALL)
@@ -61,7 +62,10 @@ def need_folder(path: Path, expected: str = "a folder") -> None:
         raise not_there(path, expected)
     if not path.is_dir():
         found = "a link to nothing" if not path.exists() else "a file"
-        raise PatchforgeError(f"{path} is not a folder", expected=expected, found=found, do="check the path")
+        do = "check the path"
+        if found == "a file" and path.name.lower().endswith(_ARCHIVES):
+            do = f"patchforge apply --from {quoted(path)} --to DIR writes what is in it, patched, into a new folder"
+        raise PatchforgeError(f"{path} is not a folder", expected=expected, found=found, do=do)
 
 
 def _nearest(path: Path) -> Path | None:

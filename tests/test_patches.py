@@ -254,12 +254,12 @@ def test_tools_that_are_missing_are_named(tmp_path: Path, monkeypatch: pytest.Mo
     """BSD's patch, which macOS has, is none of them."""
     monkeypatch.setenv("PATH", str(tmp_path))
     three_ways([change(b"1\n2\n", Segment(1, 1, (b"x\n",)))])
-    assert patches.ways() == "patchforge (GNU patch and git apply: not installed)"
+    assert patches.ways() == "patchforge; GNU patch and git apply are not installed"
     fake = tmp_path / "patch"
     fake.write_text("#!/bin/sh\necho patch 2.0-12u11-Apple; exit 1\n")
     fake.chmod(0o755)
     three_ways([change(b"1\n2\n", Segment(1, 1, (b"x\n",)))])
-    assert "GNU patch and git apply: not installed" in patches.ways()
+    assert "GNU patch and git apply are not installed" in patches.ways()
 
 
 PATCH = patches.render([change(b"1\n2\n3\n", Segment(1, 2, (b"x\n",)))], header=HEAD, context=1)

@@ -152,7 +152,7 @@ class Examined:
         edited = ", ".join(one.path for one in self.seen if one.part in (Part.EDITED, Part.OTHER))
         known = self.known.journal.subject if self.known else ""
         text = {
-            State.UNTOUCHED: "untouched: not patched" + (" any more, but there is a journal" if self.known else ""),
+            State.UNTOUCHED: "not patched" + (" any more, but there is a journal" if self.known else ""),
             State.PATCHED: "patched",
             State.HALF: "half patched: " + (_not_ours(self.amiss) or "some of the files are patched and some are not"),
             State.UPDATED: f"updated since it was patched{f' (as {known})' if known and self.stated else ''}",

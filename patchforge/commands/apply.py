@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge import escape, manifest, pipeline
 from patchforge.checkout import change
-from patchforge.checkout.place import command
+from patchforge.checkout.place import Place, command, where
 from patchforge.checkout.subject import ComfyUI
 from patchforge.commands import revert
 from patchforge.commands.applied import Applied, as_data
@@ -40,7 +40,7 @@ def run(options: argparse.Namespace) -> int:
             expected="the folder of your ComfyUI, or a VERSION",
             do="patchforge apply DIR --in-place patches the ComfyUI in DIR; patchforge apply latest writes patches",
         )
-    if looks_like_path(options.release):
+    if looks_like_path(options.release) or _is_known_folder(options.release):
         _refuse_path(options.release)
     with open_upstream(options.upstream) as upstream:
         release = _resolved(upstream, options.release)
@@ -53,6 +53,12 @@ def _resolved(upstream: Upstream, name: str) -> Release:
     except PatchforgeError:
         _refuse_path(name)
         raise
+
+
+def _is_known_folder(name: str) -> bool:
+    """Whether a word that could be a ref's is the folder of a ComfyUI, or one around it."""
+    path = Path(name)
+    return not parsed_version(name) and path.is_dir() and where(path).place is not Place.OTHER
 
 
 def _refuse_path(name: str) -> None:

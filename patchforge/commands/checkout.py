@@ -44,11 +44,11 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
         if plan.journal:
             print("would write the journal anew")
         return Exit.OK
-    done = f"{len(plan.writes)} file(s) changed" if plan.writes else "no file had to be changed"
-    journal = ", and its journal is written anew" if plan.journal else ""
+    done = f"{counted(len(plan.writes))} changed" if plan.writes else "no file had to be changed"
+    journal = ", its journal written anew" if plan.journal else ""
     journal += f", as with {_flags(plan.options)}" if plan.options else ""
-    was = f"was {plan.state}, is {state}" if plan.writes or plan.state != state else state
-    print(f"{options.folder}: {was}; {done}{journal}")
+    was = f" (it was {plan.state})" if plan.state != state else ""
+    print(f"{options.folder}: {state}{was}; {done}{journal}")
     return Exit.OK
 
 
@@ -61,7 +61,13 @@ def undone(plan: change.Plan) -> str:
     """What taking everything out did."""
     if not plan.writes:
         return "no file held anything of patchforge; its journal is removed"
-    return f"{len(plan.writes)} file(s) put back, {len(plan.files) - len(plan.writes)} left as they are"
+    left = len(plan.files) - len(plan.writes)
+    return f"{counted(len(plan.writes))} put back" + (f", {left} left as they are" if left else "")
+
+
+def counted(files: int) -> str:
+    """``1 file``, ``2 files``."""
+    return f"{files} file{'' if files == 1 else 's'}"
 
 
 def tell_undone(folder: str, plan: change.Plan, *, dry_run: bool) -> None:

@@ -55,8 +55,8 @@ def run(options: argparse.Namespace) -> int:
     known = {session.name for session in plan.SESSIONS}
     if unknown := [name for name in options.session if name not in known]:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
-    print(NOTICE, file=sys.stderr, flush=True)
     device = devices.choose(options.device, Path(options.python))
+    print(NOTICE, file=sys.stderr, flush=True)
     if options.session and not any(plan.sessions(device, side, options.session) for side in Side):
         raise PatchforgeError(
             f"no session of these is for {device}",

@@ -14,7 +14,7 @@ from tests.test_readme import commands
 
 HERE = Path(__file__).parent
 WITHOUT = str(HERE / "without_posix")
-UNTOUCHED, PATCHED = "untouched: not patched", ": patched\n"
+UNTOUCHED, PATCHED = ": not patched\n", ": patched\n"
 
 
 def run(
@@ -89,13 +89,13 @@ WITHOUT_ALL: Mapping[str, tuple[int, str]] = {
     "apply latest --upstream clone": NO_GIT,
     "apply --from ComfyUI --out patches": (0, "4 patches for ComfyUI v0.33.0 are in patches"),
     "apply --from patches": (2, "patches is not recognised as a ComfyUI release"),
-    "apply ComfyUI --in-place": (0, "GNU patch and git apply: not installed"),
+    "apply ComfyUI --in-place": (0, "GNU patch and git apply are not installed"),
     "status ComfyUI": (0, "ComfyUI: patched"),
     "update ComfyUI": (0, "no file had to be changed"),
     "repair ComfyUI": (0, "no file had to be changed"),
     "revert ComfyUI": (0, "put back"),
     "cache": (0, "cache --clean removes it"),
-    "doctor ComfyUI": (1, "ComfyUI v0.33.0 in ComfyUI: untouched"),
+    "doctor ComfyUI": (1, "ComfyUI v0.33.0 in ComfyUI: not patched"),
     "doctor --upstream clone": NO_GIT,
     "packs check pack": (1, "can be converted"),
     "packs apply pack --in-place": (0, "pack-cuda-calls"),
