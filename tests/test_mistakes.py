@@ -27,7 +27,7 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     "apply ./ComfUI": (2, "ComfUI is not there", "did you mean ComfyUI?"),
     "apply C:/ComfyUI --in-place": (2, "C:/ComfyUI is not there", "name a folder of this machine"),
     "apply notes.txt --in-place": (2, "notes.txt is not a folder", "check the path"),
-    "apply a.zip --in-place": (2, "a.zip is not a folder", "patchforge apply --from a.zip --to DIR"),
+    "apply release.zip --in-place": (2, "release.zip is not a folder", "patchforge apply --from release.zip --to DIR"),
     "apply empty --in-place": (2, "empty is neither ComfyUI nor a pack of nodes", "check the path"),
     "apply portable --in-place": (2, "portable is the folder of the portable build", "name portable/ComfyUI"),
     "apply Documents/ComfyUI --in-place": (2, "keeps models and packs, not ComfyUI itself", "the program's own folder"),
@@ -76,7 +76,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fill(folder / "portable/ComfyUI", {"comfy/model_management.py": b"", "main.py": b""})
     fill(folder, {"portable/python_embeded/python.exe": b"", "notes.txt": b"hello", "empty/a.txt": b""})
     fill(folder / "Documents/ComfyUI", {"custom_nodes/x.py": b"", "models/x": b"", "user/x": b""})
-    (folder / "a.zip").write_bytes(b"PK")
+    (folder / "release.zip").write_bytes(b"PK")
     (folder / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + b"0" * 50)
     clone = fill(folder / "clone", miniature("v0.33.0"))
     git = ["git", "-C", str(clone), "-c", "user.name=a", "-c", "user.email=a@example.org"]
