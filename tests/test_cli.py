@@ -325,7 +325,7 @@ def test_status_repair_and_update_of_a_checkout(checkout: Path) -> None:
     assert lost.returncode == 1
     assert json.loads(lost.stdout)["state"] == "module lost"
     assert "would write comfy/patchforge_xpu/__init__.py" in done("repair", str(checkout), "--dry-run")
-    assert "is patched" in done("repair", str(checkout))
+    assert ": patched (it was module lost); 1 file changed" in done("repair", str(checkout))
     assert content(checkout) == patched
     fill(checkout, of_version("9.1.0"))
     moved = patchforge("status", str(checkout))
