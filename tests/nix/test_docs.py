@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.nix import sandbox
-from tests.nix.sandbox import Miniature, Nix
+from tests.nix.sandbox import Miniature, Nix, contract
 from tests.support import ROOT
 
 PAGES = ("nixos.md", "deployment.md", "bot.md")
@@ -95,6 +95,17 @@ def test_the_flake_from_an_empty_configuration(mini: Miniature, tmp_path: Path) 
         machine = f"((import {file}).outputs {given}).nixosConfigurations.machine"
         rest = f"[ (builtins.length {machine}.modules) (builtins.attrNames {machine}.specialArgs) ]"
         assert mini.nix.evaluate(rest) == [3, ["patchforge"]]
+
+
+def test_what_is_tested_is_counted() -> None:
+    listed, text = contract(), (ROOT / "docs/nixos.md").read_text("utf-8")
+    given = re.search(
+        r"\((\d+) packages and\s+attributes, (\d+) Python packages, (\d+) .+? (\d+) options, (\d+) behaviours", text
+    )
+    assert given
+    counts = [len(listed[kind]) for kind in ("packages", "python", "lib", "options", "behaviours")]
+    counts[3] += len(listed["home"])
+    assert list(map(int, given.groups())) == counts
 
 
 def test_the_first_picture_is_a_workflow_with_the_model_that_is_there() -> None:

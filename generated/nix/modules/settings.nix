@@ -74,6 +74,7 @@ let
         "--cuda-device"
         cfg.device
       ];
+  # lib.cli repeats a flag for every word of a list; ComfyUI's take several words.
   flagsOf =
     flag: value:
     if value == null || value == false then
