@@ -44,11 +44,8 @@ def test_actions_are_pinned_by_commit() -> None:
 def test_what_writes_in_the_checkout_is_the_code_of_the_checkout() -> None:
     """The installed patchforge refuses to (``in_repository``)."""
     for file in (ROOT / ".github" / "workflows").glob("*.yml"):
-        writes = re.findall(
-            r"^.*patchforge (?:pin|nix|lock-torch|verify --online|track --index)\b.*$",
-            file.read_text("utf-8"),
-            re.MULTILINE,
-        )
+        pattern = r"^.*patchforge (?:pin|nix|lock-torch|verify --online|track --index)\b.*$"
+        writes = re.findall(pattern, file.read_text("utf-8"), re.MULTILINE)
         assert [line for line in writes if "python -m patchforge" not in line] == []
     assert "python -m patchforge nix" in WORKFLOW
 
