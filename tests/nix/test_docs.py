@@ -88,13 +88,34 @@ def test_every_example_is_accepted(mini: Miniature, page: str, tmp_path: Path) -
 
 
 def test_the_flake_from_an_empty_configuration(mini: Miniature, tmp_path: Path) -> None:
-    """The page's and the template's: what they give NixOS is what the examples need."""
-    example = next(file for file in written(tmp_path, "nixos.md") if "nixosConfigurations" in file.read_text())
-    given = "{ nixpkgs.lib.nixosSystem = x: x; patchforge.nixosModules.default = { services = { }; }; }"
-    for file in (example, GENERATED / "template" / "flake.nix"):
-        machine = f"((import {file}).outputs {given}).nixosConfigurations.machine"
-        rest = f"[ (builtins.length {machine}.modules) (builtins.attrNames {machine}.specialArgs) ]"
-        assert mini.nix.evaluate(rest) == [3, ["patchforge"]]
+    """The page's and the template's, each with the configuration beside it: NixOS gets the service."""
+    files = written(tmp_path, "nixos.md")
+    example = next(file for file in files if "nixosConfigurations" in file.read_text())
+    beside = next(file for file in files if "allowUnfreePredicate = patchforge.lib.allowUnfree;" in file.read_text())
+    (tmp_path / "comfyui.nix").write_text(beside.read_text())
+    (folder := tmp_path / "template").mkdir()
+    for name in ("flake.nix", "comfyui.nix"):
+        (folder / name).write_text((GENERATED / "template" / name).read_text())
+    (folder / "configuration.nix").write_text("{ }")
+    for file in (example, folder / "flake.nix"):
+        machine = f"""
+          let
+            pkgs = import {mini.nixpkgs} {{ }};
+            inherit (pkgs) lib;
+            nixosSystem = given: lib.evalModules {{
+              specialArgs = {{ inherit pkgs; }} // given.specialArgs;
+              modules = [ {sandbox.HERE}/stubs.nix ] ++ given.modules;
+            }};
+            nixpkgs = {{ lib = lib // {{ inherit nixosSystem; }}; outPath = {mini.nixpkgs}; }};
+            patchforge = import {GENERATED}/outputs.nix {{ inherit nixpkgs; self = patchforge; }};
+            inherit (((import {file}).outputs {{ inherit nixpkgs patchforge; }}).nixosConfigurations.machine) config;
+          in {{
+            failed = lib.filter (each: !each.assertion) config.assertions;
+            units = lib.attrNames config.systemd.services;
+            inherit (config.users.groups.render) members;
+          }}
+        """
+        assert mini.nix.evaluate(machine) == {"failed": [], "units": ["comfyui-xpu"], "members": ["alice"]}
 
 
 def test_what_is_tested_is_counted() -> None:
