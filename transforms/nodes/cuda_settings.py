@@ -41,9 +41,7 @@ class Settings(Pattern):
         PackExample("the version of CUDA, kept", "import torch\nversion = torch.version.cuda\n", person=True),
         PackExample("the environment", "import os\nhome = os.environ['CUDA_HOME']\n", person=True),
         PackExample("between processes", "init(backend='nccl')\n"),
-        PackExample(
-            "XPUs in CUDA's place", "import torch\ntorch.cuda.empty_cache = torch.xpu.empty_cache\n"
-        ),
+        PackExample("XPUs in CUDA's place", "import torch\ntorch.cuda.empty_cache = torch.xpu.empty_cache\n"),
         PackExample("CUDA put aside", "import torch\ntorch.cuda.is_available = lambda: False\n", person=True),
     )
 
