@@ -9,7 +9,6 @@ from patchforge.nodes.code import Code
 from patchforge.nodes.shapes import call_of
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
-
 _XPU = re.compile(r"xpu|ipex", re.IGNORECASE)
 
 
