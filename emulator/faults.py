@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from emulator import coverage
 from emulator.library import device_library
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from emulator.presets import EmulatorOptions
 
@@ -94,6 +95,17 @@ def refuse_fallbacks() -> None:
         device_library().emulated_refuse(f"aten::{name}".encode())
 
 
+def lack(names: Sequence[str]) -> None:
+    """Lack operators, such as ``_upsample_bicubic2d_aa``, as torch-xpu-ops does: NotImplementedError.
+
+    With PYTORCH_ENABLE_XPU_FALLBACK the CPU computes them. It is read when torch is loaded, and only then
+    (``TORCH_LIBRARY_IMPL(_, XPU, m)`` in torch-xpu-ops' XPUFallback.template).
+    """
+    if int(os.environ.get("PYTORCH_ENABLE_XPU_FALLBACK") or 0) == 0:
+        for name in names:
+            device_library().emulated_refuse(f"aten::{name}".encode())
+
+
 def clear() -> None:
     """End every fault, give the device back if it was lost, refuse nothing."""
     library = device_library()
@@ -118,6 +130,7 @@ def apply(options: EmulatorOptions) -> None:
     same_random_numbers(wanted=options.same_random_numbers)
     if options.refuse_fallbacks:
         refuse_fallbacks()
+    lack(options.missing)
     if options.fault is not None:
         fail(*options.fault)
     if options.other_process or options.memory_info != "honest":

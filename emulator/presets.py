@@ -90,6 +90,7 @@ class EmulatorOptions:
     refuse_fallbacks: bool = False
     torchvision_schemas: bool = False
     cuda_declared: bool = False
+    missing: tuple[str, ...] = ()
 
 
 def devices(preset: str) -> tuple[PresetProperties, ...]:
@@ -134,6 +135,7 @@ def parse_options(text: str) -> EmulatorOptions:
         "coverage": ("refuse_fallbacks", lambda value: value == "refuse"),
         "torchvision": ("torchvision_schemas", lambda value: value == "schemas"),
         "cuda": ("cuda_declared", lambda value: value == "declared"),
+        "missing": ("missing", lambda value: tuple(name.strip() for name in value.split(",") if name.strip())),
     }
     found: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in text.split(";"))):

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from emulator import environment
+from emulator import VARIABLE, environment
 from patchforge import pipeline
 from patchforge.rules import transforms
 from patchforge.sources import open_upstream
@@ -39,14 +39,20 @@ def write_release(version: str, side: str, folder: Path) -> Path:
     return folder
 
 
-def run_in(tree: Path, script: str, *arguments: str, devices: str = "b580") -> Record:
-    """The JSON that a script of ``tests/in_release`` prints last, run in a release's tree."""
+def run_in(tree: Path, script: str, *arguments: str, devices: str = "b580", options: str = "") -> Record:
+    """The JSON that a script of ``tests/in_release`` prints last, run in a release's tree.
+
+    ``devices`` are emulated; without any torch is as it is installed. ``options`` are more of the emulator's.
+    """
     command = [
         os.environ["PATCHFORGE_COMFYUI_PYTHON"],
         str(Path(__file__).with_name("in_release") / script),
         *arguments,
     ]
-    env = environment(devices, "rng=cpu;torchvision=schemas") | {"OMP_NUM_THREADS": "1"}
+    env = environment(devices or "b580", f"rng=cpu;torchvision=schemas;{options}") | {"OMP_NUM_THREADS": "1"}
+    if not devices:
+        del env[VARIABLE]
+    env.pop("PYTORCH_ENABLE_XPU_FALLBACK", None)
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
     found: Record = json.loads(done.stdout.splitlines()[-1])

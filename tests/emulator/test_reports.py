@@ -33,6 +33,45 @@ def upstream(patched: Record, tmp_path_factory: pytest.TempPathFactory) -> Recor
     return run_in(tree, "run_reports.py", devices="lunar-lake+b580")
 
 
+@pytest.fixture(scope="module", params=ERAS)
+def starts(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Record]:
+    """How upstream's tree ("upstream") and the patched one start: on the emulated XPU, and with torch as it is."""
+    found = {}
+    for side in ("upstream", "patched"):
+        tree = write_release(request.param, side, tmp_path_factory.mktemp(request.param) / side)
+        found[side] = run_in(tree, "run_start.py", "torch", devices="")
+        found[side] |= run_in(tree, "run_start.py", "operators", options="missing=_upsample_bicubic2d_aa")
+    return found
+
+
+def test_a_torch_that_cannot_use_the_intel_gpu_is_named_with_the_cure(starts: dict[str, Record]) -> None:
+    before, after = starts["upstream"], starts["patched"]
+    assert "NVIDIA driver" in before["cuda"]["error"]
+    assert "stopped" not in before["cpu"]
+    assert "device" not in before["cpu"], "upstream ends with an AssertionError of torch.cuda"
+    cure = "install PyTorch's XPU wheel"
+    assert "built for CUDA 12.8" in after["cuda"]["stopped"]
+    assert cure in after["cuda"]["stopped"]
+    assert after["cpu"]["device"] == "cpu"
+    assert cure in after["cpu"]["logged"]
+    for torch in ("cpu", "cuda"):
+        assert cure in after[f"{torch}, forced"]["stopped"], "an XPU that cannot be had stops the start"
+        assert cure in after[f"{torch}, help"]["said"]
+    assert "Chosen: cpu, because" in after["cpu, help"]["said"]
+    assert "Chosen: nothing, because the start would stop" in after["cuda, help"]["said"]
+
+
+def test_an_operator_that_the_device_lacks_is_computed(starts: dict[str, Record]) -> None:
+    assert starts["upstream"]["resize"] == "NotImplementedError"
+    assert starts["patched"]["resize"] == "computed"
+
+
+def test_products_that_are_wrong_without_an_error_are_told(starts: dict[str, Record]) -> None:
+    assert starts["upstream"]["help"] == ""
+    said = starts["patched"]["help"]
+    assert "xpu:0 fp16: wrong results (linear all zero); update the driver, or start with --xpu-precision" in said
+
+
 def test_fused_attention_is_not_called_where_it_is_known_to_fail(patched: Record, upstream: Record | None) -> None:
     found = patched["attention"]
     assert found["met"] == []
