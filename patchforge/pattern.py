@@ -37,7 +37,7 @@ class Kind(StrEnum):
     ENVIRONMENT = "environment"
     DISTRIBUTED = "torch.distributed"
     LOAD = "torch.load"  #: without map_location; an option
-    FP64 = "float64"  #: an option
+    FP64 = "float64"
     OPERATOR = "operator"  #: names no device, and an XPU may lack it
 
 

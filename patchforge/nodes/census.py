@@ -11,11 +11,12 @@ from patchforge.devices import CUDA_VARIABLE, about
 from patchforge.effort import spend
 from patchforge.nodes import operators
 from patchforge.nodes.code import Code, dotted
-from patchforge.pattern import Kind, Options, Site
+from patchforge.pattern import Kind, Site
 
 #: The text prefilter: a file without any of these is not parsed.
-NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|torch\.load|fork_rng|" + operators.NEEDLES.pattern)
-OPTIONAL_NEEDLES = {"fp64": re.compile(rb"float64|\.double\(")}
+NEEDLES = re.compile(
+    rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|torch\.load|fork_rng|float64|double|" + operators.NEEDLES.pattern
+)
 
 _DEVICE = re.compile(r"cuda(:.*)?$", re.DOTALL)
 #: What the names of the table are called here; packs' own code for XPUs and ROCm is no site.
@@ -28,9 +29,9 @@ _KINDS_OF_NAMES = {
 }
 
 
-def sites(code: Code, options: Options, own_questions: frozenset[tuple[str, str]] = frozenset()) -> tuple[Site, ...]:
+def sites(code: Code, own_questions: frozenset[tuple[str, str]] = frozenset()) -> tuple[Site, ...]:
     """Every site of a file, in the order of the file. ``own_questions``: see ``PackFacts``."""
-    found = [site for node in code.nodes if isinstance(node, ast.expr) for site in _sites(node, code, options)]
+    found = [site for node in code.nodes if isinstance(node, ast.expr) for site in _sites(node, code)]
     found += _of_own_questions(code, own_questions) if own_questions else []
     return tuple(sorted(found, key=lambda site: (site.line, site.node.col_offset, site.kind, site.text)))
 
@@ -55,7 +56,7 @@ def _of_own_questions(code: Code, own_questions: frozenset[tuple[str, str]]) -> 
             )
 
 
-def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:
+def _sites(node: ast.expr, code: Code) -> Iterator[Site]:
     for kind, text in _kinds(node, code):
         yield Site(node, kind, text, node.lineno, code.function(node))
     name = code.name(node.func) if isinstance(node, ast.Call) else ""
@@ -65,8 +66,16 @@ def _sites(node: ast.expr, code: Code, options: Options) -> Iterator[Site]:
         given, kind = (("map_location",), Kind.LOAD) if name == "torch.load" else (("device_type",), Kind.API)
         if len(node.args) <= 1 and not any(keyword.arg in (*given, None) for keyword in node.keywords):
             yield Site(node, kind, name, node.lineno, code.function(node))
-    elif options.fp64 and isinstance(node, ast.Attribute) and code.name(node) == "torch.float64":
-        yield Site(node, Kind.FP64, "torch.float64", node.lineno, code.function(node))
+    elif isinstance(node, (ast.Name, ast.Attribute)) and code.name(node) in ("torch.float64", "torch.double"):
+        yield Site(node, Kind.FP64, code.name(node), node.lineno, code.function(node))
+    elif _is_double(node):
+        yield Site(node, Kind.FP64, ".double()", node.lineno, code.function(node))
+
+
+def _is_double(node: ast.expr) -> bool:
+    if not isinstance(node, ast.Call) or node.args or node.keywords:
+        return False
+    return isinstance(node.func, ast.Attribute) and node.func.attr == "double"
 
 
 def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:

@@ -19,7 +19,7 @@ from patchforge.engine.edits import Chosen, Splice, segments
 from patchforge.engine.records import apply_segments
 from patchforge.errors import CheckFailed
 from patchforge.nodes import exempt
-from patchforge.nodes.census import NEEDLES, OPTIONAL_NEEDLES, sites
+from patchforge.nodes.census import NEEDLES, sites
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Operands, decisions, guarded, operands, question
 from patchforge.nodes.libraries import Library, flows, foreign
@@ -55,9 +55,8 @@ def convert(pack: Pack, options: Options) -> Converted:
 
 
 def _convert(pack: Pack, options: Options) -> Converted:
-    needles = [NEEDLES, *(pattern for name, pattern in OPTIONAL_NEEDLES.items() if getattr(options, name))]
     problems = _Problems(pack.problems)
-    codes = dict(_read(pack.files, lambda data: any(needle.search(data) for needle in needles), problems))
+    codes = dict(_read(pack.files, lambda data: bool(NEEDLES.search(data)), problems))
     questions: frozenset[tuple[str, str]] = frozenset()
     for path, code in list(codes.items()):
         with problems.of(path):
@@ -145,7 +144,7 @@ def _read(
 
 def convert_file(code: Code, around: PackFacts, stays: str = "") -> tuple[list[DecidedSite], FileChange | None]:
     """The sites of one file and its change. ``stays``: why all of it stays. CheckFailed: the result would not do."""
-    found = sites(code, around.options, around.own_questions)
+    found = sites(code, around.own_questions)
     if not found:
         return [], None
     around = replace(around, sites=found)
@@ -418,7 +417,7 @@ def check(change: FileChange, around: PackFacts, refused: Counter[tuple[str, ...
     except (ValueError, RecursionError, MemoryError) as error:
         raise CheckFailed(f"the converted file would not compile: {error}; it stays as it is") from None
     code = Code(change.path, change.after)
-    again = decide(code, replace(around, sites=sites(code, around.options, around.own_questions)))
+    again = decide(code, replace(around, sites=sites(code, around.own_questions)))
     more = [site for site, one in again.items() if one.decision is Decision.CONVERTED]
     if left_over := Counter(map(_alike, more)) - (refused or Counter()):
         lines = [site.line - 1 for site in more if _alike(site) in left_over]

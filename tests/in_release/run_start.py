@@ -87,7 +87,7 @@ def starts() -> Answers:
             raise RuntimeError("Found no NVIDIA driver on your system.")
 
         torch.version.cuda = "12.8"
-        torch.cuda._lazy_init = torch.cuda.current_device = no_driver  # type: ignore[assignment]
+        torch.cuda._lazy_init = torch.cuda.current_device = no_driver
 
     def of_cpu() -> None:
         pass

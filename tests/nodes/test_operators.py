@@ -55,3 +55,22 @@ def test_check_lists_them_and_finds_nothing_to_do(tmp_path: Path, capsys: pytest
     said = capsys.readouterr().out
     assert "pack/__init__.py:3: pack-operators torch.nn.functional.grid_sample: " in said
     assert "pytorch#127002" in said
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("y = torch.arange(9, dtype=torch.float64, device=device)", "convertible with --enable fp64"),
+        ("y = torch.zeros(9, dtype=torch.double, device='cuda')", "convertible with --enable fp64"),
+        ("y = x.to(torch.float64)", "some Intel GPUs have no float64"),
+        ("y = x.double()", "some Intel GPUs have no float64"),
+    ],
+)
+def test_float64_is_listed_without_the_option(line: str, said: str) -> None:
+    rows, _ = convert_file(Code("nodes.py", f"import torch\n{line}\n".encode()), PackFacts())
+    assert [said in row.reason for row in rows if row.kind == Kind.FP64] == [True]
+
+
+def test_numpys_float64_and_a_call_with_arguments_are_nothing_to_tell() -> None:
+    rows, _ = convert_file(Code("nodes.py", b"import numpy as np\ny = np.float64(3) + dice.double(2)\n"), PackFacts())
+    assert rows == []

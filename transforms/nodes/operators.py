@@ -17,6 +17,7 @@ class Operators(Pattern):
 
     id = "pack-operators"
     title = "operators that XPU builds lacked"
+    source = "https://github.com/intel/torch-xpu-ops/blob/main/src/ATen/native/xpu/XPUFallback.template"
     listed = True
     examples = (
         PackExample(
