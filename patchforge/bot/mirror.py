@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,7 @@ from patchforge.bot.model import Candidate, GitHubRelease
 from patchforge.bot.token import Token, refuse_secrets
 from patchforge.errors import Damaged, NotChecked
 from patchforge.git.clone import CachedClone, is_url
+from patchforge.paths import quoted
 from patchforge.project import Project, release_index
 from patchforge.sources import Upstream, open_upstream
 from patchforge.vocabulary import Version
@@ -108,7 +108,7 @@ def _require_known(project: Project, tags: Mapping[str, str], known: Mapping[Ver
     """NotChecked for an upstream with none of the releases that are known: what is new cannot be seen in it."""
     if not known or any(project.tag_of(version) in tags for version in known):
         return
-    fetch = f"git -C {shlex.quote(str(mirror.clone))} fetch --tags, or " if mirror.is_local else ""
+    fetch = f"git -C {quoted(mirror.clone)} fetch --tags, or " if mirror.is_local else ""
     raise NotChecked(
         f"{mirror.where} has none of the {len(known)} releases that are known, so what is new cannot be told",
         expected=f"tags of {project.title}'s releases",

@@ -33,6 +33,7 @@ from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, mo
 from patchforge.checkout.transaction import Unfinished, Write
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
 from patchforge.inside import Inside, Kind
+from patchforge.paths import quoted
 from patchforge.sources.folder import LINK, FolderTree
 from patchforge.vocabulary import Tree, git_blob_id
 
@@ -316,7 +317,7 @@ def _in_one_place(path: str, problem: str, seen: Examined) -> CheckFailed:
     if of_module(path):
         do = f"save your edit, remove {shown / path} and run this again"
     elif seen.is_original_in_git(path):
-        do = f"save your edit, run git -C {shown} checkout HEAD -- {path}, and run this again"
+        do = f"save your edit, run git -C {quoted(shown)} checkout HEAD -- {quoted(path)}, and run this again"
     else:
         named = f"{seen.command('repair')} --from ARCHIVE|DIR, naming what it was made from"
         do = f"{named}; or save your edit, put the unpatched {path} in its place, and run this again"

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from patchforge.doctor.facts import Facts, Finding, Gpu, MachineFacts, State
+from patchforge.paths import quoted
 
 _MIB, _GIB = 1 << 20, 1 << 30
 #: SDXL's weights are 7 GB in fp16, and an integrated GPU has them beside the CPU's copy.
@@ -178,7 +179,7 @@ def _closed(machine: MachineFacts, name: str, group: str) -> Finding:
     if machine.nixos:
         do = f'add "{group}" to users.users.{machine.user or "NAME"}.extraGroups, rebuild and log in again'
     else:
-        do = f"sudo usermod -aG {group} {machine.user or '$USER'}, then log in again"
+        do = f"sudo usermod -aG {group} {quoted(machine.user) if machine.user else '$USER'}, then log in again"
     return Finding("render node", State.WRONG, text, do)
 
 

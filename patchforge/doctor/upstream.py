@@ -16,6 +16,7 @@ from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.git.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
 from patchforge.git.clone import CachedClone, is_url
 from patchforge.git.command import git
+from patchforge.paths import quoted
 from patchforge.project import Project, release_index
 from patchforge.sources.git import GitObjects
 
@@ -204,16 +205,16 @@ def _about_clone(project: Project, clone: Clone) -> Iterator[Finding]:
     if clone.shallow:
         state = State.WRONG if clone.lacking else State.WARNING
         text = f"{clone.path} is shallow; it lacks {_named(clone.lacking) or 'no release, but history'}"
-        yield Finding("clone", state, text, f"git -C {clone.path} fetch --unshallow --tags")
+        yield Finding("clone", state, text, f"git -C {quoted(clone.path)} fetch --unshallow --tags")
     elif clone.lacking:
         text = f"{clone.path} lacks {_named(clone.lacking)}"
-        yield Finding("clone", State.WARNING, text, f"git -C {clone.path} fetch --tags")
+        yield Finding("clone", State.WARNING, text, f"git -C {quoted(clone.path)} fetch --tags")
     if clone.partial or clone.missing:
         state = State.WARNING if clone.partial and not clone.missing else State.WRONG
         text = f"{clone.path} is partial; {clone.missing} of the releases' files and folders are not there"
         yield Finding("clone", state, text, f"nothing is fetched while reading, so: {again}")
     for name in clone.former:
-        do = f"git -C {clone.path} remote set-url {name} {project.url}"
+        do = f"git -C {quoted(clone.path)} remote set-url {quoted(name)} {quoted(project.url)}"
         yield Finding("clone", State.WARNING, f"{clone.path}: remote {name} has a former address", do)
     if not (clone.damage or clone.shallow or clone.lacking or clone.partial or clone.missing):
         yield Finding("clone", State.OK, f"{clone.path} is whole")
@@ -221,7 +222,7 @@ def _about_clone(project: Project, clone: Clone) -> Iterator[Finding]:
         yield from _about_tags(project, clone.tags, clone.path)
     else:
         text = f"{clone.path} has no tags, so new releases cannot be seen in it"
-        yield Finding("tags", State.WARNING, text, f"git -C {clone.path} fetch --tags")
+        yield Finding("tags", State.WARNING, text, f"git -C {quoted(clone.path)} fetch --tags")
 
 
 def _named(releases: tuple[str, ...]) -> str:

@@ -22,6 +22,7 @@ from patchforge.nix import emit
 from patchforge.nodes.manifest import PackManifest
 from patchforge.nodes.manifest import load as load_pack
 from patchforge.outputs import Kind, Known
+from patchforge.paths import quoted
 from patchforge.pins import pin_files
 from patchforge.pins.pin_files import (
     LockedWheel,
@@ -197,7 +198,9 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
         patches: list[str] = []
         with suppress(FileNotFoundError):
             folder = generated / node.name
-            patches = _patches(node.name, pin, load_pack(folder), f"patchforge packs apply CLONE --out {folder}")
+            patches = _patches(
+                node.name, pin, load_pack(folder), f"patchforge packs apply CLONE --out {quoted(folder)}"
+            )
         found[node.name] = {
             **_repository(pin),
             "date": pin.date,

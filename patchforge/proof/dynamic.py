@@ -19,6 +19,7 @@ from typing import Any, Self
 
 from patchforge import bounded, documents, processes, resources
 from patchforge.errors import NotChecked, SystemFault
+from patchforge.paths import quoted
 from patchforge.proof.judgement import ProofResult, judge
 from patchforge.proof.records import Record, checked, packages
 from patchforge.proof.scenarios import SCENARIOS, Scenario
@@ -63,7 +64,7 @@ class ProofInterpreter:
         if not line:
             said = bounded.ended(self._errors, 1000)
             raise NotChecked(
-                "the proof's interpreter died", found=said, do=f"run {self._python} -I on probe.py by hand"
+                "the proof's interpreter died", found=said, do=f"run {quoted(self._python)} -I on probe.py by hand"
             )
         return documents.parse_json(line.encode(), dict[str, Any], "an answer of the proof's interpreter")
 
@@ -77,12 +78,12 @@ class ProofInterpreter:
 
 
 def _no_torch(python: str, found: str, others: Sequence[str]) -> NotChecked:
-    wanted = " ".join(["torch==2.13.0", packages(others)]).rstrip()
+    pip = f"{quoted(python)} -m pip install --extra-index-url https://download.pytorch.org/whl/cpu"
     return NotChecked(
         "the proof's interpreter has no torch",
         expected="a CPU build of torch 2.13",
         found=f"{python}: {found}",
-        do=f"{python} -m pip install --extra-index-url https://download.pytorch.org/whl/cpu {wanted}",
+        do=f"{pip} torch==2.13.0 {packages(others)}".rstrip(),
     )
 
 

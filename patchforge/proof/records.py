@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchforge.errors import CheckFailed, NotChecked
+from patchforge.paths import quoted
 from patchforge.proof.scenarios import Scenario
 
 #: Module to pip package, where their names differ (what ``import comfy.model_management`` needs over all releases).
@@ -70,7 +71,7 @@ class Record:
 
 def packages(modules: Sequence[str]) -> str:
     """What pip calls them, for one line."""
-    return " ".join(PACKAGES.get(name, name) for name in modules)
+    return " ".join(quoted(PACKAGES.get(name, name)) for name in modules)
 
 
 def checked(raw: dict[str, Any], tree: Path, scenario: Scenario, python: str) -> Record:
@@ -82,7 +83,7 @@ def checked(raw: dict[str, Any], tree: Path, scenario: Scenario, python: str) ->
             f"the release cannot be asked: {python} lacks {', '.join(modules)}",
             expected="what the release imports",
             found=raw["import_error"] or "missing, and the release would go on without it",
-            do=f"{python} -m pip install {packages(modules)}",
+            do=f"{quoted(python)} -m pip install {packages(modules)}",
         )
     questions = (Question(q["question"], q["function"], q["answer"], tuple(q["calls"])) for q in raw.get("answers", ()))
     return Record(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NoReturn, Self
 from patchforge.errors import PatchforgeError
 from patchforge.git.borrowed import OddRef
 from patchforge.git.clone import CachedClone, is_url
+from patchforge.paths import quoted
 from patchforge.project import load_project, recognise, release_index
 from patchforge.sources.git import GitObjects, GitTree
 from patchforge.sources.missing import MissingBlobError
@@ -174,12 +175,13 @@ class Upstream:
         if self._objects.commit(release.commit) or (self.fetch() and self._objects.commit(release.commit)):
             return release
         shallow = self._objects.is_shallow()
+        fetch = f"git -C {quoted(self._objects.path)} fetch --tags{' --unshallow' if shallow else ''}"
         raise PatchforgeError(
             f"{self.origin} lacks the commit of {release.version}",
             expected=release.commit,
             found="a shallow clone" if shallow else "no such commit",
-            do=f"git -C {self._objects.path} fetch --tags{' --unshallow' if shallow else ''}; if it still lacks it, "
-            f"this is a clone of something other than {self.project.url}, or the index is wrong",
+            do=f"{fetch}; if it still lacks it, this is a clone of something other than {self.project.url}, "
+            "or the index is wrong",
         )
 
     def _is_local(self) -> bool:
