@@ -95,6 +95,33 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True)
+class EnergyUse:
+    """What a hardware counter told over the timed runs of a case, the machine's rest included; see bench/energy.py."""
+
+    meter: str  #: such as ``xe 0000:03:00.0 card``
+    joules: float
+    seconds: float
+    runs: int
+
+    @property
+    def watts(self) -> float:
+        """The mean."""
+        return self.joules / self.seconds
+
+    @property
+    def joules_per_run(self) -> float:
+        return self.joules / self.runs
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryUse:
+    """The most memory that was held at any look during the timed runs of a case, in bytes; see bench/memory.py."""
+
+    what: str
+    peak: int
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One thing that was run on one side. Nothing is measured of a run that is not fresh: ``reason`` says why.
 
@@ -108,6 +135,10 @@ class Case:
     reason: str
     counts: Mapping[str, Counts] = field(default_factory=dict)
     times: Times | None = None
+    energy: tuple[EnergyUse, ...] = ()
+    memory: tuple[MemoryUse, ...] = ()
+    pictures: int = 0  #: that a run makes
+    steps: int = 0  #: of sampling, for each
     not_measured: Mapping[str, str] = field(default_factory=dict)
 
     @property

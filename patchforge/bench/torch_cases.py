@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from patchforge import bounded, documents, processes, web
-from patchforge.bench import probe, statistics
+from patchforge.bench import memory, probe, statistics
+from patchforge.bench.energy import Reading
 from patchforge.bench.model import Case, Counts, Times
 from patchforge.errors import CheckFailed, Damaged
 from patchforge.trial.model import Device, Verdict
@@ -20,6 +21,7 @@ from patchforge.trial.server.comfyui import PACK
 
 Tell = Callable[[str], None]
 _PART = "case"
+_NO_ENERGY = {"energy": "its runs are too short for the counters"}
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,11 @@ class Probe:
             if pipe:
                 with suppress(OSError):  # an order that nobody reads any more
                     pipe.close()
+
+    def reading(self) -> Reading:
+        """Of the process's memory."""
+        kind = self.side.device.kind if not self.side.device.emulated else "cpu"
+        return Reading((), memory.gauges(self._process.pid, kind))
 
     def ask(self, what: str, case: str) -> dict[str, Any]:
         """The answer to an order; CheckFailed where the case cannot be run."""
@@ -146,17 +153,19 @@ def _timed(turns: Sequence[tuple[Probe, Case]], name: str, pairs: int) -> Iterat
         return
     try:
         warm = [_warmed(one, name) for one, _ in turns]
+        readings = [one.reading() for one, _ in turns]
         runs: list[list[float]] = [[] for _ in turns]
         for pair in range(pairs):
             order = list(enumerate(turns))
             for index, (one, _) in order if pair % 2 == 0 else order[::-1]:
-                runs[index].append(float(one.ask("time", name)["seconds"]))
+                with readings[index]:
+                    runs[index].append(float(one.ask("time", name)["seconds"]))
     except CheckFailed as error:
         yield from (replace(case, not_measured={"times": error.problem}) for _, case in turns)
         return
-    for (_, case), warm_up, found in zip(turns, warm, runs, strict=True):
+    for (_, case), warm_up, found, reading in zip(turns, warm, runs, readings, strict=True):
         times = Times(tuple(found), {_PART: tuple(found)}, tuple(warm_up), statistics.steady(warm_up))
-        yield replace(case, times=times)
+        yield replace(case, times=times, memory=reading.peaks(), not_measured=_NO_ENERGY)
 
 
 def _warmed(one: Probe, name: str) -> list[float]:

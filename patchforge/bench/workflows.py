@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from patchforge import documents
-from patchforge.bench import statistics
+from patchforge.bench import energy, memory, statistics
+from patchforge.bench.energy import Reading
 from patchforge.bench.model import CPU, Case, Counts, Times
 from patchforge.bench.suites import WorkflowCase
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
@@ -79,6 +80,7 @@ class Running:
         self.executions: dict[str, Execution] = {}  #: of counted runs, by workflow
         self._server: Server | None = None
         self._seed = 0
+        self.reading = Reading(())
 
     def __enter__(self) -> Self:
         return self
@@ -119,7 +121,15 @@ class Running:
         case = self.case(measured, judged.verdict, judged.reason)
         if judged.verdict is not Verdict.FRESH:
             return case
-        return replace(case, counts=read_counts(client.counters(execution.prompt), workflow))
+        counts = read_counts(client.counters(execution.prompt), workflow)
+        return replace(case, counts=counts, pictures=len(execution.outputs), steps=_steps(workflow))
+
+    def begin(self) -> None:
+        """From here on energy and memory are those of the next case."""
+        pid = self.server.pid
+        kind = self.side.device.kind if not self.side.device.emulated else CPU
+        found = energy.meters(kind, pci=memory.addresses(pid))
+        self.reading = Reading(found, memory.gauges(pid, kind))
 
     def timed(self, measured: WorkflowCase) -> dict[str, float]:
         """Seconds by node of a run with new seeds, as the server tells them; CheckFailed where it was not fresh."""
@@ -128,7 +138,8 @@ class Running:
         graph = reseeded(workflow.graph, _TIMED + self._seed)
         if measured.cold or graph == workflow.graph:  # what is not random is computed again when nothing is cached
             _free(self.server)
-        execution = self.server.client.run(graph, self.side.timeout)
+        with self.reading:
+            execution = self.server.client.run(graph, self.side.timeout)
         judged = judge.judge(workflow, execution, device=self.side.device)
         if judged.verdict is not Verdict.FRESH:
             raise CheckFailed(f"{self.side.name} {workflow.name}: {judged.verdict}, {judged.reason}")
@@ -197,6 +208,8 @@ def _timed(
     tell(f"timing {measured.name}")
     try:
         warm = [_warmed(one, measured) for one, _ in turns]
+        for one, _ in turns:
+            one.begin()
         runs: list[list[dict[str, float]]] = [[] for _ in turns]
         for pair in range(pairs):
             tell(f"timing {measured.name}, {pair + 1} of {pairs}")
@@ -206,8 +219,18 @@ def _timed(
     except (CheckFailed, OSError) as error:
         yield from (replace(case, not_measured={"times": _said(error)}) for _, case in turns)
         return
-    for (_, case), warm_up, seen in zip(turns, warm, runs, strict=True):
-        yield replace(case, times=_times(warm_up, seen))
+    for (one, case), warm_up, seen in zip(turns, warm, runs, strict=True):
+        yield with_readings(replace(case, times=_times(warm_up, seen)), one.reading)
+
+
+def with_readings(case: Case, reading: Reading) -> Case:
+    """The case with its energy and memory, or why there is none."""
+    lacking = {}
+    if not (used := reading.found()):
+        lacking["energy"] = "no counter of this device can be read"
+    if not (peaks := reading.peaks()):
+        lacking["memory"] = "the system does not say what the process holds"
+    return replace(case, energy=used, memory=peaks, not_measured={**case.not_measured, **lacking})
 
 
 def _warmed(one: Running, measured: WorkflowCase) -> list[float]:
@@ -251,6 +274,11 @@ def read_counts(answer: Mapping[str, Any] | None, workflow: Workflow) -> dict[st
         raise Damaged(f"the server counted nothing of {workflow.name}", expected="counts of every node", found="none")
     found = documents.structured(dict(answer), dict[str, Counts], "what the server counted")
     return {name: found[node] for node, name in _names(workflow).items() if node in found}
+
+
+def _steps(workflow: Workflow) -> int:
+    """Of all samplers of a graph."""
+    return sum(int(node["inputs"].get("steps", 0)) for node in workflow.graph.values())
 
 
 def _names(workflow: Workflow) -> dict[str, str]:
