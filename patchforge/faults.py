@@ -147,7 +147,7 @@ _EXTRAS = {
     "github": "bot",
     "websockets": "test",
     "PIL": "test",
-    **dict.fromkeys(("numpy", "scipy", "ruptures"), "benchmark"),
+    **dict.fromkeys(("numpy", "scipy", "ruptures", "skimage", "flip_evaluator", "matplotlib"), "benchmark"),
 }
 
 

@@ -27,6 +27,13 @@ def run(parser: Parser) -> None:
     )
     parser.add_argument("--quick", action="store_true", help="a few cases only, in a minute or two")
     parser.add_argument(
+        "--precision",
+        action="append",
+        default=[],
+        metavar="TYPE,...",
+        help="fp16, bf16: run workflows in these as well as in float32; repeat",
+    )
+    parser.add_argument(
         "--pairs",
         type=whole(0),
         metavar="N",

@@ -34,13 +34,13 @@ _NUMBER = re.compile(r"\d{1,20}")
 
 @dataclass(frozen=True, slots=True)
 class Meter:
-    """One counter: what it is of, and a reader of joules so far; None where it cannot be read now.
+    """One counter: what it is of, and what gives its joules so far; None where it cannot be read now.
 
     ``wrap``: at how many joules it begins anew; 0 where that is to be told from the step.
     """
 
     name: str
-    read: Callable[[], float | None]
+    joules: Callable[[], float | None]
     unit: float  #: joules of its smallest step
     wrap: float = 0.0
 
@@ -178,7 +178,7 @@ class Reading:
             if (size := read()) is not None:
                 self._peaks[name] = max(size, self._peaks.get(name, 0))
         for meter in self._meters:
-            when, now = self._clock(), meter.read()
+            when, now = self._clock(), meter.joules()
             before = self._last.get(meter.name)
             if now is None:
                 self._lost.add(meter.name)

@@ -122,6 +122,22 @@ class MemoryUse:
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    """How near the pictures of a run are to the CPU's in float32, the worst of them; see bench/quality.py.
+
+    ``largest`` and ``mean`` differences in 8-bit levels, ``psnr`` in decibels (None of equal pictures), ``ssim`` (None
+    of pictures that are too small), ``flip`` from 0, nothing seen, to 1.
+    """
+
+    equal: bool  #: to the bit
+    largest: float
+    mean: float
+    psnr: float | None
+    ssim: float | None
+    flip: float
+
+
+@dataclass(frozen=True, slots=True)
 class Case:
     """One thing that was run on one side. Nothing is measured of a run that is not fresh: ``reason`` says why.
 
@@ -137,6 +153,7 @@ class Case:
     times: Times | None = None
     energy: tuple[EnergyUse, ...] = ()
     memory: tuple[MemoryUse, ...] = ()
+    quality: Quality | None = None
     pictures: int = 0  #: that a run makes
     steps: int = 0  #: of sampling, for each
     not_measured: Mapping[str, str] = field(default_factory=dict)

@@ -13,6 +13,7 @@ from patchforge import documents
 from patchforge.bench import energy, memory, statistics
 from patchforge.bench.energy import Reading
 from patchforge.bench.model import CPU, Case, Counts, Times
+from patchforge.bench.quality import quality
 from patchforge.bench.suites import WorkflowCase
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.trial.model import Device, Ending, Execution, Judgement, Verdict, Workflow
@@ -24,6 +25,14 @@ from patchforge.trial.verdicts.checks import reseeded
 from patchforge.trial.verdicts.plan import EXACT, STEADY
 from patchforge.trial.workflows.library import missing
 
+FP32 = "fp32"
+_ATTENTION = "--use-pytorch-cross-attention"
+#: ComfyUI's flags for the types that it computes in.
+PRECISIONS = {
+    FP32: EXACT,
+    "fp16": ("--force-fp16", "--fp16-vae", "--fp16-text-enc", _ATTENTION),
+    "bf16": ("--bf16-unet", "--bf16-vae", "--bf16-text-enc", _ATTENTION),
+}
 _FREEING, _AGAIN = 60.0, 1.0  # seconds
 _TIMED = 1000  # seeds of timed runs are above that, so that none is in the cache
 
@@ -43,13 +52,14 @@ class Side:
     start_timeout: float
     remove: Sequence[Path] = ()
     timed: bool = True
+    precision: str = FP32  #: what it computes in
     beside: Device | None = None  #: the CPU runs in the environment of this device, so that nothing else differs
     state: Mapping[str, Any] = field(default_factory=dict)  #: what the server says of itself, once it has run
 
     @property
     def arguments(self) -> tuple[str, ...]:
         """The server's flags, of those that the release has."""
-        wanted = [*EXACT, *STEADY]
+        wanted = [*PRECISIONS[self.precision], *STEADY]
         if self.device.kind == "cuda":
             wanted.append("--disable-cuda-malloc")  # cudaMallocAsync does not count allocations
         if self.device.kind == CPU:
@@ -122,6 +132,7 @@ class Running:
         if judged.verdict is not Verdict.FRESH:
             return case
         counts = read_counts(client.counters(execution.prompt), workflow)
+        case = with_quality(case, execution, reference)
         return replace(case, counts=counts, pictures=len(execution.outputs), steps=_steps(workflow))
 
     def begin(self) -> None:
@@ -155,7 +166,9 @@ class Running:
         if reference is None and execution.ending is Ending.SUCCESS:
             other = reseeded(workflow.graph, 1)
             varied = self.server.client.run(other, self.side.timeout) if other != workflow.graph else None
-        allowed = judge.tolerance(self.side.device, dtype=workflow.dtype)
+        precision = self.side.precision
+        dtype = workflow.dtype or ("" if precision == FP32 else precision)
+        allowed = judge.tolerance(self.side.device, exact=precision == FP32, dtype=dtype)
         return judge.judge(
             workflow, execution, device=self.side.device, reference=reference, tolerance=allowed, varied=varied
         )
@@ -203,7 +216,9 @@ def _timed(
     turns = [(one, case) for one, case in zip(running, found, strict=True) if case.verdict is Verdict.FRESH]
     yield from (case for case in found if case.verdict is not Verdict.FRESH)
     if not turns or not pairs:
-        yield from (replace(case, not_measured={"times": "no runs were asked for"}) for _, case in turns)
+        yield from (
+            replace(case, not_measured={**case.not_measured, "times": "no runs were asked for"}) for _, case in turns
+        )
         return
     tell(f"timing {measured.name}")
     try:
@@ -217,10 +232,22 @@ def _timed(
             for index, (one, _) in order if pair % 2 == 0 else order[::-1]:
                 runs[index].append(one.timed(measured))
     except (CheckFailed, OSError) as error:
-        yield from (replace(case, not_measured={"times": _said(error)}) for _, case in turns)
+        yield from (replace(case, not_measured={**case.not_measured, "times": _said(error)}) for _, case in turns)
         return
     for (one, case), warm_up, seen in zip(turns, warm, runs, strict=True):
         yield with_readings(replace(case, times=_times(warm_up, seen)), one.reading)
+
+
+def with_quality(case: Case, execution: Execution, reference: Execution | None) -> Case:
+    """The case with how near its pictures are to the reference's, or why that is not known."""
+    if reference is None or reference.ending is not Ending.SUCCESS:
+        return replace(
+            case, not_measured={**case.not_measured, "quality": "there is no reference of the CPU in float32"}
+        )
+    try:
+        return replace(case, quality=quality(execution.outputs, reference.outputs))
+    except CheckFailed as error:
+        return replace(case, not_measured={**case.not_measured, "quality": error.problem})
 
 
 def with_readings(case: Case, reading: Reading) -> Case:

@@ -127,3 +127,24 @@ def test_a_mistyped_action_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no command 'comapre'; did you mean compare?" in capsys.readouterr().err
     with pytest.raises(PatchforgeError, match="there is no option --quik; did you mean --quick"):
         parser().parse_args(["bench", "v1", "--quik"])
+
+
+@EMULATED
+def test_other_precisions_are_sides_of_their_own(bench: Any) -> None:
+    """The miniature computes in float32 whatever it is told, so all is equal."""
+    pytest.importorskip("flip_evaluator", reason="needs the extra benchmark")
+    status, out = bench("--device", "emulated", "--precision", "fp16", "--pairs", "1")
+    assert status == Exit.OK
+    found = read(out)
+    assert [one.side for one in found.cases] == [PATCHED, f"{PATCHED}, fp16"]
+    for one in found.cases:
+        assert one.quality is not None
+        assert one.quality.equal
+        assert [use.what for use in one.memory] == ["RAM of the process"]
+        assert one.memory[0].peak > 1 << 20
+        assert (one.pictures, one.steps) == (1, 2)
+
+
+def test_a_precision_that_there_is_not(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--device", "cpu", "--precision", "fp8")[0] == Exit.USAGE
+    assert "no precision is called 'fp8'" in capsys.readouterr().err

@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0 when everything that was run was fresh, 1 when something was not."""
     wanted = _suites(options)
     chosen = suites.of_server(wanted, load(), quick=options.quick, names=options.workflow)
+    _precisions(options)
     of_torch = suites.of_torch(wanted, quick=options.quick)
     processes.need_posix("patchforge bench run")
     options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
@@ -72,6 +73,16 @@ def _suites(options: argparse.Namespace) -> list[str]:
     if unknown := [name for name in named if name not in suites.SUITES]:
         raise PatchforgeError(f"no suite is called {unknown[0]!r}", expected=", ".join(suites.SUITES))
     return named or (["workflows"] if options.workflow else list(suites.SUITES))
+
+
+def _precisions(options: argparse.Namespace) -> list[str]:
+    """float32 first, whose results are exact, and those named besides."""
+    named = [name for text in options.precision for name in text.split(",") if name]
+    if unknown := [name for name in named if name not in workflows.PRECISIONS]:
+        raise PatchforgeError(
+            f"no precision is called {unknown[0]!r}", expected=", ".join(workflows.PRECISIONS), do="name one of these"
+        )
+    return list(dict.fromkeys([workflows.FP32, *named]))
 
 
 def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Files]:
@@ -107,7 +118,8 @@ def _measured(
         if chosen:
             sides = _sides(options, device, Trees(patched, weights, scratch, tell), environment, scratch)
             cases += workflows.measure(sides, chosen, options.pairs, progress.step)
-            state, flags = dict(sides[-1].state) or state, sides[-1].arguments
+            measured = next(one for one in sides if one.name == PATCHED)
+            state, flags = dict(measured.state) or state, measured.arguments
         progress.step("")
     return Benchmark(
         release=str(patched.release.version),
@@ -139,21 +151,27 @@ def _sides(
 ) -> list[workflows.Side]:
     """What runs, in order: the CPU, which gives the reference; upstream where it is asked for; the patched tree."""
 
-    def side(name: str, tree: Tree, on: Device, *, timed: bool = True) -> workflows.Side:
+    def side(
+        name: str, tree: Tree, on: Device, *, timed: bool = True, precision: str = workflows.FP32
+    ) -> workflows.Side:
         return workflows.Side(
             name,
             trees[tree],
             on,
             environment,
-            scratch / f"{name}.log",
+            scratch / f"{name.replace(', ', '-')}.log",
             options.timeout,
             trials.STARTING,
             remove=[scratch],
             timed=timed,
+            precision=precision,
             beside=device,
         )
 
-    found = [side(PATCHED, Tree.PATCHED, device)]
+    found = [
+        side(f"{PATCHED}, {one}" if one != workflows.FP32 else PATCHED, Tree.PATCHED, device, precision=one)
+        for one in _precisions(options)
+    ]
     if options.baseline == UPSTREAM:
         found.insert(0, side(UPSTREAM, Tree.UPSTREAM, device))
     if device.kind != CPU:

@@ -22,7 +22,7 @@ def compare(result: bytes, reference: bytes) -> ImageDifference:
     CheckFailed when one cannot be read, or when sizes or numbers of frames differ. ``picture`` is a PNG of the frame
     that differs most, multiplied so that its largest difference is 255.
     """
-    pairs = _pairs(_frames(result), _frames(reference))
+    pairs = _pairs(frames(result), frames(reference))
     differences = [ImageChops.difference(one, other) for one, other in pairs]
     counts = [_level_counts(each) for each in differences]
     largest = [max((level for level, count in enumerate(each) if count), default=0) for each in counts]
@@ -47,7 +47,7 @@ def compare_outputs(result: Sequence[Output], reference: Sequence[Output]) -> Im
 
 def is_constant(data: bytes) -> bool:
     """Whether no frame has more than one colour. CheckFailed when it cannot be read."""
-    return all(low == high for frame in _frames(data) for low, high in _extrema(frame))
+    return all(low == high for frame in frames(data) for low, high in _extrema(frame))
 
 
 def _by_place(outputs: Sequence[Output]) -> dict[tuple[str, int], Output]:
@@ -58,7 +58,8 @@ def _by_place(outputs: Sequence[Output]) -> dict[tuple[str, int], Output]:
     return places
 
 
-def _frames(data: bytes) -> list[Image.Image]:
+def frames(data: bytes) -> list[Image.Image]:
+    """Every frame, as RGB, or RGBA where it has transparency. CheckFailed when it cannot be read."""
     try:
         with Image.open(BytesIO(data), formats=_FORMATS) as image:
             if image.mode not in _MODES:
