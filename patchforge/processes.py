@@ -183,6 +183,8 @@ NIX = frozenset(
         "NIX_PROFILES",
     ]
 )
+#: Lists of folders. One that is relative, or empty, is the current folder, which may be a stranger's.
+_FOLDERS = frozenset(["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH"])
 #: No name that only begins as an allowed one is let through when it says that it holds a secret.
 _SECRETIVE = re.compile(r"KEY|TOKEN|SECRET|PASS|CRED|AUTH|COOKIE|SESSION", re.IGNORECASE)
 _USERINFO = re.compile(r"://[^/?#\s]*@")
@@ -200,6 +202,7 @@ def environment(
 
     A name in ``allow`` that ends in ``*`` stands for those that begin so, but for names like SYCL_API_KEY. A variable
     with a password in an address is left out, unless ``passwords``. ``inherited`` stands for this process's own.
+    Where programs and libraries are looked for, only absolute folders stay.
     """
     named = _BASE | {name for name in allow if not name.endswith("*")}
     beginnings = tuple(name[:-1] for name in allow if name.endswith("*"))
@@ -210,11 +213,15 @@ def environment(
         return bool(beginnings) and name.startswith(beginnings) and not _SECRETIVE.search(name)
 
     kept = {
-        name: value
+        name: _absolute(value) if name in _FOLDERS else value
         for name, value in (os.environ if inherited is None else inherited).items()
         if is_allowed(name) and (passwords or not _has_password(name, value))
     }
-    return {**kept, **(extra or {})}
+    return {name: value for name, value in kept.items() if value or name not in _FOLDERS} | dict(extra or {})
+
+
+def _absolute(folders: str) -> str:
+    return os.pathsep.join(one for one in folders.split(os.pathsep) if os.path.isabs(one))  # noqa: PTH117
 
 
 def _has_password(name: str, value: str) -> bool:

@@ -1,4 +1,4 @@
-"""Commands that are run in a stranger's folder take no module from it."""
+"""Commands that are run in a stranger's folder take neither a module nor a program from it."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from patchforge.processes import environment
 from tests.checkout.places import fill
 from tests.support import ROOT, miniature
 
@@ -54,3 +55,32 @@ def test_a_folder_of_our_own_name_is_kept_out_by_what_advice_says(stranger: Path
         check=False,
     )
     assert f"{sys.executable} -P -m patchforge" in done.stderr
+
+
+PROGRAMS = ("git", "patch", "nix-instantiate", "rpm", "clinfo", "nvidia-smi", "powershell", "python", "python3", "sh")
+SYSTEM = "/usr/local/bin:/usr/bin:/bin"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows looks for programs in another way: see test_children.py")
+@pytest.mark.parametrize("path", [f":{SYSTEM}", f".:{SYSTEM}", f"bin:{SYSTEM}", f"{SYSTEM}:", f"{SYSTEM}::.", ":", ""])
+def test_no_program_is_taken(stranger: Path, path: str) -> None:
+    """An empty folder on PATH, which a stray colon makes, is the current one."""
+    for folder in (stranger, stranger / "bin"):
+        folder.mkdir(exist_ok=True)
+        for name in PROGRAMS:
+            (folder / name).write_text(f"#!/bin/sh\necho ran >> {stranger}/ran\n")
+            (folder / name).chmod(0o755)
+    (stranger / ".git").mkdir(exist_ok=True)
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": path}
+    for words in (["status", "."], ["apply", ".", "--in-place", "--dry-run"], ["doctor", "--upstream", "."]):
+        command = [sys.executable, "-P", "-m", "patchforge", *words]
+        subprocess.run(command, cwd=stranger, env=env, capture_output=True, check=False)
+    assert not (stranger / "ran").exists()
+
+
+@pytest.mark.parametrize("name", ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH", "PYTHONPATH"])
+def test_only_absolute_folders_reach_a_child(name: str) -> None:
+    folders = os.pathsep.join(["", "/a", ".", "b", "/c d", ""])
+    told = environment(allow=["PYTHONPATH"], inherited={name: folders})
+    assert told == {name: os.pathsep.join(["/a", "/c d"])}
+    assert environment(allow=["PYTHONPATH"], inherited={name: os.pathsep.join([".", ""])}) == {}

@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import shutil
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -107,8 +106,8 @@ def _blob_ids(tree: Path) -> dict[str, str]:
 
 
 def _driver() -> str:
-    program = shutil.which("nvidia-smi")
-    if program is None:
+    program = processes.program("nvidia-smi")
+    if not program:
         return "unknown"
     query = [program, "--query-gpu=driver_version", "--format=csv,noheader"]
     done = processes.run(query, capture_output=True, text=True)
