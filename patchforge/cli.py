@@ -58,6 +58,8 @@ _BENCH = (
     Command(
         "history", "order many benchmarks by date; status 1 where the newest change is for the worse", bench.history
     ),
+    Command("report", "write a benchmark as a page with plots, as Markdown and as CSV", bench.report),
+    Command("submit", "write one anonymous file of a benchmark, to be attached to an issue", bench.submit),
 )
 COMMANDS = (
     Command("apply", "convert a release and write its patches", releases.apply),
@@ -144,6 +146,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(Exit.SYSTEM)  # not done to its end; there is nobody to tell
         except BaseException as error:  # noqa: BLE001 - the one place that turns every fault into a sentence
             return _fail(error, words)
+
+
+def ipex_benchmark() -> int:
+    """The program ``ipex-benchmark``: ``patchforge bench``, which measures torch alone where no suite is named."""
+    return main(_door("tensor,conv,sd"))
+
+
+def comfyui_benchmark() -> int:
+    """The program ``comfyui-benchmark``: ``patchforge bench``, which measures workflows where no suite is named."""
+    return main(_door("workflows,batch,load"))
+
+
+def _door(suites: str) -> list[str]:
+    words = sys.argv[1:]
+    other = {one.name for one in _BENCH if one.name != _USUAL["bench"]} | {"-h", "--help"}
+    named = any(word.partition("=")[0] in {"--suite", "--workflow"} for word in words)
+    return ["bench", *words, *([] if named or (words and words[0] in other) else ["--suite", suites])]
 
 
 def _run(words: Sequence[str]) -> int:

@@ -17,6 +17,8 @@ from patchforge import documents
 from patchforge.bench.compare import BenchmarkComparison
 from patchforge.bench.history import BenchmarkHistory
 from patchforge.bench.model import Benchmark
+from patchforge.bench.report import BenchmarkReport
+from patchforge.bench.submission import Submitted
 from patchforge.bot.follow import Followed
 from patchforge.checkout.examine import State
 from patchforge.commands.common import schema_name
@@ -426,6 +428,8 @@ DOCUMENTS: Mapping[str, Document] = {
     "bench": Document(Benchmark, ("bench run",), also={"format": int}),
     "bench-compare": Document(BenchmarkComparison, ("bench compare",)),
     "bench-history": Document(BenchmarkHistory, ("bench history",)),
+    "bench-report": Document(BenchmarkReport, ("bench report",)),
+    "bench-submit": Document(Submitted, ("bench submit",)),
     "packs-check": Document(PackReport, ("packs check",), several=True),
     "packs-apply": Document(PackManifest, ("packs apply",), also={"format": int}),
 }

@@ -105,6 +105,8 @@ ERRORS = {
     "bench run": ("v0.33.0", "--workflow", "nonsense"),
     "bench compare": ("nowhere",),
     "bench history": ("nowhere",),
+    "bench report": ("nowhere",),
+    "bench submit": ("nowhere",),
     "packs check": ("nowhere",),
     "packs apply": ("nowhere",),
     "packs revert": ("nowhere",),

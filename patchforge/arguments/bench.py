@@ -66,3 +66,18 @@ def history(parser: Parser) -> None:
     """``patchforge bench history``."""
     add_json(parser)
     parser.add_argument("folder", metavar="DIR", help="a folder with benchmarks, at any depth")
+
+
+def report(parser: Parser) -> None:
+    """``patchforge bench report``."""
+    add_json(parser)
+    parser.add_argument("benchmark", metavar="A", help="a benchmark: its file, or the folder that it is in")
+    parser.add_argument("--before", metavar="B", help="an earlier one, against which times and counts are shown")
+    parser.add_argument("--out", metavar="DIR", help="where the pages go (default: the benchmark's own folder)")
+
+
+def submit(parser: Parser) -> None:
+    """``patchforge bench submit``."""
+    add_json(parser)
+    parser.add_argument("benchmark", metavar="A", help="a benchmark: its file, or the folder that it is in")
+    parser.add_argument("--out", default=".", metavar="DIR", help="where the file goes (default: this folder)")

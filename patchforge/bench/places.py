@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge.outputs import Kind, check_folder
 
-KIND = Kind("a benchmark", re.compile(r"benchmark\.json"))
+KIND = Kind("a benchmark", re.compile(r"benchmark\.json|report\.(html|md|csv)"))
 
 
 def check(folder: Path, inputs: Iterable[Path] = ()) -> None:

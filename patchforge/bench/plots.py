@@ -1,0 +1,105 @@
+"""Plots as SVG that stands in a page: text is text, and takes the page's colour, light or dark."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from patchforge.bench.statistics import Interval
+
+_INK = "#010203"  # stands for the colour of the page's text; no plot has it otherwise
+_SIDES = ("#3b82c4", "#d9822b", "#5aa469", "#a66bbe", "#c0504d", "#8c8c8c")
+_VERDICTS = {"slower": "#cf222e", "faster": "#1a7f37", "": "#808080"}
+_ROW, _WIDTH, _MARGIN = 0.28, 8.0, 0.9  # inches
+_LONG = 2.2  # a ratio beyond is drawn at the edge
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One value with its interval. ``verdict``: slower, faster, or ""."""
+
+    case: str
+    side: str
+    value: Interval
+    verdict: str
+
+
+def bars(found: Sequence[Bar]) -> str:
+    """Seconds of cases, one bar for each side."""
+    cases = list(dict.fromkeys(one.case for one in found))
+    sides = list(dict.fromkeys(one.side for one in found))
+    unit, factor = ("s", 1.0) if max(one.value.median for one in found) >= 1 else ("ms", 1e3)
+    figure, axes = _begin(len(cases) * (len(sides) + 0.6))
+    for index, side in enumerate(sides):
+        own = [one for one in found if one.side == side]
+        at = [cases.index(one.case) * (len(sides) + 0.6) + index for one in own]
+        values = [one.value.median * factor for one in own]
+        error = [
+            [(one.value.median - one.value.low) * factor for one in own],
+            [(one.value.high - one.value.median) * factor for one in own],
+        ]
+        colour = _SIDES[index % len(_SIDES)]
+        axes.barh(
+            at, values, height=0.9, color=colour, xerr=error, ecolor=_INK, error_kw={"elinewidth": 0.8}, label=side
+        )
+        for place, value, one in zip(at, values, own, strict=True):
+            _label(axes, one.value.high * factor, place, f"{value:.3g}")
+    middles = [index * (len(sides) + 0.6) + (len(sides) - 1) / 2 for index in range(len(cases))]
+    axes.set_yticks(middles, cases)
+    axes.set_xlabel(unit)
+    axes.set_xlim(0, max(one.value.high for one in found) * factor * 1.12)
+    if len(sides) > 1:
+        figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(sides), frameon=False)
+    return _end(figure, axes)
+
+
+def ratios(found: Sequence[Bar], large: float) -> str:
+    """Times by others with their intervals, a line at 1, and the band in which nothing is an alarm."""
+    figure, axes = _begin(len(found))
+    axes.axvspan(1 - large, 1 + large, color="#8888", alpha=0.25, linewidth=0)
+    axes.axvline(1, color=_INK, linewidth=0.8)
+    for place, one in enumerate(found):
+        value = one.value
+        middle = min(value.median, _LONG)
+        error = [[middle - min(value.low, middle)], [max(min(value.high, _LONG), middle) - middle]]
+        axes.errorbar([middle], [place], xerr=error, fmt="o", color=_VERDICTS[one.verdict], markersize=6, capsize=3)
+        said = f"{value.median:.3f}{f', {one.verdict}' if one.verdict else ''}"
+        _label(axes, min(value.high, _LONG), place, said)
+    sides = {one.side for one in found}
+    axes.set_yticks(range(len(found)), [one.case if len(sides) == 1 else f"{one.case}, {one.side}" for one in found])
+    low = min(0.9, *(one.value.low for one in found))
+    high = max(1.1, *(min(one.value.high, _LONG) for one in found))
+    axes.set_xlim(low - 0.02, high + 0.25 * (high - low))
+    return _end(figure, axes)
+
+
+def _begin(lines: float) -> tuple[Any, Any]:
+    from matplotlib import rcParams  # noqa: PLC0415 - the extra ``benchmark``, and slow to import
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    ink = dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color"), _INK)
+    rcParams.update({**ink, "svg.fonttype": "none", "svg.hashsalt": "patchforge", "font.size": 9})
+    figure = Figure(figsize=(_WIDTH, _MARGIN + _ROW * max(lines, 1)), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.add_subplot()
+    axes.patch.set_alpha(0)
+    axes.invert_yaxis()
+    for spine in ("top", "right"):
+        axes.spines[spine].set_visible(False)
+    return figure, axes
+
+
+def _label(axes: Any, x: float, y: float, text: str) -> None:
+    axes.annotate(text, (x, y), xytext=(6, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _end(figure: Any, axes: Any) -> str:
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#8886", linewidth=0.5)
+    axes.set_axisbelow(True)
+    out = io.StringIO()
+    figure.savefig(out, format="svg", metadata={"Date": None, "Creator": None})
+    drawn = out.getvalue()
+    return drawn[drawn.index("<svg") :].replace(_INK, "currentColor")

@@ -1,0 +1,279 @@
+"""A benchmark as a page for people (HTML with plots, Markdown) and as a table for programs (CSV)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from patchforge.bench import statistics
+from patchforge.bench.compare import BenchmarkComparison, against_upstream, compare
+from patchforge.bench.model import CPU, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, total
+from patchforge.bench.plots import Bar, bars, ratios
+from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, Interval, TimeRatio
+from patchforge.errors import NotChecked
+from patchforge.templating import environment
+
+HTML, MARKDOWN, CSV = "report.html", "report.md", "report.csv"
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class BenchmarkReport:
+    """What was written, and its first line."""
+
+    headline: str
+    written: str
+    files: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One case on one side, as the tables have it."""
+
+    case: Case
+    time: Interval | None
+    before: TimeRatio | None  #: by what it is measured against: an earlier benchmark, else upstream
+    cpu: float | None  #: how many times as fast as the CPU
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether others are measured against it."""
+        return self.case.side in {UPSTREAM, CPU}
+
+    @property
+    def counts(self) -> Mapping[str, str]:
+        """Exact totals, as texts."""
+        if not self.case.counts:
+            return {}
+        counts = total(self.case.counts.values())
+        peak = None if counts.peak_bytes is None else f"{counts.peak_bytes / _MIB:.1f} MiB"
+        return {
+            "operations": str(sum(counts.operations.values())),
+            "copies": str(sum(count for count, _ in counts.copies.values())),
+            "waits": shown(counts.waits),
+            "allocations": shown(counts.allocations),
+            "peak": peak or NOT_MEASURED,
+        }
+
+    @property
+    def energy(self) -> list[str]:
+        """What every meter told: joules for a run, a picture and a step, and mean watts."""
+        found = []
+        for one in self.case.energy:
+            parts = [f"{one.joules_per_run:.3g} J a run"]
+            if self.case.pictures:
+                parts.append(f"{one.joules_per_run / self.case.pictures:.3g} J a picture")
+            if self.case.steps:
+                parts.append(f"{one.joules_per_run / self.case.steps:.3g} J a step")
+            found.append(f"{one.meter}: {', '.join(parts)}, {one.watts:.3g} W")
+        return found
+
+    @property
+    def memory(self) -> list[str]:
+        return [f"{one.what}: {one.peak / _MIB:.0f} MiB" for one in self.case.memory]
+
+    @property
+    def quality(self) -> str:
+        """Against the CPU in float32."""
+        one = self.case.quality
+        if one is None:
+            return NOT_MEASURED
+        if one.equal:
+            return "equal to the bit"
+        ssim = NOT_MEASURED if one.ssim is None else f"{one.ssim:.4f}"
+        return f"largest difference {one.largest:g} of 255, PSNR {one.psnr:.1f} dB, SSIM {ssim}, FLIP {one.flip:.4f}"
+
+
+def shown(number: int | None) -> str:
+    return NOT_MEASURED if number is None else str(number)
+
+
+def seconds(value: float) -> str:
+    """A time with a unit that fits it."""
+    unit, factor = ("s", 1.0) if value >= 1 else ("ms", 1e3) if value >= 1e-3 else ("us", 1e6)
+    return f"{value * factor:.3g} {unit}"
+
+
+def rows(benchmark: Benchmark, before: Benchmark | None = None) -> list[Row]:
+    """Every case. ``before`` is an earlier benchmark; without it, patched trees are measured against upstream's."""
+    return [
+        Row(
+            one,
+            statistics.interval(one.times.seconds) if one.times else None,
+            _against(one, benchmark, before),
+            _faster_than_the_cpu(one, benchmark),
+        )
+        for one in benchmark.cases
+    ]
+
+
+def _against(case: Case, benchmark: Benchmark, before: Benchmark | None) -> TimeRatio | None:
+    if case.side == CPU and benchmark.device.kind != CPU:
+        return None
+    other = before.case(*case.place) if before else benchmark.case(case.suite, case.name, UPSTREAM)
+    if other is None or other is case or not case.times or not other.times:
+        return None
+    found = statistics.unpaired if before else statistics.paired
+    return found(other.times.seconds, case.times.seconds)
+
+
+def _faster_than_the_cpu(case: Case, benchmark: Benchmark) -> float | None:
+    cpu = benchmark.case(case.suite, case.name, CPU)
+    if cpu is None or cpu is case or not case.times or not cpu.times:
+        return None
+    return 1 / statistics.paired(cpu.times.seconds, case.times.seconds).ratio.median
+
+
+def headline(benchmark: Benchmark, found: Sequence[Row], before: Benchmark | None) -> str:
+    """How fast is it, and is it faster than before: in one line."""
+    own = [row for row in found if row.case.side.partition(",")[0] in {PATCHED, TORCH} and row.time]
+    if not own:
+        return f"{benchmark.release} on {benchmark.device}: no time was measured."
+    first = next((row for row in own if row.case.suite == "workflows"), own[0])
+    time = first.time.median if first.time else 0.0
+    fast = f"{first.case.name} takes {seconds(time)} with {benchmark.release} on {benchmark.device}"
+    return f"{fast}; {_than_before(own, before)}{_than_the_cpu(own)}."
+
+
+def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
+    measured = [row.before for row in own if row.before]
+    what = f"before ({before.release}, {before.date[:10]})" if before else "upstream"
+    if not measured:
+        return "whether it is faster than before was not measured"
+    mean = math.exp(sum(math.log(one.ratio.median) for one in measured) / len(measured))
+    if max(one.runs for one in measured) < LEAST:
+        return f"{mean:.2f} times {what}'s time, of too few runs to say whether that is a change"
+    slower, faster = sum(one.slower for one in measured), sum(one.faster for one in measured)
+    verdict = "mixed" if slower and faster else "slower" if slower else "faster" if faster else "no change"
+    counts = f"{slower} of {len(measured)} cases slower, {faster} faster"
+    return f"{verdict}: {mean:.2f} times {what}'s time over {len(measured)} cases ({counts})"
+
+
+def _than_the_cpu(own: Sequence[Row]) -> str:
+    known = [row.cpu for row in own if row.cpu]
+    if not known:
+        return ""
+    return f"; {math.exp(sum(map(math.log, known)) / len(known)):.2f} times as fast as the CPU"
+
+
+def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
+    """What both pages are made of."""
+    found = rows(benchmark, before)
+    differences: BenchmarkComparison | None = None
+    why = "only one side was measured"
+    try:
+        if before or benchmark.side(UPSTREAM):
+            differences = compare(before, benchmark) if before else against_upstream(benchmark)
+    except NotChecked as error:
+        why = error.problem
+    return {
+        "benchmark": benchmark,
+        "before": before,
+        "headline": headline(benchmark, found, before),
+        "rows": found,
+        "differences": differences,
+        "not_compared": why,
+        "limits": limits(benchmark),
+        "repeat": repeat(benchmark),
+        "confidence": f"{CONFIDENCE:.0%}",
+        "large": f"{LARGE:.0%}",
+        "least": LEAST,
+        "NOT_MEASURED": NOT_MEASURED,
+        "seconds": seconds,
+    }
+
+
+def repeat(benchmark: Benchmark) -> str:
+    """The command that makes such a benchmark."""
+    suites = list(dict.fromkeys(one.suite for one in benchmark.cases))
+    sides = {one.side for one in benchmark.cases}
+    baseline = UPSTREAM if UPSTREAM in sides else CPU if CPU in sides and benchmark.device.kind != CPU else ""
+    words = ["patchforge bench", benchmark.release, "--device", str(benchmark.device), "--suite", ",".join(suites)]
+    words += ["--baseline", baseline] if baseline else []
+    precisions = dict.fromkeys(side.partition(", ")[2] for side in sides if ", " in side)
+    words += ["--precision", ",".join(sorted(precisions))] if precisions else []
+    return " ".join([*words, *(["--quick"] if benchmark.quick else [])])
+
+
+def limits(benchmark: Benchmark) -> list[str]:
+    """What it does not show."""
+    found = [
+        "The models have the right shapes, and are tiny, with random weights: it says how devices and releases compare."
+    ]
+    if benchmark.device.emulated:
+        found.append("Nothing ran on Intel hardware: the CPU computed everything. Its times are the CPU's.")
+    if any("energy" in one.not_measured for one in benchmark.cases):
+        found.append("Energy is not measured where no counter can be read, or where runs are too short.")
+    return found
+
+
+def markdown(benchmark: Benchmark, before: Benchmark | None = None) -> str:
+    """One page."""
+    return environment("bench").get_template("report.md.j2").render(context(benchmark, before))
+
+
+def html(benchmark: Benchmark, before: Benchmark | None = None) -> str:
+    """One page that needs nothing else, with its plots."""
+    found = context(benchmark, before)
+    made = {**found, "plots": plots(benchmark, found["rows"], before)}
+    return environment("bench", autoescape=True).get_template("report.html.j2").render(made)
+
+
+def plots(benchmark: Benchmark, found: Sequence[Row], before: Benchmark | None) -> list[tuple[str, str]]:
+    """Titles and SVG: how times compare, then how long each suite's cases take."""
+    drawn = []
+    compared = [
+        Bar(row.case.name, row.case.side, row.before.ratio, _verdict(row.before))
+        for row in found
+        if row.before is not None
+    ]
+    if compared:
+        what = before.release if before else "upstream"
+        drawn.append((f"Time by {what}'s: left of the line is faster", ratios(compared, LARGE)))
+    for suite in dict.fromkeys(one.suite for one in benchmark.cases):
+        timed = [
+            Bar(row.case.name, row.case.side, row.time, "") for row in found if row.case.suite == suite and row.time
+        ]
+        if timed:
+            drawn.append((f"Time of {suite}: medians and {CONFIDENCE:.0%} intervals", bars(timed)))
+    return drawn
+
+
+def _verdict(ratio: TimeRatio) -> Literal["slower", "faster", ""]:
+    return "slower" if ratio.slower else "faster" if ratio.faster else ""
+
+
+def table(benchmark: Benchmark) -> str:
+    """CSV, one figure in a line: suite, case, side, part, figure, value and unit. What was not measured has no line."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["suite", "case", "side", "part", "figure", "value", "unit"])
+    for one in benchmark.cases:
+        writer.writerows([*one.place, *figure] for figure in _figures(one))
+    return out.getvalue()
+
+
+def _figures(case: Case) -> Iterator[tuple[str, str, object, str]]:
+    yield "", "verdict", case.verdict.value, ""
+    for part, counts in case.counts.items():
+        for name, value in counts.figures().items():
+            yield part, name, value, "bytes" if "bytes" in name else ""
+    for run, taken in enumerate(case.times.seconds if case.times else ()):
+        yield "", f"run {run}", taken, "s"
+    for use in case.energy:
+        yield use.meter, "energy", use.joules, "J"
+        yield use.meter, "time", use.seconds, "s"
+        yield use.meter, "runs", use.runs, ""
+    for held in case.memory:
+        yield held.what, "peak", held.peak, "bytes"
+    if case.quality:
+        yield "", "equal", int(case.quality.equal), ""
+        yield "", "largest difference", case.quality.largest, "levels"
+        measures = {"psnr": case.quality.psnr, "ssim": case.quality.ssim, "flip": case.quality.flip}
+        for measure, found in measures.items():
+            if found is not None:
+                yield "", measure, found, "dB" if measure == "psnr" else ""

@@ -1,0 +1,245 @@
+"""A benchmark as pages: the first line, what is not measured, hostile texts, plots; and what is submitted."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+
+pytest.importorskip("matplotlib", reason="needs the extra benchmark")
+pytest.importorskip("scipy", reason="needs the extra benchmark")
+
+from patchforge import cli
+from patchforge.bench.model import (
+    CPU,
+    FILE,
+    FORMAT,
+    PATCHED,
+    TORCH,
+    UPSTREAM,
+    Benchmark,
+    Case,
+    EnergyUse,
+    MemoryUse,
+    Quality,
+    Times,
+    read,
+)
+from patchforge.bench.report import CSV, HTML, MARKDOWN, headline, html, markdown, rows, table
+from patchforge.bench.submission import SUFFIX, anonymous
+from patchforge.cli import main
+from patchforge.errors import Exit
+from patchforge.trial.model import Verdict
+from tests.bench.examples import SAMPLER, benchmark, case, counts
+
+WRONG = Quality(equal=False, largest=3, mean=0.2, psnr=52.1, ssim=0.9991, flip=0.012)
+
+
+def times(factor: float, count: int = 16) -> Times:
+    found = tuple(factor * (1 + 0.001 * (index % 5)) for index in range(count))
+    return Times(found, {SAMPLER: found}, (factor,), steady=True)
+
+
+def measured(factor: float = 1.0, count: int = 16, **more: Any) -> Benchmark:
+    """Upstream in a second, patched in ``factor`` of that, the CPU in four."""
+    return benchmark(
+        case(side=CPU, times=times(4, count), parts={}),
+        case(side=UPSTREAM, times=times(1, count)),
+        case(side=PATCHED, times=times(factor, count), **more),
+    )
+
+
+def first(found: Benchmark, before: Benchmark | None = None) -> str:
+    return headline(found, rows(found, before), before)
+
+
+@pytest.mark.parametrize(
+    ("factor", "said"),
+    [
+        (1.0, "no change: 1.00 times upstream's time over 1 cases (0 of 1 cases slower, 0 faster)"),
+        (1.2, "slower: 1.20 times upstream's time over 1 cases (1 of 1 cases slower, 0 faster)"),
+        (0.8, "faster: 0.80 times upstream's time over 1 cases (0 of 1 cases slower, 1 faster)"),
+    ],
+)
+def test_the_first_line_answers_both_questions(factor: float, said: str) -> None:
+    line = first(measured(factor))
+    assert line.startswith("txt2img takes ")
+    assert " with v0.33.0 on emulated:b580; " in line
+    assert said in line
+    assert line.endswith(f"; {4 / factor:.2f} times as fast as the CPU.")
+
+
+def test_it_is_measured_against_an_earlier_one() -> None:
+    before = replace(measured(1.0), release="v0.32.0", date="2026-10-01T00:00:00+00:00")
+    assert "slower: 1.50 times before (v0.32.0, 2026-10-01)'s time" in first(measured(1.5), before)
+
+
+def test_it_says_what_it_does_not_know() -> None:
+    assert first(benchmark(case(parts={}))) == "v0.33.0 on emulated:b580: no time was measured."
+    assert "whether it is faster than before was not measured" in first(benchmark(case(times=times(1))))
+    assert "of too few runs to say whether that is a change" in first(measured(1.5, count=3))
+
+
+def test_what_was_not_measured_is_never_nothing() -> None:
+    lost = case("sdxl", verdict=Verdict.CPU_FALLBACK, reason="node 5 did nothing", parts={})
+    page = markdown(benchmark(lost, case(parts={SAMPLER: counts(synchronisations=None, peak_bytes=None)})))
+    (line,) = [line for line in page.splitlines() if "node 5 did nothing" in line]
+    assert line.count("not measured") == 4
+    (line,) = [line for line in page.splitlines() if line.startswith("| workflows | txt2img | patched | 108")]
+    assert line.endswith("| 108 | 8 | not measured | 210 | not measured |")
+
+
+@pytest.mark.parametrize("page", [html, markdown])
+def test_energy_memory_and_quality_are_shown(page: Any) -> None:
+    use = EnergyUse("xe 0000:03:00.0 card", 3200.0, 32.0, 16)
+    text = page(measured(energy=(use,), memory=(MemoryUse("RAM", 3 << 30),), pictures=2, steps=20, quality=WRONG))
+    assert "xe 0000:03:00.0 card: 200 J a run, 100 J a picture, 10 J a step, 100 W" in text
+    assert "RAM: 3072 MiB" in text
+    assert "largest difference 3 of 255, PSNR 52.1 dB, SSIM 0.9991, FLIP 0.0120" in text
+    assert "the CPU computed everything" in text
+    assert "patchforge bench v0.33.0 --device emulated:b580 --suite workflows --baseline upstream --quick" in text
+
+
+@pytest.mark.parametrize("page", [html, markdown])
+def test_differences_are_listed_or_there_are_none(page: Any) -> None:
+    assert "No difference in " in page(measured())
+    other = measured(parts={SAMPLER: counts(allocations=211)})
+    assert "allocations" in page(other)
+    assert "figures differ between" in page(other)
+    assert "Nothing is compared: only one side was measured" in page(benchmark(case(times=times(1))))
+
+
+def test_the_page_needs_nothing_else_and_its_plots_are_svg() -> None:
+    page = html(measured(1.2))
+    plots = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(plots) == 2
+    for plot in plots:
+        ET.fromstring(plot)
+        assert "currentColor" in plot
+    assert "1.200, slower" in plots[0]
+    assert {"cpu", "upstream", "patched", "txt2img"} <= set(re.findall(r">([\w-]+)</text>", plots[1]))
+    assert "<script" not in page
+    assert re.findall(r"(?:src|href)=\"(?!#)", re.sub(r"xlink:href", "", page)) == []
+
+
+def test_the_same_benchmark_gives_the_same_pages() -> None:
+    assert html(measured()) == html(measured())
+
+
+def test_texts_of_strangers_are_texts() -> None:
+    hostile = "<script>alert(1)</script> | \x1b[31m **bold**"
+    found = benchmark(
+        case(parts={}, verdict=Verdict.FAILED, reason=hostile), machine=replace(benchmark().machine, cpu=hostile)
+    )
+    assert "<script>" not in html(found)
+    assert "\x1b" not in markdown(found)
+    (line,) = [
+        line for line in markdown(found).splitlines() if line.startswith("| workflows | txt2img | patched | failed")
+    ]
+    assert len(re.findall(r"(?<!\\)\|", line)) == 10
+
+
+def test_the_table_has_a_figure_in_each_line() -> None:
+    lines = list(csv.DictReader(table(measured(quality=WRONG)).splitlines()))
+    chosen = [line for line in lines if line["side"] == PATCHED and line["figure"] == "psnr"]
+    assert [(line["value"], line["unit"]) for line in chosen] == [("52.1", "dB")]
+    runs = [line for line in lines if line["side"] == PATCHED and line["figure"].startswith("run ")]
+    assert len(runs) == 16
+    waits = [line["value"] for line in lines if line["figure"] == "wait, blocking copy" and line["part"] == SAMPLER]
+    assert waits == ["7", "7"]
+
+
+def written(folder: Path, found: Benchmark) -> Path:
+    folder.mkdir()
+    (folder / FILE).write_bytes(FORMAT.dump(found))
+    return folder
+
+
+def test_the_command_writes_beside_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, out = written(tmp_path / "one", measured()), tmp_path / "out"
+    assert main(["bench", "report", str(one), "--out", str(out)]) == Exit.OK
+    assert "no change: 1.00 times upstream's time" in capsys.readouterr().out.splitlines()[0]
+    assert {path.name for path in out.iterdir()} == {FILE, HTML, MARKDOWN, CSV, "SHA256SUMS"}
+    assert main(["bench", "report", str(out), "--before", str(one), "--json"]) == Exit.OK
+    document = json.loads(capsys.readouterr().out)
+    assert (document["schema"], document["written"]) == ("patchforge/bench-report/1", str(out))
+    (out / HTML).write_text("edited")
+    assert main(["bench", "report", str(out)]) == Exit.USAGE
+    assert (out / HTML).read_text() == "edited"
+
+
+def test_a_submission_says_nothing_of_its_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    lost = case("sdxl", verdict=Verdict.FAILED, reason="/home/somebody/ComfyUI/main.py", parts={})
+    told = case(reason="/home/somebody", not_measured={"energy": "/home/somebody"}, times=times(1))
+    one = written(
+        tmp_path / "one",
+        benchmark(
+            lost,
+            told,
+            versions={"torch": "2.13.0", "somebodys-package": "1"},
+            machine=replace(benchmark().machine, system="Linux 6.1.0-somebodys-build"),
+        ),
+    )
+    assert main(["bench", "submit", str(one), "--out", str(tmp_path / "out")]) == Exit.OK
+    (file,) = (tmp_path / "out").iterdir()
+    assert file.name == f"v0.33.0-emulated-b580-2026-11-29{SUFFIX}"
+    text = file.read_text()
+    assert "somebody" not in text
+    assert "10:00" not in text
+    found = read(file)
+    assert [one.name for one in found.cases] == ["txt2img"]
+    assert found.cases[0].times == told.times
+    assert found.machine.system == "Linux 6.1"
+    assert main(["bench", "submit", str(one), "--out", str(tmp_path / "out")]) == Exit.OK  # written over as ours
+    file.write_text("mine")
+    assert main(["bench", "submit", str(one), "--out", str(tmp_path / "out")]) == Exit.USAGE
+    assert file.read_text() == "mine"
+    file.write_bytes(FORMAT.dump(anonymous(read(one))))
+    assert main(["bench", "history", str(tmp_path / "out")]) == Exit.OK
+    assert "1 benchmarks" in capsys.readouterr().out
+    other = written(tmp_path / "other", benchmark(lost))
+    assert main(["bench", "submit", str(other), "--out", str(tmp_path / "out")]) == Exit.UNCHECKED
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ["bench", "--suite", "tensor,conv,sd"]),
+        (["--quick", "v1"], ["bench", "--quick", "v1", "--suite", "tensor,conv,sd"]),
+        (["run", "v1"], ["bench", "run", "v1", "--suite", "tensor,conv,sd"]),
+        (["--suite=load"], ["bench", "--suite=load"]),
+        (["--workflow", "sdxl"], ["bench", "--workflow", "sdxl"]),
+        (["compare", "a"], ["bench", "compare", "a"]),
+        (["--help"], ["bench", "--help"]),
+    ],
+)
+def test_the_other_programs_are_doors(words: list[str], expected: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    called: list[list[str]] = []
+
+    def run(line: list[str]) -> int:
+        called.append(line)
+        return 0
+
+    monkeypatch.setattr(cli, "main", run)
+    monkeypatch.setattr(sys, "argv", ["ipex-benchmark", *words])
+    assert cli.ipex_benchmark() == 0
+    monkeypatch.setattr(sys, "argv", ["comfyui-benchmark", *words])
+    assert cli.comfyui_benchmark() == 0
+    assert called[0] == expected
+    assert called[1] == [word.replace("tensor,conv,sd", "workflows,batch,load") for word in expected]
+
+
+def test_torch_alone_is_measured_by_the_cpu() -> None:
+    found = benchmark(
+        Case("tensor", "matmul", CPU, Verdict.FRESH, "", times=times(0.02)),
+        Case("tensor", "matmul", TORCH, Verdict.FRESH, "", times=times(0.005)),
+    )
+    assert first(found).endswith("; 4.00 times as fast as the CPU.")
+    assert "--baseline cpu" in markdown(found)
