@@ -6,7 +6,7 @@ A pattern is one file with one class. It looks at one site of a node pack at a t
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
@@ -17,6 +17,7 @@ from patchforge.vocabulary import Decision
 
 if TYPE_CHECKING:
     from patchforge.nodes.code import Code
+    from patchforge.nodes.cuda_tests import Handed
     from patchforge.nodes.libraries import Library
 
 
@@ -118,6 +119,8 @@ class PackFacts:
     #: function or class of the pack that is given a CUDA device → its parameters; only where one goes by that name
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     devices: frozenset[str] = frozenset()  #: functions of the pack that give a list of CUDA devices
+    #: whether what the pack's other files do with an argument is ready for an XPU
+    ready: Callable[[Handed], bool] = field(default=lambda _: True, compare=False)
     #: function or class of the pack → its parameters that go to a library with device names of its own
     foreign: Mapping[str, Mapping[str, Library]] = field(default_factory=dict)
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from patchforge import effort
-from patchforge.effort import spend, walk
+from patchforge.effort import TooIntricate, spend, walk
 from patchforge.engine.blocks import REFUSED, UnreadableSource, parsed, why_refused
 from patchforge.engine.edits import Chosen, Splice, segments
 from patchforge.engine.records import apply_segments
@@ -21,7 +21,7 @@ from patchforge.errors import CheckFailed
 from patchforge.nodes import exempt
 from patchforge.nodes.census import NEEDLES, sites
 from patchforge.nodes.code import Code
-from patchforge.nodes.cuda_tests import Operands, decisions, guarded, operands, question
+from patchforge.nodes.cuda_tests import Handed, Operands, decisions, guarded, operands, question, ready
 from patchforge.nodes.libraries import Library, flows, foreign
 from patchforge.nodes.pack import Pack, Problem
 from patchforge.nodes.shapes import test_around
@@ -95,7 +95,45 @@ def facts(
         parameters=_parameters(pack, codes, problems),
         devices=_device_lists(codes.values()),
         foreign=_foreign(codes, problems),
+        ready=_Ready(codes, options, questions),
     )
+
+
+class _Ready:
+    """Answers whether the pack's files are ready for what they are handed: each is decided about once, when asked."""
+
+    def __init__(self, codes: Mapping[str, Code], options: Options, questions: frozenset[tuple[str, str]]) -> None:
+        self.codes, self.around = codes, PackFacts(options, own_questions=questions)
+        self.known: dict[str, dict[Site, Verdict]] = {}
+        self.defined: dict[str, list[str]] | None = None
+
+    def __call__(self, handed: Handed) -> bool:
+        try:
+            return all(self.at(path, handed) for path in self.places(handed.called))
+        except TooIntricate:
+            return False
+
+    def at(self, path: str, handed: Handed) -> bool:
+        verdicts = self.decided(path)
+        return ready(self.codes[path], handed, tuple(verdicts), verdicts)
+
+    def places(self, name: str) -> list[str]:
+        """The files that define a function or a class of that name; nothing where several do, as none may be meant."""
+        if self.defined is None:
+            self.defined = {}
+            for path, code in self.codes.items():
+                for node in code.nodes:
+                    if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                        self.defined.setdefault(node.name, []).append(path)
+        found = self.defined.get(name, [])
+        return found if len(found) == 1 else []
+
+    def decided(self, path: str) -> dict[Site, Verdict]:
+        if path not in self.known:
+            code = self.codes[path]
+            found = sites(code, self.around.options, self.around.own_questions)
+            self.known[path] = decide(code, replace(self.around, sites=found))
+        return self.known[path]
 
 
 def _foreign(codes: Mapping[str, Code], problems: _Problems) -> dict[str, dict[str, Library]]:

@@ -7,9 +7,9 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from patchforge.effort import spend
+from patchforge.effort import spend, walk
 from patchforge.engine.edits import Splice
-from patchforge.nodes.code import Code
+from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.shapes import (
     KERNELS,
     MPS,
@@ -145,16 +145,33 @@ def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast
         return keyword if keyword in (*names, *(one.arg for one in function.args.kwonlyargs)) else ""
     if any(isinstance(one, ast.Starred) for one in call.args):
         return ""
-    at = call.args.index(use) + (isinstance(call.func, ast.Attribute) and names[:1] in (["self"], ["cls"]))
+    method = isinstance(call.func, ast.Attribute) or function.name == "__init__"
+    at = call.args.index(use) + (method and names[:1] in (["self"], ["cls"]))
     return names[at] if at < len(names) else ""
 
 
-def asked_along(
-    function: ast.FunctionDef, name: str, sites: Sequence[Site], code: Code
-) -> tuple[set[Site], list[ast.Name]]:
-    """The questions about a parameter, there and in the functions of the file that it is handed to; and its reads."""
+@dataclass(frozen=True, slots=True)
+class Handed:
+    """An argument of a call of something that the file does not define: by its keyword, or its place."""
+
+    called: str
+    keyword: str
+    place: int
+
+
+@dataclass(slots=True)
+class Along:
+    """Where a parameter goes: what is asked about it, where it is read, what leaves the file."""
+
+    asked: set[Site]
+    reads: list[ast.Name]
+    handed: list[Handed]
+
+
+def along(function: ast.FunctionDef, name: str, sites: Sequence[Site], code: Code) -> Along:
+    """Follows a parameter through a function, attributes that keep it, and functions of the file that get it."""
     todo, seen = [(function, name)], set[tuple[ast.FunctionDef, str]]()
-    found, reads = set[Site](), list[ast.Name]()
+    found = Along(set(), [], [])
     while todo:
         one = scope, own = todo.pop()
         if one in seen:
@@ -164,14 +181,52 @@ def asked_along(
         for read in _reads(own, scope, code):
             if read is None:
                 continue
-            reads.append(read)
-            found |= {site for site, asked in asking if asked is not None and code.holds(asked, read)}
+            found.reads.append(read)
+            found.asked |= {site for site, asked in asking if asked is not None and code.holds(asked, read)}
             outer = _shown(read, code)
+            found.asked |= _asked_of_attribute(outer, sites, code)
             keyword, call = keyword_of(outer, code)
-            functions = code.functions.get(last_name(call), []) if call is not None else []
-            if call is not None and len(functions) == 1 and (given := _parameter(functions[0], call, keyword, outer)):
-                todo.append((functions[0], given))
-    return found, reads
+            if call is None or any(isinstance(one, ast.Starred) for one in call.args):
+                continue
+            if (definition := _definition(last_name(call), code)) is not None:
+                if given := _parameter(definition, call, keyword, outer):
+                    todo.append((definition, given))
+            else:
+                found.handed.append(Handed(last_name(call), keyword, 0 if keyword else call.args.index(outer)))
+    return found
+
+
+def _definition(name: str, code: Code) -> ast.FunctionDef | None:
+    """The only function of a name in the file, or the constructor of the only class."""
+    found = code.functions.get(name, [])
+    classes = code.once("classes", lambda: [one for one in code.nodes if isinstance(one, ast.ClassDef)])
+    made = [one for each in classes if each.name == name for one in each.body if isinstance(one, ast.FunctionDef)]
+    found = [*found, *(one for one in made if one.name == "__init__")]
+    return found[0] if len(found) == 1 else None
+
+
+def _asked_of_attribute(value: ast.expr, sites: Sequence[Site], code: Code) -> set[Site]:
+    """What is asked of ``self.device`` where it is given the value."""
+    assign = code.parent(value)
+    if not isinstance(assign, ast.Assign) or not isinstance(assign.targets[0], ast.Attribute):
+        return set()
+    kept = dotted(assign.targets[0])
+    owner = next((one for one, _ in code.above(assign) if isinstance(one, ast.ClassDef)), code.tree)
+    asking = [(site, question(site, code)) for site in below(owner, sites, code) if asks(site, code)]
+    return {site for site, asked in asking if asked is not None and any(dotted(one) == kept for one in walk(asked))}
+
+
+def ready(code: Code, handed: Handed, sites: Sequence[Site], verdicts: Mapping[Site, Verdict]) -> bool:
+    """Whether what a file of the pack does with an argument is ready for an XPU; also where it has no such function."""
+    definition = _definition(handed.called, code)
+    if definition is None:
+        return True
+    names = [one.arg for one in (*definition.args.posonlyargs, *definition.args.args)]
+    place = handed.place + (names[:1] in (["self"], ["cls"]))
+    name = handed.keyword or (names[place] if place < len(names) else "")
+    found = along(definition, name, sites, code)
+    looked_up = any(isinstance(code.parent(read), ast.Subscript) for read in found.reads)
+    return not looked_up and all(verdicts[one].runs_on_xpu for one in found.asked if one in verdicts)
 
 
 def _shown(node: ast.expr, code: Code) -> ast.expr:

@@ -305,6 +305,38 @@ def test_a_choice_is_offered_only_where_the_way_to_the_device_is_converted(body:
     assert {str(row.decision) for row in result.sites if row.line == 7} == {"person"}
 
 
+@pytest.mark.parametrize(
+    ("lib", "offered"),
+    [
+        ("def run(device):\n    return 64 if device == 'cuda' else 1\n", False),
+        (
+            "def run(device):\n    return inner(device)\n\ndef inner(name):\n    return {'cuda': 1, 'cpu': 2}[name]  # cuda\n",
+            False,
+        ),
+        (
+            "class run:\n    def __init__(self, device):\n        self.device = device\n\n    def go(self):\n        return 64 if self.device == 'cuda' else 1\n",
+            False,
+        ),
+        (
+            "import torch\ndef run(device):\n    if device == 'cuda':\n        torch.cuda.empty_cache()\n    return torch.device(device)\n",
+            True,
+        ),
+        (
+            "import torch\ndef run(device):\n    return torch.zeros(1, device=device), torch.zeros(1, device='cuda')\n",
+            True,
+        ),
+    ],
+)
+def test_a_choice_is_followed_into_other_files(lib: str, *, offered: bool) -> None:
+    node = (
+        LOAD.replace("BODY", "run(device)")
+        .partition("def run(")[0]
+        .replace("from ultralytics import YOLO", "from .lib import run")
+    )
+    result = done({"nodes.py": node, "lib.py": lib})
+    assert any('["xpu"]' in change.after.decode() for change in result.changes) is offered
+
+
 def test_a_choice_is_offered_where_the_way_to_the_device_is_converted() -> None:
     result = edits(
         LOAD.replace("BODY", "run(device)").replace(

@@ -6,7 +6,7 @@ import ast
 
 from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
-from patchforge.nodes.cuda_tests import asked_along, asks
+from patchforge.nodes.cuda_tests import along, asks
 from patchforge.nodes.libraries import flows
 from patchforge.nodes.shapes import below, names_implementations
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
@@ -159,9 +159,13 @@ class Dropdown(Pattern):
         for method, key in known:
             if library := flows(code, pack.foreign).parameters().get(method.name, {}).get(key):
                 return person([site], f"{method.name} hands {key} to {library.module}, which knows {library.known}")
+            if not all(map(pack.ready, along(method, key, (), code).handed)):
+                return person(
+                    [site], f"{key} is asked for CUDA alone where {method.name} hands it to: convert that first"
+                )
             if not _simple(method, key, code):
                 return person([site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
-        asking = {one for method, key in known for one in asked_along(method, key, pack.sites, code)[0]}
+        asking = {one for method, key in known for one in along(method, key, pack.sites, code).asked}
         mapped = dict.fromkeys(splice for method, key in known for splice in _mapped(method, key, code))
         defaults = [one for place in places for one in _defaults(place, pack.sites, code)]
         changed = [code.replace(one.node, "_patchforge_device()") for one in defaults]
@@ -243,7 +247,7 @@ def _consumer(node: ast.ClassDef, key: str) -> tuple[ast.FunctionDef, str] | Non
 
 def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
     """Whether the choice is only passed on: not compared, and not a key of a table."""
-    for node in asked_along(method, key, (), code)[1]:
+    for node in along(method, key, (), code).reads:
         if isinstance(code.parent(node), ast.Subscript):
             return False
     first = _first(method)
