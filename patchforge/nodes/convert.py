@@ -131,7 +131,7 @@ class _Ready:
     def decided(self, path: str) -> dict[Site, Verdict]:
         if path not in self.known:
             code = self.codes[path]
-            found = sites(code, self.around.options, self.around.own_questions)
+            found = sites(code, self.around.own_questions)
             self.known[path] = decide(code, replace(self.around, sites=found))
         return self.known[path]
 
