@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from patchforge.effort import spend, walk
@@ -33,6 +33,9 @@ _KERNELS = (
 _BUILDS = re.compile("CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension")
 _COMPILERS = ("triton.jit", "cuda.jit")  #: decorators of a kernel
 _XPU = re.compile(r"xpu", re.IGNORECASE)
+_CUDA = re.compile(r"cuda", re.IGNORECASE)
+_OURS = re.compile(r"^_patchforge_")
+_GRAPHS = frozenset(("torch.cuda.CUDAGraph", "torch.cuda.graph", "torch.cuda.make_graphed_callables"))
 _PROBES = re.compile(r"xformers|memory_efficient|flash_attn|sageattn|triton")
 _PRINTS = re.compile(r"^(print|log|logs?_?\w*|info|warning|warn|debug|error|exception|format)$")
 _LEAVE = re.compile(r"\bpatchforge: leave\b")  #: behind a #
@@ -134,9 +137,11 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
     """Somebody has thought of XPUs here already, or this is our own edit."""
     if site.kind in _OPTIONAL:
         return ""
+    if site.function.partition(".")[0].startswith("_patchforge_"):
+        return "patchforge's own"
     there = "an XPU arm stands beside it"
     for parent, child in code.above(node):
-        if isinstance(parent, ast.If) and child is parent.test and _beside(parent, code):
+        if isinstance(parent, ast.If) and child not in parent.orelse and _beside(parent, child, code):
             return there
         if (
             (isinstance(parent, (ast.If, ast.IfExp)) and (_before(parent, code) or _behind(parent, code)))
@@ -147,8 +152,6 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
             or (isinstance(parent, ast.Call) and code.name(parent.func).startswith(("_patchforge_", "torch.xpu")))
         ):
             return there
-        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)) and parent.name.startswith("_patchforge_"):
-            return "patchforge's own"
         if isinstance(parent, ast.stmt):
             if isinstance(parent, (ast.If, ast.For, ast.While, ast.With, ast.Try)):
                 continue
@@ -157,8 +160,36 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
     return ""
 
 
-def _beside(branch: ast.If, code: Code) -> bool:
-    return _asked_next(branch, code) or _chosen_before(branch, code)
+def _beside(branch: ast.If, child: ast.AST, code: Code) -> bool:
+    if child is branch.test and (_asked_next(branch, code) or _chosen_before(branch, code)):
+        return True
+    return code.mentions([branch.test], _CUDA) and code.once(("neighbour", branch), lambda: _neighbour(branch, code))
+
+
+def _neighbour(branch: ast.If, code: Code) -> bool:
+    """Whether an ``if`` of the pack's own for XPUs, or ``xpu = getattr(torch, "xpu", None)``, stands next to CUDA's.
+
+    Other tests and assignments may stand between.
+    """
+    block = getattr(code.parent(branch), code.field(branch), None)
+    if not isinstance(block, list):
+        return False
+    at = code.index(branch)
+    return any(_for_xpus(one, code) for way in (block[at + 1 :], block[:at][::-1]) for one in _tests(way))
+
+
+def _tests(way: list[ast.stmt]) -> Iterator[ast.stmt]:
+    for one in way:
+        if not isinstance(one, (ast.If, ast.Assign)):
+            return
+        spend()
+        yield one
+
+
+def _for_xpus(statement: ast.stmt, code: Code) -> bool:
+    """An ``if`` that asks for XPUs alone, or what is made of ``torch.xpu`` for one."""
+    asked = statement.test if isinstance(statement, ast.If) else statement
+    return code.mentions([asked], _XPU) and not code.mentions([asked], _CUDA) and not code.mentions([asked], _OURS)
 
 
 def _asked_next(branch: ast.If, code: Code) -> bool:
@@ -268,6 +299,32 @@ def _asks_for_rocm(test: ast.expr, code: Code) -> bool:
     return code.name(test) == "torch.version.hip"
 
 
+def _captured(node: ast.expr, site: Site, code: Code) -> str:
+    """What stands in one block with the making of a CUDA graph, or in a block in that one."""
+    blocks = code.once("graphs", lambda: _making_graphs(code))
+    if site.text in _GRAPHS or not blocks:
+        return ""
+    inside = any(child in blocks for _, child in code.above(node))
+    return "beside the capture of a CUDA graph, which an XPU has to do without" if inside else ""
+
+
+def _making_graphs(code: Code) -> frozenset[ast.AST]:
+    """The statements of every branch or function that makes a CUDA graph."""
+    found: set[ast.AST] = set()
+    for node in code.nodes:
+        if isinstance(node, ast.Call) and code.name(node.func) in _GRAPHS:
+            found.update(_block(node, code))
+    return frozenset(found)
+
+
+def _block(node: ast.AST, code: Code) -> list[ast.AST]:
+    for parent, child in code.above(node):
+        if isinstance(parent, (ast.If, *_DEFINITIONS)):
+            block = getattr(parent, code.field(child), None)
+            return list(block) if isinstance(block, list) else []
+    return []
+
+
 def _attribute(node: ast.expr, site: Site, code: Code) -> str:
     """``hasattr(torch, "cuda")``."""
     parent = code.parent(node)
@@ -328,6 +385,7 @@ _REASONS: dict[Callable[[ast.expr, Site, Code], str], bool] = {
     _probe: False,
     _engine: False,
     _rocm: False,
+    _captured: False,
     _attribute: True,
     _wording: False,
     _message: True,

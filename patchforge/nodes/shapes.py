@@ -289,10 +289,17 @@ def arm_lines(branch: ast.If, test: str, sites: Sequence[Site], code: Code, most
         text = swapped(statement, sites, code)
         if text is None:
             return None
-        lines.append("    " + text)
+        lines.append(deeper(branch, code) + text)
     if not lines or len(lines) > most:
         return None
     return [f"elif {test}:", *lines]
+
+
+def deeper(branch: ast.If, code: Code) -> str:
+    """What the body of an ``if`` is indented by, in its own white space; four spaces for one on a single line."""
+    outer, inner = code.text.indent(branch.lineno - 1), code.text.indent(branch.body[0].lineno - 1)
+    plain = "\t" if outer.endswith("\t") else "    "
+    return inner[len(outer) :] if len(inner) > len(outer) and inner.startswith(outer) else plain
 
 
 def arm_after_mps(site: Site, code: Code, sites: Sequence[Site]) -> Verdict | None:
@@ -310,7 +317,7 @@ def arm_after_mps(site: Site, code: Code, sites: Sequence[Site]) -> Verdict | No
         text = swapped(ours[target] if named and target in ours else statement, sites, code)
         if text is None or (not named and (below(statement, sites, code) or code.mentions([statement], MPS))):
             return None
-        lines.append("    " + text)
+        lines.append(deeper(branch, code) + text)
         claimed |= set(named)
     return converted(claimed, code.arm(branch, lines)) if len(claimed) > 1 else None
 

@@ -23,9 +23,10 @@ from patchforge.nodes.cuda_tests import (
     widened,
 )
 from patchforge.nodes.libraries import flows
-from patchforge.nodes.shapes import KERNELS, below, call_of, last_name, leaves, only_cuda
+from patchforge.nodes.shapes import KERNELS, below, call_of, keyword_of, last_name, leaves, only_cuda
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
+_MOVES = frozenset(("non_blocking", "pin_memory"))  #: keywords that mean the same to every accelerator
 _DEVICE = re.compile(r"(^|\.)(\w*device\w*|dev)$", re.IGNORECASE)
 
 
@@ -138,6 +139,11 @@ class Availability(Pattern):
             "import torch\nif not torch.cuda.is_available():\n    d = 'cpu'\nelse:\n    d = mm.get_torch_device()\n",
             "import torch\nif not (torch.cuda.is_available() or _patchforge_xpu()):\n    d = 'cpu'\nelse:\n    d = mm.get_torch_device()\n",
         ),
+        PackExample(
+            "how a tensor is moved",
+            "import torch\nx = x.to(device, non_blocking=torch.cuda.is_available())\n",
+            "import torch\nx = x.to(device, non_blocking=(torch.cuda.is_available() or _patchforge_xpu()))\n",
+        ),
         PackExample("only a message", "import torch\nif torch.cuda.is_available():\n    print('CUDA is there')\n"),
         PackExample(
             "elsewhere a checkpoint is read to the CPU",
@@ -198,7 +204,8 @@ def by_what_it_decides(site: Site, code: Code, pack: PackFacts, verdicts: Mappin
     if found.kernels(code) or _beside_kernels(gates[0][0] if gates else call, code):
         return _before_kernels(site, gates, pack, code)
     if not gates:
-        return person([site], _advice(call, code))
+        keyword, _ = keyword_of(call, code)
+        return _widened(site, code) if keyword in _MOVES else person([site], _advice(call, code))
     if any(not positive and _says_yes(gate) for gate, positive in gates):
         return left([site], "without CUDA the answer is yes already")
     if only_cuda(found.near, code):
@@ -315,6 +322,10 @@ def _takes_xpus(gate: Gate, positive: bool, found: Behind, call: ast.Call, code:
     return _names_device(gate, code) if positive else _back_to_cpu(gate, code)
 
 
+def _widened(site: Site, code: Code) -> Verdict:
+    return converted([site], *widened(site, code))
+
+
 def _taken_in(site: Site, gate: Gate, code: Code) -> Verdict:
     splices = widened(site, code)
     if isinstance(gate, ast.IfExp) and _names_device(gate, code):
@@ -382,8 +393,6 @@ def _advice(call: ast.Call, code: Code) -> str:
     parent = code.parent(call)
     if isinstance(parent, ast.Return):
         return "callers may choose CUDA kernels by this answer: look at them, then answer for XPUs too"
-    if isinstance(parent, ast.keyword) and parent.arg == "pin_memory":
-        return "pinning helps XPUs too: or torch.xpu.is_available()"
     return "follow the answer to its uses, then take XPUs in"
 
 

@@ -60,6 +60,7 @@ _HOUSEKEEPING = frozenset(
 )
 _ADVICE = 'add XPUs where the answer means "on an accelerator"; leave it where it chooses a CUDA kernel'
 _CUDA = re.compile("cuda", re.IGNORECASE)
+_SIZE = re.compile(r"(memory|mem|vram|model)_?(size|bytes)$|(?<![a-z])vram", re.IGNORECASE)
 
 
 class Compare(Pattern):
@@ -145,6 +146,36 @@ class Compare(Pattern):
             "import torch\ndef devices():\n    return [f'cuda:{i}' for i in range(torch.cuda.device_count())]\n\nfirst = [d for d in devices() if d.startswith('cuda')]\n",
             'import torch\ndef devices():\n    return [f\'{_patchforge_device()}:{i}\' for i in range(_patchforge_gpu().device_count())]\n\nfirst = [d for d in devices() if d.startswith(("cuda", "xpu"))]\n',
         ),
+        PackExample(
+            "pinned memory",
+            "if x.device.type == 'cuda':\n    y = y.pin_memory().to(x.device, non_blocking=True)\nelse:\n    y = y.to(x.device)\n",
+            "if (x.device.type == 'cuda' or x.device.type == \"xpu\"):\n    y = y.pin_memory().to(x.device, non_blocking=True)\nelse:\n    y = y.to(x.device)\n",
+        ),
+        PackExample(
+            "autocast, or something else",
+            "import torch\ndef f(self):\n    if self.device.type == 'cuda':\n        return torch.autocast('cuda', dtype=self.dtype)\n    elif self.device.type == 'mps':\n        return torch.inference_mode()\n",
+            "import torch\ndef f(self):\n    if (self.device.type == 'cuda' or self.device.type == \"xpu\"):\n        return torch.autocast(_patchforge_device(), dtype=self.dtype)\n    elif self.device.type == 'mps':\n        return torch.inference_mode()\n",
+        ),
+        PackExample(
+            "what is told of memory",
+            "import torch\nif mm.get_torch_device().type == 'cuda':\n    used = torch.cuda.memory_allocated()\n    print(used)\nelse:\n    print('no figures')\n",
+            "import torch\nif mm.get_torch_device().type == _patchforge_device():\n    used = _patchforge_gpu().memory_allocated()\n    print(used)\nelse:\n    print('no figures')\n",
+        ),
+        PackExample(
+            "to the CPU, and a note of it",
+            "if x.is_cuda:\n    x = x.cpu()\n    changed = True\n",
+            'if (x.is_cuda or getattr(x, "is_xpu", False)):\n    x = x.cpu()\n    changed = True\n',
+        ),
+        PackExample(
+            "what a model takes on the card",
+            "def loaded(self):\n    return self.memory_size if str(self.device).startswith('cuda') else 0\n",
+            'def loaded(self):\n    return self.memory_size if str(self.device).startswith(("cuda", "xpu")) else 0\n',
+        ),
+        PackExample(
+            "a flag of its own",
+            "import torch\nclass A:\n    def __init__(self):\n        self.is_cuda = torch.cuda.is_available()\n    def f(self, x):\n        return x.to('cuda') if self.is_cuda else x\n",
+            "import torch\nclass A:\n    def __init__(self):\n        self.is_cuda = torch.cuda.is_available()\n    def f(self, x):\n        return x.to(_patchforge_device()) if self.is_cuda else x\n",
+        ),
         PackExample("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
         PackExample(
             "a kernel for CUDA",
@@ -190,6 +221,8 @@ class Compare(Pattern):
         """Only what can be told without knowing what follows."""
         if not asks(site, code):
             return None
+        if site.kind is Kind.IS_CUDA and _own_flag(site.node, code):
+            return person([site], "a flag of the pack's own: take XPUs in where it is set")
         if site.kind is Kind.LITERAL and names_implementations(site.node, code):
             return left([site], "the name of an implementation, not a device")
         for gate, positive in decisions(_question(site, code), code)[:1]:
@@ -247,6 +280,21 @@ def _built(site: Site, asked: ast.expr, code: Code) -> Splice | None:
     return code.replace(site.node, device_text(site.text)) if code.parent(whole) is asked else None
 
 
+def _own_flag(node: ast.expr, code: Code) -> bool:
+    """``self.is_cuda`` where a method sets it: no tensor's."""
+    owner = node.value if isinstance(node, ast.Attribute) else None
+    return isinstance(owner, ast.Name) and owner.id in code.once("flags of is_cuda", lambda: _setting_is_cuda(code))
+
+
+def _setting_is_cuda(code: Code) -> frozenset[str]:
+    return frozenset(
+        node.value.id
+        for node in code.nodes
+        if isinstance(node, ast.Attribute) and node.attr == "is_cuda" and isinstance(node.value, ast.Name)
+        if isinstance(node.ctx, ast.Store)
+    )
+
+
 def _of_devices(asked: ast.expr, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]) -> bool:
     """``d for d in devices() if d.startswith("cuda")``, where the list was converted."""
     for parent, _ in code.above(asked):
@@ -293,7 +341,14 @@ def _tidies_up(gate: Gate, positive: bool, found: Behind) -> bool:  # noqa: FBT0
         return False
     body = body_of(gate)
     done = bool(found.converted) and not found.open
-    return all(map(harmless, body)) or (done and all(map(_tidies, body)))
+    moved = any(map(harmless, body)) and all(harmless(one) or _notes(one) for one in body)
+    return moved or (done and all(map(_tidies, body)))
+
+
+def _notes(part: ast.AST) -> bool:
+    """``changed = True``."""
+    value = part.value if isinstance(part, ast.Assign) else None
+    return isinstance(value, ast.Constant) and isinstance(value.value, bool)
 
 
 def _tidies(part: ast.AST) -> bool:
@@ -317,7 +372,9 @@ def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -
         suits = _is_device(gate.body, found, code) or _is_autocast(gate.body) or _asks_index(gate.body, asked)
         if _is_nothing(gate.orelse) and found.suits(code):
             return positive
-        return suits if positive and suits else _keeps(gate.body, gate.orelse, asked, positive=positive)
+        if _is_size(gate, code) or (positive and suits):
+            return True
+        return _keeps(gate.body, gate.orelse, asked, positive=positive)
     if not isinstance(gate, ast.If):
         return False
     if positive and (_hands_on(gate.body, asked) or (len(gate.body) == 1 and _asks_index(gate.body[0], asked))):
@@ -328,8 +385,9 @@ def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -
         each = len(gate.body) == len(gate.orelse) == 1
         if each and _keeps(values[0], values[1], asked, positive=positive):
             return True
-    alone = not positive or not gate.orelse or all(_is_device(one, found, code) for one in gate.body)
-    alone = alone or all(map(says, gate.orelse))
+    if positive and (all(map(_pins, gate.body)) or (len(gate.body) == 1 and _is_autocast(_value(gate.body[0])))):
+        return not found.open
+    alone = not positive or all(map(_tells, gate.orelse)) or all(_is_device(one, found, code) for one in gate.body)
     return alone and found.suits(code) and not _cuts(asked, found, code)
 
 
@@ -391,7 +449,31 @@ def _cuts(asked: ast.expr, found: Behind, code: Code) -> bool:
     )
 
 
-def _is_autocast(part: ast.AST) -> bool:
+def _is_size(gate: ast.IfExp, code: Code) -> bool:
+    """``self.memory_size if … else 0``: what is on the card, by the pack's own account."""
+    arms = sorted((gate.body, gate.orelse), key=lambda one: isinstance(one, ast.Constant))
+    nothing = isinstance(arms[1], ast.Constant) and arms[1].value == 0
+    return nothing and isinstance(arms[0], (ast.Name, ast.Attribute)) and bool(_SIZE.search(code.said(arms[0])))
+
+
+def _pins(statement: ast.stmt) -> bool:
+    """``x = x.pin_memory().to(device)``, which works on every accelerator."""
+    return isinstance(statement, ast.Assign) and any(
+        isinstance(one, ast.Call) and last_name(one) == "pin_memory" for one in walk(statement.value)
+    )
+
+
+def _tells(statement: ast.stmt) -> bool:
+    """A message, or a text for one."""
+    value = _value(statement)
+    return says(statement) or (isinstance(value, (ast.Constant, ast.JoinedStr)) and isinstance(statement, ast.Assign))
+
+
+def _value(statement: ast.stmt) -> ast.expr | None:
+    return statement.value if isinstance(statement, (ast.Assign, ast.Return)) else None
+
+
+def _is_autocast(part: ast.AST | None) -> bool:
     return isinstance(part, ast.Call) and last_name(part) == "autocast"
 
 

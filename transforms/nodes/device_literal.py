@@ -61,6 +61,12 @@ class DeviceLiteral(Pattern):
         ),
         PackExample("put together", 'device = "cuda:" + str(i)\n', 'device = (_patchforge_device() + ":") + str(i)\n'),
         PackExample(
+            "where nobody said one",
+            "def f(**options):\n    device = options.get('device', 'cuda')\n    name = options.get('name', 'cuda')\n",
+            "def f(**options):\n    device = options.get('device', _patchforge_device())\n    name = options.get('name', 'cuda')\n",
+            person=True,
+        ),
+        PackExample(
             "under another condition",
             'device = "cuda" if gpu else "cpu"\n',
             'device = _patchforge_device() if gpu else "cpu"\n',
@@ -231,6 +237,8 @@ def _by_keyword(keyword: str, call: ast.Call | None, code: Code) -> tuple[str, b
 
 def _by_call(call: ast.Call, argument: ast.expr, code: Code, pack: PackFacts) -> tuple[str, bool]:
     name = last_name(call)
+    if _is_fallback(call, argument):
+        return "device", True
     own = pack.parameters.get(name, ())
     if code.field(argument) == "args" and not any(isinstance(one, ast.Starred) for one in call.args):
         at = code.index(argument)
@@ -244,6 +252,13 @@ def _by_call(call: ast.Call, argument: ast.expr, code: Code, pack: PackFacts) ->
     if _IMPLEMENTATION.search(name):
         return "implementation", True
     return f"pass the device in use to {name or 'the call'}, if it is one", True
+
+
+def _is_fallback(call: ast.Call, argument: ast.expr) -> bool:
+    """``options.get("device", "cuda")``: what is taken where nobody said a device."""
+    key = call.args[-2] if last_name(call) in ("get", "pop", "setdefault", "getattr") and len(call.args) > 1 else None
+    named = isinstance(key, ast.Constant) and isinstance(key.value, str) and bool(_DEVICE.search(key.value))
+    return named and argument is call.args[-1]
 
 
 def _by_names(names: list[str]) -> tuple[str, bool]:
