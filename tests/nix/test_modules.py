@@ -212,7 +212,10 @@ def test_older_names_work_with_a_note(cases: dict[str, Any]) -> None:
         ('credentials.x = "${pkgs.zlib}/x";', "absolute path not in the Nix store"),
         ('environmentFile = "${pkgs.zlib}/x";', "absolute path not in the Nix store"),
         ('modelPaths.vae = [ "x" ];', "services.comfyui-xpu.modelPaths.vae"),
-        ('models.cache = "x";', "services.comfyui-xpu.models.cache"),
+        (
+            'models = { cache = "x"; autoDownload = [ { path = "vae/x"; url = "https://x"; hash = lib.fakeHash; } ]; };',
+            "services.comfyui-xpu.models.cache",
+        ),
         ('models.autoDownload = [ { path = "vae/x"; url = "http://x"; hash = ""; } ];', "autoDownload"),
         ("instances.x.prot = 1;", "prot' does not exist"),
     ],
@@ -250,6 +253,15 @@ def test_data_is_bound_wherever_it_is(good: dict[str, Any]) -> None:
     assert (models["ProtectHome"], models["BindReadOnlyPaths"]) == ("tmpfs", ['-"/home/alice/models/vae"'])
     assert service(good, "another disk")["unitConfig"] == {"RequiresMountsFor": ['"/mnt/big"']}
     assert good["nothing but enable"]["tmpfiles"] == {}
+
+
+def test_folders_elsewhere_are_made_and_bound(good: dict[str, Any]) -> None:
+    """For the service and for its downloads alike."""
+    gallery = good["a gallery of gated models"]
+    assert gallery["tmpfiles"]["10-comfyui-xpu"].keys() == {"/srv/comfyui", "/srv/models"}
+    for unit in ("comfyui-xpu", "comfyui-xpu-models"):
+        bound = service(good, "a gallery of gated models", unit)["serviceConfig"]["BindPaths"]
+        assert bound == ['"/srv/comfyui"', '"/srv/models"']
 
 
 def test_whom_it_may_talk_to(good: dict[str, Any]) -> None:

@@ -36,8 +36,8 @@ FILE = f'{{ path = "vae/x.pt"; url = "https://example.org/x"; hash = "sha256-{"A
 
 
 def downloads(more: str = "") -> str:
-    models = f"{{ autoDownload = [ {FILE} ]; {more} }}"
-    return f'services.comfyui-xpu = {{ enable = true; credentials.c = "/run/c"; models = {models}; }};'
+    given = f'user = "comfyui-xpu"; credentials.c = "/run/c"; models = {{ autoDownload = [ {FILE} ]; {more} }};'
+    return f"services.comfyui-xpu = {{ enable = true; {given} }};"
 
 
 #: A configuration, and an expression that is true of it.

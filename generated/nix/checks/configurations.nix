@@ -8,6 +8,7 @@ let
     url = "https://example.org/model.safetensors";
     hash = lib.fakeHash;
   };
+  pinned = lib.attrNames (lib.importJSON ../data/nodes.json);
 in
 {
   good = lib.mapAttrs (_: comfyui) {
@@ -52,6 +53,40 @@ in
     "no limits" = { cache.maxSize = null; resources = { memoryHigh = null; memoryMax = null; }; };
     "unconfined" = { hardening = false; autoDrivers = false; extraGroups = [ "media" ]; };
     "awkward words" = { extraArgs = [ "a b" "50%" "$HOME" "say \"x\"" ]; };
+    "a desktop for the whole house" = {
+      server.host = "0.0.0.0";
+      openFirewall = true;
+      network.peers = [ "192.168.178.0/24" ];
+      nodes = [ (lib.head pinned) ];
+      path = [ pkgs.git ];
+      models."checkpoints/x.safetensors" = model;
+    };
+    "everything in a home" = {
+      backend = "xpu";
+      user = "bob";
+      group = "users";
+      dataDir = "/home/bob/ComfyUI";
+      directoryMode = "0755";
+      memory.mode = "lowvram";
+      environmentFile = "/home/bob/.config/comfyui.env";
+      modelPaths.loras = [ "/home/bob/loras" ];
+      settings.cache-lru = 4;
+    };
+    "a gallery of gated models" = {
+      user = "comfyui-xpu";
+      group = "media";
+      dataDir = "/srv/comfyui";
+      directoryMode = "0750";
+      customNodes.mine = pkgs.zlib;
+      requirements = [ "scikit-image>=0.20" ];
+      credentials.hf-token = "/run/secrets/hf-token";
+      models = {
+        autoDownload = [ (model // { path = "diffusion_models/x.safetensors"; credential = "hf-token"; }) ];
+        maxSize = "300G";
+        cache = "/srv/models";
+      };
+      optimisation = { level = "performance"; jitCompile = true; enable = [ "triton" ]; };
+    };
     "several" = {
       instances.second = { enable = true; device = "1"; server.port = 8189; optimisation.level = "O2"; };
       instances.off.device = "2";
@@ -118,6 +153,16 @@ in
     "a credential that is not there" = {
       models.autoDownload = [ (model // { path = "vae/x"; credential = "civitai"; }) ];
       advice = "civitai";
+    };
+    "models elsewhere without a user" = {
+      models = { autoDownload = [ (model // { path = "vae/x"; }) ]; cache = "/srv/models"; };
+      advice = "Set user";
+    };
+    "models in a whole home" = {
+      user = "alice";
+      dataDir = "/home/alice/c";
+      models = { autoDownload = [ (model // { path = "vae/x"; }) ]; cache = "/home/alice"; };
+      advice = "no folder of the service's own";
     };
     "a model without a kind" = { models."x.pt" = model; advice = "named by kind and file"; };
     "a model elsewhere" = { models.autoDownload = [ (model // { path = "../x"; }) ]; advice = "named by kind and file"; };

@@ -54,7 +54,7 @@ import ./options.nix {
       type = types.path;
       default = "${toString cfg.dataDir}/downloads";
       defaultText = lib.literalExpression ''"''${dataDir}/downloads"'';
-      description = "Folder of `models.autoDownload`: in dataDir, or one that the service's user can write.";
+      description = "Folder of `models.autoDownload`: in dataDir, or, with `user`, another one, which is made if it is not there.";
     };
     maxSize = mkOption {
       type = types.nullOr (types.strMatching "[1-9][0-9]{0,5}[KMGT]");

@@ -20,18 +20,24 @@ let
 
   cacheDir = "/var/cache/${unit}";
   dataDir = toString cfg.dataDir;
-  segments = lib.tail (lib.splitString "/" dataDir);
-  isWhole = lib.all (part: part != "" && part != "." && part != "..") segments;
-  isPlain = builtins.match "[^\"'\\%:]*" dataDir != null && builtins.match ".*[[:cntrl:]].*" dataDir == null;
-  isSystems =
-    lib.length segments < 2
-    || lib.elem dataDir [
-      "/var/lib"
-      "/var/cache"
-      "/var/log"
-    ]
-    || lib.hasPrefix builtins.storeDir dataDir
-    || (lib.head segments == "home" && lib.length segments < 3);
+  # Whether a folder can be the service's own: a whole path that systemd can be told, and nobody else's.
+  isOwn =
+    path:
+    let
+      segments = lib.tail (lib.splitString "/" path);
+      isWhole = lib.all (part: part != "" && part != "." && part != "..") segments;
+      isPlain = builtins.match "[^\"'\\%:]*" path != null && builtins.match ".*[[:cntrl:]].*" path == null;
+      isSystems =
+        lib.length segments < 2
+        || lib.elem path [
+          "/var/lib"
+          "/var/cache"
+          "/var/log"
+        ]
+        || lib.hasPrefix builtins.storeDir path
+        || (lib.head segments == "home" && lib.length segments < 3);
+    in
+    isWhole && isPlain && !isSystems;
   inState = lib.hasPrefix "/var/lib/" dataDir;
   isBelowHome = path: lib.hasPrefix "/home/" path || lib.hasPrefix "/root/" path;
 
@@ -75,7 +81,9 @@ let
   isElsewhere = !inState;
   homes = if isBelowHome dataDir || shownPaths != [ ] then "tmpfs" else true;
   modelsDir = toString cfg.models.cache;
-  cacheElsewhere = !(lib.hasPrefix "${dataDir}/" modelsDir);
+  cacheElsewhere = cfg.models.autoDownload != [ ] && !(lib.hasPrefix "${dataDir}/" modelsDir);
+  # Folders that systemd does not make by itself.
+  elsewhere = lib.optional isElsewhere dataDir ++ lib.optional cacheElsewhere modelsDir;
 
   loaded = lib.mapAttrsToList (credential: path: "${credential}:${escaped path}") cfg.credentials;
   known = map (model: model.credential) (lib.filter (model: model.credential != null) cfg.models.autoDownload);
@@ -92,9 +100,9 @@ let
       StateDirectory = map quoted [ (lib.removePrefix "/var/lib/" dataDir) ];
       StateDirectoryMode = lib.mkDefault cfg.directoryMode;
     }
-    // lib.optionalAttrs (isElsewhere || cacheElsewhere) {
+    // lib.optionalAttrs (elsewhere != [ ]) {
       # Bound, and not ReadWritePaths, so that ProtectHome does not hide them.
-      BindPaths = map quoted (lib.optional isElsewhere dataDir ++ lib.optional cacheElsewhere modelsDir);
+      BindPaths = map quoted elsewhere;
     }
     // lib.optionalAttrs (cfg.credentials != { }) { LoadCredential = loaded; };
 in
@@ -109,12 +117,21 @@ in
       message = "${name}: openFirewall opens a port on which ${lib.concatStringsSep ", " cfg.server.host} listens to this machine only. Set server.host = \"0.0.0.0\", or leave the firewall closed.";
     }
     {
-      assertion = isWhole && isPlain && !isSystems;
+      assertion = isOwn dataDir;
       message = "${name}: dataDir = \"${dataDir}\" is no folder of the service's own. Name one such as \"/srv/comfyui\", without a slash at the end, \"..\", quotes, % or colons.";
     }
     {
       assertion = !dynamic || inState;
       message = "${name}: dataDir = \"${dataDir}\" is outside /var/lib, where a user that systemd makes cannot write. Set user, such as user = \"${unit}\", or use a folder in /var/lib.";
+    }
+    {
+      assertion = !cacheElsewhere || (!dynamic && isOwn modelsDir);
+      message = "${name}: models.cache = \"${modelsDir}\" is ${
+        if dynamic then
+          "outside dataDir, where a user that systemd makes cannot write. Set user, such as user = \"${unit}\", or leave it out."
+        else
+          "no folder of the service's own. Name one such as \"/srv/models\"."
+      }";
     }
     {
       assertion = !(dynamic && cfg.group != null);
@@ -134,13 +151,13 @@ in
     }
   ];
 
-  tmpfiles = lib.optionalAttrs isElsewhere {
-    ${dataDir}.d = {
+  tmpfiles = lib.genAttrs elsewhere (_: {
+    d = {
       mode = cfg.directoryMode;
       inherit user;
       group = if group == null then "-" else group;
     };
-  };
+  });
 
   users = lib.optionalAttrs (!dynamic && user == unit) {
     ${unit} = {
