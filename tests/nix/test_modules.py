@@ -213,7 +213,7 @@ def test_older_names_work_with_a_note(cases: dict[str, Any]) -> None:
         ('environmentFile = "${pkgs.zlib}/x";', "absolute path not in the Nix store"),
         ('modelPaths.vae = [ "x" ];', "services.comfyui-xpu.modelPaths.vae"),
         (
-            'models = { cache = "x"; autoDownload = [ { path = "vae/x"; url = "https://x"; hash = lib.fakeHash; } ]; };',
+            'models = { cache = "x"; autoDownload = [ { path = "v/x"; url = "https://x"; hash = lib.fakeHash; } ]; };',
             "services.comfyui-xpu.models.cache",
         ),
         ('models.autoDownload = [ { path = "vae/x"; url = "http://x"; hash = ""; } ];', "autoDownload"),
