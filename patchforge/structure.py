@@ -6,7 +6,7 @@ commas, semicolons at a line's end, the quotes and the pieces of a plain string,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 
 import libcst as cst
@@ -130,10 +130,16 @@ def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:
     """The node's parts that carry meaning, in source order; whitespace and punctuation are passed over."""
     for name in _fields(type(node)):
         value = getattr(node, name)
-        if isinstance(value, cst.CSTNode):
+        if type(value) in (tuple, list):
+            for item in value:
+                if _is_node(type(item)):
+                    yield item
+        elif _is_node(type(value)):
             yield value
-        elif type(value) in (tuple, list):
-            yield from (item for item in value if isinstance(item, cst.CSTNode))
+
+
+#: As ``isinstance``, which asks each time, since nodes have an abstract base.
+_is_node: Callable[[type], bool] = cache(lambda kind: issubclass(kind, cst.CSTNode))
 
 
 def descend(node: cst.CSTNode) -> Iterator[cst.CSTNode]:

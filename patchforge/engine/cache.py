@@ -31,7 +31,7 @@ _BOTH = (
 )
 RELEASES = (
     *("transforms/comfyui", "transforms/runtime", "transform.py", "structure.py", *_BOTH),
-    *("engine/census.py", "engine/convert.py", "engine/files.py", "engine/scope.py"),
+    *("engine/census.py", "engine/convert.py", "engine/files.py", "engine/positions.py", "engine/scope.py"),
 )
 PACKS = (
     *("transforms/nodes", "pattern.py", *_BOTH, "nodes/runtime", "nodes/census.py", "nodes/code.py"),

@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import cast
 
 import libcst as cst
-from libcst.metadata import CodeRange, MetadataWrapper, PositionProvider
+from libcst.metadata import CodeRange
 
 from patchforge import effort
 from patchforge.effort import spend
 from patchforge.engine.blocks import REFUSED, Block, Source, UnreadableSource, why_refused
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
+from patchforge.engine.positions import Positions
 from patchforge.engine.prefilter import may_say
 from patchforge.engine.records import FileRecord, Found
 from patchforge.engine.scope import unbound
@@ -42,8 +42,9 @@ OWN_LINE = "a statement on a line of its own"
 _PER_NODE = 20  #: steps for parsing, walking and placing one
 IMPORT = f"from comfy import {HOOKS}"
 
+_IMPORTS = (cst.Import, cst.ImportFrom)
+
 Ranked = Sequence[tuple[int, Transform]]
-Positions = Mapping[cst.CSTNode, CodeRange]
 
 
 Memo = dict[tuple[object, ...], "tuple[Placed, ...]"]  #: what was found in a top-level statement seen before
@@ -232,8 +233,7 @@ def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Plac
     findings = list(_walk(module, active, At(path, dict(source.aliases), source)))
     if not findings:
         return
-    # resolve() would walk the tree once more for batchable providers, of which there are none
-    positions = cast("Positions", PositionProvider()._gen(MetadataWrapper(module, unsafe_skip_copy=True)))  # noqa: SLF001
+    positions = Positions(module, text)
     lines = text.split("\n")
     for rank, transform, finding, function, free in findings:
         edits = finding.edits if isinstance(finding, Rewrite) else ()
@@ -297,7 +297,7 @@ def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Tra
         node, depth = stack.pop()
         del at.ancestors[depth:]
         spend(_PER_NODE)
-        if isinstance(node, (cst.Import, cst.ImportFrom)):
+        if type(node) in _IMPORTS and isinstance(node, _IMPORTS):
             at.aliases.update(imported_names(node))
         for rank, transform, method in handlers.get(type(node), ()):
             try:
