@@ -31,6 +31,8 @@ Prove = Callable[[Path], None]  #: raises PatchforgeError unless all of a folder
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 _NO_EXCHANGE = frozenset({errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EPERM})
+#: What a file system says that cannot flush a folder: some of networks and of FUSE.
+NO_FLUSH = frozenset({errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 _FEW = 32  #: files that are flushed one by one; of more, their whole file system is, once
 #: What proves a folder ours is removed after all else.
 _LAST = {"manifest.json": 1, "evidence.json": 1, "SHA256SUMS": 2}
@@ -428,6 +430,9 @@ def _flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NO_FLUSH or not path.is_dir():
+            raise
     finally:
         os.close(handle)
 

@@ -20,7 +20,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from patchforge import faults
-from patchforge.atomic import Step, exchange, silent
+from patchforge.atomic import NO_FLUSH, Step, exchange, silent
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
 from patchforge.names import unfit
@@ -134,8 +134,12 @@ class _Folder:
         return (self.path.stat() if self.handle is None else os.fstat(self.handle)).st_dev
 
     def flush(self) -> None:
-        if self.handle is not None:
-            os.fsync(self.handle)
+        try:
+            if self.handle is not None:
+                os.fsync(self.handle)
+        except OSError as error:
+            if error.errno not in NO_FLUSH:
+                raise
 
     def names(self) -> list[str]:
         return sorted(os.listdir(self.path if self.handle is None else self.handle))  # noqa: PTH208
@@ -200,7 +204,7 @@ class Inside:
         with self._told(path), self._folder(above, make=True) as at:
             if at is None:
                 raise FileNotFoundError(errno.ENOENT, "the folder was removed", path)
-            self._write(at, path, name, data, self._status(like) if like else None)
+            self._write(at, path, name, data, self._rights(like) if like else None)
 
     def make_folder(self, path: str) -> None:
         """Makes a folder, and those above it; "" is there already."""
@@ -208,12 +212,12 @@ class Inside:
             pass
 
     def liken(self, path: str, like: str) -> None:
-        """Gives a file the mode and the owner of another one, if that is there."""
+        """Gives a file mode, owner and access lists of another one, if that is there."""
         *above, name = check_path(path)
         with self._told(path), self._folder(above) as at:
-            if at is not None and at.handle is not None and (status := self._status(like)):
+            if at is not None and at.handle is not None and (rights := self._rights(like)):
                 with _opened(at, name) as handle:
-                    _liken(handle, status)
+                    _liken(handle, rights)
 
     def check_rights(self, path: str) -> None:
         """SystemFault where ``path`` could not be replaced, as far as that can be known without trying."""
@@ -409,12 +413,12 @@ class Inside:
         if self._read(at, path, name) != was:
             raise _changed(path)
 
-    def _status(self, path: str) -> os.stat_result | None:
+    def _rights(self, path: str) -> _Rights | None:
         *above, name = check_path(path)
         with self._folder(above) as at:
-            return at.look(name) if at else None
+            return _rights(at, name) if at else None
 
-    def _write(self, at: _Folder, path: str, name: str, data: bytes, like: os.stat_result | None = None) -> None:
+    def _write(self, at: _Folder, path: str, name: str, data: bytes, like: _Rights | None = None) -> None:
         self.step(f"open {path}")
         handle = os.open(at.name(name), _NEW, 0o666, dir_fd=at.handle)
         try:
@@ -450,7 +454,7 @@ class Inside:
         try:
             os.link(at.name(name), own.name(spare), src_dir_fd=at_handle, dst_dir_fd=own_handle, follow_symlinks=False)
         except (OSError, NotImplementedError):
-            self._write(own, spare, spare, self._read(at, name, name) or b"", at.look(name))
+            self._write(own, spare, spare, self._read(at, name, name) or b"", _rights(at, name))
         try:
             one, other = own.name(kept), at.name(name)
             _patiently(lambda: os.replace(one, other, src_dir_fd=own_handle, dst_dir_fd=at_handle))
@@ -493,11 +497,41 @@ def _opened(at: _Folder, name: str) -> Iterator[int]:
         os.close(handle)
 
 
-def _liken(handle: int, status: os.stat_result) -> None:
-    """Mode and owner of another file."""
-    with suppress(PermissionError):  # only root gives files away
-        os.fchown(handle, status.st_uid, status.st_gid)
-    os.fchmod(handle, stat.S_IMODE(status.st_mode))
+@dataclass(frozen=True, slots=True)
+class _Rights:
+    """Who may do what with a file. ``attributes``: extended ones, with the access lists of POSIX among them."""
+
+    status: os.stat_result
+    attributes: dict[str, bytes]
+
+
+def _rights(at: _Folder, name: str) -> _Rights | None:
+    if at.handle is None or at.kind(name) is not Kind.FILE:
+        return None
+    with _opened(at, name) as handle:
+        return _Rights(os.fstat(handle), _attributes(handle))
+
+
+def _attributes(handle: int) -> dict[str, bytes]:
+    """Of a file; none where the system or its file system has none."""
+    found: dict[str, bytes] = {}
+    with suppress(OSError, AttributeError):
+        for name in os.listxattr(handle):
+            found[name] = os.getxattr(handle, name)
+    return found
+
+
+def _liken(handle: int, rights: _Rights) -> None:
+    """Mode, owner and attributes of another file. What is so already is not asked for: not every file system can."""
+    now, wanted = os.fstat(handle), rights.status
+    if (now.st_uid, now.st_gid) != (wanted.st_uid, wanted.st_gid):
+        with suppress(OSError):  # only root gives files away
+            os.fchown(handle, wanted.st_uid, wanted.st_gid)
+    for name, value in rights.attributes.items():
+        with suppress(OSError):  # those of the system are its own to give
+            os.setxattr(handle, name, value)
+    if stat.S_IMODE(os.fstat(handle).st_mode) != stat.S_IMODE(wanted.st_mode):
+        os.fchmod(handle, stat.S_IMODE(wanted.st_mode))
 
 
 _HELD: set[int] = set()  #: handles of folders that this process is alone in

@@ -6,6 +6,8 @@ import builtins
 import errno
 import os
 import shutil
+import stat
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
 from itertools import product
@@ -390,3 +392,49 @@ def test_modes_are_kept(tmp_path: Path) -> None:
     for command in (places.apply, places.revert):
         command(pack, subject)
         assert {path: (pack / path).stat().st_mode & 0o777 for path in PACK} == modes
+
+
+@pytest.mark.skipif(not hasattr(os, "setxattr"), reason="no extended attributes")
+def test_access_lists_and_other_attributes_are_kept(tmp_path: Path) -> None:
+    pack, subject = fill(tmp_path / "pack", PACK), places.pack()
+    kept = {"user.note": b"mine"}
+    entries = ((1, 6, -1), (2, 6, 12345), (4, 4, -1), (16, 6, -1), (32, 0, -1))
+    #: Read and write for the owner and for one other user, reading for the group, nothing for the rest.
+    everybody = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *one) for one in entries)
+    for name, value in {**kept, "system.posix_acl_access": everybody}.items():
+        try:
+            os.setxattr(pack / "nodes.py", name, value)
+            kept[name] = value
+        except OSError:
+            kept.pop(name, None)
+    if not kept:
+        pytest.skip("this file system has none")
+    mode = (pack / "nodes.py").stat().st_mode
+    for command in (places.apply, places.revert):
+        command(pack, subject)
+        assert {name: os.getxattr(pack / "nodes.py", name) for name in kept} == kept
+        assert (pack / "nodes.py").stat().st_mode == mode
+
+
+@pytest.mark.parametrize("code", [errno.EINVAL, errno.ENOTSUP, errno.ENOSYS])
+def test_a_file_system_without_owners_modes_and_flushed_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """As some of networks, of FUSE and of Windows are."""
+
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    real = os.fsync
+
+    def fsync(handle: int) -> None:
+        refused() if stat.S_ISDIR(os.fstat(handle).st_mode) else real(handle)
+
+    pack, subject = fill(tmp_path / "pack", PACK), places.pack()
+    for name in ("fchown", "fchmod", "setxattr", "listxattr"):
+        monkeypatch.setattr(os, name, refused, raising=False)
+    monkeypatch.setattr(os, "fsync", fsync)
+    places.apply(pack, subject)
+    assert look(pack, subject).in_order
+    places.revert(pack, subject)
+    assert content(pack) == PACK
