@@ -34,6 +34,13 @@ def run(parser: Parser) -> None:
         help="fp16, bf16: run workflows in these as well as in float32; repeat",
     )
     parser.add_argument(
+        "--level",
+        action="append",
+        default=[],
+        metavar="LEVEL,...",
+        help="O0 to O3: run workflows at these levels of the patches as well; repeat",
+    )
+    parser.add_argument(
         "--pairs",
         type=whole(0),
         metavar="N",

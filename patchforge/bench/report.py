@@ -14,6 +14,7 @@ from patchforge.bench.compare import BenchmarkComparison, against_upstream, comp
 from patchforge.bench.model import CPU, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, total
 from patchforge.bench.plots import Bar, bars, ratios
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, Interval, TimeRatio
+from patchforge.bench.workflows import LEVELS
 from patchforge.errors import NotChecked
 from patchforge.templating import environment
 
@@ -194,8 +195,9 @@ def repeat(benchmark: Benchmark) -> str:
     baseline = UPSTREAM if UPSTREAM in sides else CPU if CPU in sides and benchmark.device.kind != CPU else ""
     words = ["patchforge bench", benchmark.release, "--device", str(benchmark.device), "--suite", ",".join(suites)]
     words += ["--baseline", baseline] if baseline else []
-    precisions = dict.fromkeys(side.partition(", ")[2] for side in sides if ", " in side)
-    words += ["--precision", ",".join(sorted(precisions))] if precisions else []
+    variants = {word for side in sides for word in side.split(", ")[1:]}
+    for option, named in (("--precision", variants - set(LEVELS)), ("--level", variants & set(LEVELS))):
+        words += [option, ",".join(sorted(named))] if named else []
     return " ".join([*words, *(["--quick"] if benchmark.quick else [])])
 
 

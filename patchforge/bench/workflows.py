@@ -26,6 +26,7 @@ from patchforge.trial.verdicts.plan import EXACT, STEADY
 from patchforge.trial.workflows.library import missing
 
 FP32 = "fp32"
+LEVEL, LEVELS = "--xpu-level", ("O0", "O1", "O2", "O3")
 _ATTENTION = "--use-pytorch-cross-attention"
 #: ComfyUI's flags for the types that it computes in.
 PRECISIONS = {
@@ -36,7 +37,7 @@ PRECISIONS = {
 _FREEING, _AGAIN = 60.0, 1.0  # seconds
 _TIMED = 1000  # seeds of timed runs are above that, so that none is in the cache
 
-Tell = Callable[[str], None]
+Tell = Callable[..., None]  #: gets what comes now, and a detail
 
 
 @dataclass
@@ -53,6 +54,7 @@ class Side:
     remove: Sequence[Path] = ()
     timed: bool = True
     precision: str = FP32  #: what it computes in
+    level: str = ""  #: of the patches' options, such as O2; "" is their default
     beside: Device | None = None  #: the CPU runs in the environment of this device, so that nothing else differs
     state: Mapping[str, Any] = field(default_factory=dict)  #: what the server says of itself, once it has run
 
@@ -64,8 +66,15 @@ class Side:
             wanted.append("--disable-cuda-malloc")  # cudaMallocAsync does not count allocations
         if self.device.kind == CPU:
             wanted.append("--cpu")
+        if self.level:
+            wanted.append(f"{LEVEL}={self.level}")
         has = flags(self.tree)
-        return tuple(flag for flag in wanted if flag in has)
+        return tuple(flag for flag in wanted if flag.partition("=")[0] in has)
+
+    @property
+    def exact(self) -> bool:
+        """Whether it computes as the reference did."""
+        return self.precision == FP32 and not self.level
 
     def server(self) -> Server:
         return Server(
@@ -166,9 +175,8 @@ class Running:
         if reference is None and execution.ending is Ending.SUCCESS:
             other = reseeded(workflow.graph, 1)
             varied = self.server.client.run(other, self.side.timeout) if other != workflow.graph else None
-        precision = self.side.precision
-        dtype = workflow.dtype or ("" if precision == FP32 else precision)
-        allowed = judge.tolerance(self.side.device, exact=precision == FP32, dtype=dtype)
+        dtype = workflow.dtype or ("" if self.side.exact else self.side.precision)
+        allowed = judge.tolerance(self.side.device, exact=self.side.exact, dtype=dtype)
         return judge.judge(
             workflow, execution, device=self.side.device, reference=reference, tolerance=allowed, varied=varied
         )
@@ -227,7 +235,7 @@ def _timed(
             one.begin()
         runs: list[list[dict[str, float]]] = [[] for _ in turns]
         for pair in range(pairs):
-            tell(f"timing {measured.name}, {pair + 1} of {pairs}")
+            tell(f"timing {measured.name}", f"{pair + 1} of {pairs}")
             order = list(enumerate(turns))
             for index, (one, _) in order if pair % 2 == 0 else order[::-1]:
                 runs[index].append(one.timed(measured))

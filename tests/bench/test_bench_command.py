@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 
 from emulator import build
+from patchforge.bench import workflows
 from patchforge.bench.model import FILE, PATCHED, UPSTREAM, read
 from patchforge.cli import main, parser
 from patchforge.commands import test as trials
 from patchforge.commands.bench import run as command
 from patchforge.errors import Exit, PatchforgeError
-from patchforge.trial.model import Verdict
+from patchforge.trial.model import Device, Verdict
 from patchforge.trial.server.environment import Environment
 from tests.support import engine_of
 from tests.trial.miniature_server import files, missing
@@ -148,3 +149,37 @@ def test_other_precisions_are_sides_of_their_own(bench: Any) -> None:
 def test_a_precision_that_there_is_not(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--device", "cpu", "--precision", "fp8")[0] == Exit.USAGE
     assert "no precision is called 'fp8'" in capsys.readouterr().err
+
+
+def test_levels_are_for_intel_gpus(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    assert bench("--device", "cpu", "--level", "O9")[0] == Exit.USAGE
+    assert "no level is called 'O9'" in capsys.readouterr().err
+    assert bench("--device", "cpu", "--level", "O2")[0] == Exit.USAGE
+    assert "levels are of Intel GPUs" in capsys.readouterr().err
+
+
+def test_each_precision_is_run_at_each_level() -> None:
+    options = parser().parse_args(["bench", "v1", "--precision", "fp16", "--level", "O1,O2", "--level", "O2"])
+    assert command._variants(options) == [
+        ("fp32", ""),
+        ("fp32", "O1"),
+        ("fp32", "O2"),
+        ("fp16", ""),
+        ("fp16", "O1"),
+        ("fp16", "O2"),
+    ]
+
+
+def test_a_level_is_a_flag_of_the_patched_tree(tmp_path: Path) -> None:
+    def side(tree: Path) -> workflows.Side:
+        environment = Environment(Path("python"), {}, {})
+        return workflows.Side(
+            "it", tree, Device("xpu"), environment, tmp_path / "log", 1, 1, precision="fp16", level="O2"
+        )
+
+    (tmp_path / "comfy" / "patchforge_xpu").mkdir(parents=True)
+    (tmp_path / "comfy" / "cli_args.py").write_text('"--force-fp16" "--fp16-vae" "--cpu"')
+    assert side(tmp_path).arguments == ("--force-fp16", "--fp16-vae")
+    (tmp_path / "comfy" / "patchforge_xpu" / "options.py").write_text('"--xpu-level"')
+    assert side(tmp_path).arguments == ("--force-fp16", "--fp16-vae", "--xpu-level=O2")
+    assert not side(tmp_path).exact

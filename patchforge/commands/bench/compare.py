@@ -12,12 +12,15 @@ from patchforge.bench.model import NOT_MEASURED, read
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
 from patchforge.escape import line
+from patchforge.progress import step
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when every exact figure is the same and no time is an alarm, else 1."""
+    step("comparing")
     first = read(Path(options.before))
     found = compare(first, read(Path(options.after))) if options.after else against_upstream(first)
+    step("")
     if options.json:
         show_json("bench-compare", documents.plain(found))
     else:

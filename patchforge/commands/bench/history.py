@@ -11,11 +11,14 @@ from patchforge.bench.model import NOT_MEASURED
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
 from patchforge.escape import line
+from patchforge.progress import step
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0, or 1 where the newest change of something made it slower."""
+    step("reading and comparing")
     found = history(benchmarks(Path(options.folder)))
+    step("")
     if options.json:
         show_json("bench-history", documents.plain(found))
     else:

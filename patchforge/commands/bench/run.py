@@ -42,12 +42,15 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0 when everything that was run was fresh, 1 when something was not."""
     wanted = _suites(options)
     chosen = suites.of_server(wanted, load(), quick=options.quick, names=options.workflow)
-    _precisions(options)
+    _variants(options)
     of_torch = suites.of_torch(wanted, quick=options.quick)
     processes.need_posix("patchforge bench run")
     options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
     print(trials.NOTICE, file=sys.stderr, flush=True)
+    progress.step("looking for the device")
     device = devices.choose(options.device, Path(options.python))
+    if options.level and device.kind != "xpu":
+        raise PatchforgeError(f"levels are of Intel GPUs, and this is {device}", do="leave --level out")
     if options.baseline == device.kind == CPU:
         raise PatchforgeError("the CPU is no baseline for itself", do="leave --baseline out, or name upstream")
     with ExitStack() as stack:
@@ -55,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         out = Path(options.out) / f"{found[0].version}-{device}".replace(":", "-")
         read = inputs(options.source, options.upstream, options.generated)
         check(out, read)
+        progress.step(f"converting {found[0].version}")
         patched = pipeline.convert(make_engine(options), *found)
         benchmark = _measured(options, device, patched, chosen, of_torch)
     outputs.write_folder(out, {FILE: FORMAT.dump(benchmark)}, KIND, inputs=read)
@@ -75,14 +79,19 @@ def _suites(options: argparse.Namespace) -> list[str]:
     return named or (["workflows"] if options.workflow else list(suites.SUITES))
 
 
-def _precisions(options: argparse.Namespace) -> list[str]:
-    """float32 first, whose results are exact, and those named besides."""
-    named = [name for text in options.precision for name in text.split(",") if name]
-    if unknown := [name for name in named if name not in workflows.PRECISIONS]:
-        raise PatchforgeError(
-            f"no precision is called {unknown[0]!r}", expected=", ".join(workflows.PRECISIONS), do="name one of these"
-        )
-    return list(dict.fromkeys([workflows.FP32, *named]))
+def _variants(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """Precision and level of each patched side: float32 at the default level first, which is exact, and those named."""
+    precisions = _named(options.precision, "precision", tuple(workflows.PRECISIONS))
+    levels = _named(options.level, "level", workflows.LEVELS)
+    made = [(precision, level) for precision in [workflows.FP32, *precisions] for level in ["", *levels]]
+    return list(dict.fromkeys(made))
+
+
+def _named(given: Sequence[str], what: str, known: Sequence[str]) -> list[str]:
+    named = [name for text in given for name in text.split(",") if name]
+    if unknown := [name for name in named if name not in known]:
+        raise PatchforgeError(f"no {what} is called {unknown[0]!r}", expected=", ".join(known), do="name one of these")
+    return named
 
 
 def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Files]:
@@ -151,9 +160,7 @@ def _sides(
 ) -> list[workflows.Side]:
     """What runs, in order: the CPU, which gives the reference; upstream where it is asked for; the patched tree."""
 
-    def side(
-        name: str, tree: Tree, on: Device, *, timed: bool = True, precision: str = workflows.FP32
-    ) -> workflows.Side:
+    def side(name: str, tree: Tree, on: Device, **more: Any) -> workflows.Side:
         return workflows.Side(
             name,
             trees[tree],
@@ -163,15 +170,14 @@ def _sides(
             options.timeout,
             trials.STARTING,
             remove=[scratch],
-            timed=timed,
-            precision=precision,
             beside=device,
+            **more,
         )
 
-    found = [
-        side(f"{PATCHED}, {one}" if one != workflows.FP32 else PATCHED, Tree.PATCHED, device, precision=one)
-        for one in _precisions(options)
-    ]
+    found = []
+    for precision, level in _variants(options):
+        name = ", ".join((PATCHED, *([precision] if precision != workflows.FP32 else []), *([level] if level else [])))
+        found.append(side(name, Tree.PATCHED, device, precision=precision, level=level))
     if options.baseline == UPSTREAM:
         found.insert(0, side(UPSTREAM, Tree.UPSTREAM, device))
     if device.kind != CPU:
