@@ -26,6 +26,8 @@ let
         throw "The option `${lib.concatStringsSep "." location}' has conflicting definition values";
   };
   section = types.attrsOf unitOption;
+  # nixos/modules/config/shells-environment.nix
+  words = types.oneOf [ types.int types.str types.path ];
   restarts = [ "no" "on-success" "on-failure" "on-abnormal" "on-abort" "on-watchdog" "always" ];
   kinds = [ "exec" "simple" "forking" "oneshot" "dbus" "notify" "notify-reload" "idle" ];
   serviceSection = types.addCheck section (
@@ -89,7 +91,7 @@ in
     nixpkgs = attrs;
     boot.kernelParams = strings;
     environment.systemPackages = of (types.listOf types.package) [ ];
-    environment.sessionVariables = of (types.attrsOf types.str) { };
+    environment.sessionVariables = of (types.attrsOf (types.nullOr (types.oneOf [ (types.listOf words) types.int types.str types.path ]))) { };
     hardware.graphics.enable = of types.bool false;
     hardware.graphics.extraPackages = of (types.listOf types.package) [ ];
     networking.firewall.allowedTCPPorts = of (types.listOf types.port) [ ];

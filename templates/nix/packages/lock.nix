@@ -24,6 +24,6 @@ in
         torch ${version} for Intel XPU is not locked for Python ${python.pythonVersion}
           expected: a complete upstream/pins/torch/${version}-${abi}.json
           found: ${lacks}
-          to do: patchforge lock-torch ${version} --python ${python.pythonVersion} --online, then patchforge nix;
-                 or bring your own torch: comfyui-xpu.override { python = ...; }'';
+          to do: in a checkout, python -m patchforge lock-torch ${version} --python ${python.pythonVersion} --online,
+                 then python -m patchforge nix; or bring your own torch: comfyui-xpu.override { python = ...; }'';
 }
