@@ -4,6 +4,7 @@ The fixture ``_documents_fit`` in ``tests/conftest.py`` holds every other test's
 """
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from patchforge import schemas
 from patchforge.cli import main
 from patchforge.errors import Exit
 from tests.checkout.places import PACK, fill
+from tests.journeys.test_journeys import repository
 from tests.support import ROOT, miniature
 from tests.test_readme import commands, options
 from tests.valid import fitting
@@ -80,6 +82,50 @@ def test_what_reads_nothing(call: Call, tmp_path: Path, monkeypatch: pytest.Monk
     assert call("explain")["results"]
     assert call("packs", "explain")["results"]
     assert call("packs", "explain", "free-memory")["results"]
+
+
+def test_a_release(call: Call, tmp_path: Path) -> None:
+    clone, generated = str(repository(tmp_path / "clone", "v0.33.0")), str(tmp_path / "generated")
+    subprocess.run(["git", "-C", clone, "tag", "v0.33.1"], check=True)
+    named = ("v0.33.1", "--upstream", clone)
+    assert call("apply", *named, "--out", f"{generated}/v0.33.1")["missing"] == []
+    assert call("check", *named, "--generated", generated)["results"]
+    assert call("verify", *named, "--generated", generated)["results"]
+    assert call("doctor", "--upstream", clone, status=1)["schema"] == "patchforge/doctor-upstream/1"
+
+
+def test_what_is_in_the_repository(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    assert call("nix", "--check", status=None)["schema"] == "patchforge/nix/1"
+    assert call("matrix", "v0.33.0", "--generated", "generated/comfyui")["include"]
+
+
+#: Documents that no test of this file prints → the test that does, under the same fixture.
+ELSEWHERE = {
+    "replay": "tests/test_cli.py::test_replay_needs_the_releases",
+    "verify-online": "tests/pins/test_confirm.py::test_the_command",
+    "track": "tests/bot/test_commands.py::test_track_says_what_is_new_and_why_not",
+    "packs-track": "tests/bot/test_followed_packs.py::test_the_command",
+    "bot": "tests/bot/test_commands.py::test_a_dry_run_on_a_clone_needs_no_repository_and_no_network",
+    "pin": "tests/pins/test_pin_command.py::test_everything_is_pinned_and_a_second_run_changes_nothing",
+    "lock-torch": "tests/pins/test_pin_command.py::test_a_lock_offline_needs_published_hashes",
+    "prefetch": "tests/hashes/test_prefetch.py::test_a_commit_of_a_clone",
+    "test": "tests/trial/test_test_command.py::test_a_second_run_and_json",
+    "bench": "tests/bench/test_bench_command.py::test_the_cpu_is_measured_by_itself",
+    "bench-compare": "tests/bench/test_bench_compare.py::test_the_command_says_what_differs",
+    "bench-history": "tests/bench/test_statistics.py::test_a_history_tells_what_stays",
+}
+HERE = {
+    *("apply", "revert", "put-right", "status", "folder", "cache", "doctor", "doctor-upstream", "check", "verify"),
+    *("explain", "matrix", "nix", "packs-check", "packs-apply"),
+}
+
+
+def test_every_document_is_printed_by_a_test() -> None:
+    assert HERE | ELSEWHERE.keys() == schemas.DOCUMENTS.keys() - {"error"}
+    for one in ELSEWHERE.values():
+        file, _, name = one.partition("::")
+        assert f"def {name}(" in (ROOT / file).read_text("utf-8")
 
 
 ERRORS = {
