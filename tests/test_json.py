@@ -113,6 +113,8 @@ ELSEWHERE = {
     "test": "tests/trial/test_test_command.py::test_a_second_run_and_json",
     "bench": "tests/bench/test_bench_command.py::test_the_cpu_is_measured_by_itself",
     "bench-compare": "tests/bench/test_bench_compare.py::test_the_command_says_what_differs",
+    "bench-report": "tests/bench/test_bench_report.py::test_the_command_writes_beside_a_copy",
+    "bench-submit": "tests/bench/test_bench_report.py::test_a_submission_says_nothing_of_its_user",
     "bench-history": "tests/bench/test_statistics.py::test_a_history_tells_what_stays",
 }
 HERE = {

@@ -111,6 +111,8 @@ WITHOUT_ALL: Mapping[str, tuple[int, str]] = {
     "bench run v0.33.0 --device cpu": NO_FORK,
     "bench compare nowhere": (2, "nowhere"),
     "bench history nowhere": (2, "nowhere"),
+    "bench report nowhere": (2, "nowhere"),
+    "bench submit nowhere": (2, "nowhere"),
     "replay --upstream clone": NO_GIT,
     "explain": (0, "free-memory"),
     "track --upstream clone": NO_GIT,
