@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,10 @@ EMULATED = pytest.mark.skipif(bool(build.missing()), reason=build.missing() or "
 FEW = ("--suite", "workflows", "--pairs", "0")
 
 
+LACKING = [name for name in ("scipy", "skimage", "flip_evaluator") if find_spec(name) is None]
+WHOLE = pytest.mark.skipif(bool(LACKING), reason=f"needs the extra benchmark: {', '.join(LACKING)}")
+
+
 @pytest.fixture
 def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Runs the command on a release that behaves as ``modes`` say; the exit status, and where it wrote."""
@@ -47,6 +52,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     return run
 
 
+@WHOLE
 @EMULATED
 def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out = bench("--device", "emulated", "--baseline", "upstream", "--pairs", "3")
@@ -130,10 +136,10 @@ def test_a_mistyped_action_is_told(capsys: pytest.CaptureFixture[str]) -> None:
         parser().parse_args(["bench", "v1", "--quik"])
 
 
+@WHOLE
 @EMULATED
 def test_other_precisions_are_sides_of_their_own(bench: Any) -> None:
     """The miniature computes in float32 whatever it is told, so all is equal."""
-    pytest.importorskip("flip_evaluator", reason="needs the extra benchmark")
     status, out = bench("--device", "emulated", "--precision", "fp16", "--pairs", "1")
     assert status == Exit.OK
     found = read(out)
@@ -183,3 +189,14 @@ def test_a_level_is_a_flag_of_the_patched_tree(tmp_path: Path) -> None:
     (tmp_path / "comfy" / "patchforge_xpu" / "options.py").write_text('"--xpu-level"')
     assert side(tmp_path).arguments == ("--force-fp16", "--fp16-vae", "--xpu-level=O2")
     assert not side(tmp_path).exact
+
+
+def test_what_is_needed_is_told_before_the_work(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "find_spec", lambda _: None)
+    status, out = bench("--device", "cpu", "--pairs", "1")
+    assert status == Exit.UNCHECKED
+    assert 'pip install "comfyui-patchforge[benchmark]"' in capsys.readouterr().err
+    assert not (out / FILE).exists()
+    assert bench("--device", "cpu")[0] == Exit.OK  # counts need nothing of it

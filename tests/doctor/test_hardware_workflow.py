@@ -33,5 +33,5 @@ def test_actions_are_pinned_by_commit() -> None:
 
 def test_no_input_is_pasted_into_a_script() -> None:
     scripts = re.findall(r"^( +)run: \|\n((?:\1 +.*\n|\n)+)", WORKFLOW, re.MULTILINE)
-    assert len(scripts) == 3
+    assert len(scripts) == 4
     assert not any("${{" in script for _, script in scripts)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +38,7 @@ from patchforge.vocabulary import Tree as Files
 
 Tell = Callable[[str], None]
 _PAIRS, _QUICK_PAIRS = 16, 3
+_PICTURES = ("skimage", "flip_evaluator")  #: what tells how near pictures are
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,6 +52,7 @@ def run(options: argparse.Namespace) -> int:
     print(trials.NOTICE, file=sys.stderr, flush=True)
     progress.step("looking for the device")
     device = devices.choose(options.device, Path(options.python))
+    _check_packages(["scipy"] if options.pairs else [], _PICTURES if chosen and device.kind != CPU else [])
     if options.level and device.kind != "xpu":
         raise PatchforgeError(f"levels are of Intel GPUs, and this is {device}", do="leave --level out")
     if options.baseline == device.kind == CPU:
@@ -69,6 +73,13 @@ def run(options: argparse.Namespace) -> int:
         print(f"written: {out / FILE}")
     ran = [one for one in benchmark.cases if one.verdict is not Verdict.SKIPPED]
     return Exit.OK if ran and all(one.verdict is Verdict.FRESH for one in ran) else Exit.FAILED
+
+
+def _check_packages(*needed: Sequence[str]) -> None:
+    """Before the work, rather than after it: what is not there is told as any package that is not."""
+    for name in chain(*needed):
+        if find_spec(name) is None:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
 
 
 def _suites(options: argparse.Namespace) -> list[str]:
