@@ -220,14 +220,23 @@ class Code:
             return False
 
     @cached_property
-    def formatted(self) -> list[tuple[int, int, str]]:
-        """(start, end, quote) of each f-string that stands in no other."""
+    def _formatted(self) -> list[tuple[int, int, str]]:
+        """(start, end, quote) of each f-string that stands in no other, by their places."""
         found: list[tuple[int, int, str]] = []
         for node in self.nodes:
-            if isinstance(node, ast.JoinedStr) and not any(start <= self.start(node) < end for start, end, _ in found):
+            if isinstance(node, ast.JoinedStr) and not self.in_string(node):
                 match = _FORMATTED.search(self.source.text, self.start(node))
                 found.append((self.start(node), self.end(node), (match[1] or match[2]) if match else '"'))
-        return found
+        return sorted(found)
+
+    def quotes(self, start: int, end: int) -> tuple[str, bool]:
+        """What ends the f-string around characters, and whether another one is in it; "" outside of one."""
+        at = bisect_right(self._formatted, (start, 0, "")) - 1
+        first, last, quote = self._formatted[at] if at >= 0 else (0, 0, "")
+        spend(1 + (last - first) // 64)
+        if not first < start <= end < last:
+            return "", False
+        return quote, _FORMATTED.search(self.source.text, first + 2, last) is not None
 
     def in_string(self, node: ast.expr) -> bool:
         """Whether an expression stands in an f-string."""

@@ -210,7 +210,10 @@ def _changed(
     """The change that the verdicts make, proved. What does not stand goes to a person, and the rest stays."""
     refused: Counter[tuple[str, ...]] = Counter()
     for _ in range(_MOST_TRIES):
-        verdicts, splices = _composed(verdicts, code)
+        composed, splices = _composed(verdicts, code)
+        changed = (site for site, one in composed.items() if one.decision is not verdicts[site].decision)
+        refused.update(map(_alike, changed))
+        verdicts = composed
         if not splices:
             return verdicts, None
         splices += _helpers(code, splices)
@@ -255,13 +258,8 @@ def _edited_on(
             inside.add(one)
         at, line = max(at, one.end), last
     found = {id(verdict) for verdict in verdicts.values() if not inside.isdisjoint(verdict.splices)}
-    found = found or {id(v) for v in verdicts.values() if any(_formatted(one, code) for one in v.splices)}
+    found = found or {id(v) for v in verdicts.values() if any(code.quotes(one.start, one.end)[0] for one in v.splices)}
     return (site for site, verdict in verdicts.items() if id(verdict) in found)
-
-
-def _formatted(edit: Splice, code: Code) -> str:
-    """The quote that ends the f-string around an edit; "" outside of one."""
-    return next((quote for start, end, quote in code.formatted if start < edit.start and edit.end < end), "")
 
 
 def _edited_at(error: NotProved, verdicts: Mapping[Site, Verdict], code: Code) -> list[Site]:
@@ -385,22 +383,36 @@ def _for_person(verdict: Verdict, site: Site, reason: str) -> Verdict:
 def _composed(verdicts: dict[Site, Verdict], code: Code) -> tuple[dict[Site, Verdict], list[Splice]]:
     """All edits; one that another edit stands in the way of, or an f-string's quotes, is for a person."""
     chosen = Chosen()
-    seen: dict[int, str] = {}
-    result: dict[Site, Verdict] = {}
-    for site, verdict in verdicts.items():
+    seen: dict[int, Verdict | str] = {}
+    for verdict in verdicts.values():
         if id(verdict) not in seen:
-            seen[id(verdict)] = ""
-            if any(_breaks_string(one, code) for one in verdict.splices):
-                seen[id(verdict)] = "in an f-string, whose quotes Pythons before 3.12 cannot have inside"
-            elif chosen.take(verdict.splices) is not None:
+            seen[id(verdict)] = fit = _requoted(verdict, code) or _QUOTES
+            if isinstance(fit, Verdict) and chosen.take(fit.splices) is not None:
                 seen[id(verdict)] = "another edit is in the way"
-        result[site] = _for_person(verdict, site, seen[id(verdict)]) if seen[id(verdict)] else verdict
+    found = {site: seen[id(verdict)] for site, verdict in verdicts.items()}
+    result = {
+        site: one if isinstance(one, Verdict) else _for_person(verdicts[site], site, one) for site, one in found.items()
+    }
     return result, chosen.splices
 
 
-def _breaks_string(edit: Splice, code: Code) -> bool:
-    quote = _formatted(edit, code)
-    return bool(quote) and (quote in edit.text or "\\" in edit.text or (len(quote) == 1 and "\n" in edit.text))
+_QUOTES = "in an f-string, whose quotes Pythons before 3.12 cannot have inside"
+
+
+def _requoted(verdict: Verdict, code: Code) -> Verdict | None:
+    """A verdict whose edits have no quotes of the f-string that they stand in; None where that cannot be."""
+    edits: list[Splice] = []
+    for edit in verdict.splices:
+        (outer, nested), text = code.quotes(edit.start, edit.end), edit.text
+        other = "'" if outer[:1] == '"' else '"'
+        if outer and outer in text and other not in text:
+            text = text.replace(outer, other)
+        if outer and (outer in text or "\\" in text or (len(outer) == 1 and "\n" in text)):
+            return None
+        if nested and other in text:
+            return None
+        edits.append(edit if text == edit.text else replace(edit, text=text))
+    return verdict if edits == list(verdict.splices) else replace(verdict, splices=tuple(edits))
 
 
 def _helpers(code: Code, splices: Sequence[Splice]) -> Iterator[Splice]:

@@ -517,6 +517,26 @@ def test_what_cannot_be_proved_costs_its_own_place_alone() -> None:
     assert sum(str(row.decision) == "converted" for row in result.sites) >= 30
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("z = f\"{torch.version.cuda.split('.')[0]}\"\n", "z = f\"{('0.0' if _patchforge_xpu() else torch.version.cuda).split('.')[0]}\""),
+        ("z = f'{torch.version.cuda.split(\".\")[0]}'\n", "z = f'{(\"0.0\" if _patchforge_xpu() else torch.version.cuda).split(\".\")[0]}'"),
+        ("z = f\"\"\"{torch.version.cuda.split('.')[0]}\"\"\"\n", "z = f\"\"\"{(\"0.0\" if _patchforge_xpu() else torch.version.cuda).split('.')[0]}\"\"\""),
+        ("device = f\"{f'cuda:{i}'}\"\n", "device = f\"{f'{_patchforge_device()}:{i}'}\""),
+        ("y = f\"{x.cuda(device='cuda:0')}\"\n", 'y = f"{x.to(device=_patchforge_device(0))}"'),
+    ],
+)  # fmt: skip
+def test_edits_in_f_strings_use_other_quotes(text: str, line: str) -> None:
+    assert edits(TORCH + text + "x = w.cuda()\n") == [line, "x = w.to(_patchforge_device())"]
+
+
+def test_an_f_string_without_room_for_quotes_costs_itself_alone() -> None:
+    result = done(TORCH + "z = f\"{f'{torch.version.cuda.split(sep)}'}\"\nx = w.cuda()\n")
+    assert not result.problems
+    assert {(site.line, str(site.decision)) for site in result.sites} == {(2, "person"), (3, "converted")}
+
+
 def test_a_place_that_would_not_compile_costs_itself_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     from patchforge.transforms.nodes import cuda_calls
 
