@@ -44,6 +44,14 @@ def odd(path: str) -> str:
     return ""
 
 
+_KEPT = ".patchforge"
+
+
+def kept(path: str) -> bool:
+    """Whether a relative path is in what patchforge keeps at the top of a folder for itself, journals above all."""
+    return folded(path.partition("/")[0]).startswith(_KEPT)
+
+
 _PORTABLE_PATH = 1024  #: bytes of a relative path; Linux allows 4096 with the folder before it
 _FORBIDDEN = re.compile(r'[<>:"|?*]|[. ]$')
 #: Windows opens a device by these, whatever the ending.

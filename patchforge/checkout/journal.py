@@ -23,9 +23,9 @@ from typing import Any, Literal, get_args
 from patchforge import bounded
 from patchforge.checkout import transaction
 from patchforge.checkout.transaction import ORIGINAL, Write, is_spare, spare
-from patchforge.errors import Damaged, PatchforgeError, SystemFault
+from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault
 from patchforge.inside import Inside, InTheWay, Kind, check_path
-from patchforge.names import folded
+from patchforge.names import kept
 from patchforge.patches import FilePatch, apply_part, parse, reverse_part
 from patchforge.vocabulary import git_blob_id
 
@@ -246,7 +246,7 @@ def _converter() -> Any:
 def _check(journal: Journal) -> None:
     blobs = [blob for one in journal.files for blob in (one.found, one.before, one.after) if blob is not None]
     names = [one.file for one in journal.patches]
-    paths = [folded(one.path) for one in journal.files]
+    paths = [one.path for one in journal.files]
     wrong = {
         "the format of this patchforge": journal.format != FORMAT,
         "a name": not _NAME.fullmatch(journal.name),
@@ -260,7 +260,8 @@ def _check(journal: Journal) -> None:
     if problems := [name for name, is_wrong in wrong.items() if is_wrong]:
         raise Damaged(f"it does not have {problems[0]}")
     for one in journal.files:
-        if check_path(one.path)[0].lower().startswith(FOLDER) or not one.path.endswith(".py"):
+        check_path(one.path)
+        if kept(one.path) or not one.path.endswith(".py"):
             raise Damaged("it names a file that patchforge never writes", found=one.path)
 
 
@@ -345,7 +346,11 @@ def _blob(data: bytes | None) -> str | None:
 
 
 def make(inside: Inside, journal: Journal, files: Mapping[str, bytes], before: Mapping[str, bytes | None]) -> str:
-    """Writes the record, and then the journal into a folder aside, which it returns; ``put`` gives it its place."""
+    """Writes the record, and then the journal into a folder aside, which it returns; ``put`` gives it its place.
+
+    CheckFailed, and nothing written, for one that would not be obeyed when it is read again.
+    """
+    _check_own(journal)
     _write_record(inside, journal)
     folder = _new(journal)
     for path, data in {".gitignore": b"*\n", **files}.items():
@@ -355,6 +360,20 @@ def make(inside: Inside, journal: Journal, files: Mapping[str, bytes], before: M
             inside.add(f"{folder}/{ORIGINAL}/{path}", original, like=path)
     inside.add(f"{folder}/{JOURNAL}", journal.data)
     return folder
+
+
+def _check_own(journal: Journal) -> None:
+    try:
+        known = _parsed(journal.data)
+    except Damaged as error:
+        raise CheckFailed(
+            "this could not be undone, so nothing is written",
+            expected="a journal that patchforge would obey",
+            found=f"{error.problem}{error.found and f': {error.found}'}",
+            do="report it",
+        ) from error
+    if known != journal:
+        raise CheckFailed("this could not be undone, so nothing is written", found="another journal", do="report it")
 
 
 def unmake(inside: Inside, journal: Journal) -> None:

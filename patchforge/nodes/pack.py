@@ -11,6 +11,7 @@ from pathlib import Path
 
 from patchforge.checkout.place import need_pack
 from patchforge.errors import PatchforgeError
+from patchforge.names import kept, unfit
 from patchforge.nodes.entry_points import reachable
 from patchforge.patches import check_path
 from patchforge.paths import need_folder
@@ -119,7 +120,7 @@ def _content(path: str) -> bytes | None:
 
 
 def _unfit(name: str) -> str:
-    """Why a patch cannot name a file; "" where it can."""
+    """Why a patch or a journal cannot name a file; "" where both can."""
     try:
         length = len(name.encode())
     except UnicodeEncodeError:
@@ -130,7 +131,9 @@ def _unfit(name: str) -> str:
         check_path(name)
     except PatchforgeError:
         return "its name cannot stand in a patch"
-    return ""
+    if kept(name):
+        return "its name is one of those that patchforge keeps for itself"
+    return unfit([name]).get(name, "")
 
 
 def _walk(folder: Path, reader: _Reader) -> Iterator[tuple[os.DirEntry[str], str]]:
