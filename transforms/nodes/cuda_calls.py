@@ -50,6 +50,15 @@ class CudaCalls(Pattern):
             "import torch\nNone if _patchforge_xpu() else torch.cuda.ipc_collect()\n",
         ),
         PackExample(
+            "marks for CUDA's profiler",
+            "import torch\ntorch.cuda.nvtx.range_push('a')\n",
+            "import torch\nNone if _patchforge_xpu() else torch.cuda.nvtx.range_push('a')\n",
+        ),
+        PackExample(
+            "an annotation of what only CUDA has",
+            "import torch\ngraph: torch.cuda.CUDAGraph = None\n",
+        ),
+        PackExample(
             "the same class everywhere", "import torch\ntry:\n    f()\nexcept torch.cuda.OutOfMemoryError:\n    pass\n"
         ),
         PackExample(
@@ -70,11 +79,13 @@ class CudaCalls(Pattern):
         if name == "OutOfMemoryError":
             reason = "the same class as torch.OutOfMemoryError: it catches an XPU's too"
             return left([site], reason, runs_on_xpu=True)
+        if is_annotation(site.node, code):
+            return left([site], "an annotation", runs_on_xpu=True)
         if name in NEEDLESS and call is not None and isinstance(code.parent(call), ast.Expr):
             return converted([site], code.splice(code.start(call), code.start(call), "None if _patchforge_xpu() else "))
         if name in TWINS:
             return _twin(site, name, call, code)
-        return person([site], _advice(site, name, code)) if name else _bare(site, code)
+        return person([site], _advice(name)) if name else _bare(site, code)
 
 
 def _forked(site: Site, call: ast.Call, code: Code) -> Verdict:
@@ -88,8 +99,6 @@ def _forked(site: Site, call: ast.Call, code: Code) -> Verdict:
 
 def _twin(site: Site, name: str, call: ast.Call | None, code: Code) -> Verdict:
     """The backend in use takes the place of ``torch.cuda``."""
-    if is_annotation(site.node, code):
-        return left([site], "an annotation", runs_on_xpu=True)
     if call is not None and getattr(code.parent(call), "attr", "") == "cuda_stream":
         return left([site], "the stream of a CUDA kernel")
     if call is None and name in _CLASSES:
@@ -133,9 +142,7 @@ def _read_in(scope: ast.AST) -> dict[str, set[str]]:
     return found
 
 
-def _advice(site: Site, name: str, code: Code) -> str:
-    if is_annotation(site.node, code):
-        return "an annotation: nothing to do unless it is checked"
+def _advice(name: str) -> str:
     if "capability" in name or name == "get_arch_list":
         return "capabilities are CUDA's: decide by dtype support or by trying"
     if name.endswith("Tensor"):

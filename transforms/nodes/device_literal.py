@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from patchforge.effort import spend
+from patchforge.effort import spend, walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import asks
 from patchforge.nodes.shapes import below, device_text, formatted_device, keyword_of, last_name, test_around
@@ -85,7 +85,7 @@ class DeviceLiteral(Pattern):
         PackExample("the name of an implementation", 'out = upfirdn(x, impl="cuda")\n'),
         PackExample(
             "chosen by a label",
-            "def device(wish):\n    if wish == 'NVIDIA CUDA':\n        return 'cuda'\n    return 'cpu'\n",
+            "def device(wish):\n    if wish == 'NVIDIA CUDA':\n        return 'cuda'\n    return 'mps' if mac else 'cuda'\n",
             person=True,
         ),
         PackExample("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
@@ -176,20 +176,35 @@ def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
 
 
 def _label(node: ast.expr, code: Code) -> str:
-    """The text that names CUDA, or its maker, and is no device, by which a device is chosen."""
+    """The text that names CUDA, or its maker, and is no device, by which a device is chosen.
+
+    What a function returns is chosen so wherever one of its answers is.
+    """
     for parent, child in code.above(node):
-        if (
-            isinstance(parent, (ast.If, ast.IfExp))
-            and child is not parent.test
-            and isinstance(parent.test, ast.Compare)
-        ):
+        if isinstance(parent, (ast.If, ast.IfExp)) and child is not parent.test:
             chosen = child in parent.body if isinstance(parent, ast.If) else child is parent.body
-            texts = [one.value for one in parent.test.comparators if isinstance(one, ast.Constant)]
-            if chosen and (found := [one for one in texts if isinstance(one, str) and _LABEL.search(one)]):
+            if chosen and (found := _labels(parent.test)):
                 return found[0]
-        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+        elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            answers = isinstance(code.statement(node), ast.Return)
+            return code.once(("label", parent), lambda: _answered_by(parent)) if answers else ""  # noqa: B023
+        elif isinstance(parent, ast.ClassDef):
             return ""
     return ""
+
+
+def _labels(test: ast.expr) -> list[str]:
+    texts = (
+        [one.value for one in test.comparators if isinstance(one, ast.Constant)]
+        if isinstance(test, ast.Compare)
+        else []
+    )
+    return [one for one in texts if isinstance(one, str) and _LABEL.search(one)]
+
+
+def _answered_by(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    answers = [one for one in walk(function) if isinstance(one, ast.If) and isinstance(one.body[-1], ast.Return)]
+    return next((found for one in answers for found in _labels(one.test)), "")
 
 
 def _device(pack: PackFacts, *, string: bool) -> str:

@@ -39,5 +39,6 @@ QUIET_WITHOUT_CUDA = frozenset(
         *("memory_allocated", "max_memory_allocated", "memory_reserved", "max_memory_reserved"),
     ]
 )
+MODULES = frozenset(("nvtx",))  #: of ``torch.cuda``: there without CUDA, and their functions raise
 #: Of ``torch.cuda``: what ``torch.xpu`` lacks.
 LACKING_ON_XPU = frozenset(("OutOfMemoryError", "amp", "ipc_collect", "nvtx"))

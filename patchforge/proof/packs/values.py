@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from patchforge.effort import TooIntricate, spend
 from patchforge.proof.packs.limits import LONGEST_TEXT, NotEvaluable
-from patchforge.proof.packs.machines import LACKING_ON_XPU, NO_CUDA, QUIET_WITHOUT_CUDA
+from patchforge.proof.packs.machines import LACKING_ON_XPU, MODULES, NO_CUDA, QUIET_WITHOUT_CUDA
 
 if TYPE_CHECKING:
     from patchforge.proof.packs.evaluation import Evaluation
@@ -196,8 +196,15 @@ class _Backend(Unknown):
             raise AttributeError(f"module 'torch.xpu' has no attribute {name!r}")
         value = super().__getattr__(name)
         if kind == "cuda" and not there and name not in QUIET_WITHOUT_CUDA:
-            return _raises
+            return _Module(self._evaluation, f"torch.cuda.{name}") if name in MODULES else _raises
         return value
+
+
+class _Module(Unknown):
+    """A module of ``torch.cuda`` whose functions raise without CUDA."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _raises
 
 
 def _raises(*_args: object, **_more: object) -> None:
