@@ -222,6 +222,7 @@ def sampling(bench: Bench, python: str) -> Iterator[Figure]:
     shutil.copytree(bench.scratch / "tree", upstream)
     bench.timed([*PATCHFORGE, "apply", *bench.source, "--to", str(patched)])
     runs: defaultdict[str, list[Run]] = defaultdict(list)
+    made: dict[str, int] = {}
     for _ in range(bench.runs):
         for way in ("other", "xpu"):
             for name, tree in (("upstream", upstream), ("patched", patched)):
@@ -229,8 +230,12 @@ def sampling(bench: Bench, python: str) -> Iterator[Figure]:
                 done = subprocess.run(command, cwd=tree, capture_output=True, text=True, check=False)
                 if done.returncode != 0:
                     raise RuntimeError(f"{' '.join(command)} in {name}: {done.stderr[-2000:]}")
-                seconds = float(done.stdout.splitlines()[-1])
-                runs[f"one step, {'an XPU' if way == 'xpu' else 'other devices'}, {name}"].append(Run(seconds, seconds))
+                calls, seconds = map(float, done.stdout.splitlines()[-2:])
+                line = f"one step, {'an XPU' if way == 'xpu' else 'other devices'}, {name}"
+                runs[line].append(Run(seconds, seconds))
+                made[line] = int(calls)
+    for line, count in made.items():
+        print(f"{line}: {count:,} calls of functions", flush=True)
     yield from (Figure(name, each) for name, each in runs.items())
 
 

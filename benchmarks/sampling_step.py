@@ -1,4 +1,6 @@
-"""Processor seconds of one step of an SDXL-size UNet, in the tree that is the working folder; prints one number.
+"""Calls and processor seconds of one step of an SDXL-size UNet, in the tree that is the working folder; a line each.
+
+Calls are those of Python's functions and of C's from Python: the same number each time, which no load disturbs.
 
 Weights and inputs are on torch's meta device: every operation passes Python and the dispatcher, and none is computed.
 So what hooks cost stands against the least that a step can cost, and not against the work of a GPU. With ``xpu`` the
@@ -10,6 +12,7 @@ from __future__ import annotations
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +83,24 @@ def main() -> None:
             start = time.process_time()
             model(x, time_, text, y=more)
             took.append(time.process_time() - start)
+        print(calls(lambda: model(x, time_, text, y=more)))
     print(statistics.median(took[2:]))
+
+
+def calls(step: Callable[[], object]) -> int:
+    """How many calls a step makes."""
+    made = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal made
+        made += event in ("call", "c_call")
+
+    sys.setprofile(count)
+    try:
+        step()
+    finally:
+        sys.setprofile(None)
+    return made
 
 
 main()
