@@ -93,7 +93,7 @@ SCENARIOS: tuple[Scenario, ...] = (
     Scenario("cpu", Group.CPU, FakedMachine("2.13.0+cpu"), "cpu", starts=False),
     Scenario("cuda-no-driver", Group.OTHER, _NO_CUDA, NOTHING, starts=False),
     Scenario("rocm-no-driver", Group.OTHER, _NO_ROCM, NOTHING, starts=False),
-    Scenario("intel-cuda-torch", Group.CPU, replace(_NO_CUDA, vendors=("8086",)), NOTHING, starts=False),
+    Scenario("intel-cuda-torch", Group.CPU, replace(_NO_CUDA, vendors=("1002", "8086")), NOTHING, starts=False),
     Scenario("intel-cpu-torch", Group.CPU, FakedMachine("2.13.0+cpu", vendors=("8086",)), "cpu", starts=False),
     Scenario("intel-no-driver", Group.CPU, FakedMachine("2.13.0+xpu", vendors=("8086",)), "cpu", starts=False),
     Scenario("cpu-forced", Group.CPU, FakedMachine("2.13.0+cpu"), NOTHING, ours=(FORCE,), starts=False),

@@ -463,7 +463,11 @@ def gpus(monkeypatch: pytest.MonkeyPatch, folder: Path, *vendors: str) -> None:
     [
         (("8086",), "cuda", True),
         (("8086", "8086"), "hip", True),
+        (("1002", "8086"), "cuda", True),
+        (("8086", "1234"), "cuda", True),
+        (("8086", "10de"), "hip", True),
         (("8086", "10de"), "cuda", False),
+        (("1002", "8086"), "hip", False),
         (("10de",), "cuda", False),
         ((), "cuda", False),
     ],

@@ -10,7 +10,7 @@ from typing import Any
 
 from .attention import suspect
 from .devices import available, is_integrated, properties
-from .machine import built_for, cause_and_cure, intel_there, only_intel
+from .machine import built_for, cause_and_cure, intel_there, out_of_reach
 from .settings import arguments, configure, log, precision_flags, state, warn
 from .start import built_for_xpu
 
@@ -138,13 +138,14 @@ def no_accelerator() -> bool:
     """True where torch surely has nothing but the CPU, so that ComfyUI should behave as with ``--cpu``.
 
     Any doubt is False: upstream then goes its way, which is an AssertionError on such a machine. A torch for CUDA or
-    ROCm is asked nothing but where all GPUs of the machine are Intel's; if it can use none, SystemExit says so.
+    ROCm is asked nothing but where the machine has an Intel GPU and none that such a torch could use (an AMD one is
+    none for CUDA); if it can use none, SystemExit says so.
     """
     import torch
 
     try:
         foreign = built_for(torch).startswith(("CUDA", "ROCm"))
-        if (foreign and not only_intel()) or available() or other_backend(torch) or torch.cuda.is_available():
+        if (foreign and not out_of_reach(torch)) or available() or other_backend(torch) or torch.cuda.is_available():
             return False
     except Exception:
         return False

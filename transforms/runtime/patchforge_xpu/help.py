@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from .arithmetic import SHORT, advice, wrong_results
 from .choice import cuda_first, forced_by_flag, other_backend, wanted_device
 from .devices import available, is_integrated, ram
-from .machine import built_for, cause_and_cure, intel_there, only_intel
+from .machine import built_for, cause_and_cure, intel_there
 from .settings import GIB, LEVELS, OPT_INS, VARIABLES, arguments, configure, precision_flags, state
 from .start import select_devices, set_oneapi_selector
 
@@ -120,7 +120,7 @@ def _found(torch: Any) -> tuple[str, str]:
         return "another accelerator", f"{missing}torch has one that is not CUDA, ROCm or XPU"
     built = built_for(torch)
     if built.startswith(("CUDA", "ROCm")):
-        cure = f" {cause_and_cure()}" if only_intel() or intel_there() or forced else ""
+        cure = f" {cause_and_cure()}" if intel_there() or forced else ""
         return (
             NOTHING,
             f"the start would stop: torch is built for {built} and finds no such GPU or driver.{cure}".rstrip("."),

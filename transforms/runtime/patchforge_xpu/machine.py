@@ -9,6 +9,8 @@ import sys
 from typing import Any
 
 INTEL = "8086"
+#: Whose GPUs a build of torch can use, by how built_for begins.
+USES = {"CUDA": "10de", "ROCm": "1002"}
 DRM = "/sys/class/drm"
 #: Windows' class of display adapters.
 ADAPTERS = r"SYSTEM\CurrentControlSet\Control\Class\{4d36e968-e325-11ce-bfc1-08002be10318}"
@@ -52,9 +54,10 @@ def intel_there() -> bool:
     return INTEL in vendors()
 
 
-def only_intel() -> bool:
-    """Whether all GPUs that the system tells of are Intel's."""
-    return vendors() == {INTEL}
+def out_of_reach(torch: Any) -> bool:
+    """Whether the system tells of an Intel GPU, and of none that this torch, built for CUDA or ROCm, can use."""
+    there, uses = vendors(), USES.get(built_for(torch).split(" ")[0])
+    return uses is not None and INTEL in there and uses not in there
 
 
 def built_for(torch: Any) -> str:
