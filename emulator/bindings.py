@@ -201,7 +201,9 @@ def _classes(torch_c: Any) -> dict[str, type]:
             return 0
 
     class _XpuEventBase(torch_c.Event):  # type: ignore[misc]
-        def __new__(cls, enable_timing: bool = False) -> Any:  # noqa: FBT001, FBT002 (torch's signature)
+        def __new__(cls, enable_timing: bool = False, interprocess: bool = False) -> Any:  # noqa: FBT001, FBT002 (torch's signature, that of 2.15 with interprocess)
+            if interprocess:
+                raise NotImplementedError("the emulated XPU shares no event between processes")
             made = super().__new__(cls, device="xpu", enable_timing=enable_timing)
             made.timed, made.recorded = enable_timing, None
             return made
