@@ -177,17 +177,23 @@ def _run(words: Sequence[str]) -> int:
 
 def _fail(error: BaseException, words: Sequence[str]) -> int:
     """Says what went wrong, with ``--json`` as one document too; returns the exit status."""
-    from patchforge.started import typed  # noqa: PLC0415 - only a fault needs it
-
     said = faults.told(error)
-    names = [one.name for one in COMMANDS]
     if _TRACEBACK in words or os.environ.get(faults.VARIABLE):
         _say("".join(traceback.format_exception(error)).rstrip())
     if any(len(word) > 2 and "--json".startswith(word) for word in words):  # as argparse takes it
         with suppress(OSError, ValueError, terminal.ReaderGoneError):
-            print(document({"schema": _ERROR, "error": {**said.as_data(), "do": typed(said.do, names)}}), flush=True)
-    _say(f"patchforge: {typed(str(said), names)}")
+            print(document({"schema": _ERROR, "error": {**said.as_data(), "do": _typed(said.do)}}), flush=True)
+    _say(f"patchforge: {_typed(str(said))}")
     return int(said.status)
+
+
+def _typed(text: str) -> str:
+    """``text``, whose command lines begin with what started this patchforge."""
+    if not sys.argv[0].endswith("__main__.py"):
+        return text
+    from patchforge.started import typed  # noqa: PLC0415 - not what a mistyped word should wait for
+
+    return typed(text, [one.name for one in COMMANDS])
 
 
 def _say(text: str) -> None:

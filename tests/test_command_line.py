@@ -232,8 +232,8 @@ TYPOS = [
     ("--versoin status", "there is no option --versoin; did you mean --version?"),
     ("status --zzz", "there is no option --zzz"),
     ("status a b", "nothing is done with b: it is one argument too many"),
-    ("revert", "the following arguments are required: DIR"),
-    ("packs", "the following arguments are required: ACTION"),
+    ("revert", "no DIR is named"),
+    ("packs", "no command is named"),
 ]
 
 

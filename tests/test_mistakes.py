@@ -11,6 +11,9 @@ from tests.support import miniature
 
 #: What is typed → exit status, a part of the problem, and a part of what to do.
 MISTAKES: dict[str, tuple[int, str, str]] = {
+    "": (2, "no command is named", "patchforge apply DIR --in-place patches the ComfyUI in DIR"),
+    "packs": (2, "no command is named", "name one of check, apply, revert"),
+    "revert": (2, "no DIR is named", "patchforge revert --help"),
     "aply ComfyUI": (2, "there is no command 'aply'; did you mean apply?", "patchforge --help"),
     "packs chek ComfyUI": (2, "there is no command 'chek'; did you mean check?", "patchforge packs --help"),
     "apply ComfyUI --inplace": (2, "there is no option --inplace; did you mean --in-place?", "patchforge apply --help"),

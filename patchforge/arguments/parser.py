@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 from patchforge.errors import PatchforgeError
 
+_LACKING = "the following arguments are required: "  #: argparse's words
 Arguments = Callable[["Parser"], None]
 
 
@@ -24,7 +25,15 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """What is wrong with a command line is an error like any other."""
-        raise PatchforgeError(message, do=f"{self.prog} --help")
+        do = f"{self.prog} --help"
+        if lacking := message.partition(_LACKING)[2]:
+            commands = self._below is not None and lacking == self._below.metavar
+            message = f"no {'command' if commands else lacking} is named"
+            if commands and self.prog == "patchforge":
+                do = f"patchforge apply DIR --in-place patches the ComfyUI in DIR; {do} lists everything"
+            elif commands:
+                do = f"name one of {', '.join(self.commands)}; {do} says what each does"
+        raise PatchforgeError(message, do=do)
 
     def _print_message(self, message: str, file: Any = None) -> None:
         """As argparse's, which says nothing when help cannot be printed."""
