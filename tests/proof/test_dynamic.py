@@ -15,8 +15,8 @@ torch = pytest.importorskip("torch", reason="the dynamic proof needs a CPU build
 if torch.version.cuda or torch.version.hip:
     pytest.skip("the dynamic proof fakes accelerators over a CPU build of torch", allow_module_level=True)
 
-from patchforge.errors import CheckFailed, NotChecked  # noqa: E402
-from patchforge.proof import dynamic, probe  # noqa: E402
+from patchforge.errors import CheckFailed, Exit, NotChecked  # noqa: E402
+from patchforge.proof import dynamic, probe, records  # noqa: E402
 from patchforge.proof.comparison import Difference, DifferenceKind, called  # noqa: E402
 from patchforge.proof.dynamic import Prover  # noqa: E402
 from patchforge.proof.judgement import ProofResult, ProofVerdict, ScenarioResult, declarer  # noqa: E402
@@ -527,6 +527,18 @@ def test_a_missing_package_is_named(prover: Prover, upstream: Path, mutate: Muta
     tree = mutate((MODULE, "import torch\n", "import torch\nimport a_package_that_nobody_has\n"))
     with pytest.raises(NotChecked, match="pip install a_package_that_nobody_has"):
         prover.prove(upstream, tree, {}, [BY_NAME["cuda"]])
+
+
+def test_all_missing_packages_are_named_in_one_line(monkeypatch: pytest.MonkeyPatch, upstream: Path) -> None:
+    monkeypatch.setattr(probe, "_present", lambda module: module in {"numpy", "tqdm", "safetensors"})
+    requires = probe._required("einops", ["comfy_kitchen"])
+    assert requires == ["einops", "psutil", "PIL", "comfy_kitchen"]
+    assert probe._required("", []) == []
+    with pytest.raises(NotChecked) as error:
+        records.checked({"requires": requires, "import_error": "no"}, upstream, BY_NAME["cuda"], "py")
+    assert error.value.do == "py -m pip install einops psutil pillow comfy-kitchen"
+    assert error.value.status == Exit.UNCHECKED
+    assert dynamic._no_torch("py", "no", probe.absent()).do.endswith(" torch==2.13.0 psutil pillow einops")
 
 
 def test_an_absence_that_a_release_would_swallow_is_named(
