@@ -160,7 +160,7 @@ class TrialRun:
             self._give_up(pending, Verdict.SKIPPED, f"the release has no {' and no '.join(map(_flag, lacking))}")
             return
         wanted = (*self.session.flags, *(self.session.patched_flags if self.side is Side.PATCHED else ()))
-        if self.session.exact and self.device.emulated:
+        if "workflows" in self.session.tests and self.device.emulated:
             wanted = (*wanted, *plan.EMULATED_EXACT)
         if self.device.kind == "cuda":
             wanted = (*wanted, "--disable-cuda-malloc")  # cudaMallocAsync does not count allocations

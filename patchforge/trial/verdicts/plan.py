@@ -9,7 +9,7 @@ from patchforge.trial.model import Device, Side
 
 #: Makes an emulated device and the CPU compute the same bits; the flags that a release lacks are left out.
 EXACT = ("--force-fp32", "--fp32-vae", "--fp32-text-enc", "--use-pytorch-cross-attention")
-#: The same on an emulated device alone, where the faults of Intel's fused attention are none: torch decides by itself.
+#: The same for all workflows on an emulated device, which has none of the faults of Intel's fused attention.
 EMULATED_EXACT = ("--xpu-attention=fused",)
 #: Results stay in ComfyUI's cache until they are asked to go, whatever RAM is left.
 STEADY = ("--cache-classic",)
