@@ -159,11 +159,7 @@ class TrialRun:
         if lacking := [flag for flag in self.session.needs if _flag(flag) not in has]:
             self._give_up(pending, Verdict.SKIPPED, f"the release has no {' and no '.join(map(_flag, lacking))}")
             return
-        wanted = (*self.session.flags, *(self.session.patched_flags if self.side is Side.PATCHED else ()))
-        if "workflows" in self.session.tests and self.device.emulated:
-            wanted = (*wanted, *plan.EMULATED_EXACT)
-        if self.device.kind == "cuda":
-            wanted = (*wanted, "--disable-cuda-malloc")  # cudaMallocAsync does not count allocations
+        wanted = plan.flags(self.session, self.side, self.device)
         self.arguments = (*self.session.needs, *(flag for flag in wanted if _flag(flag) in has))
         while pending:
             try:

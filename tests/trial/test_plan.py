@@ -62,3 +62,25 @@ def test_a_session_changes_an_emulated_device_only() -> None:
     assert session.device(EMULATED) == Device("xpu", "two", "rng=cpu;memory=1G;cuda=declared")
     assert session.device(Device("xpu")) == Device("xpu")
     assert Session("two", "Two", ("api",)).device(EMULATED) == EMULATED
+
+
+@pytest.mark.parametrize(
+    ("name", "device", "fused"),
+    [
+        ("workflows", Device("xpu", "b580"), True),
+        ("workflows", Device("xpu"), False),
+        ("workflows", Device("cpu"), False),
+        ("defaults", Device("xpu", "b580"), False),
+    ],
+)
+def test_torch_decides_on_attention_only_where_all_workflows_are_compared_as_bits(
+    name: str, device: Device, fused: bool
+) -> None:
+    (session,) = [one for one in plan.SESSIONS if one.name == name]
+    assert ("--xpu-attention=fused" in plan.flags(session, Side.PATCHED, device)) is fused
+
+
+def test_flags_of_the_patched_tree_and_of_cuda() -> None:
+    session = Session("one", "One", (), ("--a",), patched_flags=("--b",))
+    assert plan.flags(session, Side.PATCHED, Device("cuda")) == ("--a", "--b", "--disable-cuda-malloc")
+    assert plan.flags(session, Side.UPSTREAM, Device("xpu")) == ("--a",)

@@ -136,6 +136,16 @@ SESSIONS = (
 )
 
 
+def flags(session: Session, side: Side, device: Device) -> tuple[str, ...]:
+    """What a server is started with, as far as its tree has it, beside what the session needs."""
+    wanted = (*session.flags, *(session.patched_flags if side is Side.PATCHED else ()))
+    if "workflows" in session.tests and device.emulated:
+        wanted = (*wanted, *EMULATED_EXACT)
+    if device.kind == "cuda":
+        wanted = (*wanted, "--disable-cuda-malloc")  # cudaMallocAsync does not count allocations
+    return wanted
+
+
 def sessions(device: Device, side: Side, names: Sequence[str] = ()) -> list[Session]:
     """The sessions of a side on a device; all of them, or those named."""
     return [
