@@ -22,7 +22,7 @@ from patchforge.trial.server.comfyui import Server, flags
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.verdicts import judge
 from patchforge.trial.verdicts.checks import reseeded
-from patchforge.trial.verdicts.plan import EXACT, STEADY
+from patchforge.trial.verdicts.plan import EMULATED_EXACT, EXACT, STEADY
 from patchforge.trial.workflows.library import missing
 
 FP32 = "fp32"
@@ -66,6 +66,8 @@ class Side:
             wanted.append("--disable-cuda-malloc")  # cudaMallocAsync does not count allocations
         if self.device.kind == CPU:
             wanted.append("--cpu")
+        if self.device.emulated and self.exact:
+            wanted += EMULATED_EXACT
         if self.level:
             wanted.append(f"{LEVEL}={self.level}")
         has = flags(self.tree)

@@ -200,3 +200,18 @@ def test_what_is_needed_is_told_before_the_work(
     assert 'pip install "comfyui-patchforge[benchmark]"' in capsys.readouterr().err
     assert not (out / FILE).exists()
     assert bench("--device", "cpu")[0] == Exit.OK  # counts need nothing of it
+
+
+def test_an_emulated_device_computes_as_the_reference_did(tmp_path: Path) -> None:
+    """As ``patchforge test`` has it: attention is fused there, as on the CPU, where results are to be the same bits."""
+    (tmp_path / "comfy").mkdir()
+    (tmp_path / "comfy" / "cli_args.py").write_text('"--xpu-attention" "--force-fp32"')
+    environment = Environment(Path("python"), {}, {})
+
+    def side(device: Device, **more: Any) -> workflows.Side:
+        return workflows.Side("it", tmp_path, device, environment, tmp_path / "log", 1, 1, **more)
+
+    emulated = Device("xpu", "b580", "rng=cpu")
+    assert side(emulated).arguments == ("--force-fp32", "--xpu-attention=fused")
+    assert side(emulated, precision="bf16").arguments == ()
+    assert side(Device("xpu")).arguments == ("--force-fp32",)
