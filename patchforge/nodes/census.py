@@ -13,10 +13,10 @@ from patchforge.nodes import operators
 from patchforge.nodes.code import Code, dotted
 from patchforge.pattern import Kind, Site
 
-#: The text prefilter: a file without any of these is not parsed.
-NEEDLES = re.compile(
-    rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|torch\.load|fork_rng|float64|double|" + operators.NEEDLES.pattern
-)
+#: The text prefilter: a file without any of these names no device.
+NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|fork_rng")
+#: What is only listed: a file without these either is not parsed, nor is one with these alone that nodes do not run.
+LISTED = re.compile(rb"torch\.load|float64|\.double\b|" + operators.NEEDLES.pattern)
 
 _DEVICE = re.compile(r"cuda(:.*)?$", re.DOTALL)
 #: What the names of the table are called here; packs' own code for XPUs and ROCm is no site.
@@ -56,20 +56,37 @@ def _of_own_questions(code: Code, own_questions: frozenset[tuple[str, str]]) -> 
             )
 
 
+_NAMED = (ast.Name, ast.Attribute, ast.Call, ast.Constant, ast.JoinedStr)
+_FP64 = frozenset(("torch.float64", "torch.double"))
+_LONGEST_NAME = 32  #: parts; nothing that is looked for is longer
+
+
 def _sites(node: ast.expr, code: Code) -> Iterator[Site]:
+    if not isinstance(node, _NAMED):
+        return
     for kind, text in _kinds(node, code):
         yield Site(node, kind, text, node.lineno, code.function(node))
-    name = code.name(node.func) if isinstance(node, ast.Call) else ""
-    if isinstance(node, ast.Call) and operators.operator(name, node):
-        yield Site(node, Kind.OPERATOR, name, node.lineno, code.function(node))
-    if isinstance(node, ast.Call) and name in ("torch.load", "torch.random.fork_rng"):
-        given, kind = (("map_location",), Kind.LOAD) if name == "torch.load" else (("device_type",), Kind.API)
-        if len(node.args) <= 1 and not any(keyword.arg in (*given, None) for keyword in node.keywords):
-            yield Site(node, kind, name, node.lineno, code.function(node))
-    elif isinstance(node, (ast.Name, ast.Attribute)) and code.name(node) in ("torch.float64", "torch.double"):
+    if isinstance(node, ast.Call):
+        name = code.name(node.func) if _leads_to_torch(node.func, code) else ""
+        if name and operators.operator(name, node):
+            yield Site(node, Kind.OPERATOR, name, node.lineno, code.function(node))
+        if name in ("torch.load", "torch.random.fork_rng"):
+            given, kind = (("map_location",), Kind.LOAD) if name == "torch.load" else (("device_type",), Kind.API)
+            if len(node.args) <= 1 and not any(keyword.arg in (*given, None) for keyword in node.keywords):
+                yield Site(node, kind, name, node.lineno, code.function(node))
+        elif _is_double(node):
+            yield Site(node, Kind.FP64, ".double()", node.lineno, code.function(node))
+    elif isinstance(node, (ast.Name, ast.Attribute)) and _leads_to_torch(node, code) and code.name(node) in _FP64:
         yield Site(node, Kind.FP64, code.name(node), node.lineno, code.function(node))
-    elif _is_double(node):
-        yield Site(node, Kind.FP64, ".double()", node.lineno, code.function(node))
+
+
+def _leads_to_torch(node: ast.expr, code: Code) -> bool:
+    """Whether a dotted name begins with torch, or with a name that was imported from there."""
+    for _ in range(_LONGEST_NAME):
+        if not isinstance(node, ast.Attribute):
+            return isinstance(node, ast.Name) and node.id in code.torchs
+        node = node.value
+    return False
 
 
 def _is_double(node: ast.expr) -> bool:
@@ -79,10 +96,11 @@ def _is_double(node: ast.expr) -> bool:
 
 
 def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
-    if isinstance(node, (ast.Name, ast.Attribute)) and isinstance(node.ctx, ast.Load):
-        yield from _api(node, code)
-    elif isinstance(node, ast.Attribute):
-        yield from _set(node, code)
+    if isinstance(node, (ast.Name, ast.Attribute)):
+        if _leads_to_torch(node, code):
+            yield from _api(node, code) if isinstance(node.ctx, ast.Load) else _set(node, code)
+        elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
+            yield from _asked(node, code)
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
         if code.name(node.func) != "torch.cuda":
             yield Kind.METHOD, ".cuda()"
@@ -94,6 +112,14 @@ def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
             yield Kind.LITERAL, "cuda:…"
 
 
+def _asked(node: ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
+    """What is asked of a value that may be a tensor."""
+    if node.attr == "is_cuda":
+        yield Kind.IS_CUDA, ".is_cuda"
+    elif node.attr == "cuda" and not _called(node, code.parent(node)):
+        yield Kind.METHOD, ".cuda"
+
+
 def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
     parent = code.parent(node)
     if isinstance(parent, ast.Attribute) and about(code.name(parent)) in _KINDS_OF_NAMES:
@@ -101,10 +127,8 @@ def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str
     full = code.name(node)
     if kind := _KINDS_OF_NAMES.get(about(full)):
         yield (Kind.AVAILABLE if full == "torch.cuda.is_available" else kind), full
-    elif isinstance(node, ast.Attribute) and node.attr == "is_cuda":
-        yield Kind.IS_CUDA, ".is_cuda"
-    elif isinstance(node, ast.Attribute) and node.attr == "cuda" and not _called(node, parent):
-        yield Kind.METHOD, full if full.startswith("torch.") else ".cuda"
+    elif isinstance(node, ast.Attribute):
+        yield from ((kind, full if kind is Kind.METHOD else text) for kind, text in _asked(node, code))
 
 
 def _called(node: ast.Attribute, parent: ast.AST | None) -> bool:
@@ -112,9 +136,11 @@ def _called(node: ast.Attribute, parent: ast.AST | None) -> bool:
     return isinstance(parent, ast.Attribute) or (isinstance(parent, ast.Call) and parent.func is node)
 
 
-def _set(node: ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
+def _set(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
     """A flag of CUDA's libraries that is set, or what torch has for CUDA and a pack puts something else in place of."""
     full = code.name(node)
+    if not isinstance(node, ast.Attribute):
+        return
     if about(full) == "backend":
         yield Kind.BACKEND, full
     elif about(full) in _KINDS_OF_NAMES or (full.startswith("torch.") and node.attr in ("cuda", "is_cuda")):

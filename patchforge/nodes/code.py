@@ -46,11 +46,19 @@ class Code:
         self.parents: dict[ast.AST, ast.AST] = {}
         self.places: dict[ast.AST, tuple[str, int]] = {}
         self.nodes: list[ast.AST] = [tree]
-        for node in self.nodes:
+        parents, places, nodes = self.parents, self.places, self.nodes
+        for node in nodes:
             spend(_PER_NODE)
-            for field, index, child in _children(node):
-                self.parents[child], self.places[child] = node, (field, index)
-                self.nodes.append(child)
+            for field in node._fields:
+                value = getattr(node, field, None)
+                if isinstance(value, list):
+                    for index, child in enumerate(value):
+                        if isinstance(child, ast.AST) and not isinstance(child, _SHARED):
+                            parents[child], places[child] = node, (field, index)
+                            nodes.append(child)
+                elif isinstance(value, ast.AST) and not isinstance(value, _SHARED):
+                    parents[value], places[value] = node, (field, 0)
+                    nodes.append(value)
         self._numbers = _numbered(self.nodes, self.parents)
         self._once: dict[object, Any] = {}
 
@@ -120,6 +128,12 @@ class Code:
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 found.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
         return found
+
+    @cached_property
+    def torchs(self) -> frozenset[str]:
+        """The names that lead to torch, or to torchvision, or to something in them."""
+        ours = ("torch", "torchvision")
+        return frozenset((*ours, *(name for name, full in self.aliases.items() if full.partition(".")[0] in ours)))
 
     @cached_property
     def imported(self) -> frozenset[str]:
@@ -320,17 +334,6 @@ class Code:
 def _between(numbers: Sequence[int], first: int, last: int) -> bool:
     at = bisect_left(numbers, first)
     return at < len(numbers) and numbers[at] <= last
-
-
-def _children(node: ast.AST) -> Iterator[tuple[str, int, ast.AST]]:
-    for field in node._fields:
-        value = getattr(node, field, None)
-        if isinstance(value, list):
-            for index, child in enumerate(value):
-                if isinstance(child, ast.AST) and not isinstance(child, _SHARED):
-                    yield field, index, child
-        elif isinstance(value, ast.AST) and not isinstance(value, _SHARED):
-            yield field, 0, value
 
 
 def _numbered(nodes: Sequence[ast.AST], parents: Mapping[ast.AST, ast.AST]) -> dict[ast.AST, tuple[int, int]]:

@@ -6,7 +6,7 @@ import ast
 import re
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from patchforge.engine.edits import Chosen, Splice, segments
 from patchforge.engine.records import apply_segments
 from patchforge.errors import CheckFailed
 from patchforge.nodes import exempt
-from patchforge.nodes.census import NEEDLES, sites
+from patchforge.nodes.census import LISTED, NEEDLES, sites
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Handed, Operands, decisions, guarded, operands, question, ready
 from patchforge.nodes.libraries import Library, flows, foreign
@@ -56,15 +56,18 @@ def convert(pack: Pack, options: Options) -> Converted:
 
 def _convert(pack: Pack, options: Options) -> Converted:
     problems = _Problems(pack.problems)
-    codes = dict(_read(pack.files, lambda data: bool(NEEDLES.search(data)), problems))
+    named = {path for path, data in pack.files.items() if NEEDLES.search(data)}
+    named |= {path for path in pack.reachable - named if LISTED.search(pack.files[path])}
+    codes = dict(_read({path: pack.files[path] for path in pack.files if path in named}, problems))
     questions: frozenset[tuple[str, str]] = frozenset()
     for path, code in list(codes.items()):
         with problems.of(path):
             questions |= own_questions([code])
     if questions:
         asks = {name.encode() for _, name in questions}
-        others = {path: data for path, data in pack.files.items() if path not in codes}
-        codes |= _read(others, lambda data: not asks.isdisjoint(_WORD.findall(data)), problems)
+        others = {path: data for path, data in pack.files.items() if path not in named}
+        asking = {path: data for path, data in others.items() if not asks.isdisjoint(_WORD.findall(data))}
+        codes |= _read(asking, problems)
     around = facts(pack, codes, options, questions, problems)
     decided: list[DecidedSite] = []
     skipped: list[DecidedSite] = []
@@ -167,12 +170,10 @@ class _Problems:
         return tuple(sorted(self.known))
 
 
-def _read(
-    files: Mapping[str, bytes], wanted: Callable[[bytes], bool], problems: _Problems
-) -> Iterator[tuple[str, Code]]:
-    """The Python files that are wanted; what cannot be read becomes a problem."""
+def _read(files: Mapping[str, bytes], problems: _Problems) -> Iterator[tuple[str, Code]]:
+    """The Python files; what cannot be read becomes a problem."""
     for path, data in files.items():
-        if path.endswith(".py") and wanted(data):
+        if path.endswith(".py"):
             code: Code | None = None
             with problems.of(path):
                 code = Code(path, data)
