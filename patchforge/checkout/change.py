@@ -22,6 +22,7 @@ from patchforge.checkout.examine import (
     State,
     broken,
     examine,
+    hooked,
     is_ours,
     our_module,
     same_text,
@@ -334,7 +335,7 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
     is left is converted anew. Nothing is written unless all of it can be.
     """
     asked, (seen, subject) = subject, _adopted(inside, subject, dry_run=dry_run)
-    if not seen.known and seen.state is State.UNTOUCHED:
+    if not seen.known and seen.state is State.UNTOUCHED and not (sources and _unnamed(seen, subject, sources)):
         return Plan(seen.state)
     finished = _finished_by_the_journal(seen)
     if finished is None:
@@ -469,7 +470,7 @@ def _is_current(seen: Examined, patched: PatchedFiles) -> bool:
 def _without_ours(inside: Inside, subject: Subject, seen: Examined, others: _Others) -> dict[str, bytes | None]:
     """Every file that was or is patched, without ours. CheckFailed names the first where that cannot be done."""
     known = {one.path: one for one in seen.seen}
-    paths = [*known, *(path for path in subject.marked(inside) if path not in known)]
+    paths = list(dict.fromkeys([*known, *subject.marked(inside), *others.unnamed()]))
     without = {path: _stripped(path, known.get(path), seen, others) for path in paths}
     for path, data in without.items():
         if problem := broken(inside.read(path)) and broken(data):
@@ -478,6 +479,10 @@ def _without_ours(inside: Inside, subject: Subject, seen: Examined, others: _Oth
         _check_module(seen)
         without |= dict.fromkeys(path for path in module_files(inside) if path not in without)
     return without
+
+
+def _unnamed(seen: Examined, subject: Subject, sources: Sequence[Source]) -> list[str]:
+    return _Others(seen, subject, sources).unnamed()
 
 
 def _check_links(seen: Examined) -> None:
@@ -572,6 +577,21 @@ class _Others:
             number += 1
             if path in tree.entries() and not self.subject.names_ours(before := tree.read(path)):
                 yield before, patched.after.get(path, before)
+
+    def unnamed(self) -> list[str]:
+        """Files of a pack that were converted without a helper of ours in them; without a journal this alone tells."""
+        if self.subject.kind != "pack" or self.seen.known:
+            return []
+        while self._next():
+            pass
+        return sorted(
+            {path for tree, patched in self.made for path in patched.after if self._holds(path, tree, patched)}
+        )
+
+    def _holds(self, path: str, tree: Tree, patched: PatchedFiles) -> bool:
+        now, before = self.seen.inside.read(path), tree.read(path) if path in tree.entries() else None
+        known = now is not None and before is not None and not same_text(now, before)
+        return known and hooked(now or b"", before, patched.after[path])
 
     def made_of(self, path: str) -> bool:
         """Whether a release or pack that was asked has such a file."""

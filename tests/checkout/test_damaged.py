@@ -298,3 +298,36 @@ def test_an_error_of_usage_is_none_of_the_input(pack: Path, subject: places.Reme
     with pytest.raises(PatchforgeError) as caught:
         places.apply(pack, subject)
     assert caught.value.status is Exit.USAGE
+
+
+INLINE = b"import torch\n\nd = 'cuda' if torch.cuda.is_available() else 'cpu'\nNODE_CLASS_MAPPINGS = {}\n"
+
+
+@pytest.mark.parametrize("files", [{"__init__.py": INLINE}, {**PACK, "own.py": INLINE}], ids=["alone", "beside"])
+@pytest.mark.parametrize("edit", [b"", EDIT], ids=["", "edited"])
+def test_what_was_converted_without_a_helper_is_found_when_the_journal_is_lost(
+    tmp_path: Path, subject: places.Remembered, files: dict[str, bytes], edit: bytes
+) -> None:
+    """Such a file names nothing of ours; what the pack is as it comes tells it."""
+    pack, original = fill(tmp_path / "pack", files), fill(tmp_path / "original", files)
+    places.apply(pack, subject)
+    inline = next(path for path, data in files.items() if data is INLINE)
+    assert b"_patchforge" not in (pack / inline).read_bytes()
+    (pack / inline).write_bytes((pack / inline).read_bytes() + edit)
+    converted = plain(pack)
+    shutil.rmtree(pack / ".patchforge")
+    with change.opened(pack) as inside:
+        change.repair(inside, subject, [lambda: subject.tree(original)])
+    assert plain(pack) == converted
+    assert look(pack, subject).in_order
+    places.revert(pack, subject)
+    assert content(pack) == {**files, inline: INLINE + edit}
+
+
+def test_a_pack_that_is_not_patched_is_not_patched_by_repair(tmp_path: Path, subject: places.Remembered) -> None:
+    pack, original = fill(tmp_path / "pack", PACK), fill(tmp_path / "original", PACK)
+    (pack / "nodes.py").write_bytes(PACK["nodes.py"] + EDIT)
+    before = content(pack)
+    with change.opened(pack) as inside:
+        assert not change.repair(inside, subject, [lambda: subject.tree(original)]).writes
+    assert content(pack) == before
