@@ -343,9 +343,7 @@ def _wait(process: subprocess.Popen[Any], said: Sequence[_Words], timeout: float
     while process.poll() is None or any(one.is_alive() for one in said):
         for one in said:
             one.join(_LOOK)
-            if len(one.data) > one.most:
-                name = process.args if isinstance(process.args, str) else next(map(str, process.args))  # type: ignore[arg-type]
-                raise Damaged(f"{Path(name).name} says too much", expected=f"at most {one.most} bytes")
+        _check_bounds(process, said)
         if not any(one.is_alive() for one in said):
             with suppress(TimeoutExpired):
                 process.wait(_LOOK)
@@ -353,6 +351,14 @@ def _wait(process: subprocess.Popen[Any], said: Sequence[_Words], timeout: float
         for seconds in (timeout, None if any(one.data for one in said) else silence):
             if seconds is not None and waited > seconds:
                 raise TimeoutExpired(process.args, seconds, *(bytes(one.data) for one in said))
+    _check_bounds(process, said)  # it may have ended because nobody read any further
+
+
+def _check_bounds(process: subprocess.Popen[Any], said: Sequence[_Words]) -> None:
+    for one in said:
+        if len(one.data) > one.most:
+            name = process.args if isinstance(process.args, str) else next(map(str, process.args))  # type: ignore[arg-type]
+            raise Damaged(f"{Path(name).name} says too much", expected=f"at most {one.most} bytes")
 
 
 def end(process: subprocess.Popen[Any]) -> None:

@@ -34,6 +34,16 @@ def test_a_child_that_says_too_much(stream: str) -> None:
         processes.run([*PYTHON, code], capture_output=True, most=1 << 20)
 
 
+def test_a_child_that_has_said_too_much_and_ended() -> None:
+    process = processes.start([*PYTHON, "print('x' * 100)"], stdout=processes.PIPE)
+    assert process.stdout
+    said = processes._Words(process.stdout, 10)
+    process.wait()
+    said.join()
+    with pytest.raises(Damaged, match="says too much"):
+        processes._wait(process, [said], None, None)
+
+
 @pytest.mark.parametrize("limit", [{"timeout": 0.5}, {"silence": 0.5}])
 def test_a_child_is_ended_with_what_it_started(limit: dict[str, Any], tmp_path: Path) -> None:
     """The grandchild holds the pipes: whoever waits for their end waits for it."""
