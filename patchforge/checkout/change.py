@@ -582,11 +582,11 @@ class _Others:
         """Files of a pack that were converted without a helper of ours in them; without a journal this alone tells."""
         if self.subject.kind != "pack" or self.seen.known:
             return []
-        while self._next():
-            pass
-        return sorted(
-            {path for tree, patched in self.made for path in patched.after if self._holds(path, tree, patched)}
-        )
+        asked = True
+        while asked and not any(patched.after for _, patched in self.made):  # what is converted already tells nothing
+            asked = self._next()
+        made = [(path, tree, patched) for tree, patched in self.made for path in patched.after]
+        return sorted({path for path, tree, patched in made if self._holds(path, tree, patched)})
 
     def _holds(self, path: str, tree: Tree, patched: PatchedFiles) -> bool:
         now, before = self.seen.inside.read(path), tree.read(path) if path in tree.entries() else None
