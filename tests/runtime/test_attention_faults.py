@@ -79,13 +79,16 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     reset()
 
 
-def called(heads: int, queries: int, keys: int, mask: Any = None, width: int = 64) -> tuple[Any, Spy]:
+def called(  # noqa: PLR0917
+    heads: int, queries: int, keys: int, mask: Any = None, width: int = 64, dtype: torch.dtype = torch.float16
+) -> tuple[Any, Spy]:
     """The result and the calls for one attention."""
     numbers = torch.Generator().manual_seed(0)
-    q, k, v = (torch.randn(1, heads, n, width, generator=numbers) for n in (queries, keys, keys))
+    q, k, v = (torch.randn(1, heads, n, width, generator=numbers).to(dtype) for n in (queries, keys, keys))
+    mask = mask.to(dtype) if mask is not None and mask.is_floating_point() else mask
     spy = Spy()
     found = pf.attention(spy)(q, k, v, attn_mask=mask)
-    torch.testing.assert_close(found, SDPA(q, k, v, attn_mask=mask))
+    torch.testing.assert_close(found, SDPA(q, k, v, attn_mask=mask), rtol=0.02, atol=0.02)
     return found, spy
 
 
@@ -145,6 +148,13 @@ def test_only_the_shapes_and_versions_that_are_known_are_moved(  # noqa: PLR0917
 def test_few_keys_on_xe2_go_to_the_math_back_end(device: Any, name: str, version: str, keys: int, fused: bool) -> None:
     device(name, version)
     assert called(2, 256, keys)[1].calls == [(None, fused)]
+
+
+@pytest.mark.parametrize(("dtype", "fused"), [(torch.bfloat16, False), (torch.float16, False), (torch.float32, True)])
+def test_only_half_precision_is_reported_and_moved(device: Any, dtype: torch.dtype, fused: bool) -> None:
+    device(B580)
+    assert called(2, 256, 77, dtype=dtype)[1].calls == [(None, fused)]
+    assert called(2, 256, 256, torch.randn(1, 2, 256, 256), dtype=dtype)[1].calls == [((1, 2, 256, 256), fused)]
 
 
 def test_the_math_back_end_sums_in_fp32_and_leaves_upstreams_choice(device: Any) -> None:

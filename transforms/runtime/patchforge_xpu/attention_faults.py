@@ -9,11 +9,15 @@ from typing import Any
 
 #: Battlemage and Lunar Lake, by torch's name of the device or its PCI id.
 XE2 = re.compile(r"\bB\d{2,3}M?\b|\b1[34]0V\b|0x(e2[0-9a-f]{2}|64[0-9a-f]{2})\b", re.IGNORECASE)
+_HALF = 2  #: bytes of a float16 and of a bfloat16
 
 
 @dataclass(frozen=True)
 class AttentionFault:
-    """Shapes of one kernel fault; a field that is empty holds for all. Lengths are numbers of queries and keys."""
+    """Shapes of one kernel fault in half precision; a field that is empty holds for all.
+
+    Lengths are numbers of queries and keys. All reports are of half precision; float32 stays as it is.
+    """
 
     what: str
     sources: tuple[str, ...]
@@ -32,7 +36,8 @@ class AttentionFault:
     def hits(self, q: Any, k: Any, rank: int) -> bool:
         """Whether a call of these shapes, with a mask of this rank, meets the fault."""
         return (
-            q.shape[-1] in self.head_sizes
+            q.element_size() == _HALF
+            and q.shape[-1] in self.head_sizes
             and (not self.mask_ranks or rank in self.mask_ranks)
             and q.shape[-2] >= self.queries
             and k.shape[-2] >= self.keys
