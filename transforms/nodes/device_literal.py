@@ -6,12 +6,13 @@ import ast
 import re
 
 from patchforge.effort import spend, walk
-from patchforge.nodes.code import Code
+from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.cuda_tests import asks
 from patchforge.nodes.shapes import below, device_text, formatted_device, keyword_of, last_name, test_around
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _DEVICE = re.compile(r"device|^dev$|^gpu$|map_location|^main_dev|^to$", re.IGNORECASE)
+_STORAGE = re.compile(r"storage", re.IGNORECASE)
 _TAKES = re.compile(
     r"^(to|device|Generator|load|torch_load|set_default_device|to_device|move_to\w*|empty|zeros|ones|randn)$|device",
     re.IGNORECASE,
@@ -44,6 +45,11 @@ class DeviceLiteral(Pattern):
             "by keyword",
             "x = y.cuda(device='cuda:0')\nz = x.cuda(device=3, non_blocking=True)\n",
             "x = y.to(device=_patchforge_device(0))\nz = x.to(device=_patchforge_device(3), non_blocking=True)\n",
+        ),
+        PackExample(
+            "a storage",
+            "import torch\nw = torch.load(f, map_location=lambda storage, place: storage.cuda(0))\nv = torch.load(f, map_location=lambda s, _: s.cuda())\nx.untyped_storage().cuda()\n",
+            person=True,
         ),
         PackExample("the method itself", "move = x.cuda\n", person=True),
         PackExample("handed on", "import torch\nys = map(torch.Tensor.cuda, xs)\n", person=True),
@@ -111,6 +117,8 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
     inside = [one for one in below(call, pack.sites, code) if one.kind is Kind.LITERAL and _given(one.node, call)]
     if own := code.once(("own", pack.own_cuda), lambda: _named_here(pack.own_cuda, code)):
         return person([site, *inside], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
+    if _is_storage(call, code):
+        return person([site, *inside], "a storage takes its device by name alone: say .to(device=…)")
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     if len(call.args) + ("device" in keywords) > 1 or None in keywords or isinstance(_first(call), ast.Starred):
         return person([site, *inside], "say .to(device, …)")
@@ -125,6 +133,17 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
         first = code.offset(call.keywords[0].lineno, call.keywords[0].col_offset)
         return converted([site], name, code.splice(first, first, f"{device}, "))
     return converted([site], name, code.splice(code.end(call) - 1, code.end(call) - 1, device))
+
+
+def _is_storage(call: ast.Call, code: Code) -> bool:
+    """``lambda storage, place: storage.cuda()``, as ``torch.load`` asks for one, and what is called a storage."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    name = last_name(owner) if isinstance(owner, ast.Call) else dotted(owner).rpartition(".")[2] if owner else ""
+    if _STORAGE.search(name):
+        return True
+    around = next((parent for parent, _ in code.above(call) if isinstance(parent, ast.Lambda)), None)
+    names = [one.arg for one in around.args.args] if around is not None else []
+    return len(names) == 2 and isinstance(owner, ast.Name) and owner.id == names[0]
 
 
 def _first(call: ast.Call) -> ast.expr | None:
