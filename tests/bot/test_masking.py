@@ -157,7 +157,12 @@ def test_track(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: py
         world.github.faults += [fault] if fault else []
         monkeypatch.setenv("GH_TOKEN", TOKEN)  # it is taken out when it is read
         options = argparse.Namespace(
-            nodes=False, json=False, upstream=str(world.upstream), token_file=None, generated=str(world.folder / "none")
+            nodes=False,
+            index=False,
+            json=False,
+            upstream=str(world.upstream),
+            token_file=None,
+            generated=str(world.folder / "none"),
         )
         try:
             track.run(options)

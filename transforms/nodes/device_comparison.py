@@ -174,7 +174,7 @@ class Compare(Pattern):
         PackExample(
             "a flag of its own",
             "import torch\nclass A:\n    def __init__(self):\n        self.is_cuda = torch.cuda.is_available()\n    def f(self, x):\n        return x.to('cuda') if self.is_cuda else x\n",
-            "import torch\nclass A:\n    def __init__(self):\n        self.is_cuda = torch.cuda.is_available()\n    def f(self, x):\n        return x.to(_patchforge_device()) if self.is_cuda else x\n",
+            person=True,
         ),
         PackExample("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
         PackExample(
