@@ -44,21 +44,21 @@ def why_refused(error: BaseException) -> tuple[int, str]:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Top-level statement(s) on lines ``start:end`` (0-based, end exclusive), or a method of a top-level class."""
+    """Top-level statement(s) on lines ``start:end`` (0-based, end exclusive), or a function inside of one."""
 
     start: int
     end: int
     defines: tuple[str, ...] = ()  #: names it binds at the top level
     is_import: bool = False
     is_docstring: bool = False
-    header: str = ""  #: for a method: the line that makes it one, ``class NAME:``
-    methods: tuple[Block, ...] = ()  #: of a class
+    header: str = ""  #: for a function inside of one: the lines that make it one, such as ``class NAME:``
+    functions: tuple[Block, ...] = ()  #: of a class, and of a long function
 
     def after(self, parts: Sequence[Segment]) -> Block:
         """The block where it stands after some segments."""
-        moved = tuple(method.after(parts) for method in self.methods)
+        moved = tuple(function.after(parts) for function in self.functions)
         start, end = self.start + _shift(parts, self.start, before=True), self.end + _shift(parts, self.end)
-        return replace(self, start=start, end=end, methods=moved)
+        return replace(self, start=start, end=end, functions=moved)
 
 
 def parsed(text: str | bytes) -> ast.Module:
@@ -122,7 +122,7 @@ class Source:
             return (Block(0, len(self.lines)),)
         blocks: list[Block] = []
         for index, node in enumerate(self.tree.body):
-            block = _block(node, self.lines, first=index == 0)
+            block = _block(node, self.lines, self.encoding, first=index == 0)
             if blocks and block.start < blocks[-1].end:
                 last = blocks.pop()
                 block = Block(
@@ -159,11 +159,11 @@ class Source:
         return changed
 
     def rest(self, block: Block) -> bytes:
-        """The bytes of a class outside its methods."""
+        """The bytes of a block outside the functions in it."""
         lines, position = list[bytes](), block.start
-        for method in block.methods:
-            lines += self.lines[position : method.start]
-            position = method.end
+        for function in block.functions:
+            lines += self.lines[position : function.start]
+            position = function.end
         return b"".join([*lines, *self.lines[position : block.end]])
 
     @cached_property
@@ -243,7 +243,7 @@ def _comes_back(text: str, encoding: str, data: bytes) -> bool:
         return False
 
 
-def _block(node: ast.stmt, lines: Sequence[bytes], *, first: bool) -> Block:
+def _block(node: ast.stmt, lines: Sequence[bytes], encoding: str, *, first: bool) -> Block:
     docstring = (
         first
         and isinstance(node, ast.Expr)
@@ -251,7 +251,11 @@ def _block(node: ast.stmt, lines: Sequence[bytes], *, first: bool) -> Block:
         and isinstance(node.value.value, str)
     )
     imports = isinstance(node, (ast.Import, ast.ImportFrom))
-    return Block(*_lines(node, lines), _defines(node), imports, docstring, methods=_methods(node, lines))
+    functions = _functions(node, lines, encoding)
+    return Block(*_lines(node, lines), _defines(node), imports, docstring, functions=functions)
+
+
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 
 
 def _lines(node: ast.stmt, lines: Sequence[bytes]) -> tuple[int, int]:
@@ -264,13 +268,26 @@ def _lines(node: ast.stmt, lines: Sequence[bytes]) -> tuple[int, int]:
     return first, node.end_lineno or node.lineno
 
 
-def _methods(node: ast.stmt, lines: Sequence[bytes]) -> tuple[Block, ...]:
-    if not isinstance(node, ast.ClassDef):
+_LONG = 100  #: lines of a function from which on the functions in it are blocks of their own
+
+
+def _functions(node: ast.stmt, lines: Sequence[bytes], encoding: str, above: str = "") -> tuple[Block, ...]:
+    """The methods of a class, and the functions in a long function, where each has its lines for itself."""
+    if not isinstance(node, (ast.ClassDef, *_FUNCTIONS)):
         return ()
-    found = (one for one in node.body if isinstance(one, (ast.FunctionDef, ast.AsyncFunctionDef)))
-    methods = tuple(Block(*_lines(one, lines), header=f"class {node.name}:\n") for one in found)
-    apart = all(one.end <= other.start for one, other in pairwise(methods)) and node.body[0].lineno > node.lineno
-    return methods if apart else ()
+    begin = _lines(node.body[0], lines)[0]
+    if isinstance(node, ast.ClassDef):
+        header = f"{above}class {node.name}:\n"
+    elif (node.end_lineno or 0) - node.lineno >= _LONG:
+        header = above + b"".join(lines[node.lineno - 1 : begin]).decode(encoding)
+    else:
+        return ()
+    inner = [one for one in node.body if isinstance(one, _FUNCTIONS)]
+    blocks = tuple(
+        Block(*_lines(one, lines), header=header, functions=_functions(one, lines, encoding, header)) for one in inner
+    )
+    apart = all(one.end <= other.start for one, other in pairwise(blocks)) and begin > node.lineno - 1
+    return blocks if apart else ()
 
 
 def _defines(node: ast.stmt) -> tuple[str, ...]:

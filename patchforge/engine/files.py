@@ -168,18 +168,16 @@ class _Stage:
 
     def hit(self) -> Iterable[tuple[Block, bytes, Ranked]]:
         """The blocks to look at: of a class only the methods with a needle, unless one stands outside of them."""
-        for block in self.source.blocks:
+        todo = list(reversed(self.source.blocks))
+        while todo:
+            block = todo.pop()
             data = self.source.block_bytes(block)
-            active = self.wanted(data)
-            if not active:
+            if not (active := self.wanted(data)):
                 continue
-            if not block.methods or self.wanted(self.source.rest(block)):
+            if not block.functions or self.wanted(self.source.rest(block)):
                 yield block, data, active
-                continue
-            for method in block.methods:
-                data = self.source.block_bytes(method)
-                if active := self.wanted(data):
-                    yield method, data, active
+            else:
+                todo += reversed(block.functions)
 
     def wanted(self, data: bytes) -> Ranked:
         """The transforms with a needle in ``data``."""
