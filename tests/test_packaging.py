@@ -20,7 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from patchforge import faults
-from patchforge.cli import main
+from patchforge.cli import COMMANDS, main
 from tests.support import ROOT
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
@@ -200,6 +200,32 @@ def strangers(folder: Path) -> Path:
     return folder
 
 
+#: Imports the module of every command, and fills in what each takes; prints what of it came from the working folder.
+EVERY_COMMAND = """
+import importlib, os, pkgutil, sys
+import patchforge.commands, patchforge.cli
+for module in pkgutil.walk_packages(patchforge.commands.__path__, "patchforge.commands."):
+    importlib.import_module(module.name)
+patchforge.cli.parser().fill_all()
+files = {name: getattr(module, "__file__", "") or "" for name, module in sys.modules.items()}
+print(*(name for name, file in files.items() if file.startswith(os.getcwd())))
+print(sum(name.startswith("patchforge.commands.") for name in sys.modules))
+"""
+
+
+def imports_of_ours_alone(done: subprocess.CompletedProcess[str]) -> bool:
+    assert done.returncode == 0, done.stderr
+    theirs, commands = done.stdout.splitlines()
+    return theirs == "" and int(commands) >= len(COMMANDS)
+
+
+@pytest.mark.parametrize("folder", ["empty", "a stranger's"])
+def test_every_command_is_found_wherever_it_is_called(folder: str, installed: Run, tmp_path: Path) -> None:
+    assert imports_of_ours_alone(
+        installed("-c", EVERY_COMMAND, cwd=strangers(tmp_path) if folder != "empty" else tmp_path)
+    )
+
+
 def test_a_folder_of_a_stranger_changes_nothing(installed: Run, tmp_path: Path) -> None:
     at = strangers(tmp_path / "work")
     done = installed("-m", "patchforge", "apply", "--from", MINIATURE, "--out", tmp_path / "out", cwd=at)
@@ -220,6 +246,15 @@ def test_a_package_in_a_zip_file_works(wheel: Path, tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "## free-memory" in run("explain", "free-memory").stdout
     assert run("doctor").returncode in (0, 1, 69)
+    every = subprocess.run(
+        [sys.executable, "-c", EVERY_COMMAND],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert imports_of_ours_alone(every)
     assert main(["apply", "--from", str(MINIATURE), "--out", str(unpacked)]) == 0
     assert {path.name: path.read_bytes() for path in from_zip.iterdir()} == {
         path.name: path.read_bytes() for path in unpacked.iterdir()

@@ -18,7 +18,9 @@ EVERY: tuple[Rule, ...] = (*transforms(), *patterns())
 def test_a_name_is_that_of_its_file_and_of_one_rule_only() -> None:
     for rule in EVERY:
         prefix = "pack-" if isinstance(rule, Pattern) else ""
-        assert rule.id == prefix + type(rule).__module__.rpartition(".")[2].replace("_", "-")
+        file = type(rule).__module__.rpartition(".")[2]
+        assert rule.id == prefix + file.replace("_", "-")
+        assert type(rule).__name__ == "".join(map(str.capitalize, file.split("_")))
     assert len({rule.id for rule in EVERY}) == len(EVERY)
 
 

@@ -12,7 +12,7 @@ from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verd
 _XPU = re.compile(r"xpu|ipex", re.IGNORECASE)
 
 
-class Settings(Pattern):
+class CudaSettings(Pattern):
     """Flags of cuDNN and of CUDA's matrix products can be read and set without CUDA (torch 2.13): nothing to do.
 
     A choice of attention kernels holds on every device, so it is not made on an XPU. What is read from the environment

@@ -63,7 +63,7 @@ _CUDA = re.compile("cuda", re.IGNORECASE)
 _SIZE = re.compile(r"(memory|mem|vram|model)_?(size|bytes)$|(?<![a-z])vram", re.IGNORECASE)
 
 
-class Compare(Pattern):
+class DeviceComparison(Pattern):
     """``if device.type == "cuda"`` may ask "is it on an accelerator" or "does CUDA's kernel run here".
 
     Only the first may take XPUs in. It is taken for that where MPS counts too, or where all that follows suits an XPU:

@@ -16,7 +16,7 @@ def _values(parent: ast.AST | None) -> Counter[str]:
     return Counter(str(one.value) for one in getattr(parent, "elts", ()) if isinstance(one, ast.Constant))
 
 
-class Providers(Pattern):
+class OnnxProviders(Pattern):
     """``["CUDAExecutionProvider", "CPUExecutionProvider"]`` runs on the CPU beside an XPU.
 
     OpenVINO's provider is for Intel GPUs; there is none called XPU. It goes behind CUDA's, where only an XPU is there.

@@ -11,7 +11,7 @@ from patchforge.nodes.code import Code
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, left
 
 
-class Answer(Pattern):
+class OwnQuestion(Pattern):
     """``def is_cuda_available(): return torch.cuda.is_available()`` is asked all over a pack.
 
     The function keeps its word, as some of its callers may choose CUDA's kernels by it. Each place that calls it is looked

@@ -10,7 +10,7 @@ from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, S
 _LISTED = "a checkpoint saved from CUDA tensors would not load: convertible with --enable torch-load"
 
 
-class LoadWithoutMap(Pattern):
+class TorchLoad(Pattern):
     """A checkpoint saved from CUDA tensors does not load elsewhere without ``map_location``.
 
     With ``--enable torch-load`` it goes to the CPU where CUDA is not there; CUDA sees the default as before.
