@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from patchforge.devices import CUDA_VARIABLE, about
 from patchforge.effort import spend
 from patchforge.nodes import operators
-from patchforge.nodes.code import Code, dotted
+from patchforge.nodes.code import LONGEST_NAME, Code, dotted
 from patchforge.pattern import Kind, Site
 
 #: The text prefilter: a file without any of these names no device.
@@ -58,7 +58,6 @@ def _of_own_questions(code: Code, own_questions: frozenset[tuple[str, str]]) -> 
 
 _NAMED = (ast.Name, ast.Attribute, ast.Call, ast.Constant, ast.JoinedStr)
 _FP64 = frozenset(("torch.float64", "torch.double"))
-_LONGEST_NAME = 32  #: parts; nothing that is looked for is longer
 
 
 def _sites(node: ast.expr, code: Code) -> Iterator[Site]:
@@ -82,7 +81,7 @@ def _sites(node: ast.expr, code: Code) -> Iterator[Site]:
 
 def _leads_to_torch(node: ast.expr, code: Code) -> bool:
     """Whether a dotted name begins with torch, or with a name that was imported from there."""
-    for _ in range(_LONGEST_NAME):
+    for _ in range(LONGEST_NAME + 1):
         if not isinstance(node, ast.Attribute):
             return isinstance(node, ast.Name) and node.id in code.torchs
         node = node.value

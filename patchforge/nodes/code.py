@@ -23,7 +23,7 @@ from patchforge.nodes import layout
 _SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
 _PER_NODE = 8  #: steps for all that every node is asked
 _FORMATTED = re.compile(r"[fF][rR]?(\"\"\"|'''|\"|')|[rR][fF](\"\"\"|'''|\"|')")
-_LONGEST_NAME = 32  #: parts; nothing that a rule knows is longer
+LONGEST_NAME = 32  #: dots in a name; nothing that a rule knows has more
 _LONGEST_PLAIN = 200  #: characters of a word that is looked at whole
 
 T = TypeVar("T")
@@ -375,7 +375,7 @@ def words(node: ast.AST) -> tuple[str, ...]:
 def dotted(node: ast.AST) -> str:
     """``a.b.c`` of names and attributes as written; "" for anything else, and for what is longer than any real name."""
     parts: list[str] = []
-    while isinstance(node, ast.Attribute) and len(parts) < _LONGEST_NAME:
+    while isinstance(node, ast.Attribute) and len(parts) < LONGEST_NAME:
         parts.append(node.attr)
         node = node.value
     if not isinstance(node, ast.Name):
