@@ -19,7 +19,7 @@ UNHASHED = {"requirements-torch.lock"}
 LOCKS = sorted(path for path in ROOT.glob("requirements*.lock") if path.name not in UNHASHED)
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.y*ml"))
 SCRIPTS = sorted(path for path in (ROOT / ".ci").iterdir() if path.is_file())
-_LOCKED = ("--require-hashes", "--only-binary :all:", "-r requirements.lock")
+_LOCKED = ("--require-hashes", "--only-binary :all:")
 _OWN = re.compile(r"--no-deps --no-build-isolation( --editable)? \.$")
 
 
@@ -38,7 +38,9 @@ def loose(command: str) -> bool:
         "pip=("
     ):
         return bool(re.search(r"\b(pipx|uvx?|easy_install|npm|npx|curl|wget|cargo)\b", command))
-    return not (all(word in command for word in _LOCKED) or _OWN.search(command.strip()))
+    files = re.findall(r"-r (\S+)", command)
+    locked = all(word in command for word in _LOCKED) and files and {*files} <= {lock.name for lock in LOCKS}
+    return not (locked or _OWN.search(command.strip()))
 
 
 def commands(job: dict[str, Any]) -> list[str]:
