@@ -14,10 +14,7 @@ _HALF = 2  #: bytes of a float16 and of a bfloat16
 
 @dataclass(frozen=True)
 class AttentionFault:
-    """Shapes of one kernel fault in half precision; a field that is empty holds for all.
-
-    Lengths are numbers of queries and keys. All reports are of half precision; float32 stays as it is.
-    """
+    """Shapes of one kernel fault; a field that is empty holds for all. Lengths are numbers of queries and keys."""
 
     what: str
     sources: tuple[str, ...]
@@ -28,6 +25,7 @@ class AttentionFault:
     keys: int = 1  #: at least
     most_keys: int = 0  #: at most; 0 for no bound
     devices: re.Pattern[str] | None = None
+    half: bool = False  #: in float16 and bfloat16 alone
 
     def concerns(self, version: tuple[int, int], name: str) -> bool:
         """Whether a device of this name has the fault under this version of torch."""
@@ -36,7 +34,7 @@ class AttentionFault:
     def hits(self, q: Any, k: Any, rank: int) -> bool:
         """Whether a call of these shapes, with a mask of this rank, meets the fault."""
         return (
-            q.element_size() == _HALF
+            (not self.half or q.element_size() == _HALF)
             and q.shape[-1] in self.head_sizes
             and (not self.mask_ranks or rank in self.mask_ranks)
             and q.shape[-2] >= self.queries
@@ -64,5 +62,6 @@ FAULTS = (
         mask_ranks=(0, 2),
         most_keys=128,
         devices=XE2,
+        half=True,
     ),
 )
