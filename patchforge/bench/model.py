@@ -19,6 +19,11 @@ TORCH = "torch"  #: of suites that need no release: torch on the device
 NOT_MEASURED = "not measured"
 
 
+def shown(number: float | None) -> str:
+    """A figure as it is told: what was not measured is never 0."""
+    return NOT_MEASURED if number is None else str(number)
+
+
 @dataclass(frozen=True, slots=True)
 class Counts:
     """What one part of a case asked of torch; see trial/server/pack/counting.py. None is what was not counted.

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from patchforge.bench import statistics
 from patchforge.bench.compare import BenchmarkComparison, against_upstream, compare
-from patchforge.bench.model import CPU, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, total
+from patchforge.bench.model import CPU, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, shown, total
 from patchforge.bench.plots import Bar, bars, ratios
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, Interval, TimeRatio
 from patchforge.bench.workflows import LEVELS
@@ -87,10 +87,6 @@ class Row:
             return "equal to the bit"
         ssim = NOT_MEASURED if one.ssim is None else f"{one.ssim:.4f}"
         return f"largest difference {one.largest:g} of 255, PSNR {one.psnr:.1f} dB, SSIM {ssim}, FLIP {one.flip:.4f}"
-
-
-def shown(number: int | None) -> str:
-    return NOT_MEASURED if number is None else str(number)
 
 
 def seconds(value: float) -> str:
@@ -184,6 +180,7 @@ def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
         "large": f"{LARGE:.0%}",
         "least": LEAST,
         "NOT_MEASURED": NOT_MEASURED,
+        "shown": shown,
         "seconds": seconds,
     }
 

@@ -140,11 +140,6 @@ class Examined:
         return f"{self.command('repair')} --from ARCHIVE|DIR, naming {what} as it comes,"
 
     @property
-    def taken_back(self) -> bool:
-        """Nothing of ours is in its files any more, and there is the journal of it."""
-        return self.state is State.UNTOUCHED and self.known is not None
-
-    @property
     def says(self) -> str:
         """The state in one sentence."""
         if self.misplaced:

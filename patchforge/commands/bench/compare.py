@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge import documents
 from patchforge.bench.compare import BenchmarkComparison, against_upstream, compare
-from patchforge.bench.model import NOT_MEASURED, read
+from patchforge.bench.model import read, shown
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
 from patchforge.escape import line
@@ -48,7 +48,7 @@ def _rows(found: BenchmarkComparison) -> Iterator[list[str]]:
     for one in found.differences:
         known = one.before is not None and one.after is not None
         more = f"{(one.after or 0) - (one.before or 0):+d}" if known else ""
-        yield [one.suite, one.case, one.part, one.what, _shown(one.before), _shown(one.after), more]
+        yield [one.suite, one.case, one.part, one.what, shown(one.before), shown(one.after), more]
 
 
 def _times(found: BenchmarkComparison) -> Iterator[list[str]]:
@@ -57,7 +57,3 @@ def _times(found: BenchmarkComparison) -> Iterator[list[str]]:
         runs = f"{one.found.runs}{' in turns' if one.found.pairs else ''}"
         figures = [f"{one.before:.3f} s", f"{one.after:.3f} s", f"{ratio.median:.3f}"]
         yield [one.suite, one.case, *figures, f"{ratio.low:.3f} to {ratio.high:.3f}", runs, one.verdict]
-
-
-def _shown(number: int | None) -> str:
-    return NOT_MEASURED if number is None else str(number)

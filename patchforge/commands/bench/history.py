@@ -7,7 +7,7 @@ from pathlib import Path
 
 from patchforge import documents
 from patchforge.bench.history import LEAST, BenchmarkHistory, benchmarks, history
-from patchforge.bench.model import NOT_MEASURED
+from patchforge.bench.model import NOT_MEASURED, shown
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
 from patchforge.escape import line
@@ -39,9 +39,5 @@ def _report(found: BenchmarkHistory) -> None:
     for one in found.series:
         for exact in one.exact:
             where = f"{one.device} {one.suite} {one.case}, {one.side}"
-            print(line(f"{where}: {exact.what} {_shown(exact.before)} → {_shown(exact.after)} in {exact.release}"))
+            print(line(f"{where}: {exact.what} {shown(exact.before)} → {shown(exact.after)} in {exact.release}"))
     print(f"{found.benchmarks} benchmarks")
-
-
-def _shown(number: int | None) -> str:
-    return NOT_MEASURED if number is None else str(number)

@@ -15,7 +15,19 @@ from typing import Any
 from patchforge import outputs, pipeline, processes, progress
 from patchforge.bench import statistics, suites, torch_cases, workflows
 from patchforge.bench.machine import machine
-from patchforge.bench.model import CPU, FILE, FORMAT, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, total
+from patchforge.bench.model import (
+    CPU,
+    FILE,
+    FORMAT,
+    NOT_MEASURED,
+    PATCHED,
+    TORCH,
+    UPSTREAM,
+    Benchmark,
+    Case,
+    shown,
+    total,
+)
 from patchforge.bench.places import KIND, check
 from patchforge.bench.suites import WorkflowCase
 from patchforge.commands import test as trials
@@ -214,8 +226,7 @@ def _rows(benchmark: Benchmark) -> Iterator[list[str]]:
             peak = None if counts.peak_bytes is None else round(counts.peak_bytes / (1 << 20), 1)
             copies = sum(count for count, _ in counts.copies.values())
             figures = [sum(counts.operations.values()), copies, counts.waits, counts.allocations, peak]
-        shown = [NOT_MEASURED if figure is None else str(figure) for figure in figures]
-        yield [*one.place, one.verdict.value, seconds, *shown, one.reason]
+        yield [*one.place, one.verdict.value, seconds, *map(shown, figures), one.reason]
 
 
 def _seconds(values: Sequence[float]) -> str:

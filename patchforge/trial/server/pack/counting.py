@@ -73,19 +73,19 @@ class _Calls:
 _waits, _models, _files = _Calls(), _Calls(), _Calls()
 
 
-def _back_end() -> Any:
+def back_end() -> Any:
     """torch.xpu or torch.cuda, whichever has a device; None on a CPU."""
-    for back_end in (getattr(torch, "xpu", None), torch.cuda):
-        if back_end is not None and back_end.is_available():
-            return back_end
+    for module in (getattr(torch, "xpu", None), torch.cuda):
+        if module is not None and module.is_available():
+            return module
     return None
 
 
 def _watch() -> None:
     """Wherever a program can ask for a wait, and ComfyUI for a model."""
-    back_end = _back_end()
-    if back_end is not None:
-        for owner in (back_end, back_end.Stream, back_end.Event, getattr(torch, "accelerator", None)):
+    module = back_end()
+    if module is not None:
+        for owner in (module, module.Stream, module.Event, getattr(torch, "accelerator", None)):
             _waits.watch(owner, "synchronize")
     management = sys.modules.get("comfy.model_management")
     _models.watch(getattr(management, "LoadedModel", None), "model_load")
@@ -107,7 +107,7 @@ class _Memory:
     """The allocators of all GPUs of this process."""
 
     def __init__(self, *, on_gpu: bool) -> None:
-        self.back_end: Any = _back_end() if on_gpu else None
+        self.back_end: Any = back_end() if on_gpu else None
 
     def _stats(self) -> list[dict[str, Any]]:
         if self.back_end is None or not self.back_end.is_initialized():

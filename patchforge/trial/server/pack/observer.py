@@ -70,17 +70,9 @@ def _emulated() -> bool:
     return load is not None and bool(load.is_loaded())
 
 
-def _back_end() -> Any:
-    """torch.xpu or torch.cuda, whichever has a device; None on a CPU."""
-    for back_end in (getattr(torch, "xpu", None), torch.cuda):
-        if back_end is not None and back_end.is_available():
-            return back_end
-    return None
-
-
 def counter() -> str:
     """What :func:`operations` counts here, in words; "" where nothing can be counted."""
-    back_end = _back_end()
+    back_end = counting.back_end()
     if _emulated():
         return "operations of the emulated XPU"
     if back_end is None:
@@ -94,7 +86,7 @@ def operations() -> int | None:
     """What the device has done since the start of the process; None where it cannot be told."""
     if _emulated():
         return int(sys.modules["emulator.faults"].operations())
-    back_end = _back_end()
+    back_end = counting.back_end()
     if not counter() or not back_end.is_initialized():
         return 0 if counter() else None
     stats = [back_end.memory_stats(index) for index in range(back_end.device_count())]
@@ -170,7 +162,7 @@ def _bytes(function: Callable[..., Any], *arguments: Any) -> int | None:
 
 
 def _devices() -> list[dict[str, Any]]:
-    back_end = _back_end()
+    back_end = counting.back_end()
     found = []
     for index in range(back_end.device_count() if back_end else 0):
         properties = back_end.get_device_properties(index)
