@@ -135,7 +135,7 @@ def _replace(path: Path, fresh: Path, data: bytes, *, ours: Prove, step: Step) -
         with suppress(OSError):
             fresh.unlink(missing_ok=True)
         raise
-    _flush(path.parent)
+    flush(path.parent)
 
 
 def recover(target: Path, *, ours: Prove = only_empty, step: Step = silent) -> None:
@@ -154,7 +154,7 @@ def _recover(target: Path, ours: Prove, step: Step) -> None:
     if _is_folder(old) and not os.path.lexists(target):
         step("put back")
         old.rename(target)
-        _flush(target.parent)
+        flush(target.parent)
     if target.is_dir() and any(target.iterdir()):  # else what lies beside it has never been in its place
         for one in (old, whole):
             _proved(one, ours)
@@ -212,7 +212,7 @@ def _swap(target: Path, place: Path, ours: Prove, step: Step) -> None:
         step("prove")
         _keep_or_give_back(target, place, old, ours)
     step("flush")
-    _flush(target.parent)
+    flush(target.parent)
 
 
 def _take_turns(target: Path, place: Path, step: Step) -> Path:
@@ -294,7 +294,7 @@ def _fill(folder: Path, files: Mapping[str, bytes], executable: Collection[str],
         _write(folder / path, data, step, flush=each, executable=path in executable)
     if each:
         for inner in made:
-            _flush(folder / inner)
+            flush(folder / inner)
     else:
         _flush_all(folder)
 
@@ -424,7 +424,8 @@ def _flush_all(folder: Path) -> None:
         os.close(handle)
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Has the disk keep a file, or the names in a folder."""
     if not hasattr(os, "O_DIRECTORY") and path.is_dir():  # Windows opens no folders
         return
     handle = os.open(path, os.O_RDONLY)

@@ -22,7 +22,7 @@ _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 def file(path: Path, most: int = MOST) -> bytes:
     """The bytes of a regular file; Damaged for anything else at its place and for more than ``most`` bytes."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         data = stream.read(most + 1)
         if len(data) > most:
             found = f"{os.fstat(stream.fileno()).st_size} bytes"
@@ -33,7 +33,7 @@ def file(path: Path, most: int = MOST) -> bytes:
 def head(path: Path, most: int = MOST) -> str:
     """The beginning of a text; "" where no file is, or none that can be read."""
     try:
-        with _opened(path) as stream:
+        with opened(path) as stream:
             return stream.read(most).decode("utf-8", "replace")
     except (OSError, Damaged):
         return ""
@@ -41,7 +41,7 @@ def head(path: Path, most: int = MOST) -> str:
 
 def tail(path: Path, most: int = MOST, since: int = 0) -> str:
     """The end of a text, from the byte ``since`` on, and whole lines of it where it is longer than ``most`` bytes."""
-    with _opened(path) as stream:
+    with opened(path) as stream:
         return ended(stream, most, since)
 
 
@@ -67,7 +67,8 @@ def lines(stream: IO[AnyStr], longest: int = LINE) -> Iterator[AnyStr]:
         yield line
 
 
-def _opened(path: Path) -> IO[bytes]:
+def opened(path: Path) -> IO[bytes]:
+    """A regular file, to be read piece by piece; Damaged for anything else at its place."""
     found = path.stat()
     if stat.S_ISDIR(found.st_mode):
         raise IsADirectoryError(21, "Is a directory", str(path))

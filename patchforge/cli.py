@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from patchforge import __version__, faults, progress, terminal
-from patchforge.arguments import bench, folders, following, packs, releases, repository, trials
+from patchforge.arguments import bench, folders, following, models, packs, releases, repository, trials
 from patchforge.arguments.parser import Arguments, Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
@@ -26,8 +26,8 @@ exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something 
 69 a check could not be made · 70 a mistake in patchforge · 74 the disk or the system was in the way ·
 75 try again later · 130 interrupted
 
-environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE, PATCHFORGE_STATE (folders) ·
-PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
+environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE, PATCHFORGE_STATE,
+PATCHFORGE_MODELS (folders) · PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
 """
 
 
@@ -61,6 +61,17 @@ _BENCH = (
     Command("report", "write a benchmark as a page with plots, as Markdown and as CSV", bench.report),
     Command("submit", "write one anonymous file of a benchmark, to be attached to an issue", bench.submit),
 )
+_MODELS = (
+    Command("list", "show every model file, which program has it, and which are copies", models.list_),
+    Command("link", "give a model one more name: in ComfyUI's folders, or in Ollama", models.link),
+    Command("import", "take models into the store, and make one file of copies", models.import_),
+    Command(
+        "verify",
+        "compare files with the digests that their names tell; status 1 if one is wrong",
+        models.verify,
+    ),
+    Command("gc", "show what the store keeps and nothing else refers to, or remove it", models.gc),
+)
 COMMANDS = (
     Command("apply", "convert a release and write its patches", releases.apply),
     Command("revert", "undo apply --in-place exactly, in a checkout or a pack", folders.revert),
@@ -72,6 +83,7 @@ COMMANDS = (
     Command("packs", "custom-node packs: check, convert, test and follow them", group=_PACKS),
     Command("test", "run patched releases for real, on the GPU at hand or an emulated one", trials.test),
     Command("bench", "measure what a release costs on a device, and compare it", group=_BENCH),
+    Command("models", "one copy of each model file, for ComfyUI, Ollama and Hugging Face's cache", group=_MODELS),
     Command(
         "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give", releases.check
     ),

@@ -27,6 +27,8 @@ from patchforge.doctor import upstream as doctor_upstream
 from patchforge.doctor.facts import Facts, Finding
 from patchforge.documents import NOT_WRITTEN, OPTIONAL
 from patchforge.manifest import Manifest
+from patchforge.models.store import Done
+from patchforge.models.survey import Place, Problem
 from patchforge.nodes.manifest import PackManifest, PackReport
 from patchforge.pins.confirm import Confirmation
 from patchforge.pins.pin_files import TorchLock
@@ -392,6 +394,65 @@ class NixFiles:
 
 
 @dataclass(frozen=True)
+class ModelName:
+    """A name of a model file: whose, how people call it, and where."""
+
+    place: Place
+    name: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file; ``checked``: whether its digest was worked out, or only its name tells it."""
+
+    digest: str
+    checked: bool
+    size: int
+    names: tuple[ModelName, ...]
+
+
+@dataclass(frozen=True)
+class Models:
+    """All model files. ``duplicated``: bytes of copies."""
+
+    store: Path
+    files: tuple[ModelFile, ...]
+    duplicated: int
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class ModelsDone:
+    """What was done to model files, or with ``dry`` would be; ``freed``: bytes."""
+
+    done: tuple[Done, ...]
+    left: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    freed: int
+    dry: bool
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
+class WrongName:
+    """A name that tells another digest than its file has."""
+
+    path: Path
+    expected: str
+    found: str
+
+
+@dataclass(frozen=True)
+class ModelsVerified:
+    """How many files were read, and which names are wrong."""
+
+    read: int
+    wrong: tuple[WrongName, ...]
+    problems: tuple[Problem, ...]
+
+
+@dataclass(frozen=True)
 class Document:
     """One document: its type, the commands that print it, and whether they print several, as ``results``."""
 
@@ -430,6 +491,9 @@ DOCUMENTS: Mapping[str, Document] = {
     "bench-history": Document(BenchmarkHistory, ("bench history",)),
     "bench-report": Document(BenchmarkReport, ("bench report",)),
     "bench-submit": Document(Submitted, ("bench submit",)),
+    "models-list": Document(Models, ("models list",)),
+    "models-done": Document(ModelsDone, ("models link", "models import", "models gc")),
+    "models-verify": Document(ModelsVerified, ("models verify",)),
     "packs-check": Document(PackReport, ("packs check",), several=True),
     "packs-apply": Document(PackManifest, ("packs apply",), also={"format": int}),
 }

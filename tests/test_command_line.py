@@ -216,7 +216,7 @@ TYPOS = [
     ("aply v0.32.0", "there is no command 'aply'; did you mean apply?"),
     ("APPLY v0.32.0", "there is no command 'APPLY'; did you mean apply?"),
     ("pack check x", "there is no command 'pack'; did you mean packs?"),
-    ("node check x", "there is no command 'node'; patchforge --help lists them"),
+    ("node check x", "there is no command 'node'; did you mean models?"),
     ("locktorch", "there is no command 'locktorch'; did you mean lock-torch?"),
     ("reverse x", "there is no command 'reverse'; did you mean"),
     ("packs chekc x", "there is no command 'chekc'; did you mean check?"),

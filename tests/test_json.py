@@ -115,6 +115,9 @@ ELSEWHERE = {
     "bench-compare": "tests/bench/test_bench_compare.py::test_the_command_says_what_differs",
     "bench-report": "tests/bench/test_bench_report.py::test_the_command_writes_beside_a_copy",
     "bench-submit": "tests/bench/test_bench_report.py::test_a_submission_says_nothing_of_its_user",
+    "models-list": "tests/models/test_models.py::test_everything_is_listed_once",
+    "models-done": "tests/models/test_models.py::test_copies_become_one_file",
+    "models-verify": "tests/models/test_models.py::test_wrong_bytes_are_told_and_not_spread",
     "bench-history": "tests/bench/test_statistics.py::test_a_history_tells_what_stays",
 }
 HERE = {
@@ -155,6 +158,11 @@ ERRORS = {
     "bench history": ("nowhere",),
     "bench report": ("nowhere",),
     "bench submit": ("nowhere",),
+    "models list": ("--comfyui", "nowhere"),
+    "models link": ("nothing", "nowhere"),
+    "models import": ("nowhere",),
+    "models verify": ("--ollama", "nowhere"),
+    "models gc": ("--hub", "nowhere"),
     "packs check": ("nowhere",),
     "packs apply": ("nowhere",),
     "packs revert": ("nowhere",),

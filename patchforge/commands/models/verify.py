@@ -1,0 +1,36 @@
+"""``patchforge models verify``: whether every file is what its name says, read byte by byte."""
+
+from __future__ import annotations
+
+import argparse
+
+from patchforge import documents
+from patchforge.commands.common import show_json
+from patchforge.commands.models import shown
+from patchforge.errors import Exit
+from patchforge.escape import line
+from patchforge.models.hashing import Digests
+from patchforge.models.survey import taken, work_out
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 1 where a file is not what it should be, 69 where one could not be read or looked at."""
+    survey, digests = taken(shown.places(options)), Digests()
+    wrong: list[dict[str, str]] = []
+    read = 0
+    for one in survey.sorted():
+        expected = sorted({name.told for name in one.names if name.told})
+        if not expected or not work_out(survey, one, digests, anew=True):
+            continue
+        read += 1
+        bad = (name for name in one.names if name.told not in ("", one.digest))
+        wrong += ({"path": str(name.path), "expected": name.told, "found": one.digest} for name in bad)
+    if options.json:
+        told = {"read": read, "wrong": wrong, "problems": documents.plain(survey.problems)}
+        show_json("models-verify", told)
+    else:
+        for each in wrong:
+            print(f"wrong: {line(each['path'])}: SHA-256 {each['found']}, its name says {each['expected']}")
+        shown.problems(survey.problems)
+        print(f"{read} files read, {len(wrong)} names wrong")
+    return Exit.FAILED if wrong else Exit.UNCHECKED if survey.problems else Exit.OK

@@ -1,0 +1,93 @@
+"""SHA-256 of large files: read piece by piece, and remembered by device, inode, size and time of change."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import sqlite3
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchforge import bounded, caches, progress
+from patchforge.errors import TryAgain
+from patchforge.escape import line
+
+_BLOCK = 1 << 22
+_TABLE = (
+    "create table if not exists digests (device int, inode int, size int, changed int, digest text,"
+    " primary key (device, inode)) without rowid"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Stamp:
+    """What is the same as long as a file's bytes are, unless somebody sets its time back."""
+
+    device: int
+    inode: int
+    size: int
+    changed: int  #: nanoseconds
+
+    @classmethod
+    def of(cls, found: os.stat_result) -> Stamp:
+        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        return self.device, self.inode
+
+
+class Digests:
+    """Digests of files. What the cache cannot keep is worked out again."""
+
+    def __init__(self) -> None:
+        folder = caches.folder_or_none("models")
+        self._database: sqlite3.Connection | None = None
+        if folder is not None:
+            with contextlib.suppress(sqlite3.Error):
+                self._database = sqlite3.connect(folder / "digests.sqlite", timeout=5, isolation_level=None)
+                self._database.execute(_TABLE)
+
+    def known(self, stamp: Stamp) -> str:
+        """The digest that was worked out before; "" for none."""
+        if self._database is None:
+            return ""
+        with contextlib.suppress(sqlite3.Error):
+            row = self._database.execute(
+                "select digest from digests where (device, inode, size, changed) = (?, ?, ?, ?)",
+                (_signed(stamp.device), _signed(stamp.inode), _signed(stamp.size), _signed(stamp.changed)),
+            ).fetchone()
+            return str(row[0]) if row else ""
+        return ""
+
+    def of(self, path: Path, *, anew: bool = False) -> tuple[str, Stamp]:
+        """The digest of a file and what it was worked out of. TryAgain where the file changed while it was read.
+
+        ``anew``: the bytes are read whatever was remembered. OSError where they cannot be.
+        """
+        with bounded.opened(path) as stream:
+            stamp = Stamp.of(os.fstat(stream.fileno()))
+            if not anew and (told := self.known(stamp)):
+                return told, stamp
+            digest, done = hashlib.sha256(), 0
+            while block := stream.read(_BLOCK):
+                digest.update(block)
+                done += len(block)
+                progress.step(f"reading {line(path.name)}", f"{done * 100 // max(stamp.size, 1)} %")
+            progress.step("")
+            if Stamp.of(os.fstat(stream.fileno())) != stamp or done != stamp.size:
+                raise TryAgain(f"{path} changed while it was read", do="run this again when its download has ended")
+        self._keep(stamp, digest.hexdigest())
+        return digest.hexdigest(), stamp
+
+    def _keep(self, stamp: Stamp, digest: str) -> None:
+        if self._database is not None:
+            row = (_signed(stamp.device), _signed(stamp.inode), _signed(stamp.size), _signed(stamp.changed), digest)
+            with contextlib.suppress(sqlite3.Error):
+                self._database.execute("insert or replace into digests values (?, ?, ?, ?, ?)", row)
+
+
+def _signed(number: int) -> int:
+    """As SQLite takes it: Windows has file numbers and some systems devices of 64 bits."""
+    return (number + (1 << 63)) % (1 << 64) - (1 << 63)

@@ -1,0 +1,256 @@
+"""What model files there are: every file once, with all names that it has."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from patchforge.errors import Damaged, PatchforgeError
+from patchforge.models import ollama
+from patchforge.models.hashing import Digests, Stamp
+from patchforge.models.places import Places
+
+ENDINGS = frozenset(
+    [".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pt2", ".pth", ".bin", ".pkl", ".onnx", ".torchscript"]
+)
+TEMPORARY = ".patchforge-link-"  #: begins the name of a link that is about to take its place
+UNFINISHED = ".patchforge-new-"  #: the same of a small file that is being written
+_HEX = re.compile("[0-9a-f]{64}")
+_DEEPEST = 32  #: folders within each other
+_MOST = 200_000  #: files in one place
+
+
+class Place(StrEnum):
+    """Whose name it is."""
+
+    STORE = "store"
+    OLLAMA = "ollama"
+    HUB = "huggingface"
+    COMFYUI = "comfyui"
+
+
+@dataclass(frozen=True, slots=True)
+class Name:
+    """One name of a file. ``told``: the digest that the name tells, or "". ``link``: whether ``path`` is a symlink."""
+
+    place: Place
+    called: str
+    path: Path
+    told: str = ""
+    link: bool = False
+
+
+@dataclass(slots=True)
+class File:
+    """A file, which several names may lead to."""
+
+    stamp: Stamp
+    links: int
+    owner: tuple[int, int]
+    mode: int
+    names: list[Name] = field(default_factory=list)
+    digest: str = ""  #: worked out, or ""
+
+    @property
+    def told(self) -> str:
+        """The digest that is known, or that a name tells."""
+        return self.digest or next((name.told for name in self.names if name.told), "")
+
+    @property
+    def paths(self) -> list[Path]:
+        """Where it is, without symlinks."""
+        return list(dict.fromkeys(name.path for name in self.names if not name.link))
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What was passed over, and why."""
+
+    path: str
+    why: str
+
+
+@dataclass(slots=True)
+class Survey:
+    """All that was found. ``leftovers``: links that a killed run left."""
+
+    files: dict[tuple[int, int], File] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    leftovers: list[Path] = field(default_factory=list)
+
+    def sorted(self) -> list[File]:
+        return sorted(self.files.values(), key=lambda one: min((name.place, name.called) for name in one.names))
+
+    def by_digest(self) -> dict[str, list[File]]:
+        """Files by what is in them, as far as that is known; several for one digest are copies."""
+        found: dict[str, list[File]] = defaultdict(list)
+        for one in self.sorted():
+            if one.told:
+                found[one.told].append(one)
+        return dict(found)
+
+    def add(self, name: Name) -> None:
+        """Notes a name, unless what it leads to is no file that can be looked at."""
+        try:
+            found = name.path.stat()
+        except OSError as error:
+            self.problems.append(Problem(str(name.path), (error.strerror or "not there").lower()))
+            return
+        if not stat.S_ISREG(found.st_mode):
+            self.problems.append(Problem(str(name.path), "neither a file nor a link to one"))
+            return
+        stamp = Stamp.of(found)
+        file = self.files.setdefault(
+            stamp.identity,
+            File(stamp, found.st_nlink, (found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)),
+        )
+        file.names.append(name)
+
+
+def taken(places: Places) -> Survey:
+    """Every model file in these places. Nothing is read but manifests; no byte of a model is."""
+    survey = Survey()
+    _leftovers(survey, places.store)
+    for digest, path in stored(places.store):
+        survey.add(Name(Place.STORE, f"sha256:{digest[:12]}", path, digest))
+    if places.ollama is not None:
+        _ollama(survey, places.ollama)
+    if places.hub is not None:
+        _hub(survey, places.hub)
+    for kind, folder in places.comfyui:
+        _comfyui(survey, kind, folder)
+    return survey
+
+
+def stored(store: Path) -> Iterator[tuple[str, Path]]:
+    """What the store has, by digest."""
+    folder = store / "sha256"
+    for path in sorted(folder.iterdir() if folder.is_dir() else ()):
+        if _HEX.fullmatch(path.name):
+            yield path.name, path
+
+
+def compare(survey: Survey, digests: Digests) -> None:
+    """Works out the digests of files that may be copies: of one size, and not the same file."""
+    sizes: dict[int, list[File]] = defaultdict(list)
+    for one in survey.files.values():
+        sizes[one.stamp.size].append(one)
+    for alike in sizes.values():
+        for one in alike if len(alike) > 1 else ():
+            work_out(survey, one, digests)
+
+
+def work_out(survey: Survey, file: File, digests: Digests, *, anew: bool = False) -> bool:
+    """Works out a file's digest; False, and a problem noted, where that cannot be."""
+    path = file.paths[0] if file.paths else file.names[0].path
+    try:
+        digest, stamp = digests.of(path, anew=anew)
+    except (OSError, PatchforgeError) as error:
+        why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
+        survey.problems.append(Problem(str(path), (why or type(error).__name__)))
+        return False
+    if stamp != file.stamp:
+        survey.problems.append(Problem(str(path), "it was replaced while this looked"))
+        return False
+    file.digest = digest
+    return True
+
+
+def _ollama(survey: Survey, folder: Path) -> None:
+    seen: set[tuple[str, str]] = set()
+    for one in ollama.manifests(folder):
+        if isinstance(one, Damaged):
+            survey.problems.append(Problem("", one.problem + (f": {one.found}" if one.found else "")))
+            continue
+        for layer in one.layers:
+            path = ollama.blob(folder, layer.digest)
+            if layer.media in ollama.WEIGHTS and (one.name, layer.digest) not in seen:
+                seen.add((one.name, layer.digest))
+                part = "" if layer.media == ollama.MODEL else f" ({layer.media.rpartition('.')[2]})"
+                _note(survey, Name(Place.OLLAMA, one.name + part, path, layer.digest))
+    _leftovers(survey, folder)
+    _leftovers(survey, folder / "blobs")
+
+
+def _note(survey: Survey, name: Name) -> None:
+    path = name.path
+    if path.is_symlink():
+        name = Name(name.place, name.called, path, name.told, link=True)
+        survey.add(name)
+        if (there := Path(os.path.realpath(path))).is_file():
+            survey.add(Name(name.place, f"{name.called} -> {there.name}", there))
+    else:
+        survey.add(name)
+
+
+def _hub(survey: Survey, hub: Path) -> None:
+    """Models of Hugging Face's cache: ``models--OWNER--NAME/snapshots/COMMIT/…``, links to ``blobs`` where there are.
+
+    As huggingface_hub/file_download.py lays them out: a blob of LFS is called by its SHA-256.
+    """
+    for repository in sorted(hub.glob("models--*")):
+        title = repository.name.removeprefix("models--").replace("--", "/")
+        for path in _walk(survey, repository / "snapshots"):
+            if path.suffix.lower() not in ENDINGS:
+                continue
+            called = f"{title}/{'/'.join(path.relative_to(repository / 'snapshots').parts[1:])}"
+            there = Path(os.path.realpath(path))
+            inside = there.parent == Path(os.path.realpath(repository / "blobs"))
+            if path.is_symlink() and inside and there.is_file():
+                survey.add(Name(Place.HUB, called, there, there.name if _HEX.fullmatch(there.name) else ""))
+            else:
+                _note(survey, Name(Place.HUB, called, path))
+        _leftovers(survey, repository / "blobs")
+
+
+def _comfyui(survey: Survey, kind: str, folder: Path) -> None:
+    for path in _walk(survey, folder):
+        there = Path(os.path.realpath(path.parent), path.name)
+        if path.name.startswith(TEMPORARY):
+            survey.leftovers.append(there)
+        elif path.suffix.lower() in ENDINGS and not path.name.startswith("."):
+            _note(survey, Name(Place.COMFYUI, f"{kind}/{path.relative_to(folder).as_posix()}", there))
+
+
+def _leftovers(survey: Survey, folder: Path) -> None:
+    for beginning in (TEMPORARY, UNFINISHED):
+        survey.leftovers += sorted(folder.glob(f"{beginning}*"))
+
+
+def _walk(survey: Survey, top: Path) -> Iterator[Path]:
+    """The files below a folder, through links to folders too, each folder once: ComfyUI follows them as well."""
+    seen: set[tuple[int, int]] = set()
+    waiting, count = [(top, 0)], 0
+    while waiting:
+        folder, depth = waiting.pop()
+        try:
+            found = folder.stat()
+            inside = sorted(os.scandir(folder), key=lambda one: one.name)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            survey.problems.append(Problem(str(folder), (error.strerror or "cannot be read").lower()))
+            continue
+        if (found.st_dev, found.st_ino) in seen or depth > _DEEPEST:
+            continue
+        seen.add((found.st_dev, found.st_ino))
+        for one in inside:
+            count += 1
+            if count > _MOST:
+                survey.problems.append(Problem(str(top), f"more than {_MOST} files; the rest is passed over"))
+                return
+            try:
+                is_folder = one.is_dir()
+            except OSError as error:  # links in a circle
+                survey.problems.append(Problem(one.path, (error.strerror or "cannot be read").lower()))
+                continue
+            if is_folder:
+                waiting.append((Path(one.path), depth + 1))
+            else:
+                yield Path(one.path)

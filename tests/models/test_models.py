@@ -1,0 +1,318 @@
+"""One copy of each model: seen, linked, merged and removed only where nothing refers to it."""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from patchforge.cli import main
+from patchforge.errors import Exit
+from patchforge.models.ollama import PROJECTOR
+from tests.models.world import MODEL, Machine, content, digest, gguf_bytes
+
+Call = Callable[..., dict[str, object]]
+WEIGHTS = b"weights of a model" * 100
+
+
+@pytest.fixture
+def call(here: Machine, capsys: pytest.CaptureFixture[str]) -> Call:
+    """``patchforge models …`` on that machine with --json; its document."""
+
+    def run(*words: str, status: int = 0) -> dict[str, object]:
+        ended = main(["models", words[0], *words[1:], *here.words, "--json"])
+        out = capsys.readouterr().out
+        assert ended == status, out
+        told: dict[str, object] = json.loads(out)
+        return told
+
+    return run
+
+
+@pytest.fixture
+def said(here: Machine, capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    def run(*words: str, status: int = 0) -> str:
+        ended = main(["models", words[0], *words[1:], *here.words])
+        both = capsys.readouterr()
+        assert ended == status, both.err
+        return both.out + both.err
+
+    return run
+
+
+def inode(path: Path) -> int:
+    return path.stat().st_ino
+
+
+def test_nothing_is_there(said: Callable[..., str]) -> None:
+    assert "no model in" in said("list")
+    assert "nothing to do" in said("gc")
+    assert "0 files read" in said("verify")
+
+
+def test_everything_is_listed_once(here: Machine, call: Call, said: Callable[..., str]) -> None:
+    here.model("checkpoints/a.safetensors", WEIGHTS)
+    here.model("loras/notes.txt", WEIGHTS)
+    here.downloaded("owner/name", "a.safetensors", WEIGHTS)
+    here.pulled("qwen3:4b", (MODEL, gguf_bytes()), ("application/vnd.ollama.image.template", b"text"))
+    found = call("list")
+    assert found["duplicated"] == len(WEIGHTS)
+    assert found["problems"] == []
+    names = sorted((name["place"], name["name"]) for one in found["files"] for name in one["names"])  # type: ignore[attr-defined]
+    assert names == [
+        ("comfyui", "checkpoints/a.safetensors"),
+        ("huggingface", "owner/name/a.safetensors"),
+        ("ollama", "qwen3:4b"),
+    ]
+    assert "copy, of 2" in said("list")
+
+
+def test_an_ollama_model_becomes_a_text_encoder(here: Machine, call: Call) -> None:
+    """Under its own name, with the projector where ComfyUI-GGUF looks for it, and without a byte more."""
+    model, projector = gguf_bytes("qwen2vl"), gguf_bytes("clip")
+    here.pulled("qwen2.5vl:7b", (MODEL, model), (PROJECTOR, projector))
+    before = here.bytes_used()
+    call("link", "qwen2.5vl:7b", "comfyui:text_encoders", status=2)  # ComfyUI has no such folder yet
+    (here.comfyui / "models" / "text_encoders").mkdir()
+    call("link", "qwen2.5vl:7b", "comfyui:text_encoders")
+    folder = here.comfyui / "models" / "text_encoders"
+    assert content(folder) == {"qwen2.5vl-7b.gguf": model, "qwen2.5vl-7b-mmproj.gguf": projector}
+    assert inode(folder / "qwen2.5vl-7b.gguf") == inode(here.ollama / "blobs" / f"sha256-{digest(model)}")
+    assert here.bytes_used() - before == (here.store / "README").stat().st_size
+    assert call("link", "qwen2.5vl:7b", "comfyui:text_encoders")["done"] == []
+
+
+def test_a_file_becomes_a_model_of_ollamas(here: Machine, call: Call) -> None:
+    file = here.model("text_encoders/mine.gguf", gguf_bytes("llama", file_type=3))
+    assert [one["what"] for one in call("link", str(file), "ollama:mine", "--dry-run")["done"]] == [  # type: ignore[attr-defined]
+        "linked",
+        "linked",
+        "written",
+        "written",
+    ]
+    assert not here.store.exists()
+    call("link", str(file), "ollama:mine")
+    manifest = json.loads((here.ollama / "manifests/registry.ollama.ai/library/mine/latest").read_bytes())
+    (layer,) = manifest["layers"]
+    assert inode(here.ollama / "blobs" / layer["digest"].replace(":", "-")) == inode(file)
+    config = (here.ollama / "blobs" / manifest["config"]["digest"].replace(":", "-")).read_bytes()
+    assert f"sha256:{digest(config)}" == manifest["config"]["digest"]
+    assert json.loads(config)["model_family"] == "llama"
+    assert json.loads(config)["file_type"] == "Q4_1"
+    assert call("link", str(file), "ollama:mine")["done"] == []
+    other = here.model("text_encoders/other.gguf", gguf_bytes("qwen3"))
+    assert "already" in str(call("link", str(other), "ollama:mine", status=2)["error"])
+
+
+def test_copies_become_one_file(here: Machine, call: Call) -> None:
+    """0 bytes twice afterwards; names, bytes, and what a program has open stay."""
+    data = gguf_bytes(weights=bytes(1024))
+    here.pulled("qwen3:4b", (MODEL, data))
+    here.downloaded("owner/name", "q.gguf", data)
+    file = here.model("text_encoders/q.gguf", data)
+    here.model("text_encoders/again.gguf", data)
+    before = content(here.top)
+    planned = call("import", "--merge", "--dry-run")
+    assert content(here.top) == before
+    with file.open("rb") as stream, mmap.mmap(stream.fileno(), 0, prot=mmap.PROT_READ) as mapped:
+        done = call("import", "--merge")
+        assert mapped[:] == data
+    assert done["freed"] == planned["freed"] == 3 * len(data)
+    after = content(here.top)
+    assert {name: after[name] for name in before} == before
+    assert call("list")["duplicated"] == 0
+    assert len({inode(path) for path in here.top.rglob("*") if path.is_file() and path.suffix == ".gguf"}) == 1
+    assert call("import", "--merge")["done"] == []
+
+
+def test_a_file_that_is_written_to_is_left(here: Machine, call: Call) -> None:
+    here.model("checkpoints/a.safetensors", WEIGHTS)
+    with here.model("checkpoints/b.safetensors", WEIGHTS).open("r+b"):
+        left = call("import", "--merge")["left"]
+        assert "writes to" in str(left)
+    assert call("import", "--merge")["left"] == []
+
+
+def test_rights_are_not_lost(here: Machine, call: Call) -> None:
+    here.model("checkpoints/a.safetensors", WEIGHTS).chmod(0o600)
+    here.model("checkpoints/b.safetensors", WEIGHTS)
+    assert "read by fewer" in str(call("import", "--merge")["left"])
+
+
+def test_only_what_nothing_refers_to_is_removed(here: Machine, call: Call) -> None:
+    file = here.model("checkpoints/a.safetensors", WEIGHTS)
+    other = here.model("checkpoints/b.safetensors", WEIGHTS + b"x")
+    linked = here.model("checkpoints/c.safetensors", WEIGHTS + b"y")
+    call("import")
+    assert call("gc", "--delete")["done"] == []
+    for path in (file, other, linked):
+        path.unlink()
+    linked.symlink_to(here.store / "sha256" / digest(WEIGHTS + b"y"))
+    with (here.store / "sha256" / digest(WEIGHTS)).open("rb"):
+        assert call("gc")["freed"] == len(WEIGHTS) + 1
+        told = call("gc", "--delete")
+    assert (told["freed"], "has it open" in str(told["left"])) == (len(WEIGHTS) + 1, True)
+    assert {path.name for path in (here.store / "sha256").iterdir()} == {digest(WEIGHTS), digest(WEIGHTS + b"y")}
+    assert call("gc", "--delete")["freed"] == len(WEIGHTS)
+    assert linked.read_bytes() == WEIGHTS + b"y"
+
+
+def test_a_file_from_elsewhere_is_kept(here: Machine, call: Call, tmp_path: Path) -> None:
+    file = tmp_path / "download.safetensors"
+    file.write_bytes(WEIGHTS)
+    call("import", str(file))
+    file.unlink()
+    assert (here.store / "sha256" / digest(WEIGHTS)).read_bytes() == WEIGHTS
+    assert "is not there" in str(call("import", str(file), status=2)["error"])
+
+
+def test_wrong_bytes_are_told_and_not_spread(here: Machine, call: Call, said: Callable[..., str]) -> None:
+    data = gguf_bytes()
+    here.pulled("qwen3:4b", (MODEL, data))
+    (here.comfyui / "models" / "text_encoders").mkdir()
+    (here.ollama / "blobs" / f"sha256-{digest(data)}").write_bytes(gguf_bytes(words=9))
+    assert "not what its name says" in said("link", "qwen3:4b", "comfyui:text_encoders", status=Exit.DATA)
+    assert "1 names wrong" in said("verify", status=Exit.FAILED)
+    assert len(call("verify", status=Exit.FAILED)["wrong"]) == 1  # type: ignore[arg-type]
+    assert not any((here.comfyui / "models" / "text_encoders").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("manifest", "why"),
+    [
+        (b"{" + b" " * (5 << 20) + b"}", "too large"),
+        (b"[" * 100_000, "not JSON"),
+        (b"[]", "not what it should be"),
+        (b'{"layers": "sha256:1"}', "expected a list"),
+        (
+            b'{"config": LAYER, "layers": [{"mediaType": "a", "digest": "sha256:../../../x", "size": 1}]}',
+            "names no blob",
+        ),
+        (b'{"config": LAYER, "layers": [{"mediaType": "a", "digest": "DIGEST", "size": -1}]}', "names no blob"),
+        (b'{"config": LAYER, "layers": [{"mediaType": "a", "digest": 5, "size": 1}]}', "not what it should be"),
+        (b"\xff\xfe\x00", "not JSON"),
+    ],
+)
+def test_a_manifest_that_is_none(manifest: bytes, why: str, here: Machine, call: Call) -> None:
+    """It is said and passed over; the others are listed."""
+    layer = b'{"mediaType": "", "digest": "", "size": 0}'
+    here.manifest("bad", manifest.replace(b"LAYER", layer).replace(b"DIGEST", b"sha256:" + b"1" * 64))
+    here.pulled("good", (MODEL, gguf_bytes()))
+    found = call("list")
+    assert why in str(found["problems"])
+    assert len(found["files"]) == 1  # type: ignore[arg-type]
+
+
+def test_odd_folders(here: Machine, call: Call) -> None:
+    """Circles of links, links to nothing, pipes, folders and files that may not be read: each is told."""
+    models = here.comfyui / "models"
+    here.model("checkpoints/a.safetensors", WEIGHTS)
+    (models / "checkpoints" / "round").symlink_to(models / "checkpoints")
+    (models / "checkpoints" / "up").symlink_to(models)
+    (models / "checkpoints" / "self.safetensors").symlink_to("self.safetensors")
+    (models / "checkpoints" / "gone.safetensors").symlink_to("nowhere")
+    os.mkfifo(models / "checkpoints" / "pipe.safetensors")
+    here.pulled("lacking", (MODEL, b"gone"))
+    (here.ollama / "blobs" / f"sha256-{digest(b'gone')}").unlink()
+    found = call("list")
+    assert len(found["files"]) == 1  # type: ignore[arg-type]
+    told = str(found["problems"])
+    assert all(name in told for name in ("self.safetensors", "gone.safetensors", "pipe.safetensors", digest(b"gone")))
+
+
+def test_symlinks_to_models_are_no_copies(here: Machine, call: Call) -> None:
+    blob = here.downloaded("owner/name", "a.safetensors", WEIGHTS)
+    link = here.comfyui / "models" / "checkpoints" / "a.safetensors"
+    link.parent.mkdir()
+    link.symlink_to(blob)
+    assert call("list")["duplicated"] == 0
+    call("import", "--merge")
+    assert link.is_symlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "why"),
+    [
+        (["nothing", "ollama:x"], 2, "no model nothing"),
+        (["FILE", "elsewhere:x"], 2, "no place"),
+        (["FILE", "ollama:../../x"], 2, "not a name"),
+        (["FILE", "ollama:a b"], 2, "not a name"),
+        (["FILE", "comfyui:nowhere"], 2, "no folder for nowhere"),
+        (["FILE", "comfyui:text_encoders/../x"], 2, "cannot be the name"),
+        (["FILE", "comfyui:text_encoders/a:b"], 2, "cannot be the name"),
+        (["FILE", "comfyui:text_encoders/con"], 2, "device"),
+        (["FILE", "comfyui:text_encoders", "--symlink"], 2, "may be replaced"),
+        (["FLUX", "comfyui:text_encoders"], 2, "reads no flux in text_encoders"),
+        (["TEXT", "ollama:x"], Exit.DATA, "not a GGUF file"),
+    ],
+)
+def test_what_cannot_be_linked(
+    words: list[str], status: int, why: str, here: Machine, said: Callable[..., str]
+) -> None:
+    files = {
+        "FILE": here.model("text_encoders/mine.gguf", gguf_bytes()),
+        "FLUX": here.model("unet/flux.gguf", gguf_bytes("flux")),
+        "TEXT": here.model("checkpoints/a.safetensors", WEIGHTS),
+    }
+    before = content(here.top)
+    assert why in said("link", str(files.get(words[0], words[0])), *words[1:], status=status)
+    assert {name: data for name, data in content(here.top).items() if name != "store/README"} == before
+
+
+def test_another_disk_is_told(
+    here: Machine, said: Callable[..., str], call: Call, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No hard link leads there; a symlink to a blob may."""
+
+    def no(*_: object, **__: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    here.pulled("qwen3:4b", (MODEL, gguf_bytes()))
+    (here.comfyui / "models" / "text_encoders").mkdir()
+    monkeypatch.setattr(os, "link", no)
+    assert "another file system" in said("link", "qwen3:4b", "comfyui:text_encoders", status=Exit.SYSTEM)
+    call("link", "qwen3:4b", "comfyui:text_encoders", "--symlink")
+    assert (here.comfyui / "models" / "text_encoders" / "qwen3-4b.gguf").read_bytes() == gguf_bytes()
+
+
+def test_a_folder_of_somebody_elses_is_no_store(here: Machine, said: Callable[..., str]) -> None:
+    here.store.mkdir()
+    (here.store / "mine").write_bytes(b"mine")
+    assert "not a store" in said("import", status=2)
+
+
+def test_folders_of_extra_model_paths(here: Machine, call: Call, tmp_path: Path) -> None:
+    (tmp_path / "more" / "enc").mkdir(parents=True)
+    (tmp_path / "more" / "enc" / "x.gguf").write_bytes(gguf_bytes())
+    extra = here.comfyui / "extra_model_paths.yaml"
+    extra.write_text(f"a:\n  base_path: {tmp_path}/more\n  is_default: true\n  clip: |\n    enc\n    gone\nb:\n")
+    (name,) = call("list")["files"][0]["names"]  # type: ignore[index]
+    assert name["name"] == "text_encoders/x.gguf"
+    for text, why in (("a: [1", "not YAML"), ("- 1", "not what it should be"), ("a: 5", "not what it should be")):
+        extra.write_text(text)
+        assert why in str(call("list", status=Exit.DATA)["error"])
+
+
+def test_a_file_that_changes_while_it_is_read(here: Machine, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from patchforge.models import hashing
+
+    path = here.model("checkpoints/a.safetensors", WEIGHTS)
+    monkeypatch.setattr(hashing.progress, "step", lambda *_: path.write_bytes(WEIGHTS[:-1]))
+    assert "changed while it was read" in str(call("import", status=Exit.UNCHECKED)["problems"])
+    assert list((here.store / "sha256").iterdir()) == []
+
+
+def test_a_file_is_read_once(here: Machine, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    from patchforge.models import hashing
+
+    path = here.model("checkpoints/a.safetensors", WEIGHTS)
+    call("import")
+    monkeypatch.setattr(hashing, "hashlib", None)  # nothing is worked out any more
+    call("import")
+    monkeypatch.undo()
+    path.write_bytes(WEIGHTS + b"!")
+    assert call("list", "--hash")["files"][0]["digest"] == digest(WEIGHTS + b"!")  # type: ignore[index]
