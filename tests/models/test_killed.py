@@ -7,6 +7,7 @@ import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from patchforge.cli import main
 from patchforge.models.store import Store
 from tests.models.world import MODEL, Machine, content, gguf_bytes, machine
 
+DEFAULTS: dict[str, Any] = Store.__init__.__kwdefaults__ or {}  #: of every store that a command opens
 DATA = gguf_bytes(weights=bytes(4096))
 OTHER = gguf_bytes("llama", weights=bytes(2048))
 
@@ -65,7 +67,7 @@ def run(here: Machine, words: list[str], die_before: int) -> int | None:
         status = 99
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            Store.__init__.__kwdefaults__["step"] = step
+            DEFAULTS["step"] = step
             status = main(["models", *words, *here.words])
             os.write(sender, bytes([count]))
         finally:
@@ -95,7 +97,7 @@ def models(here: Machine) -> dict[str, bytes]:
 
 
 def test_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert Store.__init__.__kwdefaults__["step"] is silent
+    assert DEFAULTS["step"] is silent
     killed = 0
     for ready, command in COMMANDS.values():
         here = fresh(tmp_path / "machine", ready)

@@ -298,10 +298,10 @@ def test_folders_of_extra_model_paths(here: Machine, call: Call, tmp_path: Path)
 
 
 def test_a_file_that_changes_while_it_is_read(here: Machine, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
-    from patchforge.models import hashing
+    from patchforge import progress
 
     path = here.model("checkpoints/a.safetensors", WEIGHTS)
-    monkeypatch.setattr(hashing.progress, "step", lambda *_: path.write_bytes(WEIGHTS[:-1]))
+    monkeypatch.setattr(progress, "step", lambda *_: path.write_bytes(WEIGHTS[:-1]))
     assert "changed while it was read" in str(call("import", status=Exit.UNCHECKED)["problems"])
     assert list((here.store / "sha256").iterdir()) == []
 
