@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from patchforge import __version__, faults, progress, terminal
-from patchforge.arguments import bench, folders, following, models, packs, releases, repository, trials
+from patchforge.arguments import bench, folders, following, models, operating, packs, releases, repository, trials
 from patchforge.arguments.parser import Arguments, Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
@@ -78,6 +78,10 @@ COMMANDS = (
     Command("repair", "finish what is half done in a patched folder, and put back what is lost", folders.repair),
     Command("update", "patch the release that a patched checkout was updated to", folders.update),
     Command("status", "show what is tracked, generated and cached, or the state of a folder", folders.status),
+    Command("exporter", "tell Prometheus what GPUs, ComfyUI and Ollama do", operating.exporter),
+    Command("health", "say whether a ComfyUI that runs is in order; status 1 when it is not", operating.health),
+    Command("maintain", "remove old outputs, temporary files and caches; keep what is in use", operating.maintain),
+    Command("validate", "say after an update whether it may stay, and go back if not", operating.validate),
     Command("cache", "show what the cache holds, or remove it", folders.cache),
     Command("doctor", "examine this machine: GPU, driver, torch, variables; say what to do", folders.doctor),
     Command("packs", "custom-node packs: check, convert, test and follow them", group=_PACKS),

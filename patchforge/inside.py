@@ -195,6 +195,52 @@ class Inside:
         with self._told(path), self._folder(_folder_parts(path)) as at:
             return at.names() if at else []
 
+    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+        """Every regular file, with what the system says of it; nothing through links or on another file system.
+
+        What cannot be looked at, or has no plain name, is left out.
+        """
+        with self._told(""), self._folder(()) as top:
+            if top is not None:
+                yield from self._files(top, "", top.device)
+
+    def _files(self, at: _Folder, above: str, device: int) -> Iterator[tuple[str, os.stat_result]]:
+        for name in at.names():
+            path = f"{above}{name}"
+            with suppress(OSError, Damaged):
+                check_path(path)
+                found = at.look(name)
+                if found is None or found.st_dev != device or _is_link(found):
+                    continue
+                if stat.S_ISREG(found.st_mode):
+                    yield path, found
+                elif stat.S_ISDIR(found.st_mode):
+                    with self._enter(at, name) as inner:
+                        yield from self._files(inner, f"{path}/", device)
+
+    def in_use(self, path: str) -> bool | None:
+        """Whether another process has a file open or mapped; None where the system does not say."""
+        *above, name = check_path(path)
+        with self._told(path), self._folder(above) as at:
+            if at is None or at.handle is None or at.kind(name) is not Kind.FILE:
+                return None
+            try:
+                with _opened(at, name) as handle:
+                    return _open_elsewhere(handle)
+            except PermissionError:
+                return None
+
+    def discard(self, path: str, was: os.stat_result) -> bool:
+        """Removes a file that is still what ``was`` says; whether it was."""
+        *above, name = check_path(path)
+        with self._told(path), self._folder(above) as at:
+            now = at.look(name) if at else None
+            if at is None or now is None or not _unchanged(now, was):
+                return False
+            self.step(f"unlink {path}")
+            self._unlink(at, name)
+        return True
+
     def add(self, path: str, data: bytes, *, like: str = "") -> None:
         """Writes a file that is new, in a folder that nothing depends on yet; with mode and owner of ``like``.
 
@@ -486,6 +532,29 @@ class Inside:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise self._in_the_way(path, Kind.FILE, Kind.LINK) from None
             raise faults.told(OSError(error.errno, error.strerror, str(self.shown / path))) from error
+
+
+def _unchanged(now: os.stat_result, was: os.stat_result) -> bool:
+    def told(of: os.stat_result) -> tuple[int, ...]:
+        return (of.st_dev, of.st_ino, of.st_mode, of.st_nlink, of.st_size, of.st_mtime_ns)
+
+    return told(now) == told(was)
+
+
+def _open_elsewhere(handle: int) -> bool | None:
+    """Linux gives its owner a lease for writing only on a file that nobody else has open (fcntl(2))."""
+    import fcntl  # noqa: PLC0415
+
+    if not hasattr(fcntl, "F_SETLEASE"):
+        return None
+    try:
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+    except BlockingIOError:
+        return True
+    except OSError:  # a file system without leases, or another one's file
+        return None
+    fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    return False
 
 
 @contextmanager

@@ -30,6 +30,9 @@ from patchforge.manifest import Manifest
 from patchforge.models.store import Done
 from patchforge.models.survey import Place, Problem
 from patchforge.nodes.manifest import PackManifest, PackReport
+from patchforge.operate.health import Health
+from patchforge.operate.upkeep import Part
+from patchforge.operate.validation import Check
 from patchforge.pins.confirm import Confirmation
 from patchforge.pins.pin_files import TorchLock
 from patchforge.trial.reports.evidence import Evidence
@@ -102,7 +105,7 @@ class Indexed:
 
 
 @dataclass(frozen=True)
-class Part:
+class CachePart:
     """A part of the cache, in bytes."""
 
     name: str
@@ -153,7 +156,7 @@ class Cache:
     """What the cache holds; ``removed`` after ``--clean``."""
 
     folder: Path
-    parts: tuple[Part, ...]
+    parts: tuple[CachePart, ...]
     removed: tuple[str, ...] = _maybe()
 
 
@@ -393,6 +396,39 @@ class NixFiles:
     files: int
 
 
+@dataclass(frozen=True, kw_only=True)
+class Healthy(Health):
+    """What was seen of a server, and how closely it was looked at."""
+
+    url: str
+    probe: Literal["live", "ready", "deep"]
+
+
+@dataclass(frozen=True)
+class Written:
+    """Where something was written."""
+
+    written: Path
+
+
+@dataclass(frozen=True)
+class Maintained:
+    """What was removed, or with ``--dry-run`` would be, in bytes."""
+
+    dry_run: bool
+    freed: int
+    parts: tuple[Part, ...]
+
+
+@dataclass(frozen=True)
+class Validated:
+    """Whether an update may stay, and what was done or is to be done if not."""
+
+    ok: bool
+    checks: tuple[Check, ...]
+    back: str
+
+
 @dataclass(frozen=True)
 class ModelName:
     """A name of a model file: whose, how people call it, and where."""
@@ -472,6 +508,10 @@ DOCUMENTS: Mapping[str, Document] = {
     "cache": Document(Cache, ("cache",)),
     "doctor": Document(Doctor, ("doctor",)),
     "doctor-upstream": Document(DoctorUpstream, ("doctor --upstream",)),
+    "health": Document(Healthy, ("health",)),
+    "health-pack": Document(Written, ("health --write-pack",)),
+    "maintain": Document(Maintained, ("maintain",)),
+    "validate": Document(Validated, ("validate",)),
     "check": Document(Checked, ("check",), several=True),
     "replay": Document(Replayed, ("replay",)),
     "verify": Document(Verified, ("verify",), several=True),

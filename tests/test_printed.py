@@ -81,7 +81,11 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge prefetch Mic92/nix-update 1\.0\.0 --from \S+": (
         "tests/hashes/test_prefetch.py::test_a_tarball_and_a_folder"
     ),
+    r"patchforge maintain ~/ComfyUI .+ --dry-run": Here(),
+    r"patchforge health --write-pack \S+": Here(),
     # what is not at hand
+    r"pip install .comfyui-patchforge\[operate\].": NETWORK,
+    r"patchforge (exporter|health|validate).+": "a ComfyUI that runs; tests/operate have a small one",
     r"make (demo|lint|test.*)": MINUTES,
     r"(PATCHFORGE_UPSTREAM=\S+ )?make (bench|trials)": NETWORK,
     r"patchforge (check|replay)( .+)?": NETWORK,

@@ -27,7 +27,7 @@ _HWMON = {"xe": ("energy1_input", "card"), "i915": ("energy1_input", "card")}
 _XE_PACKAGE = "energy2_input"  # where a card has no counter of the whole
 #: What Intel's drivers keep: 64 bits; some that came before kept the 32 of the register.
 _WRAPS = (1 << 32, 1 << 64)
-_MOST_WATTS = 3000.0  # a step of more than that is no wrap-around: the counter was reset, as by a suspend
+MOST_WATTS = 3000.0  #: a step of more than that is no wrap-around: the counter was reset, as by a suspend
 _LEAST_JOULES = 5.0  # ... unless it is that small
 _NUMBER = re.compile(r"\d{1,20}")
 
@@ -187,7 +187,7 @@ class Reading:
             if before is None:
                 continue
             joules = step(meter, before[1], now)
-            if joules > _MOST_WATTS * (when - before[0]) + _LEAST_JOULES:
+            if joules > MOST_WATTS * (when - before[0]) + _LEAST_JOULES:
                 self._lost.add(meter.name)
             self._joules[meter.name] = self._joules.get(meter.name, 0.0) + joules
 

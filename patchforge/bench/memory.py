@@ -6,6 +6,7 @@ Linux tells a process's GPU memory in /proc/PID/fdinfo, per open file of the dev
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -39,11 +40,16 @@ def vram(pid: int, proc: Path = Path("/proc")) -> int | None:
     """Bytes of memory of its own that GPUs hold for a process; None where no driver says it."""
     found: dict[tuple[str, str], int] = {}
     for address, client, lines in clients(pid, proc):
-        sizes = [_bytes(text) for name, text in lines.items() if _REGION.fullmatch(name)]
-        known = [size for size in sizes if size is not None]
-        if known:
-            found[address, client] = sum(known)
+        if (size := vram_of(lines)) is not None:
+            found[address, client] = size
     return sum(found.values()) if found else None
+
+
+def vram_of(lines: Mapping[str, str]) -> int | None:
+    """Bytes of a GPU's own memory that one client holds; None where the driver does not say it."""
+    sizes = [_bytes(text) for name, text in lines.items() if _REGION.fullmatch(name)]
+    known = [size for size in sizes if size is not None]
+    return sum(known) if known else None
 
 
 def addresses(pid: int, proc: Path = Path("/proc")) -> frozenset[str]:
@@ -59,6 +65,8 @@ def clients(pid: int, proc: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
     except OSError:  # it has ended, or is another user's
         return
     for file in files:
+        if not _may_be_gpu(folder.parent / "fd" / file.name):
+            continue
         lines = {
             name.strip(): text.strip()
             for name, _, text in (line.partition(":") for line in bounded.head(file, 1 << 16).splitlines())
@@ -66,6 +74,14 @@ def clients(pid: int, proc: Path) -> Iterator[tuple[str, str, dict[str, str]]]:
         }
         if lines:
             yield lines.get("drm-pdev", ""), lines.get("drm-client-id", file.name), lines
+
+
+def _may_be_gpu(link: Path) -> bool:
+    """Whether an open file leads to a GPU, as far as that can be told; to ask costs less than to read about it."""
+    try:
+        return os.readlink(link).startswith("/dev/dri/")  # noqa: PTH115 - thousands of them
+    except OSError:
+        return True
 
 
 def _bytes(text: str) -> int | None:

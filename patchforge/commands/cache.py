@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from patchforge import caches
-from patchforge.commands.common import show_json, table
+from patchforge.commands.common import show_json, shown_size, table
 from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.started import program
@@ -19,15 +19,11 @@ def run(options: argparse.Namespace) -> int:
         told = {"folder": str(caches.place()), "parts": [{"name": name, "bytes": size} for name, size in parts.items()]}
         show_json("cache", {**told, **({"removed": removed} if options.clean else {})})
         return Exit.OK
-    print(f"{line(str(caches.place()))}: {_size(sum(parts.values()))}")
+    print(f"{line(str(caches.place()))}: {shown_size(sum(parts.values()))}")
     if parts:
-        table([(f"  {name}", _size(size), "removed" if name in removed else "") for name, size in parts.items()])
+        table([(f"  {name}", shown_size(size), "removed" if name in removed else "") for name, size in parts.items()])
     if options.clean and len(removed) < len(parts):
         print("what another run of patchforge uses stays")
     elif parts and not options.clean:
         print(f"{program()} cache --clean removes it; what is needed comes again")
     return Exit.OK
-
-
-def _size(number: int) -> str:
-    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"

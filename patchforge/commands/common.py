@@ -138,6 +138,11 @@ def coloured(text: str, kind: str) -> str:
     return f"{start}{text}{end}"
 
 
+def shown_size(number: int) -> str:
+    """Bytes for people."""
+    return f"{number / 1e9:.1f} GB" if number >= 1e9 else f"{number / 1e6:.1f} MB"
+
+
 def verdict(status: int) -> str:
     """``ok``, ``failed``, or ``not checked`` for everything else that kept a check from an answer."""
     if status == Exit.OK:

@@ -35,7 +35,13 @@ CPU = Device("cpu")
 _LOG_LINES = 30
 #: What decides the reference's pictures.
 _COMPUTED = ("workflows/comfyui/*.json", "workflows/weights.py", "server/pack/nodes.py")
-JUDGED = (*_COMPUTED, "workflows/comfyui/index.toml", "server/pack/observer.py", "verdicts/*.py")
+JUDGED = (
+    *_COMPUTED,
+    "workflows/comfyui/index.toml",
+    "server/pack/observer.py",
+    "server/pack/device.py",
+    "verdicts/*.py",
+)
 
 
 @dataclass(frozen=True)

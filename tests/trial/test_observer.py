@@ -27,7 +27,7 @@ def server_of(folder: Path, *arguments: str, preset: str = "") -> Server:
     made = tree(folder / "tree")
     pack = made / "custom_nodes" / "observer"
     pack.mkdir()
-    for name in ("observer.py", "counting.py"):
+    for name in ("observer.py", "counting.py", "device.py"):
         (pack / name).write_bytes((PACK / name).read_bytes())
     (pack / "__init__.py").write_text("from . import observer\nobserver.install()\n")
     variables = emulator.environment(preset, base={}) if preset else {"CUDA_VISIBLE_DEVICES": ""}

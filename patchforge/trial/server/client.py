@@ -60,7 +60,7 @@ class _Begin(NamedTuple):
 
 
 class Client:
-    """One client of the server on a loopback port.
+    """One client of the server on a loopback port, or at ``url``.
 
     ``alive`` says whether the server's process is there, ``log`` is what it prints. Requests raise OSError when the
     server does not answer in ``timeout`` seconds.
@@ -73,8 +73,9 @@ class Client:
         alive: Callable[[], bool] = lambda: True,
         log: ServerLog | None = None,
         timeout: float = 30.0,
+        url: str = "",
     ) -> None:
-        self.port = port
+        self.port, self.url = port, url or f"http://{HOST}:{port}"
         self.name = uuid.uuid4().hex
         self._alive, self._log, self._timeout = alive, log or ServerLog(Path(os.devnull)), timeout
         self._limits = web.Limits(_ANSWER, timeout, redirects=0, patient=True)
@@ -167,7 +168,7 @@ class Client:
         messages = list(self._messages(prompt, socket, begin.time + timeout))
         ending = messages[-1][0]
         if ending == Ending.TIMEOUT:
-            self._give_up(prompt)
+            self.give_up(prompt)
         history = self._history_after(prompt) if ending not in {Ending.TIMEOUT, Ending.GONE} else {}
         status = _object(history.get("status"))
         told = [*messages, *_recorded(_list(status.get("messages")))]
@@ -240,13 +241,17 @@ class Client:
             time.sleep(0.05)
         return {}
 
-    def _give_up(self, prompt: str) -> None:
-        """Takes a prompt that ran out of time off the queue."""
+    def give_up(self, prompt: str) -> None:
+        """Takes a prompt that ran out of time off the queue, and interrupts it."""
         try:
-            self._request("POST", "/queue", {"delete": [prompt]})
+            self.forget(prompt)
             self.interrupt(prompt)
         except OSError:
             pass
+
+    def forget(self, prompt: str) -> None:
+        """Takes a prompt that waits off the queue."""
+        self._request("POST", "/queue", {"delete": [prompt]})
 
     def _steps(
         self, prompt: str, graph: Mapping[str, JsonObject], messages: Iterable[tuple[str, JsonObject]]
@@ -291,7 +296,7 @@ class Client:
     def _ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
         data = None if body is None else json.dumps(body).encode()
         headers = {} if data is None else {"Content-Type": "application/json"}
-        address = f"http://{HOST}:{self.port}{path}"
+        address = f"{self.url}{path}"
         try:
             with web.opened(address, verb=method, headers=headers, data=data, limits=self._limits) as answer:
                 return answer.status, answer.whole()

@@ -20,6 +20,8 @@ from typing import Any
 import torch
 
 from . import counting
+from .counting import back_end
+from .device import counter, emulated, operations
 
 _EVENTS = frozenset({
     "execution_start",
@@ -62,35 +64,6 @@ _ENGINES = ("drm-engine-", "drm-cycles-")
 _prompts = counting.Prompts()
 _journal: OrderedDict[str, list[dict[str, Any]]] = OrderedDict()
 _lock = threading.Lock()
-
-
-def _emulated() -> bool:
-    """Whether this process has the emulated XPU; nothing of it is imported here."""
-    load = sys.modules.get("emulator.library")
-    return load is not None and bool(load.is_loaded())
-
-
-def counter() -> str:
-    """What :func:`operations` counts here, in words; "" where nothing can be counted."""
-    back_end = counting.back_end()
-    if _emulated():
-        return "operations of the emulated XPU"
-    if back_end is None:
-        return ""
-    if back_end is torch.cuda and torch.cuda.get_allocator_backend() != "native":
-        return ""  # cudaMallocAsync does not count allocations
-    return f"allocations by {back_end.__name__}"
-
-
-def operations() -> int | None:
-    """What the device has done since the start of the process; None where it cannot be told."""
-    if _emulated():
-        return int(sys.modules["emulator.faults"].operations())
-    back_end = counting.back_end()
-    if not counter() or not back_end.is_initialized():
-        return 0 if counter() else None
-    stats = [back_end.memory_stats(index) for index in range(back_end.device_count())]
-    return sum(int(stat.get("allocation.all.allocated", 0)) for stat in stats)
 
 
 def busy() -> dict[str, int]:
@@ -162,20 +135,20 @@ def _bytes(function: Callable[..., Any], *arguments: Any) -> int | None:
 
 
 def _devices() -> list[dict[str, Any]]:
-    back_end = counting.back_end()
+    used = back_end()
     found = []
-    for index in range(back_end.device_count() if back_end else 0):
-        properties = back_end.get_device_properties(index)
+    for index in range(used.device_count() if used else 0):
+        properties = used.get_device_properties(index)
         found.append({
-            "type": back_end.__name__.removeprefix("torch."),
+            "type": used.__name__.removeprefix("torch."),
             "index": index,
-            "name": back_end.get_device_name(index),
+            "name": used.get_device_name(index),
             "driver": str(getattr(properties, "driver_version", "")),
             "platform": str(getattr(properties, "platform_name", "")),
             "total": _bytes(lambda of: of.total_memory, properties),
-            "allocated": _bytes(back_end.memory_allocated, index),
-            "reserved": _bytes(back_end.memory_reserved, index),
-            "free": _bytes(lambda at: back_end.mem_get_info(at)[0], index),
+            "allocated": _bytes(used.memory_allocated, index),
+            "reserved": _bytes(used.memory_reserved, index),
+            "free": _bytes(lambda at: used.mem_get_info(at)[0], index),
         })  # fmt: skip
     return found
 
@@ -195,7 +168,7 @@ def _answers() -> dict[str, Any]:
 
 def state() -> dict[str, Any]:
     """Torch, devices and their memory (bytes), versions, threads, and what ComfyUI answers about devices."""
-    emulated = _emulated()
+    is_emulated = emulated()
     return {
         "python": platform.python_version(),
         "torch": torch.__version__,
@@ -203,8 +176,8 @@ def state() -> dict[str, Any]:
         "packages": {
             distribution.metadata["Name"]: distribution.version for distribution in importlib.metadata.distributions()
         },
-        "emulated": os.environ.get("PATCHFORGE_EMULATE_XPU", "") if emulated else "",
-        "options": os.environ.get("PATCHFORGE_EMULATE_XPU_OPTIONS", "") if emulated else "",
+        "emulated": os.environ.get("PATCHFORGE_EMULATE_XPU", "") if is_emulated else "",
+        "options": os.environ.get("PATCHFORGE_EMULATE_XPU_OPTIONS", "") if is_emulated else "",
         "devices": _devices(),
         "counter": counter(),
         "operations": _try(operations),
@@ -218,7 +191,7 @@ def state() -> dict[str, Any]:
 
 def fault(name: str, arguments: dict[str, Any]) -> str:
     """Sets a fault of the emulated XPU; the reason where that cannot be done, else ""."""
-    if not _emulated():
+    if not emulated():
         return "this process has no emulated XPU"
     if name not in _FAULTS:
         return f"expected one of {', '.join(_FAULTS)}, found {name!r}"

@@ -1,0 +1,80 @@
+"""``patchforge exporter``: tell Prometheus what GPUs, ComfyUI and Ollama do."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.operate.asking import Poll, Watched, checked
+from patchforge.operate.comfyui import ComfyUI
+from patchforge.operate.hardware import Reader
+from patchforge.operate.ollama import Ollama
+from patchforge.operate.sd_notify import notify
+
+_SLOW = 60.0  #: seconds between looks at certificates
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0 when it is told to end; it needs the extra ``operate``."""
+    try:
+        from patchforge.operate.exporter import Certificates, Exporter, sources  # noqa: PLC0415 - an extra
+        from patchforge.operate.server import Server  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        raise PatchforgeError(
+            f"{error.name} is not installed",
+            expected="the official client library of Prometheus",
+            do='pip install "comfyui-patchforge[operate]"',
+        ) from None
+    root = Path(options.root)
+    if not root.is_dir():
+        raise PatchforgeError(f"{root} is not a folder", expected="the root of a file system", do="correct --root")
+    watched: list[Watched] = [
+        *(ComfyUI(checked(url)) for url in options.comfyui),
+        *(Ollama(checked(url)) for url in options.ollama),
+    ]
+    if len({(one.prefix, one.server) for one in watched}) < len(watched):
+        raise PatchforgeError("a server is named twice", expected="each once", do="leave one of them out")
+    reader = Reader(root, stale=6 * options.interval)
+    polls = [Poll(one, options.interval) for one in watched]
+    slow = Certificates(options.certificate)
+    state = Path(options.state) if options.state else None
+    exporter = Exporter(sources(reader, polls, map(Path, options.disk), slow.collect, state))
+    reader.sample()
+    slow.look()
+    if options.once:
+        from prometheus_client import generate_latest  # noqa: PLC0415
+
+        for poll in polls:
+            poll.look()
+        sys.stdout.write(generate_latest(exporter.registry()).decode())
+        return Exit.OK
+    with Server(options.listen, exporter.registry(), lambda _: b"") as server:
+        ended = threading.Event()
+        for poll in polls:
+            poll.start()
+        every = ((options.interval, reader.sample), (_SLOW, slow.look))
+        for seconds, look in every:
+            threading.Thread(target=_repeat, args=(ended, seconds, look), daemon=True).start()
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            ended.set()
+            threading.Thread(target=server.shutdown, daemon=True).start()
+
+        with suppress(ValueError):  # not the main thread
+            signal.signal(signal.SIGTERM, end)
+        print(f"metrics at {server.url}/metrics", file=sys.stderr, flush=True)
+        notify("READY=1")
+        server.serve_forever()
+    return Exit.OK
+
+
+def _repeat(ended: threading.Event, seconds: float, look: Callable[[], object]) -> None:
+    while not ended.wait(seconds):
+        look()

@@ -1,0 +1,104 @@
+"""``patchforge maintain``: remove what is old, and keep what is in use."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+from patchforge.commands.common import show_json, shown_size, table
+from patchforge.errors import Exit, PatchforgeError, worst
+from patchforge.escape import line
+from patchforge.faults import told
+from patchforge.operate import records, upkeep
+from patchforge.operate.upkeep import Folder, Part
+from patchforge.paths import need_folder
+
+_SHOWN = 5
+_OURS = ("output", "temp", "models")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0 when all was done that was asked for. What cannot be done in one place stops no other."""
+    todo = list(_todo(options))
+    if not todo:
+        raise PatchforgeError(
+            "there is nothing to do",
+            expected="a limit",
+            found="none",
+            do="such as patchforge maintain ~/ComfyUI --output-age 30, or --journal 1G",
+        )
+    found, statuses = [], []
+    for name, work in todo:
+        try:
+            part = work()
+        except Exception as error:  # noqa: BLE001 - one place's fault
+            said = told(error)
+            part = Part(name, "", said=str(said), ok=False)
+            statuses.append(said.status)
+        found.append(part)
+        statuses.append(Exit.OK if part.ok else Exit.FAILED)
+    freed = sum(part.freed for part in found)
+    if options.state and not options.dry_run:
+        ok = all(part.ok for part in found)
+        records.write(Path(options.state), "maintenance", "", records.MaintenanceRecord(ok, freed, records.now()))
+    if options.json:
+        show_json("maintain", {"dry_run": options.dry_run, "freed": freed, "parts": [asdict(part) for part in found]})
+    else:
+        _show(found, freed, dry=options.dry_run)
+    return worst(statuses)
+
+
+def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Part]]]:
+    now, dry = records.now(), options.dry_run
+    if options.remove_models and options.model_age is None:
+        raise PatchforgeError("--remove-models needs --model-age", expected="how long nobody read them", do="name it")
+    if options.folder:
+        base = Path(options.folder)
+        need_folder(base, "ComfyUI's base folder")
+        there = {path.name: path for path in upkeep.existing(base, _OURS)}
+
+        def within(name: str) -> Folder:
+            return Folder(there[name], now, dry=dry)
+
+        if "output" in there and (options.output_age is not None or options.output_size is not None):
+            yield "outputs", lambda: upkeep.outputs(within("output"), options.output_age, options.output_size)
+        if "temp" in there:
+            yield "temporary files", lambda: upkeep.temporary(within("temp"), options.temp_age)
+        if "models" in there and options.model_age is not None:
+            yield (
+                "unused models",
+                lambda: upkeep.models(within("models"), options.model_age, remove=options.remove_models),
+            )
+    elif named := [name for name in ("output_age", "output_size", "model_age") if getattr(options, name) is not None]:
+        option = f"--{named[0].replace('_', '-')}"
+        raise PatchforgeError(f"{option} needs ComfyUI's base folder", expected="DIR", do="name it")
+    for place in options.cache:
+        yield "cache", partial(_cache, Path(place), now, options.cache_age, dry=dry)
+    if options.journal is not None:
+        yield "journal", lambda: upkeep.journal(options.journal, dry=dry)
+    if options.nix_age is not None:
+        yield "Nix", lambda: upkeep.nix(options.nix_age, dry=dry)
+
+
+def _cache(place: Path, now: float, days: int, *, dry: bool) -> Part:
+    return upkeep.cache(Folder(place, now, dry=dry), days)
+
+
+def _show(found: list[Part], freed: int, *, dry: bool) -> None:
+    verb = "would be removed" if dry else "removed"
+    table(
+        [(part.name, f"{len(part.removed)} files", shown_size(part.freed), part.said or part.place) for part in found]
+    )
+    for part in found:
+        for one in part.removed[:_SHOWN]:
+            print(f"  {verb}: {line(f'{part.place}/{one.path}')}, {shown_size(one.size)}")
+        if len(part.removed) > _SHOWN:
+            print(f"  {verb}: {len(part.removed) - _SHOWN} more in {line(part.place)}")
+        for path, why in part.kept[:_SHOWN]:
+            print(f"  kept: {line(f'{part.place}/{path}')}: {why}")
+        if len(part.kept) > _SHOWN:
+            print(f"  kept: {len(part.kept) - _SHOWN} more in {line(part.place)}")
+    print(f"{'would free' if dry else 'freed'} {shown_size(freed)}")

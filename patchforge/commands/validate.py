@@ -1,0 +1,122 @@
+"""``patchforge validate``: whether an update may stay."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+from patchforge import processes, progress
+from patchforge.commands.common import show_json, table
+from patchforge.commands.doctor import judge
+from patchforge.doctor import variables
+from patchforge.doctor.facts import Facts, State
+from patchforge.doctor.interpreter import question
+from patchforge.doctor.machine import examine
+from patchforge.errors import Exit, PatchforgeError
+from patchforge.operate import records, validation
+from patchforge.operate.asking import checked, name_of
+from patchforge.operate.health import Look
+from patchforge.operate.validation import Check, Good, Measured
+from patchforge.paths import need_folder
+
+_DEEP = 60.0
+_ROLLBACK = 1800.0  #: seconds
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0 when the update may stay, 1 when not, also when it was taken back; 69 when that cannot be told."""
+    if options.rollback and not options.rollback_command:
+        raise PatchforgeError(
+            "--rollback needs --rollback-command",
+            expected="what goes back, such as 'nixos-rebuild switch --rollback'",
+            do="name it",
+        )
+    state = Path(options.state) if options.state else None
+    if state:
+        need_folder(state)
+    look = Look(checked(options.url), timeout=_DEEP, allow_cpu=options.allow_cpu)
+    name = name_of(look.url)
+    checks, measured = _checks(options, look, state, name)
+    ok = validation.passed(checks)
+    untold = not ok and all(one.ok is not False for one in checks)
+    _keep(state, name, checks, measured, ok=ok, untold=untold)
+    back = "" if ok or untold else _back(options)
+    status = Exit.OK if ok else Exit.UNCHECKED if untold else Exit.FAILED
+    _show(options, checks, back, status)
+    return status
+
+
+def _checks(
+    options: argparse.Namespace, look: Look, state: Path | None, name: str
+) -> tuple[list[Check], Measured | None]:
+    """In this order; what needs a server that is ready is left out where there is none."""
+    progress.step("examining the machine")
+    checks = [_doctor(options.python or sys.executable)]
+    progress.step("waiting for ComfyUI")
+    checks.append(validation.ready(look, options.timeout))
+    if not checks[-1].ok:
+        return checks, None
+    progress.step("sampling")
+    check, _ = validation.deep(look)
+    checks.append(check)
+    if not check.ok or not options.runs:
+        return checks, None
+    check, measured = validation.measure(look, options.runs, validation.load(state, name))
+    return [*checks, check], measured
+
+
+def _doctor(python: str) -> Check:
+    facts = Facts(examine(Path("/"), os.environ), question(python, os.environ), variables.shown(os.environ), None)
+    wrong = [one for one in judge(facts) if one.state is State.WRONG]
+    reason = "; ".join(f"{one.subject}: {one.text}" for one in wrong) or "nothing wrong"
+    return Check("doctor", ok=not wrong, reason=reason)
+
+
+def _keep(
+    state: Path | None, name: str, checks: list[Check], measured: Measured | None, *, ok: bool, untold: bool
+) -> None:
+    if state is None or untold:
+        return
+    reason = next((f"{one.name}: {one.reason}" for one in checks if one.ok is False), "it may stay")
+    ratio, regressed = (measured.ratio, measured.regressed) if measured else (None, False)
+    now = records.now()
+    records.write(state, "validation", name, records.ValidationRecord(name, ok, reason[:1000], ratio, regressed, now))
+    if ok and measured:
+        good = Good(name, measured.device, "", measured.seconds, measured.operations, now)
+        validation.save(state, name, good)
+
+
+def _back(options: argparse.Namespace) -> str:
+    """What was done, or is to be done, about an update that does not pass."""
+    if not options.rollback_command:
+        return "go back to what you had, as with nixos-rebuild switch --rollback, or patchforge revert DIR"
+    if not options.rollback:
+        return f"to go back: {options.rollback_command}"
+    progress.step(f"going back: {options.rollback_command}")
+    done = processes.run(
+        shlex.split(options.rollback_command),
+        env=processes.environment(allow=processes.NIX),
+        capture_output=True,
+        text=True,
+        timeout=_ROLLBACK,
+    )
+    if done.returncode:
+        last = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-5:])
+        return f"going back FAILED, status {done.returncode}: {options.rollback_command}\n{last}"
+    return f"went back: {options.rollback_command}"
+
+
+def _show(options: argparse.Namespace, checks: list[Check], back: str, status: int) -> None:
+    says = {Exit.OK: "the update may stay", Exit.FAILED: "the update is to be taken back"}
+    said = says.get(Exit(status), "whether the update may stay cannot be told")
+    if options.json:
+        show_json("validate", {"ok": status == Exit.OK, "checks": [asdict(one) for one in checks], "back": back})
+        return
+    table([("ok" if one.ok else "not checked" if one.ok is None else "failed", one.name, one.reason) for one in checks])
+    print(said)
+    if back:
+        print(back)

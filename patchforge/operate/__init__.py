@@ -1,0 +1,1 @@
+"""Watching what runs: metrics, health, upkeep, and whether an update may stay."""

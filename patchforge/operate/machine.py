@@ -1,0 +1,64 @@
+"""Disks and certificates: what runs out while nobody looks."""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from cryptography import x509
+
+from patchforge import bounded
+from patchforge.errors import PatchforgeError
+from patchforge.operate.metrics import Sample
+
+_SECONDS = 5.0
+_MOST = 1 << 20
+
+
+def disks(folders: Sequence[Path]) -> Iterator[Sample]:
+    """Of each folder that is there."""
+    for folder in folders:
+        with suppress(OSError):
+            found = os.statvfs(folder)
+            yield Sample("patchforge_filesystem_size_bytes", found.f_blocks * found.f_frsize, (str(folder),))
+            yield Sample("patchforge_filesystem_avail_bytes", found.f_bavail * found.f_frsize, (str(folder),))
+
+
+def certificates(named: Sequence[str]) -> Iterator[Sample]:
+    """Of each file, or server as HOST:PORT."""
+    for one in named:
+        try:
+            ends = expiry(one)
+        except (OSError, ValueError, PatchforgeError):
+            yield Sample("patchforge_certificate_error", 1, (one,))
+        else:
+            yield Sample("patchforge_certificate_error", 0, (one,))
+            yield Sample("patchforge_certificate_expiry_timestamp_seconds", ends, (one,))
+
+
+def expiry(named: str) -> float:
+    """When a certificate ends, in seconds since 1970: of a PEM file the first, or what HOST:PORT shows.
+
+    OSError or ValueError where there is none.
+    """
+    host, colon, port = named.rpartition(":")
+    if "/" not in named and colon and port.isdigit():
+        return x509.load_der_x509_certificate(_shown_by(host.strip("[]"), int(port))).not_valid_after_utc.timestamp()
+    data = bounded.file(Path(named), _MOST)
+    return x509.load_pem_x509_certificates(data)[0].not_valid_after_utc.timestamp()
+
+
+def _shown_by(host: str, port: int) -> bytes:
+    """Whoever it is made for: its end is asked for, not whether it can be trusted."""
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    with (
+        socket.create_connection((host, port), _SECONDS) as plain,
+        context.wrap_socket(plain, server_hostname=host) as tls,
+    ):
+        return tls.getpeercert(binary_form=True) or b""

@@ -1,0 +1,121 @@
+"""What health, validate and maintain leave behind for the exporter: small documents in one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from patchforge import outputs
+from patchforge.documents import Format
+from patchforge.errors import Damaged
+from patchforge.operate.metrics import Sample
+from patchforge.paths import need_folder
+
+
+@dataclass(frozen=True, slots=True)
+class HealthRecord:
+    """One look at a server. ``when``: seconds since 1970."""
+
+    server: str
+    probe: str  #: live, ready or deep
+    ok: bool
+    reason: str
+    seconds: float
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class ValidationRecord:
+    """One validation. ``ratio``: time of the quick benchmark against the last good one; None where none was made."""
+
+    server: str
+    ok: bool
+    reason: str
+    ratio: float | None
+    regressed: bool
+    when: float
+
+
+@dataclass(frozen=True, slots=True)
+class MaintenanceRecord:
+    """One run of maintain."""
+
+    ok: bool
+    freed: int  #: bytes
+    when: float
+
+
+_KINDS: Mapping[str, Format[Any]] = {
+    "health": Format(HealthRecord, 1),
+    "validation": Format(ValidationRecord, 1),
+    "maintenance": Format(MaintenanceRecord, 1),
+}
+_DO = "remove it; the command that wrote it writes it again"
+_MOST = 200  #: records that are read
+
+
+def write(folder: Path, kind: str, name: str, record: object) -> None:
+    """Puts a record into a folder, which must be there, in the place of the last one of its name."""
+    need_folder(folder)
+    wanted = _KINDS[kind]
+
+    def ours(data: bytes) -> bool:
+        try:
+            wanted.parse(data, "")
+        except Damaged:
+            return False
+        return True
+
+    outputs.write_document(folder / f"{kind}-{_plain(name)}.json", wanted.dump(record), ours)
+
+
+def read(folder: Path, kind: str, name: str) -> Any:
+    """The record of a name; None where there is none. Damaged for one that is not as it should be."""
+    file = folder / f"{kind}-{_plain(name)}.json"
+    return _KINDS[kind].read(file, do=_DO) if file.is_file() else None
+
+
+def collect(folder: Path) -> Iterator[Sample]:
+    """The records of a folder as metrics."""
+    try:
+        files = sorted(path for path in folder.glob("*.json") if path.name.partition("-")[0] in _KINDS)
+    except OSError:
+        files = []
+    for file in files[:_MOST]:
+        try:
+            record = _KINDS[file.name.partition("-")[0]].read(file, do=_DO)
+        except (OSError, Damaged):
+            yield Sample("patchforge_record_error", 1, (file.stem,))
+            continue
+        yield Sample("patchforge_record_error", 0, (file.stem,))
+        yield from _told(record)
+
+
+def _told(record: Any) -> Iterator[Sample]:
+    if isinstance(record, HealthRecord):
+        labels = record.server, record.probe
+        yield Sample("patchforge_health_ok", float(record.ok), labels)
+        yield Sample("patchforge_health_timestamp_seconds", record.when, labels)
+        yield Sample("patchforge_health_duration_seconds", record.seconds, labels)
+    elif isinstance(record, ValidationRecord):
+        yield Sample("patchforge_validation_ok", float(record.ok), (record.server,))
+        yield Sample("patchforge_validation_timestamp_seconds", record.when, (record.server,))
+        yield Sample("patchforge_benchmark_regressed", float(record.regressed), (record.server,))
+        if record.ratio is not None:
+            yield Sample("patchforge_benchmark_ratio", record.ratio, (record.server,))
+    else:
+        yield Sample("patchforge_maintenance_ok", float(record.ok))
+        yield Sample("patchforge_maintenance_timestamp_seconds", record.when)
+        yield Sample("patchforge_maintenance_freed_bytes", record.freed)
+
+
+def now() -> float:
+    """Seconds since 1970."""
+    return time.time()
+
+
+def _plain(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name) or "all"

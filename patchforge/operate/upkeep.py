@@ -1,0 +1,220 @@
+"""What may go, and what stays: old outputs, temporary files, caches, models that nobody loads.
+
+A file goes only if it is older than the limit, has one name (no hard link), is not what a link in the same folder leads
+to, and nobody has it open or mapped. Where the last cannot be told it stays. Links are neither followed nor removed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from patchforge import processes
+from patchforge.errors import NotChecked, PatchforgeError
+from patchforge.inside import Inside
+
+DAY = 86400.0
+_BLOCK = 512  # bytes of st_blocks
+_MOST_LINKS = 100_000
+_SECONDS = 3600.0
+_SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx")
+_FREED = re.compile(r"freed ([0-9.]+)([BKMGT]?)|([0-9.]+) (KiB|MiB|GiB) freed")
+_UNITS = {"": 0, "B": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30, "T": 40}
+
+
+@dataclass(frozen=True, slots=True)
+class Gone:
+    """A file that is removed, or would be: bytes that it takes on the disk."""
+
+    path: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What was done in one place. ``kept``: files that were old enough and stayed, with why."""
+
+    name: str
+    place: str
+    removed: tuple[Gone, ...] = ()
+    kept: tuple[tuple[str, str], ...] = ()
+    freed: int = 0
+    said: str = ""
+    ok: bool = True
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file below a folder."""
+
+    path: str
+    status: os.stat_result
+
+    @property
+    def size(self) -> int:
+        return self.status.st_blocks * _BLOCK
+
+    @property
+    def written(self) -> float:
+        return self.status.st_mtime
+
+    @property
+    def used(self) -> float:
+        """When it was read or written last, as far as the file system notes that (relatime: within a day)."""
+        return max(self.status.st_atime, self.status.st_mtime)
+
+
+class Folder:
+    """A folder of ComfyUI's or a cache, whose files may go."""
+
+    def __init__(self, root: Path, now: float, *, dry: bool) -> None:
+        self.root, self._now, self._dry = root, now, dry
+        self._inside = Inside(root)
+
+    @cached_property
+    def files(self) -> list[Found]:
+        """All files, the oldest first."""
+        found = [Found(path, status) for path, status in self._inside.files()]
+        return sorted(found, key=lambda one: (one.written, one.path))
+
+    @cached_property
+    def _linked(self) -> set[tuple[int, int]]:
+        """What the links below this folder lead to."""
+        found: set[tuple[int, int]] = set()
+        for folder, folders, names in os.walk(self.root):
+            for name in (*folders, *names):
+                path = os.path.join(folder, name)  # noqa: PTH118 - of many
+                if os.path.islink(path) and len(found) < _MOST_LINKS:  # noqa: PTH114
+                    try:
+                        status = os.stat(path)  # noqa: PTH116
+                    except OSError:
+                        continue
+                    found.add((status.st_dev, status.st_ino))
+        return found
+
+    def remove(self, name: str, chosen: Iterable[Found]) -> Part:
+        """Removes what may go of the files that are chosen."""
+        gone, kept = [], []
+        for one in chosen:
+            why = self._why_not(one)
+            if not why and not self._dry and not self._inside.discard(one.path, one.status):
+                why = "changed meanwhile"
+            if why:
+                kept.append((one.path, why))
+            else:
+                gone.append(Gone(one.path, one.size))
+        return Part(name, str(self.root), tuple(gone), tuple(kept), sum(one.size for one in gone))
+
+    def older(self, days: float, when: Callable[[Found], float]) -> list[Found]:
+        """Those that were written, or used, before so many days."""
+        return [one for one in self.files if when(one) < self._now - days * DAY]
+
+    def above(self, size: int, without: Iterable[Found]) -> list[Found]:
+        """The oldest files that are too many for ``size`` bytes, when those ``without`` are gone."""
+        first = {one.path for one in without}
+        left = [one for one in self.files if one.path not in first]
+        over = sum(one.size for one in left) - size
+        chosen = []
+        for one in left:
+            if over <= 0:
+                break
+            if not self._why_not(one):
+                chosen.append(one)
+                over -= one.size
+        return chosen
+
+    def _why_not(self, one: Found) -> str:
+        if one.status.st_nlink > 1:
+            return "it has another name (a hard link)"
+        if (one.status.st_dev, one.status.st_ino) in self._linked:
+            return "a link leads to it"
+        used = self._inside.in_use(one.path)
+        if used is None:
+            return "whether it is in use cannot be told"
+        return "somebody has it open" if used else ""
+
+
+def outputs(folder: Folder, days: int | None, size: int | None) -> Part:
+    """Outputs that are too old, and the oldest above a size."""
+    old = folder.older(days, lambda one: one.written) if days is not None else []
+    more = folder.above(size, old) if size is not None else []
+    return folder.remove("outputs", [*old, *more])
+
+
+def temporary(folder: Folder, days: int) -> Part:
+    """Temporary files that were not written for so long."""
+    return folder.remove("temporary files", folder.older(days, lambda one: one.written))
+
+
+def cache(folder: Folder, days: int) -> Part:
+    """Kernels and compiled code that were not used for so long; they are made again when they are needed."""
+    return folder.remove("cache", folder.older(days, lambda one: one.used))
+
+
+def models(folder: Folder, days: int, *, remove: bool) -> Part:
+    """Models that were not read for so long: listed, and removed only if that was asked for."""
+    if os.statvfs(folder.root).f_flag & getattr(os, "ST_NOATIME", 0):
+        if remove:
+            raise NotChecked(
+                f"when the models in {folder.root} were read last cannot be told",
+                expected="a file system that notes it",
+                found="it is mounted with noatime",
+                do="leave --remove-models out",
+            )
+        return Part("unused models", str(folder.root), said="mounted with noatime: when they were read is not noted")
+    old = [one for one in folder.older(days, lambda one: one.used) if one.path.endswith(_SUFFIXES)]
+    if remove:
+        return folder.remove("unused models", old)
+    listed = tuple((one.path, f"{one.size} bytes, listed only") for one in old)
+    return Part("unused models", str(folder.root), kept=listed, said=f"{sum(one.size for one in old)} bytes not used")
+
+
+def journal(size: int, *, dry: bool) -> Part:
+    """Systemd's journal, down to a size."""
+    command = ["journalctl", "--disk-usage"] if dry else ["journalctl", f"--vacuum-size={size}"]
+    return _command("journal", command)
+
+
+def nix(days: int, *, dry: bool) -> Part:
+    """Nix' generations that are older, and what only they need."""
+    command = ["nix-collect-garbage", "--delete-older-than", f"{days}d", *(["--dry-run"] if dry else [])]
+    return _command("Nix", command)
+
+
+def _command(name: str, command: Sequence[str]) -> Part:
+    shown = " ".join(command)
+    try:
+        done = processes.run(
+            command,
+            env={**processes.environment(allow=processes.NIX), "LC_ALL": "C"},
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+        )
+    except FileNotFoundError:
+        return Part(name, shown, said=f"{command[0]} is not installed", ok=False)
+    except (OSError, processes.TimeoutExpired) as error:
+        return Part(name, shown, said=str(error), ok=False)
+    text = f"{done.stdout}\n{done.stderr}".strip()
+    last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
+    freed = sum(_bytes(*found) for found in _FREED.findall(text))
+    return Part(name, shown, freed=freed, said=last[:300], ok=done.returncode == 0)
+
+
+def _bytes(number: str, unit: str, other: str, other_unit: str) -> int:
+    return int(float(number or other) * (1 << _UNITS[unit or other_unit]))
+
+
+def existing(folder: Path, names: Iterable[str]) -> Iterator[Path]:
+    """Those of ComfyUI's own folders that are there. PatchforgeError where none is: then it is not ComfyUI's."""
+    found = [folder / name for name in names if (folder / name).is_dir()]
+    if not found:
+        wanted = " or ".join(names)
+        raise PatchforgeError(
+            f"{folder} is not ComfyUI's base folder", expected=f"{wanted} in it", found="neither", do="name another DIR"
+        )
+    yield from found
