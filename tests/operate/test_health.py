@@ -12,8 +12,8 @@ from patchforge.operate.health import Look, Probe
 from tests.operate.servers import ComfyUI
 
 
-def look(comfyui: ComfyUI, **settings: float) -> Look:
-    return Look(comfyui.url, **{"timeout": 5.0, "stalled": 0.3, **settings})
+def look(comfyui: ComfyUI, timeout: float = 5.0, *, allow_cpu: bool = False) -> Look:
+    return Look(comfyui.url, timeout, stalled=0.3, allow_cpu=allow_cpu)
 
 
 def test_a_server_in_order(comfyui: ComfyUI) -> None:
