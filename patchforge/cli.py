@@ -13,7 +13,7 @@ from functools import partial
 from typing import NamedTuple
 
 from patchforge import __version__, faults, progress, terminal
-from patchforge.arguments import bench, folders, following, models, operating, packs, releases, repository, trials
+from patchforge.arguments import bench, door, folders, following, models, operating, packs, releases, repository, trials
 from patchforge.arguments.parser import Arguments, Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
@@ -72,6 +72,10 @@ _MODELS = (
     ),
     Command("gc", "show what the store keeps and nothing else refers to, or remove it", models.gc),
 )
+_DOOR = (
+    Command("render", "write nginx's configuration: who may do what, with ComfyUI and Ollama behind it", door.render),
+    Command("routes", "list the routes of a release or pack, and who may use them; status 1 for new ones", door.routes),
+)
 COMMANDS = (
     Command("apply", "convert a release and write its patches", releases.apply),
     Command("revert", "undo apply --in-place exactly, in a checkout or a pack", folders.revert),
@@ -88,6 +92,7 @@ COMMANDS = (
     Command("test", "run patched releases for real, on the GPU at hand or an emulated one", trials.test),
     Command("bench", "measure what a release costs on a device, and compare it", group=_BENCH),
     Command("models", "one copy of each model file, for ComfyUI, Ollama and Hugging Face's cache", group=_MODELS),
+    Command("door", "nginx in front of ComfyUI and Ollama: passwords, roles, limits", group=_DOOR),
     Command(
         "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give", releases.check
     ),
