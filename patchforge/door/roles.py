@@ -67,7 +67,7 @@ class Table:
     pack: Mapping[str, tuple[Grant, ...]] = field(default_factory=dict)
 
     def all_for(self, program: str, packs: Iterable[str] = ()) -> tuple[Grant, ...]:
-        """The lines of a program, ``comfyui`` or ``ollama``, and of some packs; those of packs without a line are none."""
+        """The lines of a program, ``comfyui`` or ``ollama``, and of some packs; a pack without a line has none."""
         of_packs = [grant for name in packs for grant in self.pack.get(name, ())]
         return (*(self.comfyui if program == "comfyui" else self.ollama), *of_packs)
 

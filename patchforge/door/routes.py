@@ -1,7 +1,7 @@
 """The HTTP routes of a program, read from its source without running it: ComfyUI and its node packs, and Ollama.
 
-A route is written as aiohttp has it, ``GET /history/{prompt_id}``. ``{name}`` is one segment of the path, ``{name:.*}`` is
-the rest of it, and ``[/api]`` at the beginning may stand there or not: ComfyUI offers the routes of its own table twice.
+A route is written as aiohttp has it, ``GET /history/{prompt_id}``. ``{name}`` is one segment of the path, ``{name:.*}``
+the rest of it, and ``[/api]`` at the beginning may stand there or not: ComfyUI offers its own table of routes twice.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ class _Reader:
                 continue
             table = _receiver(call)
             is_table = table in self.tables or id(call) in self.decorators
-            # A table that a file makes and adds to an application by itself is not the server's, but in the server's file.
+            # A table that a file makes and adds to an application by itself is not the server's.
             shared = is_table and _verb(call) != "static" and (twins or table not in added)
             routes.append((*found, call.lineno, shared))
         mounts = [(self._path(call.args[0]), self._mounted(call.args[1])) for call in self._calls_of("add_subapp")]

@@ -1,4 +1,4 @@
-"""A real nginx with a door, and what stands behind it: a program that answers every route of the table and any other."""
+"""A real nginx with a door, and what stands behind it: a program that answers whatever it is asked."""
 
 from __future__ import annotations
 
@@ -173,14 +173,14 @@ class Nginx:
 
     def raw(self, data: bytes) -> bytes:
         """What comes for bytes that no client library would send."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as plain:
-            with self.context().wrap_socket(plain, server_hostname=DOMAIN) as one:
-                one.sendall(data)
-                parts = []
-                with suppress(TimeoutError):
-                    while part := one.recv(65536):
-                        parts.append(part)
-                return b"".join(parts)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
+        with self.context().wrap_socket(plain, server_hostname=DOMAIN) as one:
+            one.sendall(data)
+            parts = []
+            with suppress(TimeoutError):
+                while part := one.recv(65536):
+                    parts.append(part)
+            return b"".join(parts)
 
     def logs(self) -> str:
         return "".join((self.folder / name).read_text(errors="replace") for name in ("access.log", "error.log"))

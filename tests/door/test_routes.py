@@ -130,7 +130,8 @@ def test_a_file_that_cannot_be_read_is_told() -> None:
 
 
 def test_packs_add_to_the_servers_table() -> None:
-    code = b"@PromptServer.instance.routes.get('/mine')\n@server.PromptServer.instance.routes.get('/two')\nasync def f(r): ...\n"
+    places = (b"PromptServer.instance.routes.get('/mine')", b"server.PromptServer.instance.routes.get('/two')")
+    code = b"".join(b"@" + place + b"\n" for place in places) + b"async def f(r): ...\n"
     found = routes.of_pack(MemoryTree({"nodes.py": code}))
     assert [str(route) for route in found] == ["GET [/api]/mine", "GET [/api]/two"]
 
@@ -238,6 +239,10 @@ WORDS = [
     ";",
     "\\",
     "%C3%A9",
+]
+WORDS = [
+    *("/", "/api", "prompt", "queue", "userdata", "users", "view", "..", ".", "%2e", "%2F", "%2f", "%70", "%5c", "%25"),
+    *("assets", "api", "internal", "logs", "history", "free", "move", "settings", "docs", "%00", ";", "\\", "%C3%A9"),
 ]
 PIECES = st.one_of(st.sampled_from(WORDS), st.text(string.ascii_letters + string.digits + "._-%/@+", max_size=4))
 
