@@ -489,6 +489,34 @@ class ModelsVerified:
 
 
 @dataclass(frozen=True)
+class RenderedDoor:
+    """nginx's configuration of a door, and where it was written; "" for nowhere."""
+
+    part: Literal["whole", "http", "comfyui", "ollama"]
+    written: Path
+    text: str
+
+
+@dataclass(frozen=True)
+class Decided:
+    """A route; ``role`` and ``does`` are "" where nobody has decided about it."""
+
+    method: str
+    path: str
+    place: str
+    role: Literal["viewer", "user", "admin", "nobody", ""]
+    does: str
+
+
+@dataclass(frozen=True)
+class Routes:
+    """The routes of a release or a pack."""
+
+    name: str
+    routes: tuple[Decided, ...]
+
+
+@dataclass(frozen=True)
 class Document:
     """One document: its type, the commands that print it, and whether they print several, as ``results``."""
 
@@ -525,6 +553,8 @@ DOCUMENTS: Mapping[str, Document] = {
     "lock-torch": Document(TorchLock, ("lock-torch",)),
     "prefetch": Document(Prefetched, ("prefetch",)),
     "nix": Document(NixFiles, ("nix",)),
+    "door-render": Document(RenderedDoor, ("door render",)),
+    "door-routes": Document(Routes, ("door routes",), several=True),
     "test": Document(Evidence, ("test", "packs test"), several=True, also={"format": int, "marked": str}),
     "bench": Document(Benchmark, ("bench run",), also={"format": int}),
     "bench-compare": Document(BenchmarkComparison, ("bench compare",)),

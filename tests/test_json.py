@@ -102,6 +102,8 @@ def test_what_is_in_the_repository(call: Call, monkeypatch: pytest.MonkeyPatch) 
 
 #: Documents that no test of this file prints → the test that does, under the same fixture.
 ELSEWHERE = {
+    "door-render": "tests/door/test_render.py::test_no_certificate_no_whole_file",
+    "door-routes": "tests/door/test_routes.py::test_the_command",
     "replay": "tests/test_cli.py::test_replay_needs_the_releases",
     "verify-online": "tests/pins/test_confirm.py::test_the_command",
     "track": "tests/bot/test_commands.py::test_track_says_what_is_new_and_why_not",
@@ -160,6 +162,8 @@ ERRORS = {
     "prefetch": ("nonsense",),
     "nix": ("--generated", "nowhere"),
     "test": ("v0.33.0", "--device", "nonsense"),
+    "door render": ("nowhere",),
+    "door routes": ("--pack", "nowhere"),
     "bench run": ("v0.33.0", "--workflow", "nonsense"),
     "bench compare": ("nowhere",),
     "bench history": ("nowhere",),

@@ -77,6 +77,8 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge bench report .+": "tests/bench/test_bench_report.py::test_the_command_writes_beside_a_copy",
     r"patchforge bench submit .+": "tests/bench/test_bench_report.py::test_a_submission_says_nothing_of_its_user",
     r"patchforge bench (compare|history) .+": "tests/bench/test_bench_compare.py::test_the_command_says_what_differs",
+    r"patchforge door render door\.toml --out \S+": "tests/door/test_render.py::test_the_page_s_file",
+    r"patchforge door routes --pack \S+/some-pack": Here(),
     r"patchforge nix( --check)?": "tests/nix/test_generate.py::test_what_is_committed_is_what_is_generated",
     r"patchforge prefetch Mic92/nix-update 1\.0\.0 --from \S+": (
         "tests/hashes/test_prefetch.py::test_a_tarball_and_a_folder"
@@ -89,6 +91,7 @@ PRINTED: Mapping[str, Here | str] = {
     r"make (demo|lint|test.*)": MINUTES,
     r"(PATCHFORGE_UPSTREAM=\S+ )?make (bench|trials)": NETWORK,
     r"patchforge (check|replay)( .+)?": NETWORK,
+    r"patchforge door routes v.+": NETWORK,
     r"patchforge apply (v0\.3\d\.0|latest|c2bcbecd)( .+)?": NETWORK,
     r"patchforge verify( v0\.3\d\.0 --dynamic.*)?": NETWORK,
     r"patchforge (track|matrix|pin|lock-torch|prefetch|verify --online|packs track|packs bot --dry-run)( .+)?": NETWORK,

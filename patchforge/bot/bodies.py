@@ -16,6 +16,7 @@ from patchforge import templating
 from patchforge.bot.model import Candidate, GitHubRelease, read_marker, with_marker
 from patchforge.bot.preparation import Result
 from patchforge.bot.repinning import Repinned
+from patchforge.door.routes import Route
 from patchforge.escape import block
 from patchforge.manifest import Manifest, TransformEntry
 from patchforge.nodes.manifest import PackReport
@@ -38,10 +39,13 @@ def pull_body(
     patches_before: Mapping[str, bytes],
     hashes: tuple[str, str],
     requirements: Sequence[tuple[str, str, str]],
+    routes: Sequence[Route],
     notes: Sequence[GitHubRelease],
     steps: Sequence[Result],
 ) -> str:
-    """The body without its marker. ``before``: the manifest of the version that the base branch has."""
+    """The body without its marker. ``before``: the manifest of the version that the base branch has.
+    ``routes``: those that nobody has decided about.
+    """
     return _render(
         "pull.md.j2",
         project=project,
@@ -53,6 +57,7 @@ def pull_body(
         patches=[_compared(name, patches_before, patches) for name in sorted({*patches, *patches_before})],
         hashes=hashes,
         requirements=requirements,
+        routes=routes,
         notes=[(note, block(note.notes, _NOTES // min(_MOST, len(notes)))) for note in notes[-_MOST:]],
         steps=steps,
     )

@@ -16,6 +16,8 @@ from patchforge.bot.plan import PullPlan, branch_of, plan_release, prefix
 from patchforge.bot.preparation import BotStep, Result
 from patchforge.bot.repository import Repository
 from patchforge.bot.run import BotRun, BotSettings, RunOutcome
+from patchforge.door.roles import load_table, undecided
+from patchforge.door.routes import of_comfyui, or_nothing_read
 from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
@@ -123,6 +125,7 @@ class ReleaseRun(BotRun):
             patches_before=self._patches(before),
             hashes=self._hashes(before, candidate),
             requirements=_requirements(mirror.upstream, before, patched),
+            routes=undecided(or_nothing_read(of_comfyui, patched.conversion.tree), load_table().comfyui),
             notes=_between(project, releases, max(self.ours, default=None), candidate.version),
             steps=results,
         )

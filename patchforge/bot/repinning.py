@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import bounded
+from patchforge.door.roles import load_table, undecided
+from patchforge.door.routes import Route, of_pack, or_nothing_read
 from patchforge.errors import PatchforgeError
 from patchforge.git.clone import CachedClone
 from patchforge.git.command import run_git
@@ -24,6 +26,7 @@ from patchforge.pins.claims import source_claims
 from patchforge.pins.pin_files import RepositoryPin
 from patchforge.pins.repositories import Clones
 from patchforge.pins.tracked import TrackedRepository
+from patchforge.sources import FolderTree
 
 _SHOWN = 50  #: commits whose subjects are shown
 _LICENCES = (":(icase)*licen[cs]e*", ":(icase)*copying*")
@@ -44,6 +47,7 @@ class Repinned:
     commits: tuple[str, ...] = ()  #: the newest of them: id, day and subject, which is a stranger's text
     licences: tuple[str, ...] = ()  #: files about the licence that changed
     kept: bool = False  #: whether our repository keeps a patch of this pack
+    routes: tuple[Route, ...] = ()  #: those that nobody has decided about
     patches_before: Mapping[str, bytes] = field(default_factory=dict)
     patches: Mapping[str, bytes] = field(default_factory=dict)
 
@@ -99,6 +103,7 @@ def repin(pack: TrackedRepository, commit: str, folder: Path, checkout: Path) ->
         old,
         **(_between(checkout, before.rev, commit) if before else {}),
         kept=kept,
+        routes=undecided(or_nothing_read(of_pack, FolderTree(checkout)), load_table().pack.get(pack.name, ())),
         patches_before=patches_before,
         patches=patched.patch_files() if kept else {},
     )

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from patchforge import documents, resources
-from patchforge.door.routes import Route
+from patchforge.door.routes import TWIN, Route
 from patchforge.errors import Damaged
 
 _FORMAT = 1
@@ -108,9 +108,12 @@ def is_route(text: str) -> bool:
 
 
 def decided(route: Route, grants: Iterable[Grant]) -> Grant | None:
-    """The line that is about a route. None: nobody has decided, and the door refuses it."""
-    plain = _plain(str(route))
-    return next((grant for grant in grants if any(_plain(one) == plain for one in grant.routes)), None)
+    """The line that is about a route. None: nobody has decided, and the door refuses it.
+
+    What is decided about a route and its twin below /api is decided about the route alone, too.
+    """
+    known = {_plain(f"{route.method} {twin}{route.path}") for twin in ("", TWIN)}
+    return next((grant for grant in grants if not known.isdisjoint(map(_plain, grant.routes))), None)
 
 
 def undecided(routes: Iterable[Route], grants: Sequence[Grant]) -> tuple[Route, ...]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from patchforge.engine.blocks import UnreadableSource, parsed
 from patchforge.errors import Damaged
+from patchforge.sources import MissingBlobError
 from patchforge.vocabulary import Tree
 
 TWIN = "[/api]"  #: what begins a path that is there below /api too
@@ -67,6 +68,14 @@ def of_pack(tree: Tree) -> tuple[Route, ...]:
             for method, route, line, shared in one.routes
         )
     )
+
+
+def or_nothing_read(read: Callable[[Tree], tuple[Route, ...]], tree: Tree) -> tuple[Route, ...]:
+    """As ``read``; where the source cannot be read, a route that says so and that nobody can have decided about."""
+    try:
+        return read(tree)
+    except (Damaged, MissingBlobError) as error:
+        return (Route("*", UNREADABLE, str(error).partition("\n")[0]),)
 
 
 def of_ollama(tree: Tree) -> tuple[Route, ...]:

@@ -6,7 +6,7 @@ import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NewType
+from typing import Any, NewType
 
 from patchforge import documents
 from patchforge.door.roles import ROLES, Grant, Role, check, load_table
@@ -118,11 +118,11 @@ def load(path: Path) -> Door:
     return door
 
 
-def json_or_toml(path: Path) -> dict[str, object]:
+def json_or_toml(path: Path) -> dict[str, Any]:
     """The values of a file, by how its name ends."""
     if path.suffix != ".json":
-        return dict(documents.read_toml(path))
-    values = documents.parse_json(documents.read_bytes(path), dict[str, object], str(path), do=_DO)
+        return documents.read_toml(path)
+    values = documents.parse_json(documents.read_bytes(path), dict[str, Any], str(path), do=_DO)
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -60,6 +60,7 @@ def test_the_text_says_what_changed(packs: PackWorld) -> None:
     old, requirements = packs.pin(KEPT), b"numpy>=2\ncupy-cuda12x\n"
     changed = {"nodes.py": MORE, "requirements.txt": requirements, "LICENSE": b"Ask first.\n"}
     start = b"import cupy\n" + FILES["__init__.py"]
+    changed["web.py"] = b"@PromptServer.instance.routes.post('/alpha/run')\nasync def run(request): ...\n"
     commit = packs.move_on(KEPT, {**changed, "__init__.py": start}, message="Halve more")
     packs.packs()
     body = packs.pull(1)["body"]
@@ -75,6 +76,7 @@ def test_the_text_says_what_changed(packs: PackWorld) -> None:
     assert f"`{old['hash']}` before, `{packs.pin(KEPT, BRANCH.format(KEPT))['hash']}` now." in body
     assert f"{commit[:12]} 2026-01-10 Halve more" in body
     assert f"< generated/nodes/{KEPT}/0001-xpu.patch" in body
+    assert "`POST [/api]/alpha/run`, declared in `web.py:1`" in body
     assert "Revert the merge" in body
 
 

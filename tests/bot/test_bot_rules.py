@@ -503,6 +503,19 @@ def test_more_unclaimed_sites_make_a_draft(world: World) -> None:
     again(world)
 
 
+def test_a_new_route_is_listed(world: World) -> None:
+    """And no reason to hold the release back: the door refuses it."""
+    server = b'@routes.get("/queue")\ndef known(request): ...\n\n@routes.post("/run_anything")\ndef new(request): ...\n'
+    world.release(FIRST, {"app/server.py": server})
+    world.bot()
+    (pull,) = world.github.pulls
+    assert pull["draft"] is False
+    assert "Routes that nobody has decided about" in pull["body"]
+    assert "`POST /run_anything`, declared in `app/server.py:4`" in pull["body"].replace("[/api]", "")
+    assert "/queue" not in pull["body"]
+    again(world)
+
+
 def tool(name: str, text: str) -> dict[str, bytes]:
     """A patchforge in our repository with one command."""
     return {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import string
 from pathlib import Path
@@ -12,6 +13,7 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from patchforge.cli import main
 from patchforge.door import render, roles, routes
 from patchforge.door.roles import Does, Role, load_table
 from patchforge.door.routes import Route
@@ -136,6 +138,19 @@ def test_packs_add_to_the_servers_table() -> None:
     assert [str(route) for route in found] == ["GET [/api]/mine", "GET [/api]/two"]
 
 
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "__init__.py").write_text("@PromptServer.instance.routes.post('/reslyf/log')\nasync def log(r): ...\n")
+    assert main(["door", "routes", "--pack", str(tmp_path)]) == 0
+    (tmp_path / "more.py").write_text("@PromptServer.instance.routes.post('/more')\nasync def more(r): ...\n")
+    capsys.readouterr()
+    assert main(["door", "routes", "--pack", str(tmp_path), "--json"]) == 1
+    (found,) = json.loads(capsys.readouterr().out)["results"]
+    assert [(one["path"], one["role"]) for one in found["routes"]] == [
+        ("[/api]/more", ""),
+        ("[/api]/reslyf/log", "user"),
+    ]
+
+
 def test_ollamas_routes() -> None:
     go = b'r.GET("/api/tags", s.ListHandler)\n\tr.POST("/api/blobs/:digest", f)\n r.GET("/files/*path", f)\n'
     found = routes.of_ollama(MemoryTree({"server/routes.go": go}))
@@ -165,7 +180,8 @@ def test_what_upstream_adds_is_undecided() -> None:
     assert new == {"* [/api]/any", "GET [/api]/odd", "POST /plain"}
     renamed = Route("GET", "[/api]/history/{another_name}")
     assert roles.decided(renamed, load_table().comfyui)
-    assert not roles.decided(Route("GET", "/history/{prompt_id}"), load_table().comfyui)
+    assert roles.decided(Route("GET", "/history/{prompt_id}"), load_table().comfyui)
+    assert not roles.decided(Route("GET", "[/api]/docs/{path:.*}"), load_table().comfyui)
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,14 @@ from patchforge.door.render import rendered
 from patchforge.door.settings import load
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.outputs import write_document
+from patchforge.paths import not_there
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; the configuration is printed, or written to --out."""
     path = Path(options.config)
+    if not path.is_file():
+        raise not_there(path, "a file about a door", do="docs/door.md has one to begin with")
     door = load(path)
     if options.part not in {"whole", "http", *door.sites}:
         raise PatchforgeError(f"{path} has no {options.part}", found=", ".join(door.sites), do="name one that it has")
