@@ -81,7 +81,7 @@ ipex: $(BIN)/.installed  ## run the hooks with the real IPEX 2.8.0 on the CPU (7
 docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/json-schema.json, tables of docs/monitoring.md, and with Nix docs/nix-options.md
 	$(BIN)/python -c 'import sys; from patchforge import schemas; sys.stdout.buffer.write(schemas.everything())' > docs/json-schema.json.new
 	mv docs/json-schema.json.new docs/json-schema.json
-	$(BIN)/python -m patchforge.operate.documentation
+	$(BIN)/python -m patchforge.operate.generate
 	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
 	mv docs/transforms.md.new docs/transforms.md
 	$(BIN)/patchforge packs explain --markdown > docs/nodes-rules.md.new

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import FrameType
 
@@ -16,6 +17,7 @@ from patchforge.operate.asking import Poll, Watched, checked
 from patchforge.operate.comfyui import ComfyUI
 from patchforge.operate.hardware import Reader
 from patchforge.operate.ollama import Ollama
+from patchforge.operate.prometheus import Prometheus
 from patchforge.operate.sd_notify import notify
 
 _SLOW = 60.0  #: seconds between looks at certificates
@@ -24,6 +26,7 @@ _SLOW = 60.0  #: seconds between looks at certificates
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when it is told to end; it needs the extra ``operate``."""
     try:
+        from patchforge.operate import console  # noqa: PLC0415
         from patchforge.operate.exporter import Certificates, Exporter, sources  # noqa: PLC0415 - an extra
         from patchforge.operate.server import Server  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -44,6 +47,7 @@ def run(options: argparse.Namespace) -> int:
     reader = Reader(root, stale=6 * options.interval)
     polls = [Poll(one, options.interval) for one in watched]
     slow = Certificates(options.certificate)
+    prometheus = Prometheus(checked(options.prometheus)) if options.prometheus else None
     state = Path(options.state) if options.state else None
     exporter = Exporter(sources(reader, polls, map(Path, options.disk), slow.collect, state))
     reader.sample()
@@ -55,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             poll.look()
         sys.stdout.write(generate_latest(exporter.registry()).decode())
         return Exit.OK
-    with Server(options.listen, exporter.registry(), lambda _: b"") as server:
+    with Server(options.listen, exporter.registry(), partial(console.page, prometheus)) as server:
         ended = threading.Event()
         for poll in polls:
             poll.start()

@@ -28,12 +28,12 @@ _INTEL = "0x8086"
 _DRIVERS = ("xe", "i915")
 _CARD = re.compile(r"card\d+")
 _ADDRESS = re.compile(r"[0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]")
-_NUMBER = re.compile(r"-?\d{1,20}")
+_NUMBER, _COUNT = re.compile(r"-?[0-9]{1,20}"), re.compile(r"[0-9]{1,19}")
 _REGION = re.compile(r"drm/([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-7])/vram\d+ (\d{1,19}|max)")
 _UNIT = re.compile(r".+\.(service|scope|slice)")
 _DEPTH = 6  #: of nested control groups
 _MOST_UNITS = 2000
-_MICRO, _MILLI, _MEGA = 1e-6, 1e-3, 1e6
+_MICRO, _MILLI, _MEGA = 1_000_000, 1000, 1e6
 #: hwmon's names of a sensor, by channel, where the driver gives no label: xe's, which i915's first one shares.
 _POWER_PLACES = {1: "card", 2: "package"}
 _TEMPERATURE_PLACES = {1: "gpu", 2: "gpu", 3: "memory"}
@@ -83,7 +83,7 @@ class _Energy:
         """Takes the next reading. A counter that was reset begins at what it tells, as Prometheus expects it."""
         grown = step(meter, self.raw, raw)
         if raw < self.raw:
-            if grown <= MOST_WATTS * max(when - self.when, _MILLI):
+            if grown <= MOST_WATTS * max(when - self.when, 0.001):
                 self.lost += self.raw + grown - raw
             else:
                 self.lost = 0.0
@@ -251,15 +251,15 @@ class Reader:
             for folder in _hwmon(card):
                 for channel, place in _POWER_PLACES.items():
                     raw = _number(folder / f"energy{channel}_input")
-                    if raw is None or raw < 0:
+                    if raw is None:
                         continue
                     key = card.address, place
                     there.add(key)
                     if key in self._energy:
-                        meter = Meter(place, lambda: None, _MICRO)
-                        self._energy[key].read(meter, raw * _MICRO, now)
+                        meter = Meter(place, lambda: None, 1 / _MICRO)
+                        self._energy[key].read(meter, raw / _MICRO, now)
                     else:
-                        self._energy[key] = _Energy(raw * _MICRO, now)
+                        self._energy[key] = _Energy(raw / _MICRO, now)
         for key in self._energy.keys() - there:
             del self._energy[key]
 
@@ -267,18 +267,18 @@ class Reader:
         for folder in _hwmon(card):
             for channel, place in _POWER_PLACES.items():
                 if (limit := _number(folder / f"power{channel}_max")) is not None and limit > 0:
-                    yield Sample("hw_power_limit_watts", limit * _MICRO, (card.address, place))
+                    yield Sample("hw_power_limit_watts", limit / _MICRO, (card.address, place))
             for channel, usual in _TEMPERATURE_PLACES.items():
-                if (degrees := _number(folder / f"temp{channel}_input")) is not None:
+                if (degrees := _number(folder / f"temp{channel}_input", signed=True)) is not None:
                     label = _text(folder / f"temp{channel}_label")
                     place = _LABELS.get(label, usual)
-                    yield Sample("hw_temperature_celsius", degrees * _MILLI, (card.address, place))
+                    yield Sample("hw_temperature_celsius", degrees / _MILLI, (card.address, place))
             for channel in range(1, 5):
                 if (speed := _number(folder / f"fan{channel}_input")) is not None:
                     yield Sample("hw_fan_speed_rpm", speed, (card.address, f"fan{channel}"))
             for channel in (0, 1):
                 if (volts := _number(folder / f"in{channel}_input")) is not None:
-                    yield Sample("hw_voltage_volts", volts * _MILLI, (card.address, _POWER_PLACES.get(channel, "gpu")))
+                    yield Sample("hw_voltage_volts", volts / _MILLI, (card.address, _POWER_PLACES.get(channel, "gpu")))
 
     def _memory(self, cards: list[Card], seen: _Seen) -> Iterator[Sample]:
         top = self._sys / "fs" / "cgroup"
@@ -315,7 +315,7 @@ class Reader:
 def _engines(lines: Mapping[str, str]) -> _Client:
     found = _Client({}, {}, {})
     for name, text in lines.items():
-        number = _NUMBER.match(text)
+        number = _COUNT.match(text)
         if number is None:
             continue
         value = int(number[0])
@@ -358,10 +358,10 @@ def _utilization(before: _Seen, now: _Seen, drivers: Mapping[str, str]) -> dict[
 def _frequencies(card: Card) -> Iterator[Sample]:
     """xe: device/tile*/gt*/freq0, in MHz; i915: card/gt/gt*. The second GT of a tile is the media engines'."""
     if card.driver == "xe":
-        folders = sorted(card.path.glob("tile[0-9]*/gt[0-9]*"))
+        folders = _folders(card.path, "tile[0-9]*/gt[0-9]*")
         parts = [(folder / "freq0", "act_freq", _XE_LIMITS, folder / "freq0" / "throttle") for folder in folders]
     else:
-        folders = sorted((card.drm / "gt").glob("gt[0-9]*"))
+        folders = _folders(card.drm, "gt/gt[0-9]*")
         parts = [(folder, "rps_act_freq_mhz", _I915_LIMITS, folder) for folder in folders]
     for folder, now, limits, throttle in parts:
         own = folder.parent.name if card.driver == "xe" else folder.name
@@ -384,7 +384,15 @@ def _frequencies(card: Card) -> Iterator[Sample]:
 
 
 def _hwmon(card: Card) -> list[Path]:
-    return [folder for folder in sorted(card.path.glob("hwmon/hwmon*")) if _text(folder / "name") in _DRIVERS]
+    return [folder for folder in _folders(card.path, "hwmon/hwmon*") if _text(folder / "name") in _DRIVERS]
+
+
+def _folders(top: Path, pattern: str) -> list[Path]:
+    """Sorted; those that were found until one went away."""
+    found: list[Path] = []
+    with suppress(OSError):
+        found.extend(top.glob(pattern))
+    return sorted(found)
 
 
 def _regions(file: Path) -> dict[str, int]:
@@ -397,9 +405,12 @@ def _regions(file: Path) -> dict[str, int]:
     return found
 
 
-def _number(file: Path) -> int | None:
-    found = _NUMBER.match(_text(file))
-    return int(found[0]) if found else None
+def _number(file: Path, *, signed: bool = False) -> int | None:
+    """What a file has that is of one number of at most 64 bits; None for anything else."""
+    text = _text(file)
+    if not _NUMBER.fullmatch(text) or not (0 <= (value := int(text)) < 1 << 64 or signed):
+        return None
+    return value
 
 
 def _text(file: Path) -> str:

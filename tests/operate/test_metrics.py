@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from patchforge.operate import documentation
+from patchforge.operate import generate
 from patchforge.operate.metrics import BY_NAME, METRICS, Kind, Sample, checked
 from tests.support import ROOT
 
@@ -34,6 +34,6 @@ def test_a_sample_that_the_table_does_not_have_is_refused() -> None:
 
 def test_the_page_has_the_tables_of_today() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
-    assert documentation.filled(page) == page, "make docs"
+    assert generate.filled(page) == page, "make docs"
     for one in METRICS:
         assert f"| `{one.name}` |" in page

@@ -1,0 +1,79 @@
+"""What is made of the tables in the code: those of ``docs/monitoring.md``, and ``generated/monitoring``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+
+from patchforge import bounded, outputs, resources
+from patchforge.operate.alerts import ALERTS
+from patchforge.operate.metrics import METRICS
+
+BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
+
+
+def metrics() -> Iterator[str]:
+    """Every metric, by what it tells of."""
+    for subject, group in groupby(METRICS, lambda one: one.of):
+        yield f"### {subject}"
+        yield ""
+        yield "| metric | kind | labels | meaning |"
+        yield "|---|---|---|---|"
+        for one in group:
+            labels = ", ".join(f"`{name}`" for name in one.labels)
+            yield f"| `{one.name}` | {one.kind} | {labels} | {one.help} |"
+        yield ""
+
+
+def alert_table() -> Iterator[str]:
+    """Every alert."""
+    yield "| alert | severity | when |"
+    yield "|---|---|---|"
+    for one in ALERTS:
+        wait = "" if one.wait == "0m" else f", for {one.wait}"
+        expr = one.expr.replace("|", "\\|")
+        yield f"| [{one.name}](runbooks.md#{one.name.lower()}) | {one.severity} | `{expr}`{wait} |"
+    yield ""
+
+
+PARTS = {"alerts": alert_table, "metrics": metrics}
+
+
+def filled(page: str) -> str:
+    """The page with its tables written anew, between their marks."""
+    for name, lines in PARTS.items():
+        begin, end = BEGIN.format(name), END.format(name)
+        before, _, rest = page.partition(begin)
+        _, _, after = rest.partition(end)
+        page = "\n".join([f"{before}{begin}", "", *lines(), f"{end}{after}"])
+    return page
+
+
+def monitoring() -> dict[str, bytes]:
+    """The files of ``generated/monitoring``: Prometheus' rules and Grafana's dashboard."""
+    import yaml  # noqa: PLC0415 - only where they are generated, as the dashboard's library
+
+    from patchforge.operate import alerts, grafana  # noqa: PLC0415
+
+    rules = yaml.safe_dump(alerts.rules(), sort_keys=False, width=150)
+    return {
+        "rules.yml": f"# Made of patchforge/operate/alerts.py by make docs.\n{rules}".encode(),
+        "dashboard.json": grafana.rendered(),
+    }
+
+
+KIND = outputs.Kind("rules and dashboards", re.compile(r"rules\.yml|dashboard\.json"))
+
+
+def main() -> None:
+    """``make docs``: writes the tables of this checkout's page, and ``generated/monitoring``."""
+    top = resources.repository() or Path()
+    page = top / "docs" / "monitoring.md"
+    page.write_text(filled(bounded.file(page).decode()), "utf-8")
+    outputs.write_folder(top / "generated" / "monitoring", monitoring(), KIND)
+
+
+if __name__ == "__main__":
+    main()
