@@ -121,6 +121,8 @@ class PackFacts:
     devices: frozenset[str] = frozenset()  #: functions of the pack that give a list of CUDA devices
     #: whether what the pack's other files do with an argument is ready for an XPU
     ready: Callable[[Handed], bool] = field(default=lambda _: True, compare=False)
+    #: whether another file than the one of that path may read a name of its module, or an attribute of that name
+    elsewhere: Callable[[str, str], bool] = field(default=lambda *_: False, compare=False)
     #: function or class of the pack → its parameters that go to a library with device names of its own
     foreign: Mapping[str, Mapping[str, Library]] = field(default_factory=dict)
 

@@ -16,13 +16,12 @@ from patchforge.nodes.pack import Pack
 from patchforge.pattern import PackExample, Pattern
 from patchforge.proof.differences import Replacement
 from patchforge.proof.outside import bytes_outside_edits_equal
-from patchforge.proof.packs.helpers import helpers
 from patchforge.proof.packs.pairing import prove as prove_of_pack
 from patchforge.proof.static import prove
 from patchforge.rules import patterns, transforms
 from patchforge.transform import Example, Transform
 from patchforge.vocabulary import Decision, Outcome
-from tests.support import MemoryTree, engine_of, release, result_of
+from tests.support import MemoryTree, engine_of, release, result_of, without_helpers
 
 
 @dataclass(frozen=True)
@@ -158,10 +157,7 @@ class OfPack(Case):
         prove_of_pack("nodes.py", before, outcomes.result)
 
     def shown(self, result: bytes) -> str:
-        text = result.decode()
-        for helper in helpers().values():
-            text = text.replace(f"\n{helper}\n\n", "")
-        return text.removeprefix("import comfy.model_management\n")
+        return without_helpers(result, self.before).removeprefix("import comfy.model_management\n")
 
     def expected(self, decided: frozenset[str]) -> bool:
         if (Decision.CONVERTED in decided) is not self.edited:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from patchforge.engine.blocks import Source
 from patchforge.engine.cache import FILES, Cache
 from patchforge.engine.convert import Engine
 from patchforge.engine.files import look_at
 from patchforge.engine.records import FileRecord, apply_segments
 from patchforge.engine.sites import load_decisions
+from patchforge.proof.packs.helpers import helpers
 from patchforge.transform import Transform
 from patchforge.vocabulary import Entry, Release, Version, git_blob_id
 
@@ -60,3 +62,17 @@ def converted(path: str, data: bytes, transforms: Sequence[Transform]) -> bytes:
     record = look_at(path, data, transforms, {})
     assert not record.unreadable, record.unreadable
     return result_of(data, record)
+
+
+def without_helpers(after: bytes, before: str) -> str:
+    """A pack's converted file without our functions and the blank lines that came with them."""
+    text = after.decode()
+    for helper in helpers().values():
+        text = text.replace(f"\n\n{helper}\n", "")
+    if text.count("\n") == after.decode().count("\n"):
+        return text
+    lines, at = text.splitlines(keepends=True), Source(before.encode()).import_line
+    at += "import comfy.model_management\n" in lines[at : at + 1]
+    rest = before.splitlines()[Source(before.encode()).import_line :][:2]
+    del lines[at : at + (2 if not rest or rest[0].strip() else 1 if rest[1:] and rest[1].strip() else 0)]
+    return "".join(lines)

@@ -106,9 +106,11 @@ def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield from _string(node, node.value, code)
     elif isinstance(node, ast.JoinedStr) and node.values:
-        first = node.values[0]
+        first, *rest = node.values
         if isinstance(first, ast.Constant) and re.match(r"cuda(:|$)", str(first.value)):
             yield Kind.LITERAL, "cuda:…"
+        elif any(isinstance(one, ast.Constant) and re.fullmatch(r"cuda(:\d*)?", str(one.value)) for one in rest):
+            yield Kind.LITERAL, "…cuda…"
 
 
 def _asked(node: ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:

@@ -296,6 +296,15 @@ class Code:
         """Whole lines before a statement, at its indentation."""
         return self.text.before(statement.lineno - 1, lines, self.path)
 
+    def unless(self, statement: ast.stmt, test: str) -> Splice:
+        """``if not test:`` before a call, or ``None if test else`` where the call shares its lines with others."""
+        start, line = self.start(statement), self.text.lines[statement.lineno - 1]
+        if not self.own_lines(statement) or statement.end_lineno != statement.lineno:
+            return self.splice(start, start, f"None if {test} else ")
+        indent = self.text.indent(statement.lineno - 1)
+        end, deeper = "\r\n" if line.endswith("\r") else "\n", "\t" if indent.endswith("\t") else "    "
+        return self.splice(start, start, f"if not {test}:{end}{indent}{deeper}")
+
     def own_lines(self, statement: ast.stmt) -> bool:
         """Whether nothing else stands on a statement's lines."""
         first = self.text.lines[statement.lineno - 1].encode()[: statement.col_offset]

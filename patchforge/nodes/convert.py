@@ -97,6 +97,7 @@ def facts(
         calls=_calls(pack, codes, problems),
         parameters=_parameters(pack, codes, problems),
         devices=_device_lists(codes.values()),
+        elsewhere=_Elsewhere(pack),
         foreign=_foreign(codes, problems),
         ready=_Ready(codes, options, questions),
     )
@@ -137,6 +138,22 @@ class _Ready:
             found = sites(code, self.around.own_questions)
             self.known[path] = decide(code, replace(self.around, sites=found))
         return self.known[path]
+
+
+class _Elsewhere:
+    """Answers whether another file may read a name: by its text, as an import of it may be written in many ways."""
+
+    def __init__(self, pack: Pack) -> None:
+        self.files = {path: data for path, data in pack.files.items() if path.endswith(".py")}
+        self.known: dict[str, frozenset[str]] = {}
+
+    def __call__(self, name: str, path: str) -> bool:
+        if name not in self.known:
+            owner = rb"\bself\." if name == "is_cuda" else rb"\b"  # any other x.is_cuda is a tensor's
+            pattern = re.compile(owner + re.escape(name.encode()) + rb"\b")
+            spend(1 + sum(map(len, self.files.values())) // 1000)
+            self.known[name] = frozenset(path for path, data in self.files.items() if pattern.search(data))
+        return not self.known[name] <= {path}
 
 
 def _foreign(codes: Mapping[str, Code], problems: _Problems) -> dict[str, dict[str, Library]]:
@@ -426,11 +443,21 @@ def _helpers(code: Code, splices: Sequence[Splice]) -> Iterator[Splice]:
     lines: list[str] = []
     for name, text in helpers().items():
         if name in wanted and name not in known:
-            lines += ["", *text.split("\n"), ""]
+            lines += ["", "", *text.split("\n")]
+    if lines:
+        lines += [""] * _missing_below(code)
     if any("comfy.model_management" in splice.text for splice in splices) and not _imports_comfy(code):
         lines = ["import comfy.model_management", *lines]
     if lines:
         yield code.text.imported(lines, "helpers")
+
+
+def _missing_below(code: Code) -> int:
+    """How many blank lines are wanting, of two, between the imports and what follows them."""
+    line = code.source.import_line
+    rest = [text.strip() for text in code.text.lines[line : line + 3]]
+    blank = next((number for number, text in enumerate(rest) if text), len(rest))
+    return max(2 - blank, 0) if any(rest) else 0
 
 
 def _bound(code: Code) -> set[str]:

@@ -6,11 +6,13 @@ import ast
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from patchforge.effort import spend, walk
 from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.shapes import (
+    ASKED,
     KERNELS,
     MPS,
     below,
@@ -23,7 +25,7 @@ from patchforge.nodes.shapes import (
     test_around,
     within,
 )
-from patchforge.pattern import Kind, Site, Verdict
+from patchforge.pattern import Kind, PackFacts, Site, Verdict
 from patchforge.vocabulary import Decision
 
 
@@ -70,19 +72,22 @@ def _comparison(site: Site, code: Code) -> ast.expr | None:
     return None
 
 
-def decisions(asked: ast.expr, code: Code) -> list[tuple[Gate, bool]]:
+def decisions(asked: ast.expr, code: Code, pack: PackFacts | None = None) -> list[tuple[Gate, bool]]:
     """The tests that the answer decides, each with whether a yes leads into the body.
 
-    The answer may have a name of its own in the function, and be passed on to a function of the same file. Nothing
-    where it goes anywhere else.
+    The answer may have a name of its own in the function, and be passed on to a function of the same file. With
+    ``pack`` it may be a flag, too. Nothing where it goes anywhere else.
     """
     no = isinstance(asked, ast.Compare) and isinstance(asked.ops[0], (ast.NotEq, ast.NotIn))
     if (found := test_around(asked, code)) is not None:
         return [(found[0], found[1] is not no)]
     if (both := operands(asked, code)) is not None and isinstance(code.parent(both.node), ast.Expr):
         return [(both, not no)]
-    name = _named(asked, code)
-    uses = _uses(name, code) if name is not None and not no else []
+    name = None if no else _named(asked, code)
+    if name is not None and pack is not None and (kept := flag(asked, code, pack)) is not None:
+        tests = [test_around(read, code) for read in kept.reads if not says(code.statement(read))]
+        return [one for one in tests if one is not None] if all(tests) else []
+    uses = _uses(name, code) if isinstance(name, ast.Name) else []
     return [one for one in uses if one is not None] if all(uses) else []
 
 
@@ -95,15 +100,61 @@ def operands(asked: ast.expr, code: Code) -> Operands | None:
     return Operands(both, asked, rest) if rest else None
 
 
-def _named(asked: ast.expr, code: Code) -> ast.Name | None:
-    """The name that is given the answer, alone or among others."""
+def _named(asked: ast.expr, code: Code) -> ast.Name | ast.Attribute | None:
+    """The name, or the attribute of ``self``, that is given the answer, alone or among others."""
     for parent, child in code.above(asked):
         if isinstance(parent, ast.BoolOp) or _is_bool(parent, child):
             continue
-        if isinstance(parent, ast.Assign) and len(parent.targets) == 1 and isinstance(parent.targets[0], ast.Name):
-            return parent.targets[0]
-        return None
+        target = parent.targets[0] if isinstance(parent, ast.Assign) and len(parent.targets) == 1 else None
+        return target if isinstance(target, ast.Name) or _of_self(target) else None
     return None
+
+
+def _of_self(node: ast.AST | None) -> TypeGuard[ast.Attribute]:
+    return isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "self"
+
+
+@dataclass(frozen=True, slots=True)
+class Flag:
+    """An answer that outlives its function: an attribute of ``self``, or a name of the module."""
+
+    answers: tuple[ast.expr, ...]  #: what it is given, but for constants
+    reads: tuple[ast.Name | ast.Attribute, ...]
+
+
+def flag(asked: ast.expr, code: Code, pack: PackFacts) -> Flag | None:
+    """The flag that keeps an answer. None where anything else writes it, or another file of the pack may read it."""
+    name = _named(asked, code)
+    if isinstance(name, ast.Attribute):
+        return code.once(("flag", name.attr), lambda: _flag(name.attr, _attributes(name.attr, code), code, pack))
+    if name is not None and code.scope(name) is code.tree and not _in_class(name, code):
+        return code.once(
+            ("flag of the module", name.id), lambda: _flag(name.id, code.named(name.id, code.tree), code, pack)
+        )
+    return None
+
+
+def _in_class(node: ast.AST, code: Code) -> bool:
+    return any(isinstance(parent, ast.ClassDef) for parent, _ in code.above(node))
+
+
+def _attributes(name: str, code: Code) -> list[ast.Attribute]:
+    """Every ``x.name`` of the file; ``x.is_cuda`` only of ``self``, as any other x is a tensor."""
+    found = (node for node in code.nodes if isinstance(node, ast.Attribute) and node.attr == name)
+    return [node for node in found if name != "is_cuda" or _of_self(node)]
+
+
+def _flag(name: str, uses: Sequence[ast.Name | ast.Attribute], code: Code, pack: PackFacts) -> Flag | None:
+    stores = [code.parent(one) for one in uses if not isinstance(one.ctx, ast.Load)]
+    given = [one.value for one in stores if isinstance(one, ast.Assign) and len(one.targets) == 1]
+    answers = [one for one in given if not (isinstance(one, ast.Constant) and not one.value)]
+    reads = [one for one in uses if isinstance(one.ctx, ast.Load)]
+    plain = all(isinstance(one, ast.Name) or _of_self(one) for one in uses)
+    by_text = any(isinstance(node, ast.Constant) and node.value == name for node in code.nodes)
+    cudas = all(any(code.name(part) == ASKED for part in walk(one)) for one in answers)
+    if not (plain and cudas) or by_text or len(given) < len(stores) or pack.elsewhere(name, code.path):
+        return None
+    return Flag(tuple(answers), tuple(reads))
 
 
 def _is_bool(parent: ast.AST, child: ast.AST) -> bool:
@@ -294,16 +345,22 @@ class Behind:
 
 
 def behind(
-    gates: Sequence[tuple[Gate, bool]], site: Site, sites: Sequence[Site], verdicts: Mapping[Site, Verdict], code: Code
+    gates: Sequence[tuple[Gate, bool]],
+    asking: Sequence[Site],
+    sites: Sequence[Site],
+    verdicts: Mapping[Site, Verdict],
+    code: Code,
 ) -> Behind:
-    """What stands behind the tests, with what was decided about it so far."""
+    """What stands behind the tests of the ``asking`` sites, with what was decided about it so far."""
     near = [part for gate, _ in gates for part in (gate.test, *body_of(gate))]
     blocks = [block for gate, positive in gates if (block := guarded(gate, code, positive=positive))]
     parts = [part for block in blocks for part in block]
     spend(len(near) + len(parts) // 4)
     ranges = [(code.span(block[0])[0], code.span(block[-1])[1]) for block in blocks]  # neighbours
     inside = dict.fromkeys(one for first, last in ranges for one in within(first, last, sites, code))
-    beside = dict.fromkeys(one for gate, _ in gates for one in below(gate.test, sites, code) if one is not site)
+    beside = dict.fromkeys(one for gate, _ in gates for one in below(gate.test, sites, code))
+    for one in asking:
+        beside.pop(one, None)
     return Behind(
         tuple(near),
         tuple(parts),
@@ -342,15 +399,13 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
     if asked is None:
         return ()
     if site.kind is Kind.AVAILABLE:
-        return code.around(asked, "(", " or _patchforge_xpu())")
+        return either(asked, "_patchforge_xpu()", code)
     if isinstance(asked, ast.Attribute):
         xpu = f'getattr({code.code(asked.value)}, "is_xpu", False)' if _pure(asked.value) else ""
     else:
         xpu = "_patchforge_xpu()" if site.kind is Kind.OWN_QUESTION else ""
-    if xpu and test_around(asked, code) is None:  # the value itself is kept, not only whether it holds
-        return code.around(asked, f"({xpu} or ", ")")
-    if xpu:
-        return code.around(asked, "(", f" or {xpu})")
+    if xpu:  # where the value itself is kept, and not only whether it holds, CUDA's answer stays the last
+        return either(asked, xpu, code, first=test_around(asked, code) is None)
     if isinstance(asked, ast.Call):
         plain = (
             site.text == "cuda"
@@ -362,6 +417,28 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
     return tuple(_compared(asked, site, code)) if isinstance(asked, ast.Compare) else ()
 
 
+def either(asked: ast.expr, other: str, code: Code, *, first: bool = False) -> tuple[Splice, ...]:
+    """``asked or other``, in parentheses where what is around binds closer."""
+    opened, closed = ("(", ")") if _binds(asked, code) else ("", "")
+    return (
+        code.around(asked, f"{opened}{other} or ", closed)
+        if first
+        else code.around(asked, opened, f" or {other}{closed}")
+    )
+
+
+def _binds(node: ast.expr, code: Code) -> bool:
+    """Whether an ``or`` in a node's place would need parentheses, or would read better with them."""
+    parent = code.parent(node)
+    if isinstance(parent, (ast.If, ast.While, ast.Assert, ast.Return, ast.Assign, ast.AnnAssign, ast.keyword)):
+        return False
+    if isinstance(parent, ast.IfExp):
+        return code.field(node) != "test"
+    if isinstance(parent, ast.BoolOp):
+        return isinstance(parent.op, ast.And)
+    return not (isinstance(parent, ast.Call) and code.field(node) == "args")
+
+
 def _compared(asked: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:
     if len(asked.ops) != 1 or site.text != "cuda" or not isinstance(site.node, ast.Constant):
         return
@@ -370,9 +447,9 @@ def _compared(asked: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:
     if isinstance(operator, (ast.In, ast.NotIn)) and among:
         yield code.follow(site.node, ', "xpu"')
     elif isinstance(operator, ast.In) and left is site.node and _pure(right):
-        yield from code.around(asked, "(", f' or "xpu" in {code.code(right)})')
+        yield from either(asked, f'"xpu" in {code.code(right)}', code)
     elif isinstance(operator, ast.Eq) and right is site.node and _pure(left) and test_around(asked, code):
-        yield from code.around(asked, "(", f' or {code.code(left)} == "xpu")')
+        yield from either(asked, f'{code.code(left)} == "xpu"', code)
     elif isinstance(operator, (ast.Eq, ast.NotEq)) or (isinstance(operator, ast.In) and left is site.node):
         yield code.replace(site.node, "_patchforge_device()")
 
@@ -402,7 +479,8 @@ def says(statement: ast.AST) -> bool:
 
 def harmless(node: ast.AST) -> bool:
     """``x = x.detach().cpu()`` or ``x = x.contiguous()``, as a statement or the expression alone."""
-    names = set(_chain(node.value if isinstance(node, (ast.Assign, ast.Expr)) else node))
+    value = node.value if isinstance(node, (ast.Assign, ast.Expr, ast.Return)) else node
+    names = set(_chain(value)) if value is not None else set[str]()
     return bool(names & {"cpu", "contiguous"}) and names <= {"cpu", "detach", "clone", "contiguous", "float", "numpy"}
 
 
@@ -410,7 +488,8 @@ def _chain(node: ast.AST) -> Iterator[str]:
     """The methods that are called one after another; ``.to("cpu")`` counts as ``.cpu()``."""
     while isinstance(node, (ast.Call, ast.Attribute)):
         if isinstance(node, ast.Call):
-            to_cpu = any(isinstance(one, ast.Constant) and one.value == "cpu" for one in node.args)
+            given = [*node.args, *(one.value for one in node.keywords if one.arg == "device")]
+            to_cpu = any(isinstance(one, ast.Constant) and one.value == "cpu" for one in given)
             yield "cpu" if last_name(node) == "to" and to_cpu else last_name(node)
             node = node.func
         else:

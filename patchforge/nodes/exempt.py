@@ -29,7 +29,9 @@ _KERNELS = (
     "sageattention",
     "bitsandbytes",
     "numba.cuda",
+    "nunchaku",
 )
+_INSTALLER = re.compile(r"(^|/)install(_\w+)?\.py$")
 _BUILDS = re.compile("CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension")
 _COMPILERS = ("triton.jit", "cuda.jit")  #: decorators of a kernel
 _XPU = re.compile(r"xpu", re.IGNORECASE)
@@ -50,6 +52,8 @@ def file_reason(code: Code, *, reachable: bool) -> str:
     """Why all of a file stays; "" where it does not."""
     if not reachable:
         return UNREACHABLE
+    if _INSTALLER.search(code.path):
+        return "an installer: what it chooses for CUDA is listed with the packages"
     if _VENDORED.search(code.path):
         return "a vendored training library, dead in inference"
     if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):
@@ -334,11 +338,13 @@ def _attribute(node: ast.expr, site: Site, code: Code) -> str:
 
 def _wording(node: ast.expr, site: Site, code: Code) -> str:
     """The word "cuda" that is no device."""
-    if site.kind is not Kind.LITERAL and site.text != "torch.cuda":
+    if site.kind not in (Kind.LITERAL, Kind.AVAILABLE) and site.text != "torch.cuda":
         return ""
     parent = code.parent(node)
     if any(isinstance(above, ast.Call) and _is_argparse(above) for above, _ in code.above(node)):
         return "an option of a script's command line"
+    if site.kind is Kind.AVAILABLE:
+        return ""
     compare = next((above for above, _ in code.above(node) if isinstance(above, ast.Compare)), None)
     if compare is not None and code.once(("graph", compare), lambda: _in_graph(compare, code)):
         return "in a TorchScript graph: a string baked into a checkpoint"

@@ -36,6 +36,9 @@ BLOCKERS: Mapping[str, str] = {
     "insightface": "runs through onnxruntime: install onnxruntime-openvino, and no other onnxruntime beside it",
     "taichi": "its Vulkan back end or the CPU",
     "q8_kernels": "CUDA only: leave it out",
+    "vllm": "needs vLLM built for XPUs: pip's wheel is for CUDA",
+    "llama_cpp": "pip's wheel runs on the CPU: build it with GGML_SYCL or GGML_VULKAN",
+    "pynvml": "asks NVIDIA's driver, which is not there: nothing to do where it is in a try",
 }
 #: Those that are for CUDA only: a node that imports one for good cannot be loaded.
 CUDA_ONLY = frozenset(
@@ -68,6 +71,8 @@ REPLACES: Mapping[str, str] = {
     "bitsandbytes": "needs 0.46 or later on an XPU",
     "tensorrt": "CUDA only: take it out",
     "deepspeed": "for training on CUDA: take it out",
+    "vllm": "brings a torch for CUDA: take it out, or build it for XPUs",
+    "llama-cpp-python": "runs on the CPU: build it with GGML_SYCL or GGML_VULKAN",
 }
 _CUDA_WHEELS = re.compile(r"^(cupy(-cuda\w+)?|nvidia-[\w-]+|tensorrt[\w-]*|pycuda|flash[-_]attn[\w-]*)$")
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)(?:\s*\[[^\]]*\])?(?=\s*(?:[<>=!~;@]|$)|\s)")
@@ -146,6 +151,9 @@ def _required(path: str, data: bytes) -> Iterator[Need]:
         lines = list(enumerate(data.decode(errors="replace").splitlines(), 1))
     elif path == "pyproject.toml":
         lines = list(_dependencies(data.decode(errors="replace")))
+    elif re.fullmatch(r"comfy-env(-root)?\.toml", name):
+        yield from _for_cuda(path, data.decode(errors="replace"))
+        return
     else:
         return
     for number, text in lines:
@@ -158,6 +166,18 @@ def _required(path: str, data: bytes) -> Iterator[Need]:
         package = canonicalize_name(match[1]) if match else ""
         if package in REPLACES or _CUDA_WHEELS.match(package):
             yield Need(path, number, package, REPLACES.get(package, "CUDA only: take it out"))
+
+
+def _for_cuda(path: str, text: str) -> Iterator[Need]:
+    """The wheels that comfy-env fetches for CUDA: all in ``packages`` of its ``[cuda]``."""
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        table = line.strip() if line.lstrip().startswith("[") else table
+        if table == "[cuda]" and len(line) <= _LONGEST:
+            for name in re.findall(r"[\"']([A-Za-z0-9][\w.-]*)[\"']", line.partition("#")[0]):
+                package = canonicalize_name(name)
+                advice = REPLACES.get(package, "a wheel for CUDA only: no replacement")
+                yield Need(path, number, package, f"fetched by comfy-env for CUDA: {advice}")
 
 
 def _dependencies(text: str) -> Iterator[tuple[int, str]]:

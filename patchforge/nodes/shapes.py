@@ -97,7 +97,11 @@ _ONLY_CUDA = re.compile(
     re.IGNORECASE,
 )
 #: ... but a wish for the GPU, a question for it, and what is noted of a cache.
-_PLAIN = re.compile(r"(use|to|on|with|is|has)_cuda(_available)?|\w*cuda\w*(clear|cache|free)\w*", re.IGNORECASE)
+_PLAIN = re.compile(
+    r"(use|to|on|with|is|has)_cuda(_available)?|\w*cuda\w*(clear|cache|free)\w*|(free|total|used|reserved|allocated)_cuda"
+    r"|(\w+_)?cuda_((rng_)?states?|mem(ory)?|devices?|ids?|idx|index|count|name|props|stats)",
+    re.IGNORECASE,
+)
 
 MPS = re.compile(r"(?<![a-z])mps(?![a-z])", re.IGNORECASE)
 XPU_ARM = 'hasattr({torch}, "xpu") and {torch}.xpu.is_available()'
@@ -404,6 +408,36 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
 def _lists_implementations(parent: ast.List | ast.Tuple | ast.Set) -> bool:
     values = {one.value for one in parent.elts if isinstance(one, ast.Constant)}
     return bool(values & {"ref", "triton", "native", "torch", "cudnn", "cutlass"})
+
+
+def is_key_of_devices(node: ast.expr, code: Code) -> bool:
+    """``{"cuda": torch.device("cuda"), …}[choice]``: an XPU's user says "cuda" too, and gets the device in use."""
+    table = code.parent(node)
+    if (
+        not isinstance(table, ast.Dict)
+        or code.field(node) != "keys"
+        or not isinstance(code.parent(table), ast.Subscript)
+    ):
+        return False
+    value = table.values[code.index(node)]
+    given = (
+        value.args[0]
+        if isinstance(value, ast.Call) and value.args and code.name(value.func) == "torch.device"
+        else value
+    )
+    return isinstance(node, ast.Constant) and isinstance(given, ast.Constant) and given.value == node.value
+
+
+_LAYERS = re.compile(r"gpu_layers$")  #: of llama.cpp, which ignores them where it was built without a GPU's back end
+
+
+def for_any_gpu(chosen: ast.IfExp, code: Code) -> bool:
+    """Whether what a test chooses suits every accelerator: torch's own attention, or llama.cpp's layers on the GPU."""
+    if isinstance(chosen.body, ast.Constant) and chosen.body.value == "sdpa":
+        return True
+    parent = code.parent(chosen)
+    targets = parent.targets if isinstance(parent, ast.Assign) else []
+    return any(_LAYERS.search(name) for name in (*map(code.said, targets), getattr(parent, "arg", None) or ""))
 
 
 def leaves(body: Sequence[ast.stmt]) -> bool:

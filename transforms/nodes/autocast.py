@@ -5,8 +5,8 @@ from __future__ import annotations
 import ast
 import re
 
-from patchforge.nodes.code import Code
-from patchforge.nodes.shapes import last_name
+from patchforge.nodes.code import Code, dotted
+from patchforge.nodes.shapes import call_of, last_name
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _CHECKPOINT = re.compile("checkpoint", re.IGNORECASE)
@@ -39,6 +39,16 @@ class Autocast(Pattern):
             "from torch.cuda.amp import autocast\n\n@autocast(dtype=kind)\ndef f():\n    pass\n",
             "from torch.cuda.amp import autocast\n\n@_patchforge_autocast(autocast)(dtype=kind)\ndef f():\n    pass\n",
         ),
+        PackExample(
+            "made ready for later",
+            "from functools import partial\nfrom torch.amp import autocast\nwith partial(autocast, 'cuda', enabled=False)():\n    f()\n",
+            "from functools import partial\nfrom torch.amp import autocast\nwith partial(autocast, _patchforge_device(), enabled=False)():\n    f()\n",
+        ),
+        PackExample(
+            "its dtype",
+            "import torch\nif torch.get_autocast_gpu_dtype() == torch.float16:\n    x = x.clip(-65504, 65504)\n",
+            'import torch\nif (torch.get_autocast_dtype("xpu") if _patchforge_xpu() else torch.get_autocast_gpu_dtype()) == torch.float16:\n    x = x.clip(-65504, 65504)\n',
+        ),
         PackExample("right already", "import torch\nwith torch.autocast(mm.get_autocast_device(device)):\n    f()\n"),
         PackExample("for training", "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     )
@@ -57,7 +67,11 @@ class Autocast(Pattern):
         if name == "get_autocast_gpu_dtype":
             if code.mentions([code.tree], _CHECKPOINT):
                 return left([site], "kept for gradient checkpoints, which inference does not make")
-            return person([site], "torch.get_autocast_dtype(device type)")
+            call = call_of(site, code)
+            if call is None or not code.torch:
+                return person([site], "torch.get_autocast_dtype(device type)")
+            xpu = f'({code.torch}.get_autocast_dtype("xpu") if _patchforge_xpu() else '
+            return converted([site], *code.around(call, xpu, ")"))
         return person([site], f"find XPU's {name}")
 
 
@@ -66,6 +80,8 @@ def _device_type(site: Site, code: Code) -> Verdict | None:
     if not isinstance(call, ast.Call):
         return None
     name = last_name(call)
+    if name == "partial" and call.args and code.field(site.node) == "args":
+        name = dotted(call.args[0]).rpartition(".")[2]
     if name in ("autocast", "GradScaler", "custom_fwd", "custom_bwd", "is_autocast_enabled", "get_autocast_dtype"):
         if name in ("GradScaler", "custom_fwd", "custom_bwd"):
             return left([site], "for training: switches itself off without CUDA")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from patchforge.effort import walk
-from patchforge.nodes.code import Code
+from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.cuda_tests import (
     Behind,
     Gate,
@@ -16,6 +16,7 @@ from patchforge.nodes.cuda_tests import (
     behind,
     counts_mps,
     decisions,
+    flag,
     harmless,
     preceding,
     requested,
@@ -23,7 +24,7 @@ from patchforge.nodes.cuda_tests import (
     widened,
 )
 from patchforge.nodes.libraries import flows
-from patchforge.nodes.shapes import KERNELS, below, call_of, keyword_of, last_name, leaves, only_cuda
+from patchforge.nodes.shapes import KERNELS, below, call_of, for_any_gpu, keyword_of, last_name, leaves, only_cuda
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _MOVES = frozenset(("non_blocking", "pin_memory"))  #: keywords that mean the same to every accelerator
@@ -54,7 +55,7 @@ class Availability(Pattern):
             """,
             """\
             import torch
-            if (torch.cuda.is_available() or _patchforge_xpu()):
+            if torch.cuda.is_available() or _patchforge_xpu():
                 net.to(_patchforge_device())
                 for part in parts:
                     part.to(_patchforge_device())
@@ -106,9 +107,48 @@ class Availability(Pattern):
             "import torch\n\ndef g(x, gpu):\n    return x.to(_patchforge_device()) if gpu else x\n\ndef f(x, use_gpu):\n    on = bool(use_gpu and (torch.cuda.is_available() or _patchforge_xpu()))\n    return g(x, on)\n",
         ),
         PackExample(
+            "kept by an object, and by the module",
+            """\
+            import torch
+            HAS = torch.cuda.is_available()
+
+            class A:
+                def __init__(self):
+                    self.gpu = bool(torch.cuda.is_available())
+                    print(self.gpu)
+
+                def free(self):
+                    if HAS:
+                        torch.cuda.empty_cache()
+
+                def move(self, x):
+                    return x.to("cuda") if self.gpu else x
+            """,
+            """\
+            import torch
+            HAS = torch.cuda.is_available() or _patchforge_xpu()
+
+            class A:
+                def __init__(self):
+                    self.gpu = bool(torch.cuda.is_available() or _patchforge_xpu())
+                    print(self.gpu)
+
+                def free(self):
+                    if HAS:
+                        _patchforge_gpu().empty_cache()
+
+                def move(self, x):
+                    return x.to(_patchforge_device()) if self.gpu else x
+            """,
+        ),
+        PackExample(
+            "kept by an object, for kernels",
+            "import torch\n\nclass A:\n    def __init__(self):\n        self.use_flash = torch.cuda.is_available()\n\n    def f(self, q):\n        return flash_attn(q) if self.use_flash else plain(q)\n",
+        ),
+        PackExample(
             "a device with a name",
             "import torch\nx = x.to(device if torch.cuda.is_available() else 'cpu')\n",
-            "import torch\nx = x.to(_patchforge_choice(device) if (torch.cuda.is_available() or _patchforge_xpu()) else 'cpu')\n",
+            "import torch\nx = x.to(_patchforge_choice(device) if torch.cuda.is_available() or _patchforge_xpu() else 'cpu')\n",
         ),
         PackExample(
             "back to the CPU from a device that may be an XPU",
@@ -127,7 +167,7 @@ class Availability(Pattern):
             """,
             """\
             import torch
-            if (torch.cuda.is_available() or _patchforge_xpu()):
+            if torch.cuda.is_available() or _patchforge_xpu():
                 _patchforge_gpu().empty_cache()
                 collect = getattr(_patchforge_gpu(), "ipc_collect", None)
                 if callable(collect):
@@ -142,7 +182,7 @@ class Availability(Pattern):
         PackExample(
             "how a tensor is moved",
             "import torch\nx = x.to(device, non_blocking=torch.cuda.is_available())\n",
-            "import torch\nx = x.to(device, non_blocking=(torch.cuda.is_available() or _patchforge_xpu()))\n",
+            "import torch\nx = x.to(device, non_blocking=torch.cuda.is_available() or _patchforge_xpu())\n",
         ),
         PackExample("only a message", "import torch\nif torch.cuda.is_available():\n    print('CUDA is there')\n"),
         PackExample(
@@ -151,8 +191,45 @@ class Availability(Pattern):
         ),
         PackExample(
             "a way back to the CPU",
-            'import torch\nif device == "cuda" and not torch.cuda.is_available():\n    device = "cpu"\n',
+            "import torch\nif not torch.cuda.is_available():\n    device = 'cpu'\n",
             person=True,
+        ),
+        PackExample(
+            "a way back to the CPU, that asks for the device first",
+            "import torch\n\ndef f(wish):\n    device = pick(wish)\n    if device.startswith('cuda') and not torch.cuda.is_available():\n        print('no CUDA')\n        return 'cpu'\n    return device\n",
+            "import torch\n\ndef f(wish):\n    device = pick(wish)\n    device = _patchforge_choice(device)\n    if device.startswith('cuda') and not (torch.cuda.is_available() or _patchforge_xpu()):\n        print('no CUDA')\n        return 'cpu'\n    return device\n",
+        ),
+        PackExample(
+            "a way back from a device that the object keeps",
+            """\
+            import torch
+
+            class A:
+                def __init__(self, config):
+                    self.device = config.device
+                    if not torch.cuda.is_available():
+                        if torch.backends.mps.is_available():
+                            self.device = "mps"
+                        else:
+                            self.device = "cpu"
+            """,
+            """\
+            import torch
+
+            class A:
+                def __init__(self, config):
+                    self.device = _patchforge_choice(config.device)
+                    if not (torch.cuda.is_available() or _patchforge_xpu()):
+                        if torch.backends.mps.is_available():
+                            self.device = "mps"
+                        else:
+                            self.device = "cpu"
+            """,
+        ),
+        PackExample(
+            "torch's own attention, and layers on any GPU",
+            "import torch\nattn = 'sdpa' if torch.cuda.is_available() else 'eager'\nmodel = Llama(n_gpu_layers=-1 if torch.cuda.is_available() else 0)\n",
+            "import torch\nattn = 'sdpa' if torch.cuda.is_available() or _patchforge_xpu() else 'eager'\nmodel = Llama(n_gpu_layers=-1 if torch.cuda.is_available() or _patchforge_xpu() else 0)\n",
         ),
         PackExample(
             "a way back to the CPU, from a parameter",
@@ -199,8 +276,9 @@ def by_what_it_decides(site: Site, code: Code, pack: PackFacts, verdicts: Mappin
     call = call_of(site, code)
     if call is None:
         return person([site], "ask torch.xpu.is_available as well")
-    gates = decisions(call, code)
-    found = behind(gates, site, pack.sites, verdicts, code)
+    gates = decisions(call, code, pack)
+    kept = _of_flag(call, code, pack)
+    found = behind(gates, (site, *kept), pack.sites, verdicts, code)
     if found.kernels(code) or _beside_kernels(gates[0][0] if gates else call, code):
         return _before_kernels(site, gates, pack, code)
     if not gates:
@@ -211,7 +289,7 @@ def by_what_it_decides(site: Site, code: Code, pack: PackFacts, verdicts: Mappin
     if only_cuda(found.near, code):
         return person([site], "something here is named after CUDA: see whether an XPU may have it")
     if all(_takes_xpus(gate, positive, found, call, code) for gate, positive in gates):
-        return _taken_in(site, gates[0][0], code)
+        return _taken_in(site, gates[0][0], code, kept)
     return _mapped(site, gates, found, pack, code) or _stays(site, gates[0], found, code)
 
 
@@ -220,35 +298,70 @@ def _mapped(
 ) -> Verdict | None:
     """``if …not torch.cuda.is_available(): device = "cpu"``: before it, a "cuda" is taken for the XPU."""
     gate, positive = gates[0]
-    name = _sent_back(gate) if isinstance(gate, ast.If) and not positive and not found.open else ""
+    name = _sent_back(gate, code) if isinstance(gate, ast.If) and not positive and not found.open else ""
     if not name or not isinstance(gate, ast.If) or len(gates) > 1 or not _bound_before(name, gate, code):
         return None
     scope = code.scope(gate)
     if any(key == name for where, key in flows(code, pack.foreign).keys if where is scope):
         return None
+    if "." in name:  # the object's other methods may ask, too
+        scope = next((one for one, _ in code.above(gate) if isinstance(one, ast.ClassDef)), scope)
     asking = [one for one in below(scope, pack.sites, code) if asks(one, code)]
     here = [one for one in asking if code.holds(gate.test, one.node)]
-    line = code.before(gate, [f"{name} = _patchforge_choice({name})"])
+    before = code.before(gate, [f"{name} = _patchforge_choice({name})"])
+    given = [
+        one.value for one in preceding(gate, code) if isinstance(one, ast.Assign) and dotted(one.targets[0]) == name
+    ]
+    mapped = code.around(given[-1], "_patchforge_choice(", ")") if "." in name else (before,)
     apart = [one for one in asking if one not in here]
     return converted(
         [site, *here],
-        line,
+        *mapped,
         *widened(site, code),
         together=apart,
         otherwise="a device that may be an XPU is asked for CUDA alone",
     )
 
 
-def _sent_back(gate: ast.If) -> str:
-    """The name that is given the CPU, and nothing else."""
-    only = gate.body[0]
-    if len(gate.body) > 1 or gate.orelse or not isinstance(only, ast.Assign) or len(only.targets) > 1:
+def _sent_back(gate: ast.If, code: Code) -> str:
+    """The name, or the attribute of ``self``, that is given the CPU and nothing else, or for which "cpu" is returned."""
+    found = {_named_cpu(one, gate, code) for one in _last(gate.body)} if not gate.orelse else set[str]()
+    return found.pop() if len(found) == 1 else ""
+
+
+def _last(body: Sequence[ast.stmt]) -> Iterator[ast.stmt | None]:
+    """What a block does but tell, under whatever tests; None where it does several things."""
+    rest = [one for one in body if not says(one)]
+    if len(rest) != 1:
+        yield None
+    elif isinstance(branch := rest[0], ast.If):
+        yield from _last(branch.body)
+        yield from _last(branch.orelse) if branch.orelse else [None]
+    else:
+        yield rest[0]
+
+
+def _named_cpu(part: ast.stmt | None, gate: ast.If, code: Code) -> str:
+    if not isinstance(part, (ast.Assign, ast.Return)) or part.value is None:
         return ""
-    target, value = only.targets[0], only.value
+    value = part.value
     if isinstance(value, ast.Call) and last_name(value) == "device" and len(value.args) == 1:
         value = value.args[0]
-    to_cpu = isinstance(value, ast.Constant) and value.value == "cpu"
-    return target.id if to_cpu and isinstance(target, ast.Name) else ""
+    if not isinstance(value, ast.Constant) or value.value not in ("cpu", "mps"):
+        return ""
+    if isinstance(part, ast.Return):
+        return _first_asked(gate.test, code)
+    target = part.targets[0] if len(part.targets) == 1 else None
+    kept = isinstance(target, ast.Name) or (isinstance(target, ast.Attribute) and dotted(target).startswith("self."))
+    return dotted(target) if target is not None and kept else ""
+
+
+def _first_asked(test: ast.expr, code: Code) -> str:
+    """The name of ``name == "cuda" and …``, which is asked before all else."""
+    first = test.values[0] if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else test
+    asked = first.left if isinstance(first, ast.Compare) else first.func if isinstance(first, ast.Call) else None
+    owner = asked.value if isinstance(asked, ast.Attribute) and asked.attr == "startswith" else asked
+    return owner.id if isinstance(owner, ast.Name) and "cuda" in code.said(first) else ""
 
 
 def _bound_before(name: str, gate: ast.If, code: Code) -> bool:
@@ -258,16 +371,15 @@ def _bound_before(name: str, gate: ast.If, code: Code) -> bool:
         gate
     ):
         return False
+    if _first_asked(gate.test, code) == name:
+        return True
     arguments = getattr(code.scope(gate), "args", None)
     if isinstance(arguments, ast.arguments) and name in {
         one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
     }:
         return True
     before = preceding(gate, code)
-    return any(
-        isinstance(one, ast.Assign) and any(isinstance(t, ast.Name) and t.id == name for t in one.targets)
-        for one in before
-    )
+    return any(isinstance(one, ast.Assign) and any(dotted(target) == name for target in one.targets) for one in before)
 
 
 def _before_kernels(site: Site, gates: Sequence[tuple[Gate, bool]], pack: PackFacts, code: Code) -> Verdict:
@@ -319,6 +431,8 @@ def _takes_xpus(gate: Gate, positive: bool, found: Behind, call: ast.Call, code:
         return True
     if found.guarded and (all(map(_is_comfys, found.guarded)) or (positive and all(map(harmless, found.guarded)))):
         return True
+    if positive and isinstance(gate, ast.IfExp) and for_any_gpu(gate, code):
+        return True
     return _names_device(gate, code) if positive else _back_to_cpu(gate, code)
 
 
@@ -326,11 +440,22 @@ def _widened(site: Site, code: Code) -> Verdict:
     return converted([site], *widened(site, code))
 
 
-def _taken_in(site: Site, gate: Gate, code: Code) -> Verdict:
-    splices = widened(site, code)
+def _of_flag(call: ast.Call, code: Code, pack: PackFacts) -> tuple[Site, ...]:
+    """What else a flag is given by such calls, and where it is read as ``self.is_cuda``; nothing where there is none."""
+    kept = flag(call, code, pack)
+    if kept is None:
+        return ()
+    reads = {id(one) for one in kept.reads}
+    answers = [one for answer in kept.answers for one in below(answer, pack.sites, code) if one.kind is Kind.AVAILABLE]
+    return (*answers, *(one for one in pack.sites if id(one.node) in reads))
+
+
+def _taken_in(site: Site, gate: Gate, code: Code, kept: Sequence[Site] = ()) -> Verdict:
+    asked = dict.fromkeys((site, *kept))
+    splices = tuple(edit for one in asked if one.kind is not Kind.IS_CUDA for edit in widened(one, code))
     if isinstance(gate, ast.IfExp) and _names_device(gate, code):
         splices = (*splices, *code.around(gate.body, "_patchforge_choice(", ")"))
-    return converted([site], *splices)
+    return converted(asked, *splices)
 
 
 def _is_comfys(part: ast.AST) -> bool:

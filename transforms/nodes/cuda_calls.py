@@ -47,12 +47,17 @@ class CudaCalls(Pattern):
         PackExample(
             "no twin, and no need of one",
             "import torch\ntorch.cuda.ipc_collect()\n",
-            "import torch\nNone if _patchforge_xpu() else torch.cuda.ipc_collect()\n",
+            "import torch\nif not _patchforge_xpu():\n    torch.cuda.ipc_collect()\n",
         ),
         PackExample(
             "marks for CUDA's profiler",
             "import torch\ntorch.cuda.nvtx.range_push('a')\n",
-            "import torch\nNone if _patchforge_xpu() else torch.cuda.nvtx.range_push('a')\n",
+            "import torch\nif not _patchforge_xpu():\n    torch.cuda.nvtx.range_push('a')\n",
+        ),
+        PackExample(
+            "no need of one, beside another statement",
+            "import torch\nf(); torch.cuda.ipc_collect()\n",
+            "import torch\nf(); None if _patchforge_xpu() else torch.cuda.ipc_collect()\n",
         ),
         PackExample(
             "an annotation of what only CUDA has",
@@ -82,7 +87,7 @@ class CudaCalls(Pattern):
         if is_annotation(site.node, code):
             return left([site], "an annotation", runs_on_xpu=True)
         if name in NEEDLESS and call is not None and isinstance(code.parent(call), ast.Expr):
-            return converted([site], code.splice(code.start(call), code.start(call), "None if _patchforge_xpu() else "))
+            return converted([site], code.unless(code.statement(call), "_patchforge_xpu()"))
         if name in TWINS:
             return _twin(site, name, call, code)
         return person([site], _advice(name)) if name else _bare(site, code)

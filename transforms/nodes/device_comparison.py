@@ -26,6 +26,7 @@ from patchforge.nodes.shapes import (
     below,
     body_of,
     device_text,
+    for_any_gpu,
     formatted_device,
     last_name,
     leaves,
@@ -58,8 +59,13 @@ _HOUSEKEEPING = frozenset(
         "cuda",
     ]
 )
+_LOOKS = frozenset(("list", "getattr", "len", "sorted", "items", "keys", "values", "get"))
 _ADVICE = 'add XPUs where the answer means "on an accelerator"; leave it where it chooses a CUDA kernel'
 _CUDA = re.compile("cuda", re.IGNORECASE)
+_FREES = re.compile(r"offload|unload|clear|free|release|evict|empty|collect|clean|purge|to_cpu", re.IGNORECASE)
+_ERROR = re.compile(
+    r"(^|[._])(e|err|error|exc|exception|msg|message|error_msg|err_msg|error_message|error_str)$|^str\((e|err|error|exc|exception)\)"
+)
 _SIZE = re.compile(r"(memory|mem|vram|model)_?(size|bytes)$|(?<![a-z])vram", re.IGNORECASE)
 
 
@@ -79,7 +85,7 @@ class DeviceComparison(Pattern):
         PackExample(
             "housekeeping",
             "import torch\nif device.type == 'cuda':\n    torch.cuda.empty_cache()\n",
-            "import torch\nif (device.type == 'cuda' or device.type == \"xpu\"):\n    _patchforge_gpu().empty_cache()\n",
+            "import torch\nif device.type == 'cuda' or device.type == \"xpu\":\n    _patchforge_gpu().empty_cache()\n",
         ),
         PackExample(
             "the beginning of a string",
@@ -89,22 +95,22 @@ class DeviceComparison(Pattern):
         PackExample(
             "a tensor",
             "import torch\nif x.is_cuda:\n    torch.cuda.synchronize()\n",
-            'import torch\nif (x.is_cuda or getattr(x, "is_xpu", False)):\n    _patchforge_gpu().synchronize()\n',
+            'import torch\nif x.is_cuda or getattr(x, "is_xpu", False):\n    _patchforge_gpu().synchronize()\n',
         ),
         PackExample(
             "MPS counts too",
             "for p in parts:\n    if p.is_cuda or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', 'mps']:\n        keep(p)\n",
-            "for p in parts:\n    if (p.is_cuda or getattr(p, \"is_xpu\", False)) or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', \"xpu\", 'mps']:\n        keep(p)\n",
+            "for p in parts:\n    if p.is_cuda or getattr(p, \"is_xpu\", False) or p.is_mps:\n        release(p)\n    elif p.device.type in ['cuda', \"xpu\", 'mps']:\n        keep(p)\n",
         ),
         PackExample(
             "to the CPU",
             "if x.is_cuda:\n    x = x.detach().cpu()\ny = (x.cpu() if x.device.type == 'cuda' else x).numpy()\n",
-            'if (x.is_cuda or getattr(x, "is_xpu", False)):\n    x = x.detach().cpu()\ny = (x.cpu() if (x.device.type == \'cuda\' or x.device.type == "xpu") else x).numpy()\n',
+            'if x.is_cuda or getattr(x, "is_xpu", False):\n    x = x.detach().cpu()\ny = (x.cpu() if x.device.type == \'cuda\' or x.device.type == "xpu" else x).numpy()\n',
         ),
         PackExample(
             "a device",
             "def device(wish):\n    if wish == 'cuda':\n        return torch.device('cuda')\n    return 'cuda' if other.startswith('cuda') else 'cpu'\n",
-            'def device(wish):\n    if (wish == \'cuda\' or wish == "xpu"):\n        return torch.device(_patchforge_device())\n    return _patchforge_device() if other.startswith(("cuda", "xpu")) else \'cpu\'\n',
+            'def device(wish):\n    if wish == \'cuda\' or wish == "xpu":\n        return torch.device(_patchforge_device())\n    return _patchforge_device() if other.startswith(("cuda", "xpu")) else \'cpu\'\n',
         ),
         PackExample(
             "not there yet",
@@ -124,12 +130,12 @@ class DeviceComparison(Pattern):
         PackExample(
             "through a name, as a value",
             "import torch\n\ndef f(x):\n    on = x.is_cuda\n    if on:\n        torch.cuda.empty_cache()\n",
-            'import torch\n\ndef f(x):\n    on = (getattr(x, "is_xpu", False) or x.is_cuda)\n    if on:\n        _patchforge_gpu().empty_cache()\n',
+            'import torch\n\ndef f(x):\n    on = getattr(x, "is_xpu", False) or x.is_cuda\n    if on:\n        _patchforge_gpu().empty_cache()\n',
         ),
         PackExample(
             "kept where it is",
             "import torch\ndef f(x, dev, off):\n    d = x.device if x.is_cuda else dev\n    store = torch.device('cpu') if off or dev.type != 'cuda' else dev\n    return d, store, torch.cuda.memory_allocated(d) if x.is_cuda else 0\n",
-            'import torch\ndef f(x, dev, off):\n    d = x.device if (x.is_cuda or getattr(x, "is_xpu", False)) else dev\n    store = torch.device(\'cpu\') if off or dev.type != _patchforge_device() else dev\n    return d, store, _patchforge_gpu().memory_allocated(d) if (x.is_cuda or getattr(x, "is_xpu", False)) else 0\n',
+            'import torch\ndef f(x, dev, off):\n    d = x.device if x.is_cuda or getattr(x, "is_xpu", False) else dev\n    store = torch.device(\'cpu\') if off or dev.type != _patchforge_device() else dev\n    return d, store, _patchforge_gpu().memory_allocated(d) if x.is_cuda or getattr(x, "is_xpu", False) else 0\n',
         ),
         PackExample(
             "built as the devices are",
@@ -139,7 +145,7 @@ class DeviceComparison(Pattern):
         PackExample(
             "its index",
             "import torch\ndef f(x):\n    if x.is_cuda:\n        return torch.device(x.get_device())\n    return torch.device('cpu')\n",
-            "import torch\ndef f(x):\n    if (x.is_cuda or getattr(x, \"is_xpu\", False)):\n        return torch.device(x.get_device())\n    return torch.device('cpu')\n",
+            "import torch\ndef f(x):\n    if x.is_cuda or getattr(x, \"is_xpu\", False):\n        return torch.device(x.get_device())\n    return torch.device('cpu')\n",
         ),
         PackExample(
             "out of a list of devices",
@@ -149,12 +155,12 @@ class DeviceComparison(Pattern):
         PackExample(
             "pinned memory",
             "if x.device.type == 'cuda':\n    y = y.pin_memory().to(x.device, non_blocking=True)\nelse:\n    y = y.to(x.device)\n",
-            "if (x.device.type == 'cuda' or x.device.type == \"xpu\"):\n    y = y.pin_memory().to(x.device, non_blocking=True)\nelse:\n    y = y.to(x.device)\n",
+            "if x.device.type == 'cuda' or x.device.type == \"xpu\":\n    y = y.pin_memory().to(x.device, non_blocking=True)\nelse:\n    y = y.to(x.device)\n",
         ),
         PackExample(
             "autocast, or something else",
             "import torch\ndef f(self):\n    if self.device.type == 'cuda':\n        return torch.autocast('cuda', dtype=self.dtype)\n    elif self.device.type == 'mps':\n        return torch.inference_mode()\n",
-            "import torch\ndef f(self):\n    if (self.device.type == 'cuda' or self.device.type == \"xpu\"):\n        return torch.autocast(_patchforge_device(), dtype=self.dtype)\n    elif self.device.type == 'mps':\n        return torch.inference_mode()\n",
+            "import torch\ndef f(self):\n    if self.device.type == 'cuda' or self.device.type == \"xpu\":\n        return torch.autocast(_patchforge_device(), dtype=self.dtype)\n    elif self.device.type == 'mps':\n        return torch.inference_mode()\n",
         ),
         PackExample(
             "what is told of memory",
@@ -164,7 +170,7 @@ class DeviceComparison(Pattern):
         PackExample(
             "to the CPU, and a note of it",
             "if x.is_cuda:\n    x = x.cpu()\n    changed = True\n",
-            'if (x.is_cuda or getattr(x, "is_xpu", False)):\n    x = x.cpu()\n    changed = True\n',
+            'if x.is_cuda or getattr(x, "is_xpu", False):\n    x = x.cpu()\n    changed = True\n',
         ),
         PackExample(
             "what a model takes on the card",
@@ -174,7 +180,46 @@ class DeviceComparison(Pattern):
         PackExample(
             "a flag of its own",
             "import torch\nclass A:\n    def __init__(self):\n        self.is_cuda = torch.cuda.is_available()\n    def f(self, x):\n        return x.to('cuda') if self.is_cuda else x\n",
+            "import torch\nclass A:\n    def __init__(self):\n        self.is_cuda = torch.cuda.is_available() or _patchforge_xpu()\n    def f(self, x):\n        return x.to(_patchforge_device()) if self.is_cuda else x\n",
+        ),
+        PackExample(
+            "a flag of its own that goes elsewhere",
+            "import torch\nclass A:\n    def __init__(self):\n        self.is_cuda = torch.cuda.is_available()\n    def f(self, x):\n        return tell(self.is_cuda, x.to('cuda') if self.is_cuda else x)\n",
             person=True,
+        ),
+        PackExample(
+            "memory that is freed by the pack's own functions",
+            "def load(self, device):\n    if device.startswith('cuda') and self.busy:\n        for key in list(self.cache):\n            self.offload(key)\n\ndef clear_others(self, device):\n    if not device.startswith('cuda'):\n        return 0\n    return self.drop()\n",
+            'def load(self, device):\n    if device.startswith(("cuda", "xpu")) and self.busy:\n        for key in list(self.cache):\n            self.offload(key)\n\ndef clear_others(self, device):\n    if not device.startswith(("cuda", "xpu")):\n        return 0\n    return self.drop()\n',
+        ),
+        PackExample(
+            "memory that is freed, and a size that is set",
+            "if device == 'cuda':\n    self.offload()\n    self.batch = 64\n",
+            person=True,
+        ),
+        PackExample(
+            "ComfyUI's own device, and layers on any GPU",
+            "def f(choice):\n    cache = mm.get_torch_device() if choice == 'cuda' else torch.device('cpu')\n    layers = load(n_gpu_layers=-1 if choice == 'cuda' else 0)\n",
+            "def f(choice):\n    cache = mm.get_torch_device() if choice == 'cuda' or choice == \"xpu\" else torch.device('cpu')\n    layers = load(n_gpu_layers=-1 if choice == 'cuda' or choice == \"xpu\" else 0)\n",
+        ),
+        PackExample(
+            "stored where it is, or on the CPU",
+            "if off or self.device.type != 'cuda':\n    state['store'] = torch.device('cpu')\nelse:\n    state['store'] = self.device\n",
+            "if off or self.device.type != _patchforge_device():\n    state['store'] = torch.device('cpu')\nelse:\n    state['store'] = self.device\n",
+        ),
+        PackExample(
+            "a word in an error",
+            "try:\n    f()\nexcept RuntimeError as e:\n    if 'cuda' in str(e).lower():\n        retry()\n",
+        ),
+        PackExample("only a message", "if device.type == 'cuda':\n    print('on CUDA')\nelse:\n    pass\n"),
+        PackExample("handed on by its name", "options['device_map'] = {'': 0} if str(device) == 'cuda' else device\n"),
+        PackExample(
+            "kernels behind the other branch",
+            "if self.device.type != 'cuda':\n    print('not quantized')\nelse:\n    model = bnb_linear(model)\n",
+        ),
+        PackExample(
+            "kept for CUDA's kernels",
+            "def flash_attn(self, q):\n    _, heads, is_cuda = *q.shape, q.is_cuda\n    return run(self.fast if is_cuda else self.plain)\n",
         ),
         PackExample("other code", "import torch\nif device == 'cuda':\n    batch = 64\n", person=True),
         PackExample(
@@ -195,7 +240,7 @@ class DeviceComparison(Pattern):
         PackExample(
             "an index of a device",
             "if wish == 'cuda':\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
-            "if (wish == 'cuda' or wish == \"xpu\"):\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
+            "if wish == 'cuda' or wish == \"xpu\":\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
         ),
         PackExample(
             "cut by its length",
@@ -223,6 +268,8 @@ class DeviceComparison(Pattern):
             return None
         if site.kind is Kind.IS_CUDA and _own_flag(site.node, code):
             return person([site], "a flag of the pack's own: take XPUs in where it is set")
+        if site.kind is Kind.LITERAL and _of_error(site, code):
+            return left([site], "a word in the text of an error", runs_on_xpu=True)
         if site.kind is Kind.LITERAL and names_implementations(site.node, code):
             return left([site], "the name of an implementation, not a device")
         for gate, positive in decisions(_question(site, code), code)[:1]:
@@ -245,11 +292,13 @@ class DeviceComparison(Pattern):
             apart = [one for one in others if one is not site and not asks(one, code)]
             return converted([site], edit, together=apart, otherwise="a name that is built alike stays CUDA's")
         gates = decisions(asked, code)
-        found = behind([(gate, yes or _mends(gate)) for gate, yes in gates], site, pack.sites, verdicts, code)
+        found = behind([(gate, yes or _mends(gate)) for gate, yes in gates], [site], pack.sites, verdicts, code)
         if gates and all(_tidies_up(gate, positive, found) for gate, positive in gates):
             return _taken_in(site, code)
-        if found.kernels(code):
+        if found.kernels(code) or _leads_to_kernels(gates, asked, code):
             return left([site], "chooses what only CUDA has")
+        if _itself(gates, asked):
+            return left([site], "the other branch hands the device on as it is", runs_on_xpu=True)
         if counts_mps(asked, code) or (gates and all(_suits(one, found, asked, code) for one in gates)):
             return _taken_in(site, code)
         if not gates and _of_devices(asked, code, pack, verdicts):
@@ -257,6 +306,26 @@ class DeviceComparison(Pattern):
         if not gates:
             return person([site], _ADVICE)
         return _stays(gates[0], found, site, code) or person([site], _ADVICE)
+
+
+def _of_error(site: Site, code: Code) -> bool:
+    """``"cuda" in str(e).lower()``."""
+    asked = question(site, code)
+    text = asked.comparators[0] if isinstance(asked, ast.Compare) and asked.left is site.node else None
+    while (
+        isinstance(text, ast.Call) and last_name(text) in ("lower", "casefold") and isinstance(text.func, ast.Attribute)
+    ):
+        text = text.func.value
+    return text is not None and bool(_ERROR.search(code.said(text)))
+
+
+def _leads_to_kernels(gates: list[tuple[Gate, bool]], asked: ast.expr, code: Code) -> bool:
+    """An ``else`` behind a no that names CUDA's kernels; a value that is kept in a function that is named after them."""
+    if not gates:
+        function = code.function(asked).rpartition(".")[2]
+        return isinstance(asked, ast.Attribute) and bool(KERNELS.search(function))
+    no = [one for gate, positive in gates if isinstance(gate, ast.If) and not positive for one in gate.orelse]
+    return code.mentions(no, KERNELS)
 
 
 def _question(site: Site, code: Code) -> ast.expr:
@@ -370,6 +439,7 @@ def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -
     gate, positive = one
     if isinstance(gate, ast.IfExp):
         suits = _is_device(gate.body, found, code) or _is_autocast(gate.body) or _asks_index(gate.body, asked)
+        suits = suits or _is_comfys(gate.body) or for_any_gpu(gate, code)
         if _is_nothing(gate.orelse) and found.suits(code):
             return positive
         if _is_size(gate, code) or (positive and suits):
@@ -377,6 +447,8 @@ def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -
         return _keeps(gate.body, gate.orelse, asked, positive=positive)
     if not isinstance(gate, ast.If):
         return False
+    if _makes_room(gate, found, code, positive=positive):
+        return True
     if positive and (_hands_on(gate.body, asked) or (len(gate.body) == 1 and _asks_index(gate.body[0], asked))):
         return True
     if all(map(_is_index, gate.body)):
@@ -395,13 +467,60 @@ def _is_device(part: ast.AST, found: Behind, code: Code) -> bool:
     """``return "cuda"``, ``device = torch.device("cuda")``, ``model.cuda()``, converted; or the expression alone."""
     if isinstance(part, (ast.Return, ast.Assign)) and part.value is not None:
         part = part.value
-    if isinstance(part, ast.Call) and code.name(part.func) == "torch.device" and len(part.args) == 1:
+    if isinstance(part, ast.Call) and code.name(part.func) == "torch.device" and part.args:
         part = part.args[0]
+    while isinstance(part, ast.BinOp):  # "cuda:%d" % index
+        part = part.left
     return any(one.node is part for one in found.converted)
 
 
+def _is_comfys(part: ast.AST) -> bool:
+    """``mm.get_torch_device()``, which may be an XPU."""
+    return isinstance(part, ast.Call) and last_name(part) == "get_torch_device"
+
+
+def _itself(gates: list[tuple[Gate, bool]], asked: ast.expr) -> bool:
+    """``{"": 0} if str(device) == "cuda" else device``: an XPU is handed on by its name."""
+    gate, positive = gates[0] if len(gates) == 1 else (None, False)
+    if not isinstance(gate, ast.IfExp) or not positive or not isinstance(gate.orelse, ast.Name):
+        return False
+    return isinstance(gate.body, ast.Dict) and any(_is(one, gate.orelse.id) for one in ast.walk(asked))
+
+
+def _makes_room(gate: ast.If, found: Behind, code: Code, *, positive: bool) -> bool:
+    """Memory is freed by the pack's own functions, by their names; or a function with such a name is left on a no."""
+    if found.open or code.mentions(found.guarded, KERNELS):
+        return False
+    if not positive:
+        nothing = [one.value for one in gate.body if isinstance(one, ast.Return)]
+        plain = all(one is None or isinstance(one, ast.Constant) for one in nothing)
+        return len(nothing) == len(gate.body) and plain and bool(_FREES.search(code.function(gate).rpartition(".")[2]))
+    calls = [one for part in gate.body for one in walk(part) if isinstance(one, ast.Call)]
+    kept = all(_is_housework(part) for part in gate.body)
+    return kept and not gate.orelse and any(_FREES.search(last_name(one)) for one in calls)
+
+
+def _is_housework(part: ast.stmt) -> bool:
+    """Messages and calls whose results are counted at most, under whatever loops and tests."""
+    if isinstance(part, (ast.For, ast.If, ast.Try, ast.With)):
+        inner = [*part.body, *getattr(part, "orelse", ()), *getattr(part, "finalbody", ())]
+        inner += [one for each in getattr(part, "handlers", ()) for one in each.body]
+        return all(map(_is_housework, inner))
+    if isinstance(part, ast.Expr):
+        return isinstance(part.value, (ast.Call, ast.Constant))
+    if isinstance(part, ast.Assign):
+        named = last_name(part.value) if isinstance(part.value, ast.Call) else ""
+        return bool(_FREES.search(named) or named in _LOOKS) or isinstance(part.value, (ast.Name, ast.List))
+    return isinstance(part, (ast.Pass, ast.Continue, ast.Import, ast.ImportFrom, ast.AugAssign, ast.Delete))
+
+
 def _is_index(statement: ast.stmt) -> bool:
-    """``options["device"] = 0``: to torch a number is a device of the accelerator that is there."""
+    """``options["device"] = 0``: to torch a number is a device of the accelerator that is there.
+
+    So it is where it comes out of a device's text: ``int(str(device).split(":")[1])``.
+    """
+    if isinstance(statement, ast.Assign) and ast.unparse(statement.value).endswith(".split(':')[1])"):
+        return isinstance(statement.value, ast.Call) and last_name(statement.value) == "int"
     if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Constant):
         return False
     keys = [
@@ -430,8 +549,8 @@ def _is_nothing(value: ast.expr) -> bool:
 def _keeps(body: ast.expr, other: ast.expr, asked: ast.expr, *, positive: bool) -> bool:
     """``x.device if x.is_cuda else …``, ``x.clone() if x.is_cuda else x``, ``"cpu" if d.type != "cuda" else d``."""
     kept = body if positive else other
-    subjects = {ast.dump(one) for one in ast.walk(asked) if isinstance(one, ast.Name)}
-    same = isinstance(kept, ast.Name) and ast.dump(kept) in subjects
+    subjects = {ast.dump(one) for one in ast.walk(asked) if isinstance(one, (ast.Name, ast.Attribute))}
+    same = isinstance(kept, (ast.Name, ast.Attribute)) and ast.dump(kept) in subjects
     if positive:
         inner = kept.func if isinstance(kept, ast.Call) and last_name(kept) in ("clone", "contiguous") else kept
         same = isinstance(inner, ast.Attribute) and inner.attr in ("device", "clone", "contiguous")
@@ -497,6 +616,8 @@ def _stays(gate: tuple[Gate, bool], found: Behind, site: Site, code: Code) -> Ve
     branch, positive = gate
     if not isinstance(branch, ast.If):
         return None
+    if not found.open and all(says(one) or isinstance(one, ast.Pass) for one in (*branch.body, *branch.orelse)):
+        return left([site], "only a message stands behind it", runs_on_xpu=True)
     if branch.orelse and site.kind is Kind.IS_CUDA:
         return left([site], "the other branch serves every other device")
     if _refuses(branch.body) and (positive or code.mentions(branch.body, _CUDA)):

@@ -8,7 +8,15 @@ import re
 from patchforge.effort import spend, walk
 from patchforge.nodes.code import Code, dotted
 from patchforge.nodes.cuda_tests import asks
-from patchforge.nodes.shapes import below, device_text, formatted_device, keyword_of, last_name, test_around
+from patchforge.nodes.shapes import (
+    below,
+    device_text,
+    formatted_device,
+    is_key_of_devices,
+    keyword_of,
+    last_name,
+    test_around,
+)
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _DEVICE = re.compile(r"device|^dev$|^gpu$|map_location|^main_dev|^to$", re.IGNORECASE)
@@ -49,6 +57,7 @@ class DeviceLiteral(Pattern):
         PackExample(
             "a storage",
             "import torch\nw = torch.load(f, map_location=lambda storage, place: storage.cuda(0))\nv = torch.load(f, map_location=lambda s, _: s.cuda())\nx.untyped_storage().cuda()\n",
+            "import torch\nw = torch.load(f, map_location=lambda storage, place: (storage.to(device=_patchforge_device(0)) if _patchforge_xpu() else storage.cuda(0)))\nv = torch.load(f, map_location=lambda s, _: (s.to(device=_patchforge_device()) if _patchforge_xpu() else s.cuda()))\nx.untyped_storage().cuda()\n",
             person=True,
         ),
         PackExample("the method itself", "move = x.cuda\n", person=True),
@@ -95,7 +104,18 @@ class DeviceLiteral(Pattern):
             person=True,
         ),
         PackExample("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
-        PackExample("a table of devices", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
+        PackExample("a table of numbers", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
+        PackExample(
+            "a table of devices",
+            'import torch\ndevice = {"cuda": torch.device("cuda"), "cpu": torch.device("cpu")}[choice]\n',
+            'import torch\ndevice = {"cuda": torch.device(_patchforge_device()), "cpu": torch.device("cpu")}[choice]\n',
+        ),
+        PackExample(
+            "without its index",
+            "same = 'cuda' if a.startswith('cuda') else a\n",
+            'same = _patchforge_device() if a.startswith(("cuda", "xpu")) else a\n',
+        ),
+        PackExample("behind another value", 'text = f"{name}" f"cuda:{i}"\n', person=True),
         PackExample(
             "a class with a cuda of its own",
             "class Sparse:\n    def cuda(self):\n        return self\n\nx = Sparse().cuda()\n",
@@ -118,7 +138,7 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
     if own := code.once(("own", pack.own_cuda), lambda: _named_here(pack.own_cuda, code)):
         return person([site, *inside], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
     if _is_storage(call, code):
-        return person([site, *inside], "a storage takes its device by name alone: say .to(device=…)")
+        return _storage(site, call, inside, code)
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     if len(call.args) + ("device" in keywords) > 1 or None in keywords or isinstance(_first(call), ast.Starred):
         return person([site, *inside], "say .to(device, …)")
@@ -133,6 +153,22 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
         first = code.offset(call.keywords[0].lineno, call.keywords[0].col_offset)
         return converted([site], name, code.splice(first, first, f"{device}, "))
     return converted([site], name, code.splice(code.end(call) - 1, code.end(call) - 1, device))
+
+
+def _storage(site: Site, call: ast.Call, inside: list[Site], code: Code) -> Verdict:
+    """A storage takes its device by name alone, and older torch gives it no ``to``: on CUDA it is asked as before."""
+    owner = call.func.value if isinstance(call.func, ast.Attribute) else None
+    given = _first(call)
+    if (
+        not isinstance(owner, ast.Name)
+        or len(call.args) > 1
+        or call.keywords
+        or inside
+        or isinstance(given, ast.Starred)
+    ):
+        return person([site, *inside], "a storage takes its device by name alone: say .to(device=…)")
+    device = f"_patchforge_device({code.code(given)})" if given is not None else "_patchforge_device()"
+    return converted([site], *code.around(call, f"({owner.id}.to(device={device}) if _patchforge_xpu() else ", ")"))
 
 
 def _is_storage(call: ast.Call, code: Code) -> bool:
@@ -176,6 +212,8 @@ def _named_here(names: frozenset[str], code: Code) -> list[str]:
 
 def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
     node = site.node
+    if is_key_of_devices(node, code):
+        return left([site], "a key: what it stands for is the device in use", runs_on_xpu=True)
     role, string = _role(node, code, pack)
     if role == "implementation":
         return left([site], "the name of an implementation, not a device")
@@ -249,6 +287,8 @@ def _role(node: ast.expr, code: Code, pack: PackFacts) -> tuple[str, bool]:
             return _by_call(parent, inner, code, pack)
         if isinstance(parent, (ast.ListComp, ast.GeneratorExp, ast.SetComp)) and child is parent.elt:
             return "device", True
+        if isinstance(inner, ast.IfExp) and _is_normalised(inner, node):
+            return "device", True
         if isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
             targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
             return _by_names([code.said(target) for target in targets])
@@ -258,6 +298,14 @@ def _role(node: ast.expr, code: Code, pack: PackFacts) -> tuple[str, bool]:
             return _by_key(parent, child, code)
         break
     return "say what this device is on an XPU", True
+
+
+def _is_normalised(chosen: ast.IfExp, device: ast.expr) -> bool:
+    """``"cuda" if name.startswith("cuda") else name``: a device without its index."""
+    test = chosen.test
+    asked = test.func.value if isinstance(test, ast.Call) and isinstance(test.func, ast.Attribute) else None
+    same = asked is not None and ast.dump(asked) == ast.dump(chosen.orelse)
+    return same and chosen.body is device and isinstance(test, ast.Call) and last_name(test) == "startswith"
 
 
 def _by_keyword(keyword: str, call: ast.Call | None, code: Code) -> tuple[str, bool]:
@@ -308,6 +356,8 @@ def _by_key(table: ast.Dict, value: ast.AST, code: Code) -> tuple[str, bool]:
     if code.field(value) == "keys":
         return "a table of devices: add an entry for xpu", True
     key = table.keys[code.index(value)] if code.field(value) == "values" else None
+    if key is not None and is_key_of_devices(key, code):
+        return "device", True
     text = key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else ""
     if text == "default":
         return "the default of a choice: change it with its list", True

@@ -8,7 +8,7 @@ from patchforge.engine.edits import Splice
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import along, asks
 from patchforge.nodes.libraries import flows
-from patchforge.nodes.shapes import below, names_implementations
+from patchforge.nodes.shapes import below, is_key_of_devices, names_implementations
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _SIBLINGS = frozenset(("cpu", "mps", "auto", "AUTO", "Auto", "default", "gpu", "CPU", "main_device", "offload_device"))
@@ -26,6 +26,31 @@ class Dropdown(Pattern):
     title = "choice of devices"
     after = ("pack-guarded-calls",)
     examples = (
+        PackExample(
+            "looked up in a table that is converted",
+            """\
+            import torch
+
+            class Node:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    return {"required": {"device": (["cuda", "cpu"],)}}
+                FUNCTION = "run"
+                def run(self, device):
+                    device = {"cuda": torch.device("cuda"), "cpu": torch.device("cpu")}[device]
+            """,
+            """\
+            import torch
+
+            class Node:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    return {"required": {"device": (["cuda", "cpu"],)}}
+                FUNCTION = "run"
+                def run(self, device):
+                    device = {"cuda": torch.device(_patchforge_device()), "cpu": torch.device("cpu")}[device]
+            """,
+        ),
         PackExample(
             "a node",
             """\
@@ -163,6 +188,8 @@ class Dropdown(Pattern):
                 return person(
                     [site], f"{key} is asked for CUDA alone where {method.name} hands it to: convert that first"
                 )
+            if _looked_up(method, key, code):
+                return left([site], f"{method.name} looks {key} up, and finds the device in use", runs_on_xpu=True)
             if not _simple(method, key, code):
                 return person([site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
         asking = {one for method, key in known for one in along(method, key, pack.sites, code).asked}
@@ -252,6 +279,19 @@ def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
             return False
     first = _first(method)
     return first is not None and code.own_lines(first)
+
+
+def _looked_up(method: ast.FunctionDef, key: str, code: Code) -> bool:
+    """Whether each use of the choice is one of ``{"cuda": torch.device("cuda"), …}[choice]``."""
+    places = [code.parent(node) for node in along(method, key, (), code).reads if isinstance(node.ctx, ast.Load)]
+    tables = [one.value if isinstance(one, ast.Subscript) else None for one in places]
+    keys = [
+        [key for key in one.keys if key is not None and is_key_of_devices(key, code)]
+        if isinstance(one, ast.Dict)
+        else []
+        for one in tables
+    ]
+    return bool(keys) and all(keys)
 
 
 def _first(method: ast.FunctionDef) -> ast.stmt | None:

@@ -33,7 +33,7 @@ class HalfPrecision(Pattern):
         PackExample(
             "asked for",
             "import torch\ndtype = torch.float16 if torch.cuda.is_available() else torch.float32\n",
-            "import torch\ndtype = torch.float16 if (torch.cuda.is_available() or _patchforge_xpu()) else torch.float32\n",
+            "import torch\ndtype = torch.float16 if torch.cuda.is_available() or _patchforge_xpu() else torch.float32\n",
             options=Options(half=True),
         ),
         PackExample(
@@ -95,10 +95,10 @@ class HalfPrecision(Pattern):
     ) -> Verdict | None:
         """A question for CUDA behind which a dtype is chosen, and nothing else."""
         asked = question(site, code)
-        gates = decisions(asked, code) if asked is not None else []
+        gates = decisions(asked, code, pack) if asked is not None else []
         if not gates:
             return None
-        found = behind(gates, site, pack.sites, verdicts, code)
+        found = behind(gates, [site], pack.sites, verdicts, code)
         moves = any(one.kind in (Kind.LITERAL, Kind.METHOD) for one in found.converted)
         halves = (asks(site, code) or not moves) and any(
             _halves(one, code) for part in found.guarded for one in walk(part)

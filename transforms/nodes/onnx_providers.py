@@ -10,10 +10,21 @@ from patchforge.nodes.code import Code
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _PROVIDER = re.compile("ExecutionProvider")
+_OPENVINO = re.compile("OpenVINO")
 
 
 def _values(parent: ast.AST | None) -> Counter[str]:
     return Counter(str(one.value) for one in getattr(parent, "elts", ()) if isinstance(one, ast.Constant))
+
+
+def _with_options(node: ast.AST) -> bool:
+    """``("CUDAExecutionProvider", {"device_id": 0})``."""
+    return (
+        isinstance(node, ast.Tuple)
+        and len(node.elts) == 2
+        and isinstance(node.elts[0], ast.Constant)
+        and not isinstance(node.elts[1], ast.Constant)
+    )
 
 
 class OnnxProviders(Pattern):
@@ -38,10 +49,19 @@ class OnnxProviders(Pattern):
             "import onnxruntime\nchoice = (['CPU', 'CUDA', *([\"OpenVINO\"] if _patchforge_xpu() else []), 'ROCM'],)\nname = provider + 'ExecutionProvider'\n",
         ),
         PackExample("OpenVINO is there", 'providers = ["CUDAExecutionProvider", "OpenVINOExecutionProvider"]\n'),
-        PackExample("alone", 'providers = ["CUDAExecutionProvider"]\n', person=True),
+        PackExample(
+            "alone",
+            'providers = ["CUDAExecutionProvider"]\n',
+            'providers = ["CUDAExecutionProvider", *(["OpenVINOExecutionProvider"] if _patchforge_xpu() else [])]\n',
+        ),
         PackExample(
             "with options",
             'providers = [("CUDAExecutionProvider", {"device_id": 0}), "CPUExecutionProvider"]\n',
+            'providers = [("CUDAExecutionProvider", {"device_id": 0}), *(["OpenVINOExecutionProvider"] if _patchforge_xpu() else []), "CPUExecutionProvider"]\n',
+        ),
+        PackExample(
+            "as a default",
+            'def load(file, provider="CUDAExecutionProvider"):\n    return Session(file, providers=[provider])\n',
             person=True,
         ),
         PackExample("a label", 'NAMES = {"CUDA": 1}\n'),
@@ -59,7 +79,14 @@ class OnnxProviders(Pattern):
             return left([site], "a label, not a device")
         if not isinstance(parent, (ast.List, ast.Tuple)) or isinstance(code.parent(parent), ast.Compare):
             return person([site], "use OpenVINOExecutionProvider on an XPU")
-        if values.total() != len(parent.elts) or len(parent.elts) < 2:
+        provider: ast.expr = site.node
+        if _with_options(parent) and isinstance(around := code.parent(parent), ast.List):
+            provider, parent = parent, around
+            if code.mentions([around], _OPENVINO):
+                return left([site], "OpenVINO stands beside it", runs_on_xpu=True)
+        if not all(isinstance(one, ast.Constant) or _with_options(one) for one in parent.elts) or (
+            not full and len(parent.elts) < 2
+        ):
             return person([site], "add OpenVINOExecutionProvider where only an XPU is there")
         name = "OpenVINO" + site.text.removeprefix("CUDA")
-        return converted([site], code.follow(site.node, f', *(["{name}"] if _patchforge_xpu() else [])'))
+        return converted([site], code.follow(provider, f', *(["{name}"] if _patchforge_xpu() else [])'))

@@ -36,8 +36,7 @@ class Operators(Pattern):
             "behind a test for CUDA that XPUs pass",
             "import torch\nif torch.cuda.is_available():\n"
             "    x = torch.nn.functional.grid_sample(x, grid.to('cuda'))\n",
-            "import torch\nif (torch.cuda.is_available() or _patchforge_xpu()):\n"
-            "    x = torch.nn.functional.grid_sample(x, grid.to(_patchforge_device()))\n",
+            "import torch\nif torch.cuda.is_available() or _patchforge_xpu():\n    x = torch.nn.functional.grid_sample(x, grid.to(_patchforge_device()))\n",
         ),
     )
 

@@ -53,7 +53,7 @@ class OwnQuestion(Pattern):
             def devices():
                 found = []
                 try:
-                    if (is_cuda_available() or _patchforge_xpu()):
+                    if is_cuda_available() or _patchforge_xpu():
                         found += [f"{_patchforge_device()}:{i}" for i in range(_patchforge_gpu().device_count())]
                 except Exception:
                     pass
@@ -83,7 +83,7 @@ class OwnQuestion(Pattern):
                 return torch.cuda.is_available()
 
             def report():
-                gpu = has_mps() or (_patchforge_xpu() or has_cuda())
+                gpu = has_mps() or _patchforge_xpu() or has_cuda()
                 if gpu:
                     show(memory())
             """,

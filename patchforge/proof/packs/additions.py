@@ -23,6 +23,17 @@ def is_arm(new: Sequence[ast.stmt], old: Sequence[ast.stmt]) -> bool:
     return not (old and isinstance(old[0], ast.If) and same(old[0].test, new[0].test))
 
 
+def skipped_on_xpu(new: ast.stmt) -> ast.IfExp | None:
+    """``if not _patchforge_xpu(): call`` as an expression; None for another statement."""
+    if not isinstance(new, ast.If) or new.orelse or len(new.body) != 1 or not isinstance(only := new.body[0], ast.Expr):
+        return None
+    asked = new.test.operand if isinstance(new.test, ast.UnaryOp) and isinstance(new.test.op, ast.Not) else None
+    if not isinstance(asked, ast.Call) or asked.args or asked.keywords or _last_name(asked.func) != "_patchforge_xpu":
+        return None
+    nothing = ast.copy_location(ast.Constant(None), only)
+    return ast.copy_location(ast.IfExp(asked, nothing, only.value), only)
+
+
 def asks_for_xpu(test: ast.expr) -> bool:
     """Whether a test cannot hold without an XPU: it asks for one, alone or with ``and``."""
     if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And):

@@ -9,7 +9,8 @@ may hold or not, on machines made up for the purpose:
 * an XPU alone: the new expression calls nothing of ``torch.cuda`` that raises there, and passes no "cuda" device on.
 
 What may be added is closed: our functions, behind the imports; ``name = _patchforge_choice(name)``; an arm that asks
-for an XPU behind one that asks for CUDA. ``x.cuda(i)`` counts as ``x.to("cuda:i")``.
+for an XPU behind one that asks for CUDA; ``if not _patchforge_xpu():`` around a call. ``x.cuda(i)`` counts as
+``x.to("cuda:i")``.
 Two options change more, and the proof takes their word: ``get_torch_device`` counts as the CUDA device, and
 ``torch.load`` may read to the CPU where there is no CUDA.
 """
@@ -24,7 +25,7 @@ from typing import Any
 
 from patchforge import effort
 from patchforge.effort import spend
-from patchforge.proof.packs.additions import is_addition, is_arm
+from patchforge.proof.packs.additions import is_addition, is_arm, skipped_on_xpu
 from patchforge.proof.packs.equivalence import Equivalence, NotProved
 from patchforge.proof.packs.file import PackFile
 from patchforge.proof.reading import same, same_text
@@ -88,6 +89,9 @@ class _Pairing:
             self.failures.append(error)
 
     def statement(self, old: ast.stmt, new: ast.stmt) -> None:
+        if isinstance(old, ast.Expr) and (skipped := skipped_on_xpu(new)) is not None:
+            self.expression(old.value, skipped)
+            return
         if type(old) is not type(new):
             raise self.refused(new, "another statement")
         if isinstance(old, ast.If) and isinstance(new, ast.If):
