@@ -15,6 +15,7 @@ import pytest
 
 from patchforge.nodes.convert import Converted, convert
 from patchforge.nodes.pack import Pack
+from patchforge.nodes.requirements import needs
 from patchforge.pattern import Options
 from patchforge.proof.packs.pairing import prove
 from tests.support import without_helpers
@@ -547,3 +548,57 @@ def test_a_place_that_would_not_compile_costs_itself_alone(monkeypatch: pytest.M
     assert not result.problems
     assert {(row.line, str(row.decision)) for row in result.sites} == {(2, "person"), (3, "converted")}
     assert next(row.reason for row in result.sites if row.line == 2).startswith("its conversion would not compile")
+
+
+FLAG = f"{NODE}import torch\n\nclass A:\n    def __init__(self):\n        self.gpu = torch.cuda.is_available()\n\n    def f(self, x):\n        return x.cuda() if self.gpu else x\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "other"),
+    [
+        ("", "def g(a, x):\n    return fast(x) if a.gpu else x\n"),  # another file reads it
+        ("    def g(self, n):\n        self.gpu = n\n", ""),  # it is given something else
+        ("    def g(self):\n        return self.gpu\n", ""),  # it goes elsewhere
+        ("def g(a):\n    return a.gpu\n", ""),
+        ("def g(a):\n    return getattr(a, 'gpu')\n", ""),
+        ("    def g(self, q):\n        return flash_attn(q) if self.gpu else q\n", ""),  # it chooses kernels, too
+    ],
+)
+def test_a_flag_stays_where_not_all_is_known_that_it_decides(more: str, other: str) -> None:
+    assert edits(FLAG) == [
+        "self.gpu = torch.cuda.is_available() or _patchforge_xpu()",
+        "return x.to(_patchforge_device()) if self.gpu else x",
+    ]
+    assert not any(
+        "self.gpu =" in line for line in edits({"nodes.py": FLAG + more, "other.py": f"import nodes\n{other}"})
+    )
+
+
+def test_a_flag_of_the_module_stays_where_another_file_imports_it() -> None:
+    text = f"{NODE}import torch\nHAS = torch.cuda.is_available()\n\ndef free():\n    if HAS:\n        torch.cuda.empty_cache()\n"
+    assert edits(text)[0] == "HAS = torch.cuda.is_available() or _patchforge_xpu()"
+    assert not any("HAS" in line for line in edits({"nodes.py": text, "other.py": "from .nodes import HAS\n"}))
+
+
+def test_what_an_installer_chooses_is_no_edit() -> None:
+    done_ = done(
+        {
+            "nodes.py": NODE + "from . import install\n",
+            "install.py": 'import torch\nd = "cuda" if torch.cuda.is_available() else "cpu"\n',
+        }
+    )
+    assert not done_.changes
+    assert {row.reason for row in done_.skipped} == {
+        "an installer: what it chooses for CUDA is listed with the packages"
+    }
+
+
+def test_wheels_that_comfy_env_fetches_for_cuda_are_listed() -> None:
+    text = b'[cuda]\npackages = ["flash-attn", "cumesh"]  # "none"\n\n[pypi-dependencies]\n"timm" = "*"\n'
+    found = needs(Pack("p", Path("p"), {"nodes.py": NODE.encode(), "nodes/comfy-env.toml": text}))
+    assert [(need.line, need.package) for need in found] == [(2, "cumesh"), (2, "flash-attn")]
+
+
+def test_a_device_behind_another_value_is_listed() -> None:
+    assert decided(f'{NODE}text = f"{{a}}" f"cuda:{{i}}"\n') == {"person"}
+    assert decided(f'{NODE}text = f"{{a}} on cuda:{{i}}"\n') == set()

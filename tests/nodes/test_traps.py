@@ -287,7 +287,7 @@ def test_gates_take_xpus_in_behind_cuda() -> None:
     text = converted(
         "import torch\nif gpu and torch.cuda.is_available():\n    for part in parts:\n        part.cuda()\n"
     )
-    assert "(torch.cuda.is_available() or _patchforge_xpu())" in text
+    assert "torch.cuda.is_available() or _patchforge_xpu()" in text
 
 
 # --- a pack's own question -----------------------------------------------------------------------------------------
@@ -348,11 +348,11 @@ def test_a_packs_own_question_is_followed_to_those_who_ask() -> None:
     assert set(after) == {"lib/loader.py", "lib/memory.py", "lib/plain.py"}
     assert "    return torch.cuda.is_available()\n" in after["lib/memory.py"]
     assert "if has_gpu() or _patchforge_xpu():" in after["lib/memory.py"]
-    assert "if (there() or _patchforge_xpu()):" in after["lib/loader.py"]
-    assert "elif (own.has_gpu() or _patchforge_xpu()):" in after["lib/loader.py"]
-    assert "elif (pack.lib.memory.has_gpu() or _patchforge_xpu()):" in after["lib/loader.py"]
+    assert "if there() or _patchforge_xpu():" in after["lib/loader.py"]
+    assert "elif own.has_gpu() or _patchforge_xpu():" in after["lib/loader.py"]
+    assert "elif pack.lib.memory.has_gpu() or _patchforge_xpu():" in after["lib/loader.py"]
     assert "elif x.has_gpu():" in after["lib/loader.py"]
-    assert "on = mps or (_patchforge_xpu() or has_gpu())" in after["lib/plain.py"]
+    assert "on = mps or _patchforge_xpu() or has_gpu()" in after["lib/plain.py"]
     assert decisions(done)["lib/kernels.py:5"] == "left"
     assert decisions(done)["lib/memory.py:6"] == "left"
     for change in done.changes:
