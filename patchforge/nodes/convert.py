@@ -344,12 +344,17 @@ def _ready(site: Site, verdicts: Mapping[Site, Verdict]) -> bool:
     return site not in verdicts or verdicts[site].runs_on_xpu
 
 
-def _turn(site: Site, code: Code) -> tuple[int, int, bool]:
-    """Innermost tests first, and in one test the device before its availability; answers with a name come last."""
+def _turn(site: Site, code: Code) -> tuple[int, int, int, bool]:
+    """Innermost tests first, of neighbours the last, and in one test the device before its availability.
+
+    So what stands behind a test has its verdict, also where that follows a way out. Answers with a name come last.
+    """
     asked = question(site, code)
     found = test_around(asked, code) if asked is not None else None
-    depth = sum(1 for _ in code.above(found[0] if found else site.node))
-    return (0 if asked is None else 1 if found else 2), -depth, site.kind in (Kind.AVAILABLE, Kind.OWN_QUESTION)
+    gate = found[0] if found else site.node
+    depth = sum(1 for _ in code.above(gate))
+    kind = 0 if asked is None else 1 if found else 2
+    return kind, -depth, -code.span(gate)[0], site.kind in (Kind.AVAILABLE, Kind.OWN_QUESTION)
 
 
 @dataclass(frozen=True, slots=True)
