@@ -299,7 +299,7 @@ class Code:
     def unless(self, statement: ast.stmt, test: str) -> Splice:
         """``if not test:`` before a call, or ``None if test else`` where the call shares its lines with others."""
         start, line = self.start(statement), self.text.lines[statement.lineno - 1]
-        if not self.own_lines(statement) or statement.end_lineno != statement.lineno:
+        if not self.own_lines(statement):
             return self.splice(start, start, f"None if {test} else ")
         indent = self.text.indent(statement.lineno - 1)
         end, deeper = "\r\n" if line.endswith("\r") else "\n", "\t" if indent.endswith("\t") else "    "
