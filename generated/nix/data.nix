@@ -9,6 +9,7 @@ in
   inherit comfyui;
   # comfyui-xpu_0_32_0 and so on.
   byAttribute = lib.mapAttrs' (version: lib.nameValuePair (attributeOf version)) comfyui.releases;
+  door = lib.importJSON ./data/door.json;
   names = lib.importJSON ./data/names.json;
   nodes = lib.importJSON ./data/nodes.json;
   ollama = lib.importJSON ./data/ollama.json;

@@ -30,8 +30,10 @@ in
       ./modules/comfyui-xpu.nix
       ./modules/intel-xpu.nix
       ./modules/legacy-names.nix
+      ./modules/monitoring.nix
       ./modules/ollama-xpu.nix
       ./modules/patchforge-bot.nix
+      ./modules/proxy.nix
     ]) services hardware;
   };
   home = documented { inherit (optionsOf [ ./modules/home.nix ]) programs; };

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from patchforge import manifest, outputs, resources, templating
 from patchforge.documents import rendered
+from patchforge.door.roles import load_table
 from patchforge.errors import PatchforgeError
 from patchforge.hashes import trusted
 from patchforge.manifest import Manifest
@@ -65,6 +66,7 @@ def generate(upstream: Path, generated: Path) -> Generated:
     nodes, left_out = _nodes(upstream, generated / "nodes")
     data: dict[str, Data] = {
         "comfyui": _comfyui(_there("comfyui", upstream, pin_files.load("comfyui", pins)), generated / "comfyui"),
+        "door": {"packs": sorted(load_table(upstream / "routes.toml").pack)},
         "nodes": nodes,
         "ollama": {**_repository(ollama := _one("ollama", upstream)), "version": ollama.version},
         "python": _python(_there("python", upstream, pin_files.load("python", pins))),

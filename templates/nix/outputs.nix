@@ -98,11 +98,15 @@ in
     default.imports = [
       intel-xpu
       comfyui-xpu
+      monitoring
       ollama-xpu
       patchforge-bot
+      proxy
       ./modules/legacy-names.nix
     ];
     comfyui-xpu.imports = [ ./modules/comfyui-xpu.nix ];
+    monitoring.imports = [ ./modules/monitoring.nix ];
+    proxy.imports = [ ./modules/proxy.nix ];
     intel-xpu.imports = [ ./modules/intel-xpu.nix ];
     ollama-xpu.imports = [ ./modules/ollama-xpu.nix ];
     patchforge-bot.imports = [ ./modules/patchforge-bot.nix ];

@@ -121,6 +121,61 @@ in
       environmentVariables = of (types.attrsOf types.str) { };
       loadModels = strings;
     };
+    # nixos/modules/services/web-servers/nginx/default.nix and vhost-options.nix
+    services.nginx = {
+      enable = of types.bool false;
+      recommendedTlsSettings = of types.bool false;
+      mapHashBucketSize = of (types.nullOr (types.enum [ 32 64 128 ])) null;
+      commonHttpConfig = of types.lines "";
+      virtualHosts = of (types.attrsOf (types.submodule { options = {
+        forceSSL = of types.bool false;
+        enableACME = of types.bool false;
+        # What has no default there has one only with ACME.
+        sslCertificate = mkOption { type = types.path; };
+        sslCertificateKey = mkOption { type = types.path; };
+        sslTrustedCertificate = of (types.nullOr types.path) null;
+        extraConfig = of types.lines "";
+      }; })) { };
+    };
+    # nixos/modules/services/monitoring/prometheus
+    services.prometheus = {
+      enable = of types.bool false;
+      listenAddress = of types.str "0.0.0.0";
+      port = of types.port 9090;
+      ruleFiles = of (types.listOf types.path) [ ];
+      scrapeConfigs = of (types.listOf (types.submodule { options = {
+        job_name = mkOption { type = types.str; };
+        static_configs = of (types.listOf (types.submodule { options.targets = mkOption { type = types.listOf types.str; }; })) [ ];
+      }; })) [ ];
+      alertmanagers = of (types.listOf types.attrs) [ ];
+      exporters.node = {
+        enable = of types.bool false;
+        listenAddress = of types.str "0.0.0.0";
+        port = of types.port 9100;
+      };
+      alertmanager = {
+        enable = of types.bool false;
+        listenAddress = of types.str "";
+        port = of types.int 9093;
+        configuration = of (types.nullOr types.attrs) null;
+      };
+    };
+    # nixos/modules/services/monitoring/grafana.nix
+    services.grafana = {
+      enable = of types.bool false;
+      provision = {
+        enable = of types.bool false;
+        datasources.settings.datasources = of (types.listOf (types.submodule { options = {
+          name = mkOption { type = types.str; };
+          type = mkOption { type = types.str; };
+          url = of types.str "";
+        }; })) [ ];
+        dashboards.settings.providers = of (types.listOf (types.submodule { options = {
+          name = of types.str "default";
+          options.path = mkOption { type = types.path; };
+        }; })) [ ];
+      };
+    };
     home.homeDirectory = of types.path "/home/alice";
     home.packages = of (types.listOf types.package) [ ];
     home.sessionVariables = of (types.attrsOf types.str) { };

@@ -18,7 +18,7 @@ GENERATED = ROOT / "generated" / "nix"
 OTHERS = """
 { lib, ... }:
 let any = lib.mkOption { type = lib.types.attrsOf lib.types.raw; default = { }; };
-in { options = { services.nginx = any; security.acme = any; }; }
+in { options = { security.acme = any; nix.gc = any; services.journald = any; }; }
 """
 
 
@@ -78,7 +78,7 @@ def test_every_example_is_accepted(mini: Miniature, page: str, tmp_path: Path) -
     """Each as a configuration of its own, whole; flakes are tried below."""
     files = [file for file in written(tmp_path, page) if "nixosConfigurations" not in file.read_text()]
     homes = [file for file in files if "programs." in file.read_text()]
-    names = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names")
+    names = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names", "proxy", "monitoring")
     nixos = " ".join(f"{GENERATED}/modules/{name}.nix" for name in names)
     rest = [file for file in files if file not in homes]
     assert len(rest) >= {"nixos.md": 9, "deployment.md": 3, "bot.md": 1}[page]

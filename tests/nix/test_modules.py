@@ -17,7 +17,7 @@ from tests.nix.sandbox import Miniature
 
 COMFYUI = "config.systemd.services.comfyui-xpu"
 BOT = "config.systemd.services.patchforge-bot"
-NIXOS = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names")
+NIXOS = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names", "proxy", "monitoring")
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze (systemd)")
 #: What is looked at of a configuration. Folders of units are those of the service's own.
 RESULT = """{
@@ -32,6 +32,14 @@ RESULT = """{
   kernel = config.boot.kernelParams;
   udev = config.services.udev.extraRules;
   ollama = removeAttrs config.services.ollama [ "package" ];
+  timers = config.systemd.timers;
+  inherit (config.services) prometheus grafana;
+  nginx = config.services.nginx // {
+    # With ACME, nixpkgs says itself where the certificate is.
+    virtualHosts = lib.mapAttrs (
+      _: host: if host.enableACME then removeAttrs host [ "sslCertificate" "sslCertificateKey" ] else host
+    ) config.services.nginx.virtualHosts;
+  };
   programs = map lib.getName config.environment.systemPackages;
 }"""
 

@@ -38,6 +38,15 @@ let
     );
   enabled = lib.optional cfg.enable cfg ++ lib.filter (instance: instance.enable) (lib.attrValues cfg.instances);
   merged = part: lib.mkMerge (map (service: service.${part}) running);
+  # Units of a service that are named after it.
+  reserved = [
+    "exporter"
+    "health"
+    "maintenance"
+    "models"
+    "recover"
+    "validate"
+  ];
   ports = map (service: service.port) running;
 in
 {
@@ -78,10 +87,10 @@ in
         message = "services.comfyui-xpu: two instances listen on one port (${lib.concatMapStringsSep ", " toString ports}). Set server.port of each.";
       }
       {
-        assertion = lib.all (instance: builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" instance != null && instance != "models") (
+        assertion = lib.all (instance: builtins.match "[a-z0-9]([a-z0-9-]*[a-z0-9])?" instance != null && !(lib.elem instance reserved)) (
           lib.attrNames cfg.instances
         );
-        message = "services.comfyui-xpu: instances are named with small letters, digits and dashes, and not \"models\".";
+        message = "services.comfyui-xpu: instances are named with small letters, digits and dashes, and not ${lib.concatStringsSep ", " reserved}.";
       }
     ];
 
@@ -96,5 +105,6 @@ in
       map (service: lib.optionalAttrs (service.tmpfiles != { }) { "10-${service.unit}" = service.tmpfiles; }) running
     );
     systemd.services = merged "services";
+    systemd.timers = merged "timers";
   };
 }

@@ -131,6 +131,14 @@ import ./options.nix {
   };
 
   network = {
+    trusted = mkOption {
+      type = types.bool;
+      default = false;
+      description = ''
+        That everybody who can reach `server.host` may run programs as this service, where others than this machine can:
+        ComfyUI has no accounts. `services.comfyui-xpu.proxy` lets in who has a role, and needs neither.
+      '';
+    };
     outgoing = mkOption {
       type = types.bool;
       default = false;
@@ -210,6 +218,86 @@ import ./options.nix {
       default = null;
       description = "Number of processes and threads (TasksMax).";
     };
+  };
+
+  health = {
+    enable = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether `${unit}-health.service` looks again and again whether ComfyUI is in order, and has it started again when it is not.";
+    };
+    deep = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether each look samples a tiny model on the GPU, which also finds a worker that hangs behind a server that answers.";
+    };
+    interval = mkOption {
+      type = types.ints.positive;
+      default = 30;
+      description = "Seconds between looks.";
+    };
+    failures = mkOption {
+      type = types.ints.positive;
+      default = 6;
+      description = "After how many looks in a row that found something wrong it is started again; that is also the time that a start may take.";
+    };
+    pack = mkOption {
+      type = types.bool;
+      default = cfg.health.enable || cfg.validate;
+      defaultText = lib.literalExpression "health.enable || validate";
+      description = "Whether ComfyUI has the pack patchforge-watch, with which a look can be deep and the exporter knows of nodes.";
+    };
+  };
+
+  validate = mkOption {
+    type = types.bool;
+    default = false;
+    description = "Whether `patchforge validate` runs after each start, and so after each update; `systemctl status ${unit}-validate` says what it found.";
+  };
+
+  maintenance = {
+    enable = mkOption {
+      type = types.bool;
+      default = false;
+      description = "Whether a timer removes what is old, with `patchforge maintain`: nothing that is open or linked.";
+    };
+    schedule = mkOption {
+      type = types.str;
+      default = "*-*-* 04:41:00";
+      description = "When, as systemd's OnCalendar writes it.";
+    };
+    outputAge = mkOption {
+      type = types.nullOr types.ints.positive;
+      default = null;
+      example = 90;
+      description = "Days after which outputs are removed; null: never.";
+    };
+    outputSize = mkOption {
+      type = types.nullOr (types.strMatching "[1-9][0-9]{0,5}[KMGT]");
+      default = null;
+      example = "200G";
+      description = "Size of all outputs above which the oldest are removed.";
+    };
+    tempAge = mkOption {
+      type = types.ints.positive;
+      default = 1;
+      description = "Days after which temporary files are removed.";
+    };
+    cacheAge = mkOption {
+      type = types.ints.positive;
+      default = 30;
+      description = "Days after which compiled code that nobody used is removed.";
+    };
+    modelAge = mkOption {
+      type = types.nullOr types.ints.positive;
+      default = null;
+      example = 180;
+      description = "Days after which models in dataDir that nobody read are listed in the journal. They stay.";
+    };
+  };
+
+  patchforge = lib.mkPackageOption { patchforge = pkgs.patchforge or (import ../. { inherit pkgs; }).patchforge; } "patchforge" {
+    extraDescription = "For `health`, `validate` and `maintenance`.";
   };
 
   hardening = mkOption {

@@ -106,6 +106,37 @@ let
       BindPaths = map quoted elsewhere;
     }
     // lib.optionalAttrs (cfg.credentials != { }) { LoadCredential = loaded; };
+
+  # What looks at it: who they are, what they call it, and where they write down what they saw.
+  watchDir = "/var/lib/${unit}-watch";
+  host = lib.head cfg.server.host;
+  reached =
+    {
+      "0.0.0.0" = "127.0.0.1";
+      "::" = "::1";
+    }
+    .${host} or host;
+  url = "http://${if lib.hasInfix ":" reached && !(lib.hasPrefix "[" reached) then "[${reached}]" else reached}:${toString cfg.server.port}";
+  about = lib.optional (cfg.backend == "cpu") "--allow-cpu" ++ [
+    "--state"
+    watchDir
+    url
+  ];
+  patience = cfg.health.interval * cfg.health.failures;
+  given = flag: value: lib.optionals (value != null) [ flag value ];
+  patchforge = words: commandLine ([ "${cfg.patchforge}/bin/patchforge" ] ++ words);
+  watching =
+    hardening {
+      inherit devices;
+      peers = [ "localhost" ] ++ lib.optional (!settings.loopback) reached;
+    }
+    // lib.optionalAttrs dynamic { DynamicUser = lib.mkDefault true; }
+    // {
+      User = lib.mkDefault user;
+      StateDirectory = [ (quoted "${unit}-watch") ];
+      StateDirectoryMode = lib.mkDefault "0700";
+    }
+    // lib.optionalAttrs (group != null) { Group = lib.mkDefault group; };
 in
 {
   inherit unit;
@@ -116,6 +147,10 @@ in
     {
       assertion = !(cfg.openFirewall && settings.loopback);
       message = "${name}: openFirewall opens a port on which ${lib.concatStringsSep ", " cfg.server.host} listens to this machine only. Set server.host = \"0.0.0.0\", or leave the firewall closed.";
+    }
+    {
+      assertion = settings.loopback || cfg.network.trusted;
+      message = "${name}: others can reach ${lib.concatStringsSep ", " cfg.server.host}, and whoever does can run programs: ComfyUI has no accounts. Use services.comfyui-xpu.proxy and leave server.host, or set network.trusted = true where you trust them all.";
     }
     {
       assertion = isOwn dataDir;
@@ -169,6 +204,18 @@ in
     };
   };
   groups = lib.optionalAttrs (!dynamic && group == unit) { ${unit} = { }; };
+
+  timers = lib.optionalAttrs cfg.maintenance.enable {
+    "${unit}-maintenance" = {
+      description = "When to clean up after ${unit}";
+      wantedBy = [ "timers.target" ];
+      timerConfig = {
+        OnCalendar = cfg.maintenance.schedule;
+        Persistent = true;
+        RandomizedDelaySec = "15min";
+      };
+    };
+  };
 
   services = {
     ${unit} = {
@@ -237,6 +284,134 @@ in
             TasksMax = cfg.resources.tasksMax;
           }
         );
+    };
+  }
+  // lib.optionalAttrs cfg.health.enable {
+    "${unit}-health" = {
+      description = "Watches ${unit}";
+      wantedBy = [ "${unit}.service" ];
+      after = [ "${unit}.service" ];
+      unitConfig = {
+        BindsTo = "${unit}.service";
+        OnFailure = "${unit}-recover.service";
+      };
+      serviceConfig =
+        watching
+        // {
+          Type = lib.mkDefault "notify";
+          ExecStart = lib.mkDefault (
+            patchforge (
+              [
+                "health"
+                (if cfg.health.deep then "--deep" else "--ready")
+                "--watch"
+                cfg.health.interval
+                "--failures"
+                cfg.health.failures
+              ]
+              ++ about
+            )
+          );
+          TimeoutStartSec = lib.mkDefault (patience + 60);
+          WatchdogSec = lib.mkDefault (patience + 60);
+          Restart = lib.mkDefault "always";
+          RestartSec = lib.mkDefault 10;
+          # What says nothing about ComfyUI is no reason to start it again.
+          SuccessExitStatus = [ "2 65 69 70 74 75" ];
+        };
+    };
+    "${unit}-recover" = {
+      description = "Starts ${unit} again";
+      # Not for ever: somebody has to look.
+      unitConfig = {
+        StartLimitIntervalSec = "1h";
+        StartLimitBurst = 5;
+      };
+      serviceConfig =
+        hardening {
+          devices = [ ];
+          peers = [ ];
+        }
+        // {
+          Type = "oneshot";
+          ExecStart = commandLine [
+            "${pkgs.systemd}/bin/systemctl"
+            "--no-block"
+            "try-restart"
+            "${unit}.service"
+          ];
+          # Root is asked for by systemd, and can do nothing else: no capability, no network, no file.
+          PrivateUsers = false;
+          PrivateNetwork = true;
+          RestrictAddressFamilies = [ "AF_UNIX" ];
+        };
+    };
+  }
+  // lib.optionalAttrs cfg.validate {
+    "${unit}-validate" = {
+      description = "Says whether ${unit} may stay as it is";
+      # Whenever it starts, also by itself after it was killed.
+      wantedBy = [ "${unit}.service" ];
+      after = [ "${unit}.service" ];
+      serviceConfig =
+        watching
+        // {
+          Type = lib.mkDefault "oneshot";
+          ExecStart = lib.mkDefault (
+            patchforge (
+              [ "validate" ]
+              ++ lib.optionals (cfg.finalPackage ? environment) [
+                "--python"
+                "${cfg.finalPackage.environment}/bin/python"
+              ]
+              ++ about
+            )
+          );
+          TimeoutStartSec = lib.mkDefault "30min";
+          SuccessExitStatus = [ "69 75" ];
+        };
+    };
+  }
+  // lib.optionalAttrs cfg.maintenance.enable {
+    "${unit}-maintenance" = {
+      description = "Removes what ${unit} no longer needs";
+      serviceConfig =
+        hardening {
+          devices = [ ];
+          peers = [ ];
+          inherit homes umask;
+        }
+        // identity
+        // {
+          Type = lib.mkDefault "oneshot";
+          ExecStart = lib.mkDefault (
+            patchforge (
+              [
+                "maintain"
+                dataDir
+                "--temp-age"
+                cfg.maintenance.tempAge
+                "--cache"
+                cacheDir
+                "--cache-age"
+                cfg.maintenance.cacheAge
+              ]
+              ++ given "--output-age" cfg.maintenance.outputAge
+              ++ given "--output-size" cfg.maintenance.outputSize
+              ++ given "--model-age" cfg.maintenance.modelAge
+              ++ [
+                "--state"
+                watchDir
+              ]
+            )
+          );
+          CacheDirectory = [ unit ];
+          CacheDirectoryMode = lib.mkDefault "0700";
+          StateDirectory = map quoted (lib.optional inState (lib.removePrefix "/var/lib/" dataDir) ++ [ "${unit}-watch" ]);
+          StateDirectoryMode = lib.mkDefault cfg.directoryMode;
+          Nice = lib.mkDefault 19;
+          IOSchedulingClass = lib.mkDefault "idle";
+        };
     };
   }
   // lib.optionalAttrs (cfg.models.autoDownload != [ ]) {

@@ -41,9 +41,19 @@ let
         automatic = lib.genAttrs (kindsOf (map (model: model.path) automatic)) (kind: "${cfg.models.cache}/${kind}");
       }
     )
-    ++ lib.optional (cfg.customNodes != { }) (
-      yaml "custom-nodes.yaml" { nodes.custom_nodes = "${pkgs.linkFarm "comfyui-custom-nodes" cfg.customNodes}"; }
+    ++ lib.optional (packs != { }) (
+      yaml "custom-nodes.yaml" { nodes.custom_nodes = "${pkgs.linkFarm "comfyui-custom-nodes" packs}"; }
     );
+  packs =
+    cfg.customNodes
+    // lib.optionalAttrs (cfg.health.pack or false) {
+      patchforge-watch = "${
+        pkgs.runCommand "patchforge-watch" { } ''
+          mkdir $out
+          ${cfg.patchforge}/bin/patchforge health --write-pack $out
+        ''
+      }/patchforge-watch";
+    };
 
   usesXpu = cfg.backend == "auto" || cfg.backend == "xpu";
   level =

@@ -22,10 +22,10 @@ in
     "levels by name" = { optimisation = { level = "performance"; jitCompile = true; }; };
     "precision" = { precision = "bf16"; };
     "memory" = { memory = { mode = "lowvram"; reserve = 1.5; }; };
-    "listening" = { server = { host = "0.0.0.0"; port = 9000; }; openFirewall = true; };
-    "listening, and on the internet" = { server.host = "0.0.0.0"; network.outgoing = true; };
+    "listening" = { server = { host = "0.0.0.0"; port = 9000; }; openFirewall = true; network.trusted = true; };
+    "listening, and on the internet" = { server.host = "0.0.0.0"; network = { outgoing = true; trusted = true; }; };
     "several addresses" = { server.host = [ "127.0.0.2" "::1" ]; };
-    "a network" = { server.host = "192.168.1.2"; network.peers = [ "192.168.1.0/24" ]; };
+    "a network" = { server.host = "192.168.1.2"; network = { peers = [ "192.168.1.0/24" ]; trusted = true; }; };
     "cors" = { server.cors = "https://a.example"; };
     "settings" = { settings = { preview-method = "auto"; disable-smart-memory = true; fast = [ "fp16_accumulation" ]; cache-lru = 3; verbose = null; }; };
     "model paths" = { modelPaths.checkpoints = [ "/mnt/a" "/mnt/b" ]; };
@@ -55,7 +55,7 @@ in
     "a desktop for the whole house" = {
       server.host = "0.0.0.0";
       openFirewall = true;
-      network.peers = [ "192.168.178.0/24" ];
+      network = { peers = [ "192.168.178.0/24" ]; trusted = true; };
       nodes = [ (lib.head pinned) ];
       path = [ pkgs.git ];
       models."checkpoints/x.safetensors" = model;
@@ -86,12 +86,69 @@ in
       };
       optimisation = { level = "performance"; jitCompile = true; enable = [ "triton" ]; };
     };
+    "watched" = { health = { enable = true; deep = true; interval = 20; failures = 9; }; validate = true; };
+    "watched, on the CPU of a small network" = {
+      backend = "cpu";
+      server.host = "192.168.1.2";
+      network.trusted = true;
+      user = "comfyui-xpu";
+      health.enable = true;
+      validate = true;
+    };
+    "kept tidy" = { maintenance = { enable = true; outputAge = 90; outputSize = "200G"; modelAge = 180; }; };
+    "kept tidy at home" = { user = "alice"; dataDir = "/home/alice/comfyui"; maintenance.enable = true; };
+    "a door" = {
+      proxy = {
+        packs = [ "video-helper-suite" ];
+        enable = true;
+        domain = "studio.example.org";
+        passwordsFile = "/run/secrets/passwords";
+        tokensFile = "/run/secrets/tokens";
+        users = { alice = "admin"; bob = "user"; dashboard = "viewer"; };
+        networks = [ "192.168.1.0/24" ];
+      };
+    };
+    "a door by certificates" = {
+      server.host = "::1";
+      proxy = {
+        enable = true;
+        domain = "studio.example.org";
+        clientCA = "/etc/studio-ca.pem";
+        users.alice = "admin";
+        certificate = "/run/secrets/studio.pem";
+        certificateKey = "/run/secrets/studio.key";
+        openFirewall = false;
+        routes = [ { role = "user"; does = "run"; routes = [ "POST [/api]/mine" ]; } ];
+      };
+    };
+    "monitoring" = {
+      instances.second = { enable = true; server.port = 8189; };
+      monitoring = {
+        enable = true;
+        alertmanager = { route.receiver = "nobody"; receivers = [ { name = "nobody"; } ]; };
+        grafana = true;
+      };
+    };
+    "the exporter alone" = { user = "comfyui-xpu"; monitoring = { enable = true; prometheus = false; }; };
     "several" = {
       instances.second = { enable = true; device = "1"; server.port = 8189; optimisation.level = "O2"; };
       instances.off.device = "2";
     };
   }
   // {
+    "a door to both" = {
+      services.comfyui-xpu = {
+        enable = true;
+        proxy = {
+          enable = true;
+          domain = "studio.example.org";
+          ollama.domain = "llm.example.org";
+          oidc.groups = { user = [ "artists" ]; admin = [ "operators" ]; };
+        };
+        monitoring.enable = true;
+      };
+      services.ollama-xpu.enable = true;
+    };
     "one instance alone" = { services.comfyui-xpu.instances.only.enable = true; };
     "lists are added to" = comfyui { } // {
       systemd.services.comfyui-xpu.serviceConfig = {
@@ -107,7 +164,7 @@ in
       services.ollama.loadModels = [ "gemma3" ];
     };
     "ollama by nixpkgs' options" = {
-      services.ollama-xpu = { enable = true; network.outgoing = false; };
+      services.ollama-xpu = { enable = true; network = { outgoing = false; trusted = true; }; };
       services.ollama = { host = "0.0.0.0"; port = 11435; openFirewall = true; };
     };
     "the bot" = { services.patchforge-bot = { enable = true; repository = "someone/patchforge"; tokenFile = "/run/secrets/bot"; }; };
@@ -138,8 +195,8 @@ in
     "opt-ins at debug" = { optimisation = { level = "debug"; enable = [ "fp64" ]; }; advice = "Choose O1"; };
     "int8" = { precision = "int8"; advice = "int8 flag"; };
     "a low port" = { server.port = 80; advice = "reverse proxy"; };
-    "no address" = { server.host = "0.0.0.0 --port 1"; advice = "an address or a list"; };
-    "any origin" = { server = { host = "0.0.0.0"; cors = "*"; }; advice = "Name the one origin"; };
+    "no address" = { server.host = "0.0.0.0 --port 1"; network.trusted = true; advice = "an address or a list"; };
+    "any origin" = { server = { host = "0.0.0.0"; cors = "*"; }; network.trusted = true; advice = "Name the one origin"; };
     "an owned flag" = { extraArgs = [ "--port=1" ]; advice = "server.port"; };
     "an owned flag, shortened" = { extraArgs = [ "--lis" "0.0.0.0" ]; advice = "server.host"; };
     "a folder as a flag" = { extraArgs = [ "--base-directory" "/x" ]; advice = "dataDir"; };
@@ -177,6 +234,25 @@ in
     "a group alone" = { group = "users"; advice = "extraGroups"; };
     "a token without network" = { credentials.hf-token = "/x"; advice = "Set network.outgoing = true"; };
     "one port twice" = { instances.second.enable = true; advice = "Set server.port of each"; };
+    "listening to everybody" = { server.host = "0.0.0.0"; advice = "network.trusted = true"; };
+    "a door and another way in" = {
+      server.host = "0.0.0.0";
+      network.trusted = true;
+      proxy = { enable = true; domain = "a.example"; tokensFile = "/run/x"; users.alice = "admin"; };
+      advice = "need not come through the door";
+    };
+    "a door for nobody" = { proxy = { enable = true; domain = "a.example"; users.alice = "admin"; }; advice = "nobody could sign in"; };
+    "a door without roles" = { proxy = { enable = true; domain = "a.example"; tokensFile = "/run/x"; }; advice = "nobody has a role"; };
+    "a certificate without its key" = {
+      proxy = { enable = true; domain = "a.example"; tokensFile = "/run/x"; users.alice = "admin"; certificate = "/run/y"; };
+      advice = "need each other";
+    };
+    "a door to an Ollama that is not there" = {
+      proxy = { enable = true; domain = "a.example"; ollama.domain = "b.example"; tokensFile = "/run/x"; users.alice = "admin"; };
+      advice = "services.ollama-xpu.enable = true";
+    };
+    "Grafana without Prometheus" = { monitoring = { enable = true; prometheus = false; grafana = true; }; advice = "prometheus = false"; };
+    "an instance named as a unit" = { instances.health = { }; advice = "not exporter, health"; };
     "an instance named oddly" = { instances."A b" = { }; advice = "small letters"; };
   };
 }

@@ -60,6 +60,11 @@ in
     };
 
     network = {
+      trusted = mkOption {
+        type = types.bool;
+        default = false;
+        description = "That everybody who can reach a `server.host` of other machines may use, change and delete its models: Ollama has no accounts.";
+      };
       outgoing = mkOption {
         type = types.bool;
         default = true;
@@ -88,6 +93,10 @@ in
       {
         assertion = !(ollama.openFirewall && loopback);
         message = "${name}: openFirewall opens a port on which ${ollama.host} listens to this machine only. Set server.host = \"0.0.0.0\", or leave the firewall closed.";
+      }
+      {
+        assertion = loopback || cfg.network.trusted;
+        message = "${name}: others can reach ${ollama.host}, and Ollama has no accounts. Use services.comfyui-xpu.proxy with ollama.domain and leave server.host, or set network.trusted = true where you trust them all.";
       }
       {
         assertion = cfg.package.backend or cfg.backend == cfg.backend;
