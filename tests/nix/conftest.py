@@ -180,6 +180,7 @@ def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
     )
     write_tree(found.project / "generated" / "comfyui" / MINIATURE, patched.files())
     write_tree(found.project / "generated" / "nodes" / "a-node", _converted_node(folder / "ComfyUI-Node"))
+    shutil.copytree(ROOT / "generated" / "monitoring", found.project / "generated" / "monitoring")
     regenerate(found.project)
     sandbox.mock_nixpkgs(found.nixpkgs, found.network, packages=_packages(), pythons=["3.12", "3.13", "3.14"])
     return found
@@ -198,7 +199,7 @@ def _packages() -> dict[str, Any]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     wanted = [
         *project["dependencies"],
-        *(text for name in ("bot", "test") for text in project["optional-dependencies"][name]),
+        *(text for name in ("bot", "operate", "test") for text in project["optional-dependencies"][name]),
     ]
     names = {text.split(">")[0].split("=")[0].lower() for text in wanted}
     named = (name for name, path in sandbox.contract()["python"].items() if "/python-modules/" in path)

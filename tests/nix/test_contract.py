@@ -50,6 +50,7 @@ def own() -> set[str]:
     texts = [
         *project["dependencies"],
         *project["optional-dependencies"]["bot"],
+        *project["optional-dependencies"]["operate"],
         *project["optional-dependencies"]["test"],
     ]
     suites: dict[str, Any] = json.loads((TEMPLATES / "data/suites.json").read_bytes())

@@ -14,6 +14,8 @@ from tests.support import ROOT
 
 PAGES = ("nixos.md", "deployment.md", "bot.md")
 GENERATED = ROOT / "generated" / "nix"
+#: What patchforge.nixosModules.default has.
+NAMES = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names", "proxy", "monitoring")
 #: Options of NixOS that only examples set.
 OTHERS = """
 { lib, ... }:
@@ -78,8 +80,7 @@ def test_every_example_is_accepted(mini: Miniature, page: str, tmp_path: Path) -
     """Each as a configuration of its own, whole; flakes are tried below."""
     files = [file for file in written(tmp_path, page) if "nixosConfigurations" not in file.read_text()]
     homes = [file for file in files if "programs." in file.read_text()]
-    names = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names", "proxy", "monitoring")
-    nixos = " ".join(f"{GENERATED}/modules/{name}.nix" for name in names)
+    nixos = " ".join(f"{GENERATED}/modules/{name}.nix" for name in NAMES)
     rest = [file for file in files if file not in homes]
     assert len(rest) >= {"nixos.md": 9, "deployment.md": 3, "bot.md": 1}[page]
     assert mini.nix.evaluate(evaluation(mini, tmp_path, rest, nixos)) == []

@@ -470,6 +470,11 @@ def test_services_are_confined(good: dict[str, Any], tmp_path: Path) -> None:
     limits = {re.sub(r"[^a-z]", "-", name): limit for name, limit in SCORED.items()}
     units["bot"], limits["bot"] = service(good, "the bot", "patchforge-bot"), 1.5
     units["models"], limits["models"] = service(good, "gated downloads", "comfyui-xpu-models"), 1.5
+    for case in ("watched", "watched, on the CPU of a small network", "kept tidy", "kept tidy at home", "monitoring"):
+        for name, each in good[case]["units"].items():
+            if name != "comfyui-xpu" and "ExecStart" in each["serviceConfig"]:
+                key = f"{re.sub('[^a-z]', '-', case)}--{name}"
+                units[key], limits[key] = each, 1.5
     found = exposure(tmp_path, units)
     assert found.keys() == limits.keys()
     assert {name: level for name, level in found.items() if level > limits[name]} == {}
@@ -477,17 +482,28 @@ def test_services_are_confined(good: dict[str, Any], tmp_path: Path) -> None:
 
 @needs_systemd
 def test_every_unit_is_valid(good: dict[str, Any], tmp_path: Path) -> None:
-    files = [
-        written(unit, tmp_path / f"{number}-{name}.service")
-        for number, case in enumerate(good.values())
-        for name, unit in case["units"].items()
-        if "ExecStart" in unit["serviceConfig"]
-    ]
-    assert len(files) > 40
-    verified = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", *files], capture_output=True, text=True, check=False
-    )
-    assert [line for line in verified.stderr.splitlines() if str(tmp_path) in line or "comfyui" in line] == []
+    """Each configuration's together, as one may name another."""
+    count = 0
+    for number, case in enumerate(good.values()):
+        (folder := tmp_path / str(number)).mkdir()
+        units = {name: unit for name, unit in case["units"].items() if "ExecStart" in unit["serviceConfig"]}
+        files = [written(unit, folder / f"{name}.service") for name, unit in units.items()]
+        for name, timer in case["timers"].items():
+            settings = [f"{key}={'true' if value is True else value}" for key, value in timer["timerConfig"].items()]
+            files.append(folder / f"{name}.timer")
+            files[-1].write_text("\n".join(["[Timer]", *settings, ""]))
+        count += len(files)
+        if files:
+            verified = subprocess.run(
+                ["systemd-analyze", "verify", "--man=no", *files],
+                env={**os.environ, "SYSTEMD_UNIT_PATH": f"{folder}:"},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            said = verified.stderr.splitlines()
+            assert [line for line in said if str(folder) in line or "comfyui" in line or "patchforge" in line] == []
+    assert count > 60
 
 
 @needs_systemd

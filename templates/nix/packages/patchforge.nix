@@ -22,7 +22,12 @@ let
   topOf = path: lib.head (lib.splitString "/" (lib.removePrefix "${toString root}/" path));
   nameOf = requirement: lib.toLower (lib.head (builtins.match "([A-Za-z0-9-]+).*" requirement));
   inherit (project) optional-dependencies;
-  wanted = project.dependencies ++ optional-dependencies.bot ++ optional-dependencies.test;
+  wanted = lib.concatLists [
+    project.dependencies
+    optional-dependencies.bot
+    optional-dependencies.operate
+    optional-dependencies.test
+  ];
   dependencies = map (requirement: python3Packages.${nameOf requirement}) wanted;
   inherit (python3Packages) python;
   dependenciesPath = "${python.withPackages (_: dependencies)}/${python.sitePackages}";
