@@ -11,13 +11,14 @@ import itertools
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, TypedDict
 
 from patchforge.errors import NotChecked
 from patchforge.operate.asking import Unusable, document, name_of
-from patchforge.operate.comfyui import ComfyUI, Stats, Watch
+from patchforge.operate.comfyui import ComfyUI, Stats, Watch, own_name
 from patchforge.operate.records import HealthRecord
 from patchforge.trial.model import Device, Ending, Execution, Failure, JsonObject, NodeStep, Workflow
 from patchforge.trial.server.client import Client, Rejected
@@ -127,7 +128,7 @@ class Look:
         workflow = graph(next(self.seeds))
         begin, pause = self.clock(), _FIRST
         try:
-            prompt = client.submit(workflow.graph)
+            prompt = client.submit(workflow.graph, own_name())
         except Rejected as error:
             return self._bad(f"it refuses the sample: {error.failure.message}")
         except OSError as error:
@@ -147,20 +148,21 @@ class Look:
                 return self._bad(f"a job that takes a moment {what}, after {self.timeout:g} s")
             time.sleep(pause)
             pause = min(2 * pause, _MOST)
-        return self._judged(workflow, prompt, history, self.clock() - begin, stats)
+        seconds = self.clock() - begin
+        steps = self._steps(workflow, prompt)
+        with suppress(OSError):
+            client.erase(prompt)
+        return self._judged(workflow, _execution(prompt, history, seconds, steps), _values(history), stats)
 
-    def _judged(self, workflow: Workflow, prompt: str, history: JsonObject, seconds: float, stats: Stats) -> Health:
-        kind = stats["devices"][0]["type"]
-        execution = _execution(prompt, history, seconds, self._steps(workflow, prompt))
-        found = judge(workflow, execution, device=Device(kind))
-        operations = sum(step.operations for step in execution.steps)
+    def _judged(self, workflow: Workflow, execution: Execution, values: JsonObject, stats: Stats) -> Health:
+        found = judge(workflow, execution, device=Device(stats["devices"][0]["type"]))
         if not found.passed:
             return self._bad(f"{found.verdict}: {found.reason}")
-        values = _values(history)
         if not values.get("finite") or not values.get("deviation"):
             return self._bad(f"what it sampled is no picture: {values}")
-        reason = f"fresh: sampled on {_device(stats)} in {seconds:.1f} s, {operations} operations"
+        operations = sum(step.operations for step in execution.steps)
         (sampled,) = (step.seconds for step in execution.steps if step.node == _SAMPLER)
+        reason = f"fresh: sampled on {_device(stats)} in {execution.seconds:.1f} s, {operations} operations"
         return Health(ok=True, reason=reason, device=_device(stats), operations=operations, sampled=sampled)
 
     def _steps(self, workflow: Workflow, prompt: str) -> tuple[NodeStep, ...]:

@@ -121,6 +121,7 @@ class ComfyUI(Web):
         super().__init__()
         self.be = Behaviour()
         self.jobs: dict[str, Job] = {}
+        self.number = 0
         self.classes: dict[str, dict[str, float]] = {}
         self.steps: dict[str, list[dict[str, Any]]] = {}
         self.since = self.moved = 0.0
@@ -151,9 +152,10 @@ class ComfyUI(Web):
 
     # --- What ComfyUI does
 
-    def _add(self, graph: dict[str, Any]) -> Job:
+    def _add(self, graph: dict[str, Any], name: str = "") -> Job:
         with self._lock:
-            job = Job(str(uuid.uuid4()), graph, len(self.jobs))
+            job = Job(name or str(uuid.uuid4()), graph, self.number)
+            self.number += 1
             self.jobs[job.name] = job
             return job
 
@@ -263,6 +265,12 @@ class ComfyUI(Web):
             self._interrupted = True
         return 200, {}
 
+    def _post_history(self, _parts: Any, _asked: Any, body: Any) -> Any:
+        for name in body.get("delete", ()):
+            if name in self.jobs and self.jobs[name].end:
+                del self.jobs[name]
+        return 200, {}
+
     def _get_history(self, parts: list[str], _asked: Any, _body: Any) -> Any:
         jobs = [job for job in self.jobs.values() if job.end and (len(parts) < 2 or job.name == parts[1])]
         return 200, {job.name: self._historic(job) for job in jobs}
@@ -289,7 +297,10 @@ class ComfyUI(Web):
         unknown = [one["class_type"] for one in graph.values() if one["class_type"].startswith("Patchforge")]
         if unknown and not self.be.pack:
             return 400, {"error": {"type": "missing_node_type", "message": f"no {unknown[0]}"}, "node_errors": {}}
-        job = self._add(graph)
+        name = body.get("prompt_id") or str(uuid.uuid4())
+        if str(uuid.UUID(name)) != name:
+            return 400, {"error": {"type": "invalid_prompt_id", "message": "no UUID"}, "node_errors": {}}
+        job = self._add(graph, name)
         return 200, {"prompt_id": job.name, "number": job.number, "node_errors": {}}
 
     def _get_patchforge(self, parts: list[str], asked: dict[str, str], _body: Any) -> Any:

@@ -130,9 +130,13 @@ class Client:
                 do="run the test on the emulated XPU",
             )
 
-    def submit(self, graph: Mapping[str, JsonObject]) -> str:
-        """Queues a graph and returns the prompt's id; Rejected if the server does not take it."""
-        status, data = self._ask("POST", "/prompt", {"prompt": dict(graph), "client_id": self.name})
+    def submit(self, graph: Mapping[str, JsonObject], prompt: str = "") -> str:
+        """Queues a graph and returns the prompt's id; Rejected if the server does not take it.
+
+        ``prompt``: the id that it should have, a UUID; releases before v0.3.40 or so give one of their own.
+        """
+        wanted = {"prompt_id": prompt} if prompt else {}
+        status, data = self._ask("POST", "/prompt", {"prompt": dict(graph), "client_id": self.name, **wanted})
         if status != http.client.OK:
             raise Rejected(_rejection(status, data))
         prompt = _json(data).get("prompt_id")
@@ -248,6 +252,10 @@ class Client:
             self.interrupt(prompt)
         except OSError:
             pass
+
+    def erase(self, prompt: str) -> None:
+        """Takes a prompt that has ended out of the history."""
+        self._request("POST", "/history", {"delete": [prompt]})
 
     def forget(self, prompt: str) -> None:
         """Takes a prompt that waits off the queue."""
