@@ -59,21 +59,22 @@ def _job(prompt: str) -> Iterator[None]:
 @contextmanager
 def _node(of: Any) -> Iterator[None]:
     _moved()
-    begin, before = time.monotonic(), _counted()
+    begin, before, ended = time.monotonic(), _counted(), False
     try:
         yield
+        ended = True
     finally:
         with suppress(Exception):  # whatever goes wrong here is not the node's
             after = _counted()
             done = None if before is None or after is None else after - before
-            _note(of, time.monotonic() - begin, done)
+            _note(of, time.monotonic() - begin, done, ended=ended)
         _moved()
 
 
-def _note(of: Any, seconds: float, done: int | None) -> None:
+def _note(of: Any, seconds: float, done: int | None, *, ended: bool) -> None:
     kind = of if isinstance(of, type) else type(of)
     name = _names().get(kind, kind.__name__)
-    idle = done == 0 and _computes(kind)
+    idle = ended and done == 0 and _computes(kind)
     with _lock:
         if name in _classes or len(_classes) < _MOST_CLASSES:
             one = _classes.setdefault(name, {"seconds": 0.0, "runs": 0, "operations": 0, "fallbacks": 0})
