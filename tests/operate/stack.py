@@ -13,6 +13,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,7 @@ class Stack:
         with ExitStack() as stack:
             for name, command in commands.items():
                 stack.enter_context(self._process(name, command))
-                self.until(lambda name=name: self._answers(self.url[name] + ready[name]), f"{name} answers")
+                self.until(partial(self._answers, self.url[name] + ready[name]), f"{name} answers")
             yield
 
     @contextmanager

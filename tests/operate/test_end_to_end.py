@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -117,7 +118,7 @@ def _quiet(of: Stack, comfyui: ComfyUI, state: Path) -> None:
     assert of.received() == {}
     for panel in PANELS:
         for query in panel.queries:
-            of.until(lambda query=query: of.query(query.expr), f"{panel.title}: {query.expr}")
+            of.until(partial(of.query, query.expr), f"{panel.title}: {query.expr}")
     told = {name for one in METRICS for name in (f"{one.name}_count" if one.kind is Kind.HISTOGRAM else one.name,)}
     lacks = {name for name in told if not of.query(name)}
     assert lacks == {"patchforge_service_vram_limit_bytes"}  # no unit has a limit

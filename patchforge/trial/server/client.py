@@ -139,10 +139,10 @@ class Client:
         status, data = self._ask("POST", "/prompt", {"prompt": dict(graph), "client_id": self.name, **wanted})
         if status != http.client.OK:
             raise Rejected(_rejection(status, data))
-        prompt = _json(data).get("prompt_id")
-        if not isinstance(prompt, str):
+        found = _json(data).get("prompt_id")
+        if not isinstance(found, str):
             raise Unanswered("/prompt gave no prompt_id")
-        return prompt
+        return found
 
     def run(self, graph: Workflow | Mapping[str, JsonObject], timeout: float) -> Execution:
         """A graph from /prompt to its end. Never raises for what the server does: the ending says it."""
