@@ -13,7 +13,19 @@ from functools import partial
 from typing import NamedTuple
 
 from patchforge import __version__, faults, progress, terminal
-from patchforge.arguments import bench, door, folders, following, models, operating, packs, releases, repository, trials
+from patchforge.arguments import (
+    arbiter,
+    bench,
+    door,
+    folders,
+    following,
+    models,
+    operating,
+    packs,
+    releases,
+    repository,
+    trials,
+)
 from patchforge.arguments.parser import Arguments, Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
@@ -61,6 +73,10 @@ _BENCH = (
     Command("report", "write a benchmark as a page with plots, as Markdown and as CSV", bench.report),
     Command("submit", "write one anonymous file of a benchmark, to be attached to an issue", bench.submit),
 )
+_ARBITER = (
+    Command("run", "hold requests to ComfyUI and Ollama until the card has room; what arbiter alone does", arbiter.run),
+    Command("limit", "limit a service to a part of the card's memory, where the kernel can", arbiter.limit),
+)
 _MODELS = (
     Command("list", "show every model file, which program has it, and which are copies", models.list_),
     Command("link", "give a model one more name: in ComfyUI's folders, or in Ollama", models.link),
@@ -91,6 +107,7 @@ COMMANDS = (
     Command("packs", "custom-node packs: check, convert, test and follow them", group=_PACKS),
     Command("test", "run patched releases for real, on the GPU at hand or an emulated one", trials.test),
     Command("bench", "measure what a release costs on a device, and compare it", group=_BENCH),
+    Command("arbiter", "share one card between ComfyUI and Ollama", group=_ARBITER),
     Command("models", "one copy of each model file, for ComfyUI, Ollama and Hugging Face's cache", group=_MODELS),
     Command("door", "nginx in front of ComfyUI and Ollama: passwords, roles, limits", group=_DOOR),
     Command(
@@ -114,7 +131,7 @@ COMMANDS = (
     Command("nix", "write the Nix expressions, from templates and pins", repository.nix),
     Command("completion", "print a shell completion script", repository.completion),
 )
-_USUAL = {"bench": "run"}  #: group → the command that is meant where none is named
+_USUAL = {"bench": "run", "arbiter": "run"}  #: group → the command that is meant where none is named
 _OLD_NAMES = {"packs": "nodes"}  #: group → what it was called; taken, and not shown
 
 

@@ -144,6 +144,7 @@ def _database(error: BaseException) -> PatchforgeError:
 
 #: What only some commands need: module → the extra that has it.
 _EXTRAS = {
+    "aiohttp": "arbiter",
     "github": "bot",
     "websockets": "test",
     "PIL": "test",

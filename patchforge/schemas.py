@@ -430,6 +430,15 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class Limited:
+    """A limit of the card's memory: the kernel's file, and what is in it."""
+
+    file: Path
+    limit: str
+    written: bool
+
+
+@dataclass(frozen=True)
 class ModelName:
     """A name of a model file: whose, how people call it, and where."""
 
@@ -561,6 +570,7 @@ DOCUMENTS: Mapping[str, Document] = {
     "bench-history": Document(BenchmarkHistory, ("bench history",)),
     "bench-report": Document(BenchmarkReport, ("bench report",)),
     "bench-submit": Document(Submitted, ("bench submit",)),
+    "arbiter-limit": Document(Limited, ("arbiter limit",)),
     "models-list": Document(Models, ("models list",)),
     "models-done": Document(ModelsDone, ("models link", "models import", "models gc")),
     "models-verify": Document(ModelsVerified, ("models verify",)),

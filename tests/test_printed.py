@@ -73,6 +73,8 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge bot --dry-run --upstream CLONE": (
         "tests/bot/test_commands.py::test_a_dry_run_outside_of_a_repository_shows_titles_and_bodies"
     ),
+    r"patchforge arbiter( --policy \S+)?": "tests/arbiter/test_arbiter.py::test_the_service",
+    r"patchforge arbiter limit .+": "tests/arbiter/test_arbiter.py::test_a_limit",
     r"patchforge models (list|import|link|verify|gc).*": "tests/models/test_models.py::test_copies_become_one_file",
     r"patchforge bench report .+": "tests/bench/test_bench_report.py::test_the_command_writes_beside_a_copy",
     r"patchforge bench submit .+": "tests/bench/test_bench_report.py::test_a_submission_says_nothing_of_its_user",

@@ -124,6 +124,8 @@ WITHOUT_ALL: Mapping[str, tuple[int, str]] = {
     "nix --generated nowhere": (2, "is pinned and has no patches"),
     "completion fish": (0, "complete -c patchforge"),
     "status": (0, "upstream"),
+    "arbiter run --listen-ollama nowhere": (2, "no address"),
+    "arbiter limit x.service 4GiB": (69, "no limit"),
     "models list": (0, "no model"),
     "models link nothing ollama:x": (2, "no model nothing"),
     "models import": (0, "nothing to do"),

@@ -1,0 +1,117 @@
+"""The card's memory, as the kernel counts it, or else as ComfyUI sees it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from patchforge import bounded
+from patchforge.arbiter.services import ComfyUI
+from patchforge.errors import Damaged, NotChecked, PatchforgeError
+
+CGROUP = "sys/fs/cgroup"
+_MOST = 1 << 16
+_REGION = re.compile(r"^(\S+) ([0-9]{1,18})$", re.MULTILINE)
+_VRAM = re.compile(r"drm/[0-9a-f:.]+/(vram\d*|stolen|local\d*)")
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Bytes."""
+
+    total: int
+    free: int
+
+
+Card = Callable[[], Memory | None]  #: None where the memory cannot be seen
+
+
+def kernel(root: Path, region: str = "") -> Card | None:
+    """The dmem controller's count (Linux 6.14; Documentation/admin-guide/cgroup-v2.rst); None where there is none.
+
+    ``region``: such as ``drm/0000:03:00.0/vram0``; the largest, where none is named. What is in use is what the groups
+    below the root use: each counts those below it.
+    """
+    top = root / CGROUP
+    sizes = regions(root)
+    if not sizes:
+        return None
+    if region and region not in sizes:
+        raise PatchforgeError(f"there is no memory {region}", expected=", ".join(sorted(sizes)), do="name one of these")
+    name = region or max(sizes, key=lambda one: (sizes[one], one))
+
+    def look() -> Memory | None:
+        try:
+            used = sum(_values(one / "dmem.current").get(name, 0) for one in _groups(top))
+        except OSError:
+            return None
+        return Memory(sizes[name], max(sizes[name] - used, 0))
+
+    return look
+
+
+def regions(root: Path) -> dict[str, int]:
+    """Bytes of each card's memory that the kernel's dmem controller counts; none where the kernel has no such thing."""
+    return {name: size for name, size in _values(root / CGROUP / "dmem.capacity").items() if _VRAM.fullmatch(name)}
+
+
+def of_comfyui(service: ComfyUI) -> Card:
+    """What ComfyUI tells of its first device: what is free for everybody, without what torch keeps for itself."""
+
+    def look() -> Memory | None:
+        seen = service.memory()
+        return Memory(seen.total, max(seen.free - seen.kept, 0)) if seen else None
+
+    return look
+
+
+def set_limit(root: Path, unit: str, size: int, region: str = "", *, dry: bool = False) -> tuple[str, str]:
+    """Limits a service to so many bytes of the card (``dmem.max``); the file and what is written to it.
+
+    NotChecked where the kernel or the service's group has no such limit, PatchforgeError for a name that is none.
+    """
+    sizes = regions(root)
+    if not sizes:
+        raise NotChecked(
+            "this kernel has no limit for a card's memory",
+            expected="the dmem controller of Linux 6.14 or later, and a driver that uses it (xe, amdgpu)",
+            found=f"no dmem.capacity in {root / CGROUP}",
+            do="let patchforge arbiter share the card instead",
+        )
+    if not re.fullmatch(r"[A-Za-z0-9:_.@\\-]+\.(service|scope|slice)", unit):
+        raise PatchforgeError(f"{unit!r} is not a unit", expected="such as ollama.service", do="see systemctl status")
+    name = region or max(sizes, key=lambda one: (sizes[one], one))
+    if name not in sizes:
+        raise PatchforgeError(f"there is no memory {name}", expected=", ".join(sorted(sizes)), do="name one of these")
+    found = [one for one in _groups(root / CGROUP, 3) if one.name == unit]
+    if not found:
+        raise PatchforgeError(f"{unit} does not run", expected="a unit that runs", do="start it first")
+    file = found[0] / "dmem.max"
+    if not file.exists():
+        raise NotChecked(
+            f"{unit} has no limit for a card's memory",
+            expected=f"the controller in {found[0].parent}/cgroup.subtree_control",
+            do=f"as root: echo +dmem > {found[0].parent}/cgroup.subtree_control",
+        )
+    text = f"{name} {size}\n"
+    if not dry:
+        file.write_text(text)
+    return str(file), text.strip()
+
+
+def _groups(top: Path, depth: int = 1) -> Iterator[Path]:
+    for one in sorted(top.iterdir()) if top.is_dir() else ():
+        if one.is_dir() and not one.is_symlink():
+            yield one
+            if depth > 1:
+                yield from _groups(one, depth - 1)
+
+
+def _values(file: Path) -> dict[str, int]:
+    try:
+        text = bounded.file(file, _MOST).decode("ascii", "replace")
+    except (FileNotFoundError, NotADirectoryError, Damaged):
+        return {}
+    return {name: int(size) for name, size in _REGION.findall(text)}

@@ -1,0 +1,185 @@
+"""What the arbiter asks ComfyUI and Ollama, and what they answer. Each answer is a stranger's, and may be a lie."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from patchforge import web
+from patchforge.errors import PatchforgeError
+
+_SIZE = 32 << 20
+_LIKELY = 1 << 50  #: bytes; more is no card's memory
+_MOST = 1000
+_FOREVER = timedelta(days=365)
+
+
+class Reach(StrEnum):
+    """How a program answers. ``gone``: nobody listens; ``odd``: too late, or not with what it should be."""
+
+    THERE = "there"
+    GONE = "gone"
+    ODD = "odd"
+
+
+@dataclass(frozen=True, slots=True)
+class Reserved:
+    """ComfyUI's first device, in bytes: all, free for ComfyUI, in torch's hands, and free of these."""
+
+    total: int
+    free: int
+    held: int
+    kept: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model that Ollama says is loaded, with bytes in all and on the card.
+
+    ``expires`` in seconds from now, infinite for one that stays.
+    """
+
+    name: str
+    size: int
+    vram: int
+    expires: float
+
+
+class _Service:
+    def __init__(self, address: str, seconds: float) -> None:
+        web.origin(address)
+        self.address = address.rstrip("/")
+        self.reach = Reach.GONE
+        self._seconds = seconds
+
+    def _ask(self, verb: str, path: str, body: object = None, seconds: float = 0.0) -> Any:
+        """The answer; None where there is none, and ``reach`` says why. Never raises."""
+        data = None if body is None else json.dumps(body).encode()
+        headers = {} if data is None else {"Content-Type": "application/json"}
+        limits = web.Limits(_SIZE, seconds or self._seconds, redirects=0, patient=True)
+        try:
+            with web.opened(self.address + path, verb=verb, headers=headers, data=data, limits=limits) as answer:
+                whole = answer.whole()
+                self.reach = Reach.THERE if answer.status < 500 else Reach.ODD
+                if answer.status != 200:
+                    return None
+            return web.parsed(whole, path) if whole else {}
+        except PatchforgeError as error:
+            self.reach = Reach.GONE if isinstance(error.__cause__, ConnectionRefusedError) else Reach.ODD
+            return None
+
+    def _get(self, path: str) -> Mapping[str, Any] | None:
+        found = self._ask("GET", path)
+        if isinstance(found, dict):
+            return found
+        if self.reach is Reach.THERE:
+            self.reach = Reach.ODD
+        return None
+
+
+class ComfyUI(_Service):
+    """ComfyUI's own API (server.py)."""
+
+    def remaining(self) -> int | None:
+        """Jobs that run or wait; None where that cannot be known. Nobody there has none."""
+        found = self._get("/prompt")
+        count = _mapping((found or {}).get("exec_info")).get("queue_remaining")
+        if type(count) is int and 0 <= count < _LIKELY:
+            return count
+        self.reach = Reach.ODD if found is not None else self.reach
+        return 0 if self.reach is Reach.GONE else None
+
+    def memory(self) -> Reserved | None:
+        """Memory of its first device; None where that is no number, or no card."""
+        devices = (self._get("/system_stats") or {}).get("devices")
+        device = _mapping(devices[0]) if isinstance(devices, list) and devices else {}
+        told = [device.get(name) for name in ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free")]
+        if device.get("type") == "cpu" or not all(type(one) is int and 0 <= one < _LIKELY for one in told):
+            return None
+        return Reserved(*told)  # type: ignore[arg-type]  # whole numbers, as was looked
+
+    def running(self) -> Iterator[str]:
+        """Every text in the graphs that run."""
+        listed = (self._get("/queue") or {}).get("queue_running")
+        for job in listed[:_MOST] if isinstance(listed, list) else ():
+            yield from texts(job[2] if isinstance(job, list) and len(job) > 2 else None)
+
+    def sizes(self, folder: str) -> dict[str, int]:
+        """Bytes of the models in one of its folders, by name; none in releases that do not tell."""
+        found = self._ask("GET", f"/experiment/models/{folder}")
+        rows = [one for one in found[:_MOST] if isinstance(one, dict)] if isinstance(found, list) else []
+        return {str(one.get("name")): one["size"] for one in rows if type(one.get("size")) is int}
+
+    def free(self) -> None:
+        """Asks for its models to be unloaded. It answers before it has done so."""
+        self._ask("POST", "/free", {"unload_models": True, "free_memory": True})
+
+
+class Ollama(_Service):
+    """Ollama's own API (docs/api.md of ollama/ollama)."""
+
+    def loaded(self) -> tuple[Loaded, ...] | None:
+        """What it says is loaded; None where that cannot be known. Nobody there has nothing."""
+        found = self._get("/api/ps")
+        rows = (found or {}).get("models")
+        if not isinstance(rows, list):
+            if found is not None:
+                self.reach = Reach.ODD
+            return () if self.reach is Reach.GONE else None
+        return tuple(_loaded(one) for one in rows[:_MOST] if isinstance(one, dict) and isinstance(one.get("name"), str))
+
+    def known(self) -> dict[str, int]:
+        """Bytes of the models that it has, by name."""
+        rows = (self._get("/api/tags") or {}).get("models")
+        listed = [one for one in rows[:_MOST] if isinstance(one, dict)] if isinstance(rows, list) else []
+        return {str(one.get("name")): _bytes(one.get("size")) for one in listed}
+
+    def unload(self, name: str) -> None:
+        """Asks for a model to be unloaded; an answer that it is giving comes to its end first."""
+        self._ask("POST", "/api/generate", {"model": name, "keep_alive": 0, "stream": False})
+
+    def load(self, name: str, keep: float, seconds: float) -> bool:
+        """Loads a model for ``keep`` seconds; whether it is."""
+        keep_alive = -1 if keep == float("inf") else f"{max(int(keep), 1)}s"
+        body = {"model": name, "keep_alive": keep_alive, "stream": False}
+        return self._ask("POST", "/api/generate", body, seconds) is not None
+
+
+def texts(graph: object) -> Iterator[str]:
+    """The texts that a graph's nodes are given."""
+    for node in _mapping(graph).values():
+        for value in _mapping(_mapping(node).get("inputs")).values():
+            if isinstance(value, str):
+                yield value
+
+
+def full_name(name: str) -> str:
+    """A model's name with its tag."""
+    return name if ":" in name.rpartition("/")[2] else f"{name}:latest"
+
+
+def _loaded(row: Mapping[str, Any]) -> Loaded:
+    sizes = _bytes(row.get("size")), _bytes(row.get("size_vram"))
+    return Loaded(full_name(row["name"][:500]), *sizes, _seconds_until(row.get("expires_at")))
+
+
+def _seconds_until(text: object) -> float:
+    """Seconds until a time; infinite for one that is far, 0 for none."""
+    try:
+        when = datetime.fromisoformat(str(text))
+        left = (when if when.tzinfo else when.replace(tzinfo=UTC)) - datetime.now(UTC)
+    except (ValueError, OverflowError):
+        return 0.0
+    return float("inf") if left > _FOREVER else max(left.total_seconds(), 0.0)
+
+
+def _bytes(value: object) -> int:
+    return value if type(value) is int and 0 <= value < _LIKELY else 0
+
+
+def _mapping(value: object) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,1 @@
+"""``patchforge arbiter``: one card for ComfyUI and Ollama; one command, one file."""

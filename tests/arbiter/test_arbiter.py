@@ -1,0 +1,505 @@
+"""The arbiter in front of a ComfyUI and an Ollama that share a card with room for one of them.
+
+Both are stand-ins; Ollama's own program is not at hand. See ``ollama_stand_in.py`` and ``world.py``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import ClientSession
+
+from patchforge.arbiter.card import Memory
+from patchforge.arbiter.turns import Policy, Side
+from patchforge.cli import main
+from tests.arbiter.world import GRAPH, MIB, World, asking, until, world
+from tests.support import ROOT
+
+Play = Callable[[World], Awaitable[None]]
+
+
+def played(top: Path, play: Play, policy: Policy = Policy.FAIR, **settings: Any) -> World:
+    """What became of it all."""
+
+    async def run() -> World:
+        async with world(top, policy, **settings) as one:
+            await play(one)
+        return one
+
+    return asyncio.run(run())
+
+
+async def in_turns(one: World, count: int, *, direct: bool = False) -> list[object]:
+    """So many jobs, in turns of a picture and an answer, as they come when two users work."""
+    ended: list[object] = []
+
+    async def pictures() -> None:
+        ended.extend([await one.draw(direct=direct) for _ in range(count // 2)])
+
+    async def answers() -> None:
+        ended.extend([(await one.ask(direct=direct)).get("done_reason") for _ in range(count // 2)])
+
+    await asyncio.gather(pictures(), answers())
+    return ended
+
+
+def handovers(one: World) -> tuple[float, float]:
+    """How many, and the bound in seconds of the bucket that the slowest is in."""
+    slowest, count = 0.0, 0.0
+    for family in one.turns.metrics.registry.collect():
+        if family.name == "patchforge_arbiter_handover_seconds":
+            for to in Side:
+                of = [sample for sample in family.samples if sample.labels.get("to") == to]
+                total = next((sample.value for sample in of if sample.name.endswith("_count")), 0.0)
+                count += total
+                within = [float(s.labels["le"]) for s in of if s.name.endswith("_bucket") and s.value == total]
+                slowest = max(slowest, min(within, default=0.0))
+    return count, slowest
+
+
+def test_two_hundred_jobs_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing runs out of memory, goes to the CPU or is broken off; and without the arbiter it does."""
+
+    async def play(one: World) -> None:
+        ended = await in_turns(one, 200)
+        assert {*ended} == {"success", "stop"}
+        assert len(ended) == 200
+
+    one = played(tmp_path / "with", play)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+    count, slowest = handovers(one)
+    assert count > 150, "they did take turns"
+    assert slowest <= 1.0
+
+    async def without(one: World) -> None:
+        await in_turns(one, 20, direct=True)
+
+    other = played(tmp_path / "without", without)
+    assert other.comfyui.out_of_memory + other.ollama.on_cpu > 0
+
+
+@pytest.mark.parametrize("policy", [Policy.COMFYUI_FIRST, Policy.OLLAMA_FIRST, Policy.FIT])
+def test_every_policy_keeps_both_from_failing(policy: Policy, tmp_path: Path) -> None:
+    async def play(one: World) -> None:
+        assert {*await in_turns(one, 40)} == {"success", "stop"}
+
+    one = played(tmp_path, play, policy)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("total", [150, 250])
+def test_fit_unloads_nothing_where_both_fit(total: int, tmp_path: Path) -> None:
+    """The first job's need is guessed from its files' sizes, 105 MiB; it takes 70, beside a model of 60."""
+
+    async def play(one: World) -> None:
+        await in_turns(one, 40)
+
+    one = played(tmp_path, play, Policy.FIT, total=total * MIB)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+    if total == 250:
+        assert (one.comfyui.loads, one.ollama.loads) == (1, {"small:latest": 1})
+        assert handovers(one)[0] == 0
+    else:  # unloaded once at most, until it is known what a job takes
+        assert one.comfyui.loads + one.ollama.loads["small:latest"] <= 4
+
+
+def test_fit_unloads_only_what_must_go(tmp_path: Path) -> None:
+    async def play(one: World) -> None:
+        await one.draw()
+        await one.ask("small", keep_alive="10m")
+        await one.ask("tiny", keep_alive="20m")
+        assert await one.draw() == "success"
+        async with one.session.get(f"{one.direct[Side.OLLAMA]}/api/ps") as answer:
+            left = [row["name"] for row in (await answer.json())["models"]]
+        assert left == ["tiny:latest"]
+
+    played(tmp_path, play, Policy.FIT, total=135 * MIB, models={"small": 60, "tiny": 20})
+
+
+def test_who_comes_first(tmp_path: Path) -> None:
+    """Both wait for a long job; what is served then, and in which order, is the policy's."""
+
+    async def order(policy: Policy) -> list[str]:
+        served: list[str] = []
+        async with world(tmp_path / policy, policy) as one:
+            one.comfyui.go_on.clear()
+            first = asyncio.create_task(one.draw())
+            await until(lambda: one.comfyui.current)
+
+            async def note(name: str, work: Awaitable[object]) -> None:
+                await work
+                served.append(name)
+
+            tasks = [asyncio.create_task(note("answer", one.ask()))]
+            await until(lambda: one.turns.status()["waiting"] == {Side.COMFYUI: 0, Side.OLLAMA: 1})
+            tasks += [asyncio.create_task(note("picture", one.draw())) for _ in range(2)]
+            await until(lambda: sum(one.turns.status()["waiting"].values()) + len(one.comfyui.pending) == 3)  # type: ignore[attr-defined]
+            one.comfyui.go_on.set()
+            await asyncio.gather(first, *tasks)
+        return served
+
+    assert asyncio.run(order(Policy.FAIR)) == ["answer", "picture", "picture"]
+    assert asyncio.run(order(Policy.COMFYUI_FIRST)) == ["picture", "picture", "answer"]
+    assert asyncio.run(order(Policy.OLLAMA_FIRST)) == ["answer", "picture", "picture"]
+
+
+def test_an_answer_streams_through(tmp_path: Path) -> None:
+    """Each piece comes when it is made, as Ollama's own client reads them, and in Ollama's own bytes."""
+    library = pytest.importorskip("ollama", reason="PyPI's ollama is not installed")
+
+    async def play(one: World) -> None:
+        client = library.AsyncClient(host=one.addresses[Side.OLLAMA])
+        seen = [one.ollama.answered async for _ in await client.generate("small", "why", stream=True)]
+        assert len(seen) == 6
+        assert seen[:3] == [0, 0, 0], "pieces come before the answer is at its end"
+        chat = await client.chat("small", messages=[{"role": "user", "content": "why"}])
+        assert chat.message.content
+        assert [model.model for model in (await client.ps()).models] == ["small:latest"]
+        assert [model.model for model in (await client.list()).models] == ["small:latest"]
+        with pytest.raises(library.ResponseError, match="not found"):
+            await client.generate("nothing", "why")
+        unloaded = await client.generate("small", keep_alive=0)
+        assert unloaded.done_reason == "unload"
+        assert (await client.ps()).models == []
+
+    played(tmp_path, play, seconds=0.1)
+
+
+def test_everything_else_passes_unchanged(tmp_path: Path) -> None:
+    async def play(one: World) -> None:
+        here, there = one.addresses[Side.COMFYUI], one.direct[Side.COMFYUI]
+        for path in ("/system_stats", "/queue", "/prompt", "/nothing%2F..%2F?a=%20b"):
+            found = []
+            for address in (here, there):
+                async with one.session.get(address + path) as answer:
+                    found.append((answer.status, await answer.read(), answer.headers["Content-Type"]))
+            assert found[0] == found[1]
+        async with one.session.post(f"{here}/prompt", json={"prompt": {}}) as answer:
+            assert (answer.status, (await answer.json())["error"]["type"]) == (400, "prompt_no_outputs")
+        async with one.session.post(f"{one.addresses[Side.OLLAMA]}/api/generate", data=b"{") as answer:
+            assert answer.status == 400
+        async with one.session.ws_connect(f"{here}/ws?clientId=me") as socket:
+            assert (await socket.receive_json())["data"] == {"sid": "me"}
+            await socket.send_str("abc")
+            assert await socket.receive_bytes() == b"cba"
+
+    played(tmp_path, play)
+
+
+def test_a_job_that_asks_ollama(tmp_path: Path) -> None:
+    """It waits for nobody but Ollama; it begins with an empty card, and gets its memory back before the answer."""
+
+    async def play(one: World) -> None:
+        graph = asking(one.addresses[Side.OLLAMA])
+        for _ in range(3):
+            assert await asyncio.wait_for(one.draw(graph), 5) == "success"
+        assert await one.draw() == "success"
+        assert (await one.ask())["done_reason"] == "stop"
+
+    one = played(tmp_path, play)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+    assert sum("within a job" in line for line in one.said) == 3
+
+
+def test_an_answer_is_never_broken_off(tmp_path: Path) -> None:
+    """A picture waits for a slow answer; one that is let on waits for the memory; a client that goes is forgotten."""
+
+    async def play(one: World) -> None:
+        asked = asyncio.create_task(one.ask())
+        await until(lambda: one.ollama.running)
+        drawn = asyncio.create_task(one.draw())
+        gone = asyncio.create_task(one.ask())
+        await until(lambda: sum(one.turns.status()["waiting"].values()) == 2)  # type: ignore[attr-defined]
+        gone.cancel()
+        assert (await asked)["done_reason"] == "stop"
+        assert await drawn == "success"
+        await until(lambda: not sum(one.turns.status()["waiting"].values()))  # type: ignore[attr-defined]
+
+    one = played(tmp_path, play, seconds=0.3)
+    assert (one.ollama.broken_off, one.ollama.answered) == (0, 1)
+
+
+def test_what_was_unloaded_is_loaded_again(tmp_path: Path) -> None:
+    """As long as its user wanted it, and where there is room; for those who come first, room is made."""
+
+    async def play(one: World) -> None:
+        await one.ask(keep_alive="5m")
+        await one.draw()
+        await until(lambda: "loaded small:latest again" in one.said)
+        assert one.ollama.running["small:latest"].until - asyncio.get_running_loop().time() < 301
+        await one.ask("tiny", keep_alive="0s")
+
+    one = played(tmp_path / "first", play, Policy.OLLAMA_FIRST, settle=0.1, models={"small": 60, "tiny": 5})
+    assert (one.ollama.on_cpu, one.comfyui.out_of_memory) == (0, 0)
+
+    async def stays(one: World) -> None:
+        await one.ask(keep_alive="5m")
+        await one.draw()
+        await asyncio.sleep(0.6)
+        assert "loaded small:latest again" not in one.said, "the pictures' models have the card"
+
+    played(tmp_path / "fair", stays, settle=0.1)
+
+
+# --- What goes wrong
+
+
+def test_a_program_that_is_not_there(tmp_path: Path) -> None:
+    """The other one goes on; who asks the missing one is told, in its own form of an error."""
+
+    async def play(one: World) -> None:
+        one.turns.ollama.address = "http://127.0.0.1:9"
+        assert await one.draw() == "success"
+        assert "Ollama is not there" in one.said
+        one.turns.ollama.address, one.turns.comfyui.address = one.direct[Side.OLLAMA], "http://127.0.0.1:9"
+        assert (await one.ask())["done_reason"] == "stop"
+
+    played(tmp_path / "a", play, total=200 * MIB)
+
+    async def closed(one: World) -> None:
+        await one.ask()
+        one.ollama.delay = 0
+        assert await one.draw() == "success"
+
+    played(tmp_path / "b", closed)
+
+
+def test_nobody_listens_behind(tmp_path: Path) -> None:
+    async def play(one: World) -> None:
+        from patchforge.arbiter.proxy import Proxy
+
+        proxy = Proxy(one.turns, Side.OLLAMA, "http://127.0.0.1:9", one.session)
+        from aiohttp import web
+
+        app = web.Application()
+        app.router.add_route("*", "/{path:.*}", proxy.handle)
+        runner = web.AppRunner(app)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        port = runner.addresses[0][1]
+        async with one.session.get(f"http://127.0.0.1:{port}/api/tags") as answer:
+            assert answer.status == 502
+            assert "does not answer" in (await answer.json())["error"]
+        await runner.cleanup()
+
+    played(tmp_path, play)
+
+
+def test_slow_programs(tmp_path: Path) -> None:
+    """Slow is not gone: one that does not say whether it works is not unloaded from under its work."""
+
+    async def play(one: World) -> None:
+        await one.draw()
+        one.comfyui.delay = 1.5  # later than the arbiter waits for an answer
+        asked = asyncio.create_task(one.ask())
+        await until(lambda: "ollama waits: comfyui does not say whether it works" in one.said)
+        assert not asked.done()
+        one.comfyui.delay = 0
+        assert (await asked)["done_reason"] == "stop"
+        one.ollama.delay = 0.2
+        assert await one.draw() == "success"
+
+    one = played(tmp_path, play)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda rows: {"models": []},
+        lambda rows: {"models": [{**row, "size": 1 << 40, "size_vram": 1 << 40} for row in rows]},
+        lambda rows: {"models": [{**row, "size": -1, "size_vram": "much", "expires_at": "never"} for row in rows]},
+        lambda rows: {"models": [{"name": "other:latest", "size": 1, "size_vram": 1}]},
+        lambda rows: {"models": [{"name": f"m{number}"} for number in range(100)]},
+        lambda rows: {"models": "none"},
+        lambda rows: [],
+        lambda rows: None,
+    ],
+)
+def test_a_lying_list_of_models(lie: Callable[[list[Any]], object], tmp_path: Path) -> None:
+    """What was asked for through here is unloaded whatever is told, and the card decides whether it is."""
+
+    async def play(one: World) -> None:
+        await one.ask()
+        one.ollama.lie = lie
+        for _ in range(3):
+            assert await one.draw() == "success"
+            assert (await one.ask())["done_reason"] == "stop"
+
+    one = played(tmp_path, play, patience=1.0)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+
+
+def test_memory_that_does_not_come_back(tmp_path: Path) -> None:
+    """It is waited for, then it is said and counted, and the job comes on: the program finds out."""
+
+    async def play(one: World) -> None:
+        await one.ask()
+        one.ollama.give = lambda size: None  # it says that it has unloaded, and keeps the memory
+        assert await one.draw() == "error"
+        assert any("is not seen free" in line for line in one.said)
+        assert b'patchforge_arbiter_unseen_total{side="ollama"} 1.0' in one.turns.metrics.text()
+
+    played(tmp_path, play, patience=0.5)
+
+
+def test_somebody_else_on_the_card(tmp_path: Path) -> None:
+    """A game takes memory meanwhile: that of the models is seen to come back all the same."""
+
+    async def play(one: World) -> None:
+        await one.draw()
+        await one.ask()
+        await one.draw()
+        one.card.take("somebody", 10 * MIB)
+        before = asyncio.get_running_loop().time()
+        assert (await one.ask())["done_reason"] == "stop"
+        assert asyncio.get_running_loop().time() - before < 2
+        assert not any("is not seen free" in line for line in one.said)
+
+    played(tmp_path, play)
+
+
+def test_a_card_that_nobody_sees(tmp_path: Path) -> None:
+    async def play(one: World) -> None:
+        assert {*await in_turns(one, 10)} == {"success", "stop"}
+        assert any("cannot be seen" in line for line in one.said)
+
+    one = played(tmp_path, play, see=lambda _: None)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+
+
+def test_jobs_that_go_round_it_are_said(tmp_path: Path) -> None:
+    async def play(one: World) -> None:
+        await one.ask(direct=True)
+        assert await one.draw() == "success", "what was loaded elsewhere is unloaded too"
+        await one.ask()
+        one.comfyui.go_on.clear()
+        drawn = asyncio.create_task(one.draw(direct=True))
+        await until(lambda: any("does not come through here" in line for line in one.said))
+        one.comfyui.go_on.set()
+        await drawn
+
+    played(tmp_path, play, total=200 * MIB)
+
+
+def test_started_again(tmp_path: Path) -> None:
+    """A new arbiter finds both loaded, or at work, and does as if it had been there."""
+
+    async def play(one: World) -> None:
+        await one.draw(direct=True)
+        one.comfyui.go_on.clear()
+        drawn = asyncio.create_task(one.draw(direct=True))
+        await until(lambda: one.comfyui.current)
+        asked = asyncio.create_task(one.ask())
+        await until(lambda: "ollama waits: comfyui is at work" in one.said)
+        one.comfyui.go_on.set()
+        assert (await drawn, (await asked)["done_reason"]) == ("success", "stop")
+
+    one = played(tmp_path, play)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+
+
+def test_the_end(tmp_path: Path) -> None:
+    """Answers come to their end, who waits is sent away with a word."""
+
+    async def play(one: World) -> None:
+        asked = asyncio.create_task(one.ask())
+        await until(lambda: one.ollama.running)
+        drawn = asyncio.create_task(one.draw())
+        await until(lambda: sum(one.turns.status()["waiting"].values()) == 1)  # type: ignore[attr-defined]
+        one.turns.close()
+        assert await drawn == "503"
+        assert (await asked)["done_reason"] == "stop"
+
+    assert played(tmp_path, play, seconds=0.3).ollama.broken_off == 0
+
+
+# --- The command
+
+
+def kernel(root: Path, total: int, **units: int) -> Path:
+    """A machine's ``/sys/fs/cgroup`` with the dmem controller."""
+    top = root / "sys/fs/cgroup"
+    (top / "system.slice").mkdir(parents=True)
+    (top / "dmem.capacity").write_text(f"drm/0000:03:00.0/vram0 {total}\ndrm/0000:00:02.0/gtt {1 << 40}\n")
+    (top / "system.slice" / "dmem.current").write_text(f"drm/0000:03:00.0/vram0 {sum(units.values())}\n")
+    for name, size in units.items():
+        (top / "system.slice" / f"{name}.service").mkdir()
+        (top / "system.slice" / f"{name}.service" / "dmem.current").write_text(f"drm/0000:03:00.0/vram0 {size}\n")
+        (top / "system.slice" / f"{name}.service" / "dmem.max").write_text("drm/0000:03:00.0/vram0 max\n")
+    return root
+
+
+def test_the_kernels_count(tmp_path: Path) -> None:
+    from patchforge.arbiter.card import kernel as reader
+
+    look = reader(kernel(tmp_path, 12 << 30, comfyui=5 << 30, ollama=2 << 30))
+    assert look is not None
+    assert look() == Memory(12 << 30, 5 << 30)
+    assert reader(tmp_path / "elsewhere") is None
+
+
+def test_a_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = kernel(tmp_path, 12 << 30, ollama=2 << 30)
+    limit = root / "sys/fs/cgroup/system.slice/ollama.service/dmem.max"
+    words = ["arbiter", "limit", "ollama.service", "4GiB", "--root", str(root)]
+    assert main([*words, "--dry-run", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["written"] is False
+    assert "max" in limit.read_text()
+    assert main(words) == 0
+    assert limit.read_text() == f"drm/0000:03:00.0/vram0 {4 << 30}\n"
+    for wrong, status in (
+        (["arbiter", "limit", "nothing.service", "4GiB", "--root", str(root)], 2),
+        (["arbiter", "limit", "../../etc.service", "4GiB", "--root", str(root)], 2),
+        (["arbiter", "limit", "ollama.service", "much", "--root", str(root)], 2),
+        (["arbiter", "limit", "ollama.service", "4GiB", "--root", str(root), "--memory", "drm/x/vram0"], 2),
+        (["arbiter", "limit", "ollama.service", "4GiB", "--root", str(tmp_path / "old")], 69),
+    ):
+        assert main(wrong) == status
+    assert "Linux 6.14" in capsys.readouterr().err
+
+
+def test_the_service(tmp_path: Path) -> None:
+    """It listens, tells how things are, and ends with SIGTERM."""
+    command = [sys.executable, "-m", "patchforge", "arbiter", "--listen-comfyui", "127.0.0.1:0"]
+    command += ["--listen-ollama", "127.0.0.1:0", "--root", str(kernel(tmp_path, 1 << 30))]
+    command += ["--comfyui", "http://127.0.0.1:9", "--ollama", "http://127.0.0.1:9"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ})
+    assert process.stdout is not None
+    said = [process.stdout.readline() for _ in range(3)]
+    assert "as the kernel counts it" in said[0]
+    ports = [line.rstrip().rpartition(":")[2] for line in said[1:]]
+
+    async def look() -> tuple[str, str, int]:
+        async with ClientSession() as session:
+            async with session.get(f"http://127.0.0.1:{ports[0]}/patchforge/metrics") as answer:
+                metrics = await answer.text()
+            async with session.get(f"http://127.0.0.1:{ports[1]}/patchforge/status") as answer:
+                status = await answer.text()
+            async with session.post(f"http://127.0.0.1:{ports[0]}/prompt", json={"prompt": GRAPH}) as answer:
+                return metrics, status, answer.status
+
+    metrics, status, refused = asyncio.run(look())
+    assert "patchforge_arbiter_handover_seconds" in metrics
+    assert json.loads(status)["policy"] == "fair"
+    assert refused == 502
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 0
+
+
+def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        words = ["--listen-ollama", f"127.0.0.1:{taken.getsockname()[1]}", "--listen-comfyui", "127.0.0.1:0"]
+        assert main(["arbiter", *words, "--root", str(tmp_path)]) == 2
+    assert "cannot listen" in capsys.readouterr().err
