@@ -28,6 +28,7 @@ LOCKS = sorted(ROOT.glob("requirements*.lock"))
 TORCH = ("requirements-torch.lock", "requirements-torch-needs.lock")
 #: extra → the locks that must have it; an extra that pins everything itself needs none
 EXTRAS = {
+    "arbiter": ("requirements.lock",),
     "bot": ("requirements.lock",),
     "test": ("requirements.lock",),
     "proof": (
