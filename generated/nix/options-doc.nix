@@ -29,6 +29,7 @@ in
     inherit (optionsOf [
       ./modules/comfyui-xpu.nix
       ./modules/intel-xpu.nix
+      ./modules/intel-xpu-share.nix
       ./modules/legacy-names.nix
       ./modules/monitoring.nix
       ./modules/ollama-xpu.nix

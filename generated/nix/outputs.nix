@@ -98,6 +98,7 @@ in
   nixosModules = rec {
     default.imports = [
       intel-xpu
+      intel-xpu-share
       comfyui-xpu
       monitoring
       ollama-xpu
@@ -109,6 +110,7 @@ in
     monitoring.imports = [ ./modules/monitoring.nix ];
     proxy.imports = [ ./modules/proxy.nix ];
     intel-xpu.imports = [ ./modules/intel-xpu.nix ];
+    intel-xpu-share.imports = [ ./modules/intel-xpu-share.nix ];
     ollama-xpu.imports = [ ./modules/ollama-xpu.nix ];
     patchforge-bot.imports = [ ./modules/patchforge-bot.nix ];
   };

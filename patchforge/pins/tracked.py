@@ -11,7 +11,7 @@ from patchforge import documents
 from patchforge.errors import Damaged
 from patchforge.hashes.fetchfromgithub import HOST
 
-GROUPS = ("controlnet-aux", "upscaling", "animation", "samplers")
+GROUPS = ("controlnet-aux", "upscaling", "animation", "samplers", "ollama")
 _GITHUB = re.compile(re.escape(HOST) + r"/([\w-]+)/([\w.-]+)")
 _T = TypeVar("_T")
 

@@ -49,6 +49,7 @@ def own() -> set[str]:
     project: Any = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     texts = [
         *project["dependencies"],
+        *project["optional-dependencies"]["arbiter"],
         *project["optional-dependencies"]["bot"],
         *project["optional-dependencies"]["operate"],
         *project["optional-dependencies"]["test"],

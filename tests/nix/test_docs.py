@@ -15,7 +15,16 @@ from tests.support import ROOT
 PAGES = ("nixos.md", "deployment.md", "bot.md")
 GENERATED = ROOT / "generated" / "nix"
 #: What patchforge.nixosModules.default has.
-NAMES = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names", "proxy", "monitoring")
+NAMES = (
+    "comfyui-xpu",
+    "ollama-xpu",
+    "intel-xpu",
+    "intel-xpu-share",
+    "patchforge-bot",
+    "legacy-names",
+    "proxy",
+    "monitoring",
+)
 #: Options of NixOS that only examples set.
 OTHERS = """
 { lib, ... }:

@@ -17,7 +17,16 @@ from tests.nix.sandbox import Miniature
 
 COMFYUI = "config.systemd.services.comfyui-xpu"
 BOT = "config.systemd.services.patchforge-bot"
-NIXOS = ("comfyui-xpu", "ollama-xpu", "intel-xpu", "patchforge-bot", "legacy-names", "proxy", "monitoring")
+NIXOS = (
+    "comfyui-xpu",
+    "ollama-xpu",
+    "intel-xpu",
+    "intel-xpu-share",
+    "patchforge-bot",
+    "legacy-names",
+    "proxy",
+    "monitoring",
+)
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="needs systemd-analyze (systemd)")
 #: What is looked at of a configuration. Folders of units are those of the service's own.
 RESULT = """{
@@ -470,9 +479,16 @@ def test_services_are_confined(good: dict[str, Any], tmp_path: Path) -> None:
     limits = {re.sub(r"[^a-z]", "-", name): limit for name, limit in SCORED.items()}
     units["bot"], limits["bot"] = service(good, "the bot", "patchforge-bot"), 1.5
     units["models"], limits["models"] = service(good, "gated downloads", "comfyui-xpu-models"), 1.5
-    for case in ("watched", "watched, on the CPU of a small network", "kept tidy", "kept tidy at home", "monitoring"):
+    for case in (
+        "watched",
+        "watched, on the CPU of a small network",
+        "kept tidy",
+        "kept tidy at home",
+        "monitoring",
+        "a shared card",
+    ):
         for name, each in good[case]["units"].items():
-            if name != "comfyui-xpu" and "ExecStart" in each["serviceConfig"]:
+            if name not in {"comfyui-xpu", "ollama"} and "ExecStart" in each["serviceConfig"]:
                 key = f"{re.sub('[^a-z]', '-', case)}--{name}"
                 units[key], limits[key] = each, 1.5
     found = exposure(tmp_path, units)

@@ -109,7 +109,7 @@ def test_node_packs_are_those_declared() -> None:
         pin = pins[one.name]
         assert (pin.owner, pin.repo) == one.owner_and_repo
         assert (pin.group, pin.submodules, pin.license) == (one.group, one.submodules, one.license)
-    assert {one.group for one in declared} == {"controlnet-aux", "upscaling", "animation", "samplers"}
+    assert {one.group for one in declared} == {"controlnet-aux", "upscaling", "animation", "samplers", "ollama"}
 
 
 @pytest.mark.parametrize("name", ["ollama", "mordragt-nixos"])

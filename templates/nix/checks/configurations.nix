@@ -149,6 +149,27 @@ in
       };
       services.ollama-xpu.enable = true;
     };
+    "a shared card" = {
+      services = {
+        comfyui-xpu.enable = true;
+        ollama-xpu.enable = true;
+        intel-xpu-share = { enable = true; policy = "fit"; limits = { comfyui = "8GiB"; ollama = "4GiB"; }; };
+      };
+    };
+    "a shared card behind a door" = {
+      services.comfyui-xpu = {
+        enable = true;
+        proxy = {
+          enable = true;
+          domain = "studio.example.org";
+          ollama.domain = "llm.example.org";
+          tokensFile = "/run/secrets/tokens";
+          users.alice = "admin";
+        };
+      };
+      services.ollama-xpu.enable = true;
+      services.intel-xpu-share.enable = true;
+    };
     "one instance alone" = { services.comfyui-xpu.instances.only.enable = true; };
     "lists are added to" = comfyui { } // {
       systemd.services.comfyui-xpu.serviceConfig = {

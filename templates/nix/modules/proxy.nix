@@ -33,6 +33,8 @@ let
   };
   credential = secret: if secrets ? ${secret} then "/run/credentials/nginx.service/${secret}" else null;
 
+  # Requests go by the arbiter, where there is one.
+  share = config.services.intel-xpu-share or { enable = false; };
   withOllama = cfg.ollama.domain != null;
   settings = pkgs.writeText "door.json" (
     builtins.toJSON (
@@ -40,7 +42,11 @@ let
         format = 1;
         comfyui = {
           inherit (cfg) domain;
-          address = "http://${bracketed (lib.head comfyui.server.host)}:${toString comfyui.server.port}";
+          address =
+            if share.enable then
+              "http://127.0.0.1:${toString share.ports.comfyui}"
+            else
+              "http://${bracketed (lib.head comfyui.server.host)}:${toString comfyui.server.port}";
         };
         passwords = credential "door-passwords";
         tokens = credential "door-tokens";
@@ -58,7 +64,11 @@ let
       // lib.optionalAttrs withOllama {
         ollama = {
           inherit (cfg.ollama) domain;
-          address = "http://${bracketed ollama.host}:${toString ollama.port}";
+          address =
+            if share.enable then
+              "http://127.0.0.1:${toString share.ports.ollama}"
+            else
+              "http://${bracketed ollama.host}:${toString ollama.port}";
         };
       }
     )

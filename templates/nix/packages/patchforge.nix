@@ -24,6 +24,7 @@ let
   inherit (project) optional-dependencies;
   wanted = lib.concatLists [
     project.dependencies
+    optional-dependencies.arbiter
     optional-dependencies.bot
     optional-dependencies.operate
     optional-dependencies.test
