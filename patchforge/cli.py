@@ -6,27 +6,13 @@ import argparse
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
 from patchforge import __version__, faults, progress, terminal
-from patchforge.arguments import (
-    arbiter,
-    bench,
-    door,
-    folders,
-    following,
-    models,
-    operating,
-    packs,
-    releases,
-    repository,
-    trials,
-)
-from patchforge.arguments.parser import Arguments, Parser
+from patchforge.arguments.parser import Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
 
@@ -44,92 +30,89 @@ PATCHFORGE_MODELS (folders) · PATCHFORGE_TRACEBACK (1: show where an error aros
 
 
 class Command(NamedTuple):
-    """One command and what it takes; a group has commands instead. ``run(options)`` of the module of its name does it.
+    """One command; a group has commands of its own. ``run(options)`` of the module of its name does it.
 
+    ``arguments`` is the module that knows what it takes, by a function of its name. Both are imported when it is used.
     A named tuple, since dataclasses are slow to import.
     """
 
     name: str
     help: str
-    arguments: Arguments | None = None
+    arguments: str = ""
     group: tuple[Command, ...] = ()
 
 
 _PACKS = (
-    Command("check", "list what is for CUDA only; status 1 when there is something", packs.check),
-    Command("apply", "convert a pack, prove it and write its patch", packs.apply),
-    Command("revert", "undo apply --in-place exactly", packs.revert),
-    Command("test", "run packs for real in releases of ComfyUI, as they come and converted", packs.test),
-    Command("track", "show packs whose branches have moved on, and why others wait", packs.track),
-    Command("bot", "propose packs that have moved on as pull requests, one for each", packs.bot),
-    Command("explain", "say what a rule for packs is for, with examples", packs.explain),
+    Command("check", "list what is for CUDA only; status 1 when there is something", "packs"),
+    Command("apply", "convert a pack, prove it and write its patch", "packs"),
+    Command("revert", "undo apply --in-place exactly", "packs"),
+    Command("test", "run packs for real in releases of ComfyUI, as they come and converted", "packs"),
+    Command("track", "show packs whose branches have moved on, and why others wait", "packs"),
+    Command("bot", "propose packs that have moved on as pull requests, one for each", "packs"),
+    Command("explain", "say what a rule for packs is for, with examples", "packs"),
 )
 _BENCH = (
-    Command("run", "measure a release on a device; what bench alone does", bench.run),
-    Command("compare", "compare two benchmarks, or upstream and patched of one; status 1 for a change", bench.compare),
-    Command(
-        "history", "order many benchmarks by date; status 1 where the newest change is for the worse", bench.history
-    ),
-    Command("report", "write a benchmark as a page with plots, as Markdown and as CSV", bench.report),
-    Command("submit", "write one anonymous file of a benchmark, to be attached to an issue", bench.submit),
+    Command("run", "measure a release on a device; what bench alone does", "bench"),
+    Command("compare", "compare two benchmarks, or upstream and patched of one; status 1 for a change", "bench"),
+    Command("history", "order many benchmarks by date; status 1 where the newest change is for the worse", "bench"),
+    Command("report", "write a benchmark as a page with plots, as Markdown and as CSV", "bench"),
+    Command("submit", "write one anonymous file of a benchmark, to be attached to an issue", "bench"),
 )
 _ARBITER = (
-    Command("run", "hold requests to ComfyUI and Ollama until the card has room; what arbiter alone does", arbiter.run),
-    Command("limit", "limit a service to a part of the card's memory, where the kernel can", arbiter.limit),
+    Command("run", "hold requests to ComfyUI and Ollama until the card has room; what arbiter alone does", "arbiter"),
+    Command("limit", "limit a service to a part of the card's memory, where the kernel can", "arbiter"),
 )
 _MODELS = (
-    Command("list", "show every model file, which program has it, and which are copies", models.list_),
-    Command("link", "give a model one more name: in ComfyUI's folders, or in Ollama", models.link),
-    Command("import", "take models into the store, and make one file of copies", models.import_),
+    Command("list", "show every model file, which program has it, and which are copies", "models"),
+    Command("link", "give a model one more name: in ComfyUI's folders, or in Ollama", "models"),
+    Command("import", "take models into the store, and make one file of copies", "models"),
     Command(
         "verify",
         "compare files with the digests that their names tell; status 1 if one is wrong",
-        models.verify,
+        "models",
     ),
-    Command("gc", "show what the store keeps and nothing else refers to, or remove it", models.gc),
+    Command("gc", "show what the store keeps and nothing else refers to, or remove it", "models"),
 )
 _DOOR = (
-    Command("render", "write nginx's configuration: who may do what, with ComfyUI and Ollama behind it", door.render),
-    Command("routes", "list the routes of a release or pack, and who may use them; status 1 for new ones", door.routes),
+    Command("render", "write nginx's configuration: who may do what, with ComfyUI and Ollama behind it", "door"),
+    Command("routes", "list the routes of a release or pack, and who may use them; status 1 for new ones", "door"),
 )
 COMMANDS = (
-    Command("apply", "convert a release and write its patches", releases.apply),
-    Command("revert", "undo apply --in-place exactly, in a checkout or a pack", folders.revert),
-    Command("repair", "finish what is half done in a patched folder, and put back what is lost", folders.repair),
-    Command("update", "patch the release that a patched checkout was updated to", folders.update),
-    Command("status", "show what is tracked, generated and cached, or the state of a folder", folders.status),
-    Command("exporter", "tell Prometheus what GPUs, ComfyUI and Ollama do", operating.exporter),
-    Command("health", "say whether a ComfyUI that runs is in order; status 1 when it is not", operating.health),
-    Command("maintain", "remove old outputs, temporary files and caches; keep what is in use", operating.maintain),
-    Command("validate", "say after an update whether it may stay, and go back if not", operating.validate),
-    Command("cache", "show what the cache holds, or remove it", folders.cache),
-    Command("doctor", "examine this machine: GPU, driver, torch, variables; say what to do", folders.doctor),
+    Command("apply", "convert a release and write its patches", "releases"),
+    Command("revert", "undo apply --in-place exactly, in a checkout or a pack", "folders"),
+    Command("repair", "finish what is half done in a patched folder, and put back what is lost", "folders"),
+    Command("update", "patch the release that a patched checkout was updated to", "folders"),
+    Command("status", "show what is tracked, generated and cached, or the state of a folder", "folders"),
+    Command("exporter", "tell Prometheus what GPUs, ComfyUI and Ollama do", "operating"),
+    Command("health", "say whether a ComfyUI that runs is in order; status 1 when it is not", "operating"),
+    Command("maintain", "remove old outputs, temporary files and caches; keep what is in use", "operating"),
+    Command("validate", "say after an update whether it may stay, and go back if not", "operating"),
+    Command("cache", "show what the cache holds, or remove it", "folders"),
+    Command("doctor", "examine this machine: GPU, driver, torch, variables; say what to do", "folders"),
     Command("packs", "custom-node packs: check, convert, test and follow them", group=_PACKS),
-    Command("test", "run patched releases for real, on the GPU at hand or an emulated one", trials.test),
+    Command("test", "run patched releases for real, on the GPU at hand or an emulated one", "trials"),
     Command("bench", "measure what a release costs on a device, and compare it", group=_BENCH),
     Command("arbiter", "share one card between ComfyUI and Ollama", group=_ARBITER),
     Command("models", "one copy of each model file, for ComfyUI, Ollama and Hugging Face's cache", group=_MODELS),
     Command("door", "nginx in front of ComfyUI and Ollama: passwords, roles, limits", group=_DOOR),
     Command(
-        "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give", releases.check
+        "check", "fail on drift, on new unclaimed sites, or when generated/ is not what the inputs give", "releases"
     ),
-    Command(
-        "replay", "convert all releases: outcomes, unclaimed sites, what changed from one to the next", releases.replay
-    ),
+    Command("replay", "convert all releases: outcomes, unclaimed sites, what changed from one to the next", "releases"),
     Command(
         "verify",
         "verify committed patches against upstream: blob ids before and after, digests, proofs",
-        releases.verify,
+        "releases",
     ),
-    Command("explain", "say what a transform is for, where it applies and when it can go", releases.explain),
-    Command("track", "show new releases, and why others are passed over", following.track),
-    Command("bot", "propose the newest release as a pull request, or report what is wrong with it", following.bot),
-    Command("matrix", "print the work of a scheduled run as a matrix of jobs", following.matrix),
-    Command("pin", "bring the pins of what is tracked up to date", repository.pin),
-    Command("lock-torch", "lock the wheels of a torch version for XPU", repository.lock_torch),
-    Command("prefetch", "work out the hash that Nix will find for a source, without Nix", repository.prefetch),
-    Command("nix", "write the Nix expressions, from templates and pins", repository.nix),
-    Command("completion", "print a shell completion script", repository.completion),
+    Command("explain", "say what a transform is for, where it applies and when it can go", "releases"),
+    Command("track", "show new releases, and why others are passed over", "following"),
+    Command("bot", "propose the newest release as a pull request, or report what is wrong with it", "following"),
+    Command("matrix", "print the work of a scheduled run as a matrix of jobs", "following"),
+    Command("pin", "bring the pins of what is tracked up to date", "repository"),
+    Command("lock-torch", "lock the wheels of a torch version for XPU", "repository"),
+    Command("prefetch", "work out the hash that Nix will find for a source, without Nix", "repository"),
+    Command("nix", "write the Nix expressions, from templates and pins", "repository"),
+    Command("completion", "print a shell completion script", "repository"),
 )
 _USUAL = {"bench": "run", "arbiter": "run"}  #: group → the command that is meant where none is named
 _OLD_NAMES = {"packs": "nodes"}  #: group → what it was called; taken, and not shown
@@ -145,23 +128,25 @@ def parser() -> Parser:
     )
     top.add_argument("-V", "--version", action="version", version=f"patchforge {__version__}")
     top.add_argument(_TRACEBACK, action="store_true", help="show where an error arose; may stand anywhere")
-    _add(top, "command", COMMANDS)
+    _add(COMMANDS, "command", "patchforge.commands", "", top)
     return top
 
 
-def _add(
-    above: Parser, dest: str, commands: Sequence[Command], room: str = "patchforge.commands", usual: str = ""
-) -> None:
-    above.begin_commands(dest, usual)
+def _add(commands: Sequence[Command], dest: str, room: str, usual: str, parser: Parser) -> None:
+    """Adds the commands of one level; those of a group come when it is used, as other arguments do."""
+    parser.begin_commands(dest, usual)
     for command in commands:
-        module = f"{room}.{command.name.replace('-', '_')}"
-        parsers = [above.add_command(command.name, command.help, command.arguments)]
-        if old := _OLD_NAMES.get(command.name):
-            parsers.append(above.add_command(old, command.help, command.arguments, shown=False))
-        for made in parsers:
-            made.set_defaults(run=partial(_run_of, module))
-            if command.group:
-                _add(made, "action", command.group, module, _USUAL.get(command.name, ""))
+        name = command.name.replace("-", "_")
+        below = partial(_add, command.group, "action", f"{room}.{name}", _USUAL.get(command.name, ""))
+        arguments = below if command.group else partial(_arguments, command.arguments, name)
+        for word in filter(None, (command.name, _OLD_NAMES.get(command.name))):
+            made = parser.add_command(word, command.help, arguments, shown=word == command.name)
+            made.set_defaults(run=partial(_run_of, f"{room}.{name}"))
+
+
+def _arguments(module: str, name: str, parser: Parser) -> None:
+    known = vars(importlib.import_module(f"patchforge.arguments.{module}"))
+    (known.get(name) or known[f"{name}_"])(parser)  # Python has some names for itself
 
 
 def _run_of(module: str, options: argparse.Namespace) -> int:
@@ -171,6 +156,8 @@ def _run_of(module: str, options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Nothing that goes wrong leaves as a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if _wants_document(words):
+        importlib.import_module("json")  # a fault may leave no file to read it from
     typed = sys.stderr if arguments is None or (sys.stderr and sys.stderr.isatty()) else None
     with progress.shown(typed), terminal.guarded():
         try:
@@ -217,12 +204,16 @@ def _fail(error: BaseException, words: Sequence[str]) -> int:
     """Says what went wrong, with ``--json`` as one document too; returns the exit status."""
     said = faults.told(error)
     if _TRACEBACK in words or os.environ.get(faults.VARIABLE):
-        _say("".join(traceback.format_exception(error)).rstrip())
-    if any(len(word) > 2 and "--json".startswith(word) for word in words):  # as argparse takes it
+        sys.__excepthook__(type(error), error, error.__traceback__)
+    if _wants_document(words):
         with suppress(OSError, ValueError, terminal.ReaderGoneError):
             print(document({"schema": _ERROR, "error": {**said.as_data(), "do": _typed(said.do)}}), flush=True)
     _say(f"patchforge: {_typed(str(said))}")
     return int(said.status)
+
+
+def _wants_document(words: Sequence[str]) -> bool:
+    return any(len(word) > 2 and "--json".startswith(word) for word in words)  # as argparse takes it
 
 
 def _typed(text: str) -> str:

@@ -6,12 +6,9 @@ except an ampersand; escape once, where the text enters the medium.
 
 from __future__ import annotations
 
-import html as _html
-import json
 import re
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import quote
 
 #: Controls, what turns the reading direction or is not seen, line separators, and bytes that were not UTF-8.
 _UNSEEN = re.compile(
@@ -20,12 +17,11 @@ _UNSEEN = re.compile(
     "\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
 CUT = "[... cut here]"
-_MARKS = re.compile(r"[\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
+_MARKS = r"[\\`*\[\]<>|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])"
 #: What means something at the start of a line only: headings, lists, rules, quotes, code.
-_START = re.compile(r"^(\d*)([.)](?=\s|$)|#|[+-](?=\s)|[=-](?=[\s=-]+$))")
+_START = r"^(\d*)([.)](?=\s|$)|#|[+-](?=\s)|[=-](?=[\s=-]+$))"
 #: Inside what GitHub makes links of, and messages to others: names, numbers of issues, addresses.
-_LINKED = re.compile(r"(?<=@)(?=\w)|(?<=#)(?=\w)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[A-Za-z])(?=://)|(?<=\b[Ww]{3})(?=\.)")
-_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+_LINKED = r"(?<=@)(?=\w)|(?<=#)(?=\w)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[A-Za-z])(?=://)|(?<=\b[Ww]{3})(?=\.)"
 
 
 def _named(match: re.Match[str]) -> str:
@@ -40,7 +36,7 @@ def seen(text: str) -> str:
 
 def uncoloured(text: str) -> str:
     """``text`` without the colours of a terminal."""
-    return _COLOURS.sub("", text)
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def line(text: str) -> str:
@@ -50,8 +46,8 @@ def line(text: str) -> str:
 
 def markdown(text: object) -> str:
     """``text`` as one line of Markdown that says just that: no markup, no HTML, nobody mentioned, nothing linked."""
-    marked = _MARKS.sub(r"\\\g<0>", line(str(text)).strip()).replace("&", "&amp;")
-    return _LINKED.sub("\u200b", _START.sub(r"\1\\\2", marked))
+    marked = re.sub(_MARKS, r"\\\g<0>", line(str(text)).strip()).replace("&", "&amp;")
+    return re.sub(_LINKED, "\u200b", re.sub(_START, r"\1\\\2", marked))
 
 
 def code(text: object, longest: int = 0) -> str:
@@ -75,16 +71,22 @@ def _cut(text: str, longest: int, between: str) -> str:
 
 def document(value: Any) -> str:
     """``value`` as JSON in ASCII that no terminal and no CI service obeys anything in."""
+    import json  # noqa: PLC0415 - help is not JSON
+
     return re.sub("#(?=#)", r"\\u0023", json.dumps(value, indent=1, sort_keys=True)).replace("\x7f", "\\u007f")
 
 
 def html(text: str) -> str:
     """``text`` for HTML, in an element or in a quoted attribute."""
-    return _html.escape(seen(text))
+    from html import escape  # noqa: PLC0415 - help is not HTML
+
+    return escape(seen(text))
 
 
 def address(path: str) -> str:
     """A relative path as a URI reference (RFC 3986); bytes that were not UTF-8 keep their values."""
+    from urllib.parse import quote  # noqa: PLC0415 - help has no addresses
+
     return quote(path.encode("utf-8", "surrogateescape"), safe="/-._~")
 
 

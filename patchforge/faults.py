@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-import traceback
 from collections.abc import Callable
-from pathlib import Path, PureWindowsPath
 
 from patchforge.errors import Damaged, Exit, NotChecked, PatchforgeError, SystemFault, TryAgain
 
 VARIABLE = "PATCHFORGE_TRACEBACK"
 
-_TOP = Path(__file__).resolve().parent.parent
-_OURS = ("patchforge", "transforms")
+_TOP = __file__.rsplit(os.sep, 2)[0] + os.sep
+_OURS = (f"{_TOP}patchforge{os.sep}", f"{_TOP}transforms{os.sep}")
 _REASONS = {
     errno.ENOENT: ("is not there", "check the path"),
     errno.EACCES: ("must not be used", "check its owner and its mode, and those of the folders above it"),
@@ -76,9 +74,13 @@ def _named(error: BaseException) -> str:
 
 def _place(error: BaseException) -> str:
     """Where our own code was, as `` (patchforge/cli.py:12)``."""
-    frames = [(Path(frame.f_code.co_filename), line) for frame, line in traceback.walk_tb(error.__traceback__)]
-    ours = [(path, line) for path, line in frames if any(path.is_relative_to(_TOP / name) for name in _OURS)]
-    return f" ({ours[-1][0].relative_to(_TOP).as_posix()}:{ours[-1][1]})" if ours else ""
+    place, trace = "", error.__traceback__
+    while trace:
+        file = trace.tb_frame.f_code.co_filename
+        if file.startswith(_OURS):
+            place = f" ({file.removeprefix(_TOP).replace(os.sep, '/')}:{trace.tb_lineno})"
+        trace = trace.tb_next
+    return place
 
 
 def _os(error: BaseException) -> PatchforgeError | None:
@@ -154,9 +156,10 @@ _EXTRAS = {
 
 def _lacking(error: BaseException) -> PatchforgeError | None:
     name = str(getattr(error, "name", "") or "")
-    file = PureWindowsPath(getattr(error, "path", None) or "")
-    if file.suffix == ".pyd" and file.parent.name != "site-packages":  # Windows names it without its package
-        name = f"{file.parent.name}.{name}"
+    folder, _, file = str(getattr(error, "path", None) or "").replace("\\", "/").rpartition("/")
+    package = folder.rpartition("/")[2]
+    if file.endswith(".pyd") and package != "site-packages":  # Windows names it without its package
+        name = f"{package}.{name}"
     if name.partition(".")[0] in {"", "patchforge"}:
         return None
     extra = _EXTRAS.get(name.partition(".")[0])

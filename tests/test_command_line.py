@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib
 import re
 import shutil
 import subprocess
@@ -103,9 +104,11 @@ def check_light(loaded: set[str]) -> None:
 def test_every_command_is_one_file_of_its_name_and_one_function_of_arguments() -> None:
     commands = [*COMMANDS, *(one for group in COMMANDS for one in group.group)]
     assert all(bool(command.arguments) != bool(command.group) for command in commands)
-    assert all(
-        command.arguments.__name__ == command.name.replace("-", "_") for command in commands if command.arguments
-    )
+    for command in commands:
+        if command.arguments:
+            module = importlib.import_module(f"patchforge.arguments.{command.arguments}")
+            name = command.name.replace("-", "_")
+            assert callable(getattr(module, name, None) or getattr(module, f"{name}_"))
     folder = ROOT / "patchforge" / "commands"
     runs = {
         path.relative_to(folder).with_suffix("").parts
