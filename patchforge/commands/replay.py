@@ -13,7 +13,7 @@ from patchforge.commands.common import coloured, make_engine, show_json, version
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.sources import Upstream, open_upstream
-from patchforge.vocabulary import DecidedSite, Outcome, Release, Version
+from patchforge.vocabulary import DecidedSite, Outcome, Release, Tree, Version
 
 
 def run(options: argparse.Namespace) -> int:
@@ -21,8 +21,10 @@ def run(options: argparse.Namespace) -> int:
     engine = make_engine(options)
     with open_upstream(options.upstream) as upstream:
         releases = _releases(options, engine, upstream)
-        engine.prepare(progress.each((upstream.tree(release) for release in releases), "reading", len(releases)))
-        rows = [_row(options, engine, upstream, one) for one in progress.each(releases, "converting", len(releases))]
+        trees = [upstream.tree(release) for release in releases]
+        engine.prepare(progress.each(trees, "reading", len(trees)))
+        pairs = progress.each(zip(releases, trees, strict=True), "converting", len(trees))
+        rows = [_row(options, engine, release, tree) for release, tree in pairs]
         passed = upstream.passed_over()
     failed = [row for row in rows if row["failed"]]
     drifted = [row for row in rows if row["drifts"]]
@@ -49,7 +51,7 @@ def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -
     first = version_named(options.since) if options.since else Version(())
     last = version_named(options.until) if options.until else None
     known = upstream.releases()
-    chosen = [one for one in known if first <= one.version and (last is None or one.version <= last)]
+    chosen = [each for each in known if first <= each.version and (last is None or each.version <= last)]
     if not chosen:
         raise PatchforgeError(
             "no release lies between --since and --until",
@@ -60,8 +62,8 @@ def _releases(options: argparse.Namespace, engine: Engine, upstream: Upstream) -
     return chosen
 
 
-def _row(options: argparse.Namespace, engine: Engine, upstream: Upstream, release: Release) -> dict[str, Any]:
-    conversion = engine.convert(release, upstream.tree(release))
+def _row(options: argparse.Namespace, engine: Engine, release: Release, tree: Tree) -> dict[str, Any]:
+    conversion = engine.convert(release, tree)
     failed, status = "", Exit.OK
     if options.check and not conversion.drifted:
         try:

@@ -100,7 +100,6 @@ class Source:
             raise UnreadableSource(f"not {self.encoding}: it does not come back as the same bytes", 1)
         if b"\r" in data.replace(b"\r\n", b""):
             raise UnreadableSource("lines end with a carriage return alone", 1)
-        self._said: dict[str, bool] = {}
         self.newline = "\r\n" if b"\r\n" in data[:4096] else "\n"
 
     @cached_property
@@ -141,11 +140,7 @@ class Source:
 
     def says(self, piece: str) -> bool:
         """Whether ``piece`` occurs in the code, or as a string; in a comment it does not count."""
-        if piece not in self._said:
-            blocks = (self.block_bytes(block) for block in self.blocks) if may_say(self.data, [piece]) else ()
-            hit = (data.decode(self.encoding) for data in blocks if may_say(data, [piece]))
-            self._said[piece] = any(says(text.removeprefix("\ufeff"), piece) for text in hit)
-        return self._said[piece]
+        return may_say(self.data, [piece]) and says(self.text, piece)
 
     def after(self, parts: Sequence[Segment]) -> Source:
         """The source after some segments; its top-level statements are derived, not parsed again."""

@@ -123,15 +123,6 @@ class Cache(Generic[T]):
                     known[key] = self.kept.load(json.loads(zlib.decompress(row[0])) if row[0] else [])
         return known
 
-    def knows(self, keys: Iterable[Key]) -> set[Key]:
-        """Those of ``keys`` that have a record."""
-        if self.connection is None:
-            return set()
-        query = "SELECT 1 FROM records WHERE path = ? AND blob = ?"
-        with contextlib.suppress(sqlite3.DatabaseError):
-            return {key for key in keys if self.connection.execute(query, key).fetchone()}
-        return set()
-
     def put(self, records: Mapping[Key, T]) -> None:
         """Keeps records; a full disk or a locked file only means that the work is done again."""
         if self.connection is None or not records:

@@ -18,9 +18,9 @@ from patchforge.engine.cache import Cache, Key
 from patchforge.engine.census import NEEDLES
 from patchforge.engine.prefilter import may_say
 from patchforge.engine.records import FileRecord, Found, apply_segments
-from patchforge.engine.sites import Decisions, decide
+from patchforge.engine.sites import Decisions, covering, decide
 from patchforge.transform import Transform
-from patchforge.vocabulary import DecidedSite, Decision, Drift, Entry, FileChange, Outcome, Purpose, Release, Tree
+from patchforge.vocabulary import DecidedSite, Decision, Drift, FileChange, Outcome, Purpose, Release, Tree
 
 _WORTH_A_PROCESS = 400_000  #: bytes of source to look at before a second process pays for its start
 
@@ -87,38 +87,31 @@ class Engine:
     def __init__(
         self, transforms: Sequence[Transform], decisions: Decisions, cache: Cache[FileRecord], jobs: int | None = None
     ) -> None:
-        self.transforms, self.decisions, self.cache = tuple(transforms), decisions, cache
+        self.transforms, self.covering, self.cache = tuple(transforms), covering(decisions), cache
         self.jobs = jobs or os.cpu_count() or 1
+        self.known: dict[Key, FileRecord] = {}  #: what this engine has seen, which a new release mostly has again
 
     def convert(self, release: Release, tree: Tree) -> Conversion:
         """Runs every transform over a release's tree. Raises MissingBlobError for a needed file without content."""
-        entries = [entry for entry in tree.entries().values() if self.concerns(entry.path)]
-        records = self.records(entries, tree)
-        reports = tuple(self.report(transform, release, records) for transform in self.transforms)
-        return Conversion(release, reports, records, decide(records, self.decisions), tree)
-
-    def concerns(self, path: str) -> bool:
-        """Whether a file is Python that could name a device."""
-        return path.endswith(".py")
-
-    def records(self, entries: Sequence[Entry], tree: Tree) -> dict[str, FileRecord]:
-        """One record per file, from the cache where the same bytes stood at the same path before."""
-        known = self.cache.get((entry.path, entry.blob) for entry in entries)
-        missing = [entry for entry in entries if (entry.path, entry.blob) not in known]
-        known.update(self.look({(entry.path, entry.blob): tree.read(entry.path) for entry in missing}))
-        return {entry.path: record for entry in entries if not (record := known[entry.path, entry.blob]).empty}
+        self.prepare([tree])
+        records = {key[0]: record for key in _keys(tree) if not (record := self.known[key]).empty}
+        found: dict[str, list[tuple[str, Found]]] = {}
+        for path, record in sorted(records.items()):
+            for place in record.found:
+                found.setdefault(place.transform, []).append((path, place))
+        reports = (
+            self.report(transform, release, records, found.get(transform.id, ())) for transform in self.transforms
+        )
+        return Conversion(release, tuple(reports), records, decide(records, self.covering), tree)
 
     def prepare(self, trees: Iterable[Tree]) -> None:
-        """Fills the cache for many trees at once, so that the versions of one file are looked at together."""
+        """Looks at the files that the cache lacks; of many trees, so that versions of one are looked at together."""
         work: dict[Key, bytes] = {}
         for tree in trees:
-            entries = [entry for entry in tree.entries().values() if self.concerns(entry.path)]
-            fresh = [entry for entry in entries if (entry.path, entry.blob) not in work]
-            known = self.cache.knows((entry.path, entry.blob) for entry in fresh)
-            work.update(
-                {key: tree.read(entry.path) for entry in fresh if (key := (entry.path, entry.blob)) not in known}
-            )
-        self.look(work)
+            fresh = [key for key in _keys(tree) if key not in self.known and key not in work]
+            self.known.update(self.cache.get(fresh))
+            work.update({key: tree.read(key[0]) for key in fresh if key not in self.known})
+        self.known.update(self.look(work))
 
     def interesting(self, path: str, data: bytes) -> bool:
         """The text prefilter: neither a needle of the census nor one of a transform means nothing to parse."""
@@ -146,31 +139,38 @@ class Engine:
         self.cache.put(records)
         return records
 
-    def report(self, transform: Transform, release: Release, records: Mapping[str, FileRecord]) -> Report:
-        """One transform's outcome, put together from all files."""
-        found = [
-            (path, one)
-            for path, record in sorted(records.items())
-            for one in record.found
-            if one.transform == transform.id
-        ]
+    def report(
+        self,
+        transform: Transform,
+        release: Release,
+        records: Mapping[str, FileRecord],
+        found: Sequence[tuple[str, Found]],
+    ) -> Report:
+        """One transform's outcome, put together from what it ``found`` in all files."""
         expected = transform.expected(release.version)
         drifts = [
-            Drift(path, one.line, one.note, one.fragment) for path, one in found if one.outcome is Outcome.DRIFTED
+            Drift(path, place.line, place.note, place.fragment)
+            for path, place in found
+            if place.outcome is Outcome.DRIFTED
         ]
         drifts += [
             Drift(path, 1, "a Python file that can be read", record.unreadable)
             for path, record in sorted(records.items())
             if record.unreadable and transform.wants(path)
         ]
-        outcomes = {one.outcome for _, one in found}
-        outcome = next((one for one in (Outcome.APPLIED, Outcome.UPSTREAM) if one in outcomes), Outcome.ABSENT)
+        seen = {place.outcome for _, place in found}
+        outcome = next((each for each in (Outcome.APPLIED, Outcome.UPSTREAM) if each in seen), Outcome.ABSENT)
         if outcome is Outcome.ABSENT and expected is not Outcome.ABSENT and not drifts:
             what = f"{' or '.join(transform.needles)} in {' or '.join(transform.files)}"
             drifts.append(Drift(transform.files[0], 0, f"{what} ({transform.title})", "no such place in this release"))
         if drifts:
             outcome = Outcome.DRIFTED
         return Report(transform.id, outcome, expected, tuple(found), tuple(drifts))
+
+
+def _keys(tree: Tree) -> list[Key]:
+    """Files that could name a device."""
+    return [(entry.path, entry.blob) for entry in tree.entries().values() if entry.path.endswith(".py")]
 
 
 def _context() -> BaseContext:

@@ -6,51 +6,59 @@ A piece is a few tokens (``def is_oom``, ``torch.cuda``) or what a string says (
 from __future__ import annotations
 
 import ast
-import io
 import re
-import tokenize
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, lru_cache
 
-_TOKEN = re.compile(r"\w+|[^\w\s()]")
+_TOKEN = re.compile(r"\w+|[^\w\s()\\]")
 _BETWEEN = rb"(?>[\s\\()]+|#[^\n]*+)*+"  #: what may stand between two tokens, and more
-_LAYOUT = frozenset(
-    {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
+_STRING = re.compile(
+    r"""[rbuf]{0,2}(?:
+        \"\"\"(?:[^"\\]+|\\.|"(?!""))*+(?:\"\"\")?+ | '''(?:[^'\\]+|\\.|'(?!''))*+(?:''')?+
+        | "(?:\\.|[^"\\\n])*+"?+ | '(?:\\.|[^'\\\n])*+'?+
+    )""",
+    re.DOTALL | re.IGNORECASE | re.VERBOSE,
 )
+_ANY = re.compile(rf"(?:\#[^\n]*) | {_STRING.pattern} | {_TOKEN.pattern}", _STRING.flags)
 
 
 def may_say(data: bytes, pieces: Iterable[str]) -> bool:
     """Whether one of ``pieces`` may occur in ``data``, however it is laid out. A comment counts; a no is certain."""
     for piece in pieces:
-        words, pattern = _prepared(piece)
-        if all(word in data for word in words) and (pattern is None or pattern.search(data)):
+        tokens = _encoded(piece)
+        if all(token in data for token in tokens) and (len(tokens) == 1 or _pattern(piece).search(data)):
             return True
     return False
 
 
 def says(text: str, piece: str) -> bool:
     """Whether ``piece`` occurs in the code of ``text``, or is what one of its strings says. Comments say nothing."""
-    wanted = _TOKEN.findall(piece)
+    code, strings = _read(text)
+    if _joined(_TOKEN.findall(piece)) in code:
+        return True
     try:
-        tokens = [_value(token) for token in tokenize.generate_tokens(io.StringIO(text).readline) if _tells(token)]
-    except (tokenize.TokenError, SyntaxError):
+        return any(piece in string and ast.literal_eval(string) == piece for string in strings)
+    except (SyntaxError, ValueError):
         return True  # what this Python cannot read is not known to lack it
-    starts = (index for index, token in enumerate(tokens) if token == wanted[0])
-    return piece in tokens or any(tokens[index : index + len(wanted)] == wanted for index in starts)
+
+
+@lru_cache(maxsize=8)
+def _read(text: str) -> tuple[str, list[str]]:
+    """The tokens of a text, joined, and its strings; those that are formatted say nothing that is known."""
+    tokens = [token for token in _ANY.findall(text) if not token.startswith("#")]
+    strings = [token for token in tokens if _STRING.match(token)]
+    return _joined(tokens), [string for string in strings if "f" not in re.split("['\"]", string)[0].lower()]
+
+
+def _joined(tokens: Iterable[str]) -> str:
+    return "\0".join(["", *tokens, ""])
 
 
 @cache
-def _prepared(piece: str) -> tuple[tuple[bytes, ...], re.Pattern[bytes] | None]:
-    tokens = [token.encode() for token in _TOKEN.findall(piece)]
-    return tuple(tokens), re.compile(_BETWEEN.join(map(re.escape, tokens))) if len(tokens) > 1 else None
+def _encoded(piece: str) -> tuple[bytes, ...]:
+    return tuple(token.encode() for token in _TOKEN.findall(piece))
 
 
-def _tells(token: tokenize.TokenInfo) -> bool:
-    return token.type not in _LAYOUT and token.string not in ("(", ")")
-
-
-def _value(token: tokenize.TokenInfo) -> str:
-    if token.type != tokenize.STRING or "f" in token.string.partition(token.string[-1])[0].lower():
-        return token.string
-    value = ast.literal_eval(token.string)
-    return value if isinstance(value, str) else token.string
+@cache
+def _pattern(piece: str) -> re.Pattern[bytes]:
+    return re.compile(_BETWEEN.join(map(re.escape, _encoded(piece))))

@@ -35,7 +35,7 @@ class Leave:
 
 
 Decisions = tuple[Leave, ...]
-_Covering = Callable[[str, str, str, str], Leave | None]
+Covering = Callable[[str, str, str, str], Leave | None]
 
 
 class _Tables(TypedDict):
@@ -53,12 +53,16 @@ def load_decisions(path: Path) -> Decisions:
     return tuple(Leave(**table) for table in found)
 
 
-def decide(records: Mapping[str, FileRecord], decisions: Decisions) -> tuple[DecidedSite, ...]:
+def covering(decisions: Decisions) -> Covering:
+    """The decision that speaks of a site, if any; it is remembered, since other releases have most sites too."""
+    return cache(lambda *site: next((leave for leave in decisions if leave.covers(*site)), None))
+
+
+def decide(records: Mapping[str, FileRecord], covering: Covering) -> tuple[DecidedSite, ...]:
     """Every device site of a release with its decision, sorted by path and line.
 
     One that nobody has decided about is for a person.
     """
-    covering = cache(lambda path, function, kind, text: _covering(decisions, path, function, kind, text))
     return tuple(
         DecidedSite(path, site.line, site.function, site.kind, site.text, *_decision(path, site, record, covering))
         for path, record in sorted(records.items())
@@ -66,11 +70,7 @@ def decide(records: Mapping[str, FileRecord], decisions: Decisions) -> tuple[Dec
     )
 
 
-def _covering(decisions: Decisions, *what: str) -> Leave | None:
-    return next((leave for leave in decisions if leave.covers(*what)), None)
-
-
-def _decision(path: str, site: RawSite, record: FileRecord, covering: _Covering) -> tuple[str, str, Decision]:
+def _decision(path: str, site: RawSite, record: FileRecord, covering: Covering) -> tuple[str, str, Decision]:
     """The transform that takes care of a site, the reason why it stays, and the decision."""
     for finding in record.found:
         if finding.line <= site.line <= finding.last_line and finding.outcome is not Outcome.DRIFTED:

@@ -35,7 +35,6 @@ def test_a_record_comes_back_as_it_was(tmp_path: Path) -> None:
     Cache(tmp_path, FILES).put({KEY: FULL, ("b.py", KEY[1]): FileRecord()})
     again = Cache(tmp_path, FILES)
     assert again.get([KEY, ("b.py", KEY[1]), ("c.py", KEY[1])]) == {KEY: FULL, ("b.py", KEY[1]): FileRecord()}
-    assert again.knows([KEY, ("c.py", KEY[1])]) == {KEY}
 
 
 def test_the_path_is_part_of_the_key(tmp_path: Path) -> None:
@@ -48,7 +47,6 @@ def test_without_a_folder_nothing_is_kept() -> None:
     cache = Cache(None, FILES)
     cache.put({KEY: FULL})
     assert cache.get([KEY]) == {}
-    assert cache.knows([KEY]) == set()
 
 
 def test_the_file_is_named_after_the_rules(tmp_path: Path) -> None:
@@ -100,9 +98,10 @@ def test_the_second_conversion_looks_at_nothing(tmp_path: Path, monkeypatch: pyt
     assert (second.reports, second.records, second.sites) == (first.reports, first.records, first.sites)
 
 
-def test_preparing_fills_the_cache_for_all_trees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_prepared_is_not_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: bool) -> None:
     trees = [MemoryTree(miniature(era)) for era in ("v0.21.0", "v0.33.0")]
-    engine = engine_of(transforms(), cache=tmp_path)
+    engine = engine_of(transforms(), cache=tmp_path if kept else None)
     engine.prepare(trees)
     monkeypatch.setattr(convert, "_look", lambda _: pytest.fail("a file was looked at"))
     for tree in trees:

@@ -9,7 +9,7 @@ import pytest
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.census import device_sites
 from patchforge.engine.records import FileRecord, Found, RawSite
-from patchforge.engine.sites import Leave, decide, load_decisions
+from patchforge.engine.sites import Leave, covering, decide, load_decisions
 from patchforge.vocabulary import Decision, Outcome
 from tests.support import ROOT
 
@@ -114,9 +114,9 @@ def test_an_xpu_arm_that_says_no_is_new_until_it_is_decided(nothing: str) -> Non
     text = f"def f(d):\n    if is_amd():\n        return True\n    elif is_device_xpu(d):\n        {nothing}\n"
     assert (5, "f", "xpu-refusal", nothing, "xpu") in sites(text)
     record = FileRecord((), (), device_sites(Source(text.encode()), {}))
-    found = next(site for site in decide({"a.py": record}, ()) if site.kind == "xpu-refusal")
+    found = next(site for site in decide({"a.py": record}, covering(())) if site.kind == "xpu-refusal")
     assert (found.decision, found.reason) == (Decision.PERSON, "new in upstream's XPU code")
-    decided = decide({"a.py": record}, (Leave("seen", kind="xpu-refusal"),))
+    decided = decide({"a.py": record}, covering((Leave("seen", kind="xpu-refusal"),)))
     assert ("seen", Decision.LEFT) in {(site.reason, site.decision) for site in decided}
 
 
@@ -171,7 +171,7 @@ def found(line: int, last_line: int, outcome: Outcome) -> Found:
 
 
 def decision_of(site: RawSite, *claims: Found, leave: Leave | None = None) -> tuple[str, str]:
-    [decided] = decide({"a.py": FileRecord(claims, (), (site,))}, (leave,) if leave else ())
+    [decided] = decide({"a.py": FileRecord(claims, (), (site,))}, covering((leave,) if leave else ()))
     return decided.decision, decided.rule or decided.reason
 
 
