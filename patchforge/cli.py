@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import importlib
 import os
@@ -159,6 +160,8 @@ def _run_of(module: str, options: argparse.Namespace) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit status. Nothing that goes wrong leaves as a traceback."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is None:
+        atexit.register(gc.freeze)  # who ends has no use for garbage
     if _wants_document(words):
         importlib.import_module("json")  # a fault may leave no file to read it from
     typed = sys.stderr if arguments is None or (sys.stderr and sys.stderr.isatty()) else None

@@ -90,6 +90,8 @@ def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo,
 
 def _look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool) -> FileRecord:
     wanting = [(rank, one) for rank, one in enumerate(transforms) if one.wants(path)]
+    if not wanting and not census:
+        return FileRecord()
     found: list[Found] = []
     stages: list[tuple[Purpose, tuple[Segment, ...]]] = []
     origin = _LineMap()

@@ -12,14 +12,12 @@ from functools import cache, lru_cache
 
 _TOKEN = re.compile(r"\w+|[^\w\s()\\]")
 _BETWEEN = rb"(?>[\s\\()]+|#[^\n]*+)*+"  #: what may stand between two tokens, and more
-_STRING = re.compile(
-    r"""[rbuf]{0,2}(?:
+_QUOTES = frozenset("'\"")
+_STRING = r"""[rbuf]{0,2}(?:
         \"\"\"(?:[^"\\]+|\\.|"(?!""))*+(?:\"\"\")?+ | '''(?:[^'\\]+|\\.|'(?!''))*+(?:''')?+
         | "(?:\\.|[^"\\\n])*+"?+ | '(?:\\.|[^'\\\n])*+'?+
-    )""",
-    re.DOTALL | re.IGNORECASE | re.VERBOSE,
-)
-_ANY = re.compile(rf"(?:\#[^\n]*) | {_STRING.pattern} | {_TOKEN.pattern}", _STRING.flags)
+    )"""
+_ANY = re.compile(rf"\#[^\n]* | {_STRING} | {_TOKEN.pattern}", re.DOTALL | re.IGNORECASE | re.VERBOSE)
 
 
 def may_say(data: bytes, pieces: Iterable[str]) -> bool:
@@ -37,17 +35,23 @@ def says(text: str, piece: str) -> bool:
     if _joined(_TOKEN.findall(piece)) in code:
         return True
     try:
-        return any(piece in string and ast.literal_eval(string) == piece for string in strings)
+        return any(
+            ast.literal_eval(string) == piece for string in strings if piece in string and not _formatted(string)
+        )
     except (SyntaxError, ValueError):
         return True  # what this Python cannot read is not known to lack it
 
 
 @lru_cache(maxsize=8)
 def _read(text: str) -> tuple[str, list[str]]:
-    """The tokens of a text, joined, and its strings; those that are formatted say nothing that is known."""
-    tokens = [token for token in _ANY.findall(text) if not token.startswith("#")]
-    strings = [token for token in tokens if _STRING.match(token)]
-    return _joined(tokens), [string for string in strings if "f" not in re.split("['\"]", string)[0].lower()]
+    """The tokens of a text, joined, and its strings."""
+    tokens = [token for token in _ANY.findall(text) if token[0] != "#"]
+    return _joined(tokens), [token for token in tokens if token[-1] in _QUOTES or token[0] in _QUOTES]
+
+
+def _formatted(string: str) -> bool:
+    """What it says is not known before it is run."""
+    return "f" in re.split("['\"]", string)[0].lower()
 
 
 def _joined(tokens: Iterable[str]) -> str:
