@@ -53,11 +53,20 @@ def at_most(steps: int) -> Iterator[None]:
         _LEFT.steps = outside - (given - _LEFT.steps)
 
 
+#: Nodes that ``ast`` shares among all that have them.
+SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
+
+
 def walk(top: ast.AST) -> Iterator[ast.AST]:
-    """``ast.walk``, a step for each node."""
+    """``ast.walk`` without nodes that are shared, a step for each node."""
     todo = deque([top])
     while todo:
         node = todo.popleft()
         spend()
-        todo.extend(ast.iter_child_nodes(node))
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                todo += [part for part in value if isinstance(part, ast.AST) and not isinstance(part, SHARED)]
+            elif isinstance(value, ast.AST) and not isinstance(value, SHARED):
+                todo.append(value)
         yield node

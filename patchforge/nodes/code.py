@@ -14,13 +14,11 @@ from functools import cached_property
 from itertools import accumulate
 from typing import Any, TypeVar, cast
 
-from patchforge.effort import spend
+from patchforge.effort import SHARED, spend
 from patchforge.engine.blocks import Source, UnreadableSource
 from patchforge.engine.edits import Splice, Text
 from patchforge.nodes import layout
 
-#: Nodes that ``ast`` shares among all that have them.
-_SHARED = (ast.expr_context, ast.operator, ast.boolop, ast.unaryop, ast.cmpop)
 _PER_NODE = 8  #: steps for all that every node is asked
 _FORMATTED = re.compile(r"[fF][rR]?(\"\"\"|'''|\"|')|[rR][fF](\"\"\"|'''|\"|')")
 LONGEST_NAME = 32  #: dots in a name; nothing that a rule knows has more
@@ -45,22 +43,30 @@ class Code:
         self.text = Text(self.source)
         self.parents: dict[ast.AST, ast.AST] = {}
         self.places: dict[ast.AST, tuple[str, int]] = {}
-        self.nodes: list[ast.AST] = [tree]
-        parents, places, nodes = self.parents, self.places, self.nodes
-        for node in nodes:
-            spend(_PER_NODE)
-            for field in node._fields:
-                value = getattr(node, field, None)
-                if isinstance(value, list):
-                    for index, child in enumerate(value):
-                        if isinstance(child, ast.AST) and not isinstance(child, _SHARED):
-                            parents[child], places[child] = node, (field, index)
-                            nodes.append(child)
-                elif isinstance(value, ast.AST) and not isinstance(value, _SHARED):
-                    parents[value], places[value] = node, (field, 0)
-                    nodes.append(value)
-        self._numbers = _numbered(self.nodes, self.parents)
+        self.nodes: list[ast.AST] = []
         self._once: dict[object, Any] = {}
+        parents, places = self.parents, self.places
+        level: list[ast.AST] = [tree]
+        while level:
+            spend(_PER_NODE * len(level))
+            self.nodes += level
+            below: list[ast.AST] = []
+            for node in level:
+                for field in node._fields:
+                    value = getattr(node, field, None)
+                    if isinstance(value, list):
+                        for index, child in enumerate(value):
+                            if isinstance(child, ast.AST) and not isinstance(child, SHARED):
+                                parents[child], places[child] = node, (field, index)
+                                below.append(child)
+                    elif isinstance(value, ast.AST) and not isinstance(value, SHARED):
+                        parents[value], places[value] = node, (field, 0)
+                        below.append(value)
+            level = below
+
+    @cached_property
+    def _numbers(self) -> dict[ast.AST, tuple[int, int]]:
+        return _numbered(self.nodes, self.parents)
 
     def once(self, key: object, make: Callable[[], T]) -> T:
         """What ``make`` gives, made once for each ``key``."""

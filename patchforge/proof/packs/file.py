@@ -33,6 +33,8 @@ class PackFile(PythonFile):
     @cached_property
     def cuda_flags(self) -> frozenset[str]:
         """Names that hold nothing but the answer of ``torch.cuda.is_available()``."""
+        if "is_available" not in self.text:
+            return frozenset()
         stored: dict[str, set[bool]] = {}
         others: set[str] = set()
         asking = {target for node in self.nodes if isinstance(node, ast.Assign) for target in self._asking(node)}
