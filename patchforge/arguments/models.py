@@ -46,9 +46,6 @@ def gc(parser: Parser) -> None:
     parser.add_argument("--delete", action="store_true", help="remove it, instead of only saying what would be freed")
 
 
-list_.__name__, import_.__name__ = "list", "import"  # as the commands are called
-
-
 def _add_places(parser: Parser) -> None:
     add_json(parser)
     parser.add_argument(

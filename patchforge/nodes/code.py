@@ -42,10 +42,9 @@ class Code:
         self.tree = tree
         self.text = Text(self.source)
         self.parents: dict[ast.AST, ast.AST] = {}
-        self.places: dict[ast.AST, tuple[str, int]] = {}
         self.nodes: list[ast.AST] = []
         self._once: dict[object, Any] = {}
-        parents, places = self.parents, self.places
+        parents = self.parents
         level: list[ast.AST] = [tree]
         while level:
             spend(_PER_NODE * len(level))
@@ -54,14 +53,10 @@ class Code:
             for node in level:
                 for field in node._fields:
                     value = getattr(node, field, None)
-                    if isinstance(value, list):
-                        for index, child in enumerate(value):
-                            if isinstance(child, ast.AST) and not isinstance(child, SHARED):
-                                parents[child], places[child] = node, (field, index)
-                                below.append(child)
-                    elif isinstance(value, ast.AST) and not isinstance(value, SHARED):
-                        parents[value], places[value] = node, (field, 0)
-                        below.append(value)
+                    for child in value if isinstance(value, list) else (value,):
+                        if isinstance(child, ast.AST) and not isinstance(child, SHARED):
+                            parents[child] = node
+                            below.append(child)
             level = below
 
     @cached_property
@@ -89,11 +84,15 @@ class Code:
 
     def field(self, node: ast.AST) -> str:
         """The name of its parent's field that a node stands in."""
-        return self.places[node][0] if node in self.places else ""
+        return self._place(node)[0]
 
     def index(self, node: ast.AST) -> int:
         """The place of a node in its parent's field."""
-        return self.places[node][1]
+        return self._place(node)[1]
+
+    def _place(self, node: ast.AST) -> tuple[str, int]:
+        parent = self.parents.get(node)
+        return self.once(("places", parent), lambda: _places(parent))[node] if parent else ("", 0)
 
     @cached_property
     def functions(self) -> dict[str, list[ast.FunctionDef]]:
@@ -334,7 +333,10 @@ class Code:
 
     @cached_property
     def _words(self) -> list[tuple[int, str]]:
-        return sorted((self._numbers[node][0], word) for node in self.nodes for word in words(node))
+        """Every name and string, with the number of the node that holds it."""
+        holding = ((node, field) for node in self.nodes if (field := _WORDS.get(type(node))))
+        words = ((self._numbers[node][0], getattr(node, field)) for node, field in holding)
+        return sorted(place for place in words if isinstance(place[1], str))
 
     @cached_property
     def vocabulary(self) -> str:
@@ -372,19 +374,15 @@ def _starts(text: str) -> list[int]:
     return [0, *accumulate(widths)]
 
 
-def words(node: ast.AST) -> tuple[str, ...]:
-    """The names and strings that a node holds itself."""
-    if isinstance(node, ast.Name):
-        return (node.id,)
-    if isinstance(node, ast.Attribute):
-        return (node.attr,)
-    if isinstance(node, ast.Constant) and isinstance(node.value, str):
-        return (node.value,)
-    if isinstance(node, ast.alias):
-        return (node.name,)
-    if isinstance(node, ast.ImportFrom) and node.module:
-        return (node.module,)
-    return ()
+def _places(parent: ast.AST) -> dict[ast.AST, tuple[str, int]]:
+    """Field and index of each part of a node."""
+    fields = ((field, getattr(parent, field, None)) for field in parent._fields)
+    lists = ((field, value if isinstance(value, list) else [value]) for field, value in fields)
+    return {part: (field, index) for field, parts in lists for index, part in enumerate(parts)}
+
+
+#: Where a node holds a name or a string of its own.
+_WORDS = {ast.Name: "id", ast.Attribute: "attr", ast.Constant: "value", ast.alias: "name", ast.ImportFrom: "module"}
 
 
 def dotted(node: ast.AST) -> str:

@@ -106,6 +106,8 @@ def _unplaced(node: ast.expr, _: Site, code: Code) -> str:
 @lru_cache(maxsize=64)
 def _for_torchscript(code: Code) -> frozenset[ast.AST]:
     """Functions and classes that TorchScript compiles: marked, handed to it by name, or used by one of those."""
+    if "jit" not in code.source.text:
+        return frozenset()
     coming: list[ast.AST] = []
     handed: set[str] = set()
     for node in code.nodes:

@@ -20,10 +20,21 @@ class PackFile(PythonFile):
         return list(effort.walk(self.tree))
 
     @cached_property
+    def statements(self) -> list[ast.AST]:
+        """All statements of the file, and what else holds statements."""
+        found: list[ast.AST] = [self.tree]
+        for node in found:
+            effort.spend()
+            for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+                block = getattr(node, field, None)
+                found += block if isinstance(block, list) else ()
+        return found
+
+    @cached_property
     def aliases(self) -> dict[str, str]:
         """Local name → full name, for every import in the file."""
         names: dict[str, str] = {}
-        for node in self.nodes:
+        for node in self.statements:
             if isinstance(node, ast.Import):
                 names.update({alias.asname: alias.name for alias in node.names if alias.asname})
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -37,7 +48,9 @@ class PackFile(PythonFile):
             return frozenset()
         stored: dict[str, set[bool]] = {}
         others: set[str] = set()
-        asking = {target for node in self.nodes if isinstance(node, ast.Assign) for target in self._asking(node)}
+        asking = {target for node in self.statements if isinstance(node, ast.Assign) for target in self._asking(node)}
+        if not asking:
+            return frozenset()
         for node in self.nodes:
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 stored.setdefault(node.id, set()).add(node in asking)
