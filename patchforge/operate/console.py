@@ -22,6 +22,7 @@ _SERIES = 8  #: that are drawn in one panel
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 480, 170, 52, 18, 8
 _STEPS = (1, 2, 2.5, 5, 10)
 _AT_ONCE = 6  #: queries
+_TIMES = ((86400, "d"), (3600, "h"), (60, "min"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,8 @@ def scale(most: float, panel: Panel) -> list[float]:
     if most <= 0:
         return [0.0, 1.0]
     unit = 1024.0 ** int(math.log(most, 1024)) if panel.unit is Unit.BYTES and most >= 1024 else 1.0
+    if panel.unit is Unit.SECONDS:
+        unit = next((float(size) for size, _ in _TIMES if most >= 2 * size), 1.0)
     rough = most / unit / 4
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(one * power for one in _STEPS if one * power >= rough * 0.999)
@@ -174,7 +177,7 @@ def value(number: float, unit: Unit) -> str:
     if unit is Unit.HERTZ:
         return _scaled(number, 1000, ("Hz", "kHz", "MHz", "GHz"))
     if unit is Unit.SECONDS:
-        for size, name in ((86400, "d"), (3600, "h"), (60, "min")):
+        for size, name in _TIMES:
             if abs(number) >= 2 * size:
                 return f"{number / size:.3g} {name}"
         return f"{number:.3g} s"

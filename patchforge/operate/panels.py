@@ -84,7 +84,7 @@ PANELS: tuple[Panel, ...] = (
         "Alerts",
         "Alerts that fire.",
         Unit.NUMBER,
-        _one('count(ALERTS{alertstate="firing"}) or vector(0)'),
+        _one('count by (alertname) (ALERTS{alertstate="firing"}) or vector(0)', "{{alertname}}"),
         Shape.NUMBER,
         4,
     ),
@@ -146,7 +146,7 @@ PANELS: tuple[Panel, ...] = (
         "Utilization",
         "Share of the time that engines worked, for the processes seen.",
         Unit.SHARE,
-        _one("hw_gpu_utilization_ratio", "{{pci_bdf}} {{hw_gpu_task}}"),
+        _one('hw_gpu_utilization_ratio{hw_gpu_task!="all"}', "{{pci_bdf}} {{hw_gpu_task}}"),
         most=1,
     ),
     Panel(
@@ -179,8 +179,8 @@ PANELS: tuple[Panel, ...] = (
         "Share of five minutes, by reason.",
         Unit.SHARE,
         _one(
-            'sum by (pci_bdf, reason) (avg_over_time(hw_frequency_throttle_status{reason!="any"}[5m])) > 0'
-            ' or sum by (pci_bdf) (avg_over_time(hw_frequency_throttle_status{reason="any"}[5m]))',
+            "max by (pci_bdf, reason) (avg_over_time(hw_frequency_throttle_status[5m])) > 0"
+            ' or max by (pci_bdf, reason) (avg_over_time(hw_frequency_throttle_status{reason="any"}[5m]))',
             "{{pci_bdf}} {{reason}}",
         ),
         most=1,

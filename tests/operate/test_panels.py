@@ -113,6 +113,7 @@ def test_hours_that_there_are_not_are_the_usual_ones() -> None:
         (190, Unit.WATTS, [0, 50, 100, 150, 200]),
         (12 << 30, Unit.BYTES, [0, 5 << 30, 10 << 30, 15 << 30]),
         (0.003, Unit.SECONDS, [0, 0.001, 0.002, 0.003]),
+        (500, Unit.SECONDS, [0, 150, 300, 450, 600]),
     ],
 )
 def test_scales_are_round(most: float, unit: Unit, ticks: list[float]) -> None:
