@@ -17,6 +17,7 @@ from patchforge.doctor.facts import Facts, State
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.machine import examine
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.faults import told
 from patchforge.operate import records, validation
 from patchforge.operate.asking import checked, name_of
 from patchforge.operate.health import Look
@@ -86,7 +87,7 @@ def _keep(
     now = records.now()
     records.write(state, "validation", name, records.ValidationRecord(name, ok, reason[:1000], ratio, regressed, now))
     if ok and measured:
-        good = Good(name, measured.device, "", measured.seconds, measured.operations, now)
+        good = Good(name, measured.device, measured.seconds, measured.operations, now)
         validation.save(state, name, good)
 
 
@@ -97,13 +98,16 @@ def _back(options: argparse.Namespace) -> str:
     if not options.rollback:
         return f"to go back: {options.rollback_command}"
     progress.step(f"going back: {options.rollback_command}")
-    done = processes.run(
-        shlex.split(options.rollback_command),
-        env=processes.environment(allow=processes.NIX),
-        capture_output=True,
-        text=True,
-        timeout=_ROLLBACK,
-    )
+    try:
+        done = processes.run(
+            shlex.split(options.rollback_command),
+            env=processes.environment(allow=processes.NIX),
+            capture_output=True,
+            text=True,
+            timeout=_ROLLBACK,
+        )
+    except (OSError, ValueError, processes.TimeoutExpired) as error:
+        return f"going back FAILED, {told(error).problem}: {options.rollback_command}"
     if done.returncode:
         last = "\n".join(f"{done.stdout}\n{done.stderr}".strip().splitlines()[-5:])
         return f"going back FAILED, status {done.returncode}: {options.rollback_command}\n{last}"

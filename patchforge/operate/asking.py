@@ -45,14 +45,19 @@ def document(url: str, kind: type[_T], seconds: float) -> _T:
             data = answer.whole()
         value = web.parsed(data, url)
     except TryAgain as error:
-        kind_of = "timeout" if isinstance(error.__cause__, TimeoutError) else "refused"
-        raise Unusable(kind_of, said=error.found) from error
+        raise Unusable(_why(error.__cause__), said=error.found) from error
     except Damaged as error:
         raise Unusable("garbage", said=error.problem) from error
     try:
         return documents.structured(value, kind, web.shown(url))
     except Damaged as error:
         raise Unusable("unexpected", said=error.found) from error
+
+
+def _why(cause: BaseException | None) -> str:
+    if isinstance(cause, TimeoutError):
+        return "timeout"
+    return "refused" if isinstance(cause, ConnectionRefusedError) else "broken"
 
 
 def amount(value: Any, most: float = 2.0**63) -> float:

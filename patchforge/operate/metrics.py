@@ -58,7 +58,7 @@ HARDWARE, SERVICES, COMFYUI, OLLAMA, MACHINE, RECORDS, OWN = (
 #: Seconds; the last bucket of Prometheus' is +Inf.
 DURATIONS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 #: Why a server could not be read.
-ERRORS = ("refused", "timeout", "status", "garbage", "unexpected")
+ERRORS = ("refused", "timeout", "broken", "status", "garbage", "unexpected")
 
 _G, _C, _H = Kind.GAUGE, Kind.COUNTER, Kind.HISTOGRAM
 _GPU, _SENSOR = ("pci_bdf",), ("pci_bdf", "hw_sensor_location")

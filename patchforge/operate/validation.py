@@ -26,7 +26,6 @@ class Good:
 
     server: str
     device: str
-    version: str
     seconds: tuple[float, ...]
     operations: int
     when: float
@@ -64,7 +63,7 @@ def ready(look: Look, timeout: float, clock: Callable[[], float] = time.monotoni
             return Check("ready", ok=True, reason=found.reason)
         if clock() > end:
             return Check("ready", ok=False, reason=f"{found.reason}, after {timeout:g} s")
-        time.sleep(_AGAIN)
+        time.sleep(min(_AGAIN, timeout))
 
 
 def deep(look: Look) -> tuple[Check, Health]:

@@ -218,10 +218,12 @@ class ComfyUI(Web):
             "html": head + b"Content-Length: 14\r\n\r\n<html></html>\n",
             "status": b"HTTP/1.1 500 Oops\r\nContent-Length: 2\r\n\r\n{}",
             "list": head + b"Content-Length: 2\r\n\r\n[]",
-            "lies": head + b"Content-Length: 4\r\n\r\n{}",
+            "lies": head
+            + b"Content-Length: 60\r\n\r\n"
+            + b'{"system": {"ram_total": "x", "ram_free": 1}, "devices": []}',
             "huge": head + b"Content-Length: 99999999999\r\n\r\n{",
             "cut": head + b"Content-Length: 500\r\n\r\n{",
-        }[self.be.answer]
+        }.get(self.be.answer, b"")
 
     def _get_system_stats(self, *_: Any) -> Any:
         device = {"name": f"{self.be.device}:0 emulated Arc", "type": self.be.device, "index": 0}

@@ -48,19 +48,22 @@ def time_passes(machine: Machine) -> Iterator[None]:
         thread.join()
 
 
-def certificate(path: Path, days: int) -> Path:
-    """One that signs itself."""
+def certificate(path: Path, days: int, key: Path | None = None) -> Path:
+    """One that signs itself; ``key``: where its key goes."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes, serialization
     from cryptography.hazmat.primitives.asymmetric import ec
 
-    key = ec.generate_private_key(ec.SECP256R1())
+    made_key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "comfyui.example")])
     now = dt.datetime.now(dt.UTC)
-    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(key.public_key())
+    made = x509.CertificateBuilder().subject_name(name).issuer_name(name).public_key(made_key.public_key())
     made = made.serial_number(1).not_valid_before(now - dt.timedelta(days=80))
     made = made.not_valid_after(now + dt.timedelta(days=days))
-    path.write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    path.write_bytes(made.sign(made_key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    if key:
+        plain, form = serialization.NoEncryption(), serialization.PrivateFormat.PKCS8
+        key.write_bytes(made_key.private_bytes(serialization.Encoding.PEM, form, plain))
     return path
 
 

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +14,7 @@ from patchforge.cli import main
 from patchforge.errors import NotChecked
 from patchforge.operate.health import Look, Probe
 from tests.operate.servers import ComfyUI
+from tests.operate.stack import free_port
 
 
 def look(comfyui: ComfyUI, timeout: float = 5.0, *, allow_cpu: bool = False) -> Look:
@@ -38,3 +43,122 @@ def test_without_the_pack_the_deep_look_cannot_be_made(comfyui: ComfyUI) -> None
     assert look(comfyui).look(Probe.READY).ok
     with pytest.raises(NotChecked, match="patchforge-watch"):
         look(comfyui).look(Probe.DEEP)
+
+
+def reason(comfyui: ComfyUI, probe: Probe, **settings: bool) -> str:
+    """Why it is not in order."""
+    found = look(comfyui, **settings).look(probe)
+    assert not found.ok
+    return found.reason
+
+
+def test_a_server_that_does_not_answer() -> None:
+    found = Look(f"http://127.0.0.1:{free_port()}", 1).look(Probe.LIVE)
+    assert (found.ok, "Connection refused" in found.reason) == (False, True)
+
+
+@pytest.mark.parametrize("answer", ["garbage", "status", "list", "cut", "lies"])
+def test_a_server_that_answers_nonsense(comfyui: ComfyUI, answer: str) -> None:
+    comfyui.be.answer = answer
+    for probe in Probe:
+        assert "cannot be used" in reason(comfyui, probe)
+
+
+def test_a_lost_device(comfyui: ComfyUI) -> None:
+    comfyui.be.lost = True
+    assert look(comfyui).look(Probe.LIVE).ok
+    assert "its GPU is lost" in reason(comfyui, Probe.READY)
+    assert "its GPU is lost" in reason(comfyui, Probe.DEEP)
+
+
+def test_the_cpu_in_place_of_the_gpu(comfyui: ComfyUI) -> None:
+    comfyui.be.device = "cpu"
+    assert "found no GPU" in reason(comfyui, Probe.READY)
+    assert look(comfyui, allow_cpu=True).look(Probe.DEEP).ok
+    comfyui.be.device, comfyui.be.on_cpu = "xpu", True
+    assert look(comfyui).look(Probe.READY).ok
+    assert reason(comfyui, Probe.DEEP).startswith("cpu_fallback: node 2 (KSampler) did 0 operations")
+
+
+def test_a_dead_worker(comfyui: ComfyUI) -> None:
+    comfyui.be.works = False
+    assert "has ended" in reason(comfyui, Probe.READY)
+    assert "has ended" in reason(comfyui, Probe.DEEP)
+
+
+def test_a_worker_that_begins_nothing(comfyui: ComfyUI) -> None:
+    """Behind a healthy /system_stats, and nothing is known of its thread."""
+    comfyui.be.stuck = True
+    begin = time.monotonic()
+    found = Look(comfyui.url, timeout=0.5).look(Probe.DEEP)
+    assert (found.ok, "does not move" in found.reason) == (False, True)
+    assert time.monotonic() - begin < 10
+    comfyui.be.stuck = False
+    end = time.monotonic() + 10
+    while any(job.status in ("pending", "in_progress") for job in comfyui.jobs.values()):  # ours was taken back
+        assert time.monotonic() < end
+
+
+def test_a_sampler_that_is_stuck(comfyui: ComfyUI) -> None:
+    """Somebody's job: ours is not put behind it."""
+    comfyui.be.stuck = True
+    job = comfyui.submit()
+    while job.status == "pending":
+        time.sleep(0.01)
+    time.sleep(0.4)
+    assert "has not moved for" in reason(comfyui, Probe.DEEP)
+    assert list(comfyui.jobs) == [job.name]
+    comfyui.be.stuck = False
+
+
+def test_a_job_that_moves_is_not_waited_for(comfyui: ComfyUI) -> None:
+    comfyui.be.seconds = 5
+    job = comfyui.submit()
+    while job.status == "pending":
+        time.sleep(0.01)
+    found = look(comfyui, 1).look(Probe.DEEP)
+    assert (found.ok, found.busy) == (True, True)
+    assert list(comfyui.jobs) == [job.name]
+    comfyui._interrupted = True
+
+
+def test_a_sample_that_fails(comfyui: ComfyUI) -> None:
+    """As on a full disk, or out of memory."""
+    comfyui.be.fails = True
+    assert reason(comfyui, Probe.DEEP).startswith("failed: node 2 (KSampler) failed: RuntimeError: it failed")
+
+
+def test_nothing_is_left_behind(comfyui: ComfyUI) -> None:
+    for _ in range(3):
+        assert look(comfyui).look(Probe.DEEP).ok
+    assert comfyui.jobs == {}
+
+
+def test_the_state_is_recorded(comfyui: ComfyUI, tmp_path: Path) -> None:
+    assert main(["health", comfyui.url, "--state", str(tmp_path)]) == 0
+    comfyui.be.lost = True
+    assert main(["health", comfyui.url, "--state", str(tmp_path)]) == 1
+    (record,) = [json.loads(file.read_text()) for file in tmp_path.iterdir()]
+    assert (record["ok"], record["probe"], record["server"]) == (False, "ready", comfyui.name)
+    assert main(["health", comfyui.url, "--state", str(tmp_path / "nowhere")]) == 2
+
+
+def test_systemd_is_told(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """READY and WATCHDOG while it is in order; after so many failures it ends."""
+    place = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(str(place))
+        manager.settimeout(10)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(place))
+        done: list[int] = []
+        words = ["health", comfyui.url, "--watch", "0.05", "--failures", "2"]
+        thread = threading.Thread(target=lambda: done.append(main(words)))
+        thread.start()
+        assert manager.recv(1000).decode().split("\n") == ["READY=1", "WATCHDOG=1", "STATUS=in order"]
+        comfyui.be.lost = True
+        told = [manager.recv(1000).decode()]
+        while not told[-1].startswith("STATUS=not in order, 2"):
+            told.append(manager.recv(1000).decode())
+        thread.join(10)
+    assert done == [1]
+    assert "WATCHDOG=1" not in told[-1] + told[-2]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from patchforge.cli import main
+from patchforge.operate import upkeep
 
 DAY = 86400
 
@@ -35,3 +38,153 @@ def test_old_outputs_go_and_new_ones_stay(tmp_path: Path, capsys: pytest.Capture
     assert told["parts"] == done["parts"]
     assert [one["path"] for one in done["parts"][0]["removed"]] == ["a/old.png"]
     assert done["freed"] == told["freed"] >= 5000
+
+
+def run(*words: str | Path) -> int:
+    return main(["maintain", *map(str, words)])
+
+
+def test_what_is_linked_open_or_newer_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "output"
+    named, _target, held, mapped, young = (
+        put(out / name, 90) for name in ("named", "target", "held", "mapped", "young")
+    )
+    os.utime(young)
+    os.link(named, out / "again")
+    (out / "link").symlink_to("target")
+    (tmp_path / "elsewhere").mkdir()
+    put(tmp_path / "elsewhere" / "theirs", 90)
+    (out / "folder").symlink_to(tmp_path / "elsewhere")
+    gone = put(out / "gone", 90)
+    script = (
+        "import mmap, sys\nheld = open(sys.argv[1], 'rb')\nfile = open(sys.argv[2], 'rb')\n"
+        "mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)\nfile.close()\nprint('ready', flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", script, str(held), str(mapped)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        assert other.stdout.readline() == b"ready\n"
+        assert run(tmp_path, "--output-age", "30", "--json") == 0
+        assert other.stdin
+        other.stdin.close()
+    told = json.loads(capsys.readouterr().out)["parts"][0]
+    assert [one["path"] for one in told["removed"]] == ["gone"]
+    assert not gone.exists()
+    assert dict(told["kept"]) == {
+        "again": "it has another name (a hard link)",
+        "named": "it has another name (a hard link)",
+        "target": "a link leads to it",
+        "held": "somebody has it open",
+        "mapped": "somebody has it open",
+    }
+    assert {path.name for path in out.iterdir()} == {*told_names(told), "young", "link", "folder"}
+    assert (tmp_path / "elsewhere/theirs").exists()
+
+
+def told_names(part: dict[str, list[list[str]]]) -> set[str]:
+    return {path for path, _ in part["kept"]}
+
+
+def test_the_oldest_go_above_a_size(tmp_path: Path) -> None:
+    files = [put(tmp_path / f"output/{age}.png", age, 40960) for age in (5, 1, 9, 3)]
+    assert run(tmp_path, "--output-size", "100K") == 0
+    assert [file.exists() for file in files] == [False, True, False, True]
+
+
+def test_a_file_in_use_counts_and_stays(tmp_path: Path) -> None:
+    old, new = put(tmp_path / "output/old", 9, 40960), put(tmp_path / "output/new", 1, 40960)
+    with old.open("rb"):
+        assert run(tmp_path, "--output-size", "50K") == 0
+    assert (old.exists(), new.exists()) == (True, False)
+
+
+def test_a_file_that_changes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = put(tmp_path / "output/a", 90)
+    real = upkeep.Folder._why_not
+
+    def late(self: upkeep.Folder, one: upkeep.Found) -> str:
+        said = real(self, one)
+        file.write_text("somebody's")
+        return said
+
+    monkeypatch.setattr(upkeep.Folder, "_why_not", late)
+    assert run(tmp_path, "--output-age", "30") == 0
+    assert file.read_text() == "somebody's"
+
+
+def test_temporary_files_and_caches(tmp_path: Path) -> None:
+    temp = put(tmp_path / "ComfyUI/temp/a.png", 2)
+    fresh = put(tmp_path / "ComfyUI/temp/b.png", 0.5)
+    kernel, used = put(tmp_path / "cache/k/old.bin", 60), put(tmp_path / "cache/k/used.bin", 60)
+    os.utime(used, (time.time(), used.stat().st_mtime))  # read today
+    assert run(tmp_path / "ComfyUI", "--cache", tmp_path / "cache") == 0
+    assert [one.exists() for one in (temp, fresh, kernel, used)] == [False, True, False, True]
+
+
+def test_models_are_listed_and_go_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    old = put(tmp_path / "models/checkpoints/old.safetensors", 200)
+    put(tmp_path / "models/checkpoints/put_checkpoints_here", 200)
+    used = put(tmp_path / "models/checkpoints/used.safetensors", 200)
+    os.utime(used, (time.time(), used.stat().st_mtime))
+    assert run(tmp_path, "--model-age", "100") == 0
+    assert "checkpoints/old.safetensors: 8192 bytes, listed only" in capsys.readouterr().out
+    assert old.exists()
+    assert run(tmp_path, "--model-age", "100", "--remove-models") == 0
+    assert {path.name for path in (tmp_path / "models/checkpoints").iterdir()} == {
+        "used.safetensors",
+        "put_checkpoints_here",
+    }
+
+
+def test_journal_and_nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the real ones are asked, and what they say of it."""
+    for name, said in (
+        ("journalctl", "Vacuuming done, freed 48.0M of archived journals from /var/log/journal/abc."),
+        ("nix-collect-garbage", "12 store paths deleted, 1.50 GiB freed"),
+    ):
+        tool = tmp_path / name
+        tool.write_text(f'#!/bin/sh\necho "{name} $*" >> {tmp_path}/asked\necho "{said}" >&2\n')
+        tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    assert run("--journal", "500M", "--nix-age", "14", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["freed"] == 48 * 1024**2 + 3 * 1024**3 // 2
+    assert run("--journal", "500M", "--nix-age", "14", "--dry-run") == 0
+    assert (tmp_path / "asked").read_text().splitlines() == [
+        "journalctl --vacuum-size=524288000",
+        "nix-collect-garbage --delete-older-than 14d",
+        "journalctl --disk-usage",
+        "nix-collect-garbage --delete-older-than 14d --dry-run",
+    ]
+
+
+def test_one_part_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    old = put(tmp_path / "ComfyUI/temp/old", 9)
+    (state := tmp_path / "state").mkdir()
+    assert run(tmp_path / "ComfyUI", "--cache", tmp_path / "nowhere", "--journal", "1G", "--state", state) == 1
+    assert not old.exists()
+    (record,) = [json.loads(file.read_text()) for file in state.iterdir()]
+    assert (record["ok"], record["freed"] > 0) == (False, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "there is nothing to do"),
+        (["--output-age", "3"], "--output-age needs ComfyUI's base folder"),
+        (["{}", "--output-age", "3"], "is not ComfyUI's base folder"),
+        (["{}/none", "--output-age", "3"], "is not there"),
+        (["{}", "--remove-models"], "--remove-models needs --model-age"),
+        (["{}", "--output-age", "-3"], "is not a whole number"),
+        (["{}", "--output-size", "much"], "is not a size"),
+    ],
+)
+def test_mistakes(tmp_path: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*(word.format(tmp_path) for word in words)) == 2
+    assert says in capsys.readouterr().err
+
+
+def test_nothing_to_do_is_no_error_where_a_folder_is_new(tmp_path: Path) -> None:
+    (tmp_path / "output").mkdir()
+    assert run(tmp_path, "--output-age", "3") == 0

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from patchforge import documents
 from patchforge.cli import main
 from patchforge.operate import watch_pack
+from patchforge.operate.comfyui import Watch
+from tests.operate import pack_host
+from tests.operate.servers import ComfyUI
 
 
 def test_the_pack_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -19,3 +25,39 @@ def test_the_pack_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     (written / "watch.py").write_text("mine\n")
     assert main(["health", "--write-pack", str(tmp_path)]) == 2
     assert "edited since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("era", ["old", "new"])
+def test_it_tells_what_runs_and_disturbs_nothing(era: str, tmp_path: Path) -> None:
+    pack = watch_pack.write(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    done = subprocess.run(
+        [sys.executable, "-B", pack_host.__file__, pack, era], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+    seen = json.loads(done.stdout)
+    assert (seen["begin"]["worker"], seen["begin"]["running"], seen["begin"]["classes"]) == (False, None, {})
+    running = seen["running"]["running"]
+    assert (running["prompt"], running["seconds"] >= running["stalled"] >= 0) == ("two", True)
+    assert seen["running"]["worker"]
+    classes = seen["end"]["classes"]
+    assert {name: (one["runs"], one["operations"], one["fallbacks"]) for name, one in classes.items()} == {
+        "KSampler": (4, 4, 1),  # of 5, 0, one that raised (-1), and one whose count a lost device did not tell
+        "CLIPTextEncode": (1, 0, 0),
+        "Asks": (1, 0, 1),
+    }
+    assert seen["end"]["running"] is None
+    assert (seen["end"]["nodes"], seen["forgotten"], seen["last"]) == ([], [], [])  # only the last prompts are kept
+
+
+def test_its_answer_is_as_the_exporter_reads_it(tmp_path: Path) -> None:
+    """The small ComfyUI of these tests answers as the pack does."""
+    pack = watch_pack.write(tmp_path)
+    command = [sys.executable, "-B", pack_host.__file__, str(pack), "new"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    real = json.loads(done.stdout)["running"]
+    documents.structured(real, Watch, "the pack")
+    fake = ComfyUI()
+    told = fake._get_patchforge(["patchforge", "watch"], {}, None)[1]
+    assert told.keys() == real.keys()
