@@ -78,7 +78,7 @@ ipex: $(BIN)/.installed  ## run the hooks with the real IPEX 2.8.0 on the CPU (7
 		safetensors pyyaml torchsde
 	PATCHFORGE_IPEX_PYTHON=$(abspath $(IPEX))/bin/python $(BIN)/python -m pytest -m ipex $(ARGS)
 
-docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/json-schema.json, tables of docs/monitoring.md, and with Nix docs/nix-options.md
+docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/json-schema.json, tables of docs/monitoring.md, and with Nix docs/nix-options.md and generated/systemd
 	$(BIN)/python -c 'import sys; from patchforge import schemas; sys.stdout.buffer.write(schemas.everything())' > docs/json-schema.json.new
 	mv docs/json-schema.json.new docs/json-schema.json
 	$(BIN)/python -m patchforge.operate.generate
@@ -88,7 +88,8 @@ docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/
 	mv docs/nodes-rules.md.new docs/nodes-rules.md
 	if command -v nix-instantiate > /dev/null; then \
 		$(BIN)/patchforge nix --options tests/nix/mock/lib > docs/nix-options.md.new && \
-		mv docs/nix-options.md.new docs/nix-options.md; fi
+		mv docs/nix-options.md.new docs/nix-options.md && \
+		$(BIN)/patchforge nix --units tests/nix/mock/lib; fi
 
 generated: $(BIN)/.installed  ## write generated/ again, from upstream
 	set -e; for folder in generated/comfyui/v*/; do $(BIN)/patchforge apply "$$(basename "$$folder")"; done

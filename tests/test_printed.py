@@ -29,6 +29,7 @@ NETWORK = (
 )
 HARDWARE = "a GPU"
 TORCH = "a release's requirements and torch; tests run miniature releases in their place"
+DEBIAN = "root on Debian, and the network; tests/nix/test_debian.py judges what is installed"
 NIXOS = "NixOS, or Nix with a network"
 GITHUB = "a repository on GitHub, and a token"
 WINDOWS = "Windows; the same is done in tests/systems without what Windows lacks"
@@ -66,7 +67,7 @@ PRINTED: Mapping[str, Here | str] = {
     r"python main\.py --xpu-precision bf16": Here("patched", (1,), at="ComfyUI"),  # the miniature has no flag for it
     # by other tests
     r"pip install \.": "tests/test_packaging.py::test_an_installed_patchforge_converts",
-    r"python3 -m venv \S+": "tests/journeys/test_journeys.py::test_a_wheel_in_a_fresh_environment",
+    r"python3 -m venv ~\S+": "tests/journeys/test_journeys.py::test_a_wheel_in_a_fresh_environment",
     r"~/\S+/bin/pip install \.": "tests/journeys/test_journeys.py::test_a_wheel_in_a_fresh_environment",
     r"~/\S+/bin/patchforge apply .+": "tests/journeys/test_journeys.py::test_a_wheel_in_a_fresh_environment",
     r"make help": "tests/test_readme.py::test_make_help_lists_every_target_of_the_readme",
@@ -107,6 +108,8 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge (packs )?test .+": TORCH,
     r"python -m patchforge\.trial\.comparison\.against_upstream .+": HARDWARE,
     r"export PYTHONPATH=.+|.*pytest tests/emulator/.+|python -m emulator\.second_torch .+": TORCH,
+    r"/opt/.+|(apt-get|cp|install|chgrp|chmod|nginx|promtool|printf|git clone) .+": DEBIAN,
+    r"python3 -m venv /opt/.+|git -C /opt/.+": DEBIAN,
     r"(sudo )?(nix|nixos-rebuild|systemctl|journalctl|comfyui-xpu|curl) .+": NIXOS,
     r'(py|pause|\.\\python_embeded|%USERPROFILE%|"%~dp0).*': WINDOWS,
 }

@@ -60,6 +60,11 @@ def nix(parser: Parser) -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when something is out of date")
     add_dry_run(parser, "say what would be written")
     parser.add_argument("--options", metavar="LIB", help="print the options' documentation, read with this nixpkgs lib")
+    parser.add_argument(
+        "--units",
+        metavar="LIB",
+        help="write generated/systemd: the services for systems without Nix, made with this lib",
+    )
 
 
 def completion(parser: Parser) -> None:

@@ -11,16 +11,22 @@ from patchforge.commands.common import in_repository, show_json
 from patchforge.errors import Exit
 from patchforge.nix.generate import NIX, generate, is_our_flake
 from patchforge.nix.options import markdown
+from patchforge.nix.units import UNITS, units
 from patchforge.outputs import check_document, check_folder, listed, write_document, write_folder
 
 _GENERATED = "generated"
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 1 when --check finds a difference. --options LIB prints the options' documentation instead."""
+    """Exit status 0; 1 when --check finds a difference. --options LIB and --units LIB write what is made of them."""
     folder = in_repository(options.generated, _GENERATED)
     if options.options:
         print(markdown(Path(options.options), folder / "nix"), end="")
+        return Exit.OK
+    if options.units:
+        files = units(Path(options.units), folder / "nix")
+        write_folder(folder / "systemd", files, UNITS, inputs=[folder / "nix"])
+        print(f"{len(files)} units written to {folder / 'systemd'}")
         return Exit.OK
     made = generate(resources.path("upstream"), folder)
     flake = folder.parent / "flake.nix"

@@ -96,7 +96,8 @@ in
       serviceConfig =
         hardening {
           devices = [ ];
-          peers = [ "localhost" ];
+          # Its own name is another address.
+          peers = if comfyui.proxy.enable then null else [ "localhost" ];
           homes = "read-only";
         }
         // {

@@ -313,9 +313,10 @@ in
           );
           TimeoutStartSec = lib.mkDefault (patience + 60);
           WatchdogSec = lib.mkDefault (patience + 60);
-          Restart = lib.mkDefault "always";
+          # What says nothing about ComfyUI is a success, and it looks again; a failure has ComfyUI started again, whose
+          # start starts this: a unit that restarts by itself never enters the state that OnFailure waits for.
+          Restart = lib.mkDefault "on-success";
           RestartSec = lib.mkDefault 10;
-          # What says nothing about ComfyUI is no reason to start it again.
           SuccessExitStatus = [ "2 65 69 70 74 75" ];
         };
     };
@@ -333,7 +334,11 @@ in
         }
         // {
           Type = "oneshot";
+          # Only for what looks found, not where none could be made; and never so often that systemd gives up.
           ExecStart = commandLine [
+            pkgs.runtimeShell
+            "-c"
+            "sleep 10; [ \"$MONITOR_SERVICE_RESULT\" = watchdog ] || [ \"$MONITOR_EXIT_STATUS\" = 1 ] || exit 0; exec \"$0\" \"$@\""
             "${pkgs.systemd}/bin/systemctl"
             "--no-block"
             "try-restart"
