@@ -27,7 +27,8 @@ def files() -> list[Path]:
 
 
 def options(folder: Path, **changes: bool) -> argparse.Namespace:
-    return argparse.Namespace(generated=str(folder), options=None, check=False, dry_run=False, json=False, **changes)
+    given = {"options": None, "units": None, "check": False, "dry_run": False, "json": False}
+    return argparse.Namespace(generated=str(folder), **given, **changes)
 
 
 def test_what_is_committed_is_what_is_generated(capsys: pytest.CaptureFixture[str]) -> None:
