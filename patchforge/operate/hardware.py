@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from patchforge import bounded
@@ -55,6 +56,9 @@ _I915_LIMITS = {"max": "rps_max_freq_mhz", "min": "rps_min_freq_mhz"}
 _XE_LIMITS = {"max": "max_freq", "min": "min_freq"}
 
 
+_COUNTER = Meter("energy", lambda: None, 1 / _MICRO)
+
+
 @dataclass(frozen=True, slots=True)
 class Card:
     """One GPU. ``path`` is its PCI device's folder, ``drm`` that of its card there."""
@@ -79,11 +83,14 @@ class _Energy:
     def joules(self) -> float:
         return self.lost + self.raw
 
-    def read(self, meter: Meter, raw: float, when: float) -> None:
-        """Takes the next reading. A counter that was reset begins at what it tells, as Prometheus expects it."""
-        grown = step(meter, self.raw, raw)
+    def read(self, raw: float, when: float, most: Callable[[], float]) -> None:
+        """Takes the next reading; ``most``: watts above which a step is no wrap-around.
+
+        A counter that was reset begins at what it tells, as Prometheus expects it.
+        """
         if raw < self.raw:
-            if grown <= MOST_WATTS * max(when - self.when, 0.001):
+            grown = step(_COUNTER, self.raw, raw)
+            if grown <= most() * max(when - self.when, 0.001):
                 self.lost += self.raw + grown - raw
             else:
                 self.lost = 0.0
@@ -118,7 +125,8 @@ class _Seen:
     clients: dict[tuple[str, str], _Client] = field(default_factory=dict)
     utilization: dict[tuple[str, str], float] = field(default_factory=dict)  #: by card and task
     vram: dict[tuple[str, str], int] = field(default_factory=dict)  #: by unit and card, of the processes seen
-    units: tuple[Path, ...] = ()  #: control groups that hold GPU memory
+    services: dict[tuple[str, str], int] = field(default_factory=dict)  #: the same, as control groups count it
+    limits: dict[tuple[str, str], int] = field(default_factory=dict)
 
 
 class Reader:
@@ -150,7 +158,12 @@ class Reader:
 
     def _processes(self, cards: list[Card]) -> _Seen:
         before, now = self._seen, self._clock()
-        seen = _Seen(now, units=tuple(self._units()))
+        seen = _Seen(now)
+        for folder in self._units():
+            for address, size in _regions(folder / "dmem.current").items():
+                seen.services[folder.name, address] = seen.services.get((folder.name, address), 0) + size
+            for address, limit in _regions(folder / "dmem.max").items():
+                seen.limits[folder.name, address] = limit
         drivers = {card.address: card.driver for card in cards}
         sizes: dict[tuple[str, str], tuple[str, int]] = {}
         for pid in self._pids():
@@ -160,8 +173,8 @@ class Reader:
                     continue
                 unit = unit or self._unit_of(pid)
                 seen.clients[address, client] = _engines(lines)
-                if (size := vram_of(lines)) is not None:
-                    sizes[address, client] = unit, size
+                if (held := vram_of(lines)) is not None:
+                    sizes[address, client] = unit, held
         for (address, _), (unit, size) in sizes.items():
             seen.vram[unit, address] = seen.vram.get((unit, address), 0) + size
         if before.when and now > before.when:
@@ -180,7 +193,7 @@ class Reader:
         return next((part for part in reversed(path.split("/")) if _UNIT.fullmatch(part)), "")
 
     def _units(self) -> Iterator[Path]:
-        """Control groups with GPU memory that are units and no slices; the slices at the top, too."""
+        """Control groups with GPU memory that are units and no slices."""
         top = self._sys / "fs" / "cgroup"
         left = _MOST_UNITS
         todo = [(top, 0)]
@@ -192,8 +205,9 @@ class Reader:
                         path = folder / entry.name
                         if bounded.head(path / "dmem.current", 1 << 12).strip():
                             left -= 1
-                            yield path
                             todo.append((path, depth + 1))
+                            if entry.name.endswith((".service", ".scope")):
+                                yield path
 
     def _note_resets(self, cards: list[Card]) -> None:
         """A dump of xe's is there for five minutes after an engine was reset (Documentation/gpu/xe/xe_devcoredump)."""
@@ -256,8 +270,7 @@ class Reader:
                     key = card.address, place
                     there.add(key)
                     if key in self._energy:
-                        meter = Meter(place, lambda: None, 1 / _MICRO)
-                        self._energy[key].read(meter, raw / _MICRO, now)
+                        self._energy[key].read(raw / _MICRO, now, partial(_most_watts, folder / f"power{channel}_max"))
                     else:
                         self._energy[key] = _Energy(raw / _MICRO, now)
         for key in self._energy.keys() - there:
@@ -281,21 +294,14 @@ class Reader:
                     yield Sample("hw_voltage_volts", volts / _MILLI, (card.address, _POWER_PLACES.get(channel, "gpu")))
 
     def _memory(self, cards: list[Card], seen: _Seen) -> Iterator[Sample]:
+        """By card now, from the control groups at the top; by unit as it was sampled."""
         top = self._sys / "fs" / "cgroup"
         sizes = _regions(top / "dmem.capacity")
         used: dict[str, int] = {}
-        services: dict[tuple[str, str], int] = {}
-        for folder in seen.units:
-            current = _regions(folder / "dmem.current")
-            if folder.parent == top:
-                for address, size in current.items():
-                    used[address] = used.get(address, 0) + size
-            if folder.name.endswith((".service", ".scope")):
-                limits = _regions(folder / "dmem.max")
-                for address, size in current.items():
-                    services[folder.name, address] = services.get((folder.name, address), 0) + size
-                for address, limit in limits.items():
-                    yield Sample("patchforge_service_vram_limit_bytes", limit, (folder.name, address))
+        for folder in _folders(top, "*") if sizes else ():
+            for address, size in _regions(folder / "dmem.current").items():
+                used[address] = used.get(address, 0) + size
+        services = dict(seen.services)
         for card in cards:
             if card.address in sizes:
                 yield Sample("hw_memory_size_bytes", sizes[card.address], (card.address, "device"))
@@ -307,9 +313,13 @@ class Reader:
             if card.address in used:
                 yield Sample("hw_memory_usage_bytes", used[card.address], (card.address, "device"))
         known = {card.address for card in cards}
-        for (unit, address), size in sorted(services.items()):
-            if address in known:
-                yield Sample("patchforge_service_vram_bytes", size, (unit, address))
+        for name, found in (
+            ("patchforge_service_vram_bytes", services),
+            ("patchforge_service_vram_limit_bytes", seen.limits),
+        ):
+            for (unit, address), size in sorted(found.items()):
+                if address in known:
+                    yield Sample(name, size, (unit, address))
 
 
 def _engines(lines: Mapping[str, str]) -> _Client:
@@ -381,6 +391,12 @@ def _frequencies(card: Card) -> Iterator[Sample]:
                 if reason == name or (value := _number(throttle / name)) is None:
                     continue
                 yield Sample("hw_frequency_throttle_status", float(value != 0), (*labels, reason))
+
+
+def _most_watts(limit: Path) -> float:
+    """What no card takes for seconds: twice its sustained limit, where it tells one."""
+    found = _number(limit)
+    return 2 * found / _MICRO if found else MOST_WATTS
 
 
 def _hwmon(card: Card) -> list[Path]:

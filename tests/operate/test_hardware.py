@@ -125,9 +125,10 @@ def test_a_counter_that_begins_anew_is_followed(machine: Machine, wrap: int) -> 
     assert found["hw_power_watts"][B580, "card"] == pytest.approx(250, rel=1e-6)
 
 
-def test_a_counter_that_was_reset_begins_again_and_gives_no_watts(machine: Machine) -> None:
+@pytest.mark.parametrize("begin", [9e9, 2e8], ids=["far", "near"])
+def test_a_counter_that_was_reset_begins_again_and_gives_no_watts(machine: Machine, begin: float) -> None:
     """As by a suspend: Prometheus knows a counter that falls as one that began anew."""
-    device = machine.b580(card=100, begin=9e9)
+    device = machine.b580(card=100, begin=begin)
     of = reader(machine)
     for _ in range(3):
         machine.pass_time(5)
