@@ -62,6 +62,9 @@ def health(parser: Parser) -> None:
         help="with --deep: how long a job of somebody's may stand still (default: 600)",
     )
     _add_cpu(parser)
+    parser.add_argument(
+        "--disk", action="append", default=[], metavar="DIR", help="the disk with this must have 1 GiB left; repeat"
+    )
     _add_state(parser, "record the result here, for the exporter")
     parser.add_argument("--write-pack", metavar="DIR", help="write the pack patchforge-watch into this custom_nodes")
 

@@ -8,12 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 
 from patchforge.commands.common import coloured, show_json
-from patchforge.errors import Exit
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.operate import records, watch_pack
 from patchforge.operate.asking import checked
 from patchforge.operate.health import Health, Look, Probe
-from patchforge.operate.sd_notify import notify
+from patchforge.operate.sd_notify import notify, watchdog_seconds
 
 _TIMEOUTS = {Probe.LIVE: 5.0, Probe.READY: 5.0, Probe.DEEP: 60.0}
 
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
         timeout=options.timeout or _TIMEOUTS[probe],
         stalled=options.stalled,
         allow_cpu=options.allow_cpu,
+        disks=tuple(map(Path, options.disk)),
     )
     if options.watch:
         return _watch(options, look, probe)
@@ -50,6 +51,13 @@ def _once(options: argparse.Namespace, look: Look, probe: Probe) -> int:
 
 def _watch(options: argparse.Namespace, look: Look, probe: Probe) -> int:
     """Looks until it is ended, or until it was not in order so many times in a row."""
+    limit = watchdog_seconds()
+    if 0 < limit <= options.watch:
+        raise PatchforgeError(
+            f"systemd waits {limit:g} s for a sign of life, and looks are {options.watch:g} s apart",
+            expected="WatchdogSec= longer than --watch and a look together",
+            do="raise the one or lower the other",
+        )
     failures = 0
     while True:
         begin = time.monotonic()

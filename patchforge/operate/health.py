@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, TypedDict
 
 from patchforge.errors import NotChecked
@@ -26,6 +28,7 @@ from patchforge.trial.verdicts.judge import judge
 from patchforge.trial.workflows import weights
 
 _FIRST, _MOST = 0.02, 0.5  # seconds between looks at a job
+_ROOM = 1 << 30  # bytes that must be left
 _DIT = "patchforge-sd3.safetensors"
 _SAMPLER, _SEEN = "2", "3"
 _OPERATIONS = 140  #: that two steps of the model take on the emulated XPU; see trial/workflows/comfyui/index.toml
@@ -56,13 +59,15 @@ class Health:
 class Look:
     """How a server is looked at. Times are in seconds.
 
-    ``stalled``: how long a job may stand still. ``allow_cpu``: it is to compute on the CPU.
+    ``stalled``: how long a job may stand still. ``allow_cpu``: it is to compute on the CPU. ``disks``: folders that
+    must have room.
     """
 
     url: str
     timeout: float = 60.0
     stalled: float = 600.0
     allow_cpu: bool = False
+    disks: tuple[Path, ...] = ()
     clock: Callable[[], float] = time.monotonic
     seeds: Iterator[int] = field(default_factory=lambda: itertools.count(time.time_ns() % (1 << 40)))
 
@@ -70,7 +75,8 @@ class Look:
         """What is found; NotChecked where the deep look lacks the pack."""
         begin = self.clock()
         try:
-            found = {Probe.LIVE: self._live, Probe.READY: self._ready, Probe.DEEP: self._deep}[probe]()
+            looks = {Probe.LIVE: self._live, Probe.READY: self._ready, Probe.DEEP: self._deep}
+            found = self._full() or looks[probe]()
         except Unusable as error:
             found = self._bad(f"{self.url} cannot be used: {error}")
         return replace(found, seconds=self.clock() - begin)
@@ -78,6 +84,17 @@ class Look:
     def record(self, probe: Probe, found: Health, when: float) -> HealthRecord:
         """For the exporter."""
         return HealthRecord(name_of(self.url), probe.value, found.ok, found.reason, found.seconds, when)
+
+    def _full(self) -> Health | None:
+        """A disk without room: jobs run and their pictures are lost."""
+        for folder in self.disks:
+            try:
+                found = os.statvfs(folder)
+            except OSError as error:
+                return self._bad(f"{folder} cannot be looked at: {error.strerror}")
+            if (left := found.f_bavail * found.f_frsize) < _ROOM:
+                return self._bad(f"the disk with {folder} is full: {left >> 20} MiB are left")
+        return None
 
     def _live(self) -> Health:
         stats = self._server().stats()

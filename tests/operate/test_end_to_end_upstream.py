@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -134,6 +135,18 @@ def health(url: str, state: Path, *words: str) -> subprocess.CompletedProcess[st
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
+def validate(url: str, state: Path) -> int:
+    """Without doctor, which knows that this machine has no Intel GPU."""
+    script = (
+        "import sys\nfrom patchforge.commands import validate\nfrom patchforge.operate.validation import Check\n"
+        "validate._doctor = lambda _: Check('doctor', True, '')\nfrom patchforge.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    return subprocess.run(
+        [sys.executable, "-c", script, "validate", url, "--state", str(state)], cwd=ROOT, check=False
+    ).returncode
+
+
 def test_a_real_comfyui(server: Server, tmp_path: Path) -> None:
     machine = Machine(tmp_path / "root")
     machine.b580()
@@ -146,6 +159,11 @@ def test_a_real_comfyui(server: Server, tmp_path: Path) -> None:
         server.stop()
         of.fires("ComfyUIDown")
         assert health(client.url, state, "--live").returncode == 1
+    with server:  # as systemd starts it again
+        assert validate(server.client.url, state) == 0
+        assert validate(server.client.url, state) == 0
+    (good,) = state.glob("good-*.json")
+    assert len(json.loads(good.read_text())["seconds"]) == 12
     wanted = {"ComfyUIFailureRate", "ComfyUICpuFallback", "ComfyUIStuck", "ComfyUIUnhealthy", "ComfyUIDeviceLost"}
     assert of.seen.keys() == wanted | {"ComfyUIDown"}
 

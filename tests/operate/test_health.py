@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -162,3 +164,18 @@ def test_systemd_is_told(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.M
         thread.join(10)
     assert done == [1]
     assert "WATCHDOG=1" not in told[-1] + told[-2]
+
+
+def test_a_full_disk(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["health", comfyui.url, "--disk", str(tmp_path / "nowhere")]) == 1
+    real = os.statvfs(tmp_path)
+    for left, status in ((2 << 30, 0), (100 << 20, 1)):
+        fields = {name: getattr(real, name) for name in ("f_bsize", "f_blocks", "f_bfree", "f_flag")}
+        found = SimpleNamespace(**fields, f_bavail=left // 4096, f_frsize=4096)
+        monkeypatch.setattr(os, "statvfs", lambda _, found=found: found)
+        assert main(["health", comfyui.url, "--disk", str(tmp_path)]) == status
+
+
+def test_a_watchdog_that_would_bite(comfyui: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    assert main(["health", comfyui.url, "--watch", "30"]) == 2
