@@ -16,6 +16,7 @@ from patchforge.nodes.shapes import (
     KERNELS,
     MPS,
     below,
+    binds,
     body_of,
     call_of,
     keyword_of,
@@ -419,24 +420,12 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
 
 def either(asked: ast.expr, other: str, code: Code, *, first: bool = False) -> tuple[Splice, ...]:
     """``asked or other``, in parentheses where what is around binds closer."""
-    opened, closed = ("(", ")") if _binds(asked, code) else ("", "")
+    opened, closed = ("(", ")") if binds(asked, code) else ("", "")
     return (
         code.around(asked, f"{opened}{other} or ", closed)
         if first
         else code.around(asked, opened, f" or {other}{closed}")
     )
-
-
-def _binds(node: ast.expr, code: Code) -> bool:
-    """Whether an ``or`` in a node's place would need parentheses, or would read better with them."""
-    parent = code.parent(node)
-    if isinstance(parent, (ast.If, ast.While, ast.Assert, ast.Return, ast.Assign, ast.AnnAssign, ast.keyword)):
-        return False
-    if isinstance(parent, ast.IfExp):
-        return code.field(node) != "test"
-    if isinstance(parent, ast.BoolOp):
-        return isinstance(parent.op, ast.And)
-    return not (isinstance(parent, ast.Call) and code.field(node) == "args")
 
 
 def _compared(asked: ast.Compare, site: Site, code: Code) -> Iterator[Splice]:

@@ -269,6 +269,8 @@ def _probe(node: ast.expr, _: Site, code: Code) -> str:
     return ""
 
 
+_BY_CPM = re.compile(r"^cpm_kernels\b")
+_CALLED_BY_CPM = re.compile(r"^kernels$")
 _ENGINE = re.compile(r"create_execution_context|deserialize_cuda_engine|execute_async_v\d|set_tensor_address|trt\.")
 
 
@@ -282,6 +284,15 @@ def _engine(node: ast.expr, site: Site, code: Code) -> str:
         if scope is not code.tree and code.mentions([scope], _ENGINE)
         else ""
     )
+
+
+def _compiled(node: ast.expr, site: Site, code: Code) -> str:
+    """What stands in a function beside kernels that cpm_kernels compiles."""
+    if site.kind not in (Kind.API, Kind.LITERAL, Kind.METHOD):
+        return ""
+    scope = code.scope(node)
+    beside = scope is not code.tree and code.mentions([code.tree], _BY_CPM) and code.mentions([scope], _CALLED_BY_CPM)
+    return "beside kernels of cpm_kernels, which are for CUDA only" if beside else ""
 
 
 def _rocm(node: ast.expr, _: Site, code: Code) -> str:
@@ -392,6 +403,7 @@ _REASONS: dict[Callable[[ast.expr, Site, Code], str], bool] = {
     _beside_xpu: True,
     _probe: False,
     _engine: False,
+    _compiled: False,
     _rocm: False,
     _captured: False,
     _attribute: True,

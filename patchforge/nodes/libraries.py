@@ -131,11 +131,22 @@ class Flows:
             elif isinstance(node, ast.Return) and node.value is not None:
                 scope = self.code.scope(node)
                 self._returned.setdefault(getattr(scope, "name", ""), []).append(node.value)
-        for key, values in self._assigned.items():
-            made = [one for one in values if not isinstance(one, ast.Constant)]
-            libraries = {self.called(one) if isinstance(one, ast.Call) else None for one in made}
-            if len(libraries) == 1 and (library := libraries.pop()):
-                self._objects[key] = library
+        for _ in range(2):  # what functions of the file give, is known once their names are
+            for key, values in self._assigned.items():
+                made = [one for one in values if not isinstance(one, ast.Constant) and not _looks_up(one)]
+                libraries = {self._made_by(one) for one in made}
+                if len(libraries) == 1 and (library := libraries.pop()):
+                    self._objects[key] = library
+
+    def _made_by(self, value: ast.expr) -> Library | None:
+        """The library whose object a value is: one that it gave, or one that a function of the file returns."""
+        if not isinstance(value, ast.Call):
+            return self._objects.get(key) if (key := self._key(value)) is not None else None
+        own = dotted(value.func).rpartition(".")[2]
+        if (library := self.called(value)) or len(self.code.functions.get(own, ())) != 1:
+            return library
+        keys = map(self._key, self._returned.get(own, ()))
+        return next((self._objects[key] for key in keys if key is not None and key in self._objects), None)
 
     def _key(self, node: ast.AST) -> Key | None:
         if isinstance(node, ast.Name):
@@ -152,7 +163,7 @@ class Flows:
             return library
         while isinstance(node, (ast.Attribute, ast.Call)):
             if isinstance(node, ast.Call):
-                return self.called(node)
+                return self._made_by(node)
             if (key := self._key(node)) in self._objects and key is not None:
                 return self._objects[key]
             node = node.value
@@ -237,6 +248,12 @@ class Flows:
         if isinstance(parent, ast.Call):
             return dotted(parent.func).rpartition(".")[2] in ("print", "info", "debug", "warning", "error", "log")
         return isinstance(parent, (ast.Compare, ast.FormattedValue, ast.If, ast.Attribute))
+
+
+def _looks_up(value: ast.expr) -> bool:
+    """``cache.get(name)`` or ``cache[name]``: what was put there before."""
+    get = isinstance(value, ast.Call) and isinstance(value.func, ast.Attribute) and value.func.attr in ("get", "pop")
+    return get or isinstance(value, ast.Subscript)
 
 
 def _arguments(function: ast.AST) -> frozenset[str]:

@@ -205,6 +205,25 @@ def _last_name(node: ast.expr, name: str, code: Code) -> _Change:
     return end - len("cuda"), end, name
 
 
+def binds(node: ast.expr, code: Code) -> bool:
+    """Whether an ``or``, or a choice, in a node's place would need parentheses, or would read better with them."""
+    parent = code.parent(node)
+    if isinstance(parent, (ast.If, ast.While, ast.Assert, ast.Return, ast.Assign, ast.AnnAssign, ast.keyword)):
+        return False
+    if isinstance(parent, ast.IfExp):
+        return code.field(node) != "test"
+    if isinstance(parent, ast.BoolOp):
+        return isinstance(parent.op, ast.And)
+    return not (isinstance(parent, ast.Call) and code.field(node) == "args")
+
+
+def elsewhere_on_xpu(node: ast.expr, other: str, code: Code) -> tuple[Splice, ...]:
+    """``other if _patchforge_xpu() else node``."""
+    closed = isinstance(code.parent(node), (ast.BoolOp, ast.IfExp)) or binds(node, code)
+    opened, end = ("(", ")") if closed and not isinstance(code.parent(node), ast.Lambda) else ("", "")
+    return code.around(node, f"{opened}{other} if _patchforge_xpu() else ", end)
+
+
 def conjunct(node: ast.expr, test: ast.expr, code: Code) -> bool:
     """Whether ``node`` is ``test`` or one of the operands of its ``and``."""
     for parent, child in ((node, None), *code.above(node)):

@@ -263,6 +263,48 @@ def test_a_library_is_reached_through_another_file() -> None:
     assert decided(files) == {"left"}
 
 
+YOLO = """\
+import torch
+DEVICES = ("auto", "cuda", "cpu")
+
+class Node:
+    CACHE = {}
+
+    @classmethod
+    def INPUT_TYPES(cls):
+        return {"required": {"device": (DEVICES, {"default": "auto"})}}
+
+    FUNCTION = "run"
+
+    def pick(self, wish):
+        if wish == "auto":
+            return "cuda" if torch.cuda.is_available() else "cpu"
+        return wish
+
+    def model(self, path):
+        model = self.CACHE.get(path)
+        if model is None:
+            from ultralytics import YOLO
+            model = self.CACHE[path] = YOLO(path)
+        return model
+
+    def run(self, path, image, device):
+        return self.model(path)(image, device=self.pick(device))
+"""
+
+
+def test_a_library_is_known_by_what_a_function_gives() -> None:
+    assert decided(YOLO) <= {"left", "person"}
+    named = YOLO.replace("return self.model(path)(image", "net = self.model(path)\n        return net(image")
+    assert decided(named) <= {"left", "person"}
+    assert "converted" in decided(YOLO.replace("from ultralytics import YOLO", "from .own import YOLO"))
+
+
+def test_what_stands_beside_compiled_kernels_stays() -> None:
+    text = "try:\n    from cpm_kernels.kernels.base import LazyKernelCModule\n    kernels = make(LazyKernelCModule)\nexcept Exception:\n    kernels = None\n\ndef f(w):\n    with torch.cuda.device(w.device):\n        kernels.run(w, torch.cuda.current_stream())\n\ndef g(w):\n    return w.cuda()\n"
+    assert edits(TORCH + text) == ["return w.to(_patchforge_device())"]
+
+
 def test_kernels_for_cuda_keep_their_stream() -> None:
     text = "try:\n    from cpm_kernels.kernels import k\nexcept ImportError:\n    k = None\n\ndef f(x):\n    k(x, torch.cuda.current_stream())\n    torch.cuda.synchronize()\n"
     assert edits(TORCH + text) == ["_patchforge_gpu().synchronize()"]

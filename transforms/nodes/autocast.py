@@ -6,7 +6,7 @@ import ast
 import re
 
 from patchforge.nodes.code import Code, dotted
-from patchforge.nodes.shapes import call_of, last_name
+from patchforge.nodes.shapes import call_of, elsewhere_on_xpu, last_name
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _CHECKPOINT = re.compile("checkpoint", re.IGNORECASE)
@@ -70,8 +70,7 @@ class Autocast(Pattern):
             call = call_of(site, code)
             if call is None or not code.torch:
                 return person([site], "torch.get_autocast_dtype(device type)")
-            xpu = f'({code.torch}.get_autocast_dtype("xpu") if _patchforge_xpu() else '
-            return converted([site], *code.around(call, xpu, ")"))
+            return converted([site], *elsewhere_on_xpu(call, f'{code.torch}.get_autocast_dtype("xpu")', code))
         return person([site], f"find XPU's {name}")
 
 

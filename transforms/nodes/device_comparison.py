@@ -515,12 +515,7 @@ def _is_housework(part: ast.stmt) -> bool:
 
 
 def _is_index(statement: ast.stmt) -> bool:
-    """``options["device"] = 0``: to torch a number is a device of the accelerator that is there.
-
-    So it is where it comes out of a device's text: ``int(str(device).split(":")[1])``.
-    """
-    if isinstance(statement, ast.Assign) and ast.unparse(statement.value).endswith(".split(':')[1])"):
-        return isinstance(statement.value, ast.Call) and last_name(statement.value) == "int"
+    """``options["device"] = 0``: to torch a number is a device of the accelerator that is there."""
     if not isinstance(statement, ast.Assign) or not isinstance(statement.value, ast.Constant):
         return False
     keys = [

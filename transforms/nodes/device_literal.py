@@ -11,6 +11,7 @@ from patchforge.nodes.cuda_tests import asks
 from patchforge.nodes.shapes import (
     below,
     device_text,
+    elsewhere_on_xpu,
     formatted_device,
     is_key_of_devices,
     keyword_of,
@@ -57,7 +58,7 @@ class DeviceLiteral(Pattern):
         PackExample(
             "a storage",
             "import torch\nw = torch.load(f, map_location=lambda storage, place: storage.cuda(0))\nv = torch.load(f, map_location=lambda s, _: s.cuda())\nx.untyped_storage().cuda()\n",
-            "import torch\nw = torch.load(f, map_location=lambda storage, place: (storage.to(device=_patchforge_device(0)) if _patchforge_xpu() else storage.cuda(0)))\nv = torch.load(f, map_location=lambda s, _: (s.to(device=_patchforge_device()) if _patchforge_xpu() else s.cuda()))\nx.untyped_storage().cuda()\n",
+            "import torch\nw = torch.load(f, map_location=lambda storage, place: storage.to(device=_patchforge_device(0)) if _patchforge_xpu() else storage.cuda(0))\nv = torch.load(f, map_location=lambda s, _: s.to(device=_patchforge_device()) if _patchforge_xpu() else s.cuda())\nx.untyped_storage().cuda()\n",
             person=True,
         ),
         PackExample("the method itself", "move = x.cuda\n", person=True),
@@ -168,7 +169,7 @@ def _storage(site: Site, call: ast.Call, inside: list[Site], code: Code) -> Verd
     ):
         return person([site, *inside], "a storage takes its device by name alone: say .to(device=…)")
     device = f"_patchforge_device({code.code(given)})" if given is not None else "_patchforge_device()"
-    return converted([site], *code.around(call, f"({owner.id}.to(device={device}) if _patchforge_xpu() else ", ")"))
+    return converted([site], *elsewhere_on_xpu(call, f"{owner.id}.to(device={device})", code))
 
 
 def _is_storage(call: ast.Call, code: Code) -> bool:

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from patchforge.effort import walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Gate, asks, behind, decisions, question, says, widened
-from patchforge.nodes.shapes import api, call_of, last_name
+from patchforge.nodes.shapes import KERNELS, api, call_of, last_name
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
 
 _TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
@@ -103,6 +103,9 @@ class HalfPrecision(Pattern):
         halves = (asks(site, code) or not moves) and any(
             _halves(one, code) for part in found.guarded for one in walk(part)
         )
+        beside = code.parent(asked) if asked is not None else None
+        if isinstance(beside, ast.BoolOp) and code.mentions([beside], KERNELS):
+            return None
         if found.kernels(code) or not (halves or all(_chooses(gate, code) for gate, _ in gates)):
             return None
         splices = widened(site, code) if pack.options.half else ()

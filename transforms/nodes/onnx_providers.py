@@ -10,6 +10,7 @@ from patchforge.nodes.code import Code
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _PROVIDER = re.compile("ExecutionProvider")
+_CUDA = re.compile("^CUDAExecutionProvider$")
 _OPENVINO = re.compile("OpenVINO")
 
 
@@ -25,6 +26,17 @@ def _with_options(node: ast.AST) -> bool:
         and isinstance(node.elts[0], ast.Constant)
         and not isinstance(node.elts[1], ast.Constant)
     )
+
+
+def _is_asked_for(site: Site, code: Code) -> bool:
+    """Whether a provider is only taken where it was found: then there is none beside an XPU."""
+    for parent, child in code.above(site.node):
+        if isinstance(parent, (ast.If, ast.IfExp)) and child is not parent.test and code.field(child) == "body":
+            if code.mentions([parent.test], _CUDA):
+                return True
+        elif isinstance(parent, (ast.FunctionDef, ast.ClassDef)):
+            return False
+    return False
 
 
 class OnnxProviders(Pattern):
@@ -60,6 +72,11 @@ class OnnxProviders(Pattern):
             'providers = [("CUDAExecutionProvider", {"device_id": 0}), *(["OpenVINOExecutionProvider"] if _patchforge_xpu() else []), "CPUExecutionProvider"]\n',
         ),
         PackExample(
+            "where it was found",
+            'found = get_available_providers()\nproviders = ["CUDAExecutionProvider"] if "CUDAExecutionProvider" in found else ["CPUExecutionProvider"]\n',
+            person=True,
+        ),
+        PackExample(
             "as a default",
             'def load(file, provider="CUDAExecutionProvider"):\n    return Session(file, providers=[provider])\n',
             person=True,
@@ -88,5 +105,7 @@ class OnnxProviders(Pattern):
             not full and len(parent.elts) < 2
         ):
             return person([site], "add OpenVINOExecutionProvider where only an XPU is there")
+        if _is_asked_for(site, code):
+            return person([site], "behind a test for CUDA's provider: ask for OpenVINO's as well")
         name = "OpenVINO" + site.text.removeprefix("CUDA")
         return converted([site], code.follow(provider, f', *(["{name}"] if _patchforge_xpu() else [])'))
