@@ -401,6 +401,12 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
         return ()
     if site.kind is Kind.AVAILABLE:
         return either(asked, "_patchforge_xpu()", code)
+    if isinstance(asked, ast.Attribute) and not _pure(asked.value):  # asked once, by the name that can hold
+        owner = asked.value
+        asked_of = code.splice(
+            code.enclosed(owner)[1], code.end(asked), ', "is_xpu" if _patchforge_xpu() else "is_cuda")'
+        )
+        return (code.precede(owner, "getattr("), asked_of)
     if isinstance(asked, ast.Attribute):
         xpu = f'getattr({code.code(asked.value)}, "is_xpu", False)' if _pure(asked.value) else ""
     else:

@@ -19,6 +19,7 @@ from patchforge.nodes.cuda_tests import (
     flag,
     harmless,
     preceding,
+    question,
     requested,
     says,
     widened,
@@ -307,6 +308,8 @@ def _mapped(
     if "." in name:  # the object's other methods may ask, too
         scope = next((one for one, _ in code.above(gate) if isinstance(one, ast.ClassDef)), scope)
     asking = [one for one in below(scope, pack.sites, code) if asks(one, code)]
+    if "." in name:
+        asking = [one for one in asking if any(dotted(part) == name for part in walk(question(one, code) or one.node))]
     here = [one for one in asking if code.holds(gate.test, one.node)]
     before = code.before(gate, [f"{name} = _patchforge_choice({name})"])
     given = [

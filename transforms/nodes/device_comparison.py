@@ -203,6 +203,16 @@ class DeviceComparison(Pattern):
             "def f(choice):\n    cache = mm.get_torch_device() if choice == 'cuda' or choice == \"xpu\" else torch.device('cpu')\n    layers = load(n_gpu_layers=-1 if choice == 'cuda' or choice == \"xpu\" else 0)\n",
         ),
         PackExample(
+            "ComfyUI's own devices",
+            "if device == 'cuda':\n    load = mm.get_torch_device()\n    keep = mm.intermediate_device()\nelse:\n    load = keep = torch.device('cpu')\n",
+            "if device == 'cuda' or device == \"xpu\":\n    load = mm.get_torch_device()\n    keep = mm.intermediate_device()\nelse:\n    load = keep = torch.device('cpu')\n",
+        ),
+        PackExample(
+            "of what is called",
+            "import torch\nif next(net.parameters()).is_cuda:\n    torch.cuda.synchronize()\n",
+            'import torch\nif getattr(next(net.parameters()), "is_xpu" if _patchforge_xpu() else "is_cuda"):\n    _patchforge_gpu().synchronize()\n',
+        ),
+        PackExample(
             "stored where it is, or on the CPU",
             "if off or self.device.type != 'cuda':\n    state['store'] = torch.device('cpu')\nelse:\n    state['store'] = self.device\n",
             "if off or self.device.type != _patchforge_device():\n    state['store'] = torch.device('cpu')\nelse:\n    state['store'] = self.device\n",
@@ -447,7 +457,7 @@ def _suits(one: tuple[Gate, bool], found: Behind, asked: ast.expr, code: Code) -
         return _keeps(gate.body, gate.orelse, asked, positive=positive)
     if not isinstance(gate, ast.If):
         return False
-    if _makes_room(gate, found, code, positive=positive):
+    if _makes_room(gate, found, code, positive=positive) or (positive and _asks_comfy(gate.body)):
         return True
     if positive and (_hands_on(gate.body, asked) or (len(gate.body) == 1 and _asks_index(gate.body[0], asked))):
         return True
@@ -472,6 +482,14 @@ def _is_device(part: ast.AST, found: Behind, code: Code) -> bool:
     while isinstance(part, ast.BinOp):  # "cuda:%d" % index
         part = part.left
     return any(one.node is part for one in found.converted)
+
+
+def _asks_comfy(body: list[ast.stmt]) -> bool:
+    """``device = mm.get_torch_device(); offload = mm.intermediate_device()``: ComfyUI's own choices alone."""
+    names = [
+        last_name(one.value) if isinstance(one, ast.Assign) and isinstance(one.value, ast.Call) else "" for one in body
+    ]
+    return "get_torch_device" in names and all(name.endswith("_device") for name in names)
 
 
 def _is_comfys(part: ast.AST) -> bool:
