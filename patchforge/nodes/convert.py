@@ -509,14 +509,29 @@ def check(change: FileChange, around: PackFacts, refused: Counter[tuple[str, ...
 
 
 def _own_cuda(codes: Iterable[Code]) -> frozenset[str]:
-    """Classes that define ``cuda`` themselves: calling ``to`` there may not be the same."""
+    """Classes that define ``cuda`` themselves, where calling ``to`` may not be the same."""
     return frozenset(
         node.name
         for code in codes
         for node in code.nodes
         if isinstance(node, ast.ClassDef)
-        if any(isinstance(one, ast.FunctionDef) and one.name == "cuda" for one in node.body)
+        if not _moves_as_to(node, code)
     )
+
+
+def _moves_as_to(owner: ast.ClassDef, code: Code) -> bool:
+    """No ``cuda``, or ``self.to("cuda")`` in it beside a ``to`` that hands its device to others' ``to`` alone."""
+    methods = {one.name: one for one in owner.body if isinstance(one, ast.FunctionDef)}
+    if (cuda := methods.get("cuda")) is None:
+        return True
+    only = cuda.body[-1] if len(cuda.body) == 1 + (ast.get_docstring(cuda, clean=False) is not None) else None
+    call = only.value if isinstance(only, (ast.Expr, ast.Return)) else None
+    if not isinstance(call, ast.Call) or ast.unparse(call) not in _TO_CUDA or (to := methods.get("to")) is None:
+        return False
+    names = [one.arg for one in to.args.args[1:]]
+    used = code.named(names[0], to) if len(names) == 1 else []
+    parents = [code.parent(one) for one in used]
+    return bool(parents) and all(isinstance(one, ast.Call) and _called(one) == "to" for one in parents)
 
 
 def own_questions(codes: Iterable[Code]) -> frozenset[tuple[str, str]]:
@@ -535,6 +550,7 @@ def _only_asks(function: ast.FunctionDef, code: Code) -> bool:
     return isinstance(value, ast.Call) and code.name(value.func) == "torch.cuda.is_available"
 
 
+_TO_CUDA = frozenset(f"self.to({device})" for device in ("'cuda'", "torch.device('cuda')", "device='cuda'"))
 Calls = dict[str, tuple[tuple[int, frozenset[str], bool], ...]]
 
 

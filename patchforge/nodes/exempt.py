@@ -31,6 +31,7 @@ _KERNELS = (
     "numba.cuda",
     "nunchaku",
 )
+_OWN_XPU = re.compile(r"(^|/)(ipex|xpu)(/|_\w+\.py$|\.py$)", re.IGNORECASE)
 _INSTALLER = re.compile(r"(^|/)install(_\w+)?\.py$")
 _BUILDS = re.compile("CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension")
 _COMPILERS = ("triton.jit", "cuda.jit")  #: decorators of a kernel
@@ -54,6 +55,8 @@ def file_reason(code: Code, *, reachable: bool) -> str:
         return UNREACHABLE
     if _INSTALLER.search(code.path):
         return "an installer: what it chooses for CUDA is listed with the packages"
+    if _OWN_XPU.search(code.path):
+        return "the pack's own code for XPUs"
     if _VENDORED.search(code.path):
         return "a vendored training library, dead in inference"
     if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):

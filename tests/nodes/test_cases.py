@@ -644,3 +644,36 @@ def test_wheels_that_comfy_env_fetches_for_cuda_are_listed() -> None:
 def test_a_device_behind_another_value_is_listed() -> None:
     assert decided(f'{NODE}text = f"{{a}}" f"cuda:{{i}}"\n') == {"person"}
     assert decided(f'{NODE}text = f"{{a}} on cuda:{{i}}"\n') == set()
+
+
+PIPE = """\
+import torch
+
+class Pipe:
+    def to(self, device):
+        for part in self.parts:
+            part.to(device)
+
+    def cuda(self):
+        self.to(torch.device("cuda"))
+
+Pipe().cuda()
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("part.to(device)", "part.on = device"),
+        ('self.to(torch.device("cuda"))', 'self.to(torch.device("cuda"))\n        self.on = True'),
+        ("def to(self, device):", "def move(self, device):"),
+    ],
+)
+def test_a_cuda_of_ones_own_that_only_calls_to_is_tos(old: str, new: str) -> None:
+    assert "Pipe().to(_patchforge_device())" in edits(f"{NODE}{PIPE}")
+    assert not any("Pipe()" in line for line in edits(f"{NODE}{PIPE.replace(old, new)}"))
+
+
+def test_a_packs_own_code_for_xpus_is_left() -> None:
+    files = {"nodes.py": NODE + "from .ipex import hijacks\n", "ipex/hijacks.py": "import torch\nx = y.cuda()\n"}
+    assert {row.reason for row in done(files).skipped} == {"the pack's own code for XPUs"}

@@ -305,6 +305,8 @@ class DeviceComparison(Pattern):
         found = behind([(gate, yes or _mends(gate)) for gate, yes in gates], [site], pack.sites, verdicts, code)
         if gates and all(_tidies_up(gate, positive, found) for gate, positive in gates):
             return _taken_in(site, code)
+        if gates and all(positive and _only_sets(gate, code) for gate, positive in gates):
+            return left([site], "settings of CUDA's libraries, which an XPU does without", runs_on_xpu=True)
         if found.kernels(code) or _leads_to_kernels(gates, asked, code):
             return left([site], "chooses what only CUDA has")
         if _itself(gates, asked):
@@ -336,6 +338,18 @@ def _leads_to_kernels(gates: list[tuple[Gate, bool]], asked: ast.expr, code: Cod
         return isinstance(asked, ast.Attribute) and bool(KERNELS.search(function))
     no = [one for gate, positive in gates if isinstance(gate, ast.If) and not positive for one in gate.orelse]
     return code.mentions(no, KERNELS)
+
+
+def _only_sets(gate: Gate, code: Code) -> bool:
+    """``torch.backends.cuda.matmul.allow_tf32 = True``, under whatever further tests, and nothing for all others."""
+    if not isinstance(gate, ast.If) or gate.orelse:
+        return False
+    rest = [one for one in gate.body if not says(one)]
+    targets = [code.name(one.targets[0]) if isinstance(one, ast.Assign) else "" for one in rest]
+    inner = [isinstance(one, ast.If) and _only_sets(one, code) for one in rest]
+    return bool(rest) and all(
+        name.startswith("torch.backends.") or sets for name, sets in zip(targets, inner, strict=True)
+    )
 
 
 def _question(site: Site, code: Code) -> ast.expr:

@@ -27,6 +27,40 @@ class Dropdown(Pattern):
     after = ("pack-guarded-calls",)
     examples = (
         PackExample(
+            "CUDA alone, and settings of its own",
+            """\
+            import torch
+
+            class Node:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    device_list = ["cuda"]
+                    return {"required": {"device": (device_list,)}}
+                FUNCTION = "run"
+                def run(self, x, device):
+                    if device == "cuda":
+                        if torch.cuda.get_device_properties(0).major >= 8:
+                            torch.backends.cuda.matmul.allow_tf32 = True
+                    return x.to(device)
+            """,
+            """\
+            import torch
+
+            class Node:
+                @classmethod
+                def INPUT_TYPES(cls):
+                    device_list = [*(["xpu"] if _patchforge_xpu() else []), "cuda"]
+                    return {"required": {"device": (device_list,)}}
+                FUNCTION = "run"
+                def run(self, x, device):
+                    device = _patchforge_choice(device)
+                    if device == "cuda":
+                        if torch.cuda.get_device_properties(0).major >= 8:
+                            torch.backends.cuda.matmul.allow_tf32 = True
+                    return x.to(device)
+            """,
+        ),
+        PackExample(
             "looked up in a table that is converted",
             """\
             import torch
@@ -168,7 +202,7 @@ class Dropdown(Pattern):
             return None
         if names_implementations(site.node, code):
             return left([site], "names of implementations")
-        if not _SIBLINGS & values:
+        if not _SIBLINGS & values and not (values == {"cuda"} and _is_choice(parent, code)):
             return None
         if site.text != "cuda":
             return person([site], "offer the devices that are there")
@@ -205,6 +239,12 @@ def _only_checks(place: ast.expr, code: Code) -> bool:
     compare = code.parent(place)
     several = isinstance(compare, ast.Compare) and isinstance(compare.ops[0], (ast.In, ast.NotIn))
     return several and code.field(place) == "comparators"
+
+
+def _is_choice(parent: ast.expr, code: Code) -> bool:
+    """``devices = ["cuda"]``, which an entry of a node offers."""
+    places = _places(parent, code)
+    return isinstance(code.parent(parent), ast.Assign) and any(_entry(place, code) is not None for place in places)
 
 
 def _asked(place: ast.expr, sites: tuple[Site, ...], code: Code) -> list[Site]:
