@@ -69,9 +69,9 @@ class Proxy:
                 return await self._pass_on(request, body)
         if _is_unload(document):
             return await self._pass_on(request, body)
-        if model and await self._turns.is_guest(model):
-            async with self._turns.guest(model) as leave:
-                return await self._pass_on(request, body, before_end=leave)  # type: ignore[arg-type]
+        if model and (guest := await self._turns.is_guest(model, str(document.get("prompt") or ""))):
+            async with self._turns.guest(guest) as leave:
+                return await self._pass_on(request, body, before_end=leave)
         async with self._turns.turn(self._side, model=model):
             return await self._pass_on(request, body)
 

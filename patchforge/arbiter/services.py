@@ -102,11 +102,11 @@ class ComfyUI(_Service):
             return None
         return Reserved(*told)  # type: ignore[arg-type]  # whole numbers, as was looked
 
-    def running(self) -> Iterator[str]:
-        """Every text in the graphs that run."""
+    def running(self) -> list[object]:
+        """The graphs that run."""
         listed = (self._get("/queue") or {}).get("queue_running")
-        for job in listed[:_MOST] if isinstance(listed, list) else ():
-            yield from texts(job[2] if isinstance(job, list) and len(job) > 2 else None)
+        jobs = listed[:_MOST] if isinstance(listed, list) else []
+        return [job[2] for job in jobs if isinstance(job, list) and len(job) > 2]
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of the models in one of its folders, by name; none in releases that do not tell."""
@@ -155,6 +155,16 @@ def texts(graph: object) -> Iterator[str]:
         for value in _mapping(_mapping(node).get("inputs")).values():
             if isinstance(value, str):
                 yield value
+
+
+def follows(graph: object, text: str) -> bool:
+    """Whether a graph has more texts behind this one, in a Create List of ComfyUI's: they come one after another."""
+    for node in _mapping(graph).values():
+        if _mapping(node).get("class_type") == "CreateList":
+            listed = [value for value in _mapping(node.get("inputs")).values() if isinstance(value, str)]
+            if text in listed[:-1]:
+                return True
+    return False
 
 
 def full_name(name: str) -> str:

@@ -14,14 +14,14 @@ import asyncio
 import contextlib
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
 from patchforge.arbiter.card import Card, Memory
 from patchforge.arbiter.metrics import Metrics
-from patchforge.arbiter.services import ComfyUI, Loaded, Ollama, Reach, full_name, texts
+from patchforge.arbiter.services import ComfyUI, Loaded, Ollama, Reach, follows, full_name, texts
 
 _LOOK = 0.05  #: seconds between looks while somebody waits
 _IDLE = 2.0  #: the same while nobody does
@@ -71,6 +71,14 @@ class Ticket:
     guess: int = 0
     arrived: float = field(default_factory=time.monotonic)
     ready: asyncio.Future[None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A request to Ollama out of a job of ComfyUI's. ``last``: whether the job has no more of the kind behind it."""
+
+    model: str
+    last: bool
 
 
 @dataclass(slots=True)
@@ -172,25 +180,27 @@ class Turns:
             ticket.guess = int(sum(found[name] for name in ticket.files) * _WEIGHTS)
         return ticket
 
-    async def is_guest(self, model: str) -> bool:
+    async def is_guest(self, model: str, prompt: str = "") -> Guest | None:
         """Whether a request to Ollama may come out of a job that ComfyUI works on: its graph names the model."""
         if await asyncio.to_thread(self.comfyui.remaining) in (0, None):
-            return False
-        running = await asyncio.to_thread(lambda: set(map(full_name, self.comfyui.running())))
-        return full_name(model) in running
+            return None
+        for graph in await asyncio.to_thread(self.comfyui.running):
+            if full_name(model) in set(map(full_name, texts(graph))):
+                return Guest(full_name(model), last=not follows(graph, prompt))
+        return None
 
     @asynccontextmanager
-    async def guest(self, model: str) -> AsyncIterator[Callable[[], object]]:
-        """For a request out of a job of ComfyUI's, which waits for it. What is yielded is called before the answer's
-        end is passed on: the job gets its memory back first.
+    async def guest(self, guest: Guest) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """For a request out of a job of ComfyUI's, which waits for it. What is yielded is awaited before the answer's
+        end is passed on: the job gets its memory back first, unless it will ask again at once.
         """
         self._guests += 1
-        self._used.add(full_name(model))
+        self._used.add(guest.model)
         self._dirty[Side.OLLAMA] = True
-        self._say(f"{model} answers within a job of ComfyUI's")
+        self._say(f"{guest.model} answers within a job of ComfyUI's")
 
         async def leave() -> None:
-            if self._guests == 1 and not self._flight[Side.OLLAMA]:
+            if guest.last and self._guests == 1 and not self._flight[Side.OLLAMA]:
                 async with self._card_lock:
                     seen = await self._look()
                     if self.policy is not Policy.FIT or not self._fits(Side.COMFYUI, self._job, seen):

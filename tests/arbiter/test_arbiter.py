@@ -211,6 +211,17 @@ def test_a_job_that_asks_ollama(tmp_path: Path) -> None:
     assert sum("within a job" in line for line in one.said) == 3
 
 
+def test_a_list_of_prompts_loads_each_model_once(tmp_path: Path) -> None:
+    """While ComfyUI's Create List has more of them, Ollama stays; behind the last one it goes."""
+
+    async def play(one: World) -> None:
+        assert await one.draw(asking(one.addresses[Side.OLLAMA], "a cat", "a dog", "a cow")) == "success"
+
+    one = played(tmp_path, play)
+    assert (one.comfyui.loads, one.ollama.loads, one.ollama.answered) == (1, {"small:latest": 1}, 3)
+    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+
+
 def test_an_answer_is_never_broken_off(tmp_path: Path) -> None:
     """A picture waits for a slow answer; one that is let on waits for the memory; a client that goes is forgotten."""
 

@@ -158,11 +158,10 @@ class FakeComfyUI:
 
     async def _run(self, graph: dict[str, Any]) -> None:
         for node in graph.values():
+            if node["class_type"] == "CreateList":
+                continue
             if node["class_type"] == "Ask":
-                body = {"model": node["inputs"]["model"], "prompt": "a", "stream": False}
-                async with ClientSession() as session, session.post(node["inputs"]["url"], json=body) as answer:
-                    text = await answer.text()
-                    assert answer.status == 200, text
+                await self._ask(node["inputs"], graph)
             else:
                 held = self.card.held[Side.COMFYUI]
                 if held < self.need:
@@ -173,13 +172,24 @@ class FakeComfyUI:
                 await asyncio.sleep(self.seconds)
                 await self.go_on.wait()
 
+    async def _ask(self, inputs: dict[str, Any], graph: dict[str, Any]) -> None:
+        """One after another, what a list has."""
+        prompts = inputs["prompt"]
+        for prompt in graph[prompts[0]]["inputs"].values() if isinstance(prompts, list) else [prompts]:
+            body = {"model": inputs["model"], "prompt": prompt, "stream": False}
+            async with ClientSession() as session, session.post(inputs["url"], json=body) as answer:
+                text = await answer.text()
+                assert answer.status == 200, text
+
 
 GRAPH = {"1": {"class_type": "KSampler", "inputs": {"ckpt_name": "a.safetensors"}}}
 
 
-def asking(url: str, model: str = "small") -> dict[str, Any]:
-    """A graph that asks Ollama and then samples."""
-    return {"1": {"class_type": "Ask", "inputs": {"url": f"{url}/api/generate", "model": model}}, "2": GRAPH["1"]}
+def asking(url: str, *prompts: str) -> dict[str, Any]:
+    """A graph that asks Ollama, once for each prompt, and then samples."""
+    listed = {"class_type": "CreateList", "inputs": {f"inputs.input{n}": text for n, text in enumerate(prompts)}}
+    asks = {"url": f"{url}/api/generate", "model": "small", "prompt": ["0", 0] if len(prompts) > 1 else "why"}
+    return {"0": listed, "1": {"class_type": "Ask", "inputs": asks}, "2": GRAPH["1"]}
 
 
 @dataclass
