@@ -159,12 +159,15 @@ def texts(graph: object) -> Iterator[str]:
 
 def follows(graph: object, text: str) -> bool:
     """Whether a graph has more texts behind this one, in a Create List of ComfyUI's: they come one after another."""
-    for node in _mapping(graph).values():
-        if _mapping(node).get("class_type") == "CreateList":
-            listed = [value for value in _mapping(node.get("inputs")).values() if isinstance(value, str)]
-            if text in listed[:-1]:
-                return True
-    return False
+    nodes = _mapping(graph)
+
+    def said(value: object) -> object:
+        """A text that stands there, or in the node that a link leads to."""
+        linked = isinstance(value, list) and len(value) == 2
+        return _mapping(_mapping(nodes.get(str(value[0]))).get("inputs")).get("value") if linked else value  # type: ignore[index]
+
+    lists = (_mapping(node) for node in nodes.values() if _mapping(node).get("class_type") == "CreateList")
+    return any(text in [said(value) for value in _mapping(node.get("inputs")).values()][:-1] for node in lists)
 
 
 def full_name(name: str) -> str:

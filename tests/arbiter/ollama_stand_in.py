@@ -137,6 +137,7 @@ class Server:
         self.on_cpu = 0
         self.broken_off = 0
         self.answered = 0
+        self.answers: list[str] = []
         self.lie: Callable[[list[Any]], object] | None = None
         self.delay = 0.0
         self._loading = asyncio.Lock()
@@ -272,6 +273,7 @@ class Server:
             "eval_duration": spent,
         }
         self.answered += 1
+        self.answers.append("".join(pieces))
         if not streams:
             return web.json_response(ended)
         await made.write(_line(ended))

@@ -1,0 +1,139 @@
+"""Jobs in turns of a picture and an answer on a card with room for one of the two, with the arbiter and without.
+
+    PATCHFORGE_UPSTREAM=ComfyUI.git PATCHFORGE_PACKS=packs python benchmarks/share.py --jobs 200
+
+A real ComfyUI on the emulated XPU, and SmolLM2-135M on the CPU behind a stand-in for Ollama's API; Ollama's own program
+is not at hand. What is told: how many ran out of memory, went to the CPU or were broken off, and how long hand-overs
+took from when one side rested to when its memory was seen free; and how long ComfyUI alone takes to give its own back.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import ollama
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from patchforge.arbiter.turns import Policy, Side
+from patchforge.trial.workflows.library import load
+from tests.arbiter import real
+from tests.arbiter.real import Real
+
+
+def played(one: Real, jobs: int, *, direct: bool) -> dict[str, Any]:
+    """Two users at once, each with half of the jobs."""
+    address = f"http://127.0.0.1:{one.direct[Side.OLLAMA]}" if direct else one.asked
+    ended: Counter[str] = Counter()
+    seconds: dict[str, list[float]] = {"picture": [], "answer": []}
+    before = (one.ollama.on_cpu, one.ollama.broken_off, sum(one.ollama.loads.values()))
+
+    def pictures() -> None:
+        client = one.client(direct=direct)
+        for number in range(jobs // 2):
+            graph = copy.deepcopy(dict(load("txt2img")["txt2img"].graph))
+            graph["5"]["inputs"]["seed"] = number
+            began = time.monotonic()
+            done = client.run(graph, 600)
+            seconds["picture"].append(time.monotonic() - began)
+            kind = done.failure.kind if done.failure else ""
+            ended[f"picture {done.ending}{f' ({kind})' if kind else ''}"] += 1
+
+    def answers() -> None:
+        client = ollama.Client(host=address, timeout=600)
+        for number in range(jobs // 2):
+            began = time.monotonic()
+            try:
+                options = {"num_predict": 12, "seed": number}
+                reason = client.generate("smollm2:135m", "Name a place.", options=options).done_reason
+            except (ollama.ResponseError, ConnectionError) as error:
+                reason = type(error).__name__
+            seconds["answer"].append(time.monotonic() - began)
+            ended[f"answer {reason}"] += 1
+
+    began = time.monotonic()
+    threads = [threading.Thread(target=pictures), threading.Thread(target=answers)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return {
+        "ended": dict(ended),
+        "on the CPU": one.ollama.on_cpu - before[0],
+        "broken off": one.ollama.broken_off - before[1],
+        "loads of the language model": sum(one.ollama.loads.values()) - before[2],
+        "seconds in all": round(time.monotonic() - began, 1),
+        "median seconds": {name: round(statistics.median(found), 2) for name, found in seconds.items() if found},
+    }
+
+
+def alone(one: Real, times: int = 5) -> float:
+    """Median seconds that ComfyUI takes from ``POST /free`` to the memory, without the arbiter."""
+    client, found = one.client(direct=True), []
+    for number in range(times):
+        graph = copy.deepcopy(dict(load("txt2img")["txt2img"].graph))
+        graph["5"]["inputs"]["seed"] = 10**6 + number
+        client.run(graph, 600)
+        held = client.system_stats()["devices"][0]["torch_vram_total"]
+        began = time.monotonic()
+        client.free()
+        while client.system_stats()["devices"][0]["torch_vram_total"] > held / 2 and time.monotonic() - began < 60:
+            time.sleep(0.01)
+        found.append(time.monotonic() - began)
+    return round(statistics.median(found), 2)
+
+
+def handovers(said: list[str]) -> dict[str, Any]:
+    """Out of the arbiter's own lines."""
+    found: dict[str, list[float]] = {}
+    for line in said:
+        if " came back" in line:
+            found.setdefault(line.partition(" for ")[2].partition(" in ")[0], []).append(
+                float(line.partition(" in ")[2].partition(" s;")[0])
+            )
+    return {
+        f"to {to}": {
+            "count": len(times),
+            "median": round(statistics.median(times), 2),
+            "p95": round(sorted(times)[int(len(times) * 0.95)], 2),
+            "most": max(times),
+            "over 1 s": sum(one > 1 for one in times),
+        }
+        for to, times in found.items()
+        if times
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--jobs", type=int, default=200)
+    parser.add_argument("--policy", choices=list(Policy), default=Policy.FAIR)
+    parser.add_argument("--direct", type=int, default=40, metavar="N", help="so many jobs without the arbiter")
+    options = parser.parse_args()
+    with (
+        tempfile.TemporaryDirectory() as top,
+        real.running(Path(top), Policy(options.policy), model=1450 * real.MIB) as one,
+    ):
+        with_it = {**played(one, options.jobs, direct=False), "hand-overs": handovers(one.said)}
+        unseen = sum("is not seen free" in line for line in one.said)
+        client = ollama.Client(host=one.asked)
+        client.generate("smollm2:135m", keep_alive=0)
+        own = alone(one)
+        without = played(one, options.direct, direct=True) if options.direct else {}
+    told = {"with": {**with_it, "not seen free": unseen}, "without": without, "ComfyUI unloads by itself in": own}
+    json.dump(told, sys.stdout, indent=1)
+    print()
+
+
+if __name__ == "__main__":
+    main()
