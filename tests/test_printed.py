@@ -86,7 +86,9 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge prefetch Mic92/nix-update 1\.0\.0 --from \S+": (
         "tests/hashes/test_prefetch.py::test_a_tarball_and_a_folder"
     ),
-    r"patchforge maintain ~/ComfyUI .+ --dry-run": Here(),
+    r"patchforge maintain ~/ComfyUI .+ --dry-run": (
+        "tests/operate/test_maintain.py::test_old_outputs_go_and_new_ones_stay"
+    ),
     r"patchforge health --write-pack \S+": Here(),
     # what is not at hand
     r"pip install .comfyui-patchforge\[operate\].": NETWORK,

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.faults import told
 from patchforge.operate.asking import Poll, Watched, checked
 from patchforge.operate.comfyui import ComfyUI
 from patchforge.operate.hardware import Reader
@@ -80,5 +81,9 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _repeat(ended: threading.Event, seconds: float, look: Callable[[], object]) -> None:
+    """As long as the exporter runs, whatever goes wrong in one look."""
     while not ended.wait(seconds):
-        look()
+        try:
+            look()
+        except Exception as error:  # noqa: BLE001
+            print(f"patchforge exporter: {told(error).problem}", file=sys.stderr, flush=True)

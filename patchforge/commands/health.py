@@ -27,6 +27,10 @@ def run(options: argparse.Namespace) -> int:
         else:
             print(f"written: {line(str(place))}; restart ComfyUI")
         return Exit.OK
+    if options.watch and options.json:
+        raise PatchforgeError(
+            "--json is one document", expected="one look", found="--watch", do="leave one of them out"
+        )
     probe = Probe.DEEP if options.deep else Probe.LIVE if options.live else Probe.READY
     look = Look(
         checked(options.url),

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
+from patchforge import processes
 from patchforge.commands.common import show_json, shown_size, table
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.escape import line
@@ -22,6 +23,7 @@ _OURS = ("output", "temp", "models")
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when all was done that was asked for. What cannot be done in one place stops no other."""
+    processes.need_posix("patchforge maintain")
     todo = list(_todo(options))
     if not todo:
         raise PatchforgeError(

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeVar
 
 from patchforge import documents, web
-from patchforge.errors import Damaged, PatchforgeError, TryAgain
+from patchforge.errors import Damaged, TryAgain
 from patchforge.operate.metrics import ERRORS, Sample
 
 _T = TypeVar("_T")
@@ -106,7 +106,7 @@ class Poll(threading.Thread):
             found = [*self._of.look(), *self._told("")]
         except Unusable as error:
             found = list(self._told(error.kind))
-        except PatchforgeError:
+        except Exception:  # noqa: BLE001 - whatever else it does: this thread goes on
             found = list(self._told("unexpected"))
         self._seen = self._clock(), found
 

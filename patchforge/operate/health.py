@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -89,10 +89,10 @@ class Look:
         """A disk without room: jobs run and their pictures are lost."""
         for folder in self.disks:
             try:
-                found = os.statvfs(folder)
+                left = shutil.disk_usage(folder).free
             except OSError as error:
                 return self._bad(f"{folder} cannot be looked at: {error.strerror}")
-            if (left := found.f_bavail * found.f_frsize) < _ROOM:
+            if left < _ROOM:
                 return self._bad(f"the disk with {folder} is full: {left >> 20} MiB are left")
         return None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import shutil
 import socket
 import ssl
 from collections.abc import Iterator, Sequence
@@ -23,9 +23,9 @@ def disks(folders: Sequence[Path]) -> Iterator[Sample]:
     """Of each folder that is there."""
     for folder in folders:
         with suppress(OSError):
-            found = os.statvfs(folder)
-            yield Sample("patchforge_filesystem_size_bytes", found.f_blocks * found.f_frsize, (str(folder),))
-            yield Sample("patchforge_filesystem_avail_bytes", found.f_bavail * found.f_frsize, (str(folder),))
+            found = shutil.disk_usage(folder)
+            yield Sample("patchforge_filesystem_size_bytes", found.total, (str(folder),))
+            yield Sample("patchforge_filesystem_avail_bytes", found.free, (str(folder),))
 
 
 def certificates(named: Sequence[str]) -> Iterator[Sample]:

@@ -69,6 +69,11 @@ def test_numbers_that_cannot_be(comfyui: ComfyUI, free: int) -> None:
     assert why(told(Poll(Watched(comfyui.url), 5))) == "unexpected"
 
 
+def test_a_fault_of_ours_is_no_silence(comfyui: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "look", lambda _: 1 / 0)
+    assert why(told(Poll(Watched(comfyui.url), 5))) == "unexpected"
+
+
 def test_a_look_that_takes_too_long_is_told_as_such(comfyui: ComfyUI) -> None:
     now = [1000.0]
     poll = Poll(Watched(comfyui.url), 5, clock=lambda: now[0])

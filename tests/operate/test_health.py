@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 import socket
 import threading
 import time
@@ -168,12 +168,14 @@ def test_systemd_is_told(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.M
 
 def test_a_full_disk(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["health", comfyui.url, "--disk", str(tmp_path / "nowhere")]) == 1
-    real = os.statvfs(tmp_path)
     for left, status in ((2 << 30, 0), (100 << 20, 1)):
-        fields = {name: getattr(real, name) for name in ("f_bsize", "f_blocks", "f_bfree", "f_flag")}
-        found = SimpleNamespace(**fields, f_bavail=left // 4096, f_frsize=4096)
-        monkeypatch.setattr(os, "statvfs", lambda _, found=found: found)
+        monkeypatch.setattr(shutil, "disk_usage", lambda _, left=left: SimpleNamespace(free=left))
         assert main(["health", comfyui.url, "--disk", str(tmp_path)]) == status
+
+
+def test_watching_is_no_document(comfyui: ComfyUI, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["health", comfyui.url, "--watch", "5", "--json"]) == 2
+    assert json.loads(capsys.readouterr().out)["error"]["problem"] == "--json is one document"
 
 
 def test_a_watchdog_that_would_bite(comfyui: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,12 +164,18 @@ def told(prompt: str = "") -> dict[str, Any]:
             "stalled": max(0.0, now - _running["moved"]),
         }
         return {
-            "worker": any("prompt_worker" in thread.name for thread in threading.enumerate()),
+            "worker": _worker_lives(),
             "running": running if running["prompt"] else None,
             "counter": counter(),
             "classes": {name: dict(one) for name, one in _classes.items()},
             "nodes": list(_prompts.get(prompt, ())),
         }
+
+
+def _worker_lives() -> bool:
+    """Also where that cannot be told: before Python 3.10 threads are not called after what they run."""
+    names = [thread.name for thread in threading.enumerate()]
+    return sys.version_info < (3, 10) or any("prompt_worker" in name for name in names)
 
 
 def install() -> None:
