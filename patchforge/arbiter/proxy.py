@@ -35,7 +35,7 @@ _GATED: Mapping[Side, frozenset[str]] = {
         + ["/v1/audio/transcriptions"]
     ),
 }
-_OWN = "/patchforge/"
+_OWN = "/patchforge-arbiter/"  #: ComfyUI's packs of ours have /patchforge/
 _DONE = b'"done":true'
 
 

@@ -494,9 +494,9 @@ def test_the_service(tmp_path: Path) -> None:
 
     async def look() -> tuple[str, str, int]:
         async with ClientSession() as session:
-            async with session.get(f"http://127.0.0.1:{ports[0]}/patchforge/metrics") as answer:
+            async with session.get(f"http://127.0.0.1:{ports[0]}/patchforge-arbiter/metrics") as answer:
                 metrics = await answer.text()
-            async with session.get(f"http://127.0.0.1:{ports[1]}/patchforge/status") as answer:
+            async with session.get(f"http://127.0.0.1:{ports[1]}/patchforge-arbiter/status") as answer:
                 status = await answer.text()
             async with session.post(f"http://127.0.0.1:{ports[0]}/prompt", json={"prompt": GRAPH}) as answer:
                 return metrics, status, answer.status
