@@ -2,14 +2,19 @@
 
     PATCHFORGE_UPSTREAM=ComfyUI.git PATCHFORGE_PACKS=packs python benchmarks/share.py --jobs 200
 
+    python benchmarks/share.py --jobs 200 --miniature
+
 A real ComfyUI on the emulated XPU, and SmolLM2-135M on the CPU behind a stand-in for Ollama's API; Ollama's own program
 is not at hand. What is told: how many ran out of memory, went to the CPU or were broken off, and how long hand-overs
 took from when one side rested to when its memory was seen free; and how long ComfyUI alone takes to give its own back.
+With ``--miniature`` a stand-in for ComfyUI too, which unloads at once: what is left is the arbiter's own time.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
+import contextlib
 import copy
 import json
 import statistics
@@ -29,6 +34,7 @@ from patchforge.arbiter.turns import Policy, Side
 from patchforge.trial.workflows.library import load
 from tests.arbiter import real
 from tests.arbiter.real import Real
+from tests.arbiter.world import world
 
 
 def played(one: Real, jobs: int, *, direct: bool) -> dict[str, Any]:
@@ -114,12 +120,41 @@ def handovers(said: list[str]) -> dict[str, Any]:
     }
 
 
+async def miniature(top: Path, jobs: int, policy: Policy) -> dict[str, Any]:
+    """Both are stand-ins that compute nothing."""
+    async with world(top, policy) as one:
+        began = time.monotonic()
+
+        async def pictures() -> list[str]:
+            return [await one.draw() for _ in range(jobs // 2)]
+
+        async def answers() -> list[str]:
+            return [(await one.ask())["done_reason"] for _ in range(jobs // 2)]
+
+        ended = Counter(word for words in await asyncio.gather(pictures(), answers()) for word in words)
+        return {
+            "ended": dict(ended),
+            "out of memory": one.comfyui.out_of_memory,
+            "on the CPU": one.ollama.on_cpu,
+            "broken off": one.ollama.broken_off,
+            "seconds in all": round(time.monotonic() - began, 1),
+            "hand-overs": handovers(one.said),
+        }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--jobs", type=int, default=200)
     parser.add_argument("--policy", choices=list(Policy), default=Policy.FAIR)
     parser.add_argument("--direct", type=int, default=40, metavar="N", help="so many jobs without the arbiter")
+    parser.add_argument("--miniature", action="store_true", help="without a real ComfyUI and a real model")
     options = parser.parse_args()
+    if options.miniature:
+        with tempfile.TemporaryDirectory() as top, contextlib.redirect_stdout(sys.stderr):
+            told = asyncio.run(miniature(Path(top), options.jobs, Policy(options.policy)))
+        json.dump(told, sys.stdout, indent=1)
+        print()
+        return
     with (
         tempfile.TemporaryDirectory() as top,
         real.running(Path(top), Policy(options.policy), model=1450 * real.MIB) as one,

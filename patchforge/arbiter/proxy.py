@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from aiohttp import ClientError, ClientSession, ClientTimeout, ClientWebSocketResponse, TCPConnector, WSMsgType, web
+from yarl import URL
 
 from patchforge.arbiter.turns import Closing, Side, Turns
 
@@ -47,6 +48,8 @@ class Proxy:
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         """Any request."""
+        if not request.raw_path.startswith("/"):
+            return self._refusal(400, "expected a path of this server")
         if request.path.startswith(_OWN):
             return self._own(request.path.removeprefix(_OWN))
         try:
@@ -82,7 +85,7 @@ class Proxy:
         headers = [(name, value) for name, value in request.headers.items() if name.lower() not in _HOP]
         async with self._session.request(
             request.method,
-            self._address + request.raw_path,
+            URL(self._address + request.raw_path, encoded=True),
             headers=headers,
             data=body,
             allow_redirects=False,
@@ -114,7 +117,7 @@ class Proxy:
             if name.lower() not in _HOP and not name.lower().startswith("sec-websocket-")
         ]
         protocols = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
-        address = self._address + request.raw_path
+        address = URL(self._address + request.raw_path, encoded=True)
         async with self._session.ws_connect(address, headers=headers, protocols=protocols, max_msg_size=0) as there:
             here = web.WebSocketResponse(protocols=[there.protocol] if there.protocol else (), max_msg_size=0)
             await here.prepare(request)

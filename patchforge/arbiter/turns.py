@@ -238,9 +238,13 @@ class Turns:
                 await asyncio.wait_for(self._wake.wait(), _LOOK if self._waiting else _IDLE)
             self._wake.clear()
             if not self._closing:
-                async with self._card_lock:
-                    while await self._step():
-                        pass
+                try:
+                    async with self._card_lock:
+                        while await self._step():
+                            pass
+                except Exception as error:  # noqa: BLE001 - whatever it is, those who wait are not left alone
+                    self._say(f"a mistake in patchforge: {type(error).__name__}: {error}; it goes on")
+                    await asyncio.sleep(1)
 
     async def _step(self) -> bool:
         """Lets one request on, if one may; whether another look is worth it at once."""

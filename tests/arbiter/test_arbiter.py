@@ -12,7 +12,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -53,18 +53,10 @@ async def in_turns(one: World, count: int, *, direct: bool = False) -> list[obje
     return ended
 
 
-def handovers(one: World) -> tuple[float, float]:
-    """How many, and the bound in seconds of the bucket that the slowest is in."""
-    slowest, count = 0.0, 0.0
-    for family in one.turns.metrics.registry.collect():
-        if family.name == "patchforge_arbiter_handover_seconds":
-            for to in Side:
-                of = [sample for sample in family.samples if sample.labels.get("to") == to]
-                total = next((sample.value for sample in of if sample.name.endswith("_count")), 0.0)
-                count += total
-                within = [float(s.labels["le"]) for s in of if s.name.endswith("_bucket") and s.value == total]
-                slowest = max(slowest, min(within, default=0.0))
-    return count, slowest
+def handovers(one: World) -> float:
+    """How many times the card changed hands; how long that takes, ``benchmarks/share.py`` measures."""
+    found = (sample for family in one.turns.metrics.registry.collect() for sample in family.samples)
+    return sum(sample.value for sample in found if sample.name == "patchforge_arbiter_handover_seconds_count")
 
 
 def test_two_hundred_jobs_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -77,9 +69,7 @@ def test_two_hundred_jobs_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture
 
     one = played(tmp_path / "with", play)
     assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
-    count, slowest = handovers(one)
-    assert count > 150, "they did take turns"
-    assert slowest <= 1.0
+    assert handovers(one) > 150, "they did take turns"
 
     async def without(one: World) -> None:
         await in_turns(one, 20, direct=True)
@@ -108,7 +98,7 @@ def test_fit_unloads_nothing_where_both_fit(total: int, tmp_path: Path) -> None:
     assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
     if total == 250:
         assert (one.comfyui.loads, one.ollama.loads) == (1, {"small:latest": 1})
-        assert handovers(one)[0] == 0
+        assert handovers(one) == 0
     else:  # unloaded once at most, until it is known what a job takes
         assert one.comfyui.loads + one.ollama.loads["small:latest"] <= 4
 
@@ -175,6 +165,27 @@ def test_an_answer_streams_through(tmp_path: Path) -> None:
     played(tmp_path, play, seconds=0.1)
 
 
+async def _pieces() -> AsyncIterator[bytes]:
+    for _ in range(3):
+        yield bytes(1 << 20)
+
+
+def test_a_fault_of_its_own_stops_nothing(tmp_path: Path) -> None:
+    async def play(one: World) -> None:
+        fault = iter([ValueError("odd")])
+
+        def look() -> Memory | None:
+            for error in fault:
+                raise error
+            return one.card.memory()
+
+        one.turns._card = look
+        assert await one.draw() == "success"
+        assert any("a mistake in patchforge: ValueError" in line for line in one.said)
+
+    played(tmp_path, play)
+
+
 def test_everything_else_passes_unchanged(tmp_path: Path) -> None:
     async def play(one: World) -> None:
         here, there = one.addresses[Side.COMFYUI], one.direct[Side.COMFYUI]
@@ -188,6 +199,16 @@ def test_everything_else_passes_unchanged(tmp_path: Path) -> None:
             assert (answer.status, (await answer.json())["error"]["type"]) == (400, "prompt_no_outputs")
         async with one.session.post(f"{one.addresses[Side.OLLAMA]}/api/generate", data=b"{") as answer:
             assert answer.status == 400
+        for data in (bytes(3 << 20), _pieces()):
+            headers = {"X-Mine": "1", "Origin": here}
+            async with one.session.post(f"{here}/upload/image", data=data, headers=headers) as answer:
+                told = await answer.json()
+            assert (told["bytes"], told["headers"]["X-Mine"], told["headers"]["Origin"]) == (3 << 20, "1", here)
+            assert told["headers"]["Host"] == here.removeprefix("http://"), "for ComfyUI's own guard"
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(here.rpartition(":")[2]))
+        writer.write(b"GET http://other.example/ HTTP/1.1\r\nHost: other.example\r\n\r\n")
+        assert b" 400 " in await reader.readline()
+        writer.close()
         async with one.session.ws_connect(f"{here}/ws?clientId=me") as socket:
             assert (await socket.receive_json())["data"] == {"sid": "me"}
             await socket.send_str("abc")

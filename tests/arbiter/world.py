@@ -74,7 +74,7 @@ class FakeComfyUI:
         self._sockets: list[web.WebSocketResponse] = []
 
     def app(self) -> web.Application:
-        app = web.Application(middlewares=[self._slow])
+        app = web.Application(middlewares=[self._slow], client_max_size=64 << 20)
         for path in ("/prompt", "/api/prompt"):
             app.router.add_get(path, self._info)
             app.router.add_post(path, self._queue)
@@ -82,6 +82,7 @@ class FakeComfyUI:
         app.router.add_get("/system_stats", self._stats)
         app.router.add_post("/free", self._ask_free)
         app.router.add_get("/ws", self._socket)
+        app.router.add_post("/upload/image", self._upload)
         app.router.add_get("/experiment/models/{folder}", self._models)
         app.cleanup_ctx.append(self._work)
         return app
@@ -124,6 +125,9 @@ class FakeComfyUI:
     async def _models(self, request: web.Request) -> web.Response:
         rows = [{"name": "a.safetensors", "size": self.need}] if request.match_info["folder"] == "checkpoints" else []
         return web.json_response(rows)
+
+    async def _upload(self, request: web.Request) -> web.Response:
+        return web.json_response({"bytes": len(await request.read()), "headers": dict(request.headers)})
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:
         socket = web.WebSocketResponse()
