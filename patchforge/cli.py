@@ -59,6 +59,8 @@ _BENCH = (
     Command("compare", "compare two benchmarks, or upstream and patched of one; status 1 for a change", "bench"),
     Command("history", "order many benchmarks by date; status 1 where the newest change is for the worse", "bench"),
     Command("report", "write a benchmark as a page with plots, as Markdown and as CSV", "bench"),
+    Command("record", "keep a release's exact counts beside its patches", "bench"),
+    Command("costs", "show what releases cost in exact counts, as they are kept", "bench"),
     Command("submit", "write one anonymous file of a benchmark, to be attached to an issue", "bench"),
 )
 _ARBITER = (

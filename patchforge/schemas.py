@@ -15,6 +15,7 @@ from typing import Any, Literal, NewType, Union, get_args, get_origin, get_type_
 
 from patchforge import documents
 from patchforge.bench.compare import BenchmarkComparison
+from patchforge.bench.costs import Recorded, ReleaseCost
 from patchforge.bench.history import BenchmarkHistory
 from patchforge.bench.model import Benchmark
 from patchforge.bench.report import BenchmarkReport
@@ -569,6 +570,8 @@ DOCUMENTS: Mapping[str, Document] = {
     "bench-compare": Document(BenchmarkComparison, ("bench compare",)),
     "bench-history": Document(BenchmarkHistory, ("bench history",)),
     "bench-report": Document(BenchmarkReport, ("bench report",)),
+    "bench-record": Document(Recorded, ("bench record",)),
+    "bench-costs": Document(ReleaseCost, ("bench costs",), several=True),
     "bench-submit": Document(Submitted, ("bench submit",)),
     "arbiter-limit": Document(Limited, ("arbiter limit",)),
     "models-list": Document(Models, ("models list",)),

@@ -6,8 +6,6 @@ from patchforge.arguments.parser import Parser, whole
 from patchforge.arguments.shared import add_generated, add_json, add_upstream
 from patchforge.arguments.trials import add_interpreter
 
-SIDES = ("upstream", "cpu")
-
 
 def run(parser: Parser) -> None:
     """``patchforge bench run``."""
@@ -51,8 +49,9 @@ def run(parser: Parser) -> None:
     )
     parser.add_argument(
         "--baseline",
-        choices=SIDES,
-        help="measure this beside it, in turns: upstream is the release as it comes, cpu that on the CPU",
+        metavar="SIDE|FILE",
+        help="measure this beside it, in turns: upstream is the release as it comes, cpu and cuda that on these; "
+        "or compare it with an earlier benchmark",
     )
     parser.add_argument(
         "--out",
@@ -81,6 +80,22 @@ def report(parser: Parser) -> None:
     parser.add_argument("benchmark", metavar="A", help="a benchmark: its file, or the folder that it is in")
     parser.add_argument("--before", metavar="B", help="an earlier one, against which times and counts are shown")
     parser.add_argument("--out", metavar="DIR", help="where the pages go (default: the benchmark's own folder)")
+
+
+def record(parser: Parser) -> None:
+    """``patchforge bench record``."""
+    add_json(parser)
+    parser.add_argument(
+        "benchmarks", nargs="+", metavar="A", help="a benchmark: its file, or a folder with benchmarks, at any depth"
+    )
+    add_generated(parser, more="; the costs are beside it, in costs/")
+
+
+def costs(parser: Parser) -> None:
+    """``patchforge bench costs``."""
+    add_json(parser)
+    parser.add_argument("--markdown", action="store_true", help="print the page of the documentation")
+    add_generated(parser, more="; the costs are beside it, in costs/")
 
 
 def submit(parser: Parser) -> None:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from statistics import median
 from typing import Literal
 
-from patchforge.bench.model import CPU, PATCHED, UPSTREAM, Benchmark, Case, Counts
+from patchforge.bench.model import DEVICES, PATCHED, UPSTREAM, Benchmark, Case, Counts
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, TimeRatio, paired, unpaired
 from patchforge.errors import NotChecked
-from patchforge.trial.model import Verdict
+from patchforge.trial.model import Device, Verdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +62,8 @@ class BenchmarkComparison:
 def compare(before: Benchmark, after: Benchmark) -> BenchmarkComparison:
     """What was measured of two runs, case by case. NotChecked where their figures cannot be compared at all."""
     _check_alike(before, after)
-    pairs = [(one, after.case(*one.place)) for one in before.cases if one.side != CPU or before.device.kind == CPU]
-    left = [one for one in after.cases if one.side != CPU and before.case(*one.place) is None]
+    pairs = [(one, after.case(*one.place)) for one in before.cases if one.side not in DEVICES]
+    left = [one for one in after.cases if one.side not in DEVICES and before.case(*one.place) is None]
     return _compared(_title(before), _title(after), pairs, left, unpaired)
 
 
@@ -78,19 +78,28 @@ def _title(benchmark: Benchmark) -> str:
     return f"{benchmark.release} on {benchmark.device}"
 
 
+def check_device(before: Device, after: Device) -> None:
+    """NotChecked where benchmarks of these cannot be compared."""
+    _check_same("device", f"{before} {before.options}", f"{after} {after.options}")
+
+
 def _check_alike(before: Benchmark, after: Benchmark) -> None:
+    check_device(before.device, after.device)
     for what, one, other in (
-        ("device", f"{before.device} {before.device.options}", f"{after.device} {after.device.options}"),
         ("torch", before.versions.get("torch", ""), after.versions.get("torch", "")),
         ("flags", " ".join(before.flags), " ".join(after.flags)),
     ):
-        if one != other:
-            raise NotChecked(
-                f"these benchmarks cannot be compared: they are of another {what}",
-                expected=one.strip() or "none",
-                found=other.strip() or "none",
-                do=f"run both with the same {what}",
-            )
+        _check_same(what, one, other)
+
+
+def _check_same(what: str, one: str, other: str) -> None:
+    if one != other:
+        raise NotChecked(
+            f"these benchmarks cannot be compared: they are of another {what}",
+            expected=one.strip() or "none",
+            found=other.strip() or "none",
+            do=f"run both with the same {what}",
+        )
 
 
 def _compared(

@@ -14,7 +14,9 @@ FILE = "benchmark.json"
 _AGAIN = "run patchforge bench again"
 
 #: Sides of one run: what is measured, and what it is measured against.
-PATCHED, UPSTREAM, CPU = "patched", "upstream", "cpu"
+PATCHED, UPSTREAM, CPU, CUDA = "patched", "upstream", "cpu", "cuda"
+#: Other devices that a device is measured against, in turns.
+DEVICES = (CPU, CUDA)
 TORCH = "torch"  #: of suites that need no release: torch on the device
 NOT_MEASURED = "not measured"
 

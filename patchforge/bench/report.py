@@ -11,7 +11,19 @@ from typing import Any, Literal
 
 from patchforge.bench import statistics
 from patchforge.bench.compare import BenchmarkComparison, against_upstream, compare
-from patchforge.bench.model import CPU, NOT_MEASURED, PATCHED, TORCH, UPSTREAM, Benchmark, Case, shown, total
+from patchforge.bench.model import (
+    CPU,
+    CUDA,
+    DEVICES,
+    NOT_MEASURED,
+    PATCHED,
+    TORCH,
+    UPSTREAM,
+    Benchmark,
+    Case,
+    shown,
+    total,
+)
 from patchforge.bench.plots import Bar, bars, ratios
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, Interval, TimeRatio
 from patchforge.bench.workflows import LEVELS
@@ -20,6 +32,7 @@ from patchforge.templating import environment
 
 HTML, MARKDOWN, CSV = "report.html", "report.md", "report.csv"
 _MIB = 1 << 20
+_CALLED = {CPU: "the CPU", CUDA: "CUDA"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,12 +51,12 @@ class Row:
     case: Case
     time: Interval | None
     before: TimeRatio | None  #: by what it is measured against: an earlier benchmark, else upstream
-    cpu: float | None  #: how many times as fast as the CPU
+    speed: float | None  #: how many times as fast as the other device; see other_device
 
     @property
     def is_baseline(self) -> bool:
         """Whether others are measured against it."""
-        return self.case.side in {UPSTREAM, CPU}
+        return self.case.side in {UPSTREAM, *DEVICES}
 
     @property
     def counts(self) -> Mapping[str, str]:
@@ -102,14 +115,14 @@ def rows(benchmark: Benchmark, before: Benchmark | None = None) -> list[Row]:
             one,
             statistics.interval(one.times.seconds) if one.times else None,
             _against(one, benchmark, before),
-            _faster_than_the_cpu(one, benchmark),
+            _speed(one, benchmark),
         )
         for one in benchmark.cases
     ]
 
 
 def _against(case: Case, benchmark: Benchmark, before: Benchmark | None) -> TimeRatio | None:
-    if case.side == CPU and benchmark.device.kind != CPU:
+    if case.side in DEVICES:
         return None
     other = before.case(*case.place) if before else benchmark.case(case.suite, case.name, UPSTREAM)
     if other is None or other is case or not case.times or not other.times:
@@ -118,11 +131,16 @@ def _against(case: Case, benchmark: Benchmark, before: Benchmark | None) -> Time
     return found(other.times.seconds, case.times.seconds)
 
 
-def _faster_than_the_cpu(case: Case, benchmark: Benchmark) -> float | None:
-    cpu = benchmark.case(case.suite, case.name, CPU)
-    if cpu is None or cpu is case or not case.times or not cpu.times:
+def other_device(benchmark: Benchmark) -> str:
+    """The device that was timed beside, as ``cpu``; "" where none was."""
+    return next((side for side in DEVICES if any(one.times for one in benchmark.side(side))), "")
+
+
+def _speed(case: Case, benchmark: Benchmark) -> float | None:
+    other = benchmark.case(case.suite, case.name, other_device(benchmark))
+    if other is None or other is case or not case.times or not other.times:
         return None
-    return 1 / statistics.paired(cpu.times.seconds, case.times.seconds).ratio.median
+    return 1 / statistics.paired(other.times.seconds, case.times.seconds).ratio.median
 
 
 def headline(benchmark: Benchmark, found: Sequence[Row], before: Benchmark | None) -> str:
@@ -133,7 +151,7 @@ def headline(benchmark: Benchmark, found: Sequence[Row], before: Benchmark | Non
     first = next((row for row in own if row.case.suite == "workflows"), own[0])
     time = first.time.median if first.time else 0.0
     fast = f"{first.case.name} takes {seconds(time)} with {benchmark.release} on {benchmark.device}"
-    return f"{fast}; {_than_before(own, before)}{_than_the_cpu(own)}."
+    return f"{fast}; {_than_before(own, before)}{_than_the_device(first, own, benchmark)}."
 
 
 def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
@@ -141,7 +159,7 @@ def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
     what = f"before ({before.release}, {before.date[:10]})" if before else "upstream"
     if not measured:
         return "whether it is faster than before was not measured"
-    mean = math.exp(sum(math.log(one.ratio.median) for one in measured) / len(measured))
+    mean = _mean([one.ratio.median for one in measured])
     if max(one.runs for one in measured) < LEAST:
         return f"{mean:.2f} times {what}'s time, of too few runs to say whether that is a change"
     slower, faster = sum(one.slower for one in measured), sum(one.faster for one in measured)
@@ -150,11 +168,22 @@ def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
     return f"{verdict}: {mean:.2f} times {what}'s time over {len(measured)} cases ({counts})"
 
 
-def _than_the_cpu(own: Sequence[Row]) -> str:
-    known = [row.cpu for row in own if row.cpu]
+def _than_the_device(first: Row, own: Sequence[Row], benchmark: Benchmark) -> str:
+    """Of the case that the line names, as the table has it; then of all."""
+    known = [row.speed for row in own if row.speed]
+    what = _CALLED.get(other_device(benchmark))
     if not known:
         return ""
-    return f"; {math.exp(sum(map(math.log, known)) / len(known)):.2f} times as fast as the CPU"
+    mean = f"{_mean(known):.2f} times as fast as {what}"
+    if len(known) == 1 and first.speed:
+        return f"; {mean}"
+    own_speed = f"; {first.case.name} is {first.speed:.2f} times as fast as {what}" if first.speed else ""
+    return f"{own_speed}; over {len(known)} cases it is {mean}"
+
+
+def _mean(ratios: Sequence[float]) -> float:
+    """Geometric."""
+    return math.exp(sum(map(math.log, ratios)) / len(ratios))
 
 
 def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
@@ -182,6 +211,7 @@ def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
         "NOT_MEASURED": NOT_MEASURED,
         "shown": shown,
         "seconds": seconds,
+        "other_device": _CALLED.get(other_device(benchmark), "another device"),
     }
 
 
@@ -189,7 +219,7 @@ def repeat(benchmark: Benchmark) -> str:
     """The command that makes such a benchmark."""
     suites = list(dict.fromkeys(one.suite for one in benchmark.cases))
     sides = {one.side for one in benchmark.cases}
-    baseline = UPSTREAM if UPSTREAM in sides else CPU if CPU in sides and benchmark.device.kind != CPU else ""
+    baseline = next((side for side in (UPSTREAM, *DEVICES) if side in sides), "")
     words = ["patchforge bench", benchmark.release, "--device", str(benchmark.device), "--suite", ",".join(suites)]
     words += ["--baseline", baseline] if baseline else []
     variants = {word for side in sides for word in side.split(", ")[1:]}

@@ -10,9 +10,12 @@ import hashlib
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from patchforge import templating
+from patchforge.bench.costs import ReleaseCost, costs, explained, peak, than
+from patchforge.bench.model import Benchmark, shown
 from patchforge.bot.model import Candidate, GitHubRelease, read_marker, with_marker
 from patchforge.bot.preparation import Result
 from patchforge.bot.repinning import Repinned
@@ -29,6 +32,31 @@ _NOTES = 12_000  #: characters of release notes, all versions together
 _MOST = 20  #: releases whose notes are shown
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What a release costs in exact counts, and what the one before did, if that is known.
+
+    ``old``: those of the one before were counted with other patches than it has now.
+    """
+
+    kept: Benchmark
+    before: Benchmark | None
+    old: bool
+
+    @property
+    def cases(self) -> list[ReleaseCost]:
+        """Of the release alone."""
+        return [one for one in costs(list(filter(None, (self.before, self.kept)))) if one.release == self.kept.release]
+
+    @property
+    def not_compared(self) -> str:
+        """Why it is not compared with the one before; "" where it is."""
+        if self.before is None:
+            return "nothing is known of the version before"
+        found = than(self.before, self.kept)
+        return found if isinstance(found, str) else ""
+
+
 def pull_body(
     project: Project,
     candidate: Candidate,
@@ -39,6 +67,7 @@ def pull_body(
     patches_before: Mapping[str, bytes],
     hashes: tuple[str, str],
     requirements: Sequence[tuple[str, str, str]],
+    costs: Costs | None,
     routes: Sequence[Route],
     notes: Sequence[GitHubRelease],
     steps: Sequence[Result],
@@ -57,6 +86,10 @@ def pull_body(
         patches=[_compared(name, patches_before, patches) for name in sorted({*patches, *patches_before})],
         hashes=hashes,
         requirements=requirements,
+        costs=costs,
+        peak=peak,
+        explained=explained,
+        shown=shown,
         routes=routes,
         notes=[(note, block(note.notes, _NOTES // min(_MOST, len(notes)))) for note in notes[-_MOST:]],
         steps=steps,

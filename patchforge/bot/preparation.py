@@ -43,12 +43,21 @@ class Result:
     """What became of a step. ``text``: the end of what it printed, where that matters."""
 
     name: str
-    outcome: str  #: ok, failed or not there
+    outcome: str  #: ok, told, failing, failed, not there, lost (nothing depends on it) or off
     text: str = ""
 
 
 HASHES = BotStep("hashes", "pin", ("comfyui", "python", "--upstream", "{clone}"))
 NIX = BotStep("Nix", "nix", ())
+COUNT = BotStep(
+    "exact costs",
+    "bench",
+    (
+        *("run", "{version}", "--device", "emulated", "--suite", "workflows", "--quick", "--pairs", "0"),
+        *("--baseline", "upstream", "--skip-frontend", "--upstream", "{clone}", "--out", "{out}-costs-{version}"),
+    ),
+)
+RECORD = BotStep(COUNT.name, "bench", ("record", "{out}-costs-{version}"))
 TEST = BotStep(
     "tests on hardware", "test", ("{version}", "--device", "auto", "--upstream", "{clone}", "--out", "{out}")
 )
@@ -81,7 +90,8 @@ def run_step(step: BotStep, folder: Path, hide: Callable[[str], str] = str, **va
 
     ``hide`` takes secrets out of what it printed. What the step started and left behind is ended with it.
     """
-    if not (folder / "patchforge" / "commands" / f"{step.command}.py").is_file():
+    commands = folder / "patchforge" / "commands"
+    if not ((commands / f"{step.command}.py").is_file() or (commands / step.command).is_dir()):
         return Result(step.name, "not there")
     progress.step(f"running {step.name}")
     filled = [argument.format(**values) for argument in step.arguments]

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from patchforge import bounded, manifest
+from patchforge.bench import costs
 from patchforge.bot import bodies, preparation
 from patchforge.bot.discovery import Discovery, list_tags
 from patchforge.bot.forge import Forge
@@ -22,10 +23,12 @@ from patchforge.engine.cache import rule_set_digest
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Drifted, PatchforgeError, TryAgain
 from patchforge.manifest import Manifest
+from patchforge.outputs import write_document
 from patchforge.pins import pin_files
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import Project, load_project
 from patchforge.sources import MissingBlobError, Upstream
+from patchforge.trial.reports import evidence
 from patchforge.vocabulary import Release, Version
 
 _ATTEMPTS = 3  #: versions to try, newest first, when one does not convert
@@ -110,6 +113,7 @@ class ReleaseRun(BotRun):
         folder, project = self.repository.folder, self.project
         patched = preparation.convert(self.engine, mirror.upstream, project, candidate, folder)
         results = [self._step(step, candidate, mirror) for step in (preparation.HASHES, preparation.NIX)]
+        results.append(self._count(candidate, mirror, patched))
         commit = self._commit(candidate, mirror.date(candidate.commit))
         change = self.repository.change(commit)
         branch = branch_of(project, candidate.version)
@@ -125,6 +129,7 @@ class ReleaseRun(BotRun):
             patches_before=self._patches(before),
             hashes=self._hashes(before, candidate),
             requirements=_requirements(mirror.upstream, before, patched),
+            costs=self._costs(patched, before),
             routes=undecided(or_nothing_read(of_comfyui, patched.conversion.tree), load_table().comfyui),
             notes=_between(project, releases, max(self.ours, default=None), candidate.version),
             steps=results,
@@ -148,6 +153,22 @@ class ReleaseRun(BotRun):
             out=folder.parent / "out",
         )
 
+    def _count(self, candidate: Candidate, mirror: Mirror, patched: PatchedRelease) -> Result:
+        """Exact costs of these very patches: those that the branch has, else those that are counted now."""
+        folder, name = self.repository.folder, preparation.COUNT.name
+        file = costs.place(folder / "generated" / self.project.name, str(candidate.version))
+        data = self.repository.file(branch_of(self.project, candidate.version), str(file.relative_to(folder)))
+        if (known := costs.parse(data)) and known.manifest == _digest(patched):
+            file.parent.mkdir(parents=True, exist_ok=True)
+            write_document(file, data, costs.is_ours)
+            return Result(name, "ok")
+        if not self.settings.test or self.settings.dry_run:
+            return Result(name, "off")
+        if self._step(preparation.COUNT, candidate, mirror).outcome == "not there":
+            return Result(name, "not there")
+        recorded = self._step(preparation.RECORD, candidate, mirror).outcome == "ok"
+        return Result(name, "ok" if recorded else "lost")
+
     def _test(self, candidate: Candidate, mirror: Mirror, change: str, current: Pull | None) -> Result:
         """Runs the tests, unless the open pull request says what they gave for this very change."""
         known = current.marker if current and current.marker.get("change") == change else {}
@@ -168,7 +189,13 @@ class ReleaseRun(BotRun):
         name, version, index = self.project.name, candidate.version, self.project.index
         index_path = f"upstream/{index.name}"
         preparation.list_in_index(index, candidate, made.astimezone(UTC).date().isoformat())
-        machine = (f"generated/{name}/{version}/", "generated/nix/", "upstream/pins/", "flake.nix")
+        machine = (
+            f"generated/{name}/{version}/",
+            f"generated/costs/{name}/{version}.json",
+            "generated/nix/",
+            "upstream/pins/",
+            "flake.nix",
+        )
         self.repository.only([index_path, *machine])
         date = made.isoformat()
         self.repository.commit([index_path], f"Index {self.project.title} {version}\n", date)
@@ -180,6 +207,14 @@ class ReleaseRun(BotRun):
         if not self.ours:
             return None
         return manifest.load(self.generated / str(max(self.ours)))
+
+    def _costs(self, patched: PatchedRelease, before: Manifest | None) -> bodies.Costs | None:
+        kept = costs.load(self.generated, str(patched.release.version))
+        if kept is None:
+            return None
+        earlier = costs.load(self.generated, before.release) if before else None
+        beside = evidence.digest(manifest.FORMAT.dump(before)) if before else ""
+        return bodies.Costs(kept, earlier, earlier is not None and earlier.manifest != beside)
 
     def _patches(self, before: Manifest | None) -> dict[str, bytes]:
         folder = self.generated / before.release if before else None
@@ -212,6 +247,11 @@ class ReleaseRun(BotRun):
         candidate = discovery.candidate(Version.parse(wanted.name))
         if candidate and list_tags(mirror.where)[0].get(candidate.tag) != candidate.commit:
             raise TryAgain(f"{candidate.tag} was moved while this ran", expected=candidate.commit, do="run this again")
+
+
+def _digest(patched: PatchedRelease) -> str:
+    """Of its manifest, by which costs say what they are of."""
+    return evidence.digest(patched.files()[manifest.NAME])
 
 
 def _requirements(upstream: Upstream, before: Manifest | None, patched: PatchedRelease) -> list[tuple[str, str, str]]:

@@ -64,6 +64,13 @@ class Repository:
         names = self._git("for-each-ref", "--format=%(refname:strip=3) %(objectname)", place).splitlines()
         return {name: self._branch(name, tip) for name, _, tip in (line.partition(" ") for line in names)}
 
+    def file(self, branch: str, path: str) -> bytes:
+        """A text of the remote's branch; b"" where there is none."""
+        tip = f"refs/remotes/origin/{branch}"
+        if not self._git("for-each-ref", tip) or not self._git("ls-tree", "--name-only", tip, "--", path):
+            return b""
+        return self._git("show", f"{tip}:{path}").encode()
+
     def commit(self, paths: Sequence[str], message: str, date: str) -> str:
         """Commits what changed below ``paths`` and returns the new commit, or the old one when nothing did.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import pytest
 
 from emulator import build
 from patchforge.bench import workflows
-from patchforge.bench.model import FILE, PATCHED, UPSTREAM, read
+from patchforge.bench.model import FILE, FORMAT, PATCHED, UPSTREAM, read
 from patchforge.cli import main, parser
 from patchforge.commands import test as trials
 from patchforge.commands.bench import run as command
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.trial.model import Device, Verdict
+from patchforge.trial.server import devices
 from patchforge.trial.server.environment import Environment
+from tests.bench.examples import benchmark
 from tests.support import engine_of
 from tests.trial.miniature_server import files, missing
 from tests.trial.support import TXT2IMG
@@ -96,6 +99,45 @@ def test_the_cpu_is_a_baseline_when_it_is_asked_for(bench: Any, capsys: pytest.C
     assert status == Exit.USAGE
     assert "the CPU is no baseline for itself" in capsys.readouterr().err
     assert not (out / FILE).exists()
+
+
+def test_an_earlier_benchmark_is_the_baseline(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, out = bench("--device", "cpu")
+    earlier = tmp_path / "earlier"
+    out.rename(earlier)
+    assert bench("--device", "cpu", "--baseline", str(earlier))[0] == Exit.OK
+    assert "no difference in " in capsys.readouterr().out
+    found = read(earlier)
+    (case,) = found.cases
+    counts = {part: replace(one, allocations=1) for part, one in case.counts.items()}
+    changed = replace(found, cases=(replace(case, counts=counts),))
+    (tmp_path / FILE).write_bytes(FORMAT.dump(changed))
+    assert bench("--device", "cpu", "--baseline", str(tmp_path / FILE))[0] == Exit.FAILED
+    assert "exact figures differ" in capsys.readouterr().out
+
+
+def test_what_cannot_be_a_baseline_is_told_before_the_work(
+    bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, data in (("other", FORMAT.dump(benchmark())), ("damaged", b"{")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / FILE).write_bytes(data)
+    for named, status, said in (
+        ("nowhere", Exit.USAGE, "there is no baseline 'nowhere'"),
+        (tmp_path / "other", Exit.UNCHECKED, "they are of another device"),
+        (tmp_path / "damaged", Exit.DATA, "is not JSON"),
+    ):
+        assert bench("--device", "cpu", "--baseline", str(named))[0] == status
+        assert said in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_baseline_that_this_torch_does_not_see(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(devices, "available", lambda _: [])
+    assert bench("--device", "cpu", "--baseline", "cuda")[0] == Exit.UNCHECKED
+    assert "sees no cuda device" in capsys.readouterr().err
 
 
 def test_nothing_is_measured_of_a_run_that_is_not_fresh(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,6 +19,7 @@ pytest.importorskip("scipy", reason="needs the extra benchmark")
 from patchforge import cli
 from patchforge.bench.model import (
     CPU,
+    CUDA,
     FILE,
     FORMAT,
     PATCHED,
@@ -74,6 +75,29 @@ def test_the_first_line_answers_both_questions(factor: float, said: str) -> None
     assert " with v0.33.0 on emulated:b580; " in line
     assert said in line
     assert line.endswith(f"; {4 / factor:.2f} times as fast as the CPU.")
+
+
+def test_the_first_line_and_the_table_say_the_same_of_a_case() -> None:
+    found = benchmark(
+        case(side=CPU, times=times(1.0), parts={}),
+        case(times=times(1.02)),
+        case("upscale", side=CPU, times=times(1.0), parts={}),
+        case("upscale", times=times(0.9)),
+    )
+    said = "txt2img is 0.98 times as fast as the CPU; over 2 cases it is 1.04 times as fast as the CPU."
+    assert first(found).endswith(said)
+    (line,) = [
+        line for line in markdown(found).splitlines() if line.startswith("| workflows | txt2img | patched | fresh")
+    ]
+    assert "| 0.98 times |" in line
+
+
+def test_another_device_is_called_by_its_name() -> None:
+    found = benchmark(case(side=CUDA, times=times(1.0), parts={}), case(times=times(4.0)))
+    assert first(found).endswith("; 0.25 times as fast as CUDA.")
+    assert "| as fast as CUDA |" in markdown(found)
+    assert "--baseline cuda" in markdown(found)
+    assert "<th>as fast as CUDA</th>" in html(found)
 
 
 def test_it_is_measured_against_an_earlier_one() -> None:

@@ -24,11 +24,12 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         show_json("bench-compare", documents.plain(found))
     else:
-        _report(found)
+        report(found)
     return Exit.OK if found.same else Exit.FAILED
 
 
-def _report(found: BenchmarkComparison) -> None:
+def report(found: BenchmarkComparison) -> None:
+    """What differs, for people."""
     if not found.differences:
         print(f"no difference in {found.compared} exact figures of {line(found.before)} and {line(found.after)}")
     else:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from itertools import chain
@@ -14,9 +15,12 @@ from typing import Any
 
 from patchforge import outputs, pipeline, processes, progress
 from patchforge.bench import statistics, suites, torch_cases, workflows
+from patchforge.bench.compare import check_device, compare
 from patchforge.bench.machine import machine
 from patchforge.bench.model import (
     CPU,
+    CUDA,
+    DEVICES,
     FILE,
     FORMAT,
     NOT_MEASURED,
@@ -25,6 +29,7 @@ from patchforge.bench.model import (
     UPSTREAM,
     Benchmark,
     Case,
+    read,
     shown,
     total,
 )
@@ -32,6 +37,7 @@ from patchforge.bench.places import KIND, check
 from patchforge.bench.suites import WorkflowCase
 from patchforge.commands import test as trials
 from patchforge.commands.apply import release_from_files
+from patchforge.commands.bench.compare import report
 from patchforge.commands.common import generated_versions, inputs, make_engine, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.pipeline import PatchedRelease
@@ -67,24 +73,48 @@ def run(options: argparse.Namespace) -> int:
     _check_packages(["scipy"] if options.pairs else [], _PICTURES if chosen and device.kind != CPU else [])
     if options.level and device.kind != "xpu":
         raise PatchforgeError(f"levels are of Intel GPUs, and this is {device}", do="leave --level out")
-    if options.baseline == device.kind == CPU:
-        raise PatchforgeError("the CPU is no baseline for itself", do="leave --baseline out, or name upstream")
+    earlier = _baseline(options, device)
     with ExitStack() as stack:
         found = _source(options, stack)
         out = Path(options.out) / f"{found[0].version}-{device}".replace(":", "-")
-        read = inputs(options.source, options.upstream, options.generated)
-        check(out, read)
+        before = inputs(options.source, options.upstream, options.generated)
+        check(out, before)
         progress.step(f"converting {found[0].version}")
         patched = pipeline.convert(make_engine(options), *found)
         benchmark = _measured(options, device, patched, chosen, of_torch)
-    outputs.write_folder(out, {FILE: FORMAT.dump(benchmark)}, KIND, inputs=read)
+    outputs.write_folder(out, {FILE: FORMAT.dump(benchmark)}, KIND, inputs=before)
     if options.json:
         show_json("bench", FORMAT.data(benchmark))
     else:
         table(list(_rows(benchmark)))
         print(f"written: {out / FILE}")
+    compared = compare(earlier, benchmark) if earlier else None
+    if compared and not options.json:
+        report(compared)
     ran = [one for one in benchmark.cases if one.verdict is not Verdict.SKIPPED]
-    return Exit.OK if ran and all(one.verdict is Verdict.FRESH for one in ran) else Exit.FAILED
+    fresh = bool(ran) and all(one.verdict is Verdict.FRESH for one in ran)
+    return Exit.OK if fresh and (compared is None or compared.same) else Exit.FAILED
+
+
+def _baseline(options: argparse.Namespace, device: Device) -> Benchmark | None:
+    """The earlier benchmark that is the baseline, if one is; what cannot be one is told before the work."""
+    if options.baseline in (None, UPSTREAM):
+        return None
+    if options.baseline in DEVICES:
+        if options.baseline == device.kind:
+            raise PatchforgeError(f"{device} is no baseline for itself", do="leave --baseline out, or name upstream")
+        devices.choose(options.baseline, Path(options.python))
+        return None
+    if not Path(options.baseline).exists():
+        raise PatchforgeError(
+            f"there is no baseline {options.baseline!r}",
+            expected=f"{UPSTREAM}, {', '.join(DEVICES)}, or an earlier benchmark",
+            found="no such file",
+            do=f"name one of these, or {FILE} of an earlier run",
+        )
+    earlier = read(Path(options.baseline))
+    check_device(earlier.device, device)
+    return earlier
 
 
 def _check_packages(*needed: Sequence[str]) -> None:
@@ -171,7 +201,7 @@ def _torch_sides(
     options: argparse.Namespace, device: Device, environment: Environment, scratch: Path
 ) -> list[torch_cases.TorchSide]:
     """What runs, in order: the CPU where it is the baseline, and the device."""
-    kinds = [(CPU, Device(CPU))] if options.baseline == CPU else []
+    kinds = [(options.baseline, Device(options.baseline))] if options.baseline in DEVICES else []
     return [
         torch_cases.TorchSide(name, on, device, environment.python, scratch / f"probe-{name}.log", options.timeout)
         for name, on in [*kinds, (TORCH, device)]
@@ -203,6 +233,8 @@ def _sides(
         found.append(side(name, Tree.PATCHED, device, precision=precision, level=level))
     if options.baseline == UPSTREAM:
         found.insert(0, side(UPSTREAM, Tree.UPSTREAM, device))
+    if options.baseline == CUDA:
+        found.insert(0, replace(side(CUDA, Tree.UPSTREAM, Device(CUDA)), beside=None))
     if device.kind != CPU:
         found.insert(0, side(CPU, Tree.UPSTREAM, Device(CPU), timed=options.baseline == CPU))
     return found

@@ -1,0 +1,190 @@
+"""What releases cost in exact counts, kept beside their patches: in ``generated/costs/comfyui/``, one file for each.
+
+A file is a benchmark whose nodes are summed, without what is about a machine. The folder with the patches holds what
+follows from the inputs alone, so what a run saw is not in it. Nothing but tables and pull requests reads these files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+from patchforge.bench.compare import BenchmarkComparison, Difference, against_upstream, compare
+from patchforge.bench.model import FORMAT, PATCHED, UPSTREAM, Benchmark, Case, Machine, shown, total
+from patchforge.bench.submission import anonymous
+from patchforge.bench.suites import OF_A_SERVER
+from patchforge.errors import Damaged, NotChecked, PatchforgeError
+from patchforge.vocabulary import Version
+
+_RUN = "--device emulated --suite workflows --quick --pairs 0 --baseline upstream"
+_ALL = "all nodes"
+_MIB = 1 << 20
+#: Figures that a transform changes where it applies, by the transform's id.
+EXPLAINED: Mapping[str, str] = {"wait, asked for": "load-synchronize"}
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The files that were written, and the releases that they are of."""
+
+    written: tuple[str, ...]
+    releases: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseCost:
+    """One case of a release in exact counts; ``added`` is what patched differs in from upstream, None if not measured.
+
+    ``than`` and ``more`` are the release before, and what this one differs in from it; "" and None where the two cannot
+    be compared.
+    """
+
+    release: str
+    manifest: str
+    suite: str
+    case: str
+    figures: Mapping[str, int | None]  #: totals of patched
+    added: tuple[Difference, ...] | None
+    than: str
+    more: tuple[Difference, ...] | None
+
+
+def place(generated: Path, release: str) -> Path:
+    """The file of a release, of which ``generated`` has the patches (``generated/comfyui``)."""
+    return generated.parent / "costs" / generated.name / f"{release}.json"
+
+
+def command(release: str) -> str:
+    """What counts a release."""
+    return f"patchforge bench {release} {_RUN}"
+
+
+def recorded(benchmark: Benchmark) -> Benchmark:
+    """The benchmark as it is kept. NotChecked where it was not counted on the emulated device, which all machines have.
+
+    Only workflows that were fresh count, of the patched tree as it comes and of upstream's.
+    """
+    cases = [
+        replace(one, counts={_ALL: total(one.counts.values())}, times=None, energy=(), memory=(), quality=None)
+        for one in benchmark.cases
+        if one.suite in OF_A_SERVER and one.side in (PATCHED, UPSTREAM) and one.counts
+    ]
+    if not benchmark.device.emulated or not any(one.side == PATCHED for one in cases):
+        raise NotChecked(
+            f"the benchmark of {benchmark.release} on {benchmark.device} has no counts to keep",
+            expected="counts of the patched release on the emulated device, which do not depend on the machine",
+            found=", ".join(f"{one.name} {one.side}" for one in cases) or "none",
+            do=command(benchmark.release),
+        )
+    kept = anonymous(replace(benchmark, cases=tuple(cases)))
+    nowhere = Machine("", "", 0, 0, benchmark.machine.gpus)
+    return replace(kept, machine=nowhere, cases=tuple(replace(one, not_measured={}) for one in kept.cases))
+
+
+def parse(data: bytes) -> Benchmark | None:
+    """What such a file says; None of one that is not as it was written."""
+    try:
+        found = FORMAT.parse(data, "the file")
+        return found if FORMAT.dump(recorded(found)) == data else None
+    except (Damaged, NotChecked):
+        return None
+
+
+def is_ours(data: bytes) -> bool:
+    """Whether such a file may be replaced."""
+    return parse(data) is not None
+
+
+def load(generated: Path, release: str) -> Benchmark | None:
+    """What is kept of a release; None where nothing is. Damaged where it is not that."""
+    path = place(generated, release)
+    return FORMAT.read(path, do=f"{command(release)}, then patchforge bench record") if path.is_file() else None
+
+
+def load_all(generated: Path) -> list[Benchmark]:
+    """All that is kept, the oldest release first."""
+    names = [path.stem for path in place(generated, "v").parent.glob("v*.json")]
+    return [kept for name in sorted(names, key=Version.parse) if (kept := load(generated, name))]
+
+
+def added(kept: Benchmark) -> BenchmarkComparison | str:
+    """What the patches add to upstream, or why that is not known."""
+    return _or_why(lambda: against_upstream(kept))
+
+
+def than(before: Benchmark, kept: Benchmark) -> BenchmarkComparison | str:
+    """What a release costs more than another, or why that is not known."""
+    return _or_why(lambda: compare(_patched(before), _patched(kept)))
+
+
+def explained(difference: Difference) -> str:
+    """The transform that a difference between upstream and patched is of; "" where none is known."""
+    return EXPLAINED.get(difference.what, "")
+
+
+def told(difference: Difference) -> str:
+    """A difference in a few words, as ``+288 wait, asked for``."""
+    if difference.before is None or difference.after is None:
+        return f"{difference.what} {shown(difference.before)} → {shown(difference.after)}"
+    return f"{difference.after - difference.before:+d} {difference.what}"
+
+
+def costs(kept: Sequence[Benchmark]) -> Iterator[ReleaseCost]:
+    """Every patched case of releases that are in their order."""
+    if not kept:
+        raise PatchforgeError(
+            "nothing is kept of any release", expected="files of patchforge bench record", do=command("v0.33.0")
+        )
+    earlier = {later.release: before for before, later in pairwise(kept)}
+    for one in kept:
+        before = earlier.get(one.release)
+        against, more = added(one), than(before, one) if before else ""
+        for case in one.side(PATCHED):
+            has_upstream = one.case(case.suite, case.name, UPSTREAM) is not None
+            had_before = before is not None and before.case(*case.place) is not None
+            yield ReleaseCost(
+                one.release,
+                one.manifest,
+                case.suite,
+                case.name,
+                _figures(case),
+                _of(case, against) if has_upstream else None,
+                before.release if before and had_before and not isinstance(more, str) else "",
+                _of(case, more) if had_before else None,
+            )
+
+
+def peak(figures: Mapping[str, int | None]) -> str:
+    """The peak of a case, with its unit."""
+    found = figures["peak bytes"]
+    return shown(None) if found is None else f"{found / _MIB:.1f} MiB"
+
+
+def _figures(case: Case) -> dict[str, int | None]:
+    counts = total(case.counts.values())
+    return {
+        "operations": sum(counts.operations.values()),
+        "copies": sum(count for count, _ in counts.copies.values()),
+        "waits": counts.waits,
+        "allocations": counts.allocations,
+        "peak bytes": counts.peak_bytes,
+    }
+
+
+def _of(case: Case, found: BenchmarkComparison | str) -> tuple[Difference, ...] | None:
+    if isinstance(found, str):
+        return None
+    return tuple(one for one in found.differences if (one.suite, one.case) == (case.suite, case.name))
+
+
+def _patched(kept: Benchmark) -> Benchmark:
+    return replace(kept, cases=tuple(kept.side(PATCHED)))
+
+
+def _or_why(compared: Callable[[], BenchmarkComparison]) -> BenchmarkComparison | str:
+    try:
+        return compared()
+    except NotChecked as error:
+        return f"{error.problem}: {error.expected}, {error.found}"

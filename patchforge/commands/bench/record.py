@@ -1,0 +1,33 @@
+"""``patchforge bench record``: keeps the exact counts of benchmarks beside the patches of their releases."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from patchforge import documents, outputs
+from patchforge.bench import costs
+from patchforge.bench.costs import Recorded
+from patchforge.bench.history import benchmarks
+from patchforge.bench.model import FORMAT, read
+from patchforge.commands.common import inputs, show_json
+from patchforge.errors import Exit
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exit status 0; 69 where a benchmark has no counts to keep, and then nothing is written."""
+    generated, named = Path(options.generated), [Path(one) for one in options.benchmarks]
+    found = [one for path in named for one in (benchmarks(path) if path.is_dir() else [read(path)])]
+    made = {costs.place(generated, one.release): FORMAT.dump(costs.recorded(one)) for one in found}
+    for path in made:
+        outputs.check_document(path, costs.is_ours, inputs(*named))
+    for path, data in made.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        outputs.write_document(path, data, costs.is_ours)
+    releases = tuple(path.stem for path in made)
+    if options.json:
+        show_json("bench-record", documents.plain(Recorded(tuple(map(str, made)), releases)))
+    else:
+        for path in made:
+            print(f"written: {path}")
+    return Exit.OK

@@ -1,0 +1,128 @@
+"""What releases cost, kept beside their patches: from benchmarks, for tables and for pull requests."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from patchforge.bench import costs
+from patchforge.bench.model import CPU, FILE, FORMAT, PATCHED, UPSTREAM, Benchmark, Times
+from patchforge.cli import main
+from patchforge.errors import Damaged, Exit, NotChecked
+from patchforge.rules import transforms
+from patchforge.trial.model import Device, Verdict
+from tests.bench.examples import DECODER, SAMPLER, benchmark, case, counts
+from tests.support import ROOT
+
+WAITING = {SAMPLER: counts(synchronisations={"asked for": 165, "blocking copy": 7}), DECODER: counts()}
+UPSTREAMS = {SAMPLER: counts(), DECODER: counts()}
+
+
+def waiting(release: str = "v0.33.0", **changes: object) -> Benchmark:
+    """Patched, it waits 164 times more than upstream."""
+    cases = (case(side=UPSTREAM, parts=UPSTREAMS), case(parts=WAITING))
+    return benchmark(*cases, **{"release": release, **changes})
+
+
+def write(folder: Path, found: Benchmark) -> Path:
+    folder.mkdir(parents=True)
+    (folder / FILE).write_bytes(FORMAT.dump(found))
+    return folder
+
+
+def test_what_is_kept_is_about_the_release_alone() -> None:
+    seconds = Times((1.0,), {}, (), steady=True)
+    own = [case(side=UPSTREAM, reason="/home/somebody"), case(times=seconds, not_measured={"energy": "none"})]
+    other = [case(side=f"{PATCHED}, fp16"), case(side=CPU), case("sdxl", verdict=Verdict.FAILED, parts={})]
+    found = costs.recorded(benchmark(*own, *other, versions={"torch": "2.13.0", "somebodys": "1"}))
+    assert [one.place for one in found.cases] == [("workflows", "txt2img", UPSTREAM), ("workflows", "txt2img", PATCHED)]
+    assert "somebody" not in FORMAT.dump(found).decode()
+    assert "a processor" not in FORMAT.dump(found).decode()
+    assert all(one.times is None and list(one.counts) == ["all nodes"] for one in found.cases)
+    assert found.cases[1].counts["all nodes"].operations == {
+        "float32 linear": 96,
+        "float32 to": 12,
+        "float32 conv2d": 30,
+    }
+    assert costs.recorded(found) == found
+    assert costs.is_ours(FORMAT.dump(found))
+    assert not costs.is_ours(FORMAT.dump(benchmark()))
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        benchmark(device=Device("xpu")),
+        benchmark(case(side=UPSTREAM)),
+        benchmark(case(verdict=Verdict.CPU_FALLBACK, parts={})),
+    ],
+    ids=["hardware", "upstream alone", "not fresh"],
+)
+def test_what_cannot_be_kept_is_told(other: Benchmark, tmp_path: Path) -> None:
+    with pytest.raises(NotChecked, match="has no counts to keep"):
+        costs.recorded(other)
+    folders = str(write(tmp_path / "good", waiting())), str(write(tmp_path / "other", other))
+    generated = tmp_path / "generated" / "comfyui"
+    assert main(["bench", "record", *folders, "--generated", str(generated)]) == Exit.UNCHECKED
+    assert costs.load_all(generated) == []
+
+
+def test_counts_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    generated = ["--generated", str(tmp_path / "generated" / "comfyui")]
+    write(tmp_path / "runs" / "a", waiting("v0.33.0"))
+    write(
+        tmp_path / "runs" / "b",
+        replace(waiting("v0.4.0"), cases=(case(side=UPSTREAM, parts=UPSTREAMS), case(parts=UPSTREAMS))),
+    )
+    assert main(["bench", "record", str(tmp_path / "runs"), *generated, "--json"]) == Exit.OK
+    document = json.loads(capsys.readouterr().out)
+    assert (document["schema"], sorted(document["releases"])) == ("patchforge/bench-record/1", ["v0.33.0", "v0.4.0"])
+    file = tmp_path / "generated" / "costs" / "comfyui" / "v0.33.0.json"
+    assert str(file) in document["written"]
+    assert main(["bench", "costs", *generated]) == Exit.OK
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == ["release", "v0.4.0", "v0.33.0"]
+    assert lines[1].split()[-3:] == ["nothing", "not", "measured"]
+    assert "+164 wait, asked for (load-synchronize)" in lines[2]
+    assert lines[2].count("+164 wait, asked for") == 2
+    assert main(["bench", "costs", *generated, "--json"]) == Exit.OK
+    (first, second) = json.loads(capsys.readouterr().out)["results"]
+    assert (first["than"], first["more"], first["added"]) == ("", None, [])
+    assert (second["than"], second["more"][0]["what"], second["figures"]["waits"]) == ("v0.4.0", "wait, asked for", 180)
+    assert main(["bench", "costs", *generated, "--markdown"]) == Exit.OK
+    page = capsys.readouterr().out
+    figures = "216 | 16 | 180 | 420 | 1.0 MiB | +164 wait, asked for (load-synchronize)"
+    assert f"| v0.33.0 | `dddddddddddd` | txt2img | {figures} |" in page
+    assert "| v0.33.0 | v0.4.0 | txt2img | " in page
+    file.write_text("mine")
+    assert main(["bench", "record", str(tmp_path / "runs"), *generated]) == Exit.USAGE
+    assert file.read_text() == "mine"
+    with pytest.raises(Damaged):
+        costs.load(tmp_path / "generated" / "comfyui", "v0.33.0")
+
+
+def test_releases_of_other_conditions_are_not_compared() -> None:
+    found = costs.costs([costs.recorded(waiting("v0.32.0", versions={"torch": "2.12.0"})), costs.recorded(waiting())])
+    assert [(one.than, one.more) for one in found] == [("", None)] * 2
+
+
+def test_what_explains_a_difference_is_a_transform() -> None:
+    assert set(costs.EXPLAINED.values()) <= {one.id for one in transforms()}
+
+
+def test_the_page_is_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "costs", "--markdown", "--generated", str(ROOT / "generated/comfyui")]) == Exit.OK
+    assert (ROOT / "docs/costs.md").read_text("utf-8") == capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "generated/costs/comfyui").iterdir()), ids=lambda file: file.stem)
+def test_what_is_committed_is_as_it_was_written(file: Path) -> None:
+    found = costs.parse(file.read_bytes())
+    assert found is not None
+    assert found.release == file.stem
+    added = costs.added(found)
+    assert not isinstance(added, str)
+    assert all(costs.explained(one) for one in added.differences)
