@@ -78,6 +78,7 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge arbiter limit .+": "tests/arbiter/test_arbiter.py::test_a_limit",
     r"patchforge models (list|import|link|verify|gc).*": "tests/models/test_models.py::test_copies_become_one_file",
     r"patchforge bench report .+": "tests/bench/test_bench_report.py::test_the_command_writes_beside_a_copy",
+    r"patchforge bench (record|costs).*": "tests/bench/test_costs.py::test_counts_are_kept_and_shown",
     r"patchforge bench submit .+": "tests/bench/test_bench_report.py::test_a_submission_says_nothing_of_its_user",
     r"patchforge bench (compare|history) .+": "tests/bench/test_bench_compare.py::test_the_command_says_what_differs",
     r"patchforge door render door\.toml --out \S+": "tests/door/test_render.py::test_the_page_s_file",
