@@ -7,21 +7,15 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.core import (
-    CounterMetricFamily,
-    GaugeMetricFamily,
-    HistogramMetricFamily,
-)
-from prometheus_client.core import (
-    Metric as Family,
-)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from patchforge import __version__
 from patchforge.operate import machine, records
 from patchforge.operate.asking import Poll
 from patchforge.operate.hardware import Reader
-from patchforge.operate.metrics import BY_NAME, METRICS, Kind, Metric, Sample, checked
+from patchforge.operate.metrics import METRICS, Kind, Metric, Sample, checked
 
 _FAMILIES = {
     Kind.GAUGE: GaugeMetricFamily,
@@ -104,6 +98,3 @@ def sources(
             yield from records.collect(state)
 
     return [hardware, *(poll.collect for poll in polls), slow, own]
-
-
-__all__ = ["BY_NAME", "Exporter", "Source", "family", "sources"]

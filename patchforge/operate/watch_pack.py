@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from patchforge import bounded, outputs
+from patchforge.paths import need_folder
 from patchforge.trial.server.comfyui import PACK as TRIAL_PACK
 
 NAME = "patchforge-watch"
+_KIND = outputs.Kind("the pack", re.compile(r"\w+\.py"))
 _OWN = Path(__file__).parent / "pack"
 _FILES = {name: _OWN / name for name in ("__init__.py", "watch.py", "probe.py")} | {
     name: TRIAL_PACK / name for name in ("counting.py", "device.py")
@@ -21,8 +24,7 @@ def files() -> dict[str, bytes]:
 
 def write(custom_nodes: Path) -> Path:
     """Puts the pack into a folder of packs, which must be there; PatchforgeError as outputs.write_folder raises it."""
-    import re  # noqa: PLC0415
-
+    need_folder(custom_nodes, "ComfyUI's custom_nodes")
     place = custom_nodes / NAME
-    outputs.write_folder(place, files(), outputs.Kind("the pack", re.compile(r"\w+\.py")))
+    outputs.write_folder(place, files(), _KIND)
     return place

@@ -22,6 +22,7 @@ def test_the_pack_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str])
         assert main(["health", "--write-pack", str(tmp_path), "--json"]) == 0
         written = Path(json.loads(capsys.readouterr().out)["written"])
         assert {path.name for path in written.iterdir()} == {*watch_pack.files(), "SHA256SUMS"}
+    assert main(["health", "--write-pack", str(tmp_path / "nowhere")]) == 2
     (written / "watch.py").write_text("mine\n")
     assert main(["health", "--write-pack", str(tmp_path)]) == 2
     assert "edited since" in capsys.readouterr().err
