@@ -170,7 +170,7 @@ class _Reader:
             verb = verb.removeprefix("add_")
         elif not (table in self.tables or id(call) in self.decorators or table == "web"):
             return None
-        if verb not in {*_VERBS, "view", "route", "static"} or (table == "web" and len(call.args) < 2):
+        if verb not in {*_VERBS, "resource", "route", "static", "view"} or (table == "web" and len(call.args) < 2):
             return None
         given = [*call.args, *(keyword.value for keyword in call.keywords)]
         if verb == "route":
@@ -179,7 +179,7 @@ class _Reader:
         path = self._path(given[0]) if given else UNREADABLE
         if verb == "static":
             return "GET", path if path == UNREADABLE else path.rstrip("/") + "/{path:.*}"
-        return "*" if verb == "view" else verb.upper(), path
+        return "*" if verb in {"resource", "view"} else verb.upper(), path
 
     def _path(self, node: ast.expr) -> str:
         """As routes are written here: what a segment may look like is left out, unless it may be several."""

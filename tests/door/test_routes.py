@@ -57,6 +57,7 @@ class Server:
             self.app.add_routes([web.static('/extensions/' + quote(name), folder, follow_symlinks=True)])
         self.app.router.add_get("/templates/{path:.*}", handler)
         self.app.router.add_static("/docs", docs)
+        self.app.router.add_resource("/by-hand").add_route("POST", handler)
         self.app.add_routes([web.static("/", root)])
         self.app.add_routes([web.post("/plain", handler)])
 """
@@ -104,6 +105,7 @@ FILES = {
 def test_every_way_to_declare_a_route() -> None:
     found = routes.of_comfyui(MemoryTree(FILES))
     assert [str(route) for route in found] == [
+        "* /by-hand",
         "* [/api]/any",
         "DELETE [/api]/userdata/{file}",
         "GET /docs/{path:.*}",
@@ -177,7 +179,7 @@ def test_the_table() -> None:
 def test_what_upstream_adds_is_undecided() -> None:
     now = routes.of_comfyui(MemoryTree({"server.py": SERVER}))
     new = {str(route) for route in roles.undecided(now, load_table().comfyui)}
-    assert new == {"* [/api]/any", "GET [/api]/odd", "POST /plain"}
+    assert new == {"* /by-hand", "* [/api]/any", "GET [/api]/odd", "POST /plain"}
     renamed = Route("GET", "[/api]/history/{another_name}")
     assert roles.decided(renamed, load_table().comfyui)
     assert roles.decided(Route("GET", "/history/{prompt_id}"), load_table().comfyui)
