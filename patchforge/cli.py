@@ -141,16 +141,19 @@ def _add(commands: Sequence[Command], dest: str, room: str, usual: str, parser: 
     """Adds the commands of one level; those of a group come when it is used, as other arguments do."""
     parser.begin_commands(dest, usual)
     for command in commands:
-        name = command.name.replace("-", "_")
-        below = partial(_add, command.group, "action", f"{room}.{name}", _USUAL.get(command.name, ""))
-        arguments = below if command.group else partial(_arguments, command.arguments, name)
+        arguments = partial(_fill, command, f"{room}.{command.name.replace('-', '_')}")
         for word in filter(None, (command.name, _OLD_NAMES.get(command.name))):
-            made = parser.add_command(word, command.help, arguments, shown=word == command.name)
-            made.set_defaults(run=partial(_run_of, f"{room}.{name}"))
+            parser.add_command(word, command.help, arguments, shown=word == command.name)
 
 
-def _arguments(module: str, name: str, parser: Parser) -> None:
-    known = vars(importlib.import_module(f"patchforge.arguments.{module}"))
+def _fill(command: Command, module: str, parser: Parser) -> None:
+    """What a command takes. ``module`` runs it."""
+    parser.set_defaults(run=partial(_run_of, module))
+    if command.group:
+        _add(command.group, "action", module, _USUAL.get(command.name, ""), parser)
+        return
+    known = vars(importlib.import_module(f"patchforge.arguments.{command.arguments}"))
+    name = module.rpartition(".")[2]
     (known.get(name) or known[f"{name}_"])(parser)  # Python has some names for itself
 
 

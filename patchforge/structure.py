@@ -110,20 +110,12 @@ _SKIPPED_FIELDS = frozenset(
         "operator_whitespace",
     }
 )
-_FIELDS: dict[type[cst.CSTNode], tuple[str, ...]] = {}
 
 
+@cache
 def _fields(kind: type[cst.CSTNode]) -> tuple[str, ...]:
-    known = _FIELDS.get(kind)
-    if known is None:
-        names = kind.__dataclass_fields__
-        known = tuple(
-            name
-            for name in names
-            if name not in _SKIPPED_FIELDS and "whitespace" not in name and not name.startswith("_")
-        )
-        _FIELDS[kind] = known
-    return known
+    kept = (name for name in kind.__dataclass_fields__ if name not in _SKIPPED_FIELDS)
+    return tuple(name for name in kept if "whitespace" not in name and not name.startswith("_"))
 
 
 def children(node: cst.CSTNode) -> Iterator[cst.CSTNode]:

@@ -14,14 +14,15 @@ Arguments = Callable[["Parser"], None]
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser that gets its ``arguments`` when it is first used, so help on all commands costs none of them."""
+    """A parser that is made, with its ``arguments``, when it is first used: help on all commands costs none of them."""
 
     def __init__(self, *, arguments: Arguments | None = None, **settings: Any) -> None:
-        super().__init__(**settings)
-        self._arguments = arguments
+        self._arguments, self._settings = arguments, settings
         self._below: Any = None  #: argparse's action that chooses a command
         self._usual = ""  #: the command that is meant where none is named
         self.commands: dict[str, Parser] = {}  #: those below this one that its help lists, by name
+        if arguments is None:
+            super().__init__(**settings)
 
     def error(self, message: str) -> NoReturn:
         """What is wrong with a command line is an error like any other."""
@@ -47,18 +48,18 @@ class Parser(argparse.ArgumentParser):
         self._usual = usual
         self._below = self.add_subparsers(dest=dest, metavar=dest.upper(), required=True)
 
-    def add_command(self, name: str, text: str, arguments: Arguments | None = None, *, shown: bool = True) -> Parser:
-        """The parser of one command; one that is not ``shown`` is taken all the same."""
+    def add_command(self, name: str, text: str, arguments: Arguments, *, shown: bool = True) -> None:
+        """Adds the parser of one command; one that is not ``shown`` is taken all the same."""
         listed = {"help": text} if shown else {}
-        made: Parser = self._below.add_parser(name, description=text, arguments=arguments, **listed)
+        made = self._below.add_parser(name, description=text, arguments=arguments, **listed)
         if shown:
             self.commands[name] = made
-        return made
 
     def fill(self) -> None:
-        """Adds the arguments, once."""
+        """Makes the parser, once; argparse takes a quarter of a millisecond for each."""
         arguments, self._arguments = self._arguments, None
         if arguments:
+            super().__init__(**self._settings)
             arguments(self)
 
     def fill_all(self) -> None:

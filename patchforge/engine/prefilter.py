@@ -17,7 +17,7 @@ _STRING = r"""[rbuf]{0,2}(?:
         \"\"\"(?:[^"\\]+|\\.|"(?!""))*+(?:\"\"\")?+ | '''(?:[^'\\]+|\\.|'(?!''))*+(?:''')?+
         | "(?:\\.|[^"\\\n])*+"?+ | '(?:\\.|[^'\\\n])*+'?+
     )"""
-_ANY = re.compile(rf"\#[^\n]* | {_STRING} | {_TOKEN.pattern}", re.DOTALL | re.IGNORECASE | re.VERBOSE)
+_ANY = re.compile(rf"\#[^\n]* | ({_STRING} | {_TOKEN.pattern})", re.DOTALL | re.IGNORECASE | re.VERBOSE)
 
 
 def may_say(data: bytes, pieces: Iterable[str]) -> bool:
@@ -31,22 +31,20 @@ def may_say(data: bytes, pieces: Iterable[str]) -> bool:
 
 def says(text: str, piece: str) -> bool:
     """Whether ``piece`` occurs in the code of ``text``, or is what one of its strings says. Comments say nothing."""
-    code, strings = _read(text)
+    code = _read(text)
     if _joined(_TOKEN.findall(piece)) in code:
         return True
+    strings = (token for token in code.split("\0") if piece in token and not _QUOTES.isdisjoint((token[0], token[-1])))
     try:
-        return any(
-            ast.literal_eval(string) == piece for string in strings if piece in string and not _formatted(string)
-        )
+        return any(ast.literal_eval(string) == piece for string in strings if not _formatted(string))
     except (SyntaxError, ValueError):
         return True  # what this Python cannot read is not known to lack it
 
 
 @lru_cache(maxsize=8)
-def _read(text: str) -> tuple[str, list[str]]:
-    """The tokens of a text, joined, and its strings."""
-    tokens = [token for token in _ANY.findall(text) if token[0] != "#"]
-    return _joined(tokens), [token for token in tokens if token[-1] in _QUOTES or token[0] in _QUOTES]
+def _read(text: str) -> str:
+    """The tokens of a text, joined; a string is one."""
+    return _joined(filter(None, _ANY.findall(text)))
 
 
 def _formatted(string: str) -> bool:

@@ -329,14 +329,14 @@ class Code:
                 spend(1 + len(word) // 16)
                 plain = but is not None and len(word) <= _LONGEST_PLAIN and but.fullmatch(word)
                 known[word] = bool(pattern.search(word)) and not plain
-        return [number for number, word in self._words if known[word]]
+        return sorted(self._numbers[node][0] for node, word in self._words if known[word])
 
     @cached_property
-    def _words(self) -> list[tuple[int, str]]:
-        """Every name and string, with the number of the node that holds it."""
+    def _words(self) -> list[tuple[ast.AST, str]]:
+        """Every name and string, and the node that holds it."""
         holding = ((node, field) for node in self.nodes if (field := _WORDS.get(type(node))))
-        words = ((self._numbers[node][0], getattr(node, field)) for node, field in holding)
-        return sorted(place for place in words if isinstance(place[1], str))
+        words = ((node, getattr(node, field)) for node, field in holding)
+        return [(node, word) for node, word in words if isinstance(word, str)]
 
     @cached_property
     def vocabulary(self) -> str:
