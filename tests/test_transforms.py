@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from patchforge.transforms.runtime import patchforge_xpu
 
 from patchforge.commands.explain import reference
 from patchforge.rules import transforms
-from patchforge.transform import HOOKS, Span, Transform
+from patchforge.transform import HOOKS, Already, Mismatch, Span, Transform
 from patchforge.vocabulary import Outcome, Version
+from tests import examples
 from tests.support import ERAS, ROOT, MemoryTree, engine_of, miniature, release
 
 ALL = transforms()
@@ -95,3 +98,24 @@ def test_the_runtime_offers_what_transforms_call_and_nothing_else() -> None:
 
 def test_the_reference_page_is_generated() -> None:
     assert (ROOT / "docs" / "transforms.md").read_text("utf-8") == reference(ALL)
+
+
+@pytest.mark.parametrize("kind", [Already, Mismatch])
+def test_rewording_every_reason_changes_no_edit(kind: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(examples, "_engine", engine_of)  # which has seen nothing yet
+    cases = [case for case in examples.CASES if isinstance(case, examples.OfRelease)]
+    before = [case.run(case.before.encode()) for case in cases]
+    original = kind.__init__
+    monkeypatch.setattr(kind, "__init__", lambda self, node, _: original(self, node, "in other words"))
+    after = [case.run(case.before.encode()) for case in cases]
+    assert "in other words" in {note for made in after for _, note, _ in notes(made)}
+    assert [without_notes(made) for made in after] == [without_notes(made) for made in before]
+
+
+def notes(outcomes: examples.Outcomes) -> Iterator[tuple[Any, ...]]:
+    return (place.said for place in outcomes.places)
+
+
+def without_notes(outcomes: examples.Outcomes) -> tuple[object, ...]:
+    places = [(place.line, place.decided, place.said[0], place.said[2]) for place in outcomes.places]
+    return outcomes.result, outcomes.decided, outcomes.replaced, places
