@@ -26,7 +26,7 @@ _TAG = (
 _BEFORE = re.compile(r"upstream|emulator|bot-[0-9a-f]{12}\.lock")
 _DO = "move it away, or set PATCHFORGE_CACHE to a new folder"
 _HAS_OWNERS = hasattr(os, "geteuid")  #: Windows has others, and modes that say nothing of them
-_ANYTHING = outputs.Kind("what is cached", re.compile(".+"))
+_ANYTHING = outputs.OutputKind("what is cached", re.compile(".+"))
 
 
 def place() -> Path:

@@ -42,7 +42,7 @@ _NAME_SURROGATE = 0x2000_0000  #: of a reparse tag: it stands for another place 
 _PAUSES = (0.05, 0.1, 0.2, 0.4)  #: seconds
 
 
-class Kind(StrEnum):
+class EntryKind(StrEnum):
     """What stands at a place."""
 
     NOTHING = "nothing"
@@ -106,15 +106,15 @@ class _Folder:
         except FileNotFoundError:
             return None
 
-    def kind(self, name: str) -> Kind:
+    def kind(self, name: str) -> EntryKind:
         found = self.look(name)
         if found is None:
-            return Kind.NOTHING
+            return EntryKind.NOTHING
         if _is_link(found):
-            return Kind.LINK
+            return EntryKind.LINK
         if stat.S_ISREG(found.st_mode):
-            return Kind.FILE
-        return Kind.FOLDER if stat.S_ISDIR(found.st_mode) else Kind.SPECIAL
+            return EntryKind.FILE
+        return EntryKind.FOLDER if stat.S_ISDIR(found.st_mode) else EntryKind.SPECIAL
 
     def check_rights(self, name: str) -> None:
         """OSError where ``name`` could not be replaced or removed."""
@@ -178,11 +178,11 @@ class Inside:
         need_folder(root)
         self.root = Path(os.path.realpath(root))
 
-    def kind(self, path: str) -> Kind:
+    def kind(self, path: str) -> EntryKind:
         """What stands at ``path``; nothing where a folder on the way is not there."""
         *above, name = check_path(path)
         with self._told(path), self._folder(above) as at:
-            return at.kind(name) if at else Kind.NOTHING
+            return at.kind(name) if at else EntryKind.NOTHING
 
     def read(self, path: str) -> bytes | None:
         """The bytes of a file; None where there is nothing."""
@@ -222,7 +222,7 @@ class Inside:
         """Whether another process has a file open or mapped; None where the system does not say."""
         *above, name = check_path(path)
         with self._told(path), self._folder(above) as at:
-            if at is None or at.handle is None or at.kind(name) is not Kind.FILE:
+            if at is None or at.handle is None or at.kind(name) is not EntryKind.FILE:
                 return None
             try:
                 with _opened(at, name) as handle:
@@ -269,7 +269,7 @@ class Inside:
         """SystemFault where ``path`` could not be replaced, as far as that can be known without trying."""
         *above, name = check_path(path)
         with self._told(path):
-            while above and self.kind("/".join(above)) is Kind.NOTHING:
+            while above and self.kind("/".join(above)) is EntryKind.NOTHING:
                 name = above.pop()
             with self._folder(above) as at, self._folder(()) as top:
                 if at is not None and top is not None and at.device != top.device:
@@ -305,7 +305,7 @@ class Inside:
         *above, name = check_path(path)
         with self._told(path), self._folder(above) as at:
             for one in (name, f"{name}{_SPARE}"):
-                if at is not None and at.kind(one) is not Kind.NOTHING:
+                if at is not None and at.kind(one) is not EntryKind.NOTHING:
                     self.step(f"unlink {path}")
                     self._unlink(at, one)
 
@@ -344,8 +344,8 @@ class Inside:
         """As Windows can: a file in the folder."""
         import msvcrt  # noqa: PLC0415
 
-        if self.kind(_LOCK) not in (Kind.NOTHING, Kind.FILE):
-            raise self._in_the_way(_LOCK, Kind.FILE, self.kind(_LOCK))
+        if self.kind(_LOCK) not in (EntryKind.NOTHING, EntryKind.FILE):
+            raise self._in_the_way(_LOCK, EntryKind.FILE, self.kind(_LOCK))
         handle = os.open(self.root / _LOCK, os.O_RDWR | os.O_CREAT)
         try:
             msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
@@ -372,8 +372,8 @@ class Inside:
         check_path(old), check_path(new)
         with self._told(new), self._folder(()) as at:
             self.step(f"rename {old}")
-            if at is None or at.kind(new) is not Kind.NOTHING:
-                raise self._in_the_way(new, Kind.NOTHING, at.kind(new) if at else Kind.NOTHING)
+            if at is None or at.kind(new) is not EntryKind.NOTHING:
+                raise self._in_the_way(new, EntryKind.NOTHING, at.kind(new) if at else EntryKind.NOTHING)
             _patiently(lambda: os.rename(at.name(old), at.name(new), src_dir_fd=at.handle, dst_dir_fd=at.handle))
             at.flush()
 
@@ -396,7 +396,7 @@ class Inside:
             return not left
 
     def _remove_all(self, at: _Folder, name: str) -> None:
-        if at.kind(name) is Kind.FOLDER:
+        if at.kind(name) is EntryKind.FOLDER:
             with self._enter(at, name) as inner:
                 for one in inner.names():
                     self._remove_all(inner, one)
@@ -418,14 +418,14 @@ class Inside:
                 stack.callback(os.close, at.handle)
             for part in parts:
                 found = at.kind(part)
-                if found is Kind.NOTHING and make:
+                if found is EntryKind.NOTHING and make:
                     self.step(f"mkdir {part}")
                     os.mkdir(at.name(part), dir_fd=at.handle)
-                elif found is Kind.NOTHING:
+                elif found is EntryKind.NOTHING:
                     yield None
                     return
-                elif found is not Kind.FOLDER:
-                    raise self._in_the_way(str((at.path / part).relative_to(self.root)), Kind.FOLDER, found)
+                elif found is not EntryKind.FOLDER:
+                    raise self._in_the_way(str((at.path / part).relative_to(self.root)), EntryKind.FOLDER, found)
                 at = stack.enter_context(self._enter(at, part))
             yield at
 
@@ -442,10 +442,10 @@ class Inside:
 
     def _read(self, at: _Folder, path: str, name: str) -> bytes | None:
         found = at.kind(name)
-        if found is Kind.NOTHING:
+        if found is EntryKind.NOTHING:
             return None
-        if found is not Kind.FILE:
-            raise self._in_the_way(path, Kind.FILE, found)
+        if found is not EntryKind.FILE:
+            raise self._in_the_way(path, EntryKind.FILE, found)
         with open(os.open(at.name(name), _READ, dir_fd=at.handle), "rb") as stream:  # noqa: PTH123 - a handle
             opened, now = os.fstat(stream.fileno()), at.look(name) if at.handle is None else None
             if not stat.S_ISREG(opened.st_mode) or (now and (_is_link(now) or not os.path.samestat(now, opened))):
@@ -484,9 +484,9 @@ class Inside:
 
     def _swap(self, own: _Folder, kept: str, at: _Folder, name: str) -> None:
         """Two names change places; one of them may be missing."""
-        if own.kind(kept) is Kind.NOTHING:
+        if own.kind(kept) is EntryKind.NOTHING:
             own, kept, at, name = at, name, own, kept
-        if at.kind(name) is Kind.NOTHING:
+        if at.kind(name) is EntryKind.NOTHING:
             one, other, folders = own.name(kept), at.name(name), (own.handle, at.handle)
             _patiently(lambda: os.rename(one, other, src_dir_fd=folders[0], dst_dir_fd=folders[1]))
         elif not exchange(own.name(kept), at.name(name), (own.handle, at.handle)):
@@ -512,15 +512,15 @@ class Inside:
     def _settle(self, own: _Folder, kept: str) -> None:
         """The last of those three steps, also for a run that failed or was killed before it."""
         spare = f"{kept}{_SPARE}"
-        if own.kind(kept) is Kind.NOTHING and own.kind(spare) is Kind.FILE:
+        if own.kind(kept) is EntryKind.NOTHING and own.kind(spare) is EntryKind.FILE:
             os.rename(own.name(spare), own.name(kept), src_dir_fd=own.handle, dst_dir_fd=own.handle)
 
-    def _in_the_way(self, path: str, wanted: Kind, found: Kind) -> InTheWay:
+    def _in_the_way(self, path: str, wanted: EntryKind, found: EntryKind) -> InTheWay:
         place = self.shown / path
         return InTheWay(
             f"{place} is {found}",
-            expected=str(wanted) if wanted is not Kind.NOTHING else "nothing there",
-            found="a link, which is never followed" if found is Kind.LINK else str(found),
+            expected=str(wanted) if wanted is not EntryKind.NOTHING else "nothing there",
+            found="a link, which is never followed" if found is EntryKind.LINK else str(found),
             do=f"move {place} away and run this again",
         )
 
@@ -530,7 +530,7 @@ class Inside:
             yield
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise self._in_the_way(path, Kind.FILE, Kind.LINK) from None
+                raise self._in_the_way(path, EntryKind.FILE, EntryKind.LINK) from None
             raise faults.told(OSError(error.errno, error.strerror, str(self.shown / path))) from error
 
 
@@ -575,7 +575,7 @@ class _Rights:
 
 
 def _rights(at: _Folder, name: str) -> _Rights | None:
-    if at.handle is None or at.kind(name) is not Kind.FILE:
+    if at.handle is None or at.kind(name) is not EntryKind.FILE:
         return None
     with _opened(at, name) as handle:
         return _Rights(os.fstat(handle), _attributes(handle))

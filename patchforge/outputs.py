@@ -39,7 +39,7 @@ Known = Callable[[str], Check | None]
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class OutputKind:
     """A kind of folder that patchforge writes."""
 
     title: str
@@ -60,7 +60,7 @@ def listed(files: Mapping[str, bytes]) -> dict[str, bytes]:
 def write_folder(
     target: Path,
     files: Mapping[str, bytes],
-    kind: Kind,
+    kind: OutputKind,
     *,
     inputs: Iterable[Path] = (),
     step: Step = atomic.silent,
@@ -75,7 +75,7 @@ def write_folder(
     return atomic.write_tree(place, listed(files), ours=lambda folder: prove(folder, kind), step=step)
 
 
-def check_folder(target: Path, kind: Kind, inputs: Iterable[Path] = ()) -> None:
+def check_folder(target: Path, kind: OutputKind, inputs: Iterable[Path] = ()) -> None:
     """PatchforgeError where ``write_folder`` would refuse what is there: before the work, not after it."""
     place = place_of(target, inputs)
     _refuse_where_we_are(place)
@@ -92,12 +92,12 @@ def write_new(
     return atomic.write_tree(place, files, executable=frozenset(executable))
 
 
-def update_folder(folder: Path, kind: Kind, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]) -> bool:
+def update_folder(folder: Path, kind: OutputKind, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]) -> bool:
     """Writes what ``change`` makes of the files in a folder of ours, which may be new. Nobody else may write there."""
     return write_folder(folder, change(read_folder(folder, kind)), kind)
 
 
-def read_folder(folder: Path, kind: Kind) -> dict[str, bytes]:
+def read_folder(folder: Path, kind: OutputKind) -> dict[str, bytes]:
     """The files of a folder of ours, without their list; none where there is none. PatchforgeError as for writing."""
     place = place_of(folder)
     atomic.recover(place, ours=lambda one: prove(one, kind))
@@ -108,7 +108,7 @@ def read_folder(folder: Path, kind: Kind) -> dict[str, bytes]:
     return {name: bounded.file(place / name) for name, status in found if status and name != LIST}
 
 
-def prove(folder: Path, kind: Kind) -> None:
+def prove(folder: Path, kind: OutputKind) -> None:
     """PatchforgeError unless all that is in the folder is ours."""
     if strange := list(islice(_strange(folder, kind), _SHOWN)):
         raise PatchforgeError(
@@ -119,7 +119,7 @@ def prove(folder: Path, kind: Kind) -> None:
         )
 
 
-def _strange(folder: Path, kind: Kind) -> Iterator[str]:
+def _strange(folder: Path, kind: OutputKind) -> Iterator[str]:
     """What is not ours, with why."""
     if not folder.is_dir() or folder.is_symlink():
         yield f"{folder}, which is not a folder"
@@ -214,7 +214,7 @@ def _earlier_patches(folder: Path) -> Known | None:
     )
 
 
-PATCHES = Kind("patches", re.compile(r"[^/]+\.patch|series|manifest\.json|REPORT\.md"), _earlier_patches)
+PATCHES = OutputKind("patches", re.compile(r"[^/]+\.patch|series|manifest\.json|REPORT\.md"), _earlier_patches)
 
 # Files
 

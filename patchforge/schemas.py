@@ -21,7 +21,7 @@ from patchforge.bench.model import Benchmark
 from patchforge.bench.report import BenchmarkReport
 from patchforge.bench.submission import Submitted
 from patchforge.bot.follow import Followed
-from patchforge.checkout.examine import State
+from patchforge.checkout.examine import FolderState
 from patchforge.commands.common import schema_name
 from patchforge.commands.pin import Change
 from patchforge.doctor import upstream as doctor_upstream
@@ -59,14 +59,14 @@ class Error:
 
 
 @dataclass(frozen=True)
-class Failure:
+class ErrorDocument:
     """The document of an error; usage errors too."""
 
     error: Error
 
 
 @dataclass(frozen=True, kw_only=True)
-class Applied(Manifest):
+class AppliedDocument(Manifest):
     """The manifest of the release, and where things were written; "" for nowhere."""
 
     format: int
@@ -91,8 +91,8 @@ class PutRight:
     """States before and after, and what was changed."""
 
     folder: Path
-    was: State
-    state: State
+    was: FolderState
+    state: FolderState
     written: tuple[str, ...]
     removed: tuple[str, ...]
     journal: str
@@ -120,7 +120,7 @@ class CacheSize:
 
 
 @dataclass(frozen=True)
-class Generated:
+class GeneratedRelease:
     release: str
     commit: str
     current: bool
@@ -136,15 +136,15 @@ class Status:
     upstream: str
     releases: Indexed
     cache: CacheSize
-    generated: tuple[Generated, ...]
+    generated: tuple[GeneratedRelease, ...]
 
 
 @dataclass(frozen=True)
-class Folder:
+class FolderDocument:
     """The state of a checkout or pack."""
 
     folder: Path
-    state: State
+    state: FolderState
     says: str
     do: str
     release: str
@@ -153,7 +153,7 @@ class Folder:
 
 
 @dataclass(frozen=True)
-class Cache:
+class CacheDocument:
     """What the cache holds; ``removed`` after ``--clean``."""
 
     folder: Path
@@ -203,7 +203,7 @@ class Declared:
 
 
 @dataclass(frozen=True)
-class Scenario:
+class ScenarioEntry:
     """One pretended machine of the dynamic proof."""
 
     scenario: str
@@ -219,7 +219,7 @@ class Scenario:
 @dataclass(frozen=True)
 class Dynamic:
     holds: bool
-    scenarios: tuple[Scenario, ...]
+    scenarios: tuple[ScenarioEntry, ...]
 
 
 @dataclass(frozen=True)
@@ -292,14 +292,14 @@ class Passed:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundRevision:
     newest: str
     new: tuple[New, ...]
     passed: tuple[Passed, ...]
 
 
 @dataclass(frozen=True)
-class Tracked(Found):
+class Tracked(FoundRevision):
     """New releases, and others that are passed over."""
 
     asked_github: bool
@@ -313,7 +313,7 @@ class FollowedPacks:
 
 
 @dataclass(frozen=True)
-class Action:
+class BotAction:
     """One thing that the bot does, or would do."""
 
     do: str
@@ -328,7 +328,7 @@ class Action:
 
 
 @dataclass(frozen=True)
-class Reported:
+class BotProblem:
     about: str
     name: str
     title: str
@@ -338,9 +338,9 @@ class Reported:
 class Run:
     """A run of the bot. Of releases with what was found, of packs with ``nodes``."""
 
-    actions: tuple[Action, ...]
+    actions: tuple[BotAction, ...]
     notes: tuple[str, ...]
-    problems: tuple[Reported, ...]
+    problems: tuple[BotProblem, ...]
     done: bool
     requests: int
     writes: int
@@ -537,13 +537,13 @@ class Document:
 
 
 DOCUMENTS: Mapping[str, Document] = {
-    "error": Document(Failure, ("every command",)),
-    "apply": Document(Applied, ("apply",)),
+    "error": Document(ErrorDocument, ("every command",)),
+    "apply": Document(AppliedDocument, ("apply",)),
     "revert": Document(Reverted, ("revert", "packs revert"), several=True),
     "put-right": Document(PutRight, ("repair", "update")),
     "status": Document(Status, ("status",)),
-    "folder": Document(Folder, ("status DIR",)),
-    "cache": Document(Cache, ("cache",)),
+    "folder": Document(FolderDocument, ("status DIR",)),
+    "cache": Document(CacheDocument, ("cache",)),
     "doctor": Document(Doctor, ("doctor",)),
     "doctor-upstream": Document(DoctorUpstream, ("doctor --upstream",)),
     "health": Document(Healthy, ("health",)),

@@ -136,7 +136,7 @@ class FileChange:
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Site:
+class CodeSite:
     """One place in upstream's code. ``line`` is 1-based in upstream's file."""
 
     path: str

@@ -16,7 +16,7 @@ from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format
 from patchforge.errors import Damaged, Exit
 from patchforge.nodes import manifest as pack_manifest
 from patchforge.pins import pin_files
-from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, Verdict
+from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, TrialVerdict
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import SessionResult
 from tests.support import ROOT
@@ -38,7 +38,9 @@ def evidence_of_one_session() -> bytes:
         (NodeStep("1", "KSampler", cached=False, operations=5, seconds=0.5),),
         ("images/patched/a/b-result.png",),
     )
-    judged = Judgement("a", Verdict.FRESH, "equal", steps=steps, images=images, difference=ImageDifference(1.0, 0.5))
+    judged = Judgement(
+        "a", TrialVerdict.FRESH, "equal", steps=steps, images=images, difference=ImageDifference(1.0, 0.5)
+    )
     session = SessionResult(
         "a", Side.PATCHED, "k", "2026-01-02", device, (), {"name": "x"}, {"torch": "2"}, (), (judged,)
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge import __version__, documents
 from patchforge.errors import PatchforgeError
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 
 FILE = "benchmark.json"
 _AGAIN = "run patchforge bench again"
@@ -154,7 +154,7 @@ class Case:
     suite: str
     name: str
     side: str
-    verdict: Verdict
+    verdict: TrialVerdict
     reason: str
     counts: Mapping[str, Counts] = field(default_factory=dict)
     times: Times | None = None

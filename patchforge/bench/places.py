@@ -6,9 +6,9 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from patchforge.outputs import Kind, check_folder
+from patchforge.outputs import OutputKind, check_folder
 
-KIND = Kind("a benchmark", re.compile(r"benchmark\.json|report\.(html|md|csv)"))
+KIND = OutputKind("a benchmark", re.compile(r"benchmark\.json|report\.(html|md|csv)"))
 
 
 def check(folder: Path, inputs: Iterable[Path] = ()) -> None:

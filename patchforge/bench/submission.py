@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from patchforge.bench.model import FORMAT, Benchmark
 from patchforge.errors import Damaged, NotChecked
-from patchforge.trial.model import Verdict
+from patchforge.trial.model import TrialVerdict
 
 SUFFIX = ".benchmark.json"
 _VERSIONS = frozenset({"torch", "numpy", "intel-extension-for-pytorch"})
@@ -29,7 +29,7 @@ def anonymous(benchmark: Benchmark) -> Benchmark:
     fresh = [
         replace(one, reason="", not_measured=dict.fromkeys(one.not_measured, ""))
         for one in benchmark.cases
-        if one.verdict is Verdict.FRESH
+        if one.verdict is TrialVerdict.FRESH
     ]
     if not fresh:
         raise NotChecked(

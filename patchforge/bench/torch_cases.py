@@ -15,7 +15,7 @@ from patchforge.bench import memory, probe, statistics
 from patchforge.bench.energy import Reading
 from patchforge.bench.model import Case, Counts, Times
 from patchforge.errors import CheckFailed, Damaged
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 from patchforge.trial.server import devices
 from patchforge.trial.server.comfyui import PACK
 
@@ -115,14 +115,14 @@ def measure(sides: Sequence[TorchSide], cases: Sequence[tuple[str, str]], pairs:
         try:
             running = [stack.enter_context(Probe(side)) for side in sides]
         except CheckFailed as error:
-            failed = Verdict.FAILED, error.problem
+            failed = TrialVerdict.FAILED, error.problem
             yield from (Case(suite, name, side.name, *failed) for suite, name in cases for side in sides)
             return
         for suite, name in cases:
             tell(f"measuring {suite} {name}")
             found = [_counted(one, suite, name) for one in running]
-            fresh = [pair for pair in zip(running, found, strict=True) if pair[1].verdict is Verdict.FRESH]
-            yield from (case for case in found if case.verdict is not Verdict.FRESH)
+            fresh = [pair for pair in zip(running, found, strict=True) if pair[1].verdict is TrialVerdict.FRESH]
+            yield from (case for case in found if case.verdict is not TrialVerdict.FRESH)
             yield from _timed(fresh, name, pairs)
 
 
@@ -131,20 +131,20 @@ def _counted(one: Probe, suite: str, name: str) -> Case:
         seen = one.ask("check", name)
         verdict, reason = _judged(seen, one.side)
         counts = {}
-        if verdict is Verdict.FRESH:
+        if verdict is TrialVerdict.FRESH:
             answer = one.ask("count", name).get("counts")
             counts = {_PART: documents.structured(answer, Counts, "what the probe counted")}
     except CheckFailed as error:
-        return Case(suite, name, one.side.name, Verdict.FAILED, error.problem)
+        return Case(suite, name, one.side.name, TrialVerdict.FAILED, error.problem)
     return Case(suite, name, one.side.name, verdict, reason, counts)
 
 
-def _judged(seen: Mapping[str, Any], side: TorchSide) -> tuple[Verdict, str]:
+def _judged(seen: Mapping[str, Any], side: TorchSide) -> tuple[TrialVerdict, str]:
     if seen.get("device") != side.device.kind:
-        return Verdict.CPU_FALLBACK, f"its result lies on {seen.get('device')}"
+        return TrialVerdict.CPU_FALLBACK, f"its result lies on {seen.get('device')}"
     error, allowed = float(seen.get("error", "nan")), float(seen.get("allowed", 0))
     said = f"at most {error:.2g} of the largest value from the CPU's in float32"
-    return (Verdict.FRESH, said) if error <= allowed else (Verdict.FAILED, f"{said}; allowed is {allowed:g}")
+    return (TrialVerdict.FRESH, said) if error <= allowed else (TrialVerdict.FAILED, f"{said}; allowed is {allowed:g}")
 
 
 def _timed(turns: Sequence[tuple[Probe, Case]], name: str, pairs: int) -> Iterator[Case]:

@@ -16,7 +16,7 @@ from patchforge.bench.model import CPU, Case, Counts, Times
 from patchforge.bench.quality import quality
 from patchforge.bench.suites import WorkflowCase
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
-from patchforge.trial.model import Device, Ending, Execution, Judgement, Verdict, Workflow
+from patchforge.trial.model import Device, Ending, Execution, Judgement, TrialVerdict, Workflow
 from patchforge.trial.server import devices
 from patchforge.trial.server.comfyui import Server, flags
 from patchforge.trial.server.environment import Environment
@@ -133,14 +133,14 @@ class Running:
         """The workflow once, from nothing loaded and nothing cached, with everything counted."""
         client, workflow = self.server.client, measured.workflow
         if lacking := missing(workflow, client.object_info()):
-            return self.case(measured, Verdict.SKIPPED, f"the release has no node {', '.join(lacking)}")
+            return self.case(measured, TrialVerdict.SKIPPED, f"the release has no node {', '.join(lacking)}")
         _free(self.server)
         client.count(wanted=True)
         execution = self.executions[workflow.name] = client.run(workflow, self.side.timeout)
         client.count(wanted=False)
         judged = self._judged(workflow, execution, reference)
         case = self.case(measured, judged.verdict, judged.reason)
-        if judged.verdict is not Verdict.FRESH:
+        if judged.verdict is not TrialVerdict.FRESH:
             return case
         counts = read_counts(client.counters(execution.prompt), workflow)
         case = with_quality(case, execution, reference)
@@ -163,12 +163,12 @@ class Running:
         with self.reading:
             execution = self.server.client.run(graph, self.side.timeout)
         judged = judge.judge(workflow, execution, device=self.side.device)
-        if judged.verdict is not Verdict.FRESH:
+        if judged.verdict is not TrialVerdict.FRESH:
             raise CheckFailed(f"{self.side.name} {workflow.name}: {judged.verdict}, {judged.reason}")
         names = _names(workflow)
         return {names[step.node]: step.seconds for step in execution.steps if not step.cached and step.node in names}
 
-    def case(self, measured: WorkflowCase, verdict: Verdict, reason: str) -> Case:
+    def case(self, measured: WorkflowCase, verdict: TrialVerdict, reason: str) -> Case:
         return Case(measured.suite, measured.name, self.side.name, verdict, reason)
 
     def _judged(self, workflow: Workflow, execution: Execution, reference: Execution | None) -> Judgement:
@@ -212,7 +212,7 @@ def _counted(one: Running, case: WorkflowCase, reference: Execution | None) -> C
     try:
         return one.counted(case, reference)
     except (CheckFailed, OSError) as error:  # it did not start, or does not answer
-        return one.case(case, Verdict.FAILED, _said(error))
+        return one.case(case, TrialVerdict.FAILED, _said(error))
 
 
 def _said(error: Exception) -> str:
@@ -223,8 +223,8 @@ def _timed(
     running: Sequence[Running], found: Sequence[Case], measured: WorkflowCase, pairs: int, tell: Tell
 ) -> Iterator[Case]:
     """The cases with their times; one that is not fresh, or whose runs fail, stays without."""
-    turns = [(one, case) for one, case in zip(running, found, strict=True) if case.verdict is Verdict.FRESH]
-    yield from (case for case in found if case.verdict is not Verdict.FRESH)
+    turns = [(one, case) for one, case in zip(running, found, strict=True) if case.verdict is TrialVerdict.FRESH]
+    yield from (case for case in found if case.verdict is not TrialVerdict.FRESH)
     if not turns or not pairs:
         yield from (
             replace(case, not_measured={**case.not_measured, "times": "no runs were asked for"}) for _, case in turns

@@ -17,9 +17,9 @@ from patchforge.atomic import Step
 from patchforge.checkout import journal, transaction
 from patchforge.checkout.examine import (
     Examined,
+    FolderState,
     Part,
     Seen,
-    State,
     broken,
     examine,
     hooked,
@@ -33,7 +33,7 @@ from patchforge.checkout.place import command
 from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, module_files, of_module
 from patchforge.checkout.transaction import Unfinished, Write
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
-from patchforge.inside import Inside, Kind
+from patchforge.inside import EntryKind, Inside
 from patchforge.paths import quoted
 from patchforge.sources.folder import LINK, FolderTree
 from patchforge.vocabulary import Tree, git_blob_id
@@ -45,7 +45,7 @@ Source = Callable[[], Tree | None]  #: a release's own files, for when no journa
 class Plan:
     """What a command does to a checkout."""
 
-    state: State  #: of before
+    state: FolderState  #: of before
     writes: tuple[Write, ...] = ()
     files: tuple[str, ...] = ()  #: all that the journal knows
     journal: bool = False  #: a new one is made
@@ -80,12 +80,12 @@ def refuse_unless_untouched(inside: Inside, subject: Subject) -> Examined:
     """What patching asks first. PatchforgeError names the state that a checkout is in instead, and the way on."""
     seen = examine(inside, subject)
     _refuse_unknown(seen)
-    if seen.state is State.UNTOUCHED and not seen.found.problem:
+    if seen.state is FolderState.UNTOUCHED and not seen.found.problem:
         _check_links(seen)
         _check_module(seen)
         return seen
     again = f"{seen.command('update')} brings its patches up to date; {seen.command('revert')} undoes them"
-    done = seen.state in (State.PATCHED, State.EDITED) and not seen.found.problem
+    done = seen.state in (FolderState.PATCHED, FolderState.EDITED) and not seen.found.problem
     raise PatchforgeError(
         f"{inside.shown} is patched already" if done else f"{inside.shown}: {seen.says}",
         expected="a checkout that is not patched",
@@ -178,7 +178,7 @@ class _Steps:
         """What the folder at the journal's place is called from now on; "" where there is none."""
         if self.earlier:
             return journal.old(self.earlier.journal)
-        return journal.free_name(inside) if inside.kind(journal.FOLDER) is not Kind.NOTHING else ""
+        return journal.free_name(inside) if inside.kind(journal.FOLDER) is not EntryKind.NOTHING else ""
 
 
 def _journal(subject: Subject, patched: PatchedFiles, steps: _Steps) -> Journal:
@@ -221,7 +221,7 @@ def _write(inside: Inside, subject: Subject, writes: Sequence[Write]) -> None:
 
 def _tidy(inside: Inside) -> None:
     """Removes the package's folder, with what Python compiled of our files, once none of them is in it."""
-    if inside.kind(MODULE) is not Kind.FOLDER:
+    if inside.kind(MODULE) is not EntryKind.FOLDER:
         return
     ours = {Path(path).name for path, _ in our_module()}
     if ours.isdisjoint(inside.names(MODULE)):
@@ -256,7 +256,7 @@ def revert(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Plan:
 
 def _nothing_to_undo(seen: Examined) -> PatchforgeError:
     shown = seen.inside.shown
-    if seen.state is State.UNKNOWN and not seen.found.problem:
+    if seen.state is FolderState.UNKNOWN and not seen.found.problem:
         return seen.where.refusal(seen.subject.kind)
     if above := _converted_with(seen):
         return PatchforgeError(
@@ -265,7 +265,7 @@ def _nothing_to_undo(seen: Examined) -> PatchforgeError:
             found=f"{above / journal.FOLDER}",
             do=f"{command('pack', 'revert', above)} undoes it",
         )
-    if seen.state is State.UNTOUCHED and not seen.found.problem:
+    if seen.state is FolderState.UNTOUCHED and not seen.found.problem:
         return PatchforgeError(f"{shown} is not patched", found="no journal", do="nothing to undo here")
     expected = f"{shown / journal.FOLDER}, which tells what was there before"
     if seen.found.problem:
@@ -335,7 +335,7 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
     is left is converted anew. Nothing is written unless all of it can be.
     """
     asked, (seen, subject) = subject, _adopted(inside, subject, dry_run=dry_run)
-    if not seen.known and seen.state is State.UNTOUCHED and not (sources and _unnamed(seen, subject, sources)):
+    if not seen.known and seen.state is FolderState.UNTOUCHED and not (sources and _unnamed(seen, subject, sources)):
         return Plan(seen.state)
     finished = _finished_by_the_journal(seen)
     if finished is None:
@@ -356,9 +356,9 @@ def _finished_by_the_journal(seen: Examined) -> tuple[Write, ...] | None:
     """What is left to change, where the journal alone tells it."""
     if seen.known is None or seen.known.damaged:
         return None
-    if seen.state in (State.PATCHED, State.EDITED):
+    if seen.state in (FolderState.PATCHED, FolderState.EDITED):
         return ()
-    if seen.state is State.UPDATED or _needs_more(seen.seen):
+    if seen.state is FolderState.UPDATED or _needs_more(seen.seen):
         return None
     return tuple(Write(one.path, one.now, new) for one in seen.seen if (new := _finished(one)) != one.now)
 
@@ -366,7 +366,7 @@ def _finished_by_the_journal(seen: Examined) -> tuple[Write, ...] | None:
 def update(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, dry_run: bool = False) -> Plan:
     """As ``repair``, and patches for the release and by the rules of now."""
     asked, (seen, subject) = subject, _adopted(inside, subject, dry_run=dry_run)
-    if not seen.known and seen.state is State.UNTOUCHED:
+    if not seen.known and seen.state is FolderState.UNTOUCHED:
         raise PatchforgeError(f"{inside.shown} is not patched", found="nothing to update", do=seen.do)
     return _renew(inside, subject, seen, sources, asked=asked, dry_run=dry_run)
 
@@ -374,7 +374,7 @@ def update(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
 def _refuse_unknown(seen: Examined) -> None:
     if seen.misplaced:
         raise PatchforgeError(f"{seen.inside.shown}: {seen.says}", expected="one pack", do=seen.do)
-    if seen.state is State.UNKNOWN:
+    if seen.state is FolderState.UNKNOWN:
         raise seen.where.refusal(seen.subject.kind)
 
 
@@ -393,7 +393,7 @@ def _adopted(inside: Inside, subject: Subject, *, dry_run: bool) -> tuple[Examin
         if not dry_run:
             journal.adopt(inside, kept.journal)
         return examine(inside, made_by, Found(kept, place=seen.found.place)), made_by
-    if seen.state is State.UNTOUCHED:
+    if seen.state is FolderState.UNTOUCHED:
         raise _not_obeyed(seen)
     return seen, subject
 
@@ -498,12 +498,12 @@ def _check_links(seen: Examined) -> None:
 def _check_module(seen: Examined) -> None:
     """What lies at the package's place must be ours, to be replaced by ours."""
     inside = seen.inside
-    if seen.subject.kind != "release" or inside.kind(MODULE) not in (Kind.FOLDER, Kind.NOTHING):
+    if seen.subject.kind != "release" or inside.kind(MODULE) not in (EntryKind.FOLDER, EntryKind.NOTHING):
         return
     known = {one.path for one in seen.seen} | {f"{MODULE}/__pycache__"}
     there = [*(f"{MODULE}/{name}" for name in inside.names(MODULE)), *_alone(inside)]
     for path in there:
-        data = inside.read(path) if inside.kind(path) is Kind.FILE else None
+        data = inside.read(path) if inside.kind(path) is EntryKind.FILE else None
         if path not in known and not (data is not None and is_ours(path, data)):
             raise CheckFailed(
                 f"{inside.shown / path} is not of this patchforge, and lies where its module goes",
@@ -514,7 +514,7 @@ def _check_module(seen: Examined) -> None:
 
 
 def _alone(inside: Inside) -> list[str]:
-    return [f"{MODULE}.py"] if inside.kind(f"{MODULE}.py") is not Kind.NOTHING else []
+    return [f"{MODULE}.py"] if inside.kind(f"{MODULE}.py") is not EntryKind.NOTHING else []
 
 
 def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> bytes | None:

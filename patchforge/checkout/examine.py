@@ -14,7 +14,7 @@ from pathlib import Path
 from patchforge.checkout import journal, transaction
 from patchforge.checkout.journal import Changed, Found, Kept
 from patchforge.checkout.merge import merge
-from patchforge.checkout.place import MANAGEMENT, Place, Where, command, where
+from patchforge.checkout.place import MANAGEMENT, FolderKind, Where, command, where
 from patchforge.checkout.subject import (
     MARK,
     MODULE,
@@ -27,14 +27,14 @@ from patchforge.checkout.subject import (
     of_module,
 )
 from patchforge.errors import PatchforgeError
-from patchforge.inside import Inside, Kind
+from patchforge.inside import EntryKind, Inside
 from patchforge.vocabulary import Tree, git_blob_id
 
 _CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
 _CONFLICT_END = re.compile(rb"^>{7} ", re.MULTILINE)
 
 
-class State(StrEnum):
+class FolderState(StrEnum):
     """The states of a checkout. There is no other."""
 
     UNTOUCHED = "untouched"  #: nothing of patchforge is in its files
@@ -81,7 +81,7 @@ class Examined:
 
     inside: Inside
     subject: Subject
-    state: State
+    state: FolderState
     found: Found
     stated: str = ""
     seen: tuple[Seen, ...] = ()
@@ -108,7 +108,7 @@ class Examined:
     def misplaced(self) -> bool:
         """Patched as a pack, and more or less than one."""
         known = self.known is not None and self.known.journal.kind == "pack"
-        return known and self.where.place not in (Place.PACK, Place.OTHER)
+        return known and self.where.place not in (FolderKind.PACK, FolderKind.OTHER)
 
     @property
     def damaged(self) -> tuple[str, ...]:
@@ -147,18 +147,19 @@ class Examined:
         edited = ", ".join(one.path for one in self.seen if one.part in (Part.EDITED, Part.OTHER))
         known = self.known.journal.subject if self.known else ""
         text = {
-            State.UNTOUCHED: "not patched" + (" any more, but there is a journal" if self.known else ""),
-            State.PATCHED: "patched",
-            State.HALF: "half patched: " + (_not_ours(self.amiss) or "some of the files are patched and some are not"),
-            State.UPDATED: f"updated since it was patched{f' (as {known})' if known and self.stated else ''}",
-            State.EDITED: f"edited since it was patched: {edited}",
-            State.LOST: f"module lost: its files call patchforge's module, and {MODULE} is missing or not whole",
-            State.UNKNOWN: str(self.where.place),
+            FolderState.UNTOUCHED: "not patched" + (" any more, but there is a journal" if self.known else ""),
+            FolderState.PATCHED: "patched",
+            FolderState.HALF: "half patched: "
+            + (_not_ours(self.amiss) or "some of the files are patched and some are not"),
+            FolderState.UPDATED: f"updated since it was patched{f' (as {known})' if known and self.stated else ''}",
+            FolderState.EDITED: f"edited since it was patched: {edited}",
+            FolderState.LOST: f"module lost: its files call patchforge's module, and {MODULE} is missing or not whole",
+            FolderState.UNKNOWN: str(self.where.place),
         }[self.state]
         aside = f"; {self.found.problem}, and is not obeyed" if self.found.problem else ""
         if self.damaged:
             aside = f"; in its journal {', '.join(self.damaged)} {'is' if len(self.damaged) == 1 else 'are'} damaged"
-        alone = self.state is State.PATCHED and self.found == Found()
+        alone = self.state is FolderState.PATCHED and self.found == Found()
         return text + (", and there is no journal of it" if alone else "") + aside
 
     @property
@@ -167,16 +168,16 @@ class Examined:
         undo = self.command("revert")
         if self.misplaced:
             return f"{undo} undoes it"
-        if self.state is State.UNKNOWN:
+        if self.state is FolderState.UNKNOWN:
             return self.where.refusal().do
-        if self.state is State.UNTOUCHED:
+        if self.state is FolderState.UNTOUCHED:
             return self._do_untouched(undo)
         undone = f"; or {undo} undoes it" if self.known and not self.untold else ""
-        if self.state is State.UPDATED:
+        if self.state is FolderState.UPDATED:
             return f"{self.command('update')}{undone}"
-        if self.state is State.HALF:
+        if self.state is FolderState.HALF:
             return f"{self.repair} finishes it{undone}"
-        if self.state is State.LOST:
+        if self.state is FolderState.LOST:
             return f"{self.repair} puts it back{undone}"
         if self.known is None or self.damaged:
             return f"{self.repair} makes a journal of it"
@@ -192,8 +193,8 @@ class Examined:
     @property
     def in_order(self) -> bool:
         """Nothing needs to be put right."""
-        fine = self.state in (State.UNTOUCHED, State.PATCHED, State.EDITED)
-        fine = fine and not self.misplaced and not (self.state is State.PATCHED and not self.known)
+        fine = self.state in (FolderState.UNTOUCHED, FolderState.PATCHED, FolderState.EDITED)
+        fine = fine and not self.misplaced and not (self.state is FolderState.PATCHED and not self.known)
         return fine and not self.leftovers and not self.found.problem and not self.damaged
 
     def command(self, name: str) -> str:
@@ -204,11 +205,11 @@ class Examined:
 
 def subject_kind(inside: Inside, found: Found) -> str:
     """Whether a folder is a release's or a pack's; "" for one that is neither."""
-    if inside.kind(MANAGEMENT) is Kind.FILE:
+    if inside.kind(MANAGEMENT) is EntryKind.FILE:
         return "release"
     if found.kept:
         return found.kept.journal.kind
-    return "pack" if where(inside.shown).place is Place.PACK else ""
+    return "pack" if where(inside.shown).place is FolderKind.PACK else ""
 
 
 def subject_of(inside: Inside, comfyui: Subject) -> Subject:
@@ -233,15 +234,15 @@ def examine(inside: Inside, subject: Subject, found: Found | None = None) -> Exa
     found = found or journal.find(inside)
     kind = subject_kind(inside, found)
     if not kind or (kind != subject.kind and not found.known):
-        return Examined(inside, subject, State.UNKNOWN, found)
+        return Examined(inside, subject, FolderState.UNKNOWN, found)
     tree = _once(inside)
     if not found.known:
         return Examined(inside, subject, _without(inside, subject), found, leftovers=tuple(_left(inside)), tree=tree)
     seen = tuple(_seen(inside, subject, one, found.known, tree) for one in found.known.journal.files)
     stated = subject.stated(inside)
     state = _state(seen, moved=bool(stated) and stated != found.known.journal.subject)
-    amiss = tuple(_amiss(inside, subject, seen) if state is State.EDITED else _broken(seen))
-    state = State.HALF if amiss and state is State.EDITED else state
+    amiss = tuple(_amiss(inside, subject, seen) if state is FolderState.EDITED else _broken(seen))
+    state = FolderState.HALF if amiss and state is FolderState.EDITED else state
     return Examined(inside, subject, state, found, stated, seen, tuple(_left(inside, known=True)), amiss, tree)
 
 
@@ -304,42 +305,42 @@ def _once(inside: Inside) -> Callable[[], Tree | None]:
     return tree
 
 
-def _state(seen: tuple[Seen, ...], *, moved: bool) -> State:
+def _state(seen: tuple[Seen, ...], *, moved: bool) -> FolderState:
     parts = {one.part for one in seen if not one.alike or one.part is Part.FOUND}
     hooked = any(one.part in (Part.PATCHED, Part.EDITED) and not one.alike for one in seen if not of_module(one.path))
     if moved or Part.UPSTREAM in {one.part for one in seen}:
-        return State.UPDATED
+        return FolderState.UPDATED
     if hooked and any(of_module(one.path) and one.now is None for one in seen):
-        return State.LOST
+        return FolderState.LOST
     if not parts:
-        return State.UNTOUCHED
+        return FolderState.UNTOUCHED
     if parts <= {Part.ORIGINAL, Part.OTHER}:
-        return State.UNTOUCHED
+        return FolderState.UNTOUCHED
     if parts == {Part.PATCHED}:
-        return State.PATCHED
-    return State.EDITED if parts <= {Part.PATCHED, Part.EDITED} else State.HALF
+        return FolderState.PATCHED
+    return FolderState.EDITED if parts <= {Part.PATCHED, Part.EDITED} else FolderState.HALF
 
 
-def _without(inside: Inside, subject: Subject) -> State:
+def _without(inside: Inside, subject: Subject) -> FolderState:
     """The state of a folder whose journal is missing, or not obeyed."""
     marked = subject.marked(inside)
     if subject.kind == "pack":
-        return _whole(inside, subject, marked) if marked else State.UNTOUCHED
+        return _whole(inside, subject, marked) if marked else FolderState.UNTOUCHED
     module = module_files(inside)
     if not marked:
-        return State.HALF if any(is_ours(path, data) for path, data in module.items()) else State.UNTOUCHED
+        return FolderState.HALF if any(is_ours(path, data) for path, data in module.items()) else FolderState.UNTOUCHED
     if not {path for path, _ in our_module()} <= module.keys():
-        return State.LOST
+        return FolderState.LOST
     return _whole(inside, subject, marked)
 
 
-def _whole(inside: Inside, subject: Subject, marked: dict[str, bytes]) -> State:
+def _whole(inside: Inside, subject: Subject, marked: dict[str, bytes]) -> FolderState:
     if any(map(broken, marked.values())):
-        return State.HALF
+        return FolderState.HALF
     try:
-        return State.PATCHED if subject.whole(inside) else State.HALF
+        return FolderState.PATCHED if subject.whole(inside) else FolderState.HALF
     except PatchforgeError:
-        return State.HALF
+        return FolderState.HALF
 
 
 def our_module() -> list[tuple[str, bytes]]:

@@ -24,7 +24,7 @@ from patchforge import bounded
 from patchforge.checkout import transaction
 from patchforge.checkout.transaction import ORIGINAL, Write, is_spare, spare
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault
-from patchforge.inside import Inside, InTheWay, Kind, check_path
+from patchforge.inside import EntryKind, Inside, InTheWay, check_path
 from patchforge.names import kept
 from patchforge.patches import FilePatch, apply_part, parse, reverse_part
 from patchforge.vocabulary import git_blob_id
@@ -124,9 +124,9 @@ def new_name() -> str:
 def find(inside: Inside) -> Found:
     """The journal of a folder; also one that a killed run had put aside and not replaced."""
     kind = inside.kind(FOLDER)
-    if kind is Kind.FOLDER:
+    if kind is EntryKind.FOLDER:
         return _at(inside, FOLDER)
-    if kind is not Kind.NOTHING:
+    if kind is not EntryKind.NOTHING:
         return Found(problem=f"{inside.shown / FOLDER} is {kind}")
     aside = (name for name, _ in put_aside(inside) if name.startswith(".patchforge-old-"))
     return next((one for one in (_at(inside, name) for name in aside) if one.known), Found())
@@ -136,7 +136,7 @@ def put_aside(inside: Inside) -> Iterator[tuple[str, str]]:
     """Folders of killed runs, with the journal's name in theirs: only a run of this user's could know that."""
     for name in inside.names():
         match = _ASIDE.fullmatch(name)
-        if match and _record(match[1]) and inside.kind(name) is Kind.FOLDER:
+        if match and _record(match[1]) and inside.kind(name) is EntryKind.FOLDER:
             yield name, match[1]
 
 
@@ -164,7 +164,7 @@ def _of_before(inside: Inside, place: str, problem: str) -> Found:
     """A journal of patchforge 0.1, which had no records, or a damaged one: the manifest beside it tells the same."""
     data = inside.read(f"{place}/manifest.json")
     if data is None:
-        why = problem if inside.kind(f"{place}/{JOURNAL}") is Kind.FILE else f"has no {JOURNAL}"
+        why = problem if inside.kind(f"{place}/{JOURNAL}") is EntryKind.FILE else f"has no {JOURNAL}"
         return Found(problem=f"{inside.shown / place} is not a journal of patchforge: it {why}", place=place)
     manifest = _json(data)
     try:
@@ -378,7 +378,7 @@ def _check_own(journal: Journal) -> None:
 
 def unmake(inside: Inside, journal: Journal) -> None:
     """Removes what ``make`` wrote, as far as it came."""
-    if inside.kind(_new(journal)) is not Kind.NOTHING:
+    if inside.kind(_new(journal)) is not EntryKind.NOTHING:
         _remove(inside, _new(journal))
     with suppress(OSError):
         _place(journal.name).unlink(missing_ok=True)
@@ -393,9 +393,9 @@ def put(inside: Inside, journal: Journal, aside: str) -> None:
 
 def take_back(inside: Inside, journal: Journal, aside: str) -> None:
     """Undoes ``put``, as far as it came."""
-    if inside.kind(_new(journal)) is Kind.NOTHING:
+    if inside.kind(_new(journal)) is EntryKind.NOTHING:
         inside.rename(FOLDER, _new(journal))
-    if aside and inside.kind(aside) is not Kind.NOTHING:
+    if aside and inside.kind(aside) is not EntryKind.NOTHING:
         inside.rename(aside, FOLDER)
 
 
@@ -410,7 +410,9 @@ def _new(journal: Journal) -> str:
 
 def free_name(inside: Inside) -> str:
     """What a folder that is not obeyed can be called, to be out of the way."""
-    return next(name for name in map(f"{FOLDER}-not-obeyed-{{}}".format, count(1)) if inside.kind(name) is Kind.NOTHING)
+    return next(
+        name for name in map(f"{FOLDER}-not-obeyed-{{}}".format, count(1)) if inside.kind(name) is EntryKind.NOTHING
+    )
 
 
 def take_away(inside: Inside, journal: Journal) -> None:
@@ -435,7 +437,7 @@ def adopt(inside: Inside, journal: Journal) -> None:
 
 def recover(inside: Inside) -> bool:
     """Ends what a killed run had begun with journals: one has its place, and nothing is left aside. Whether it had."""
-    if inside.kind(FOLDER) is Kind.NOTHING and (found := find(inside)).known:
+    if inside.kind(FOLDER) is EntryKind.NOTHING and (found := find(inside)).known:
         inside.rename(found.place, FOLDER)
     left = [name for name, _ in put_aside(inside)]
     for name in left:
@@ -445,7 +447,7 @@ def recover(inside: Inside) -> bool:
 
 def _remove(inside: Inside, folder: str) -> None:
     """A folder of ours; without its journal it is nobody's, so that goes first. Others' files in it are kept."""
-    if not inside.remove_folder(folder, _is_ours, JOURNAL) and inside.kind(FOLDER) is Kind.NOTHING:
+    if not inside.remove_folder(folder, _is_ours, JOURNAL) and inside.kind(FOLDER) is EntryKind.NOTHING:
         inside.rename(folder, FOLDER)
 
 

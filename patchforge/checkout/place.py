@@ -19,7 +19,7 @@ PACKS = "custom_nodes"
 _DISABLED = ".disabled"  #: where ComfyUI-Manager puts packs that are switched off
 
 
-class Place(StrEnum):
+class FolderKind(StrEnum):
     """What a folder can be; the text goes on from "FOLDER is"."""
 
     COMFYUI = "ComfyUI itself"
@@ -38,7 +38,7 @@ class Where:
     """A folder, what it is, and the folder that was probably meant."""
 
     folder: Path
-    place: Place
+    place: FolderKind
     right: Path | None = None
 
     def refusal(self, wanted: str = "") -> PatchforgeError:
@@ -47,22 +47,24 @@ class Where:
         return PatchforgeError(
             f"{self.folder} is {self.place}",
             expected=expected.get(wanted, "ComfyUI's own folder, or the folder of one pack"),
-            found="neither comfy/model_management.py nor a Python file in it" if self.place is Place.OTHER else "",
+            found="neither comfy/model_management.py nor a Python file in it" if self.place is FolderKind.OTHER else "",
             do=self._do(wanted),
         )
 
     def _do(self, wanted: str) -> str:
         pack = f"one of the packs in {self.right / PACKS}" if self.right else ""
         return {
-            Place.COMFYUI: f"{command('release', 'apply', self.folder)} patches ComfyUI; for a pack, name {pack}",
-            Place.PACK: f"{command('pack', 'apply', self.folder)} converts a pack",
-            Place.WITHIN: f"name {pack}" if wanted == "pack" else f"name {self.right}",
-            Place.PACKS: f"name {self.right}" if wanted == "release" and self.right else "name one of the packs in it",
-            Place.ABOVE: f"name {pack}" if wanted == "pack" else f"name {self.right}",
-            Place.PORTABLE: f"name {pack}" if wanted == "pack" else f"name {self.right}",
-            Place.DATA: self._of_desktop(wanted),
-            Place.IN_PACK: f"name {self.right}",
-            Place.OTHER: "check the path",
+            FolderKind.COMFYUI: f"{command('release', 'apply', self.folder)} patches ComfyUI; for a pack, name {pack}",
+            FolderKind.PACK: f"{command('pack', 'apply', self.folder)} converts a pack",
+            FolderKind.WITHIN: f"name {pack}" if wanted == "pack" else f"name {self.right}",
+            FolderKind.PACKS: f"name {self.right}"
+            if wanted == "release" and self.right
+            else "name one of the packs in it",
+            FolderKind.ABOVE: f"name {pack}" if wanted == "pack" else f"name {self.right}",
+            FolderKind.PORTABLE: f"name {pack}" if wanted == "pack" else f"name {self.right}",
+            FolderKind.DATA: self._of_desktop(wanted),
+            FolderKind.IN_PACK: f"name {self.right}",
+            FolderKind.OTHER: "check the path",
         }[self.place]
 
     def _of_desktop(self, wanted: str) -> str:
@@ -96,7 +98,7 @@ def need_pack(folder: Path) -> None:
     if root in (Path(root.anchor), Path.home().resolve()):  # asked first: nobody's whole disk is looked through
         raise PatchforgeError(f"{folder} is not a pack", expected="the folder of one custom-node pack", do="name that")
     found = where(folder)
-    if found.place not in (Place.PACK, Place.OTHER):
+    if found.place not in (FolderKind.PACK, FolderKind.OTHER):
         raise found.refusal("pack")
 
 
@@ -106,32 +108,32 @@ def _is_comfyui(folder: Path) -> bool:
 
 def _by_what_is_above(folder: Path, path: Path) -> Where | None:
     if _is_comfyui(path):
-        return Where(folder, Place.COMFYUI, folder)
+        return Where(folder, FolderKind.COMFYUI, folder)
     root = next((one for one in path.parents if _is_comfyui(one)), None)
     if path.name.lower() == PACKS or (path.name, path.parent.name) == (_DISABLED, PACKS):
-        return Where(folder, Place.PACKS, root)
+        return Where(folder, FolderKind.PACKS, root)
     if root is None:
         return None
     top, *below = path.relative_to(root).parts
     if top == PACKS:
         depth = 2 if below[0] == _DISABLED else 1
         right = Path(root, top, *below[:depth])
-        return Where(folder, Place.IN_PACK, right) if len(below) > depth else None
-    return None if (path / ".git").exists() else Where(folder, Place.WITHIN, root)
+        return Where(folder, FolderKind.IN_PACK, right) if len(below) > depth else None
+    return None if (path / ".git").exists() else Where(folder, FolderKind.WITHIN, root)
 
 
 def _by_what_is_in_it(folder: Path) -> Where:
     names = set(os.listdir(folder))  # noqa: PTH208
     if "__init__.py" not in names:
         if inner := next(_below(folder), None) if folder.resolve() != Path(folder.resolve().anchor) else None:
-            return Where(folder, Place.PORTABLE if installation.is_portable(folder) else Place.ABOVE, inner)
+            return Where(folder, FolderKind.PORTABLE if installation.is_portable(folder) else FolderKind.ABOVE, inner)
         if installation.is_data(names):
-            return Where(folder, Place.DATA)
+            return Where(folder, FolderKind.DATA)
         if PACKS in names:
-            return Where(folder, Place.ABOVE, folder) if not _has_python(names) else Where(folder, Place.PACK)
+            return Where(folder, FolderKind.ABOVE, folder) if not _has_python(names) else Where(folder, FolderKind.PACK)
         if ".git" not in names and any(_is_pack(folder / name) for name in sorted(names)):
-            return Where(folder, Place.PACKS)
-    return Where(folder, Place.PACK if _has_python(names) else Place.OTHER)
+            return Where(folder, FolderKind.PACKS)
+    return Where(folder, FolderKind.PACK if _has_python(names) else FolderKind.OTHER)
 
 
 def _below(folder: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol
 
 from patchforge.errors import PatchforgeError
 from patchforge.git.borrowed import checked_out
-from patchforge.inside import Inside, Kind
+from patchforge.inside import EntryKind, Inside
 from patchforge.project import load_project, recognise, release_index
 from patchforge.sources.folder import FolderTree
 from patchforge.sources.git import GitObjects, GitTree
@@ -41,7 +41,7 @@ def of_module(path: str) -> bool:
 
 def module_files(inside: Inside) -> dict[str, bytes]:
     """What stands at the place of the package: path → bytes."""
-    names = inside.names(MODULE) if inside.kind(MODULE) is not Kind.NOTHING else []
+    names = inside.names(MODULE) if inside.kind(MODULE) is not EntryKind.NOTHING else []
     paths = [*(f"{MODULE}/{name}" for name in names if name.endswith(".py")), f"{MODULE}.py"]
     found = {path: inside.read(path) for path in paths}
     return {path: data for path, data in found.items() if data is not None}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge import escape, manifest, pipeline
 from patchforge.checkout import change
-from patchforge.checkout.place import Place, command, where
+from patchforge.checkout.place import FolderKind, command, where
 from patchforge.checkout.subject import ComfyUI
 from patchforge.commands import revert
 from patchforge.commands.applied import Applied, as_data
@@ -58,7 +58,7 @@ def _resolved(upstream: Upstream, name: str) -> Release:
 def _is_known_folder(name: str) -> bool:
     """Whether a word that could be a ref's is the folder of a ComfyUI, or one around it."""
     path = Path(name)
-    return not parsed_version(name) and path.is_dir() and where(path).place is not Place.OTHER
+    return not parsed_version(name) and path.is_dir() and where(path).place is not FolderKind.OTHER
 
 
 def _refuse_path(name: str) -> None:

@@ -16,14 +16,14 @@ from patchforge import __version__, progress
 from patchforge.checkout import installation
 from patchforge.commands.common import coloured, show_json
 from patchforge.doctor import checkout, hardware, software, upstream, variables
-from patchforge.doctor.facts import Facts, Finding, State
+from patchforge.doctor.facts import Facts, FactState, Finding
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.machine import examine
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.project import load_project
 
-_STATUSES = {State.WRONG: Exit.FAILED, State.UNKNOWN: Exit.UNCHECKED}
-_COLOURS = {State.OK: "ok", State.WRONG: "failed", State.WARNING: "upstream"}
+_STATUSES = {FactState.WRONG: Exit.FAILED, FactState.UNKNOWN: Exit.UNCHECKED}
+_COLOURS = {FactState.OK: "ok", FactState.WRONG: "failed", FactState.WARNING: "upstream"}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -78,13 +78,13 @@ def judge(facts: Facts) -> list[Finding]:
 
 def _show(found: Sequence[Finding]) -> None:
     for one in found:
-        label = one.state.ljust(len(State.NOT_APPLICABLE))
+        label = one.state.ljust(len(FactState.NOT_APPLICABLE))
         body = _filled(f"{one.subject}: {one.text}", " ", 17)
         print(coloured(label, _COLOURS.get(one.state, "")) + body)
         if one.do:
             print(_filled(f"to do: {one.do}", " " * 17, 24))
     counts = Counter(one.state for one in found)
-    print(", ".join(f"{counts[state]} {state}" for state in State if counts[state]))
+    print(", ".join(f"{counts[state]} {state}" for state in FactState if counts[state]))
 
 
 def _filled(text: str, first: str, others: int) -> str:

@@ -24,7 +24,7 @@ from patchforge.trial import packs, runner
 from patchforge.trial.comparison import against_upstream
 from patchforge.trial.comparison.report import as_json
 from patchforge.trial.comparison.report import report as comparison_report
-from patchforge.trial.model import Device, Judgement, Side, Verdict
+from patchforge.trial.model import Device, Judgement, Side, TrialVerdict
 from patchforge.trial.pack_runner import PackTrial
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence, pack_page, report, summary
@@ -114,7 +114,7 @@ def passed(one: Evidence) -> bool:
     """Whether no test of the patched tree went wrong, and some passed."""
     verdicts = _patched(one)
     return any(each.passed for each in verdicts) and all(
-        each.passed or each.verdict is Verdict.SKIPPED for each in verdicts
+        each.passed or each.verdict is TrialVerdict.SKIPPED for each in verdicts
     )
 
 

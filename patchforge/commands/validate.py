@@ -13,7 +13,7 @@ from patchforge import processes, progress
 from patchforge.commands.common import show_json, table
 from patchforge.commands.doctor import judge
 from patchforge.doctor import variables
-from patchforge.doctor.facts import Facts, State
+from patchforge.doctor.facts import Facts, FactState
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.machine import examine
 from patchforge.errors import Exit, PatchforgeError
@@ -72,7 +72,7 @@ def _checks(
 
 def _doctor(python: str) -> Check:
     facts = Facts(examine(Path("/"), os.environ), question(python, os.environ), variables.shown(os.environ), None)
-    wrong = [one for one in judge(facts) if one.state is State.WRONG]
+    wrong = [one for one in judge(facts) if one.state is FactState.WRONG]
     reason = "; ".join(f"{one.subject}: {one.text}" for one in wrong) or "nothing wrong"
     return Check("doctor", ok=not wrong, reason=reason)
 

@@ -9,12 +9,12 @@ from pathlib import Path
 from patchforge import bounded
 from patchforge.checkout import examine as checkouts
 from patchforge.checkout.place import MANAGEMENT, where
-from patchforge.doctor.facts import Checkout, Facts, Finding, State
+from patchforge.doctor.facts import Checkout, Facts, FactState, Finding
 from patchforge.errors import PatchforgeError
 from patchforge.project import load_project, recognise
 from patchforge.sources.folder import FolderTree
 
-_WRONG = frozenset({checkouts.State.HALF, checkouts.State.UPDATED, checkouts.State.LOST})
+_WRONG = frozenset({checkouts.FolderState.HALF, checkouts.FolderState.UPDATED, checkouts.FolderState.LOST})
 _ABOUT_TORCH = re.compile(r"^(?:torch\b(?!-).*|(?:-i|--(?:extra-)?index-url)\b.*)$", re.MULTILINE)
 
 
@@ -54,11 +54,11 @@ def findings(facts: Facts) -> Iterator[Finding]:
     if checkout is None:
         return
     text = f"ComfyUI {checkout.version or 'of unknown version'} in {checkout.path}: {checkout.says}"
-    state = checkouts.State(checkout.state)
+    state = checkouts.FolderState(checkout.state)
     if state in _WRONG:
-        yield Finding("ComfyUI", State.WRONG, text, checkout.do)
-    elif state is checkouts.State.UNTOUCHED:
+        yield Finding("ComfyUI", FactState.WRONG, text, checkout.do)
+    elif state is checkouts.FolderState.UNTOUCHED:
         wanted = facts.machine.intel or facts.interpreter.sees_xpu
-        yield Finding("ComfyUI", State.WARNING if wanted else State.OK, text, checkout.do if wanted else "")
+        yield Finding("ComfyUI", FactState.WARNING if wanted else FactState.OK, text, checkout.do if wanted else "")
     else:
-        yield Finding("ComfyUI", State.WARNING if checkout.do else State.OK, text, checkout.do)
+        yield Finding("ComfyUI", FactState.WARNING if checkout.do else FactState.OK, text, checkout.do)

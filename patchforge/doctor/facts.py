@@ -11,7 +11,7 @@ INTEL, NVIDIA, AMD = 0x8086, 0x10DE, 0x1002
 VENDORS = {INTEL: "Intel", NVIDIA: "NVIDIA", AMD: "AMD"}
 
 
-class State(StrEnum):
+class FactState(StrEnum):
     """What a finding says of its subject."""
 
     OK = "ok"
@@ -26,7 +26,7 @@ class Finding:
     """One line of the report; ``do`` says what to do about it."""
 
     subject: str
-    state: State
+    state: FactState
     text: str
     do: str = ""
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 
-from patchforge.doctor.facts import Facts, Finding, Gpu, MachineFacts, State
+from patchforge.doctor.facts import Facts, FactState, Finding, Gpu, MachineFacts
 from patchforge.paths import quoted
 
 _MIB, _GIB = 1 << 20, 1 << 30
@@ -38,8 +38,8 @@ _INSTALL_NIXOS = (
 def findings(facts: Facts) -> Iterator[Finding]:
     """All of this module, in the order of a report. Nothing is wrong with an Intel GPU that is not needed."""
     for one in _findings(facts):
-        spare = one.state is State.WRONG and not facts.needs_xpu
-        yield replace(one, state=State.WARNING) if spare else one
+        spare = one.state is FactState.WRONG and not facts.needs_xpu
+        yield replace(one, state=FactState.WARNING) if spare else one
 
 
 def _findings(facts: Facts) -> Iterator[Finding]:
@@ -63,41 +63,41 @@ def gpus(facts: Facts) -> Iterator[Finding]:
         text = (
             "macOS: PyTorch has no XPU build for it, so ComfyUI uses Apple's GPU, and the patches change nothing there"
         )
-        yield Finding("GPU", State.NOT_APPLICABLE, text)
+        yield Finding("GPU", FactState.NOT_APPLICABLE, text)
     elif machine.windows and not machine.pci:
         why = "; ".join(f"{name}: {text}" for name, text in machine.unread.items())
         do = "Device Manager, under Display adapters, shows the GPUs and their drivers"
-        yield Finding("GPU", State.UNKNOWN, f"Windows did not tell its GPUs ({why})", do)
+        yield Finding("GPU", FactState.UNKNOWN, f"Windows did not tell its GPUs ({why})", do)
     elif not machine.pci:
         text = f"the PCI bus cannot be read on this system ({machine.system})"
-        yield Finding("GPU", State.UNKNOWN, text, "run patchforge doctor on the Linux machine that has the GPU")
+        yield Finding("GPU", FactState.UNKNOWN, text, "run patchforge doctor on the Linux machine that has the GPU")
     elif not machine.gpus:
-        yield Finding("GPU", State.WARNING, "no GPU on the PCI bus", "without one, start ComfyUI with --cpu")
+        yield Finding("GPU", FactState.WARNING, "no GPU on the PCI bus", "without one, start ComfyUI with --cpu")
     for gpu in machine.gpus:
         yield _gpu(gpu)
     if machine.gpus and not machine.intel:
-        yield Finding("GPU", State.OK, "no Intel GPU: patchforge's patches change nothing on this machine")
+        yield Finding("GPU", FactState.OK, "no Intel GPU: patchforge's patches change nothing on this machine")
 
 
 def _wsl(machine: MachineFacts) -> Finding:
     if machine.dxg:
-        return Finding("GPU", State.OK, "WSL 2 with /dev/dxg: GPUs are reached through the Windows driver")
+        return Finding("GPU", FactState.OK, "WSL 2 with /dev/dxg: GPUs are reached through the Windows driver")
     do = "update the GPU driver in Windows, then: wsl --update, wsl --shutdown"
-    return Finding("GPU", State.WRONG, "WSL 2 without /dev/dxg: no GPU reaches Linux", do)
+    return Finding("GPU", FactState.WRONG, "WSL 2 without /dev/dxg: no GPU reaches Linux", do)
 
 
 def _gpu(gpu: Gpu) -> Finding:
     if not gpu.intel:
-        return Finding("GPU", State.OK, f"{gpu}, driver {gpu.driver or gpu.version or 'none'}")
+        return Finding("GPU", FactState.OK, f"{gpu}, driver {gpu.driver or gpu.version or 'none'}")
     kind = "integrated" if gpu.integrated else "discrete"
     if gpu.family is None:
         text = f"{gpu} ({kind}) is older or newer than the GPUs that patchforge knows"
-        return Finding("GPU", State.UNKNOWN, text, "see whether PyTorch's page on Intel GPUs lists it")
+        return Finding("GPU", FactState.UNKNOWN, text, "see whether PyTorch's page on Intel GPUs lists it")
     text = f"{gpu}: {gpu.family.name}, {kind}"
     if not gpu.family.validated:
         do = "expect trouble: users report bfloat16 errors on Iris Xe; --fp16-unet --fp32-vae helped there"
-        return Finding("GPU", State.WARNING, f"{text}; not among the GPUs that PyTorch is validated on", do)
-    return Finding("GPU", State.OK, text)
+        return Finding("GPU", FactState.WARNING, f"{text}; not among the GPUs that PyTorch is validated on", do)
+    return Finding("GPU", FactState.OK, text)
 
 
 def kernel(machine: MachineFacts, gpu: Gpu) -> Iterator[Finding]:
@@ -108,18 +108,18 @@ def kernel(machine: MachineFacts, gpu: Gpu) -> Iterator[Finding]:
     if gpu.driver in _DRIVERS:
         if old:
             text = f"{gpu.driver} is bound, but Linux {machine.kernel} is older than the first that takes it by itself"
-            yield Finding("kernel driver", State.WARNING, f"{gpu}: {text}", f"prefer {since} or later")
+            yield Finding("kernel driver", FactState.WARNING, f"{gpu}: {text}", f"prefer {since} or later")
         else:
-            yield Finding("kernel driver", State.OK, f"{gpu}: {gpu.driver}, Linux {machine.kernel}")
+            yield Finding("kernel driver", FactState.OK, f"{gpu}: {gpu.driver}, Linux {machine.kernel}")
     elif gpu.driver.startswith("vfio") or gpu.driver == "pci-stub":
         text = f"{gpu}: {gpu.driver} holds it for a virtual machine"
         do = "run ComfyUI in that virtual machine, or remove the vfio-pci binding (kernel command line, modprobe.d)"
-        yield Finding("kernel driver", State.WRONG, text, do)
+        yield Finding("kernel driver", FactState.WRONG, text, do)
     elif gpu.driver:
-        yield Finding("kernel driver", State.WRONG, f"{gpu}: bound to {gpu.driver}", "bind it to i915 or xe")
+        yield Finding("kernel driver", FactState.WRONG, f"{gpu}: bound to {gpu.driver}", "bind it to i915 or xe")
     else:
         do = f"use {since} or later" if old else "load i915 or xe; dmesg says why it did not (firmware, nomodeset)"
-        yield Finding("kernel driver", State.WRONG, f"{gpu}: no driver is bound, Linux {machine.kernel}", do)
+        yield Finding("kernel driver", FactState.WRONG, f"{gpu}: no driver is bound, Linux {machine.kernel}", do)
 
 
 def windows_driver(gpu: Gpu) -> Iterator[Finding]:
@@ -127,15 +127,15 @@ def windows_driver(gpu: Gpu) -> Iterator[Finding]:
     if gpu.problem or gpu.model == _BASIC:
         usual = (f"Device Manager reports problem {gpu.problem}", "look there, and update the driver")
         text, do = _PROBLEMS.get(gpu.problem or 28, usual)
-        yield Finding("driver", State.WRONG, f"{gpu}: {text}", do)
+        yield Finding("driver", FactState.WRONG, f"{gpu}: {text}", do)
         return
     text = f"{gpu}: {gpu.version or 'of a version that Windows does not tell'}"
     text += f" of {gpu.date}" if gpu.date else ""
     if gpu.date and gpu.date < _FIRST_XPU:
         text += ", older than PyTorch's first XPU build for Windows"
-        yield Finding("driver", State.WARNING, text, "update it, from Intel or the maker of the machine")
+        yield Finding("driver", FactState.WARNING, text, "update it, from Intel or the maker of the machine")
     else:
-        yield Finding("driver", State.OK, text)
+        yield Finding("driver", FactState.OK, text)
 
 
 def _version(release: str) -> tuple[int, ...]:
@@ -155,7 +155,9 @@ def render_nodes(machine: MachineFacts) -> Iterator[Finding]:
         yield _missing(machine, name)
     for node in there:
         if node.usable:
-            yield Finding("render node", State.OK, f"/dev/dri/{node.name} can be used by {machine.user or 'this user'}")
+            yield Finding(
+                "render node", FactState.OK, f"/dev/dri/{node.name} can be used by {machine.user or 'this user'}"
+            )
         else:
             yield _closed(machine, node.name, node.group)
 
@@ -166,21 +168,23 @@ def _missing(machine: MachineFacts, name: str) -> Finding:
         text += ": the GPU is not passed into this container"
         group = '--group-add "$(stat -c %g /dev/dri/renderD128)"'
         do = f"docker or podman: run --device /dev/dri {group}; Kubernetes: Intel's GPU device plugin"
-        return Finding("render node", State.WRONG, text, do)
+        return Finding("render node", FactState.WRONG, text, do)
     do = "dmesg says why the kernel driver made none (firmware, nomodeset, a display-only virtual function)"
-    return Finding("render node", State.WRONG, text, do)
+    return Finding("render node", FactState.WRONG, text, do)
 
 
 def _closed(machine: MachineFacts, name: str, group: str) -> Finding:
     text = f"/dev/dri/{name} may not be read and written by {machine.user or 'this user'} (group {group or 'unknown'})"
     if machine.container:
-        return Finding("render node", State.WRONG, text, "start the container with --group-add and that group's number")
+        return Finding(
+            "render node", FactState.WRONG, text, "start the container with --group-add and that group's number"
+        )
     group = group if group not in {"", "root", "nogroup"} else "render"
     if machine.nixos:
         do = f'add "{group}" to users.users.{machine.user or "NAME"}.extraGroups, rebuild and log in again'
     else:
         do = f"sudo usermod -aG {group} {quoted(machine.user) if machine.user else '$USER'}, then log in again"
-    return Finding("render node", State.WRONG, text, do)
+    return Finding("render node", FactState.WRONG, text, do)
 
 
 def libraries(facts: Facts) -> Iterator[Finding]:
@@ -192,22 +196,22 @@ def libraries(facts: Facts) -> Iterator[Finding]:
     linux = (("libze_loader.so.1", "Level Zero loader"), ("libze_intel_gpu.so.1", "Level Zero driver"))
     for name, what in (("ze_loader.dll", "Level Zero loader"),) if machine.windows else linux:
         if name in machine.libraries:
-            yield Finding(what, State.OK, machine.libraries[name])
+            yield Finding(what, FactState.OK, machine.libraries[name])
         elif facts.interpreter.sees_xpu:
             text = f"{name} is not in the usual folders, but torch finds its GPU, so it is elsewhere"
-            yield Finding(what, State.UNKNOWN, text)
+            yield Finding(what, FactState.UNKNOWN, text)
         else:
-            yield Finding(what, State.WRONG, f"{name} was not found", do)
+            yield Finding(what, FactState.WRONG, f"{name} was not found", do)
     if machine.windows:
         return
     if "libze_intel_gpu.so.1" in machine.libraries and not any("libigc" in name for name in machine.libraries):
         text = "libigc was not found: the driver cannot compile kernels without Intel's graphics compiler"
-        yield Finding("graphics compiler", State.WARNING, text, do)
+        yield Finding("graphics compiler", FactState.WARNING, text, do)
     opencl = "names Intel's driver" if machine.opencl else "does not name Intel's driver; PyTorch does not need it"
-    yield Finding("OpenCL", State.OK, f"/etc/OpenCL/vendors {opencl}")
+    yield Finding("OpenCL", FactState.OK, f"/etc/OpenCL/vendors {opencl}")
     if machine.packages:
         text = ", ".join(f"{name} {version}" for name, version in machine.packages.items())
-        yield Finding("driver packages", State.OK, text)
+        yield Finding("driver packages", FactState.OK, text)
 
 
 def resizable_bar(machine: MachineFacts, gpu: Gpu) -> Iterator[Finding]:
@@ -219,15 +223,15 @@ def resizable_bar(machine: MachineFacts, gpu: Gpu) -> Iterator[Finding]:
         return
     if machine.windows and gpu.bar < _SMALL_BAR:
         do = "Device Manager, its Properties, Resources: a Large Memory Range there says that it is on"
-        yield Finding("resizable BAR", State.UNKNOWN, f"{gpu}: Windows does not tell the window to its memory", do)
+        yield Finding("resizable BAR", FactState.UNKNOWN, f"{gpu}: Windows does not tell the window to its memory", do)
     elif not gpu.bar:
-        yield Finding("resizable BAR", State.UNKNOWN, f"{gpu}: the size of BAR 2 cannot be read")
+        yield Finding("resizable BAR", FactState.UNKNOWN, f"{gpu}: the size of BAR 2 cannot be read")
     elif gpu.bar <= _SMALL_BAR:
         text = f"{gpu}: off; the CPU sees {gpu.bar // _MIB} MiB of its memory at a time, which slows transfers"
         do = "enable Above 4G Decoding and Resizable BAR in the firmware set-up, and disable CSM"
-        yield Finding("resizable BAR", State.WARNING, text, do)
+        yield Finding("resizable BAR", FactState.WARNING, text, do)
     else:
-        yield Finding("resizable BAR", State.OK, f"{gpu}: on, {gpu.bar / _GIB:.0f} GiB")
+        yield Finding("resizable BAR", FactState.OK, f"{gpu}: on, {gpu.bar / _GIB:.0f} GiB")
 
 
 def memory(machine: MachineFacts) -> Iterator[Finding]:
@@ -235,7 +239,7 @@ def memory(machine: MachineFacts) -> Iterator[Finding]:
     if not machine.ram:
         where = "Windows did not tell it" if machine.windows else "/proc/meminfo cannot be read"
         if machine.system != "darwin":
-            yield Finding("RAM", State.UNKNOWN, where)
+            yield Finding("RAM", FactState.UNKNOWN, where)
         return
     ram, available, swap = (f"{size / _GIB:.1f} GiB" for size in (machine.ram, machine.available, machine.swap))
     text = f"{ram}, {available} available; {'page file' if machine.windows else 'swap'} {swap}"
@@ -243,12 +247,12 @@ def memory(machine: MachineFacts) -> Iterator[Finding]:
     if shared and machine.ram < _ENOUGH_RAM:
         do = "use small models (SD 1.5) or quantised ones, and have swap; close what else needs memory"
         text += "; an integrated GPU shares it, and weights are there twice"
-        yield Finding("RAM", State.WARNING, text, do)
+        yield Finding("RAM", FactState.WARNING, text, do)
     elif shared and not machine.swap:
         text += "; an integrated GPU shares it"
         do = "without swap, Linux ends ComfyUI when the RAM is full: add some"
         if machine.windows:
             do = "let Windows manage the size of its page file: without one, ComfyUI fails when the RAM is full"
-        yield Finding("RAM", State.WARNING, text, do)
+        yield Finding("RAM", FactState.WARNING, text, do)
     else:
-        yield Finding("RAM", State.OK, text)
+        yield Finding("RAM", FactState.OK, text)

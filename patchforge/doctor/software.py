@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, InterpreterFacts, State
+from patchforge.doctor.facts import AMD, NVIDIA, Facts, FactState, Finding, InterpreterFacts
 
 _GIB = 1 << 30
 _INSTALL = "install PyTorch's XPU build (https://pytorch.org/get-started/locally/) into that environment"
@@ -35,7 +35,7 @@ def ending(interpreter: InterpreterFacts) -> Iterator[Finding]:
     if interpreter.last in {"", "python", "packages", "torch", "numpy", "torchvision"}:
         do = "try the same import in that interpreter by hand, and install its packages again"
     said = interpreter.said.splitlines()
-    yield Finding("torch", State.WRONG, f"{text}; it said: {said[-1]}" if said else text, do)
+    yield Finding("torch", FactState.WRONG, f"{text}; it said: {said[-1]}" if said else text, do)
 
 
 def build(facts: Facts) -> Iterator[Finding]:
@@ -46,7 +46,7 @@ def build(facts: Facts) -> Iterator[Finding]:
         if "torch" in interpreter.errors:
             yield Finding(
                 "torch",
-                State.WRONG,
+                FactState.WRONG,
                 f"{interpreter.python} cannot import torch: {interpreter.errors['torch']}",
                 _torch_do(facts),
             )
@@ -55,13 +55,13 @@ def build(facts: Facts) -> Iterator[Finding]:
     kind = "XPU" if torch["xpu"] else "CUDA" if torch["cuda"] else "ROCm" if torch["hip"] else "CPU"
     text += f", built for {kind}" + (" (emulated)" if interpreter.emulated else "")
     if (facts.machine.intel or facts.machine.wsl) and kind != "XPU":
-        state = State.WRONG if facts.needs_xpu else State.WARNING
+        state = FactState.WRONG if facts.needs_xpu else FactState.WARNING
         yield Finding("torch", state, f"{text}, which does not use Intel GPUs", _INSTALL)
     elif kind == "CPU" and any(gpu.vendor in {NVIDIA, AMD} for gpu in facts.machine.gpus):
         do = "install PyTorch's CUDA or ROCm build if that GPU is to be used"
-        yield Finding("torch", State.WARNING, f"{text}, which does not use the GPU of this machine", do)
+        yield Finding("torch", FactState.WARNING, f"{text}, which does not use the GPU of this machine", do)
     else:
-        yield Finding("torch", State.OK, text)
+        yield Finding("torch", FactState.OK, text)
 
 
 def _torch_do(facts: Facts) -> str:
@@ -75,9 +75,9 @@ def devices(facts: Facts) -> Iterator[Finding]:
     if interpreter.emulated:
         text = "the XPU devices are EMULATED: they are computed on the CPU, and nothing here is about a real Intel GPU"
         do = "unset PATCHFORGE_EMULATE_XPU to examine the machine itself"
-        yield Finding("emulated XPU", State.WARNING, text, do)
+        yield Finding("emulated XPU", FactState.WARNING, text, do)
     if names := interpreter.answers.get("cuda names"):
-        yield Finding("CUDA or ROCm", State.OK, f"torch sees {', '.join(names)}")
+        yield Finding("CUDA or ROCm", FactState.OK, f"torch sees {', '.join(names)}")
     if (
         interpreter.xpu_build
         and not interpreter.sees_xpu
@@ -88,12 +88,12 @@ def devices(facts: Facts) -> Iterator[Finding]:
         yield from _device(interpreter, int(question.split()[1]))
     for question, error in interpreter.errors.items():
         if question == "xpu count" or question.startswith(("device ", "sums ")):
-            yield Finding(f"XPU: {question}", State.WRONG, f"raises {error}", "update the driver")
+            yield Finding(f"XPU: {question}", FactState.WRONG, f"raises {error}", "update the driver")
 
 
 def _none(facts: Facts) -> Finding:
     if not facts.machine.intel and not facts.machine.wsl:
-        return Finding("XPU", State.NOT_APPLICABLE, "torch sees no XPU, as there is no Intel GPU")
+        return Finding("XPU", FactState.NOT_APPLICABLE, "torch sees no XPU, as there is no Intel GPU")
     said = facts.interpreter.errors.get("xpu available") or facts.interpreter.said
     text = f"torch sees no XPU; it said: {said.splitlines()[-1]}" if said else "torch sees no XPU"
     parts = "driver, Level Zero loader" if facts.machine.windows else "kernel driver, render node, libraries"
@@ -101,7 +101,7 @@ def _none(facts: Facts) -> Finding:
         f"mend what is wrong above ({parts}, variables); if nothing is, the driver is too old for this torch, or too "
         "new: update both"
     )
-    return Finding("XPU", State.WRONG, text, do)
+    return Finding("XPU", FactState.WRONG, text, do)
 
 
 def _device(interpreter: InterpreterFacts, index: int) -> Iterator[Finding]:
@@ -112,10 +112,10 @@ def _device(interpreter: InterpreterFacts, index: int) -> Iterator[Finding]:
     kind = {True: "integrated", False: "discrete", None: "not said whether integrated"}[device["integrated"]]
     text = f"{device['name']}, {device['total_memory'] / _GIB:.1f} GiB, {kind}; {', '.join(told)}"
     text += f"; driver {device['driver']}"
-    yield Finding(subject, State.OK, text)
+    yield Finding(subject, FactState.OK, text)
     if interpreter.answers.get(f"sums {index}") is False:
         yield Finding(
-            subject, State.WRONG, "a sum of 64 numbers is wrong", "update the driver, and report it to PyTorch"
+            subject, FactState.WRONG, "a sum of 64 numbers is wrong", "update the driver, and report it to PyTorch"
         )
     yield from _arithmetic(interpreter, index, subject)
     yield from _memory(interpreter, index, subject)
@@ -126,12 +126,12 @@ def _arithmetic(interpreter: InterpreterFacts, index: int, subject: str) -> Iter
     answer = interpreter.answers.get(f"arithmetic {index}")
     if answer is None:
         if error := interpreter.errors.get(f"arithmetic {index}"):
-            yield Finding(subject, State.UNKNOWN, f"its arithmetic could not be tried: {error}")
+            yield Finding(subject, FactState.UNKNOWN, f"its arithmetic could not be tried: {error}")
     elif answer["wrong"]:
         text = "; ".join(f"{operation}: {seen}" for operation, seen in sorted(answer["wrong"].items()))
-        yield Finding(subject, State.WRONG, f"wrong results ({text})", answer["do"])
+        yield Finding(subject, FactState.WRONG, f"wrong results ({text})", answer["do"])
     else:
-        yield Finding(subject, State.OK, "multiplies, convolves and attends as the CPU does in fp32, fp16 and bf16")
+        yield Finding(subject, FactState.OK, "multiplies, convolves and attends as the CPU does in fp32, fp16 and bf16")
 
 
 def _word(value: bool | None) -> str:  # noqa: FBT001 - an answer, not a switch
@@ -144,14 +144,14 @@ def _memory(interpreter: InterpreterFacts, index: int, subject: str) -> Iterator
     if answer is not None:
         free, total = answer
         if 0 <= free <= total and total > 0:
-            yield Finding(subject, State.OK, f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB are free")
+            yield Finding(subject, FactState.OK, f"{free / _GIB:.1f} of {total / _GIB:.1f} GiB are free")
         else:
             text = f"the driver says {free} of {total} bytes are free, which cannot be; a patched ComfyUI drops it"
-            yield Finding(subject, State.WARNING, text, "update the driver; --reserve-vram keeps a margin")
+            yield Finding(subject, FactState.WARNING, text, "update the driver; --reserve-vram keeps a margin")
     elif error := interpreter.errors.get(f"memory {index}"):
         text = f"free memory cannot be asked for ({error}); ComfyUI then estimates it without what other programs hold"
         do = "try UR_L0_ENABLE_SYSMAN_ENV_DEFAULT=0 (pytorch#159728); otherwise --reserve-vram N"
-        yield Finding(subject, State.WARNING, text, do)
+        yield Finding(subject, FactState.WARNING, text, do)
 
 
 def packages(interpreter: InterpreterFacts) -> Iterator[Finding]:
@@ -164,19 +164,19 @@ def packages(interpreter: InterpreterFacts) -> Iterator[Finding]:
         if not fits:
             text += f"; beside torch {torch} its import fails"
         do = "pip uninstall intel-extension-for-pytorch"
-        yield Finding("IPEX", State.WARNING if fits else State.WRONG, text, do)
+        yield Finding("IPEX", FactState.WARNING if fits else FactState.WRONG, text, do)
     if not interpreter.xpu_build:
         return
     tritons = [name for name in ("triton-xpu", "pytorch-triton-xpu", "triton") if name in versions]
     if len(tritons) > 1:
         text = f"{' and '.join(tritons)} are installed, and each overwrites files of the other"
         do = f"pip uninstall {' '.join(tritons)}, then install torch's XPU build again"
-        yield Finding("Triton", State.WRONG, text, do)
+        yield Finding("Triton", FactState.WRONG, text, do)
     elif tritons == ["triton"]:
         text = "triton is NVIDIA's and AMD's; beside an XPU build of torch, torch.compile needs triton-xpu"
-        yield Finding("Triton", State.WARNING, text, "pip uninstall triton, then install torch's XPU build again")
+        yield Finding("Triton", FactState.WARNING, text, "pip uninstall triton, then install torch's XPU build again")
     elif tritons:
-        yield Finding("Triton", State.OK, f"{tritons[0]} {versions[tritons[0]]}")
+        yield Finding("Triton", FactState.OK, f"{tritons[0]} {versions[tritons[0]]}")
 
 
 def pins(facts: Facts) -> Iterator[Finding]:
@@ -190,7 +190,7 @@ def pins(facts: Facts) -> Iterator[Finding]:
         if not fits(version, torch):
             text = f"{name} requires torch=={version}, and {torch} is installed: pip may replace torch"
             yield Finding(
-                "requirement", State.WARNING, text, f"install the {name} that belongs to torch {torch}, or none"
+                "requirement", FactState.WARNING, text, f"install the {name} that belongs to torch {torch}, or none"
             )
     if not (facts.checkout and interpreter.xpu_build):
         return
@@ -201,7 +201,7 @@ def pins(facts: Facts) -> Iterator[Finding]:
             if foreign or (pin and not fits(pin[1], torch)):
                 text = f"{path}: {line!r} would replace torch {torch}"
                 yield Finding(
-                    "requirement", State.WARNING, text, "leave that line out when you install these requirements"
+                    "requirement", FactState.WARNING, text, "leave that line out when you install these requirements"
                 )
 
 
@@ -224,12 +224,12 @@ def companions(interpreter: InterpreterFacts) -> Iterator[Finding]:
     """Checks numpy and torchvision, which must be built for this torch."""
     if error := interpreter.errors.get("numpy"):
         do = "install a numpy of the major version that this torch was built with (torch 2.2 and older: numpy<2)"
-        yield Finding("numpy", State.WRONG, f"torch cannot hand arrays to numpy: {error}", do)
+        yield Finding("numpy", FactState.WRONG, f"torch cannot hand arrays to numpy: {error}", do)
     versions = _versions(interpreter)
     if "torchvision" in versions and (error := interpreter.errors.get("torchvision")):
         text = f"torchvision {versions['torchvision']} does not fit this torch: {error}"
         do = "install torchvision from where torch came from"
-        yield Finding("torchvision", State.WRONG, text, do)
+        yield Finding("torchvision", FactState.WRONG, text, do)
 
 
 def _versions(interpreter: InterpreterFacts) -> dict[str, str]:

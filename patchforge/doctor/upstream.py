@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from patchforge.doctor.facts import Finding, State
+from patchforge.doctor.facts import FactState, Finding
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.git.borrowed import NOT_AN_ID, Borrowed, OddRef, source_of
 from patchforge.git.clone import CachedClone, is_url
@@ -155,19 +155,19 @@ def _about_remote(project: Project, remote: Remote, clone: Clone | None) -> Iter
         kept = f"; the clone in {clone.path} stays as it is and can be named instead" if clone else ""
         gone = _GONE.search(remote.error)
         do = f"find out whether it was renamed; if so, {rename}" if gone else "check the network and run this again"
-        state = State.WRONG if gone else State.UNKNOWN
+        state = FactState.WRONG if gone else FactState.UNKNOWN
         yield Finding("upstream", state, f"{remote.address} does not answer: {remote.error}{kept}", do)
         return
     if remote.former:
         text = f"a former address of {remote.address}, which was asked instead"
-        yield Finding("upstream", State.WARNING, text, f"name {remote.address}")
+        yield Finding("upstream", FactState.WARNING, text, f"name {remote.address}")
     if remote.redirected:
         yield Finding(
-            "upstream", State.WARNING, f"{remote.address} was renamed: it leads to {remote.redirected}", rename
+            "upstream", FactState.WARNING, f"{remote.address} was renamed: it leads to {remote.redirected}", rename
         )
     yield from _about_tags(project, remote.tags, remote.address)
     if not clone:
-        yield Finding("clone", State.NOT_APPLICABLE, f"there is none of {remote.address} in the cache yet")
+        yield Finding("clone", FactState.NOT_APPLICABLE, f"there is none of {remote.address} in the cache yet")
 
 
 def _about_tags(project: Project, tags: Mapping[str, str], where: str) -> Iterator[Finding]:
@@ -177,13 +177,13 @@ def _about_tags(project: Project, tags: Mapping[str, str], where: str) -> Iterat
         shown = "; ".join(f"{tag} was {known[tag]} and is {tags[tag]}" for tag in moved[:_SHOWN])
         more = f", and {len(moved) - _SHOWN} more" if len(moved) > _SHOWN else ""
         do = f"ask upstream why; nothing is taken from these tags while {project.index.name} says otherwise"
-        yield Finding("tags", State.WRONG, f"{where}: moved: {shown}{more}", do)
+        yield Finding("tags", FactState.WRONG, f"{where}: moved: {shown}{more}", do)
     elif known and not known.keys() & tags.keys():
         text = f"{where} has none of the {len(known)} releases in {project.index.name}"
-        yield Finding("tags", State.WRONG, text, f"is it another repository? {project.title} is at {project.url}")
+        yield Finding("tags", FactState.WRONG, text, f"is it another repository? {project.title} is at {project.url}")
     else:
         text = f"{where} has {len(known.keys() & tags.keys())} of {len(known)} releases, where they were"
-        yield Finding("tags", State.OK, text)
+        yield Finding("tags", FactState.OK, text)
 
 
 def _about_clone(project: Project, clone: Clone) -> Iterator[Finding]:
@@ -191,38 +191,38 @@ def _about_clone(project: Project, clone: Clone) -> Iterator[Finding]:
     if clone.cached:
         again = f"move {clone.path} away; the next command that needs it clones again"
     if clone.error:
-        yield Finding("clone", State.WRONG, f"{clone.path} cannot be read: {clone.error}", again)
+        yield Finding("clone", FactState.WRONG, f"{clone.path} cannot be read: {clone.error}", again)
         return
     if clone.damage:
         more = f" ({len(clone.damage)} complaints)" if len(clone.damage) > 1 else ""
-        yield Finding("clone", State.WRONG, f"{clone.path} is damaged: {clone.damage[0]}{more}", again)
+        yield Finding("clone", FactState.WRONG, f"{clone.path} is damaged: {clone.damage[0]}{more}", again)
     if clone.odd:
         named = "; ".join(f"{ref.name}: {ref.why}" for ref in clone.odd[:_SHOWN])
         more = f", and {len(clone.odd) - _SHOWN} more" if len(clone.odd) > _SHOWN else ""
         yield Finding(
-            "refs", State.WARNING, f"{clone.path}: passed over: {named}{more}", "git pack-refs, or clone again"
+            "refs", FactState.WARNING, f"{clone.path}: passed over: {named}{more}", "git pack-refs, or clone again"
         )
     if clone.shallow:
-        state = State.WRONG if clone.lacking else State.WARNING
+        state = FactState.WRONG if clone.lacking else FactState.WARNING
         text = f"{clone.path} is shallow; it lacks {_named(clone.lacking) or 'no release, but history'}"
         yield Finding("clone", state, text, f"git -C {quoted(clone.path)} fetch --unshallow --tags")
     elif clone.lacking:
         text = f"{clone.path} lacks {_named(clone.lacking)}"
-        yield Finding("clone", State.WARNING, text, f"git -C {quoted(clone.path)} fetch --tags")
+        yield Finding("clone", FactState.WARNING, text, f"git -C {quoted(clone.path)} fetch --tags")
     if clone.partial or clone.missing:
-        state = State.WARNING if clone.partial and not clone.missing else State.WRONG
+        state = FactState.WARNING if clone.partial and not clone.missing else FactState.WRONG
         text = f"{clone.path} is partial; {clone.missing} of the releases' files and folders are not there"
         yield Finding("clone", state, text, f"nothing is fetched while reading, so: {again}")
     for name in clone.former:
         do = f"git -C {quoted(clone.path)} remote set-url {quoted(name)} {quoted(project.url)}"
-        yield Finding("clone", State.WARNING, f"{clone.path}: remote {name} has a former address", do)
+        yield Finding("clone", FactState.WARNING, f"{clone.path}: remote {name} has a former address", do)
     if not (clone.damage or clone.shallow or clone.lacking or clone.partial or clone.missing):
-        yield Finding("clone", State.OK, f"{clone.path} is whole")
+        yield Finding("clone", FactState.OK, f"{clone.path} is whole")
     if clone.tags or clone.lacking:
         yield from _about_tags(project, clone.tags, clone.path)
     else:
         text = f"{clone.path} has no tags, so new releases cannot be seen in it"
-        yield Finding("tags", State.WARNING, text, f"git -C {quoted(clone.path)} fetch --tags")
+        yield Finding("tags", FactState.WARNING, text, f"git -C {quoted(clone.path)} fetch --tags")
 
 
 def _named(releases: tuple[str, ...]) -> str:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 
 from patchforge import faults
-from patchforge.doctor.facts import AMD, NVIDIA, Facts, Finding, State
+from patchforge.doctor.facts import AMD, NVIDIA, Facts, FactState, Finding
 from patchforge.transforms.runtime.patchforge_xpu.settings import VARIABLES
 
 #: Names, or beginnings of names, that a report shows.
@@ -57,13 +57,13 @@ def filters(facts: Facts) -> Iterator[Finding]:
     for name, problem in checks:
         value = facts.environment.get(name)
         if value == "":
-            yield Finding(name, State.WARNING, "is set and empty: it names no device", f"unset {name}")
+            yield Finding(name, FactState.WARNING, "is set and empty: it names no device", f"unset {name}")
         elif value is not None:
             wrong = problem(value, _gpus(facts))
             if wrong:
-                yield Finding(name, State.WRONG, f"{value}: {wrong}", f"unset {name}, or correct it")
+                yield Finding(name, FactState.WRONG, f"{value}: {wrong}", f"unset {name}, or correct it")
             else:
-                yield Finding(name, State.OK, f"{value}: other Intel GPUs than these are hidden")
+                yield Finding(name, FactState.OK, f"{value}: other Intel GPUs than these are hidden")
 
 
 def _gpus(facts: Facts) -> int | None:
@@ -113,46 +113,46 @@ def other_filters(facts: Facts) -> Iterator[Finding]:
         if value is not None and of & vendors:
             hidden = not value.strip() or value.strip().startswith("-1")
             text = f"{value!r}: hides every GPU of that kind" if hidden else f"{value!r}: hides the others of that kind"
-            state = State.WARNING if hidden else State.OK
+            state = FactState.WARNING if hidden else FactState.OK
             yield Finding(name, state, text, f"unset {name} if they are to be used" if hidden else "")
     if AMD in vendors and (value := facts.environment.get("HSA_OVERRIDE_GFX_VERSION")):
         text = f"{value}: ROCm treats the GPU as another model"
-        yield Finding("HSA_OVERRIDE_GFX_VERSION", State.WARNING, text, "unset it if this ROCm supports the GPU")
+        yield Finding("HSA_OVERRIDE_GFX_VERSION", FactState.WARNING, text, "unset it if this ROCm supports the GPU")
 
 
 def switches(environment: Mapping[str, str]) -> Iterator[Finding]:
     """Variables that change how Level Zero, SYCL and torch work."""
     for name, note in _NOTES.items():
         if name in environment:
-            yield Finding(name, State.OK, f"{environment[name]}: {note}")
+            yield Finding(name, FactState.OK, f"{environment[name]}: {note}")
     hierarchy = environment.get("ZE_FLAT_DEVICE_HIERARCHY")
     if hierarchy is not None:
         known = hierarchy in {"FLAT", "COMBINED", "COMPOSITE"}
         text = f"{hierarchy}: how cards of several tiles are numbered"
         do = "" if known else "use FLAT, COMBINED or COMPOSITE, or unset it"
-        yield Finding("ZE_FLAT_DEVICE_HIERARCHY", State.OK if known else State.WARNING, text, do)
+        yield Finding("ZE_FLAT_DEVICE_HIERARCHY", FactState.OK if known else FactState.WARNING, text, do)
     if environment.get("PYTORCH_ENABLE_XPU_FALLBACK", "0") not in {"", "0"}:
         text = "on: operators that XPU lacks are computed on the CPU without a word, which is slow"
         do = "set PYTORCH_DEBUG_XPU_FALLBACK=1 as well, to see which"
-        yield Finding("PYTORCH_ENABLE_XPU_FALLBACK", State.WARNING, text, do)
+        yield Finding("PYTORCH_ENABLE_XPU_FALLBACK", FactState.WARNING, text, do)
     for name in ("OverrideDefaultFP64Settings", "IGC_EnableDPEmulation"):
         if environment.get(name, "0") not in {"", "0"}:
             yield Finding(
-                name, State.WARNING, "on: float64 is emulated, which is slow", f"unset {name} if nothing needs it"
+                name, FactState.WARNING, "on: float64 is emulated, which is slow", f"unset {name} if nothing needs it"
             )
     for name in sorted(environment):
         if _RETIRED.fullmatch(name):
-            yield Finding(name, State.WARNING, "is of older versions and has no effect any more", f"unset {name}")
+            yield Finding(name, FactState.WARNING, "is of older versions and has no effect any more", f"unset {name}")
 
 
 def ours(environment: Mapping[str, str]) -> Iterator[Finding]:
     """PATCHFORGE_*: a name that is none, and the emulated XPU. Values are checked when a patched ComfyUI starts."""
     if preset := environment.get("PATCHFORGE_EMULATE_XPU"):
         text = f"{preset}: XPU devices are EMULATED in every process that has the emulator on its PYTHONPATH"
-        yield Finding("PATCHFORGE_EMULATE_XPU", State.WARNING, text, "unset it to use real devices")
+        yield Finding("PATCHFORGE_EMULATE_XPU", FactState.WARNING, text, "unset it to use real devices")
     for name in sorted(environment):
         if name in _OURS and name in VARIABLES:
-            yield Finding(name, State.OK, environment[name] or "set and empty, which counts as not set")
+            yield Finding(name, FactState.OK, environment[name] or "set and empty, which counts as not set")
         elif name.startswith("PATCHFORGE_") and name not in _OURS:
             do = f"the names are {', '.join(sorted(one for one in _OURS if one in VARIABLES))}"
-            yield Finding(name, State.WARNING, "is not a variable of patchforge", do)
+            yield Finding(name, FactState.WARNING, "is not a variable of patchforge", do)

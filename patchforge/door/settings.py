@@ -47,7 +47,7 @@ documents.register(Network, _network)
 
 
 @dataclass(frozen=True, slots=True)
-class Site:
+class ProxiedProgram:
     """A program behind the door: at which domain it is shown, and where it listens."""
 
     domain: Domain
@@ -78,8 +78,8 @@ class Oidc:
 class Door:
     """A whole door. Who comes in shows a password, a token, a certificate or a session of ``oidc``."""
 
-    comfyui: Site | None = None
-    ollama: Site | None = None
+    comfyui: ProxiedProgram | None = None
+    ollama: ProxiedProgram | None = None
     users: Mapping[Name, Role] = field(default_factory=dict)  #: who somebody is, whatever they show
     passwords: File | None = None  #: as htpasswd writes it
     tokens: File | None = None  #: lines of ``TOKEN NAME;``
@@ -95,7 +95,7 @@ class Door:
     routes: tuple[Grant, ...] = ()  #: more of ComfyUI, for packs that the table does not know
 
     @property
-    def sites(self) -> dict[str, Site]:
+    def sites(self) -> dict[str, ProxiedProgram]:
         """Those that there are, by program."""
         sites = {"comfyui": self.comfyui, "ollama": self.ollama}
         return {name: site for name, site in sites.items() if site}

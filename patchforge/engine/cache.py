@@ -60,7 +60,7 @@ def _digest(names: tuple[str, ...]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kept(Generic[T]):
+class CacheFormat(Generic[T]):
     """What a cache keeps: the digest of what decides it, and how it becomes lists and texts and comes back.
 
     An empty list takes no room. ``load`` raises ValueError, LookupError or TypeError for what is damaged.
@@ -71,7 +71,7 @@ class Kept(Generic[T]):
     load: Callable[[list[Any]], T]
 
 
-FILES = Kept(
+FILES = CacheFormat(
     rule_set_digest,
     lambda record: [] if record.empty else record.to_json(),
     lambda value: FileRecord.from_json(value) if value else FileRecord(),
@@ -81,7 +81,7 @@ FILES = Kept(
 class Cache(Generic[T]):
     """Results by key. ``folder`` None keeps nothing."""
 
-    def __init__(self, folder: Path | None, kept: Kept[T]) -> None:
+    def __init__(self, folder: Path | None, kept: CacheFormat[T]) -> None:
         self.kept = kept
         self.connection: sqlite3.Connection | None = None
         if folder is not None:

@@ -51,7 +51,7 @@ Memo = dict[tuple[object, ...], "tuple[Placed, ...]"]  #: what was found in a to
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class EditPlace:
     """An edit with its position: 0-based lines relative to its block, columns in characters."""
 
     edit: EditKind
@@ -74,7 +74,7 @@ class Placed:
 
     rank: int
     found: Found
-    places: tuple[Place, ...] = ()
+    places: tuple[EditPlace, ...] = ()
     free: tuple[str, ...] = ()
     fragment: str = ""
 
@@ -207,7 +207,7 @@ class _Stage:
                 raise UnreadableSource("nested too deeply to be parsed", 1) from None
         return self.memo[key]
 
-    def splice(self, place: Place, base: int, placed: Placed) -> list[Splice]:
+    def splice(self, place: EditPlace, base: int, placed: Placed) -> list[Splice]:
         """Turns a placed edit into text at offsets of the file."""
         first, last, rank, owner = base + place.first, base + place.last, placed.rank, placed.found.transform
         if place.where == "before":
@@ -253,7 +253,7 @@ def _parsed(text: str) -> cst.Module:
         raise UnreadableSource(f"libcst fails to read it: {error}", 1) from None
 
 
-def _has_room(place: Place, lines: Sequence[str]) -> bool:
+def _has_room(place: EditPlace, lines: Sequence[str]) -> bool:
     """Whether whole lines can stand where the edit wants them: nothing else shares the statement's line there."""
     if place.where not in ("before", "after", "arm"):
         return True
@@ -264,7 +264,7 @@ def _has_room(place: Place, lines: Sequence[str]) -> bool:
     return not before.strip() and (not rest or rest.startswith("#"))
 
 
-def _place(edit: Edit, positions: Positions) -> Place:
+def _place(edit: Edit, positions: Positions) -> EditPlace:
     span = positions[edit.node]
     if edit.place == "before" and isinstance(edit.node, (cst.FunctionDef, cst.ClassDef)) and edit.node.decorators:
         span = CodeRange(positions[edit.node.decorators[0]].start, span.end)
@@ -273,7 +273,7 @@ def _place(edit: Edit, positions: Positions) -> Place:
         if not isinstance(edit.node, cst.If):
             raise TypeError("an arm is added to an if statement")
         end = positions[edit.node.body.body[-1]].end
-    return Place(
+    return EditPlace(
         edit.kind,
         edit.place,
         span.start.line - 1,

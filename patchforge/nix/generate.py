@@ -22,7 +22,7 @@ from patchforge.manifest import Manifest
 from patchforge.nix import emit
 from patchforge.nodes.manifest import PackManifest
 from patchforge.nodes.manifest import load as load_pack
-from patchforge.outputs import Kind, Known
+from patchforge.outputs import Known, OutputKind
 from patchforge.paths import quoted
 from patchforge.pins import pin_files
 from patchforge.pins.pin_files import (
@@ -254,4 +254,4 @@ def _known_before(name: str) -> outputs.Check | None:
     return (lambda _: True) if _BEFORE.fullmatch(name) else None
 
 
-NIX = Kind("Nix expressions", re.compile(r"(\w[\w.-]*/)*\w[\w.-]*\.(nix|sh|py|json)"), _earlier)
+NIX = OutputKind("Nix expressions", re.compile(r"(\w[\w.-]*/)*\w[\w.-]*\.(nix|sh|py|json)"), _earlier)

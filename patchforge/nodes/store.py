@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from patchforge import caches
-from patchforge.engine.cache import Cache, Kept, Key, pack_rules_digest
+from patchforge.engine.cache import Cache, CacheFormat, Key, pack_rules_digest
 from patchforge.engine.records import apply_segments, plain, plain_segments, segments_of
 from patchforge.nodes.convert import Converted, convert
 from patchforge.nodes.pack import Pack, Problem
@@ -33,7 +33,7 @@ class Store:
     """Converted packs, and what they need beside torch; ``None`` keeps nothing."""
 
     def __init__(self, folder: Path | None) -> None:
-        self.cache: Cache[list[Any]] = Cache(folder, Kept(pack_rules_digest, list, list))
+        self.cache: Cache[list[Any]] = Cache(folder, CacheFormat(pack_rules_digest, list, list))
 
     def convert(self, pack: Pack, options: Options) -> Converted:
         """``nodes.convert``, unless the same bytes were converted by the same rules before."""

@@ -64,7 +64,7 @@ def monitoring() -> dict[str, bytes]:
     }
 
 
-KIND = outputs.Kind("rules and dashboards", re.compile(r"rules\.yml|dashboard\.json"))
+KIND = outputs.OutputKind("rules and dashboards", re.compile(r"rules\.yml|dashboard\.json"))
 
 
 def main() -> None:

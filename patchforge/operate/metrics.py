@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 
-class Kind(StrEnum):
+class MetricKind(StrEnum):
     """As Prometheus has them."""
 
     GAUGE = "gauge"
@@ -25,14 +25,14 @@ class Metric:
 
     of: str
     name: str
-    kind: Kind
+    kind: MetricKind
     labels: tuple[str, ...]
     help: str
 
     @property
     def family(self) -> str:
         """Its name without what the library adds to a counter's."""
-        return self.name.removesuffix("_total") if self.kind is Kind.COUNTER else self.name
+        return self.name.removesuffix("_total") if self.kind is MetricKind.COUNTER else self.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +60,13 @@ DURATIONS = (0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600)
 #: Why a server could not be read.
 ERRORS = ("refused", "timeout", "broken", "status", "garbage", "unexpected")
 
-_G, _C, _H = Kind.GAUGE, Kind.COUNTER, Kind.HISTOGRAM
+_G, _C, _H = MetricKind.GAUGE, MetricKind.COUNTER, MetricKind.HISTOGRAM
 _GPU, _SENSOR = ("pci_bdf",), ("pci_bdf", "hw_sensor_location")
 _DOMAIN, _MEMORY = ("pci_bdf", "hw_frequency_domain"), ("pci_bdf", "hw_memory_location")
 _SERVER, _DEVICE, _CLASS = ("server",), ("server", "device"), ("server", "class_type")
 
 
-def _of(subject: str, *rows: tuple[str, Kind, tuple[str, ...], str]) -> Iterator[Metric]:
+def _of(subject: str, *rows: tuple[str, MetricKind, tuple[str, ...], str]) -> Iterator[Metric]:
     return (Metric(subject, *row) for row in rows)
 
 
@@ -200,6 +200,6 @@ def checked(samples: Iterable[Sample]) -> Iterator[Sample]:
 
 def series(metric: Metric) -> Sequence[str]:
     """The names that a query may use for a metric."""
-    if metric.kind is Kind.HISTOGRAM:
+    if metric.kind is MetricKind.HISTOGRAM:
         return [f"{metric.name}_{part}" for part in ("bucket", "sum", "count")]
     return [metric.name]

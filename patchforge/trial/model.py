@@ -15,7 +15,7 @@ OWN_PACK = "patchforge_trial"  #: our nodes and observer, as a folder of ``custo
 AS_IT_COMES, CONVERTED = "as it comes", "converted"  #: the states in which a pack is tried
 
 
-class Verdict(StrEnum):
+class TrialVerdict(StrEnum):
     """What a test shows. That a workflow succeeded is no proof; PASSED is for other tests than workflows."""
 
     PASSED = "passed"  #: a functional, API or recovery test held
@@ -146,7 +146,7 @@ class Judgement:
     """The verdict of one test, with its reason in one line and the log lines that matter."""
 
     test: str  #: a workflow's name, or that of a functional, API or recovery test
-    verdict: Verdict
+    verdict: TrialVerdict
     reason: str
     seconds: float = 0.0
     steps: tuple[NodeStep, ...] = ()
@@ -157,4 +157,4 @@ class Judgement:
 
     @property
     def passed(self) -> bool:
-        return self.verdict in {Verdict.PASSED, Verdict.FRESH}
+        return self.verdict in {TrialVerdict.PASSED, TrialVerdict.FRESH}

@@ -17,7 +17,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.manifest import TreePath
 from patchforge.outputs import mark, marked, write_document
 from patchforge.pipeline import PatchedRelease, write_whole
-from patchforge.trial.model import Device, Ending, Execution, Judgement, Output, Side, Verdict, Workflow
+from patchforge.trial.model import Device, Ending, Execution, Judgement, Output, Side, TrialVerdict, Workflow
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import Evidence, SessionResult
 from patchforge.trial.server import devices
@@ -163,7 +163,7 @@ class TrialRun:
         pending = checks.chosen(self.session.tests, settings.workflows)
         has = flags(tree)
         if lacking := [flag for flag in self.session.needs if _flag(flag) not in has]:
-            self._give_up(pending, Verdict.SKIPPED, f"the release has no {' and no '.join(map(_flag, lacking))}")
+            self._give_up(pending, TrialVerdict.SKIPPED, f"the release has no {' and no '.join(map(_flag, lacking))}")
             return
         wanted = plan.flags(self.session, self.side, self.device)
         self.arguments = (*self.session.needs, *(flag for flag in wanted if _flag(flag) in has))
@@ -172,7 +172,9 @@ class TrialRun:
                 with self._server(tree) as server:
                     self._tests(server, pending)
             except CheckFailed as error:  # the server did not start
-                self._give_up(pending, Verdict.FAILED, error.problem, tuple(error.found.splitlines()[-_LOG_LINES:]))
+                self._give_up(
+                    pending, TrialVerdict.FAILED, error.problem, tuple(error.found.splitlines()[-_LOG_LINES:])
+                )
                 return
 
     def _server(self, tree: Path) -> Server:
@@ -209,13 +211,13 @@ class TrialRun:
         self.judgements.append(judged)
         self.trial.tell(f"{self.name}: {judged.test} {judged.verdict}, {judged.seconds:.1f} s")
 
-    def _give_up(self, pending: list[str], verdict: Verdict, reason: str, log: tuple[str, ...] = ()) -> None:
+    def _give_up(self, pending: list[str], verdict: TrialVerdict, reason: str, log: tuple[str, ...] = ()) -> None:
         for name in pending:
             self._add(Judgement(name, verdict, reason, log=log))
 
     def _keep_log(self, server: Server, judged: Judgement) -> None:
         logs = self.trial.settings.logs
-        if logs is not None and judged.verdict not in {Verdict.PASSED, Verdict.FRESH, Verdict.SKIPPED}:
+        if logs is not None and judged.verdict not in {TrialVerdict.PASSED, TrialVerdict.FRESH, TrialVerdict.SKIPPED}:
             text = "\n".join([*server.log_lines(), mark(), ""])
             try:
                 write_document(logs / f"{self.name.replace(' ', '-')}-{judged.test}.log", marked(text))

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from patchforge.bench.model import PATCHED, UPSTREAM, Benchmark, Case, Counts, Machine
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 
 EMULATED = Device("xpu", "b580", "rng=cpu")
 SAMPLER, DECODER = "5 KSampler", "6 VAEDecode"
@@ -31,7 +31,7 @@ def counts(**changes: Any) -> Counts:
 
 def case(name: str = "txt2img", side: str = PATCHED, parts: Mapping[str, Counts] | None = None, **more: Any) -> Case:
     found = {SAMPLER: counts(), DECODER: counts(operations={"float32 conv2d": 30})} if parts is None else parts
-    return replace(Case("workflows", name, side, Verdict.FRESH, "equal to the reference", found), **more)
+    return replace(Case("workflows", name, side, TrialVerdict.FRESH, "equal to the reference", found), **more)
 
 
 def benchmark(*cases: Case, **changes: Any) -> Benchmark:

@@ -15,7 +15,7 @@ from patchforge.bench.compare import against_upstream, compare
 from patchforge.bench.model import FILE, FORMAT, UPSTREAM, Counts, read, total
 from patchforge.cli import main
 from patchforge.errors import Damaged, Exit, NotChecked, PatchforgeError
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 from tests.bench.examples import DECODER, SAMPLER, benchmark, case, counts
 
 NUMBERS = st.integers(0, 1 << 40)
@@ -92,7 +92,7 @@ def test_a_node_that_only_one_ran_differs() -> None:
 
 
 def test_nothing_is_said_of_a_run_that_was_not_fresh() -> None:
-    other = case("upscale", verdict=Verdict.CPU_FALLBACK, reason="node 3 did nothing", parts={})
+    other = case("upscale", verdict=TrialVerdict.CPU_FALLBACK, reason="node 3 did nothing", parts={})
     found = compare(benchmark(case(), other), benchmark(case(), other))
     assert found.same
     assert any("cpu_fallback" in note and "node 3 did nothing" in note for note in found.notes)

@@ -37,7 +37,7 @@ from patchforge.bench.report import CSV, HTML, MARKDOWN, headline, html, markdow
 from patchforge.bench.submission import SUFFIX, anonymous
 from patchforge.cli import main
 from patchforge.errors import Exit
-from patchforge.trial.model import Verdict
+from patchforge.trial.model import TrialVerdict
 from tests.bench.examples import SAMPLER, benchmark, case, counts
 
 WRONG = Quality(equal=False, largest=3, mean=0.2, psnr=52.1, ssim=0.9991, flip=0.012)
@@ -112,7 +112,7 @@ def test_it_says_what_it_does_not_know() -> None:
 
 
 def test_what_was_not_measured_is_never_nothing() -> None:
-    lost = case("sdxl", verdict=Verdict.CPU_FALLBACK, reason="node 5 did nothing", parts={})
+    lost = case("sdxl", verdict=TrialVerdict.CPU_FALLBACK, reason="node 5 did nothing", parts={})
     page = markdown(benchmark(lost, case(parts={SAMPLER: counts(synchronisations=None, peak_bytes=None)})))
     (line,) = [line for line in page.splitlines() if "node 5 did nothing" in line]
     assert line.count("not measured") == 4
@@ -160,7 +160,7 @@ def test_the_same_benchmark_gives_the_same_pages() -> None:
 def test_texts_of_strangers_are_texts() -> None:
     hostile = "<script>alert(1)</script> | \x1b[31m **bold**"
     found = benchmark(
-        case(parts={}, verdict=Verdict.FAILED, reason=hostile), machine=replace(benchmark().machine, cpu=hostile)
+        case(parts={}, verdict=TrialVerdict.FAILED, reason=hostile), machine=replace(benchmark().machine, cpu=hostile)
     )
     assert "<script>" not in html(found)
     assert "\x1b" not in markdown(found)
@@ -200,7 +200,7 @@ def test_the_command_writes_beside_a_copy(tmp_path: Path, capsys: pytest.Capture
 
 
 def test_a_submission_says_nothing_of_its_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    lost = case("sdxl", verdict=Verdict.FAILED, reason="/home/somebody/ComfyUI/main.py", parts={})
+    lost = case("sdxl", verdict=TrialVerdict.FAILED, reason="/home/somebody/ComfyUI/main.py", parts={})
     told = case(reason="/home/somebody", not_measured={"energy": "/home/somebody"}, times=times(1))
     one = written(
         tmp_path / "one",
@@ -262,8 +262,8 @@ def test_the_other_programs_are_doors(words: list[str], expected: list[str], mon
 
 def test_torch_alone_is_measured_by_the_cpu() -> None:
     found = benchmark(
-        Case("tensor", "matmul", CPU, Verdict.FRESH, "", times=times(0.02)),
-        Case("tensor", "matmul", TORCH, Verdict.FRESH, "", times=times(0.005)),
+        Case("tensor", "matmul", CPU, TrialVerdict.FRESH, "", times=times(0.02)),
+        Case("tensor", "matmul", TORCH, TrialVerdict.FRESH, "", times=times(0.005)),
     )
     assert first(found).endswith("; 4.00 times as fast as the CPU.")
     assert "--baseline cpu" in markdown(found)

@@ -14,7 +14,7 @@ from patchforge.bench.model import CPU, TORCH, Case
 from patchforge.bench.torch_cases import Probe, TorchSide
 from patchforge.cli import main
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 from patchforge.trial.server import devices
 from patchforge.trial.workflows.library import load
 from tests.trial.miniature_server import missing
@@ -86,7 +86,7 @@ def test_every_case_is_fresh_on_the_emulated_device(tmp_path: Path) -> None:
     cases = suites.of_torch(suites.SUITES, quick=False)
     one = side(tmp_path, emulated)
     found = list(torch_cases.measure([one], cases, 0, lambda _: None))
-    assert [(case.name, case.verdict, case.reason) for case in found if case.verdict is not Verdict.FRESH] == []
+    assert [(case.name, case.verdict, case.reason) for case in found if case.verdict is not TrialVerdict.FRESH] == []
     assert [(case.suite, case.name) for case in found] == cases
     assert all(sum(case.counts["case"].operations.values()) for case in found)
     assert all(case.not_measured["times"] for case in found)
@@ -124,17 +124,17 @@ def test_a_torch_without_the_device(tmp_path: Path) -> None:
     found: list[Case] = list(
         torch_cases.measure([side(tmp_path, Device("xpu"))], [("tensor", "sum-float32")], 1, print)
     )
-    assert [case.verdict for case in found] == [Verdict.FAILED]
+    assert [case.verdict for case in found] == [TrialVerdict.FAILED]
     assert "ended" in found[0].reason
 
 
 def test_results_that_are_elsewhere_or_wrong_are_not_fresh() -> None:
     one = side(Path(), Device("xpu"))
     seen = {"device": "xpu", "error": 0.01, "allowed": 0.02}
-    assert torch_cases._judged(seen, one)[0] is Verdict.FRESH
-    assert torch_cases._judged({**seen, "error": 0.03}, one)[0] is Verdict.FAILED
-    assert torch_cases._judged({**seen, "error": float("nan")}, one)[0] is Verdict.FAILED
-    assert torch_cases._judged({**seen, "device": "cpu"}, one)[0] is Verdict.CPU_FALLBACK
+    assert torch_cases._judged(seen, one)[0] is TrialVerdict.FRESH
+    assert torch_cases._judged({**seen, "error": 0.03}, one)[0] is TrialVerdict.FAILED
+    assert torch_cases._judged({**seen, "error": float("nan")}, one)[0] is TrialVerdict.FAILED
+    assert torch_cases._judged({**seen, "device": "cpu"}, one)[0] is TrialVerdict.CPU_FALLBACK
 
 
 def test_every_case_of_torch_has_a_name_of_its_own() -> None:

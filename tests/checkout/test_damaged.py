@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.checkout import change
-from patchforge.checkout.examine import State
+from patchforge.checkout.examine import FolderState
 from patchforge.checkout.place import command
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError
 from tests.checkout import places
@@ -66,7 +66,7 @@ def test_what_a_journal_lacks_is_said_and_had_back(
     converted = content(pack)
     damage(pack / name)
     found = look(pack, subject)
-    assert found.state is State.PATCHED
+    assert found.state is FolderState.PATCHED
     assert not found.in_order
     assert name.removeprefix(".patchforge/") in found.says
     assert places.named(found) == "repair"
@@ -168,7 +168,7 @@ def test_git_tells_what_a_broken_journal_does_not(tmp_path: Path) -> None:
     for path in (JOURNAL, MANIFEST, ".patchforge/original/main.py"):
         garbled(folder / path)
     found = look(folder, subject)
-    assert found.state is State.PATCHED
+    assert found.state is FolderState.PATCHED
     assert found.do.startswith(f"{REPAIR} {folder} makes")
     with pytest.raises(Damaged):
         places.revert(folder, subject)
@@ -206,18 +206,18 @@ OWN = b"_patchforge_cache = {}\n\n\ndef _patchforge_xpu():\n    return False\n\n
 def test_a_name_like_ours_is_not_ours(tmp_path: Path, subject: places.Remembered) -> None:
     files = {**PACK, "own.py": OWN, "more.py": b"import patchforge_xpu\n" + PACK["more.py"]}
     pack = fill(tmp_path / "pack", files)
-    assert look(pack, subject).state is State.UNTOUCHED
+    assert look(pack, subject).state is FolderState.UNTOUCHED
     places.apply(pack, subject)
     converted = plain(pack)
     assert converted["own.py"] == OWN
-    assert look(pack, subject).state is State.PATCHED
+    assert look(pack, subject).state is FolderState.PATCHED
     (pack / "own.py").write_bytes(OWN + b"_patchforge_more = 1\n")
-    assert look(pack, subject).state is State.PATCHED
+    assert look(pack, subject).state is FolderState.PATCHED
     shutil.rmtree(pack / ".patchforge")
-    assert look(pack, subject).state is State.PATCHED
+    assert look(pack, subject).state is FolderState.PATCHED
     (pack / "nodes.py").write_bytes(PACK["nodes.py"])
     (pack / "more.py").write_bytes(files["more.py"])
-    assert look(pack, subject).state is State.UNTOUCHED
+    assert look(pack, subject).state is FolderState.UNTOUCHED
 
 
 @pytest.mark.parametrize("path", ["my_tool.py", "custom_nodes/mine.py"])
@@ -226,7 +226,7 @@ def test_a_users_own_file_that_names_the_module(tmp_path: Path, path: str) -> No
     files, subject = places.release_files(NEW), places.comfyui()
     files[path] = b"from comfy import patchforge_xpu\n"
     folder = fill(tmp_path / "ComfyUI", files)
-    assert look(folder, subject).state is State.UNTOUCHED
+    assert look(folder, subject).state is FolderState.UNTOUCHED
     places.apply(folder, subject)
     assert look(folder, subject).in_order
     places.update(folder, subject)
@@ -240,7 +240,7 @@ def test_a_users_own_file_beside_those_that_are_patched(tmp_path: Path) -> None:
     places.apply(folder, subject)
     mine = {"comfy/ldm/mine/net.py": b"from comfy import patchforge_xpu\n"}
     fill(folder, mine)
-    assert look(folder, subject).state is State.PATCHED
+    assert look(folder, subject).state is FolderState.PATCHED
     (folder / "main.py").write_bytes(files["main.py"])
     places.update(folder, subject)
     assert look(folder, subject).in_order

@@ -20,7 +20,7 @@ import pytest
 from patchforge import inside
 from patchforge.atomic import exchange
 from patchforge.checkout import journal
-from patchforge.checkout.examine import Examined, State
+from patchforge.checkout.examine import Examined, FolderState
 from patchforge.cli import main
 from patchforge.errors import Exit, PatchforgeError
 from tests.checkout import places
@@ -202,7 +202,7 @@ def test_an_operation_fails(name: str, place: Path, on: Callable[[Disk], None]) 
             trial.put_right()
 
 
-def trial_state(trial: Trial) -> State:
+def trial_state(trial: Trial) -> FolderState:
     return look(trial.place / "ready" / "folder", trial.subject).state
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from patchforge.checkout import installation
 from patchforge.checkout.installation import Way
-from patchforge.checkout.place import Place, where
+from patchforge.checkout.place import FolderKind, where
 from tests.checkout.places import fill
 
 COMFYUI = {"main.py": b"", "comfy/model_management.py": b""}
@@ -74,6 +74,6 @@ def test_the_folder_of_models_and_packs_names_the_program(tmp_path: Path, monkey
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
     monkeypatch.setenv("HOME", str(tmp_path))
     found = where(data)
-    assert found.place is Place.DATA
+    assert found.place is FolderKind.DATA
     assert found.refusal("release").do == f"name the program's own folder, {program}"
     assert found.refusal("pack").do == f"name one of the packs in {data / 'custom_nodes'}"

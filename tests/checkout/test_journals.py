@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from patchforge.checkout import journal
-from patchforge.checkout.examine import Examined, State
+from patchforge.checkout.examine import Examined, FolderState
 from patchforge.checkout.journal import Found
 from patchforge.checkout.subject import NodePack
 from patchforge.errors import PatchforgeError
@@ -311,8 +311,10 @@ def test_there_are_enough_hostile_journals() -> None:
 def test_every_state_is_called_by_its_name(tmp_path: Path) -> None:
     """The guide's table, ``status``, ``repair`` and ``--json`` have one word for each."""
     guide = (ROOT / "docs" / "user-guide.md").read_text("utf-8")
-    for state in State:
+    for state in FolderState:
         found = Examined(Inside(tmp_path), NodePack(), state, Found())
-        word = "not patched" if state is State.UNTOUCHED else state  #: in a sentence; "untouched" says little there
-        assert state is State.UNKNOWN or found.says.startswith(word), state
-        assert state is State.UNKNOWN or f"\n| {state} |" in guide
+        word = (
+            "not patched" if state is FolderState.UNTOUCHED else state
+        )  #: in a sentence; "untouched" says little there
+        assert state is FolderState.UNKNOWN or found.says.startswith(word), state
+        assert state is FolderState.UNKNOWN or f"\n| {state} |" in guide

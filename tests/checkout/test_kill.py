@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.checkout.examine import State
+from patchforge.checkout.examine import FolderState
 from patchforge.checkout.subject import Subject
 from tests.checkout import places
 from tests.checkout.places import NEW, OLD, content, fill, look, named
@@ -190,10 +190,10 @@ def _put_right(folder: Path, subject: Subject, scenario: Scenario, whole: dict[s
         found = look(folder, subject)
     assert found.in_order, (found.state, found.leftovers, found.do)
     files = {path: data for path, data in content(folder).items() if not path.startswith(".patchforge/")}
-    if found.state is not State.UNTOUCHED:
+    if found.state is not FolderState.UNTOUCHED:
         files = {path: data for path, data in files.items() if "__pycache__" not in path}
-    assert files == (scenario.files if found.state is State.UNTOUCHED else whole), found.state
-    assert found.state is not State.UNTOUCHED or not empty_folders(folder)
+    assert files == (scenario.files if found.state is FolderState.UNTOUCHED else whole), found.state
+    assert found.state is not FolderState.UNTOUCHED or not empty_folders(folder)
 
 
 def empty_folders(folder: Path) -> list[str]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.checkout.examine import State
+from patchforge.checkout.examine import FolderState
 from patchforge.checkout.examine import look as look_at
-from patchforge.checkout.place import Place, where
+from patchforge.checkout.place import FolderKind, where
 from patchforge.cli import main
 from patchforge.errors import PatchforgeError
 from patchforge.nodes.pack import read_pack
@@ -53,26 +53,26 @@ def world(tmp_path: Path) -> Path:
 
 C = "portable/ComfyUI"
 WHERE = {
-    C: (Place.COMFYUI, C),
-    f"{C}/../ComfyUI": (Place.COMFYUI, f"{C}/../ComfyUI"),
-    f"{C}/comfy": (Place.WITHIN, C),
-    f"{C}/user": (Place.WITHIN, C),
-    "to_comfy": (Place.WITHIN, C),
-    f"{C}/custom_nodes": (Place.PACKS, C),
-    f"{C}/custom_nodes/.disabled": (Place.PACKS, C),
-    f"{C}/custom_nodes/pack": (Place.PACK, ""),
-    f"{C}/custom_nodes/linked": (Place.PACK, ""),
-    f"{C}/custom_nodes/.disabled/off": (Place.PACK, ""),
-    f"{C}/custom_nodes/pack/src": (Place.IN_PACK, f"{C}/custom_nodes/pack"),
-    "portable": (Place.PORTABLE, C),
-    "": (Place.ABOVE, C),
-    "elsewhere": (Place.PACKS, ""),
-    "data/custom_nodes": (Place.PACKS, ""),
-    "desktop": (Place.ABOVE, "desktop"),
-    "Documents/ComfyUI": (Place.DATA, ""),
-    "dev/pack": (Place.PACK, ""),
-    "script": (Place.PACK, ""),
-    "empty": (Place.OTHER, ""),
+    C: (FolderKind.COMFYUI, C),
+    f"{C}/../ComfyUI": (FolderKind.COMFYUI, f"{C}/../ComfyUI"),
+    f"{C}/comfy": (FolderKind.WITHIN, C),
+    f"{C}/user": (FolderKind.WITHIN, C),
+    "to_comfy": (FolderKind.WITHIN, C),
+    f"{C}/custom_nodes": (FolderKind.PACKS, C),
+    f"{C}/custom_nodes/.disabled": (FolderKind.PACKS, C),
+    f"{C}/custom_nodes/pack": (FolderKind.PACK, ""),
+    f"{C}/custom_nodes/linked": (FolderKind.PACK, ""),
+    f"{C}/custom_nodes/.disabled/off": (FolderKind.PACK, ""),
+    f"{C}/custom_nodes/pack/src": (FolderKind.IN_PACK, f"{C}/custom_nodes/pack"),
+    "portable": (FolderKind.PORTABLE, C),
+    "": (FolderKind.ABOVE, C),
+    "elsewhere": (FolderKind.PACKS, ""),
+    "data/custom_nodes": (FolderKind.PACKS, ""),
+    "desktop": (FolderKind.ABOVE, "desktop"),
+    "Documents/ComfyUI": (FolderKind.DATA, ""),
+    "dev/pack": (FolderKind.PACK, ""),
+    "script": (FolderKind.PACK, ""),
+    "empty": (FolderKind.OTHER, ""),
 }
 
 
@@ -84,7 +84,7 @@ def test_what_a_folder_is(world: Path, name: str) -> None:
     assert found.right == (world / right if right else None)
 
 
-@pytest.mark.parametrize("name", [name for name, (place, _) in WHERE.items() if place is not Place.PACK])
+@pytest.mark.parametrize("name", [name for name, (place, _) in WHERE.items() if place is not FolderKind.PACK])
 def test_what_is_not_one_pack_is_refused_as_one(world: Path, name: str) -> None:
     before = content(world)
     with pytest.raises(PatchforgeError) as caught:
@@ -96,7 +96,7 @@ def test_what_is_not_one_pack_is_refused_as_one(world: Path, name: str) -> None:
     assert content(world) == before
 
 
-@pytest.mark.parametrize("name", [name for name, (place, _) in WHERE.items() if place is not Place.COMFYUI])
+@pytest.mark.parametrize("name", [name for name, (place, _) in WHERE.items() if place is not FolderKind.COMFYUI])
 def test_what_is_not_comfyui_is_refused_as_it(world: Path, name: str) -> None:
     before = content(world)
     for command in (places.apply, places.revert):
@@ -111,8 +111,8 @@ def test_what_is_not_comfyui_is_refused_as_it(world: Path, name: str) -> None:
 def test_the_state_of_a_wrong_folder_names_the_right_one(world: Path) -> None:
     for name, (place, right) in WHERE.items():
         found = look_at(world / name)
-        if place in (Place.WITHIN, Place.ABOVE, Place.PORTABLE, Place.IN_PACK):
-            assert found.state is State.UNKNOWN
+        if place in (FolderKind.WITHIN, FolderKind.ABOVE, FolderKind.PORTABLE, FolderKind.IN_PACK):
+            assert found.state is FolderState.UNKNOWN
             assert found.do == f"name {world / right}"
 
 

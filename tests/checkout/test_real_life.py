@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.checkout.change import opened
-from patchforge.checkout.examine import State
+from patchforge.checkout.examine import FolderState
 from patchforge.checkout.subject import of_module
 from patchforge.errors import CheckFailed, Exit, PatchforgeError, TryAgain
 from tests.checkout import places
@@ -86,7 +86,7 @@ def put_right(folder: Path, subject: places.Remembered) -> None:
     """Does what the state says, until nothing is wrong; at most twice."""
     for _ in range(2):
         found = look(folder, subject)
-        if found.in_order and found.state is not State.UNTOUCHED:
+        if found.in_order and found.state is not FolderState.UNTOUCHED:
             break
         places.COMMANDS[named(found)](folder, subject)
     assert look(folder, subject).in_order
@@ -105,7 +105,7 @@ def test_local_edits_before_and_after_survive(checkout: Path, subject: places.Re
     mine = content(checkout)
     places.apply(checkout, subject)
     wrap(checkout, MANAGEMENT)
-    assert look(checkout, subject).state is State.EDITED
+    assert look(checkout, subject).state is FolderState.EDITED
     places.revert(checkout, subject)
     assert content(checkout) == {**mine, MANAGEMENT: TOP + mine[MANAGEMENT] + END}
 
@@ -141,7 +141,7 @@ def test_the_patched_tree_is_committed(checkout: Path, subject: places.Remembere
     places.apply(checkout, subject)
     git(checkout, "add", "--all")
     git(checkout, "commit", "--quiet", "--message", "for my GPU")
-    assert look(checkout, subject).state is State.PATCHED
+    assert look(checkout, subject).state is FolderState.PATCHED
     assert "journal" not in git(checkout, "ls-files")
     places.revert(checkout, subject)
     assert plain(checkout) == places.release_files(OLD)
@@ -155,11 +155,11 @@ def test_every_line_end(end: str, upstream: Path, tmp_path: Path, subject: place
     before = content(folder)
     assert (b"\r\n" in before[MAIN]) == (end == "\r\n")
     places.apply(folder, subject)
-    assert look(folder, subject).state is State.PATCHED
+    assert look(folder, subject).state is FolderState.PATCHED
     git(folder, "stash", "--quiet")
-    assert look(folder, subject).state is State.HALF
+    assert look(folder, subject).state is FolderState.HALF
     git(folder, "stash", "pop", "--quiet")
-    assert look(folder, subject).state is State.PATCHED
+    assert look(folder, subject).state is FolderState.PATCHED
     places.revert(folder, subject)
     assert content(folder) == before
 
@@ -169,7 +169,7 @@ def test_line_ends_that_change_after_patching(checkout: Path, subject: places.Re
     places.apply(checkout, subject)
     for path in (MAIN, MANAGEMENT):
         (checkout / path).write_bytes((checkout / path).read_bytes().replace(b"\n", b"\r\n"))
-    assert look(checkout, subject).state is State.PATCHED
+    assert look(checkout, subject).state is FolderState.PATCHED
     places.revert(checkout, subject)
     crlf = {path: before[path].replace(b"\n", b"\r\n") for path in (MAIN, MANAGEMENT)}
     assert content(checkout) == {**before, **crlf}
@@ -179,10 +179,10 @@ def test_a_worktree_is_a_checkout_of_its_own(checkout: Path, tmp_path: Path, sub
     git(checkout, "worktree", "add", "--quiet", "--detach", str(tmp_path / "tree"), NEW)
     tree = tmp_path / "tree"
     places.apply(tree, subject)
-    assert look(checkout, subject).state is State.UNTOUCHED
+    assert look(checkout, subject).state is FolderState.UNTOUCHED
     shutil.rmtree(tree / ".patchforge")
     (tree / MODULE).unlink()
-    assert look(tree, subject).state is State.LOST
+    assert look(tree, subject).state is FolderState.LOST
     put_right(tree, subject)
     places.revert(tree, subject)
     assert content(tree) == places.release_files(NEW)
@@ -198,7 +198,7 @@ def test_git_clean_takes_module_and_journal(
     wrap(checkout, MAIN)
     git(checkout, "clean", "-fdxq")
     found = look(checkout, subject)
-    assert found.state is State.LOST
+    assert found.state is FolderState.LOST
     assert named(found) == "repair"
     for command in (places.apply, places.revert):
         with pytest.raises(PatchforgeError, match="patchforge repair"):
@@ -217,10 +217,10 @@ def test_stash_and_pop(checkout: Path, subject: places.Remembered, untracked: bo
     patched = content(checkout)
     git(checkout, "stash", "--quiet", *(["--include-untracked"] if untracked else []))
     found = look(checkout, subject)
-    assert found.state is (State.UNTOUCHED if untracked else State.HALF)
+    assert found.state is (FolderState.UNTOUCHED if untracked else FolderState.HALF)
     git(checkout, "stash", "pop", "--quiet")
     assert content(checkout) == patched
-    assert look(checkout, subject).state is State.PATCHED
+    assert look(checkout, subject).state is FolderState.PATCHED
 
 
 @pytest.mark.parametrize("command", ["repair", "revert", "update"])
@@ -273,10 +273,10 @@ def test_an_update_over_the_patches(
     places.apply(checkout, subject)
     move(checkout)
     found = look(checkout, subject)
-    assert found.state is State.UPDATED
+    assert found.state is FolderState.UPDATED
     assert named(found) == "update"
     places.update(checkout, subject)
-    assert look(checkout, subject).state is State.PATCHED
+    assert look(checkout, subject).state is FolderState.PATCHED
     new = {**plain_old_only(checkout, move), **places.release_files(NEW)}
     assert plain(checkout) == {**new, **expected(places.release_files(NEW))}
     places.revert(checkout, subject)
@@ -312,7 +312,7 @@ def test_an_update_with_stash_and_pop_keeps_edits(
     (folder / MAIN).write_bytes(TOP + (folder / MAIN).read_bytes())
     git(folder, "stash", "--quiet")
     git(folder, "reset", "--quiet", "--hard", "later")
-    assert look(folder, subject).state is State.UPDATED
+    assert look(folder, subject).state is FolderState.UPDATED
     git(folder, "stash", "pop", "--quiet")
     places.update(folder, subject)
     later = places.release_files(NEW)
@@ -382,7 +382,7 @@ def test_files_were_restored_one_by_one(checkout: Path, subject: places.Remember
     patched = plain(checkout)
     git(checkout, "checkout", "HEAD", "--", MAIN)
     found = look(checkout, subject)
-    assert found.state is State.HALF
+    assert found.state is FolderState.HALF
     put_right(checkout, subject)
     assert plain(checkout) == patched
 
@@ -395,7 +395,7 @@ def test_an_edit_of_a_file_whose_patch_was_taken_out(
     wrap(checkout, MAIN)
     mine = places.release_files(OLD)
     mine[MAIN] = TOP + mine[MAIN] + END
-    assert look(checkout, subject).state is State.HALF
+    assert look(checkout, subject).state is FolderState.HALF
     put_right(checkout, subject)
     assert plain(checkout) == expected(mine)
     places.revert(checkout, subject)
@@ -554,7 +554,7 @@ def test_three_at_once(checkout: Path) -> None:
     for run, text in zip(runs, said, strict=True):
         assert "Traceback" not in text
         assert run.returncode == 0 or "another run" in text or "already" in text
-    assert look(checkout, places.comfyui()).state is State.PATCHED
+    assert look(checkout, places.comfyui()).state is FolderState.PATCHED
 
 
 def test_a_lock_ends_with_its_process(checkout: Path, subject: places.Remembered) -> None:

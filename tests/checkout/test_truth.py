@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.checkout import change
-from patchforge.checkout.examine import State
+from patchforge.checkout.examine import FolderState
 from patchforge.commands.checkout import undone
 from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
 from patchforge.inside import InTheWay
@@ -48,16 +48,16 @@ def test_an_old_stash_on_top_of_an_update_is_never_called_patched(
     git(checkout, "checkout", "--", ".")
     git(checkout, "stash", "pop", fails=True)
     before = content(checkout)
-    assert look(checkout, subject).state is State.HALF
+    assert look(checkout, subject).state is FolderState.HALF
     assert "main.py" in look(checkout, subject).says
     while error := refused(checkout, subject):
         assert "marks of a conflict" in error.found
         assert content(checkout) == before
-        assert look(checkout, subject).state is State.HALF
+        assert look(checkout, subject).state is FolderState.HALF
         path = next(path for path in before if error.problem.startswith(path))
         git(checkout, "checkout", "HEAD", "--", path)
         before = content(checkout)
-    assert look(checkout, subject).state is State.PATCHED
+    assert look(checkout, subject).state is FolderState.PATCHED
     assert plain(checkout) == places.patched(places.release_files(NEW), subject, tmp_path / "fresh")
 
 
@@ -116,7 +116,7 @@ def test_an_edit_that_a_fresh_patching_would_not_give(
     whole = content(folder)
     (folder / MAIN).write_bytes(edit(whole[MAIN]))
     found = look(folder, subject)
-    assert found.state is State.HALF
+    assert found.state is FolderState.HALF
     assert not found.in_order
     assert MAIN in found.says
     before = content(folder)
@@ -125,7 +125,7 @@ def test_an_edit_that_a_fresh_patching_would_not_give(
         assert MAIN in error.problem
         assert content(folder) == before
     else:
-        assert look(folder, subject).state is State.PATCHED
+        assert look(folder, subject).state is FolderState.PATCHED
         assert plain(folder)[MAIN] == whole[MAIN]
 
 
@@ -134,7 +134,7 @@ def test_an_edit_beside_ours_is_edited_and_in_order(folder: Path, subject: place
     (folder / MAIN).write_bytes((folder / MAIN).read_bytes() + b"\nMINE = 1\n")
     before = content(folder)
     found = look(folder, subject)
-    assert found.state is State.EDITED
+    assert found.state is FolderState.EDITED
     assert found.in_order
     assert not places.repair(folder, subject).writes
     assert content(folder) == before
@@ -144,7 +144,7 @@ def test_an_edited_module_is_not_called_patched(folder: Path, subject: places.Re
     places.apply(folder, subject)
     (folder / MODULE).write_bytes(b"")
     found = look(folder, subject)
-    assert found.state is State.HALF
+    assert found.state is FolderState.HALF
     with pytest.raises(CheckFailed, match="patchforge_xpu") as caught:
         places.repair(folder, subject)
     assert str(folder / MODULE) in caught.value.do
@@ -153,20 +153,20 @@ def test_an_edited_module_is_not_called_patched(folder: Path, subject: places.Re
 def test_without_a_journal_a_broken_file_is_not_called_patched(folder: Path, subject: places.Remembered) -> None:
     places.apply(folder, subject)
     shutil.rmtree(folder / ".patchforge")
-    assert look(folder, subject).state is State.PATCHED
+    assert look(folder, subject).state is FolderState.PATCHED
     assert not look(folder, subject).in_order
     (folder / MAIN).write_bytes(conflict((folder / MAIN).read_bytes()))
-    assert look(folder, subject).state is State.HALF
+    assert look(folder, subject).state is FolderState.HALF
 
 
 def test_a_pack_without_a_journal_that_is_half_converted(tmp_path: Path) -> None:
     pack, subject = fill(tmp_path / "pack", PACK), places.pack()
     places.apply(pack, subject)
     shutil.rmtree(pack / ".patchforge")
-    assert look(pack, subject).state is State.PATCHED
+    assert look(pack, subject).state is FolderState.PATCHED
     (pack / "nodes.py").write_bytes(PACK["nodes.py"])
     (pack / "__init__.py").write_bytes(PACK["__init__.py"] + b"X = '_patchforge_x'\n")
-    assert look(pack, subject).state is State.HALF
+    assert look(pack, subject).state is FolderState.HALF
 
 
 # --- originals from elsewhere
@@ -204,7 +204,7 @@ def test_a_commit_of_the_patched_tree_is_no_original(folder: Path, subject: plac
     with change.opened(folder) as inside:
         change.repair(inside, subject, [lambda: subject.tree(original)])
     assert plain(folder) == patched
-    assert look(folder, subject).state is State.PATCHED
+    assert look(folder, subject).state is FolderState.PATCHED
 
 
 # --- what is not ours
@@ -223,7 +223,7 @@ def test_a_file_of_the_users_at_the_modules_place(folder: Path, subject: places.
     assert f"move {top} away" in caught.value.do
     top.rename(folder.with_name("aside"))
     places.apply(folder, subject)
-    assert look(folder, subject).state is State.PATCHED
+    assert look(folder, subject).state is FolderState.PATCHED
 
 
 def test_a_stashed_pack_keeps_its_choices(tmp_path: Path) -> None:
@@ -239,7 +239,7 @@ def test_a_stashed_pack_keeps_its_choices(tmp_path: Path) -> None:
     assert places.named(found) == "repair"
     places.repair(pack, subject)
     assert plain(pack) == converted
-    assert look(pack, subject).state is State.PATCHED
+    assert look(pack, subject).state is FolderState.PATCHED
     assert MANAGEMENT not in converted
 
 
@@ -273,7 +273,7 @@ def test_links_among_the_users_own_folders_are_no_matter(
         fill(tmp_path / name, {"x.py": b""})
         (folder / name).symlink_to(tmp_path / name)
     places.apply(folder, subject)
-    assert look(folder, subject).state is State.PATCHED
+    assert look(folder, subject).state is FolderState.PATCHED
 
 
 def test_a_source_that_may_answer_later_is_worth_another_try(folder: Path, subject: places.Remembered) -> None:

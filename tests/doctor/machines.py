@@ -7,7 +7,7 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
-from patchforge.doctor.facts import INTEL, Facts, Finding, Gpu, InterpreterFacts, MachineFacts, Node, State
+from patchforge.doctor.facts import INTEL, Facts, FactState, Finding, Gpu, InterpreterFacts, MachineFacts, Node
 
 B580 = Gpu("0000:03:00.0", INTEL, 0xE20B, "xe", ("card0", "renderD128"), bar=16 << 30)
 A770 = Gpu("0000:03:00.0", INTEL, 0x56A0, "i915", ("card0", "renderD128"), bar=16 << 30)
@@ -66,12 +66,12 @@ def facts(*gpus: Gpu, **environment: str) -> Facts:
     return Facts(machine(*gpus), interpreter(), environment)
 
 
-def states(found: list[Finding]) -> dict[str, State]:
+def states(found: list[Finding]) -> dict[str, FactState]:
     """Subject → state; of several findings of one subject the worst."""
-    order = [State.NOT_APPLICABLE, State.OK, State.UNKNOWN, State.WARNING, State.WRONG]
-    worst: dict[str, State] = {}
+    order = [FactState.NOT_APPLICABLE, FactState.OK, FactState.UNKNOWN, FactState.WARNING, FactState.WRONG]
+    worst: dict[str, FactState] = {}
     for one in found:
-        worst[one.subject] = max(one.state, worst.get(one.subject, State.NOT_APPLICABLE), key=order.index)
+        worst[one.subject] = max(one.state, worst.get(one.subject, FactState.NOT_APPLICABLE), key=order.index)
     return worst
 
 

@@ -13,7 +13,7 @@ import pytest
 from patchforge import pipeline
 from patchforge.commands.doctor import run
 from patchforge.doctor import checkout
-from patchforge.doctor.facts import Facts, State
+from patchforge.doctor.facts import Facts, FactState
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.rules import transforms
 from tests.doctor.machines import B580, LIBRARIES, about, fake_torch, interpreter, machine, plug_in, render_node, write
@@ -93,7 +93,7 @@ def tree(tmp_path: Path) -> Path:
     return Path(shutil.copytree(MINIATURE, tmp_path / "ComfyUI"))
 
 
-def judged(folder: Path) -> tuple[State, str]:
+def judged(folder: Path) -> tuple[FactState, str]:
     facts = Facts(machine(B580), interpreter(), {}, checkout.examine(folder))
     found = about(list(checkout.findings(facts)), "ComfyUI")
     return found.state, found.do
@@ -117,7 +117,7 @@ def patched(tree: Path, patched_files: dict[str, bytes]) -> Path:
 def test_a_checkout_that_is_patched(patched: Path) -> None:
     state, do = judged(patched)
     assert "no journal" in checkout.examine(patched).says
-    assert state is State.WARNING
+    assert state is FactState.WARNING
     assert do.startswith(f"patchforge repair {patched} --from ARCHIVE|DIR")
 
 
@@ -125,19 +125,19 @@ def test_a_checkout_that_calls_the_module_by_hand_is_not_patched(tree: Path) -> 
     with (tree / "comfy/model_management.py").open("a") as file:
         file.write("\nfrom comfy import patchforge_xpu\n")
     shutil.copytree(RUNTIME, tree / "comfy/patchforge_xpu")
-    assert judged(tree)[0] is State.WRONG
+    assert judged(tree)[0] is FactState.WRONG
 
 
 def test_a_checkout_that_is_patched_in_part(patched: Path) -> None:
     shutil.rmtree(patched / "comfy/patchforge_xpu")
     state, do = judged(patched)
-    assert state is State.WRONG
+    assert state is FactState.WRONG
     assert do.startswith(f"patchforge repair {patched} --from ARCHIVE|DIR")
     assert do.endswith("puts it back")
     shutil.copytree(MINIATURE, patched, dirs_exist_ok=True)
     shutil.copytree(RUNTIME, patched / "comfy/patchforge_xpu")
     state, do = judged(patched)
-    assert state is State.WRONG
+    assert state is FactState.WRONG
     assert do.startswith(f"patchforge repair {patched}")
     assert do.endswith("finishes it")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from patchforge.doctor.facts import Checkout, Facts, Finding, Gpu, InterpreterFacts, State
+from patchforge.doctor.facts import Checkout, Facts, FactState, Finding, Gpu, InterpreterFacts
 from patchforge.doctor.interpreter import question
 from patchforge.doctor.software import findings, fits
 from patchforge.errors import PatchforgeError
@@ -38,7 +38,7 @@ def installed(**versions: str) -> dict[str, object]:
 
 
 def test_a_torch_in_order_has_nothing_wrong() -> None:
-    assert set(states(list(findings(facts(B580)))).values()) == {State.OK}
+    assert set(states(list(findings(facts(B580)))).values()) == {FactState.OK}
 
 
 def test_answers_of_a_whole_run(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ def test_answers_of_a_whole_run(tmp_path: Path) -> None:
 def test_a_crash_is_a_finding_that_names_the_question(tmp_path: Path, more: str, end: str, last: str) -> None:
     heard = question(sys.executable, fake_torch(tmp_path, more))
     assert (end in heard.end, heard.last) == (True, last)
-    found = about([one for one in judged(heard, B580) if one.state is State.WRONG and end in one.text], "torch")
+    found = about([one for one in judged(heard, B580) if one.state is FactState.WRONG and end in one.text], "torch")
     assert last in found.text
     assert ("Level Zero" in found.do) == (last != "torch")
 
@@ -87,14 +87,14 @@ def test_errors_are_answers_too(tmp_path: Path) -> None:
     heard = question(sys.executable, fake_torch(tmp_path, more))
     assert heard.end == ""
     assert heard.errors["memory 0"].startswith("RuntimeError: doesn't support")
-    found = [one for one in judged(heard, B580) if one.subject == "xpu:0" and one.state is State.WARNING]
+    found = [one for one in judged(heard, B580) if one.subject == "xpu:0" and one.state is FactState.WARNING]
     assert "UR_L0_ENABLE_SYSMAN_ENV_DEFAULT" in found[0].do
 
 
 def test_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
     heard = question(sys.executable, fake_torch(tmp_path, "raise ImportError('libze_loader.so.1: cannot open')"))
     found = about(judged(heard, B580), "torch")
-    assert found.state is State.WRONG
+    assert found.state is FactState.WRONG
     assert "libze_loader.so.1" in found.text
     assert "--python" in found.do
 
@@ -112,56 +112,56 @@ def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("torch", "gpus", "cuda", "state"),
     [
-        (CPU, (B580,), False, State.WRONG),
-        (CUDA, (B580,), False, State.WRONG),
-        (CUDA, (B580, NVIDIA_CARD), True, State.WARNING),
-        (XPU, (B580,), False, State.OK),
-        (CUDA, (NVIDIA_CARD,), True, State.OK),
-        (CPU, (NVIDIA_CARD,), False, State.WARNING),
-        (CPU, (), False, State.OK),
+        (CPU, (B580,), False, FactState.WRONG),
+        (CUDA, (B580,), False, FactState.WRONG),
+        (CUDA, (B580, NVIDIA_CARD), True, FactState.WARNING),
+        (XPU, (B580,), False, FactState.OK),
+        (CUDA, (NVIDIA_CARD,), True, FactState.OK),
+        (CPU, (NVIDIA_CARD,), False, FactState.WARNING),
+        (CPU, (), False, FactState.OK),
     ],
 )
-def test_the_build_of_torch(torch: dict[str, object], gpus: tuple[Gpu, ...], cuda: bool, state: State) -> None:
+def test_the_build_of_torch(torch: dict[str, object], gpus: tuple[Gpu, ...], cuda: bool, state: FactState) -> None:
     heard = interpreter(torch=torch, cuda_available=cuda, xpu_available=torch is XPU, device_0=None)
     assert about(judged(heard, *gpus), "torch").state is state
 
 
 def test_an_xpu_build_that_sees_no_xpu() -> None:
     blind = interpreter(xpu_available=False, device_0=None, memory_0=None, sums_0=None)
-    assert about(judged(blind, B580), "XPU").state is State.WRONG
-    assert about(judged(blind), "XPU").state is State.NOT_APPLICABLE
+    assert about(judged(blind, B580), "XPU").state is FactState.WRONG
+    assert about(judged(blind), "XPU").state is FactState.NOT_APPLICABLE
 
 
 def test_an_error_of_a_device_is_wrong() -> None:
     lost = interpreter({"sums 0": "RuntimeError: 20 (UR_RESULT_ERROR_DEVICE_LOST)"}, sums_0=None)
-    assert about(judged(lost, B580), "XPU: sums 0").state is State.WRONG
-    assert states(judged(interpreter(sums_0=False), B580))["xpu:0"] is State.WRONG
+    assert about(judged(lost, B580), "XPU: sums 0").state is FactState.WRONG
+    assert states(judged(interpreter(sums_0=False), B580))["xpu:0"] is FactState.WRONG
 
 
 @pytest.mark.parametrize("memory", [[13 << 30, 12 << 30], [-1, 12 << 30], [0, 0]])
 def test_free_memory_that_cannot_be(memory: list[int]) -> None:
-    assert states(judged(interpreter(memory_0=memory), B580))["xpu:0"] is State.WARNING
+    assert states(judged(interpreter(memory_0=memory), B580))["xpu:0"] is FactState.WARNING
 
 
 def test_an_emulated_device_is_called_so() -> None:
     device = {**ANSWERS["device 0"], "platform": "emulated XPU"}
     found = judged(interpreter(device_0=device))
-    assert about(found, "emulated XPU").state is State.WARNING
+    assert about(found, "emulated XPU").state is FactState.WARNING
     assert {one.subject for one in found if one.subject.startswith("xpu:")} == {"xpu:0 (emulated)"}
 
 
 @pytest.mark.parametrize(
     ("versions", "subject", "state"),
     [
-        ({"intel_extension_for_pytorch": "2.8.10+xpu"}, "IPEX", State.WRONG),
-        ({"intel_extension_for_pytorch": "2.13.0"}, "IPEX", State.WARNING),
-        ({"triton_xpu": "3.7.2"}, "Triton", State.OK),
-        ({"triton_xpu": "3.7.2", "pytorch_triton_xpu": "3.5.0"}, "Triton", State.WRONG),
-        ({"triton_xpu": "3.7.2", "triton": "3.7.0"}, "Triton", State.WRONG),
-        ({"triton": "3.7.0"}, "Triton", State.WARNING),
+        ({"intel_extension_for_pytorch": "2.8.10+xpu"}, "IPEX", FactState.WRONG),
+        ({"intel_extension_for_pytorch": "2.13.0"}, "IPEX", FactState.WARNING),
+        ({"triton_xpu": "3.7.2"}, "Triton", FactState.OK),
+        ({"triton_xpu": "3.7.2", "pytorch_triton_xpu": "3.5.0"}, "Triton", FactState.WRONG),
+        ({"triton_xpu": "3.7.2", "triton": "3.7.0"}, "Triton", FactState.WRONG),
+        ({"triton": "3.7.0"}, "Triton", FactState.WARNING),
     ],
 )
-def test_packages_in_each_others_way(versions: dict[str, str], subject: str, state: State) -> None:
+def test_packages_in_each_others_way(versions: dict[str, str], subject: str, state: FactState) -> None:
     assert about(judged(interpreter(packages=installed(**versions)), B580), subject).state is state
 
 
@@ -203,16 +203,16 @@ def test_requirements_that_would_replace_torch() -> None:
 def test_companions_that_do_not_fit() -> None:
     errors = {"numpy": "RuntimeError: Numpy is not available", "torchvision": "RuntimeError: torchvision::nms"}
     found = states(judged(interpreter(errors, packages=installed(torchvision="0.20.0")), B580))
-    assert found["numpy"] is found["torchvision"] is State.WRONG
+    assert found["numpy"] is found["torchvision"] is FactState.WRONG
     assert "torchvision" not in states(judged(interpreter({"torchvision": "ModuleNotFoundError: no"}), B580))
 
 
 def test_wrong_arithmetic_names_the_operation_and_the_flag() -> None:
     wrong = {"float16 linear": "all zero", "float16 matmul": "not finite"}
     broken = interpreter(arithmetic_0={"wrong": wrong, "do": "start with --xpu-precision bf16"})
-    found = next(one for one in judged(broken, B580) if one.state is State.WRONG)
+    found = next(one for one in judged(broken, B580) if one.state is FactState.WRONG)
     assert found.subject == "xpu:0"
     assert "float16 linear: all zero" in found.text
     assert "--xpu-precision bf16" in found.do
     untried = interpreter({"arithmetic 0": "RuntimeError: no kernel"}, arithmetic_0=None)
-    assert State.UNKNOWN in {one.state for one in judged(untried, B580)}
+    assert FactState.UNKNOWN in {one.state for one in judged(untried, B580)}

@@ -18,7 +18,7 @@ import pytest
 
 from patchforge.commands import doctor
 from patchforge.doctor import upstream
-from patchforge.doctor.facts import State
+from patchforge.doctor.facts import FactState
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.git.clone import CachedClone
 from patchforge.project import Project
@@ -66,7 +66,7 @@ def snapshot(folder: Path) -> dict[str, str]:
     return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def judged(where: Path | str, project: Project) -> list[tuple[str, State, str, str]]:
+def judged(where: Path | str, project: Project) -> list[tuple[str, FactState, str, str]]:
     """What is found; nothing below the test's folder may change over it."""
     folder = project.index.parent
     before = snapshot(folder)
@@ -76,25 +76,25 @@ def judged(where: Path | str, project: Project) -> list[tuple[str, State, str, s
     return shown
 
 
-def bad(found: list[tuple[str, State, str, str]]) -> list[tuple[str, State, str, str]]:
-    return [one for one in found if one[1] not in (State.OK, State.NOT_APPLICABLE)]
+def bad(found: list[tuple[str, FactState, str, str]]) -> list[tuple[str, FactState, str, str]]:
+    return [one for one in found if one[1] not in (FactState.OK, FactState.NOT_APPLICABLE)]
 
 
-def only(found: list[tuple[str, State, str, str]]) -> tuple[str, State, str, str]:
+def only(found: list[tuple[str, FactState, str, str]]) -> tuple[str, FactState, str, str]:
     assert len(bad(found)) == 1, found
     return bad(found)[0]
 
 
 def test_a_whole_clone(remote: Path, project: Project) -> None:
     found = judged(clone(remote), project)
-    assert [one[:2] for one in found] == [("clone", State.OK), ("tags", State.OK)]
+    assert [one[:2] for one in found] == [("clone", FactState.OK), ("tags", FactState.OK)]
     assert "3 of 3 releases" in found[1][2]
 
 
 def test_a_shallow_clone(remote: Path, project: Project) -> None:
     place = clone(remote, "--depth=1")
     found = bad(judged(place, project))
-    assert found[0][:2] == ("clone", State.WRONG)
+    assert found[0][:2] == ("clone", FactState.WRONG)
     assert "is shallow; it lacks v0.1.0, v0.2.0" in found[0][2]
     assert found[0][3] == f"git -C {place} fetch --unshallow --tags"
     git(place, "fetch", "--quiet", "--unshallow", "--tags")
@@ -105,12 +105,12 @@ def test_a_shallow_clone_that_has_every_release(remote: Path, project: Project) 
     put(remote, {"main.py": b"later\n"})
     place = clone(remote, "--depth=2", "--no-single-branch")
     git(place, "fetch", "--quiet", "--depth=1", "origin", "tag", "v0.1.0", "tag", "v0.2.0")
-    assert only(judged(place, project))[:2] == ("clone", State.WARNING)
+    assert only(judged(place, project))[:2] == ("clone", FactState.WARNING)
 
 
 def test_a_partial_clone(remote: Path, project: Project) -> None:
     subject, state, text, do = only(judged(clone(remote, "--filter=blob:none"), project))
-    assert (subject, state) == ("clone", State.WRONG)
+    assert (subject, state) == ("clone", FactState.WRONG)
     assert "partial; 4 of the releases' files and folders are not there" in text
     assert f"git clone --mirror {PRESENT}" in do
 
@@ -138,7 +138,7 @@ def test_a_damaged_clone(remote: Path, project: Project, harm: str) -> None:
         pack.chmod(0o644)
         pack.write_bytes(pack.read_bytes()[:-60])
     found = [one for one in judged(remote, project) if "is damaged" in one[2]]
-    assert [one[:2] for one in found] == [("clone", State.WRONG)]
+    assert [one[:2] for one in found] == [("clone", FactState.WRONG)]
     assert "git clone --mirror" in found[0][3]
 
 
@@ -153,7 +153,7 @@ def test_a_moved_tag_names_both_commits(remote: Path, project: Project) -> None:
     git(remote, "tag", "--force", "v0.3.0", after)
     for where in (remote, remote.as_uri()):
         subject, state, text, do = only(judged(where, project))
-        assert (subject, state) == ("tags", State.WRONG)
+        assert (subject, state) == ("tags", FactState.WRONG)
         assert f"v0.3.0 was {before} and is {after}" in text
         assert "demo.tsv says otherwise" in do
 
@@ -169,7 +169,7 @@ def test_another_repository(tmp_path: Path, project: Project) -> None:
 def test_a_clone_without_tags(remote: Path, project: Project) -> None:
     place = clone(remote, "--no-tags")
     assert only(judged(place, project))[1:] == (
-        State.WARNING,
+        FactState.WARNING,
         f"{place} has no tags, so new releases cannot be seen in it",
         f"git -C {place} fetch --tags",
     )
@@ -181,7 +181,7 @@ def test_a_clone_that_is_behind(remote: Path, project: Project, tmp_path: Path) 
     commit = git(remote, "rev-parse", "main")
     project.index.write_text(project.index.read_text() + f"v0.4.0\t{commit}\t2026-01-02\n")
     assert only(judged(place, project))[1:] == (
-        State.WARNING,
+        FactState.WARNING,
         f"{place} lacks v0.4.0",
         f"git -C {place} fetch --tags",
     )
@@ -192,7 +192,7 @@ def test_a_clone_with_the_former_address(remote: Path, project: Project, url: st
     place = clone(remote)
     git(place, "remote", "set-url", "origin", url)
     assert only(judged(place, project))[1:] == (
-        State.WARNING,
+        FactState.WARNING,
         f"{place}: remote origin has a former address",
         f"git -C {place} remote set-url origin {PRESENT}",
     )
@@ -204,7 +204,7 @@ def test_the_former_address_itself(remote: Path, project: Project) -> None:
     """The present one is asked instead."""
     renamed = replace(project, url=remote.as_uri(), former_urls=("https://example.invalid/old",))
     subject, state, text, do = only(judged("https://example.invalid/old.git", renamed))
-    assert (subject, state, do) == ("upstream", State.WARNING, f"name {remote.as_uri()}")
+    assert (subject, state, do) == ("upstream", FactState.WARNING, f"name {remote.as_uri()}")
     assert "a former address" in text
 
 
@@ -240,7 +240,7 @@ def test_a_host_that_redirects(remote: Path, project: Project) -> None:
     git(remote, "update-server-info")
     with served(remote.parent) as host:
         subject, state, text, do = only(judged(f"{host}/old.git", project))
-        assert (subject, state) == ("upstream", State.WARNING)
+        assert (subject, state) == ("upstream", FactState.WARNING)
         assert f"leads to {host}/remote.git" in text
         assert "into url in upstream/demo.toml" in do
         gone = only(judged(f"{host}/nobody.git", project))
@@ -262,7 +262,7 @@ def test_the_clone_of_an_unreachable_upstream_is_left_alone(remote: Path, projec
     with pytest.raises(PatchforgeError, match="git fetch"):
         cached.fetch()
     assert git(cached.path, "show-ref") == before
-    assert ("clone", State.OK) in [one[:2] for one in judged(url, project)]
+    assert ("clone", FactState.OK) in [one[:2] for one in judged(url, project)]
 
 
 def test_a_fetch_from_a_damaged_upstream_keeps_the_last_good_state(remote: Path, project: Project) -> None:

@@ -16,7 +16,7 @@ import pytest
 from patchforge.commands import doctor as command
 from patchforge.commands.doctor import judge
 from patchforge.doctor import machine, windows
-from patchforge.doctor.facts import Facts, Finding, MachineFacts, State
+from patchforge.doctor.facts import Facts, FactState, Finding, MachineFacts
 from tests.checkout.places import fill
 from tests.doctor.machines import about, fake_torch, interpreter, states
 from tests.doctor.test_doctor_command import options
@@ -98,9 +98,9 @@ def test_a_machine_in_order(tmp_path: Path) -> None:
         ("0000:03:00.0", 0xE20B, False),
     ]
     said = states(found(seen))
-    assert (said["driver"], said["Level Zero loader"], said["resizable BAR"], said["RAM"]) == (State.OK,) * 4
+    assert (said["driver"], said["Level Zero loader"], said["resizable BAR"], said["RAM"]) == (FactState.OK,) * 4
     assert not {"kernel driver", "render node", "OpenCL", "Level Zero driver"} & said.keys()
-    assert State.WRONG not in said.values()
+    assert FactState.WRONG not in said.values()
     (driver,) = [one.text for one in found(seen) if one.subject == "driver" and "B580" in one.text]
     assert driver == "Intel(R) Arc(TM) B580 Graphics at 0000:03:00.0: 32.0.101.6989 of 2025-08-01"
     assert about(found(seen), "RAM").text == "31.7 GiB, 19.1 GiB available; page file 8.0 GiB"
@@ -109,16 +109,16 @@ def test_a_machine_in_order(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "state", "text", "do"),
     [
-        ({"ConfigManagerErrorCode": 22}, State.WRONG, "it is disabled", "enable it"),
-        ({"ConfigManagerErrorCode": 28}, State.WRONG, "it has no driver", "install Intel's graphics driver"),
-        ({"ConfigManagerErrorCode": 43}, State.WRONG, "Windows stopped it", "shut the machine down"),
-        ({"ConfigManagerErrorCode": 10}, State.WRONG, "problem 10", "look there"),
-        ({"Name": "Microsoft Basic Display Adapter"}, State.WRONG, "it has no driver", "install"),
-        ({"DriverDate": "2024-03-01"}, State.WARNING, "older than PyTorch's first", "update it"),
-        ({"DriverDate": None, "DriverVersion": None}, State.OK, "Windows does not tell", ""),
+        ({"ConfigManagerErrorCode": 22}, FactState.WRONG, "it is disabled", "enable it"),
+        ({"ConfigManagerErrorCode": 28}, FactState.WRONG, "it has no driver", "install Intel's graphics driver"),
+        ({"ConfigManagerErrorCode": 43}, FactState.WRONG, "Windows stopped it", "shut the machine down"),
+        ({"ConfigManagerErrorCode": 10}, FactState.WRONG, "problem 10", "look there"),
+        ({"Name": "Microsoft Basic Display Adapter"}, FactState.WRONG, "it has no driver", "install"),
+        ({"DriverDate": "2024-03-01"}, FactState.WARNING, "older than PyTorch's first", "update it"),
+        ({"DriverDate": None, "DriverVersion": None}, FactState.OK, "Windows does not tell", ""),
     ],
 )
-def test_drivers(given: dict[str, object], state: State, text: str, do: str, tmp_path: Path) -> None:
+def test_drivers(given: dict[str, object], state: FactState, text: str, do: str, tmp_path: Path) -> None:
     one = about(found(examined(tmp_path, told({**B580, **given}))), "driver")
     assert one.state is state
     assert text in one.text
@@ -128,13 +128,13 @@ def test_drivers(given: dict[str, object], state: State, text: str, do: str, tmp
 @pytest.mark.parametrize(
     ("more", "state"),
     [
-        (ranges(12 << 30), State.OK),
-        (ranges(256 << 20), State.WARNING),
-        (ranges(16 << 20), State.UNKNOWN),
-        ({"ranges": None, "owners": None}, State.UNKNOWN),
+        (ranges(12 << 30), FactState.OK),
+        (ranges(256 << 20), FactState.WARNING),
+        (ranges(16 << 20), FactState.UNKNOWN),
+        ({"ranges": None, "owners": None}, FactState.UNKNOWN),
     ],
 )
-def test_resizable_bar_by_the_largest_range(more: dict[str, object], state: State, tmp_path: Path) -> None:
+def test_resizable_bar_by_the_largest_range(more: dict[str, object], state: FactState, tmp_path: Path) -> None:
     assert about(found(examined(tmp_path, told(B580, **more))), "resizable BAR").state is state
 
 
@@ -156,7 +156,7 @@ def test_without_the_loader_torch_cannot_start(tmp_path: Path) -> None:
 )
 def test_what_is_refused_is_unknown(answer: object, status: int, why: str, tmp_path: Path) -> None:
     one = about(found(examined(tmp_path, answer, status=status)), "GPU")
-    assert one.state is State.UNKNOWN
+    assert one.state is FactState.UNKNOWN
     assert why in one.text
     assert "Device Manager" in one.do
 
@@ -168,7 +168,7 @@ def test_no_powershell(tmp_path: Path) -> None:
 
 def test_macos_gets_a_sentence() -> None:
     said = found(MachineFacts(system="darwin", pci=False))
-    assert about(said, "GPU").state is State.NOT_APPLICABLE
+    assert about(said, "GPU").state is FactState.NOT_APPLICABLE
     assert "PyTorch has no XPU build" in about(said, "GPU").text
     assert "RAM" not in states(said)
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.operate import records
-from patchforge.operate.metrics import METRICS, Kind
+from patchforge.operate.metrics import METRICS, MetricKind
 from patchforge.operate.panels import PANELS
 from patchforge.operate.records import MaintenanceRecord, ValidationRecord
 from tests.operate import stack, trees
@@ -122,7 +122,9 @@ def _quiet(of: Stack, comfyui: ComfyUI, state: Path) -> None:
     for panel in PANELS:
         for query in panel.queries:
             of.until(partial(of.query, query.expr), f"{panel.title}: {query.expr}")
-    told = {name for one in METRICS for name in (f"{one.name}_count" if one.kind is Kind.HISTOGRAM else one.name,)}
+    told = {
+        name for one in METRICS for name in (f"{one.name}_count" if one.kind is MetricKind.HISTOGRAM else one.name,)
+    }
     lacks = {name for name in told if not of.query(name)}
     assert lacks == {"patchforge_service_vram_limit_bytes"}  # no unit has a limit
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from patchforge.operate import generate
-from patchforge.operate.metrics import BY_NAME, METRICS, Kind, Sample, checked
+from patchforge.operate.metrics import BY_NAME, METRICS, MetricKind, Sample, checked
 from tests.support import ROOT
 
 #: Prometheus' base units, and what has none; https://prometheus.io/docs/practices/naming/
@@ -20,7 +20,7 @@ def test_names_are_unique_and_have_their_unit_last() -> None:
     for one in METRICS:
         assert re.fullmatch(r"(hw|comfyui|ollama|patchforge)_[a-z_]+", one.name)
         assert UNITS.fullmatch(one.name), one.name
-        assert (one.kind is Kind.COUNTER) == one.name.endswith("_total"), one.name
+        assert (one.kind is MetricKind.COUNTER) == one.name.endswith("_total"), one.name
         assert one.help
         assert len(set(one.labels)) == len(one.labels)
 

@@ -15,7 +15,7 @@ from patchforge import outputs
 from patchforge.errors import PatchforgeError
 from patchforge.nix.generate import NIX, is_our_flake
 from patchforge.nodes.report import is_ours, sarif, sarif_file
-from patchforge.outputs import LIST, PATCHES, Kind, listed, mark, marked, prove, write_folder
+from patchforge.outputs import LIST, PATCHES, OutputKind, listed, mark, marked, prove, write_folder
 from patchforge.pins.pin_files import are_pins
 from patchforge.trial.reports.evidence import EVIDENCE
 from tests.outputs.world import patches, state
@@ -265,7 +265,7 @@ def test_evidence_and_reports_of_today_are_listed(tmp_path: Path) -> None:
 
 def test_every_name_of_a_kind_is_written_by_it() -> None:
     for kind, names in ((PATCHES, patches()), (NIX, {"a/b.nix": b"", "data/x.json": b"", "packages/launch.sh": b""})):
-        assert isinstance(kind, Kind)
+        assert isinstance(kind, OutputKind)
         assert all(kind.names.fullmatch(name) for name in names)
         assert not kind.names.fullmatch("../x.nix")
         assert not kind.names.fullmatch("x.txt")

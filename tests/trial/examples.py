@@ -18,7 +18,7 @@ from patchforge.trial.model import (
     NodeStep,
     Output,
     Side,
-    Verdict,
+    TrialVerdict,
     Workflow,
 )
 from patchforge.trial.reports.evidence import Evidence, SessionResult
@@ -76,7 +76,9 @@ def failed(ending: Ending, error: str, message: str) -> Execution:
     return execution(ending=ending, outputs=(), failure=failure)
 
 
-def judgement(test: str = "txt2img", verdict: Verdict = Verdict.FRESH, reason: str = "why", **more: Any) -> Judgement:
+def judgement(
+    test: str = "txt2img", verdict: TrialVerdict = TrialVerdict.FRESH, reason: str = "why", **more: Any
+) -> Judgement:
     return Judgement(test, verdict, reason, 1.5, **more)
 
 

@@ -16,7 +16,7 @@ from patchforge import atomic
 from patchforge.atomic import write_tree
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.outputs import update_folder
-from patchforge.trial.model import Device, ImageDifference, NodeStep, Side, Verdict
+from patchforge.trial.model import Device, ImageDifference, NodeStep, Side, TrialVerdict
 from patchforge.trial.reports import evidence as module
 from patchforge.trial.reports.evidence import (
     EVIDENCE,
@@ -39,7 +39,7 @@ JUDGED = judgement(
     difference=ImageDifference(2.0, 0.125),
     log=("a line", "mehr: ü"),
 )
-FULL = evidence(session(Side.PATCHED, JUDGED), session(Side.UPSTREAM, judgement(verdict=Verdict.FAILED)))
+FULL = evidence(session(Side.PATCHED, JUDGED), session(Side.UPSTREAM, judgement(verdict=TrialVerdict.FAILED)))
 Document = dict[str, Any]
 
 
@@ -49,7 +49,9 @@ def test_it_comes_back_as_it_was() -> None:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
-judgements = st.builds(judgement, texts, st.sampled_from(Verdict), texts, log=st.lists(texts, max_size=2).map(tuple))
+judgements = st.builds(
+    judgement, texts, st.sampled_from(TrialVerdict), texts, log=st.lists(texts, max_size=2).map(tuple)
+)
 sessions = st.builds(
     lambda side, name, found, options: session(side, *found, name=name, device=Device("xpu", "two", options)),
     st.sampled_from(Side),
@@ -130,7 +132,7 @@ def test_a_finished_session_is_found_by_side_name_and_key() -> None:
 
 
 def test_a_session_takes_the_place_of_an_earlier_one() -> None:
-    again = session(Side.PATCHED, judgement(verdict=Verdict.CAPACITY), key="new")
+    again = session(Side.PATCHED, judgement(verdict=TrialVerdict.CAPACITY), key="new")
     found = FULL.add(again)
     assert found.sessions == (again, FULL.sessions[1])
     assert found.finished(Side.PATCHED, "workflows", "k" * 64) is None

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown
-from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, Verdict
+from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, TrialVerdict
 from patchforge.trial.reports import report, summary
 from patchforge.trial.reports.evidence import Evidence, SessionResult, picture_name, save
 from tests.support import ROOT
@@ -27,7 +27,7 @@ HOSTILE = (
 CONTROL = "a\x1b[31mred\x1b[0m\rb\nc\u2028d\x00e\u202ef"
 
 
-def of(name: str, patched: Verdict | None, upstream: Verdict | None, release: str = "v0.32.0") -> Evidence:
+def of(name: str, patched: TrialVerdict | None, upstream: TrialVerdict | None, release: str = "v0.32.0") -> Evidence:
     sides = [(Side.PATCHED, patched), (Side.UPSTREAM, upstream)]
     return evidence(*(session(side, judgement(name, verdict)) for side, verdict in sides if verdict), release=release)
 
@@ -51,7 +51,7 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("release", ["v0.32.0", "v0.33.0"])
 @pytest.mark.parametrize("render", [report.markdown, lambda found: Page(report.html(found)).text])
 def test_the_first_lines_say_what_it_is_evidence_of(render: object, release: str) -> None:
-    skipped = judgement("controlnet", Verdict.SKIPPED, "the release has no node ControlNetLoader")
+    skipped = judgement("controlnet", TrialVerdict.SKIPPED, "the release has no node ControlNetLoader")
     found = [evidence(session(Side.PATCHED, skipped))]
     if release != "v0.32.0":
         found.append(evidence(session(Side.PATCHED, judgement()), release=release))
@@ -92,16 +92,16 @@ def test_what_is_not_shown_depends_on_what_was_run() -> None:
     assert "coverage" not in " ".join(report.limits([evidence(session(Side.UPSTREAM, device=strict))]))
 
 
-PASSED = {Verdict.PASSED, Verdict.FRESH}
+PASSED = {TrialVerdict.PASSED, TrialVerdict.FRESH}
 
 
-@given(st.sampled_from([None, *Verdict]), st.sampled_from([None, *Verdict]))
+@given(st.sampled_from([None, *TrialVerdict]), st.sampled_from([None, *TrialVerdict]))
 @settings(deadline=None)
 def test_only_patched_passes_what_upstream_ran_and_did_not_pass(
-    patched: Verdict | None, upstream: Verdict | None
+    patched: TrialVerdict | None, upstream: TrialVerdict | None
 ) -> None:
     found = of("free-memory", patched, upstream)
-    worse = set(Verdict) - PASSED - {Verdict.SKIPPED}
+    worse = set(TrialVerdict) - PASSED - {TrialVerdict.SKIPPED}
     assert bool(report.only_patched(found)) == (patched in PASSED and upstream in worse)
     assert bool(report.only_upstream(found)) == (upstream in PASSED and patched in worse)
 
@@ -111,21 +111,24 @@ def section(text: str, title: str) -> str:
 
 
 def test_both_lists_are_in_the_report_and_empty_ones_say_so() -> None:
-    better, worse = of("oom", Verdict.PASSED, Verdict.FAILED), of("api", Verdict.CACHED, Verdict.PASSED, "v0.33.0")
+    better, worse = (
+        of("oom", TrialVerdict.PASSED, TrialVerdict.FAILED),
+        of("api", TrialVerdict.CACHED, TrialVerdict.PASSED, "v0.33.0"),
+    )
     text = report.markdown([better, worse])
     assert "v0.32.0 workflows/oom: upstream is failed, why" in section(text, "What only the patched tree passes")
     assert "v0.33.0 workflows/api: patched is cached, why" in section(text, "What only upstream's tree passes")
-    both = report.markdown([better, of("oom", Verdict.PASSED, Verdict.FAILED, "v0.33.0")])
+    both = report.markdown([better, of("oom", TrialVerdict.PASSED, TrialVerdict.FAILED, "v0.33.0")])
     assert "v0.32.0, v0.33.0 workflows/oom: upstream is failed, why (the first)" in section(
         both, "What only the patched tree passes"
     )
-    equal = report.markdown([of("api", Verdict.PASSED, Verdict.PASSED)])
+    equal = report.markdown([of("api", TrialVerdict.PASSED, TrialVerdict.PASSED)])
     assert section(equal, "What only the patched tree passes").strip() == "Nothing."
     assert section(equal, "What only upstream's tree passes").strip() == "Nothing."
 
 
 def test_the_terminal_shows_a_test_per_line_with_both_sides() -> None:
-    told = judgement("t", Verdict.CPU_FALLBACK, CONTROL)
+    told = judgement("t", TrialVerdict.CPU_FALLBACK, CONTROL)
     found = evidence(session(Side.PATCHED, told), session(Side.UPSTREAM, judgement("t"), judgement("u")))
     assert report.table([found]) == [
         ["session", "test", "patched", "upstream", "seconds", "why"],
@@ -135,12 +138,12 @@ def test_the_terminal_shows_a_test_per_line_with_both_sides() -> None:
 
 
 def test_the_terminal_counts_when_there_are_several_releases() -> None:
-    skipped = judgement("c", Verdict.SKIPPED)
+    skipped = judgement("c", TrialVerdict.SKIPPED)
     older = evidence(
         session(Side.PATCHED, judgement("a"), judgement("b"), skipped),
-        session(Side.UPSTREAM, judgement("a"), judgement("b", Verdict.FAILED), skipped),
+        session(Side.UPSTREAM, judgement("a"), judgement("b", TrialVerdict.FAILED), skipped),
     )
-    newer = evidence(session(Side.PATCHED, judgement("a", Verdict.FAILED)), release="v0.33.0")
+    newer = evidence(session(Side.PATCHED, judgement("a", TrialVerdict.FAILED)), release="v0.33.0")
     assert report.table([older, newer])[1:] == [
         ["v0.32.0", "2 of 2", "1 of 2", "1", "0"],
         ["v0.33.0", "0 of 1", "-", "0", "0"],
@@ -156,9 +159,9 @@ def test_the_reference_is_no_test_of_upstream() -> None:
 def test_several_releases_make_a_matrix() -> None:
     text = report.markdown(
         [
-            of("a", Verdict.FRESH, Verdict.FAILED),
-            of("a", Verdict.CAPACITY, None, "v0.33.0"),
-            of("b", None, Verdict.FRESH, "v1.0.0"),
+            of("a", TrialVerdict.FRESH, TrialVerdict.FAILED),
+            of("a", TrialVerdict.CAPACITY, None, "v0.33.0"),
+            of("b", None, TrialVerdict.FRESH, "v1.0.0"),
         ]
     )
     assert "| session | test | v0.32.0 | v0.33.0 | v1.0.0 |\n|---|---|---|---|---|\n" in text
@@ -174,11 +177,11 @@ def test_a_report_is_about_one_device() -> None:
 def hostile(text: str) -> Evidence:
     """The text wherever the tested program or a workflow could put one."""
     steps = (NodeStep(text, text, False, 3, 1),)
-    one = Judgement(text, Verdict.FAILED, text, 1, steps, log=(text, "```", f"</pre>{text}"))
+    one = Judgement(text, TrialVerdict.FAILED, text, 1, steps, log=(text, "```", f"</pre>{text}"))
     found = session(
         Side.PATCHED, one, name=text, arguments=(text,), facts={text: {"name": text}}, versions={text: text}
     )
-    skipped = session(Side.UPSTREAM, judgement(text, Verdict.SKIPPED, text), name=text)
+    skipped = session(Side.UPSTREAM, judgement(text, TrialVerdict.SKIPPED, text), name=text)
     return evidence(found, skipped, release=text)
 
 
@@ -196,7 +199,7 @@ def test_html_shows_hostile_text_as_text(text: str, several: bool) -> None:
 
 
 def test_html_fetches_nothing() -> None:
-    text = report.html([of("a", Verdict.FRESH, Verdict.FAILED)])
+    text = report.html([of("a", TrialVerdict.FRESH, TrialVerdict.FAILED)])
     assert "default-src 'none'" in text
     assert not re.search(r"https?://|url\(|@import|<link|<script", text)
     assert "prefers-color-scheme: dark" in text
@@ -273,14 +276,17 @@ STEPS = (NodeStep("3", "KSampler", cached=False, operations=100, seconds=0.1),)
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
-        ((Verdict.FRESH, Verdict.PASSED), "runs ComfyUI v0.32.0: all 2 tests pass."),
-        ((Verdict.FRESH, Verdict.FAILED), "runs ComfyUI v0.32.0 in part: 1 of 2 tests pass. Failed: t1."),
-        ((Verdict.CPU_FALLBACK, Verdict.PASSED), "does not run ComfyUI v0.32.0: 1 of 2 tests pass. Failed: t0."),
-        ((Verdict.FRESH, Verdict.SKIPPED), "runs ComfyUI v0.32.0: 1 of 1 tests pass."),
-        ((Verdict.SKIPPED,), "Nothing was run of ComfyUI v0.32.0 on an emulated Intel Arc B580 Graphics."),
+        ((TrialVerdict.FRESH, TrialVerdict.PASSED), "runs ComfyUI v0.32.0: all 2 tests pass."),
+        ((TrialVerdict.FRESH, TrialVerdict.FAILED), "runs ComfyUI v0.32.0 in part: 1 of 2 tests pass. Failed: t1."),
+        (
+            (TrialVerdict.CPU_FALLBACK, TrialVerdict.PASSED),
+            "does not run ComfyUI v0.32.0: 1 of 2 tests pass. Failed: t0.",
+        ),
+        ((TrialVerdict.FRESH, TrialVerdict.SKIPPED), "runs ComfyUI v0.32.0: 1 of 1 tests pass."),
+        ((TrialVerdict.SKIPPED,), "Nothing was run of ComfyUI v0.32.0 on an emulated Intel Arc B580 Graphics."),
     ],
 )
-def test_the_first_line_says_whether_it_works(verdicts: Sequence[Verdict], said: str) -> None:
+def test_the_first_line_says_whether_it_works(verdicts: Sequence[TrialVerdict], said: str) -> None:
     ran = session(Side.PATCHED, *(judgement(f"t{number}", one, steps=STEPS) for number, one in enumerate(verdicts)))
     assert first(ran).removeprefix("An emulated Intel Arc B580 Graphics ") == said
     for text in (Page(report.html([evidence(ran)])).text.partition("h4 {")[2], report.markdown([evidence(ran)])):
@@ -296,7 +302,7 @@ def test_a_real_device_is_named_as_it_names_itself() -> None:
 
 
 def test_many_failures_are_counted() -> None:
-    ran = session(Side.PATCHED, *(judgement(f"t{number}", Verdict.FAILED) for number in range(8)))
+    ran = session(Side.PATCHED, *(judgement(f"t{number}", TrialVerdict.FAILED) for number in range(8)))
     assert first(ran).endswith("Failed: t0, t1, t2, t3, t4, t5, and 2 more.")
 
 
@@ -315,7 +321,7 @@ def test_results_are_counted_against_the_cpu_and_upstream() -> None:
     equal, other = (judgement(name, difference=ImageDifference(level, 0)) for name, level in (("a", 0), ("b", 3)))
     alone = [evidence(session(Side.PATCHED, equal, other))]
     assert summary.how_well(alone, 0, 0) == ["Of 2 results that were compared with the CPU's, 1 are equal."]
-    both = [evidence(session(Side.PATCHED, equal), session(Side.UPSTREAM, judgement("a", Verdict.FAILED)))]
+    both = [evidence(session(Side.PATCHED, equal), session(Side.UPSTREAM, judgement("a", TrialVerdict.FAILED)))]
     assert summary.how_well(both, 1, 0)[-1] == "Tests that pass only with the patches: 1; only without them: 0."
 
 
@@ -323,7 +329,7 @@ def test_results_are_counted_against_the_cpu_and_upstream() -> None:
 def test_upstream_has_a_column_only_where_it_ran(render: Callable[[Sequence[Evidence]], str]) -> None:
     reference = session(Side.UPSTREAM, judgement("a"), name="reference", device=CPU)
     alone = render([evidence(session(Side.PATCHED, judgement("a")), reference)])
-    beside = render([of("a", Verdict.FRESH, Verdict.FAILED)])
+    beside = render([of("a", TrialVerdict.FRESH, TrialVerdict.FAILED)])
     for words in ("upstream passes", "What only upstream"):
         assert words not in alone
         assert words in beside
@@ -333,10 +339,10 @@ def test_upstream_has_a_column_only_where_it_ran(render: Callable[[Sequence[Evid
 
 
 def test_verdicts_are_explained_where_they_are_shown_and_in_the_docs() -> None:
-    page = Page(report.html([of("a", Verdict.FRESH, Verdict.CAPACITY)])).text
+    page = Page(report.html([of("a", TrialVerdict.FRESH, TrialVerdict.CAPACITY)])).text
     docs = (ROOT / "docs/trials.md").read_text("utf-8")
     for verdict, text in summary.EXPLAINED.items():
-        assert (text in page) == (verdict in (Verdict.FRESH, Verdict.CAPACITY))
+        assert (text in page) == (verdict in (TrialVerdict.FRESH, TrialVerdict.CAPACITY))
         assert f"| `{verdict}` | {text} |" in docs
 
 

@@ -19,7 +19,7 @@ from patchforge.outputs import update_folder
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources.missing import MissingBlobError
 from patchforge.trial import runner
-from patchforge.trial.model import Device, Side, Verdict, Workflow
+from patchforge.trial.model import Device, Side, TrialVerdict, Workflow
 from patchforge.trial.reports import evidence, report
 from patchforge.trial.reports.evidence import Evidence
 from patchforge.trial.runner import Trial, TrialSettings
@@ -97,7 +97,7 @@ def run(
 NOISY = release_of(files(torch=False))
 
 
-def shown(found: Evidence) -> dict[tuple[str, str], Verdict]:
+def shown(found: Evidence) -> dict[tuple[str, str], TrialVerdict]:
     return {
         (session.name, judgement.test): judgement.verdict
         for session in found.sessions
@@ -117,7 +117,7 @@ def test_the_evidence_says_what_was_seen_and_of_what(tmp_path: Path, monkeypatch
     assert one.facts["torch"] == "0"
     assert "packages" not in one.facts
     (judged,) = one.judgements
-    assert judged.verdict is Verdict.FRESH, judged.reason
+    assert judged.verdict is TrialVerdict.FRESH, judged.reason
     (picture,) = judged.images
     assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
     report.write(tmp_path / "out", [found])
@@ -159,7 +159,7 @@ def test_a_session_that_needs_what_the_release_lacks_is_skipped(
 ) -> None:
     sessions(monkeypatch, session("later", "noise", "api", needs=("--later=1", "--cpu", "--newer")))
     found = run(tmp_path)
-    assert set(shown(found).values()) == {Verdict.SKIPPED}
+    assert set(shown(found).values()) == {TrialVerdict.SKIPPED}
     reasons = {judgement.reason for judgement in found.sessions[0].judgements}
     assert reasons == {"the release has no --later and no --newer"}
     assert started == []
@@ -205,12 +205,12 @@ def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not any(server.alive for server in started)
     left = evidence.load(tmp_path / "out")
     assert left is not None
-    assert shown(left) == {("first", "noise"): Verdict.FRESH}
+    assert shown(left) == {("first", "noise"): TrialVerdict.FRESH}
     monkeypatch.setitem(checks.TESTS, "something", lambda _: "done")
     found = run(tmp_path)
     assert len(started) == 3
     assert found.sessions[0] == left.sessions[0]
-    assert shown(found)["second", "something"] is Verdict.PASSED
+    assert shown(found)["second", "something"] is TrialVerdict.PASSED
 
 
 def test_evidence_that_cannot_be_read_is_made_again_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -245,7 +245,7 @@ def test_a_server_that_a_test_has_ended_is_started_again(
     sessions(monkeypatch, session("first", "killed", "noise", "killed"))
     found = run(tmp_path)
     assert [judgement.test for judgement in found.sessions[0].judgements] == ["killed", "noise", "killed"]
-    assert shown(found)["first", "noise"] is Verdict.FRESH
+    assert shown(found)["first", "noise"] is TrialVerdict.FRESH
     assert len(started) == 2
 
 
@@ -258,7 +258,7 @@ def test_a_server_that_does_not_start(
 ) -> None:
     sessions(monkeypatch, session("first", "noise", "api"), session("second", "api", needs=("--later",)))
     found = run(tmp_path, release_of(files(mode, torch=False)), using=settings(tmp_path, start=2))
-    assert list(shown(found).values()) == [Verdict.FAILED, Verdict.FAILED, Verdict.SKIPPED]
+    assert list(shown(found).values()) == [TrialVerdict.FAILED, TrialVerdict.FAILED, TrialVerdict.SKIPPED]
     for judged in found.sessions[0].judgements:
         assert reason in judged.reason
         assert line in "\n".join(judged.log)
@@ -267,7 +267,7 @@ def test_a_server_that_does_not_start(
 def test_a_server_without_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions(monkeypatch, session("first", "noise", "api"))
     found = run(tmp_path, release_of(files("no-packs", torch=False)))
-    assert set(shown(found).values()) == {Verdict.FAILED}
+    assert set(shown(found).values()) == {TrialVerdict.FAILED}
     assert all("/patchforge/state" in judgement.reason for judgement in found.sessions[0].judgements)
 
 
@@ -280,7 +280,7 @@ def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     sessions(monkeypatch, session("first", "noise", "wrong"))
     found = run(tmp_path)
     judged = found.sessions[0].judgements[1]
-    assert (judged.verdict, judged.reason) == (Verdict.FAILED, "it is not so")
+    assert (judged.verdict, judged.reason) == (TrialVerdict.FAILED, "it is not so")
     assert judged.log == ("failing: on purpose",)
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["v9.0.0-patched-first-wrong.log"]
     assert "failing: on purpose" in (tmp_path / "logs" / "v9.0.0-patched-first-wrong.log").read_text()
@@ -307,10 +307,10 @@ def test_a_tree_that_knows_cuda_only_falls_back_to_the_cpu_and_the_patched_one_d
     assert [server.arguments for server in started] == [("--cpu",), (), ()]
     verdicts = {(one.side.value, each.test): each.verdict for one in found.sessions for each in one.judgements}
     assert verdicts == {
-        ("patched", "txt2img"): Verdict.FRESH,
-        ("patched", "api"): Verdict.PASSED,
-        ("upstream", "txt2img"): Verdict.CPU_FALLBACK,
-        ("upstream", "api"): Verdict.FAILED,
+        ("patched", "txt2img"): TrialVerdict.FRESH,
+        ("patched", "api"): TrialVerdict.PASSED,
+        ("upstream", "txt2img"): TrialVerdict.CPU_FALLBACK,
+        ("upstream", "api"): TrialVerdict.FAILED,
     }
     assert [(row.test, row.session) for row in report.only_patched(found)] == [("txt2img", "first"), ("api", "first")]
     patched = found.sessions[0]
@@ -331,4 +331,4 @@ def test_an_emulated_device_whose_server_has_just_been_ended(
     monkeypatch.setitem(checks.TESTS, "killed", killed)
     monkeypatch.setattr(Trial, "reference", lambda *_: {})
     sessions(monkeypatch, session("first", "killed", "killed"))
-    assert set(shown(run(tmp_path, using=settings(tmp_path, B580))).values()) == {Verdict.PASSED}
+    assert set(shown(run(tmp_path, using=settings(tmp_path, B580))).values()) == {TrialVerdict.PASSED}

@@ -12,7 +12,7 @@ from emulator import build
 from patchforge import cli
 from patchforge.commands import test as command
 from patchforge.errors import Exit
-from patchforge.trial.model import Verdict, Workflow
+from patchforge.trial.model import TrialVerdict, Workflow
 from patchforge.trial.reports import evidence, report
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.verdicts import plan
@@ -219,8 +219,8 @@ def test_two_releases_at_once_on_the_emulated_device(
         if one
     }
     assert verdicts == {
-        "v9.0.0": [Verdict.FRESH, Verdict.PASSED],
-        "v9.1.0": [Verdict.CPU_FALLBACK, Verdict.FAILED],
+        "v9.0.0": [TrialVerdict.FRESH, TrialVerdict.PASSED],
+        "v9.1.0": [TrialVerdict.CPU_FALLBACK, TrialVerdict.FAILED],
     }
     said = capsys.readouterr().out
     assert f"written: {out}/report.html" in said

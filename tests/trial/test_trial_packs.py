@@ -16,7 +16,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import Store
 from patchforge.trial import packs
-from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, Side, Verdict, Workflow
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, Side, TrialVerdict, Workflow
 from patchforge.trial.pack_runner import PackTrial
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence, pack_page, report
@@ -221,7 +221,7 @@ def run(
     return trial.run_packs(top / "out"), told
 
 
-def shown(found: Evidence) -> dict[tuple[str, str], Verdict]:
+def shown(found: Evidence) -> dict[tuple[str, str], TrialVerdict]:
     return {
         (session.name, judgement.test): judgement.verdict
         for session in found.sessions
@@ -244,7 +244,7 @@ def test_a_pack_is_run_beside_upstream_on_the_cpu(tmp_path: Path) -> None:
         "1 nodes",
         "computed on the CPU; equal to the reference",
     ]
-    assert set(shown(found).values()) == {Verdict.PASSED, Verdict.FRESH}
+    assert set(shown(found).values()) == {TrialVerdict.PASSED, TrialVerdict.FRESH}
     assert tried.facts["pack"] == {**pack.facts, "state": AS_IT_COMES}
     report.write(tmp_path / "out", [found])
 
@@ -255,8 +255,8 @@ def test_a_pack_that_cannot_be_imported(tmp_path: Path) -> None:
     (pack,) = read(folder_of(tmp_path, init="import nothing_of_that_name\n"), copy=COPIED)
     found, _ = run(tmp_path, pack)
     loads, copied = found.sessions[1].judgements
-    assert (loads.verdict, loads.reason) == (Verdict.FAILED, "No module named 'nothing_of_that_name'; 0 nodes")
-    assert (copied.verdict, copied.reason) == (Verdict.SKIPPED, "the release has no node Copy")
+    assert (loads.verdict, loads.reason) == (TrialVerdict.FAILED, "No module named 'nothing_of_that_name'; 0 nodes")
+    assert (copied.verdict, copied.reason) == (TrialVerdict.SKIPPED, "the release has no node Copy")
 
 
 COPIED = workflow_of("copy", graph("Copy"), {"2": 1}, "3")
@@ -269,7 +269,7 @@ def test_a_pack_whose_nodes_cannot_be_described(tmp_path: Path) -> None:
     (pack,) = read(folder_of(tmp_path, init=wrong))
     found, _ = run(tmp_path, pack)
     loads = found.sessions[1].judgements[0]
-    assert (loads.verdict, loads.reason) == (Verdict.FAILED, "nothing is known of Wrong; 1 nodes")
+    assert (loads.verdict, loads.reason) == (TrialVerdict.FAILED, "nothing is known of Wrong; 1 nodes")
 
 
 @SERVED
@@ -325,12 +325,12 @@ def test_a_pack_for_cuda_falls_back_to_the_cpu_and_the_converted_one_does_not(tm
     (pack,) = read(folder_of(tmp_path, init=INVERT), invert=known)
     found, _ = run(tmp_path, pack, device=B580, release=files())
     assert shown(found) == {
-        ("pack-reference", "loads"): Verdict.PASSED,
-        ("pack-reference", "invert"): Verdict.FRESH,
-        ("pack-as-it-comes", "loads"): Verdict.PASSED,
-        ("pack-as-it-comes", "invert"): Verdict.CPU_FALLBACK,
-        ("pack-converted", "loads"): Verdict.PASSED,
-        ("pack-converted", "invert"): Verdict.FRESH,
+        ("pack-reference", "loads"): TrialVerdict.PASSED,
+        ("pack-reference", "invert"): TrialVerdict.FRESH,
+        ("pack-as-it-comes", "loads"): TrialVerdict.PASSED,
+        ("pack-as-it-comes", "invert"): TrialVerdict.CPU_FALLBACK,
+        ("pack-converted", "loads"): TrialVerdict.PASSED,
+        ("pack-converted", "invert"): TrialVerdict.FRESH,
     }
     lines = pack_page.tried([found])
     assert [line.cell for line in lines] == ["1 nodes", "cpu_fallback → fresh"]
@@ -354,11 +354,11 @@ def evidence_of(release: str = "v0.32.0", device: Device = examples.EMULATED, **
         "left_out": ["cupy"],
         **facts,
     }
-    loads = examples.judgement("loads", Verdict.PASSED, "4 nodes")
+    loads = examples.judgement("loads", TrialVerdict.PASSED, "4 nodes")
     tried = [
-        (Side.UPSTREAM, "reference", AS_IT_COMES, Verdict.FRESH, "computed on the CPU"),
-        (Side.PATCHED, "as-it-comes", AS_IT_COMES, Verdict.FAILED, "node 2 failed: no | device"),
-        (Side.PATCHED, "converted", CONVERTED, Verdict.FRESH, "505 operations; equal to the reference"),
+        (Side.UPSTREAM, "reference", AS_IT_COMES, TrialVerdict.FRESH, "computed on the CPU"),
+        (Side.PATCHED, "as-it-comes", AS_IT_COMES, TrialVerdict.FAILED, "node 2 failed: no | device"),
+        (Side.PATCHED, "converted", CONVERTED, TrialVerdict.FRESH, "505 operations; equal to the reference"),
     ]
     return examples.evidence(
         *(
@@ -428,7 +428,7 @@ def test_other_rules_that_make_the_same_patch_are_no_other_state() -> None:
 
 
 def test_a_conversion_that_breaks_is_worse() -> None:
-    good, bad = examples.judgement(), examples.judgement(verdict=Verdict.FAILED)
+    good, bad = examples.judgement(), examples.judgement(verdict=TrialVerdict.FAILED)
     tried = pack_page.Tried("pack", "depth", "v0.32.0", good, good, bad)
     assert tried.worse
     assert tried.cell == "fresh → failed"
@@ -437,7 +437,7 @@ def test_a_conversion_that_breaks_is_worse() -> None:
 
 
 def test_what_fails_on_the_cpu_too_is_said() -> None:
-    good, bad = examples.judgement(), examples.judgement(verdict=Verdict.FAILED)
+    good, bad = examples.judgement(), examples.judgement(verdict=TrialVerdict.FAILED)
     tried = pack_page.Tried("pack", "depth", "v0.32.0", bad, bad, good)
     assert tried.cell == "failed (CPU too) → fresh"
     assert tried.reasons == [("CPU", "failed", "why"), (AS_IT_COMES, "failed", "why"), (CONVERTED, "fresh", "why")]

@@ -11,7 +11,7 @@ import pytest
 from emulator import build
 from patchforge import cli
 from patchforge.errors import Exit
-from patchforge.trial.model import Verdict
+from patchforge.trial.model import TrialVerdict
 from patchforge.trial.reports import evidence
 from patchforge.trial.workflows.library import load
 
@@ -38,5 +38,5 @@ def test_every_test_of_the_first_session_passes(tmp_path: Path) -> None:
     assert [
         f"{judgement.test}: {judgement.verdict}, {judgement.reason}" for judgement in judgements if not judgement.passed
     ] == []
-    assert {judgement.test for judgement in judgements if judgement.verdict is Verdict.FRESH} == load().keys()
+    assert {judgement.test for judgement in judgements if judgement.verdict is TrialVerdict.FRESH} == load().keys()
     assert status == Exit.OK

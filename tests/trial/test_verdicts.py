@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
-from patchforge.trial.model import Device, Ending, Execution, ImageDifference, Judgement, Output, Verdict
+from patchforge.trial.model import Device, Ending, Execution, ImageDifference, Judgement, Output, TrialVerdict
 from patchforge.trial.verdicts.judge import EXACT, Tolerance, judge, tolerance
 from tests.trial.examples import CPU, EMULATED, PICTURE, REAL, WORKFLOW, encoded, execution, failed, flat, frame
 
@@ -23,7 +23,7 @@ def judged(run: Execution, device: Device = EMULATED, reference: Execution | Non
 
 def test_computed_and_equal_is_fresh() -> None:
     found = judged(execution(), reference=execution())
-    assert found.verdict is Verdict.FRESH
+    assert found.verdict is TrialVerdict.FRESH
     assert found.reason == "120 operations on emulated:b580; equal to the reference"
     assert found.difference is not None
     assert found.steps == execution().steps
@@ -35,7 +35,7 @@ def test_computed_and_equal_is_fresh() -> None:
 )
 def test_fresh_without_a_reference_says_that_nothing_was_compared(reference: Execution | None, said: str) -> None:
     found = judged(execution(), reference=reference)
-    assert found.verdict is Verdict.FRESH
+    assert found.verdict is TrialVerdict.FRESH
     assert f"{said}: the result was not compared" in found.reason
 
 
@@ -54,7 +54,7 @@ def test_fresh_without_a_reference_says_that_nothing_was_compared(reference: Exe
 )
 def test_out_of_memory_is_capacity_with_the_node(error: str, message: str) -> None:
     found = judged(failed(Ending.ERROR, error, message))
-    assert found.verdict is Verdict.CAPACITY
+    assert found.verdict is TrialVerdict.CAPACITY
     assert found.reason.startswith("node 3 (KSampler) ran out of memory: ")
 
 
@@ -68,20 +68,20 @@ def test_out_of_memory_is_capacity_with_the_node(error: str, message: str) -> No
 )
 def test_other_errors_are_failures_with_node_and_log(error: str, message: str) -> None:
     found = judged(failed(Ending.ERROR, error, message))
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is TrialVerdict.FAILED
     assert found.reason == f"node 3 (KSampler) failed: {error}: {message}"
     assert found.log == ('  File "a.py", line 1', "    b()", "a line of the log")
 
 
 def test_out_of_memory_in_the_log_alone_excuses_nothing() -> None:
     run = replace(failed(Ending.ERROR, "ValueError", "wrong"), log=("XPU out of memory, retrying with tiles",))
-    assert judged(run).verdict is Verdict.FAILED
+    assert judged(run).verdict is TrialVerdict.FAILED
 
 
 @pytest.mark.parametrize("ending", [Ending.GONE, Ending.TIMEOUT, Ending.REJECTED, Ending.INTERRUPTED])
 def test_a_worker_that_ended_or_hangs_failed_even_after_out_of_memory(ending: Ending) -> None:
     found = judged(failed(ending, "torch.OutOfMemoryError", "XPU out of memory"))
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is TrialVerdict.FAILED
     assert "at node 3 (KSampler): torch.OutOfMemoryError" in found.reason
 
 
@@ -92,52 +92,52 @@ def test_an_end_without_a_failure_has_a_reason() -> None:
 
 def test_a_cached_node_is_cached() -> None:
     found = judged(execution(0, cached="3"), reference=execution())
-    assert (found.verdict, found.reason) == (Verdict.CACHED, "node 3 (KSampler) came out of the cache")
+    assert (found.verdict, found.reason) == (TrialVerdict.CACHED, "node 3 (KSampler) came out of the cache")
 
 
 def test_a_cached_node_that_need_not_be_computed_is_nothing() -> None:
-    assert judged(execution(cached="9")).verdict is Verdict.FRESH
+    assert judged(execution(cached="9")).verdict is TrialVerdict.FRESH
 
 
 def test_a_node_partly_cached_is_cached() -> None:
     run = execution()
-    assert judged(replace(run, steps=(*run.steps, replace(run.steps[0], cached=True)))).verdict is Verdict.CACHED
+    assert judged(replace(run, steps=(*run.steps, replace(run.steps[0], cached=True)))).verdict is TrialVerdict.CACHED
 
 
 def test_cached_comes_before_the_files_and_operations_that_are_therefore_missing() -> None:
-    assert judged(execution(0, 0, cached="38", outputs=())).verdict is Verdict.CACHED
+    assert judged(execution(0, 0, cached="38", outputs=())).verdict is TrialVerdict.CACHED
 
 
 def test_too_few_operations_are_a_fallback_with_node_count_and_minimum() -> None:
     found = judged(execution(99), reference=execution())
-    assert found.verdict is Verdict.CPU_FALLBACK
+    assert found.verdict is TrialVerdict.CPU_FALLBACK
     assert found.reason == "node 3 (KSampler) did 99 operations on emulated:b580, at least 100 expected"
 
 
 def test_operations_of_a_node_in_several_steps_add_up() -> None:
     run = execution(60)
-    assert judged(run).verdict is Verdict.CPU_FALLBACK
-    assert judged(replace(run, steps=(*run.steps, replace(run.steps[0], operations=40)))).verdict is Verdict.FRESH
+    assert judged(run).verdict is TrialVerdict.CPU_FALLBACK
+    assert judged(replace(run, steps=(*run.steps, replace(run.steps[0], operations=40)))).verdict is TrialVerdict.FRESH
 
 
 def test_a_fallback_explains_a_difference_and_names_it() -> None:
     found = judged(execution(0, picture=OTHER), reference=execution())
-    assert found.verdict is Verdict.CPU_FALLBACK
+    assert found.verdict is TrialVerdict.CPU_FALLBACK
     assert "differs from the reference by up to 5 levels" in found.reason
 
 
 def test_on_the_cpu_nothing_is_counted() -> None:
     found = judged(execution(0, 0), CPU)
-    assert found.verdict is Verdict.FRESH
+    assert found.verdict is TrialVerdict.FRESH
     assert found.reason.startswith("computed on the CPU; ")
-    assert judged(execution(0, 0, cached="3"), CPU).verdict is Verdict.CACHED
-    assert judged(execution(0, 0, outputs=()), CPU).verdict is Verdict.FAILED
+    assert judged(execution(0, 0, cached="3"), CPU).verdict is TrialVerdict.CACHED
+    assert judged(execution(0, 0, outputs=()), CPU).verdict is TrialVerdict.FAILED
 
 
 def test_a_node_that_was_not_seen_did_not_run() -> None:
     run = execution()
     found = judged(replace(run, steps=run.steps[1:]))
-    assert (found.verdict, found.reason) == (Verdict.FAILED, "node 3 (KSampler) was not seen to run")
+    assert (found.verdict, found.reason) == (TrialVerdict.FAILED, "node 3 (KSampler) was not seen to run")
 
 
 @pytest.mark.parametrize(
@@ -155,27 +155,27 @@ def test_a_node_that_was_not_seen_did_not_run() -> None:
 def test_missing_and_stub_results_fail_before_they_are_a_fallback(outputs: tuple[Output, ...], said: str) -> None:
     for operations in (0, 100):
         found = judged(execution(operations, outputs=outputs), reference=execution())
-        assert found.verdict is Verdict.FAILED
+        assert found.verdict is TrialVerdict.FAILED
         assert said in found.reason
 
 
 def test_a_result_that_other_seeds_do_not_change_is_a_stub() -> None:
     same = judged(execution(), varied=execution(picture=encoded(frame(), compress_level=1)))
-    assert same.verdict is Verdict.FAILED
+    assert same.verdict is TrialVerdict.FAILED
     assert "depends on nothing" in same.reason
-    assert judged(execution(), varied=execution(picture=OTHER)).verdict is Verdict.FRESH
+    assert judged(execution(), varied=execution(picture=OTHER)).verdict is TrialVerdict.FRESH
 
 
 @pytest.mark.parametrize(
     ("allowed", "verdict"),
     [
-        (EXACT, Verdict.FAILED),
-        (Tolerance(5, 5), Verdict.FRESH),
-        (Tolerance(4, 5), Verdict.FAILED),
-        (Tolerance(5, 4.9), Verdict.FAILED),
+        (EXACT, TrialVerdict.FAILED),
+        (Tolerance(5, 5), TrialVerdict.FRESH),
+        (Tolerance(4, 5), TrialVerdict.FAILED),
+        (Tolerance(5, 4.9), TrialVerdict.FAILED),
     ],
 )
-def test_both_figures_of_the_tolerance_count(allowed: Tolerance, verdict: Verdict) -> None:
+def test_both_figures_of_the_tolerance_count(allowed: Tolerance, verdict: TrialVerdict) -> None:
     found = judged(execution(picture=OTHER), reference=execution(), tolerance=allowed)
     assert found.verdict is verdict
     assert "differs from the reference by up to 5 levels, 5 on average" in found.reason
@@ -183,19 +183,19 @@ def test_both_figures_of_the_tolerance_count(allowed: Tolerance, verdict: Verdic
 
 def test_a_difference_that_is_given_is_used() -> None:
     found = judged(execution(), reference=execution(), difference=ImageDifference(9, 1))
-    assert found.verdict is Verdict.FAILED
-    assert judged(execution(), difference=ImageDifference(float("nan"), float("nan"))).verdict is Verdict.FAILED
+    assert found.verdict is TrialVerdict.FAILED
+    assert judged(execution(), difference=ImageDifference(float("nan"), float("nan"))).verdict is TrialVerdict.FAILED
 
 
 def test_a_result_that_cannot_be_compared_failed() -> None:
     found = judged(execution(picture=encoded(frame(size=(4, 4)))), reference=execution())
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is TrialVerdict.FAILED
     assert "expected: 1 frame(s) of 8 x 8 found: 1 frame(s) of 4 x 4" in found.reason
 
 
 def test_a_workflow_that_counts_nothing_shows_nothing() -> None:
     found = judge(replace(WORKFLOW, computes={}), execution(), device=REAL)
-    assert found.verdict is Verdict.FAILED
+    assert found.verdict is TrialVerdict.FAILED
 
 
 def test_exact_is_for_the_cpu_and_the_emulator_only() -> None:
@@ -235,7 +235,7 @@ def test_fresh_needs_all_of_it(run: Execution, device: Device, reference: Execut
     if not found.passed:
         assert found.reason
         return
-    assert found.verdict is Verdict.FRESH
+    assert found.verdict is TrialVerdict.FRESH
     assert run.ending is Ending.SUCCESS
     assert run.outputs
     steps = {step.node: step for step in run.steps}
@@ -251,7 +251,7 @@ def test_more_operations_never_make_it_worse(
 ) -> None:
     steps = tuple(replace(step, operations=step.operations + more) for step in run.steps)
     before, after = judged(run, device, reference), judged(replace(run, steps=steps), device, reference)
-    if before.verdict is not Verdict.CPU_FALLBACK:
+    if before.verdict is not TrialVerdict.CPU_FALLBACK:
         assert after.verdict is before.verdict
 
 
@@ -259,7 +259,7 @@ def test_more_operations_never_make_it_worse(
 @settings(deadline=None)
 def test_a_cached_node_is_never_fresh(run: Execution, device: Device, reference: Execution | None, node: str) -> None:
     steps = tuple(replace(step, cached=step.cached or step.node == node) for step in run.steps)
-    assert judged(replace(run, steps=steps), device, reference).verdict is Verdict.CACHED
+    assert judged(replace(run, steps=steps), device, reference).verdict is TrialVerdict.CACHED
 
 
 @given(RUNS(), DEVICES, REFERENCES)

@@ -13,7 +13,7 @@ from typing import Any
 from patchforge import __version__, documents
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.names import odd
-from patchforge.outputs import Kind, Known, known_by, read_folder, read_json, update_folder
+from patchforge.outputs import Known, OutputKind, known_by, read_folder, read_json, update_folder
 from patchforge.trial.model import Device, JsonObject, Judgement, Side
 
 FILE = "evidence.json"
@@ -171,7 +171,7 @@ def _pictures(value: Any) -> Iterator[str]:
         yield from _pictures(part)
 
 
-EVIDENCE = Kind(
+EVIDENCE = OutputKind(
     "evidence of trials",
     re.compile(r"(evidence|against-upstream)\.json|(report|against-upstream)\.md|report\.html|images/.+\.(png|webp)"),
     _earlier,

@@ -10,7 +10,7 @@ from pathlib import Path
 from patchforge import bounded, templating
 from patchforge.errors import PatchforgeError
 from patchforge.outputs import place_of, write_document
-from patchforge.trial.model import AS_IT_COMES, CONVERTED, JsonObject, Judgement, Side, Verdict
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, JsonObject, Judgement, Side, TrialVerdict
 from patchforge.trial.reports.evidence import Evidence, SessionResult
 
 _BEGIN = b"<!-- begin: "
@@ -52,7 +52,7 @@ class Tried:
         too = self.reference is not None and self.reference.verdict is judgement.verdict
         return (
             f"{judgement.verdict.value} (CPU too)"
-            if too and judgement.verdict is Verdict.FAILED
+            if too and judgement.verdict is TrialVerdict.FAILED
             else judgement.verdict.value
         )
 

@@ -15,7 +15,7 @@ from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown as markdown_of
 from patchforge.escape import seen, uncoloured
 from patchforge.outputs import check_document, has_mark, is_marked, mark, marked, update_folder, write_document
-from patchforge.trial.model import Judgement, Side, Verdict
+from patchforge.trial.model import Judgement, Side, TrialVerdict
 from patchforge.trial.reports import summary
 from patchforge.trial.reports.evidence import EVIDENCE, Evidence
 
@@ -137,7 +137,9 @@ def limits(evidences: Sequence[Evidence]) -> list[str]:
     if device.kind == "xpu" and not device.emulated:
         said.append("How far results may be from the reference was not tuned on Intel hardware.")
     judgements = [judgement for session in sessions for judgement in session.judgements]
-    if alone := sum(judgement.verdict is Verdict.FRESH and judgement.difference is None for judgement in judgements):
+    if alone := sum(
+        judgement.verdict is TrialVerdict.FRESH and judgement.difference is None for judgement in judgements
+    ):
         said.append(f"{alone} fresh result(s) were compared with nothing: that they are right is not shown.")
     if all(session.side is not Side.UPSTREAM for session in sessions):
         said.append("Upstream's tree was not run: what the patches change is not shown.")
@@ -159,7 +161,7 @@ def _passed(judgement: Judgement | None) -> bool:
 
 
 def _did_not_pass(judgement: Judgement | None) -> bool:
-    return judgement is not None and not judgement.passed and judgement.verdict is not Verdict.SKIPPED
+    return judgement is not None and not judgement.passed and judgement.verdict is not TrialVerdict.SKIPPED
 
 
 def _line(row: ReportRow) -> list[str]:
@@ -204,7 +206,7 @@ def _counts(evidence: Evidence) -> list[str]:
 
 def _passes(judgements: Sequence[Judgement]) -> str:
     """How many passed of those that ran."""
-    ran = [judgement for judgement in judgements if judgement.verdict is not Verdict.SKIPPED]
+    ran = [judgement for judgement in judgements if judgement.verdict is not TrialVerdict.SKIPPED]
     return f"{sum(judgement.passed for judgement in ran)} of {len(ran)}" if ran else "-"
 
 
@@ -244,13 +246,13 @@ def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
     }
 
 
-def _explained(lines: Sequence[ReportRow]) -> list[tuple[Verdict, str]]:
+def _explained(lines: Sequence[ReportRow]) -> list[tuple[TrialVerdict, str]]:
     """The verdicts that the report shows, with what they mean."""
     shown = {judgement.verdict for row in lines for _, judgement in row.sides}
     return [(verdict, text) for verdict, text in summary.EXPLAINED.items() if verdict in shown]
 
 
-def _tally(lines: Sequence[ReportRow]) -> list[tuple[Verdict, int]]:
+def _tally(lines: Sequence[ReportRow]) -> list[tuple[TrialVerdict, int]]:
     """How often the patched tree got each verdict; upstream's where no other ran."""
     patched = Counter(row.patched.verdict for row in lines if row.patched)
     counts = patched or Counter(row.upstream.verdict for row in lines if row.upstream)
@@ -262,7 +264,7 @@ def _skipped(lines: Sequence[ReportRow]) -> dict[str, list[str]]:
     places: dict[str, dict[str, None]] = {}
     for row in lines:
         for _, judgement in row.sides:
-            if judgement.verdict is Verdict.SKIPPED:
+            if judgement.verdict is TrialVerdict.SKIPPED:
                 places.setdefault(judgement.reason, {})[f"{row.release} {row.session}/{row.test}"] = None
     counts = Counter({reason: len(names) for reason, names in places.items()})
     return {reason: list(places[reason]) for reason, _ in counts.most_common()}
@@ -278,7 +280,7 @@ def _matrix(lines: Sequence[ReportRow], releases: Sequence[str]) -> list[tuple[s
 
 def _alike(lines: Sequence[ReportRow], failing: Side) -> list[tuple[list[str], ReportRow, Judgement]]:
     """For each test and verdict of the ``failing`` side: its releases, and the row and judgement of the first."""
-    grouped: dict[tuple[str, str, Verdict], list[ReportRow]] = {}
+    grouped: dict[tuple[str, str, TrialVerdict], list[ReportRow]] = {}
     for row in lines:
         grouped.setdefault((row.session, row.test, dict(row.sides)[failing].verdict), []).append(row)
     return [([row.release for row in same], same[0], dict(same[0].sides)[failing]) for same in grouped.values()]

@@ -6,22 +6,24 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from patchforge.trial.model import Judgement, Side, Verdict
+from patchforge.trial.model import Judgement, Side, TrialVerdict
 from patchforge.trial.reports.evidence import Evidence, SessionResult
 
 _SHOWN = 6  #: failures that the first line names
 _GIB = 1 << 30
 
 #: What each verdict means; docs/trials.md says the same.
-EXPLAINED: Mapping[Verdict, str] = {
-    Verdict.FRESH: "Computed now, on the named device, as the device's own count of operations shows, and equal to "
-    "the CPU's result as far as stated.",
-    Verdict.PASSED: "A test that is not a workflow held.",
-    Verdict.CACHED: "A node that was to be computed came out of ComfyUI's cache.",
-    Verdict.CPU_FALLBACK: "It ran, but not where it should: a node did fewer operations on the device than it takes.",
-    Verdict.CAPACITY: "The device ran out of memory.",
-    Verdict.FAILED: "An error, no end in time, no result, a result of one colour, or one that differs from the CPU's.",
-    Verdict.SKIPPED: "Not run, with the reason (a node or a flag that the release does not have).",
+EXPLAINED: Mapping[TrialVerdict, str] = {
+    TrialVerdict.FRESH: "Computed now, on the named device, as the device's own count of operations shows, "
+    "and equal to the CPU's result as far as stated.",
+    TrialVerdict.PASSED: "A test that is not a workflow held.",
+    TrialVerdict.CACHED: "A node that was to be computed came out of ComfyUI's cache.",
+    TrialVerdict.CPU_FALLBACK: "It ran, but not where it should: a node did fewer operations on the device "
+    "than it takes.",
+    TrialVerdict.CAPACITY: "The device ran out of memory.",
+    TrialVerdict.FAILED: "An error, no end in time, no result, a result of one colour, or one that differs "
+    "from the CPU's.",
+    TrialVerdict.SKIPPED: "Not run, with the reason (a node or a flag that the release does not have).",
 }
 
 
@@ -99,7 +101,7 @@ def _ran(evidences: Sequence[Evidence]) -> list[tuple[tuple[str, str], Judgement
         for each in one.sessions
         if each.device.kind == one.device.kind
         for judgement in each.judgements
-        if judgement.verdict is not Verdict.SKIPPED
+        if judgement.verdict is not TrialVerdict.SKIPPED
     ]
     side = Side.PATCHED if any(one[0] is Side.PATCHED for one in judged) else Side.UPSTREAM
     return [(where, judgement) for of, where, judgement in judged if of is side]
@@ -107,7 +109,7 @@ def _ran(evidences: Sequence[Evidence]) -> list[tuple[tuple[str, str], Judgement
 
 def _computes(ran: Sequence[tuple[tuple[str, str], Judgement]]) -> bool:
     """Whether some workflow came out right; without workflows, whether anything passed."""
-    workflows = [one for _, one in ran if one.verdict is not Verdict.PASSED and (one.steps or one.images)]
+    workflows = [one for _, one in ran if one.verdict is not TrialVerdict.PASSED and (one.steps or one.images)]
     return any(workflow.passed for workflow in workflows) if workflows else any(one.passed for _, one in ran)
 
 

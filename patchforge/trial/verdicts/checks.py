@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from patchforge.errors import PatchforgeError
-from patchforge.trial.model import Device, Ending, Execution, Judgement, Verdict, Workflow
+from patchforge.trial.model import Device, Ending, Execution, Judgement, TrialVerdict, Workflow
 from patchforge.trial.server.client import Client
 from patchforge.trial.server.comfyui import Server
 from patchforge.trial.verdicts import judge
@@ -117,14 +117,14 @@ def run_test(bench: Bench, name: str) -> Judgement:
     try:
         if name in bench.workflows:
             return _workflow(bench, bench.workflows[name])
-        verdict, reason = Verdict.PASSED, TESTS[name](bench)
+        verdict, reason = TrialVerdict.PASSED, TESTS[name](bench)
     except NotTestable as error:
-        verdict, reason = Verdict.SKIPPED, str(error)
+        verdict, reason = TrialVerdict.SKIPPED, str(error)
     except Unmet as error:
-        verdict, reason = Verdict.FAILED, str(error)
+        verdict, reason = TrialVerdict.FAILED, str(error)
     except (OSError, LookupError, TypeError, ValueError, AttributeError, PatchforgeError) as error:
-        verdict, reason = Verdict.FAILED, f"{type(error).__name__}: {error}"
-    log = () if verdict is not Verdict.FAILED else bench.server.log_lines(begin)[-_LOG_LINES:]
+        verdict, reason = TrialVerdict.FAILED, f"{type(error).__name__}: {error}"
+    log = () if verdict is not TrialVerdict.FAILED else bench.server.log_lines(begin)[-_LOG_LINES:]
     if bench.device.emulated and bench.server.alive:
         with suppress(OSError):  # it may just have ended
             bench.client.fault("clear")
@@ -134,7 +134,7 @@ def run_test(bench: Bench, name: str) -> Judgement:
 def _workflow(bench: Bench, workflow: Workflow) -> Judgement:
     lacking = missing(workflow, bench.client.object_info())
     if lacking:
-        return Judgement(workflow.name, Verdict.SKIPPED, f"the release has no node {', '.join(sorted(lacking))}")
+        return Judgement(workflow.name, TrialVerdict.SKIPPED, f"the release has no node {', '.join(sorted(lacking))}")
     execution = bench.executions[workflow.name] = bench.run(workflow)
     reference = bench.reference.get(workflow.name)
     shift = next(bench.seeds)
@@ -203,7 +203,10 @@ def cached(bench: Bench) -> str:
     shift = next(bench.seeds)
     bench.run(workflow, shift)
     again = bench.judge(workflow, bench.run(workflow, shift))
-    _ask(again.verdict is Verdict.CACHED, f"the same prompt again is {again.verdict}, expected cached: {again.reason}")
+    _ask(
+        again.verdict is TrialVerdict.CACHED,
+        f"the same prompt again is {again.verdict}, expected cached: {again.reason}",
+    )
     return "the same prompt again is recognised as cached"
 
 
@@ -308,7 +311,7 @@ def oom_sampling(bench: Bench) -> str:
     bench.fault("fail_allocation", after=40)
     run = bench.run(bench.workflows["txt2img"], next(bench.seeds))
     judged = bench.judge(bench.workflows["txt2img"], run)
-    _ask(judged.verdict is Verdict.CAPACITY, f"the prompt: {judged.verdict}, {judged.reason}")
+    _ask(judged.verdict is TrialVerdict.CAPACITY, f"the prompt: {judged.verdict}, {judged.reason}")
     bench.fault("clear")
     bench.fresh()
     return "recognised as such, and the next prompt was computed"

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from patchforge.errors import CheckFailed, PatchforgeError
-from patchforge.trial.model import Device, Ending, Execution, ImageDifference, Judgement, Verdict, Workflow
+from patchforge.trial.model import Device, Ending, Execution, ImageDifference, Judgement, TrialVerdict, Workflow
 from patchforge.trial.verdicts import pictures
 
 _LOG_LINES = 30
@@ -97,16 +97,16 @@ def judge(
         or _cached(workflow, execution)
         or _nothing_made(workflow, execution, varied)
         or _fallback(workflow, execution, device, differs)
-        or ((Verdict.FAILED, differs) if differs else None)
-        or (Verdict.FRESH, _fresh(workflow, execution, device, reference, difference))
+        or ((TrialVerdict.FAILED, differs) if differs else None)
+        or (TrialVerdict.FRESH, _fresh(workflow, execution, device, reference, difference))
     )
-    log = () if found[0] is Verdict.FRESH else _log(execution)
+    log = () if found[0] is TrialVerdict.FRESH else _log(execution)
     return Judgement(
         workflow.name, *found, seconds=execution.seconds, steps=execution.steps, difference=difference, log=log
     )
 
 
-_Found = tuple[Verdict, str]
+_Found = tuple[TrialVerdict, str]
 
 
 def _compared(
@@ -127,11 +127,11 @@ def _ended_badly(execution: Execution) -> _Found | None:
     failure = execution.failure
     said = f"{failure.error}: {failure.message}" if failure else ""
     node = f"node {failure.node} ({failure.kind})" if failure and failure.node else ""
-    verdict = Verdict.FAILED
+    verdict = TrialVerdict.FAILED
     if execution.ending is not Ending.ERROR:
         what = _ENDINGS[execution.ending] + (f", at {node}" if node else "")
     elif _OUT_OF_MEMORY.search(said):
-        verdict, what = Verdict.CAPACITY, f"{node or 'the prompt'} ran out of memory"
+        verdict, what = TrialVerdict.CAPACITY, f"{node or 'the prompt'} ran out of memory"
     else:
         what = f"{node or 'the prompt'} failed"
     return verdict, f"{what}: {_line(said)}" if said else what
@@ -139,24 +139,24 @@ def _ended_badly(execution: Execution) -> _Found | None:
 
 def _cached(workflow: Workflow, execution: Execution) -> _Found | None:
     nodes = [step.node for step in execution.steps if step.cached and step.node in workflow.computes]
-    return (Verdict.CACHED, f"{_names(workflow, nodes)} came out of the cache") if nodes else None
+    return (TrialVerdict.CACHED, f"{_names(workflow, nodes)} came out of the cache") if nodes else None
 
 
 def _nothing_made(workflow: Workflow, execution: Execution, varied: Execution | None) -> _Found | None:
     seen = {step.node for step in execution.steps}
     if unseen := [node for node in workflow.computes if node not in seen]:
-        return Verdict.FAILED, f"{_names(workflow, unseen)} was not seen to run"
+        return TrialVerdict.FAILED, f"{_names(workflow, unseen)} was not seen to run"
     made = {output.node for output in execution.outputs}
     if missing := [node for node in workflow.outputs if node not in made]:
-        return Verdict.FAILED, f"{_names(workflow, missing)} left no file"
+        return TrialVerdict.FAILED, f"{_names(workflow, missing)} left no file"
     try:
         for output in execution.outputs:
             if pictures.is_constant(output.data):
-                return Verdict.FAILED, f"{output.name} of node {output.node} has a single colour: a stub result"
+                return TrialVerdict.FAILED, f"{output.name} of node {output.node} has a single colour: a stub result"
     except CheckFailed as error:
-        return Verdict.FAILED, f"{output.name} of node {output.node}: {' '.join(str(error).split())}"
+        return TrialVerdict.FAILED, f"{output.name} of node {output.node}: {' '.join(str(error).split())}"
     if varied is not None and _same(execution, varied):
-        return Verdict.FAILED, "the result is the same with other seeds: it depends on nothing, a stub result"
+        return TrialVerdict.FAILED, "the result is the same with other seeds: it depends on nothing, a stub result"
     return None
 
 
@@ -171,7 +171,7 @@ def _fallback(workflow: Workflow, execution: Execution, device: Device, differs:
     if device.kind == "cpu":
         return None
     if not workflow.computes:
-        return Verdict.FAILED, "the workflow names no node to count operations of: nothing shows where it ran"
+        return TrialVerdict.FAILED, "the workflow names no node to count operations of: nothing shows where it ran"
     counts = _counts(workflow, execution)
     share = 1 if device.emulated else _ALLOCATIONS
     expected = {node: max(1, least // share) for node, least in workflow.computes.items()}
@@ -180,7 +180,7 @@ def _fallback(workflow: Workflow, execution: Execution, device: Device, differs:
         for node, least in expected.items()
         if counts[node] < least
     ]
-    return (Verdict.CPU_FALLBACK, "; ".join([*short, *([differs] if differs else [])])) if short else None
+    return (TrialVerdict.CPU_FALLBACK, "; ".join([*short, *([differs] if differs else [])])) if short else None
 
 
 def _differs(difference: ImageDifference | None, tolerance: Tolerance) -> str:
