@@ -63,7 +63,7 @@ format: $(BIN)/.installed  ## let ruff mend and format the sources
 	$(BIN)/ruff format .
 
 bench: $(BIN)/.installed  ## measure against LibCST's command line and ast-grep; PATCHFORGE_UPSTREAM names a clone
-	$(LOCKED) -r requirements-bench.lock
+	$(LOCKED) -r requirements-speed.lock
 	$(BIN)/python benchmarks/run.py $(ARGS)
 
 trials: $(BIN)/.installed torch  ## run releases of every era on the emulated XPU; PATCHFORGE_UPSTREAM names a clone

@@ -41,7 +41,7 @@ EXTRAS = {
     "torch": ("requirements.lock", *TORCH),
     "operate": ("requirements.lock", "requirements-torch-needs.lock"),
     "benchmark": ("requirements-benchmark.lock", "requirements-torch-needs.lock"),
-    "bench": ("requirements.lock", "requirements-bench.lock"),
+    "speed": ("requirements.lock", "requirements-speed.lock"),
 }
 PARTS = ("patchforge", "transforms", "templates", "upstream", "pyproject.toml", "README.md", "LICENSE")
 Run = Callable[..., subprocess.CompletedProcess[str]]
