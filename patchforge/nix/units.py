@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from patchforge.nix.options import evaluated
-from patchforge.outputs import Kind
+from patchforge.outputs import OutputKind
 
-UNITS = Kind("units of systemd", re.compile(r"[a-z-]+\.(service|timer)"))
+UNITS = OutputKind("units of systemd", re.compile(r"[a-z-]+\.(service|timer)"))
 _HEAD = "# Made by `patchforge nix --units` of templates/nix/modules. To change a setting: systemctl edit {name}\n"
 
 
