@@ -10,7 +10,7 @@ from typing import Literal
 from patchforge.bench.model import DEVICES, PATCHED, UPSTREAM, Benchmark, Case, Counts
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, TimeRatio, paired, unpaired
 from patchforge.errors import NotChecked
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +116,13 @@ def _compared(
         f"{_name(one)}: {side.verdict} in {where}, so nothing of it was measured: {side.reason}"
         for one, other in both
         for side, where in ((one, before), (other, after))
-        if side.verdict is not Verdict.FRESH
+        if side.verdict is not TrialVerdict.FRESH
     ]
     found = [
-        figure for pair in both for figure in _figures(*pair) if all(side.verdict is Verdict.FRESH for side in pair)
+        figure
+        for pair in both
+        for figure in _figures(*pair)
+        if all(side.verdict is TrialVerdict.FRESH for side in pair)
     ]
     if not found:
         raise NotChecked(

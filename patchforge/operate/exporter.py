@@ -15,12 +15,12 @@ from patchforge import __version__
 from patchforge.operate import machine, records
 from patchforge.operate.asking import Poll
 from patchforge.operate.hardware import Reader
-from patchforge.operate.metrics import METRICS, Kind, Metric, Sample, checked
+from patchforge.operate.metrics import METRICS, Metric, MetricKind, Sample, checked
 
 _FAMILIES = {
-    Kind.GAUGE: GaugeMetricFamily,
-    Kind.COUNTER: CounterMetricFamily,
-    Kind.HISTOGRAM: HistogramMetricFamily,
+    MetricKind.GAUGE: GaugeMetricFamily,
+    MetricKind.COUNTER: CounterMetricFamily,
+    MetricKind.HISTOGRAM: HistogramMetricFamily,
 }
 Source = Callable[[], Iterable[Sample]]
 
@@ -68,7 +68,7 @@ def family(metric: Metric, samples: Iterable[Sample]) -> Family:
     """A metric with its samples, as the library has it."""
     made: Any = _FAMILIES[metric.kind](metric.family, metric.help, labels=metric.labels)
     for one in samples:
-        if metric.kind is Kind.HISTOGRAM:
+        if metric.kind is MetricKind.HISTOGRAM:
             made.add_metric(one.labels, list(one.buckets), one.value)
         else:
             made.add_metric(one.labels, one.value)

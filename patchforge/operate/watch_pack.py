@@ -10,7 +10,7 @@ from patchforge.paths import need_folder
 from patchforge.trial.server.comfyui import PACK as TRIAL_PACK
 
 NAME = "patchforge-watch"
-_KIND = outputs.Kind("the pack", re.compile(r"\w+\.py"))
+_KIND = outputs.OutputKind("the pack", re.compile(r"\w+\.py"))
 _OWN = Path(__file__).parent / "pack"
 _FILES = {name: _OWN / name for name in ("__init__.py", "watch.py", "probe.py")} | {
     name: TRIAL_PACK / name for name in ("counting.py", "device.py")

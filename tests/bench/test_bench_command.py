@@ -17,7 +17,7 @@ from patchforge.cli import main, parser
 from patchforge.commands import test as trials
 from patchforge.commands.bench import run as command
 from patchforge.errors import Exit, PatchforgeError
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 from patchforge.trial.server import devices
 from patchforge.trial.server.environment import Environment
 from tests.bench.examples import benchmark
@@ -64,8 +64,8 @@ def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pyte
     assert out.name == "v9.0.0-emulated-b580"
     found = read(out)
     assert [(one.name, one.side, one.verdict) for one in found.cases] == [
-        ("txt2img-basic", UPSTREAM, Verdict.FRESH),
-        ("txt2img-basic", PATCHED, Verdict.FRESH),
+        ("txt2img-basic", UPSTREAM, TrialVerdict.FRESH),
+        ("txt2img-basic", PATCHED, TrialVerdict.FRESH),
     ]
     assert found.cases[0].counts == found.cases[1].counts
     sampler = found.cases[1].counts["2 KSampler"]
@@ -144,7 +144,7 @@ def test_nothing_is_measured_of_a_run_that_is_not_fresh(bench: Any, capsys: pyte
     status, out = bench("--device", "cpu", modes=("stub",))
     assert status == Exit.FAILED
     (case,) = read(out).cases
-    assert (case.verdict, case.counts) == (Verdict.FAILED, {})
+    assert (case.verdict, case.counts) == (TrialVerdict.FAILED, {})
     assert "not measured" in capsys.readouterr().out
     assert main(["bench", "compare", str(out), str(out)]) == Exit.UNCHECKED
 
@@ -152,7 +152,7 @@ def test_nothing_is_measured_of_a_run_that_is_not_fresh(bench: Any, capsys: pyte
 def test_a_server_without_the_trial_pack(bench: Any) -> None:
     status, out = bench("--device", "cpu", modes=("no-packs",))
     assert status == Exit.FAILED
-    assert [one.verdict for one in read(out).cases] == [Verdict.FAILED]
+    assert [one.verdict for one in read(out).cases] == [TrialVerdict.FAILED]
 
 
 def test_what_is_not_ours_is_not_written_over(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,7 +13,7 @@ from patchforge.bench.model import CPU, FILE, FORMAT, PATCHED, UPSTREAM, Benchma
 from patchforge.cli import main
 from patchforge.errors import Damaged, Exit, NotChecked
 from patchforge.rules import transforms
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 from tests.bench.examples import DECODER, SAMPLER, benchmark, case, counts
 from tests.support import ROOT
 
@@ -36,7 +36,7 @@ def write(folder: Path, found: Benchmark) -> Path:
 def test_what_is_kept_is_about_the_release_alone() -> None:
     seconds = Times((1.0,), {}, (), steady=True)
     own = [case(side=UPSTREAM, reason="/home/somebody"), case(times=seconds, not_measured={"energy": "none"})]
-    other = [case(side=f"{PATCHED}, fp16"), case(side=CPU), case("sdxl", verdict=Verdict.FAILED, parts={})]
+    other = [case(side=f"{PATCHED}, fp16"), case(side=CPU), case("sdxl", verdict=TrialVerdict.FAILED, parts={})]
     found = costs.recorded(benchmark(*own, *other, versions={"torch": "2.13.0", "somebodys": "1"}))
     assert [one.place for one in found.cases] == [("workflows", "txt2img", UPSTREAM), ("workflows", "txt2img", PATCHED)]
     assert "somebody" not in FORMAT.dump(found).decode()
@@ -57,7 +57,7 @@ def test_what_is_kept_is_about_the_release_alone() -> None:
     [
         benchmark(device=Device("xpu")),
         benchmark(case(side=UPSTREAM)),
-        benchmark(case(verdict=Verdict.CPU_FALLBACK, parts={})),
+        benchmark(case(verdict=TrialVerdict.CPU_FALLBACK, parts={})),
     ],
     ids=["hardware", "upstream alone", "not fresh"],
 )

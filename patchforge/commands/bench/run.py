@@ -43,7 +43,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources import open_upstream
 from patchforge.sources.upstream import LATEST
-from patchforge.trial.model import Device, Verdict
+from patchforge.trial.model import Device, TrialVerdict
 from patchforge.trial.model import Side as Tree
 from patchforge.trial.reports import evidence
 from patchforge.trial.runner import Trees
@@ -91,8 +91,8 @@ def run(options: argparse.Namespace) -> int:
     compared = compare(earlier, benchmark) if earlier else None
     if compared and not options.json:
         report(compared)
-    ran = [one for one in benchmark.cases if one.verdict is not Verdict.SKIPPED]
-    fresh = bool(ran) and all(one.verdict is Verdict.FRESH for one in ran)
+    ran = [one for one in benchmark.cases if one.verdict is not TrialVerdict.SKIPPED]
+    fresh = bool(ran) and all(one.verdict is TrialVerdict.FRESH for one in ran)
     return Exit.OK if fresh and (compared is None or compared.same) else Exit.FAILED
 
 
