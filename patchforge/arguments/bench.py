@@ -48,6 +48,10 @@ def run(parser: Parser) -> None:
         "--workflow", action="append", default=[], metavar="NAME", help="only this workflow; repeat (default: all)"
     )
     parser.add_argument(
+        "--model", metavar="CHECKPOINT", help="run workflows that need no other with this .safetensors file"
+    )
+    parser.add_argument("--pixels", type=whole(64), metavar="N", help="with --model: width and height (default: 512)")
+    parser.add_argument(
         "--baseline",
         metavar="SIDE|FILE",
         help="measure this beside it, in turns: upstream is the release as it comes, cpu and cuda that on these; "

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from patchforge.bench.compare import BenchmarkComparison, Difference, against_upstream, compare
 from patchforge.bench.model import FORMAT, PATCHED, UPSTREAM, Benchmark, Case, Machine, shown, total
+from patchforge.bench.own_model import is_own
 from patchforge.bench.submission import anonymous
 from patchforge.bench.suites import OF_A_SERVER
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
@@ -69,7 +70,7 @@ def recorded(benchmark: Benchmark) -> Benchmark:
     cases = [
         replace(one, counts={_ALL: total(one.counts.values())}, times=None, energy=(), memory=(), quality=None)
         for one in benchmark.cases
-        if one.suite in OF_A_SERVER and one.side in (PATCHED, UPSTREAM) and one.counts
+        if one.suite in OF_A_SERVER and one.side in (PATCHED, UPSTREAM) and one.counts and not is_own(one.name)
     ]
     if not benchmark.device.emulated or not any(one.side == PATCHED for one in cases):
         raise NotChecked(

@@ -27,6 +27,12 @@ def machine(devices: Iterable[Mapping[str, Any]], proc: Path = Path("/proc")) ->
     )
 
 
+def available(proc: Path = Path("/proc")) -> int:
+    """Bytes of memory that programs can have now; 0 where the system does not say."""
+    found = re.search(r"^MemAvailable:\s+(\d+) kB$", bounded.head(proc / "meminfo", 1 << 16), re.MULTILINE)
+    return int(found[1]) << 10 if found else 0
+
+
 def _cpu(proc: Path) -> str:
     found = re.search(r"^model name\s*: (.+)$", bounded.head(proc / "cpuinfo", 1 << 16), re.MULTILINE)
     return found[1].strip() if found else platform.processor() or platform.machine()

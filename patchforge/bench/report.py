@@ -24,6 +24,7 @@ from patchforge.bench.model import (
     shown,
     total,
 )
+from patchforge.bench.own_model import is_own
 from patchforge.bench.plots import Bar, bars, ratios
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, Interval, TimeRatio
 from patchforge.bench.workflows import LEVELS
@@ -222,6 +223,7 @@ def repeat(benchmark: Benchmark) -> str:
     baseline = next((side for side in (UPSTREAM, *DEVICES) if side in sides), "")
     words = ["patchforge bench", benchmark.release, "--device", str(benchmark.device), "--suite", ",".join(suites)]
     words += ["--baseline", baseline] if baseline else []
+    words += ["--model", "CHECKPOINT"] if any(is_own(one.name) for one in benchmark.cases) else []
     variants = {word for side in sides for word in side.split(", ")[1:]}
     for option, named in (("--precision", variants - set(LEVELS)), ("--level", variants & set(LEVELS))):
         words += [option, ",".join(sorted(named))] if named else []
@@ -230,9 +232,14 @@ def repeat(benchmark: Benchmark) -> str:
 
 def limits(benchmark: Benchmark) -> list[str]:
     """What it does not show."""
-    found = [
-        "The models have the right shapes, and are tiny, with random weights: it says how devices and releases compare."
-    ]
+    own = any(is_own(one.name) for one in benchmark.cases)
+    found = (
+        []
+        if own
+        else [
+            "The models have the right shapes, and are tiny, with random weights: it says how devices and releases compare."
+        ]
+    )
     if benchmark.device.emulated:
         found.append("Nothing ran on Intel hardware: the CPU computed everything. Its times are the CPU's.")
     if any("energy" in one.not_measured for one in benchmark.cases):

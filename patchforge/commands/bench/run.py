@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import outputs, pipeline, processes, progress
-from patchforge.bench import statistics, suites, torch_cases, workflows
+from patchforge.bench import own_model, statistics, suites, torch_cases, workflows
 from patchforge.bench.compare import check_device, compare
-from patchforge.bench.machine import machine
+from patchforge.bench.machine import available, machine
 from patchforge.bench.model import (
     CPU,
     CUDA,
@@ -33,6 +33,7 @@ from patchforge.bench.model import (
     shown,
     total,
 )
+from patchforge.bench.own_model import OwnModel
 from patchforge.bench.places import KIND, check
 from patchforge.bench.suites import WorkflowCase
 from patchforge.commands import test as trials
@@ -66,6 +67,9 @@ def run(options: argparse.Namespace) -> int:
     _variants(options)
     of_torch = suites.of_torch(wanted, quick=options.quick)
     processes.need_posix("patchforge bench run")
+    options.model = _model(options)
+    if options.model:
+        chosen, of_torch = own_model.with_model(chosen, options.model), []
     options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
     print(trials.NOTICE, file=sys.stderr, flush=True)
     progress.step("looking for the device")
@@ -115,6 +119,17 @@ def _baseline(options: argparse.Namespace, device: Device) -> Benchmark | None:
     earlier = read(Path(options.baseline))
     check_device(earlier.device, device)
     return earlier
+
+
+def _model(options: argparse.Namespace) -> OwnModel | None:
+    """The user's checkpoint, where it fits into the memory of this machine."""
+    if options.model is None:
+        if options.pixels is not None:
+            raise PatchforgeError("--pixels is for a model of one's own", do="name the checkpoint: --model FILE")
+        return None
+    model = own_model.read(Path(options.model), options.pixels or own_model.PIXELS)
+    own_model.check_memory(model, len(_variants(options)) + (options.baseline in {UPSTREAM, *DEVICES}), available())
+    return model
 
 
 def _check_packages(*needed: Sequence[str]) -> None:
@@ -170,8 +185,10 @@ def _measured(
     progress.step("preparing what the release requires")
     environment = trials.environment_of(options, device, patched, tell)
     named = sorted({name for one in chosen for name in (*one.workflow.weights, *one.workflow.inputs)})
-    weights = trials.generated_models(environment, tell, named) if named else Path()
+    weights = trials.generated_models(environment, tell, named) if named else Path("nowhere")
     with temporary_folder("patchforge-bench-") as scratch:
+        if options.model:
+            weights = own_model.beside(weights, options.model, scratch / "weights")
         cases, state, flags = list[Case](), dict[str, Any](), tuple[str, ...]()
         if of_torch:
             alone = _torch_sides(options, device, environment, scratch)
