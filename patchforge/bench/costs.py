@@ -17,13 +17,14 @@ from patchforge.bench.own_model import is_own
 from patchforge.bench.submission import anonymous
 from patchforge.bench.suites import OF_A_SERVER
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
-from patchforge.vocabulary import Version
+from patchforge.rules import transforms
+from patchforge.vocabulary import Outcome, Version
 
 _RUN = "--device emulated --suite workflows --quick --pairs 0 --baseline upstream"
 _ALL = "all nodes"
 _MIB = 1 << 20
-#: Figures that a transform changes where it applies, by the transform's id.
-EXPLAINED: Mapping[str, str] = {"wait, asked for": "load-synchronize"}
+#: Transforms that change a figure where they apply, and the first release, if any, that does the same without them.
+EXPLAINED: Mapping[str, Mapping[str, str]] = {"wait, asked for": {"empty-cache": "v0.21.0", "load-synchronize": ""}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +121,12 @@ def than(before: Benchmark, kept: Benchmark) -> BenchmarkComparison | str:
     return _or_why(lambda: compare(_patched(before), _patched(kept)))
 
 
-def explained(difference: Difference) -> str:
-    """The transform that a difference between upstream and patched is of; "" where none is known."""
-    return EXPLAINED.get(difference.what, "")
+def explained(difference: Difference, release: str) -> str:
+    """The transforms that can be why patched differs from upstream in a release; "" where none is known."""
+    version, known = Version.parse(release), EXPLAINED.get(difference.what, {})
+    applied = {one.id for one in transforms() if one.id in known and one.expected(version) is Outcome.APPLIED}
+    early = {name for name, until in known.items() if not until or version < Version.parse(until)}
+    return ", ".join(sorted(applied & early))
 
 
 def told(difference: Difference) -> str:

@@ -33,7 +33,7 @@ _PARTS = {
 
 @dataclass(frozen=True, slots=True)
 class OwnModel:
-    """A checkpoint in safetensors: ``values`` numbers, most of them of ``dtype``; ``pixels`` is the width and height."""
+    """A checkpoint in safetensors: ``values`` numbers, most of them of ``dtype``; ``pixels`` is width and height."""
 
     path: Path
     values: int
@@ -106,7 +106,7 @@ def check_memory(model: OwnModel, sides: int, available: int) -> None:
     if available and model.memory * sides > available:
         raise NotChecked(
             "this machine has too little free memory for that model",
-            expected=f"{model.memory * sides / _GB:.1f} GB: {sides} servers with {model.memory / _GB:.1f} GB in float32",
+            expected=f"{model.memory * sides / _GB:.1f} GB: {sides} servers of {model.memory / _GB:.1f} GB in fp32",
             found=f"{available / _GB:.1f} GB",
             do="leave --baseline, --precision and --level out, or name a smaller model",
         )

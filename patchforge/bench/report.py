@@ -232,14 +232,12 @@ def repeat(benchmark: Benchmark) -> str:
 
 def limits(benchmark: Benchmark) -> list[str]:
     """What it does not show."""
-    own = any(is_own(one.name) for one in benchmark.cases)
-    found = (
-        []
-        if own
-        else [
-            "The models have the right shapes, and are tiny, with random weights: it says how devices and releases compare."
-        ]
-    )
+    found = []
+    if not any(is_own(one.name) for one in benchmark.cases):
+        found.append(
+            "The models have the right shapes, and are tiny, with random weights: "
+            "it says how devices and releases compare."
+        )
     if benchmark.device.emulated:
         found.append("Nothing ran on Intel hardware: the CPU computed everything. Its times are the CPU's.")
     if any("energy" in one.not_measured for one in benchmark.cases):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.bench import costs
+from patchforge.bench.compare import Difference
 from patchforge.bench.model import CPU, FILE, FORMAT, PATCHED, UPSTREAM, Benchmark, Times
 from patchforge.cli import main
 from patchforge.errors import Damaged, Exit, NotChecked
@@ -110,7 +111,12 @@ def test_releases_of_other_conditions_are_not_compared() -> None:
 
 
 def test_what_explains_a_difference_is_a_transform() -> None:
-    assert set(costs.EXPLAINED.values()) <= {one.id for one in transforms()}
+    assert {name for known in costs.EXPLAINED.values() for name in known} <= {one.id for one in transforms()}
+    wait = Difference("workflows", "txt2img", "all nodes", "wait, asked for", 1, 2)
+    assert costs.explained(wait, "v0.33.0") == "load-synchronize"
+    assert costs.explained(wait, "v0.18.1") == "empty-cache, load-synchronize"
+    assert costs.explained(wait, "v0.3.77") == "empty-cache"
+    assert costs.explained(replace(wait, what="models"), "v0.33.0") == ""
 
 
 def test_the_page_is_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,4 +131,4 @@ def test_what_is_committed_is_as_it_was_written(file: Path) -> None:
     assert found.release == file.stem
     added = costs.added(found)
     assert not isinstance(added, str)
-    assert all(costs.explained(one) for one in added.differences)
+    assert all(costs.explained(one, found.release) for one in added.differences)

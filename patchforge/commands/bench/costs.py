@@ -47,7 +47,8 @@ def change(one: ReleaseCost, *, added: bool) -> str:
     if differences is None:
         return NOT_MEASURED
     said = [
-        costs.told(each) + (f" ({by})" if added and (by := costs.explained(each)) else "") for each in differences[:3]
+        costs.told(each) + (f" ({by})" if added and (by := costs.explained(each, one.release)) else "")
+        for each in differences[:3]
     ]
     more = [f"{len(differences) - 3} more figures"] if len(differences) > 3 else []
     return "; ".join([*said, *more]) or "nothing"
