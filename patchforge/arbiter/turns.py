@@ -141,9 +141,9 @@ class Turns:
     @asynccontextmanager
     async def turn(self, side: Side, *, model: str = "", graph: object = None) -> AsyncIterator[None]:
         """Inside, the request may go on to its program. Closing where the arbiter ends before that."""
+        ticket = await self._ticket(side, full_name(model) if model else "", graph)
         if self._closing:
             raise Closing
-        ticket = await self._ticket(side, full_name(model) if model else "", graph)
         self._waiting.append(ticket)
         self._wake.set()
         try:
@@ -151,6 +151,7 @@ class Turns:
         except asyncio.CancelledError:
             if ticket.ready.done() and not ticket.ready.cancelled() and not ticket.ready.exception():
                 self._flight[side] -= 1  # let on, and gone in the same moment
+            self._wake.set()
             raise
         finally:
             if ticket in self._waiting:

@@ -31,6 +31,7 @@ from patchforge.trial.server.client import Client
 from patchforge.trial.server.comfyui import Server as ComfyUIServer
 from patchforge.trial.server.comfyui import link_models
 from patchforge.trial.server.environment import Environment, existing, prepare
+from patchforge.trial.verdicts.plan import EMULATED_EXACT, EXACT, STEADY
 from patchforge.trial.workflows import weights
 from tests.arbiter.ollama_stand_in import Cyllama, Engine, Server, Stub
 from tests.arbiter.world import served
@@ -106,7 +107,7 @@ def running(top: Path, policy: Policy = Policy.FAIR, *, total: int = TOTAL, mode
     for name in ("smollm2:135m", "smollm2-vision:135m"):
         assert main(["models", "link", str(file), f"ollama:{name}", *store]) == 0
     variables = devices.variables(Device("xpu", "b580", f"{devices.OPTIONS};memory={total}"))
-    arguments = ["--force-fp32", "--disable-xformers"]
+    arguments = [*EXACT, *EMULATED_EXACT, *STEADY]
     with ComfyUIServer(
         tree, python, arguments=arguments, variables=variables, log=top / "comfyui.log", timeout=300
     ) as comfyui:
