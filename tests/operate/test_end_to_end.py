@@ -125,6 +125,7 @@ def _quiet(of: Stack, comfyui: ComfyUI, state: Path) -> None:
     told = {
         name for one in METRICS for name in (f"{one.name}_count" if one.kind is MetricKind.HISTOGRAM else one.name,)
     }
+    assert of.seen == {}
     lacks = {name for name in told if not of.query(name)}
     assert lacks == {"patchforge_service_vram_limit_bytes"}  # no unit has a limit
 
