@@ -6,8 +6,8 @@ Every run is a new process of PY (``gpu_probe.py``) with the same environment; t
 of the two goes first. Ratios are patched to upstream, pair by pair. The noise is upstream's own spread: its slowest run
 to its fastest, its largest peak to its smallest.
 
-With ``--turns`` there is one process of each tree, both are alive at once, and they take turns sampling by sampling;
-each turn counts as a run. That has less noise, and the device must hold both.
+With ``--turns`` there is one process of each tree, both are alive at once, and they take turns step by step; each
+sampling counts as a run. That has least noise, and the device must hold both.
 
 On an XPU, where the patches are there to change things, nothing is judged but whether the runs succeed.
 

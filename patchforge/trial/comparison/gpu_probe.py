@@ -4,7 +4,8 @@ The tree's own ``main.py`` sets the process up with ComfyUI's default arguments:
 but the last block, which starts the server. So the allocator, dynamic VRAM and every switch are what a user gets. Then
 weights are loaded by ``comfy.sd``, latents sampled by ``nodes.common_ksampler`` and decoded by ``comfy.sd.VAE``. The
 model is sampled twice to warm up and then ``--repeats`` times; OUT becomes a JSON of digests, seconds and bytes.
-With ``--wait`` it says "ready" before each sampling and each decoding, and goes on when a line comes.
+With ``--wait`` it says "ready" before each step of a sampling and each decoding, with nothing left on the device, and
+goes on when a line comes; seconds are without the waiting.
 
 Weights are random and of a fixed seed. ``--make-weights`` writes them once, with the shapes of the tree's own classes,
 and does nothing else; every other run reads those files, so that two trees get the same bytes.
@@ -150,19 +151,31 @@ def main(arguments: list[str]) -> int:
         make_weights(case, files, options.device)
         record: dict[str, Any] = {part: path.stat().st_size for part, path in files.items()}
     else:
-        record = measure(case, files, options.repeats, options.device, _wait if options.wait else _go)
+        record = measure(case, files, options.repeats, options.device, Turn(shared=options.wait))
     _write(out, {"format": FORMAT, "case": options.case, "seed": SEED, **record})
     return 0
 
 
-def _go() -> None:
-    pass
+class Turn:
+    """Asks for the device, where it is shared; ``waited`` is how long it waited so far, in seconds."""
 
+    def __init__(self, *, shared: bool) -> None:
+        self.shared = shared
+        self.waited = 0.0
 
-def _wait() -> None:
-    print(READY, flush=True)
-    if not sys.stdin.readline():
-        raise RuntimeError("no line came: nobody waits for this any more")
+    def __call__(self) -> None:
+        """Returns when it is this process's turn."""
+        if not self.shared:
+            return
+        start = time.perf_counter()
+        print(READY, flush=True)
+        if not sys.stdin.readline():
+            raise RuntimeError("no line came: nobody waits for this any more")
+        self.waited += time.perf_counter() - start
+
+    def clock(self) -> float:
+        """Seconds, but for those that it waited."""
+        return time.perf_counter() - self.waited
 
 
 def set_up(tree: Path, flags: list[str]) -> None:
@@ -221,10 +234,8 @@ def _known(network: type, config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def measure(
-    case: Case, files: dict[str, Path], repeats: int, expected: str, turn: Callable[[], None] = _go
-) -> dict[str, Any]:
-    """Loads, samples and decodes; ``turn`` is called before each sampling and each decoding.
+def measure(case: Case, files: dict[str, Path], repeats: int, expected: str, turn: Turn) -> dict[str, Any]:
+    """Loads, samples and decodes; ``turn`` is called before each step of a sampling and before each decoding.
 
     RuntimeError when a result is not finite or ComfyUI chose another kind of device.
     """
@@ -249,11 +260,18 @@ def measure(
     empty = {"samples": torch.zeros(case.batch, case.channels, case.size // 8, case.size // 8)}
     stages: dict[str, Any] = {}
     calls: list[float] = []  # when the network was called
+    card = _card(device)
     with torch.inference_mode():
         model = comfy.sd.load_diffusion_model(str(files["model"]))
         vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(files["vae"])))
 
-        model.model.diffusion_model.register_forward_pre_hook(lambda *_: calls.append(time.perf_counter()))
+        def step(*_: Any) -> None:
+            if turn.shared and card:
+                card.synchronize(device)
+            turn()
+            calls.append(turn.clock())
+
+        model.model.diffusion_model.register_forward_pre_hook(step)
 
         def sample() -> torch.Tensor:
             result = nodes.common_ksampler(
@@ -288,7 +306,7 @@ def _steps(calls: list[float], repeats: int) -> dict[str, Any]:
     return {"sha256": [], "seconds": seconds, "peak_bytes": {}}
 
 
-def _stage(work: Callable[[], Any], repeats: int, device: Any, turn: Callable[[], None]) -> tuple[Any, dict[str, Any]]:
+def _stage(work: Callable[[], Any], repeats: int, device: Any, turn: Turn) -> tuple[Any, dict[str, Any]]:
     """``work`` twice to warm up and ``repeats`` times measured; its last result, and digests, seconds and bytes.
 
     The digests are of every result in order, the warm-ups' first: they may differ from the others, since weights are
@@ -301,11 +319,11 @@ def _stage(work: Callable[[], Any], repeats: int, device: Any, turn: Callable[[]
     def timed() -> Any:
         if card:
             card.synchronize(device)
-        start = time.perf_counter()
+        start = turn.clock()
         result = work()
         if card:
             card.synchronize(device)
-        seconds.append(time.perf_counter() - start)
+        seconds.append(turn.clock() - start)
         digests.append(_digest(_finite(result)))
         return result
 

@@ -104,9 +104,10 @@ def alternate(probe: Probe, pairs: int, tell: Tell = lambda _line: None) -> list
 
 
 def take_turns(processes: Processes, turns: int, tell: Tell = lambda _line: None) -> list[MeasuredRun]:
-    """One process of each tree; upstream goes first in even turns. Every measured turn becomes a run.
+    """One process of each tree, in turns of a step of sampling or a decoding. Every measured sampling becomes a run.
 
-    Both are set up and load their models side by side, and never compute at the same time after that.
+    Who is first alternates. Both are set up and load their models side by side, and never compute at the same time
+    after that. What slows the machine down for longer than a step meets both.
     """
     with contextlib.ExitStack() as stack:
         both = [stack.enter_context(_WaitingRun(processes, side, turns)) for side in SIDES]
