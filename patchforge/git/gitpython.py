@@ -19,10 +19,15 @@ def reading(folder: Path, settings: Settings, said: IO[bytes]) -> Any:
 
 
 def import_git() -> Any:
-    """GitPython, imported on first use (it costs 50 ms); an error a person can act on when git is not installed."""
+    """GitPython, imported on first use (it costs 50 ms); an error a person can act on when git is not installed.
+
+    ModuleNotFoundError when GitPython is not: what is said of packages that are missing is said of it too.
+    """
     try:
         with _plain_environment():
             import git  # noqa: PLC0415 - keeps start-up light
+    except ModuleNotFoundError:
+        raise
     except ImportError as error:
         problem = "git cannot be run"
         raise PatchforgeError(problem, expected="a git command on PATH", found=str(error), do="install git") from error
