@@ -165,7 +165,7 @@ def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> N
 def test_every_committed_node_packs_requirements_are_met(mini: Miniature, tmp_path: Path) -> None:
     """With the real pins and the names that nixpkgs' packages have for Python; any version is taken to do."""
     nodes, names = (json.loads((ROOT / f"generated/nix/data/{name}.json").read_bytes()) for name in ("nodes", "names"))
-    assert len(nodes) == 10
+    assert nodes
     texts = {text for node in nodes.values() for text in node["requirements"]}
     named = {str(names.get(name, name)) for name in (re.split(r"[^a-z0-9-]", text)[0] for text in texts)}
     packages: dict[str, Any] = dict.fromkeys(named | {"packaging"}, "99")

@@ -21,6 +21,7 @@ EXCEPTIONS = {
     "patchforge/engine/convert.py": "forks workers of our own code, which start nothing",
     "patchforge/commands/packs/check.py": "forks workers of our own code, which start nothing",
     "patchforge/commands/doctor.py": "looks at the variables that a report shows",
+    "patchforge/commands/validate.py": "the same, for doctor's examination",
     "patchforge/bot/token.py": "looks for the token in every variable, to take it out",
     # git's own environment
     "patchforge/git/command.py": "git",

@@ -113,6 +113,8 @@ WITHOUT_ALL: Mapping[str, tuple[int, str]] = {
     "bench compare nowhere": (2, "nowhere"),
     "bench history nowhere": (2, "nowhere"),
     "bench report nowhere": (2, "nowhere"),
+    "bench record nowhere": (2, "nowhere"),
+    "bench costs --generated nowhere": (2, "nothing is kept"),
     "bench submit nowhere": (2, "nowhere"),
     "replay --upstream clone": NO_GIT,
     "explain": (0, "free-memory"),
@@ -127,6 +129,12 @@ WITHOUT_ALL: Mapping[str, tuple[int, str]] = {
     "status": (0, "upstream"),
     "arbiter run --listen-ollama nowhere": (2, "no address"),
     "arbiter limit x.service 4GiB": (69, "no limit"),
+    "exporter --once --comfyui http://127.0.0.1:9": (0, "comfyui_up"),
+    "health http://127.0.0.1:9": (1, "127.0.0.1:9"),
+    "maintain ComfyUI --dry-run": NO_FORK,
+    "validate http://127.0.0.1:9 --timeout 1": (1, "127.0.0.1:9"),
+    "door render nowhere.toml": (2, "nowhere.toml"),
+    "door routes v0.33.0 --upstream clone": NO_GIT,
     "models list": (0, "no model"),
     "models link nothing ollama:x": (2, "no model nothing"),
     "models import": (0, "nothing to do"),
@@ -147,7 +155,7 @@ def home(tmp_path: Path) -> Path:
 
 def test_every_command_is_in_the_table() -> None:
     tried = {
-        " ".join(line.split()[: 2 if line.startswith(("packs ", "bench ", "models ", "arbiter ")) else 1])
+        " ".join(line.split()[: 2 if line.startswith(("packs ", "bench ", "models ", "arbiter ", "door ")) else 1])
         for line in WITHOUT_ALL
     }
     assert tried == {name for name, command in commands().items() if not command.commands}
