@@ -106,7 +106,7 @@ BAD = {
     "no network": (changed(networks=["192.168.1.5/24"]), "expected a network"),
     "no rate": (changed(rate=0), "rate is not"),
     "a size of words": (changed(upload="much"), "a size such as"),
-    "an unknown pack": (changed(packs=["my-pack"]), "known: res4lyf, video-helper-suite"),
+    "an unknown pack": (changed(packs=["my-pack"]), "known: comfyui-ollama, res4lyf"),
     "an unknown key": (changed(password="secret"), "is not what it should be"),
     "a route of two readings": (
         changed(routes=[{"role": "user", "does": "run", "routes": ["GET /a/{b:.?}"]}]),
