@@ -85,13 +85,18 @@ def list_in_index(index: Path, candidate: Candidate, date: str) -> None:
     write_document(index, "\n".join([head, *lines, ""]).encode(), lambda data: data.startswith(f"{head}\n".encode()))
 
 
+def is_there(step: BotStep, folder: Path) -> bool:
+    """Whether the patchforge in ``folder`` has the command of a step."""
+    commands = folder / "patchforge" / "commands"
+    return (commands / f"{step.command}.py").is_file() or (commands / step.command).is_dir()
+
+
 def run_step(step: BotStep, folder: Path, hide: Callable[[str], str] = str, **values: object) -> Result:
     """Runs a step with the patchforge that is in ``folder``, if that has the command. ``values``: for its arguments.
 
     ``hide`` takes secrets out of what it printed. What the step started and left behind is ended with it.
     """
-    commands = folder / "patchforge" / "commands"
-    if not ((commands / f"{step.command}.py").is_file() or (commands / step.command).is_dir()):
+    if not is_there(step, folder):
         return Result(step.name, "not there")
     progress.step(f"running {step.name}")
     filled = [argument.format(**values) for argument in step.arguments]

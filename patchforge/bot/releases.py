@@ -162,10 +162,11 @@ class ReleaseRun(BotRun):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_document(file, data, costs.is_ours)
             return Result(name, "ok")
+        if not preparation.is_there(preparation.COUNT, folder):
+            return Result(name, "not there")
         if not self.settings.test or self.settings.dry_run:
             return Result(name, "off")
-        if self._step(preparation.COUNT, candidate, mirror).outcome == "not there":
-            return Result(name, "not there")
+        self._step(preparation.COUNT, candidate, mirror)
         recorded = self._step(preparation.RECORD, candidate, mirror).outcome == "ok"
         return Result(name, "ok" if recorded else "lost")
 
