@@ -163,6 +163,7 @@ in
     # nixos/modules/services/monitoring/grafana.nix
     services.grafana = {
       enable = of types.bool false;
+      settings.security.secret_key = mkOption { type = types.str; }; # no default since NixOS 26.05
       provision = {
         enable = of types.bool false;
         datasources.settings.datasources = of (types.listOf (types.submodule { options = {

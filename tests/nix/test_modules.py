@@ -42,7 +42,8 @@ RESULT = """{
   udev = config.services.udev.extraRules;
   ollama = removeAttrs config.services.ollama [ "package" ];
   timers = config.systemd.timers;
-  inherit (config.services) prometheus grafana;
+  inherit (config.services) prometheus;
+  grafana = if config.services.grafana.enable then config.services.grafana else { enable = false; };
   nginx = config.services.nginx // {
     # With ACME, nixpkgs says itself where the certificate is.
     virtualHosts = lib.mapAttrs (

@@ -70,7 +70,10 @@ in
     grafana = mkOption {
       type = types.bool;
       default = false;
-      description = "Whether `services.grafana` runs here, with this Prometheus and the dashboard.";
+      description = ''
+        Whether `services.grafana` runs here, with this Prometheus and the dashboard. Since NixOS 26.05 Grafana's own
+        `services.grafana.settings.security.secret_key` has to be set as well, best as `"$__file{/run/secrets/grafana}"`.
+      '';
     };
   };
 
@@ -153,7 +156,7 @@ in
       };
     };
 
-    services.grafana = lib.mkIf cfg.grafana {
+    services.grafana = lib.mkIf (cfg.grafana && cfg.prometheus) {
       enable = true;
       provision = {
         enable = true;
@@ -167,7 +170,8 @@ in
         dashboards.settings.providers = [
           {
             name = "patchforge";
-            options.path = toString made;
+            # Copied, so that it goes wherever the system goes.
+            options.path = "${made}";
           }
         ];
       };

@@ -121,14 +121,6 @@ in
         routes = [ { role = "user"; does = "run"; routes = [ "POST [/api]/mine" ]; } ];
       };
     };
-    "monitoring" = {
-      instances.second = { enable = true; server.port = 8189; };
-      monitoring = {
-        enable = true;
-        alertmanager = { route.receiver = "nobody"; receivers = [ { name = "nobody"; } ]; };
-        grafana = true;
-      };
-    };
     "the exporter alone" = { user = "comfyui-xpu"; monitoring = { enable = true; prometheus = false; }; };
     "several" = {
       instances.second = { enable = true; device = "1"; server.port = 8189; optimisation.level = "O2"; };
@@ -169,6 +161,18 @@ in
       };
       services.ollama-xpu.enable = true;
       services.intel-xpu-share.enable = true;
+    };
+    "monitoring" = {
+      services.comfyui-xpu = {
+        enable = true;
+        instances.second = { enable = true; server.port = 8189; };
+        monitoring = {
+          enable = true;
+          alertmanager = { route.receiver = "nobody"; receivers = [ { name = "nobody"; } ]; };
+          grafana = true;
+        };
+      };
+      services.grafana.settings.security.secret_key = "$__file{/run/secrets/grafana}";
     };
     "one instance alone" = { services.comfyui-xpu.instances.only.enable = true; };
     "lists are added to" = comfyui { } // {
