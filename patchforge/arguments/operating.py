@@ -80,7 +80,11 @@ def maintain(parser: Parser) -> None:
     )
     _add_days(parser, "--temp-age", "remove temporary files that are older (default: 1)", default=1)
     parser.add_argument(
-        "--cache", action="append", default=[], metavar="DIR", help="a cache of kernels or compiled code; repeat"
+        "--cache",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="a cache of compiled code, named like one; repeat",
     )
     _add_days(parser, "--cache-age", "remove of the caches what was not used for so long (default: 30)", default=30)
     _add_days(parser, "--model-age", "list models that were not read for so long")

@@ -19,6 +19,7 @@ from patchforge.paths import need_folder
 
 _SHOWN = 5
 _OURS = ("output", "temp", "models")
+_CACHES = ("cache", "inductor", "triton")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -86,6 +87,14 @@ def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Part]
 
 
 def _cache(place: Path, now: float, days: int, *, dry: bool) -> Part:
+    need_folder(place, "a cache")
+    names = " ".join(place.resolve().parts[-2:]).lower()
+    if not any(word in names for word in _CACHES) and not (place / "CACHEDIR.TAG").is_file():
+        raise PatchforgeError(
+            f"{place} does not look like a cache, and all that is old in it would go",
+            expected=f"{', '.join(_CACHES)} in its name or its folder's, or CACHEDIR.TAG in it",
+            do="name the cache itself",
+        )
     return upkeep.cache(Folder(place, now, dry=dry), days)
 
 

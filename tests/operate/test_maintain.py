@@ -122,6 +122,16 @@ def test_temporary_files_and_caches(tmp_path: Path) -> None:
     assert [one.exists() for one in (temp, fresh, kernel, used)] == [False, True, False, True]
 
 
+def test_a_folder_that_is_no_cache_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    letter = put(tmp_path / "home/letters/old.txt", 900)
+    assert run("--cache", tmp_path / "home/letters") == 1
+    assert "does not look like a cache" in capsys.readouterr().out
+    assert letter.exists()
+    (tmp_path / "home/letters/CACHEDIR.TAG").touch()
+    assert run("--cache", tmp_path / "home/letters") == 0
+    assert not letter.exists()
+
+
 def test_models_are_listed_and_go_only_when_asked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old = put(tmp_path / "models/checkpoints/old.safetensors", 200)
     put(tmp_path / "models/checkpoints/put_checkpoints_here", 200)
