@@ -33,7 +33,7 @@ ALLOWED = {
     ("proof/packs/helpers.py", "helpers"): "patchforge's own",
     ("resources.py", "_unpack"): "patchforge's own",
     ("resources.py", "sources"): "patchforge's own",
-    ("trial/comparison/gpu_probe.py", "_wait"): "our own; a process of its own",
+    ("trial/comparison/gpu_probe.py", "__call__"): "our own; a process of its own",
     ("trial/comparison/gpu_probe.py", "set_up"): "a file that was read before; a process of its own",
     ("trial/pack_runner.py", "_models"): "patchforge's own",
     ("trial/runner.py", "_own_digest"): "patchforge's own",

@@ -17,10 +17,10 @@ from patchforge.bench.own_model import is_own
 from patchforge.bench.submission import anonymous
 from patchforge.bench.suites import OF_A_SERVER
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
+from patchforge.paths import quoted
 from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome, Version
 
-_RUN = "--device emulated --suite workflows --quick --pairs 0 --baseline upstream"
 _ALL = "all nodes"
 _MIB = 1 << 20
 #: Transforms that change a figure where they apply, and the first release, if any, that does the same without them.
@@ -60,7 +60,8 @@ def place(generated: Path, release: str) -> Path:
 
 def command(release: str) -> str:
     """What counts a release."""
-    return f"patchforge bench {release} {_RUN}"
+    counted = "--device emulated --suite workflows --quick --pairs 0 --baseline upstream"
+    return " ".join(("patchforge bench", quoted(release), counted))
 
 
 def recorded(benchmark: Benchmark) -> Benchmark:
