@@ -78,7 +78,7 @@ def maintain(parser: Parser) -> None:
     parser.add_argument(
         "--output-size", type=size, metavar="SIZE", help="remove the oldest outputs above this size, such as 50G"
     )
-    _add_days(parser, "--temp-age", "remove temporary files that are older (default: 1)", default=1)
+    _add_days(parser, "--temp-age", "remove temporary files that are older")
     parser.add_argument(
         "--cache",
         action="append",
@@ -112,8 +112,8 @@ def validate(parser: Parser) -> None:
 
 
 def size(text: str) -> int:
-    """Bytes, or with K, M, G or T."""
-    found = re.fullmatch(r"(\d{1,12})([KMGT]?)(iB|B)?", text)
+    """A number with K, M, G or T: of bytes nobody means 50."""
+    found = re.fullmatch(r"(\d{1,12})([KMGT])(iB|B)?", text)
     if not found:
         raise ArgumentTypeError(f"{text!r} is not a size, such as 500M or 50G")
     return int(found[1]) << _UNITS[found[2]]

@@ -18,15 +18,14 @@ from patchforge.operate.upkeep import Folder, Part
 from patchforge.paths import need_folder
 
 _SHOWN = 5
-_OURS = ("output", "temp", "models")
-_CACHES = ("cache", "inductor", "triton")
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when all was done that was asked for. What cannot be done in one place stops no other."""
     processes.need_posix("patchforge maintain")
     todo = list(_todo(options))
-    if not todo:
+    limits = (options.output_age, options.output_size, options.temp_age, options.model_age)
+    if not todo and limits.count(None) == len(limits):
         raise PatchforgeError(
             "there is nothing to do",
             expected="a limit",
@@ -39,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
             part = work()
         except Exception as error:  # noqa: BLE001 - one place's fault
             said = told(error)
-            part = Part(name, "", said=str(said), ok=False)
+            part = Part(name, "", said=said.problem, ok=False)
             statuses.append(said.status)
         found.append(part)
         statuses.append(Exit.OK if part.ok else Exit.FAILED)
@@ -61,14 +60,14 @@ def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Part]
     if options.folder:
         base = Path(options.folder)
         need_folder(base, "ComfyUI's base folder")
-        there = {path.name: path for path in upkeep.existing(base, _OURS)}
+        there = upkeep.existing(base)
 
         def within(name: str) -> Folder:
-            return Folder(there[name], now, dry=dry)
+            return Folder(there[name], now, dry=dry, base=base)
 
         if "output" in there and (options.output_age is not None or options.output_size is not None):
             yield "outputs", lambda: upkeep.outputs(within("output"), options.output_age, options.output_size)
-        if "temp" in there:
+        if "temp" in there and options.temp_age is not None:
             yield "temporary files", lambda: upkeep.temporary(within("temp"), options.temp_age)
         if "models" in there and options.model_age is not None:
             yield (
@@ -87,21 +86,21 @@ def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Part]
 
 
 def _cache(place: Path, now: float, days: int, *, dry: bool) -> Part:
+    if not place.exists():
+        return Part("cache", str(place), said="not there")
     need_folder(place, "a cache")
-    names = " ".join(place.resolve().parts[-2:]).lower()
-    if not any(word in names for word in _CACHES) and not (place / "CACHEDIR.TAG").is_file():
-        raise PatchforgeError(
-            f"{place} does not look like a cache, and all that is old in it would go",
-            expected=f"{', '.join(_CACHES)} in its name or its folder's, or CACHEDIR.TAG in it",
-            do="name the cache itself",
-        )
+    upkeep.need_cache(place)
     return upkeep.cache(Folder(place, now, dry=dry), days)
 
 
 def _show(found: list[Part], freed: int, *, dry: bool) -> None:
     verb = "would be removed" if dry else "removed"
     table(
-        [(part.name, f"{len(part.removed)} files", shown_size(part.freed), part.said or part.place) for part in found]
+        [("nothing to clean",)]
+        if not found
+        else [
+            (part.name, f"{len(part.removed)} files", shown_size(part.freed), part.said or part.place) for part in found
+        ]
     )
     for part in found:
         for one in part.removed[:_SHOWN]:

@@ -20,12 +20,16 @@ _MOST = 1 << 20  #: bytes of extra_model_paths.yaml
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """``comfyui``: folders, each with its kind, such as ``text_encoders``. None and nothing: the program has none."""
+    """``comfyui``: folders, each with its kind, such as ``text_encoders``; ``tops``: what was named for them.
+
+    None and nothing: the program has none.
+    """
 
     store: Path
     comfyui: tuple[tuple[str, Path], ...] = ()
     ollama: Path | None = None
     hub: Path | None = None
+    tops: tuple[Path, ...] = ()
 
     def folder(self, kind: str) -> Path:
         """ComfyUI's first folder of a kind. PatchforgeError where there is none."""
@@ -66,6 +70,7 @@ def known(
         tuple((kind, path) for path, kind in folders.items()),
         _given(ollama) or _first("OLLAMA_MODELS", Path("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models")),
         _given(hub) or _hub(),
+        tuple(path if (path := Path(one).expanduser()).is_dir() else path.parent for one in comfyui),
     )
 
 

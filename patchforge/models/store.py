@@ -189,11 +189,11 @@ class Store:
 
     def collect(self, survey: Survey, *, delete: bool) -> None:
         """What nothing but the store refers to, and links that killed runs left; removed with ``delete``."""
-        linked = {one.stamp.identity for one in survey.files.values() if any(name.link for name in one.names)}
+        linked = self._linked()
         for one in survey.sorted():
             if {name.place for name in one.names} == {Place.STORE} and one.links == 1:
                 path = one.paths[0]
-                if one.stamp.identity in linked:
+                if linked & {one.stamp.identity, *(_identity(folder) for folder in path.parents)}:
                     continue
                 self._remove(path, one.stamp.size, delete=delete, most=1)
         for path in survey.leftovers:
@@ -204,6 +204,19 @@ class Store:
             elif found is not None:
                 why = "a killed run left it, and its bytes have no other name by now: rename or remove it"
                 self.result.left.append(Problem(str(path), why))
+
+    def _linked(self) -> set[tuple[int, int]]:
+        """Files and folders that symlinks lead to: any, whatever it is called, in the folders that are known."""
+        places = self.places
+        tops = {*places.tops, *(path for _, path in places.comfyui), places.ollama, places.hub} - {None}
+        found = set()
+        for top in tops:
+            for folder, folders, names in os.walk(str(top)):
+                for name in (*folders, *names):
+                    path = Path(folder, name)
+                    if path.is_symlink() and path.exists():
+                        found.add(_identity(path))
+        return found
 
     def _remove(self, path: Path, size: int, *, delete: bool, most: int | None) -> None:
         opened = is_open(path) if most else False
@@ -439,8 +452,11 @@ def _against(kept: File, other: File) -> str:
         return "only symlinks lead to it"
     if kept.owner != other.owner:
         return "its copy belongs to another user or group"
-    lost = other.mode & ~kept.mode & 0o444
-    return f"its copy may be read by fewer (mode {kept.mode:o})" if lost else ""
+    if not other.stamp.size:
+        return "it is empty"
+    if (other.mode ^ kept.mode) & 0o666:
+        return f"its copy has other permissions (mode {kept.mode:o})"
+    return ""
 
 
 def _need_equal(one: Path, one_stamp: Stamp, other: Path, other_stamp: Stamp) -> None:
@@ -467,6 +483,11 @@ def _need_unchanged(path: Path, was: Stamp) -> None:
     found = _look(path)
     if found is None or Stamp.of(found) != was:
         raise TryAgain(f"{path} changed in the meantime", do="run this again; nothing of it was replaced")
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    found = path.stat()
+    return found.st_dev, found.st_ino
 
 
 def _look(path: Path) -> os.stat_result | None:

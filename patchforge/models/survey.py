@@ -140,7 +140,8 @@ def compare(survey: Survey, digests: Digests) -> None:
     """Works out the digests of files that may be copies: of one size, and not the same file."""
     sizes: dict[int, list[File]] = defaultdict(list)
     for one in survey.files.values():
-        sizes[one.stamp.size].append(one)
+        if one.stamp.size:
+            sizes[one.stamp.size].append(one)
     for alike in sizes.values():
         for one in alike if len(alike) > 1 else ():
             work_out(survey, one, digests)

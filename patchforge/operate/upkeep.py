@@ -1,14 +1,15 @@
 """What may go, and what stays: old outputs, temporary files, caches, models that nobody loads.
 
-A file goes only if it is older than the limit, has one name (no hard link), is not what a link in the same folder leads
-to, and nobody has it open or mapped. Where the last cannot be told it stays. Links are neither followed nor removed.
+A file goes only if it is older than the limit, and than an hour, has one name (no hard link), no link in ComfyUI's base
+folder leads to it or to a folder that it is in, and nobody has it open or mapped. Where that cannot be told it stays.
+Links are neither followed nor removed.
 """
 
 from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -21,6 +22,9 @@ DAY = 86400.0
 _BLOCK = 512  # bytes of st_blocks
 _MOST_LINKS = 100_000
 _SECONDS = 3600.0
+_YOUNG = 3600.0  # seconds in which nothing goes, whatever the limit
+_BASE = ("models", "input", "output", "temp", "custom_nodes", "user")
+_CACHE = re.compile(r"neo_compiler_cache|libsycl_cache|torchinductor.*|(nv)?fuser.*")
 _SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx")
 _FREED = re.compile(r"freed ([0-9.]+)([BKMGT]?)|([0-9.]+) (KiB|MiB|GiB) freed")
 _UNITS = {"": 0, "B": 0, "K": 10, "KiB": 10, "M": 20, "MiB": 20, "G": 30, "GiB": 30, "T": 40}
@@ -71,8 +75,16 @@ class Found:
 class Folder:
     """A folder of ComfyUI's or a cache, whose files may go."""
 
-    def __init__(self, root: Path, now: float, *, dry: bool) -> None:
-        self.root, self._now, self._dry = root, now, dry
+    def __init__(self, root: Path, now: float, *, dry: bool, base: Path | None = None) -> None:
+        """``base``: links are looked for in here, too. PatchforgeError where ``root`` is itself a link."""
+        if root.is_symlink():
+            raise PatchforgeError(
+                f"{root} is a link, and links are not followed",
+                expected="a folder",
+                found=f"a link to {root.readlink()}",
+                do="clean up there by other means, or mount it here instead",
+            )
+        self.root, self._now, self._dry, self._base = root, now, dry, base or root
         self._inside = Inside(root)
 
     @cached_property
@@ -83,9 +95,9 @@ class Folder:
 
     @cached_property
     def _linked(self) -> set[tuple[int, int]]:
-        """What the links below this folder lead to."""
+        """What the links below the base lead to, files and folders."""
         found: set[tuple[int, int]] = set()
-        for folder, folders, names in os.walk(self.root):
+        for folder, folders, names in os.walk(self._base):
             for name in (*folders, *names):
                 path = os.path.join(folder, name)  # noqa: PTH118 - of many
                 if os.path.islink(path) and len(found) < _MOST_LINKS:  # noqa: PTH114
@@ -127,10 +139,24 @@ class Folder:
                 over -= one.size
         return chosen
 
+    @cached_property
+    def _linked_folders(self) -> dict[Path, bool]:
+        """Whether a link leads to a folder below the root, or to one that it is in; filled as it is asked."""
+        return {}
+
+    def _is_linked(self, folder: Path) -> bool:
+        if folder not in self._linked_folders:
+            status = folder.stat()
+            above = folder != self.root and self._is_linked(folder.parent)
+            self._linked_folders[folder] = above or (status.st_dev, status.st_ino) in self._linked
+        return self._linked_folders[folder]
+
     def _why_not(self, one: Found) -> str:
+        if one.written > self._now - _YOUNG:
+            return "it was written within the last hour"
         if one.status.st_nlink > 1:
             return "it has another name (a hard link)"
-        if (one.status.st_dev, one.status.st_ino) in self._linked:
+        if (one.status.st_dev, one.status.st_ino) in self._linked or self._is_linked((self.root / one.path).parent):
             return "a link leads to it"
         used = self._inside.in_use(one.path)
         if used is None:
@@ -142,7 +168,12 @@ def outputs(folder: Folder, days: int | None, size: int | None) -> Part:
     """Outputs that are too old, and the oldest above a size."""
     old = folder.older(days, lambda one: one.written) if days is not None else []
     more = folder.above(size, old) if size is not None else []
-    return folder.remove("outputs", [*old, *more])
+    return folder.remove("outputs", [one for one in (*old, *more) if not _is_marker(one.path)])
+
+
+def _is_marker(path: str) -> bool:
+    """What is hidden, and the empty file that ComfyUI's git keeps its folder with."""
+    return any(part.startswith((".", "_output_images_will_be_put_here")) for part in path.split("/"))
 
 
 def temporary(folder: Folder, days: int) -> Part:
@@ -209,12 +240,28 @@ def _bytes(number: str, unit: str, other: str, other_unit: str) -> int:
     return int(float(number or other) * (1 << _UNITS[unit or other_unit]))
 
 
-def existing(folder: Path, names: Iterable[str]) -> Iterator[Path]:
-    """Those of ComfyUI's own folders that are there. PatchforgeError where none is: then it is not ComfyUI's."""
-    found = [folder / name for name in names if (folder / name).is_dir()]
-    if not found:
-        wanted = " or ".join(names)
+def existing(folder: Path) -> dict[str, Path]:
+    """ComfyUI's own folders that are there; none of an empty folder. PatchforgeError for one that is not ComfyUI's."""
+    found = {name: folder / name for name in _BASE if (folder / name).is_dir()}
+    if len(found) < 2 and not (folder / "main.py").is_file() and any(folder.iterdir()):
         raise PatchforgeError(
-            f"{folder} is not ComfyUI's base folder", expected=f"{wanted} in it", found="neither", do="name another DIR"
+            f"{folder} is not ComfyUI's base folder",
+            expected=f"at least two of {', '.join(_BASE)} in it",
+            found=", ".join(found) or "none of them",
+            do="name another DIR",
         )
-    yield from found
+    return found
+
+
+def need_cache(place: Path) -> None:
+    """PatchforgeError unless a folder is a cache, as its name or CACHEDIR.TAG says: all that is old in it goes."""
+    whole = place.resolve()
+    known = (
+        _CACHE.fullmatch(whole.name) or whole.parts[-2:] == (".triton", "cache") or whole.parent == Path("/var/cache")
+    )
+    if not known and not (place / "CACHEDIR.TAG").is_file():
+        raise PatchforgeError(
+            f"{place} is not known to be a cache, and all that is old in it would go",
+            expected="neo_compiler_cache, libsycl_cache, torchinductor_…, .triton/cache, or CACHEDIR.TAG in it",
+            do="name the cache itself; touch CACHEDIR.TAG in it if it is one",
+        )

@@ -27,6 +27,7 @@ def put(path: Path, days: float, size: int = 5000) -> Path:
 
 def test_old_outputs_go_and_new_ones_stay(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     old, new = put(tmp_path / "output/a/old.png", 40), put(tmp_path / "output/new.png", 3)
+    (tmp_path / "models").mkdir()
     words = ["maintain", str(tmp_path), "--output-age", "30", "--json"]
     assert main([*words, "--dry-run"]) == 0
     told = json.loads(capsys.readouterr().out)
@@ -41,6 +42,9 @@ def test_old_outputs_go_and_new_ones_stay(tmp_path: Path, capsys: pytest.Capture
 
 
 def run(*words: str | Path) -> int:
+    if words and isinstance(words[0], Path) and words[0].is_dir():
+        for name in ("models", "user"):
+            (words[0] / name).mkdir(exist_ok=True)
     return main(["maintain", *map(str, words)])
 
 
@@ -118,14 +122,15 @@ def test_temporary_files_and_caches(tmp_path: Path) -> None:
     fresh = put(tmp_path / "ComfyUI/temp/b.png", 0.5)
     kernel, used = put(tmp_path / "cache/k/old.bin", 60), put(tmp_path / "cache/k/used.bin", 60)
     os.utime(used, (time.time(), used.stat().st_mtime))  # read today
-    assert run(tmp_path / "ComfyUI", "--cache", tmp_path / "cache") == 0
+    (tmp_path / "cache/CACHEDIR.TAG").touch()
+    assert run(tmp_path / "ComfyUI", "--temp-age", "1", "--cache", tmp_path / "cache") == 0
     assert [one.exists() for one in (temp, fresh, kernel, used)] == [False, True, False, True]
 
 
 def test_a_folder_that_is_no_cache_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     letter = put(tmp_path / "home/letters/old.txt", 900)
     assert run("--cache", tmp_path / "home/letters") == 1
-    assert "does not look like a cache" in capsys.readouterr().out
+    assert "is not known to be a cache" in capsys.readouterr().out
     assert letter.exists()
     (tmp_path / "home/letters/CACHEDIR.TAG").touch()
     assert run("--cache", tmp_path / "home/letters") == 0
@@ -172,7 +177,20 @@ def test_one_part_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path))
     old = put(tmp_path / "ComfyUI/temp/old", 9)
     (state := tmp_path / "state").mkdir()
-    assert run(tmp_path / "ComfyUI", "--cache", tmp_path / "nowhere", "--journal", "1G", "--state", state) == 1
+    assert (
+        run(
+            tmp_path / "ComfyUI",
+            "--temp-age",
+            "1",
+            "--cache",
+            tmp_path / "nowhere",
+            "--journal",
+            "1G",
+            "--state",
+            state,
+        )
+        == 1
+    )
     assert not old.exists()
     (record,) = [json.loads(file.read_text()) for file in state.iterdir()]
     assert (record["ok"], record["freed"] > 0) == (False, True)
@@ -191,8 +209,50 @@ def test_one_part_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_mistakes(tmp_path: Path, words: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    put(tmp_path / "temp/thesis.odt", 900)
     assert run(*(word.format(tmp_path) for word in words)) == 2
+    assert (tmp_path / "temp/thesis.odt").exists()
     assert says in capsys.readouterr().err
+
+
+def test_a_folder_that_is_a_link_is_not_cleaned(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    letter = put(tmp_path / "home/letter.txt", 900)
+    (base := tmp_path / "ComfyUI").mkdir()
+    (base / "output").symlink_to(tmp_path / "home")
+    assert run(base, "--output-age", "1", "--output-size", "1K") != 0
+    assert "output is a link, and links are not followed" in capsys.readouterr().out
+    assert letter.exists()
+
+
+def test_what_just_came_markers_and_what_a_link_elsewhere_leads_to_stay(tmp_path: Path) -> None:
+    output = tmp_path / "output"
+    stay = [
+        put(output / "new.png", 0),
+        put(output / "_output_images_will_be_put_here", 90),
+        put(output / ".hidden/a.png", 90),
+        put(output / "used.png", 90),
+        put(output / "favourites/b.png", 90),
+    ]
+    gone = put(output / "old.png", 90)
+    (tmp_path / "input").mkdir()
+    (tmp_path / "input/used.png").symlink_to(output / "used.png")
+    (tmp_path / "input/favourites").symlink_to(output / "favourites")
+    assert run(tmp_path, "--output-age", "0", "--output-size", "0K") == 0
+    assert [path.exists() for path in (*stay, gone)] == [True] * 5 + [False]
+
+
+@pytest.mark.parametrize("name", [".cache", "src/triton", "geocache/docs"])
+def test_what_only_sounds_like_a_cache_is_left_alone(name: str, tmp_path: Path) -> None:
+    file = put(tmp_path / name / "x", 900)
+    assert run("--cache", tmp_path / name) == 1
+    assert file.exists()
+
+
+@pytest.mark.parametrize("name", [".cache/neo_compiler_cache", "torchinductor_alice", ".triton/cache"])
+def test_caches_are_known(name: str, tmp_path: Path) -> None:
+    file = put(tmp_path / name / "x", 900)
+    assert run("--cache", tmp_path / name) == 0
+    assert not file.exists()
 
 
 def test_nothing_to_do_is_no_error_where_a_folder_is_new(tmp_path: Path) -> None:

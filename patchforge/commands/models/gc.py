@@ -3,18 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import os
 
 from patchforge.commands.models import shown
-from patchforge.errors import Exit
+from patchforge.errors import Exit, NotChecked
 from patchforge.models.store import Store
 from patchforge.models.survey import taken
 
+#: Of a name that leads to nothing: no model's.
+_HARMLESS = {os.strerror(errno.ENOENT).lower(), "neither a file nor a link to one"}
+
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0."""
+    """Exit status 0. NotChecked, and nothing removed, where something that may refer to a model cannot be looked at."""
     places = shown.places(options)
     store = Store(places, dry=not options.delete)
     with store.locked():
-        store.collect(survey := taken(places), delete=options.delete)
+        survey = taken(places)
+        unseen = [one for one in survey.problems if one.why not in _HARMLESS]
+        if options.delete and unseen:
+            raise NotChecked(
+                f"what refers to models cannot be told: {unseen[0].path} {unseen[0].why}".replace("  ", " "),
+                expected="manifests and folders that can be read",
+                found=f"{len(unseen)} that cannot be",
+                do="mend or remove them, then run this again",
+            )
+        store.collect(survey, delete=options.delete)
     shown.result(store.result, dry=not options.delete, json=options.json, found=survey.problems)
     return Exit.OK
