@@ -89,7 +89,7 @@ def _cache(place: Path, now: float, days: int, *, dry: bool) -> Part:
     if not place.exists():
         return Part("cache", str(place), said="not there")
     need_folder(place, "a cache")
-    upkeep.need_cache(place)
+    upkeep.need_cache(place := place.resolve())
     return upkeep.cache(Folder(place, now, dry=dry), days)
 
 

@@ -26,6 +26,7 @@ from patchforge.paths import need_folder
 
 _DEEP = 60.0
 _ROLLBACK = 1800.0  #: seconds
+_OF_A_SHELL = ";&|<>()"
 
 
 def run(options: argparse.Namespace) -> int:
@@ -36,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
             expected="what goes back, such as 'nixos-rebuild switch --rollback'",
             do="name it",
         )
+    way_back = _words(options.rollback_command) if options.rollback_command else []
     state = Path(options.state) if options.state else None
     if state:
         need_folder(state)
@@ -45,7 +47,7 @@ def run(options: argparse.Namespace) -> int:
     ok = validation.passed(checks)
     untold = not ok and all(one.ok is not False for one in checks)
     _keep(state, name, checks, measured, ok=ok, untold=untold)
-    back = "" if ok or untold else _back(options)
+    back = "" if ok or untold else _back(options, way_back)
     status = Exit.OK if ok else Exit.UNCHECKED if untold else Exit.FAILED
     _show(options, checks, back, status)
     return status
@@ -91,7 +93,35 @@ def _keep(
         validation.save(state, name, good)
 
 
-def _back(options: argparse.Namespace) -> str:
+def _words(command: str) -> list[str]:
+    """A program and its arguments. PatchforgeError where it is not there, or where only a shell would understand it."""
+    lexer = shlex.shlex(command, posix=True, punctuation_chars=_OF_A_SHELL)
+    lexer.whitespace_split = True
+    try:
+        words = list(lexer)
+    except ValueError as error:
+        words, why = [], str(error)
+    else:
+        why = (
+            "it is for a shell"
+            if {"$", "`"} & set(command) or any(set(word) <= set(_OF_A_SHELL) for word in words)
+            else ""
+        )
+    if why or not words:
+        raise PatchforgeError(
+            f"--rollback-command {command} cannot be run",
+            expected="a program and its arguments; no shell reads them",
+            found=why or "nothing",
+            do="put it into a script, and name that",
+        )
+    if not processes.program(words[0]):
+        raise PatchforgeError(
+            f"{words[0]} is not there", expected="the program of --rollback-command", do="name it with its whole path"
+        )
+    return words
+
+
+def _back(options: argparse.Namespace, way_back: list[str]) -> str:
     """What was done, or is to be done, about an update that does not pass."""
     if not options.rollback_command:
         return "go back to what you had, as with nixos-rebuild switch --rollback, or patchforge revert DIR"
@@ -100,7 +130,7 @@ def _back(options: argparse.Namespace) -> str:
     progress.step(f"going back: {options.rollback_command}")
     try:
         done = processes.run(
-            shlex.split(options.rollback_command),
+            way_back,
             env=processes.environment(allow=processes.NIX),
             capture_output=True,
             text=True,

@@ -24,6 +24,7 @@ _MOST_LINKS = 100_000
 _SECONDS = 3600.0
 _YOUNG = 3600.0  # seconds in which nothing goes, whatever the limit
 _BASE = ("models", "input", "output", "temp", "custom_nodes", "user")
+_SERVICES = ("/var/cache", "/var/cache/private")  # of systemd's CacheDirectory
 _CACHE = re.compile(r"neo_compiler_cache|libsycl_cache|torchinductor.*|(nv)?fuser.*")
 _SUFFIXES = (".safetensors", ".gguf", ".ckpt", ".pt", ".pth", ".bin", ".sft", ".onnx")
 _FREED = re.compile(r"freed ([0-9.]+)([BKMGT]?)|([0-9.]+) (KiB|MiB|GiB) freed")
@@ -255,10 +256,7 @@ def existing(folder: Path) -> dict[str, Path]:
 
 def need_cache(place: Path) -> None:
     """PatchforgeError unless a folder is a cache, as its name or CACHEDIR.TAG says: all that is old in it goes."""
-    whole = place.resolve()
-    known = (
-        _CACHE.fullmatch(whole.name) or whole.parts[-2:] == (".triton", "cache") or whole.parent == Path("/var/cache")
-    )
+    known = _CACHE.fullmatch(place.name) or place.parts[-2:] == (".triton", "cache") or str(place.parent) in _SERVICES
     if not known and not (place / "CACHEDIR.TAG").is_file():
         raise PatchforgeError(
             f"{place} is not known to be a cache, and all that is old in it would go",

@@ -535,3 +535,11 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         words = ["--listen-ollama", f"127.0.0.1:{taken.getsockname()[1]}", "--listen-comfyui", "127.0.0.1:0"]
         assert main(["arbiter", *words, "--root", str(tmp_path)]) == 2
     assert "cannot listen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["http://127.0.0.1:18288", "http://localhost:18434"])
+def test_it_does_not_ask_itself(address: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """One request would go round until no file can be opened any more."""
+    words = ["--listen-comfyui", "127.0.0.1:18288", "--listen-ollama", "127.0.0.1:18434"]
+    assert main(["arbiter", "run", "--ollama", address, *words]) == 2
+    assert "cannot ask itself" in capsys.readouterr().err

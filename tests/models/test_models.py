@@ -161,6 +161,47 @@ def test_only_what_nothing_refers_to_is_removed(here: Machine, call: Call) -> No
     assert linked.read_bytes() == WEIGHTS + b"y"
 
 
+@pytest.mark.parametrize("place", ["models/unet/.hid.gguf", "models/top.engine", "custom_nodes/p/x.txt", "models/vae"])
+def test_whatever_link_leads_to_a_file_keeps_it(place: str, here: Machine, call: Call) -> None:
+    """Hidden ones, those with any ending, those outside of models, and links to the folder that it is in."""
+    file = here.model("checkpoints/a.safetensors", WEIGHTS)
+    call("import")
+    file.unlink()
+    link = here.comfyui / place
+    link.parent.mkdir(parents=True, exist_ok=True)
+    stored = here.store / "sha256"
+    link.symlink_to(stored if place == "models/vae" else stored / digest(WEIGHTS))
+    assert call("gc", "--delete")["done"] == []
+    link.unlink()
+    assert call("gc", "--delete")["freed"] == len(WEIGHTS)
+
+
+def test_nothing_is_removed_where_a_manifest_cannot_be_read(
+    here: Machine, call: Call, said: Callable[..., str]
+) -> None:
+    file = here.model("checkpoints/a.safetensors", WEIGHTS)
+    call("import")
+    file.unlink()
+    manifest = here.ollama / "manifests/registry.ollama.ai/library/x/latest"
+    manifest.parent.mkdir(parents=True, exist_ok=True)
+    manifest.write_text("{")
+    assert "what refers to models cannot be told" in said("gc", "--delete", status=Exit.UNCHECKED)
+    assert (here.store / "sha256" / digest(WEIGHTS)).exists()
+
+
+def test_empty_files_are_no_copies(here: Machine, call: Call) -> None:
+    files = [here.model(f"loras/{name}.safetensors", b"") for name in ("a", "b")]
+    call("import", "--merge")
+    assert inode(files[0]) != inode(files[1])
+
+
+def test_a_protected_file_stays_so(here: Machine, call: Call) -> None:
+    """Whichever of the two comes first."""
+    for name, mode in (("a", 0o644), ("b", 0o400)):
+        here.model(f"checkpoints/{name}.safetensors", WEIGHTS).chmod(mode)
+    assert "other permissions" in str(call("import", "--merge")["left"])
+
+
 def test_a_file_from_elsewhere_is_kept(here: Machine, call: Call, tmp_path: Path) -> None:
     file = tmp_path / "download.safetensors"
     file.write_bytes(WEIGHTS)

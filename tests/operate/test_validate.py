@@ -86,7 +86,19 @@ def test_an_update_that_breaks_it_is_taken_back(
     assert records_of(state)["validation"]["ok"] is False
 
 
-@pytest.mark.parametrize("command", ["false", "no-such-program", "'"])
+@pytest.mark.parametrize(
+    "command", ["no-such-program", "'", "touch {}/a; touch {}/b", "echo a && false", "touch $HOME/a", "touch `id`", " "]
+)
+def test_a_way_back_that_cannot_be_run_is_known_before(
+    comfyui: ComfyUI, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command.format(tmp_path, tmp_path)
+    assert run(comfyui.url, "--timeout", "0.1", "--rollback-command", words, "--rollback") == 2
+    assert "to do: " in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("command", ["false"])
 def test_a_way_back_that_fails(comfyui: ComfyUI, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     comfyui.be.lost = True
     assert run(comfyui.url, "--timeout", "0.1", "--rollback-command", command, "--rollback") == 1

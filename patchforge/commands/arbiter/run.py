@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import signal
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from patchforge.arbiter import card
 from patchforge.arbiter.proxy import serving
@@ -17,11 +19,15 @@ from patchforge.escape import line
 from patchforge.operate.sd_notify import notify
 from patchforge.operate.server import address
 
+_HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on
+
 
 def run(options: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; exit status 0. PatchforgeError where it cannot listen."""
     comfyui, ollama = ComfyUI(options.comfyui, options.timeout), Ollama(options.ollama, options.timeout)
     listen = {Side.COMFYUI: address(options.listen_comfyui), Side.OLLAMA: address(options.listen_ollama)}
+    for side, service in ((Side.COMFYUI, options.comfyui), (Side.OLLAMA, options.ollama)):
+        _need_another(service, listen.values(), side)
     seen = card.kernel(Path(options.root), options.memory or "")
     _say(f"policy {options.policy}; memory as {'the kernel counts it' if seen else 'ComfyUI sees it'}")
     turns = Turns(
@@ -34,6 +40,20 @@ def run(options: argparse.Namespace) -> int:
     )
     asyncio.run(_serve(turns, listen))
     return Exit.OK
+
+
+def _need_another(service: str, listen: Iterable[tuple[str, int]], side: Side) -> None:
+    """PatchforgeError where a program is looked for at the arbiter's own address: requests would go round for ever."""
+    asked = urlsplit(service)
+    for host, port in listen:
+        same = asked.hostname == host or {asked.hostname, host} <= _HERE
+        if same and (asked.port or 80) == port:
+            raise PatchforgeError(
+                f"the arbiter cannot ask itself at {service}",
+                expected=f"where {side} itself listens",
+                found=f"where the arbiter is to listen, {host}:{port}",
+                do=f"correct --{side}, or have the arbiter listen elsewhere",
+            )
 
 
 async def _serve(turns: Turns, listen: dict[Side, tuple[str, int]]) -> None:
