@@ -36,10 +36,11 @@ def kernel(root: Path, region: str = "") -> Card | None:
     """
     top = root / CGROUP
     sizes = regions(root)
+    if region and region not in sizes:
+        known = ", ".join(sorted(sizes)) or "a kernel that counts cards' memory (dmem, Linux 6.14)"
+        raise PatchforgeError(f"there is no memory {region}", expected=known, do="leave --memory out, or correct it")
     if not sizes:
         return None
-    if region and region not in sizes:
-        raise PatchforgeError(f"there is no memory {region}", expected=", ".join(sorted(sizes)), do="name one of these")
     name = region or max(sizes, key=lambda one: (sizes[one], one))
 
     def look() -> Memory | None:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.escape import line
 from patchforge.faults import told
 from patchforge.operate.asking import Poll, Watched, checked
 from patchforge.operate.comfyui import ComfyUI
@@ -20,6 +21,7 @@ from patchforge.operate.hardware import Reader
 from patchforge.operate.ollama import Ollama
 from patchforge.operate.prometheus import Prometheus
 from patchforge.operate.sd_notify import notify
+from patchforge.paths import need_folder
 
 _SLOW = 60.0  #: seconds between looks at certificates
 
@@ -39,6 +41,11 @@ def run(options: argparse.Namespace) -> int:
     root = Path(options.root)
     if not root.is_dir():
         raise PatchforgeError(f"{root} is not a folder", expected="the root of a file system", do="correct --root")
+    if options.state:
+        need_folder(Path(options.state))
+    for folder in options.disk:  # a disk may be mounted later
+        if not Path(folder).is_dir():
+            print(f"note: {line(folder)} is not a folder yet; nothing is told of its disk until it is", file=sys.stderr)
     watched: list[Watched] = [
         *(ComfyUI(checked(url)) for url in options.comfyui),
         *(Ollama(checked(url)) for url in options.ollama),

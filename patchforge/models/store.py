@@ -271,6 +271,7 @@ def into_comfyui(
     """
     folder = store.places.folder(kind)
     for part in source.parts:
+        called = called.removesuffix(part.ending)
         name = f"{called}{'-mmproj' if part.media == ollama.PROJECTOR else ''}{part.ending}"
         if reason := unfit([name]).get(name):
             raise PatchforgeError(f"{name!r} cannot be the name of a file", expected="plain", found=reason)

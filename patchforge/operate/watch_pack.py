@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from patchforge import bounded, outputs
+from patchforge.errors import PatchforgeError
 from patchforge.paths import need_folder
 from patchforge.trial.server.comfyui import PACK as TRIAL_PACK
 
@@ -26,5 +27,9 @@ def write(custom_nodes: Path) -> Path:
     """Puts the pack into a folder of packs, which must be there; PatchforgeError as outputs.write_folder raises it."""
     need_folder(custom_nodes, "ComfyUI's custom_nodes")
     place = custom_nodes / NAME
+    if place.is_symlink():
+        raise PatchforgeError(
+            f"{place} is a link", expected="a folder of ours, or nothing", do="remove the link, or name another folder"
+        )
     outputs.write_folder(place, files(), _KIND)
     return place

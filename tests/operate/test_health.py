@@ -181,3 +181,11 @@ def test_watching_is_no_document(comfyui: ComfyUI, capsys: pytest.CaptureFixture
 def test_a_watchdog_that_would_bite(comfyui: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     assert main(["health", comfyui.url, "--watch", "30"]) == 2
+
+
+def test_the_pack_is_not_written_through_a_link(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (elsewhere := tmp_path / "elsewhere").mkdir()
+    (tmp_path / "patchforge-watch").symlink_to(elsewhere)
+    assert main(["health", "--write-pack", str(tmp_path)]) == 2
+    assert "is a link" in capsys.readouterr().err
+    assert list(elsewhere.iterdir()) == []

@@ -18,6 +18,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.operate.sd_notify import notify
 from patchforge.operate.server import address
+from patchforge.paths import need_folder
 
 _HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - compared with, not listened on
 
@@ -28,6 +29,7 @@ def run(options: argparse.Namespace) -> int:
     listen = {Side.COMFYUI: address(options.listen_comfyui), Side.OLLAMA: address(options.listen_ollama)}
     for side, service in ((Side.COMFYUI, options.comfyui), (Side.OLLAMA, options.ollama)):
         _need_another(service, listen.values(), side)
+    need_folder(Path(options.root))
     seen = card.kernel(Path(options.root), options.memory or "")
     _say(f"policy {options.policy}; memory as {'the kernel counts it' if seen else 'ComfyUI sees it'}")
     turns = Turns(
