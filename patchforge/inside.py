@@ -226,7 +226,7 @@ class Inside:
                 return None
             try:
                 with _opened(at, name) as handle:
-                    return _open_elsewhere(handle)
+                    return open_elsewhere(handle)
             except PermissionError:
                 return None
 
@@ -541,18 +541,20 @@ def _unchanged(now: os.stat_result, was: os.stat_result) -> bool:
     return told(now) == told(was)
 
 
-def _open_elsewhere(handle: int) -> bool | None:
-    """Linux gives its owner a lease for writing only on a file that nobody else has open (fcntl(2))."""
+def open_elsewhere(handle: int, *, writing: bool = False) -> bool | None:
+    """Whether any process has a file open, or mapped, by whatever name; None where the system does not say.
+
+    ``writing``: only who may write counts. Linux gives a file's owner a lease on it only while nobody else has it open
+    (fcntl(2)).
+    """
     import fcntl  # noqa: PLC0415
 
     if not hasattr(fcntl, "F_SETLEASE"):
         return None
     try:
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_WRLCK)
-    except BlockingIOError:
-        return True
-    except OSError:  # a file system without leases, or another one's file
-        return None
+        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK if writing else fcntl.F_WRLCK)
+    except OSError as error:  # other than these: a file system without leases, or somebody else's file
+        return True if error.errno in {errno.EAGAIN, errno.EBUSY} else None
     fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
     return False
 

@@ -22,7 +22,7 @@ from patchforge import atomic, bounded, progress
 from patchforge.atomic import Step, silent
 from patchforge.errors import Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
-from patchforge.inside import Inside
+from patchforge.inside import Inside, open_elsewhere
 from patchforge.models import gguf, ollama
 from patchforge.models.hashing import Digests, Stamp
 from patchforge.models.places import Places
@@ -193,7 +193,7 @@ class Store:
         for one in survey.sorted():
             if {name.place for name in one.names} == {Place.STORE} and one.links == 1:
                 path = one.paths[0]
-                if linked & {one.stamp.identity, *(_identity(folder) for folder in path.parents)}:
+                if linked & {one.stamp.identity, *(Stamp.of(folder.stat()).identity for folder in path.parents)}:
                     continue
                 self._remove(path, one.stamp.size, delete=delete, most=1)
         for path in survey.leftovers:
@@ -215,7 +215,7 @@ class Store:
                 for name in (*folders, *names):
                     path = Path(folder, name)
                     if path.is_symlink() and path.exists():
-                        found.add(_identity(path))
+                        found.add(Stamp.of(path.stat()).identity)
         return found
 
     def _remove(self, path: Path, size: int, *, delete: bool, most: int | None) -> None:
@@ -401,23 +401,14 @@ def folder_kind(places: Places, folder: Path) -> str:
 
 
 def is_open(path: Path, *, writing: bool = False) -> bool | None:
-    """Whether any process has a file open, or mapped, by whatever name; None where the system does not say.
-
-    Linux gives a lease on a file only while nobody else has it open (fcntl(2)); whose process that is does not matter.
-    """
+    """As :func:`open_elsewhere`, of a path."""
     if sys.platform != "linux":
-        return False if writing else None
-    import fcntl  # noqa: PLC0415 - not on Windows
-
+        return None
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_RDLCK if writing else fcntl.F_WRLCK)
-        fcntl.fcntl(handle, fcntl.F_SETLEASE, fcntl.F_UNLCK)
-    except OSError as error:
-        return True if error.errno in {errno.EAGAIN, errno.EBUSY} else None
+        return open_elsewhere(handle, writing=writing)
     finally:
         os.close(handle)
-    return False
 
 
 def _checked(part: Part, digests: Digests) -> tuple[str, Stamp]:
@@ -484,11 +475,6 @@ def _need_unchanged(path: Path, was: Stamp) -> None:
     found = _look(path)
     if found is None or Stamp.of(found) != was:
         raise TryAgain(f"{path} changed in the meantime", do="run this again; nothing of it was replaced")
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_dev, found.st_ino
 
 
 def _look(path: Path) -> os.stat_result | None:
