@@ -16,7 +16,7 @@ from pathlib import Path
 
 from patchforge.operate.exporter import Exporter, sources
 from patchforge.operate.hardware import Reader
-from patchforge.operate.server import Server
+from patchforge.operate.server import MetricsServer
 from tests.operate import trees
 from tests.operate.trees import A770, B580, Machine
 
@@ -39,7 +39,7 @@ def main() -> None:
         reader = Reader(machine.root)
         print("sample:", told([timed(reader.sample) for _ in range(10)]))
         exporter = Exporter(sources(reader, [], [], list, None))
-        with Server("127.0.0.1:0", exporter.registry(), lambda _: b"") as server:
+        with MetricsServer("127.0.0.1:0", exporter.registry(), lambda _: b"") as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
 
             def scrape() -> None:
@@ -57,9 +57,9 @@ def timed(function: Callable[[], object]) -> tuple[float, float]:
     return (time.perf_counter() - begin) * 1000, (time.process_time() - cpu) * 1000
 
 
-def told(found: list[tuple[float, float]]) -> str:
-    wall = sorted(one for one, _ in found)
-    cpu = statistics.median(one for _, one in found)
+def told(times: list[tuple[float, float]]) -> str:
+    wall = sorted(wall_time for wall_time, _ in times)
+    cpu = statistics.median(cpu_time for _, cpu_time in times)
     middle, most = statistics.median(wall), wall[int(len(wall) * 0.99) - 1]
     return f"least {wall[0]:.1f} ms, median {middle:.1f} ms, 99 of 100 below {most:.1f} ms; CPU {cpu:.1f} ms"
 

@@ -30,22 +30,22 @@ import ollama
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from patchforge.arbiter.turns import Policy, Side
+from patchforge.arbiter.turns import CardSide, Policy
 from patchforge.trial.workflows.library import load
 from tests.arbiter import real
 from tests.arbiter.real import Real
 from tests.arbiter.world import world
 
 
-def played(one: Real, jobs: int, *, direct: bool) -> dict[str, Any]:
+def played(machine: Real, jobs: int, *, direct: bool) -> dict[str, Any]:
     """Two users at once, each with half of the jobs."""
-    address = f"http://127.0.0.1:{one.direct[Side.OLLAMA]}" if direct else one.asked
+    address = f"http://127.0.0.1:{machine.direct[CardSide.OLLAMA]}" if direct else machine.asked
     ended: Counter[str] = Counter()
     seconds: dict[str, list[float]] = {"picture": [], "answer": []}
-    before = (one.ollama.on_cpu, one.ollama.broken_off, sum(one.ollama.loads.values()))
+    before = (machine.ollama.on_cpu, machine.ollama.broken_off, sum(machine.ollama.loads.values()))
 
     def pictures() -> None:
-        client = one.client(direct=direct)
+        client = machine.client(direct=direct)
         for number in range(jobs // 2):
             graph = copy.deepcopy(dict(load("txt2img")["txt2img"].graph))
             graph["5"]["inputs"]["seed"] = number
@@ -75,17 +75,17 @@ def played(one: Real, jobs: int, *, direct: bool) -> dict[str, Any]:
         thread.join()
     return {
         "ended": dict(ended),
-        "on the CPU": one.ollama.on_cpu - before[0],
-        "broken off": one.ollama.broken_off - before[1],
-        "loads of the language model": sum(one.ollama.loads.values()) - before[2],
+        "on the CPU": machine.ollama.on_cpu - before[0],
+        "broken off": machine.ollama.broken_off - before[1],
+        "loads of the language model": sum(machine.ollama.loads.values()) - before[2],
         "seconds in all": round(time.monotonic() - began, 1),
-        "median seconds": {name: round(statistics.median(found), 2) for name, found in seconds.items() if found},
+        "median seconds": {name: round(statistics.median(times), 2) for name, times in seconds.items() if times},
     }
 
 
-def alone(one: Real, times: int = 5) -> float:
+def alone(machine: Real, times: int = 5) -> float:
     """Median seconds that ComfyUI takes from ``POST /free`` to the memory, without the arbiter."""
-    client, found = one.client(direct=True), []
+    client, times_seen = machine.client(direct=True), []
     for number in range(times):
         graph = copy.deepcopy(dict(load("txt2img")["txt2img"].graph))
         graph["5"]["inputs"]["seed"] = 10**6 + number
@@ -95,16 +95,16 @@ def alone(one: Real, times: int = 5) -> float:
         client.free()
         while client.system_stats()["devices"][0]["torch_vram_total"] > held / 2 and time.monotonic() - began < 60:
             time.sleep(0.01)
-        found.append(time.monotonic() - began)
-    return round(statistics.median(found), 2)
+        times_seen.append(time.monotonic() - began)
+    return round(statistics.median(times_seen), 2)
 
 
 def handovers(said: list[str]) -> dict[str, Any]:
     """Out of the arbiter's own lines."""
-    found: dict[str, list[float]] = {}
+    phases: dict[str, list[float]] = {}
     for line in said:
         if " came back" in line:
-            found.setdefault(line.partition(" for ")[2].partition(" in ")[0], []).append(
+            phases.setdefault(line.partition(" for ")[2].partition(" in ")[0], []).append(
                 float(line.partition(" in ")[2].partition(" s;")[0])
             )
     return {
@@ -113,32 +113,32 @@ def handovers(said: list[str]) -> dict[str, Any]:
             "median": round(statistics.median(times), 2),
             "p95": round(sorted(times)[int(len(times) * 0.95)], 2),
             "most": max(times),
-            "over 1 s": sum(one > 1 for one in times),
+            "over 1 s": sum(seconds > 1 for seconds in times),
         }
-        for to, times in found.items()
+        for to, times in phases.items()
         if times
     }
 
 
 async def miniature(top: Path, jobs: int, policy: Policy) -> dict[str, Any]:
     """Both are stand-ins that compute nothing."""
-    async with world(top, policy) as one:
+    async with world(top, policy) as machine:
         began = time.monotonic()
 
         async def pictures() -> list[str]:
-            return [await one.draw() for _ in range(jobs // 2)]
+            return [await machine.draw() for _ in range(jobs // 2)]
 
         async def answers() -> list[str]:
-            return [(await one.ask())["done_reason"] for _ in range(jobs // 2)]
+            return [(await machine.ask())["done_reason"] for _ in range(jobs // 2)]
 
         ended = Counter(word for words in await asyncio.gather(pictures(), answers()) for word in words)
         return {
             "ended": dict(ended),
-            "out of memory": one.comfyui.out_of_memory,
-            "on the CPU": one.ollama.on_cpu,
-            "broken off": one.ollama.broken_off,
+            "out of memory": machine.comfyui.out_of_memory,
+            "on the CPU": machine.ollama.on_cpu,
+            "broken off": machine.ollama.broken_off,
             "seconds in all": round(time.monotonic() - began, 1),
-            "hand-overs": handovers(one.said),
+            "hand-overs": handovers(machine.said),
         }
 
 
@@ -157,14 +157,14 @@ def main() -> None:
         return
     with (
         tempfile.TemporaryDirectory() as top,
-        real.running(Path(top), Policy(options.policy), model=1450 * real.MIB) as one,
+        real.running(Path(top), Policy(options.policy), model=1450 * real.MIB) as machine,
     ):
-        with_it = {**played(one, options.jobs, direct=False), "hand-overs": handovers(one.said)}
-        unseen = sum("is not seen free" in line for line in one.said)
-        client = ollama.Client(host=one.asked)
+        with_it = {**played(machine, options.jobs, direct=False), "hand-overs": handovers(machine.said)}
+        unseen = sum("is not seen free" in line for line in machine.said)
+        client = ollama.Client(host=machine.asked)
         client.generate("smollm2:135m", keep_alive=0)
-        own = alone(one)
-        without = played(one, options.direct, direct=True) if options.direct else {}
+        own = alone(machine)
+        without = played(machine, options.direct, direct=True) if options.direct else {}
     told = {"with": {**with_it, "not seen free": unseen}, "without": without, "ComfyUI unloads by itself in": own}
     json.dump(told, sys.stdout, indent=1)
     print()

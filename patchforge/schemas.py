@@ -29,10 +29,10 @@ from patchforge.doctor.facts import Facts, Finding
 from patchforge.documents import NOT_WRITTEN, OPTIONAL
 from patchforge.manifest import Manifest
 from patchforge.models.store import Done
-from patchforge.models.survey import Place, Problem
+from patchforge.models.survey import ModelProblem, Place
 from patchforge.nodes.manifest import PackManifest, PackReport
 from patchforge.operate.health import Health
-from patchforge.operate.upkeep import Part
+from patchforge.operate.upkeep import UpkeepPart
 from patchforge.operate.validation import Check
 from patchforge.pins.confirm import Confirmation
 from patchforge.pins.pin_files import TorchLock
@@ -418,7 +418,7 @@ class Maintained:
 
     dry_run: bool
     freed: int
-    parts: tuple[Part, ...]
+    parts: tuple[UpkeepPart, ...]
 
 
 @dataclass(frozen=True)
@@ -465,7 +465,7 @@ class Models:
     store: Path
     files: tuple[ModelFile, ...]
     duplicated: int
-    problems: tuple[Problem, ...]
+    problems: tuple[ModelProblem, ...]
 
 
 @dataclass(frozen=True)
@@ -473,11 +473,11 @@ class ModelsDone:
     """What was done to model files, or with ``dry`` would be; ``freed``: bytes."""
 
     done: tuple[Done, ...]
-    left: tuple[Problem, ...]
+    left: tuple[ModelProblem, ...]
     notes: tuple[str, ...]
     freed: int
     dry: bool
-    problems: tuple[Problem, ...]
+    problems: tuple[ModelProblem, ...]
 
 
 @dataclass(frozen=True)
@@ -495,7 +495,7 @@ class ModelsVerified:
 
     read: int
     wrong: tuple[WrongName, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[ModelProblem, ...]
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from patchforge import bounded
-from patchforge.arbiter.services import ComfyUI
+from patchforge.arbiter.services import SharedComfyUI
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
 
 CGROUP = "sys/fs/cgroup"
@@ -25,10 +25,10 @@ class Memory:
     free: int
 
 
-Card = Callable[[], Memory | None]  #: None where the memory cannot be seen
+MemoryLook = Callable[[], Memory | None]  #: None where the memory cannot be seen
 
 
-def kernel(root: Path, region: str = "") -> Card | None:
+def kernel(root: Path, region: str = "") -> MemoryLook | None:
     """The dmem controller's count (Linux 6.14; Documentation/admin-guide/cgroup-v2.rst); None where there is none.
 
     ``region``: such as ``drm/0000:03:00.0/vram0``; the largest, where none is named. What is in use is what the groups
@@ -41,11 +41,11 @@ def kernel(root: Path, region: str = "") -> Card | None:
         raise PatchforgeError(f"there is no memory {region}", expected=known, do="leave --memory out, or correct it")
     if not sizes:
         return None
-    name = region or max(sizes, key=lambda one: (sizes[one], one))
+    name = region or max(sizes, key=lambda known: (sizes[known], known))
 
     def look() -> Memory | None:
         try:
-            used = sum(_values(one / "dmem.current").get(name, 0) for one in _groups(top))
+            used = sum(_values(group / "dmem.current").get(name, 0) for group in _groups(top))
         except OSError:
             return None
         return Memory(sizes[name], max(sizes[name] - used, 0))
@@ -58,7 +58,7 @@ def regions(root: Path) -> dict[str, int]:
     return {name: size for name, size in _values(root / CGROUP / "dmem.capacity").items() if _VRAM.fullmatch(name)}
 
 
-def of_comfyui(service: ComfyUI) -> Card:
+def of_comfyui(service: SharedComfyUI) -> MemoryLook:
     """What ComfyUI tells of its first device: what is free for everybody, without what torch keeps for itself."""
 
     def look() -> Memory | None:
@@ -83,18 +83,18 @@ def set_limit(root: Path, unit: str, size: int, region: str = "", *, dry: bool =
         )
     if not re.fullmatch(r"[A-Za-z0-9:_.@\\-]+\.(service|scope|slice)", unit):
         raise PatchforgeError(f"{unit!r} is not a unit", expected="such as ollama.service", do="see systemctl status")
-    name = region or max(sizes, key=lambda one: (sizes[one], one))
+    name = region or max(sizes, key=lambda known: (sizes[known], known))
     if name not in sizes:
         raise PatchforgeError(f"there is no memory {name}", expected=", ".join(sorted(sizes)), do="name one of these")
-    found = [one for one in _groups(root / CGROUP, 3) if one.name == unit]
-    if not found:
+    groups = [group for group in _groups(root / CGROUP, 3) if group.name == unit]
+    if not groups:
         raise PatchforgeError(f"{unit} does not run", expected="a unit that runs", do="start it first")
-    file = found[0] / "dmem.max"
+    file = groups[0] / "dmem.max"
     if not file.exists():
         raise NotChecked(
             f"{unit} has no limit for a card's memory",
-            expected=f"the controller in {found[0].parent}/cgroup.subtree_control",
-            do=f"as root: echo +dmem > {found[0].parent}/cgroup.subtree_control",
+            expected=f"the controller in {groups[0].parent}/cgroup.subtree_control",
+            do=f"as root: echo +dmem > {groups[0].parent}/cgroup.subtree_control",
         )
     text = f"{name} {size}\n"
     if not dry:
@@ -103,11 +103,11 @@ def set_limit(root: Path, unit: str, size: int, region: str = "", *, dry: bool =
 
 
 def _groups(top: Path, depth: int = 1) -> Iterator[Path]:
-    for one in sorted(top.iterdir()) if top.is_dir() else ():
-        if one.is_dir() and not one.is_symlink():
-            yield one
+    for entry in sorted(top.iterdir()) if top.is_dir() else ():
+        if entry.is_dir() and not entry.is_symlink():
+            yield entry
             if depth > 1:
-                yield from _groups(one, depth - 1)
+                yield from _groups(entry, depth - 1)
 
 
 def _values(file: Path) -> dict[str, int]:

@@ -23,24 +23,24 @@ class Metrics:
         def name(of: str) -> str:
             return f"{_PREFIX}{of}"
 
-        one = self.registry
-        self._let_on = Counter(name("requests"), "requests that were let on", ["side"], registry=one)
+        registry = self.registry
+        self._let_on = Counter(name("requests"), "requests that were let on", ["side"], registry=registry)
         self._wait = Histogram(
-            name("wait_seconds"), "from a request to its turn", ["side"], registry=one, buckets=_SECONDS
+            name("wait_seconds"), "from a request to its turn", ["side"], registry=registry, buckets=_SECONDS
         )
         self._over = Histogram(
             name("handover_seconds"),
             "from when the other side rested to when its memory was seen free",
             ["to"],
-            registry=one,
+            registry=registry,
             buckets=_SECONDS,
         )
-        self._unloads = Counter(name("unloads"), "times that a side was asked to unload", ["side"], registry=one)
-        self._unseen = Counter(name("unseen"), "times that its memory was not seen free", ["side"], registry=one)
-        self._warmed = Counter(name("warmed"), "models that were loaded again", registry=one)
-        self._waiting = Gauge(name("waiting"), "requests that wait", ["side"], registry=one)
-        self._memory = Gauge(name("memory_bytes"), "memory of the card", ["kind"], registry=one)
-        self._up = Gauge(name("up"), "1 when the program answers as it should", ["side"], registry=one)
+        self._unloads = Counter(name("unloads"), "times that a side was asked to unload", ["side"], registry=registry)
+        self._unseen = Counter(name("unseen"), "times that its memory was not seen free", ["side"], registry=registry)
+        self._warmed = Counter(name("warmed"), "models that were loaded again", registry=registry)
+        self._waiting = Gauge(name("waiting"), "requests that wait", ["side"], registry=registry)
+        self._memory = Gauge(name("memory_bytes"), "memory of the card", ["kind"], registry=registry)
+        self._up = Gauge(name("up"), "1 when the program answers as it should", ["side"], registry=registry)
 
     def let_on(self, side: str) -> None:
         self._let_on.labels(side).inc()

@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, ClientWebSocketResponse, TCPConnector, WSMsgType, web
 from yarl import URL
 
-from patchforge.arbiter.turns import Closing, Side, Turns
+from patchforge.arbiter.turns import CardSide, Closing, Turns
 
 #: What means one connection and not the other (RFC 9110, 7.6.1).
 _HOP = frozenset(
@@ -28,9 +28,9 @@ _MOST = 512 << 20  #: bytes of a request that waits: pictures come in it
 _CONNECT = ClientTimeout(total=None, sock_connect=10)
 _DRAIN = 900.0  #: seconds that answers may take to their end, when the arbiter ends
 #: What makes each program load a model (server.py of ComfyUI; server/routes.go of ollama/ollama).
-_GATED: Mapping[Side, frozenset[str]] = {
-    Side.COMFYUI: frozenset(["/prompt", "/api/prompt"]),
-    Side.OLLAMA: frozenset(
+_GATED: Mapping[CardSide, frozenset[str]] = {
+    CardSide.COMFYUI: frozenset(["/prompt", "/api/prompt"]),
+    CardSide.OLLAMA: frozenset(
         [f"/api/{name}" for name in ("generate", "chat", "embed", "embeddings")]
         + [f"/v1/{name}" for name in ("chat/completions", "completions", "embeddings", "responses", "messages")]
         + ["/v1/audio/transcriptions"]
@@ -43,7 +43,7 @@ _DONE = b'"done":true'
 class Proxy:
     """One side's door. ``address``: of the program, without a slash at its end."""
 
-    def __init__(self, turns: Turns, side: Side, address: str, session: ClientSession) -> None:
+    def __init__(self, turns: Turns, side: CardSide, address: str, session: ClientSession) -> None:
         self._turns, self._side, self._address, self._session = turns, side, address, session
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
@@ -67,7 +67,7 @@ class Proxy:
         body = await request.read()
         document = _document(body)
         model = str(document.get("model") or "")
-        if self._side is Side.COMFYUI:
+        if self._side is CardSide.COMFYUI:
             async with self._turns.turn(self._side, graph=document.get("prompt")):
                 return await self._pass_on(request, body)
         if _is_unload(document):
@@ -116,7 +116,11 @@ class Proxy:
             for name, value in request.headers.items()
             if name.lower() not in _HOP and not name.lower().startswith("sec-websocket-")
         ]
-        protocols = [one.strip() for one in request.headers.get("Sec-WebSocket-Protocol", "").split(",") if one.strip()]
+        protocols = [
+            protocol.strip()
+            for protocol in request.headers.get("Sec-WebSocket-Protocol", "").split(",")
+            if protocol.strip()
+        ]
         address = URL(self._address + request.raw_path, encoded=True)
         async with self._session.ws_connect(address, headers=headers, protocols=protocols, max_msg_size=0) as there:
             here = web.WebSocketResponse(protocols=[there.protocol] if there.protocol else (), max_msg_size=0)
@@ -125,8 +129,8 @@ class Proxy:
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for one in tasks:
-                    one.cancel()
+                for task in tasks:
+                    task.cancel()
                 await here.close()
         return here
 
@@ -140,14 +144,14 @@ class Proxy:
     def _refusal(self, status: int, said: str) -> web.Response:
         """An error as each program tells one."""
         error: object = f"patchforge arbiter: {said}"
-        if self._side is Side.COMFYUI:
+        if self._side is CardSide.COMFYUI:
             error = {"type": "patchforge_arbiter", "message": error, "details": "", "extra_info": {}}
-        body = {"error": error} | ({"node_errors": {}} if self._side is Side.COMFYUI else {})
+        body = {"error": error} | ({"node_errors": {}} if self._side is CardSide.COMFYUI else {})
         return web.json_response(body, status=status, headers={"Retry-After": "2"} if status == 503 else None)
 
 
 @contextlib.asynccontextmanager
-async def serving(turns: Turns, listen: Mapping[Side, tuple[str, int]]) -> Any:
+async def serving(turns: Turns, listen: Mapping[CardSide, tuple[str, int]]) -> Any:
     """Both doors are open inside; what is yielded are their ports. OSError where one cannot listen.
 
     At the end nobody new comes in, who waits is sent away, and answers come to their end.
@@ -159,7 +163,7 @@ async def serving(turns: Turns, listen: Mapping[Side, tuple[str, int]]) -> Any:
         skip_auto_headers=("User-Agent", "Accept", "Accept-Encoding", "Content-Type"),
     ) as session:
         runners, sites = [], {}
-        addresses = {Side.COMFYUI: turns.comfyui.address, Side.OLLAMA: turns.ollama.address}
+        addresses = {CardSide.COMFYUI: turns.comfyui.address, CardSide.OLLAMA: turns.ollama.address}
         loop = asyncio.create_task(turns.run())
         try:
             for side, (host, port) in listen.items():
@@ -191,10 +195,10 @@ async def _relay(
 def _document(body: bytes) -> Mapping[str, Any]:
     """What a request says, as far as it is JSON; the program itself refuses what is none."""
     try:
-        found = json.loads(body)
+        document = json.loads(body)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def _is_unload(document: Mapping[str, Any]) -> bool:

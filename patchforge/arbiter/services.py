@@ -73,24 +73,24 @@ class _Service:
             return None
 
     def _get(self, path: str) -> Mapping[str, Any] | None:
-        found = self._ask("GET", path)
-        if isinstance(found, dict):
-            return found
+        document = self._ask("GET", path)
+        if isinstance(document, dict):
+            return document
         if self.reach is Reach.THERE:
             self.reach = Reach.ODD
         return None
 
 
-class ComfyUI(_Service):
+class SharedComfyUI(_Service):
     """ComfyUI's own API (server.py)."""
 
     def remaining(self) -> int | None:
         """Jobs that run or wait; None where that cannot be known. Nobody there has none."""
-        found = self._get("/prompt")
-        count = _mapping((found or {}).get("exec_info")).get("queue_remaining")
+        document = self._get("/prompt")
+        count = _mapping((document or {}).get("exec_info")).get("queue_remaining")
         if type(count) is int and 0 <= count < _LIKELY:
             return count
-        self.reach = Reach.ODD if found is not None else self.reach
+        self.reach = Reach.ODD if document is not None else self.reach
         return 0 if self.reach is Reach.GONE else None
 
     def memory(self) -> Reserved | None:
@@ -98,7 +98,7 @@ class ComfyUI(_Service):
         devices = (self._get("/system_stats") or {}).get("devices")
         device = _mapping(devices[0]) if isinstance(devices, list) and devices else {}
         told = [device.get(name) for name in ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free")]
-        if device.get("type") == "cpu" or not all(type(one) is int and 0 <= one < _LIKELY for one in told):
+        if device.get("type") == "cpu" or not all(type(size) is int and 0 <= size < _LIKELY for size in told):
             return None
         return Reserved(*told)  # type: ignore[arg-type]  # whole numbers, as was looked
 
@@ -110,33 +110,33 @@ class ComfyUI(_Service):
 
     def sizes(self, folder: str) -> dict[str, int]:
         """Bytes of the models in one of its folders, by name; none in releases that do not tell."""
-        found = self._ask("GET", f"/experiment/models/{folder}")
-        rows = [one for one in found[:_MOST] if isinstance(one, dict)] if isinstance(found, list) else []
-        return {str(one.get("name")): one["size"] for one in rows if type(one.get("size")) is int}
+        document = self._ask("GET", f"/experiment/models/{folder}")
+        rows = [row for row in document[:_MOST] if isinstance(row, dict)] if isinstance(document, list) else []
+        return {str(row.get("name")): row["size"] for row in rows if type(row.get("size")) is int}
 
     def free(self) -> None:
         """Asks for its models to be unloaded. It answers before it has done so."""
         self._ask("POST", "/free", {"unload_models": True, "free_memory": True})
 
 
-class Ollama(_Service):
+class SharedOllama(_Service):
     """Ollama's own API (docs/api.md of ollama/ollama)."""
 
     def loaded(self) -> tuple[Loaded, ...] | None:
         """What it says is loaded; None where that cannot be known. Nobody there has nothing."""
-        found = self._get("/api/ps")
-        rows = (found or {}).get("models")
+        document = self._get("/api/ps")
+        rows = (document or {}).get("models")
         if not isinstance(rows, list):
-            if found is not None:
+            if document is not None:
                 self.reach = Reach.ODD
             return () if self.reach is Reach.GONE else None
-        return tuple(_loaded(one) for one in rows[:_MOST] if isinstance(one, dict) and isinstance(one.get("name"), str))
+        return tuple(_loaded(row) for row in rows[:_MOST] if isinstance(row, dict) and isinstance(row.get("name"), str))
 
     def known(self) -> dict[str, int]:
         """Bytes of the models that it has, by name."""
         rows = (self._get("/api/tags") or {}).get("models")
-        listed = [one for one in rows[:_MOST] if isinstance(one, dict)] if isinstance(rows, list) else []
-        return {str(one.get("name")): _bytes(one.get("size")) for one in listed}
+        listed = [row for row in rows[:_MOST] if isinstance(row, dict)] if isinstance(rows, list) else []
+        return {str(row.get("name")): _bytes(row.get("size")) for row in listed}
 
     def unload(self, name: str) -> None:
         """Asks for a model to be unloaded; an answer that it is giving comes to its end first."""

@@ -19,9 +19,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from patchforge.arbiter.card import Card, Memory
+from patchforge.arbiter.card import Memory, MemoryLook
 from patchforge.arbiter.metrics import Metrics
-from patchforge.arbiter.services import ComfyUI, Loaded, Ollama, Reach, follows, full_name, texts
+from patchforge.arbiter.services import Loaded, Reach, SharedComfyUI, SharedOllama, follows, full_name, texts
 
 _LOOK = 0.05  #: seconds between looks while somebody waits
 _IDLE = 2.0  #: the same while nobody does
@@ -33,15 +33,15 @@ _MODELS = ("checkpoints", "diffusion_models", "text_encoders", "vae", "loras", "
 _WEIGHTS = 1.5  #: memory of a job that was not seen yet, of the sizes of its files
 
 
-class Side(StrEnum):
+class CardSide(StrEnum):
     """Who wants the card."""
 
     COMFYUI = "comfyui"
     OLLAMA = "ollama"
 
     @property
-    def other(self) -> Side:
-        return Side.OLLAMA if self is Side.COMFYUI else Side.COMFYUI
+    def other(self) -> CardSide:
+        return CardSide.OLLAMA if self is CardSide.COMFYUI else CardSide.COMFYUI
 
 
 class Policy(StrEnum):
@@ -64,7 +64,7 @@ class Ticket:
     ``files``: the models that a job names; ``guess``: bytes that it may take, from their sizes, or 0.
     """
 
-    side: Side
+    side: CardSide
     model: str = ""
     asks_ollama: bool = False
     files: frozenset[str] = frozenset()
@@ -82,7 +82,7 @@ class Guest:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _BothSeen:
     """How things are at one look. ``jobs`` and ``models``: None where that is not known."""
 
     memory: Memory | None
@@ -104,9 +104,9 @@ class Turns:
 
     def __init__(
         self,
-        comfyui: ComfyUI,
-        ollama: Ollama,
-        card: Card,
+        comfyui: SharedComfyUI,
+        ollama: SharedOllama,
+        card: MemoryLook,
         policy: Policy = Policy.FAIR,
         *,
         patience: float = 30.0,
@@ -118,10 +118,10 @@ class Turns:
         self.metrics = Metrics()
         self._card, self._patience, self._settle, self._say = card, patience, settle, say
         self._waiting: list[Ticket] = []
-        self._flight = {Side.COMFYUI: 0, Side.OLLAMA: 0}
+        self._flight = {CardSide.COMFYUI: 0, CardSide.OLLAMA: 0}
         self._guests = 0  #: requests to Ollama out of a job of ComfyUI's
-        self._dirty = {Side.COMFYUI: True, Side.OLLAMA: True}  #: may hold memory of the card
-        self._clear: dict[Side, int] = {}  #: bytes that were free when the side held none
+        self._dirty = {CardSide.COMFYUI: True, CardSide.OLLAMA: True}  #: may hold memory of the card
+        self._clear: dict[CardSide, int] = {}  #: bytes that were free when the side held none
         self._sizes: dict[str, int] = {}  #: of models of Ollama's that were seen
         self._jobs: dict[frozenset[str], int] = {}  #: bytes that torch held for ComfyUI in jobs with these models
         self._job: Ticket | None = None  #: the last one that was let on
@@ -139,7 +139,7 @@ class Turns:
     # --- For the proxy
 
     @asynccontextmanager
-    async def turn(self, side: Side, *, model: str = "", graph: object = None) -> AsyncIterator[None]:
+    async def turn(self, side: CardSide, *, model: str = "", graph: object = None) -> AsyncIterator[None]:
         """Inside, the request may go on to its program. Closing where the arbiter ends before that."""
         ticket = await self._ticket(side, full_name(model) if model else "", graph)
         if self._closing:
@@ -163,7 +163,7 @@ class Turns:
             self._flight[side] -= 1
             self._wake.set()
 
-    async def _ticket(self, side: Side, model: str, graph: object) -> Ticket:
+    async def _ticket(self, side: CardSide, model: str, graph: object) -> Ticket:
         """What is known of a request: sizes of what was not seen loaded yet are asked for where they decide."""
         ticket = Ticket(side, model)
         named = set(texts(graph))
@@ -173,12 +173,12 @@ class Turns:
         if known.get(model):
             self._sizes.setdefault(model, int(known[model] * _WEIGHTS))
         ticket.asks_ollama = bool(known.keys() & {full_name(text) for text in named})
-        if side is Side.COMFYUI and self.policy is Policy.FIT:
-            found: dict[str, int] = {}
+        if side is CardSide.COMFYUI and self.policy is Policy.FIT:
+            sizes: dict[str, int] = {}
             for folder in _MODELS:
-                found |= await asyncio.to_thread(self.comfyui.sizes, folder)
-            ticket.files = frozenset(named & found.keys())
-            ticket.guess = int(sum(found[name] for name in ticket.files) * _WEIGHTS)
+                sizes |= await asyncio.to_thread(self.comfyui.sizes, folder)
+            ticket.files = frozenset(named & sizes.keys())
+            ticket.guess = int(sum(sizes[name] for name in ticket.files) * _WEIGHTS)
         return ticket
 
     async def is_guest(self, model: str, prompt: str = "") -> Guest | None:
@@ -197,15 +197,15 @@ class Turns:
         """
         self._guests += 1
         self._used.add(guest.model)
-        self._dirty[Side.OLLAMA] = True
+        self._dirty[CardSide.OLLAMA] = True
         self._say(f"{guest.model} answers within a job of ComfyUI's")
 
         async def leave() -> None:
-            if guest.last and self._guests == 1 and not self._flight[Side.OLLAMA]:
+            if guest.last and self._guests == 1 and not self._flight[CardSide.OLLAMA]:
                 async with self._card_lock:
                     seen = await self._look()
-                    if self.policy is not Policy.FIT or not self._fits(Side.COMFYUI, self._job, seen):
-                        await self._evict(Side.OLLAMA, seen, Side.COMFYUI)
+                    if self.policy is not Policy.FIT or not self._fits(CardSide.COMFYUI, self._job, seen):
+                        await self._evict(CardSide.OLLAMA, seen, CardSide.COMFYUI)
 
         try:
             yield leave
@@ -224,7 +224,7 @@ class Turns:
         """For people and tests."""
         return {
             "policy": self.policy,
-            "waiting": {side: sum(one.side is side for one in self._waiting) for side in Side},
+            "waiting": {side: sum(ticket.side is side for ticket in self._waiting) for side in CardSide},
             "in_flight": dict(self._flight),
             "reach": {"comfyui": self.comfyui.reach, "ollama": self.ollama.reach},
             "to_warm": sorted(self._warm),
@@ -251,7 +251,9 @@ class Turns:
         """Lets one request on, if one may; whether another look is worth it at once."""
         seen = await self._look()
         self._learn(seen)
-        self.metrics.show(seen.memory, {side: sum(one.side is side for one in self._waiting) for side in Side})
+        self.metrics.show(
+            seen.memory, {side: sum(waiting.side is side for waiting in self._waiting) for side in CardSide}
+        )
         ticket = self._next()
         if ticket is None:
             await self._warm_up(seen)
@@ -272,17 +274,19 @@ class Turns:
         return True
 
     def _next(self) -> Ticket | None:
-        first = {Policy.COMFYUI_FIRST: Side.COMFYUI, Policy.OLLAMA_FIRST: Side.OLLAMA}.get(self.policy)
-        waiting = [one for one in self._waiting if not one.ready.done()]
-        return min(waiting, key=lambda one: (first is not None and one.side is not first, one.arrived), default=None)
+        first = {Policy.COMFYUI_FIRST: CardSide.COMFYUI, Policy.OLLAMA_FIRST: CardSide.OLLAMA}.get(self.policy)
+        waiting = [ticket for ticket in self._waiting if not ticket.ready.done()]
+        return min(
+            waiting, key=lambda ticket: (first is not None and ticket.side is not first, ticket.arrived), default=None
+        )
 
-    def _let_on(self, ticket: Ticket, seen: _Seen) -> None:
+    def _let_on(self, ticket: Ticket, seen: _BothSeen) -> None:
         if ticket.ready.done():  # gone, or sent away, in the meantime
             return
         if not any(self._dirty.values()) and seen.memory is not None:
             self._clear[ticket.side] = seen.memory.free
         self._dirty[ticket.side] = True
-        if ticket.side is Side.COMFYUI:
+        if ticket.side is CardSide.COMFYUI:
             self._job, self._peak = ticket, seen.held
         if ticket.model:
             self._used.add(ticket.model)
@@ -293,7 +297,7 @@ class Turns:
         self._said = ""
         ticket.ready.set_result(None)
 
-    async def _look(self) -> _Seen:
+    async def _look(self) -> _BothSeen:
         """Asks both programs, and then the card."""
         jobs, models, reserved = await asyncio.gather(
             asyncio.to_thread(self.comfyui.remaining),
@@ -311,84 +315,84 @@ class Turns:
                 how = {Reach.THERE: "answers", Reach.GONE: "is not there", Reach.ODD: "answers too late, or nonsense"}
                 self._say(f"{name} {how[service.reach]}")
                 self.metrics.reach(name.lower(), service.reach)
-        return _Seen(memory, jobs, held, models)
+        return _BothSeen(memory, jobs, held, models)
 
-    def _learn(self, seen: _Seen) -> None:
+    def _learn(self, seen: _BothSeen) -> None:
         """What both hold; jobs and models that came round the proxy too."""
         self._peak = max(self._peak, seen.held)
-        if self._job and self._peak and not self._is_busy(Side.COMFYUI, seen):
+        if self._job and self._peak and not self._is_busy(CardSide.COMFYUI, seen):
             self._jobs[self._job.files] = max(self._peak, self._jobs.get(self._job.files, 0))
-        for one in seen.models or ():
-            if one.size:
-                self._sizes[one.name] = one.size
-        for side, works in ((Side.OLLAMA, seen.models), (Side.COMFYUI, seen.jobs)):
+        for model in seen.models or ():
+            if model.size:
+                self._sizes[model.name] = model.size
+        for side, works in ((CardSide.OLLAMA, seen.models), (CardSide.COMFYUI, seen.jobs)):
             if works and not self._dirty[side]:
                 self._say(f"{side} was asked by somebody who does not come through here")
             self._dirty[side] |= bool(works)
         if seen.jobs:
             self._quiet_since = time.monotonic()
-        for side, reach in ((Side.COMFYUI, self.comfyui.reach), (Side.OLLAMA, self.ollama.reach)):
+        for side, reach in ((CardSide.COMFYUI, self.comfyui.reach), (CardSide.OLLAMA, self.ollama.reach)):
             if reach is Reach.GONE:
                 self._dirty[side] = False
 
-    def _is_busy(self, side: Side, seen: _Seen) -> bool:
+    def _is_busy(self, side: CardSide, seen: _BothSeen) -> bool:
         """Whether a program works, or may: one that does not say is not taken for one that rests."""
-        if side is Side.OLLAMA:
+        if side is CardSide.OLLAMA:
             return self._flight[side] + self._guests > 0
         return self._flight[side] > 0 or seen.jobs is None or seen.jobs > 0
 
     # --- Room
 
-    def _may_stay(self, ticket: Ticket, seen: _Seen) -> bool:
+    def _may_stay(self, ticket: Ticket, seen: _BothSeen) -> bool:
         """Whether a request can go on without anything being unloaded."""
         if self.policy is Policy.FIT:
             return not self._dirty[ticket.side.other] or self._fits(ticket.side, ticket, seen)
         return not self._dirty[ticket.side.other] and not self._begins_empty(ticket, seen)
 
-    def _begins_empty(self, ticket: Ticket, seen: _Seen) -> bool:
+    def _begins_empty(self, ticket: Ticket, seen: _BothSeen) -> bool:
         """Whether ComfyUI's own models go as well: the job will ask Ollama, and cannot unload them then."""
-        return ticket.asks_ollama and self._dirty[Side.COMFYUI] and not self._is_busy(Side.COMFYUI, seen)
+        return ticket.asks_ollama and self._dirty[CardSide.COMFYUI] and not self._is_busy(CardSide.COMFYUI, seen)
 
-    def _fits(self, side: Side, ticket: Ticket | None, seen: _Seen) -> bool:
+    def _fits(self, side: CardSide, ticket: Ticket | None, seen: _BothSeen) -> bool:
         """Whether there is room for a request beside what is loaded, and for what the other side may still take."""
         need = self._need(side, ticket, seen)
         if need is None or seen.memory is None:
             return False
         growth: int | None = 0
         if self._is_busy(side.other, seen):
-            growth = self._need(side.other, self._job if side.other is Side.COMFYUI else None, seen)
+            growth = self._need(side.other, self._job if side.other is CardSide.COMFYUI else None, seen)
         return growth is not None and seen.memory.free - growth >= need + _SLACK * seen.memory.total
 
-    def _need(self, side: Side, ticket: Ticket | None, seen: _Seen) -> int | None:
+    def _need(self, side: CardSide, ticket: Ticket | None, seen: _BothSeen) -> int | None:
         """Bytes that a side will take more than it holds; None where nothing is known of it."""
-        if side is Side.COMFYUI:
+        if side is CardSide.COMFYUI:
             need = (self._jobs.get(ticket.files) or ticket.guess) if ticket else 0
             return max(need - seen.held, 0) if need else None
-        loaded = {one.name for one in seen.models or ()}
+        loaded = {model.name for model in seen.models or ()}
         if ticket is None:
             return max((self._sizes.get(name, 0) for name in self._used - loaded), default=0)
         return 0 if ticket.model in loaded else self._sizes.get(ticket.model)
 
-    async def _make_room(self, ticket: Ticket, seen: _Seen) -> bool:
+    async def _make_room(self, ticket: Ticket, seen: _BothSeen) -> bool:
         """Unloads what is in the way; False where the other side began to work in the meantime."""
         other = ticket.side.other
         if self.policy is not Policy.FIT and self._begins_empty(ticket, seen):
-            if not await self._evict(Side.COMFYUI, seen, ticket.side):
+            if not await self._evict(CardSide.COMFYUI, seen, ticket.side):
                 return False
             seen = await self._look()
         if not self._dirty[other]:
             return True
-        if self.policy is not Policy.FIT or other is Side.COMFYUI:
+        if self.policy is not Policy.FIT or other is CardSide.COMFYUI:
             return await self._evict(other, seen, ticket.side)
-        for one in sorted(seen.models or (), key=lambda model: model.expires):
-            if not await self._evict(other, seen, ticket.side, only=one.name):
+        for model in sorted(seen.models or (), key=lambda model: model.expires):
+            if not await self._evict(other, seen, ticket.side, only=model.name):
                 return False
             seen = await self._look()
             if self._fits(ticket.side, ticket, seen):
                 return True
         return await self._evict(other, seen, ticket.side) if self._dirty[other] else True
 
-    async def _evict(self, side: Side, seen: _Seen, to: Side, *, only: str = "") -> bool:
+    async def _evict(self, side: CardSide, seen: _BothSeen, to: CardSide, *, only: str = "") -> bool:
         """Unloads one side, or one model of it, and waits until the memory is seen free.
 
         False where the side began to work. Where the memory is not seen free in time, that is said and counted, and
@@ -396,17 +400,17 @@ class Turns:
         """
         before, began = seen.memory, time.monotonic()
         names: list[str] = []
-        if side is Side.OLLAMA:
-            loaded = {one.name: one for one in seen.models or ()}
+        if side is CardSide.OLLAMA:
+            loaded = {model.name: model for model in seen.models or ()}
             names = [only] if only else sorted(loaded.keys() | self._used)
             if not names:
                 self._dirty[side] = False
                 return True
             for name in names:
-                if (one := loaded.get(name)) is not None and one.expires > 0:
-                    self._warm[name] = _Warm(one.vram, time.monotonic() + one.expires)
+                if (model := loaded.get(name)) is not None and model.expires > 0:
+                    self._warm[name] = _Warm(model.vram, time.monotonic() + model.expires)
             await asyncio.gather(*(asyncio.to_thread(self.ollama.unload, name) for name in names))
-            claimed = sum(one.vram for one in loaded.values() if one.name in names)
+            claimed = sum(model.vram for model in loaded.values() if model.name in names)
         else:
             await asyncio.to_thread(self.comfyui.free)
             claimed = seen.held
@@ -434,7 +438,7 @@ class Turns:
         return True
 
     async def _seen_free(
-        self, side: Side, before: Memory | None, goal: int, names: Iterable[str], began: float
+        self, side: CardSide, before: Memory | None, goal: int, names: Iterable[str], began: float
     ) -> float | None:
         """Bytes that came back; infinite where nobody sees them, below 0 where they did not come in time.
 
@@ -443,7 +447,7 @@ class Turns:
         last, since = -1, time.monotonic()
         while time.monotonic() - began < self._patience:
             seen = await self._look()
-            if side is Side.COMFYUI and (self._flight[side] or seen.jobs):
+            if side is CardSide.COMFYUI and (self._flight[side] or seen.jobs):
                 return None
             gone = self._says_unloaded(side, seen, names)
             if seen.memory is None or before is None:
@@ -461,19 +465,19 @@ class Turns:
             await asyncio.sleep(_LOOK)
         return -1.0
 
-    def _says_unloaded(self, side: Side, seen: _Seen, names: Iterable[str]) -> bool:
-        if side is Side.OLLAMA:
-            return seen.models is not None and not {one.name for one in seen.models} & set(names)
+    def _says_unloaded(self, side: CardSide, seen: _BothSeen, names: Iterable[str]) -> bool:
+        if side is CardSide.OLLAMA:
+            return seen.models is not None and not {model.name for model in seen.models} & set(names)
         return self.comfyui.reach is Reach.GONE or (seen.jobs == 0 and seen.held <= self._peak * (1 - _RISEN))
 
-    def _told(self, side: Side) -> str:
-        reach = self.comfyui.reach if side is Side.COMFYUI else self.ollama.reach
+    def _told(self, side: CardSide) -> str:
+        reach = self.comfyui.reach if side is CardSide.COMFYUI else self.ollama.reach
         return {Reach.THERE: f"{side} says that it did", Reach.GONE: "it is not there"}.get(reach, f"{side} is slow")
 
-    def _tell_why(self, ticket: Ticket, seen: _Seen) -> None:
+    def _tell_why(self, ticket: Ticket, seen: _BothSeen) -> None:
         """Says why somebody waits, once for each reason."""
         other = ticket.side.other
-        count = self._flight[other] + self._guests if other is Side.OLLAMA else seen.jobs
+        count = self._flight[other] + self._guests if other is CardSide.OLLAMA else seen.jobs
         why = "does not say whether it works" if count is None else "is at work"
         if (said := f"{ticket.side} waits: {other} {why}") != self._said:
             self._said = said
@@ -481,24 +485,24 @@ class Turns:
 
     # --- Warming
 
-    async def _warm_up(self, seen: _Seen) -> None:
+    async def _warm_up(self, seen: _BothSeen) -> None:
         """Loads again what was unloaded, where its user wanted it still, when nobody needs the card."""
         now = time.monotonic()
-        self._warm = {name: one for name, one in self._warm.items() if one.until > now + 1}
-        quiet = now - self._quiet_since > self._settle and not self._flight[Side.OLLAMA] and not self._guests
-        if not self._warm or not quiet or self._is_busy(Side.COMFYUI, seen) or self.ollama.reach is not Reach.THERE:
+        self._warm = {name: warm for name, warm in self._warm.items() if warm.until > now + 1}
+        quiet = now - self._quiet_since > self._settle and not self._flight[CardSide.OLLAMA] and not self._guests
+        if not self._warm or not quiet or self._is_busy(CardSide.COMFYUI, seen) or self.ollama.reach is not Reach.THERE:
             return
-        name, one = max(self._warm.items(), key=lambda pair: pair[1].until)
-        room = seen.memory is not None and seen.memory.free >= one.vram + _SLACK * seen.memory.total
-        if not room and self.policy is Policy.OLLAMA_FIRST and self._dirty[Side.COMFYUI]:
-            room = await self._evict(Side.COMFYUI, seen, Side.OLLAMA)
+        name, warm = max(self._warm.items(), key=lambda pair: pair[1].until)
+        room = seen.memory is not None and seen.memory.free >= warm.vram + _SLACK * seen.memory.total
+        if not room and self.policy is Policy.OLLAMA_FIRST and self._dirty[CardSide.COMFYUI]:
+            room = await self._evict(CardSide.COMFYUI, seen, CardSide.OLLAMA)
         if not room:
             return
         del self._warm[name]
         self._used.add(name)
-        self._dirty[Side.OLLAMA] = True
-        self._flight[Side.OLLAMA] += 1
-        self._loading = asyncio.create_task(self._load(name, one.until - now))
+        self._dirty[CardSide.OLLAMA] = True
+        self._flight[CardSide.OLLAMA] += 1
+        self._loading = asyncio.create_task(self._load(name, warm.until - now))
 
     async def _load(self, name: str, keep: float) -> None:
         """In the place of a request: who comes meanwhile waits for its end."""
@@ -507,7 +511,7 @@ class Turns:
             self._say(f"loaded {name} again" if done else f"{name} could not be loaded again")
             self.metrics.warmed()
         finally:
-            self._flight[Side.OLLAMA] -= 1
+            self._flight[CardSide.OLLAMA] -= 1
             self._wake.set()
 
 

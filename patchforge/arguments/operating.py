@@ -113,10 +113,10 @@ def validate(parser: Parser) -> None:
 
 def size(text: str) -> int:
     """A number with K, M, G or T: of bytes nobody means 50."""
-    found = re.fullmatch(r"(\d{1,12})([KMGT])(iB|B)?", text)
-    if not found:
+    match = re.fullmatch(r"(\d{1,12})([KMGT])(iB|B)?", text)
+    if not match:
         raise ArgumentTypeError(f"{text!r} is not a size, such as 500M or 50G")
-    return int(found[1]) << _UNITS[found[2]]
+    return int(match[1]) << _UNITS[match[2]]
 
 
 def _add_url(parser: Parser) -> None:

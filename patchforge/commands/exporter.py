@@ -16,9 +16,9 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.faults import told
 from patchforge.operate.asking import Poll, Watched, checked
-from patchforge.operate.comfyui import ComfyUI
+from patchforge.operate.comfyui import WatchedComfyUI
 from patchforge.operate.hardware import Reader
-from patchforge.operate.ollama import Ollama
+from patchforge.operate.ollama import WatchedOllama
 from patchforge.operate.prometheus import Prometheus
 from patchforge.operate.sd_notify import notify
 from patchforge.paths import need_folder
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         from patchforge.operate import console  # noqa: PLC0415
         from patchforge.operate.exporter import Certificates, Exporter, sources  # noqa: PLC0415 - an extra
-        from patchforge.operate.server import Server  # noqa: PLC0415
+        from patchforge.operate.server import MetricsServer  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise PatchforgeError(
             f"{error.name} is not installed",
@@ -47,13 +47,13 @@ def run(options: argparse.Namespace) -> int:
         if not Path(folder).is_dir():
             print(f"note: {line(folder)} is not a folder yet; nothing is told of its disk until it is", file=sys.stderr)
     watched: list[Watched] = [
-        *(ComfyUI(checked(url)) for url in options.comfyui),
-        *(Ollama(checked(url)) for url in options.ollama),
+        *(WatchedComfyUI(checked(url)) for url in options.comfyui),
+        *(WatchedOllama(checked(url)) for url in options.ollama),
     ]
-    if len({(one.prefix, one.server) for one in watched}) < len(watched):
+    if len({(server.prefix, server.server) for server in watched}) < len(watched):
         raise PatchforgeError("a server is named twice", expected="each once", do="leave one of them out")
     reader = Reader(root, stale=6 * options.interval)
-    polls = [Poll(one, options.interval) for one in watched]
+    polls = [Poll(server, options.interval) for server in watched]
     slow = Certificates(options.certificate)
     prometheus = Prometheus(checked(options.prometheus)) if options.prometheus else None
     state = Path(options.state) if options.state else None
@@ -67,7 +67,7 @@ def run(options: argparse.Namespace) -> int:
             poll.look()
         sys.stdout.write(generate_latest(exporter.registry()).decode())
         return Exit.OK
-    with Server(options.listen, exporter.registry(), partial(console.page, prometheus)) as server:
+    with MetricsServer(options.listen, exporter.registry(), partial(console.page, prometheus)) as server:
         ended = threading.Event()
         for poll in polls:
             poll.start()

@@ -12,10 +12,10 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.operate import records, watch_pack
 from patchforge.operate.asking import checked
-from patchforge.operate.health import Health, Look, Probe
+from patchforge.operate.health import Health, HealthProbe, Look
 from patchforge.operate.sd_notify import notify, watchdog_seconds
 
-_TIMEOUTS = {Probe.LIVE: 5.0, Probe.READY: 5.0, Probe.DEEP: 60.0}
+_TIMEOUTS = {HealthProbe.LIVE: 5.0, HealthProbe.READY: 5.0, HealthProbe.DEEP: 60.0}
 
 
 def run(options: argparse.Namespace) -> int:
@@ -31,7 +31,7 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(
             "--json is one document", expected="one look", found="--watch", do="leave one of them out"
         )
-    probe = Probe.DEEP if options.deep else Probe.LIVE if options.live else Probe.READY
+    probe = HealthProbe.DEEP if options.deep else HealthProbe.LIVE if options.live else HealthProbe.READY
     look = Look(
         checked(options.url),
         timeout=options.timeout or _TIMEOUTS[probe],
@@ -44,16 +44,16 @@ def run(options: argparse.Namespace) -> int:
     return _once(options, look, probe)
 
 
-def _once(options: argparse.Namespace, look: Look, probe: Probe) -> int:
-    found = look.look(probe)
+def _once(options: argparse.Namespace, look: Look, probe: HealthProbe) -> int:
+    health = look.look(probe)
     if options.state:
-        record = look.record(probe, found, records.now())
+        record = look.record(probe, health, records.now())
         records.write(Path(options.state), "health", f"{record.server}-{probe}", record)
-    _show(options, look, probe, found)
-    return Exit.OK if found.ok else Exit.FAILED
+    _show(options, look, probe, health)
+    return Exit.OK if health.ok else Exit.FAILED
 
 
-def _watch(options: argparse.Namespace, look: Look, probe: Probe) -> int:
+def _watch(options: argparse.Namespace, look: Look, probe: HealthProbe) -> int:
     """Looks until it is ended, or until it was not in order so many times in a row."""
     limit = watchdog_seconds()
     if 0 < limit <= options.watch:
@@ -76,8 +76,10 @@ def _watch(options: argparse.Namespace, look: Look, probe: Probe) -> int:
         time.sleep(max(0.0, options.watch - (time.monotonic() - begin)))
 
 
-def _show(options: argparse.Namespace, look: Look, probe: Probe, found: Health) -> None:
+def _show(options: argparse.Namespace, look: Look, probe: HealthProbe, health: Health) -> None:
     if options.json:
-        show_json("health", {"url": look.url, "probe": probe.value, **asdict(found)})
+        show_json("health", {"url": look.url, "probe": probe.value, **asdict(health)})
     else:
-        print(f"{coloured('ok', 'ok') if found.ok else coloured('failed', 'failed')}  {line(found.reason)}", flush=True)
+        print(
+            f"{coloured('ok', 'ok') if health.ok else coloured('failed', 'failed')}  {line(health.reason)}", flush=True
+        )

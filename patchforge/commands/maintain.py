@@ -14,7 +14,7 @@ from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.escape import line
 from patchforge.faults import told
 from patchforge.operate import records, upkeep
-from patchforge.operate.upkeep import Folder, Part
+from patchforge.operate.upkeep import UpkeepFolder, UpkeepPart
 from patchforge.paths import need_folder
 
 _SHOWN = 5
@@ -32,28 +32,28 @@ def run(options: argparse.Namespace) -> int:
             found="none",
             do="such as patchforge maintain ~/ComfyUI --output-age 30, or --journal 1G",
         )
-    found, statuses = [], []
+    parts, statuses = [], []
     for name, work in todo:
         try:
             part = work()
         except Exception as error:  # noqa: BLE001 - one place's fault
             said = told(error)
-            part = Part(name, "", said=said.problem, ok=False)
+            part = UpkeepPart(name, "", said=said.problem, ok=False)
             statuses.append(said.status)
-        found.append(part)
+        parts.append(part)
         statuses.append(Exit.OK if part.ok else Exit.FAILED)
-    freed = sum(part.freed for part in found)
+    freed = sum(part.freed for part in parts)
     if options.state and not options.dry_run:
-        ok = all(part.ok for part in found)
+        ok = all(part.ok for part in parts)
         records.write(Path(options.state), "maintenance", "", records.MaintenanceRecord(ok, freed, records.now()))
     if options.json:
-        show_json("maintain", {"dry_run": options.dry_run, "freed": freed, "parts": [asdict(part) for part in found]})
+        show_json("maintain", {"dry_run": options.dry_run, "freed": freed, "parts": [asdict(part) for part in parts]})
     else:
-        _show(found, freed, dry=options.dry_run)
+        _show(parts, freed, dry=options.dry_run)
     return worst(statuses)
 
 
-def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Part]]]:
+def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], UpkeepPart]]]:
     now, dry = records.now(), options.dry_run
     if options.remove_models and options.model_age is None:
         raise PatchforgeError("--remove-models needs --model-age", expected="how long nobody read them", do="name it")
@@ -62,8 +62,8 @@ def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Part]
         need_folder(base, "ComfyUI's base folder")
         there = upkeep.existing(base)
 
-        def within(name: str) -> Folder:
-            return Folder(there[name], now, dry=dry, base=base)
+        def within(name: str) -> UpkeepFolder:
+            return UpkeepFolder(there[name], now, dry=dry, base=base)
 
         if "output" in there and (options.output_age is not None or options.output_size is not None):
             yield "outputs", lambda: upkeep.outputs(within("output"), options.output_age, options.output_size)
@@ -85,26 +85,26 @@ def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], Part]
         yield "Nix", lambda: upkeep.nix(options.nix_age, dry=dry)
 
 
-def _cache(place: Path, now: float, days: int, *, dry: bool) -> Part:
+def _cache(place: Path, now: float, days: int, *, dry: bool) -> UpkeepPart:
     if not place.exists():
-        return Part("cache", str(place), said="not there")
+        return UpkeepPart("cache", str(place), said="not there")
     need_folder(place, "a cache")
     upkeep.need_cache(place := place.resolve())
-    return upkeep.cache(Folder(place, now, dry=dry), days)
+    return upkeep.cache(UpkeepFolder(place, now, dry=dry), days)
 
 
-def _show(found: list[Part], freed: int, *, dry: bool) -> None:
+def _show(parts: list[UpkeepPart], freed: int, *, dry: bool) -> None:
     verb = "would be removed" if dry else "removed"
     table(
         [("nothing to clean",)]
-        if not found
+        if not parts
         else [
-            (part.name, f"{len(part.removed)} files", shown_size(part.freed), part.said or part.place) for part in found
+            (part.name, f"{len(part.removed)} files", shown_size(part.freed), part.said or part.place) for part in parts
         ]
     )
-    for part in found:
-        for one in part.removed[:_SHOWN]:
-            print(f"  {verb}: {line(f'{part.place}/{one.path}')}, {shown_size(one.size)}")
+    for part in parts:
+        for gone in part.removed[:_SHOWN]:
+            print(f"  {verb}: {line(f'{part.place}/{gone.path}')}, {shown_size(gone.size)}")
         if len(part.removed) > _SHOWN:
             print(f"  {verb}: {len(part.removed) - _SHOWN} more in {line(part.place)}")
         for path, why in part.kept[:_SHOWN]:

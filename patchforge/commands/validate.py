@@ -45,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     name = name_of(look.url)
     checks, measured = _checks(options, look, state, name)
     ok = validation.passed(checks)
-    untold = not ok and all(one.ok is not False for one in checks)
+    untold = not ok and all(check.ok is not False for check in checks)
     _keep(state, name, checks, measured, ok=ok, untold=untold)
     back = "" if ok or untold else _back(options, way_back)
     status = Exit.OK if ok else Exit.UNCHECKED if untold else Exit.FAILED
@@ -74,8 +74,8 @@ def _checks(
 
 def _doctor(python: str) -> Check:
     facts = Facts(examine(Path("/"), os.environ), question(python, os.environ), variables.shown(os.environ), None)
-    wrong = [one for one in judge(facts) if one.state is FactState.WRONG]
-    reason = "; ".join(f"{one.subject}: {one.text}" for one in wrong) or "nothing wrong"
+    wrong = [fact for fact in judge(facts) if fact.state is FactState.WRONG]
+    reason = "; ".join(f"{fact.subject}: {fact.text}" for fact in wrong) or "nothing wrong"
     return Check("doctor", ok=not wrong, reason=reason)
 
 
@@ -84,7 +84,7 @@ def _keep(
 ) -> None:
     if state is None or untold:
         return
-    reason = next((f"{one.name}: {one.reason}" for one in checks if one.ok is False), "it may stay")
+    reason = next((f"{check.name}: {check.reason}" for check in checks if check.ok is False), "it may stay")
     ratio, regressed = (measured.ratio, measured.regressed) if measured else (None, False)
     now = records.now()
     records.write(state, "validation", name, records.ValidationRecord(name, ok, reason[:1000], ratio, regressed, now))
@@ -148,9 +148,14 @@ def _show(options: argparse.Namespace, checks: list[Check], back: str, status: i
     says = {Exit.OK: "the update may stay", Exit.FAILED: "the update is to be taken back"}
     said = says.get(Exit(status), "whether the update may stay cannot be told")
     if options.json:
-        show_json("validate", {"ok": status == Exit.OK, "checks": [asdict(one) for one in checks], "back": back})
+        show_json("validate", {"ok": status == Exit.OK, "checks": [asdict(check) for check in checks], "back": back})
         return
-    table([("ok" if one.ok else "not checked" if one.ok is None else "failed", one.name, one.reason) for one in checks])
+    table(
+        [
+            ("ok" if check.ok else "not checked" if check.ok is None else "failed", check.name, check.reason)
+            for check in checks
+        ]
+    )
     print(said)
     if back:
         print(back)

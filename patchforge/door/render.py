@@ -42,8 +42,8 @@ def _lines(grants: tuple[Grant, ...]) -> Iterator[tuple[str, str]]:
             continue
         for route in grant.routes:
             method, _, path = route.partition(" ")
-            for one in grant.only or (path,):
-                yield pattern(method, one), f"{grant.role}:{grant.does}"
+            for allowed in grant.only or (path,):
+                yield pattern(method, allowed), f"{grant.role}:{grant.does}"
 
 
 def pattern(method: str, path: str) -> str:

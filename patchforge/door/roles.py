@@ -59,7 +59,7 @@ class Grant:
 
 
 @dataclass(frozen=True, slots=True)
-class Table:
+class RoleTable:
     """All lines: of ComfyUI, of node packs by name, and of Ollama."""
 
     comfyui: tuple[Grant, ...]
@@ -73,13 +73,13 @@ class Table:
 
 
 @cache
-def load_table(path: Path | None = None) -> Table:
+def load_table(path: Path | None = None) -> RoleTable:
     """The table of a file; ours unless given. Damaged where a route is not as routes are written, or stands twice."""
     path = path or resources.path("upstream/routes.toml")
     said = documents.read_toml(path)
     if said.pop("format", None) != _FORMAT:
         raise Damaged(f"{path} does not say which format it has", expected=f"format = {_FORMAT}", do=documents.RESTORE)
-    table = documents.structured(said, Table, str(path), do="correct the file")
+    table = documents.structured(said, RoleTable, str(path), do="correct the file")
     for grants in (table.comfyui, table.ollama, *table.pack.values()):
         check(grants, str(path))
     return table

@@ -48,13 +48,13 @@ class _Said:
 def of_comfyui(tree: Tree) -> tuple[Route, ...]:
     """The routes of a release, sorted. Damaged where a file that may declare some is not Python."""
     said = _files(tree)
-    mounted = {path: prefix for one in said.values() for prefix, path in one.mounts}
-    twin = TWIN if any(one.twins for one in said.values()) else ""
+    mounted = {path: prefix for source in said.values() for prefix, path in source.mounts}
+    twin = TWIN if any(source.twins for source in said.values()) else ""
     return tuple(
         sorted(
             Route(method, (mounted[path] if path in mounted else twin * shared) + route, f"{path}:{line}")
-            for path, one in said.items()
-            for method, route, line, shared in one.routes
+            for path, source in said.items()
+            for method, route, line, shared in source.routes
         )
     )
 
@@ -64,8 +64,8 @@ def of_pack(tree: Tree) -> tuple[Route, ...]:
     return tuple(
         sorted(
             Route(method, TWIN * shared + route, f"{path}:{line}")
-            for path, one in _files(tree).items()
-            for method, route, line, shared in one.routes
+            for path, source in _files(tree).items()
+            for method, route, line, shared in source.routes
         )
     )
 
@@ -81,23 +81,23 @@ def or_nothing_read(read: Callable[[Tree], tuple[Route, ...]], tree: Tree) -> tu
 def of_ollama(tree: Tree) -> tuple[Route, ...]:
     """The routes of an Ollama release (Go, gin), sorted."""
     text = tree.read("server/routes.go").decode("utf-8", "replace")
-    found = []
+    routes = []
     for match in _GO.finditer(text):
         method, path = match[1], re.sub(r":(\w+)", r"{\1}", re.sub(r"\*(\w+)", r"{\1:.*}", match[2]))
         line = text.count("\n", 0, match.start()) + 1
-        found.append(Route("*" if method == "Any" else method, path, f"server/routes.go:{line}"))
-    return tuple(sorted(found))
+        routes.append(Route("*" if method == "Any" else method, path, f"server/routes.go:{line}"))
+    return tuple(sorted(routes))
 
 
 def _files(tree: Tree) -> dict[str, _Said]:
     """What the Python files say that run with the program: its tests do not."""
-    found = {}
+    files = {}
     for path, entry in tree.entries().items():
         if path.endswith(".py") and not re.match(r"tests?[-_/]|.*/tests?/", path):
             said = _file(path, entry.blob, tree.read)
             if said.routes or said.mounts or said.twins:
-                found[path] = said
-    return found
+                files[path] = said
+    return files
 
 
 _KNOWN: dict[tuple[str, str], _Said] = {}  #: by path and blob: releases share most of their files
@@ -107,7 +107,7 @@ def _file(path: str, blob: str, read: Callable[[str], bytes]) -> _Said:
     if (path, blob) not in _KNOWN:
         data = read(path)
         try:
-            _KNOWN[path, blob] = _Reader(data).said() if _NEEDLE.search(data) else _Said()
+            _KNOWN[path, blob] = _RouteReader(data).said() if _NEEDLE.search(data) else _Said()
         except (SyntaxError, ValueError, UnreadableSource) as error:
             raise Damaged(
                 f"{path} may declare routes and cannot be read", expected="Python", found=str(error)
@@ -115,13 +115,13 @@ def _file(path: str, blob: str, read: Callable[[str], bytes]) -> _Said:
     return _KNOWN[path, blob]
 
 
-class _Reader:
+class _RouteReader:
     """One file: its tables of routes, the calls that declare one, and the texts that paths are made of."""
 
     def __init__(self, data: bytes) -> None:
         nodes = list(ast.walk(parsed(data)))
         self.calls = [node for node in nodes if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)]
-        self.decorators = {id(one) for node in nodes for one in getattr(node, "decorator_list", ())}
+        self.decorators = {id(decorator) for node in nodes for decorator in getattr(node, "decorator_list", ())}
         assigned = [node for node in nodes if isinstance(node, ast.Assign | ast.AnnAssign)]
         targets = [
             (target, node.value)
@@ -150,13 +150,13 @@ class _Reader:
         added = {_name(call.args[0]) for call in self._calls_of("add_routes") if call.args} & self.own
         routes = []
         for call in self.calls:
-            if _makes_twins(call) or (found := self._route(call)) is None:
+            if _makes_twins(call) or (route := self._route(call)) is None:
                 continue
             table = _receiver(call)
             is_table = table in self.tables or id(call) in self.decorators
             # A table that a file makes and adds to an application by itself is not the server's.
             shared = is_table and _verb(call) != "static" and (twins or table not in added)
-            routes.append((*found, call.lineno, shared))
+            routes.append((*route, call.lineno, shared))
         mounts = [(self._path(call.args[0]), self._mounted(call.args[1])) for call in self._calls_of("add_subapp")]
         return _Said(tuple(routes), tuple(mounts), twins)
 
@@ -186,7 +186,7 @@ class _Reader:
         text = self._text(node)
         if text is None or not text.startswith("/"):
             return UNREADABLE
-        return _SEGMENT.sub(lambda found: found[0] if found[2] in {".*", ".+"} else f"{{{found[1]}}}", text)
+        return _SEGMENT.sub(lambda match: match[0] if match[2] in {".*", ".+"} else f"{{{match[1]}}}", text)
 
     def _text(self, node: ast.expr) -> str | None:
         """The text of an expression, with ``{name}`` where a name stands whose text is not known."""

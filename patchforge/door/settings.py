@@ -18,7 +18,7 @@ _DO = "correct it; docs/door.md has an example"
 Domain = NewType("Domain", str)
 Address = NewType("Address", str)  #: of a program, such as http://127.0.0.1:8188
 Listen = NewType("Listen", str)  #: such as 0.0.0.0:443 or [::]:443
-File = NewType("File", str)
+WholePath = NewType("WholePath", str)
 Network = NewType("Network", str)
 Size = NewType("Size", str)  #: as nginx writes it
 Name = NewType("Name", str)  #: of a user or a group
@@ -38,7 +38,7 @@ for _kind, _pattern, _what in (
     (Domain, _HOST, "a domain in small letters, such as studio.example.org"),
     (Address, rf"http://(?:{_HOST}|{_IP}):\d{{1,5}}", "an address such as http://127.0.0.1:8188"),
     (Listen, rf"{_IP}:\d{{1,5}}", "an address and a port, such as 0.0.0.0:443"),
-    (File, r"/[A-Za-z0-9._/@+-]+", "the whole path of a file, without spaces"),
+    (WholePath, r"/[A-Za-z0-9._/@+-]+", "the whole path of a file, without spaces"),
     (Size, r"[1-9]\d{0,6}[kmg]", "a size such as 200m"),
     (Name, r"[a-z0-9][a-z0-9._@-]{0,63}", "a name of small letters, digits and ._@-"),
 ):
@@ -58,8 +58,8 @@ class ProxiedProgram:
 class Tls:
     """Files of a certificate with its chain, and of its key."""
 
-    certificate: File
-    key: File
+    certificate: WholePath
+    key: WholePath
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class Oidc:
 
     def with_role(self, role: Role) -> tuple[str, ...]:
         """The groups that have a role or a greater one."""
-        return tuple(name for one in ROLES[ROLES.index(role) :] for name in self.groups.get(one, ()))
+        return tuple(name for higher in ROLES[ROLES.index(role) :] for name in self.groups.get(higher, ()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,9 +81,9 @@ class Door:
     comfyui: ProxiedProgram | None = None
     ollama: ProxiedProgram | None = None
     users: Mapping[Name, Role] = field(default_factory=dict)  #: who somebody is, whatever they show
-    passwords: File | None = None  #: as htpasswd writes it
-    tokens: File | None = None  #: lines of ``TOKEN NAME;``
-    client_ca: File | None = None  #: certificates that sign users' own, which name them as CN
+    passwords: WholePath | None = None  #: as htpasswd writes it
+    tokens: WholePath | None = None  #: lines of ``TOKEN NAME;``
+    client_ca: WholePath | None = None  #: certificates that sign users' own, which name them as CN
     oidc: Oidc | None = None
     tls: Tls | None = None  #: None: nginx gets it from elsewhere
     listen: tuple[Listen, ...] = (Listen("0.0.0.0:443"), Listen("[::]:443"))
@@ -130,7 +130,7 @@ def _problem(door: Door) -> str:
     domains = [site.domain for site in door.sites.values()]
     known = load_table().pack
     strange = [name for name in door.packs if name not in known]
-    wrong = [one for one in door.users.values() if one is Role.NOBODY]
+    wrong = [role for role in door.users.values() if role is Role.NOBODY]
     ports = [int(text.rpartition(":")[2]) for text in (*door.listen, *door.redirect)]
     ports += [int(site.address.rpartition(":")[2]) for site in door.sites.values()]
     if not domains:

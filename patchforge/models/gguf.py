@@ -62,10 +62,10 @@ def is_gguf(path: Path) -> bool:
 def read(path: Path) -> Head:
     """The head of a GGUF file, versions 2 and 3. Damaged for anything else; OSError where it cannot be read."""
     with bounded.opened(path) as stream:
-        return _Reader(stream, str(path)).head()
+        return _HeadReader(stream, str(path)).head()
 
 
-class _Reader:
+class _HeadReader:
     def __init__(self, stream: IO[bytes], name: str) -> None:
         self._stream, self._name = stream, name
 
@@ -101,8 +101,8 @@ class _Reader:
             return None
         if kind not in _PLAIN:
             raise self._damaged(f"a value of type {kind}")
-        found: int | float | bool = struct.unpack(f"<{_PLAIN[kind]}", self._bytes(struct.calcsize(_PLAIN[kind])))[0]
-        return found
+        value: int | float | bool = struct.unpack(f"<{_PLAIN[kind]}", self._bytes(struct.calcsize(_PLAIN[kind])))[0]
+        return value
 
     def _pass_array(self) -> None:
         kind, count = self._number("I"), self._number("Q")
@@ -136,5 +136,5 @@ class _Reader:
             raise self._damaged("its end, within the head")
         return data
 
-    def _damaged(self, found: str) -> Damaged:
-        return Damaged(f"{self._name} is not a GGUF file", expected="GGUF, version 2 or 3", found=found)
+    def _damaged(self, instead: str) -> Damaged:
+        return Damaged(f"{self._name} is not a GGUF file", expected="GGUF, version 2 or 3", found=instead)

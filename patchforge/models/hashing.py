@@ -30,8 +30,8 @@ class Stamp:
     changed: int  #: nanoseconds
 
     @classmethod
-    def of(cls, found: os.stat_result) -> Stamp:
-        return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    def of(cls, status: os.stat_result) -> Stamp:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     @property
     def identity(self) -> tuple[int, int]:

@@ -51,7 +51,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Manifest:
+class OllamaManifest:
     """A model as Ollama knows it; the configuration is the last of ``layers``."""
 
     name: str
@@ -94,7 +94,7 @@ def shortest(parts: Sequence[str]) -> str:
     return f"{before}{model}:{tag}"
 
 
-def manifests(folder: Path) -> Iterator[Manifest | Damaged]:
+def manifests(folder: Path) -> Iterator[OllamaManifest | Damaged]:
     """Every manifest in Ollama's folder of models, sorted; Damaged for one that cannot be read. No link is followed."""
     top = folder / "manifests"
     for count, path in enumerate(_files(top, 4)):
@@ -112,28 +112,28 @@ def manifests(folder: Path) -> Iterator[Manifest | Damaged]:
 def _files(folder: Path, depth: int) -> Iterator[Path]:
     """Files that are so many names below a folder; those of hidden names are others'."""
     try:
-        inside = sorted(os.scandir(folder), key=lambda one: one.name)
+        inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
         return
-    for one in inside:
-        if one.name.startswith("."):
+    for entry in inside:
+        if entry.name.startswith("."):
             continue
-        if depth == 1 and not one.is_dir(follow_symlinks=False):
-            yield Path(one.path)
-        elif depth > 1 and one.is_dir(follow_symlinks=False):
-            yield from _files(Path(one.path), depth - 1)
+        if depth == 1 and not entry.is_dir(follow_symlinks=False):
+            yield Path(entry.path)
+        elif depth > 1 and entry.is_dir(follow_symlinks=False):
+            yield from _files(Path(entry.path), depth - 1)
 
 
-def read(path: Path, name: str) -> Manifest:
+def read(path: Path, name: str) -> OllamaManifest:
     """A manifest. Damaged for what is none, or names something else than blobs."""
-    found = documents.parse_json(documents.read_bytes(path, most=_LARGEST), _Document, str(path), do=_DO)
-    told = [*found["layers"], found["config"]]
-    layers = [Layer(one["mediaType"], digest_of(one["digest"]), one["size"]) for one in told if one["digest"]]
-    wrong = next((one["digest"] for one in told if one["digest"] and not digest_of(one["digest"])), None)
-    if wrong is not None or any(one.size < 0 for one in layers):
+    document = documents.parse_json(documents.read_bytes(path, most=_LARGEST), _Document, str(path), do=_DO)
+    told = [*document["layers"], document["config"]]
+    layers = [Layer(layer["mediaType"], digest_of(layer["digest"]), layer["size"]) for layer in told if layer["digest"]]
+    wrong = next((layer["digest"] for layer in told if layer["digest"] and not digest_of(layer["digest"])), None)
+    if wrong is not None or any(layer.size < 0 for layer in layers):
         found_here = repr(wrong)[:80] if wrong is not None else "a size below 0"
         raise Damaged(f"{path} names no blob", expected="sha256: and 64 hex digits", found=found_here, do=_DO)
-    return Manifest(name, path, tuple(layers))
+    return OllamaManifest(name, path, tuple(layers))
 
 
 def configuration(head: Head) -> bytes:

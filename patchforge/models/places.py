@@ -62,15 +62,15 @@ def known(
     PatchforgeError for a folder that is named and not there, Damaged for an ``extra_model_paths.yaml`` that is none.
     """
     folders: dict[Path, str] = {}
-    for one in comfyui:
-        for kind, path in _of_comfyui(Path(one).expanduser()):
+    for named in comfyui:
+        for kind, path in _of_comfyui(Path(named).expanduser()):
             folders.setdefault(path, kind)
     return Places(
         Path(store).expanduser() if store else store_place(),
         tuple((kind, path) for path, kind in folders.items()),
         _given(ollama) or _first("OLLAMA_MODELS", Path("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models")),
         _given(hub) or _hub(),
-        tuple(path if (path := Path(one).expanduser()).is_dir() else path.parent for one in comfyui),
+        tuple(path if (path := Path(named).expanduser()).is_dir() else path.parent for named in comfyui),
     )
 
 
@@ -84,7 +84,7 @@ def _given(named: str | None) -> Path | None:
 def _first(variable: str, *usual: Path) -> Path | None:
     if told := os.environ.get(variable):
         return Path(told) if Path(told).is_dir() else None
-    return next((path for one in usual if (path := one.expanduser()).is_dir()), None)
+    return next((path for place in usual if (path := place.expanduser()).is_dir()), None)
 
 
 def _hub() -> Path | None:
@@ -115,19 +115,19 @@ def _extra(file: Path) -> Iterator[tuple[str, Path]]:
 
     do = "correct the file; ComfyUI's extra_model_paths.yaml.example shows its form"
     try:
-        found = yaml.safe_load(documents.read_bytes(file, most=_MOST))
+        document = yaml.safe_load(documents.read_bytes(file, most=_MOST))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Damaged(f"{file} is not YAML", found=" ".join(str(error).split())[:200], do=do) from None
-    tables = found if isinstance(found, dict) else {}
-    if found is not None and not all(isinstance(one, dict | None) for one in (found, *tables.values())):
+    tables = document if isinstance(document, dict) else {}
+    if document is not None and not all(isinstance(value, dict | None) for value in (document, *tables.values())):
         raise Damaged(f"{file} is not what it should be", expected="tables of folders, by kind", do=do)
     for table in tables.values():
         base = _path(str((table or {}).get("base_path", "")), file.parent)
         for kind, listed in (table or {}).items():
             if kind in {"base_path", "is_default"} or not isinstance(listed, str):
                 continue
-            for one in listed.splitlines():
-                if one.strip() and (path := _path(one.strip(), base)).is_dir():
+            for text in listed.splitlines():
+                if text.strip() and (path := _path(text.strip(), base)).is_dir():
                     yield _LEGACY.get(str(kind), str(kind)), path
 
 

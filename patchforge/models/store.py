@@ -26,7 +26,7 @@ from patchforge.inside import Inside, open_elsewhere
 from patchforge.models import gguf, ollama
 from patchforge.models.hashing import Digests, Stamp
 from patchforge.models.places import Places
-from patchforge.models.survey import TEMPORARY, UNFINISHED, File, Place, Problem, Survey
+from patchforge.models.survey import TEMPORARY, UNFINISHED, ModelFile, ModelProblem, Place, Survey
 from patchforge.names import unfit
 
 #: Architectures that city96/ComfyUI-GGUF loads, by the folder of ComfyUI's (loader.py, TXT_ARCH_LIST, IMG_ARCH_LIST).
@@ -56,20 +56,20 @@ class Done:
 
 
 @dataclass(slots=True)
-class Result:
+class StoreResult:
     """What was done, or would be, and what was left with the reason."""
 
     done: list[Done] = field(default_factory=list)
-    left: list[Problem] = field(default_factory=list)
+    left: list[ModelProblem] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
 
-class Store:
+class ModelStore:
     """The folder of the store. ``step`` is called with a name before each change on disk; ``dry``: none is made."""
 
     def __init__(self, places: Places, *, dry: bool = False, step: Step = silent) -> None:
         self.places, self.dry, self.step = places, dry, step
-        self.result = Result()
+        self.result = StoreResult()
         self._folder = places.store / "sha256"
 
     @contextmanager
@@ -79,7 +79,9 @@ class Store:
         if self.dry and not top.exists():
             yield
             return
-        strange = [one for one in os.scandir(top) if not one.name.startswith(UNFINISHED)] if top.is_dir() else [top]
+        strange = (
+            [entry for entry in os.scandir(top) if not entry.name.startswith(UNFINISHED)] if top.is_dir() else [top]
+        )
         if os.path.lexists(top) and not (top / _MARK).exists() and strange:
             raise PatchforgeError(
                 f"{top} is not a store of patchforge's",
@@ -164,14 +166,14 @@ class Store:
             fresh.unlink(missing_ok=True)
         atomic.flush(target.parent)
 
-    def merge(self, kept: File, other: File) -> None:
+    def merge(self, kept: ModelFile, other: ModelFile) -> None:
         """Every name of ``other`` becomes one of ``kept``, which has the same bytes; they are compared here.
 
         What speaks against it is noted, and the names stay.
         """
         source = kept.paths[0]
         if why := _against(kept, other):
-            self.result.left.append(Problem(str(other.paths[0] if other.paths else other.names[0].path), why))
+            self.result.left.append(ModelProblem(str(other.paths[0] if other.paths else other.names[0].path), why))
             return
         for number, path in enumerate(other.paths, 1):
             last = number == len(other.paths) == other.links
@@ -180,55 +182,55 @@ class Store:
                     _need_equal(source, kept.stamp, path, other.stamp)
                     self._replace(path, other.stamp, source, kept.stamp)
                 except (TryAgain, SystemFault, OSError) as error:
-                    self.result.left.append(Problem(str(path), str(error).partition("\n")[0]))
+                    self.result.left.append(ModelProblem(str(path), str(error).partition("\n")[0]))
                     return
             self.result.done.append(Done("merged", str(path), other.stamp.size if last else 0))
         if len(other.paths) < other.links:
             why = f"{other.links - len(other.paths)} more names, which are in none of these folders, keep its bytes"
-            self.result.left.append(Problem(str(other.paths[0]), why))
+            self.result.left.append(ModelProblem(str(other.paths[0]), why))
 
     def collect(self, survey: Survey, *, delete: bool) -> None:
         """What nothing but the store refers to, and links that killed runs left; removed with ``delete``."""
         linked = self._linked()
-        for one in survey.sorted():
-            if {name.place for name in one.names} == {Place.STORE} and one.links == 1:
-                path = one.paths[0]
-                if linked & {one.stamp.identity, *(Stamp.of(folder.stat()).identity for folder in path.parents)}:
+        for file in survey.sorted():
+            if {name.place for name in file.names} == {Place.STORE} and file.links == 1:
+                path = file.paths[0]
+                if linked & {file.stamp.identity, *(Stamp.of(folder.stat()).identity for folder in path.parents)}:
                     continue
-                self._remove(path, one.stamp.size, delete=delete, most=1)
+                self._remove(path, file.stamp.size, delete=delete, most=1)
         for path in survey.leftovers:
-            found = _look(path)
-            plain = found is not None and stat.S_ISREG(found.st_mode)
-            if found is not None and plain and (found.st_nlink > 1 or path.name.startswith(UNFINISHED)):
+            status = _look(path)
+            plain = status is not None and stat.S_ISREG(status.st_mode)
+            if status is not None and plain and (status.st_nlink > 1 or path.name.startswith(UNFINISHED)):
                 self._remove(path, 0, delete=delete, most=None)
-            elif found is not None:
+            elif status is not None:
                 why = "a killed run left it, and its bytes have no other name by now: rename or remove it"
-                self.result.left.append(Problem(str(path), why))
+                self.result.left.append(ModelProblem(str(path), why))
 
     def _linked(self) -> set[tuple[int, int]]:
         """Files and folders that symlinks lead to: any, whatever it is called, in the folders that are known."""
         places = self.places
         tops = {*places.tops, *(path for _, path in places.comfyui), places.ollama, places.hub} - {None}
-        found = set()
+        identities = set()
         for top in tops:
             for folder, folders, names in os.walk(str(top)):
                 for name in (*folders, *names):
                     path = Path(folder, name)
                     if path.is_symlink() and path.exists():
-                        found.add(Stamp.of(path.stat()).identity)
-        return found
+                        identities.add(Stamp.of(path.stat()).identity)
+        return identities
 
     def _remove(self, path: Path, size: int, *, delete: bool, most: int | None) -> None:
         opened = is_open(path) if most else False
         if opened is not False:
             why = "a program has it open" if opened else "this system does not say whether a program has it open"
-            self.result.left.append(Problem(str(path), why))
+            self.result.left.append(ModelProblem(str(path), why))
             return
         if delete and not self.dry:
             self.step(f"unlink {path.name}")
-            found = _look(path)
-            if found is None or (most is not None and found.st_nlink > most):
-                self.result.left.append(Problem(str(path), "something refers to it by now"))
+            status = _look(path)
+            if status is None or (most is not None and status.st_nlink > most):
+                self.result.left.append(ModelProblem(str(path), "something refers to it by now"))
                 return
             path.unlink()
             atomic.flush(path.parent)
@@ -256,14 +258,14 @@ class Store:
             raise PatchforgeError(f"{target} is there by now", do="run this again") from None
         except OSError as error:
             raise _no_link(source, target, error) from error
-        found = target.lstat()
-        if Stamp.of(found) != stamp:
+        status = target.lstat()
+        if Stamp.of(status) != stamp:
             target.unlink()
             raise TryAgain(f"{source} changed in the meantime", do="run this again")
 
 
 def into_comfyui(
-    store: Store, source: Source, kind: str, called: str, digests: Digests, *, symlink: bool = False
+    store: ModelStore, source: ModelSource, kind: str, called: str, digests: Digests, *, symlink: bool = False
 ) -> None:
     """Links the files of a model into a folder of ComfyUI: ``CALLED.gguf``, and ``CALLED-mmproj.gguf`` beside it.
 
@@ -290,7 +292,7 @@ def into_comfyui(
             store.link(store.adopt(part.path, digest, stamp), folder / name)
 
 
-def into_ollama(store: Store, source: Source, name: str, digests: Digests) -> None:
+def into_ollama(store: ModelStore, source: ModelSource, name: str, digests: Digests) -> None:
     """Gives Ollama a GGUF file as a model: a link among its blobs, a configuration and a manifest, in this order."""
     folder = store.places.ollama
     if folder is None:
@@ -303,8 +305,11 @@ def into_ollama(store: Store, source: Source, name: str, digests: Digests) -> No
     (part,) = source.parts[:1]
     head = gguf.read(part.path)
     if not head.architecture or head.architecture == "clip":
-        found = f"the architecture {head.architecture!r}"
-        raise PatchforgeError(f"{part.path} is no model that Ollama runs by itself", found=found, do="name the model")
+        raise PatchforgeError(
+            f"{part.path} is no model that Ollama runs by itself",
+            found=f"the architecture {head.architecture!r}",
+            do="name the model",
+        )
     digest, stamp = _checked(part, digests)
     config = ollama.configuration(head)
     config_digest = hashlib.sha256(config).hexdigest()
@@ -329,7 +334,7 @@ def into_ollama(store: Store, source: Source, name: str, digests: Digests) -> No
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class ModelPart:
     """One file of a model. ``told``: the digest that its name tells, or ""."""
 
     path: Path
@@ -342,25 +347,25 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class ModelSource:
     """A model that is to get more names. ``called``: what its files are called where nobody says."""
 
     called: str
-    parts: tuple[Part, ...]
+    parts: tuple[ModelPart, ...]
 
 
-def source_of(places: Places, survey: Survey, named: str) -> Source:
+def source_of(places: Places, survey: Survey, named: str) -> ModelSource:
     """The model of a path, of a name of Ollama's or a digest. PatchforgeError where there is none."""
     path = Path(named).expanduser()
     if path.is_file():
-        return Source(path.stem, (Part(Path(os.path.realpath(path)), ollama.MODEL),))
+        return ModelSource(path.stem, (ModelPart(Path(os.path.realpath(path)), ollama.MODEL),))
     digest = ollama.digest_of(named.lower()) or named.lower()
-    for one in survey.sorted():
-        if len(digest) >= 12 and one.told.startswith(digest) and one.paths:
-            return Source(one.names[0].path.stem, (Part(one.paths[0], ollama.MODEL, one.told),))
-    if places.ollama is not None and (found := _pulled(places.ollama, named)) is not None:
-        return found
-    known = [name.called for one in survey.sorted() for name in one.names if name.place is Place.OLLAMA]
+    for file in survey.sorted():
+        if len(digest) >= 12 and file.told.startswith(digest) and file.paths:
+            return ModelSource(file.names[0].path.stem, (ModelPart(file.paths[0], ollama.MODEL, file.told),))
+    if places.ollama is not None and (source := _pulled(places.ollama, named)) is not None:
+        return source
+    known = [name.called for file in survey.sorted() for name in file.names if name.place is Place.OLLAMA]
     raise PatchforgeError(
         f"there is no model {named}",
         expected="a file, a model of Ollama's, or 12 digits or more of a digest",
@@ -369,7 +374,7 @@ def source_of(places: Places, survey: Survey, named: str) -> Source:
     )
 
 
-def _pulled(folder: Path, named: str) -> Source | None:
+def _pulled(folder: Path, named: str) -> ModelSource | None:
     """A model of Ollama's; None where it has none of this name. Damaged where its manifest is."""
     try:
         parts = ollama.parts_of(named)
@@ -380,12 +385,12 @@ def _pulled(folder: Path, named: str) -> Source | None:
         raise
     except PatchforgeError:  # no name of a model at all
         return None
-    found = tuple(
-        Part(Path(os.path.realpath(ollama.blob(folder, one.digest))), one.media, one.digest)
-        for one in manifest.layers
-        if one.media in (ollama.MODEL, ollama.PROJECTOR)
+    files = tuple(
+        ModelPart(Path(os.path.realpath(ollama.blob(folder, layer.digest))), layer.media, layer.digest)
+        for layer in manifest.layers
+        if layer.media in (ollama.MODEL, ollama.PROJECTOR)
     )
-    return Source(_file_name(parts), found) if found else None
+    return ModelSource(_file_name(parts), files) if files else None
 
 
 def _file_name(parts: tuple[str, str, str, str]) -> str:
@@ -411,7 +416,7 @@ def is_open(path: Path, *, writing: bool = False) -> bool | None:
         os.close(handle)
 
 
-def _checked(part: Part, digests: Digests) -> tuple[str, Stamp]:
+def _checked(part: ModelPart, digests: Digests) -> tuple[str, Stamp]:
     digest, stamp = digests.of(part.path)
     if part.told and digest != part.told:
         raise Damaged(
@@ -426,17 +431,17 @@ def _checked(part: Part, digests: Digests) -> tuple[str, Stamp]:
 def _need_read(path: Path, kind: str) -> None:
     """PatchforgeError for an architecture that ComfyUI-GGUF does not read in a folder of this kind."""
     wanted = READ_BY_COMFYUI.get(kind)
-    found = gguf.read(path).architecture
-    if wanted is not None and found not in wanted:
+    architecture = gguf.read(path).architecture
+    if wanted is not None and architecture not in wanted:
         raise PatchforgeError(
-            f"ComfyUI-GGUF reads no {found or 'GGUF file without architecture'} in {kind}",
+            f"ComfyUI-GGUF reads no {architecture or 'GGUF file without architecture'} in {kind}",
             expected=", ".join(sorted(wanted)),
-            found=found or "none",
+            found=architecture or "none",
             do="name another model, or another folder",
         )
 
 
-def _against(kept: File, other: File) -> str:
+def _against(kept: ModelFile, other: ModelFile) -> str:
     """What speaks against one file in place of two; "" for nothing."""
     if kept.stamp.device != other.stamp.device:
         return "it is on another file system than its copy"
@@ -451,11 +456,11 @@ def _against(kept: File, other: File) -> str:
     return ""
 
 
-def _need_equal(one: Path, one_stamp: Stamp, other: Path, other_stamp: Stamp) -> None:
+def _need_equal(kept: Path, kept_stamp: Stamp, other: Path, other_stamp: Stamp) -> None:
     """TryAgain unless both files are as they were, byte for byte the same, and nobody writes."""
     if is_open(other, writing=True):
         raise TryAgain(f"a program writes to {other}", do="run this again when it has ended")
-    with bounded.opened(one) as first, bounded.opened(other) as second:
+    with bounded.opened(kept) as first, bounded.opened(other) as second:
         done = 0
         while True:
             block, beside = first.read(_BLOCK), second.read(_BLOCK)
@@ -466,14 +471,14 @@ def _need_equal(one: Path, one_stamp: Stamp, other: Path, other_stamp: Stamp) ->
             done += len(block)
             progress.step(f"comparing {line(other.name)}", f"{done * 100 // max(other_stamp.size, 1)} %")
         progress.step("")
-        same = Stamp.of(os.fstat(first.fileno())) == one_stamp and Stamp.of(os.fstat(second.fileno())) == other_stamp
+        same = Stamp.of(os.fstat(first.fileno())) == kept_stamp and Stamp.of(os.fstat(second.fileno())) == other_stamp
     if not same:
         raise TryAgain(f"{other} or its copy changed in the meantime", do="run this again")
 
 
 def _need_unchanged(path: Path, was: Stamp) -> None:
-    found = _look(path)
-    if found is None or Stamp.of(found) != was:
+    status = _look(path)
+    if status is None or Stamp.of(status) != was:
         raise TryAgain(f"{path} changed in the meantime", do="run this again; nothing of it was replaced")
 
 
@@ -485,7 +490,7 @@ def _look(path: Path) -> os.stat_result | None:
 
 
 def _need_same_device(source: Path, target: Path, stamp: Stamp) -> None:
-    above = next(one for one in target.parents if one.is_dir())
+    above = next(folder for folder in target.parents if folder.is_dir())
     if above.stat().st_dev != stamp.device:
         raise _no_link(source, target, OSError(errno.EXDEV, os.strerror(errno.EXDEV)))
 

@@ -47,7 +47,7 @@ class Name:
 
 
 @dataclass(slots=True)
-class File:
+class ModelFile:
     """A file, which several names may lead to."""
 
     stamp: Stamp
@@ -69,7 +69,7 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
-class Problem:
+class ModelProblem:
     """What was passed over, and why."""
 
     path: str
@@ -80,35 +80,35 @@ class Problem:
 class Survey:
     """All that was found. ``leftovers``: links that a killed run left."""
 
-    files: dict[tuple[int, int], File] = field(default_factory=dict)
-    problems: list[Problem] = field(default_factory=list)
+    files: dict[tuple[int, int], ModelFile] = field(default_factory=dict)
+    problems: list[ModelProblem] = field(default_factory=list)
     leftovers: list[Path] = field(default_factory=list)
 
-    def sorted(self) -> list[File]:
-        return sorted(self.files.values(), key=lambda one: min((name.place, name.called) for name in one.names))
+    def sorted(self) -> list[ModelFile]:
+        return sorted(self.files.values(), key=lambda file: min((name.place, name.called) for name in file.names))
 
-    def by_digest(self) -> dict[str, list[File]]:
+    def by_digest(self) -> dict[str, list[ModelFile]]:
         """Files by what is in them, as far as that is known; several for one digest are copies."""
-        found: dict[str, list[File]] = defaultdict(list)
-        for one in self.sorted():
-            if one.told:
-                found[one.told].append(one)
-        return dict(found)
+        files: dict[str, list[ModelFile]] = defaultdict(list)
+        for file in self.sorted():
+            if file.told:
+                files[file.told].append(file)
+        return dict(files)
 
     def add(self, name: Name) -> None:
         """Notes a name, unless what it leads to is no file that can be looked at."""
         try:
-            found = name.path.stat()
+            status = name.path.stat()
         except OSError as error:
-            self.problems.append(Problem(str(name.path), (error.strerror or "not there").lower()))
+            self.problems.append(ModelProblem(str(name.path), (error.strerror or "not there").lower()))
             return
-        if not stat.S_ISREG(found.st_mode):
-            self.problems.append(Problem(str(name.path), "neither a file nor a link to one"))
+        if not stat.S_ISREG(status.st_mode):
+            self.problems.append(ModelProblem(str(name.path), "neither a file nor a link to one"))
             return
-        stamp = Stamp.of(found)
+        stamp = Stamp.of(status)
         file = self.files.setdefault(
             stamp.identity,
-            File(stamp, found.st_nlink, (found.st_uid, found.st_gid), stat.S_IMODE(found.st_mode)),
+            ModelFile(stamp, status.st_nlink, (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode)),
         )
         file.names.append(name)
 
@@ -138,26 +138,26 @@ def stored(store: Path) -> Iterator[tuple[str, Path]]:
 
 def compare(survey: Survey, digests: Digests) -> None:
     """Works out the digests of files that may be copies: of one size, and not the same file."""
-    sizes: dict[int, list[File]] = defaultdict(list)
-    for one in survey.files.values():
-        if one.stamp.size:
-            sizes[one.stamp.size].append(one)
+    sizes: dict[int, list[ModelFile]] = defaultdict(list)
+    for file in survey.files.values():
+        if file.stamp.size:
+            sizes[file.stamp.size].append(file)
     for alike in sizes.values():
-        for one in alike if len(alike) > 1 else ():
-            work_out(survey, one, digests)
+        for file in alike if len(alike) > 1 else ():
+            work_out(survey, file, digests)
 
 
-def work_out(survey: Survey, file: File, digests: Digests, *, anew: bool = False) -> bool:
+def work_out(survey: Survey, file: ModelFile, digests: Digests, *, anew: bool = False) -> bool:
     """Works out a file's digest; False, and a problem noted, where that cannot be."""
     path = file.paths[0] if file.paths else file.names[0].path
     try:
         digest, stamp = digests.of(path, anew=anew)
     except (OSError, PatchforgeError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-        survey.problems.append(Problem(str(path), (why or type(error).__name__)))
+        survey.problems.append(ModelProblem(str(path), (why or type(error).__name__)))
         return False
     if stamp != file.stamp:
-        survey.problems.append(Problem(str(path), "it was replaced while this looked"))
+        survey.problems.append(ModelProblem(str(path), "it was replaced while this looked"))
         return False
     file.digest = digest
     return True
@@ -165,16 +165,18 @@ def work_out(survey: Survey, file: File, digests: Digests, *, anew: bool = False
 
 def _ollama(survey: Survey, folder: Path) -> None:
     seen: set[tuple[str, str]] = set()
-    for one in ollama.manifests(folder):
-        if isinstance(one, Damaged):
-            survey.problems.append(Problem("", one.problem + (f": {one.found}" if one.found else "")))
+    for manifest in ollama.manifests(folder):
+        if isinstance(manifest, Damaged):
+            survey.problems.append(
+                ModelProblem("", manifest.problem + (f": {manifest.found}" if manifest.found else ""))
+            )
             continue
-        for layer in one.layers:
+        for layer in manifest.layers:
             path = ollama.blob(folder, layer.digest)
-            if layer.media in ollama.WEIGHTS and (one.name, layer.digest) not in seen:
-                seen.add((one.name, layer.digest))
+            if layer.media in ollama.WEIGHTS and (manifest.name, layer.digest) not in seen:
+                seen.add((manifest.name, layer.digest))
                 part = "" if layer.media == ollama.MODEL else f" ({layer.media.rpartition('.')[2]})"
-                _note(survey, Name(Place.OLLAMA, one.name + part, path, layer.digest))
+                _note(survey, Name(Place.OLLAMA, manifest.name + part, path, layer.digest))
     _leftovers(survey, folder)
     _leftovers(survey, folder / "blobs")
 
@@ -231,27 +233,27 @@ def _walk(survey: Survey, top: Path) -> Iterator[Path]:
     while waiting:
         folder, depth = waiting.pop()
         try:
-            found = folder.stat()
-            inside = sorted(os.scandir(folder), key=lambda one: one.name)
+            status = folder.stat()
+            inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except FileNotFoundError:
             continue
         except OSError as error:
-            survey.problems.append(Problem(str(folder), (error.strerror or "cannot be read").lower()))
+            survey.problems.append(ModelProblem(str(folder), (error.strerror or "cannot be read").lower()))
             continue
-        if (found.st_dev, found.st_ino) in seen or depth > _DEEPEST:
+        if (status.st_dev, status.st_ino) in seen or depth > _DEEPEST:
             continue
-        seen.add((found.st_dev, found.st_ino))
-        for one in inside:
+        seen.add((status.st_dev, status.st_ino))
+        for entry in inside:
             count += 1
             if count > _MOST:
-                survey.problems.append(Problem(str(top), f"more than {_MOST} files; the rest is passed over"))
+                survey.problems.append(ModelProblem(str(top), f"more than {_MOST} files; the rest is passed over"))
                 return
             try:
-                is_folder = one.is_dir()
+                is_folder = entry.is_dir()
             except OSError as error:  # links in a circle
-                survey.problems.append(Problem(one.path, (error.strerror or "cannot be read").lower()))
+                survey.problems.append(ModelProblem(entry.path, (error.strerror or "cannot be read").lower()))
                 continue
             if is_folder:
-                waiting.append((Path(one.path), depth + 1))
+                waiting.append((Path(entry.path), depth + 1))
             else:
-                yield Path(one.path)
+                yield Path(entry.path)

@@ -251,4 +251,4 @@ ALERTS: tuple[Alert, ...] = (
 
 def rules() -> Mapping[str, Any]:
     """The file of rules."""
-    return {"groups": [{"name": "patchforge", "rules": [one.rule() for one in ALERTS]}]}
+    return {"groups": [{"name": "patchforge", "rules": [alert.rule() for alert in ALERTS]}]}

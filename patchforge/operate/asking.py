@@ -103,18 +103,18 @@ class Poll(threading.Thread):
     def look(self) -> None:
         """Looks once. Whatever the server does, there is an answer afterwards."""
         try:
-            found = [*self._of.look(), *self._told("")]
+            samples = [*self._of.look(), *self._told("")]
         except Unusable as error:
-            found = list(self._told(error.kind))
+            samples = list(self._told(error.kind))
         except Exception:  # noqa: BLE001 - whatever else it does: this thread goes on
-            found = list(self._told("unexpected"))
-        self._seen = self._clock(), found
+            samples = list(self._told("unexpected"))
+        self._seen = self._clock(), samples
 
     def collect(self) -> Iterable[Sample]:
         """What was seen; of a look that takes too long, that it does."""
-        when, found = self._seen
+        when, samples = self._seen
         old = self._clock() - when > 3 * self._interval + 30
-        return list(self._told("timeout")) if old else found
+        return list(self._told("timeout")) if old else samples
 
     def _told(self, error: str) -> Iterator[Sample]:
         yield Sample(f"{self._of.prefix}_up", float(not error), (self._of.server,))

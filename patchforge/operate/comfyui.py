@@ -120,7 +120,7 @@ class Jobs(NamedTuple):
     ended: tuple[Ended, ...]
 
 
-class ComfyUI:
+class WatchedComfyUI:
     """One ComfyUI at an address. ``look`` is for one thread."""
 
     prefix = "comfyui"
@@ -148,13 +148,13 @@ class ComfyUI:
 
     def stats(self) -> Stats:
         """/system_stats. Unusable for numbers that cannot be."""
-        found = document(f"{self.url}/system_stats", Stats, self._seconds)
-        for one in found["devices"]:
-            amount(one["vram_free"])
-            amount(one["vram_total"])
-        amount(found["system"]["ram_free"])
-        amount(found["system"]["ram_total"])
-        return found
+        stats = document(f"{self.url}/system_stats", Stats, self._seconds)
+        for device in stats["devices"]:
+            amount(device["vram_free"])
+            amount(device["vram_total"])
+        amount(stats["system"]["ram_free"])
+        amount(stats["system"]["ram_total"])
+        return stats
 
     def jobs(self) -> Jobs:
         """What runs, waits and has ended."""
@@ -168,16 +168,16 @@ class ComfyUI:
         pending = document(f"{at}?status=pending&limit=1", _Jobs, self._seconds)
         ended = document(f"{at}?status={','.join(STATUSES)}&limit={_LATEST}", _Jobs, self._seconds)
         return Jobs(
-            tuple(one["id"] for one in running["jobs"]),
+            tuple(job["id"] for job in running["jobs"]),
             int(amount(pending["pagination"]["total"])),
-            tuple(_ended(one) for one in ended["jobs"]),
+            tuple(_ended(job) for job in ended["jobs"]),
         )
 
     def _older_jobs(self) -> Jobs:
         queue = document(f"{self.url}/queue", _Queue, self._seconds)
         history = document(f"{self.url}/history?max_items={_LATEST}", dict[str, Any], self._seconds)
-        running = tuple(str(one[1]) for one in queue["queue_running"] if isinstance(one, list) and len(one) > 1)
-        ended = tuple(_ended_before(name, one) for name, one in history.items())
+        running = tuple(str(entry[1]) for entry in queue["queue_running"] if isinstance(entry, list) and len(entry) > 1)
+        ended = tuple(_ended_before(name, item) for name, item in history.items())
         return Jobs(running, len(queue["queue_pending"]), ended)
 
     def watch(self) -> Watch | None:
@@ -192,18 +192,18 @@ class ComfyUI:
     def _count(self, ended: Iterable[Ended]) -> None:
         first = self._counted is None
         known = self._counted = OrderedDict() if self._counted is None else self._counted
-        for one in ended:
-            if one.name in known:
-                known.move_to_end(one.name)
+        for job in ended:
+            if job.name in known:
+                known.move_to_end(job.name)
                 continue
-            known[one.name] = None
-            if first or one.status not in self._statuses or one.name.startswith(_OWN):
+            known[job.name] = None
+            if first or job.status not in self._statuses or job.name.startswith(_OWN):
                 continue
-            self._statuses[one.status] += 1
-            if one.seconds is not None:
-                at = sum(one.seconds > bound for bound in DURATIONS)
+            self._statuses[job.status] += 1
+            if job.seconds is not None:
+                at = sum(job.seconds > bound for bound in DURATIONS)
                 self._buckets[at] += 1
-                self._sum += one.seconds
+                self._sum += job.seconds
         while len(known) > _REMEMBERED:
             known.popitem(last=False)
 
@@ -214,12 +214,12 @@ class ComfyUI:
         yield Sample("comfyui_info", 1, (self.server, version, torch, python.partition(" ")[0]))
         yield Sample("comfyui_ram_total_bytes", system["ram_total"], (self.server,))
         yield Sample("comfyui_ram_free_bytes", system["ram_free"], (self.server,))
-        for number, one in enumerate(stats["devices"][:_MOST_DEVICES]):
+        for number, device in enumerate(stats["devices"][:_MOST_DEVICES]):
             labels = self.server, str(number)
-            yield Sample("comfyui_device_info", 1, (*labels, label(one["type"]), label(one["name"])))
-            yield Sample("comfyui_device_lost", float(bool(one.get("lost"))), labels)
-            yield Sample("comfyui_vram_total_bytes", one["vram_total"], labels)
-            yield Sample("comfyui_vram_free_bytes", one["vram_free"], labels)
+            yield Sample("comfyui_device_info", 1, (*labels, label(device["type"]), label(device["name"])))
+            yield Sample("comfyui_device_lost", float(bool(device.get("lost"))), labels)
+            yield Sample("comfyui_vram_total_bytes", device["vram_total"], labels)
+            yield Sample("comfyui_vram_free_bytes", device["vram_free"], labels)
 
     def _queue(self, jobs: Jobs) -> Iterator[Sample]:
         now = self._clock()
@@ -248,12 +248,12 @@ class ComfyUI:
         yield Sample(
             "comfyui_running_job_stalled_seconds", amount(running["stalled"]) if running else 0, (self.server,)
         )
-        for name, one in list(told["classes"].items())[:_MOST_CLASSES]:
+        for name, times in list(told["classes"].items())[:_MOST_CLASSES]:
             labels = self.server, label(name)
-            yield Sample("comfyui_node_seconds_total", amount(one["seconds"]), labels)
-            yield Sample("comfyui_node_runs_total", amount(one["runs"]), labels)
-            yield Sample("comfyui_node_operations_total", amount(one["operations"]), labels)
-            yield Sample("comfyui_cpu_fallbacks_total", amount(one["fallbacks"]), labels)
+            yield Sample("comfyui_node_seconds_total", amount(times["seconds"]), labels)
+            yield Sample("comfyui_node_runs_total", amount(times["runs"]), labels)
+            yield Sample("comfyui_node_operations_total", amount(times["operations"]), labels)
+            yield Sample("comfyui_cpu_fallbacks_total", amount(times["fallbacks"]), labels)
 
 
 def _ended(job: _Job) -> Ended:

@@ -55,13 +55,13 @@ def page(prometheus: Prometheus | None, asked: Mapping[str, str], now: float | N
     pictures: dict[str, Picture] = {}
     if prometheus is not None:
         with ThreadPoolExecutor(_AT_ONCE) as pool:
-            found = pool.map(lambda one: picture(prometheus, one, float(hours) * 3600, end), PANELS)
-            pictures = {one.panel.name: one for one in found}
+            drawn = pool.map(lambda panel: picture(prometheus, panel, float(hours) * 3600, end), PANELS)
+            pictures = {made.panel.name: made for made in drawn}
     template = templating.environment("operate", autoescape=True).get_template("console.html.j2")
     text = template.render(
-        rows=[(title, [pictures.get(one.name, Picture(one)) for one in panels]) for title, panels in rows()],
+        rows=[(title, [pictures.get(panel.name, Picture(panel)) for panel in panels]) for title, panels in rows()],
         prometheus=prometheus,
-        errors=sorted({one.error for one in pictures.values() if one.error}),
+        errors=sorted({made.error for made in pictures.values() if made.error}),
         hours=hours,
         HOURS=HOURS,
         when=datetime.fromtimestamp(end).astimezone().strftime("%d %B %Y, %H:%M:%S"),
@@ -79,20 +79,20 @@ def picture(prometheus: Prometheus, panel: Panel, seconds: float, end: float) ->
     """A panel of the last ``seconds``."""
     step = max(seconds / _POINTS, 1.0)
     try:
-        found = [
+        lines = [
             (query, line) for query in panel.queries for line in prometheus.range(query.expr, end - seconds, end, step)
         ]
     except Unusable as error:
         return Picture(panel, error=f"Prometheus at {prometheus.url} cannot be used: {error}")
     if panel.shape in (Shape.NUMBER, Shape.STATE):
-        found = [(query, line) for query, line in found if line.points[-1][0] > end - 2 * step - 60]
-        curves = [Curve(0, legend(query, line), value(line.last, panel.unit), ()) for query, line in found]
+        lines = [(query, line) for query, line in lines if line.points[-1][0] > end - 2 * step - 60]
+        curves = [Curve(0, legend(query, line), value(line.last, panel.unit), ()) for query, line in lines]
         return Picture(panel, tuple(curves[:_SERIES]), more=max(0, len(curves) - _SERIES))
-    return _drawn(panel, found, seconds, end, step)
+    return _drawn(panel, lines, seconds, end, step)
 
 
-def _drawn(panel: Panel, found: Sequence[tuple[Query, Line]], seconds: float, end: float, step: float) -> Picture:
-    drawn = found[:_SERIES]
+def _drawn(panel: Panel, lines: Sequence[tuple[Query, Line]], seconds: float, end: float, step: float) -> Picture:
+    drawn = lines[:_SERIES]
     stacked = list(_stacked([line for _, line in drawn])) if panel.shape is Shape.STACK else None
     tops = (
         [top for band in stacked for _, _, top in band] if stacked else [v for _, line in drawn for _, v in line.points]
@@ -121,7 +121,7 @@ def _drawn(panel: Panel, found: Sequence[tuple[Query, Line]], seconds: float, en
         curves.append(Curve(number, legend(query, line), value(line.last, panel.unit), tuple(paths)))
     marks = tuple((y(tick), value(tick, panel.unit)) for tick in ticks)
     times = tuple((x(when), text) for when, text in _times(end - seconds, end))
-    return Picture(panel, tuple(curves), marks, times, max(0, len(found) - _SERIES))
+    return Picture(panel, tuple(curves), marks, times, max(0, len(lines) - _SERIES))
 
 
 _Band = tuple[float, float, float]  # when, lower and upper edge
@@ -162,7 +162,7 @@ def scale(most: float, panel: Panel) -> list[float]:
         unit = next((float(size) for size, _ in _TIMES if most >= 2 * size), 1.0)
     rough = most / unit / 4
     power = 10.0 ** math.floor(math.log10(rough))
-    step = next(one * power for one in _STEPS if one * power >= rough * 0.999)
+    step = next(factor * power for factor in _STEPS if factor * power >= rough * 0.999)
     return [index * step * unit for index in range(math.ceil(most / unit / step * 0.999) + 1)]
 
 
@@ -195,14 +195,14 @@ def _scaled(number: float, base: int, names: Sequence[str]) -> str:
 
 def legend(query: Query, line: Line) -> str:
     """How a series is called."""
-    text = re.sub(r"\{\{(\w+)\}\}", lambda found: line.labels.get(found[1], ""), query.legend)
+    text = re.sub(r"\{\{(\w+)\}\}", lambda match: line.labels.get(match[1], ""), query.legend)
     return " ".join(text.split())
 
 
 def _times(begin: float, end: float) -> Iterator[tuple[float, str]]:
     """Some round times of the day, as the machine's clock shows them."""
     span = end - begin
-    every = next(one for one in (600, 3600, 4 * 3600, 86400) if span / one <= 8)
+    every = next(seconds for seconds in (600, 3600, 4 * 3600, 86400) if span / seconds <= 8)
     offset = datetime.fromtimestamp(begin).astimezone().utcoffset()
     shift = offset.total_seconds() if offset else 0.0
     first = math.ceil((begin + shift) / every) * every - shift

@@ -22,23 +22,23 @@ _FAMILIES = {
     MetricKind.COUNTER: CounterMetricFamily,
     MetricKind.HISTOGRAM: HistogramMetricFamily,
 }
-Source = Callable[[], Iterable[Sample]]
+SampleSource = Callable[[], Iterable[Sample]]
 
 
 class Exporter(Collector):
     """All sources as one collector: each series once, in the table's order."""
 
-    def __init__(self, sources: Iterable[Source]) -> None:
+    def __init__(self, sources: Iterable[SampleSource]) -> None:
         self._sources = tuple(sources)
 
     def collect(self) -> Iterator[Family]:
-        found: dict[str, dict[tuple[str, ...], Sample]] = {}
+        series: dict[str, dict[tuple[str, ...], Sample]] = {}
         for source in self._sources:
-            for one in checked(source()):
-                found.setdefault(one.name, {})[one.labels] = one
+            for sample in checked(source()):
+                series.setdefault(sample.name, {})[sample.labels] = sample
         for metric in METRICS:
-            if metric.name in found:
-                yield family(metric, found[metric.name].values())
+            if metric.name in series:
+                yield family(metric, series[metric.name].values())
 
     def registry(self) -> CollectorRegistry:
         """It alone."""
@@ -67,11 +67,11 @@ class Certificates:
 def family(metric: Metric, samples: Iterable[Sample]) -> Family:
     """A metric with its samples, as the library has it."""
     made: Any = _FAMILIES[metric.kind](metric.family, metric.help, labels=metric.labels)
-    for one in samples:
+    for sample in samples:
         if metric.kind is MetricKind.HISTOGRAM:
-            made.add_metric(one.labels, list(one.buckets), one.value)
+            made.add_metric(sample.labels, list(sample.buckets), sample.value)
         else:
-            made.add_metric(one.labels, one.value)
+            made.add_metric(sample.labels, sample.value)
     return made  # type: ignore[no-any-return]
 
 
@@ -81,14 +81,14 @@ def sources(
     disks: Iterable[Path],
     slow: Callable[[], Iterable[Sample]],
     state: Path | None,
-) -> list[Source]:
+) -> list[SampleSource]:
     """What is told: of the hardware now, of servers as they were last seen."""
     folders = list(disks)
 
     def hardware() -> Iterator[Sample]:
         begin = time.perf_counter()
-        found = list(reader.collect())
-        yield from found
+        samples = list(reader.collect())
+        yield from samples
         yield Sample("patchforge_exporter_collect_seconds", time.perf_counter() - begin)
 
     def own() -> Iterator[Sample]:

@@ -16,14 +16,14 @@ BEGIN, END = "<!-- begin: {} -->", "<!-- end: {} -->"
 
 def metrics() -> Iterator[str]:
     """Every metric, by what it tells of."""
-    for subject, group in groupby(METRICS, lambda one: one.of):
+    for subject, group in groupby(METRICS, lambda metric: metric.of):
         yield f"### {subject}"
         yield ""
         yield "| metric | kind | labels | meaning |"
         yield "|---|---|---|---|"
-        for one in group:
-            labels = ", ".join(f"`{name}`" for name in one.labels)
-            yield f"| `{one.name}` | {one.kind} | {labels} | {one.help} |"
+        for metric in group:
+            labels = ", ".join(f"`{name}`" for name in metric.labels)
+            yield f"| `{metric.name}` | {metric.kind} | {labels} | {metric.help} |"
         yield ""
 
 
@@ -31,10 +31,10 @@ def alert_table() -> Iterator[str]:
     """Every alert."""
     yield "| alert | severity | when |"
     yield "|---|---|---|"
-    for one in ALERTS:
-        wait = "" if one.wait == "0m" else f", for {one.wait}"
-        expr = one.expr.replace("|", "\\|")
-        yield f"| [{one.name}](runbooks.md#{one.name.lower()}) | {one.severity} | `{expr}`{wait} |"
+    for alert in ALERTS:
+        wait = "" if alert.wait == "0m" else f", for {alert.wait}"
+        expr = alert.expr.replace("|", "\\|")
+        yield f"| [{alert.name}](runbooks.md#{alert.name.lower()}) | {alert.severity} | `{expr}`{wait} |"
     yield ""
 
 

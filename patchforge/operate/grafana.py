@@ -42,8 +42,8 @@ def rendered() -> bytes:
     made.with_variable(dashboard.DatasourceVariable("datasource").label("Prometheus").type("prometheus"))
     for title, panels in rows():
         made.with_row(dashboard.Row(title))
-        for one in panels:
-            made.with_panel(_panel(one))
+        for panel in panels:
+            made.with_panel(_panel(panel))
     text = json.dumps(made.build(), cls=JSONEncoder, indent=1, sort_keys=True)
     return f"{text}\n".encode()
 

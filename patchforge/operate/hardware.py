@@ -60,7 +60,7 @@ _COUNTER = Meter("energy", lambda: None, 1 / _MICRO)
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class DrmCard:
     """One GPU. ``path`` is its PCI device's folder, ``drm`` that of its card there."""
 
     address: str
@@ -118,7 +118,7 @@ class _Client:
 
 
 @dataclass(slots=True)
-class _Seen:
+class _HardwareSeen:
     """What the last sample found."""
 
     when: float = 0.0
@@ -141,7 +141,7 @@ class Reader:
         self._lock = threading.Lock()
         self._energy: dict[tuple[str, str], _Energy] = {}
         self._resets: dict[str, set[str]] = {}
-        self._seen = _Seen()
+        self._seen = _HardwareSeen()
 
     # --- Every few seconds
 
@@ -151,14 +151,14 @@ class Reader:
         seen = self._processes(cards)
         with self._lock:
             self._energies(cards)
-            for one in self._energy.values():
-                one.mark(seen.when)
+            for energy in self._energy.values():
+                energy.mark(seen.when)
             self._note_resets(cards)
             self._seen = seen
 
-    def _processes(self, cards: list[Card]) -> _Seen:
+    def _processes(self, cards: list[DrmCard]) -> _HardwareSeen:
         before, now = self._seen, self._clock()
-        seen = _Seen(now)
+        seen = _HardwareSeen(now)
         for folder in self._units():
             for address, size in _regions(folder / "dmem.current").items():
                 seen.services[folder.name, address] = seen.services.get((folder.name, address), 0) + size
@@ -209,7 +209,7 @@ class Reader:
                             if entry.name.endswith((".service", ".scope")):
                                 yield path
 
-    def _note_resets(self, cards: list[Card]) -> None:
+    def _note_resets(self, cards: list[DrmCard]) -> None:
         """A dump of xe's is there for five minutes after an engine was reset (Documentation/gpu/xe/xe_devcoredump)."""
         paths = {card.path.resolve(): card.address for card in cards}
         for address in paths.values():
@@ -227,8 +227,10 @@ class Reader:
         cards = list(self._cards())
         with self._lock:
             self._energies(cards)
-            seen = self._seen if self._clock() - self._seen.when <= self._stale else _Seen()
-            energies = {key: (one.joules, one.watts() if seen.when else None) for key, one in self._energy.items()}
+            seen = self._seen if self._clock() - self._seen.when <= self._stale else _HardwareSeen()
+            energies = {
+                key: (energy.joules, energy.watts() if seen.when else None) for key, energy in self._energy.items()
+            }
             resets = {address: len(dumps) for address, dumps in self._resets.items()}
         for card in cards:
             yield Sample("hw_gpu_info", 1, (card.address, card.driver, card.device))
@@ -244,7 +246,7 @@ class Reader:
             yield Sample("hw_gpu_utilization_ratio", share, (address, task))
         yield from self._memory(cards, seen)
 
-    def _cards(self) -> Iterator[Card]:
+    def _cards(self) -> Iterator[DrmCard]:
         try:
             names = sorted(entry.name for entry in os.scandir(self._sys / "class" / "drm"))
         except OSError:
@@ -255,9 +257,9 @@ class Reader:
                 path = (drm / "device").resolve(strict=True)
                 driver = (path / "driver").resolve().name
                 if _text(path / "vendor") == _INTEL and driver in _DRIVERS and _ADDRESS.fullmatch(path.name):
-                    yield Card(path.name, driver, _text(path / "device"), path, drm)
+                    yield DrmCard(path.name, driver, _text(path / "device"), path, drm)
 
-    def _energies(self, cards: list[Card]) -> None:
+    def _energies(self, cards: list[DrmCard]) -> None:
         """Reads the counters. One that is not there is told no more."""
         now = self._clock()
         there = set()
@@ -276,7 +278,7 @@ class Reader:
         for key in self._energy.keys() - there:
             del self._energy[key]
 
-    def _sensors(self, card: Card) -> Iterator[Sample]:
+    def _sensors(self, card: DrmCard) -> Iterator[Sample]:
         for folder in _hwmon(card):
             for channel, place in _POWER_PLACES.items():
                 if (limit := _number(folder / f"power{channel}_max")) is not None and limit > 0:
@@ -293,7 +295,7 @@ class Reader:
                 if (volts := _number(folder / f"in{channel}_input")) is not None:
                     yield Sample("hw_voltage_volts", volts / _MILLI, (card.address, _POWER_PLACES.get(channel, "gpu")))
 
-    def _memory(self, cards: list[Card], seen: _Seen) -> Iterator[Sample]:
+    def _memory(self, cards: list[DrmCard], seen: _HardwareSeen) -> Iterator[Sample]:
         """By card now, from the control groups at the top; by unit as it was sampled."""
         top = self._sys / "fs" / "cgroup"
         sizes = _regions(top / "dmem.capacity")
@@ -306,46 +308,46 @@ class Reader:
             if card.address in sizes:
                 yield Sample("hw_memory_size_bytes", sizes[card.address], (card.address, "device"))
             else:  # the driver does not count by cgroup: what the processes that may be looked at hold
-                mine = {key: one for key, one in seen.vram.items() if key[1] == card.address}
+                mine = {key: size for key, size in seen.vram.items() if key[1] == card.address}
                 services |= mine
                 if mine:
                     used[card.address] = sum(mine.values())
             if card.address in used:
                 yield Sample("hw_memory_usage_bytes", used[card.address], (card.address, "device"))
         known = {card.address for card in cards}
-        for name, found in (
+        for name, by_unit in (
             ("patchforge_service_vram_bytes", services),
             ("patchforge_service_vram_limit_bytes", seen.limits),
         ):
-            for (unit, address), size in sorted(found.items()):
+            for (unit, address), size in sorted(by_unit.items()):
                 if address in known:
                     yield Sample(name, size, (unit, address))
 
 
 def _engines(lines: Mapping[str, str]) -> _Client:
-    found = _Client({}, {}, {})
+    client = _Client({}, {}, {})
     for name, text in lines.items():
         number = _COUNT.match(text)
         if number is None:
             continue
         value = int(number[0])
         for prefix, part in (
-            ("drm-engine-capacity-", found.capacity),
-            ("drm-total-cycles-", found.total),
-            ("drm-cycles-", found.busy),
-            ("drm-engine-", found.busy),
+            ("drm-engine-capacity-", client.capacity),
+            ("drm-total-cycles-", client.total),
+            ("drm-cycles-", client.busy),
+            ("drm-engine-", client.busy),
         ):
             if name.startswith(prefix):
                 if (engine := name.removeprefix(prefix)) in _TASKS:
                     part[engine] = value
                 break
-    return found
+    return client
 
 
-def _utilization(before: _Seen, now: _Seen, drivers: Mapping[str, str]) -> dict[tuple[str, str], float]:
+def _utilization(before: _HardwareSeen, now: _HardwareSeen, drivers: Mapping[str, str]) -> dict[tuple[str, str], float]:
     """Shares of the time between two samples, by card and task; of clients that are in both."""
     nanoseconds = (now.when - before.when) * 1e9
-    found: dict[tuple[str, str], float] = {}
+    shares: dict[tuple[str, str], float] = {}
     for key, client in now.clients.items():
         earlier = before.clients.get(key)
         if earlier is None:
@@ -358,14 +360,14 @@ def _utilization(before: _Seen, now: _Seen, drivers: Mapping[str, str]) -> dict[
             whole *= max(client.capacity.get(engine, 1), 1)
             share = grown / whole if whole > 0 and grown > 0 else 0.0
             place = key[0], _TASKS[engine]
-            found[place] = min(found.get(place, 0.0) + share, 1.0)
+            shares[place] = min(shares.get(place, 0.0) + share, 1.0)
     for address in drivers:
-        if shares := [share for (card, _), share in found.items() if card == address]:
-            found[address, "all"] = max(shares)
-    return found
+        if of_card := [share for (card, _), share in shares.items() if card == address]:
+            shares[address, "all"] = max(of_card)
+    return shares
 
 
-def _frequencies(card: Card) -> Iterator[Sample]:
+def _frequencies(card: DrmCard) -> Iterator[Sample]:
     """xe: device/tile*/gt*/freq0, in MHz; i915: card/gt/gt*. The second GT of a tile is the media engines'."""
     if card.driver == "xe":
         folders = _folders(card.path, "tile[0-9]*/gt[0-9]*")
@@ -395,30 +397,30 @@ def _frequencies(card: Card) -> Iterator[Sample]:
 
 def _most_watts(limit: Path) -> float:
     """What no card takes for seconds: twice its sustained limit, where it tells one."""
-    found = _number(limit)
-    return 2 * found / _MICRO if found else MOST_WATTS
+    number = _number(limit)
+    return 2 * number / _MICRO if number else MOST_WATTS
 
 
-def _hwmon(card: Card) -> list[Path]:
+def _hwmon(card: DrmCard) -> list[Path]:
     return [folder for folder in _folders(card.path, "hwmon/hwmon*") if _text(folder / "name") in _DRIVERS]
 
 
 def _folders(top: Path, pattern: str) -> list[Path]:
     """Sorted; those that were found until one went away."""
-    found: list[Path] = []
+    folders: list[Path] = []
     with suppress(OSError):
-        found.extend(top.glob(pattern))
-    return sorted(found)
+        folders.extend(top.glob(pattern))
+    return sorted(folders)
 
 
 def _regions(file: Path) -> dict[str, int]:
     """Bytes of video memory by PCI address, as the files of the dmem controller tell them; ``max`` is none."""
-    found: dict[str, int] = {}
+    sizes: dict[str, int] = {}
     for line in bounded.head(file, 1 << 14).splitlines():
         known = _REGION.fullmatch(line.strip())
         if known and known[2] != "max":
-            found[known[1]] = found.get(known[1], 0) + int(known[2])
-    return found
+            sizes[known[1]] = sizes.get(known[1], 0) + int(known[2])
+    return sizes
 
 
 def _number(file: Path, *, signed: bool = False) -> int | None:

@@ -20,7 +20,7 @@ from typing import Any, TypedDict
 
 from patchforge.errors import NotChecked
 from patchforge.operate.asking import Unusable, document, name_of
-from patchforge.operate.comfyui import ComfyUI, Stats, Watch, own_name
+from patchforge.operate.comfyui import Stats, Watch, WatchedComfyUI, own_name
 from patchforge.operate.records import HealthRecord
 from patchforge.trial.model import Device, Ending, Execution, Failure, JsonObject, NodeStep, Workflow
 from patchforge.trial.server.client import Client, Rejected
@@ -34,7 +34,7 @@ _SAMPLER, _SEEN = "2", "3"
 _OPERATIONS = 140  #: that two steps of the model take on the emulated XPU; see trial/workflows/comfyui/index.toml
 
 
-class Probe(StrEnum):
+class HealthProbe(StrEnum):
     """How closely is looked."""
 
     LIVE = "live"
@@ -71,19 +71,19 @@ class Look:
     clock: Callable[[], float] = time.monotonic
     seeds: Iterator[int] = field(default_factory=lambda: itertools.count(time.time_ns() % (1 << 40)))
 
-    def look(self, probe: Probe) -> Health:
+    def look(self, probe: HealthProbe) -> Health:
         """What is found; NotChecked where the deep look lacks the pack."""
         begin = self.clock()
         try:
-            looks = {Probe.LIVE: self._live, Probe.READY: self._ready, Probe.DEEP: self._deep}
-            found = self._full() or looks[probe]()
+            looks = {HealthProbe.LIVE: self._live, HealthProbe.READY: self._ready, HealthProbe.DEEP: self._deep}
+            health = self._full() or looks[probe]()
         except Unusable as error:
-            found = self._bad(f"{self.url} cannot be used: {error}")
-        return replace(found, seconds=self.clock() - begin)
+            health = self._bad(f"{self.url} cannot be used: {error}")
+        return replace(health, seconds=self.clock() - begin)
 
-    def record(self, probe: Probe, found: Health, when: float) -> HealthRecord:
+    def record(self, probe: HealthProbe, health: Health, when: float) -> HealthRecord:
         """For the exporter."""
-        return HealthRecord(name_of(self.url), probe.value, found.ok, found.reason, found.seconds, when)
+        return HealthRecord(name_of(self.url), probe.value, health.ok, health.reason, health.seconds, when)
 
     def _full(self) -> Health | None:
         """A disk without room: jobs run and their pictures are lost."""
@@ -109,7 +109,7 @@ class Look:
     def _unfit(self, stats: Stats, told: Watch | None) -> Health | None:
         if not stats["devices"]:
             return self._bad("it has no device")
-        if any(one.get("lost") for one in stats["devices"]):
+        if any(device.get("lost") for device in stats["devices"]):
             return self._bad("its GPU is lost: every job fails until it is restarted")
         if stats["devices"][0]["type"] == "cpu" and not self.allow_cpu:
             return self._bad("it computes on the CPU: it has found no GPU")
@@ -140,7 +140,7 @@ class Look:
         reason = f"a job runs for {ran:.0f} s and moved {stalled:.0f} s ago"
         return Health(ok=True, reason=reason, busy=True, device=_device(stats))
 
-    def _sampled(self, server: ComfyUI, stats: Stats) -> Health:
+    def _sampled(self, server: WatchedComfyUI, stats: Stats) -> Health:
         client = Client(0, url=self.url, timeout=self.timeout)
         workflow = graph(next(self.seeds))
         begin, pause = self.clock(), _FIRST
@@ -172,9 +172,9 @@ class Look:
         return self._judged(workflow, _execution(prompt, history, seconds, steps), _values(history), stats)
 
     def _judged(self, workflow: Workflow, execution: Execution, values: JsonObject, stats: Stats) -> Health:
-        found = judge(workflow, execution, device=Device(stats["devices"][0]["type"]))
-        if not found.passed:
-            return self._bad(f"{found.verdict}: {found.reason}")
+        verdict = judge(workflow, execution, device=Device(stats["devices"][0]["type"]))
+        if not verdict.passed:
+            return self._bad(f"{verdict.verdict}: {verdict.reason}")
         if not values.get("finite") or not values.get("deviation"):
             return self._bad(f"what it sampled is no picture: {values}")
         operations = sum(step.operations for step in execution.steps)
@@ -186,10 +186,10 @@ class Look:
         told = document(f"{self.url}/patchforge/watch?prompt={prompt}", _Nodes, 10.0)
         ids = {str(node["class_type"]): name for name, node in workflow.graph.items()}
         return tuple(
-            NodeStep(ids[one["class_type"]], one["class_type"], cached=False, operations=one["operations"] or 0,
-                     seconds=one["seconds"])
-            for one in told["nodes"]
-            if one["class_type"] in ids
+            NodeStep(ids[node["class_type"]], node["class_type"], cached=False, operations=node["operations"] or 0,
+                     seconds=node["seconds"])
+            for node in told["nodes"]
+            if node["class_type"] in ids
         )  # fmt: skip
 
     def _history(self, client: Client, prompt: str) -> JsonObject:
@@ -205,8 +205,8 @@ class Look:
         else:
             client.forget(prompt)
 
-    def _server(self) -> ComfyUI:
-        return ComfyUI(self.url, min(self.timeout, 10.0))
+    def _server(self) -> WatchedComfyUI:
+        return WatchedComfyUI(self.url, min(self.timeout, 10.0))
 
     def _bad(self, reason: str) -> Health:
         return Health(ok=False, reason=" ".join(reason.split()))
@@ -224,7 +224,7 @@ class _Nodes(TypedDict):
 
 def graph(seed: int) -> Workflow:
     """Two steps with the trial's diffusion transformer, 128 pixels a side, whose weights the pack makes."""
-    (model,) = (one for one in weights.WEIGHTS if one.name == _DIT)
+    (model,) = (model for model in weights.WEIGHTS if model.name == _DIT)
     shapes = json.dumps({key: list(shape) for key, shape in model.table().items()})
     probe = {"shapes": shapes, "latent": "[1, 16, 16, 16]", "width": 4096, "pooled": 2048, "seed": 1}
     sampler = {
@@ -276,10 +276,10 @@ def _messages(status: JsonObject) -> Iterator[tuple[str, JsonObject]]:
 
 def _values(history: JsonObject) -> dict[str, Any]:
     """What PatchforgeSeen told; nothing where it did not."""
-    found: Any = history.get("outputs")
+    value: Any = history.get("outputs")
     for key in (_SEEN, "patchforge"):
-        found = found.get(key) if isinstance(found, dict) else None
-    return found[0] if isinstance(found, list) and found and isinstance(found[0], dict) else {}
+        value = value.get(key) if isinstance(value, dict) else None
+    return value[0] if isinstance(value, list) and value and isinstance(value[0], dict) else {}
 
 
 def _device(stats: Stats) -> str:

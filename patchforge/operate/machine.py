@@ -23,21 +23,21 @@ def disks(folders: Sequence[Path]) -> Iterator[Sample]:
     """Of each folder that is there."""
     for folder in folders:
         with suppress(OSError):
-            found = shutil.disk_usage(folder)
-            yield Sample("patchforge_filesystem_size_bytes", found.total, (str(folder),))
-            yield Sample("patchforge_filesystem_avail_bytes", found.free, (str(folder),))
+            usage = shutil.disk_usage(folder)
+            yield Sample("patchforge_filesystem_size_bytes", usage.total, (str(folder),))
+            yield Sample("patchforge_filesystem_avail_bytes", usage.free, (str(folder),))
 
 
 def certificates(named: Sequence[str]) -> Iterator[Sample]:
     """Of each file, or server as HOST:PORT."""
-    for one in named:
+    for name in named:
         try:
-            ends = expiry(one)
+            ends = expiry(name)
         except (OSError, ValueError, PatchforgeError):
-            yield Sample("patchforge_certificate_error", 1, (one,))
+            yield Sample("patchforge_certificate_error", 1, (name,))
         else:
-            yield Sample("patchforge_certificate_error", 0, (one,))
-            yield Sample("patchforge_certificate_expiry_timestamp_seconds", ends, (one,))
+            yield Sample("patchforge_certificate_error", 0, (name,))
+            yield Sample("patchforge_certificate_expiry_timestamp_seconds", ends, (name,))
 
 
 def expiry(named: str) -> float:

@@ -186,16 +186,16 @@ METRICS: tuple[Metric, ...] = (
         ("patchforge_record_error", _G, ("record",), "1 for a record in --state that cannot be read"),
     ),
 )
-BY_NAME: Mapping[str, Metric] = {one.name: one for one in METRICS}
+BY_NAME: Mapping[str, Metric] = {metric.name: metric for metric in METRICS}
 
 
 def checked(samples: Iterable[Sample]) -> Iterator[Sample]:
     """The samples; ValueError for one that the table does not have like this, or of no label's number."""
-    for one in samples:
-        known = BY_NAME.get(one.name)
-        if known is None or len(known.labels) != len(one.labels):
-            raise ValueError(f"{one.name} with {len(one.labels)} labels is not in the table")
-        yield one
+    for sample in samples:
+        known = BY_NAME.get(sample.name)
+        if known is None or len(known.labels) != len(sample.labels):
+            raise ValueError(f"{sample.name} with {len(sample.labels)} labels is not in the table")
+        yield sample
 
 
 def series(metric: Metric) -> Sequence[str]:

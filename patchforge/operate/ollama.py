@@ -30,7 +30,7 @@ class _Loaded(TypedDict):
     models: list[_Model] | None
 
 
-class Ollama:
+class WatchedOllama:
     """One Ollama at an address."""
 
     prefix = "ollama"
@@ -41,23 +41,23 @@ class Ollama:
     def look(self) -> list[Sample]:
         version = document(f"{self.url}/api/version", _Version, self._seconds)
         models = document(f"{self.url}/api/ps", _Loaded, self._seconds)["models"] or []
-        found = [
+        samples = [
             Sample("ollama_info", 1, (self.server, label(version["version"]))),
             Sample("ollama_models_loaded", len(models), (self.server,)),
         ]
-        for name, one in {label(one["name"]): one for one in models[:_MOST_MODELS]}.items():
+        for name, model in {label(model["name"]): model for model in models[:_MOST_MODELS]}.items():
             labels = self.server, name
-            size, vram = amount(one["size"]), amount(one.get("size_vram", 0))
+            size, vram = amount(model["size"]), amount(model.get("size_vram", 0))
             if vram > size:
                 raise Unusable("unexpected", said=f"{name} has more on the GPU than it takes")
-            found += [
+            samples += [
                 Sample("ollama_model_size_bytes", size, labels),
                 Sample("ollama_model_vram_bytes", vram, labels),
                 Sample("ollama_model_cpu_ratio", 1 - vram / size if size else 0.0, labels),
             ]
-            if (expires := _time(one.get("expires_at", ""))) is not None:
-                found.append(Sample("ollama_model_expires_timestamp_seconds", expires, labels))
-        return found
+            if (expires := _time(model.get("expires_at", ""))) is not None:
+                samples.append(Sample("ollama_model_expires_timestamp_seconds", expires, labels))
+        return samples
 
 
 def _time(text: str) -> float | None:

@@ -273,4 +273,4 @@ PANELS: tuple[Panel, ...] = (
 
 def rows() -> Iterator[tuple[str, list[Panel]]]:
     """The panels row by row."""
-    return ((name, list(group)) for name, group in groupby(PANELS, lambda one: one.row))
+    return ((name, list(group)) for name, group in groupby(PANELS, lambda panel: panel.row))

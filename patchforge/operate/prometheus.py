@@ -49,12 +49,12 @@ class Prometheus:
     def range(self, expr: str, begin: float, end: float, step: float) -> list[Line]:
         """The series of a query, those with a value; Unusable when there is no answer."""
         asked = urllib.parse.urlencode({"query": expr, "start": begin, "end": end, "step": step})
-        found = document(f"{self.url}/api/v1/query_range?{asked}", _Answer, self.seconds)
-        if found["status"] != "success":
-            raise Unusable("unexpected", said=found["status"])
+        answer = document(f"{self.url}/api/v1/query_range?{asked}", _Answer, self.seconds)
+        if answer["status"] != "success":
+            raise Unusable("unexpected", said=answer["status"])
         lines = (
-            Line({label(name): label(value) for name, value in one["metric"].items()}, _points(one["values"]))
-            for one in found["data"]["result"][:_MOST_SERIES]
+            Line({label(name): label(value) for name, value in series["metric"].items()}, _points(series["values"]))
+            for series in answer["data"]["result"][:_MOST_SERIES]
         )
         return [line for line in lines if line.points]
 

@@ -23,7 +23,7 @@ _HEADERS = {
 }
 
 
-class Server(ThreadingHTTPServer):
+class MetricsServer(ThreadingHTTPServer):
     """Listens when it is made; ``serve_forever`` answers. PatchforgeError where it cannot listen."""
 
     daemon_threads = True
@@ -63,7 +63,7 @@ def address(listen: str) -> tuple[str, int]:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    server: Server
+    server: MetricsServer
     timeout = _SECONDS
     wbufsize = 1 << 16  # head and body leave together: apart, the second waits 40 ms for the first one's receipt
     disable_nagle_algorithm = True

@@ -40,7 +40,7 @@ class Gone:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class UpkeepPart:
     """What was done in one place. ``kept``: files that were old enough and stayed, with why."""
 
     name: str
@@ -53,7 +53,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Found:
+class UpkeepFile:
     """A file below a folder."""
 
     path: str
@@ -73,7 +73,7 @@ class Found:
         return max(self.status.st_atime, self.status.st_mtime)
 
 
-class Folder:
+class UpkeepFolder:
     """A folder of ComfyUI's or a cache, whose files may go."""
 
     def __init__(self, root: Path, now: float, *, dry: bool, base: Path | None = None) -> None:
@@ -89,55 +89,55 @@ class Folder:
         self._inside = Inside(root)
 
     @cached_property
-    def files(self) -> list[Found]:
+    def files(self) -> list[UpkeepFile]:
         """All files, the oldest first."""
-        found = [Found(path, status) for path, status in self._inside.files()]
-        return sorted(found, key=lambda one: (one.written, one.path))
+        files = [UpkeepFile(path, status) for path, status in self._inside.files()]
+        return sorted(files, key=lambda file: (file.written, file.path))
 
     @cached_property
     def _linked(self) -> set[tuple[int, int]]:
         """What the links below the base lead to, files and folders."""
-        found: set[tuple[int, int]] = set()
+        identities: set[tuple[int, int]] = set()
         for folder, folders, names in os.walk(self._base):
             for name in (*folders, *names):
                 path = os.path.join(folder, name)  # noqa: PTH118 - of many
-                if os.path.islink(path) and len(found) < _MOST_LINKS:  # noqa: PTH114
+                if os.path.islink(path) and len(identities) < _MOST_LINKS:  # noqa: PTH114
                     try:
                         status = os.stat(path)  # noqa: PTH116
                     except OSError:
                         continue
-                    found.add((status.st_dev, status.st_ino))
-        return found
+                    identities.add((status.st_dev, status.st_ino))
+        return identities
 
-    def remove(self, name: str, chosen: Iterable[Found]) -> Part:
+    def remove(self, name: str, chosen: Iterable[UpkeepFile]) -> UpkeepPart:
         """Removes what may go of the files that are chosen."""
         gone, kept = [], []
-        for one in chosen:
-            why = self._why_not(one)
-            if not why and not self._dry and not self._inside.discard(one.path, one.status):
+        for file in chosen:
+            why = self._why_not(file)
+            if not why and not self._dry and not self._inside.discard(file.path, file.status):
                 why = "changed meanwhile"
             if why:
-                kept.append((one.path, why))
+                kept.append((file.path, why))
             else:
-                gone.append(Gone(one.path, one.size))
-        return Part(name, str(self.root), tuple(gone), tuple(kept), sum(one.size for one in gone))
+                gone.append(Gone(file.path, file.size))
+        return UpkeepPart(name, str(self.root), tuple(gone), tuple(kept), sum(file.size for file in gone))
 
-    def older(self, days: float, when: Callable[[Found], float]) -> list[Found]:
+    def older(self, days: float, when: Callable[[UpkeepFile], float]) -> list[UpkeepFile]:
         """Those that were written, or used, before so many days."""
-        return [one for one in self.files if when(one) < self._now - days * DAY]
+        return [file for file in self.files if when(file) < self._now - days * DAY]
 
-    def above(self, size: int, without: Iterable[Found]) -> list[Found]:
+    def above(self, size: int, without: Iterable[UpkeepFile]) -> list[UpkeepFile]:
         """The oldest files that are too many for ``size`` bytes, when those ``without`` are gone."""
-        first = {one.path for one in without}
-        left = [one for one in self.files if one.path not in first]
-        over = sum(one.size for one in left) - size
+        first = {file.path for file in without}
+        left = [file for file in self.files if file.path not in first]
+        over = sum(file.size for file in left) - size
         chosen = []
-        for one in left:
+        for file in left:
             if over <= 0:
                 break
-            if not self._why_not(one):
-                chosen.append(one)
-                over -= one.size
+            if not self._why_not(file):
+                chosen.append(file)
+                over -= file.size
         return chosen
 
     @cached_property
@@ -152,24 +152,24 @@ class Folder:
             self._linked_folders[folder] = above or (status.st_dev, status.st_ino) in self._linked
         return self._linked_folders[folder]
 
-    def _why_not(self, one: Found) -> str:
-        if one.written > self._now - _YOUNG:
+    def _why_not(self, file: UpkeepFile) -> str:
+        if file.written > self._now - _YOUNG:
             return "it was written within the last hour"
-        if one.status.st_nlink > 1:
+        if file.status.st_nlink > 1:
             return "it has another name (a hard link)"
-        if (one.status.st_dev, one.status.st_ino) in self._linked or self._is_linked((self.root / one.path).parent):
+        if (file.status.st_dev, file.status.st_ino) in self._linked or self._is_linked((self.root / file.path).parent):
             return "a link leads to it"
-        used = self._inside.in_use(one.path)
+        used = self._inside.in_use(file.path)
         if used is None:
             return "whether it is in use cannot be told"
         return "somebody has it open" if used else ""
 
 
-def outputs(folder: Folder, days: int | None, size: int | None) -> Part:
+def outputs(folder: UpkeepFolder, days: int | None, size: int | None) -> UpkeepPart:
     """Outputs that are too old, and the oldest above a size."""
-    old = folder.older(days, lambda one: one.written) if days is not None else []
+    old = folder.older(days, lambda file: file.written) if days is not None else []
     more = folder.above(size, old) if size is not None else []
-    return folder.remove("outputs", [one for one in (*old, *more) if not _is_marker(one.path)])
+    return folder.remove("outputs", [file for file in (*old, *more) if not _is_marker(file.path)])
 
 
 def _is_marker(path: str) -> bool:
@@ -177,17 +177,17 @@ def _is_marker(path: str) -> bool:
     return any(part.startswith((".", "_output_images_will_be_put_here")) for part in path.split("/"))
 
 
-def temporary(folder: Folder, days: int) -> Part:
+def temporary(folder: UpkeepFolder, days: int) -> UpkeepPart:
     """Temporary files that were not written for so long."""
-    return folder.remove("temporary files", folder.older(days, lambda one: one.written))
+    return folder.remove("temporary files", folder.older(days, lambda file: file.written))
 
 
-def cache(folder: Folder, days: int) -> Part:
+def cache(folder: UpkeepFolder, days: int) -> UpkeepPart:
     """Kernels and compiled code that were not used for so long; they are made again when they are needed."""
-    return folder.remove("cache", folder.older(days, lambda one: one.used))
+    return folder.remove("cache", folder.older(days, lambda file: file.used))
 
 
-def models(folder: Folder, days: int, *, remove: bool) -> Part:
+def models(folder: UpkeepFolder, days: int, *, remove: bool) -> UpkeepPart:
     """Models that were not read for so long: listed, and removed only if that was asked for."""
     if os.statvfs(folder.root).f_flag & getattr(os, "ST_NOATIME", 0):
         if remove:
@@ -197,27 +197,31 @@ def models(folder: Folder, days: int, *, remove: bool) -> Part:
                 found="it is mounted with noatime",
                 do="leave --remove-models out",
             )
-        return Part("unused models", str(folder.root), said="mounted with noatime: when they were read is not noted")
-    old = [one for one in folder.older(days, lambda one: one.used) if one.path.endswith(_SUFFIXES)]
+        return UpkeepPart(
+            "unused models", str(folder.root), said="mounted with noatime: when they were read is not noted"
+        )
+    old = [file for file in folder.older(days, lambda file: file.used) if file.path.endswith(_SUFFIXES)]
     if remove:
         return folder.remove("unused models", old)
-    listed = tuple((one.path, f"{one.size} bytes, listed only") for one in old)
-    return Part("unused models", str(folder.root), kept=listed, said=f"{sum(one.size for one in old)} bytes not used")
+    listed = tuple((file.path, f"{file.size} bytes, listed only") for file in old)
+    return UpkeepPart(
+        "unused models", str(folder.root), kept=listed, said=f"{sum(file.size for file in old)} bytes not used"
+    )
 
 
-def journal(size: int, *, dry: bool) -> Part:
+def journal(size: int, *, dry: bool) -> UpkeepPart:
     """Systemd's journal, down to a size."""
     command = ["journalctl", "--disk-usage"] if dry else ["journalctl", f"--vacuum-size={size}"]
     return _command("journal", command)
 
 
-def nix(days: int, *, dry: bool) -> Part:
+def nix(days: int, *, dry: bool) -> UpkeepPart:
     """Nix' generations that are older, and what only they need."""
     command = ["nix-collect-garbage", "--delete-older-than", f"{days}d", *(["--dry-run"] if dry else [])]
     return _command("Nix", command)
 
 
-def _command(name: str, command: Sequence[str]) -> Part:
+def _command(name: str, command: Sequence[str]) -> UpkeepPart:
     shown = " ".join(command)
     try:
         done = processes.run(
@@ -228,13 +232,13 @@ def _command(name: str, command: Sequence[str]) -> Part:
             timeout=_SECONDS,
         )
     except FileNotFoundError:
-        return Part(name, shown, said=f"{command[0]} is not installed", ok=False)
+        return UpkeepPart(name, shown, said=f"{command[0]} is not installed", ok=False)
     except (OSError, processes.TimeoutExpired) as error:
-        return Part(name, shown, said=str(error), ok=False)
+        return UpkeepPart(name, shown, said=str(error), ok=False)
     text = f"{done.stdout}\n{done.stderr}".strip()
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
-    freed = sum(_bytes(*found) for found in _FREED.findall(text))
-    return Part(name, shown, freed=freed, said=last[:300], ok=done.returncode == 0)
+    freed = sum(_bytes(*match) for match in _FREED.findall(text))
+    return UpkeepPart(name, shown, freed=freed, said=last[:300], ok=done.returncode == 0)
 
 
 def _bytes(number: str, unit: str, other: str, other_unit: str) -> int:
@@ -243,15 +247,15 @@ def _bytes(number: str, unit: str, other: str, other_unit: str) -> int:
 
 def existing(folder: Path) -> dict[str, Path]:
     """ComfyUI's own folders that are there; none of an empty folder. PatchforgeError for one that is not ComfyUI's."""
-    found = {name: folder / name for name in _BASE if (folder / name).is_dir()}
-    if len(found) < 2 and not (folder / "main.py").is_file() and any(folder.iterdir()):
+    folders = {name: folder / name for name in _BASE if (folder / name).is_dir()}
+    if len(folders) < 2 and not (folder / "main.py").is_file() and any(folder.iterdir()):
         raise PatchforgeError(
             f"{folder} is not ComfyUI's base folder",
             expected=f"at least two of {', '.join(_BASE)} in it",
-            found=", ".join(found) or "none of them",
+            found=", ".join(folders) or "none of them",
             do="name another DIR",
         )
-    return found
+    return folders
 
 
 def need_cache(place: Path) -> None:

@@ -11,7 +11,7 @@ from patchforge import outputs
 from patchforge.bench.statistics import unpaired
 from patchforge.documents import Format
 from patchforge.errors import Damaged
-from patchforge.operate.health import Health, Look, Probe
+from patchforge.operate.health import Health, HealthProbe, Look
 
 #: How much longer than last time is an alarm: two runs of a server on two days are not made in turns.
 LARGE = 1.2
@@ -58,18 +58,18 @@ def ready(look: Look, timeout: float, clock: Callable[[], float] = time.monotoni
     """Waits until the server is ready."""
     end = clock() + timeout
     while True:
-        found = look.look(Probe.READY)
-        if found.ok:
-            return Check("ready", ok=True, reason=found.reason)
+        health = look.look(HealthProbe.READY)
+        if health.ok:
+            return Check("ready", ok=True, reason=health.reason)
         if clock() > end:
-            return Check("ready", ok=False, reason=f"{found.reason}, after {timeout:g} s")
+            return Check("ready", ok=False, reason=f"{health.reason}, after {timeout:g} s")
         time.sleep(min(_AGAIN, timeout))
 
 
 def deep(look: Look) -> tuple[Check, Health]:
     """One sample. A server that is busy with somebody's job is not looked at: None."""
-    found = look.look(Probe.DEEP)
-    return Check("deep", ok=None if found.busy else found.ok, reason=found.reason), found
+    health = look.look(HealthProbe.DEEP)
+    return Check("deep", ok=None if health.busy else health.ok, reason=health.reason), health
 
 
 def measure(look: Look, runs: int, good: Good | None) -> tuple[Check, Measured | None]:
@@ -77,13 +77,13 @@ def measure(look: Look, runs: int, good: Good | None) -> tuple[Check, Measured |
     seconds: list[float] = []
     operations, device = 0, ""
     for number in range(runs + _WARM_UP):
-        found = look.look(Probe.DEEP)
-        if found.busy or not found.ok:
-            ok = None if found.busy else False
-            return Check("benchmark", ok=ok, reason=found.reason), None
-        operations, device = found.operations, found.device
+        health = look.look(HealthProbe.DEEP)
+        if health.busy or not health.ok:
+            ok = None if health.busy else False
+            return Check("benchmark", ok=ok, reason=health.reason), None
+        operations, device = health.operations, health.device
         if number >= _WARM_UP:
-            seconds.append(found.sampled)
+            seconds.append(health.sampled)
     measured = Measured(tuple(seconds), operations, device, None, regressed=False)
     middle = sorted(seconds)[len(seconds) // 2]
     if good is None or good.device != device or not good.seconds:
@@ -114,8 +114,8 @@ def save(state: Path | None, name: str, good: Good) -> None:
 
 def passed(checks: Sequence[Check]) -> bool:
     """Whether nothing was found that speaks against the update, and a sample was seen."""
-    sampled = any(one.name == "deep" and one.ok for one in checks)
-    return sampled and all(one.ok is not False for one in checks)
+    sampled = any(check.name == "deep" and check.ok for check in checks)
+    return sampled and all(check.ok is not False for check in checks)
 
 
 def _is_good(data: bytes) -> bool:

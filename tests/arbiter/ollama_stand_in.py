@@ -108,7 +108,7 @@ class _Runner:
 class _Answer:
     """What is answered. ``told`` makes fields of a piece of text; ``last`` are those of the last line alone."""
 
-    manifest: ollama.Manifest
+    manifest: ollama.OllamaManifest
     runner: _Runner
     prompt: str
     took: float
@@ -116,7 +116,7 @@ class _Answer:
     last: dict[str, Any] = field(default_factory=dict)
 
 
-class Server:
+class OllamaStandIn:
     """``take(bytes)`` says whether the card has room and takes it, ``give(bytes)`` gives it back.
 
     ``loads`` counts loads by name, ``on_cpu`` those that found no room.
@@ -169,14 +169,14 @@ class Server:
     async def _tags(self, _: web.Request) -> web.Response:
         rows = [
             {
-                "name": one.name,
-                "model": one.name,
-                "modified_at": _time(one.path.stat().st_mtime),
-                "size": int(sum(layer.size for layer in one.layers) * self.factor),
-                "digest": one.layers[0].digest,
-                "details": self._details(one),
+                "name": manifest.name,
+                "model": manifest.name,
+                "modified_at": _time(manifest.path.stat().st_mtime),
+                "size": int(sum(layer.size for layer in manifest.layers) * self.factor),
+                "digest": manifest.layers[0].digest,
+                "details": self._details(manifest),
             }
-            for one in self._manifests().values()
+            for manifest in self._manifests().values()
         ]
         return web.json_response({"models": rows})
 
@@ -186,14 +186,14 @@ class Server:
             {
                 "name": name,
                 "model": name,
-                "size": one.size,
+                "size": model.size,
                 "digest": self._manifests()[name].layers[0].digest,
                 "details": self._details(self._manifests()[name]),
-                "expires_at": _time(time.time() + min(one.until - time.monotonic(), 9e9)),
-                "size_vram": one.vram,
-                "context_length": one.context,
+                "expires_at": _time(time.time() + min(model.until - time.monotonic(), 9e9)),
+                "size_vram": model.vram,
+                "context_length": model.context,
             }
-            for name, one in sorted(self.running.items(), key=lambda pair: -pair[1].until)
+            for name, model in sorted(self.running.items(), key=lambda pair: -pair[1].until)
         ]
         return web.json_response({"models": rows} if self.lie is None else self.lie(rows))
 
@@ -212,7 +212,7 @@ class Server:
         if not prompt and keep == 0:
             self._let_go(manifest.name)
             return web.json_response(_answer(manifest, response="", done=True, done_reason="unload"))
-        images = [_image(one) for one in body.get("images") or ()]
+        images = [_image(image) for image in body.get("images") or ()]
         if images and not _sees(manifest):
             raise _refused(400, f'"{manifest.name}" does not support image input')
         runner, took = await self._use(manifest, keep)
@@ -238,7 +238,7 @@ class Server:
         try:
             if not messages:
                 return web.json_response(_answer(manifest, **empty, done_reason="load"))
-            whole = "\n".join(str(one.get("content", "")) for one in messages)
+            whole = "\n".join(str(message.get("content", "")) for message in messages)
             said = _Answer(
                 manifest, runner, whole, took, lambda text: {"message": {"role": "assistant", "content": text}}
             )
@@ -286,7 +286,7 @@ class Server:
         while (piece := await asyncio.to_thread(next, pieces, ended)) is not ended:
             yield str(piece)
 
-    async def _use(self, manifest: ollama.Manifest, keep: float | None) -> tuple[_Runner, float]:
+    async def _use(self, manifest: ollama.OllamaManifest, keep: float | None) -> tuple[_Runner, float]:
         """A loaded model, and seconds that it took to load; one that was loaded is not loaded again."""
         self._expire()
         began = time.monotonic()
@@ -321,26 +321,28 @@ class Server:
 
     def _expire(self) -> None:
         """Unloads what nobody uses and nobody wants kept; what answers comes to its end first."""
-        for name, one in list(self.running.items()):
-            if not one.users and (one.expired or one.until <= time.monotonic()):
+        for name, model in list(self.running.items()):
+            if not model.users and (model.expired or model.until <= time.monotonic()):
                 del self.running[name]
-                if hasattr(one.model, "close"):
-                    one.model.close()
-                self.give(one.vram)
+                if hasattr(model.model, "close"):
+                    model.model.close()
+                self.give(model.vram)
 
-    def _manifests(self) -> dict[str, ollama.Manifest]:
-        return {one.name: one for one in ollama.manifests(self.folder) if not isinstance(one, Damaged)}
+    def _manifests(self) -> dict[str, ollama.OllamaManifest]:
+        return {
+            manifest.name: manifest for manifest in ollama.manifests(self.folder) if not isinstance(manifest, Damaged)
+        }
 
-    def _known(self, name: str) -> ollama.Manifest:
-        found = self._manifests().get(name if ":" in name.rpartition("/")[2] else f"{name}:latest")
-        if found is None:
+    def _known(self, name: str) -> ollama.OllamaManifest:
+        manifest = self._manifests().get(name if ":" in name.rpartition("/")[2] else f"{name}:latest")
+        if manifest is None:
             raise _refused(404, f"model '{name}' not found")
-        return found
+        return manifest
 
-    def _blob(self, manifest: ollama.Manifest) -> Path:
+    def _blob(self, manifest: ollama.OllamaManifest) -> Path:
         return ollama.blob(self.folder, manifest.layers[0].digest)
 
-    def _details(self, manifest: ollama.Manifest) -> dict[str, Any]:
+    def _details(self, manifest: ollama.OllamaManifest) -> dict[str, Any]:
         config = json.loads(ollama.blob(self.folder, manifest.layers[-1].digest).read_bytes())
         return {
             "parent_model": "",
@@ -352,7 +354,7 @@ class Server:
         }
 
 
-def _sees(manifest: ollama.Manifest) -> bool:
+def _sees(manifest: ollama.OllamaManifest) -> bool:
     """A model by this name gets pictures, told in words: no model that sees is small enough for a test."""
     return "vision" in manifest.name
 
@@ -411,7 +413,7 @@ def _refused(status: int, said: str) -> web.HTTPException:
     return kinds[status](text=json.dumps({"error": said}), content_type="application/json")
 
 
-def _answer(manifest: ollama.Manifest, **fields: Any) -> dict[str, Any]:
+def _answer(manifest: ollama.OllamaManifest, **fields: Any) -> dict[str, Any]:
     return {"model": manifest.name, "created_at": _time(time.time()), **fields}
 
 
@@ -428,7 +430,7 @@ def main() -> None:
     parser.add_argument("models", type=Path)
     parser.add_argument("port", type=int)
     options = parser.parse_args()
-    web.run_app(Server(options.models, Cyllama()).app(), host="127.0.0.1", port=options.port, print=None)
+    web.run_app(OllamaStandIn(options.models, Cyllama()).app(), host="127.0.0.1", port=options.port, print=None)
 
 
 if __name__ == "__main__":

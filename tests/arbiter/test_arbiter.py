@@ -20,7 +20,7 @@ import pytest
 from aiohttp import ClientSession
 
 from patchforge.arbiter.card import Memory
-from patchforge.arbiter.turns import Policy, Side
+from patchforge.arbiter.turns import CardSide, Policy
 from patchforge.cli import main
 from tests.arbiter.world import GRAPH, MIB, World, asking, until, world
 from tests.support import ROOT
@@ -32,47 +32,47 @@ def played(top: Path, play: Play, policy: Policy = Policy.FAIR, **settings: Any)
     """What became of it all."""
 
     async def run() -> World:
-        async with world(top, policy, **settings) as one:
-            await play(one)
-        return one
+        async with world(top, policy, **settings) as stage:
+            await play(stage)
+        return stage
 
     return asyncio.run(run())
 
 
-async def in_turns(one: World, count: int, *, direct: bool = False) -> list[object]:
+async def in_turns(stage: World, count: int, *, direct: bool = False) -> list[object]:
     """So many jobs, in turns of a picture and an answer, as they come when two users work."""
     ended: list[object] = []
 
     async def pictures() -> None:
-        ended.extend([await one.draw(direct=direct) for _ in range(count // 2)])
+        ended.extend([await stage.draw(direct=direct) for _ in range(count // 2)])
 
     async def answers() -> None:
-        ended.extend([(await one.ask(direct=direct)).get("done_reason") for _ in range(count // 2)])
+        ended.extend([(await stage.ask(direct=direct)).get("done_reason") for _ in range(count // 2)])
 
     await asyncio.gather(pictures(), answers())
     return ended
 
 
-def handovers(one: World) -> float:
+def handovers(stage: World) -> float:
     """How many times the card changed hands; how long that takes, ``benchmarks/share.py`` measures."""
-    found = (sample for family in one.turns.metrics.registry.collect() for sample in family.samples)
-    return sum(sample.value for sample in found if sample.name == "patchforge_arbiter_handover_seconds_count")
+    samples = (sample for family in stage.turns.metrics.registry.collect() for sample in family.samples)
+    return sum(sample.value for sample in samples if sample.name == "patchforge_arbiter_handover_seconds_count")
 
 
 def test_two_hundred_jobs_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing runs out of memory, goes to the CPU or is broken off; and without the arbiter it does."""
 
-    async def play(one: World) -> None:
-        ended = await in_turns(one, 200)
+    async def play(stage: World) -> None:
+        ended = await in_turns(stage, 200)
         assert {*ended} == {"success", "stop"}
         assert len(ended) == 200
 
-    one = played(tmp_path / "with", play)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
-    assert handovers(one) > 150, "they did take turns"
+    stage = played(tmp_path / "with", play)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu, stage.ollama.broken_off) == (0, 0, 0)
+    assert handovers(stage) > 150, "they did take turns"
 
-    async def without(one: World) -> None:
-        await in_turns(one, 20, direct=True)
+    async def without(stage: World) -> None:
+        await in_turns(stage, 20, direct=True)
 
     other = played(tmp_path / "without", without)
     assert other.comfyui.out_of_memory + other.ollama.on_cpu > 0
@@ -80,36 +80,36 @@ def test_two_hundred_jobs_in_turns(tmp_path: Path, capsys: pytest.CaptureFixture
 
 @pytest.mark.parametrize("policy", [Policy.COMFYUI_FIRST, Policy.OLLAMA_FIRST, Policy.FIT])
 def test_every_policy_keeps_both_from_failing(policy: Policy, tmp_path: Path) -> None:
-    async def play(one: World) -> None:
-        assert {*await in_turns(one, 40)} == {"success", "stop"}
+    async def play(stage: World) -> None:
+        assert {*await in_turns(stage, 40)} == {"success", "stop"}
 
-    one = played(tmp_path, play, policy)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+    stage = played(tmp_path, play, policy)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu, stage.ollama.broken_off) == (0, 0, 0)
 
 
 @pytest.mark.parametrize("total", [150, 250])
 def test_fit_unloads_nothing_where_both_fit(total: int, tmp_path: Path) -> None:
     """The first job's need is guessed from its files' sizes, 105 MiB; it takes 70, beside a model of 60."""
 
-    async def play(one: World) -> None:
-        await in_turns(one, 40)
+    async def play(stage: World) -> None:
+        await in_turns(stage, 40)
 
-    one = played(tmp_path, play, Policy.FIT, total=total * MIB)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+    stage = played(tmp_path, play, Policy.FIT, total=total * MIB)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu) == (0, 0)
     if total == 250:
-        assert (one.comfyui.loads, one.ollama.loads) == (1, {"small:latest": 1})
-        assert handovers(one) == 0
+        assert (stage.comfyui.loads, stage.ollama.loads) == (1, {"small:latest": 1})
+        assert handovers(stage) == 0
     else:  # unloaded once at most, until it is known what a job takes
-        assert one.comfyui.loads + one.ollama.loads["small:latest"] <= 4
+        assert stage.comfyui.loads + stage.ollama.loads["small:latest"] <= 4
 
 
 def test_fit_unloads_only_what_must_go(tmp_path: Path) -> None:
-    async def play(one: World) -> None:
-        await one.draw()
-        await one.ask("small", keep_alive="10m")
-        await one.ask("tiny", keep_alive="20m")
-        assert await one.draw() == "success"
-        async with one.session.get(f"{one.direct[Side.OLLAMA]}/api/ps") as answer:
+    async def play(stage: World) -> None:
+        await stage.draw()
+        await stage.ask("small", keep_alive="10m")
+        await stage.ask("tiny", keep_alive="20m")
+        assert await stage.draw() == "success"
+        async with stage.session.get(f"{stage.direct[CardSide.OLLAMA]}/api/ps") as answer:
             left = [row["name"] for row in (await answer.json())["models"]]
         assert left == ["tiny:latest"]
 
@@ -121,20 +121,20 @@ def test_who_comes_first(tmp_path: Path) -> None:
 
     async def order(policy: Policy) -> list[str]:
         served: list[str] = []
-        async with world(tmp_path / policy, policy) as one:
-            one.comfyui.go_on.clear()
-            first = asyncio.create_task(one.draw())
-            await until(lambda: one.comfyui.current)
+        async with world(tmp_path / policy, policy) as stage:
+            stage.comfyui.go_on.clear()
+            first = asyncio.create_task(stage.draw())
+            await until(lambda: stage.comfyui.current)
 
             async def note(name: str, work: Awaitable[object]) -> None:
                 await work
                 served.append(name)
 
-            tasks = [asyncio.create_task(note("answer", one.ask()))]
-            await until(lambda: one.turns.status()["waiting"] == {Side.COMFYUI: 0, Side.OLLAMA: 1})
-            tasks += [asyncio.create_task(note("picture", one.draw())) for _ in range(2)]
-            await until(lambda: sum(one.turns.status()["waiting"].values()) + len(one.comfyui.pending) == 3)  # type: ignore[attr-defined]
-            one.comfyui.go_on.set()
+            tasks = [asyncio.create_task(note("answer", stage.ask()))]
+            await until(lambda: stage.turns.status()["waiting"] == {CardSide.COMFYUI: 0, CardSide.OLLAMA: 1})
+            tasks += [asyncio.create_task(note("picture", stage.draw())) for _ in range(2)]
+            await until(lambda: sum(stage.turns.status()["waiting"].values()) + len(stage.comfyui.pending) == 3)  # type: ignore[attr-defined]
+            stage.comfyui.go_on.set()
             await asyncio.gather(first, *tasks)
         return served
 
@@ -147,9 +147,9 @@ def test_an_answer_streams_through(tmp_path: Path) -> None:
     """Each piece comes when it is made, as Ollama's own client reads them, and in Ollama's own bytes."""
     library = pytest.importorskip("ollama", reason="PyPI's ollama is not installed")
 
-    async def play(one: World) -> None:
-        client = library.AsyncClient(host=one.addresses[Side.OLLAMA])
-        seen = [one.ollama.answered async for _ in await client.generate("small", "why", stream=True)]
+    async def play(stage: World) -> None:
+        client = library.AsyncClient(host=stage.addresses[CardSide.OLLAMA])
+        seen = [stage.ollama.answered async for _ in await client.generate("small", "why", stream=True)]
         assert len(seen) == 6
         assert seen[:3] == [0, 0, 0], "pieces come before the answer is at its end"
         chat = await client.chat("small", messages=[{"role": "user", "content": "why"}])
@@ -171,37 +171,37 @@ async def _pieces() -> AsyncIterator[bytes]:
 
 
 def test_a_fault_of_its_own_stops_nothing(tmp_path: Path) -> None:
-    async def play(one: World) -> None:
+    async def play(stage: World) -> None:
         fault = iter([ValueError("odd")])
 
         def look() -> Memory | None:
             for error in fault:
                 raise error
-            return one.card.memory()
+            return stage.card.memory()
 
-        one.turns._card = look
-        assert await one.draw() == "success"
-        assert any("a mistake in patchforge: ValueError" in line for line in one.said)
+        stage.turns._card = look
+        assert await stage.draw() == "success"
+        assert any("a mistake in patchforge: ValueError" in line for line in stage.said)
 
     played(tmp_path, play)
 
 
 def test_everything_else_passes_unchanged(tmp_path: Path) -> None:
-    async def play(one: World) -> None:
-        here, there = one.addresses[Side.COMFYUI], one.direct[Side.COMFYUI]
+    async def play(stage: World) -> None:
+        here, there = stage.addresses[CardSide.COMFYUI], stage.direct[CardSide.COMFYUI]
         for path in ("/system_stats", "/queue", "/prompt", "/nothing%2F..%2F?a=%20b"):
-            found = []
+            answers = []
             for address in (here, there):
-                async with one.session.get(address + path) as answer:
-                    found.append((answer.status, await answer.read(), answer.headers["Content-Type"]))
-            assert found[0] == found[1]
-        async with one.session.post(f"{here}/prompt", json={"prompt": {}}) as answer:
+                async with stage.session.get(address + path) as answer:
+                    answers.append((answer.status, await answer.read(), answer.headers["Content-Type"]))
+            assert answers[0] == answers[1]
+        async with stage.session.post(f"{here}/prompt", json={"prompt": {}}) as answer:
             assert (answer.status, (await answer.json())["error"]["type"]) == (400, "prompt_no_outputs")
-        async with one.session.post(f"{one.addresses[Side.OLLAMA]}/api/generate", data=b"{") as answer:
+        async with stage.session.post(f"{stage.addresses[CardSide.OLLAMA]}/api/generate", data=b"{") as answer:
             assert answer.status == 400
         for data in (bytes(3 << 20), _pieces()):
             headers = {"X-Mine": "1", "Origin": here}
-            async with one.session.post(f"{here}/upload/image", data=data, headers=headers) as answer:
+            async with stage.session.post(f"{here}/upload/image", data=data, headers=headers) as answer:
                 told = await answer.json()
             assert (told["bytes"], told["headers"]["X-Mine"], told["headers"]["Origin"]) == (3 << 20, "1", here)
             assert told["headers"]["Host"] == here.removeprefix("http://"), "for ComfyUI's own guard"
@@ -209,7 +209,7 @@ def test_everything_else_passes_unchanged(tmp_path: Path) -> None:
         writer.write(b"GET http://other.example/ HTTP/1.1\r\nHost: other.example\r\n\r\n")
         assert b" 400 " in await reader.readline()
         writer.close()
-        async with one.session.ws_connect(f"{here}/ws?clientId=me") as socket:
+        async with stage.session.ws_connect(f"{here}/ws?clientId=me") as socket:
             assert (await socket.receive_json())["data"] == {"sid": "me"}
             await socket.send_str("abc")
             assert await socket.receive_bytes() == b"cba"
@@ -220,65 +220,65 @@ def test_everything_else_passes_unchanged(tmp_path: Path) -> None:
 def test_a_job_that_asks_ollama(tmp_path: Path) -> None:
     """It waits for nobody but Ollama; it begins with an empty card, and gets its memory back before the answer."""
 
-    async def play(one: World) -> None:
-        graph = asking(one.addresses[Side.OLLAMA])
+    async def play(stage: World) -> None:
+        graph = asking(stage.addresses[CardSide.OLLAMA])
         for _ in range(3):
-            assert await asyncio.wait_for(one.draw(graph), 5) == "success"
-        assert await one.draw() == "success"
-        assert (await one.ask())["done_reason"] == "stop"
+            assert await asyncio.wait_for(stage.draw(graph), 5) == "success"
+        assert await stage.draw() == "success"
+        assert (await stage.ask())["done_reason"] == "stop"
 
-    one = played(tmp_path, play)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
-    assert sum("within a job" in line for line in one.said) == 3
+    stage = played(tmp_path, play)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu, stage.ollama.broken_off) == (0, 0, 0)
+    assert sum("within a job" in line for line in stage.said) == 3
 
 
 def test_a_list_of_prompts_loads_each_model_once(tmp_path: Path) -> None:
     """While ComfyUI's Create List has more of them, Ollama stays; behind the last one it goes."""
 
-    async def play(one: World) -> None:
-        assert await one.draw(asking(one.addresses[Side.OLLAMA], "a cat", "a dog", "a cow")) == "success"
+    async def play(stage: World) -> None:
+        assert await stage.draw(asking(stage.addresses[CardSide.OLLAMA], "a cat", "a dog", "a cow")) == "success"
 
-    one = played(tmp_path, play)
-    assert (one.comfyui.loads, one.ollama.loads, one.ollama.answered) == (1, {"small:latest": 1}, 3)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+    stage = played(tmp_path, play)
+    assert (stage.comfyui.loads, stage.ollama.loads, stage.ollama.answered) == (1, {"small:latest": 1}, 3)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu) == (0, 0)
 
 
 def test_an_answer_is_never_broken_off(tmp_path: Path) -> None:
     """A picture waits for a slow answer; one that is let on waits for the memory; a client that goes is forgotten."""
 
-    async def play(one: World) -> None:
-        asked = asyncio.create_task(one.ask())
-        await until(lambda: one.ollama.running)
-        drawn = asyncio.create_task(one.draw())
-        gone = asyncio.create_task(one.ask())
-        await until(lambda: sum(one.turns.status()["waiting"].values()) == 2)  # type: ignore[attr-defined]
+    async def play(stage: World) -> None:
+        asked = asyncio.create_task(stage.ask())
+        await until(lambda: stage.ollama.running)
+        drawn = asyncio.create_task(stage.draw())
+        gone = asyncio.create_task(stage.ask())
+        await until(lambda: sum(stage.turns.status()["waiting"].values()) == 2)  # type: ignore[attr-defined]
         gone.cancel()
         assert (await asked)["done_reason"] == "stop"
         assert await drawn == "success"
-        await until(lambda: not sum(one.turns.status()["waiting"].values()))  # type: ignore[attr-defined]
+        await until(lambda: not sum(stage.turns.status()["waiting"].values()))  # type: ignore[attr-defined]
 
-    one = played(tmp_path, play, seconds=0.3)
-    assert (one.ollama.broken_off, one.ollama.answered) == (0, 1)
+    stage = played(tmp_path, play, seconds=0.3)
+    assert (stage.ollama.broken_off, stage.ollama.answered) == (0, 1)
 
 
 def test_what_was_unloaded_is_loaded_again(tmp_path: Path) -> None:
     """As long as its user wanted it, and where there is room; for those who come first, room is made."""
 
-    async def play(one: World) -> None:
-        await one.ask(keep_alive="5m")
-        await one.draw()
-        await until(lambda: "loaded small:latest again" in one.said)
-        assert one.ollama.running["small:latest"].until - asyncio.get_running_loop().time() < 301
-        await one.ask("tiny", keep_alive="0s")
+    async def play(stage: World) -> None:
+        await stage.ask(keep_alive="5m")
+        await stage.draw()
+        await until(lambda: "loaded small:latest again" in stage.said)
+        assert stage.ollama.running["small:latest"].until - asyncio.get_running_loop().time() < 301
+        await stage.ask("tiny", keep_alive="0s")
 
-    one = played(tmp_path / "first", play, Policy.OLLAMA_FIRST, settle=0.1, models={"small": 60, "tiny": 5})
-    assert (one.ollama.on_cpu, one.comfyui.out_of_memory) == (0, 0)
+    stage = played(tmp_path / "first", play, Policy.OLLAMA_FIRST, settle=0.1, models={"small": 60, "tiny": 5})
+    assert (stage.ollama.on_cpu, stage.comfyui.out_of_memory) == (0, 0)
 
-    async def stays(one: World) -> None:
-        await one.ask(keep_alive="5m")
-        await one.draw()
+    async def stays(stage: World) -> None:
+        await stage.ask(keep_alive="5m")
+        await stage.draw()
         await asyncio.sleep(0.6)
-        assert "loaded small:latest again" not in one.said, "the pictures' models have the card"
+        assert "loaded small:latest again" not in stage.said, "the pictures' models have the card"
 
     played(tmp_path / "fair", stays, settle=0.1)
 
@@ -289,28 +289,28 @@ def test_what_was_unloaded_is_loaded_again(tmp_path: Path) -> None:
 def test_a_program_that_is_not_there(tmp_path: Path) -> None:
     """The other one goes on; who asks the missing one is told, in its own form of an error."""
 
-    async def play(one: World) -> None:
-        one.turns.ollama.address = "http://127.0.0.1:9"
-        assert await one.draw() == "success"
-        assert "Ollama is not there" in one.said
-        one.turns.ollama.address, one.turns.comfyui.address = one.direct[Side.OLLAMA], "http://127.0.0.1:9"
-        assert (await one.ask())["done_reason"] == "stop"
+    async def play(stage: World) -> None:
+        stage.turns.ollama.address = "http://127.0.0.1:9"
+        assert await stage.draw() == "success"
+        assert "Ollama is not there" in stage.said
+        stage.turns.ollama.address, stage.turns.comfyui.address = stage.direct[CardSide.OLLAMA], "http://127.0.0.1:9"
+        assert (await stage.ask())["done_reason"] == "stop"
 
     played(tmp_path / "a", play, total=200 * MIB)
 
-    async def closed(one: World) -> None:
-        await one.ask()
-        one.ollama.delay = 0
-        assert await one.draw() == "success"
+    async def closed(stage: World) -> None:
+        await stage.ask()
+        stage.ollama.delay = 0
+        assert await stage.draw() == "success"
 
     played(tmp_path / "b", closed)
 
 
 def test_nobody_listens_behind(tmp_path: Path) -> None:
-    async def play(one: World) -> None:
+    async def play(stage: World) -> None:
         from patchforge.arbiter.proxy import Proxy
 
-        proxy = Proxy(one.turns, Side.OLLAMA, "http://127.0.0.1:9", one.session)
+        proxy = Proxy(stage.turns, CardSide.OLLAMA, "http://127.0.0.1:9", stage.session)
         from aiohttp import web
 
         app = web.Application()
@@ -320,7 +320,7 @@ def test_nobody_listens_behind(tmp_path: Path) -> None:
         site = web.TCPSite(runner, "127.0.0.1", 0)
         await site.start()
         port = runner.addresses[0][1]
-        async with one.session.get(f"http://127.0.0.1:{port}/api/tags") as answer:
+        async with stage.session.get(f"http://127.0.0.1:{port}/api/tags") as answer:
             assert answer.status == 502
             assert "does not answer" in (await answer.json())["error"]
         await runner.cleanup()
@@ -331,19 +331,19 @@ def test_nobody_listens_behind(tmp_path: Path) -> None:
 def test_slow_programs(tmp_path: Path) -> None:
     """Slow is not gone: one that does not say whether it works is not unloaded from under its work."""
 
-    async def play(one: World) -> None:
-        await one.draw()
-        one.comfyui.delay = 1.5  # later than the arbiter waits for an answer
-        asked = asyncio.create_task(one.ask())
-        await until(lambda: "ollama waits: comfyui does not say whether it works" in one.said)
+    async def play(stage: World) -> None:
+        await stage.draw()
+        stage.comfyui.delay = 1.5  # later than the arbiter waits for an answer
+        asked = asyncio.create_task(stage.ask())
+        await until(lambda: "ollama waits: comfyui does not say whether it works" in stage.said)
         assert not asked.done()
-        one.comfyui.delay = 0
+        stage.comfyui.delay = 0
         assert (await asked)["done_reason"] == "stop"
-        one.ollama.delay = 0.2
-        assert await one.draw() == "success"
+        stage.ollama.delay = 0.2
+        assert await stage.draw() == "success"
 
-    one = played(tmp_path, play)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+    stage = played(tmp_path, play)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu, stage.ollama.broken_off) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -362,26 +362,26 @@ def test_slow_programs(tmp_path: Path) -> None:
 def test_a_lying_list_of_models(lie: Callable[[list[Any]], object], tmp_path: Path) -> None:
     """What was asked for through here is unloaded whatever is told, and the card decides whether it is."""
 
-    async def play(one: World) -> None:
-        await one.ask()
-        one.ollama.lie = lie
+    async def play(stage: World) -> None:
+        await stage.ask()
+        stage.ollama.lie = lie
         for _ in range(3):
-            assert await one.draw() == "success"
-            assert (await one.ask())["done_reason"] == "stop"
+            assert await stage.draw() == "success"
+            assert (await stage.ask())["done_reason"] == "stop"
 
-    one = played(tmp_path, play, patience=1.0)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu, one.ollama.broken_off) == (0, 0, 0)
+    stage = played(tmp_path, play, patience=1.0)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu, stage.ollama.broken_off) == (0, 0, 0)
 
 
 def test_memory_that_does_not_come_back(tmp_path: Path) -> None:
     """It is waited for, then it is said and counted, and the job comes on: the program finds out."""
 
-    async def play(one: World) -> None:
-        await one.ask()
-        one.ollama.give = lambda size: None  # it says that it has unloaded, and keeps the memory
-        assert await one.draw() == "error"
-        assert any("is not seen free" in line for line in one.said)
-        assert b'patchforge_arbiter_unseen_total{side="ollama"} 1.0' in one.turns.metrics.text()
+    async def play(stage: World) -> None:
+        await stage.ask()
+        stage.ollama.give = lambda size: None  # it says that it has unloaded, and keeps the memory
+        assert await stage.draw() == "error"
+        assert any("is not seen free" in line for line in stage.said)
+        assert b'patchforge_arbiter_unseen_total{side="ollama"} 1.0' in stage.turns.metrics.text()
 
     played(tmp_path, play, patience=0.5)
 
@@ -389,37 +389,37 @@ def test_memory_that_does_not_come_back(tmp_path: Path) -> None:
 def test_somebody_else_on_the_card(tmp_path: Path) -> None:
     """A game takes memory meanwhile: that of the models is seen to come back all the same."""
 
-    async def play(one: World) -> None:
-        await one.draw()
-        await one.ask()
-        await one.draw()
-        one.card.take("somebody", 10 * MIB)
+    async def play(stage: World) -> None:
+        await stage.draw()
+        await stage.ask()
+        await stage.draw()
+        stage.card.take("somebody", 10 * MIB)
         before = asyncio.get_running_loop().time()
-        assert (await one.ask())["done_reason"] == "stop"
+        assert (await stage.ask())["done_reason"] == "stop"
         assert asyncio.get_running_loop().time() - before < 2
-        assert not any("is not seen free" in line for line in one.said)
+        assert not any("is not seen free" in line for line in stage.said)
 
     played(tmp_path, play)
 
 
 def test_a_card_that_nobody_sees(tmp_path: Path) -> None:
-    async def play(one: World) -> None:
-        assert {*await in_turns(one, 10)} == {"success", "stop"}
-        assert any("cannot be seen" in line for line in one.said)
+    async def play(stage: World) -> None:
+        assert {*await in_turns(stage, 10)} == {"success", "stop"}
+        assert any("cannot be seen" in line for line in stage.said)
 
-    one = played(tmp_path, play, see=lambda _: None)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+    stage = played(tmp_path, play, see=lambda _: None)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu) == (0, 0)
 
 
 def test_jobs_that_go_round_it_are_said(tmp_path: Path) -> None:
-    async def play(one: World) -> None:
-        await one.ask(direct=True)
-        assert await one.draw() == "success", "what was loaded elsewhere is unloaded too"
-        await one.ask()
-        one.comfyui.go_on.clear()
-        drawn = asyncio.create_task(one.draw(direct=True))
-        await until(lambda: any("does not come through here" in line for line in one.said))
-        one.comfyui.go_on.set()
+    async def play(stage: World) -> None:
+        await stage.ask(direct=True)
+        assert await stage.draw() == "success", "what was loaded elsewhere is unloaded too"
+        await stage.ask()
+        stage.comfyui.go_on.clear()
+        drawn = asyncio.create_task(stage.draw(direct=True))
+        await until(lambda: any("does not come through here" in line for line in stage.said))
+        stage.comfyui.go_on.set()
         await drawn
 
     played(tmp_path, play, total=200 * MIB)
@@ -428,29 +428,29 @@ def test_jobs_that_go_round_it_are_said(tmp_path: Path) -> None:
 def test_started_again(tmp_path: Path) -> None:
     """A new arbiter finds both loaded, or at work, and does as if it had been there."""
 
-    async def play(one: World) -> None:
-        await one.draw(direct=True)
-        one.comfyui.go_on.clear()
-        drawn = asyncio.create_task(one.draw(direct=True))
-        await until(lambda: one.comfyui.current)
-        asked = asyncio.create_task(one.ask())
-        await until(lambda: "ollama waits: comfyui is at work" in one.said)
-        one.comfyui.go_on.set()
+    async def play(stage: World) -> None:
+        await stage.draw(direct=True)
+        stage.comfyui.go_on.clear()
+        drawn = asyncio.create_task(stage.draw(direct=True))
+        await until(lambda: stage.comfyui.current)
+        asked = asyncio.create_task(stage.ask())
+        await until(lambda: "ollama waits: comfyui is at work" in stage.said)
+        stage.comfyui.go_on.set()
         assert (await drawn, (await asked)["done_reason"]) == ("success", "stop")
 
-    one = played(tmp_path, play)
-    assert (one.comfyui.out_of_memory, one.ollama.on_cpu) == (0, 0)
+    stage = played(tmp_path, play)
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu) == (0, 0)
 
 
 def test_the_end(tmp_path: Path) -> None:
     """Answers come to their end, who waits is sent away with a word."""
 
-    async def play(one: World) -> None:
-        asked = asyncio.create_task(one.ask())
-        await until(lambda: one.ollama.running)
-        drawn = asyncio.create_task(one.draw())
-        await until(lambda: sum(one.turns.status()["waiting"].values()) == 1)  # type: ignore[attr-defined]
-        one.turns.close()
+    async def play(stage: World) -> None:
+        asked = asyncio.create_task(stage.ask())
+        await until(lambda: stage.ollama.running)
+        drawn = asyncio.create_task(stage.draw())
+        await until(lambda: sum(stage.turns.status()["waiting"].values()) == 1)  # type: ignore[attr-defined]
+        stage.turns.close()
         assert await drawn == "503"
         assert (await asked)["done_reason"] == "stop"
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from emulator import build
-from patchforge.arbiter.turns import Side
+from patchforge.arbiter.turns import CardSide
 from patchforge.cli import main
 from patchforge.trial.model import Device, Ending, Execution
 from patchforge.trial.server import devices
@@ -45,8 +45,8 @@ pytestmark = [
 
 @pytest.fixture(scope="module")
 def all_of_it(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Real]:
-    with real.running(tmp_path_factory.mktemp("real")) as one:
-        yield one
+    with real.running(tmp_path_factory.mktemp("real")) as machine:
+        yield machine
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def text_to_image(seed: int) -> dict[str, Any]:
 def pixels(done: Execution) -> list[bytes]:
     from PIL import Image
 
-    return [Image.open(io.BytesIO(one.data)).convert("RGB").tobytes() for one in done.outputs]
+    return [Image.open(io.BytesIO(picture.data)).convert("RGB").tobytes() for picture in done.outputs]
 
 
 def test_in_turns(all_of_it: Real) -> None:
@@ -119,7 +119,7 @@ def test_a_workflow(name: str, all_of_it: Real, on_the_cpu: Client) -> None:
         same = copy.deepcopy(graph)
         same["4"]["inputs"]["text"] = text
         for node in [
-            key for key, one in same.items() if one["class_type"].startswith(("Ollama", "CreateList", "Prim"))
+            key for key, node in same.items() if node["class_type"].startswith(("Ollama", "CreateList", "Prim"))
         ]:
             del same[node]
         (expected,) = pixels(on_the_cpu.run(same, 300))
@@ -169,7 +169,9 @@ def test_a_text_encoder_out_of_the_shared_store(all_of_it: Real, tmp_path: Path)
     assert main(["models", "link", str(folder.parent / "t5.gguf"), "ollama:tiny-t5", *where]) == 0
     assert main(["models", "link", "tiny-t5", "comfyui:text_encoders", *where]) == 0
     encoder = all_of_it.tree / "models" / "text_encoders" / "tiny-t5.gguf"
-    (blob,) = [one for one in (folder / "blobs").iterdir() if one.stat().st_ino == encoder.stat().st_ino]
+    (blob,) = [
+        blob_file for blob_file in (folder / "blobs").iterdir() if blob_file.stat().st_ino == encoder.stat().st_ino
+    ]
     assert blob.stat().st_nlink >= 3
 
     def encoded(text: str) -> str:
@@ -188,4 +190,4 @@ def test_a_text_encoder_out_of_the_shared_store(all_of_it: Real, tmp_path: Path)
     assert "tensor" in first
     assert "nan" not in first
     assert encoded("an old train") != first
-    assert Side.COMFYUI in all_of_it.ports
+    assert CardSide.COMFYUI in all_of_it.ports

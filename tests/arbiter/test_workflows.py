@@ -18,22 +18,22 @@ BEHIND = {"seed": 1, "image": 1}
 
 def as_api(document: dict[str, Any]) -> dict[str, Any]:
     """What the editor sends to ``/prompt``: widgets by name, links by node and output."""
-    links = {one[0]: one for one in document["links"]}
+    links = {link[0]: link for link in document["links"]}
     made = {}
     for node in document["nodes"]:
         inputs, values = {}, iter(node["widgets_values"])
-        for one in node["inputs"]:
+        for slot in node["inputs"]:
             value = None
-            if "widget" in one:
+            if "widget" in slot:
                 value = next(values)
-                for _ in range(BEHIND.get(one["name"], 0) if one["type"] in {"INT", "COMBO"} else 0):
+                for _ in range(BEHIND.get(slot["name"], 0) if slot["type"] in {"INT", "COMBO"} else 0):
                     next(values)
-            if one["link"] is not None:
-                number, source, slot, target, _, _ = links[one["link"]]
-                assert (number, target) == (one["link"], node["id"])
-                value = [str(source), slot]
+            if slot["link"] is not None:
+                number, source, output, target, _, _ = links[slot["link"]]
+                assert (number, target) == (slot["link"], node["id"])
+                value = [str(source), output]
             if value is not None:
-                inputs[one["name"]] = value
+                inputs[slot["name"]] = value
         assert list(values) == []
         made[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
     return made

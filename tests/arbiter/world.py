@@ -16,10 +16,10 @@ from aiohttp import ClientSession, web
 
 from patchforge.arbiter.card import Memory
 from patchforge.arbiter.proxy import serving
-from patchforge.arbiter.services import ComfyUI, Ollama
-from patchforge.arbiter.turns import Policy, Side, Turns
+from patchforge.arbiter.services import SharedComfyUI, SharedOllama
+from patchforge.arbiter.turns import CardSide, Policy, Turns
 from patchforge.cli import main
-from tests.arbiter.ollama_stand_in import Server, Stub
+from tests.arbiter.ollama_stand_in import OllamaStandIn, Stub
 from tests.models.world import gguf_bytes
 
 MIB = 1 << 20
@@ -33,7 +33,7 @@ class EmulatedCard:
     """So many bytes, and who holds them."""
 
     def __init__(self, total: int) -> None:
-        self.total, self.held = total, dict.fromkeys((*Side, "somebody"), 0)
+        self.total, self.held = total, dict.fromkeys((*CardSide, "somebody"), 0)
 
     def take(self, who: str, size: int) -> bool:
         if size > self.free:
@@ -109,11 +109,11 @@ class FakeComfyUI:
         return web.json_response({"prompt_id": name, "number": 1, "node_errors": {}})
 
     async def _running(self, _: web.Request) -> web.Response:
-        rows = [[1, *one, {}, []] for one in ([self.current] if self.current else [])]
-        return web.json_response({"queue_running": rows, "queue_pending": [[1, *one, {}, []] for one in self.pending]})
+        rows = [[1, *job, {}, []] for job in ([self.current] if self.current else [])]
+        return web.json_response({"queue_running": rows, "queue_pending": [[1, *job, {}, []] for job in self.pending]})
 
     async def _stats(self, _: web.Request) -> web.Response:
-        held = self.card.held[Side.COMFYUI]
+        held = self.card.held[CardSide.COMFYUI]
         device = {"name": "xpu", "type": "xpu", "index": 0, "vram_total": self.card.total, "vram_free": self.card.free}
         return web.json_response({"devices": [{**device, "torch_vram_total": held, "torch_vram_free": 0}]})
 
@@ -155,7 +155,7 @@ class FakeComfyUI:
                 (name, _), self.current = self.current, None
                 self.history[name].set_result(ended)
             if self._free:  # as main.py: flags are looked at behind each job, and when the queue is empty
-                self.card.give(Side.COMFYUI, self.card.held[Side.COMFYUI])
+                self.card.give(CardSide.COMFYUI, self.card.held[CardSide.COMFYUI])
                 self._free = False
             if not self.pending:
                 await self._wake.wait()
@@ -167,10 +167,10 @@ class FakeComfyUI:
             if node["class_type"] == "Ask":
                 await self._ask(node["inputs"], graph)
             else:
-                held = self.card.held[Side.COMFYUI]
+                held = self.card.held[CardSide.COMFYUI]
                 if held < self.need:
                     self.loads += 1
-                    if not self.card.take(Side.COMFYUI, self.need - held):
+                    if not self.card.take(CardSide.COMFYUI, self.need - held):
                         self.out_of_memory += 1
                         raise OutOfMemory
                 await asyncio.sleep(self.seconds)
@@ -202,16 +202,16 @@ class World:
 
     card: EmulatedCard
     comfyui: FakeComfyUI
-    ollama: Server
+    ollama: OllamaStandIn
     turns: Turns
     said: list[str]
     session: ClientSession
-    addresses: dict[Side, str] = field(default_factory=dict)
-    direct: dict[Side, str] = field(default_factory=dict)
+    addresses: dict[CardSide, str] = field(default_factory=dict)
+    direct: dict[CardSide, str] = field(default_factory=dict)
 
     async def draw(self, graph: object = GRAPH, *, direct: bool = False) -> str:
         """A job, to its end: ``success``, ``error`` or a status."""
-        address = (self.direct if direct else self.addresses)[Side.COMFYUI]
+        address = (self.direct if direct else self.addresses)[CardSide.COMFYUI]
         async with self.session.post(f"{address}/prompt", json={"prompt": graph}) as answer:
             if answer.status != 200:
                 return str(answer.status)
@@ -220,7 +220,7 @@ class World:
 
     async def ask(self, model: str = "small", *, direct: bool = False, **more: object) -> dict[str, Any]:
         """A question to Ollama, streamed; its last line."""
-        address = (self.direct if direct else self.addresses)[Side.OLLAMA]
+        address = (self.direct if direct else self.addresses)[CardSide.OLLAMA]
         body = {"model": model, "prompt": "why", **more}
         async with self.session.post(f"{address}/api/generate", json=body) as answer:
             lines = [json.loads(line) async for line in answer.content]
@@ -251,21 +251,22 @@ async def world(
         words = ["models", "link", str(file), f"ollama:{name}", "--ollama", str(folder), "--store", str(top / "store")]
         assert main(words) == 0
     comfyui = FakeComfyUI(card, need, seconds)
-    ollama = Server(
+    ollama = OllamaStandIn(
         folder,
         Stub(seconds),
-        lambda size: card.take(Side.OLLAMA, size),
-        lambda size: card.give(Side.OLLAMA, size),
+        lambda size: card.take(CardSide.OLLAMA, size),
+        lambda size: card.give(CardSide.OLLAMA, size),
         factor=1024.0,
     )
     said: list[str] = []
     async with contextlib.AsyncExitStack() as stack:
         direct = {
-            side: await served(stack, one.app()) for side, one in ((Side.COMFYUI, comfyui), (Side.OLLAMA, ollama))
+            side: await served(stack, server.app())
+            for side, server in ((CardSide.COMFYUI, comfyui), (CardSide.OLLAMA, ollama))
         }
         turns = Turns(
-            ComfyUI(direct[Side.COMFYUI], 1.0),
-            Ollama(direct[Side.OLLAMA], 1.0),
+            SharedComfyUI(direct[CardSide.COMFYUI], 1.0),
+            SharedOllama(direct[CardSide.OLLAMA], 1.0),
             lambda: see(card),
             policy,
             patience=patience,
@@ -273,7 +274,7 @@ async def world(
             say=said.append,
         )
         session = await stack.enter_async_context(ClientSession())
-        ports = await stack.enter_async_context(serving(turns, dict.fromkeys(Side, ("127.0.0.1", 0))))
+        ports = await stack.enter_async_context(serving(turns, dict.fromkeys(CardSide, ("127.0.0.1", 0))))
         addresses = {side: f"http://127.0.0.1:{port}" for side, port in ports.items()}
         yield World(card, comfyui, ollama, turns, said, session, addresses, direct)
 

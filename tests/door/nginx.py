@@ -52,9 +52,9 @@ http {{
 
 
 def free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        return int(one.getsockname()[1])
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @dataclass
@@ -174,11 +174,11 @@ class Nginx:
     def raw(self, data: bytes) -> bytes:
         """What comes for bytes that no client library would send."""
         plain = socket.create_connection(("127.0.0.1", self.port), timeout=20)
-        with self.context().wrap_socket(plain, server_hostname=DOMAIN) as one:
-            one.sendall(data)
+        with self.context().wrap_socket(plain, server_hostname=DOMAIN) as tls:
+            tls.sendall(data)
             parts = []
             with suppress(TimeoutError):
-                while part := one.recv(65536):
+                while part := tls.recv(65536):
                     parts.append(part)
             return b"".join(parts)
 
@@ -291,8 +291,8 @@ def requests_of(grants: tuple[Grant, ...]) -> Iterator[tuple[str, str, Grant]]:
     for grant in grants:
         for route in grant.routes:
             method, _, path = route.partition(" ")
-            for one in grant.only or (path,):
-                plain = _PLACE.sub(lambda place: "some/where%20else.js" if place[2] else "a%20name.json", one)
+            for allowed in grant.only or (path,):
+                plain = _PLACE.sub(lambda place: "some/where%20else.js" if place[2] else "a%20name.json", allowed)
                 for twin in ("", "/api") if plain.startswith("[/api]") else ("",):
                     yield method, twin + plain.removeprefix("[/api]"), grant
 

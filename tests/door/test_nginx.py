@@ -39,8 +39,8 @@ packs = [{", ".join(f'"{name}"' for name in PACKS)}]
 
 @pytest.fixture(scope="module")
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Program().running() as program, door(tmp_path_factory.mktemp("door"), program, ABOUT) as one:
-        yield one
+    with Program().running() as program, door(tmp_path_factory.mktemp("door"), program, ABOUT) as nginx:
+        yield nginx
 
 
 def may(name: str, role: Role) -> bool:
@@ -284,12 +284,12 @@ def test_tls(nginx: Nginx) -> None:
             warnings.simplefilter("ignore")
             context.set_ciphers("DEFAULT@SECLEVEL=0")
             context.minimum_version = context.maximum_version = version
-        with socket.create_connection(("127.0.0.1", nginx.port), timeout=10) as one:
+        with socket.create_connection(("127.0.0.1", nginx.port), timeout=10) as bare:
             if accepted:
-                assert context.wrap_socket(one, server_hostname=DOMAIN).version()
+                assert context.wrap_socket(bare, server_hostname=DOMAIN).version()
             else:
                 with pytest.raises((ssl.SSLError, ConnectionResetError)):
-                    context.wrap_socket(one, server_hostname=DOMAIN)
+                    context.wrap_socket(bare, server_hostname=DOMAIN)
 
 
 @pytest.fixture
@@ -302,18 +302,18 @@ def secrets(nginx: Nginx, tmp_path: Path) -> Path:
 
 
 def test_too_many_requests(nginx: Nginx, secrets: Path) -> None:
-    with door(secrets, nginx.program, "rate = 1") as one:
-        found = [one.status("/queue", headers=basic("user", "wrong")) for _ in range(30)]
-    assert found[:20] == [401] * 20
-    assert found[-1] == 429
+    with door(secrets, nginx.program, "rate = 1") as slow:
+        statuses = [slow.status("/queue", headers=basic("user", "wrong")) for _ in range(30)]
+    assert statuses[:20] == [401] * 20
+    assert statuses[-1] == 429
 
 
 def test_networks(nginx: Nginx, secrets: Path) -> None:
-    with door(secrets, nginx.program, 'networks = ["192.0.2.0/24"]') as one:
-        assert one.status("/queue", headers=bearer("admin")) == 403
-        assert one.status("/queue") == 403
-    with door(secrets, nginx.program, 'networks = ["192.0.2.0/24", "127.0.0.0/8"]') as one:
-        assert one.status("/queue", headers=bearer("viewer")) == 200
+    with door(secrets, nginx.program, 'networks = ["192.0.2.0/24"]') as narrow:
+        assert narrow.status("/queue", headers=bearer("admin")) == 403
+        assert narrow.status("/queue") == 403
+    with door(secrets, nginx.program, 'networks = ["192.0.2.0/24", "127.0.0.0/8"]') as narrow:
+        assert narrow.status("/queue", headers=bearer("viewer")) == 200
 
 
 class SignIn(Program):
@@ -328,7 +328,12 @@ class SignIn(Program):
         group = request.cookies.get("_oauth2_proxy", "")
         if not group:
             return web.Response(status=401)
-        allowed = [one for text in request.query.getall("allowed_groups", []) for one in text.split(",") if one]
+        allowed = [
+            group_name
+            for text in request.query.getall("allowed_groups", [])
+            for group_name in text.split(",")
+            if group_name
+        ]
         return web.Response(status=202 if not allowed or group in allowed else 403)
 
 
@@ -337,7 +342,7 @@ def test_sign_in_elsewhere(nginx: Nginx, secrets: Path) -> None:
     with SignIn().running() as sign_in:
         groups = 'groups = { viewer = ["guests"], user = ["artists"], admin = ["operators", "owners"] }'
         oidc = f'oidc = {{ address = "http://127.0.0.1:{sign_in.port}", {groups} }}\nrate = 1000'
-        with door(secrets, nginx.program, oidc) as one:
+        with door(secrets, nginx.program, oidc) as signed_in:
             for grant in load_table().comfyui:
                 for method, path, _ in requests_of((grant,)):
                     for group, name in {
@@ -348,17 +353,17 @@ def test_sign_in_elsewhere(nginx: Nginx, secrets: Path) -> None:
                     }.items():
                         expected = 200 if may(name, grant.role) else 403
                         cookie = {"Cookie": f"_oauth2_proxy={group}"}
-                        assert one.status(path, method, cookie) == expected, (method, path, group)
-            assert one.status("/queue") == 401
-            assert one.status("/new", headers={"Cookie": "_oauth2_proxy=owners"}) == 403
-            assert one.status("/queue", headers=bearer("viewer")) == 200
-            assert one.status("/prompt", "POST", {**bearer("viewer"), "Cookie": "_oauth2_proxy=owners"}) == 403
-            assert one.status("/prompt", "POST", basic("user")) == 200
-            assert one.status("/prompt", "POST", basic("user", "wrong")) == 401
-            status, headers, _ = one.ask("/", headers={"Sec-Fetch-Mode": "navigate"})
+                        assert signed_in.status(path, method, cookie) == expected, (method, path, group)
+            assert signed_in.status("/queue") == 401
+            assert signed_in.status("/new", headers={"Cookie": "_oauth2_proxy=owners"}) == 403
+            assert signed_in.status("/queue", headers=bearer("viewer")) == 200
+            assert signed_in.status("/prompt", "POST", {**bearer("viewer"), "Cookie": "_oauth2_proxy=owners"}) == 403
+            assert signed_in.status("/prompt", "POST", basic("user")) == 200
+            assert signed_in.status("/prompt", "POST", basic("user", "wrong")) == 401
+            status, headers, _ = signed_in.ask("/", headers={"Sec-Fetch-Mode": "navigate"})
             assert (status, headers["location"].partition("/oauth2")[2]) == (302, "/start?rd=/")
-            assert one.ask("/oauth2/start?rd=/")[1]["location"] == "https://id.example.org/"
-            assert one.status("/oauth2/../prompt", "POST") in {400, 401}
+            assert signed_in.ask("/oauth2/start?rd=/")[1]["location"] == "https://id.example.org/"
+            assert signed_in.status("/oauth2/../prompt", "POST") in {400, 401}
         assert not any("Authorization" in seen["headers"] for seen in sign_in.seen)
 
 
@@ -366,16 +371,16 @@ def test_ollama(nginx: Nginx, secrets: Path) -> None:
     """Every route by role, at a domain of its own; ComfyUI's are not there. It hears a host that it takes."""
     about = f'rate = 1000\nollama = {{ domain = "{SECOND}", address = "http://127.0.0.1:{nginx.program.port}" }}'
     host: dict[str, Any] = {"host": SECOND}
-    with door(secrets, nginx.program, about) as one:
+    with door(secrets, nginx.program, about) as whole:
         for method, path, grant in requests_of(load_table().ollama):
-            assert one.status(path, method, **host) == 401
+            assert whole.status(path, method, **host) == 401
             for name in ("viewer", "user", "admin", "stranger"):
                 expected = 200 if may(name, grant.role) else 403
-                assert one.status(path, method, bearer(name), **host) == expected, (method, path, name)
+                assert whole.status(path, method, bearer(name), **host) == expected, (method, path, name)
         for path in ("/queue", "/debug/pprof/", "/api//generate", "/v1/../api/pull", "/metrics"):
-            assert one.status(path, headers=bearer("admin"), **host) in {400, 403}
-        assert one.status("/api/version", headers=bearer("admin")) == 403  # of Ollama, at the domain of ComfyUI
-        own = {"Origin": f"https://{SECOND}:{one.port}"}
-        assert one.status("/api/generate", "POST", {**bearer("user"), **own}, **host) == 200
+            assert whole.status(path, headers=bearer("admin"), **host) in {400, 403}
+        assert whole.status("/api/version", headers=bearer("admin")) == 403  # of Ollama, at the domain of ComfyUI
+        own = {"Origin": f"https://{SECOND}:{whole.port}"}
+        assert whole.status("/api/generate", "POST", {**bearer("user"), **own}, **host) == 200
         told = nginx.program.seen[-1]["headers"]
         assert (told["Host"], "Origin" in told) == ("localhost", False)

@@ -103,8 +103,8 @@ FILES = {
 
 
 def test_every_way_to_declare_a_route() -> None:
-    found = routes.of_comfyui(MemoryTree(FILES))
-    assert [str(route) for route in found] == [
+    declared = routes.of_comfyui(MemoryTree(FILES))
+    assert [str(route) for route in declared] == [
         "* /by-hand",
         "* [/api]/any",
         "DELETE [/api]/userdata/{file}",
@@ -119,7 +119,7 @@ def test_every_way_to_declare_a_route() -> None:
         "POST [/api]/queue",
         "PUT /api/assets/{id}",
     ]
-    assert next(route.place for route in found if route.path == "/internal/logs") == "api/internal.py:5"
+    assert next(route.place for route in declared if route.path == "/internal/logs") == "api/internal.py:5"
 
 
 def test_a_path_that_the_source_does_not_say_is_told() -> None:
@@ -136,8 +136,8 @@ def test_a_file_that_cannot_be_read_is_told() -> None:
 def test_packs_add_to_the_servers_table() -> None:
     places = (b"PromptServer.instance.routes.get('/mine')", b"server.PromptServer.instance.routes.get('/two')")
     code = b"".join(b"@" + place + b"\n" for place in places) + b"async def f(r): ...\n"
-    found = routes.of_pack(MemoryTree({"nodes.py": code}))
-    assert [str(route) for route in found] == ["GET [/api]/mine", "GET [/api]/two"]
+    declared = routes.of_pack(MemoryTree({"nodes.py": code}))
+    assert [str(route) for route in declared] == ["GET [/api]/mine", "GET [/api]/two"]
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -146,8 +146,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "more.py").write_text("@PromptServer.instance.routes.post('/more')\nasync def more(r): ...\n")
     capsys.readouterr()
     assert main(["door", "routes", "--pack", str(tmp_path), "--json"]) == 1
-    (found,) = json.loads(capsys.readouterr().out)["results"]
-    assert [(one["path"], one["role"]) for one in found["routes"]] == [
+    (told,) = json.loads(capsys.readouterr().out)["results"]
+    assert [(route["path"], route["role"]) for route in told["routes"]] == [
         ("[/api]/more", ""),
         ("[/api]/reslyf/log", "user"),
     ]
@@ -155,8 +155,8 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 
 def test_ollamas_routes() -> None:
     go = b'r.GET("/api/tags", s.ListHandler)\n\tr.POST("/api/blobs/:digest", f)\n r.GET("/files/*path", f)\n'
-    found = routes.of_ollama(MemoryTree({"server/routes.go": go}))
-    assert [str(route) for route in found] == [
+    declared = routes.of_ollama(MemoryTree({"server/routes.go": go}))
+    assert [str(route) for route in declared] == [
         "GET /api/tags",
         "GET /files/{path:.*}",
         "POST /api/blobs/{digest}",
@@ -166,7 +166,11 @@ def test_ollamas_routes() -> None:
 def test_the_table() -> None:
     table = load_table()
     least = {Does.PAGE: Role.VIEWER, Does.READ: Role.VIEWER}
-    for grant in (*table.comfyui, *table.ollama, *(one for grants in table.pack.values() for one in grants)):
+    for grant in (
+        *table.comfyui,
+        *table.ollama,
+        *(grant_of_pack for grants in table.pack.values() for grant_of_pack in grants),
+    ):
         if grant.role is Role.VIEWER:
             assert least.get(grant.does) is Role.VIEWER, grant
             assert {route.split()[0] for route in grant.routes} <= {"GET", "HEAD", "POST"}
@@ -282,5 +286,9 @@ def test_what_a_pattern_takes_is_that_route_to_aiohttp(method: str, pieces: list
     assert match.route.resource is not None
     canonical = match.route.resource.canonical
     wanted = {re.sub(r":\.\*", "", route.split(" ", 1)[1]) for route, _ in taken}
-    options = wanted | {one.replace("[/api]", "") for one in wanted} | {one.replace("[/api]", "/api") for one in wanted}
+    options = (
+        wanted
+        | {route.replace("[/api]", "") for route in wanted}
+        | {route.replace("[/api]", "/api") for route in wanted}
+    )
     assert canonical in options

@@ -65,11 +65,16 @@ def test_every_route_of_every_release_is_decided_about() -> None:
     undecided = {}
     with open_upstream() as upstream:
         for release in upstream.releases():
-            found = routes.of_comfyui(upstream.tree(release))
-            assert len(found) >= 30, release
-            if new := roles.undecided(found, grants):
+            declared = routes.of_comfyui(upstream.tree(release))
+            assert len(declared) >= 30, release
+            if new := roles.undecided(declared, grants):
                 undecided[str(release.version)] = [str(route) for route in new]
-            left -= {one for route in found if (grant := roles.decided(route, grants)) for one in grant.routes}
+            left -= {
+                route_text
+                for route in declared
+                if (grant := roles.decided(route, grants))
+                for route_text in grant.routes
+            }
     assert undecided == {}
     assert left == set()
 
@@ -78,20 +83,20 @@ def test_every_route_of_every_release_is_decided_about() -> None:
 def test_every_route_of_pinned_packs_is_decided_about() -> None:
     seen = set()
     for name, pin in pin_files.load("nodes", ROOT / "upstream" / "pins").items():
-        found = routes.of_pack(FolderTree(Path(PACKS) / pin.repo))
+        declared = routes.of_pack(FolderTree(Path(PACKS) / pin.repo))
         grants = load_table().pack.get(name, ())
-        assert roles.undecided(found, grants) == (), name
-        assert {route for grant in grants for route in grant.routes} <= {str(route) for route in found}
-        seen |= {name} if found else set()
+        assert roles.undecided(declared, grants) == (), name
+        assert {route for grant in grants for route in grant.routes} <= {str(route) for route in declared}
+        seen |= {name} if declared else set()
     assert seen == set(load_table().pack)
 
 
 @pytest.mark.skipif(not OLLAMA, reason="PATCHFORGE_OLLAMA does not name a clone of Ollama")
 def test_every_route_of_the_pinned_ollama_is_decided_about() -> None:
     pin = pin_files.load("ollama", ROOT / "upstream" / "pins")[""]
-    found = routes.of_ollama(GitTree(GitObjects(Path(OLLAMA)), pin.rev))
-    assert len(found) >= 30
-    assert roles.undecided(found, load_table().ollama) == ()
+    declared = routes.of_ollama(GitTree(GitObjects(Path(OLLAMA)), pin.rev))
+    assert len(declared) >= 30
+    assert roles.undecided(declared, load_table().ollama) == ()
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +114,8 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ng
     }
     with Server(tree, python, **given, log=folder / "server.log", timeout=180) as server:  # type: ignore[arg-type]
         about = 'rate = 500\nupload = "1m"\nroutes = [{ role = "admin", does = "read", routes = ["GET [/api]/told"] }]'
-        with door(folder, Program(server.client.port), about) as one:
-            yield tree, one
+        with door(folder, Program(server.client.port), about) as nginx:
+            yield tree, nginx
 
 
 @needs_comfyui

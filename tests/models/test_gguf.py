@@ -39,11 +39,11 @@ def test_as_the_library_reads_it(tmp_path: Path) -> None:
     head, reader = gguf.read(tmp_path / "x"), library.GGUFReader(tmp_path / "x")
     plain = {key: field.contents() for key, field in reader.fields.items() if not key.startswith("GGUF.")}
     assert head.values == {key: value for key, value in plain.items() if not isinstance(value, list)}
-    assert head.parameters == sum(int(one.n_elements) for one in reader.tensors) == 22
+    assert head.parameters == sum(int(tensor.n_elements) for tensor in reader.tensors) == 22
 
 
 @pytest.mark.parametrize(
-    ("data", "found"),
+    ("data", "instead"),
     [
         (b"", "its end"),
         (b"safetensors", "another kind"),
@@ -57,11 +57,11 @@ def test_as_the_library_reads_it(tmp_path: Path) -> None:
         (b"GGUF" + struct.pack("<IQQQ1sI", 3, 1, 0, 1, b"t", 2**31), "dimensions"),
     ],
 )
-def test_what_is_none(data: bytes, found: str, tmp_path: Path) -> None:
+def test_what_is_none(data: bytes, instead: str, tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(data)
     with pytest.raises(Damaged) as error:
         gguf.read(tmp_path / "x")
-    assert found in error.value.found
+    assert instead in error.value.found
 
 
 @given(data=st.binary(max_size=200), cut=st.integers(0, 250))

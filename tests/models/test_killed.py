@@ -13,10 +13,10 @@ import pytest
 
 from patchforge.atomic import silent
 from patchforge.cli import main
-from patchforge.models.store import Store
+from patchforge.models.store import ModelStore
 from tests.models.world import MODEL, Machine, content, gguf_bytes, machine
 
-DEFAULTS: dict[str, Any] = Store.__init__.__kwdefaults__ or {}  #: of every store that a command opens
+DEFAULTS: dict[str, Any] = ModelStore.__init__.__kwdefaults__ or {}  #: of every store that a command opens
 DATA = gguf_bytes(weights=bytes(4096))
 OTHER = gguf_bytes("llama", weights=bytes(2048))
 

@@ -59,10 +59,10 @@ def test_everything_is_listed_once(here: Machine, call: Call, said: Callable[...
     here.model("loras/notes.txt", WEIGHTS)
     here.downloaded("owner/name", "a.safetensors", WEIGHTS)
     here.pulled("qwen3:4b", (MODEL, gguf_bytes()), ("application/vnd.ollama.image.template", b"text"))
-    found = call("list")
-    assert found["duplicated"] == len(WEIGHTS)
-    assert found["problems"] == []
-    names = sorted((name["place"], name["name"]) for one in found["files"] for name in one["names"])  # type: ignore[attr-defined]
+    listed = call("list")
+    assert listed["duplicated"] == len(WEIGHTS)
+    assert listed["problems"] == []
+    names = sorted((name["place"], name["name"]) for file in listed["files"] for name in file["names"])  # type: ignore[attr-defined]
     assert names == [
         ("comfyui", "checkpoints/a.safetensors"),
         ("huggingface", "owner/name/a.safetensors"),
@@ -88,7 +88,7 @@ def test_an_ollama_model_becomes_a_text_encoder(here: Machine, call: Call) -> No
 
 def test_a_file_becomes_a_model_of_ollamas(here: Machine, call: Call) -> None:
     file = here.model("text_encoders/mine.gguf", gguf_bytes("llama", file_type=3))
-    assert [one["what"] for one in call("link", str(file), "ollama:mine", "--dry-run")["done"]] == [  # type: ignore[attr-defined]
+    assert [change["what"] for change in call("link", str(file), "ollama:mine", "--dry-run")["done"]] == [  # type: ignore[attr-defined]
         "linked",
         "linked",
         "written",
@@ -243,9 +243,9 @@ def test_a_manifest_that_is_none(manifest: bytes, why: str, here: Machine, call:
     layer = b'{"mediaType": "", "digest": "", "size": 0}'
     here.manifest("bad", manifest.replace(b"LAYER", layer).replace(b"DIGEST", b"sha256:" + b"1" * 64))
     here.pulled("good", (MODEL, gguf_bytes()))
-    found = call("list")
-    assert why in str(found["problems"])
-    assert len(found["files"]) == 1  # type: ignore[arg-type]
+    listed = call("list")
+    assert why in str(listed["problems"])
+    assert len(listed["files"]) == 1  # type: ignore[arg-type]
 
 
 def test_odd_folders(here: Machine, call: Call) -> None:
@@ -259,9 +259,9 @@ def test_odd_folders(here: Machine, call: Call) -> None:
     os.mkfifo(models / "checkpoints" / "pipe.safetensors")
     here.pulled("lacking", (MODEL, b"gone"))
     (here.ollama / "blobs" / f"sha256-{digest(b'gone')}").unlink()
-    found = call("list")
-    assert len(found["files"]) == 1  # type: ignore[arg-type]
-    told = str(found["problems"])
+    listed = call("list")
+    assert len(listed["files"]) == 1  # type: ignore[arg-type]
+    told = str(listed["problems"])
     assert all(name in told for name in ("self.safetensors", "gone.safetensors", "pipe.safetensors", digest(b"gone")))
 
 

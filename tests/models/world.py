@@ -97,12 +97,12 @@ class Machine:
 
     def bytes_used(self) -> int:
         """Bytes of all files, each once."""
-        found = {
-            (one.lstat().st_ino, one.lstat().st_size)
-            for one in self.top.rglob("*")
-            if not one.is_symlink() and one.is_file()
+        files = {
+            (path.lstat().st_ino, path.lstat().st_size)
+            for path in self.top.rglob("*")
+            if not path.is_symlink() and path.is_file()
         }
-        return sum(size for _, size in found)
+        return sum(size for _, size in files)
 
 
 def machine(top: Path) -> Machine:

@@ -6,18 +6,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.operate.servers import ComfyUI, Ollama
+from tests.operate.servers import FakeComfyUI, FakeOllama
 
 
 @pytest.fixture
-def comfyui() -> Iterator[ComfyUI]:
-    made = ComfyUI()
+def comfyui() -> Iterator[FakeComfyUI]:
+    made = FakeComfyUI()
     with made.running():
         yield made
 
 
 @pytest.fixture
-def ollama() -> Iterator[Ollama]:
-    made = Ollama()
+def ollama() -> Iterator[FakeOllama]:
+    made = FakeOllama()
     with made.running():
         yield made

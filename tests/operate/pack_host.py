@@ -86,14 +86,14 @@ def execution(*, new: bool) -> types.ModuleType:
 
     class PromptExecutor:
         def execute(self, prompt: Any, prompt_id: str, extra_data: Any = None, execute_outputs: Any = ()) -> list[Any]:
-            found = []
+            outputs = []
             for obj, work in prompt:
                 try:
                     given = made.get_output_data(prompt_id, "1", obj, work) if new else made.get_output_data(obj, work)
-                    found.append(asyncio.run(given) if new else given)
+                    outputs.append(asyncio.run(given) if new else given)
                 except KeyError as error:
-                    found.append(error)
-            return found
+                    outputs.append(error)
+            return outputs
 
     made.PromptExecutor = PromptExecutor
     return made  # type: ignore[no-any-return]

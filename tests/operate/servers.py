@@ -74,13 +74,13 @@ class Web:
 
             def _do(self, verb: str, body: Any) -> None:
                 parts = urlsplit(self.path)
-                asked = {name: one[-1] for name, one in parse_qs(parts.query).items()}
-                found = outer.answer(verb, parts.path, asked, body)
-                if isinstance(found, bytes):
-                    self.wfile.write(found)
+                asked = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+                answer = outer.answer(verb, parts.path, asked, body)
+                if isinstance(answer, bytes):
+                    self.wfile.write(answer)
                     self.close_connection = True
                 else:
-                    self._say(*found)
+                    self._say(*answer)
 
             def _say(self, status: int, value: Any) -> None:
                 data = json.dumps(value).encode()
@@ -114,7 +114,7 @@ class Web:
             thread.join()
 
 
-class ComfyUI(Web):
+class FakeComfyUI(Web):
     """The ComfyUI."""
 
     def __init__(self) -> None:
@@ -191,11 +191,11 @@ class ComfyUI(Web):
     def _count(self, job: Job, kind: str) -> None:
         computes = kind in ("KSampler", "VAEDecode")
         done = 0 if self.be.on_cpu or not computes else 180
-        one = self.classes.setdefault(kind, {"seconds": 0.0, "runs": 0, "operations": 0, "fallbacks": 0})
-        one["seconds"] += 0.05
-        one["runs"] += 1
-        one["operations"] += done
-        one["fallbacks"] += computes and done == 0
+        row = self.classes.setdefault(kind, {"seconds": 0.0, "runs": 0, "operations": 0, "fallbacks": 0})
+        row["seconds"] += 0.05
+        row["runs"] += 1
+        row["operations"] += done
+        row["fallbacks"] += computes and done == 0
         self.steps[job.name].append({"class_type": kind, "seconds": 0.05, "operations": done})
 
     def answer(self, verb: str, path: str, asked: dict[str, str], body: Any) -> Any:
@@ -203,10 +203,10 @@ class ComfyUI(Web):
             return self._misbehave()
         with self._lock:
             parts = path.strip("/").split("/")
-            found = getattr(self, f"_{verb.lower()}_{parts[-1] if parts[0] == 'api' else parts[0]}", None)
-            if found is None or (parts[0] == "api" and not self.be.jobs_api):
+            method = getattr(self, f"_{verb.lower()}_{parts[-1] if parts[0] == 'api' else parts[0]}", None)
+            if method is None or (parts[0] == "api" and not self.be.jobs_api):
                 return 404, {"error": "not found"}
-            return found(parts, asked, body)
+            return method(parts, asked, body)
 
     def _misbehave(self) -> Any:
         head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -236,20 +236,20 @@ class ComfyUI(Web):
         return 200, {"system": system, "devices": [device]}
 
     def _get_jobs(self, _parts: Any, asked: dict[str, str], _body: Any) -> Any:
-        statuses = [one.strip().lower() for one in asked.get("status", "").split(",") if one.strip()]
-        if wrong := [one for one in statuses if one not in STATUSES]:
+        statuses = [status.strip().lower() for status in asked.get("status", "").split(",") if status.strip()]
+        if wrong := [status for status in statuses if status not in STATUSES]:
             return 400, {"error": f"Invalid status value(s): {', '.join(wrong)}"}
         limit = asked.get("limit")
         if limit is not None and not (limit.isdigit() and int(limit) > 0):
             return 400, {"error": "limit must be a positive integer"}
-        found = [job for job in reversed(self.jobs.values()) if not statuses or job.status in statuses]
+        jobs = [job for job in reversed(self.jobs.values()) if not statuses or job.status in statuses]
         told = [
             {"id": job.name, "status": job.status, "priority": job.number, "create_time": job.begin}
             | ({"execution_start_time": job.begin, "execution_end_time": job.end} if job.end else {})
-            for job in found[: int(limit) if limit else None]
+            for job in jobs[: int(limit) if limit else None]
         ]
-        pages = {"offset": 0, "limit": int(limit) if limit else None, "total": len(found)}
-        return 200, {"jobs": told, "pagination": {**pages, "has_more": len(told) < len(found)}}
+        pages = {"offset": 0, "limit": int(limit) if limit else None, "total": len(jobs)}
+        return 200, {"jobs": told, "pagination": {**pages, "has_more": len(told) < len(jobs)}}
 
     def _get_queue(self, *_: Any) -> Any:
         rows = {status: [[job.number, job.name, job.graph, {}, []] for job in self._of(status)] for status in STATUSES}
@@ -296,7 +296,7 @@ class ComfyUI(Web):
         graph = body.get("prompt")
         if not isinstance(graph, dict) or not graph:
             return 400, {"error": {"type": "no_prompt", "message": "No prompt provided"}, "node_errors": {}}
-        unknown = [one["class_type"] for one in graph.values() if one["class_type"].startswith("Patchforge")]
+        unknown = [node["class_type"] for node in graph.values() if node["class_type"].startswith("Patchforge")]
         if unknown and not self.be.pack:
             return 400, {"error": {"type": "missing_node_type", "message": f"no {unknown[0]}"}, "node_errors": {}}
         name = body.get("prompt_id") or str(uuid.uuid4())
@@ -319,7 +319,7 @@ class ComfyUI(Web):
         }
 
 
-class Ollama(Web):
+class FakeOllama(Web):
     """The Ollama. ``models``: name → bytes, and how many of them are on the GPU."""
 
     def __init__(self) -> None:

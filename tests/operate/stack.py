@@ -30,10 +30,10 @@ _PATIENCE = 90.0
 
 def quicker(rules: dict[str, Any]) -> dict[str, Any]:
     """The rules for a test that takes a minute: the same but for their times."""
-    for one in rules["groups"][0]["rules"]:
-        one["for"] = "0s" if one["for"] == "0m" else "2s"
-        one["expr"] = re.sub(r"(\[|offset )(\d+[mh])", lambda found: found[1] + _WINDOWS[found[2]], one["expr"])
-        one["expr"] = one["expr"].replace("stalled_seconds > 600", "stalled_seconds > 4")
+    for rule in rules["groups"][0]["rules"]:
+        rule["for"] = "0s" if rule["for"] == "0m" else "2s"
+        rule["expr"] = re.sub(r"(\[|offset )(\d+[mh])", lambda match: match[1] + _WINDOWS[match[2]], rule["expr"])
+        rule["expr"] = rule["expr"].replace("stalled_seconds > 600", "stalled_seconds > 4")
     return rules
 
 
@@ -132,20 +132,20 @@ class Stack:
 
     def query(self, expr: str) -> list[tuple[dict[str, str], float]]:
         """What Prometheus answers now."""
-        found = get(f"{self.url['prometheus']}/api/v1/query?{urllib.parse.urlencode({'query': expr})}")
-        return [(one["metric"], float(one["value"][1])) for one in found["data"]["result"]]
+        answer = get(f"{self.url['prometheus']}/api/v1/query?{urllib.parse.urlencode({'query': expr})}")
+        return [(series["metric"], float(series["value"][1])) for series in answer["data"]["result"]]
 
     def value(self, expr: str) -> float | None:
-        found = self.query(expr)
-        return found[0][1] if found else None
+        series = self.query(expr)
+        return series[0][1] if series else None
 
     def received(self) -> dict[str, dict[str, str]]:
         """The alerts that Alertmanager has: their texts by name."""
         try:
-            found = get(f"{self.url['alertmanager']}/api/v2/alerts")
+            received = get(f"{self.url['alertmanager']}/api/v2/alerts")
         except OSError:
             return {}
-        now = {one["labels"]["alertname"]: one["annotations"] for one in found}
+        now = {alert["labels"]["alertname"]: alert["annotations"] for alert in received}
         self.seen |= now
         return now
 

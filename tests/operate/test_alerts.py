@@ -18,7 +18,7 @@ from tests.support import ROOT
 from tests.test_readme import anchors
 
 Series = dict[str, str]
-NAMES = {name for one in METRICS for name in series(one)}
+NAMES = {name for metric in METRICS for name in series(metric)}
 C = 'server="c", instance="i"'
 G = 'pci_bdf="0000:03:00.0", instance="i"'
 INFO = f'hw_gpu_info{{{G}, driver="xe", device_id="0xe20b"}}'
@@ -152,27 +152,27 @@ CASES: dict[str, Case] = {
 
 def test_there_are_enough_and_each_has_a_case() -> None:
     assert len(ALERTS) >= 15
-    assert CASES.keys() == {one.name for one in ALERTS}
+    assert CASES.keys() == {alert.name for alert in ALERTS}
 
 
 def test_each_has_a_runbook_of_its_own() -> None:
     text = (ROOT / "docs" / "runbooks.md").read_text("utf-8")
     sections = re.findall(r"^## (\w+)$", text, re.MULTILINE)
-    assert sections == [one.name for one in ALERTS]
-    assert {one.runbook.partition("#")[2] for one in ALERTS} <= anchors(text)
+    assert sections == [alert.name for alert in ALERTS]
+    assert {alert.runbook.partition("#")[2] for alert in ALERTS} <= anchors(text)
 
 
 def test_each_says_what_and_why() -> None:
-    for one in ALERTS:
-        assert one.summary
-        assert one.description
-        assert one.summary != one.description
-        assert one.severity in {"critical", "warning", "info"}
+    for alert in ALERTS:
+        assert alert.summary
+        assert alert.description
+        assert alert.summary != alert.description
+        assert alert.severity in {"critical", "warning", "info"}
 
 
 def test_no_rule_asks_for_a_metric_that_there_is_not() -> None:
-    for one in ALERTS:
-        assert set(metrics_of(one.expr)) <= NAMES, one.name
+    for alert in ALERTS:
+        assert set(metrics_of(alert.expr)) <= NAMES, alert.name
 
 
 def metrics_of(expr: str) -> list[str]:
@@ -187,8 +187,11 @@ def test_rules(tmp_path: Path, *, quiet: bool) -> None:
     (tmp_path / "rules.yml").write_text(yaml.safe_dump(alerts.rules()))
     tests = []
     for name, case in CASES.items():
-        given = [{"series": one, "values": values} for one, values in (case.quiet if quiet else case.fires).items()]
-        rule = next(one for one in ALERTS if one.name == name)
+        given = [
+            {"series": series_name, "values": values}
+            for series_name, values in (case.quiet if quiet else case.fires).items()
+        ]
+        rule = next(alert for alert in ALERTS if alert.name == name)
         # how many fire, and that their texts can be made
         count = f'count(ALERTS{{alertname="{name}", alertstate="firing", severity="{rule.severity}"}}) or vector(0)'
         expected = [{"labels": "{}", "value": 0 if quiet else case.times}]

@@ -19,7 +19,7 @@ from patchforge.operate.metrics import METRICS, MetricKind
 from patchforge.operate.panels import PANELS
 from patchforge.operate.records import MaintenanceRecord, ValidationRecord
 from tests.operate import stack, trees
-from tests.operate.servers import GIB, ComfyUI, Ollama
+from tests.operate.servers import GIB, FakeComfyUI, FakeOllama
 from tests.operate.stack import Stack
 from tests.operate.trees import A770, B580, Machine
 from tests.support import ROOT
@@ -67,12 +67,12 @@ def certificate(path: Path, days: int, key: Path | None = None) -> Path:
     return path
 
 
-def health(comfyui: ComfyUI, state: Path) -> int:
+def health(comfyui: FakeComfyUI, state: Path) -> int:
     words = ["health", comfyui.url, "--deep", "--timeout", "3", "--stalled", "2", "--state", str(state)]
     return subprocess.run([sys.executable, "-m", "patchforge", *words], cwd=ROOT, check=False).returncode
 
 
-def test_what_should_fire_does_and_nothing_else(comfyui: ComfyUI, ollama: Ollama, tmp_path: Path) -> None:
+def test_what_should_fire_does_and_nothing_else(comfyui: FakeComfyUI, ollama: FakeOllama, tmp_path: Path) -> None:
     machine = Machine(tmp_path / "root")
     machine.a770()
     for reason in (machine.root / "sys").rglob("throttle_reason_*"):
@@ -108,7 +108,7 @@ def test_what_should_fire_does_and_nothing_else(comfyui: ComfyUI, ollama: Ollama
             assert (ROOT / texts["runbook"].partition("#")[0]).is_file()
 
 
-def _quiet(of: Stack, comfyui: ComfyUI, state: Path) -> None:
+def _quiet(of: Stack, comfyui: FakeComfyUI, state: Path) -> None:
     """Jobs run, health is looked at, and nobody is told."""
     assert health(comfyui, state) == 0
     of.until(lambda: of.value("comfyui_up") == 1, "ComfyUI is seen")
@@ -123,14 +123,16 @@ def _quiet(of: Stack, comfyui: ComfyUI, state: Path) -> None:
         for query in panel.queries:
             of.until(partial(of.query, query.expr), f"{panel.title}: {query.expr}")
     told = {
-        name for one in METRICS for name in (f"{one.name}_count" if one.kind is MetricKind.HISTOGRAM else one.name,)
+        name
+        for metric in METRICS
+        for name in (f"{metric.name}_count" if metric.kind is MetricKind.HISTOGRAM else metric.name,)
     }
     assert of.seen == {}
     lacks = {name for name in told if not of.query(name)}
     assert lacks == {"patchforge_service_vram_limit_bytes"}  # no unit has a limit
 
 
-def _jobs_fire(of: Stack, comfyui: ComfyUI, state: Path) -> None:
+def _jobs_fire(of: Stack, comfyui: FakeComfyUI, state: Path) -> None:
     """Jobs fail, are computed on the CPU, and hang."""
     comfyui.be.fails = True
     for _ in range(4):

@@ -26,9 +26,9 @@ from patchforge.operate import machine, records
 from patchforge.operate.exporter import Exporter
 from patchforge.operate.metrics import BY_NAME, Sample
 from patchforge.operate.records import HealthRecord
-from patchforge.operate.server import Server, address
+from patchforge.operate.server import MetricsServer, address
 from tests.operate import trees
-from tests.operate.servers import ComfyUI
+from tests.operate.servers import FakeComfyUI
 from tests.operate.stack import free_port
 from tests.operate.test_end_to_end import certificate
 from tests.operate.trees import Machine
@@ -40,19 +40,19 @@ def exported(capsys: pytest.CaptureFixture[str], *words: str) -> dict[str, float
     assert main(["exporter", "--once", *words]) == 0
     text = capsys.readouterr().out
     return {
-        f"{one.name}{json.dumps(one.labels, sort_keys=True) if one.labels else ''}": one.value
+        f"{sample.name}{json.dumps(sample.labels, sort_keys=True) if sample.labels else ''}": sample.value
         for family in text_string_to_metric_families(text)
-        for one in family.samples
+        for sample in family.samples
     }
 
 
-def test_once(comfyui: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_once(comfyui: FakeComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Machine(tmp_path / "root").b580()
-    found = exported(capsys, "--root", str(tmp_path / "root"), "--comfyui", comfyui.url, "--disk", str(tmp_path))
-    names = {key.partition("{")[0] for key in found}
+    text = exported(capsys, "--root", str(tmp_path / "root"), "--comfyui", comfyui.url, "--disk", str(tmp_path))
+    names = {key.partition("{")[0] for key in text}
     assert {"hw_energy_joules_total", "comfyui_up", "comfyui_job_duration_seconds_bucket"} <= names
-    assert found[f'patchforge_filesystem_size_bytes{{"path": "{tmp_path}"}}'] > 0
-    assert found[f'comfyui_up{{"server": "{comfyui.name}"}}'] == 1
+    assert text[f'patchforge_filesystem_size_bytes{{"path": "{tmp_path}"}}'] > 0
+    assert text[f'comfyui_up{{"server": "{comfyui.name}"}}'] == 1
 
 
 def test_records_and_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -61,17 +61,17 @@ def test_records_and_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[
     records.write(tmp_path, "health", "a", HealthRecord("a:1", "deep", ok=True, reason="", seconds=1.5, when=5))
     (tmp_path / "health-b.json").write_text("{}")
     (tmp_path / "maintenance-x.json").write_bytes(b"\xff")
-    found = exported(
+    text = exported(
         capsys, "--state", str(tmp_path), "--certificate", str(good), "--certificate", str(bad), "--certificate", "/x"
     )
-    ends = found[f'patchforge_certificate_expiry_timestamp_seconds{{"certificate": "{good}"}}']
+    ends = text[f'patchforge_certificate_expiry_timestamp_seconds{{"certificate": "{good}"}}']
     assert ends == pytest.approx(time.time() + 30 * 86400, abs=100)
-    assert found[f'patchforge_certificate_error{{"certificate": "{bad}"}}'] == 1
-    assert found['patchforge_certificate_error{"certificate": "/x"}'] == 1
-    assert found['patchforge_health_ok{"probe": "deep", "server": "a:1"}'] == 1
-    assert found['patchforge_record_error{"record": "health-a"}'] == 0
-    assert found['patchforge_record_error{"record": "health-b"}'] == 1
-    assert found['patchforge_record_error{"record": "maintenance-x"}'] == 1
+    assert text[f'patchforge_certificate_error{{"certificate": "{bad}"}}'] == 1
+    assert text['patchforge_certificate_error{"certificate": "/x"}'] == 1
+    assert text['patchforge_health_ok{"probe": "deep", "server": "a:1"}'] == 1
+    assert text['patchforge_record_error{"record": "health-a"}'] == 0
+    assert text['patchforge_record_error{"record": "health-b"}'] == 1
+    assert text['patchforge_record_error{"record": "maintenance-x"}'] == 1
 
 
 def test_a_certificate_that_a_server_shows(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_certificate_that_a_server_shows(tmp_path: Path) -> None:
 
 @contextmanager
 def served(exporter: Exporter, page: bytes = b"") -> Iterator[str]:
-    with Server("127.0.0.1:0", exporter.registry(), lambda _: page) as server:
+    with MetricsServer("127.0.0.1:0", exporter.registry(), lambda _: page) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
         yield server.url
@@ -126,7 +126,7 @@ def test_http() -> None:
 def test_a_port_that_is_taken() -> None:
     exporter = Exporter([])
     with served(exporter) as url, pytest.raises(PatchforgeError, match="cannot listen on"):
-        Server(url.removeprefix("http://"), exporter.registry(), lambda _: b"")
+        MetricsServer(url.removeprefix("http://"), exporter.registry(), lambda _: b"")
 
 
 @pytest.mark.parametrize("text", ["", ":80", "host", "host:", "host:http", "127.0.0.1:70000", "127.0.0.1:-1"])
@@ -136,7 +136,7 @@ def test_no_address(text: str) -> None:
 
 
 def test_every_metric_is_one_of_the_library() -> None:
-    assert {one.name for one in Exporter([]).describe()} == {one.family for one in BY_NAME.values()}
+    assert {family.name for family in Exporter([]).describe()} == {metric.family for metric in BY_NAME.values()}
 
 
 def test_what_is_named_twice_or_not_there(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,11 +27,11 @@ def reader(machine: Machine, stale: float = 30) -> Reader:
 
 
 def values(of: Reader) -> Values:
-    found: Values = {}
-    for one in checked(of.collect()):
-        assert one.labels not in found.setdefault(one.name, {}), one
-        found[one.name][one.labels] = one.value
-    return found
+    told: Values = {}
+    for sample in checked(of.collect()):
+        assert sample.labels not in told.setdefault(sample.name, {}), sample
+        told[sample.name][sample.labels] = sample.value
+    return told
 
 
 def sampled(machine: Machine, seconds: float = 10, times: int = 2) -> Values:
@@ -45,49 +45,49 @@ def sampled(machine: Machine, seconds: float = 10, times: int = 2) -> Values:
 
 def test_a770_by_i915(machine: Machine) -> None:
     machine.a770(watts=150)
-    found = sampled(machine)
-    assert found["hw_gpu_info"] == {(A770, "i915", "0x56a0"): 1}
-    assert found["hw_energy_joules_total"] == {(A770, "card"): pytest.approx(5000 + 1500)}
-    assert found["hw_power_watts"] == {(A770, "card"): pytest.approx(150)}
-    assert found["hw_power_limit_watts"] == {(A770, "card"): 190}
-    assert found["hw_temperature_celsius"] == {(A770, "gpu"): 61}
-    assert found["hw_voltage_volts"] == {(A770, "gpu"): 0.94}
-    assert found["hw_fan_speed_rpm"] == {(A770, "fan1"): 1210}
-    assert found["hw_frequency_hertz"] == {(A770, "gpu"): 2.1e9}
-    assert found["hw_frequency_limit_hertz"] == {(A770, "gpu", "max"): 2.4e9, (A770, "gpu", "min"): 3e8}
-    status = found["hw_frequency_throttle_status"]
+    told = sampled(machine)
+    assert told["hw_gpu_info"] == {(A770, "i915", "0x56a0"): 1}
+    assert told["hw_energy_joules_total"] == {(A770, "card"): pytest.approx(5000 + 1500)}
+    assert told["hw_power_watts"] == {(A770, "card"): pytest.approx(150)}
+    assert told["hw_power_limit_watts"] == {(A770, "card"): 190}
+    assert told["hw_temperature_celsius"] == {(A770, "gpu"): 61}
+    assert told["hw_voltage_volts"] == {(A770, "gpu"): 0.94}
+    assert told["hw_fan_speed_rpm"] == {(A770, "fan1"): 1210}
+    assert told["hw_frequency_hertz"] == {(A770, "gpu"): 2.1e9}
+    assert told["hw_frequency_limit_hertz"] == {(A770, "gpu", "max"): 2.4e9, (A770, "gpu", "min"): 3e8}
+    status = told["hw_frequency_throttle_status"]
     assert {reason for (_, _, reason), value in status.items() if value} == {"any", "thermal"}
     assert len(status) == 1 + len(trees.REASONS)
-    assert "hw_memory_size_bytes" not in found
-    assert "hw_errors_total" not in found  # i915 leaves no dump that can be counted
+    assert "hw_memory_size_bytes" not in told
+    assert "hw_errors_total" not in told  # i915 leaves no dump that can be counted
 
 
 def test_b580_by_xe(machine: Machine) -> None:
     machine.b580(card=140, package=110)
     machine.held(COMFYUI, B580, 5 * GIB, str(8 * GIB))
     machine.held(OLLAMA, B580, 2 * GIB)
-    found = sampled(machine)
-    assert found["hw_gpu_info"] == {(B580, "xe", "0xe20b"): 1}
-    assert found["hw_power_watts"] == {(B580, "card"): pytest.approx(140), (B580, "package"): pytest.approx(110)}
-    assert found["hw_power_limit_watts"] == {(B580, "card"): 190, (B580, "package"): 160}
-    assert found["hw_temperature_celsius"] == {(B580, "gpu"): 58, (B580, "memory"): 72}
-    assert found["hw_voltage_volts"] == {(B580, "card"): 0.865}
-    assert found["hw_frequency_hertz"] == {(B580, "gpu"): 2.85e9, (B580, "media"): 1.45e9}
-    assert set(found["hw_frequency_throttle_status"].values()) == {0}
-    assert found["hw_memory_size_bytes"] == {(B580, "device"): 12 * GIB}
-    assert found["hw_memory_usage_bytes"] == {(B580, "device"): 7 * GIB}
-    assert found["patchforge_service_vram_bytes"] == {(COMFYUI, B580): 5 * GIB, (OLLAMA, B580): 2 * GIB}
-    assert found["patchforge_service_vram_limit_bytes"] == {(COMFYUI, B580): 8 * GIB}
-    assert found["hw_errors_total"] == {(B580, "engine_reset"): 0}
+    told = sampled(machine)
+    assert told["hw_gpu_info"] == {(B580, "xe", "0xe20b"): 1}
+    assert told["hw_power_watts"] == {(B580, "card"): pytest.approx(140), (B580, "package"): pytest.approx(110)}
+    assert told["hw_power_limit_watts"] == {(B580, "card"): 190, (B580, "package"): 160}
+    assert told["hw_temperature_celsius"] == {(B580, "gpu"): 58, (B580, "memory"): 72}
+    assert told["hw_voltage_volts"] == {(B580, "card"): 0.865}
+    assert told["hw_frequency_hertz"] == {(B580, "gpu"): 2.85e9, (B580, "media"): 1.45e9}
+    assert set(told["hw_frequency_throttle_status"].values()) == {0}
+    assert told["hw_memory_size_bytes"] == {(B580, "device"): 12 * GIB}
+    assert told["hw_memory_usage_bytes"] == {(B580, "device"): 7 * GIB}
+    assert told["patchforge_service_vram_bytes"] == {(COMFYUI, B580): 5 * GIB, (OLLAMA, B580): 2 * GIB}
+    assert told["patchforge_service_vram_limit_bytes"] == {(COMFYUI, B580): 8 * GIB}
+    assert told["hw_errors_total"] == {(B580, "engine_reset"): 0}
 
 
 def test_lunar_lake_has_neither_sensors_nor_memory_of_its_own(machine: Machine) -> None:
     machine.lunar_lake()
-    found = sampled(machine)
-    assert found["hw_gpu_info"] == {(LUNAR_LAKE, "xe", "0x64a0"): 1}
-    assert found["hw_frequency_hertz"] == {(LUNAR_LAKE, "gpu"): 1.95e9, (LUNAR_LAKE, "media"): 0}
+    told = sampled(machine)
+    assert told["hw_gpu_info"] == {(LUNAR_LAKE, "xe", "0x64a0"): 1}
+    assert told["hw_frequency_hertz"] == {(LUNAR_LAKE, "gpu"): 1.95e9, (LUNAR_LAKE, "media"): 0}
     assert not {"hw_energy_joules_total", "hw_power_watts", "hw_temperature_celsius", "hw_memory_size_bytes"} & set(
-        found
+        told
     )
 
 
@@ -96,13 +96,13 @@ def test_two_cards_are_kept_apart(machine: Machine) -> None:
     machine.b580(card=200, package=150)
     machine.held(COMFYUI, B580, GIB)
     machine.process(70, OLLAMA, trees.i915(A770, 4, 0, vram_kib=4 << 20))
-    found = sampled(machine)
-    assert {key[0]: value for key, value in found["hw_power_watts"].items() if key[1] == "card"} == {
+    told = sampled(machine)
+    assert {key[0]: value for key, value in told["hw_power_watts"].items() if key[1] == "card"} == {
         A770: pytest.approx(100),
         B580: pytest.approx(200),
     }
-    assert found["hw_memory_usage_bytes"] == {(A770, "device"): 4 * GIB, (B580, "device"): GIB}
-    assert found["patchforge_service_vram_bytes"] == {(OLLAMA, A770): 4 * GIB, (COMFYUI, B580): GIB}
+    assert told["hw_memory_usage_bytes"] == {(A770, "device"): 4 * GIB, (B580, "device"): GIB}
+    assert told["patchforge_service_vram_bytes"] == {(OLLAMA, A770): 4 * GIB, (COMFYUI, B580): GIB}
 
 
 def test_another_makers_gpu_is_left_out(machine: Machine) -> None:
@@ -120,9 +120,9 @@ def test_a_counter_that_begins_anew_is_followed(machine: Machine, wrap: int) -> 
     for _ in range(24):
         machine.pass_time(5)
         of.sample()
-    found = values(of)
-    assert found["hw_energy_joules_total"][B580, "card"] - before == pytest.approx(250 * 120, rel=1e-6)
-    assert found["hw_power_watts"][B580, "card"] == pytest.approx(250, rel=1e-6)
+    told = values(of)
+    assert told["hw_energy_joules_total"][B580, "card"] - before == pytest.approx(250 * 120, rel=1e-6)
+    assert told["hw_power_watts"][B580, "card"] == pytest.approx(250, rel=1e-6)
 
 
 @pytest.mark.parametrize("begin", [9e9, 2e8], ids=["far", "near"])
@@ -137,9 +137,9 @@ def test_a_counter_that_was_reset_begins_again_and_gives_no_watts(machine: Machi
     machine.counters.clear()
     machine.pass_time(5)
     of.sample()
-    found = values(of)
-    assert found["hw_energy_joules_total"][B580, "card"] == pytest.approx(7)
-    assert (B580, "card") not in found["hw_power_watts"]
+    told = values(of)
+    assert told["hw_energy_joules_total"][B580, "card"] == pytest.approx(7)
+    assert (B580, "card") not in told["hw_power_watts"]
 
 
 def test_a_reading_between_samples_is_no_power(machine: Machine) -> None:
@@ -168,15 +168,15 @@ def test_clients_are_counted_once(machine: Machine) -> None:
     machine.process(10, COMFYUI, busy, busy, trees.xe(B580, 7, 350, 2000))
     machine.process(11, COMFYUI, busy)
     of.sample()
-    found = values(of)
-    assert found["hw_gpu_utilization_ratio"] == {
+    told = values(of)
+    assert told["hw_gpu_utilization_ratio"] == {
         (A770, "compute-all"): pytest.approx(0.4),
         (A770, "render-all"): 0,
         (A770, "all"): pytest.approx(0.4),
         (B580, "compute-all"): pytest.approx(0.25),
         (B580, "all"): pytest.approx(0.25),
     }
-    assert found["patchforge_service_vram_bytes"][COMFYUI, A770] == GIB
+    assert told["patchforge_service_vram_bytes"][COMFYUI, A770] == GIB
 
 
 def test_clients_add_up_and_their_capacity_counts(machine: Machine) -> None:
@@ -222,9 +222,9 @@ def test_what_was_sampled_long_ago_is_not_told(machine: Machine) -> None:
     of.sample()
     assert "hw_power_watts" in values(of)
     machine.pass_time(31)
-    found = values(of)
-    assert not {"hw_power_watts", "patchforge_service_vram_bytes", "hw_gpu_utilization_ratio"} & set(found)
-    assert found["hw_temperature_celsius"]
+    told = values(of)
+    assert not {"hw_power_watts", "patchforge_service_vram_bytes", "hw_gpu_utilization_ratio"} & set(told)
+    assert told["hw_temperature_celsius"]
 
 
 def gone(machine: Machine) -> None:
@@ -247,7 +247,7 @@ def test_a_gpu_that_goes_is_told_no_more(machine: Machine, how: Callable[[Machin
     machine.pass_time(5)
     of.sample()
     how(machine)
-    assert not any(B580 in key for found in values(of).values() for key in found)
+    assert not any(B580 in key for by_label in values(of).values() for key in by_label)
     of.sample()
 
 
@@ -267,8 +267,8 @@ def test_files_of_nonsense_are_less_and_no_error(machine: Machine, text: str) ->
         if file.is_file() and not file.is_symlink() and file.name not in links:
             file.write_text(text)
     of.sample()
-    for name, found in values(of).items():
-        for value in found.values():
+    for name, by_label in values(of).items():
+        for value in by_label.values():
             assert 0 <= value < 1e18 or name.startswith(("hw_temperature", "hw_voltage")), name
 
 

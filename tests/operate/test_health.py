@@ -14,24 +14,24 @@ import pytest
 
 from patchforge.cli import main
 from patchforge.errors import NotChecked
-from patchforge.operate.health import Look, Probe
-from tests.operate.servers import ComfyUI
+from patchforge.operate.health import HealthProbe, Look
+from tests.operate.servers import FakeComfyUI
 from tests.operate.stack import free_port
 
 
-def look(comfyui: ComfyUI, timeout: float = 5.0, *, allow_cpu: bool = False) -> Look:
+def look(comfyui: FakeComfyUI, timeout: float = 5.0, *, allow_cpu: bool = False) -> Look:
     return Look(comfyui.url, timeout, stalled=0.3, allow_cpu=allow_cpu)
 
 
-def test_a_server_in_order(comfyui: ComfyUI) -> None:
-    assert look(comfyui).look(Probe.LIVE).reason == "it answers, version 0.33.0"
-    assert look(comfyui).look(Probe.READY).ok
-    found = look(comfyui).look(Probe.DEEP)
-    assert (found.ok, found.operations, found.sampled) == (True, 180, 0.05)
-    assert found.reason.startswith("fresh: sampled on xpu:0 emulated Arc in ")
+def test_a_server_in_order(comfyui: FakeComfyUI) -> None:
+    assert look(comfyui).look(HealthProbe.LIVE).reason == "it answers, version 0.33.0"
+    assert look(comfyui).look(HealthProbe.READY).ok
+    health = look(comfyui).look(HealthProbe.DEEP)
+    assert (health.ok, health.operations, health.sampled) == (True, 180, 0.05)
+    assert health.reason.startswith("fresh: sampled on xpu:0 emulated Arc in ")
 
 
-def test_json(comfyui: ComfyUI, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json(comfyui: FakeComfyUI, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["health", comfyui.url, "--deep", "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["schema"], told["ok"], told["probe"]) == ("patchforge/health/1", True, "deep")
@@ -40,60 +40,60 @@ def test_json(comfyui: ComfyUI, capsys: pytest.CaptureFixture[str]) -> None:
     assert not json.loads(capsys.readouterr().out)["ok"]
 
 
-def test_without_the_pack_the_deep_look_cannot_be_made(comfyui: ComfyUI) -> None:
+def test_without_the_pack_the_deep_look_cannot_be_made(comfyui: FakeComfyUI) -> None:
     comfyui.be.pack = False
-    assert look(comfyui).look(Probe.READY).ok
+    assert look(comfyui).look(HealthProbe.READY).ok
     with pytest.raises(NotChecked, match="patchforge-watch"):
-        look(comfyui).look(Probe.DEEP)
+        look(comfyui).look(HealthProbe.DEEP)
 
 
-def reason(comfyui: ComfyUI, probe: Probe, **settings: bool) -> str:
+def reason(comfyui: FakeComfyUI, probe: HealthProbe, **settings: bool) -> str:
     """Why it is not in order."""
-    found = look(comfyui, **settings).look(probe)
-    assert not found.ok
-    return found.reason
+    health = look(comfyui, **settings).look(probe)
+    assert not health.ok
+    return health.reason
 
 
 def test_a_server_that_does_not_answer() -> None:
-    found = Look(f"http://127.0.0.1:{free_port()}", 1).look(Probe.LIVE)
-    assert (found.ok, "Connection refused" in found.reason) == (False, True)
+    health = Look(f"http://127.0.0.1:{free_port()}", 1).look(HealthProbe.LIVE)
+    assert (health.ok, "Connection refused" in health.reason) == (False, True)
 
 
 @pytest.mark.parametrize("answer", ["garbage", "status", "list", "cut", "lies"])
-def test_a_server_that_answers_nonsense(comfyui: ComfyUI, answer: str) -> None:
+def test_a_server_that_answers_nonsense(comfyui: FakeComfyUI, answer: str) -> None:
     comfyui.be.answer = answer
-    for probe in Probe:
+    for probe in HealthProbe:
         assert "cannot be used" in reason(comfyui, probe)
 
 
-def test_a_lost_device(comfyui: ComfyUI) -> None:
+def test_a_lost_device(comfyui: FakeComfyUI) -> None:
     comfyui.be.lost = True
-    assert look(comfyui).look(Probe.LIVE).ok
-    assert "its GPU is lost" in reason(comfyui, Probe.READY)
-    assert "its GPU is lost" in reason(comfyui, Probe.DEEP)
+    assert look(comfyui).look(HealthProbe.LIVE).ok
+    assert "its GPU is lost" in reason(comfyui, HealthProbe.READY)
+    assert "its GPU is lost" in reason(comfyui, HealthProbe.DEEP)
 
 
-def test_the_cpu_in_place_of_the_gpu(comfyui: ComfyUI) -> None:
+def test_the_cpu_in_place_of_the_gpu(comfyui: FakeComfyUI) -> None:
     comfyui.be.device = "cpu"
-    assert "found no GPU" in reason(comfyui, Probe.READY)
-    assert look(comfyui, allow_cpu=True).look(Probe.DEEP).ok
+    assert "found no GPU" in reason(comfyui, HealthProbe.READY)
+    assert look(comfyui, allow_cpu=True).look(HealthProbe.DEEP).ok
     comfyui.be.device, comfyui.be.on_cpu = "xpu", True
-    assert look(comfyui).look(Probe.READY).ok
-    assert reason(comfyui, Probe.DEEP).startswith("cpu_fallback: node 2 (KSampler) did 0 operations")
+    assert look(comfyui).look(HealthProbe.READY).ok
+    assert reason(comfyui, HealthProbe.DEEP).startswith("cpu_fallback: node 2 (KSampler) did 0 operations")
 
 
-def test_a_dead_worker(comfyui: ComfyUI) -> None:
+def test_a_dead_worker(comfyui: FakeComfyUI) -> None:
     comfyui.be.works = False
-    assert "has ended" in reason(comfyui, Probe.READY)
-    assert "has ended" in reason(comfyui, Probe.DEEP)
+    assert "has ended" in reason(comfyui, HealthProbe.READY)
+    assert "has ended" in reason(comfyui, HealthProbe.DEEP)
 
 
-def test_a_worker_that_begins_nothing(comfyui: ComfyUI) -> None:
+def test_a_worker_that_begins_nothing(comfyui: FakeComfyUI) -> None:
     """Behind a healthy /system_stats, and nothing is known of its thread."""
     comfyui.be.stuck = True
     begin = time.monotonic()
-    found = Look(comfyui.url, timeout=0.5).look(Probe.DEEP)
-    assert (found.ok, "does not move" in found.reason) == (False, True)
+    health = Look(comfyui.url, timeout=0.5).look(HealthProbe.DEEP)
+    assert (health.ok, "does not move" in health.reason) == (False, True)
     assert time.monotonic() - begin < 10
     comfyui.be.stuck = False
     end = time.monotonic() + 10
@@ -101,42 +101,42 @@ def test_a_worker_that_begins_nothing(comfyui: ComfyUI) -> None:
         assert time.monotonic() < end
 
 
-def test_a_sampler_that_is_stuck(comfyui: ComfyUI) -> None:
+def test_a_sampler_that_is_stuck(comfyui: FakeComfyUI) -> None:
     """Somebody's job: ours is not put behind it."""
     comfyui.be.stuck = True
     job = comfyui.submit()
     while job.status == "pending":
         time.sleep(0.01)
     time.sleep(0.4)
-    assert "has not moved for" in reason(comfyui, Probe.DEEP)
+    assert "has not moved for" in reason(comfyui, HealthProbe.DEEP)
     assert list(comfyui.jobs) == [job.name]
     comfyui.be.stuck = False
 
 
-def test_a_job_that_moves_is_not_waited_for(comfyui: ComfyUI) -> None:
+def test_a_job_that_moves_is_not_waited_for(comfyui: FakeComfyUI) -> None:
     comfyui.be.seconds = 5
     job = comfyui.submit()
     while job.status == "pending":
         time.sleep(0.01)
-    found = look(comfyui, 1).look(Probe.DEEP)
-    assert (found.ok, found.busy) == (True, True)
+    health = look(comfyui, 1).look(HealthProbe.DEEP)
+    assert (health.ok, health.busy) == (True, True)
     assert list(comfyui.jobs) == [job.name]
     comfyui._interrupted = True
 
 
-def test_a_sample_that_fails(comfyui: ComfyUI) -> None:
+def test_a_sample_that_fails(comfyui: FakeComfyUI) -> None:
     """As on a full disk, or out of memory."""
     comfyui.be.fails = True
-    assert reason(comfyui, Probe.DEEP).startswith("failed: node 2 (KSampler) failed: RuntimeError: it failed")
+    assert reason(comfyui, HealthProbe.DEEP).startswith("failed: node 2 (KSampler) failed: RuntimeError: it failed")
 
 
-def test_nothing_is_left_behind(comfyui: ComfyUI) -> None:
+def test_nothing_is_left_behind(comfyui: FakeComfyUI) -> None:
     for _ in range(3):
-        assert look(comfyui).look(Probe.DEEP).ok
+        assert look(comfyui).look(HealthProbe.DEEP).ok
     assert comfyui.jobs == {}
 
 
-def test_the_state_is_recorded(comfyui: ComfyUI, tmp_path: Path) -> None:
+def test_the_state_is_recorded(comfyui: FakeComfyUI, tmp_path: Path) -> None:
     assert main(["health", comfyui.url, "--state", str(tmp_path)]) == 0
     comfyui.be.lost = True
     assert main(["health", comfyui.url, "--state", str(tmp_path)]) == 1
@@ -145,7 +145,7 @@ def test_the_state_is_recorded(comfyui: ComfyUI, tmp_path: Path) -> None:
     assert main(["health", comfyui.url, "--state", str(tmp_path / "nowhere")]) == 2
 
 
-def test_systemd_is_told(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_systemd_is_told(comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """READY and WATCHDOG while it is in order; after so many failures it ends."""
     place = tmp_path / "notify"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
@@ -166,19 +166,19 @@ def test_systemd_is_told(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.M
     assert "WATCHDOG=1" not in told[-1] + told[-2]
 
 
-def test_a_full_disk(comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk(comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["health", comfyui.url, "--disk", str(tmp_path / "nowhere")]) == 1
     for left, status in ((2 << 30, 0), (100 << 20, 1)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, left=left: SimpleNamespace(free=left))
         assert main(["health", comfyui.url, "--disk", str(tmp_path)]) == status
 
 
-def test_watching_is_no_document(comfyui: ComfyUI, capsys: pytest.CaptureFixture[str]) -> None:
+def test_watching_is_no_document(comfyui: FakeComfyUI, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["health", comfyui.url, "--watch", "5", "--json"]) == 2
     assert json.loads(capsys.readouterr().out)["error"]["problem"] == "--json is one document"
 
 
-def test_a_watchdog_that_would_bite(comfyui: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_watchdog_that_would_bite(comfyui: FakeComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "30000000")
     assert main(["health", comfyui.url, "--watch", "30"]) == 2
 

@@ -37,7 +37,7 @@ def test_old_outputs_go_and_new_ones_stay(tmp_path: Path, capsys: pytest.Capture
     assert not old.exists()
     assert new.exists()
     assert told["parts"] == done["parts"]
-    assert [one["path"] for one in done["parts"][0]["removed"]] == ["a/old.png"]
+    assert [file["path"] for file in done["parts"][0]["removed"]] == ["a/old.png"]
     assert done["freed"] == told["freed"] >= 5000
 
 
@@ -73,7 +73,7 @@ def test_what_is_linked_open_or_newer_stays(tmp_path: Path, capsys: pytest.Captu
         assert other.stdin
         other.stdin.close()
     told = json.loads(capsys.readouterr().out)["parts"][0]
-    assert [one["path"] for one in told["removed"]] == ["gone"]
+    assert [file["path"] for file in told["removed"]] == ["gone"]
     assert not gone.exists()
     assert dict(told["kept"]) == {
         "again": "it has another name (a hard link)",
@@ -105,14 +105,14 @@ def test_a_file_in_use_counts_and_stays(tmp_path: Path) -> None:
 
 def test_a_file_that_changes_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = put(tmp_path / "output/a", 90)
-    real = upkeep.Folder._why_not
+    real = upkeep.UpkeepFolder._why_not
 
-    def late(self: upkeep.Folder, one: upkeep.Found) -> str:
-        said = real(self, one)
+    def late(self: upkeep.UpkeepFolder, chosen: upkeep.UpkeepFile) -> str:
+        said = real(self, chosen)
         file.write_text("somebody's")
         return said
 
-    monkeypatch.setattr(upkeep.Folder, "_why_not", late)
+    monkeypatch.setattr(upkeep.UpkeepFolder, "_why_not", late)
     assert run(tmp_path, "--output-age", "30") == 0
     assert file.read_text() == "somebody's"
 
@@ -124,7 +124,7 @@ def test_temporary_files_and_caches(tmp_path: Path) -> None:
     os.utime(used, (time.time(), used.stat().st_mtime))  # read today
     (tmp_path / "cache/CACHEDIR.TAG").touch()
     assert run(tmp_path / "ComfyUI", "--temp-age", "1", "--cache", tmp_path / "cache") == 0
-    assert [one.exists() for one in (temp, fresh, kernel, used)] == [False, True, False, True]
+    assert [file.exists() for file in (temp, fresh, kernel, used)] == [False, True, False, True]
 
 
 def test_a_folder_that_is_no_cache_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -17,12 +17,12 @@ UNITS = re.compile(r".*_(seconds|bytes|celsius|hertz|watts|joules|volts|ratio|rp
 
 def test_names_are_unique_and_have_their_unit_last() -> None:
     assert len(BY_NAME) == len(METRICS)
-    for one in METRICS:
-        assert re.fullmatch(r"(hw|comfyui|ollama|patchforge)_[a-z_]+", one.name)
-        assert UNITS.fullmatch(one.name), one.name
-        assert (one.kind is MetricKind.COUNTER) == one.name.endswith("_total"), one.name
-        assert one.help
-        assert len(set(one.labels)) == len(one.labels)
+    for metric in METRICS:
+        assert re.fullmatch(r"(hw|comfyui|ollama|patchforge)_[a-z_]+", metric.name)
+        assert UNITS.fullmatch(metric.name), metric.name
+        assert (metric.kind is MetricKind.COUNTER) == metric.name.endswith("_total"), metric.name
+        assert metric.help
+        assert len(set(metric.labels)) == len(metric.labels)
 
 
 def test_a_sample_that_the_table_does_not_have_is_refused() -> None:
@@ -35,5 +35,5 @@ def test_a_sample_that_the_table_does_not_have_is_refused() -> None:
 def test_the_page_has_the_tables_of_today() -> None:
     page = (ROOT / "docs" / "monitoring.md").read_text("utf-8")
     assert generate.filled(page) == page, "make docs"
-    for one in METRICS:
-        assert f"| `{one.name}` |" in page
+    for metric in METRICS:
+        assert f"| `{metric.name}` |" in page

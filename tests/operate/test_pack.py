@@ -14,7 +14,7 @@ from patchforge.cli import main
 from patchforge.operate import watch_pack
 from patchforge.operate.comfyui import Watch
 from tests.operate import pack_host
-from tests.operate.servers import ComfyUI
+from tests.operate.servers import FakeComfyUI
 
 
 def test_the_pack_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +43,7 @@ def test_it_tells_what_runs_and_disturbs_nothing(era: str, tmp_path: Path) -> No
     assert (running["prompt"], running["seconds"] >= running["stalled"] >= 0) == ("two", True)
     assert seen["running"]["worker"]
     classes = seen["end"]["classes"]
-    assert {name: (one["runs"], one["operations"], one["fallbacks"]) for name, one in classes.items()} == {
+    assert {name: (row["runs"], row["operations"], row["fallbacks"]) for name, row in classes.items()} == {
         "KSampler": (4, 4, 1),  # of 5, 0, one that raised (-1), and one whose count a lost device did not tell
         "CLIPTextEncode": (1, 0, 0),
         "Asks": (1, 0, 1),
@@ -59,6 +59,6 @@ def test_its_answer_is_as_the_exporter_reads_it(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     real = json.loads(done.stdout)["running"]
     documents.structured(real, Watch, "the pack")
-    fake = ComfyUI()
+    fake = FakeComfyUI()
     told = fake._get_patchforge(["patchforge", "watch"], {}, None)[1]
     assert told.keys() == real.keys()

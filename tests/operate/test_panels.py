@@ -20,15 +20,15 @@ NOW = 1_780_000_000.0
 
 
 def test_no_panel_asks_for_a_metric_that_there_is_not() -> None:
-    asked = {name for one in PANELS for query in one.queries for name in metrics_of(query.expr)}
+    asked = {name for panel in PANELS for query in panel.queries for name in metrics_of(query.expr)}
     assert asked
     assert asked <= NAMES
 
 
 def test_panels_have_names_of_their_own_and_fill_their_rows() -> None:
-    assert len({one.name for one in PANELS}) == len(PANELS)
+    assert len({panel.name for panel in PANELS}) == len(PANELS)
     for title, panels in rows():
-        assert sum(one.width for one in panels) % 24 == 0, title
+        assert sum(panel.width for panel in panels) % 24 == 0, title
 
 
 def test_what_is_generated_is_of_today() -> None:
@@ -45,12 +45,12 @@ def test_the_dashboard_is_one_of_grafanas() -> None:
     pytest.importorskip("grafana_foundation_sdk.cog.plugins").register_default_plugins()
     again = json.loads(json.dumps(models.Dashboard.from_json(document), cls=encoder.JSONEncoder))
     assert again == document
-    panels = [one for one in document["panels"] if one["type"] != "row"]
-    assert [one["title"] for one in panels] == [one.title for one in PANELS]
-    for one, shown in zip(PANELS, panels, strict=True):
-        assert [(target["expr"]) for target in shown["targets"]] == [query.expr for query in one.queries]
+    panels = [panel for panel in document["panels"] if panel["type"] != "row"]
+    assert [panel["title"] for panel in panels] == [panel.title for panel in PANELS]
+    for panel, shown in zip(PANELS, panels, strict=True):
+        assert [(target["expr"]) for target in shown["targets"]] == [query.expr for query in panel.queries]
         assert {target["datasource"]["uid"] for target in shown["targets"]} == {"${datasource}"}
-    places = [(one["gridPos"]["x"], one["gridPos"]["y"]) for one in document["panels"]]
+    places = [(panel["gridPos"]["x"], panel["gridPos"]["y"]) for panel in document["panels"]]
     assert len(set(places)) == len(places)
 
 
@@ -78,9 +78,9 @@ def shown(series: object, status: int = 200, **asked: str) -> str:
 
 def test_the_page_shows_every_panel() -> None:
     text = shown(FakePrometheus.series)
-    for one in PANELS:
-        assert f"<h3>{one.title}</h3>" in text
-    assert text.count("<svg") == sum(one.shape not in (Shape.NUMBER, Shape.STATE) for one in PANELS)
+    for panel in PANELS:
+        assert f"<h3>{panel.title}</h3>" in text
+    assert text.count("<svg") == sum(panel.shape not in (Shape.NUMBER, Shape.STATE) for panel in PANELS)
     assert "<script" not in text
     assert "http://" not in re.sub(r"<p class=.note.*", "", text)
 
@@ -130,8 +130,8 @@ def test_a_gap_is_a_gap_and_a_stack_is_stacked() -> None:
         drawn = console.picture(Prometheus(of.url), PANELS[6], 3600, NOW)
         stack = console.picture(Prometheus(of.url), PANELS[7], 3600, NOW)
     assert PANELS[7].shape is Shape.STACK
-    assert [len(one.paths) for one in drawn.curves] == [2, 2, 2, 2]
-    tops = [float(re.findall(r",([0-9.]+)", one.paths[0])[0]) for one in stack.curves]
+    assert [len(curve.paths) for curve in drawn.curves] == [2, 2, 2, 2]
+    tops = [float(re.findall(r",([0-9.]+)", curve.paths[0])[0]) for curve in stack.curves]
     assert tops[0] > tops[1]  # the second one is above
 
 

@@ -12,7 +12,7 @@ import pytest
 from patchforge.cli import main
 from patchforge.commands import validate
 from patchforge.operate.validation import Check
-from tests.operate.servers import ComfyUI, Job
+from tests.operate.servers import FakeComfyUI, Job
 
 
 @pytest.fixture(autouse=True)
@@ -21,12 +21,12 @@ def _doctor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "_doctor", lambda _: Check("doctor", ok=True, reason="nothing wrong"))
 
 
-def test_an_update_that_may_stay(comfyui: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_update_that_may_stay(comfyui: FakeComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["validate", comfyui.url, "--state", str(tmp_path), "--json"]
     assert main(words) == 0
     told = json.loads(capsys.readouterr().out)
     assert told["ok"]
-    assert [one["name"] for one in told["checks"]] == ["doctor", "ready", "deep", "benchmark"]
+    assert [check["name"] for check in told["checks"]] == ["doctor", "ready", "deep", "benchmark"]
     assert "not compared" in told["checks"][-1]["reason"]
     assert main(words) == 0
     assert "1.00 times the last good time" in json.loads(capsys.readouterr().out)["checks"][-1]["reason"]
@@ -36,14 +36,14 @@ def run(*words: str | Path) -> int:
     return main(["validate", *map(str, words)])
 
 
-def slower(comfyui: ComfyUI, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def slower(comfyui: FakeComfyUI, seconds: float, monkeypatch: pytest.MonkeyPatch) -> None:
     """Samples take so long, with some noise."""
     steps = itertools.cycle([0.97, 1.0, 1.02, 0.99, 1.05])
 
-    def count(self: ComfyUI, job: Job, kind: str) -> None:
+    def count(self: FakeComfyUI, job: Job, kind: str) -> None:
         self.steps[job.name].append({"class_type": kind, "seconds": seconds * next(steps), "operations": 180})
 
-    monkeypatch.setattr(ComfyUI, "_count", count)
+    monkeypatch.setattr(FakeComfyUI, "_count", count)
 
 
 def records_of(state: Path) -> dict[str, dict[str, object]]:
@@ -51,7 +51,7 @@ def records_of(state: Path) -> dict[str, dict[str, object]]:
 
 
 def test_an_update_that_makes_it_slower(
-    comfyui: ComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     slower(comfyui, 0.1, monkeypatch)
     assert run(comfyui.url, "--state", tmp_path) == 0
@@ -63,16 +63,16 @@ def test_an_update_that_makes_it_slower(
     said = capsys.readouterr().out
     assert "1.90 times the last good time" in said
     assert "the update is to be taken back" in said
-    found = records_of(tmp_path)
-    assert (found["validation"]["ok"], found["validation"]["regressed"]) == (False, True)
-    assert found["good"]["seconds"][0] < 0.15  # type: ignore[index]
+    records = records_of(tmp_path)
+    assert (records["validation"]["ok"], records["validation"]["regressed"]) == (False, True)
+    assert records["good"]["seconds"][0] < 0.15  # type: ignore[index]
     slower(comfyui, 0.1, monkeypatch)
     assert run(comfyui.url, "--state", tmp_path) == 0
 
 
 @pytest.mark.parametrize("fault", ["lost", "on_cpu", "fails"])
 def test_an_update_that_breaks_it_is_taken_back(
-    comfyui: ComfyUI, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
+    comfyui: FakeComfyUI, tmp_path: Path, fault: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setattr(comfyui.be, fault, True)
     (state := tmp_path / "state").mkdir()
@@ -90,7 +90,7 @@ def test_an_update_that_breaks_it_is_taken_back(
     "command", ["no-such-program", "'", "touch {}/a; touch {}/b", "echo a && false", "touch $HOME/a", "touch `id`", " "]
 )
 def test_a_way_back_that_cannot_be_run_is_known_before(
-    comfyui: ComfyUI, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
+    comfyui: FakeComfyUI, tmp_path: Path, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = command.format(tmp_path, tmp_path)
     assert run(comfyui.url, "--timeout", "0.1", "--rollback-command", words, "--rollback") == 2
@@ -99,13 +99,13 @@ def test_a_way_back_that_cannot_be_run_is_known_before(
 
 
 @pytest.mark.parametrize("command", ["false"])
-def test_a_way_back_that_fails(comfyui: ComfyUI, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_way_back_that_fails(comfyui: FakeComfyUI, command: str, capsys: pytest.CaptureFixture[str]) -> None:
     comfyui.be.lost = True
     assert run(comfyui.url, "--timeout", "0.1", "--rollback-command", command, "--rollback") == 1
     assert "going back FAILED" in capsys.readouterr().out
 
 
-def test_a_busy_server_is_not_told_from_a_broken_one(comfyui: ComfyUI, tmp_path: Path) -> None:
+def test_a_busy_server_is_not_told_from_a_broken_one(comfyui: FakeComfyUI, tmp_path: Path) -> None:
     """Nothing is taken back, and nothing recorded."""
     comfyui.be.seconds = 20
     comfyui.submit()
@@ -117,12 +117,12 @@ def test_a_busy_server_is_not_told_from_a_broken_one(comfyui: ComfyUI, tmp_path:
     comfyui._interrupted = True
 
 
-def test_doctor_speaks_against_it(comfyui: ComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_doctor_speaks_against_it(comfyui: FakeComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(validate, "_doctor", lambda _: Check("doctor", ok=False, reason="driver: too old"))
     assert run(comfyui.url, "--runs", "0") == 1
 
 
-def test_mistakes(comfyui: ComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mistakes(comfyui: FakeComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(comfyui.url, "--rollback") == 2
     assert "--rollback needs --rollback-command" in capsys.readouterr().err
     assert run(comfyui.url, "--state", tmp_path / "nowhere") == 2

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 
 from patchforge.arbiter import card
 from patchforge.arbiter.proxy import serving
-from patchforge.arbiter.services import ComfyUI, Ollama
-from patchforge.arbiter.turns import Policy, Side, Turns
+from patchforge.arbiter.services import SharedComfyUI, SharedOllama
+from patchforge.arbiter.turns import CardSide, Policy, Turns
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
 from patchforge.operate.sd_notify import notify
@@ -25,9 +25,9 @@ _HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - compa
 
 def run(options: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; exit status 0. PatchforgeError where it cannot listen."""
-    comfyui, ollama = ComfyUI(options.comfyui, options.timeout), Ollama(options.ollama, options.timeout)
-    listen = {Side.COMFYUI: address(options.listen_comfyui), Side.OLLAMA: address(options.listen_ollama)}
-    for side, service in ((Side.COMFYUI, options.comfyui), (Side.OLLAMA, options.ollama)):
+    comfyui, ollama = SharedComfyUI(options.comfyui, options.timeout), SharedOllama(options.ollama, options.timeout)
+    listen = {CardSide.COMFYUI: address(options.listen_comfyui), CardSide.OLLAMA: address(options.listen_ollama)}
+    for side, service in ((CardSide.COMFYUI, options.comfyui), (CardSide.OLLAMA, options.ollama)):
         _need_another(service, listen.values(), side)
     need_folder(Path(options.root))
     seen = card.kernel(Path(options.root), options.memory or "")
@@ -44,7 +44,7 @@ def run(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _need_another(service: str, listen: Iterable[tuple[str, int]], side: Side) -> None:
+def _need_another(service: str, listen: Iterable[tuple[str, int]], side: CardSide) -> None:
     """PatchforgeError where a program is looked for at the arbiter's own address: requests would go round for ever."""
     asked = urlsplit(service)
     for host, port in listen:
@@ -58,11 +58,11 @@ def _need_another(service: str, listen: Iterable[tuple[str, int]], side: Side) -
             )
 
 
-async def _serve(turns: Turns, listen: dict[Side, tuple[str, int]]) -> None:
+async def _serve(turns: Turns, listen: dict[CardSide, tuple[str, int]]) -> None:
     stop = asyncio.Event()
-    for one in (signal.SIGTERM, signal.SIGINT):
+    for number in (signal.SIGTERM, signal.SIGINT):
         with suppress(NotImplementedError):  # Windows
-            asyncio.get_running_loop().add_signal_handler(one, stop.set)
+            asyncio.get_running_loop().add_signal_handler(number, stop.set)
     try:
         async with serving(turns, listen) as ports:
             for side, port in ports.items():

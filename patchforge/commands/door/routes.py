@@ -23,12 +23,12 @@ def run(options: argparse.Namespace) -> int:
     else:
         with open_upstream(options.upstream) as upstream:
             results = list(_releases(upstream, options))
-    open_ones = [row for one in results for row in one["routes"] if not row["role"]]
+    open_ones = [row for result in results for row in result["routes"] if not row["role"]]
     if options.json:
         show_json("door-routes", results)
     else:
-        for one in results:
-            _show(one, all_of_them=not options.all)
+        for result in results:
+            _show(result, all_of_them=not options.all)
         print(f"{len(open_ones)} to be decided about, which the door refuses")
         if open_ones:
             print("to do: decide in upstream/routes.toml, or in the door's own routes")
@@ -37,28 +37,28 @@ def run(options: argparse.Namespace) -> int:
 
 def _releases(upstream: Upstream, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     named = options.release or ["latest"]
-    found = upstream.releases() if options.all else [upstream.resolve(name) for name in named]
-    for release in progress.each(found, "reading", len(found)):
+    releases = upstream.releases() if options.all else [upstream.resolve(name) for name in named]
+    for release in progress.each(releases, "reading", len(releases)):
         yield _result(str(release.version), routes.of_comfyui(upstream.tree(release)), load_table().comfyui)
 
 
 def _pack(folder: Path) -> dict[str, Any]:
     need_folder(folder, "the folder of a custom-node pack")
-    grants = [grant for one in load_table().pack.values() for grant in one]
+    grants = [grant for grants_of_pack in load_table().pack.values() for grant in grants_of_pack]
     return _result(folder.resolve().name, routes.of_pack(FolderTree(folder)), grants)
 
 
-def _result(name: str, found: Sequence[routes.Route], grants: Sequence[Grant]) -> dict[str, Any]:
+def _result(name: str, declared: Sequence[routes.Route], grants: Sequence[Grant]) -> dict[str, Any]:
     rows = []
-    for route in found:
+    for route in declared:
         grant = decided(route, grants)
         said = {"role": str(grant.role), "does": str(grant.does)} if grant else {"role": "", "does": ""}
         rows.append({"method": route.method, "path": route.path, "place": route.place, **said})
     return {"name": name, "routes": rows}
 
 
-def _show(one: dict[str, Any], *, all_of_them: bool) -> None:
-    rows = [row for row in one["routes"] if all_of_them or not row["role"]]
+def _show(result: dict[str, Any], *, all_of_them: bool) -> None:
+    rows = [row for row in result["routes"] if all_of_them or not row["role"]]
     if rows:
-        print(f"{one['name']}: {len(one['routes'])} routes")
+        print(f"{result['name']}: {len(result['routes'])} routes")
         table([(row["role"] or "to decide", row["does"], row["method"], row["path"], row["place"]) for row in rows])

@@ -8,7 +8,7 @@ import os
 
 from patchforge.commands.models import shown
 from patchforge.errors import Exit, NotChecked
-from patchforge.models.store import Store
+from patchforge.models.store import ModelStore
 from patchforge.models.survey import taken
 
 #: Of a name that leads to nothing: no model's.
@@ -18,10 +18,10 @@ _HARMLESS = {os.strerror(errno.ENOENT).lower(), "neither a file nor a link to on
 def run(options: argparse.Namespace) -> int:
     """Exit status 0. NotChecked, and nothing removed, where something that may refer to a model cannot be looked at."""
     places = shown.places(options)
-    store = Store(places, dry=not options.delete)
+    store = ModelStore(places, dry=not options.delete)
     with store.locked():
         survey = taken(places)
-        unseen = [one for one in survey.problems if one.why not in _HARMLESS]
+        unseen = [problem for problem in survey.problems if problem.why not in _HARMLESS]
         if options.delete and unseen:
             raise NotChecked(
                 f"what refers to models cannot be told: {unseen[0].path} {unseen[0].why}".replace("  ", " "),
@@ -30,5 +30,5 @@ def run(options: argparse.Namespace) -> int:
                 do="mend or remove them, then run this again",
             )
         store.collect(survey, delete=options.delete)
-    shown.result(store.result, dry=not options.delete, json=options.json, found=survey.problems)
+    shown.result(store.result, dry=not options.delete, json=options.json, passed_over=survey.problems)
     return Exit.OK

@@ -10,8 +10,8 @@ from pathlib import Path
 from patchforge.commands.models import shown
 from patchforge.errors import Exit
 from patchforge.models.hashing import Digests
-from patchforge.models.store import Store
-from patchforge.models.survey import File, Name, Place, Survey, taken, work_out
+from patchforge.models.store import ModelStore
+from patchforge.models.survey import ModelFile, Name, Place, Survey, taken, work_out
 from patchforge.paths import not_there
 
 
@@ -20,29 +20,29 @@ def run(options: argparse.Namespace) -> int:
     places = shown.places(options)
     survey, digests = taken(places), Digests()
     chosen = _named(survey, options.paths) if options.paths else survey.sorted()
-    wanted = {one.stamp.identity for one in chosen}
-    sizes = Counter(one.stamp.size for one in survey.files.values())
-    store = Store(places, dry=options.dry_run)
+    wanted = {file.stamp.identity for file in chosen}
+    sizes = Counter(file.stamp.size for file in survey.files.values())
+    store = ModelStore(places, dry=options.dry_run)
     with store.locked():
-        for one in survey.sorted():
-            if one.stamp.identity in wanted or (options.merge and sizes[one.stamp.size] > 1):
-                work_out(survey, one, digests)
-        kept: dict[str, File] = {}
-        for one in survey.sorted():  # those of the store come first, then Ollama's
-            if one.digest and one.paths:
-                kept.setdefault(one.digest, one)
-        for one in chosen:
-            if one.digest and one.paths and kept[one.digest] is one:
-                store.adopt(one.paths[0], one.digest, one.stamp)
-            elif one.digest and options.merge:
-                store.merge(kept[one.digest], one)
-    shown.result(store.result, dry=options.dry_run, json=options.json, found=survey.problems)
+        for file in survey.sorted():
+            if file.stamp.identity in wanted or (options.merge and sizes[file.stamp.size] > 1):
+                work_out(survey, file, digests)
+        kept: dict[str, ModelFile] = {}
+        for file in survey.sorted():  # those of the store come first, then Ollama's
+            if file.digest and file.paths:
+                kept.setdefault(file.digest, file)
+        for file in chosen:
+            if file.digest and file.paths and kept[file.digest] is file:
+                store.adopt(file.paths[0], file.digest, file.stamp)
+            elif file.digest and options.merge:
+                store.merge(kept[file.digest], file)
+    shown.result(store.result, dry=options.dry_run, json=options.json, passed_over=survey.problems)
     return Exit.UNCHECKED if survey.problems else Exit.OK
 
 
-def _named(survey: Survey, paths: list[str]) -> list[File]:
+def _named(survey: Survey, paths: list[str]) -> list[ModelFile]:
     """The files that are named, which need not be in any folder of models. PatchforgeError where one is not there."""
-    found = []
+    files = []
     for text in paths:
         path = Path(text).expanduser()
         if not path.is_file():
@@ -51,5 +51,5 @@ def _named(survey: Survey, paths: list[str]) -> list[File]:
         identity = (there.stat().st_dev, there.stat().st_ino)
         if identity not in survey.files:
             survey.add(Name(Place.COMFYUI, there.name, there))
-        found.append(survey.files[identity])
-    return found
+        files.append(survey.files[identity])
+    return files

@@ -7,7 +7,7 @@ import argparse
 from patchforge.commands.models import shown
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.models.hashing import Digests
-from patchforge.models.store import Store, into_comfyui, into_ollama, source_of
+from patchforge.models.store import ModelStore, into_comfyui, into_ollama, source_of
 from patchforge.models.survey import taken
 
 
@@ -22,7 +22,7 @@ def run(options: argparse.Namespace) -> int:
         )
     places = shown.places(options)
     source = source_of(places, taken(places), options.model)
-    store, digests = Store(places, dry=options.dry_run), Digests()
+    store, digests = ModelStore(places, dry=options.dry_run), Digests()
     with store.locked():
         if program == "ollama":
             into_ollama(store, source, name, digests)

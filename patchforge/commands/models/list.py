@@ -9,7 +9,7 @@ from patchforge.commands.models import shown
 from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.models.hashing import Digests
-from patchforge.models.survey import File, compare, taken, work_out
+from patchforge.models.survey import ModelFile, compare, taken, work_out
 
 
 def run(options: argparse.Namespace) -> int:
@@ -17,25 +17,27 @@ def run(options: argparse.Namespace) -> int:
     places = shown.places(options)
     survey, digests = taken(places), Digests()
     if options.hash:
-        for one in survey.sorted():
-            work_out(survey, one, digests)
+        for file in survey.sorted():
+            work_out(survey, file, digests)
     else:
         compare(survey, digests)
-    for one in survey.files.values():
-        one.digest = one.digest or digests.known(one.stamp)
+    for file in survey.files.values():
+        file.digest = file.digest or digests.known(file.stamp)
     copies = {digest: files for digest, files in survey.by_digest().items() if len(files) > 1}
-    spare = sum(sum(one.stamp.size for one in files[1:]) for files in copies.values())
+    spare = sum(sum(file.stamp.size for file in files[1:]) for files in copies.values())
     if options.json:
-        files = [_told(one) for one in survey.sorted()]
-        found = [{"path": one.path, "why": one.why} for one in survey.problems]
-        told = {"store": str(places.store), "files": files, "duplicated": spare, "problems": found}
+        files = [_told(file) for file in survey.sorted()]
+        problems = [{"path": problem.path, "why": problem.why} for problem in survey.problems]
+        told = {"store": str(places.store), "files": files, "duplicated": spare, "problems": problems}
         show_json("models-list", told)
         return Exit.OK
-    rows = [_row(one, len(copies.get(one.told, ()))) for one in survey.sorted()]
+    rows = [_row(file, len(copies.get(file.told, ()))) for file in survey.sorted()]
     if rows:
         table(rows)
     else:
-        looked = [str(one) for one in (places.ollama, places.hub, *(path for _, path in places.comfyui)) if one]
+        looked = [
+            str(folder) for folder in (places.ollama, places.hub, *(path for _, path in places.comfyui)) if folder
+        ]
         print(f"no model in {line(', '.join(looked) or 'any folder')}; --comfyui DIR names ComfyUI's")
     shown.problems(survey.problems)
     if survey.leftovers:
@@ -45,12 +47,12 @@ def run(options: argparse.Namespace) -> int:
     return Exit.OK
 
 
-def _row(one: File, copies: int) -> tuple[str, ...]:
-    names = list(dict.fromkeys(f"{name.place}:{name.called}" for name in one.names))
-    mark = f"copy, of {copies}" if copies > 1 else "shared" if len({name.place for name in one.names}) > 1 else ""
-    return one.told[:12] or "-", shown.size(one.stamp.size), mark, ", ".join(names)
+def _row(file: ModelFile, copies: int) -> tuple[str, ...]:
+    names = list(dict.fromkeys(f"{name.place}:{name.called}" for name in file.names))
+    mark = f"copy, of {copies}" if copies > 1 else "shared" if len({name.place for name in file.names}) > 1 else ""
+    return file.told[:12] or "-", shown.size(file.stamp.size), mark, ", ".join(names)
 
 
-def _told(one: File) -> dict[str, object]:
-    names = [{"place": name.place, "name": name.called, "path": str(name.path)} for name in one.names]
-    return {"digest": one.told, "checked": bool(one.digest), "size": one.stamp.size, "names": names}
+def _told(file: ModelFile) -> dict[str, object]:
+    names = [{"place": name.place, "name": name.called, "path": str(name.path)} for name in file.names]
+    return {"digest": file.told, "checked": bool(file.digest), "size": file.stamp.size, "names": names}

@@ -11,8 +11,8 @@ from patchforge.commands.common import show_json
 from patchforge.escape import line
 from patchforge.models import places as models_places
 from patchforge.models.places import Places
-from patchforge.models.store import Result
-from patchforge.models.survey import Problem
+from patchforge.models.store import StoreResult
+from patchforge.models.survey import ModelProblem
 
 
 def places(options: argparse.Namespace) -> Places:
@@ -20,10 +20,10 @@ def places(options: argparse.Namespace) -> Places:
     return models_places.known(options.comfyui, ollama=options.ollama, hub=options.hub, store=options.store)
 
 
-def problems(found: Iterable[Problem], what: str = "passed over") -> None:
+def problems(listed: Iterable[ModelProblem], what: str = "passed over") -> None:
     """Says each problem on a line of its own."""
-    for one in found:
-        print(f"{what}: {line(f'{one.path}: ' if one.path else '')}{line(one.why)}")
+    for problem in listed:
+        print(f"{what}: {line(f'{problem.path}: ' if problem.path else '')}{line(problem.why)}")
 
 
 def size(number: int) -> str:
@@ -34,18 +34,19 @@ def size(number: int) -> str:
     return f"{number} B"
 
 
-def result(told: Result, *, dry: bool, json: bool, found: Iterable[Problem] = ()) -> None:
+def result(told: StoreResult, *, dry: bool, json: bool, passed_over: Iterable[ModelProblem] = ()) -> None:
     """What a command did, or would do."""
-    freed = sum(one.freed for one in told.done)
+    freed = sum(change.freed for change in told.done)
     if json:
         more: Mapping[str, Any] = documents.plain(told)
-        problems_found = documents.plain(list(found))
-        show_json("models-done", {**more, "freed": freed, "dry": dry, "problems": problems_found})
+        unread = documents.plain(list(passed_over))
+        show_json("models-done", {**more, "freed": freed, "dry": dry, "problems": unread})
         return
-    for one in told.done:
-        print(f"{'would be ' if dry else ''}{one.what}  {line(one.path)}{f'  {size(one.freed)}' if one.freed else ''}")
+    for change in told.done:
+        freed_here = f"  {size(change.freed)}" if change.freed else ""
+        print(f"{'would be ' if dry else ''}{change.what}  {line(change.path)}{freed_here}")
     problems(told.left, "left")
-    problems(found)
+    problems(passed_over)
     for note in told.notes:
         print(f"note: {line(note)}")
     if freed:

@@ -18,13 +18,13 @@ def run(options: argparse.Namespace) -> int:
     survey, digests = taken(shown.places(options)), Digests()
     wrong: list[dict[str, str]] = []
     read = 0
-    for one in survey.sorted():
-        expected = sorted({name.told for name in one.names if name.told})
-        if not expected or not work_out(survey, one, digests, anew=True):
+    for file in survey.sorted():
+        expected = sorted({name.told for name in file.names if name.told})
+        if not expected or not work_out(survey, file, digests, anew=True):
             continue
         read += 1
-        bad = (name for name in one.names if name.told not in ("", one.digest))
-        wrong += ({"path": str(name.path), "expected": name.told, "found": one.digest} for name in bad)
+        bad = (name for name in file.names if name.told not in ("", file.digest))
+        wrong += ({"path": str(name.path), "expected": name.told, "found": file.digest} for name in bad)
     if options.json:
         told = {"read": read, "wrong": wrong, "problems": documents.plain(survey.problems)}
         show_json("models-verify", told)

@@ -70,8 +70,8 @@ class PatchforgeSeen:
 
 def _size(shape: tuple[int, ...]) -> int:
     size = 1
-    for one in shape:
-        size *= one
+    for length in shape:
+        size *= length
     return size
 
 

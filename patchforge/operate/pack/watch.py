@@ -35,10 +35,10 @@ def _moved() -> None:
 def _counted() -> int | None:
     """None where nothing can be counted: a lost device answers nothing."""
     try:
-        found = operations()
+        counts = operations()
     except Exception:  # noqa: BLE001
         return None
-    return None if found is None else int(found)
+    return None if counts is None else int(counts)
 
 
 @contextmanager
@@ -77,11 +77,11 @@ def _note(of: Any, seconds: float, done: int | None, *, ended: bool) -> None:
     idle = ended and done == 0 and _computes(kind)
     with _lock:
         if name in _classes or len(_classes) < _MOST_CLASSES:
-            one = _classes.setdefault(name, {"seconds": 0.0, "runs": 0, "operations": 0, "fallbacks": 0})
-            one["seconds"] += seconds
-            one["runs"] += 1
-            one["operations"] += done or 0
-            one["fallbacks"] += idle
+            row = _classes.setdefault(name, {"seconds": 0.0, "runs": 0, "operations": 0, "fallbacks": 0})
+            row["seconds"] += seconds
+            row["runs"] += 1
+            row["operations"] += done or 0
+            row["fallbacks"] += idle
         steps = _prompts.get(_running["prompt"])
         if steps is not None and len(steps) < _MOST_NODES:
             steps.append({"class_type": name, "seconds": seconds, "operations": done})
@@ -89,10 +89,10 @@ def _note(of: Any, seconds: float, done: int | None, *, ended: bool) -> None:
 
 def _names() -> dict[type, str]:
     """Classes of nodes → what workflows call them."""
-    found = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
-    if len(found) != len(_known):
+    mappings = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {})
+    if len(mappings) != len(_known):
         _known.clear()
-        _known.update({kind: name for name, kind in found.items() if isinstance(kind, type)})
+        _known.update({kind: name for name, kind in mappings.items() if isinstance(kind, type)})
     return _known
 
 
@@ -167,7 +167,7 @@ def told(prompt: str = "") -> dict[str, Any]:
             "worker": _worker_lives(),
             "running": running if running["prompt"] else None,
             "counter": counter(),
-            "classes": {name: dict(one) for name, one in _classes.items()},
+            "classes": {name: dict(row) for name, row in _classes.items()},
             "nodes": list(_prompts.get(prompt, ())),
         }
 
