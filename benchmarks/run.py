@@ -45,7 +45,7 @@ _PACKAGES = ("patchforge", "libcst", "ast-grep-py", "pygit2", "GitPython", "isal
 
 
 @dataclass(frozen=True)
-class Run:
+class CommandRun:
     """What one run of a command took, in seconds."""
 
     wall: float
@@ -57,7 +57,7 @@ class Figure:
     """One line of the table: the runs, and the most seconds that are wanted (0: nothing is)."""
 
     name: str
-    runs: list[Run]
+    runs: list[CommandRun]
     target: float = 0.0
 
     @property
@@ -85,7 +85,9 @@ class Bench:
     scratch: Path
     runs: int
 
-    def timed(self, command: Sequence[str], *, says: str = "", cache: Path | None = None, status: int = 0) -> Run:
+    def timed(
+        self, command: Sequence[str], *, says: str = "", cache: Path | None = None, status: int = 0
+    ) -> CommandRun:
         """What a command takes. RuntimeError with its last words when it fails or does not say ``says``."""
         environment = {**os.environ, "PATCHFORGE_CACHE": str(cache or self.scratch / "cache"), "NO_COLOR": "1"}
         environment |= {"PYTHONPATH": os.pathsep.join([str(ROOT), str(HERE)]), **_nix(self.scratch)}
@@ -94,13 +96,13 @@ class Bench:
         done = subprocess.run(
             [*command], cwd=self.scratch, env=environment, capture_output=True, text=True, check=False
         )
-        run = Run(time.perf_counter() - start, _used() - used)
+        run = CommandRun(time.perf_counter() - start, _used() - used)
         if done.returncode != status or says not in done.stdout + done.stderr:
             last = done.stdout[-800:] + done.stderr[-2000:]
             raise RuntimeError(f"exit status {done.returncode} from {' '.join(command)}, {says!r} expected\n{last}")
         return run
 
-    def repeated(self, command: Sequence[str], *, says: str = "", cache: Path | None = None) -> list[Run]:
+    def repeated(self, command: Sequence[str], *, says: str = "", cache: Path | None = None) -> list[CommandRun]:
         """The command, as often as asked."""
         return [self.timed(command, says=says, cache=cache) for _ in range(self.runs)]
 
@@ -201,7 +203,7 @@ def hashing(bench: Bench, tarball: Path) -> Iterator[Figure]:
     read: dict[str, list[Path]] = {}
     if hasattr(os, "posix_fadvise"):  # Linux
         read = dict(zip(commands, ([tarball], [path for path in tree.rglob("*") if path.is_file()]), strict=False))
-    runs: defaultdict[str, list[Run]] = defaultdict(list)
+    runs: defaultdict[str, list[CommandRun]] = defaultdict(list)
     for _ in range(bench.runs):
         shutil.rmtree(again, ignore_errors=True)
         again.mkdir()
@@ -221,7 +223,7 @@ def sampling(bench: Bench, python: str) -> Iterator[Figure]:
     upstream, patched = bench.scratch / "step upstream", bench.scratch / "step patched"
     shutil.copytree(bench.scratch / "tree", upstream)
     bench.timed([*PATCHFORGE, "apply", *bench.source, "--to", str(patched)])
-    runs: defaultdict[str, list[Run]] = defaultdict(list)
+    runs: defaultdict[str, list[CommandRun]] = defaultdict(list)
     made: dict[str, int] = {}
     for _ in range(bench.runs):
         for way in ("other", "xpu"):
@@ -232,7 +234,7 @@ def sampling(bench: Bench, python: str) -> Iterator[Figure]:
                     raise RuntimeError(f"{' '.join(command)} in {name}: {done.stderr[-2000:]}")
                 calls, seconds = map(float, done.stdout.splitlines()[-2:])
                 line = f"one step, {'an XPU' if way == 'xpu' else 'other devices'}, {name}"
-                runs[line].append(Run(seconds, seconds))
+                runs[line].append(CommandRun(seconds, seconds))
                 made[line] = int(calls)
     for line, count in made.items():
         print(f"{line}: {count:,} calls of functions", flush=True)

@@ -16,7 +16,7 @@ from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format
 from patchforge.errors import Damaged, Exit
 from patchforge.nodes import manifest as pack_manifest
 from patchforge.pins import pin_files
-from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, TrialVerdict
+from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, TrialSide, TrialVerdict
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import SessionResult
 from tests.support import ROOT
@@ -42,7 +42,7 @@ def evidence_of_one_session() -> bytes:
         "a", TrialVerdict.FRESH, "equal", steps=steps, images=images, difference=ImageDifference(1.0, 0.5)
     )
     session = SessionResult(
-        "a", Side.PATCHED, "k", "2026-01-02", device, (), {"name": "x"}, {"torch": "2"}, (), (judged,)
+        "a", TrialSide.PATCHED, "k", "2026-01-02", device, (), {"name": "x"}, {"torch": "2"}, (), (judged,)
     )
     return evidence.FORMAT.dump(evidence.Evidence("v1.0.0", "0" * 40, "1" * 64, device, (session,)))
 

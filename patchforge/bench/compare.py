@@ -14,7 +14,7 @@ from patchforge.trial.model import Device, TrialVerdict
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class CountDifference:
     """One exact figure that is not the same. None: it was not counted there, or the part was not run."""
 
     suite: str
@@ -47,7 +47,7 @@ class BenchmarkComparison:
     before: str
     after: str
     compared: int
-    differences: tuple[Difference, ...]
+    differences: tuple[CountDifference, ...]
     times: tuple[TimesCompared, ...]
     notes: tuple[str, ...]
     confidence: float = CONFIDENCE
@@ -153,13 +153,13 @@ def _times(
     return TimesCompared(case.suite, case.name, median(before), median(after), found, verdict)
 
 
-def _figures(before: Case, after: Case) -> Iterator[Difference]:
+def _figures(before: Case, after: Case) -> Iterator[CountDifference]:
     """Every figure of two cases. What one side did not do at all is 0 there, if it counts such things."""
     for part in dict.fromkeys([*before.counts, *after.counts]):
         one, other = before.counts.get(part), after.counts.get(part)
         ours, theirs = one.figures() if one else {}, other.figures() if other else {}
         for what in sorted({*ours, *theirs}):
-            yield Difference(
+            yield CountDifference(
                 before.suite,
                 before.name,
                 part,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
-from patchforge.bench.compare import BenchmarkComparison, Difference, against_upstream, compare
+from patchforge.bench.compare import BenchmarkComparison, CountDifference, against_upstream, compare
 from patchforge.bench.model import FORMAT, PATCHED, UPSTREAM, Benchmark, Case, Machine, shown, total
 from patchforge.bench.own_model import is_own
 from patchforge.bench.submission import anonymous
@@ -48,9 +48,9 @@ class ReleaseCost:
     suite: str
     case: str
     figures: Mapping[str, int | None]  #: totals of patched
-    added: tuple[Difference, ...] | None
+    added: tuple[CountDifference, ...] | None
     than: str
-    more: tuple[Difference, ...] | None
+    more: tuple[CountDifference, ...] | None
 
 
 def place(generated: Path, release: str) -> Path:
@@ -122,7 +122,7 @@ def than(before: Benchmark, kept: Benchmark) -> BenchmarkComparison | str:
     return _or_why(lambda: compare(_patched(before), _patched(kept)))
 
 
-def explained(difference: Difference, release: str) -> str:
+def explained(difference: CountDifference, release: str) -> str:
     """The transforms that can be why patched differs from upstream in a release; "" where none is known."""
     version, known = Version.parse(release), EXPLAINED.get(difference.what, {})
     applied = {one.id for one in transforms() if one.id in known and one.expected(version) is Outcome.APPLIED}
@@ -130,7 +130,7 @@ def explained(difference: Difference, release: str) -> str:
     return ", ".join(sorted(applied & early))
 
 
-def told(difference: Difference) -> str:
+def told(difference: CountDifference) -> str:
     """A difference in a few words, as ``+288 wait, asked for``."""
     if difference.before is None or difference.after is None:
         return f"{difference.what} {shown(difference.before)} → {shown(difference.after)}"
@@ -179,7 +179,7 @@ def _figures(case: Case) -> dict[str, int | None]:
     }
 
 
-def _of(case: Case, found: BenchmarkComparison | str) -> tuple[Difference, ...] | None:
+def _of(case: Case, found: BenchmarkComparison | str) -> tuple[CountDifference, ...] | None:
     if isinstance(found, str):
         return None
     return tuple(one for one in found.differences if (one.suite, one.case) == (case.suite, case.name))

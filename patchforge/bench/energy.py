@@ -127,7 +127,7 @@ def _reader(file: Path) -> Callable[[], float | None]:
     return read
 
 
-class Reading:
+class MeterReading:
     """Joules of some meters, and peaks of gauges (bytes), while the block runs.
 
     They are read from a thread of its own, and at the beginning and the end.

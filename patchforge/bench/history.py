@@ -34,7 +34,7 @@ class Point:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class ChangePoint:
     """From ``release`` on it took ``ratio`` of the time before."""
 
     date: str
@@ -64,7 +64,7 @@ class Series:
     side: str
     points: tuple[Point, ...]
     enough: bool
-    changes: tuple[Change, ...]
+    changes: tuple[ChangePoint, ...]
     exact: tuple[ExactChange, ...]
 
 
@@ -74,7 +74,7 @@ class BenchmarkHistory:
     series: tuple[Series, ...]
 
     @property
-    def slower(self) -> list[tuple[Series, Change]]:
+    def slower(self) -> list[tuple[Series, ChangePoint]]:
         """What the newest change of a series made slower."""
         return [(one, one.changes[-1]) for one in self.series if one.changes and one.changes[-1].ratio > 1]
 
@@ -108,7 +108,7 @@ def _series(place: tuple[str, str, str, str, str], cases: Sequence[tuple[Benchma
         Point(one.date, one.release, median(case.times.seconds)) for one, case in cases if case.times is not None
     )
     changes = tuple(
-        Change(points[at].date, points[at].release, ratio)
+        ChangePoint(points[at].date, points[at].release, ratio)
         for at, ratio in change_points([one.seconds for one in points])
     )
     return Series(*place, points, len(points) >= LEAST, changes, tuple(_exact(cases)))

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 from patchforge import bounded, documents, processes, web
 from patchforge.bench import memory, probe, statistics
-from patchforge.bench.energy import Reading
+from patchforge.bench.energy import MeterReading
 from patchforge.bench.model import Case, Counts, Times
 from patchforge.errors import CheckFailed, Damaged
 from patchforge.trial.model import Device, TrialVerdict
@@ -37,7 +37,7 @@ class TorchSide:
     about: dict[str, Any] = field(default_factory=dict)  #: what the device calls itself, once it has run
 
 
-class Probe:
+class TorchProbe:
     """The process of a side, which does one order after another; CheckFailed where it ends, or takes too long."""
 
     def __init__(self, side: TorchSide) -> None:
@@ -71,10 +71,10 @@ class Probe:
                 with suppress(OSError):  # an order that nobody reads any more
                     pipe.close()
 
-    def reading(self) -> Reading:
+    def reading(self) -> MeterReading:
         """Of the process's memory."""
         kind = self.side.device.kind if not self.side.device.emulated else "cpu"
-        return Reading((), memory.gauges(self._process.pid, kind))
+        return MeterReading((), memory.gauges(self._process.pid, kind))
 
     def ask(self, what: str, case: str) -> dict[str, Any]:
         """The answer to an order; CheckFailed where the case cannot be run."""
@@ -113,7 +113,7 @@ def measure(sides: Sequence[TorchSide], cases: Sequence[tuple[str, str]], pairs:
     with ExitStack() as stack:
         tell("starting torch")
         try:
-            running = [stack.enter_context(Probe(side)) for side in sides]
+            running = [stack.enter_context(TorchProbe(side)) for side in sides]
         except CheckFailed as error:
             failed = TrialVerdict.FAILED, error.problem
             yield from (Case(suite, name, side.name, *failed) for suite, name in cases for side in sides)
@@ -126,7 +126,7 @@ def measure(sides: Sequence[TorchSide], cases: Sequence[tuple[str, str]], pairs:
             yield from _timed(fresh, name, pairs)
 
 
-def _counted(one: Probe, suite: str, name: str) -> Case:
+def _counted(one: TorchProbe, suite: str, name: str) -> Case:
     try:
         seen = one.ask("check", name)
         verdict, reason = _judged(seen, one.side)
@@ -147,7 +147,7 @@ def _judged(seen: Mapping[str, Any], side: TorchSide) -> tuple[TrialVerdict, str
     return (TrialVerdict.FRESH, said) if error <= allowed else (TrialVerdict.FAILED, f"{said}; allowed is {allowed:g}")
 
 
-def _timed(turns: Sequence[tuple[Probe, Case]], name: str, pairs: int) -> Iterator[Case]:
+def _timed(turns: Sequence[tuple[TorchProbe, Case]], name: str, pairs: int) -> Iterator[Case]:
     if not pairs:
         yield from (replace(case, not_measured={"times": "no runs were asked for"}) for _, case in turns)
         return
@@ -168,7 +168,7 @@ def _timed(turns: Sequence[tuple[Probe, Case]], name: str, pairs: int) -> Iterat
         yield replace(case, times=times, memory=reading.peaks(), not_measured=_NO_ENERGY)
 
 
-def _warmed(one: Probe, name: str) -> list[float]:
+def _warmed(one: TorchProbe, name: str) -> list[float]:
     seconds: list[float] = []
     while len(seconds) < statistics.WARM_UP and not statistics.steady(seconds):
         seconds.append(float(one.ask("time", name)["seconds"]))

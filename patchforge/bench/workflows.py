@@ -11,14 +11,14 @@ from typing import Any, Self
 
 from patchforge import documents
 from patchforge.bench import energy, memory, statistics
-from patchforge.bench.energy import Reading
+from patchforge.bench.energy import MeterReading
 from patchforge.bench.model import CPU, Case, Counts, Times
 from patchforge.bench.quality import quality
 from patchforge.bench.suites import WorkflowCase
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError
 from patchforge.trial.model import Device, Ending, Execution, Judgement, TrialVerdict, Workflow
 from patchforge.trial.server import devices
-from patchforge.trial.server.comfyui import Server, flags
+from patchforge.trial.server.comfyui import ComfyuiServer, flags
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.verdicts import judge
 from patchforge.trial.verdicts.checks import reseeded
@@ -41,7 +41,7 @@ Tell = Callable[..., None]  #: gets what comes now, and a detail
 
 
 @dataclass
-class Side:
+class WorkflowSide:
     """One tree on one device, and what its server is started with."""
 
     name: str
@@ -78,8 +78,8 @@ class Side:
         """Whether it computes as the reference did."""
         return self.precision == FP32 and not self.level
 
-    def server(self) -> Server:
-        return Server(
+    def server(self) -> ComfyuiServer:
+        return ComfyuiServer(
             self.tree,
             self.environment,
             arguments=self.arguments,
@@ -96,12 +96,12 @@ class Running:
     CheckFailed or OSError where it does not start, or does not answer.
     """
 
-    def __init__(self, side: Side) -> None:
+    def __init__(self, side: WorkflowSide) -> None:
         self.side = side
         self.executions: dict[str, Execution] = {}  #: of counted runs, by workflow
-        self._server: Server | None = None
+        self._server: ComfyuiServer | None = None
         self._seed = 0
-        self.reading = Reading(())
+        self.reading = MeterReading(())
 
     def __enter__(self) -> Self:
         return self
@@ -115,7 +115,7 @@ class Running:
             self._server = None
 
     @property
-    def server(self) -> Server:
+    def server(self) -> ComfyuiServer:
         if self._server is None or not self._server.alive:
             self.stop()
             self._server = self.side.server().__enter__()
@@ -151,7 +151,7 @@ class Running:
         pid = self.server.pid
         kind = self.side.device.kind if not self.side.device.emulated else CPU
         found = energy.meters(kind, pci=memory.addresses(pid))
-        self.reading = Reading(found, memory.gauges(pid, kind))
+        self.reading = MeterReading(found, memory.gauges(pid, kind))
 
     def timed(self, measured: WorkflowCase) -> dict[str, float]:
         """Seconds by node of a run with new seeds, as the server tells them; CheckFailed where it was not fresh."""
@@ -184,7 +184,7 @@ class Running:
         )
 
 
-def measure(sides: Sequence[Side], cases: Sequence[WorkflowCase], pairs: int, tell: Tell) -> Iterator[Case]:
+def measure(sides: Sequence[WorkflowSide], cases: Sequence[WorkflowCase], pairs: int, tell: Tell) -> Iterator[Case]:
     """Every case on every side: counted, then timed in turns, ``pairs`` times.
 
     The CPU's side comes first where there is one: its results are the reference of the others. One that is not timed
@@ -260,7 +260,7 @@ def with_quality(case: Case, execution: Execution, reference: Execution | None) 
         return replace(case, not_measured={**case.not_measured, "quality": error.problem})
 
 
-def with_readings(case: Case, reading: Reading) -> Case:
+def with_readings(case: Case, reading: MeterReading) -> Case:
     """The case with its energy and memory, or why there is none."""
     lacking = {}
     if not (used := reading.found()):
@@ -284,7 +284,7 @@ def _times(warm_up: Sequence[float], runs: Sequence[Mapping[str, float]]) -> Tim
     return Times(total, parts, tuple(warm_up), statistics.steady(warm_up))
 
 
-def _free(server: Server) -> None:
+def _free(server: ComfyuiServer) -> None:
     """Nothing is loaded and nothing cached afterwards: the answer to /free comes before it is done.
 
     It is asked for again and again: a worker that just looked whether it is sleeps on, for 1000 seconds.

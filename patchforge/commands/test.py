@@ -24,7 +24,7 @@ from patchforge.trial import packs, runner
 from patchforge.trial.comparison import against_upstream
 from patchforge.trial.comparison.report import as_json
 from patchforge.trial.comparison.report import report as comparison_report
-from patchforge.trial.model import Device, Judgement, Side, TrialVerdict
+from patchforge.trial.model import Device, Judgement, TrialSide, TrialVerdict
 from patchforge.trial.pack_runner import PackTrial
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence, pack_page, report, summary
@@ -57,10 +57,10 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
     device = devices.choose(options.device, Path(options.python))
     print(NOTICE, file=sys.stderr, flush=True)
-    if options.session and not any(plan.sessions(device, side, options.session) for side in Side):
+    if options.session and not any(plan.sessions(device, side, options.session) for side in TrialSide):
         raise PatchforgeError(
             f"no session of these is for {device}",
-            expected=", ".join(one.name for one in plan.sessions(device, Side.PATCHED)),
+            expected=", ".join(one.name for one in plan.sessions(device, TrialSide.PATCHED)),
             found=", ".join(options.session),
             do="name another, or run it on --device emulated",
         )
@@ -119,7 +119,7 @@ def passed(one: Evidence) -> bool:
 
 
 def _patched(one: Evidence) -> list[Judgement]:
-    return [each for session in one.sessions if session.side is Side.PATCHED for each in session.judgements]
+    return [each for session in one.sessions if session.side is TrialSide.PATCHED for each in session.judgements]
 
 
 def _all(
@@ -163,7 +163,7 @@ def _one(options: argparse.Namespace, device: Device, patched: PatchedRelease, c
     )
     if chosen:
         return PackTrial(patched, environment, settings, tell, chosen).run_packs(folder), True
-    sides = (Side.PATCHED, Side.UPSTREAM) if options.against_upstream else (Side.PATCHED,)
+    sides = (TrialSide.PATCHED, TrialSide.UPSTREAM) if options.against_upstream else (TrialSide.PATCHED,)
     found = runner.Trial(patched, environment, settings, tell).run(folder, sides, options.session)
     measured = options.against_upstream and options.pairs and device.kind in _MEASURED and not device.emulated
     return found, not measured or _same(options, device, patched, environment, folder=folder, tell=tell)
@@ -180,9 +180,9 @@ def _same(
 ) -> bool:
     """Whether both trees give the same bits in the same time and memory; the figures lie beside the evidence."""
     with temporary_folder("patchforge-against-") as scratch:
-        trees = {Side.UPSTREAM: scratch / "upstream", Side.PATCHED: scratch / "patched"}
-        pipeline.write_whole(patched.conversion.tree, trees[Side.UPSTREAM])
-        pipeline.write_whole(patched.tree, trees[Side.PATCHED])
+        trees = {TrialSide.UPSTREAM: scratch / "upstream", TrialSide.PATCHED: scratch / "patched"}
+        pipeline.write_whole(patched.conversion.tree, trees[TrialSide.UPSTREAM])
+        pipeline.write_whole(patched.tree, trees[TrialSide.PATCHED])
         found = against_upstream.measure(
             trees, ("sdxl", "dit"), python=str(environment.python), device=device.kind, runs=options.pairs, tell=tell
         )

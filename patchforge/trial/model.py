@@ -27,7 +27,7 @@ class TrialVerdict(StrEnum):
     SKIPPED = "skipped"  #: not run; the reason says why (such as a node that the release does not have)
 
 
-class Side(StrEnum):
+class TrialSide(StrEnum):
     """Which tree a run is of."""
 
     PATCHED = "patched"

@@ -11,7 +11,7 @@ from pathlib import Path
 from patchforge import bounded, caches, processes
 from patchforge.outputs import LIST
 from patchforge.pipeline import PatchedRelease
-from patchforge.trial.model import AS_IT_COMES, Execution, Side
+from patchforge.trial.model import AS_IT_COMES, Execution, TrialSide
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import Evidence, SessionResult
@@ -73,7 +73,7 @@ class PackTrial(Trial):
             yield replace(result, facts={**result.facts, "pack": {**pack.facts, "state": state}}), pictures
 
     @contextmanager
-    def _with_pack(self, pack: TrialPack, state: str, trees: Trees, side: Side) -> Iterator[None]:
+    def _with_pack(self, pack: TrialPack, state: str, trees: Trees, side: TrialSide) -> Iterator[None]:
         tree = trees[side]
         try:
             target = pack.put_into(tree, state)
@@ -112,11 +112,11 @@ class PackTrial(Trial):
     def pack_key(self, pack: TrialPack) -> str:
         """What decides the results of a pack, as a digest. Other rules that make the same patch change nothing."""
         ran = [(side.value, repr(session)) for side, session, _ in sessions(pack)]
-        release = self.key(sessions(pack)[0][1], Side.PATCHED, _OWN)
+        release = self.key(sessions(pack)[0][1], TrialSide.PATCHED, _OWN)
         return evidence.session_key(release=release, sessions=ran, files=pack.digest, patch=pack.patch_digest)
 
 
-def sessions(pack: TrialPack) -> list[tuple[Side, Session, str]]:
+def sessions(pack: TrialPack) -> list[tuple[TrialSide, Session, str]]:
     """Upstream's tree on the CPU with the pack as it comes, then the patched one: the pack as it comes, converted."""
     tests = ("loads", *pack.workflows)
     flags = (*EXACT, *STEADY)
@@ -125,5 +125,7 @@ def sessions(pack: TrialPack) -> list[tuple[Side, Session, str]]:
         return Session(f"{pack.name}-{name}", title, tests, flags, needs, pack=pack.folder.name)
 
     reference = session(REFERENCE, f"{pack.name} on the CPU", ("--cpu",))
-    patched = [(Side.PATCHED, session(state.replace(" ", "-"), f"{pack.name} {state}"), state) for state in pack.states]
-    return [(Side.UPSTREAM, reference, AS_IT_COMES), *patched]
+    patched = [
+        (TrialSide.PATCHED, session(state.replace(" ", "-"), f"{pack.name} {state}"), state) for state in pack.states
+    ]
+    return [(TrialSide.UPSTREAM, reference, AS_IT_COMES), *patched]

@@ -17,11 +17,11 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.manifest import TreePath
 from patchforge.outputs import mark, marked, write_document
 from patchforge.pipeline import PatchedRelease, write_whole
-from patchforge.trial.model import Device, Ending, Execution, Judgement, Output, Side, TrialVerdict, Workflow
+from patchforge.trial.model import Device, Ending, Execution, Judgement, Output, TrialSide, TrialVerdict, Workflow
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import Evidence, SessionResult
 from patchforge.trial.server import devices
-from patchforge.trial.server.comfyui import Server, flags, link_models
+from patchforge.trial.server.comfyui import ComfyuiServer, flags, link_models
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.server.supervisor import temporary_folder
 from patchforge.trial.verdicts import checks, plan
@@ -64,10 +64,10 @@ class Trial:
     def __init__(self, patched: PatchedRelease, environment: Environment, settings: TrialSettings, tell: Tell) -> None:
         self.patched, self.environment, self.settings, self.tell = patched, environment, settings, tell
 
-    def run(self, out: Path, sides: Sequence[Side], names: Sequence[str] = ()) -> Evidence:
+    def run(self, out: Path, sides: Sequence[TrialSide], names: Sequence[str] = ()) -> Evidence:
         """All sessions of the sides, or those named. Each is saved in ``out``; those finished there are kept."""
         earlier = self.earlier(out)
-        keys = {(side, one.name): self.key(one, side) for side in Side for one in plan.sessions(self.device, side)}
+        keys = {(side, one.name): self.key(one, side) for side in TrialSide for one in plan.sessions(self.device, side)}
         kept = tuple(one for one in earlier.sessions if keys.get((one.side, one.name)) == one.key)
         found = replace(earlier, sessions=kept)
         todo = [(side, one) for side in sides for one in plan.sessions(self.device, side, names)]
@@ -102,11 +102,11 @@ class Trial:
         """The digest of the manifest that ``patchforge apply`` writes for this release."""
         return evidence.digest(self.patched.files()["manifest.json"])
 
-    def key(self, session: Session, side: Side, parts: tuple[str, ...] = JUDGED) -> str:
+    def key(self, session: Session, side: TrialSide, parts: tuple[str, ...] = JUDGED) -> str:
         """What decides a session's results, as a digest; ``parts`` are files of this folder."""
         return evidence.session_key(
             commit=self.patched.release.commit,
-            manifest=self.manifest if side is Side.PATCHED else "",
+            manifest=self.manifest if side is TrialSide.PATCHED else "",
             session=repr(session),
             device=repr(session.device(self.device)),
             packages=dict(self.environment.packages),
@@ -119,9 +119,9 @@ class Trial:
         if self.device.kind == CPU.kind:
             return {}
         folder = caches.within(self.settings.cache, "references")
-        folder /= self.key(plan.REFERENCE, Side.UPSTREAM, _COMPUTED)[:20]
+        folder /= self.key(plan.REFERENCE, TrialSide.UPSTREAM, _COMPUTED)[:20]
         if (known := caches.read_tree(folder)) is None:
-            run = TrialRun(self, trees, plan.REFERENCE, Side.UPSTREAM, device=CPU, reference={})
+            run = TrialRun(self, trees, plan.REFERENCE, TrialSide.UPSTREAM, device=CPU, reference={})
             run.run()
             if not run.executions:
                 failed = run.judgements[0]
@@ -143,7 +143,7 @@ class TrialRun:
         trial: Trial,
         trees: Trees,
         session: Session,
-        side: Side,
+        side: TrialSide,
         *,
         device: Device,
         reference: Mapping[str, Execution],
@@ -177,8 +177,8 @@ class TrialRun:
                 )
                 return
 
-    def _server(self, tree: Path) -> Server:
-        return Server(
+    def _server(self, tree: Path) -> ComfyuiServer:
+        return ComfyuiServer(
             tree,
             self.trial.environment,
             arguments=self.arguments,
@@ -188,10 +188,10 @@ class TrialRun:
             remove=[self.trees.scratch],
         )
 
-    def _tests(self, server: Server, pending: list[str]) -> None:
+    def _tests(self, server: ComfyuiServer, pending: list[str]) -> None:
         """Takes tests off ``pending`` until none is left or the server is of no more use."""
         settings = self.trial.settings
-        bench = checks.Bench(
+        bench = checks.ServerBench(
             server, self.session, self.device, settings.workflows, self.reference, settings.prompt_timeout
         )
         try:
@@ -215,7 +215,7 @@ class TrialRun:
         for name in pending:
             self._add(Judgement(name, verdict, reason, log=log))
 
-    def _keep_log(self, server: Server, judged: Judgement) -> None:
+    def _keep_log(self, server: ComfyuiServer, judged: Judgement) -> None:
         logs = self.trial.settings.logs
         if logs is not None and judged.verdict not in {TrialVerdict.PASSED, TrialVerdict.FRESH, TrialVerdict.SKIPPED}:
             text = "\n".join([*server.log_lines(), mark(), ""])
@@ -270,11 +270,11 @@ class Trees:
         self.patched, self.weights, self.scratch, self.tell = patched, weights, scratch, tell
         self.missing: tuple[str, ...] = ()  #: files that the clone has no content for
 
-    def __getitem__(self, side: Side) -> Path:
+    def __getitem__(self, side: TrialSide) -> Path:
         folder = self.scratch / side.value
         with _READING:
             if not folder.is_dir():
-                tree = self.patched.tree if side is Side.PATCHED else self.patched.conversion.tree
+                tree = self.patched.tree if side is TrialSide.PATCHED else self.patched.conversion.tree
                 self.missing = tuple(one.path for one in write_whole(tree, folder))
                 link_models(self.weights, folder)
                 if self.missing:

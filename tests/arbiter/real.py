@@ -28,8 +28,7 @@ from patchforge.cli import main
 from patchforge.trial.model import Device
 from patchforge.trial.server import devices
 from patchforge.trial.server.client import Client
-from patchforge.trial.server.comfyui import Server as ComfyUIServer
-from patchforge.trial.server.comfyui import link_models
+from patchforge.trial.server.comfyui import ComfyuiServer, link_models
 from patchforge.trial.server.environment import Environment, existing, prepare
 from patchforge.trial.verdicts.plan import EMULATED_EXACT, EXACT, STEADY
 from patchforge.trial.workflows import weights
@@ -108,7 +107,7 @@ def running(top: Path, policy: Policy = Policy.FAIR, *, total: int = TOTAL, mode
         assert main(["models", "link", str(file), f"ollama:{name}", *store]) == 0
     variables = devices.variables(Device("xpu", "b580", f"{devices.OPTIONS};memory={total}"))
     arguments = [*EXACT, *EMULATED_EXACT, *STEADY]
-    with ComfyUIServer(
+    with ComfyuiServer(
         tree, python, arguments=arguments, variables=variables, log=top / "comfyui.log", timeout=300
     ) as comfyui:
         card = _Card(Client(comfyui.client.port, timeout=60))

@@ -24,7 +24,7 @@ from patchforge.cli import main
 from patchforge.trial.model import Device, Ending, Execution
 from patchforge.trial.server import devices
 from patchforge.trial.server.client import Client
-from patchforge.trial.server.comfyui import Server as ComfyUIServer
+from patchforge.trial.server.comfyui import ComfyuiServer
 from patchforge.trial.verdicts.plan import EXACT, STEADY
 from patchforge.trial.workflows.library import load
 from tests.arbiter import real
@@ -55,7 +55,7 @@ def on_the_cpu(all_of_it: Real, tmp_path_factory: pytest.TempPathFactory) -> Ite
     log = tmp_path_factory.mktemp("cpu") / "log"
     variables = devices.variables(Device("xpu", "b580", devices.OPTIONS))  # its torchvision needs what that declares
     python = real.environment(all_of_it.tree)
-    with ComfyUIServer(
+    with ComfyuiServer(
         all_of_it.tree, python, arguments=["--cpu", *EXACT, *STEADY], variables=variables, log=log, timeout=300
     ) as started:
         yield Client(started.client.port, timeout=120)

@@ -219,9 +219,9 @@ def test_each_precision_is_run_at_each_level() -> None:
 
 
 def test_a_level_is_a_flag_of_the_patched_tree(tmp_path: Path) -> None:
-    def side(tree: Path) -> workflows.Side:
+    def side(tree: Path) -> workflows.WorkflowSide:
         environment = Environment(Path("python"), {}, {})
-        return workflows.Side(
+        return workflows.WorkflowSide(
             "it", tree, Device("xpu"), environment, tmp_path / "log", 1, 1, precision="fp16", level="O2"
         )
 
@@ -250,8 +250,8 @@ def test_an_emulated_device_computes_as_the_reference_did(tmp_path: Path) -> Non
     (tmp_path / "comfy" / "cli_args.py").write_text('"--xpu-attention" "--force-fp32"')
     environment = Environment(Path("python"), {}, {})
 
-    def side(device: Device, **more: Any) -> workflows.Side:
-        return workflows.Side("it", tmp_path, device, environment, tmp_path / "log", 1, 1, **more)
+    def side(device: Device, **more: Any) -> workflows.WorkflowSide:
+        return workflows.WorkflowSide("it", tmp_path, device, environment, tmp_path / "log", 1, 1, **more)
 
     emulated = Device("xpu", "b580", "rng=cpu")
     assert side(emulated).arguments == ("--force-fp32", "--xpu-attention=fused")

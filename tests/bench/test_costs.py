@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.bench import costs
-from patchforge.bench.compare import Difference
+from patchforge.bench.compare import CountDifference
 from patchforge.bench.model import CPU, FILE, FORMAT, PATCHED, UPSTREAM, Benchmark, Times
 from patchforge.cli import main
 from patchforge.errors import Damaged, Exit, NotChecked
@@ -112,7 +112,7 @@ def test_releases_of_other_conditions_are_not_compared() -> None:
 
 def test_what_explains_a_difference_is_a_transform() -> None:
     assert {name for known in costs.EXPLAINED.values() for name in known} <= {one.id for one in transforms()}
-    wait = Difference("workflows", "txt2img", "all nodes", "wait, asked for", 1, 2)
+    wait = CountDifference("workflows", "txt2img", "all nodes", "wait, asked for", 1, 2)
     assert costs.explained(wait, "v0.33.0") == "load-synchronize"
     assert costs.explained(wait, "v0.18.1") == "empty-cache, load-synchronize"
     assert costs.explained(wait, "v0.3.77") == "empty-cache"

@@ -17,7 +17,7 @@ from patchforge.bench import workflows
 from patchforge.bench.model import Counts, total
 from patchforge.errors import Damaged
 from patchforge.trial.model import Ending, Workflow
-from patchforge.trial.server.comfyui import PACK, Server, link_models
+from patchforge.trial.server.comfyui import PACK, ComfyuiServer, link_models
 from patchforge.trial.server.environment import Environment
 from tests.trial.miniature_server import missing, tree
 
@@ -59,36 +59,36 @@ NODE_CLASS_MAPPINGS = {"Extra": Extra}
 WHAT = ("copy", "copy from the host", "wait", "value", "mask", "allocation", "half")
 
 
-def started(folder: Path, preset: str = "") -> Server:
+def started(folder: Path, preset: str = "") -> ComfyuiServer:
     made = tree(folder / "tree")
     link_models(folder / "nothing", made)
     (made / "custom_nodes" / "extra").mkdir()
     (made / "custom_nodes" / "extra" / "__init__.py").write_text(EXTRA)
     variables = emulator.environment(preset, base={}) if preset else {"CUDA_VISIBLE_DEVICES": ""}
     environment = Environment(Path(sys.executable), {}, {})
-    return Server(made, environment, variables=variables, log=folder / "log", timeout=120)
+    return ComfyuiServer(made, environment, variables=variables, log=folder / "log", timeout=120)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyuiServer]:
     with server_on(tmp_path_factory, "b580") as one:
         yield one
 
 
 @pytest.fixture(scope="module")
-def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyuiServer]:
     with server_on(tmp_path_factory) as one:
         yield one
 
 
-def server_on(tmp_path_factory: pytest.TempPathFactory, preset: str = "") -> Server:
+def server_on(tmp_path_factory: pytest.TempPathFactory, preset: str = "") -> ComfyuiServer:
     return started(tmp_path_factory.mktemp("counting"), preset)
 
 
 _numbers = iter(range(10**6))
 
 
-def counted(server: Server, *steps: str) -> dict[str, Counts]:
+def counted(server: ComfyuiServer, *steps: str) -> dict[str, Counts]:
     """The counts of a prompt whose nodes do ``steps``; nothing of it was computed before."""
     value = next(_numbers)
     graph: dict[str, dict[str, Any]] = {"1": {"class_type": "Source", "inputs": {"value": value}}}
@@ -101,7 +101,7 @@ def counted(server: Server, *steps: str) -> dict[str, Counts]:
     return workflows.read_counts(server.client.counters(run.prompt), Workflow("it", "it", graph, {}, ()))
 
 
-def more(server: Server, what: str) -> dict[str, int]:
+def more(server: ComfyuiServer, what: str) -> dict[str, int]:
     """What a node that does ``what`` costs more than one that does nothing."""
     usual, found = (counted(server, one)["2 Extra"].figures() for one in ("nothing", what))
     every = {name: found.get(name, 0) - usual.get(name, 0) for name in {*usual, *found}}
@@ -124,12 +124,14 @@ def more(server: Server, what: str) -> dict[str, int]:
         ("half", {"copies xpu to xpu": 1, "bytes xpu to xpu": 32, "allocations": 1}),
     ],
 )
-def test_one_too_many_is_counted_on_the_emulated_device(server: Server, what: str, expected: dict[str, int]) -> None:
+def test_one_too_many_is_counted_on_the_emulated_device(
+    server: ComfyuiServer, what: str, expected: dict[str, int]
+) -> None:
     assert expected.items() <= more(server, what).items()
 
 
 @EMULATED
-def test_the_same_prompt_has_the_same_counts(server: Server) -> None:
+def test_the_same_prompt_has_the_same_counts(server: ComfyuiServer) -> None:
     steps = (*WHAT, "cycle", "cycle", "nothing")
     first = counted(server, *steps)
     assert all(counted(server, *steps) == first for _ in range(3))
@@ -138,7 +140,7 @@ def test_the_same_prompt_has_the_same_counts(server: Server) -> None:
 
 
 @EMULATED
-def test_a_node_is_charged_with_what_it_did_itself(server: Server) -> None:
+def test_a_node_is_charged_with_what_it_did_itself(server: ComfyuiServer) -> None:
     found = counted(server, "nothing", "wait", "wait", "nothing")
     waits = {part: counts.waits for part, counts in found.items()}
     assert waits == {"1 Source": 0, "2 Extra": 0, "3 Extra": 1, "4 Extra": 1, "5 Extra": 0}
@@ -152,17 +154,17 @@ def test_a_node_is_charged_with_what_it_did_itself(server: Server) -> None:
         ("half", {"copies cpu to cpu": 1, "bytes cpu to cpu": 32, "allocations": 1, "peak bytes": 32}),
     ],
 )
-def test_one_too_many_is_counted_on_the_cpu(on_cpu: Server, what: str, expected: dict[str, int]) -> None:
+def test_one_too_many_is_counted_on_the_cpu(on_cpu: ComfyuiServer, what: str, expected: dict[str, int]) -> None:
     assert expected.items() <= more(on_cpu, what).items()
 
 
-def test_a_cpu_has_nothing_to_wait_for(on_cpu: Server) -> None:
+def test_a_cpu_has_nothing_to_wait_for(on_cpu: ComfyuiServer) -> None:
     first = counted(on_cpu, "copy", "cycle", "value")
     assert {one.synchronisations for one in first.values()} == {None}
     assert counted(on_cpu, "copy", "cycle", "value") == first
 
 
-def test_only_what_is_asked_for_is_counted(on_cpu: Server) -> None:
+def test_only_what_is_asked_for_is_counted(on_cpu: ComfyuiServer) -> None:
     graph = {"1": {"class_type": "Source", "inputs": {"value": -1}}}
     run = on_cpu.client.run(graph, 60)
     assert on_cpu.client.counters(run.prompt) is None

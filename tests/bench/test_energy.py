@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.bench import energy, memory
-from patchforge.bench.energy import Meter, Reading
+from patchforge.bench.energy import Meter, MeterReading
 from patchforge.bench.model import EnergyUse
 
 CARD = "0000:03:00.0"
@@ -58,7 +58,7 @@ class Tree:
 
     def measured(self, found: list[Meter], seconds: float = 60, looks: int = 600) -> dict[str, EnergyUse]:
         """By meter, of a time that is looked at ``looks`` times."""
-        reading = Reading(found, every=0, clock=lambda: self.now)
+        reading = MeterReading(found, every=0, clock=lambda: self.now)
         with reading:
             for _ in range(looks):
                 self.pass_time(seconds / looks)
@@ -130,7 +130,7 @@ def test_both_of_two_sockets(tree: Tree) -> None:
 def test_a_counter_that_was_reset_is_not_measured(tree: Tree) -> None:
     """A step back is no wrap-around of thousands of watts, as others have told."""
     folder = tree.card("xe", CARD, energy1_input=100)
-    reading = Reading(energy.meters("xpu", tree.top), every=0, clock=lambda: tree.now)
+    reading = MeterReading(energy.meters("xpu", tree.top), every=0, clock=lambda: tree.now)
     with reading:
         tree.pass_time(1)
         reading.look()
@@ -151,7 +151,7 @@ def nonsense(folder: Path) -> None:
 def test_a_file_that_goes_is_not_measured(tree: Tree, how: Callable[[Path], None]) -> None:
     folder = tree.card("xe", CARD, energy1_input=100)
     found = energy.meters("xpu", tree.top)
-    reading = Reading(found, every=0, clock=lambda: tree.now)
+    reading = MeterReading(found, every=0, clock=lambda: tree.now)
     with reading:
         tree.pass_time(1)
         reading.look()
@@ -176,7 +176,7 @@ def test_a_processor_is_no_gpu(tree: Tree) -> None:
 
 def test_pauses_between_runs_are_not_in_it(tree: Tree) -> None:
     tree.card("xe", CARD, energy1_input=100)
-    reading = Reading(energy.meters("xpu", tree.top), every=0, clock=lambda: tree.now)
+    reading = MeterReading(energy.meters("xpu", tree.top), every=0, clock=lambda: tree.now)
     for _ in range(4):
         with reading:
             tree.pass_time(2)
@@ -194,7 +194,7 @@ def test_a_thread_looks_as_well() -> None:
         looked[0] += 1
         return next(joules) % 10
 
-    reading = Reading([Meter("it", read, 1.0, 10.0)], every=0.001)
+    reading = MeterReading([Meter("it", read, 1.0, 10.0)], every=0.001)
     with reading:
         while looked[0] < 50:
             time.sleep(0.002)
@@ -233,7 +233,7 @@ def test_ram_of_a_process(tmp_path: Path) -> None:
 
 def test_the_highest_of_all_looks_is_kept() -> None:
     sizes = iter([3, 9, None, 4])
-    reading = Reading((), {"VRAM": lambda: next(sizes), "RAM": lambda: None}, every=0)
+    reading = MeterReading((), {"VRAM": lambda: next(sizes), "RAM": lambda: None}, every=0)
     with reading:
         reading.look()
         reading.look()

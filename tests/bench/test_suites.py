@@ -11,7 +11,7 @@ import pytest
 from emulator import build
 from patchforge.bench import probe, suites, torch_cases
 from patchforge.bench.model import CPU, TORCH, Case
-from patchforge.bench.torch_cases import Probe, TorchSide
+from patchforge.bench.torch_cases import TorchProbe, TorchSide
 from patchforge.cli import main
 from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.trial.model import Device, TrialVerdict
@@ -109,7 +109,7 @@ def test_two_devices_take_turns(tmp_path: Path) -> None:
 
 @needs_torch
 def test_what_fails_and_what_ends_is_told(tmp_path: Path) -> None:
-    with Probe(side(tmp_path, Device(CPU))) as one:
+    with TorchProbe(side(tmp_path, Device(CPU))) as one:
         with pytest.raises(CheckFailed, match="KeyError"):
             one.ask("check", "nonsense")
         assert one.ask("check", "sum-float32")["error"] == 0

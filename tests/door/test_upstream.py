@@ -22,7 +22,7 @@ from patchforge.door import roles, routes
 from patchforge.door.roles import load_table
 from patchforge.pins import pin_files
 from patchforge.sources import FolderTree, GitObjects, GitTree, open_upstream
-from patchforge.trial.server.comfyui import Server
+from patchforge.trial.server.comfyui import ComfyuiServer
 from patchforge.trial.server.environment import existing
 from tests.door.nginx import DOMAIN, Nginx, Program, bearer, door, loaded, needs_nginx
 from tests.releases import NEEDED
@@ -112,7 +112,7 @@ def comfyui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, Ng
         "arguments": ("--cpu", "--disable-metadata"),
         "variables": environment("b580", "torchvision=schemas") | {"OMP_NUM_THREADS": "1"},
     }
-    with Server(tree, python, **given, log=folder / "server.log", timeout=180) as server:  # type: ignore[arg-type]
+    with ComfyuiServer(tree, python, **given, log=folder / "server.log", timeout=180) as server:  # type: ignore[arg-type]
         about = 'rate = 500\nupload = "1m"\nroutes = [{ role = "admin", does = "read", routes = ["GET [/api]/told"] }]'
         with door(folder, Program(server.client.port), about) as nginx:
             yield tree, nginx

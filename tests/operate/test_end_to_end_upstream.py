@@ -23,7 +23,7 @@ from patchforge.operate.health import graph
 from patchforge.trial.model import Device, Ending, JsonObject
 from patchforge.trial.server import devices
 from patchforge.trial.server.client import Client
-from patchforge.trial.server.comfyui import Server
+from patchforge.trial.server.comfyui import ComfyuiServer
 from patchforge.trial.server.environment import Environment, existing, prepare
 from tests.operate import stack
 from tests.operate.stack import Stack
@@ -115,10 +115,10 @@ def tree(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def server(tree: Path, tmp_path: Path, environment: Environment) -> Iterator[Server]:
+def server(tree: Path, tmp_path: Path, environment: Environment) -> Iterator[ComfyuiServer]:
     hangs = {"MISFIT_HANGS": str(tmp_path / "hangs")}
     variables = {**devices.variables(Device("xpu", "b580", devices.OPTIONS)), **hangs}
-    with Server(tree, environment, variables=variables, log=tmp_path / "comfyui.log", timeout=300) as started:
+    with ComfyuiServer(tree, environment, variables=variables, log=tmp_path / "comfyui.log", timeout=300) as started:
         yield started
 
 
@@ -147,7 +147,7 @@ def validate(url: str, state: Path) -> int:
     ).returncode
 
 
-def test_a_real_comfyui(server: Server, tmp_path: Path) -> None:
+def test_a_real_comfyui(server: ComfyuiServer, tmp_path: Path) -> None:
     machine = Machine(tmp_path / "root")
     machine.b580()
     (state := tmp_path / "state").mkdir()

@@ -24,8 +24,8 @@ from patchforge.nix.options import options
 from patchforge.patches import check_every_way
 from patchforge.proof.dynamic import ProofInterpreter
 from patchforge.trial.comparison.runs import Processes
-from patchforge.trial.model import Side
-from patchforge.trial.server.comfyui import Server
+from patchforge.trial.model import TrialSide
+from patchforge.trial.server.comfyui import ComfyuiServer
 from patchforge.trial.server.devices import available
 from patchforge.trial.server.environment import Environment, existing, prepare
 from patchforge.trial.server.supervisor import temporary_folder
@@ -74,16 +74,16 @@ def patches(_: Machine, __: Path) -> None:
 
 
 def server(machine: Machine, folder: Path) -> None:
-    with suppress(CheckFailed), Server(folder, machine.environment, log=folder / "log", timeout=10):
+    with suppress(CheckFailed), ComfyuiServer(folder, machine.environment, log=folder / "log", timeout=10):
         pass
 
 
 def measured(machine: Machine, folder: Path) -> None:
-    for side in Side:
+    for side in TrialSide:
         (folder / side).mkdir()
-    trees = {side: folder / side for side in Side}
+    trees = {side: folder / side for side in TrialSide}
     with suppress(PatchforgeError):
-        Processes(trees, "sdxl", str(machine.python), folder)(Side.PATCHED, 1)
+        Processes(trees, "sdxl", str(machine.python), folder)(TrialSide.PATCHED, 1)
 
 
 def rpm(_: Machine, folder: Path) -> None:

@@ -17,7 +17,7 @@ from patchforge.trial.model import (
     Judgement,
     NodeStep,
     Output,
-    Side,
+    TrialSide,
     TrialVerdict,
     Workflow,
 )
@@ -82,7 +82,7 @@ def judgement(
     return Judgement(test, verdict, reason, 1.5, **more)
 
 
-def session(side: Side, *judgements: Judgement, name: str = "workflows", **changes: Any) -> SessionResult:
+def session(side: TrialSide, *judgements: Judgement, name: str = "workflows", **changes: Any) -> SessionResult:
     facts = {"devices": [{"name": "Intel(R) Arc(TM) B580 Graphics", "total_memory": 12168724480}]}
     usual = SessionResult(
         name,

@@ -17,13 +17,15 @@ from patchforge.trial.comparison.against_upstream import differing, main, measur
 from patchforge.trial.comparison.figures import SIDES, Comparison, MeasuredRun
 from patchforge.trial.comparison.report import as_json, report
 from patchforge.trial.comparison.runs import RunFailed, alternate
-from patchforge.trial.model import JsonObject, Side
+from patchforge.trial.model import JsonObject, TrialSide
 
-UPSTREAM, PATCHED = Side.UPSTREAM, Side.PATCHED
+UPSTREAM, PATCHED = TrialSide.UPSTREAM, TrialSide.PATCHED
 DIGEST, OTHER = "a" * 64, "b" * 64
 
 
-def record(side: Side, *, seconds: float = 1.0, allocated: int = 1000, digest: str = DIGEST, **more: Any) -> JsonObject:
+def record(
+    side: TrialSide, *, seconds: float = 1.0, allocated: int = 1000, digest: str = DIGEST, **more: Any
+) -> JsonObject:
     peaks = {"allocated": allocated, "reserved": 2000, "on_card": 3000}
     return {
         "hooks_imported": side == PATCHED,
@@ -43,11 +45,11 @@ def record(side: Side, *, seconds: float = 1.0, allocated: int = 1000, digest: s
 
 
 def runs(
-    pairs: int = 5, change: Callable[[Side, int], JsonObject | None] = lambda _side, _pair: {}
+    pairs: int = 5, change: Callable[[TrialSide, int], JsonObject | None] = lambda _side, _pair: {}
 ) -> list[MeasuredRun]:
     """``change`` gives what is special about a run's record; None makes the run fail."""
 
-    def probe(side: Side, pair: int) -> JsonObject:
+    def probe(side: TrialSide, pair: int) -> JsonObject:
         special = change(side, pair)
         if special is None:
             raise RunFailed("exit status 1; CUDA error: out of memory")

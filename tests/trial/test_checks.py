@@ -16,10 +16,10 @@ import emulator
 from emulator import build
 from patchforge.trial.model import Device, Judgement, Workflow
 from patchforge.trial.server.client import HOST
-from patchforge.trial.server.comfyui import Server, link_models
+from patchforge.trial.server.comfyui import ComfyuiServer, link_models
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.verdicts import checks
-from patchforge.trial.verdicts.checks import GIB, MIB, TESTS, Bench, run_test
+from patchforge.trial.verdicts.checks import GIB, MIB, TESTS, ServerBench, run_test
 from patchforge.trial.verdicts.plan import Session
 from tests.trial import miniature_server
 from tests.trial.support import TXT2IMG
@@ -32,11 +32,11 @@ DEVICE = Device("xpu", "b580", "rng=cpu")
 ENVIRONMENT = Environment(Path(sys.executable), {}, {})
 
 
-def server_of(folder: Path, *arguments: str) -> Server:
+def server_of(folder: Path, *arguments: str) -> ComfyuiServer:
     made = miniature_server.tree(folder / "tree") if not (folder / "tree").exists() else folder / "tree"
     link_models(folder / "weights", made)
     variables = emulator.environment(DEVICE.emulated, DEVICE.options, base={})
-    return Server(made, ENVIRONMENT, arguments=arguments, variables=variables, log=folder / "log", timeout=120)
+    return ComfyuiServer(made, ENVIRONMENT, arguments=arguments, variables=variables, log=folder / "log", timeout=120)
 
 
 class Benches:
@@ -46,13 +46,13 @@ class Benches:
         self.folder = folder
         with server_of(folder, "--cpu") as server:
             self.reference = {TXT2IMG.name: server.client.run(TXT2IMG, 60)}
-        self.bench: Bench | None = None
+        self.bench: ServerBench | None = None
 
-    def __call__(self, *modes: str) -> Bench:
+    def __call__(self, *modes: str) -> ServerBench:
         if self.bench is None or not self.bench.usable():
             self.stop()
             server = server_of(self.folder).__enter__()
-            self.bench = Bench(server, SESSION, DEVICE, {TXT2IMG.name: TXT2IMG}, self.reference, 60)
+            self.bench = ServerBench(server, SESSION, DEVICE, {TXT2IMG.name: TXT2IMG}, self.reference, 60)
         misbehave(self.bench)
         self.bench.client.fault("clear")
         self.bench.client.free()
@@ -65,7 +65,7 @@ class Benches:
             self.bench.server.stop()
 
 
-def misbehave(bench: Bench, *modes: str) -> None:
+def misbehave(bench: ServerBench, *modes: str) -> None:
     connection = http.client.HTTPConnection(HOST, bench.client.port, timeout=10)
     connection.request("POST", "/misbehave", json.dumps(modes), {"Content-Type": "application/json"})
     assert connection.getresponse().status == http.client.OK
@@ -115,7 +115,7 @@ def test_a_workflow_is_fresh_and_the_second_time_cached(benches: Benches) -> Non
     )
 
 
-def nearly_full(bench: Bench) -> None:
+def nearly_full(bench: ServerBench) -> None:
     total = bench.client.state()["devices"][0]["total"]
     bench.fault("other_process", size=total - 20 * MIB)
 
@@ -174,7 +174,7 @@ def test_a_model_that_is_only_loaded_whole_is_caught(benches: Benches) -> None:
     assert "capacity" in run_test(bench, "partial-load").reason
     bench = benches("whole-models")
     begin = bench.server.printed.end()
-    bench.server.log_lines = lambda since=begin: Server.log_lines(bench.server, since)  # type: ignore[method-assign]
+    bench.server.log_lines = lambda since=begin: ComfyuiServer.log_lines(bench.server, since)  # type: ignore[method-assign]
     assert "does not say that a model was loaded partially" in run_test(bench, "partial-load").reason
     del bench.server.log_lines
 
@@ -202,14 +202,14 @@ def test_a_workflow_with_a_node_that_the_release_lacks_is_skipped(benches: Bench
         bench.workflows = {TXT2IMG.name: TXT2IMG}
 
 
-def told(says: dict[str, Any], device: Device = DEVICE) -> Bench:
+def told(says: dict[str, Any], device: Device = DEVICE) -> ServerBench:
     """A bench whose server says this of itself, and nothing else."""
     client = SimpleNamespace(system_stats=lambda: says, state=lambda: says, fault=lambda *_, **__: None)
     printed = SimpleNamespace(end=lambda: 0)
     server = SimpleNamespace(
         client=client, printed=printed, log_lines=lambda since=0: ("a line", "the last")[since:], alive=False
     )
-    return Bench(cast("Server", server), SESSION, device, {}, {}, 1)
+    return ServerBench(cast("ComfyuiServer", server), SESSION, device, {}, {}, 1)
 
 
 @pytest.mark.parametrize(("free", "verdict"), [(8 * GIB, "passed"), (9 * GIB, "failed")])

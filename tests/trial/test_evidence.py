@@ -16,7 +16,7 @@ from patchforge import atomic
 from patchforge.atomic import write_tree
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.outputs import update_folder
-from patchforge.trial.model import Device, ImageDifference, NodeStep, Side, TrialVerdict
+from patchforge.trial.model import Device, ImageDifference, NodeStep, TrialSide, TrialVerdict
 from patchforge.trial.reports import evidence as module
 from patchforge.trial.reports.evidence import (
     EVIDENCE,
@@ -32,14 +32,14 @@ from patchforge.trial.reports.evidence import (
 )
 from tests.trial.examples import EMULATED, PICTURE, REAL, encoded, evidence, frame, judgement, session
 
-RESULT = picture_name(Side.PATCHED, "workflows", "txt2img", "result", PICTURE)
+RESULT = picture_name(TrialSide.PATCHED, "workflows", "txt2img", "result", PICTURE)
 JUDGED = judgement(
     steps=(NodeStep("3", "KSampler", False, 812, 0.25),),
     images=(RESULT,),
     difference=ImageDifference(2.0, 0.125),
     log=("a line", "mehr: ü"),
 )
-FULL = evidence(session(Side.PATCHED, JUDGED), session(Side.UPSTREAM, judgement(verdict=TrialVerdict.FAILED)))
+FULL = evidence(session(TrialSide.PATCHED, JUDGED), session(TrialSide.UPSTREAM, judgement(verdict=TrialVerdict.FAILED)))
 Document = dict[str, Any]
 
 
@@ -54,7 +54,7 @@ judgements = st.builds(
 )
 sessions = st.builds(
     lambda side, name, found, options: session(side, *found, name=name, device=Device("xpu", "two", options)),
-    st.sampled_from(Side),
+    st.sampled_from(TrialSide),
     texts,
     st.lists(judgements, max_size=3),
     texts,
@@ -77,7 +77,7 @@ def test_the_file_is_bound_and_marked() -> None:
 
 def test_the_picture_of_a_difference_is_no_json() -> None:
     shown = replace(JUDGED, difference=ImageDifference(2.0, 0.125, PICTURE))
-    assert dump(evidence(session(Side.PATCHED, shown))) == dump(evidence(session(Side.PATCHED, JUDGED)))
+    assert dump(evidence(session(TrialSide.PATCHED, shown))) == dump(evidence(session(TrialSide.PATCHED, JUDGED)))
 
 
 def first(document: Document) -> Document:
@@ -125,21 +125,21 @@ def test_other_files_are_refused(data: bytes) -> None:
 
 
 def test_a_finished_session_is_found_by_side_name_and_key() -> None:
-    assert FULL.finished(Side.PATCHED, "workflows", "k" * 64) == FULL.sessions[0]
-    assert FULL.finished(Side.UPSTREAM, "workflows", "k" * 64) == FULL.sessions[1]
-    assert FULL.finished(Side.PATCHED, "workflows", "other") is None
-    assert FULL.finished(Side.PATCHED, "defaults", "k" * 64) is None
+    assert FULL.finished(TrialSide.PATCHED, "workflows", "k" * 64) == FULL.sessions[0]
+    assert FULL.finished(TrialSide.UPSTREAM, "workflows", "k" * 64) == FULL.sessions[1]
+    assert FULL.finished(TrialSide.PATCHED, "workflows", "other") is None
+    assert FULL.finished(TrialSide.PATCHED, "defaults", "k" * 64) is None
 
 
 def test_a_session_takes_the_place_of_an_earlier_one() -> None:
-    again = session(Side.PATCHED, judgement(verdict=TrialVerdict.CAPACITY), key="new")
+    again = session(TrialSide.PATCHED, judgement(verdict=TrialVerdict.CAPACITY), key="new")
     found = FULL.add(again)
     assert found.sessions == (again, FULL.sessions[1])
-    assert found.finished(Side.PATCHED, "workflows", "k" * 64) is None
+    assert found.finished(TrialSide.PATCHED, "workflows", "k" * 64) is None
 
 
 def test_evidence_of_the_same_thing_merges_and_the_later_wins() -> None:
-    later = evidence(session(Side.UPSTREAM, key="new"), session(Side.PATCHED, name="defaults"))
+    later = evidence(session(TrialSide.UPSTREAM, key="new"), session(TrialSide.PATCHED, name="defaults"))
     found = FULL.merge(later)
     assert found.sessions == (FULL.sessions[0], *later.sessions)
 
@@ -182,10 +182,10 @@ def test_saved_evidence_is_loaded_with_its_pictures(tmp_path: Path) -> None:
 def test_pictures_and_reports_of_before_stay_and_unnamed_pictures_go(tmp_path: Path) -> None:
     save(tmp_path, FULL, {RESULT: PICTURE})
     update_folder(tmp_path, EVIDENCE, lambda files: {**files, "report.md": b"text"})
-    save(tmp_path, FULL.add(session(Side.PATCHED, name="defaults")), {})
+    save(tmp_path, FULL.add(session(TrialSide.PATCHED, name="defaults")), {})
     assert (tmp_path / RESULT).read_bytes() == PICTURE
     assert (tmp_path / "report.md").read_text("utf-8") == "text"
-    save(tmp_path, FULL.add(session(Side.PATCHED, judgement())), {})
+    save(tmp_path, FULL.add(session(TrialSide.PATCHED, judgement())), {})
     assert not (tmp_path / RESULT).exists()
 
 
@@ -206,7 +206,7 @@ class Killed(BaseException):
 
 
 def test_killed_at_any_step_the_evidence_is_the_old_or_the_new(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    newer = FULL.add(session(Side.PATCHED, replace(JUDGED, reason="another"), key="new"))
+    newer = FULL.add(session(TrialSide.PATCHED, replace(JUDGED, reason="another"), key="new"))
     changed = encoded(frame(9))
     states = set()
     for steps in range(60):

@@ -19,7 +19,7 @@ import pytest
 from patchforge import cli
 from patchforge.errors import Exit
 from patchforge.trial import runner
-from patchforge.trial.model import Device, Side
+from patchforge.trial.model import Device, TrialSide
 from patchforge.trial.reports import evidence
 from patchforge.trial.reports.evidence import Evidence
 from patchforge.trial.server import comfyui
@@ -59,7 +59,7 @@ def main(wanted: str, top: Path) -> int:
         settings = runner.TrialSettings(Device("cpu"), top / "cache", top / "weights", {"noise": workflow})
         environment = Environment(Path(sys.executable), {}, {})
         trial = runner.Trial(release_of(files(torch=False)), environment, settings, print)
-        trial.run(top / "out", (Side.PATCHED,))
+        trial.run(top / "out", (TrialSide.PATCHED,))
         return 0
 
 

@@ -12,7 +12,7 @@ import emulator
 from emulator import build
 from patchforge.errors import PatchforgeError
 from patchforge.trial.model import Ending
-from patchforge.trial.server.comfyui import PACK, Server
+from patchforge.trial.server.comfyui import PACK, ComfyuiServer
 from patchforge.trial.server.environment import Environment
 from tests.trial.miniature_server import graph, missing, tree
 
@@ -22,7 +22,7 @@ ENVIRONMENT = Environment(Path(sys.executable), {}, {})
 EMULATED = pytest.mark.skipif(bool(build.missing()), reason=build.missing() or "")
 
 
-def server_of(folder: Path, *arguments: str, preset: str = "") -> Server:
+def server_of(folder: Path, *arguments: str, preset: str = "") -> ComfyuiServer:
     """With the observer alone: the pack's nodes need a real ComfyUI."""
     made = tree(folder / "tree")
     pack = made / "custom_nodes" / "observer"
@@ -31,17 +31,17 @@ def server_of(folder: Path, *arguments: str, preset: str = "") -> Server:
         (pack / name).write_bytes((PACK / name).read_bytes())
     (pack / "__init__.py").write_text("from . import observer\nobserver.install()\n")
     variables = emulator.environment(preset, base={}) if preset else {"CUDA_VISIBLE_DEVICES": ""}
-    return Server(made, ENVIRONMENT, arguments=arguments, variables=variables, log=folder / "log", timeout=120)
+    return ComfyuiServer(made, ENVIRONMENT, arguments=arguments, variables=variables, log=folder / "log", timeout=120)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyuiServer]:
     with server_of(tmp_path_factory.mktemp("observer"), preset="two") as started:
         yield started
 
 
 @EMULATED
-def test_operations_are_counted_per_node(server: Server) -> None:
+def test_operations_are_counted_per_node(server: ComfyuiServer) -> None:
     run = server.client.run(graph(operations=50), 60)
     assert run.ending is Ending.SUCCESS
     counted = {step.kind: step.operations for step in run.steps}
@@ -54,13 +54,13 @@ def test_operations_are_counted_per_node(server: Server) -> None:
 
 
 @EMULATED
-def test_a_submitted_prompt_has_its_steps_too(server: Server) -> None:
+def test_a_submitted_prompt_has_its_steps_too(server: ComfyuiServer) -> None:
     run = server.client.wait(server.client.submit(graph(operations=20, value=2)), 60)
     assert {step.kind: step.operations > 10 for step in run.steps} == {"Source": False, "Compute": True, "Save": False}
 
 
 @EMULATED
-def test_the_state(server: Server) -> None:
+def test_the_state(server: ComfyuiServer) -> None:
     state = server.client.state()
     assert (state["emulated"], state["counter"]) == ("two", "operations of the emulated XPU")
     names = [device["name"] for device in state["devices"]]
@@ -75,7 +75,7 @@ def test_the_state(server: Server) -> None:
 
 
 @EMULATED
-def test_faults(server: Server) -> None:
+def test_faults(server: ComfyuiServer) -> None:
     client = server.client
     client.fault("fail", error="out-of-device-memory", after=5)
     run = client.run(graph(operations=50, value=3), 60)

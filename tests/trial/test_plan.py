@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from emulator import presets
-from patchforge.trial.model import Device, Side
+from patchforge.trial.model import Device, TrialSide
 from patchforge.trial.verdicts import plan
 from patchforge.trial.verdicts.checks import TESTS
 from patchforge.trial.verdicts.plan import REFERENCE, SESSIONS, Session
@@ -14,7 +14,7 @@ from patchforge.trial.workflows.library import load
 EMULATED = Device("xpu", "b580", "rng=cpu")
 
 
-def names(device: Device, side: Side, *wanted: str) -> list[str]:
+def names(device: Device, side: TrialSide, *wanted: str) -> list[str]:
     return [session.name for session in plan.sessions(device, side, wanted)]
 
 
@@ -41,20 +41,20 @@ def test_the_emulator_knows_a_sessions_device(session: Session) -> None:
 
 
 def test_what_needs_an_emulated_device_is_left_out_on_a_real_one() -> None:
-    real, emulated = names(Device("xpu"), Side.PATCHED), names(EMULATED, Side.PATCHED)
+    real, emulated = names(Device("xpu"), TrialSide.PATCHED), names(EMULATED, TrialSide.PATCHED)
     assert emulated == [session.name for session in SESSIONS]
     assert set(emulated) - set(real) == {session.name for session in SESSIONS if session.emulated_only}
     assert "workflows" in real
 
 
 def test_upstream_is_compared_where_the_patches_are_to_make_a_difference() -> None:
-    assert names(EMULATED, Side.UPSTREAM) == [one.name for one in SESSIONS if Side.UPSTREAM in one.sides]
-    assert names(Device("cuda"), Side.UPSTREAM) == ["workflows"]
+    assert names(EMULATED, TrialSide.UPSTREAM) == [one.name for one in SESSIONS if TrialSide.UPSTREAM in one.sides]
+    assert names(Device("cuda"), TrialSide.UPSTREAM) == ["workflows"]
 
 
 def test_sessions_by_name_keep_their_order() -> None:
-    assert names(EMULATED, Side.PATCHED, "small-memory", "workflows") == ["workflows", "small-memory"]
-    assert names(Device("xpu"), Side.PATCHED, "small-memory") == []
+    assert names(EMULATED, TrialSide.PATCHED, "small-memory", "workflows") == ["workflows", "small-memory"]
+    assert names(Device("xpu"), TrialSide.PATCHED, "small-memory") == []
 
 
 def test_a_session_changes_an_emulated_device_only() -> None:
@@ -77,10 +77,10 @@ def test_torch_decides_on_attention_only_where_all_workflows_are_compared_as_bit
     name: str, device: Device, fused: bool
 ) -> None:
     (session,) = [one for one in plan.SESSIONS if one.name == name]
-    assert ("--xpu-attention=fused" in plan.flags(session, Side.PATCHED, device)) is fused
+    assert ("--xpu-attention=fused" in plan.flags(session, TrialSide.PATCHED, device)) is fused
 
 
 def test_flags_of_the_patched_tree_and_of_cuda() -> None:
     session = Session("one", "One", (), ("--a",), patched_flags=("--b",))
-    assert plan.flags(session, Side.PATCHED, Device("cuda")) == ("--a", "--b", "--disable-cuda-malloc")
-    assert plan.flags(session, Side.UPSTREAM, Device("xpu")) == ("--a",)
+    assert plan.flags(session, TrialSide.PATCHED, Device("cuda")) == ("--a", "--b", "--disable-cuda-malloc")
+    assert plan.flags(session, TrialSide.UPSTREAM, Device("xpu")) == ("--a",)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown
-from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, Side, TrialVerdict
+from patchforge.trial.model import Device, ImageDifference, Judgement, NodeStep, TrialSide, TrialVerdict
 from patchforge.trial.reports import report, summary
 from patchforge.trial.reports.evidence import Evidence, SessionResult, picture_name, save
 from tests.support import ROOT
@@ -28,7 +28,7 @@ CONTROL = "a\x1b[31mred\x1b[0m\rb\nc\u2028d\x00e\u202ef"
 
 
 def of(name: str, patched: TrialVerdict | None, upstream: TrialVerdict | None, release: str = "v0.32.0") -> Evidence:
-    sides = [(Side.PATCHED, patched), (Side.UPSTREAM, upstream)]
+    sides = [(TrialSide.PATCHED, patched), (TrialSide.UPSTREAM, upstream)]
     return evidence(*(session(side, judgement(name, verdict)) for side, verdict in sides if verdict), release=release)
 
 
@@ -52,9 +52,9 @@ class Page(HTMLParser):
 @pytest.mark.parametrize("render", [report.markdown, lambda found: Page(report.html(found)).text])
 def test_the_first_lines_say_what_it_is_evidence_of(render: object, release: str) -> None:
     skipped = judgement("controlnet", TrialVerdict.SKIPPED, "the release has no node ControlNetLoader")
-    found = [evidence(session(Side.PATCHED, skipped))]
+    found = [evidence(session(TrialSide.PATCHED, skipped))]
     if release != "v0.32.0":
-        found.append(evidence(session(Side.PATCHED, judgement()), release=release))
+        found.append(evidence(session(TrialSide.PATCHED, judgement()), release=release))
     head = render(found).split("What only the patched tree passes")[0]  # type: ignore[operator]
     for text in (
         "emulated XPU: evidence about code, not about hardware",
@@ -77,19 +77,19 @@ def test_the_first_lines_say_what_it_is_evidence_of(render: object, release: str
     ],
 )
 def test_what_is_not_shown_depends_on_the_device(device: Device, said: str, not_said: str) -> None:
-    limits = " ".join(report.limits([evidence(session(Side.UPSTREAM, device=device), device=device)]))
+    limits = " ".join(report.limits([evidence(session(TrialSide.UPSTREAM, device=device), device=device)]))
     assert said in limits
     assert not_said not in limits
 
 
 def test_what_is_not_shown_depends_on_what_was_run() -> None:
     compared = judgement("a", difference=ImageDifference(0, 0))
-    assert "compared with nothing" not in " ".join(report.limits([evidence(session(Side.PATCHED, compared))]))
-    limits = " ".join(report.limits([evidence(session(Side.PATCHED, compared, judgement("b"), judgement("c")))]))
+    assert "compared with nothing" not in " ".join(report.limits([evidence(session(TrialSide.PATCHED, compared))]))
+    limits = " ".join(report.limits([evidence(session(TrialSide.PATCHED, compared, judgement("b"), judgement("c")))]))
     assert "2 fresh result(s) were compared with nothing" in limits
     assert "no coverage=refuse" in limits
     strict = Device("xpu", "b580", "rng=cpu;coverage=refuse")
-    assert "coverage" not in " ".join(report.limits([evidence(session(Side.UPSTREAM, device=strict))]))
+    assert "coverage" not in " ".join(report.limits([evidence(session(TrialSide.UPSTREAM, device=strict))]))
 
 
 PASSED = {TrialVerdict.PASSED, TrialVerdict.FRESH}
@@ -129,7 +129,7 @@ def test_both_lists_are_in_the_report_and_empty_ones_say_so() -> None:
 
 def test_the_terminal_shows_a_test_per_line_with_both_sides() -> None:
     told = judgement("t", TrialVerdict.CPU_FALLBACK, CONTROL)
-    found = evidence(session(Side.PATCHED, told), session(Side.UPSTREAM, judgement("t"), judgement("u")))
+    found = evidence(session(TrialSide.PATCHED, told), session(TrialSide.UPSTREAM, judgement("t"), judgement("u")))
     assert report.table([found]) == [
         ["session", "test", "patched", "upstream", "seconds", "why"],
         ["workflows", "t", "cpu_fallback", "fresh", "1.5", "ared\\x0db c\\u2028d\\x00e\\u202ef; upstream: why"],
@@ -140,10 +140,10 @@ def test_the_terminal_shows_a_test_per_line_with_both_sides() -> None:
 def test_the_terminal_counts_when_there_are_several_releases() -> None:
     skipped = judgement("c", TrialVerdict.SKIPPED)
     older = evidence(
-        session(Side.PATCHED, judgement("a"), judgement("b"), skipped),
-        session(Side.UPSTREAM, judgement("a"), judgement("b", TrialVerdict.FAILED), skipped),
+        session(TrialSide.PATCHED, judgement("a"), judgement("b"), skipped),
+        session(TrialSide.UPSTREAM, judgement("a"), judgement("b", TrialVerdict.FAILED), skipped),
     )
-    newer = evidence(session(Side.PATCHED, judgement("a", TrialVerdict.FAILED)), release="v0.33.0")
+    newer = evidence(session(TrialSide.PATCHED, judgement("a", TrialVerdict.FAILED)), release="v0.33.0")
     assert report.table([older, newer])[1:] == [
         ["v0.32.0", "2 of 2", "1 of 2", "1", "0"],
         ["v0.33.0", "0 of 1", "-", "0", "0"],
@@ -151,8 +151,8 @@ def test_the_terminal_counts_when_there_are_several_releases() -> None:
 
 
 def test_the_reference_is_no_test_of_upstream() -> None:
-    reference = session(Side.UPSTREAM, judgement("a"), name="reference", device=CPU)
-    found = evidence(session(Side.PATCHED, judgement("a")), reference)
+    reference = session(TrialSide.UPSTREAM, judgement("a"), name="reference", device=CPU)
+    found = evidence(session(TrialSide.PATCHED, judgement("a")), reference)
     assert report.table([found, found])[1] == ["v0.32.0", "1 of 1", "-", "0", "0"]
 
 
@@ -179,9 +179,9 @@ def hostile(text: str) -> Evidence:
     steps = (NodeStep(text, text, False, 3, 1),)
     one = Judgement(text, TrialVerdict.FAILED, text, 1, steps, log=(text, "```", f"</pre>{text}"))
     found = session(
-        Side.PATCHED, one, name=text, arguments=(text,), facts={text: {"name": text}}, versions={text: text}
+        TrialSide.PATCHED, one, name=text, arguments=(text,), facts={text: {"name": text}}, versions={text: text}
     )
-    skipped = session(Side.UPSTREAM, judgement(text, TrialVerdict.SKIPPED, text), name=text)
+    skipped = session(TrialSide.UPSTREAM, judgement(text, TrialVerdict.SKIPPED, text), name=text)
     return evidence(found, skipped, release=text)
 
 
@@ -230,8 +230,8 @@ def test_markdown_logs_are_code_that_nothing_ends() -> None:
 
 
 def with_picture(folder: Path) -> Evidence:
-    name = picture_name(Side.PATCHED, "workflows", "txt2img", "result", PICTURE)
-    found = evidence(session(Side.PATCHED, judgement(images=(name,), difference=ImageDifference(0, 0))))
+    name = picture_name(TrialSide.PATCHED, "workflows", "txt2img", "result", PICTURE)
+    found = evidence(session(TrialSide.PATCHED, judgement(images=(name,), difference=ImageDifference(0, 0))))
     save(folder, found, {name: PICTURE})
     return found
 
@@ -257,7 +257,7 @@ def test_the_same_bytes_as_upstream_are_told() -> None:
     def told(ours: str, theirs: str) -> str:
         sides = [
             session(side, replace(judgement(), digest=digest))
-            for side, digest in ((Side.PATCHED, ours), (Side.UPSTREAM, theirs))
+            for side, digest in ((TrialSide.PATCHED, ours), (TrialSide.UPSTREAM, theirs))
         ]
         return report.markdown([evidence(*sides)])
 
@@ -287,7 +287,9 @@ STEPS = (NodeStep("3", "KSampler", cached=False, operations=100, seconds=0.1),)
     ],
 )
 def test_the_first_line_says_whether_it_works(verdicts: Sequence[TrialVerdict], said: str) -> None:
-    ran = session(Side.PATCHED, *(judgement(f"t{number}", one, steps=STEPS) for number, one in enumerate(verdicts)))
+    ran = session(
+        TrialSide.PATCHED, *(judgement(f"t{number}", one, steps=STEPS) for number, one in enumerate(verdicts))
+    )
     assert first(ran).removeprefix("An emulated Intel Arc B580 Graphics ") == said
     for text in (Page(report.html([evidence(ran)])).text.partition("h4 {")[2], report.markdown([evidence(ran)])):
         shown = " ".join(text.split())
@@ -295,22 +297,22 @@ def test_the_first_line_says_whether_it_works(verdicts: Sequence[TrialVerdict], 
 
 
 def test_a_real_device_is_named_as_it_names_itself() -> None:
-    ran = session(Side.PATCHED, judgement(), device=REAL)
+    ran = session(TrialSide.PATCHED, judgement(), device=REAL)
     assert first(ran, device=REAL).startswith("Intel Arc B580 Graphics runs ComfyUI v0.32.0")
-    nameless = session(Side.PATCHED, judgement(), device=REAL, facts={})
+    nameless = session(TrialSide.PATCHED, judgement(), device=REAL, facts={})
     assert first(nameless, device=REAL).startswith("Xpu runs")
 
 
 def test_many_failures_are_counted() -> None:
-    ran = session(Side.PATCHED, *(judgement(f"t{number}", TrialVerdict.FAILED) for number in range(8)))
+    ran = session(TrialSide.PATCHED, *(judgement(f"t{number}", TrialVerdict.FAILED) for number in range(8)))
     assert first(ran).endswith("Failed: t0, t1, t2, t3, t4, t5, and 2 more.")
 
 
 def test_what_it_was_seen_on_is_of_the_patched_tree() -> None:
     ours = session(
-        Side.PATCHED, judgement(), facts={"python": "3.12.1", "devices": [{"driver": "1.6", "total": 6 << 30}]}
+        TrialSide.PATCHED, judgement(), facts={"python": "3.12.1", "devices": [{"driver": "1.6", "total": 6 << 30}]}
     )
-    theirs = session(Side.UPSTREAM, judgement(), facts={"devices": [{"driver": "another"}]})
+    theirs = session(TrialSide.UPSTREAM, judgement(), facts={"devices": [{"driver": "another"}]})
     seen = dict(summary.surroundings([evidence(ours, theirs)]))
     assert (seen["driver"], seen["memory"], seen["torch"], seen["Python"]) == ("1.6", "6.0 GiB", "2.13.0", "3.12.1")
     assert seen["device"] == "emulated:b580"
@@ -319,21 +321,23 @@ def test_what_it_was_seen_on_is_of_the_patched_tree() -> None:
 
 def test_results_are_counted_against_the_cpu_and_upstream() -> None:
     equal, other = (judgement(name, difference=ImageDifference(level, 0)) for name, level in (("a", 0), ("b", 3)))
-    alone = [evidence(session(Side.PATCHED, equal, other))]
+    alone = [evidence(session(TrialSide.PATCHED, equal, other))]
     assert summary.how_well(alone, 0, 0) == ["Of 2 results that were compared with the CPU's, 1 are equal."]
-    both = [evidence(session(Side.PATCHED, equal), session(Side.UPSTREAM, judgement("a", TrialVerdict.FAILED)))]
+    both = [
+        evidence(session(TrialSide.PATCHED, equal), session(TrialSide.UPSTREAM, judgement("a", TrialVerdict.FAILED)))
+    ]
     assert summary.how_well(both, 1, 0)[-1] == "Tests that pass only with the patches: 1; only without them: 0."
 
 
 @pytest.mark.parametrize("render", [report.markdown, report.html])
 def test_upstream_has_a_column_only_where_it_ran(render: Callable[[Sequence[Evidence]], str]) -> None:
-    reference = session(Side.UPSTREAM, judgement("a"), name="reference", device=CPU)
-    alone = render([evidence(session(Side.PATCHED, judgement("a")), reference)])
+    reference = session(TrialSide.UPSTREAM, judgement("a"), name="reference", device=CPU)
+    alone = render([evidence(session(TrialSide.PATCHED, judgement("a")), reference)])
     beside = render([of("a", TrialVerdict.FRESH, TrialVerdict.FAILED)])
     for words in ("upstream passes", "What only upstream"):
         assert words not in alone
         assert words in beside
-    assert report.table([evidence(session(Side.PATCHED, judgement("a")))])[0] == [
+    assert report.table([evidence(session(TrialSide.PATCHED, judgement("a")))])[0] == [
         *("session", "test", "patched", "seconds", "why")
     ]
 

@@ -19,14 +19,14 @@ from patchforge.outputs import update_folder
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources.missing import MissingBlobError
 from patchforge.trial import runner
-from patchforge.trial.model import Device, Side, TrialVerdict, Workflow
+from patchforge.trial.model import Device, TrialSide, TrialVerdict, Workflow
 from patchforge.trial.reports import evidence, report
 from patchforge.trial.reports.evidence import Evidence
 from patchforge.trial.runner import Trial, TrialSettings
-from patchforge.trial.server.comfyui import Server
+from patchforge.trial.server.comfyui import ComfyuiServer
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.verdicts import checks, plan
-from patchforge.trial.verdicts.checks import Bench
+from patchforge.trial.verdicts.checks import ServerBench
 from patchforge.trial.verdicts.plan import Session
 from tests.support import MemoryTree, engine_of, release
 from tests.trial.miniature_server import files, missing
@@ -39,7 +39,7 @@ EMULATED = pytest.mark.skipif(
 
 ENVIRONMENT = Environment(Path(sys.executable), {"torch": "0", "another": "1"}, {"torch": "0"})
 CPU, B580 = Device("cpu"), Device("xpu", "b580", "rng=cpu")
-PATCHED = (Side.PATCHED,)
+PATCHED = (TrialSide.PATCHED,)
 
 
 @pytest.fixture(autouse=True)
@@ -53,16 +53,16 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 
 
 @pytest.fixture(autouse=True)
-def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Server]]:
+def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ComfyuiServer]]:
     """Every server that was started; all have ended afterwards."""
-    found: list[Server] = []
+    found: list[ComfyuiServer] = []
 
-    class Counted(Server):
+    class Counted(ComfyuiServer):
         def __enter__(self) -> Self:
             found.append(self)
             return super().__enter__()
 
-    monkeypatch.setattr(runner, "Server", Counted)
+    monkeypatch.setattr(runner, "ComfyuiServer", Counted)
     yield found
     assert not any(server.alive for server in found)
 
@@ -86,7 +86,7 @@ def run(
     folder: Path,
     patched: PatchedRelease | None = None,
     *names: str,
-    sides: tuple[Side, ...] = PATCHED,
+    sides: tuple[TrialSide, ...] = PATCHED,
     using: TrialSettings | None = None,
     told: list[str] | None = None,
 ) -> Evidence:
@@ -112,7 +112,7 @@ def test_the_evidence_says_what_was_seen_and_of_what(tmp_path: Path, monkeypatch
     assert found.manifest == evidence.digest(NOISY.files()["manifest.json"])
     assert (found.release, found.device) == ("v9.0.0", CPU)
     (one,) = found.sessions
-    assert (one.name, one.side, one.device) == ("first", Side.PATCHED, CPU)
+    assert (one.name, one.side, one.device) == ("first", TrialSide.PATCHED, CPU)
     assert one.versions == dict(ENVIRONMENT.packages)
     assert one.facts["torch"] == "0"
     assert "packages" not in one.facts
@@ -147,7 +147,7 @@ def test_files_that_the_clone_lacks_are_told(tmp_path: Path, monkeypatch: pytest
 
 
 def test_flags_that_a_release_lacks_are_left_out(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
 ) -> None:
     sessions(monkeypatch, session("first", "noise", flags=("--later",), needs=("--cpu",), patched_flags=("--newer",)))
     assert run(tmp_path).sessions[0].arguments == ("--cpu",)
@@ -155,7 +155,7 @@ def test_flags_that_a_release_lacks_are_left_out(
 
 
 def test_a_session_that_needs_what_the_release_lacks_is_skipped(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
 ) -> None:
     sessions(monkeypatch, session("later", "noise", "api", needs=("--later=1", "--cpu", "--newer")))
     found = run(tmp_path)
@@ -166,7 +166,7 @@ def test_a_session_that_needs_what_the_release_lacks_is_skipped(
 
 
 def test_what_is_finished_is_not_run_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
 ) -> None:
     first, second = session("first", "noise"), session("second", "noise")
     sessions(monkeypatch, first, second)
@@ -183,7 +183,9 @@ def test_what_is_finished_is_not_run_again(
     assert len(started) == 4
 
 
-def test_another_manifest_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]) -> None:
+def test_another_manifest_begins_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
+) -> None:
     sessions(monkeypatch, session("first", "noise"), session("second", "noise"))
     run(tmp_path, None, "second")
     before = files(torch=False)
@@ -194,8 +196,10 @@ def test_another_manifest_begins_anew(tmp_path: Path, monkeypatch: pytest.Monkey
     assert len(started) == 2
 
 
-def test_an_interrupted_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]) -> None:
-    def interrupted(_: Bench) -> str:
+def test_an_interrupted_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
+) -> None:
+    def interrupted(_: ServerBench) -> str:
         raise KeyboardInterrupt
 
     monkeypatch.setitem(checks.TESTS, "something", interrupted)
@@ -233,13 +237,13 @@ def test_evidence_that_somebody_edited_is_left_alone(tmp_path: Path, monkeypatch
     assert (tmp_path / "out" / evidence.FILE).read_text() == "{}"
 
 
-def killed(bench: Bench) -> str:
+def killed(bench: ServerBench) -> str:
     os.kill(bench.server.pid, signal.SIGKILL)
     return "the server is gone"
 
 
 def test_a_server_that_a_test_has_ended_is_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
 ) -> None:
     monkeypatch.setitem(checks.TESTS, "killed", killed)
     sessions(monkeypatch, session("first", "killed", "noise", "killed"))
@@ -272,7 +276,7 @@ def test_a_server_without_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def wrong(bench: Bench) -> str:
+    def wrong(bench: ServerBench) -> str:
         bench.client.run({"1": {"class_type": "Fail", "inputs": {"how": "on purpose"}}}, 20)
         raise checks.Unmet("it is not so")
 
@@ -299,11 +303,11 @@ def blind_and_seeing() -> PatchedRelease:
 
 @EMULATED
 def test_a_tree_that_knows_cuda_only_falls_back_to_the_cpu_and_the_patched_one_does_not(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
 ) -> None:
     sessions(monkeypatch, session("first", "txt2img", "api"))
     using = settings(tmp_path, B580, TXT2IMG)
-    found = run(tmp_path, blind_and_seeing(), sides=(Side.PATCHED, Side.UPSTREAM), using=using)
+    found = run(tmp_path, blind_and_seeing(), sides=(TrialSide.PATCHED, TrialSide.UPSTREAM), using=using)
     assert [server.arguments for server in started] == [("--cpu",), (), ()]
     verdicts = {(one.side.value, each.test): each.verdict for one in found.sessions for each in one.judgements}
     assert verdicts == {
@@ -326,7 +330,7 @@ def test_a_tree_that_knows_cuda_only_falls_back_to_the_cpu_and_the_patched_one_d
 
 @EMULATED
 def test_an_emulated_device_whose_server_has_just_been_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Server]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
 ) -> None:
     monkeypatch.setitem(checks.TESTS, "killed", killed)
     monkeypatch.setattr(Trial, "reference", lambda *_: {})

@@ -13,7 +13,7 @@ import pytest
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.trial.model import OWN_PACK, Ending, Workflow
 from patchforge.trial.server.client import Client, Rejected, steps_of
-from patchforge.trial.server.comfyui import Server, flags, link_models
+from patchforge.trial.server.comfyui import ComfyuiServer, flags, link_models
 from patchforge.trial.server.environment import Environment
 from tests.trial.miniature_server import graph, missing, tree
 from tests.trial.support import dead, wait_until
@@ -23,18 +23,18 @@ pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
 ENVIRONMENT = Environment(Path(sys.executable), {"torch": "0"}, {"torch": "0"})
 
 
-def server_of(folder: Path, *arguments: str, timeout: float = 60) -> Server:
+def server_of(folder: Path, *arguments: str, timeout: float = 60) -> ComfyuiServer:
     made = tree(folder / "tree") if not (folder / "tree").exists() else folder / "tree"
-    return Server(made, ENVIRONMENT, arguments=arguments, log=folder / "log", timeout=timeout)
+    return ComfyuiServer(made, ENVIRONMENT, arguments=arguments, log=folder / "log", timeout=timeout)
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyuiServer]:
     with server_of(tmp_path_factory.mktemp("server")) as started:
         yield started
 
 
-def test_a_prompt_runs_to_its_end(server: Server) -> None:
+def test_a_prompt_runs_to_its_end(server: ComfyuiServer) -> None:
     run = server.client.run(graph(value=10), 20)
     assert run.ending is Ending.SUCCESS
     assert [(step.node, step.kind, step.cached) for step in run.steps] == [
@@ -47,7 +47,7 @@ def test_a_prompt_runs_to_its_end(server: Server) -> None:
     assert run.failure is None
 
 
-def test_a_second_time_everything_is_cached(server: Server) -> None:
+def test_a_second_time_everything_is_cached(server: ComfyuiServer) -> None:
     workflow = Workflow("same", "Same", graph(value=11), {}, ("9",))
     first, second = server.client.run(workflow, 20), server.client.run(workflow, 20)
     assert not any(step.cached for step in first.steps)
@@ -56,7 +56,7 @@ def test_a_second_time_everything_is_cached(server: Server) -> None:
     assert second.outputs == first.outputs
 
 
-def test_a_submitted_prompt_can_be_waited_for(server: Server) -> None:
+def test_a_submitted_prompt_can_be_waited_for(server: ComfyuiServer) -> None:
     prompts = [server.client.submit(graph(value=value)) for value in (12, 13)]
     runs = [server.client.wait(prompt, 20) for prompt in prompts]
     assert [run.ending for run in runs] == [Ending.SUCCESS] * 2
@@ -65,7 +65,7 @@ def test_a_submitted_prompt_can_be_waited_for(server: Server) -> None:
     assert len(runs[1].outputs) == 1
 
 
-def test_an_error_names_its_node_and_the_log(server: Server) -> None:
+def test_an_error_names_its_node_and_the_log(server: ComfyuiServer) -> None:
     run = server.client.run(graph("out of luck", value=14), 20)
     assert run.ending is Ending.ERROR
     assert run.failure
@@ -81,7 +81,7 @@ def test_an_error_names_its_node_and_the_log(server: Server) -> None:
         ({"1": {"class_type": "Save", "inputs": {}}}, "1", "images"),
     ],
 )
-def test_a_refused_graph(server: Server, broken: dict[str, dict[str, object]], node: str, text: str) -> None:
+def test_a_refused_graph(server: ComfyuiServer, broken: dict[str, dict[str, object]], node: str, text: str) -> None:
     run = server.client.run(broken, 20)
     assert run.ending is Ending.REJECTED
     assert run.failure
@@ -91,21 +91,21 @@ def test_a_refused_graph(server: Server, broken: dict[str, dict[str, object]], n
         server.client.submit(broken)
 
 
-def test_an_interrupt(server: Server) -> None:
+def test_an_interrupt(server: ComfyuiServer) -> None:
     threading.Timer(0.5, server.client.interrupt).start()
     run = server.client.run(graph(seconds=30, value=15), 25)
     assert run.ending is Ending.INTERRUPTED
     assert run.seconds < 20
 
 
-def test_a_prompt_that_takes_too_long_is_taken_off_the_queue(server: Server) -> None:
+def test_a_prompt_that_takes_too_long_is_taken_off_the_queue(server: ComfyuiServer) -> None:
     run = server.client.run(graph(seconds=60, value=16), 1)
     assert run.ending is Ending.TIMEOUT
     after = server.client.run(graph(value=17), 20)
     assert after.ending is Ending.SUCCESS
 
 
-def test_other_endpoints(server: Server) -> None:
+def test_other_endpoints(server: ComfyuiServer) -> None:
     assert server.client.system_stats()["devices"][0]["name"] == "miniature"
     assert "Save" in server.client.object_info()
     assert server.client.queue() == {"queue_running": [], "queue_pending": []}
@@ -120,7 +120,7 @@ def test_other_endpoints(server: Server) -> None:
         server.client.fault("fail", error="out-of-resources")
 
 
-def test_an_output_that_is_not_there(server: Server) -> None:
+def test_an_output_that_is_not_there(server: ComfyuiServer) -> None:
     folder = server.tree / "output"
     run = server.client.run(graph(value=19), 20)
     (folder / run.outputs[0].name).unlink()
@@ -184,10 +184,10 @@ def test_log_lines_have_no_colours_and_can_be_read_from_a_place_on(tmp_path: Pat
 def test_a_front_end_of_our_own_where_the_package_is_left_out(tmp_path: Path) -> None:
     made = tree(tmp_path / "tree", frontend=True)
     assert "--front-end-root" in flags(made)
-    with Server(made, ENVIRONMENT, log=tmp_path / "log", timeout=60) as server:
+    with ComfyuiServer(made, ENVIRONMENT, log=tmp_path / "log", timeout=60) as server:
         assert "--front-end-root" in server.client.system_stats()["system"]["argv"]
     has = Environment(ENVIRONMENT.python, {"comfyui-frontend-package": "1.2.3"}, {})
-    assert "--front-end-root" not in Server(made, has, log=tmp_path / "log", timeout=1).command(1)
+    assert "--front-end-root" not in ComfyuiServer(made, has, log=tmp_path / "log", timeout=1).command(1)
     assert "--front-end-root" not in server_of(tmp_path / "without").command(1)
     assert "--disable-api-nodes" not in server.command(1)
 

@@ -16,7 +16,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.store import Store
 from patchforge.trial import packs
-from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, Side, TrialVerdict, Workflow
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, TrialSide, TrialVerdict, Workflow
 from patchforge.trial.pack_runner import PackTrial
 from patchforge.trial.packs import TrialPack
 from patchforge.trial.reports import evidence, pack_page, report
@@ -238,8 +238,8 @@ def test_a_pack_is_run_beside_upstream_on_the_cpu(tmp_path: Path) -> None:
     assert kept is not None
     assert evidence.dump(kept) == evidence.dump(found)
     reference, tried = found.sessions
-    assert (reference.side, reference.name, reference.arguments) == (Side.UPSTREAM, "pack-reference", ("--cpu",))
-    assert (tried.side, tried.name) == (Side.PATCHED, "pack-as-it-comes")
+    assert (reference.side, reference.name, reference.arguments) == (TrialSide.UPSTREAM, "pack-reference", ("--cpu",))
+    assert (tried.side, tried.name) == (TrialSide.PATCHED, "pack-as-it-comes")
     assert [judgement.reason for judgement in tried.judgements] == [
         "1 nodes",
         "computed on the CPU; equal to the reference",
@@ -356,9 +356,9 @@ def evidence_of(release: str = "v0.32.0", device: Device = examples.EMULATED, **
     }
     loads = examples.judgement("loads", TrialVerdict.PASSED, "4 nodes")
     tried = [
-        (Side.UPSTREAM, "reference", AS_IT_COMES, TrialVerdict.FRESH, "computed on the CPU"),
-        (Side.PATCHED, "as-it-comes", AS_IT_COMES, TrialVerdict.FAILED, "node 2 failed: no | device"),
-        (Side.PATCHED, "converted", CONVERTED, TrialVerdict.FRESH, "505 operations; equal to the reference"),
+        (TrialSide.UPSTREAM, "reference", AS_IT_COMES, TrialVerdict.FRESH, "computed on the CPU"),
+        (TrialSide.PATCHED, "as-it-comes", AS_IT_COMES, TrialVerdict.FAILED, "node 2 failed: no | device"),
+        (TrialSide.PATCHED, "converted", CONVERTED, TrialVerdict.FRESH, "505 operations; equal to the reference"),
     ]
     return examples.evidence(
         *(

@@ -44,16 +44,14 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources import open_upstream
 from patchforge.sources.upstream import LATEST
-from patchforge.trial.model import Device, TrialVerdict
-from patchforge.trial.model import Side as Tree
+from patchforge.trial.model import Device, TrialSide, TrialVerdict
 from patchforge.trial.reports import evidence
 from patchforge.trial.runner import Trees
 from patchforge.trial.server import devices
 from patchforge.trial.server.environment import Environment
 from patchforge.trial.server.supervisor import temporary_folder
 from patchforge.trial.workflows.library import load
-from patchforge.vocabulary import Release
-from patchforge.vocabulary import Tree as Files
+from patchforge.vocabulary import Release, Tree
 
 Tell = Callable[[str], None]
 _PAIRS, _QUICK_PAIRS = 16, 3
@@ -162,7 +160,7 @@ def _named(given: Sequence[str], what: str, known: Sequence[str]) -> list[str]:
     return named
 
 
-def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Files]:
+def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Tree]:
     """The release that is named, by its version or as a folder; the newest that was generated where none is."""
     if options.source or (options.release and Path(options.release).is_dir()):
         named = options.release if options.source else None
@@ -227,11 +225,11 @@ def _torch_sides(
 
 def _sides(
     options: argparse.Namespace, device: Device, trees: Trees, environment: Environment, scratch: Path
-) -> list[workflows.Side]:
+) -> list[workflows.WorkflowSide]:
     """What runs, in order: the CPU, which gives the reference; upstream where it is asked for; the patched tree."""
 
-    def side(name: str, tree: Tree, on: Device, **more: Any) -> workflows.Side:
-        return workflows.Side(
+    def side(name: str, tree: TrialSide, on: Device, **more: Any) -> workflows.WorkflowSide:
+        return workflows.WorkflowSide(
             name,
             trees[tree],
             on,
@@ -247,13 +245,13 @@ def _sides(
     found = []
     for precision, level in _variants(options):
         name = ", ".join((PATCHED, *([precision] if precision != workflows.FP32 else []), *([level] if level else [])))
-        found.append(side(name, Tree.PATCHED, device, precision=precision, level=level))
+        found.append(side(name, TrialSide.PATCHED, device, precision=precision, level=level))
     if options.baseline == UPSTREAM:
-        found.insert(0, side(UPSTREAM, Tree.UPSTREAM, device))
+        found.insert(0, side(UPSTREAM, TrialSide.UPSTREAM, device))
     if options.baseline == CUDA:
-        found.insert(0, replace(side(CUDA, Tree.UPSTREAM, Device(CUDA)), beside=None))
+        found.insert(0, replace(side(CUDA, TrialSide.UPSTREAM, Device(CUDA)), beside=None))
     if device.kind != CPU:
-        found.insert(0, side(CPU, Tree.UPSTREAM, Device(CPU), timed=options.baseline == CPU))
+        found.insert(0, side(CPU, TrialSide.UPSTREAM, Device(CPU), timed=options.baseline == CPU))
     return found
 
 

@@ -32,7 +32,7 @@ from patchforge.trial.comparison import gpu_probe
 from patchforge.trial.comparison.figures import SIDES, Comparison, compare
 from patchforge.trial.comparison.report import as_json, report
 from patchforge.trial.comparison.runs import PROBE, Processes, Tell, alternate, take_turns
-from patchforge.trial.model import Side
+from patchforge.trial.model import TrialSide
 
 DEVICES = ("cuda", "xpu", "cpu")
 _LARGEST = 1 << 30  #: bytes of a file that is read
@@ -40,7 +40,7 @@ _NOT_UPSTREAMS = frozenset({".git", "user", "temp", "output"})
 
 
 def measure(
-    trees: Mapping[Side, Path],
+    trees: Mapping[TrialSide, Path],
     cases: Sequence[str],
     *,
     python: str,
@@ -75,7 +75,7 @@ def measure(
     return comparisons
 
 
-def _check(trees: Mapping[Side, Path], cases: Sequence[str], **counts: int) -> None:
+def _check(trees: Mapping[TrialSide, Path], cases: Sequence[str], **counts: int) -> None:
     for tree in trees.values():
         if not (tree / "main.py").is_file():
             raise PatchforgeError(f"{tree} is not a ComfyUI tree", expected="a folder with main.py", do="name one")
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None, *, probe: Path = PROBE) -> int:
             if path:
                 place_of(path, read)
         (comparison,) = measure(
-            {Side.UPSTREAM: options.upstream, Side.PATCHED: options.patched},
+            {TrialSide.UPSTREAM: options.upstream, TrialSide.PATCHED: options.patched},
             [options.case],
             python=options.python,
             device=options.device,

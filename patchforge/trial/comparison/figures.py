@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from patchforge.trial.model import JsonObject, Side
+from patchforge.trial.model import JsonObject, TrialSide
 
-SIDES = (Side.UPSTREAM, Side.PATCHED)
+SIDES = (TrialSide.UPSTREAM, TrialSide.PATCHED)
 STAGES = ("sampling", "step", "decode")
 MEMORY = ("allocated", "reserved", "on_card")
 #: What two runs must share for their figures to be comparable.
@@ -19,7 +19,7 @@ SURROUNDINGS = ("device", "versions", "allocator", "attention", "dynamic_vram", 
 class MeasuredRun:
     """One process, or one turn of it: its side, its pair, and a record or the reason why there is none."""
 
-    side: Side
+    side: TrialSide
     pair: int
     record: JsonObject | None = None
     failure: str = ""
@@ -58,9 +58,9 @@ class Stage:
     identical: bool  #: every process gave the same digests, in the same order; True where there are none
     time: Ratio
     noise: float  #: upstream's slowest process to its fastest, less 1
-    seconds: dict[Side, float]
+    seconds: dict[TrialSide, float]
     memory: dict[str, Ratio]
-    peak_bytes: dict[str, dict[Side, list[int]]]  #: kind -> side -> every run, in order
+    peak_bytes: dict[str, dict[TrialSide, list[int]]]  #: kind -> side -> every run, in order
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ def _pairs(runs: Sequence[MeasuredRun]) -> list[tuple[JsonObject, JsonObject]]:
     """(upstream, patched) of every pair that has both."""
     by_side = {(run.side, run.pair): run.record for run in runs if run.record is not None}
     return [
-        (record, by_side[Side.PATCHED, pair])
+        (record, by_side[TrialSide.PATCHED, pair])
         for (side, pair), record in by_side.items()
-        if side == Side.UPSTREAM and (Side.PATCHED, pair) in by_side
+        if side == TrialSide.UPSTREAM and (TrialSide.PATCHED, pair) in by_side
     ]
 
 
@@ -119,7 +119,7 @@ def _mixed_up(runs: Sequence[MeasuredRun]) -> list[str]:
     problems = []
     for run in runs:
         record = run.record or {}
-        if record.get("hooks_imported") is not (run.side == Side.PATCHED):
+        if record.get("hooks_imported") is not (run.side == TrialSide.PATCHED):
             problems.append(f"{run.side} run {run.pair}: comfy.patchforge_xpu imported: {record.get('hooks_imported')}")
         first = runs[0].record or {}
         problems += [
@@ -149,7 +149,10 @@ def _stage(name: str, pairs: Sequence[tuple[JsonObject, JsonObject]]) -> Stage:
         seconds={side: statistics.median(pair[place] for pair in times) for place, side in enumerate(SIDES)},
         memory={
             kind: _ratio(
-                [after / before for before, after in zip(sides[Side.UPSTREAM], sides[Side.PATCHED], strict=True)]
+                [
+                    after / before
+                    for before, after in zip(sides[TrialSide.UPSTREAM], sides[TrialSide.PATCHED], strict=True)
+                ]
             )
             for kind, sides in peaks.items()
         },
@@ -173,7 +176,7 @@ def _complaints(name: str, stage: Stage, pairs: Sequence[tuple[JsonObject, JsonO
     if stage.time.median > 1 + allowed:
         complaints.append(f"{name}: slower, time ratio {stage.time}; allowed is {1 + allowed:.4f}")
     for kind, ratio in stage.memory.items():
-        peaks = stage.peak_bytes[kind][Side.UPSTREAM]
+        peaks = stage.peak_bytes[kind][TrialSide.UPSTREAM]
         allowed = max(tolerance, max(peaks) / min(peaks) - 1)
         if ratio.median > 1 + allowed:
             complaints.append(f"{name}: more memory ({kind}), ratio {ratio}; allowed is {1 + allowed:.4f}")

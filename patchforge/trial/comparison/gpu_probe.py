@@ -50,7 +50,7 @@ _POLL = 0.01
 
 
 @dataclass(frozen=True)
-class Case:
+class Workload:
     """One workload. ``dtype`` is that of the weights in the file; ``size`` is the images', in pixels."""
 
     size: int
@@ -122,12 +122,12 @@ _VAE = {
     "dropout": 0.0,
 }
 CASES = {
-    "sdxl": Case(1024, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
-    "sdxl-batch": Case(1024, 8, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET, batch=8),
-    "sdxl-2048": Case(2048, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
-    "dit": Case(1024, 20, 1.0, "euler", "simple", "bfloat16", 16, (256, 4096), 768, _FLUX),
-    "sdxl-tiny": Case(64, 2, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET_TINY),
-    "dit-tiny": Case(64, 2, 1.0, "euler", "simple", "bfloat16", 16, (16, 4096), 768, _FLUX_TINY),
+    "sdxl": Workload(1024, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
+    "sdxl-batch": Workload(1024, 8, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET, batch=8),
+    "sdxl-2048": Workload(2048, 20, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET),
+    "dit": Workload(1024, 20, 1.0, "euler", "simple", "bfloat16", 16, (256, 4096), 768, _FLUX),
+    "sdxl-tiny": Workload(64, 2, 7.0, "dpmpp_2m", "karras", "float16", 4, (77, 2048), 1280, _UNET_TINY),
+    "dit-tiny": Workload(64, 2, 1.0, "euler", "simple", "bfloat16", 16, (16, 4096), 768, _FLUX_TINY),
 }
 
 
@@ -193,7 +193,7 @@ def set_up(tree: Path, flags: list[str]) -> None:
     exec(compile(module, str(path), "exec"), {"__name__": "__main__", "__file__": str(path)})  # noqa: S102
 
 
-def make_weights(case: Case, files: dict[str, Path], place: str) -> None:
+def make_weights(case: Workload, files: dict[str, Path], place: str) -> None:
     """Writes random weights, each tensor from its own name's seed, scaled so that activations keep their size."""
     import comfy.ops
     import torch
@@ -234,7 +234,7 @@ def _known(network: type, config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def measure(case: Case, files: dict[str, Path], repeats: int, expected: str, turn: Turn) -> dict[str, Any]:
+def measure(case: Workload, files: dict[str, Path], repeats: int, expected: str, turn: Turn) -> dict[str, Any]:
     """Loads, samples and decodes; ``turn`` is called before each step of a sampling and before each decoding.
 
     RuntimeError when a result is not finite or ComfyUI chose another kind of device.

@@ -6,7 +6,7 @@ import statistics
 from dataclasses import asdict
 
 from patchforge.trial.comparison.figures import MEMORY, Comparison, Stage
-from patchforge.trial.model import JsonObject, Side
+from patchforge.trial.model import JsonObject, TrialSide
 
 
 def report(comparison: Comparison, title: str = "") -> str:
@@ -32,8 +32,8 @@ def report(comparison: Comparison, title: str = "") -> str:
         memory = " | ".join(_memory(stage, kind) for kind in MEMORY)
         outputs = "-" if name == "step" else "identical" if stage.identical else "**differ**"
         lines.append(
-            f"| {name} | {outputs} | {stage.seconds[Side.UPSTREAM]:.4f} s | {stage.seconds[Side.PATCHED]:.4f} s "
-            f"| {stage.time} | {stage.noise:.2%} | {memory} |"
+            f"| {name} | {outputs} | {stage.seconds[TrialSide.UPSTREAM]:.4f} s "
+            f"| {stage.seconds[TrialSide.PATCHED]:.4f} s | {stage.time} | {stage.noise:.2%} | {memory} |"
         )
     return "\n".join([*lines, ""])
 
@@ -58,7 +58,7 @@ def _memory(stage: Stage, kind: str) -> str:
     if kind not in stage.memory:
         return "-"
     sides = stage.peak_bytes[kind]
-    size = f"{statistics.median(sides[Side.UPSTREAM]) / 2**30:.3f} GiB"
-    if len({*sides[Side.UPSTREAM], *sides[Side.PATCHED]}) == 1:
+    size = f"{statistics.median(sides[TrialSide.UPSTREAM]) / 2**30:.3f} GiB"
+    if len({*sides[TrialSide.UPSTREAM], *sides[TrialSide.PATCHED]}) == 1:
         return f"equal to the byte, {size}"
     return f"{stage.memory[kind]}, {size}"

@@ -13,13 +13,13 @@ from patchforge import bounded, documents, processes
 from patchforge.errors import PatchforgeError
 from patchforge.trial.comparison import gpu_probe
 from patchforge.trial.comparison.figures import SIDES, MeasuredRun
-from patchforge.trial.model import JsonObject, Side
+from patchforge.trial.model import JsonObject, TrialSide
 
 PROBE = Path(gpu_probe.__file__).resolve()
 _LOG_LINES = 15
 _LOG_BYTES = 1 << 16
 #: (side, number of the pair) -> the probe's record, or RunFailed.
-Probe = Callable[[Side, int], JsonObject]
+Probe = Callable[[TrialSide, int], JsonObject]
 Tell = Callable[[str], None]
 
 
@@ -34,7 +34,7 @@ class Processes:
     ``folder`` takes the weights, and every run's record and log.
     """
 
-    trees: Mapping[Side, Path]
+    trees: Mapping[TrialSide, Path]
     case: str
     python: str
     folder: Path
@@ -43,16 +43,16 @@ class Processes:
     timeout: float = 300.0
     probe: Path = PROBE
 
-    def __call__(self, side: Side, pair: int) -> JsonObject:
+    def __call__(self, side: TrialSide, pair: int) -> JsonObject:
         """One measured run; RunFailed with the end of the log when it leaves no record."""
         return self._run(side, f"{side}-{pair}", "--repeats", str(self.repeats))
 
     def make_weights(self) -> None:
         """Writes the weights that all runs share, with upstream's own classes; RunFailed when it cannot."""
         if not list(self.folder.glob(f"{self.case}-*.safetensors")):
-            self._run(Side.UPSTREAM, "weights", "--make-weights")
+            self._run(TrialSide.UPSTREAM, "weights", "--make-weights")
 
-    def command(self, side: Side, out: Path) -> list[str]:
+    def command(self, side: TrialSide, out: Path) -> list[str]:
         """What is run, but for what is asked of it."""
         what = [str(self.trees[side].resolve()), self.case, str(out)]
         return [self.python, str(self.probe), *what, "--weights", str(self.folder), "--device", self.device]
@@ -63,7 +63,7 @@ class Processes:
         out.unlink(missing_ok=True)
         return out, log
 
-    def _run(self, side: Side, name: str, *more: str) -> JsonObject:
+    def _run(self, side: TrialSide, name: str, *more: str) -> JsonObject:
         out, log = self.files(name)
         with log.open("wb") as stream:
             try:
@@ -124,7 +124,7 @@ def take_turns(processes: Processes, turns: int, tell: Tell = lambda _line: None
 class _WaitingRun:
     """A process that takes its turns when it is told to; it ends, at the latest, with the ``with`` block."""
 
-    def __init__(self, runs: Processes, side: Side, turns: int) -> None:
+    def __init__(self, runs: Processes, side: TrialSide, turns: int) -> None:
         self.side, self.turns, self.timeout = side, turns, runs.timeout
         self.out, self.log = runs.files(f"{side}-turns")
         with self.log.open("wb") as stream:

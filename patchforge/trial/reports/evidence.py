@@ -14,7 +14,7 @@ from patchforge import __version__, documents
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.names import odd
 from patchforge.outputs import Known, OutputKind, known_by, read_folder, read_json, update_folder
-from patchforge.trial.model import Device, JsonObject, Judgement, Side
+from patchforge.trial.model import Device, JsonObject, Judgement, TrialSide
 
 FILE = "evidence.json"
 IMAGES = "images"
@@ -30,7 +30,7 @@ class SessionResult:
     """
 
     name: str
-    side: Side
+    side: TrialSide
     key: str
     date: str
     device: Device
@@ -58,7 +58,7 @@ class Evidence:
         """What the evidence is about; sessions of another binding are not evidence for this one."""
         return {name: value for name, value in asdict(self).items() if name != "sessions"}
 
-    def finished(self, side: Side, name: str, key: str) -> SessionResult | None:
+    def finished(self, side: TrialSide, name: str, key: str) -> SessionResult | None:
         """The session's result, when it has been run under the same conditions."""
         matching = (
             session for session in self.sessions if (session.side, session.name, session.key) == (side, name, key)
@@ -106,7 +106,7 @@ def session_key(**conditions: Any) -> str:
     return digest(json.dumps(documents.plain(conditions), sort_keys=True).encode())
 
 
-def picture_name(side: Side, session: str, test: str, what: str, data: bytes) -> str:
+def picture_name(side: TrialSide, session: str, test: str, what: str, data: bytes) -> str:
     """Where a picture lies beside the evidence. ``what`` is result, reference or difference."""
     suffix = "webp" if data.startswith(b"RIFF") else "png"
     return f"{IMAGES}/{side.value}/{session}/{test}-{what}.{suffix}"

@@ -10,7 +10,7 @@ from pathlib import Path
 from patchforge import bounded, templating
 from patchforge.errors import PatchforgeError
 from patchforge.outputs import place_of, write_document
-from patchforge.trial.model import AS_IT_COMES, CONVERTED, JsonObject, Judgement, Side, TrialVerdict
+from patchforge.trial.model import AS_IT_COMES, CONVERTED, JsonObject, Judgement, TrialSide, TrialVerdict
 from patchforge.trial.reports.evidence import Evidence, SessionResult
 
 _BEGIN = b"<!-- begin: "
@@ -79,7 +79,7 @@ def tried(evidences: Sequence[Evidence]) -> list[Tried]:
     by_test: dict[tuple[str, str, str], dict[str, Judgement]] = {}
     for evidence in evidences:
         for session, pack in _sessions(evidence):
-            state = "reference" if session.side is Side.UPSTREAM else pack["state"]
+            state = "reference" if session.side is TrialSide.UPSTREAM else pack["state"]
             for judgement in session.judgements:
                 by_test.setdefault((pack["name"], judgement.test, evidence.release), {})[state] = judgement
     return [

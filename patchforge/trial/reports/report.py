@@ -15,7 +15,7 @@ from patchforge.errors import PatchforgeError
 from patchforge.escape import markdown as markdown_of
 from patchforge.escape import seen, uncoloured
 from patchforge.outputs import check_document, has_mark, is_marked, mark, marked, update_folder, write_document
-from patchforge.trial.model import Judgement, Side, TrialVerdict
+from patchforge.trial.model import Judgement, TrialSide, TrialVerdict
 from patchforge.trial.reports import summary
 from patchforge.trial.reports.evidence import EVIDENCE, Evidence
 
@@ -47,18 +47,18 @@ class ReportRow:
     @property
     def sides(self) -> list[tuple[str, Judgement]]:
         """The judgements that there are."""
-        both = ((Side.PATCHED, self.patched), (Side.UPSTREAM, self.upstream))
+        both = ((TrialSide.PATCHED, self.patched), (TrialSide.UPSTREAM, self.upstream))
         return [(side.value, judgement) for side, judgement in both if judgement]
 
 
 def rows(evidence: Evidence) -> list[ReportRow]:
     """Every test of a release, in the order of the sessions."""
-    by_test: dict[tuple[str, str], dict[Side, Judgement]] = {}
+    by_test: dict[tuple[str, str], dict[TrialSide, Judgement]] = {}
     for session in evidence.sessions:
         for judgement in session.judgements:
             by_test.setdefault((session.name, judgement.test), {})[session.side] = judgement
     return [
-        ReportRow(evidence.release, *place, sides.get(Side.PATCHED), sides.get(Side.UPSTREAM))
+        ReportRow(evidence.release, *place, sides.get(TrialSide.PATCHED), sides.get(TrialSide.UPSTREAM))
         for place, sides in by_test.items()
     ]
 
@@ -141,7 +141,7 @@ def limits(evidences: Sequence[Evidence]) -> list[str]:
         judgement.verdict is TrialVerdict.FRESH and judgement.difference is None for judgement in judgements
     ):
         said.append(f"{alone} fresh result(s) were compared with nothing: that they are right is not shown.")
-    if all(session.side is not Side.UPSTREAM for session in sessions):
+    if all(session.side is not TrialSide.UPSTREAM for session in sessions):
         said.append("Upstream's tree was not run: what the patches change is not shown.")
     return said
 
@@ -186,7 +186,7 @@ def _why(row: ReportRow) -> str:
 def _same(row: ReportRow) -> bool:
     """Whether both trees left the same bytes."""
     digests = {judgement.digest for _, judgement in row.sides}
-    return len(row.sides) == len(Side) and len(digests) == 1 and digests != {""}
+    return len(row.sides) == len(TrialSide) and len(digests) == 1 and digests != {""}
 
 
 def _by_session(evidence: Evidence) -> list[tuple[str, list[ReportRow]]]:
@@ -240,8 +240,8 @@ def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
         "rows": {evidence.release: rows(evidence) for evidence in evidences},
         "why": _why,
         "matrix": _matrix(lines, [evidence.release for evidence in evidences]),
-        "only_patched": _alike(better, Side.UPSTREAM),
-        "only_upstream": _alike(worse, Side.PATCHED),
+        "only_patched": _alike(better, TrialSide.UPSTREAM),
+        "only_upstream": _alike(worse, TrialSide.PATCHED),
         "facts": lambda session: list(_flat(session.facts)),
     }
 
@@ -278,7 +278,7 @@ def _matrix(lines: Sequence[ReportRow], releases: Sequence[str]) -> list[tuple[s
     return [(*place, [by_release.get(name) for name in releases]) for place, by_release in by_test.items()]
 
 
-def _alike(lines: Sequence[ReportRow], failing: Side) -> list[tuple[list[str], ReportRow, Judgement]]:
+def _alike(lines: Sequence[ReportRow], failing: TrialSide) -> list[tuple[list[str], ReportRow, Judgement]]:
     """For each test and verdict of the ``failing`` side: its releases, and the row and judgement of the first."""
     grouped: dict[tuple[str, str, TrialVerdict], list[ReportRow]] = {}
     for row in lines:

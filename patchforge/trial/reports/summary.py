@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 from typing import Any
 
-from patchforge.trial.model import Judgement, Side, TrialVerdict
+from patchforge.trial.model import Judgement, TrialSide, TrialVerdict
 from patchforge.trial.reports.evidence import Evidence, SessionResult
 
 _SHOWN = 6  #: failures that the first line names
@@ -64,12 +64,14 @@ def failing(evidences: Sequence[Evidence]) -> list[tuple[str, str, Judgement]]:
 def both_ran(evidences: Sequence[Evidence]) -> bool:
     """Whether a test of upstream's own tree ran beside the patched one; the CPU's reference is none."""
     tried = {(each.name, each.side) for one in evidences for each in one.sessions if each.judgements}
-    return any((name, Side.UPSTREAM) in tried for name, side in tried if side is Side.PATCHED)
+    return any((name, TrialSide.UPSTREAM) in tried for name, side in tried if side is TrialSide.PATCHED)
 
 
 def surroundings(evidences: Sequence[Evidence]) -> list[tuple[str, str]]:
     """On what it was seen: device, memory, driver, torch, Python, days, times. Values that differ are all told."""
-    sessions = [session for session in _sessions(evidences) if session.side is Side.PATCHED] or _sessions(evidences)
+    sessions = [session for session in _sessions(evidences) if session.side is TrialSide.PATCHED] or _sessions(
+        evidences
+    )
     devices = [device for each in sessions for device in _devices(each)]
     seconds = sum(judgement.seconds for each in sessions for judgement in each.judgements)
     days = sorted({each.date[:10] for each in sessions})
@@ -103,7 +105,7 @@ def _ran(evidences: Sequence[Evidence]) -> list[tuple[tuple[str, str], Judgement
         for judgement in each.judgements
         if judgement.verdict is not TrialVerdict.SKIPPED
     ]
-    side = Side.PATCHED if any(one[0] is Side.PATCHED for one in judged) else Side.UPSTREAM
+    side = TrialSide.PATCHED if any(one[0] is TrialSide.PATCHED for one in judged) else TrialSide.UPSTREAM
     return [(where, judgement) for of, where, judgement in judged if of is side]
 
 

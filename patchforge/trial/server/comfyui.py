@@ -35,7 +35,7 @@ _ALWAYS = {
 }
 
 
-class Server:
+class ComfyuiServer:
     """The server of ``tree`` while the block runs.
 
     ``variables`` are added to what drivers and torch read of this process's environment, ``arguments`` to the command

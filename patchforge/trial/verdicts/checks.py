@@ -14,7 +14,7 @@ from typing import Any
 from patchforge.errors import PatchforgeError
 from patchforge.trial.model import Device, Ending, Execution, Judgement, TrialVerdict, Workflow
 from patchforge.trial.server.client import Client
-from patchforge.trial.server.comfyui import Server
+from patchforge.trial.server.comfyui import ComfyuiServer
 from patchforge.trial.verdicts import judge
 from patchforge.trial.verdicts.plan import Session
 from patchforge.trial.workflows.library import missing
@@ -35,10 +35,10 @@ class NotTestable(Exception):
 
 
 @dataclass
-class Bench:
+class ServerBench:
     """A running server and what its tests need."""
 
-    server: Server
+    server: ComfyuiServer
     session: Session
     device: Device  #: as the session has it
     workflows: Mapping[str, Workflow]
@@ -100,7 +100,7 @@ class Bench:
         return sum(int(device["allocated"]) for device in self.client.state()["devices"])
 
 
-Test = Callable[[Bench], str]
+Test = Callable[[ServerBench], str]
 TESTS: dict[str, Test] = {}
 
 
@@ -110,7 +110,7 @@ def test(function: Test) -> Test:
     return function
 
 
-def run_test(bench: Bench, name: str) -> Judgement:
+def run_test(bench: ServerBench, name: str) -> Judgement:
     """One test, a workflow's name among them; always a judgement."""
     started = time.monotonic()
     begin = bench.server.printed.end()
@@ -131,7 +131,7 @@ def run_test(bench: Bench, name: str) -> Judgement:
     return Judgement(name, verdict, reason, time.monotonic() - started, log=log)
 
 
-def _workflow(bench: Bench, workflow: Workflow) -> Judgement:
+def _workflow(bench: ServerBench, workflow: Workflow) -> Judgement:
     lacking = missing(workflow, bench.client.object_info())
     if lacking:
         return Judgement(workflow.name, TrialVerdict.SKIPPED, f"the release has no node {', '.join(sorted(lacking))}")
@@ -164,13 +164,13 @@ def _ask(held: object, reason: str) -> None:
         raise Unmet(reason)
 
 
-def _first_device(bench: Bench) -> dict[str, Any]:
+def _first_device(bench: ServerBench) -> dict[str, Any]:
     device: dict[str, Any] = bench.client.system_stats()["devices"][0]
     return device
 
 
 @test
-def api(bench: Bench) -> str:
+def api(bench: ServerBench) -> str:
     """The endpoints answer, the device is the one asked for, and a wrong prompt is refused."""
     device = _first_device(bench)
     _ask(device["type"] == bench.device.kind, f"/system_stats names {device['type']}, expected {bench.device.kind}")
@@ -183,7 +183,7 @@ def api(bench: Bench) -> str:
 
 
 @test
-def loads(bench: Bench) -> str:
+def loads(bench: ServerBench) -> str:
     """The session's node pack is imported, and something is known of each of its nodes."""
     pack = bench.session.pack
     module = f"custom_nodes.{pack}"
@@ -197,7 +197,7 @@ def loads(bench: Bench) -> str:
 
 
 @test
-def cached(bench: Bench) -> str:
+def cached(bench: ServerBench) -> str:
     """The same prompt again is told from a computed one."""
     workflow = bench.workflows["txt2img"]
     shift = next(bench.seeds)
@@ -211,7 +211,7 @@ def cached(bench: Bench) -> str:
 
 
 @test
-def two_prompts(bench: Bench) -> str:
+def two_prompts(bench: ServerBench) -> str:
     """Two prompts that wait at once are both computed, each its own picture."""
     workflow = bench.workflows["txt2img"]
     graphs = [reseeded(workflow.graph, next(bench.seeds)) for _ in range(2)]
@@ -225,7 +225,7 @@ def two_prompts(bench: Bench) -> str:
 
 
 @test
-def interrupt(bench: Bench) -> str:
+def interrupt(bench: ServerBench) -> str:
     """A running prompt ends when it is interrupted, and the next one is computed."""
     graph = reseeded(bench.workflows["txt2img"].graph, next(bench.seeds))
     sampler = node_of(graph, "KSampler")
@@ -241,7 +241,7 @@ def interrupt(bench: Bench) -> str:
     return f"ended {took:.1f} s after it was asked to"
 
 
-def _has_started(bench: Bench, prompt: str, node: str) -> bool:
+def _has_started(bench: ServerBench, prompt: str, node: str) -> bool:
     return any(event["node"] == node for event in bench.client.journal(prompt))
 
 
@@ -253,7 +253,7 @@ def _until(holds: Callable[[], bool], seconds: float, reason: str) -> None:
 
 
 @test
-def free(bench: Bench) -> str:
+def free(bench: ServerBench) -> str:
     """After /free the device holds what it held before the first model was loaded."""
     bench.fresh()
     loaded = bench.allocated()
@@ -269,7 +269,7 @@ def free(bench: Bench) -> str:
 
 
 @test
-def other_process(bench: Bench) -> str:
+def other_process(bench: ServerBench) -> str:
     """Free memory is not over-estimated while another process holds most of the device."""
     device = _first_device(bench)
     taken = int(device["vram_total"] * 0.7)
@@ -283,7 +283,7 @@ def other_process(bench: Bench) -> str:
 
 
 @test
-def memory_info_raises(bench: Bench) -> str:
+def memory_info_raises(bench: ServerBench) -> str:
     """A driver that cannot tell its free memory (pytorch#157989) stops nothing."""
     bench.fault("memory_info", mode="raises")
     device = _first_device(bench)
@@ -294,7 +294,7 @@ def memory_info_raises(bench: Bench) -> str:
 
 
 @test
-def memory_info_nonsense(bench: Bench) -> str:
+def memory_info_nonsense(bench: ServerBench) -> str:
     """A driver that tells more free memory than there is (pytorch#161381) is not believed."""
     bench.fault("memory_info", mode="nonsense")
     device = _first_device(bench)
@@ -304,7 +304,7 @@ def memory_info_nonsense(bench: Bench) -> str:
 
 
 @test
-def oom_sampling(bench: Bench) -> str:
+def oom_sampling(bench: ServerBench) -> str:
     """Out of memory while sampling: the queue goes on."""
     bench.can_fail()
     bench.warm()
@@ -318,7 +318,7 @@ def oom_sampling(bench: Bench) -> str:
 
 
 @test
-def oom_vae(bench: Bench) -> str:
+def oom_vae(bench: ServerBench) -> str:
     """Level Zero's out-of-memory error while decoding: ComfyUI's own remedy, decoding in tiles, is used."""
     bench.can_fail()
     shift = next(bench.seeds)
@@ -336,7 +336,7 @@ def oom_vae(bench: Bench) -> str:
     return "decoded again, in tiles"
 
 
-def _decode_flipped(bench: Bench, shift: int, flip: str) -> tuple[str, Execution]:
+def _decode_flipped(bench: ServerBench, shift: int, flip: str) -> tuple[str, Execution]:
     """txt2img whose latent is flipped before it is decoded: with the sampler cached, only decoding is left to do."""
     graph = reseeded(bench.workflows["txt2img"].graph, shift)
     decode = node_of(graph, "VAEDecode")
@@ -353,7 +353,7 @@ def _operations(execution: Execution, node: str) -> int:
 
 
 @test
-def device_error(bench: Bench) -> str:
+def device_error(bench: ServerBench) -> str:
     """A device error, and then one while waiting for the device (pytorch#190972): the worker lives and goes on."""
     bench.can_fail()
     bench.warm()
@@ -370,7 +370,7 @@ def device_error(bench: Bench) -> str:
 
 
 @test
-def device_lost(bench: Bench) -> str:
+def device_lost(bench: ServerBench) -> str:
     """A lost device ends the prompt, not the server; when it is back, prompts are computed."""
     bench.can_fail()
     bench.warm()
@@ -384,7 +384,7 @@ def device_lost(bench: Bench) -> str:
     return "the worker lives, the next prompt was computed"
 
 
-def _worker_lives(bench: Bench) -> bool:
+def _worker_lives(bench: ServerBench) -> bool:
     try:
         return any("prompt_worker" in name for name in bench.client.state()["threads"])
     except OSError:
@@ -392,7 +392,7 @@ def _worker_lives(bench: Bench) -> bool:
 
 
 @test
-def partial_load(bench: Bench) -> str:
+def partial_load(bench: ServerBench) -> str:
     """A model larger than the device is loaded in part, and gives the same result."""
     judged = _workflow(bench, bench.workflows["txt2img"])
     _ask(judged.passed, f"{judged.verdict}, {judged.reason}")
@@ -402,7 +402,7 @@ def partial_load(bench: Bench) -> str:
 
 
 @test
-def integrated_memory(bench: Bench) -> str:
+def integrated_memory(bench: ServerBench) -> str:
     """An integrated GPU has no more free memory than the machine."""
     stats = bench.client.system_stats()
     told, ram = int(stats["devices"][0]["vram_free"]), int(stats["system"]["ram_free"])
@@ -412,7 +412,7 @@ def integrated_memory(bench: Bench) -> str:
 
 
 @test
-def second_device(bench: Bench) -> str:
+def second_device(bench: ServerBench) -> str:
     """--cuda-device 1 takes the second Intel GPU."""
     state = bench.client.state()
     index = int(str(state["answers"]["get_torch_device"]).partition(":")[2] or 0)
@@ -422,7 +422,7 @@ def second_device(bench: Bench) -> str:
 
 
 @test
-def two_vendors(bench: Bench) -> str:
+def two_vendors(bench: ServerBench) -> str:
     """With CUDA and XPU in one torch every answer is about the GPU in use, and its memory is given back."""
     kinds = {device["type"] for device in bench.client.system_stats()["devices"]}
     _ask(kinds == {"xpu"}, f"/system_stats lists {', '.join(sorted(kinds))}, expected xpu alone")

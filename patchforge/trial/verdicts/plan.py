@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from patchforge.trial.model import Device, Side
+from patchforge.trial.model import Device, TrialSide
 
 #: Makes an emulated device and the CPU compute the same bits; the flags that a release lacks are left out.
 EXACT = ("--force-fp32", "--fp32-vae", "--fp32-text-enc", "--use-pytorch-cross-attention")
@@ -13,7 +13,7 @@ EXACT = ("--force-fp32", "--fp32-vae", "--fp32-text-enc", "--use-pytorch-cross-a
 EMULATED_EXACT = ("--xpu-attention=fused",)
 #: Results stay in ComfyUI's cache until they are asked to go, whatever RAM is left.
 STEADY = ("--cache-classic",)
-BOTH = (Side.PATCHED, Side.UPSTREAM)
+BOTH = (TrialSide.PATCHED, TrialSide.UPSTREAM)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Session:
     options: tuple[str, ...] = ()
     exact: bool = True
     emulated_only: bool = False
-    sides: tuple[Side, ...] = BOTH
+    sides: tuple[TrialSide, ...] = BOTH
     pack: str = ""  #: folder in custom_nodes of the node pack that it is about
 
     def device(self, device: Device) -> Device:
@@ -46,7 +46,7 @@ class Session:
 
 
 REFERENCE = Session(
-    "reference", "the CPU's results", ("workflows",), (*EXACT, *STEADY), ("--cpu",), sides=(Side.UPSTREAM,)
+    "reference", "the CPU's results", ("workflows",), (*EXACT, *STEADY), ("--cpu",), sides=(TrialSide.UPSTREAM,)
 )
 
 SESSIONS = (
@@ -76,7 +76,7 @@ SESSIONS = (
         ("txt2img", "sdxl", "dit"),
         STEADY,
         exact=False,
-        sides=(Side.PATCHED,),
+        sides=(TrialSide.PATCHED,),
     ),
     Session(
         "small-memory",
@@ -85,10 +85,15 @@ SESSIONS = (
         (*EXACT, *STEADY),
         options=("memory=1400M",),
         emulated_only=True,
-        sides=(Side.PATCHED,),
+        sides=(TrialSide.PATCHED,),
     ),
     Session(
-        "novram", "no weights kept on the device", ("txt2img",), (*EXACT, *STEADY), ("--novram",), sides=(Side.PATCHED,)
+        "novram",
+        "no weights kept on the device",
+        ("txt2img",),
+        (*EXACT, *STEADY),
+        ("--novram",),
+        sides=(TrialSide.PATCHED,),
     ),
     Session(
         "lowvram",
@@ -96,7 +101,7 @@ SESSIONS = (
         ("txt2img",),
         (*EXACT, *STEADY),
         ("--lowvram",),
-        sides=(Side.PATCHED,),
+        sides=(TrialSide.PATCHED,),
     ),
     Session(
         "async-offload",
@@ -104,7 +109,7 @@ SESSIONS = (
         ("txt2img",),
         (*EXACT, *STEADY, "--novram"),
         ("--async-offload",),
-        sides=(Side.PATCHED,),
+        sides=(TrialSide.PATCHED,),
     ),
     Session(
         "integrated",
@@ -136,9 +141,9 @@ SESSIONS = (
 )
 
 
-def flags(session: Session, side: Side, device: Device) -> tuple[str, ...]:
+def flags(session: Session, side: TrialSide, device: Device) -> tuple[str, ...]:
     """What a server is started with, as far as its tree has it, beside what the session needs."""
-    wanted = (*session.flags, *(session.patched_flags if side is Side.PATCHED else ()))
+    wanted = (*session.flags, *(session.patched_flags if side is TrialSide.PATCHED else ()))
     if "workflows" in session.tests and device.emulated:
         wanted = (*wanted, *EMULATED_EXACT)
     if device.kind == "cuda":
@@ -146,7 +151,7 @@ def flags(session: Session, side: Side, device: Device) -> tuple[str, ...]:
     return wanted
 
 
-def sessions(device: Device, side: Side, names: Sequence[str] = ()) -> list[Session]:
+def sessions(device: Device, side: TrialSide, names: Sequence[str] = ()) -> list[Session]:
     """The sessions of a side on a device; all of them, or those named."""
     return [
         session

@@ -24,7 +24,7 @@ _TIME = 1280  # width of a UNet's time embedding
 _BASE = 320  # a UNet's model_channels: what the detection of SD1.5 and SDXL asks for
 
 
-class Table(dict[str, tuple[int, ...]]):
+class ShapeTable(dict[str, tuple[int, ...]]):
     """Shapes by key."""
 
     def conv(self, name: str, out: int, into: int, size: int = 3, *, bias: bool = True) -> None:
@@ -53,7 +53,7 @@ class Weights:
 
     folder: str  #: below models/
     name: str
-    table: Callable[[], Table]
+    table: Callable[[], ShapeTable]
     gains: Mapping[str, float] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
 
@@ -74,8 +74,8 @@ SD15 = _Unet(levels=(1, 2), blocks=1, depths=(1, 1), context=768)
 SDXL = _Unet(levels=(1, 1, 1), blocks=2, depths=(0, 1, 2), context=2048, linear=True, adm=2816)
 
 
-def _residual(out: int, into: int) -> Table:
-    table = Table()
+def _residual(out: int, into: int) -> ShapeTable:
+    table = ShapeTable()
     table.norm("in_layers.0", into)
     table.conv("in_layers.2", out, into)
     table.linear("emb_layers.1", out, _TIME)
@@ -86,8 +86,8 @@ def _residual(out: int, into: int) -> Table:
     return table
 
 
-def _transformer(unet: _Unet, width: int, depth: int) -> Table:
-    table = Table()
+def _transformer(unet: _Unet, width: int, depth: int) -> ShapeTable:
+    table = ShapeTable()
     table.norm("norm", width)
     for name in ("proj_in", "proj_out"):
         (table.linear(name, width, width) if unet.linear else table.conv(name, width, width, 1))
@@ -105,9 +105,9 @@ def _transformer(unet: _Unet, width: int, depth: int) -> Table:
     return table
 
 
-def _down(unet: _Unet) -> tuple[Table, list[int]]:
+def _down(unet: _Unet) -> tuple[ShapeTable, list[int]]:
     """The half of a UNet that a ControlNet has too, and the widths of its blocks."""
-    table = Table()
+    table = ShapeTable()
     table.linear("time_embed.0", _TIME, _BASE)
     table.linear("time_embed.2", _TIME, _TIME)
     table.conv("input_blocks.0.0", _BASE, 4)
@@ -128,7 +128,7 @@ def _down(unet: _Unet) -> tuple[Table, list[int]]:
     return table, widths
 
 
-def _unet(unet: _Unet) -> Table:
+def _unet(unet: _Unet) -> ShapeTable:
     table, skips = _down(unet)
     if unet.adm:
         table.linear("label_emb.0.0", _TIME, unet.adm)
@@ -149,7 +149,7 @@ def _unet(unet: _Unet) -> Table:
     return table
 
 
-def _controlnet() -> Table:
+def _controlnet() -> ShapeTable:
     table, widths = _down(SD15)
     hint = (3, 16, 16, 32, 32, 96, 96, 256, _BASE)
     for index, (into, out) in enumerate(pairwise(hint)):
@@ -160,8 +160,8 @@ def _controlnet() -> Table:
     return table
 
 
-def _clip_l() -> Table:
-    table, width = Table(), 768
+def _clip_l() -> ShapeTable:
+    table, width = ShapeTable(), 768
     table["embeddings.token_embedding.weight"] = (49408, width)
     table["embeddings.position_embedding.weight"] = (77, width)
     for index in range(12):
@@ -176,8 +176,8 @@ def _clip_l() -> Table:
     return table
 
 
-def _vae_residual(out: int, into: int) -> Table:
-    table = Table()
+def _vae_residual(out: int, into: int) -> ShapeTable:
+    table = ShapeTable()
     table.norm("norm1", into)
     table.conv("conv1", out, into)
     table.norm("norm2", out)
@@ -187,8 +187,8 @@ def _vae_residual(out: int, into: int) -> Table:
     return table
 
 
-def _vae_middle(width: int) -> Table:
-    table = Table()
+def _vae_middle(width: int) -> ShapeTable:
+    table = ShapeTable()
     table.under("mid.block_1", _vae_residual(width, width))
     table.norm("mid.attn_1.norm", width)
     for name in ("q", "k", "v", "proj_out"):
@@ -197,9 +197,9 @@ def _vae_middle(width: int) -> Table:
     return table
 
 
-def _vae_coder(levels: Sequence[tuple[int, int]], blocks: int, stem: str, resample: str) -> Table:
+def _vae_coder(levels: Sequence[tuple[int, int]], blocks: int, stem: str, resample: str) -> ShapeTable:
     """``levels``: number and width in the order they run; all but the last change the resolution."""
-    table, width = Table(), levels[0][1]
+    table, width = ShapeTable(), levels[0][1]
     for number, out in levels:
         for index in range(blocks):
             table.under(f"{stem}.{number}.block.{index}", _vae_residual(out, width))
@@ -209,9 +209,9 @@ def _vae_coder(levels: Sequence[tuple[int, int]], blocks: int, stem: str, resamp
     return table
 
 
-def _vae(latent: int = 4) -> Table:
+def _vae(latent: int = 4) -> ShapeTable:
     """ComfyUI takes only the number of latent channels from the file; the widths are those of SD1.5."""
-    table, widths = Table(), (128, 256, 512, 512)
+    table, widths = ShapeTable(), (128, 256, 512, 512)
     table.conv("encoder.conv_in", widths[0], 3)
     table.under("encoder", _vae_coder(list(enumerate(widths)), 2, "down", "downsample"))
     table.under("encoder", _vae_middle(widths[-1]))
@@ -227,17 +227,17 @@ def _vae(latent: int = 4) -> Table:
     return table
 
 
-def _sd15() -> Table:
-    table = Table()
+def _sd15() -> ShapeTable:
+    table = ShapeTable()
     table.under("model.diffusion_model", _unet(SD15))
     table.under("cond_stage_model.transformer.text_model", _clip_l())
     table.under("first_stage_model", _vae())
     return table
 
 
-def _taesd(latent: int) -> Table:
+def _taesd(latent: int) -> ShapeTable:
     """The tiny autoencoder's encoder and decoder as two lists of layers; "block" is three convolutions."""
-    table, width = Table(), 64
+    table, width = ShapeTable(), 64
     table["vae_scale"] = table["vae_shift"] = ()
     blocks = [3, 4, 5, 7, 8, 9, 11, 12, 13]
     table.conv("taesd_encoder.0", width, 3)
@@ -255,9 +255,9 @@ def _taesd(latent: int) -> Table:
     return table
 
 
-def _dit(depth: int = 2, latent: int = 16, patch: int = 2, positions: int = 64) -> Table:
+def _dit(depth: int = 2, latent: int = 16, patch: int = 2, positions: int = 64) -> ShapeTable:
     """SD3: ComfyUI takes 64 channels per block from the number of blocks."""
-    table, width = Table(), 64 * depth
+    table, width = ShapeTable(), 64 * depth
     table["pos_embed"] = (1, positions * positions, width)
     table.conv("x_embedder.proj", width, latent, patch)
     table.linear("context_embedder", width, 4096)
@@ -278,9 +278,9 @@ def _dit(depth: int = 2, latent: int = 16, patch: int = 2, positions: int = 64) 
     return table
 
 
-def _wan(depth: int = 2, width: int = 128, latent: int = 16) -> Table:
+def _wan(depth: int = 2, width: int = 128, latent: int = 16) -> ShapeTable:
     """Wan 2.1, text to video: 128 channels per head."""
-    table = Table()
+    table = ShapeTable()
     table["patch_embedding.weight"], table["patch_embedding.bias"] = (width, latent, 1, 2, 2), (width,)
     for name, into in (("text_embedding", 4096), ("time_embedding", 256)):
         table.linear(f"{name}.0", width, into)
@@ -301,9 +301,9 @@ def _wan(depth: int = 2, width: int = 128, latent: int = 16) -> Table:
     return table
 
 
-def _upscaler(width: int = 16, growth: int = 32) -> Table:
+def _upscaler(width: int = 16, growth: int = 32) -> ShapeTable:
     """ESRGAN with one block, four times the size. Its growth is 32 in every file that spandrel reads."""
-    table = Table()
+    table = ShapeTable()
     table.conv("model.0", width, 3)
     for dense in (1, 2, 3):
         for index in range(5):
@@ -315,9 +315,9 @@ def _upscaler(width: int = 16, growth: int = 32) -> Table:
     return table
 
 
-def _interpolation(head: int = 4, width: int = 16) -> Table:
+def _interpolation(head: int = 4, width: int = 16) -> ShapeTable:
     """RIFE with five narrow blocks."""
-    table = Table()
+    table = ShapeTable()
     for index, into in enumerate((3, 16, 16)):
         table.conv(f"encode.cnn{index}", 16, into)
     table["encode.cnn3.weight"], table["encode.cnn3.bias"] = (16, head, 4, 4), (head,)
@@ -332,10 +332,10 @@ def _interpolation(head: int = 4, width: int = 16) -> Table:
     return table
 
 
-def _lora(rank: int = 4) -> Table:
+def _lora(rank: int = 4) -> ShapeTable:
     """Every attention of the SD1.5 UNet and of CLIP-L."""
     models = (("lora_unet_", "", _unet(SD15)), ("lora_te_", "text_model.", _clip_l()))
-    table = Table()
+    table = ShapeTable()
     for prefix, root, model in models:
         for key, shape in model.items():
             if key.endswith(("to_q.weight", "to_v.weight", "q_proj.weight", "v_proj.weight")):
