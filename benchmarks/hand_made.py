@@ -65,13 +65,13 @@ def files_of(clone: str, commit: str) -> dict[str, bytes]:
     ]
     wanted = [(row[0].split()[2], row[2]) for row in rows if row[2].endswith(_WANTED) and row[0].startswith("100")]
     answer = io.BytesIO(git(clone, "cat-file", "--batch", stdin="".join(f"{sha}\n" for sha, _ in wanted).encode()))
-    found: dict[str, bytes] = {}
+    files: dict[str, bytes] = {}
     for _, path in wanted:
         said = answer.readline().split()
         if len(said) == 3:
-            found[path] = answer.read(int(said[2]))
+            files[path] = answer.read(int(said[2]))
             answer.read(1)
-    return found
+    return files
 
 
 def hunks(diff: str) -> Iterator[Hunk]:
@@ -106,8 +106,10 @@ def fixes(argument: str) -> Iterator[tuple[str, str, str, str]]:
         clone, _, commit = rest.rpartition("@")
         yield clone, Path(patch).stem, commit, Path(patch).read_text("utf-8", errors="replace")
         return
-    found = git(argument, "log", "--no-merges", "-i", "-G", "xpu", "--format=%H %P", "--", "*.py").decode().split("\n")
-    for commit, *parents in filter(None, map(str.split, found)):
+    commits = (
+        git(argument, "log", "--no-merges", "-i", "-G", "xpu", "--format=%H %P", "--", "*.py").decode().split("\n")
+    )
+    for commit, *parents in filter(None, map(str.split, commits)):
         if len(parents) == 1:
             diff = git(argument, "diff", "-U0", parents[0], commit, "--", "*.py").decode(errors="replace")
             yield argument, f"{_name(argument)} {commit[:9]}", parents[0], diff
@@ -131,9 +133,9 @@ def judged(hunk: Hunk, done: Converted, files: Mapping[str, bytes]) -> str:
     if [line.strip() for line in text[hunk.first - 1 :][: len(hunk.old)]] != [line.strip() for line in hunk.old]:
         return ""
     decisions = {str(row.decision) for row in done.sites if row.path == hunk.path and row.line in hunk.lines}
-    for one in ("converted", "person", "left"):
-        if one in decisions:
-            return one
+    for answer in ("converted", "person", "left"):
+        if answer in decisions:
+            return answer
     if any(row.path == hunk.path and row.line in hunk.lines for row in done.skipped):
         return "listed"
     return "silent" if any(map(_NAMES.search, _code(text, hunk.lines))) and hunk.old else "no device"
@@ -162,24 +164,24 @@ def main() -> int:
     parser.add_argument("--show", choices=WHAT, help="also print the hunks of a kind")
     options = parser.parse_args()
     total, other = Counter[str](), 0
-    print(f"{'':40}", *(f"{one:>9}" for one in WHAT))
+    print(f"{'':40}", *(f"{what:>9}" for what in WHAT))
     for source in options.source:
         for clone, name, commit, diff in fixes(source):
-            found = list(hunks(diff))
-            done, files = converted(clone, commit) if found else (None, {})
+            listed = list(hunks(diff))
+            done, files = converted(clone, commit) if listed else (None, {})
             count = Counter[str]()
-            for hunk in found:
+            for hunk in listed:
                 what = judged(hunk, done, files) if done else ""
                 other += not what
                 count[what] += 1
                 if what and what == options.show:
-                    print(f"  {name} {hunk.path}:{hunk.first}", *(f"    -{one}" for one in hunk.old), sep="\n")
-                    print(*(f"    +{one}" for one in hunk.new), sep="\n")
+                    print(f"  {name} {hunk.path}:{hunk.first}", *(f"    -{line}" for line in hunk.old), sep="\n")
+                    print(*(f"    +{line}" for line in hunk.new), sep="\n")
             if count.total() > count[""]:
-                print(f"{name[:40]:40}", *(f"{count[one]:9}" for one in WHAT))
+                print(f"{name[:40]:40}", *(f"{count[what]:9}" for what in WHAT))
             total += count
-    print(f"{'all':40}", *(f"{total[one]:9}" for one in WHAT))
-    generic = sum(total[one] for one in WHAT if one != "no device")
+    print(f"{'all':40}", *(f"{total[what]:9}" for what in WHAT))
+    generic = sum(total[what] for what in WHAT if what != "no device")
     share = f"{total['converted'] / max(generic, 1):.0%}"
     print(f"of {generic} that name a device {share} are converted; {other} fit no commit here")
     return int(total["silent"] > 0)

@@ -19,7 +19,7 @@ def with_pygit2(clone: str, release: str) -> Iterator[bytes]:
 
     from patchforge.project import load_project, release_index  # noqa: PLC0415
 
-    commit = next(one.commit for one in release_index(load_project()) if str(one.version) == release)
+    commit = next(known.commit for known in release_index(load_project()) if str(known.version) == release)
     repository = pygit2.Repository(clone)
     folders = [repository[commit].peel(pygit2.Tree)]
     while folders:

@@ -174,13 +174,13 @@ def git_reading(bench: Bench) -> Iterator[Figure]:
 
 def packs(bench: Bench, folder: Path) -> Iterator[Figure]:
     """All packs of a folder: what is CUDA only in them, beside a search of their lines for the word."""
-    found = sorted(str(path) for path in folder.iterdir() if path.is_dir())
-    command, cache = [*PATCHFORGE, "packs", "check", *found], bench.scratch / "packs"
+    binaries = sorted(str(path) for path in folder.iterdir() if path.is_dir())
+    command, cache = [*PATCHFORGE, "packs", "check", *binaries], bench.scratch / "packs"
     cold = bench.timed(command, cache=cache, status=1)
-    yield Figure(f"patchforge packs check, {len(found)} packs, cold", [cold], 90.0)
+    yield Figure(f"patchforge packs check, {len(binaries)} packs, cold", [cold], 90.0)
     warm = [bench.timed(command, cache=cache, status=1) for _ in range(bench.runs)]
-    yield Figure(f"patchforge packs check, {len(found)} packs, warm", warm, 10.0)
-    yield Figure("grep -rn cuda, the same files", bench.repeated(["grep", "-rn", "--include=*.py", "cuda", *found]))
+    yield Figure(f"patchforge packs check, {len(binaries)} packs, warm", warm, 10.0)
+    yield Figure("grep -rn cuda, the same files", bench.repeated(["grep", "-rn", "--include=*.py", "cuda", *binaries]))
 
 
 def hashing(bench: Bench, tarball: Path) -> Iterator[Figure]:
@@ -193,7 +193,7 @@ def hashing(bench: Bench, tarball: Path) -> Iterator[Figure]:
     named = subprocess.run(f"gzip -dc '{tarball}' | git get-tar-commit-id", shell=True, capture_output=True, check=True)
     commit = named.stdout.decode().strip()
     environment = {**os.environ, **_nix(bench.scratch)}
-    found = subprocess.run([*nix, str(tree)], env=environment, capture_output=True, text=True, check=True).stdout
+    printed = subprocess.run([*nix, str(tree)], env=environment, capture_output=True, text=True, check=True).stdout
     both = f"{shlex.join([*unpack, str(again)])} && {shlex.join([*nix, str(again)])}"
     commands = {
         "patchforge prefetch, a tarball": [*PATCHFORGE, "prefetch", "owner/repo", commit, "--from", str(tarball)],
@@ -208,10 +208,10 @@ def hashing(bench: Bench, tarball: Path) -> Iterator[Figure]:
         shutil.rmtree(again, ignore_errors=True)
         again.mkdir()
         for name, command in commands.items():
-            runs[name].append(bench.timed(command, says=found.strip()))
+            runs[name].append(bench.timed(command, says=printed.strip()))
         for name, files in read.items():
             forget(files)
-            runs[f"{name}, from the disk"].append(bench.timed(commands[name], says=found.strip()))
+            runs[f"{name}, from the disk"].append(bench.timed(commands[name], says=printed.strip()))
     yield from (Figure(name, each) for name, each in runs.items())
 
 
@@ -321,10 +321,10 @@ def _processor() -> str:
 def show(figures: Sequence[Figure]) -> None:
     """The table, and how many times faster than LibCST's command line one release is."""
     print(f"\n{'seconds':48}{'median':>8} {'least':>8} {'most':>8} {'cpu':>8} {'runs':>5}  target")
-    for one in figures:
-        walls = [run.wall for run in one.runs]
-        numbers = f"{one.median:8.3f} {min(walls):8.3f} {max(walls):8.3f} {one.processor:8.3f} {len(walls):5}"
-        print(f"{one.name:48}{numbers}  {one.verdict}".rstrip())
+    for figure in figures:
+        walls = [run.wall for run in figure.runs]
+        numbers = f"{figure.median:8.3f} {min(walls):8.3f} {max(walls):8.3f} {figure.processor:8.3f} {len(walls):5}"
+        print(f"{figure.name:48}{numbers}  {figure.verdict}".rstrip())
     by_name = {figure.name: figure.median for figure in figures}
     for way in ("other devices", "an XPU"):
         if (upstream := by_name.get(f"one step, {way}, upstream")) is not None:
@@ -389,7 +389,7 @@ def main() -> int:
     result = {
         "machine": facts,
         "release": chosen.release if clone else "miniature",
-        "figures": [{**asdict(one), "median": one.median, "processor": one.processor} for one in figures],
+        "figures": [{**asdict(figure), "median": figure.median, "processor": figure.processor} for figure in figures],
         "times faster than LibCST": speed_up(figures),
     }
     chosen.json.parent.mkdir(parents=True, exist_ok=True)

@@ -56,20 +56,20 @@ class BenchmarkComparison:
     @property
     def same(self) -> bool:
         """Whether all exact figures are equal and nothing is slower."""
-        return not self.differences and not any(one.verdict == "slower" for one in self.times)
+        return not self.differences and not any(times.verdict == "slower" for times in self.times)
 
 
 def compare(before: Benchmark, after: Benchmark) -> BenchmarkComparison:
     """What was measured of two runs, case by case. NotChecked where their figures cannot be compared at all."""
     _check_alike(before, after)
-    pairs = [(one, after.case(*one.place)) for one in before.cases if one.side not in DEVICES]
-    left = [one for one in after.cases if one.side not in DEVICES and before.case(*one.place) is None]
+    pairs = [(case, after.case(*case.place)) for case in before.cases if case.side not in DEVICES]
+    left = [case for case in after.cases if case.side not in DEVICES and before.case(*case.place) is None]
     return _compared(_title(before), _title(after), pairs, left, unpaired)
 
 
 def against_upstream(benchmark: Benchmark) -> BenchmarkComparison:
     """What the patches add to upstream's own tree, of a run that measured both."""
-    pairs = [(one, benchmark.case(one.suite, one.name, PATCHED)) for one in benchmark.side(UPSTREAM)]
+    pairs = [(case, benchmark.case(case.suite, case.name, PATCHED)) for case in benchmark.side(UPSTREAM)]
     title = _title(benchmark)
     return _compared(f"{title}, upstream", f"{title}, patched", pairs, (), paired)
 
@@ -85,19 +85,19 @@ def check_device(before: Device, after: Device) -> None:
 
 def _check_alike(before: Benchmark, after: Benchmark) -> None:
     check_device(before.device, after.device)
-    for what, one, other in (
+    for what, ours, theirs in (
         ("torch", before.versions.get("torch", ""), after.versions.get("torch", "")),
         ("flags", " ".join(before.flags), " ".join(after.flags)),
     ):
-        _check_same(what, one, other)
+        _check_same(what, ours, theirs)
 
 
-def _check_same(what: str, one: str, other: str) -> None:
-    if one != other:
+def _check_same(what: str, before: str, after: str) -> None:
+    if before != after:
         raise NotChecked(
             f"these benchmarks cannot be compared: they are of another {what}",
-            expected=one.strip() or "none",
-            found=other.strip() or "none",
+            expected=before.strip() or "none",
+            found=after.strip() or "none",
             do=f"run both with the same {what}",
         )
 
@@ -109,33 +109,35 @@ def _compared(
     left: Sequence[Case],
     ratio: Callable[[Sequence[float], Sequence[float]], TimeRatio],
 ) -> BenchmarkComparison:
-    notes = [f"{_name(one)}: only in {before}" for one, other in pairs if other is None]
-    notes += [f"{_name(one)}: only in {after}" for one in left]
-    both = [(one, other) for one, other in pairs if other is not None]
+    notes = [f"{_name(case)}: only in {before}" for case, other in pairs if other is None]
+    notes += [f"{_name(case)}: only in {after}" for case in left]
+    both = [(case, other) for case, other in pairs if other is not None]
     notes += [
-        f"{_name(one)}: {side.verdict} in {where}, so nothing of it was measured: {side.reason}"
-        for one, other in both
-        for side, where in ((one, before), (other, after))
+        f"{_name(case)}: {side.verdict} in {where}, so nothing of it was measured: {side.reason}"
+        for case, other in both
+        for side, where in ((case, before), (other, after))
         if side.verdict is not TrialVerdict.FRESH
     ]
-    found = [
+    figures = [
         figure
         for pair in both
         for figure in _figures(*pair)
         if all(side.verdict is TrialVerdict.FRESH for side in pair)
     ]
-    if not found:
+    if not figures:
         raise NotChecked(
             f"nothing of {before} and {after} can be compared",
             expected="a case that is fresh in both, with its counts",
             found="; ".join(notes) or "no case",
             do="run both with the same suites",
         )
-    differences = tuple(one for one in found if one.before != one.after)
+    differences = tuple(figure for figure in figures if figure.before != figure.after)
     times = tuple(
-        _times(one, one.times.seconds, other.times.seconds, ratio) for one, other in both if one.times and other.times
+        _times(case, case.times.seconds, other.times.seconds, ratio)
+        for case, other in both
+        if case.times and other.times
     )
-    return BenchmarkComparison(before, after, len(found), differences, times, tuple(notes))
+    return BenchmarkComparison(before, after, len(figures), differences, times, tuple(notes))
 
 
 def _times(
@@ -144,28 +146,28 @@ def _times(
     after: Sequence[float],
     ratio: Callable[[Sequence[float], Sequence[float]], TimeRatio],
 ) -> TimesCompared:
-    found = ratio(before, after)
+    compared = ratio(before, after)
     verdict: Literal["slower", "faster", "no change", "too few runs"] = "no change"
-    if found.runs < LEAST:
+    if compared.runs < LEAST:
         verdict = "too few runs"
-    elif found.slower or found.faster:
-        verdict = "slower" if found.slower else "faster"
-    return TimesCompared(case.suite, case.name, median(before), median(after), found, verdict)
+    elif compared.slower or compared.faster:
+        verdict = "slower" if compared.slower else "faster"
+    return TimesCompared(case.suite, case.name, median(before), median(after), compared, verdict)
 
 
 def _figures(before: Case, after: Case) -> Iterator[CountDifference]:
     """Every figure of two cases. What one side did not do at all is 0 there, if it counts such things."""
     for part in dict.fromkeys([*before.counts, *after.counts]):
-        one, other = before.counts.get(part), after.counts.get(part)
-        ours, theirs = one.figures() if one else {}, other.figures() if other else {}
+        early, late = before.counts.get(part), after.counts.get(part)
+        ours, theirs = early.figures() if early else {}, late.figures() if late else {}
         for what in sorted({*ours, *theirs}):
             yield CountDifference(
                 before.suite,
                 before.name,
                 part,
                 what,
-                ours.get(what, _where_absent(one, what)),
-                theirs.get(what, _where_absent(other, what)),
+                ours.get(what, _where_absent(early, what)),
+                theirs.get(what, _where_absent(late, what)),
             )
 
 

@@ -70,27 +70,27 @@ def recorded(benchmark: Benchmark) -> Benchmark:
     Only workflows that were fresh count, of the patched tree as it comes and of upstream's.
     """
     cases = [
-        replace(one, counts={_ALL: total(one.counts.values())}, times=None, energy=(), memory=(), quality=None)
-        for one in benchmark.cases
-        if one.suite in OF_A_SERVER and one.side in (PATCHED, UPSTREAM) and one.counts and not is_own(one.name)
+        replace(case, counts={_ALL: total(case.counts.values())}, times=None, energy=(), memory=(), quality=None)
+        for case in benchmark.cases
+        if case.suite in OF_A_SERVER and case.side in (PATCHED, UPSTREAM) and case.counts and not is_own(case.name)
     ]
-    if not benchmark.device.emulated or not any(one.side == PATCHED for one in cases):
+    if not benchmark.device.emulated or not any(case.side == PATCHED for case in cases):
         raise NotChecked(
             f"the benchmark of {benchmark.release} on {benchmark.device} has no counts to keep",
             expected="counts of the patched release on the emulated device, which do not depend on the machine",
-            found=", ".join(f"{one.name} {one.side}" for one in cases) or "none",
+            found=", ".join(f"{case.name} {case.side}" for case in cases) or "none",
             do=command(benchmark.release),
         )
     kept = anonymous(replace(benchmark, cases=tuple(cases)))
     nowhere = Machine("", "", 0, 0, benchmark.machine.gpus)
-    return replace(kept, machine=nowhere, cases=tuple(replace(one, not_measured={}) for one in kept.cases))
+    return replace(kept, machine=nowhere, cases=tuple(replace(case, not_measured={}) for case in kept.cases))
 
 
 def parse(data: bytes) -> Benchmark | None:
     """What such a file says; None of one that is not as it was written."""
     try:
-        found = FORMAT.parse(data, "the file")
-        return found if FORMAT.dump(recorded(found)) == data else None
+        benchmark = FORMAT.parse(data, "the file")
+        return benchmark if FORMAT.dump(recorded(benchmark)) == data else None
     except (Damaged, NotChecked):
         return None
 
@@ -125,7 +125,7 @@ def than(before: Benchmark, kept: Benchmark) -> BenchmarkComparison | str:
 def explained(difference: CountDifference, release: str) -> str:
     """The transforms that can be why patched differs from upstream in a release; "" where none is known."""
     version, known = Version.parse(release), EXPLAINED.get(difference.what, {})
-    applied = {one.id for one in transforms() if one.id in known and one.expected(version) is Outcome.APPLIED}
+    applied = {rule.id for rule in transforms() if rule.id in known and rule.expected(version) is Outcome.APPLIED}
     early = {name for name, until in known.items() if not until or version < Version.parse(until)}
     return ", ".join(sorted(applied & early))
 
@@ -144,15 +144,15 @@ def costs(kept: Sequence[Benchmark]) -> Iterator[ReleaseCost]:
             "nothing is kept of any release", expected="files of patchforge bench record", do=command("v0.33.0")
         )
     earlier = {later.release: before for before, later in pairwise(kept)}
-    for one in kept:
-        before = earlier.get(one.release)
-        against, more = added(one), than(before, one) if before else ""
-        for case in one.side(PATCHED):
-            has_upstream = one.case(case.suite, case.name, UPSTREAM) is not None
+    for benchmark in kept:
+        before = earlier.get(benchmark.release)
+        against, more = added(benchmark), than(before, benchmark) if before else ""
+        for case in benchmark.side(PATCHED):
+            has_upstream = benchmark.case(case.suite, case.name, UPSTREAM) is not None
             had_before = before is not None and before.case(*case.place) is not None
             yield ReleaseCost(
-                one.release,
-                one.manifest,
+                benchmark.release,
+                benchmark.manifest,
                 case.suite,
                 case.name,
                 _figures(case),
@@ -164,8 +164,8 @@ def costs(kept: Sequence[Benchmark]) -> Iterator[ReleaseCost]:
 
 def peak(figures: Mapping[str, int | None]) -> str:
     """The peak of a case, with its unit."""
-    found = figures["peak bytes"]
-    return shown(None) if found is None else f"{found / _MIB:.1f} MiB"
+    size = figures["peak bytes"]
+    return shown(None) if size is None else f"{size / _MIB:.1f} MiB"
 
 
 def _figures(case: Case) -> dict[str, int | None]:
@@ -179,10 +179,10 @@ def _figures(case: Case) -> dict[str, int | None]:
     }
 
 
-def _of(case: Case, found: BenchmarkComparison | str) -> tuple[CountDifference, ...] | None:
-    if isinstance(found, str):
+def _of(case: Case, comparison: BenchmarkComparison | str) -> tuple[CountDifference, ...] | None:
+    if isinstance(comparison, str):
         return None
-    return tuple(one for one in found.differences if (one.suite, one.case) == (case.suite, case.name))
+    return tuple(figure for figure in comparison.differences if (figure.suite, figure.case) == (case.suite, case.name))
 
 
 def _patched(kept: Benchmark) -> Benchmark:

@@ -50,8 +50,8 @@ def meters(kind: str, sys: Path = Path("/sys"), pci: frozenset[str] = frozenset(
 
     Of several GPUs those at the PCI addresses; all where none is known.
     """
-    found = list(_intel(sys, pci) if kind == "xpu" else _nvml(pci) if kind == "cuda" else ())
-    return [*found, *_rapl(sys)]
+    counters = list(_intel(sys, pci) if kind == "xpu" else _nvml(pci) if kind == "cuda" else ())
+    return [*counters, *_rapl(sys)]
 
 
 def _intel(sys: Path, pci: frozenset[str]) -> Iterator[Meter]:
@@ -115,8 +115,8 @@ def _address(folder: Path) -> str:
 
 
 def _number(file: Path) -> int | None:
-    found = _NUMBER.match(bounded.head(file, 100))
-    return int(found[0]) if found else None
+    number = _NUMBER.match(bounded.head(file, 100))
+    return int(number[0]) if number else None
 
 
 def _reader(file: Path) -> Callable[[], float | None]:
@@ -137,13 +137,13 @@ class MeterReading:
 
     def __init__(
         self,
-        found: Sequence[Meter],
+        meters: Sequence[Meter],
         gauges: Mapping[str, Callable[[], int | None]] | None = None,
         *,
         every: float = _EVERY,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._meters, self._gauges, self._every, self._clock = list(found), dict(gauges or {}), every, clock
+        self._meters, self._gauges, self._every, self._clock = list(meters), dict(gauges or {}), every, clock
         self._peaks: dict[str, int] = {}
         self.runs = 0
         self._last: dict[str, tuple[float, float]] = {}
@@ -212,5 +212,5 @@ def step(meter: Meter, before: float, now: float) -> float:
     """Joules between two readings of a counter that may have begun anew once."""
     if now >= before:
         return now - before
-    wrap = meter.wrap or next(one * meter.unit for one in _WRAPS if one * meter.unit > before)
+    wrap = meter.wrap or next(size * meter.unit for size in _WRAPS if size * meter.unit > before)
     return wrap - before + now

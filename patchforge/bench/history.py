@@ -76,7 +76,9 @@ class BenchmarkHistory:
     @property
     def slower(self) -> list[tuple[Series, ChangePoint]]:
         """What the newest change of a series made slower."""
-        return [(one, one.changes[-1]) for one in self.series if one.changes and one.changes[-1].ratio > 1]
+        return [
+            (series, series.changes[-1]) for series in self.series if series.changes and series.changes[-1].ratio > 1
+        ]
 
 
 def benchmarks(folder: Path) -> list[Benchmark]:
@@ -90,26 +92,28 @@ def benchmarks(folder: Path) -> list[Benchmark]:
         raise PatchforgeError(
             f"{folder} holds no benchmark", expected=f"{FILE}, at any depth", do="make one: patchforge bench v0.33.0"
         )
-    return sorted((read(file) for file in files), key=lambda one: one.date)
+    return sorted((read(file) for file in files), key=lambda benchmark: benchmark.date)
 
 
-def history(found: Sequence[Benchmark]) -> BenchmarkHistory:
+def history(measured: Sequence[Benchmark]) -> BenchmarkHistory:
     """The series of benchmarks that are in the order of their dates."""
     series: dict[tuple[str, str, str, str, str], list[tuple[Benchmark, Case]]] = {}
-    for one in found:
-        where = ", ".join((one.machine.cpu, *one.machine.gpus))
-        for case in one.cases:
-            series.setdefault((where, str(one.device), *case.place), []).append((one, case))
-    return BenchmarkHistory(len(found), tuple(_series(place, cases) for place, cases in series.items()))
+    for benchmark in measured:
+        where = ", ".join((benchmark.machine.cpu, *benchmark.machine.gpus))
+        for case in benchmark.cases:
+            series.setdefault((where, str(benchmark.device), *case.place), []).append((benchmark, case))
+    return BenchmarkHistory(len(measured), tuple(_series(place, cases) for place, cases in series.items()))
 
 
 def _series(place: tuple[str, str, str, str, str], cases: Sequence[tuple[Benchmark, Case]]) -> Series:
     points = tuple(
-        Point(one.date, one.release, median(case.times.seconds)) for one, case in cases if case.times is not None
+        Point(benchmark.date, benchmark.release, median(case.times.seconds))
+        for benchmark, case in cases
+        if case.times is not None
     )
     changes = tuple(
         ChangePoint(points[at].date, points[at].release, ratio)
-        for at, ratio in change_points([one.seconds for one in points])
+        for at, ratio in change_points([point.seconds for point in points])
     )
     return Series(*place, points, len(points) >= LEAST, changes, tuple(_exact(cases)))
 
@@ -130,16 +134,16 @@ def change_points(seconds: Sequence[float]) -> list[tuple[int, float]]:
     ends = ruptures.Pelt(model="l1", min_size=_SEGMENT, jump=1).fit(logarithms[:, None]).predict(pen=penalty)
     starts = [0, *ends[:-1]]
     levels = [float(np.median(logarithms[begin:end])) for begin, end in zip(starts, ends, strict=True)]
-    found = [(starts[at], math.exp(levels[at] - levels[at - 1])) for at in range(1, len(starts))]
-    return [(at, ratio) for at, ratio in found if abs(ratio - 1) > statistics.LARGE]
+    changes = [(starts[at], math.exp(levels[at] - levels[at - 1])) for at in range(1, len(starts))]
+    return [(at, ratio) for at, ratio in changes if abs(ratio - 1) > statistics.LARGE]
 
 
 def _exact(cases: Iterable[tuple[Benchmark, Case]]) -> list[ExactChange]:
     """Every change of a total between neighbours that were both counted, on one torch or not."""
-    counted = [(one, _totals(case)) for one, case in cases if case.counts]
+    counted = [(benchmark, _totals(case)) for benchmark, case in cases if case.counts]
     return [
-        ExactChange(one.date, one.release, what, before[what], now[what])
-        for (_, before), (one, now) in pairwise(counted)
+        ExactChange(benchmark.date, benchmark.release, what, before[what], now[what])
+        for (_, before), (benchmark, now) in pairwise(counted)
         for what in _EXACT
         if before[what] != now[what]
     ]
@@ -147,5 +151,8 @@ def _exact(cases: Iterable[tuple[Benchmark, Case]]) -> list[ExactChange]:
 
 def _totals(case: Case) -> Mapping[str, int | None]:
     counts = total(case.counts.values())
-    summed = {"operations": sum(counts.operations.values()), "copies": sum(one for one, _ in counts.copies.values())}
+    summed = {
+        "operations": sum(counts.operations.values()),
+        "copies": sum(number for number, _ in counts.copies.values()),
+    }
     return summed | {name: getattr(counts, name) for name in _EXACT if name not in summed}

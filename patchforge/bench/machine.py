@@ -21,27 +21,27 @@ def machine(devices: Iterable[Mapping[str, Any]], proc: Path = Path("/proc")) ->
         cores=os.cpu_count() or 0,
         memory=_memory(proc),
         gpus=tuple(
-            " ".join(filter(None, (str(one.get("name", ""))[:200], str(one.get("driver", ""))[:100])))
-            for one in devices
+            " ".join(filter(None, (str(device.get("name", ""))[:200], str(device.get("driver", ""))[:100])))
+            for device in devices
         ),
     )
 
 
 def available(proc: Path = Path("/proc")) -> int:
     """Bytes of memory that programs can have now; 0 where the system does not say."""
-    found = re.search(r"^MemAvailable:\s+(\d+) kB$", bounded.head(proc / "meminfo", 1 << 16), re.MULTILINE)
-    return int(found[1]) << 10 if found else 0
+    line = re.search(r"^MemAvailable:\s+(\d+) kB$", bounded.head(proc / "meminfo", 1 << 16), re.MULTILINE)
+    return int(line[1]) << 10 if line else 0
 
 
 def _cpu(proc: Path) -> str:
-    found = re.search(r"^model name\s*: (.+)$", bounded.head(proc / "cpuinfo", 1 << 16), re.MULTILINE)
-    return found[1].strip() if found else platform.processor() or platform.machine()
+    line = re.search(r"^model name\s*: (.+)$", bounded.head(proc / "cpuinfo", 1 << 16), re.MULTILINE)
+    return line[1].strip() if line else platform.processor() or platform.machine()
 
 
 def _memory(proc: Path) -> int:
     """Bytes; 0 where the system does not say."""
-    if found := re.search(r"^MemTotal:\s+(\d+) kB$", bounded.head(proc / "meminfo", 1 << 16), re.MULTILINE):
-        return int(found[1]) << 10
+    if line := re.search(r"^MemTotal:\s+(\d+) kB$", bounded.head(proc / "meminfo", 1 << 16), re.MULTILINE):
+        return int(line[1]) << 10
     try:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (AttributeError, OSError, ValueError):

@@ -22,27 +22,27 @@ RAM, VRAM = "RAM of the process", "VRAM of the process"
 
 def gauges(pid: int, kind: str, proc: Path = Path("/proc")) -> Mapping[str, Callable[[], int | None]]:
     """What can be told of a process on a device of a kind, by name: functions that give bytes, or None."""
-    found: dict[str, Callable[[], int | None]] = {RAM: lambda: resident(pid, proc)}
+    told: dict[str, Callable[[], int | None]] = {RAM: lambda: resident(pid, proc)}
     if kind == "xpu":
-        found[VRAM] = lambda: vram(pid, proc)
+        told[VRAM] = lambda: vram(pid, proc)
     elif kind == "cuda":
-        found[VRAM] = lambda: _nvml(pid)
-    return found
+        told[VRAM] = lambda: _nvml(pid)
+    return told
 
 
 def resident(pid: int, proc: Path = Path("/proc")) -> int | None:
     """Bytes of RAM that a process holds now; None where the system does not say."""
-    found = re.search(r"^VmRSS:\s+(\d+) kB$", bounded.head(proc / str(pid) / "status", 1 << 16), re.MULTILINE)
-    return int(found[1]) << 10 if found else None
+    line = re.search(r"^VmRSS:\s+(\d+) kB$", bounded.head(proc / str(pid) / "status", 1 << 16), re.MULTILINE)
+    return int(line[1]) << 10 if line else None
 
 
 def vram(pid: int, proc: Path = Path("/proc")) -> int | None:
     """Bytes of memory of its own that GPUs hold for a process; None where no driver says it."""
-    found: dict[tuple[str, str], int] = {}
+    sizes: dict[tuple[str, str], int] = {}
     for address, client, lines in clients(pid, proc):
         if (size := vram_of(lines)) is not None:
-            found[address, client] = size
-    return sum(found.values()) if found else None
+            sizes[address, client] = size
+    return sum(sizes.values()) if sizes else None
 
 
 def vram_of(lines: Mapping[str, str]) -> int | None:
@@ -85,8 +85,8 @@ def _may_be_gpu(link: Path) -> bool:
 
 
 def _bytes(text: str) -> int | None:
-    found = _SIZE.match(text)
-    return int(found[1]) * _UNITS[found[2] or ""] if found else None
+    size = _SIZE.match(text)
+    return int(size[1]) * _UNITS[size[2] or ""] if size else None
 
 
 def _nvml(pid: int) -> int | None:
@@ -95,10 +95,10 @@ def _nvml(pid: int) -> int | None:
 
         pynvml.nvmlInit()
         sizes = [
-            one.usedGpuMemory
+            process.usedGpuMemory
             for index in range(pynvml.nvmlDeviceGetCount())
-            for one in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
-            if one.pid == pid
+            for process in pynvml.nvmlDeviceGetComputeRunningProcesses(pynvml.nvmlDeviceGetHandleByIndex(index))
+            if process.pid == pid
         ]
     except Exception:  # noqa: BLE001 - no package, no driver, no GPU
         return None

@@ -46,12 +46,12 @@ class Counts:
 
     def figures(self) -> dict[str, int]:
         """Every number by a name of its own; what was not counted is not in it."""
-        found = {f"operation {name}": count for name, count in self.operations.items()}
-        found |= {f"wait, {cause}": count for cause, count in (self.synchronisations or {}).items()}
+        figures = {f"operation {name}": count for name, count in self.operations.items()}
+        figures |= {f"wait, {cause}": count for cause, count in (self.synchronisations or {}).items()}
         for direction, (count, size) in self.copies.items():
-            found |= {f"copies {direction}": count, f"bytes {direction}": size}
+            figures |= {f"copies {direction}": count, f"bytes {direction}": size}
         plain = {name: getattr(self, name) for name in _PLAIN}
-        return found | {name.replace("_", " "): value for name, value in plain.items() if value is not None}
+        return figures | {name.replace("_", " "): value for name, value in plain.items() if value is not None}
 
     @property
     def waits(self) -> int | None:
@@ -60,31 +60,31 @@ class Counts:
 
 
 _NAMED = frozenset({"operations", "copies", "synchronisations"})
-_PLAIN = tuple(one.name for one in fields(Counts) if one.name not in _NAMED)
+_PLAIN = tuple(field.name for field in fields(Counts) if field.name not in _NAMED)
 
 
 def _sum(counts: Iterable[Mapping[str, int]]) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for one in counts:
-        for name, count in one.items():
-            found[name] = found.get(name, 0) + count
-    return found
+    summed: dict[str, int] = {}
+    for counted in counts:
+        for name, count in counted.items():
+            summed[name] = summed.get(name, 0) + count
+    return summed
 
 
 def total(parts: Iterable[Counts]) -> Counts:
     """The sum over parts, and the highest of the peaks; None where no part was counted."""
     listed = list(parts)
     copies: dict[str, tuple[int, int]] = {}
-    for one in listed:
-        for name, (count, size) in one.copies.items():
+    for counts in listed:
+        for name, (count, size) in counts.copies.items():
             before = copies.get(name, (0, 0))
             copies[name] = before[0] + count, before[1] + size
     plain: dict[str, int | None] = {}
     for name in _PLAIN:
-        known = [value for one in listed if (value := getattr(one, name)) is not None]
+        known = [value for counts in listed if (value := getattr(counts, name)) is not None]
         plain[name] = None if not known else max(known) if name == "peak_bytes" else sum(known)
-    waits = [one.synchronisations for one in listed if one.synchronisations is not None]
-    return Counts(_sum(one.operations for one in listed), copies, _sum(waits) if waits else None, **plain)
+    waits = [counts.synchronisations for counts in listed if counts.synchronisations is not None]
+    return Counts(_sum(counts.operations for counts in listed), copies, _sum(waits) if waits else None, **plain)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,10 +199,10 @@ class Benchmark:
 
     def case(self, suite: str, name: str, side: str) -> Case | None:
         """The case at that place."""
-        return next((one for one in self.cases if one.place == (suite, name, side)), None)
+        return next((case for case in self.cases if case.place == (suite, name, side)), None)
 
     def side(self, side: str) -> list[Case]:
-        return [one for one in self.cases if one.side == side]
+        return [case for case in self.cases if case.side == side]
 
 
 FORMAT = documents.Format(Benchmark, 1)

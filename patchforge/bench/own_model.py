@@ -55,23 +55,23 @@ def read(path: Path, pixels: int) -> OwnModel:
     """What the head of a safetensors file says; no value is read. PatchforgeError for what is no whole checkpoint."""
     if pixels % 64:
         raise PatchforgeError(f"{pixels} pixels cannot be", expected="a multiple of 64", do="such as --pixels 512")
-    tensors = {name: one for name, one in _header(path).items() if name != "__metadata__"}
+    tensors = {name: tensor for name, tensor in _header(path).items() if name != "__metadata__"}
     if lacking := [what for what, starts in _PARTS.items() if not any(name.startswith(starts) for name in tensors)]:
         raise PatchforgeError(
             f"{path} is not a whole checkpoint",
             expected="a diffusion model, a text encoder and a VAE in one file",
-            found=f"no {', no '.join(one.partition(' ')[2] for one in lacking)}",
+            found=f"no {', no '.join(part.partition(' ')[2] for part in lacking)}",
             do="name a file that ComfyUI's Load Checkpoint takes",
         )
     sizes: dict[str, int] = {}
-    for one in tensors.values():
-        kind, shape = one.get("dtype"), one.get("shape")
+    for tensor in tensors.values():
+        kind, shape = tensor.get("dtype"), tensor.get("shape")
         if (
             not isinstance(kind, str)
             or not isinstance(shape, list)
             or not all(type(n) is int and n >= 0 for n in shape)
         ):
-            raise _damaged(path, repr(one)[:80])
+            raise _damaged(path, repr(tensor)[:80])
         sizes[kind] = sizes.get(kind, 0) + math.prod(shape)
     return OwnModel(path.absolute(), sum(sizes.values()), max(sizes, key=lambda kind: sizes[kind])[:20], pixels)
 
@@ -114,18 +114,18 @@ def check_memory(model: OwnModel, sides: int, available: int) -> None:
 
 def with_model(cases: Iterable[WorkflowCase], model: OwnModel) -> list[WorkflowCase]:
     """The cases that need nothing but a checkpoint and noise, with that model; PatchforgeError where there is none."""
-    found = [
+    changed = [
         replace(case, workflow=_changed(case.workflow, model))
         for case in cases
         if case.workflow.weights == (_GENERATED,) and "EmptyLatentImage" in case.workflow.kinds
     ]
-    if not found:
+    if not changed:
         raise PatchforgeError(
             "no case that was chosen takes a checkpoint alone",
             expected="txt2img-basic, or the suite batch or load",
             do="name one of these, or leave --model out",
         )
-    return found
+    return changed
 
 
 def _changed(workflow: Workflow, model: OwnModel) -> Workflow:

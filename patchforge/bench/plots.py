@@ -26,51 +26,51 @@ class Bar:
     verdict: str
 
 
-def bars(found: Sequence[Bar]) -> str:
+def bars(drawn: Sequence[Bar]) -> str:
     """Seconds of cases, one bar for each side."""
-    cases = list(dict.fromkeys(one.case for one in found))
-    sides = list(dict.fromkeys(one.side for one in found))
-    unit, factor = ("s", 1.0) if max(one.value.median for one in found) >= 1 else ("ms", 1e3)
+    cases = list(dict.fromkeys(bar.case for bar in drawn))
+    sides = list(dict.fromkeys(bar.side for bar in drawn))
+    unit, factor = ("s", 1.0) if max(bar.value.median for bar in drawn) >= 1 else ("ms", 1e3)
     figure, axes = _begin(len(cases) * (len(sides) + 0.6))
     for index, side in enumerate(sides):
-        own = [one for one in found if one.side == side]
-        at = [cases.index(one.case) * (len(sides) + 0.6) + index for one in own]
-        values = [one.value.median * factor for one in own]
+        own = [bar for bar in drawn if bar.side == side]
+        at = [cases.index(bar.case) * (len(sides) + 0.6) + index for bar in own]
+        values = [bar.value.median * factor for bar in own]
         error = [
-            [(one.value.median - one.value.low) * factor for one in own],
-            [(one.value.high - one.value.median) * factor for one in own],
+            [(bar.value.median - bar.value.low) * factor for bar in own],
+            [(bar.value.high - bar.value.median) * factor for bar in own],
         ]
         colour = _SIDES[index % len(_SIDES)]
         axes.barh(
             at, values, height=0.9, color=colour, xerr=error, ecolor=_INK, error_kw={"elinewidth": 0.8}, label=side
         )
-        for place, value, one in zip(at, values, own, strict=True):
-            _label(axes, one.value.high * factor, place, f"{value:.3g}")
+        for place, value, bar in zip(at, values, own, strict=True):
+            _label(axes, bar.value.high * factor, place, f"{value:.3g}")
     middles = [index * (len(sides) + 0.6) + (len(sides) - 1) / 2 for index in range(len(cases))]
     axes.set_yticks(middles, cases)
     axes.set_xlabel(unit)
-    axes.set_xlim(0, max(one.value.high for one in found) * factor * 1.12)
+    axes.set_xlim(0, max(bar.value.high for bar in drawn) * factor * 1.12)
     if len(sides) > 1:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(sides), frameon=False)
     return _end(figure, axes)
 
 
-def ratios(found: Sequence[Bar], large: float) -> str:
+def ratios(drawn: Sequence[Bar], large: float) -> str:
     """Times by others with their intervals, a line at 1, and the band in which nothing is an alarm."""
-    figure, axes = _begin(len(found))
+    figure, axes = _begin(len(drawn))
     axes.axvspan(1 - large, 1 + large, color="#8888", alpha=0.25, linewidth=0)
     axes.axvline(1, color=_INK, linewidth=0.8)
-    for place, one in enumerate(found):
-        value = one.value
+    for place, bar in enumerate(drawn):
+        value = bar.value
         middle = min(value.median, _LONG)
         error = [[middle - min(value.low, middle)], [max(min(value.high, _LONG), middle) - middle]]
-        axes.errorbar([middle], [place], xerr=error, fmt="o", color=_VERDICTS[one.verdict], markersize=6, capsize=3)
-        said = f"{value.median:.3f}{f', {one.verdict}' if one.verdict else ''}"
+        axes.errorbar([middle], [place], xerr=error, fmt="o", color=_VERDICTS[bar.verdict], markersize=6, capsize=3)
+        said = f"{value.median:.3f}{f', {bar.verdict}' if bar.verdict else ''}"
         _label(axes, min(value.high, _LONG), place, said)
-    sides = {one.side for one in found}
-    axes.set_yticks(range(len(found)), [one.case if len(sides) == 1 else f"{one.case}, {one.side}" for one in found])
-    low = min(0.9, *(one.value.low for one in found))
-    high = max(1.1, *(min(one.value.high, _LONG) for one in found))
+    sides = {bar.side for bar in drawn}
+    axes.set_yticks(range(len(drawn)), [bar.case if len(sides) == 1 else f"{bar.case}, {bar.side}" for bar in drawn])
+    low = min(0.9, *(bar.value.low for bar in drawn))
+    high = max(1.1, *(min(bar.value.high, _LONG) for bar in drawn))
     axes.set_xlim(low - 0.02, high + 0.25 * (high - low))
     return _end(figure, axes)
 

@@ -52,11 +52,11 @@ def _attend(query: Any, key: Any, value: Any) -> Any:
 def _residual(value: Any, first: Any, second: Any, scale: Any, shift: Any) -> Any:
     """A UNet's residual block: norm, SiLU and convolution, twice."""
     functional = _functional()
-    found = value
+    hidden = value
     for weight in (first, second):
-        found = functional.group_norm(found, 8, scale, shift)
-        found = functional.conv2d(functional.silu(found), weight, padding=1)
-    return value + found
+        hidden = functional.group_norm(hidden, 8, scale, shift)
+        hidden = functional.conv2d(functional.silu(hidden), weight, padding=1)
+    return value + hidden
 
 
 def _transformer(tokens: Any, text: Any, *weights: Any) -> Any:
@@ -101,13 +101,13 @@ def _cases() -> list[ProbeCase]:
             ProbeCase(suite, f"{name}-{dtype}", dtype, draw_all, run, dtype in quick.split()) for dtype in _TOLERANCE
         )
 
-    add("tensor", "matmul-512", ((512, 512), (512, 512)), lambda one, other: one @ other, "float32 bfloat16")
-    add("tensor", "batched-matmul", ((8, 128, 128), (8, 128, 128)), lambda one, other: one @ other)
-    add("tensor", "add-multiply", ((1 << 20,), (1 << 20,)), lambda one, other: one * 0.5 + other, "float32")
-    add("tensor", "softmax", ((256, 1024),), lambda one: one.softmax(-1))
-    add("tensor", "layer-norm", ((256, 1024),), lambda one: _functional().layer_norm(one, (1024,)))
-    add("tensor", "sum", ((1024, 1024),), lambda one: one.sum(-1))
-    add("tensor", "transpose", ((1024, 1024),), lambda one: one.t().contiguous())
+    add("tensor", "matmul-512", ((512, 512), (512, 512)), lambda left, right: left @ right, "float32 bfloat16")
+    add("tensor", "batched-matmul", ((8, 128, 128), (8, 128, 128)), lambda left, right: left @ right)
+    add("tensor", "add-multiply", ((1 << 20,), (1 << 20,)), lambda value, shift: value * 0.5 + shift, "float32")
+    add("tensor", "softmax", ((256, 1024),), lambda value: value.softmax(-1))
+    add("tensor", "layer-norm", ((256, 1024),), lambda value: _functional().layer_norm(value, (1024,)))
+    add("tensor", "sum", ((1024, 1024),), lambda value: value.sum(-1))
+    add("tensor", "transpose", ((1024, 1024),), lambda matrix: matrix.t().contiguous())
     add("tensor", "attention", tuple([(1, 8, 256, 40)] * 3), _attend, "float32")
     convolve = _convolution()
     add("conv", "conv2d-3x3", ((1, 64, 64, 64), (64, 64, 3, 3)), convolve(padding=1), "float32 bfloat16")
@@ -144,7 +144,7 @@ class _Bench:
 
     def __init__(self, counting: Any, device: str) -> None:
         self.counting, self.device = counting, device
-        self.cases = {one.name: one for one in CASES}
+        self.cases = {case.name: case for case in CASES}
         self.repetitions: dict[str, int] = {}
         self.inputs: dict[str, tuple[Any, ...]] = {}
 
@@ -158,8 +158,8 @@ class _Bench:
             fan = 1
             for size in shape[1:]:
                 fan *= size
-            found = torch.randn(shape, generator=generator)
-            return found * fan**-0.5 if len(shape) > 1 and shape[0] != 1 else found
+            drawn = torch.randn(shape, generator=generator)
+            return drawn * fan**-0.5 if len(shape) > 1 and shape[0] != 1 else drawn
 
         return case.make(draw)
 
@@ -169,7 +169,7 @@ class _Bench:
 
         if case.name not in self.inputs:
             dtype = getattr(torch, case.dtype)
-            self.inputs = {case.name: tuple(one.to(self.device, dtype) for one in self.drawn(case))}
+            self.inputs = {case.name: tuple(tensor.to(self.device, dtype) for tensor in self.drawn(case))}
         return self.inputs[case.name]
 
     def check(self, case: ProbeCase) -> dict[str, Any]:
@@ -177,12 +177,12 @@ class _Bench:
         import torch
 
         with torch.inference_mode():
-            found = case.run(*self.ready(case))
+            result = case.run(*self.ready(case))
             wanted = case.run(*self.drawn(case))
-            error = float((found.to("cpu", torch.float32) - wanted).abs().max() / wanted.abs().max())
+            error = float((result.to("cpu", torch.float32) - wanted).abs().max() / wanted.abs().max())
         return {
-            "device": found.device.type,
-            "dtype": str(found.dtype).removeprefix("torch."),
+            "device": result.device.type,
+            "dtype": str(result.dtype).removeprefix("torch."),
             "error": error,
             "allowed": _TOLERANCE[case.dtype],
         }
@@ -193,11 +193,11 @@ class _Bench:
         inputs = self.ready(case)
         with torch.inference_mode():
             case.run(*inputs)
-            one = self.counting.Counting(on_gpu=self.device != "cpu")
-            one.begin()
-            one.enter("case")
+            counting = self.counting.Counting(on_gpu=self.device != "cpu")
+            counting.begin()
+            counting.enter("case")
             case.run(*inputs)
-            return {"counts": one.end()["case"]}
+            return {"counts": counting.end()["case"]}
 
     def time(self, case: ProbeCase) -> dict[str, Any]:
         import torch

@@ -22,14 +22,14 @@ def quality(made: Sequence[Output], reference: Sequence[Output]) -> Quality:
     difference = pictures.compare_outputs(made, reference)
     if difference.largest == 0:
         return Quality(equal=True, largest=0.0, mean=0.0, psnr=None, ssim=1.0, flip=0.0)
-    pairs = [pair for one, other in zip(made, reference, strict=True) for pair in _arrays(one.data, other.data)]
+    pairs = [pair for ours, theirs in zip(made, reference, strict=True) for pair in _arrays(ours.data, theirs.data)]
     ssim = [_ssim(*pair) for pair in pairs]
     return Quality(
         equal=False,
         largest=difference.largest,
         mean=difference.mean,
         psnr=min(_psnr(*pair) for pair in pairs if (pair[0] != pair[1]).any()),
-        ssim=None if None in ssim else min(one for one in ssim if one is not None),
+        ssim=None if None in ssim else min(value for value in ssim if value is not None),
         flip=max(_flip(*pair) for pair in pairs),
     )
 
@@ -42,8 +42,8 @@ def _arrays(made: bytes, reference: bytes) -> list[tuple[Any, Any]]:
     if len(ours) != len(theirs):
         raise CheckFailed("the pictures have not as many frames", expected=str(len(theirs)), found=str(len(ours)))
     return [
-        (np.asarray(one.convert("RGB")), np.asarray(other.convert("RGB")))
-        for one, other in zip(ours, theirs, strict=True)
+        (np.asarray(left.convert("RGB")), np.asarray(right.convert("RGB")))
+        for left, right in zip(ours, theirs, strict=True)
     ]
 
 
@@ -66,6 +66,6 @@ def _ssim(made: Any, reference: Any) -> float | None:
 def _flip(made: Any, reference: Any) -> float:
     import flip_evaluator  # noqa: PLC0415
 
-    ours, theirs = (one.astype("float32") / 255 for one in (made, reference))
+    ours, theirs = (picture.astype("float32") / 255 for picture in (made, reference))
     _, mean, _ = flip_evaluator.evaluate(theirs, ours, "LDR", applyMagma=False)
     return float(mean)

@@ -77,30 +77,31 @@ class Row:
     @property
     def energy(self) -> list[str]:
         """What every meter told: joules for a run, a picture and a step, and mean watts."""
-        found = []
-        for one in self.case.energy:
-            parts = [f"{one.joules_per_run:.3g} J a run"]
+        told = []
+        for use in self.case.energy:
+            parts = [f"{use.joules_per_run:.3g} J a run"]
             if self.case.pictures:
-                parts.append(f"{one.joules_per_run / self.case.pictures:.3g} J a picture")
+                parts.append(f"{use.joules_per_run / self.case.pictures:.3g} J a picture")
             if self.case.steps:
-                parts.append(f"{one.joules_per_run / self.case.steps:.3g} J a step")
-            found.append(f"{one.meter}: {', '.join(parts)}, {one.watts:.3g} W")
-        return found
+                parts.append(f"{use.joules_per_run / self.case.steps:.3g} J a step")
+            told.append(f"{use.meter}: {', '.join(parts)}, {use.watts:.3g} W")
+        return told
 
     @property
     def memory(self) -> list[str]:
-        return [f"{one.what}: {one.peak / _MIB:.0f} MiB" for one in self.case.memory]
+        return [f"{use.what}: {use.peak / _MIB:.0f} MiB" for use in self.case.memory]
 
     @property
     def quality(self) -> str:
         """Against the CPU in float32."""
-        one = self.case.quality
-        if one is None:
+        quality = self.case.quality
+        if quality is None:
             return NOT_MEASURED
-        if one.equal:
+        if quality.equal:
             return "equal to the bit"
-        ssim = NOT_MEASURED if one.ssim is None else f"{one.ssim:.4f}"
-        return f"largest difference {one.largest:g} of 255, PSNR {one.psnr:.1f} dB, SSIM {ssim}, FLIP {one.flip:.4f}"
+        ssim = NOT_MEASURED if quality.ssim is None else f"{quality.ssim:.4f}"
+        near = f"PSNR {quality.psnr:.1f} dB, SSIM {ssim}, FLIP {quality.flip:.4f}"
+        return f"largest difference {quality.largest:g} of 255, {near}"
 
 
 def seconds(value: float) -> str:
@@ -113,12 +114,12 @@ def rows(benchmark: Benchmark, before: Benchmark | None = None) -> list[Row]:
     """Every case. ``before`` is an earlier benchmark; without it, patched trees are measured against upstream's."""
     return [
         Row(
-            one,
-            statistics.interval(one.times.seconds) if one.times else None,
-            _against(one, benchmark, before),
-            _speed(one, benchmark),
+            case,
+            statistics.interval(case.times.seconds) if case.times else None,
+            _against(case, benchmark, before),
+            _speed(case, benchmark),
         )
-        for one in benchmark.cases
+        for case in benchmark.cases
     ]
 
 
@@ -128,13 +129,13 @@ def _against(case: Case, benchmark: Benchmark, before: Benchmark | None) -> Time
     other = before.case(*case.place) if before else benchmark.case(case.suite, case.name, UPSTREAM)
     if other is None or other is case or not case.times or not other.times:
         return None
-    found = statistics.unpaired if before else statistics.paired
-    return found(other.times.seconds, case.times.seconds)
+    ratio = statistics.unpaired if before else statistics.paired
+    return ratio(other.times.seconds, case.times.seconds)
 
 
 def other_device(benchmark: Benchmark) -> str:
     """The device that was timed beside, as ``cpu``; "" where none was."""
-    return next((side for side in DEVICES if any(one.times for one in benchmark.side(side))), "")
+    return next((side for side in DEVICES if any(case.times for case in benchmark.side(side))), "")
 
 
 def _speed(case: Case, benchmark: Benchmark) -> float | None:
@@ -144,9 +145,9 @@ def _speed(case: Case, benchmark: Benchmark) -> float | None:
     return 1 / statistics.paired(other.times.seconds, case.times.seconds).ratio.median
 
 
-def headline(benchmark: Benchmark, found: Sequence[Row], before: Benchmark | None) -> str:
+def headline(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None) -> str:
     """How fast is it, and is it faster than before: in one line."""
-    own = [row for row in found if row.case.side.partition(",")[0] in {PATCHED, TORCH} and row.time]
+    own = [row for row in rows if row.case.side.partition(",")[0] in {PATCHED, TORCH} and row.time]
     if not own:
         return f"{benchmark.release} on {benchmark.device}: no time was measured."
     first = next((row for row in own if row.case.suite == "workflows"), own[0])
@@ -160,10 +161,10 @@ def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
     what = f"before ({before.release}, {before.date[:10]})" if before else "upstream"
     if not measured:
         return "whether it is faster than before was not measured"
-    mean = _mean([one.ratio.median for one in measured])
-    if max(one.runs for one in measured) < LEAST:
+    mean = _mean([compared.ratio.median for compared in measured])
+    if max(compared.runs for compared in measured) < LEAST:
         return f"{mean:.2f} times {what}'s time, of too few runs to say whether that is a change"
-    slower, faster = sum(one.slower for one in measured), sum(one.faster for one in measured)
+    slower, faster = sum(compared.slower for compared in measured), sum(compared.faster for compared in measured)
     verdict = "mixed" if slower and faster else "slower" if slower else "faster" if faster else "no change"
     counts = f"{slower} of {len(measured)} cases slower, {faster} faster"
     return f"{verdict}: {mean:.2f} times {what}'s time over {len(measured)} cases ({counts})"
@@ -189,7 +190,7 @@ def _mean(ratios: Sequence[float]) -> float:
 
 def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
     """What both pages are made of."""
-    found = rows(benchmark, before)
+    listed = rows(benchmark, before)
     differences: BenchmarkComparison | None = None
     why = "only one side was measured"
     try:
@@ -200,8 +201,8 @@ def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
     return {
         "benchmark": benchmark,
         "before": before,
-        "headline": headline(benchmark, found, before),
-        "rows": found,
+        "headline": headline(benchmark, listed, before),
+        "rows": listed,
         "differences": differences,
         "not_compared": why,
         "limits": limits(benchmark),
@@ -218,12 +219,12 @@ def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
 
 def repeat(benchmark: Benchmark) -> str:
     """The command that makes such a benchmark."""
-    suites = list(dict.fromkeys(one.suite for one in benchmark.cases))
-    sides = {one.side for one in benchmark.cases}
+    suites = list(dict.fromkeys(case.suite for case in benchmark.cases))
+    sides = {case.side for case in benchmark.cases}
     baseline = next((side for side in (UPSTREAM, *DEVICES) if side in sides), "")
     words = ["patchforge bench", benchmark.release, "--device", str(benchmark.device), "--suite", ",".join(suites)]
     words += ["--baseline", baseline] if baseline else []
-    words += ["--model", "CHECKPOINT"] if any(is_own(one.name) for one in benchmark.cases) else []
+    words += ["--model", "CHECKPOINT"] if any(is_own(case.name) for case in benchmark.cases) else []
     variants = {word for side in sides for word in side.split(", ")[1:]}
     for option, named in (("--precision", variants - set(LEVELS)), ("--level", variants & set(LEVELS))):
         words += [option, ",".join(sorted(named))] if named else []
@@ -232,17 +233,17 @@ def repeat(benchmark: Benchmark) -> str:
 
 def limits(benchmark: Benchmark) -> list[str]:
     """What it does not show."""
-    found = []
-    if not any(is_own(one.name) for one in benchmark.cases):
-        found.append(
+    said = []
+    if not any(is_own(case.name) for case in benchmark.cases):
+        said.append(
             "The models have the right shapes, and are tiny, with random weights: "
             "it says how devices and releases compare."
         )
     if benchmark.device.emulated:
-        found.append("Nothing ran on Intel hardware: the CPU computed everything. Its times are the CPU's.")
-    if any("energy" in one.not_measured for one in benchmark.cases):
-        found.append("Energy is not measured where no counter can be read, or where runs are too short.")
-    return found
+        said.append("Nothing ran on Intel hardware: the CPU computed everything. Its times are the CPU's.")
+    if any("energy" in case.not_measured for case in benchmark.cases):
+        said.append("Energy is not measured where no counter can be read, or where runs are too short.")
+    return said
 
 
 def markdown(benchmark: Benchmark, before: Benchmark | None = None) -> str:
@@ -252,25 +253,25 @@ def markdown(benchmark: Benchmark, before: Benchmark | None = None) -> str:
 
 def html(benchmark: Benchmark, before: Benchmark | None = None) -> str:
     """One page that needs nothing else, with its plots."""
-    found = context(benchmark, before)
-    made = {**found, "plots": plots(benchmark, found["rows"], before)}
+    values = context(benchmark, before)
+    made = {**values, "plots": plots(benchmark, values["rows"], before)}
     return environment("bench", autoescape=True).get_template("report.html.j2").render(made)
 
 
-def plots(benchmark: Benchmark, found: Sequence[Row], before: Benchmark | None) -> list[tuple[str, str]]:
+def plots(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None) -> list[tuple[str, str]]:
     """Titles and SVG: how times compare, then how long each suite's cases take."""
     drawn = []
     compared = [
         Bar(row.case.name, row.case.side, row.before.ratio, _verdict(row.before))
-        for row in found
+        for row in rows
         if row.before is not None
     ]
     if compared:
         what = before.release if before else "upstream"
         drawn.append((f"Time by {what}'s: left of the line is faster", ratios(compared, LARGE)))
-    for suite in dict.fromkeys(one.suite for one in benchmark.cases):
+    for suite in dict.fromkeys(case.suite for case in benchmark.cases):
         timed = [
-            Bar(row.case.name, row.case.side, row.time, "") for row in found if row.case.suite == suite and row.time
+            Bar(row.case.name, row.case.side, row.time, "") for row in rows if row.case.suite == suite and row.time
         ]
         if timed:
             drawn.append((f"Time of {suite}: medians and {CONFIDENCE:.0%} intervals", bars(timed)))
@@ -286,8 +287,8 @@ def table(benchmark: Benchmark) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(["suite", "case", "side", "part", "figure", "value", "unit"])
-    for one in benchmark.cases:
-        writer.writerows([*one.place, *figure] for figure in _figures(one))
+    for case in benchmark.cases:
+        writer.writerows([*case.place, *figure] for figure in _figures(case))
     return out.getvalue()
 
 
@@ -308,6 +309,6 @@ def _figures(case: Case) -> Iterator[tuple[str, str, object, str]]:
         yield "", "equal", int(case.quality.equal), ""
         yield "", "largest difference", case.quality.largest, "levels"
         measures = {"psnr": case.quality.psnr, "ssim": case.quality.ssim, "flip": case.quality.flip}
-        for measure, found in measures.items():
-            if found is not None:
-                yield "", measure, found, "dB" if measure == "psnr" else ""
+        for measure, figure in measures.items():
+            if figure is not None:
+                yield "", measure, figure, "dB" if measure == "psnr" else ""

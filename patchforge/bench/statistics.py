@@ -65,7 +65,7 @@ def interval(values: Sequence[float]) -> Interval:
     median = float(np.median(values))
     if len(set(values)) < 2:
         return Interval(median, median, median)
-    found = stats.bootstrap(
+    bounds = stats.bootstrap(
         (np.asarray(values, dtype=float),),
         np.median,
         confidence_level=CONFIDENCE,
@@ -73,14 +73,14 @@ def interval(values: Sequence[float]) -> Interval:
         method="percentile",
         rng=np.random.default_rng(_SEED),
     ).confidence_interval
-    return Interval(median, float(found.low), float(found.high))
+    return Interval(median, float(bounds.low), float(bounds.high))
 
 
 def paired(before: Sequence[float], after: Sequence[float]) -> TimeRatio:
     """``after`` by ``before``, run by run; both were made in turns. ValueError where there are not as many of each."""
     ratios = [math.log(late / early) for early, late in zip(before, after, strict=True)]
-    found = interval(ratios)
-    return TimeRatio(_exponential(found), len(ratios), len(ratios))
+    logarithms = interval(ratios)
+    return TimeRatio(_exponential(logarithms), len(ratios), len(ratios))
 
 
 def unpaired(before: Sequence[float], after: Sequence[float]) -> TimeRatio:
@@ -97,8 +97,8 @@ def unpaired(before: Sequence[float], after: Sequence[float]) -> TimeRatio:
     return TimeRatio(_exponential(Interval(median, float(low), float(high))), 0, min(len(before), len(after)))
 
 
-def _exponential(found: Interval) -> Interval:
-    return Interval(math.exp(found.median), math.exp(found.low), math.exp(found.high))
+def _exponential(logarithms: Interval) -> Interval:
+    return Interval(math.exp(logarithms.median), math.exp(logarithms.low), math.exp(logarithms.high))
 
 
 def steady(seconds: Sequence[float]) -> bool:

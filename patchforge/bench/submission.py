@@ -27,9 +27,9 @@ def anonymous(benchmark: Benchmark) -> Benchmark:
     Reasons are left out: they are texts of a release's code.
     """
     fresh = [
-        replace(one, reason="", not_measured=dict.fromkeys(one.not_measured, ""))
-        for one in benchmark.cases
-        if one.verdict is TrialVerdict.FRESH
+        replace(case, reason="", not_measured=dict.fromkeys(case.not_measured, ""))
+        for case in benchmark.cases
+        if case.verdict is TrialVerdict.FRESH
     ]
     if not fresh:
         raise NotChecked(

@@ -44,31 +44,31 @@ def of_server(
     PatchforgeError for a workflow that there is not.
     """
     make: dict[str, Callable[[], list[WorkflowCase]]] = {
-        "workflows": lambda: [WorkflowCase("workflows", one) for one in _workflows(known)],
+        "workflows": lambda: [WorkflowCase("workflows", workflow) for workflow in _workflows(known)],
         "batch": lambda: [WorkflowCase("batch", _batch(known["txt2img"], size)) for size in _BATCHES],
         "load": lambda: [
             WorkflowCase("load", replace(known[name], name=called), cold=True) for called, name in _LOADED.items()
         ],
     }
-    found = [case for suite in OF_A_SERVER if suite in suites for case in make[suite]()]
+    cases = [case for suite in OF_A_SERVER if suite in suites for case in make[suite]()]
     if quick and not names:
-        return [case for case in found if case.name in _QUICK]
-    return _chosen(found, names, known)
+        return [case for case in cases if case.name in _QUICK]
+    return _chosen(cases, names, known)
 
 
-def _chosen(found: list[WorkflowCase], names: Sequence[str], known: Mapping[str, Workflow]) -> list[WorkflowCase]:
+def _chosen(cases: list[WorkflowCase], names: Sequence[str], known: Mapping[str, Workflow]) -> list[WorkflowCase]:
     if not names:
-        return found
+        return cases
     wanted = {NAMED.get(name, name) for name in names}
-    if unknown := sorted(wanted - {case.name for case in found}):
-        expected = ", ".join(dict.fromkeys(case.name for case in found)) or ", ".join(known)
+    if unknown := sorted(wanted - {case.name for case in cases}):
+        expected = ", ".join(dict.fromkeys(case.name for case in cases)) or ", ".join(known)
         raise PatchforgeError(f"no workflow of these suites is called {unknown[0]!r}", expected=expected)
-    return [case for case in found if case.name in wanted]
+    return [case for case in cases if case.name in wanted]
 
 
 def _workflows(known: Mapping[str, Workflow]) -> list[Workflow]:
-    found = [replace(one, name=NAMED.get(name, name)) for name, one in known.items()]
-    return [*found, *([_img2img_controlnet(known["controlnet"])] if "controlnet" in known else [])]
+    called = [replace(workflow, name=NAMED.get(name, name)) for name, workflow in known.items()]
+    return [*called, *([_img2img_controlnet(known["controlnet"])] if "controlnet" in known else [])]
 
 
 def _img2img_controlnet(controlnet: Workflow) -> Workflow:
@@ -95,4 +95,4 @@ def _batch(workflow: Workflow, size: int) -> Workflow:
 def of_torch(suites: Iterable[str], *, quick: bool) -> list[tuple[str, str]]:
     """Suite and name of the cases of torch alone."""
     wanted = set(suites)
-    return [(one.suite, one.name) for one in probe.CASES if one.suite in wanted and (one.quick or not quick)]
+    return [(case.suite, case.name) for case in probe.CASES if case.suite in wanted and (case.quick or not quick)]

@@ -98,10 +98,10 @@ class TorchProbe:
             timer.cancel()
         if not line:
             raise self._ended()
-        found = web.parsed(line.encode(), "the probe")
-        if not isinstance(found, dict):
+        answer = web.parsed(line.encode(), "the probe")
+        if not isinstance(answer, dict):
             raise Damaged("the probe answers with something else than an object", found=line[:200])
-        return found
+        return answer
 
     def _ended(self) -> CheckFailed:
         lines = bounded.head(self.side.log, 1 << 20).strip().splitlines()
@@ -120,23 +120,23 @@ def measure(sides: Sequence[TorchSide], cases: Sequence[tuple[str, str]], pairs:
             return
         for suite, name in cases:
             tell(f"measuring {suite} {name}")
-            found = [_counted(one, suite, name) for one in running]
-            fresh = [pair for pair in zip(running, found, strict=True) if pair[1].verdict is TrialVerdict.FRESH]
-            yield from (case for case in found if case.verdict is not TrialVerdict.FRESH)
+            counted = [_counted(probe, suite, name) for probe in running]
+            fresh = [pair for pair in zip(running, counted, strict=True) if pair[1].verdict is TrialVerdict.FRESH]
+            yield from (case for case in counted if case.verdict is not TrialVerdict.FRESH)
             yield from _timed(fresh, name, pairs)
 
 
-def _counted(one: TorchProbe, suite: str, name: str) -> Case:
+def _counted(probe: TorchProbe, suite: str, name: str) -> Case:
     try:
-        seen = one.ask("check", name)
-        verdict, reason = _judged(seen, one.side)
+        seen = probe.ask("check", name)
+        verdict, reason = _judged(seen, probe.side)
         counts = {}
         if verdict is TrialVerdict.FRESH:
-            answer = one.ask("count", name).get("counts")
+            answer = probe.ask("count", name).get("counts")
             counts = {_PART: documents.structured(answer, Counts, "what the probe counted")}
     except CheckFailed as error:
-        return Case(suite, name, one.side.name, TrialVerdict.FAILED, error.problem)
-    return Case(suite, name, one.side.name, verdict, reason, counts)
+        return Case(suite, name, probe.side.name, TrialVerdict.FAILED, error.problem)
+    return Case(suite, name, probe.side.name, verdict, reason, counts)
 
 
 def _judged(seen: Mapping[str, Any], side: TorchSide) -> tuple[TrialVerdict, str]:
@@ -152,24 +152,24 @@ def _timed(turns: Sequence[tuple[TorchProbe, Case]], name: str, pairs: int) -> I
         yield from (replace(case, not_measured={"times": "no runs were asked for"}) for _, case in turns)
         return
     try:
-        warm = [_warmed(one, name) for one, _ in turns]
-        readings = [one.reading() for one, _ in turns]
+        warm = [_warmed(probe, name) for probe, _ in turns]
+        readings = [probe.reading() for probe, _ in turns]
         runs: list[list[float]] = [[] for _ in turns]
         for pair in range(pairs):
             order = list(enumerate(turns))
-            for index, (one, _) in order if pair % 2 == 0 else order[::-1]:
+            for index, (probe, _) in order if pair % 2 == 0 else order[::-1]:
                 with readings[index]:
-                    runs[index].append(float(one.ask("time", name)["seconds"]))
+                    runs[index].append(float(probe.ask("time", name)["seconds"]))
     except CheckFailed as error:
         yield from (replace(case, not_measured={"times": error.problem}) for _, case in turns)
         return
-    for (_, case), warm_up, found, reading in zip(turns, warm, runs, readings, strict=True):
-        times = Times(tuple(found), {_PART: tuple(found)}, tuple(warm_up), statistics.steady(warm_up))
+    for (_, case), warm_up, seen, reading in zip(turns, warm, runs, readings, strict=True):
+        times = Times(tuple(seen), {_PART: tuple(seen)}, tuple(warm_up), statistics.steady(warm_up))
         yield replace(case, times=times, memory=reading.peaks(), not_measured=_NO_ENERGY)
 
 
-def _warmed(one: TorchProbe, name: str) -> list[float]:
+def _warmed(probe: TorchProbe, name: str) -> list[float]:
     seconds: list[float] = []
     while len(seconds) < statistics.WARM_UP and not statistics.steady(seconds):
-        seconds.append(float(one.ask("time", name)["seconds"]))
+        seconds.append(float(probe.ask("time", name)["seconds"]))
     return seconds

@@ -150,8 +150,8 @@ class Running:
         """From here on energy and memory are those of the next case."""
         pid = self.server.pid
         kind = self.side.device.kind if not self.side.device.emulated else CPU
-        found = energy.meters(kind, pci=memory.addresses(pid))
-        self.reading = MeterReading(found, memory.gauges(pid, kind))
+        meters = energy.meters(kind, pci=memory.addresses(pid))
+        self.reading = MeterReading(meters, memory.gauges(pid, kind))
 
     def timed(self, measured: WorkflowCase) -> dict[str, float]:
         """Seconds by node of a run with new seeds, as the server tells them; CheckFailed where it was not fresh."""
@@ -201,18 +201,18 @@ def measure(sides: Sequence[WorkflowSide], cases: Sequence[WorkflowCase], pairs:
             first.stop()
             running = running[1:]
         for case in cases:
-            found = []
-            for one in running:
-                tell(f"counting {one.side.name} {case.name}")
-                found.append(_counted(one, case, None if one is first else reference.get(case.name)))
-            yield from _timed(running, found, case, pairs, tell)
+            counted = []
+            for runner in running:
+                tell(f"counting {runner.side.name} {case.name}")
+                counted.append(_counted(runner, case, None if runner is first else reference.get(case.name)))
+            yield from _timed(running, counted, case, pairs, tell)
 
 
-def _counted(one: Running, case: WorkflowCase, reference: Execution | None) -> Case:
+def _counted(runner: Running, case: WorkflowCase, reference: Execution | None) -> Case:
     try:
-        return one.counted(case, reference)
+        return runner.counted(case, reference)
     except (CheckFailed, OSError) as error:  # it did not start, or does not answer
-        return one.case(case, TrialVerdict.FAILED, _said(error))
+        return runner.case(case, TrialVerdict.FAILED, _said(error))
 
 
 def _said(error: Exception) -> str:
@@ -220,11 +220,13 @@ def _said(error: Exception) -> str:
 
 
 def _timed(
-    running: Sequence[Running], found: Sequence[Case], measured: WorkflowCase, pairs: int, tell: Tell
+    running: Sequence[Running], counted: Sequence[Case], measured: WorkflowCase, pairs: int, tell: Tell
 ) -> Iterator[Case]:
     """The cases with their times; one that is not fresh, or whose runs fail, stays without."""
-    turns = [(one, case) for one, case in zip(running, found, strict=True) if case.verdict is TrialVerdict.FRESH]
-    yield from (case for case in found if case.verdict is not TrialVerdict.FRESH)
+    turns = [
+        (runner, case) for runner, case in zip(running, counted, strict=True) if case.verdict is TrialVerdict.FRESH
+    ]
+    yield from (case for case in counted if case.verdict is not TrialVerdict.FRESH)
     if not turns or not pairs:
         yield from (
             replace(case, not_measured={**case.not_measured, "times": "no runs were asked for"}) for _, case in turns
@@ -232,20 +234,20 @@ def _timed(
         return
     tell(f"timing {measured.name}")
     try:
-        warm = [_warmed(one, measured) for one, _ in turns]
-        for one, _ in turns:
-            one.begin()
+        warm = [_warmed(runner, measured) for runner, _ in turns]
+        for runner, _ in turns:
+            runner.begin()
         runs: list[list[dict[str, float]]] = [[] for _ in turns]
         for pair in range(pairs):
             tell(f"timing {measured.name}", f"{pair + 1} of {pairs}")
             order = list(enumerate(turns))
-            for index, (one, _) in order if pair % 2 == 0 else order[::-1]:
-                runs[index].append(one.timed(measured))
+            for index, (runner, _) in order if pair % 2 == 0 else order[::-1]:
+                runs[index].append(runner.timed(measured))
     except (CheckFailed, OSError) as error:
         yield from (replace(case, not_measured={**case.not_measured, "times": _said(error)}) for _, case in turns)
         return
-    for (one, case), warm_up, seen in zip(turns, warm, runs, strict=True):
-        yield with_readings(replace(case, times=_times(warm_up, seen)), one.reading)
+    for (runner, case), warm_up, seen in zip(turns, warm, runs, strict=True):
+        yield with_readings(replace(case, times=_times(warm_up, seen)), runner.reading)
 
 
 def with_quality(case: Case, execution: Execution, reference: Execution | None) -> Case:
@@ -270,11 +272,11 @@ def with_readings(case: Case, reading: MeterReading) -> Case:
     return replace(case, energy=used, memory=peaks, not_measured={**case.not_measured, **lacking})
 
 
-def _warmed(one: Running, measured: WorkflowCase) -> list[float]:
+def _warmed(runner: Running, measured: WorkflowCase) -> list[float]:
     """Seconds of runs until they are steady, or have been enough."""
     seconds: list[float] = []
     while len(seconds) < statistics.WARM_UP and not statistics.steady(seconds):
-        seconds.append(sum(one.timed(measured).values()))
+        seconds.append(sum(runner.timed(measured).values()))
     return seconds
 
 
@@ -309,8 +311,8 @@ def read_counts(answer: Mapping[str, Any] | None, workflow: Workflow) -> dict[st
     """What a server says that it counted, checked; Damaged where it says something else. Parts have their class."""
     if not answer:
         raise Damaged(f"the server counted nothing of {workflow.name}", expected="counts of every node", found="none")
-    found = documents.structured(dict(answer), dict[str, Counts], "what the server counted")
-    return {name: found[node] for node, name in _names(workflow).items() if node in found}
+    counts = documents.structured(dict(answer), dict[str, Counts], "what the server counted")
+    return {name: counts[node] for node, name in _names(workflow).items() if node in counts}
 
 
 def _steps(workflow: Workflow) -> int:

@@ -34,7 +34,7 @@ def _releases(options: argparse.Namespace) -> list[dict[str, str]]:
     if options.release:
         versions = [str(version_named(options.release))]
     else:
-        new = [str(one.version) for one in survey(project, options)[0].new[::-1]]
+        new = [str(release.version) for release in survey(project, options)[0].new[::-1]]
         versions = new if options.all else new[:1]
     jobs = [{"project": project.name, "name": version, "arguments": f"bot {version}"} for version in versions]
     return jobs or [{"project": project.name, "name": "upkeep", "arguments": "bot"}]

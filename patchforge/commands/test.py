@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     if options.session and not any(plan.sessions(device, side, options.session) for side in TrialSide):
         raise PatchforgeError(
             f"no session of these is for {device}",
-            expected=", ".join(one.name for one in plan.sessions(device, TrialSide.PATCHED)),
+            expected=", ".join(session.name for session in plan.sessions(device, TrialSide.PATCHED)),
             found=", ".join(options.session),
             do="name another, or run it on --device emulated",
         )
@@ -69,11 +69,11 @@ def run(options: argparse.Namespace) -> int:
         engine = make_engine(options)
         patched = [pipeline.convert(engine, *release) for release in _releases(options, stack)]
         chosen = packs.read(map(Path, options.packs), cached(), options.skip_requirement)
-        found = _all(options, device, patched, chosen, stack)
+        results = _all(options, device, patched, chosen, stack)
     if chosen:
-        return _report_packs(options, device, [one for one, _ in found])
-    _report(options, device, found)
-    return Exit.OK if all(passed(one) and same for one, same in found) else Exit.FAILED
+        return _report_packs(options, device, [result for result, _ in results])
+    _report(options, device, results)
+    return Exit.OK if all(passed(result) and same for result, same in results) else Exit.FAILED
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -110,16 +110,16 @@ def _releases(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Relea
     return [(release, upstream.tree(release)) for release in releases]
 
 
-def passed(one: Evidence) -> bool:
+def passed(result: Evidence) -> bool:
     """Whether no test of the patched tree went wrong, and some passed."""
-    verdicts = _patched(one)
+    verdicts = _patched(result)
     return any(each.passed for each in verdicts) and all(
         each.passed or each.verdict is TrialVerdict.SKIPPED for each in verdicts
     )
 
 
-def _patched(one: Evidence) -> list[Judgement]:
-    return [each for session in one.sessions if session.side is TrialSide.PATCHED for each in session.judgements]
+def _patched(result: Evidence) -> list[Judgement]:
+    return [each for session in result.sessions if session.side is TrialSide.PATCHED for each in session.judgements]
 
 
 def _all(
@@ -136,7 +136,7 @@ def _all(
         return [_one(options, device, release, chosen) for release in releases]
     with ThreadPoolExecutor(jobs) as pool:
         try:
-            return list(pool.map(lambda one: _one(options, device, one, chosen), releases))
+            return list(pool.map(lambda release: _one(options, device, release, chosen), releases))
         except BaseException as error:  # noqa: BLE001 - whatever it is, the other threads are to end, too
             said = "interrupted" if isinstance(error, KeyboardInterrupt | SystemExit) else told(error)
             print(f"patchforge: {said}; finished sessions are kept", file=sys.stderr, flush=True)
@@ -164,9 +164,9 @@ def _one(options: argparse.Namespace, device: Device, patched: PatchedRelease, c
     if chosen:
         return PackTrial(patched, environment, settings, tell, chosen).run_packs(folder), True
     sides = (TrialSide.PATCHED, TrialSide.UPSTREAM) if options.against_upstream else (TrialSide.PATCHED,)
-    found = runner.Trial(patched, environment, settings, tell).run(folder, sides, options.session)
+    result = runner.Trial(patched, environment, settings, tell).run(folder, sides, options.session)
     measured = options.against_upstream and options.pairs and device.kind in _MEASURED and not device.emulated
-    return found, not measured or _same(options, device, patched, environment, folder=folder, tell=tell)
+    return result, not measured or _same(options, device, patched, environment, folder=folder, tell=tell)
 
 
 def _same(
@@ -183,18 +183,18 @@ def _same(
         trees = {TrialSide.UPSTREAM: scratch / "upstream", TrialSide.PATCHED: scratch / "patched"}
         pipeline.write_whole(patched.conversion.tree, trees[TrialSide.UPSTREAM])
         pipeline.write_whole(patched.tree, trees[TrialSide.PATCHED])
-        found = against_upstream.measure(
+        measured = against_upstream.measure(
             trees, ("sdxl", "dit"), python=str(environment.python), device=device.kind, runs=options.pairs, tell=tell
         )
-    document = [as_json(one) for one in found]
+    document = [as_json(figures) for figures in measured]
     made = {
         "against-upstream.json": (json.dumps(document, indent=1, sort_keys=True) + "\n").encode(),
-        "against-upstream.md": "\n".join(map(comparison_report, found)).encode(),
+        "against-upstream.md": "\n".join(map(comparison_report, measured)).encode(),
     }
     outputs.update_folder(folder, evidence.EVIDENCE, lambda files: {**files, **made})
-    for one in found:
-        tell(f"{one.case}: " + ("the same as upstream" if one.same else "; ".join(one.problems)))
-    return all(one.same for one in found)
+    for figures in measured:
+        tell(f"{figures.case}: " + ("the same as upstream" if figures.same else "; ".join(figures.problems)))
+    return all(figures.same for figures in measured)
 
 
 def environment_of(
@@ -249,31 +249,32 @@ def _teller(release: str) -> Callable[[str], None]:
 
 
 def _report(options: argparse.Namespace, device: Device, results: Sequence[Found]) -> None:
-    found = [one for one, _ in results]
-    for one in found:
-        report.write(_folder(options, device, one.release), [one])
-    if len(found) > 1:
-        report.write(Path(options.out), found)
+    evidences = [result for result, _ in results]
+    for result in evidences:
+        report.write(_folder(options, device, result.release), [result])
+    if len(evidences) > 1:
+        report.write(Path(options.out), evidences)
     if options.json:
-        show_json("test", [json.loads(evidence.dump(one)) for one in found])
+        show_json("test", [json.loads(evidence.dump(result)) for result in evidences])
         return
-    table(report.table(found))
-    for line in report.limits(found):
+    table(report.table(evidences))
+    for line in report.limits(evidences):
         print(f"note: {line}")
-    print(line_of(" ".join(summary.headline(found))))
-    print(f"written: {Path(options.out) if len(found) > 1 else _folder(options, device, found[0].release)}/report.html")
+    print(line_of(" ".join(summary.headline(evidences))))
+    folder = Path(options.out) if len(evidences) > 1 else _folder(options, device, evidences[0].release)
+    print(f"written: {folder}/report.html")
 
 
-def _report_packs(options: argparse.Namespace, device: Device, found: Sequence[Evidence]) -> int:
-    for one in found:
-        report.write(_folder(options, device, one.release), [one])
+def _report_packs(options: argparse.Namespace, device: Device, evidences: Sequence[Evidence]) -> int:
+    for result in evidences:
+        report.write(_folder(options, device, result.release), [result])
     if options.page:
-        pack_page.write(Path(options.page), found, _read(options))
+        pack_page.write(Path(options.page), evidences, _read(options))
     if options.json:
-        show_json("test", [json.loads(evidence.dump(one)) for one in found])
+        show_json("test", [json.loads(evidence.dump(result)) for result in evidences])
     else:
-        table(pack_page.table(found))
-        for line in report.limits(found):
+        table(pack_page.table(evidences))
+        for line in report.limits(evidences):
             print(f"note: {line}")
-    good = any(each.passed for one in found for each in _patched(one))
-    return int(Exit.OK if good and not any(one.worse for one in pack_page.tried(found)) else Exit.FAILED)
+    good = any(each.passed for result in evidences for each in _patched(result))
+    return int(Exit.OK if good and not any(state.worse for state in pack_page.tried(evidences)) else Exit.FAILED)

@@ -45,20 +45,20 @@ class PackTrial(Trial):
 
     def run_packs(self, out: Path) -> Evidence:
         """All packs. Each is saved in ``out`` when it is done; those done there under the same conditions are kept."""
-        found = self.earlier(out)
+        collected = self.earlier(out)
         with temporary_folder("patchforge-trial-") as scratch:
             trees = Trees(self.patched, self.settings.weights, scratch, self.tell)
             for pack in self.packs:
                 key = self.pack_key(pack)
-                if all(found.finished(side, session.name, key) for side, session, _ in sessions(pack)):
+                if all(collected.finished(side, session.name, key) for side, session, _ in sessions(pack)):
                     self.tell(f"{pack.name}: done before")
                     continue
                 pictures: dict[str, bytes] = {}
                 for result, made in self._sessions(pack, trees, key):
-                    found = found.add(result)
+                    collected = collected.add(result)
                     pictures |= made
-                evidence.save(out, found, pictures)
-        return found
+                evidence.save(out, collected, pictures)
+        return collected
 
     def _sessions(self, pack: TrialPack, trees: Trees, key: str) -> Iterator[tuple[SessionResult, dict[str, bytes]]]:
         reference: dict[str, Execution] = {}

@@ -67,31 +67,35 @@ class Trial:
     def run(self, out: Path, sides: Sequence[TrialSide], names: Sequence[str] = ()) -> Evidence:
         """All sessions of the sides, or those named. Each is saved in ``out``; those finished there are kept."""
         earlier = self.earlier(out)
-        keys = {(side, one.name): self.key(one, side) for side in TrialSide for one in plan.sessions(self.device, side)}
-        kept = tuple(one for one in earlier.sessions if keys.get((one.side, one.name)) == one.key)
-        found = replace(earlier, sessions=kept)
-        todo = [(side, one) for side in sides for one in plan.sessions(self.device, side, names)]
+        keys = {
+            (side, session.name): self.key(session, side)
+            for side in TrialSide
+            for session in plan.sessions(self.device, side)
+        }
+        kept = tuple(session for session in earlier.sessions if keys.get((session.side, session.name)) == session.key)
+        collected = replace(earlier, sessions=kept)
+        todo = [(side, session) for side in sides for session in plan.sessions(self.device, side, names)]
         with temporary_folder("patchforge-trial-") as scratch:
             trees = Trees(self.patched, self.settings.weights, scratch, self.tell)
             for side, session in todo:
                 key = self.key(session, side)
-                if found.finished(side, session.name, key):
+                if collected.finished(side, session.name, key):
                     self.tell(f"{side} {session.name}: done before")
                     continue
                 device = session.device(self.device)
                 run = TrialRun(self, trees, session, side, device=device, reference=self.reference(trees))
                 run.run()
                 result, pictures = run.result(key)
-                found = found.add(result)
-                evidence.save(out, found, pictures)
-        return found
+                collected = collected.add(result)
+                evidence.save(out, collected, pictures)
+        return collected
 
     def earlier(self, out: Path) -> Evidence:
         """What ``out`` holds of this very release and device; none where all is to be done again."""
-        found = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
+        collected = Evidence(str(self.patched.release.version), self.patched.release.commit, self.manifest, self.device)
         evidence.check(out)
         known = None if self.settings.again else evidence.load(out)
-        return known if known is not None and known.binding == found.binding else found
+        return known if known is not None and known.binding == collected.binding else collected
 
     @property
     def device(self) -> Device:
@@ -197,8 +201,8 @@ class TrialRun:
         try:
             self.state = server.client.state()
         except OSError as error:
-            found = "\n".join(server.log_lines()[-_LOG_LINES:])
-            raise CheckFailed(f"the trial pack does not answer: {error}", found=found) from error
+            lines = "\n".join(server.log_lines()[-_LOG_LINES:])
+            raise CheckFailed(f"the trial pack does not answer: {error}", found=lines) from error
         while pending:
             judged = checks.run_test(bench, pending.pop(0))
             self._add(judged)
@@ -244,20 +248,22 @@ class TrialRun:
 
     def _pictured(self, judged: Judgement, pictures: dict[str, bytes]) -> Judgement:
         """The judgement with the names of its pictures: the result's first file, the reference's, the difference."""
-        found: dict[str, bytes] = {}
+        shown: dict[str, bytes] = {}
         for what, execution in (
             ("result", self.executions.get(judged.test)),
             ("reference", self.reference.get(judged.test)),
         ):
             if execution is not None and execution.outputs and judged.test in self.executions:
-                found[what] = execution.outputs[0].data
+                shown[what] = execution.outputs[0].data
         if judged.difference is not None and judged.difference.largest and judged.difference.picture:
-            found["difference"] = judged.difference.picture
+            shown["difference"] = judged.difference.picture
         made = self.executions[judged.test].outputs if judged.test in self.executions else ()
-        digest = evidence.digest(b"".join(bytes.fromhex(evidence.digest(one.data)) for one in made)) if made else ""
+        digest = (
+            evidence.digest(b"".join(bytes.fromhex(evidence.digest(output.data)) for output in made)) if made else ""
+        )
         names = {
             evidence.picture_name(self.side, self.session.name, judged.test, what, data): data
-            for what, data in found.items()
+            for what, data in shown.items()
         }
         pictures |= names
         return replace(judged, images=tuple(names), digest=digest)
@@ -275,7 +281,7 @@ class Trees:
         with _READING:
             if not folder.is_dir():
                 tree = self.patched.tree if side is TrialSide.PATCHED else self.patched.conversion.tree
-                self.missing = tuple(one.path for one in write_whole(tree, folder))
+                self.missing = tuple(file.path for file in write_whole(tree, folder))
                 link_models(self.weights, folder)
                 if self.missing:
                     absent = f"{len(self.missing)} files that the clone lacks are left out: {', '.join(self.missing)}"
@@ -328,9 +334,9 @@ def _unpacked(files: Mapping[str, bytes]) -> dict[str, Execution]:
     return {
         name: Execution(
             name,
-            Ending(one["ending"]),
+            Ending(requirement["ending"]),
             0.0,
-            outputs=tuple(Output(out["node"], out["name"], files[out["file"]]) for out in one["outputs"]),
+            outputs=tuple(Output(out["node"], out["name"], files[out["file"]]) for out in requirement["outputs"]),
         )
-        for name, one in index.items()
+        for name, requirement in index.items()
     }

@@ -19,42 +19,44 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0 when every exact figure is the same and no time is an alarm, else 1."""
     step("comparing")
     first = read(Path(options.before))
-    found = compare(first, read(Path(options.after))) if options.after else against_upstream(first)
+    comparison = compare(first, read(Path(options.after))) if options.after else against_upstream(first)
     step("")
     if options.json:
-        show_json("bench-compare", documents.plain(found))
+        show_json("bench-compare", documents.plain(comparison))
     else:
-        report(found)
-    return Exit.OK if found.same else Exit.FAILED
+        report(comparison)
+    return Exit.OK if comparison.same else Exit.FAILED
 
 
-def report(found: BenchmarkComparison) -> None:
+def report(comparison: BenchmarkComparison) -> None:
     """What differs, for people."""
-    if not found.differences:
-        print(f"no difference in {found.compared} exact figures of {line(found.before)} and {line(found.after)}")
+    if not comparison.differences:
+        both = f"{line(comparison.before)} and {line(comparison.after)}"
+        print(f"no difference in {comparison.compared} exact figures of {both}")
     else:
-        print(f"{len(found.differences)} of {found.compared} exact figures differ")
-        table([["suite", "case", "part", "figure", found.before, found.after, "more"], *_rows(found)])
-    if found.times:
+        print(f"{len(comparison.differences)} of {comparison.compared} exact figures differ")
+        table([["suite", "case", "part", "figure", comparison.before, comparison.after, "more"], *_rows(comparison)])
+    if comparison.times:
         print(
-            f"times of {found.after} by {found.before}; "
-            f"an alarm is what changed at {found.confidence:.0%} confidence, and by more than {found.large:.0%}"
+            f"times of {comparison.after} by {comparison.before}; "
+            f"an alarm is what changed at {comparison.confidence:.0%} confidence, "
+            f"and by more than {comparison.large:.0%}"
         )
-        table([["suite", "case", "before", "after", "ratio", "interval", "runs", "verdict"], *_times(found)])
-    for note in found.notes:
+        table([["suite", "case", "before", "after", "ratio", "interval", "runs", "verdict"], *_times(comparison)])
+    for note in comparison.notes:
         print(f"note: {line(note)}")
 
 
-def _rows(found: BenchmarkComparison) -> Iterator[list[str]]:
-    for one in found.differences:
-        known = one.before is not None and one.after is not None
-        more = f"{(one.after or 0) - (one.before or 0):+d}" if known else ""
-        yield [one.suite, one.case, one.part, one.what, shown(one.before), shown(one.after), more]
+def _rows(comparison: BenchmarkComparison) -> Iterator[list[str]]:
+    for figure in comparison.differences:
+        known = figure.before is not None and figure.after is not None
+        more = f"{(figure.after or 0) - (figure.before or 0):+d}" if known else ""
+        yield [figure.suite, figure.case, figure.part, figure.what, shown(figure.before), shown(figure.after), more]
 
 
-def _times(found: BenchmarkComparison) -> Iterator[list[str]]:
-    for one in found.times:
-        ratio = one.found.ratio
-        runs = f"{one.found.runs}{' in turns' if one.found.pairs else ''}"
-        figures = [f"{one.before:.3f} s", f"{one.after:.3f} s", f"{ratio.median:.3f}"]
-        yield [one.suite, one.case, *figures, f"{ratio.low:.3f} to {ratio.high:.3f}", runs, one.verdict]
+def _times(comparison: BenchmarkComparison) -> Iterator[list[str]]:
+    for times in comparison.times:
+        ratio = times.found.ratio
+        runs = f"{times.found.runs}{' in turns' if times.found.pairs else ''}"
+        figures = [f"{times.before:.3f} s", f"{times.after:.3f} s", f"{ratio.median:.3f}"]
+        yield [times.suite, times.case, *figures, f"{ratio.low:.3f} to {ratio.high:.3f}", runs, times.verdict]

@@ -18,15 +18,18 @@ from patchforge.templating import environment
 def run(options: argparse.Namespace) -> int:
     """Exit status 0."""
     kept = costs.load_all(Path(options.generated))
-    found = list(costs.costs(kept))
+    priced = list(costs.costs(kept))
     if options.json:
-        show_json("bench-costs", documents.plain(found))
+        show_json("bench-costs", documents.plain(priced))
     elif options.markdown:
-        values = {"kept": kept, "costs": found, "peak": costs.peak, "shown": shown, "change": change}
+        values = {"kept": kept, "costs": priced, "peak": costs.peak, "shown": shown, "change": change}
         print(environment("bench").get_template("costs.md.j2").render(values), end="")
     else:
         table(
-            [["release", "suite", "case", *_NAMES, "peak", "patches change", "since the release before"], *_rows(found)]
+            [
+                ["release", "suite", "case", *_NAMES, "peak", "patches change", "since the release before"],
+                *_rows(priced),
+            ]
         )
     return Exit.OK
 
@@ -34,20 +37,20 @@ def run(options: argparse.Namespace) -> int:
 _NAMES = ("operations", "copies", "waits", "allocations")
 
 
-def _rows(found: Sequence[ReleaseCost]) -> Iterator[list[str]]:
-    for one in found:
-        figures = [shown(one.figures[name]) for name in _NAMES]
-        changes = change(one, added=True), change(one, added=False)
-        yield [one.release, one.suite, one.case, *figures, costs.peak(one.figures), *changes]
+def _rows(priced: Sequence[ReleaseCost]) -> Iterator[list[str]]:
+    for cost in priced:
+        figures = [shown(cost.figures[name]) for name in _NAMES]
+        changes = change(cost, added=True), change(cost, added=False)
+        yield [cost.release, cost.suite, cost.case, *figures, costs.peak(cost.figures), *changes]
 
 
-def change(one: ReleaseCost, *, added: bool) -> str:
+def change(cost: ReleaseCost, *, added: bool) -> str:
     """What the patches add, or what the release does than the one before, in a line."""
-    differences = one.added if added else one.more
+    differences = cost.added if added else cost.more
     if differences is None:
         return NOT_MEASURED
     said = [
-        costs.told(each) + (f" ({by})" if added and (by := costs.explained(each, one.release)) else "")
+        costs.told(each) + (f" ({by})" if added and (by := costs.explained(each, cost.release)) else "")
         for each in differences[:3]
     ]
     more = [f"{len(differences) - 3} more figures"] if len(differences) > 3 else []

@@ -17,27 +17,27 @@ from patchforge.progress import step
 def run(options: argparse.Namespace) -> int:
     """Exit status 0, or 1 where the newest change of something made it slower."""
     step("reading and comparing")
-    found = history(benchmarks(Path(options.folder)))
+    told = history(benchmarks(Path(options.folder)))
     step("")
     if options.json:
-        show_json("bench-history", documents.plain(found))
+        show_json("bench-history", documents.plain(told))
     else:
-        _report(found)
-    return Exit.FAILED if found.slower else Exit.OK
+        _report(told)
+    return Exit.FAILED if told.slower else Exit.OK
 
 
-def _report(found: BenchmarkHistory) -> None:
+def _report(told: BenchmarkHistory) -> None:
     rows = [["device", "suite", "case", "side", "runs", "first", "last", "changes"]]
-    for one in found.series:
-        ends = [f"{point.seconds:.3f} s" for point in (one.points[:1] + one.points[-1:])] or [NOT_MEASURED] * 2
+    for series in told.series:
+        ends = [f"{point.seconds:.3f} s" for point in (series.points[:1] + series.points[-1:])] or [NOT_MEASURED] * 2
         changes = ", ".join(
-            f"{change.ratio:.2f} times as long from {change.release} ({change.date[:10]})" for change in one.changes
+            f"{change.ratio:.2f} times as long from {change.release} ({change.date[:10]})" for change in series.changes
         )
-        said = changes or ("none" if one.enough else f"too few runs, {LEAST} are needed")
-        rows.append([one.device, one.suite, one.case, one.side, str(len(one.points)), *ends, said])
+        said = changes or ("none" if series.enough else f"too few runs, {LEAST} are needed")
+        rows.append([series.device, series.suite, series.case, series.side, str(len(series.points)), *ends, said])
     table(rows)
-    for one in found.series:
-        for exact in one.exact:
-            where = f"{one.device} {one.suite} {one.case}, {one.side}"
+    for series in told.series:
+        for exact in series.exact:
+            where = f"{series.device} {series.suite} {series.case}, {series.side}"
             print(line(f"{where}: {exact.what} {shown(exact.before)} → {shown(exact.after)} in {exact.release}"))
-    print(f"{found.benchmarks} benchmarks")
+    print(f"{told.benchmarks} benchmarks")

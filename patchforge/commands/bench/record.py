@@ -16,9 +16,9 @@ from patchforge.errors import Exit
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 69 where a benchmark has no counts to keep, and then nothing is written."""
-    generated, named = Path(options.generated), [Path(one) for one in options.benchmarks]
-    found = [one for path in named for one in (benchmarks(path) if path.is_dir() else [read(path)])]
-    made = {costs.place(generated, one.release): FORMAT.dump(costs.recorded(one)) for one in found}
+    generated, named = Path(options.generated), [Path(text) for text in options.benchmarks]
+    measured = [benchmark for path in named for benchmark in (benchmarks(path) if path.is_dir() else [read(path)])]
+    made = {costs.place(generated, benchmark.release): FORMAT.dump(costs.recorded(benchmark)) for benchmark in measured}
     for path in made:
         outputs.check_document(path, costs.is_ours, inputs(*named))
     for path, data in made.items():

@@ -33,9 +33,9 @@ def run(options: argparse.Namespace) -> int:
     }
     step("")
     outputs.write_folder(folder, made, KIND, inputs=read_from)
-    found = BenchmarkReport(first, str(folder), tuple(sorted(made)))
+    pages = BenchmarkReport(first, str(folder), tuple(sorted(made)))
     if options.json:
-        show_json("bench-report", documents.plain(found))
+        show_json("bench-report", documents.plain(pages))
     else:
         print(line(first))
         print(f"written: {folder / HTML}")

@@ -77,12 +77,12 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(f"levels are of Intel GPUs, and this is {device}", do="leave --level out")
     earlier = _baseline(options, device)
     with ExitStack() as stack:
-        found = _source(options, stack)
-        out = Path(options.out) / f"{found[0].version}-{device}".replace(":", "-")
+        source = _source(options, stack)
+        out = Path(options.out) / f"{source[0].version}-{device}".replace(":", "-")
         before = inputs(options.source, options.upstream, options.generated)
         check(out, before)
-        progress.step(f"converting {found[0].version}")
-        patched = pipeline.convert(make_engine(options), *found)
+        progress.step(f"converting {source[0].version}")
+        patched = pipeline.convert(make_engine(options), *source)
         benchmark = _measured(options, device, patched, chosen, of_torch)
     outputs.write_folder(out, {FILE: FORMAT.dump(benchmark)}, KIND, inputs=before)
     if options.json:
@@ -93,8 +93,8 @@ def run(options: argparse.Namespace) -> int:
     compared = compare(earlier, benchmark) if earlier else None
     if compared and not options.json:
         report(compared)
-    ran = [one for one in benchmark.cases if one.verdict is not TrialVerdict.SKIPPED]
-    fresh = bool(ran) and all(one.verdict is TrialVerdict.FRESH for one in ran)
+    ran = [case for case in benchmark.cases if case.verdict is not TrialVerdict.SKIPPED]
+    fresh = bool(ran) and all(case.verdict is TrialVerdict.FRESH for case in ran)
     return Exit.OK if fresh and (compared is None or compared.same) else Exit.FAILED
 
 
@@ -182,7 +182,7 @@ def _measured(
     tell = _teller(str(patched.release.version))
     progress.step("preparing what the release requires")
     environment = trials.environment_of(options, device, patched, tell)
-    named = sorted({name for one in chosen for name in (*one.workflow.weights, *one.workflow.inputs)})
+    named = sorted({name for case in chosen for name in (*case.workflow.weights, *case.workflow.inputs)})
     weights = trials.generated_models(environment, tell, named) if named else Path("nowhere")
     with temporary_folder("patchforge-bench-") as scratch:
         if options.model:
@@ -195,7 +195,7 @@ def _measured(
         if chosen:
             sides = _sides(options, device, Trees(patched, weights, scratch, tell), environment, scratch)
             cases += workflows.measure(sides, chosen, options.pairs, progress.step)
-            measured = next(one for one in sides if one.name == PATCHED)
+            measured = next(side for side in sides if side.name == PATCHED)
             state, flags = dict(measured.state) or state, measured.arguments
         progress.step("")
     return Benchmark(
@@ -242,17 +242,17 @@ def _sides(
             **more,
         )
 
-    found = []
+    sides = []
     for precision, level in _variants(options):
         name = ", ".join((PATCHED, *([precision] if precision != workflows.FP32 else []), *([level] if level else [])))
-        found.append(side(name, TrialSide.PATCHED, device, precision=precision, level=level))
+        sides.append(side(name, TrialSide.PATCHED, device, precision=precision, level=level))
     if options.baseline == UPSTREAM:
-        found.insert(0, side(UPSTREAM, TrialSide.UPSTREAM, device))
+        sides.insert(0, side(UPSTREAM, TrialSide.UPSTREAM, device))
     if options.baseline == CUDA:
-        found.insert(0, replace(side(CUDA, TrialSide.UPSTREAM, Device(CUDA)), beside=None))
+        sides.insert(0, replace(side(CUDA, TrialSide.UPSTREAM, Device(CUDA)), beside=None))
     if device.kind != CPU:
-        found.insert(0, side(CPU, TrialSide.UPSTREAM, Device(CPU), timed=options.baseline == CPU))
-    return found
+        sides.insert(0, side(CPU, TrialSide.UPSTREAM, Device(CPU), timed=options.baseline == CPU))
+    return sides
 
 
 def _teller(release: str) -> Tell:
@@ -265,19 +265,19 @@ def _teller(release: str) -> Tell:
 def _rows(benchmark: Benchmark) -> Iterator[list[str]]:
     head = ["suite", "case", "side", "verdict", "time", "operations", "copies", "waits", "allocations", "peak MiB"]
     yield [*head, "why"]
-    for one in benchmark.cases:
-        counts = total(one.counts.values()) if one.counts else None
-        seconds = _seconds(one.times.seconds) if one.times else NOT_MEASURED
+    for case in benchmark.cases:
+        counts = total(case.counts.values()) if case.counts else None
+        seconds = _seconds(case.times.seconds) if case.times else NOT_MEASURED
         figures: list[float | None] = [None] * 5
         if counts is not None:
             peak = None if counts.peak_bytes is None else round(counts.peak_bytes / (1 << 20), 1)
             copies = sum(count for count, _ in counts.copies.values())
             figures = [sum(counts.operations.values()), copies, counts.waits, counts.allocations, peak]
-        yield [*one.place, one.verdict.value, seconds, *map(shown, figures), one.reason]
+        yield [*case.place, case.verdict.value, seconds, *map(shown, figures), case.reason]
 
 
 def _seconds(values: Sequence[float]) -> str:
-    found = statistics.interval(values)
-    unit, factor = ("s", 1) if found.median >= 1 else ("ms", 1e3) if found.median >= 1e-3 else ("us", 1e6)
-    low, high = found.low * factor, found.high * factor
-    return f"{found.median * factor:.3g} {unit} ({low:.3g} to {high:.3g})"
+    median = statistics.interval(values)
+    unit, factor = ("s", 1) if median.median >= 1 else ("ms", 1e3) if median.median >= 1e-3 else ("us", 1e6)
+    low, high = median.low * factor, median.high * factor
+    return f"{median.median * factor:.3g} {unit} ({low:.3g} to {high:.3g})"

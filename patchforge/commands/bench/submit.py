@@ -15,13 +15,13 @@ from patchforge.errors import Exit
 def run(options: argparse.Namespace) -> int:
     """Exit status 0."""
     named = Path(options.benchmark)
-    found = anonymous(read(named))
-    path = Path(options.out) / file_name(found)
+    benchmark = anonymous(read(named))
+    path = Path(options.out) / file_name(benchmark)
     outputs.check_document(path, is_ours, inputs(named))
     path.parent.mkdir(parents=True, exist_ok=True)
-    outputs.write_document(path, rendered(found), is_ours)
+    outputs.write_document(path, rendered(benchmark), is_ours)
     if options.json:
-        show_json("bench-submit", documents.plain(Submitted(str(path), len(found.cases))))
+        show_json("bench-submit", documents.plain(Submitted(str(path), len(benchmark.cases))))
         return Exit.OK
     print(f"written: {path}")
     print(

@@ -398,22 +398,22 @@ def _surroundings(device: Any) -> dict[str, Any]:
     import torch
 
     memory_management = sys.modules.get("comfy.memory_management")
-    found: dict[str, Any] = {
+    record: dict[str, Any] = {
         "device": {"type": device.type, "name": platform.processor() or platform.machine()},
         "dynamic_vram": bool(getattr(memory_management, "aimdo_enabled", False)),
         "vram_state": comfy.model_management.vram_state.name,
         "attention": _attention(),
         "versions": {"python": platform.python_version(), "cuda": torch.version.cuda, **_versions()},
     }
-    found["versions"]["torch"] = torch.__version__
+    record["versions"]["torch"] = torch.__version__
     if device.type != "cpu":
         properties = _card(device).get_device_properties(device)
-        found["device"] = {"type": device.type, "name": properties.name, "total_bytes": properties.total_memory}
+        record["device"] = {"type": device.type, "name": properties.name, "total_bytes": properties.total_memory}
     if device.type == "cuda":
-        found["device"]["capability"] = f"{properties.major}.{properties.minor}"
-        found["allocator"] = torch.cuda.get_allocator_backend()
-        found["versions"]["cudnn"] = torch.backends.cudnn.version()
-    return found
+        record["device"]["capability"] = f"{properties.major}.{properties.minor}"
+        record["allocator"] = torch.cuda.get_allocator_backend()
+        record["versions"]["cudnn"] = torch.backends.cudnn.version()
+    return record
 
 
 def _attention() -> str:
@@ -424,13 +424,13 @@ def _attention() -> str:
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
-            found[name] = importlib.metadata.version(name)
+            versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
-            found[name] = None
-    return found
+            versions[name] = None
+    return versions
 
 
 def _comfyui_version() -> str:

@@ -30,15 +30,15 @@ EXPLAINED: Mapping[TrialVerdict, str] = {
 def headline(evidences: Sequence[Evidence]) -> list[str]:
     """Sentences: whether it works, how much of it, what failed, and what the patches change."""
     ran = _ran(evidences)
-    passed = sum(one.passed for _, one in ran)
-    who, what = _device(evidences), f"ComfyUI {', '.join(one.release for one in evidences)}"
+    passed = sum(judgement.passed for _, judgement in ran)
+    who, what = _device(evidences), f"ComfyUI {', '.join(of.release for of in evidences)}"
     if not ran:
         return [f"Nothing was run of {what} on {who}."]
     verb, part = ("runs", " in part") if _computes(ran) else ("does not run", "")
     part = "" if passed == len(ran) else part
     how = f"all {passed}" if passed == len(ran) > 1 else f"{passed} of {len(ran)}"
     said = [f"{who[:1].upper()}{who[1:]} {verb} {what}{part}: {how} tests pass."]
-    if failing := list(dict.fromkeys(one.test for _, one in ran if not one.passed)):
+    if failing := list(dict.fromkeys(judgement.test for _, judgement in ran if not judgement.passed)):
         more = f", and {len(failing) - _SHOWN} more" if len(failing) > _SHOWN else ""
         said.append(f"Failed: {', '.join(failing[:_SHOWN])}{more}.")
     return said
@@ -46,7 +46,7 @@ def headline(evidences: Sequence[Evidence]) -> list[str]:
 
 def how_well(evidences: Sequence[Evidence], better: int, worse: int) -> list[str]:
     """The same in numbers: against the CPU, and what the patches change where upstream ran as well."""
-    differences = [one.difference for _, one in _ran(evidences) if one.difference is not None]
+    differences = [judgement.difference for _, judgement in _ran(evidences) if judgement.difference is not None]
     equal = sum(difference.largest == 0 for difference in differences)
     said = (
         [f"Of {len(differences)} results that were compared with the CPU's, {equal} are equal."] if differences else []
@@ -58,12 +58,12 @@ def how_well(evidences: Sequence[Evidence], better: int, worse: int) -> list[str
 
 def failing(evidences: Sequence[Evidence]) -> list[tuple[str, str, Judgement]]:
     """Release, session and judgement of what did not pass."""
-    return [(where[0], where[1], one) for where, one in _ran(evidences) if not one.passed]
+    return [(where[0], where[1], judgement) for where, judgement in _ran(evidences) if not judgement.passed]
 
 
 def both_ran(evidences: Sequence[Evidence]) -> bool:
     """Whether a test of upstream's own tree ran beside the patched one; the CPU's reference is none."""
-    tried = {(each.name, each.side) for one in evidences for each in one.sessions if each.judgements}
+    tried = {(each.name, each.side) for evidence in evidences for each in evidence.sessions if each.judgements}
     return any((name, TrialSide.UPSTREAM) in tried for name, side in tried if side is TrialSide.PATCHED)
 
 
@@ -75,8 +75,10 @@ def surroundings(evidences: Sequence[Evidence]) -> list[tuple[str, str]]:
     devices = [device for each in sessions for device in _devices(each)]
     seconds = sum(judgement.seconds for each in sessions for judgement in each.judgements)
     days = sorted({each.date[:10] for each in sessions})
-    found = {
-        "device": (str(one.device) if one.device.emulated else f"{one.device} (real)" for one in evidences),
+    texts_of = {
+        "device": (
+            str(evidence.device) if evidence.device.emulated else f"{evidence.device} (real)" for evidence in evidences
+        ),
         "name": (str(device["name"]) for device in devices if device.get("name")),
         "memory": (
             f"{device[key] / _GIB:.1f} GiB"
@@ -89,43 +91,49 @@ def surroundings(evidences: Sequence[Evidence]) -> list[tuple[str, str]]:
         "Python": (each.versions.get("python") or str(each.facts.get("python") or "") for each in sessions),
         "tested": iter([" to ".join(dict.fromkeys((days[0], days[-1])))] if days else []),
         "time": iter([f"{seconds / 60:.1f} minutes in tests" if seconds else ""]),
-        "patchforge": (one.patchforge for one in evidences),
+        "patchforge": (evidence.patchforge for evidence in evidences),
     }
-    told = ((name, ", ".join(dict.fromkeys(text for text in texts if text))) for name, texts in found.items())
+    told = ((name, ", ".join(dict.fromkeys(text for text in texts if text))) for name, texts in texts_of.items())
     return [(name, text) for name, text in told if text]
 
 
 def _ran(evidences: Sequence[Evidence]) -> list[tuple[tuple[str, str], Judgement]]:
     """Release, session, and what ran there of the patched tree; of upstream's where no other did."""
     judged = [
-        (each.side, (one.release, each.name), judgement)
-        for one in evidences
-        for each in one.sessions
-        if each.device.kind == one.device.kind
+        (each.side, (evidence.release, each.name), judgement)
+        for evidence in evidences
+        for each in evidence.sessions
+        if each.device.kind == evidence.device.kind
         for judgement in each.judgements
         if judgement.verdict is not TrialVerdict.SKIPPED
     ]
-    side = TrialSide.PATCHED if any(one[0] is TrialSide.PATCHED for one in judged) else TrialSide.UPSTREAM
+    side = TrialSide.PATCHED if any(of is TrialSide.PATCHED for of, _, _ in judged) else TrialSide.UPSTREAM
     return [(where, judgement) for of, where, judgement in judged if of is side]
 
 
 def _computes(ran: Sequence[tuple[tuple[str, str], Judgement]]) -> bool:
     """Whether some workflow came out right; without workflows, whether anything passed."""
-    workflows = [one for _, one in ran if one.verdict is not TrialVerdict.PASSED and (one.steps or one.images)]
-    return any(workflow.passed for workflow in workflows) if workflows else any(one.passed for _, one in ran)
+    workflows = [
+        judgement
+        for _, judgement in ran
+        if judgement.verdict is not TrialVerdict.PASSED and (judgement.steps or judgement.images)
+    ]
+    return (
+        any(workflow.passed for workflow in workflows) if workflows else any(judgement.passed for _, judgement in ran)
+    )
 
 
 def _device(evidences: Sequence[Evidence]) -> str:
     """As a person would call it; the first that a session names, since other sessions may have others."""
     device = evidences[0].device
     named = chain.from_iterable(_devices(each) for each in _sessions(evidences))
-    name = next((str(one["name"]) for one in named if one.get("name")), str(device))
+    name = next((str(device["name"]) for device in named if device.get("name")), str(device))
     name = name.replace("(R)", "").replace("(TM)", "")
     return f"an emulated {name}" if device.emulated else name
 
 
 def _sessions(evidences: Sequence[Evidence]) -> list[SessionResult]:
-    return [each for one in evidences for each in one.sessions if each.device.kind == one.device.kind]
+    return [each for evidence in evidences for each in evidence.sessions if each.device.kind == evidence.device.kind]
 
 
 def _devices(session: SessionResult) -> Iterator[Mapping[str, Any]]:

@@ -116,8 +116,8 @@ class Client:
 
     def counters(self, prompt: str) -> JsonObject | None:
         """What was counted of a prompt, by node; None for one that was not. As the server says it, unchecked."""
-        found = self._get(f"/patchforge/counters?prompt={urllib.parse.quote(prompt, safe='')}").get("nodes")
-        return found if isinstance(found, dict) else None
+        nodes = self._get(f"/patchforge/counters?prompt={urllib.parse.quote(prompt, safe='')}").get("nodes")
+        return nodes if isinstance(nodes, dict) else None
 
     def fault(self, name: str, **arguments: object) -> None:
         """Sets a fault of the emulated XPU, such as ``fault("fail", error="out-of-resources", after=3)``."""
@@ -139,10 +139,10 @@ class Client:
         status, data = self._ask("POST", "/prompt", {"prompt": dict(graph), "client_id": self.name, **wanted})
         if status != http.client.OK:
             raise Rejected(_rejection(status, data))
-        found = _json(data).get("prompt_id")
-        if not isinstance(found, str):
+        given = _json(data).get("prompt_id")
+        if not isinstance(given, str):
             raise Unanswered("/prompt gave no prompt_id")
-        return found
+        return given
 
     def run(self, graph: Workflow | Mapping[str, JsonObject], timeout: float) -> Execution:
         """A graph from /prompt to its end. Never raises for what the server does: the ending says it."""

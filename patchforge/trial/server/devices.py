@@ -68,10 +68,10 @@ def available(python: Path) -> list[str]:
             timeout=120,
             check=True,
         )
-        found: list[str] = json.loads(ran.stdout.splitlines()[-1])
+        kinds: list[str] = json.loads(ran.stdout.splitlines()[-1])
     except (OSError, processes.SubprocessError, ValueError, IndexError):
         return []
-    return found
+    return kinds
 
 
 def variables(device: Device, base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -84,8 +84,8 @@ def variables(device: Device, base: Mapping[str, str] | None = None) -> dict[str
         kept |= _ONE_THREAD
     if not device.emulated:
         return kept
-    found: dict[str, str] = _required().environment(device.emulated, device.options, kept)
-    return found
+    variables: dict[str, str] = _required().environment(device.emulated, device.options, kept)
+    return variables
 
 
 def _emulated(preset: str) -> Device:
@@ -106,14 +106,14 @@ def _emulator() -> ModuleType | None:
 
 
 def _required() -> ModuleType:
-    found = _emulator()
-    if found is None:
+    emulator = _emulator()
+    if emulator is None:
         raise NotChecked(
             "the emulated XPU is not part of the installed package",
             expected="a checkout of patchforge's repository",
             do="run python -m patchforge test in the repository, or name another --device",
         )
-    return found
+    return emulator
 
 
 def emulator_digest() -> str:

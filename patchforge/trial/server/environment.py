@@ -168,25 +168,25 @@ def _examine(python: Path) -> _Base:
         raise PatchforgeError(
             f"{python} does not run", expected="a Python interpreter", found=said, do="name another interpreter"
         ) from None
-    found = json.loads(ran.stdout.splitlines()[-1])
-    packages: dict[str, str] = {canonicalize_name(name): version for name, version in sorted(found["packages"].items())}
-    if not found["torch"] or "torch" not in packages:
+    told = json.loads(ran.stdout.splitlines()[-1])
+    packages: dict[str, str] = {canonicalize_name(name): version for name, version in sorted(told["packages"].items())}
+    if not told["torch"] or "torch" not in packages:
         raise NotChecked(
             f"{python} has no torch", expected="the torch that is to be tested", do="install it, or name another"
         )
-    return _Base(python, found["python"], packages, tuple(found["folders"]))
+    return _Base(python, told["python"], packages, tuple(told["folders"]))
 
 
 def _name(line: str) -> str:
-    found = _NAME.match(line)
-    return canonicalize_name(found[0]) if found else ""
+    name = _NAME.match(line)
+    return canonicalize_name(name[0]) if name else ""
 
 
 def _wanted(lines: Sequence[str], *, lean: bool) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What pip is to install, and what is left out."""
-    found = [line for line in lines if not _LEFT_ALONE.fullmatch(_name(line))]
-    left_out = tuple(line for line in found if lean and _name(line) in COMPANIONS)
-    return tuple(line for line in found if line not in left_out), left_out
+    kept = [line for line in lines if not _LEFT_ALONE.fullmatch(_name(line))]
+    left_out = tuple(line for line in kept if lean and _name(line) in COMPANIONS)
+    return tuple(line for line in kept if line not in left_out), left_out
 
 
 def _python(folder: Path) -> Path:
@@ -218,16 +218,16 @@ class _Pip:
         self._run([*pip, "install", *options, *arguments], self._variables())
 
     def _variables(self) -> dict[str, str]:
-        found = processes.environment(allow=processes.PIP, passwords=True)
+        variables = processes.environment(allow=processes.PIP, passwords=True)
         hidden = processes.environment(allow=processes.PIP)
-        if self.building and found != hidden:
+        if self.building and variables != hidden:
             raise PatchforgeError(
                 "code that pip builds could read a password",
                 expected="no password in the addresses of the index and the proxy while packages are built",
-                found=", ".join(sorted(found.keys() - hidden.keys())),
+                found=", ".join(sorted(variables.keys() - hidden.keys())),
                 do="leave --allow-building out, or make wheels of what has none",
             )
-        return found
+        return variables
 
     def _run(self, command: Sequence[str | Path], variables: Mapping[str, str] | None = None) -> None:
         """Runs a command to its end; NotChecked with its last lines if it fails or takes too long."""
@@ -236,7 +236,7 @@ class _Pip:
         with _running(command, self.deadline, self.folder.parent, variables) as (process, expired):
             for line in bounded.lines(process.stdout) if process.stdout else ():
                 last.append(line.rstrip())
-                blamed = blamed or next((m[1].strip() for one in _TO_BLAME if (m := one.search(line))), "")
+                blamed = blamed or next((m[1].strip() for pattern in _TO_BLAME if (m := pattern.search(line))), "")
                 if line.startswith(("Collecting ", "Building wheel", "Installing collected")):
                     self.tell(line.partition(" (from ")[0].strip()[:100])
         if expired.is_set():

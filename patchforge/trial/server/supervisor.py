@@ -160,12 +160,12 @@ def _end_orphans() -> None:
 
 def _children() -> list[int]:
     own = str(os.getpid())
-    found = []
+    children = []
     for entry in Path("/proc").glob("[0-9]*/stat"):
         with suppress(OSError, IndexError):
             if entry.read_text(errors="replace").rpartition(")")[2].split()[1] == own:
-                found.append(int(entry.parent.name))
-    return found
+                children.append(int(entry.parent.name))
+    return children
 
 
 def _remove(folder: Path) -> None:

@@ -155,8 +155,8 @@ def reseeded(graph: Mapping[str, Mapping[str, Any]], shift: int) -> Graph:
 
 def node_of(graph: Mapping[str, Mapping[str, Any]], kind: str) -> str:
     """The id of the only node of a class."""
-    (found,) = (name for name, node in graph.items() if node["class_type"] == kind)
-    return found
+    (node,) = (name for name, entry in graph.items() if entry["class_type"] == kind)
+    return node
 
 
 def _ask(held: object, reason: str) -> None:
@@ -187,7 +187,7 @@ def loads(bench: ServerBench) -> str:
     """The session's node pack is imported, and something is known of each of its nodes."""
     pack = bench.session.pack
     module = f"custom_nodes.{pack}"
-    count = sum(one.get("python_module") == module for one in bench.client.object_info().values())
+    count = sum(node.get("python_module") == module for node in bench.client.object_info().values())
     log = "\n".join(bench.server.log_lines())
     errors = re.findall(rf"[/\\]{re.escape(pack)}(?: module for custom nodes)?: (.+)", log)
     unknown = re.findall(r"retrieving information for the '(.+)' node", log)
@@ -431,4 +431,4 @@ def two_vendors(bench: ServerBench) -> str:
 
 def chosen(names: Sequence[str], workflows: Mapping[str, Workflow]) -> list[str]:
     """The names of single tests: ``workflows`` stands for each of them."""
-    return [one for name in names for one in (workflows if name == "workflows" else [name])]
+    return [test for name in names for test in (workflows if name == "workflows" else [name])]

@@ -92,7 +92,7 @@ def judge(
     ``difference`` is computed here when it is None and there is a reference; the judgement has it.
     """
     difference, differs = _compared(execution, reference, difference, tolerance)
-    found = (
+    judged = (
         _ended_badly(execution)
         or _cached(workflow, execution)
         or _nothing_made(workflow, execution, varied)
@@ -100,9 +100,9 @@ def judge(
         or ((TrialVerdict.FAILED, differs) if differs else None)
         or (TrialVerdict.FRESH, _fresh(workflow, execution, device, reference, difference))
     )
-    log = () if found[0] is TrialVerdict.FRESH else _log(execution)
+    log = () if judged[0] is TrialVerdict.FRESH else _log(execution)
     return Judgement(
-        workflow.name, *found, seconds=execution.seconds, steps=execution.steps, difference=difference, log=log
+        workflow.name, *judged, seconds=execution.seconds, steps=execution.steps, difference=difference, log=log
     )
 
 

@@ -23,7 +23,7 @@ def compare(result: bytes, reference: bytes) -> ImageDifference:
     that differs most, multiplied so that its largest difference is 255.
     """
     pairs = _pairs(frames(result), frames(reference))
-    differences = [ImageChops.difference(one, other) for one, other in pairs]
+    differences = [ImageChops.difference(ours, theirs) for ours, theirs in pairs]
     counts = [_level_counts(each) for each in differences]
     largest = [max((level for level, count in enumerate(each) if count), default=0) for each in counts]
     worst = largest.index(max(largest))
@@ -41,8 +41,8 @@ def compare_outputs(result: Sequence[Output], reference: Sequence[Output]) -> Im
             expected=", ".join(f"{data.name} of node {data.node}" for data in theirs.values()) or "at least one",
             found=", ".join(f"{data.name} of node {data.node}" for data in ours.values()) or "none",
         )
-    found = [compare(output.data, theirs[place].data) for place, output in ours.items()]
-    return max(found, key=lambda one: (one.largest, one.mean))
+    differences = [compare(output.data, theirs[place].data) for place, output in ours.items()]
+    return max(differences, key=lambda difference: (difference.largest, difference.mean))
 
 
 def is_constant(data: bytes) -> bool:
@@ -83,7 +83,7 @@ def _pairs(ours: list[Image.Image], theirs: list[Image.Image]) -> list[tuple[Ima
     if [each.size for each in ours] != [each.size for each in theirs]:
         raise CheckFailed("the pictures cannot be compared", expected=_shape(theirs), found=_shape(ours))
     mode = "RGBA" if any(each.mode == "RGBA" for each in [*ours, *theirs]) else "RGB"
-    return [(one.convert(mode), other.convert(mode)) for one, other in zip(ours, theirs, strict=True)]
+    return [(mine.convert(mode), other.convert(mode)) for mine, other in zip(ours, theirs, strict=True)]
 
 
 def _shape(frames: list[Image.Image]) -> str:

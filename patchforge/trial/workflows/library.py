@@ -20,7 +20,7 @@ def load(name: str | None = None, folder: Path = FOLDER) -> dict[str, Workflow]:
     index = _index(folder)
     if name is not None and name not in index:
         raise PatchforgeError(f"no workflow is called {name!r}", expected=f"one of {', '.join(index)}")
-    return {one: _workflow(folder, one, index[one]) for one in index if name in {None, one}}
+    return {known: _workflow(folder, known, index[known]) for known in index if name in {None, known}}
 
 
 def missing(workflow: Workflow, object_info: Mapping[str, Any]) -> list[str]:

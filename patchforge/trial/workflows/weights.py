@@ -434,15 +434,15 @@ INPUT_SIZE = 64
 
 def generate(folder: Path, names: Iterable[str] = ()) -> list[Path]:
     """Writes what is missing of the files named, or of all; returns the files written. KeyError for unknown names."""
-    weights = {one.name: one for one in WEIGHTS}
-    wanted = list(names) or [*weights, *INPUTS]
-    if unknown := [name for name in wanted if name not in weights and name not in INPUTS]:
+    by_name = {weights.name: weights for weights in WEIGHTS}
+    wanted = list(names) or [*by_name, *INPUTS]
+    if unknown := [name for name in wanted if name not in by_name and name not in INPUTS]:
         raise KeyError(*unknown)
     written = []
     for name in wanted:
-        path = folder / "input" / name if name in INPUTS else folder / "models" / weights[name].folder / name
+        path = folder / "input" / name if name in INPUTS else folder / "models" / by_name[name].folder / name
         if not path.exists():
-            _write(path, _png(INPUTS[name], INPUT_SIZE) if name in INPUTS else _serialized(weights[name]))
+            _write(path, _png(INPUTS[name], INPUT_SIZE) if name in INPUTS else _serialized(by_name[name]))
             written.append(path)
     return written
 
@@ -461,7 +461,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         written = generate(Path(arguments[0]), arguments[1:])
     except KeyError as error:
-        known = ", ".join([*(one.name for one in WEIGHTS), *INPUTS])
+        known = ", ".join([*(weights.name for weights in WEIGHTS), *INPUTS])
         print(f"no file {', '.join(error.args)}; expected one of {known}", file=sys.stderr)
         return 2
     for path in written:

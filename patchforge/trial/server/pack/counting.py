@@ -116,10 +116,10 @@ class _Memory:
 
     def begin(self) -> list[dict[str, Any]]:
         """How they stand; the peak begins anew."""
-        found = self._stats()
-        for index in range(len(found)):
+        stats = self._stats()
+        for index in range(len(stats)):
             self.back_end.reset_peak_memory_stats(index)
-        return found
+        return stats
 
     def since(self, before: list[dict[str, Any]]) -> Counts:
         now = self._stats()
@@ -168,7 +168,7 @@ class Counting:
         self._part, self._number = part, self._number + 1
         with torch.profiler.record_function(f"{_MARK}{self._number} {part}"):
             pass
-        waits, models, files = (one.count or 0 for one in (_waits, _models, _files))
+        waits, models, files = (counter.count or 0 for counter in (_waits, _models, _files))
         self._before = self._memory.begin(), waits, models, files, _graphs()
 
     def end(self) -> dict[str, Counts]:
@@ -193,7 +193,7 @@ class Counting:
             return
         memory, waits, models, files, graphs = self._before
         now = _graphs()
-        found = {
+        counted = {
             "synchronisations": None
             if _waits.count is None or self._memory.back_end is None
             else {"asked for": _waits.count - waits},
@@ -203,7 +203,7 @@ class Counting:
             "recompilations": now[1] - graphs[1],
             **self._memory.since(memory),
         }
-        _add(self._counts.setdefault(self._part, _nothing()), found)
+        _add(self._counts.setdefault(self._part, _nothing()), counted)
 
 
 def _all_threads() -> Any:
@@ -239,7 +239,7 @@ def _add(counts: Counts, more: Counts) -> None:
 def _parted(tree: list[Any]) -> Iterator[tuple[str, list[Any]]]:
     """The outermost events of each part, in order of time."""
     part, events = "", list[Any]()
-    for event in sorted(tree, key=lambda one: int(one.start_time_ns)):
+    for event in sorted(tree, key=lambda begun: int(begun.start_time_ns)):
         if event.name.startswith(_MARK):
             yield part, events
             part, events = event.name.removeprefix(_MARK).partition(" ")[2], []
@@ -270,23 +270,23 @@ def _told(events: list[Any], *, on_cpu: bool) -> Counts:
             key = f"{_type(tensors)} {event.name.removeprefix('aten::')}"
             operations[key] = operations.get(key, 0) + 1
         if event.name == "aten::copy_" and len(tensors) > 1:
-            one = _kind(tensors[1].device), _kind(tensors[0].device)
-            if one != ("cpu", "cpu") or not on_gpu:
-                count, size = copies.get(" to ".join(one), (0, 0))
-                copies[" to ".join(one)] = count + 1, size + _size(tensors[0])
-            if len(set(one)) > 1 and not _last_is_true(event):
+            direction = _kind(tensors[1].device), _kind(tensors[0].device)
+            if direction != ("cpu", "cpu") or not on_gpu:
+                count, size = copies.get(" to ".join(direction), (0, 0))
+                copies[" to ".join(direction)] = count + 1, size + _size(tensors[0])
+            if len(set(direction)) > 1 and not _last_is_true(event):
                 waits[_BLOCKING] = waits.get(_BLOCKING, 0) + 1
         elif event.name in _WAIT:
             own = any(_kind(tensor.device) != "cpu" for tensor in tensors)
             if own or (on_gpu and event.name == _BY_MASK):
                 name = event.name.removeprefix("aten::")
                 waits[name] = waits.get(name, 0) + 1
-    found: Counts = {"operations": operations, "copies": copies}
+    counted: Counts = {"operations": operations, "copies": copies}
     if on_cpu:
-        found |= {"allocations": allocations, "allocated_bytes": allocated, "peak_bytes": peak}
+        counted |= {"allocations": allocations, "allocated_bytes": allocated, "peak_bytes": peak}
     else:
-        found["synchronisations"] = waits
-    return found
+        counted["synchronisations"] = waits
+    return counted
 
 
 def _walk(events: list[Any], outer: str = "", *, on_gpu: bool = False) -> Iterator[tuple[Any, str, bool]]:
@@ -309,9 +309,9 @@ def _kind(device: Any) -> str:
 def _tensors(event: Any) -> Iterator[Any]:
     """What is known of the tensors among an operator's arguments, those in lists included."""
     for value in getattr(event.typed[1], "inputs", ()):
-        for one in value if isinstance(value, list) else [value]:
-            if hasattr(one, "dtype") and hasattr(one, "sizes"):
-                yield one
+        for tensor in value if isinstance(value, list) else [value]:
+            if hasattr(tensor, "dtype") and hasattr(tensor, "sizes"):
+                yield tensor
 
 
 def _type(tensors: list[Any]) -> str:
@@ -321,8 +321,8 @@ def _type(tensors: list[Any]) -> str:
 
 def _size(tensor: Any) -> int:
     size = int(tensor.dtype.itemsize)
-    for one in tensor.sizes:
-        size *= one
+    for length in tensor.sizes:
+        size *= length
     return size
 
 
@@ -381,8 +381,8 @@ def routes(server: Any, web: Any, prompts: Prompts) -> None:
         return web.json_response({})
 
     async def get_counters(request: Any) -> Any:
-        found = prompts.counts(request.query.get("prompt", ""))
-        return web.json_response({"nodes": found})
+        nodes = prompts.counts(request.query.get("prompt", ""))
+        return web.json_response({"nodes": nodes})
 
     server.routes.post("/patchforge/count")(post_count)
     server.routes.get("/patchforge/counters")(get_counters)

@@ -68,7 +68,7 @@ _lock = threading.Lock()
 
 def busy() -> dict[str, int]:
     """How long each engine of a GPU has worked for this process (ns, or cycles), as the Linux kernel counts it."""
-    found: dict[tuple[str, str, str], int] = {}
+    counts: dict[tuple[str, str, str], int] = {}
     for file in Path("/proc/self/fdinfo").glob("*"):
         try:
             lines = dict(line.split(":", 1) for line in file.read_text().splitlines() if line.startswith("drm-"))
@@ -77,9 +77,9 @@ def busy() -> dict[str, int]:
         client = (lines.get("drm-pdev", "").strip(), lines.get("drm-client-id", file.name).strip())
         for name, text in lines.items():
             if name.startswith(_ENGINES) and not name.startswith("drm-engine-capacity"):
-                found[*client, name] = int(text.split()[0])
+                counts[*client, name] = int(text.split()[0])
     total: dict[str, int] = {}
-    for (_, _, name), value in found.items():
+    for (_, _, name), value in counts.items():
         total[name] = total.get(name, 0) + value
     return total
 
@@ -136,10 +136,10 @@ def _bytes(function: Callable[..., Any], *arguments: Any) -> int | None:
 
 def _devices() -> list[dict[str, Any]]:
     used = back_end()
-    found = []
+    listed = []
     for index in range(used.device_count() if used else 0):
         properties = used.get_device_properties(index)
-        found.append({
+        listed.append({
             "type": used.__name__.removeprefix("torch."),
             "index": index,
             "name": used.get_device_name(index),
@@ -150,7 +150,7 @@ def _devices() -> list[dict[str, Any]]:
             "reserved": _bytes(used.memory_reserved, index),
             "free": _bytes(lambda at: used.mem_get_info(at)[0], index),
         })  # fmt: skip
-    return found
+    return listed
 
 
 def _models() -> int | None:
