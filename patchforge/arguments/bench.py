@@ -6,6 +6,8 @@ from patchforge.arguments.parser import Parser, whole
 from patchforge.arguments.shared import add_generated, add_json, add_upstream
 from patchforge.arguments.trials import add_interpreter
 
+SIZES = ("tiny", "real")  #: of generated models
+
 
 def run(parser: Parser) -> None:
     """``patchforge bench run``."""
@@ -49,6 +51,13 @@ def run(parser: Parser) -> None:
     )
     parser.add_argument(
         "--model", metavar="CHECKPOINT", help="run workflows that need no other with this .safetensors file"
+    )
+    parser.add_argument(
+        "--size",
+        choices=SIZES,
+        default=SIZES[0],
+        help="real: run workflows with generated models as large as published ones (SD 1.5, SDXL, SD3, ...), which are "
+        "written into the cache first: up to 15 GB (default: tiny)",
     )
     parser.add_argument("--pixels", type=whole(64), metavar="N", help="with --model: width and height (default: 512)")
     parser.add_argument(

@@ -14,6 +14,7 @@ from pathlib import Path
 from patchforge.bench.compare import BenchmarkComparison, CountDifference, against_upstream, compare
 from patchforge.bench.model import FORMAT, PATCHED, UPSTREAM, Benchmark, Case, Machine, shown, total
 from patchforge.bench.own_model import is_own
+from patchforge.bench.real_size import is_real
 from patchforge.bench.submission import anonymous
 from patchforge.bench.suites import OF_A_SERVER
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
@@ -72,7 +73,7 @@ def recorded(benchmark: Benchmark) -> Benchmark:
     cases = [
         replace(case, counts={_ALL: total(case.counts.values())}, times=None, energy=(), memory=(), quality=None)
         for case in benchmark.cases
-        if case.suite in OF_A_SERVER and case.side in (PATCHED, UPSTREAM) and case.counts and not is_own(case.name)
+        if case.suite in OF_A_SERVER and case.side in (PATCHED, UPSTREAM) and case.counts and not _is_other(case.name)
     ]
     if not benchmark.device.emulated or not any(case.side == PATCHED for case in cases):
         raise NotChecked(
@@ -84,6 +85,11 @@ def recorded(benchmark: Benchmark) -> Benchmark:
     kept = anonymous(replace(benchmark, cases=tuple(cases)))
     nowhere = Machine("", "", 0, 0, benchmark.machine.gpus)
     return replace(kept, machine=nowhere, cases=tuple(replace(case, not_measured={}) for case in kept.cases))
+
+
+def _is_other(case: str) -> bool:
+    """Whether a case is not of the models that every machine has."""
+    return is_own(case) or is_real(case)
 
 
 def parse(data: bytes) -> Benchmark | None:

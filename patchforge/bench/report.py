@@ -26,6 +26,7 @@ from patchforge.bench.model import (
 )
 from patchforge.bench.own_model import is_own
 from patchforge.bench.plots import Bar, bars, ratios
+from patchforge.bench.real_size import is_real
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, Interval, TimeRatio
 from patchforge.bench.workflows import LEVELS
 from patchforge.errors import NotChecked
@@ -225,6 +226,7 @@ def repeat(benchmark: Benchmark) -> str:
     words = ["patchforge bench", benchmark.release, "--device", str(benchmark.device), "--suite", ",".join(suites)]
     words += ["--baseline", baseline] if baseline else []
     words += ["--model", "CHECKPOINT"] if any(is_own(case.name) for case in benchmark.cases) else []
+    words += ["--size", "real"] if any(is_real(case.name) for case in benchmark.cases) else []
     variants = {word for side in sides for word in side.split(", ")[1:]}
     for option, named in (("--precision", variants - set(LEVELS)), ("--level", variants & set(LEVELS))):
         words += [option, ",".join(sorted(named))] if named else []
@@ -234,7 +236,12 @@ def repeat(benchmark: Benchmark) -> str:
 def limits(benchmark: Benchmark) -> list[str]:
     """What it does not show."""
     said = []
-    if not any(is_own(case.name) for case in benchmark.cases):
+    if any(is_real(case.name) for case in benchmark.cases):
+        said.append(
+            "The models are as large as published ones, with random weights: their times are real, their pictures are "
+            "noise."
+        )
+    elif not any(is_own(case.name) for case in benchmark.cases):
         said.append(
             "The models have the right shapes, and are tiny, with random weights: "
             "it says how devices and releases compare."

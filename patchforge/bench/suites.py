@@ -25,11 +25,15 @@ _QUICK = {"txt2img-basic", "upscaling-4x", "batch-2"}
 
 @dataclass(frozen=True, slots=True)
 class WorkflowCase:
-    """A workflow that is measured; ``cold``: each of its timed runs begins with nothing loaded."""
+    """A workflow that is measured; ``cold``: each of its timed runs begins with nothing loaded.
+
+    ``compared`` is what the CPU runs to be compared with, where that is not the workflow itself but less of it.
+    """
 
     suite: str
     workflow: Workflow
     cold: bool = False
+    compared: Workflow | None = None
 
     @property
     def name(self) -> str:

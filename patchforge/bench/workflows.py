@@ -122,8 +122,9 @@ class Running:
             self.side.state = self._server.client.state()
         return self._server
 
-    def refer(self, workflow: Workflow) -> None:
-        """Runs the workflow as a reference for others; where it cannot be run there is none."""
+    def refer(self, measured: WorkflowCase) -> None:
+        """Runs what is compared as a reference for others; where it cannot be run there is none."""
+        workflow = measured.compared or measured.workflow
         with suppress(CheckFailed, OSError):
             client = self.server.client
             if not missing(workflow, client.object_info()):
@@ -134,17 +135,32 @@ class Running:
         client, workflow = self.server.client, measured.workflow
         if lacking := missing(workflow, client.object_info()):
             return self.case(measured, TrialVerdict.SKIPPED, f"the release has no node {', '.join(lacking)}")
+        less = self._compared(measured, reference) if measured.compared else None
+        if less and less.verdict is not TrialVerdict.FRESH:
+            return less
         _free(self.server)
         client.count(wanted=True)
-        execution = self.executions[workflow.name] = client.run(workflow, self.side.timeout)
+        execution = client.run(workflow, self.side.timeout)
         client.count(wanted=False)
-        judged = self._judged(workflow, execution, reference)
+        judged = self._judged(workflow, execution, None if less else reference)
         case = self.case(measured, judged.verdict, judged.reason)
         if judged.verdict is not TrialVerdict.FRESH:
             return case
         counts = read_counts(client.counters(execution.prompt), workflow)
-        case = with_quality(case, execution, reference)
+        if less:
+            case = replace(less, reason=f"{judged.reason}; {less.reason}")
+        else:
+            self.executions[workflow.name] = execution
+            case = with_quality(case, execution, reference)
         return replace(case, counts=counts, pictures=len(execution.outputs), steps=_steps(workflow))
+
+    def _compared(self, measured: WorkflowCase, reference: Execution | None) -> Case:
+        """What is less than the workflow, judged in its place against the CPU's, with how near the pictures are."""
+        workflow = measured.compared or measured.workflow
+        execution = self.executions[workflow.name] = self.server.client.run(workflow, self.side.timeout)
+        judged = self._judged(workflow, execution, reference)
+        case = self.case(measured, judged.verdict, f"in {_steps(workflow)} of its steps: {judged.reason}")
+        return with_quality(case, execution, reference) if judged.verdict is TrialVerdict.FRESH else case
 
     def begin(self) -> None:
         """From here on energy and memory are those of the next case."""
@@ -197,7 +213,7 @@ def measure(sides: Sequence[WorkflowSide], cases: Sequence[WorkflowCase], pairs:
         if not first.side.timed:
             for case in cases:
                 tell(f"the reference, {case.name}")
-                first.refer(case.workflow)
+                first.refer(case)
             first.stop()
             running = running[1:]
         for case in cases:

@@ -221,7 +221,7 @@ def environment_of(
 
 def generated_models(environment: Environment, tell: Callable[[str], None], names: Sequence[str] = ()) -> Path:
     """The generated models and inputs, or those named, made once by an interpreter that has torch."""
-    folder = caches.folder("trial", f"weights-{weights.FORMAT}")
+    folder = models_folder()
     tell("the generated models")
     command = [str(environment.python), weights.__file__, str(folder), *names]
     with caches.locked(folder.with_suffix(".lock"), waiting="waiting for another run that makes the models"):
@@ -235,6 +235,11 @@ def generated_models(environment: Environment, tell: Callable[[str], None], name
     if made.returncode != 0:
         raise NotChecked("the models for the test cannot be made", found=made.stderr.strip()[-2000:])
     return folder
+
+
+def models_folder() -> Path:
+    """Where generated models and inputs are kept."""
+    return caches.folder("trial", f"weights-{weights.FORMAT}")
 
 
 def _folder(options: argparse.Namespace, device: Device, release: str) -> Path:

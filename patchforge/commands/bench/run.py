@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import outputs, pipeline, processes, progress
-from patchforge.bench import own_model, statistics, suites, torch_cases, workflows
+from patchforge.arguments.bench import SIZES
+from patchforge.bench import own_model, real_size, statistics, suites, torch_cases, workflows
 from patchforge.bench.compare import check_device, compare
 from patchforge.bench.machine import available, machine
 from patchforge.bench.model import (
@@ -55,6 +56,7 @@ from patchforge.vocabulary import Release, Tree
 
 Tell = Callable[[str], None]
 _PAIRS, _QUICK_PAIRS = 16, 3
+REAL = SIZES[1]
 _PICTURES = ("skimage", "flip_evaluator")  #: what tells how near pictures are
 
 
@@ -68,6 +70,8 @@ def run(options: argparse.Namespace) -> int:
     options.model = _model(options)
     if options.model:
         chosen, of_torch = own_model.with_model(chosen, options.model), []
+    if options.size == REAL:
+        chosen, of_torch = _of_real_size(options, chosen), []
     options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
     print(trials.NOTICE, file=sys.stderr, flush=True)
     progress.step("looking for the device")
@@ -126,8 +130,25 @@ def _model(options: argparse.Namespace) -> OwnModel | None:
             raise PatchforgeError("--pixels is for a model of one's own", do="name the checkpoint: --model FILE")
         return None
     model = own_model.read(Path(options.model), options.pixels or own_model.PIXELS)
-    own_model.check_memory(model, len(_variants(options)) + (options.baseline in {UPSTREAM, *DEVICES}), available())
+    own_model.check_memory(model, _servers(options), available())
     return model
+
+
+def _of_real_size(options: argparse.Namespace, chosen: Sequence[WorkflowCase]) -> list[WorkflowCase]:
+    """The cases with models of real size, where memory and disk of this machine suffice."""
+    if options.model:
+        raise PatchforgeError(
+            "--size is about generated models, and --model names one of your own", do="leave one of both out"
+        )
+    cases = real_size.with_real(chosen)
+    real_size.check_memory(cases, _servers(options), available())
+    real_size.check_disk(cases, trials.models_folder())
+    return cases
+
+
+def _servers(options: argparse.Namespace) -> int:
+    """How many run at once."""
+    return len(_variants(options)) + (options.baseline in {UPSTREAM, *DEVICES})
 
 
 def _check_packages(*needed: Sequence[str]) -> None:

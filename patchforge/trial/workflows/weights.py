@@ -1,25 +1,28 @@
-"""Writes tiny models with random weights, and input images, for the trial's workflows.
+"""Writes models with random weights, and input images, for the trial's workflows.
 
-``python weights.py FOLDER [NAME ...]`` fills FOLDER/models and FOLDER/input; all files, or those named. It needs torch
-and safetensors and nothing of patchforge. The same file always has the same bytes; one that exists is left alone.
-Exit status 2 for an unknown name.
+``python weights.py FOLDER [NAME ...]`` fills FOLDER/models and FOLDER/input: all tiny files, or those named. It needs
+torch and nothing of patchforge. The same file always has the same bytes; one that exists is left alone. No more than
+one tensor is in memory. Exit status 2 for an unknown name.
 
-The key names and shapes are what ComfyUI's model detection reads, with few blocks. Values are uniform with the variance
-that keeps activations near 1, so that images have texture and half precision does not overflow.
+The key names and shapes are what ComfyUI's model detection reads: of tiny models with few blocks, of those of real size
+with all that the published ones have. Values are uniform with the variance that keeps activations near 1, so that
+images have texture and half precision does not overflow.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import struct
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-FORMAT = 1  #: changes when any file does: part of the folder name where they are kept
+FORMAT = 2  #: changes when any file does: part of the folder name where they are kept
 _TIME = 1280  # width of a UNet's time embedding
 _BASE = 320  # a UNet's model_channels: what the detection of SD1.5 and SDXL asks for
 
@@ -57,21 +60,29 @@ class Weights:
     gains: Mapping[str, float] = field(default_factory=dict)
     constants: Mapping[str, float] = field(default_factory=dict)
 
+    @property
+    def values(self) -> int:
+        """How many numbers it holds."""
+        return sum(map(math.prod, self.table().values()))
+
 
 @dataclass(frozen=True)
 class _Unet:
-    """A UNet's levels: channels as multiples of 320, residual blocks and transformers per block."""
+    """A UNet's levels: channels as multiples of 320, residual blocks and transformers per block, and in the middle."""
 
     levels: tuple[int, ...]
     blocks: int
     depths: tuple[int, ...]
+    middle: int
     context: int
     linear: bool = False  #: whether a transformer's projections are linear, as in SDXL
     adm: int = 0  #: width of the vector condition
 
 
-SD15 = _Unet(levels=(1, 2), blocks=1, depths=(1, 1), context=768)
-SDXL = _Unet(levels=(1, 1, 1), blocks=2, depths=(0, 1, 2), context=2048, linear=True, adm=2816)
+SD15 = _Unet(levels=(1, 2), blocks=1, depths=(1, 1), middle=1, context=768)
+SDXL = _Unet(levels=(1, 1, 1), blocks=2, depths=(0, 1, 2), middle=2, context=2048, linear=True, adm=2816)
+REAL_SD15 = replace(SD15, levels=(1, 2, 4, 4), blocks=2, depths=(1, 1, 1, 0))
+REAL_SDXL = replace(SDXL, levels=(1, 2, 4), depths=(0, 2, 10), middle=10)
 
 
 def _residual(out: int, into: int) -> ShapeTable:
@@ -123,7 +134,7 @@ def _down(unet: _Unet) -> tuple[ShapeTable, list[int]]:
             table.conv(f"input_blocks.{len(widths)}.0.op", widths[-1], widths[-1])
             widths.append(widths[-1])
     table.under("middle_block.0", _residual(widths[-1], widths[-1]))
-    table.under("middle_block.1", _transformer(unet, widths[-1], unet.depths[-1]))
+    table.under("middle_block.1", _transformer(unet, widths[-1], unet.middle))
     table.under("middle_block.2", _residual(widths[-1], widths[-1]))
     return table, widths
 
@@ -149,8 +160,8 @@ def _unet(unet: _Unet) -> ShapeTable:
     return table
 
 
-def _controlnet() -> ShapeTable:
-    table, widths = _down(SD15)
+def _controlnet(unet: _Unet = SD15) -> ShapeTable:
+    table, widths = _down(unet)
     hint = (3, 16, 16, 32, 32, 96, 96, 256, _BASE)
     for index, (into, out) in enumerate(pairwise(hint)):
         table.conv(f"input_hint_block.{2 * index}", out, into)
@@ -227,9 +238,9 @@ def _vae(latent: int = 4) -> ShapeTable:
     return table
 
 
-def _sd15() -> ShapeTable:
+def _sd15(unet: _Unet = SD15) -> ShapeTable:
     table = ShapeTable()
-    table.under("model.diffusion_model", _unet(SD15))
+    table.under("model.diffusion_model", _unet(unet))
     table.under("cond_stage_model.transformer.text_model", _clip_l())
     table.under("first_stage_model", _vae())
     return table
@@ -301,15 +312,16 @@ def _wan(depth: int = 2, width: int = 128, latent: int = 16) -> ShapeTable:
     return table
 
 
-def _upscaler(width: int = 16, growth: int = 32) -> ShapeTable:
-    """ESRGAN with one block, four times the size. Its growth is 32 in every file that spandrel reads."""
+def _upscaler(width: int = 16, growth: int = 32, blocks: int = 1) -> ShapeTable:
+    """ESRGAN, four times the size. Its growth is 32 in every file that spandrel reads."""
     table = ShapeTable()
     table.conv("model.0", width, 3)
-    for dense in (1, 2, 3):
-        for index in range(5):
-            out = growth if index < 4 else width
-            table.conv(f"model.1.sub.0.RDB{dense}.conv{index + 1}.0", out, width + index * growth)
-    table.conv("model.1.sub.1", width, width)
+    for block in range(blocks):
+        for dense in (1, 2, 3):
+            for index in range(5):
+                out = growth if index < 4 else width
+                table.conv(f"model.1.sub.{block}.RDB{dense}.conv{index + 1}.0", out, width + index * growth)
+    table.conv(f"model.1.sub.{blocks}", width, width)
     for layer, out in ((3, width), (6, width), (8, width), (10, 3)):
         table.conv(f"model.{layer}", out, width)
     return table
@@ -368,21 +380,56 @@ WEIGHTS = (
 )
 
 
-def tensors(weights: Weights) -> dict[str, Any]:
-    """The file's tensors, float16. Uniform values: torch makes them of integers, the same on every machine."""
+#: The same models with all blocks and widths that the published ones have: SD 1.5, SDXL, SD3 medium, ESRGAN. SDXL and
+#: SD3 get the VAE that is made for them. Each is the file of that tiny one.
+REAL: Mapping[str, Weights] = {
+    "patchforge-sd15.safetensors": Weights("checkpoints", "patchforge-real-sd15.safetensors", lambda: _sd15(REAL_SD15)),
+    "patchforge-sdxl.safetensors": Weights(
+        "diffusion_models", "patchforge-real-sdxl.safetensors", lambda: _unet(REAL_SDXL)
+    ),
+    "patchforge-sd3.safetensors": Weights(
+        "diffusion_models", "patchforge-real-sd3.safetensors", lambda: _dit(depth=24, positions=192)
+    ),
+    "patchforge-taesd-4.safetensors": Weights("vae", "patchforge-real-vae-4.safetensors", _vae),
+    "patchforge-taesd-16.safetensors": Weights("vae", "patchforge-real-vae-16.safetensors", lambda: _vae(16)),
+    "patchforge-controlnet.safetensors": Weights(
+        "controlnet", "patchforge-real-controlnet.safetensors", lambda: _controlnet(REAL_SD15)
+    ),
+    "patchforge-x4.safetensors": Weights(
+        "upscale_models",
+        "patchforge-real-x4.safetensors",
+        lambda: _upscaler(width=64, blocks=23),
+        constants={"model.10.bias": 0.5},
+    ),
+}
+_BY_NAME = {weights.name: weights for weights in (*WEIGHTS, *REAL.values())}
+
+
+def missing(folder: Path, names: Iterable[str]) -> int:
+    """Bytes of those of the files named that ``generate`` would write there; inputs are not counted."""
+    wanted = (weights for name in names if (weights := _BY_NAME.get(name)))
+    return sum(_SIZE * weights.values for weights in wanted if not _place(folder, weights.name).exists())
+
+
+_SIZE = 2  # bytes of a float16
+
+
+def tensors(weights: Weights) -> Iterator[Any]:
+    """The file's tensors, float16, in the table's order.
+
+    Values are uniform: torch makes them of integers, the same on every machine.
+    """
     import torch  # noqa: PLC0415 - the tables are of use without it
 
     generator = torch.Generator().manual_seed(zlib.crc32(weights.name.encode()))
-    made: dict[str, Any] = {}
     for key, shape in weights.table().items():
         if not shape or key in weights.constants:
-            made[key] = torch.full(shape, weights.constants.get(key, 1.0), dtype=torch.float16)
+            yield torch.full(shape, weights.constants.get(key, 1.0), dtype=torch.float16)
             continue
         offset, spread = _values(key, shape)
         spread *= next((gain for prefix, gain in weights.gains.items() if key.startswith(prefix)), 1.0)
         uniform = torch.rand(shape, generator=generator).sub_(0.5).mul_(2 * 3**0.5 * spread).add_(offset)
-        made[key] = uniform.to(torch.float16)
-    return made
+        yield uniform.to(torch.float16)
 
 
 def _values(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
@@ -395,12 +442,13 @@ def _values(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
     return 0.0, inputs**-0.5
 
 
-def _write(path: Path, data: bytes) -> None:
+def _write(path: Path, data: Iterable[bytes]) -> None:
     """The whole file or none: a temporary name beside it, then a rename. One process at a time writes here."""
     path.parent.mkdir(parents=True, exist_ok=True)
     fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.write_bytes(data)
+        with fresh.open("wb") as stream:
+            stream.writelines(data)
         fresh.replace(path)
     finally:
         fresh.unlink(missing_ok=True)
@@ -433,25 +481,37 @@ INPUT_SIZE = 64
 
 
 def generate(folder: Path, names: Iterable[str] = ()) -> list[Path]:
-    """Writes what is missing of the files named, or of all; returns the files written. KeyError for unknown names."""
-    by_name = {weights.name: weights for weights in WEIGHTS}
-    wanted = list(names) or [*by_name, *INPUTS]
-    if unknown := [name for name in wanted if name not in by_name and name not in INPUTS]:
+    """Writes what is missing of the files named, or of all tiny ones; returns the files written.
+
+    KeyError for unknown names.
+    """
+    wanted = list(names) or [*(weights.name for weights in WEIGHTS), *INPUTS]
+    if unknown := [name for name in wanted if name not in _BY_NAME and name not in INPUTS]:
         raise KeyError(*unknown)
     written = []
     for name in wanted:
-        path = folder / "input" / name if name in INPUTS else folder / "models" / by_name[name].folder / name
+        path = _place(folder, name)
         if not path.exists():
-            _write(path, _png(INPUTS[name], INPUT_SIZE) if name in INPUTS else _serialized(by_name[name]))
+            _write(path, [_png(INPUTS[name], INPUT_SIZE)] if name in INPUTS else _serialized(_BY_NAME[name]))
             written.append(path)
     return written
 
 
-def _serialized(weights: Weights) -> bytes:
-    from safetensors.torch import save  # noqa: PLC0415
+def _place(folder: Path, name: str) -> Path:
+    return folder / "input" / name if name in INPUTS else folder / "models" / _BY_NAME[name].folder / name
 
-    data: bytes = save(tensors(weights))
-    return data
+
+def _serialized(weights: Weights) -> Iterator[bytes]:
+    """https://github.com/huggingface/safetensors#format: a length, a header in JSON, the tensors without gaps."""
+    header, end = dict[str, Any](), 0
+    for key, shape in weights.table().items():
+        begin, end = end, end + _SIZE * math.prod(shape)
+        header[key] = {"dtype": "F16", "shape": shape, "data_offsets": [begin, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for tensor in tensors(weights):
+        yield tensor.numpy().tobytes()
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -461,7 +521,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         written = generate(Path(arguments[0]), arguments[1:])
     except KeyError as error:
-        known = ", ".join([*(weights.name for weights in WEIGHTS), *INPUTS])
+        known = ", ".join([*_BY_NAME, *INPUTS])
         print(f"no file {', '.join(error.args)}; expected one of {known}", file=sys.stderr)
         return 2
     for path in written:
