@@ -108,9 +108,9 @@ def render(changes: Sequence[FileChange], *, header: str, context: int = 0) -> b
     """The patch of ``changes``, sorted by path. CheckFailed where segments do not turn ``before`` into ``after``."""
     check_header(header)
     ordered = sorted(changes, key=lambda change: change.path)
-    for one, other in pairwise(ordered):
-        if one.path == other.path:
-            raise CheckFailed(f"{one.path} is changed twice in one patch", do="render one FileChange per file")
+    for earlier, later in pairwise(ordered):
+        if earlier.path == later.path:
+            raise CheckFailed(f"{later.path} is changed twice in one patch", do="render one FileChange per file")
     start = header if not header or header.endswith("\n") else header + "\n"
     return start.encode() + b"".join(_render_file(change, context) for change in ordered)
 
@@ -150,7 +150,7 @@ def reverse_part(part: FilePatch, after: bytes | None) -> bytes | None:
 
 def parse(patch: bytes) -> list[FilePatch]:
     """The parts of a patch that ``render`` wrote. CheckFailed for any other form."""
-    return list(_Reader(patch).files())
+    return list(_PatchReader(patch).files())
 
 
 def check_every_way(
@@ -304,7 +304,7 @@ def check_path(path: str) -> None:
 # --- our own reader
 
 
-class _Reader:
+class _PatchReader:
     """Reads what ``render`` writes, and nothing looser."""
 
     def __init__(self, patch: bytes) -> None:
@@ -522,9 +522,9 @@ def _files(tree: Path) -> dict[str, bytes]:
 
 def _check_modes(tool: _Tool, tree: Path, added: Mapping[str, int]) -> None:
     for path, mode in added.items():
-        found = (tree / path).stat().st_mode & 0o111
-        if bool(found) != bool(mode & 0o111):
-            raise CheckFailed(f"{tool.name}: {path} has the wrong mode", expected=f"{mode:o}", found=f"{found:o}")
+        executable = (tree / path).stat().st_mode & 0o111
+        if bool(executable) != bool(mode & 0o111):
+            raise CheckFailed(f"{tool.name}: {path} has the wrong mode", expected=f"{mode:o}", found=f"{executable:o}")
 
 
 def _compare(way: str, found: Mapping[str, bytes], expected: Mapping[str, bytes]) -> None:

@@ -123,7 +123,11 @@ class PatchedRelease(Patched):
     def header(self, name: str) -> str:
         """The DEP-3 header of a patch."""
         purpose = next(purpose for purpose in self.changes if patches.file_name(purpose) == name)
-        gaps = {one.id: one.title for one in self.transforms if one.purpose is purpose and self.applied(one)}
+        gaps = {
+            transform.id: transform.title
+            for transform in self.transforms
+            if transform.purpose is purpose and self.applied(transform)
+        }
         return patches.header(purpose, _SUBJECTS[purpose], gaps, self.release)
 
     def applied(self, transform: Transform) -> bool:
@@ -158,8 +162,8 @@ class PatchedRelease(Patched):
         """One transform: outcome, expectation and the places it claims."""
         report = self.report_of(transform.id)
         edits: Counter[str] = Counter()
-        for _, found in report.found:
-            edits.update(dict(found.edits))
+        for _, place in report.found:
+            edits.update(dict(place.edits))
         return TransformEntry(
             id=transform.id,
             title=transform.title,
@@ -168,9 +172,9 @@ class PatchedRelease(Patched):
             expected=report.expected.value,
             opt_in=transform.opt_in,
             edits=dict(sorted(edits.items())),
-            sites=tuple(ClaimedSite(path, found.line, found.function, found.note) for path, found in report.found),
+            sites=tuple(ClaimedSite(path, place.line, place.function, place.note) for path, place in report.found),
             replaced=tuple(
-                ReplacedLine(path, found.line, ours) for path, found in report.found for _, ours in found.replaced
+                ReplacedLine(path, place.line, ours) for path, place in report.found for _, ours in place.replaced
             ),
         )
 
@@ -215,19 +219,19 @@ def convert(engine: Engine, release: Release, tree: Tree, *, edited: bool = Fals
 
 def _edited(conversion: Conversion) -> PatchforgeError:
     version = conversion.release.version
-    newest = max(one.version for one in release_index(load_project()))
-    found = "\n" + "\n".join(describe_drift(report) for report in conversion.drifted)
+    newest = max(release.version for release in release_index(load_project()))
+    drifts = "\n" + "\n".join(describe_drift(report) for report in conversion.drifted)
     if version > newest:
         return Drifted(
             f"ComfyUI {version} is new: this patchforge knows releases up to {newest}, and does not fit it",
-            found=found,
+            found=drifts,
             do=f"update patchforge ({UPDATE}); until it knows {version}, use {newest}",
         )
     paths = sorted({drift.path for report in conversion.drifted for drift in report.drifts})
     return CheckFailed(
         f"{', '.join(paths)} {'differs' if len(paths) == 1 else 'differ'} from ComfyUI {version}: your edit?",
         expected=f"what {version} has at the places that patchforge changes",
-        found=found,
+        found=drifts,
         do=f"keep your edit, put {version}'s own file in its place, run this again, and then make the edit anew",
     )
 
@@ -250,8 +254,8 @@ def patch(conversion: Conversion, transforms: tuple[Transform, ...]) -> PatchedR
         )
     changes: dict[Purpose, list[FileChange]] = {}
     for purpose in Purpose:
-        if found := conversion.changes.get(purpose):
-            changes[purpose] = [*([] if changes else runtime_changes()), *found]
+        if edited := conversion.changes.get(purpose):
+            changes[purpose] = [*([] if changes else runtime_changes()), *edited]
     return PatchedRelease(conversion, changes, transforms)
 
 
@@ -308,8 +312,8 @@ def check_untouched(patched: PatchedRelease) -> None:
     replaced = tuple(
         Replacement(path, *pair)
         for report in patched.conversion.reports
-        for path, found in report.found
-        for pair in found.replaced
+        for path, place in report.found
+        for pair in place.replaced
     )
     for path, data in patched.before.items():
         prove(path, data, patched.after[path], replaced)
@@ -322,6 +326,6 @@ def check_fixed_point(patched: PatchedRelease) -> None:
     for path, data in patched.after.items():
         record = look_at(path, data, patched.transforms, {}, census=False)
         if record.stages or record.unreadable:
-            names = sorted({one.transform for one in record.found if one.outcome is Outcome.APPLIED})
+            names = sorted({place.transform for place in record.found if place.outcome is Outcome.APPLIED})
             found = record.unreadable or f"edits by {', '.join(names)}"
             raise CheckFailed(f"a second run does not leave {path} as it is", expected="a fixed point", found=found)

@@ -53,17 +53,17 @@ def discover(package: ModuleType, kind: type[AnyRule]) -> tuple[AnyRule, ...]:
     """The rules of one kind in the files of a folder, each after those that it comes after, else by name."""
     for module in pkgutil.iter_modules(package.__path__):
         importlib.import_module(f"{package.__name__}.{module.name}")
-    ours = (one for one in _below(kind) if one.__module__.startswith(f"{package.__name__}."))
+    ours = (rule for rule in _below(kind) if rule.__module__.startswith(f"{package.__name__}."))
     return in_order(rule() for rule in ours)
 
 
 def _below(kind: type[AnyRule]) -> set[type[AnyRule]]:
-    return {found for one in kind.__subclasses__() for found in (one, *_below(one)) if hasattr(found, "id")}
+    return {rule for direct in kind.__subclasses__() for rule in (direct, *_below(direct)) if hasattr(rule, "id")}
 
 
-def in_order(found: Iterable[AnyRule]) -> tuple[AnyRule, ...]:
+def in_order(rules: Iterable[AnyRule]) -> tuple[AnyRule, ...]:
     """Rules in the order of ``after``, else by name. CycleError, a ValueError, for a circle."""
-    known = {rule.id: rule for rule in found}
+    known = {rule.id: rule for rule in rules}
     early = {name for name, rule in known.items() if "*" not in rule.after}
     graph = TopologicalSorter(
         {name: {*rule.after} & known.keys() | (set() if name in early else early) for name, rule in known.items()}

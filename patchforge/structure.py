@@ -68,20 +68,20 @@ def _core(node: cst.CSTNode) -> cst.CSTNode:
 _LITERALS = (cst.SimpleString, cst.ConcatenatedString, cst.Integer, cst.Float, cst.Imaginary)
 
 
-def _equal(one: object, other: object) -> bool:
-    if isinstance(one, _LITERALS) and isinstance(other, _LITERALS):
-        value = one.evaluated_value
+def _equal(part: object, other: object) -> bool:
+    if isinstance(part, _LITERALS) and isinstance(other, _LITERALS):
+        value = part.evaluated_value
         if value is not None:
             return type(value) is type(other.evaluated_value) and value == other.evaluated_value
-    if type(one) is not type(other):
+    if type(part) is not type(other):
         return False
-    if isinstance(one, cst.Subscript) and isinstance(other, cst.Subscript) and _of_tuple(one) != _of_tuple(other):
+    if isinstance(part, cst.Subscript) and isinstance(other, cst.Subscript) and _of_tuple(part) != _of_tuple(other):
         return False
-    if isinstance(one, cst.CSTNode):
-        return all(_equal(getattr(one, name), getattr(other, name)) for name in _fields(type(one)))
-    if isinstance(one, (list, tuple)) and isinstance(other, (list, tuple)):
-        return len(one) == len(other) and all(map(_equal, one, other))
-    return one == other
+    if isinstance(part, cst.CSTNode):
+        return all(_equal(getattr(part, name), getattr(other, name)) for name in _fields(type(part)))
+    if isinstance(part, (list, tuple)) and isinstance(other, (list, tuple)):
+        return len(part) == len(other) and all(map(_equal, part, other))
+    return part == other
 
 
 def _of_tuple(node: cst.Subscript) -> bool:

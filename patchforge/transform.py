@@ -19,7 +19,7 @@ from patchforge.structure import children, descend, dotted
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Version
 
 if TYPE_CHECKING:
-    from patchforge.engine.blocks import Source
+    from patchforge.engine.blocks import SourceFile
 
 HOOKS = "patchforge_xpu"  #: the runtime module that hooks live in
 
@@ -205,7 +205,7 @@ class At:
 
     path: str
     aliases: dict[str, str]  #: local name → full dotted name
-    source: Source  #: the whole file
+    source: SourceFile  #: the whole file
     ancestors: list[cst.CSTNode] = field(default_factory=list)  #: outermost first, the node itself not included
     bound: dict[cst.CSTNode, frozenset[str]] = field(default_factory=dict)  #: node → names that are known there
 
@@ -236,14 +236,14 @@ class At:
 
     def strings(self, node: cst.CSTNode) -> list[str]:
         """What the plain strings in ``node`` say, in source order; docstrings and the like are remarks."""
-        stack, found = [node], list[str]()
+        stack, texts = [node], list[str]()
         while stack:
             child = stack.pop()
             if isinstance(child, _STRINGS) and isinstance(child.evaluated_value, str):
-                found.append(child.evaluated_value)
+                texts.append(child.evaluated_value)
             elif not (isinstance(child, cst.Expr) and isinstance(child.value, _STRINGS)):
                 stack.extend(reversed(list(children(child))))
-        return found
+        return texts
 
     @property
     def statement(self) -> cst.SimpleStatementLine:

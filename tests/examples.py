@@ -112,7 +112,7 @@ class OfRelease(Case):
         record = conversion.records.get(self.path)
         result = result_of(data, record) if record else data
         replaced = (pair for at in record.found for pair in at.replaced) if record else ()
-        report = next(one for one in conversion.reports if one.transform == self.rule.id)
+        report = next(report for report in conversion.reports if report.transform == self.rule.id)
         places = (Place(at.line, at.outcome, (at.function, at.note, at.edits)) for _, at in report.found)
         return Outcomes(result, frozenset({report.outcome}), tuple(places), tuple(replaced))
 

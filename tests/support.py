@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from patchforge.engine.blocks import Source
+from patchforge.engine.blocks import SourceFile
 from patchforge.engine.cache import FILES, Cache
 from patchforge.engine.convert import Engine
 from patchforge.engine.files import look_at
@@ -71,8 +71,8 @@ def without_helpers(after: bytes, before: str) -> str:
         text = text.replace(f"\n\n{helper}\n", "")
     if text.count("\n") == after.decode().count("\n"):
         return text
-    lines, at = text.splitlines(keepends=True), Source(before.encode()).import_line
+    lines, at = text.splitlines(keepends=True), SourceFile(before.encode()).import_line
     at += "import comfy.model_management\n" in lines[at : at + 1]
-    rest = before.splitlines()[Source(before.encode()).import_line :][:2]
+    rest = before.splitlines()[SourceFile(before.encode()).import_line :][:2]
     del lines[at : at + (2 if not rest or rest[0].strip() else 1 if rest[1:] and rest[1].strip() else 0)]
     return "".join(lines)

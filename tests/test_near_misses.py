@@ -208,7 +208,7 @@ FLAT = [(name, path, version, known, near) for name, path, version, known, nears
 
 def outcome(name: str, path: str, version: str, text: str) -> tuple[Outcome, int]:
     report = engine_of((BY_ID[name],)).convert(release(version), MemoryTree({path: text.encode()})).reports[0]
-    return report.outcome, sum(one.outcome is Outcome.APPLIED for _, one in report.found)
+    return report.outcome, sum(place.outcome is Outcome.APPLIED for _, place in report.found)
 
 
 @pytest.mark.parametrize(

@@ -52,8 +52,8 @@ def body(patch: bytes) -> str:
 
 def three_ways(changes: list[FileChange], context: int = 0) -> None:
     patch = patches.render(changes, header=HEAD, context=context)
-    before = {one.path: one.before for one in changes if one.before is not None}
-    patches.check_every_way([patch], before, {one.path: one.after for one in changes}, context=context)
+    before = {file.path: file.before for file in changes if file.before is not None}
+    patches.check_every_way([patch], before, {file.path: file.after for file in changes}, context=context)
 
 
 @st.composite
@@ -88,51 +88,51 @@ def file_changes(draw: st.DrawFn) -> FileChange:
 
 
 @given(file_changes(), st.integers(0, 3))
-def test_apply_of_render_is_exact_and_so_is_its_reverse(one: FileChange, context: int) -> None:
-    patch = patches.render([one], header=HEAD, context=context)
-    assert patches.render([one], header=HEAD, context=context) == patch
-    after = patches.apply(patch, {one.path: one.before or b""}.__getitem__)
-    assert after.get(one.path, one.before) == one.after
-    assert patches.reverse(patch, {one.path: one.after}.__getitem__).get(one.path, one.after) == one.before
+def test_apply_of_render_is_exact_and_so_is_its_reverse(file: FileChange, context: int) -> None:
+    patch = patches.render([file], header=HEAD, context=context)
+    assert patches.render([file], header=HEAD, context=context) == patch
+    after = patches.apply(patch, {file.path: file.before or b""}.__getitem__)
+    assert after.get(file.path, file.before) == file.after
+    assert patches.reverse(patch, {file.path: file.after}.__getitem__).get(file.path, file.after) == file.before
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(file_changes(), st.sampled_from([0, 3]))
-def test_gnu_patch_and_git_agree(one: FileChange, context: int) -> None:
-    assume(one.before != one.after)
-    three_ways([one], context)
+def test_gnu_patch_and_git_agree(file: FileChange, context: int) -> None:
+    assume(file.before != file.after)
+    three_ways([file], context)
 
 
 @given(file_changes(), st.binary(max_size=3), st.integers(0, 60))
-def test_a_damaged_patch_never_applies_silently_to_other_lines(one: FileChange, noise: bytes, at: int) -> None:
-    patch = patches.render([one], header="")
+def test_a_damaged_patch_never_applies_silently_to_other_lines(file: FileChange, noise: bytes, at: int) -> None:
+    patch = patches.render([file], header="")
     damaged = patch[:at] + noise + patch[at:]
     try:
-        after = patches.apply(damaged, {one.path: one.before or b""}.__getitem__)
+        after = patches.apply(damaged, {file.path: file.before or b""}.__getitem__)
     except PatchforgeError:
         return
-    assert patches.render([one], header="") == patch
+    assert patches.render([file], header="") == patch
     for path, data in after.items():
-        assert path == one.path
-        assert patches.reverse(damaged, {path: data}.__getitem__)[path] == one.before
+        assert path == file.path
+        assert patches.reverse(damaged, {path: data}.__getitem__)[path] == file.before
 
 
 def test_insertions_are_numbered_by_the_line_before_them() -> None:
-    one = change(b"1\n2\n3\n", Segment(0, 0, (b"top\n",)), Segment(2, 2, (b"x\n", b"y\n")), Segment(3, 3, (b"end\n",)))
+    file = change(b"1\n2\n3\n", Segment(0, 0, (b"top\n",)), Segment(2, 2, (b"x\n", b"y\n")), Segment(3, 3, (b"end\n",)))
     assert (
-        body(patches.render([one], header=HEAD))
+        body(patches.render([file], header=HEAD))
         == "@@ -0,0 +1 @@\n+top\n@@ -2,0 +4,2 @@\n+x\n+y\n@@ -3,0 +7 @@\n+end\n"
     )
 
 
 def test_replacement_and_deletion() -> None:
-    one = change(b"1\n2\n3\n4\n", Segment(0, 1, (b"one\n",)), Segment(2, 4, ()))
-    assert body(patches.render([one], header=HEAD)) == "@@ -1 +1 @@\n-1\n+one\n@@ -3,2 +2,0 @@\n-3\n-4\n"
+    file = change(b"1\n2\n3\n4\n", Segment(0, 1, (b"one\n",)), Segment(2, 4, ()))
+    assert body(patches.render([file], header=HEAD)) == "@@ -1 +1 @@\n-1\n+one\n@@ -3,2 +2,0 @@\n-3\n-4\n"
 
 
 def test_lines_in_common_at_the_ends_of_a_segment_are_not_shown() -> None:
-    one = change(b"1\n2\n3\n", Segment(0, 3, (b"1\n", b"2\n", b"new\n", b"3\n")))
-    assert body(patches.render([one], header=HEAD)) == "@@ -2,0 +3 @@\n+new\n"
+    file = change(b"1\n2\n3\n", Segment(0, 3, (b"1\n", b"2\n", b"new\n", b"3\n")))
+    assert body(patches.render([file], header=HEAD)) == "@@ -2,0 +3 @@\n+new\n"
 
 
 def test_context_merges_neighbours() -> None:
@@ -155,23 +155,23 @@ def test_context_merges_neighbours() -> None:
 
 def test_the_hunks_are_the_segments_and_not_a_guess() -> None:
     """The lines are all alike: only the segment knows which of them is ours."""
-    one = change(b"a\na\na\n", Segment(1, 1, (b"a\n",)))
-    assert body(patches.render([one], header=HEAD)) == "@@ -1,0 +2 @@\n+a\n"
+    file = change(b"a\na\na\n", Segment(1, 1, (b"a\n",)))
+    assert body(patches.render([file], header=HEAD)) == "@@ -1,0 +2 @@\n+a\n"
 
 
 def test_a_missing_final_newline_is_said() -> None:
-    one = change(b"a\nb", Segment(1, 2, (b"b\n", b"c")))
-    assert body(patches.render([one], header=HEAD)) == (
+    file = change(b"a\nb", Segment(1, 2, (b"b\n", b"c")))
+    assert body(patches.render([file], header=HEAD)) == (
         "@@ -2 +2,2 @@\n-b\n\\ No newline at end of file\n+b\n+c\n\\ No newline at end of file\n"
     )
-    three_ways([one])
+    three_ways([file])
 
 
 def test_byte_order_mark_and_crlf_survive() -> None:
-    one = change(b"\xef\xbb\xbfimport os\r\nx = 1\r\n", Segment(1, 1, (b"y = 2\r\n",)))
-    patch = patches.render([one], header=HEAD)
+    file = change(b"\xef\xbb\xbfimport os\r\nx = 1\r\n", Segment(1, 1, (b"y = 2\r\n",)))
+    patch = patches.render([file], header=HEAD)
     assert b"@@ -1,0 +2 @@\n+y = 2\r\n" in patch
-    three_ways([one])
+    three_ways([file])
 
 
 @pytest.mark.parametrize("mode", [0o100644, 0o100755])
@@ -189,13 +189,13 @@ def test_new_files_and_their_modes(data: bytes, mode: int) -> None:
 
 
 def test_files_are_sorted_and_unchanged_files_left_out() -> None:
-    one, two = (change(b"1\n", Segment(1, 1, (b"2\n",)), path=path) for path in ("b.py", "a b.py"))
+    first, second = (change(b"1\n", Segment(1, 1, (b"2\n",)), path=path) for path in ("b.py", "a b.py"))
     same = change(b"1\n", Segment(0, 1, (b"1\n",)), path="c.py")
-    patch = patches.render([one, same, two], header=HEAD)
+    patch = patches.render([first, same, second], header=HEAD)
     assert [part.path for part in patches.parse(patch)] == ["a b.py", "b.py"]
-    assert patch == patches.render([two, one, same], header=HEAD)
+    assert patch == patches.render([second, first, same], header=HEAD)
     assert b"index " not in patch
-    three_ways([one, two])
+    three_ways([first, second])
 
 
 def test_emptied_and_filled_files() -> None:
@@ -205,7 +205,7 @@ def test_emptied_and_filled_files() -> None:
 def test_a_series_is_checked_in_order() -> None:
     first = change(b"1\n2\n", Segment(1, 1, (b"x\n",)))
     second = change(first.after, Segment(1, 2, (b"y\n",)))
-    rendered = [patches.render([one], header=HEAD) for one in (first, second)]
+    rendered = [patches.render([file], header=HEAD) for file in (first, second)]
     patches.check_every_way(rendered, {"comfy/a.py": b"1\n2\n"}, {"comfy/a.py": b"1\ny\n2\n"}, context=0)
     with pytest.raises(CheckFailed, match="hunk 1"):
         patches.check_every_way(rendered[::-1], {"comfy/a.py": b"1\n2\n"}, {"comfy/a.py": b"1\ny\n2\n"}, context=0)
@@ -224,12 +224,12 @@ def test_a_repository_around_the_temporary_folder_does_not_matter(
 
 
 def test_three_ways_refuses_another_result() -> None:
-    one = change(b"1\n2\n", Segment(1, 1, (b"x\n",)))
-    patch = patches.render([one], header=HEAD)
+    file = change(b"1\n2\n", Segment(1, 1, (b"x\n",)))
+    patch = patches.render([file], header=HEAD)
     with pytest.raises(CheckFailed, match="comes out wrong at line 2"):
-        patches.check_every_way([patch], {one.path: one.before or b""}, {one.path: b"1\ny\n2\n"}, context=0)
+        patches.check_every_way([patch], {file.path: file.before or b""}, {file.path: b"1\ny\n2\n"}, context=0)
     with pytest.raises(CheckFailed, match="no patch touches it"):
-        patches.check_every_way([patch], {one.path: one.before or b"", "z": b""}, {one.path: one.after}, context=0)
+        patches.check_every_way([patch], {file.path: file.before or b"", "z": b""}, {file.path: file.after}, context=0)
 
 
 @pytest.mark.parametrize(
@@ -324,9 +324,9 @@ def test_render_refuses_what_it_cannot_say(bad: FileChange) -> None:
 
 
 def test_one_file_once() -> None:
-    one = change(b"1\n", Segment(1, 1, (b"2\n",)))
+    file = change(b"1\n", Segment(1, 1, (b"2\n",)))
     with pytest.raises(CheckFailed, match="twice"):
-        patches.render([one, one], header=HEAD)
+        patches.render([file, file], header=HEAD)
 
 
 RELEASE = Release(Version.parse("v0.3.47"), "0" * 40)

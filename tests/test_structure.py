@@ -7,7 +7,7 @@ from textwrap import dedent
 import libcst as cst
 import pytest
 
-from patchforge.engine.blocks import Source
+from patchforge.engine.blocks import SourceFile
 from patchforge.engine.prefilter import may_say, says
 from patchforge.structure import same, statements
 from tests.trivia import mutants
@@ -152,8 +152,8 @@ def test_what_only_looks_like_a_piece_is_not_said(text: str) -> None:
 )
 def test_a_word_is_a_name_or_a_whole_string(text: str, said: bool) -> None:
     assert says(text, "ZE_MASK") is said
-    assert Source(b"\xef\xbb\xbf" + text.encode()).says("ZE_MASK") is said
-    assert Source(text.encode()).says("ZE_MASK") is said
+    assert SourceFile(b"\xef\xbb\xbf" + text.encode()).says("ZE_MASK") is said
+    assert SourceFile(text.encode()).says("ZE_MASK") is said
 
 
 def test_the_quick_look_takes_no_time_over_hostile_remarks() -> None:

@@ -22,13 +22,13 @@ ALL = transforms()
 PUBLIC = set(patchforge_xpu.__all__)
 
 
-every_transform = pytest.mark.parametrize("transform", ALL, ids=[one.id for one in ALL])
+every_transform = pytest.mark.parametrize("transform", ALL, ids=[transform.id for transform in ALL])
 
 
 @pytest.mark.parametrize("era", ERAS)
 def test_outcomes_of_the_miniatures_are_the_expected_ones(era: str) -> None:
     conversion = engine_of(ALL).convert(release(era), MemoryTree(miniature(era)))
-    expected = {one.id: one.expected(Version.parse(era)) for one in ALL}
+    expected = {transform.id: transform.expected(Version.parse(era)) for transform in ALL}
     assert {report.transform: report.outcome for report in conversion.reports} == expected
     assert conversion.unclaimed == ()
 
@@ -39,12 +39,14 @@ def test_the_miniatures_show_every_transform_at_work() -> None:
         reports = engine_of(ALL).convert(release(era), MemoryTree(miniature(era))).reports
         worked |= {report.transform for report in reports if report.outcome is Outcome.APPLIED}
     versions = [Version.parse(era) for era in ERAS]
-    assert worked == {one.id for one in ALL if any(one.expected(version) is Outcome.APPLIED for version in versions)}
+    assert worked == {
+        transform.id for transform in ALL if any(transform.expected(version) is Outcome.APPLIED for version in versions)
+    }
 
 
 def test_ids_are_unique() -> None:
-    assert [name for name, count in Counter(one.id for one in ALL).items() if count > 1] == []
-    assert len({type(one).__module__ for one in ALL}) == len(ALL)
+    assert [name for name, count in Counter(transform.id for transform in ALL).items() if count > 1] == []
+    assert len({type(transform).__module__ for transform in ALL}) == len(ALL)
 
 
 def test_the_registry_lists_only_the_catalogue() -> None:
@@ -54,7 +56,7 @@ def test_the_registry_lists_only_the_catalogue() -> None:
         id = "X99"
 
     transforms.cache_clear()
-    assert [one.id for one in transforms()] == [one.id for one in ALL]
+    assert [transform.id for transform in transforms()] == [transform.id for transform in ALL]
     assert issubclass(Stranger, Transform)
 
 
@@ -75,14 +77,14 @@ def test_ranges_are_in_order_and_do_not_contradict(transform: Transform) -> None
     spans = (*transform.absent, *transform.upstream)
     for span in spans:
         assert not (span.first and span.last) or Version.parse(span.first) <= Version.parse(span.last)
-    for one in transform.absent:
+    for absent in transform.absent:
         for other in transform.upstream:
-            assert not _overlap(one, other)
+            assert not _overlap(absent, other)
 
 
-def _overlap(one: Span, other: Span) -> bool:
-    edges = [Version.parse(edge) for span in (one, other) for edge in (span.first, span.last) if edge]
-    return any(edge in one and edge in other for edge in edges)
+def _overlap(first: Span, other: Span) -> bool:
+    edges = [Version.parse(edge) for span in (first, other) for edge in (span.first, span.last) if edge]
+    return any(edge in first and edge in other for edge in edges)
 
 
 @every_transform
@@ -93,7 +95,7 @@ def test_hooks_exist_and_are_declared(transform: Transform) -> None:
 
 
 def test_the_runtime_offers_what_transforms_call_and_nothing_else() -> None:
-    assert {hook for one in ALL for hook in one.hooks} == PUBLIC
+    assert {hook for transform in ALL for hook in transform.hooks} == PUBLIC
 
 
 def test_the_reference_page_is_generated() -> None:

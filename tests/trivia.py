@@ -89,7 +89,7 @@ def _stacked(source: str, single: Sequence[Mutant], meant: str) -> Iterator[Muta
     spliced = [mutant for mutant in single if mutant.splices]
     for count in (2, 3, 5, 8, 13, 21):
         several = chance.sample(spliced, min(count, len(spliced)))
-        made = _made(source, "stacked", [splice for one in several for splice in one.splices], meant)
+        made = _made(source, "stacked", [splice for mutant in several for splice in mutant.splices], meant)
         if made:
             yield made
 

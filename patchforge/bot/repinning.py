@@ -15,7 +15,7 @@ from patchforge.git.clone import CachedClone
 from patchforge.git.command import run_git
 from patchforge.git.size import check_size
 from patchforge.nodes.manifest import PackReport
-from patchforge.nodes.pack import Problem, read_pack
+from patchforge.nodes.pack import PackProblem, read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import summary
 from patchforge.nodes.store import cached
@@ -52,7 +52,7 @@ class Repinned:
     patches: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
-    def unread(self) -> list[Problem]:
+    def unread(self) -> list[PackProblem]:
         """Files that could not be looked at, and were not among those before."""
         before = self.report_before.problems if self.report_before else ()
         known = {(problem.path, problem.reason) for problem in before}

@@ -79,7 +79,7 @@ def parsed(text: str | bytes) -> ast.Module:
         raise
 
 
-class Source:
+class SourceFile:
     """One Python file: bytes, lines and top-level statements."""
 
     refusal: Exception | None = None  #: why this Python's grammar refuses the file
@@ -142,9 +142,9 @@ class Source:
         """Whether ``piece`` occurs in the code, or as a string; in a comment it does not count."""
         return may_say(self.data, [piece]) and says(self.text, piece)
 
-    def after(self, parts: Sequence[Segment]) -> Source:
+    def after(self, parts: Sequence[Segment]) -> SourceFile:
         """The source after some segments; its top-level statements are derived, not parsed again."""
-        changed = Source(apply_segments(self.data, parts))
+        changed = SourceFile(apply_segments(self.data, parts))
         if self.tree is None:
             return changed
         changed.tree, changed.aliases = self.tree, self.aliases
@@ -181,18 +181,18 @@ class Source:
     @cached_property
     def aliases(self) -> dict[str, str]:
         """Local name → full name for imports at the top level, also those under a top-level ``try`` or ``if``."""
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         stack: list[ast.AST] = list(self.tree.body) if self.tree else []
         while stack:
             node = stack.pop()
             if isinstance(node, ast.Import):
-                found.update({alias.asname: alias.name for alias in node.names if alias.asname})
+                names.update({alias.asname: alias.name for alias in node.names if alias.asname})
             elif isinstance(node, ast.ImportFrom) and node.module:
-                found.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
+                names.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
             elif isinstance(node, (ast.Try, ast.If)):
                 stack.extend([*node.body, *node.orelse, *getattr(node, "finalbody", ())])
                 stack.extend(child for handler in getattr(node, "handlers", ()) for child in handler.body)
-        return found
+        return names
 
 
 def _inside(part: Segment, block: Block) -> bool:
@@ -277,11 +277,12 @@ def _functions(node: ast.stmt, lines: Sequence[bytes], encoding: str, above: str
         header = above + b"".join(lines[node.lineno - 1 : begin]).decode(encoding)
     else:
         return ()
-    inner = [one for one in node.body if isinstance(one, _FUNCTIONS)]
+    inner = [function for function in node.body if isinstance(function, _FUNCTIONS)]
     blocks = tuple(
-        Block(*_lines(one, lines), header=header, functions=_functions(one, lines, encoding, header)) for one in inner
+        Block(*_lines(function, lines), header=header, functions=_functions(function, lines, encoding, header))
+        for function in inner
     )
-    apart = all(one.end <= other.start for one, other in pairwise(blocks)) and begin > node.lineno - 1
+    apart = all(block.end <= other.start for block, other in pairwise(blocks)) and begin > node.lineno - 1
     return blocks if apart else ()
 
 

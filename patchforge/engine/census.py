@@ -13,7 +13,7 @@ from typing import Any
 
 from patchforge.devices import DEVICE_TEST, DEVICE_VARIABLE, IPEX, KITCHEN_TEST, XPU_TESTS, about, asks_vendor
 from patchforge.effort import spend, walk
-from patchforge.engine.blocks import Source, UnreadableSource
+from patchforge.engine.blocks import SourceFile, UnreadableSource
 from patchforge.engine.records import RawSite
 
 NEEDLES = re.compile(
@@ -34,7 +34,7 @@ _KINDS = {
 }
 
 
-def device_sites(source: Source, memo: dict[tuple[object, ...], Any]) -> tuple[RawSite, ...]:
+def device_sites(source: SourceFile, memo: dict[tuple[object, ...], Any]) -> tuple[RawSite, ...]:
     """Every site of a file in line order. ``memo`` remembers top-level statements by their bytes."""
     if source.tree is None:
         raise UnreadableSource("a syntax that this Python does not know", 1)
@@ -42,7 +42,7 @@ def device_sites(source: Source, memo: dict[tuple[object, ...], Any]) -> tuple[R
     hidden = tuple(
         name.encode() for name, full in aliases if NEEDLES.search(full.encode()) and not NEEDLES.search(name.encode())
     )
-    found: list[RawSite] = []
+    all_sites: list[RawSite] = []
     for node in source.tree.body:
         start, end = node.lineno - 1, node.end_lineno or node.lineno
         text = b"".join(source.lines[start:end])
@@ -52,13 +52,13 @@ def device_sites(source: Source, memo: dict[tuple[object, ...], Any]) -> tuple[R
             sites: set[RawSite] = set()
             _Walk(source.aliases, sites).node(node, "<module>", "")
             memo[text, aliases] = [replace(site, line=site.line - start) for site in sites]
-        found += [replace(site, line=site.line + start) for site in memo[text, aliases]]
-    return tuple(sorted(found, key=lambda site: (site.line, site.kind, site.text)))
+        all_sites += [replace(site, line=site.line + start) for site in memo[text, aliases]]
+    return tuple(sorted(all_sites, key=lambda site: (site.line, site.kind, site.text)))
 
 
 class _Walk:
-    def __init__(self, aliases: dict[str, str], found: set[RawSite]) -> None:
-        self.aliases, self.found = aliases, found
+    def __init__(self, aliases: dict[str, str], sites: set[RawSite]) -> None:
+        self.aliases, self.sites = aliases, sites
 
     def statements(self, body: Sequence[ast.stmt], function: str, guard: str) -> None:
         """A statement list; an XPU arm that returns makes all that follows stand beside it."""
@@ -119,7 +119,7 @@ class _Walk:
         for node in body:
             if isinstance(node, ast.Return) and (node.value is None or _is_nothing(node.value)):
                 text = "return" if node.value is None else f"return {ast.unparse(node.value)}"
-                self.found.add(RawSite(node.lineno, function, REFUSAL, text, "xpu"))
+                self.sites.add(RawSite(node.lineno, function, REFUSAL, text, "xpu"))
 
     def kind_of_test(self, test: ast.expr) -> str:
         """Whether a test asks for an XPU, for another vendor, or for neither."""
@@ -153,7 +153,7 @@ class _Walk:
 
     def site(self, node: ast.AST, function: str, guard: str) -> None:
         for kind, text in self.kinds(node):
-            self.found.add(RawSite(getattr(node, "lineno", 0), function, kind, text, guard))
+            self.sites.add(RawSite(getattr(node, "lineno", 0), function, kind, text, guard))
 
     def kinds(self, node: ast.AST) -> Iterator[tuple[str, str]]:
         if isinstance(node, (ast.Name, ast.Attribute)):

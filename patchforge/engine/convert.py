@@ -17,7 +17,7 @@ from multiprocessing.context import BaseContext
 from patchforge.engine.cache import Cache, Key
 from patchforge.engine.census import NEEDLES
 from patchforge.engine.prefilter import may_say
-from patchforge.engine.records import FileRecord, Found, apply_segments
+from patchforge.engine.records import FileRecord, FoundPlace, apply_segments
 from patchforge.engine.sites import Decisions, covering, decide
 from patchforge.transform import Transform
 from patchforge.vocabulary import DecidedSite, Decision, Drift, FileChange, Outcome, Purpose, Release, Tree
@@ -32,7 +32,7 @@ class Report:
     transform: str
     outcome: Outcome
     expected: Outcome
-    found: tuple[tuple[str, Found], ...] = ()  #: (path, what was found there)
+    found: tuple[tuple[str, FoundPlace], ...] = ()  #: (path, what was found there)
     drifts: tuple[Drift, ...] = ()
 
     @property
@@ -95,12 +95,12 @@ class Engine:
         """Runs every transform over a release's tree. Raises MissingBlobError for a needed file without content."""
         self.prepare([tree])
         records = {key[0]: record for key in _keys(tree) if not (record := self.known[key]).empty}
-        found: dict[str, list[tuple[str, Found]]] = {}
+        places: dict[str, list[tuple[str, FoundPlace]]] = {}
         for path, record in sorted(records.items()):
             for place in record.found:
-                found.setdefault(place.transform, []).append((path, place))
+                places.setdefault(place.transform, []).append((path, place))
         reports = (
-            self.report(transform, release, records, found.get(transform.id, ())) for transform in self.transforms
+            self.report(transform, release, records, places.get(transform.id, ())) for transform in self.transforms
         )
         return Conversion(release, tuple(reports), records, decide(records, self.covering), tree)
 
@@ -144,13 +144,13 @@ class Engine:
         transform: Transform,
         release: Release,
         records: Mapping[str, FileRecord],
-        found: Sequence[tuple[str, Found]],
+        places: Sequence[tuple[str, FoundPlace]],
     ) -> Report:
-        """One transform's outcome, put together from what it ``found`` in all files."""
+        """One transform's outcome, put together from the ``places`` of all files."""
         expected = transform.expected(release.version)
         drifts = [
             Drift(path, place.line, place.note, place.fragment)
-            for path, place in found
+            for path, place in places
             if place.outcome is Outcome.DRIFTED
         ]
         drifts += [
@@ -158,14 +158,14 @@ class Engine:
             for path, record in sorted(records.items())
             if record.unreadable and transform.wants(path)
         ]
-        seen = {place.outcome for _, place in found}
+        seen = {place.outcome for _, place in places}
         outcome = next((each for each in (Outcome.APPLIED, Outcome.UPSTREAM) if each in seen), Outcome.ABSENT)
         if outcome is Outcome.ABSENT and expected is not Outcome.ABSENT and not drifts:
             what = f"{' or '.join(transform.needles)} in {' or '.join(transform.files)}"
             drifts.append(Drift(transform.files[0], 0, f"{what} ({transform.title})", "no such place in this release"))
         if drifts:
             outcome = Outcome.DRIFTED
-        return Report(transform.id, outcome, expected, tuple(found), tuple(drifts))
+        return Report(transform.id, outcome, expected, tuple(places), tuple(drifts))
 
 
 def _keys(tree: Tree) -> list[Key]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import accumulate
 
-from patchforge.engine.blocks import Source
+from patchforge.engine.blocks import SourceFile
 from patchforge.errors import PatchforgeError
 from patchforge.vocabulary import Segment, split_lines
 
@@ -46,7 +46,7 @@ class Splice:
 class Text:
     """A source's text with lines addressed by number and offset."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourceFile) -> None:
         self.source = source
         self.lines = source.text.split("\n")
         self.starts = [0, *accumulate(len(line) + 1 for line in self.lines)]

@@ -16,12 +16,12 @@ from libcst.metadata import CodeRange
 
 from patchforge import effort
 from patchforge.effort import spend
-from patchforge.engine.blocks import REFUSED, Block, Source, UnreadableSource, why_refused
+from patchforge.engine.blocks import REFUSED, Block, SourceFile, UnreadableSource, why_refused
 from patchforge.engine.census import NEEDLES, device_sites
 from patchforge.engine.edits import Splice, Text, check_conflicts, segments
 from patchforge.engine.positions import Positions
 from patchforge.engine.prefilter import may_say
-from patchforge.engine.records import FileRecord, Found
+from patchforge.engine.records import FileRecord, FoundPlace
 from patchforge.engine.scope import unbound
 from patchforge.structure import children, code
 from patchforge.transform import (
@@ -39,6 +39,7 @@ from patchforge.transform import (
 from patchforge.vocabulary import EditKind, Outcome, Purpose, Segment
 
 OWN_LINE = "a statement on a line of its own"
+_HOOKED = "patchforge's hook is here already"
 _PER_NODE = 20  #: steps for parsing, walking and placing one
 IMPORT = f"from comfy import {HOOKS}"
 
@@ -73,7 +74,7 @@ class Placed:
     """
 
     rank: int
-    found: Found
+    found: FoundPlace
     places: tuple[EditPlace, ...] = ()
     free: tuple[str, ...] = ()
     fragment: str = ""
@@ -89,29 +90,36 @@ def look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo,
 
 
 def _look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo, *, census: bool) -> FileRecord:
-    wanting = [(rank, one) for rank, one in enumerate(transforms) if one.wants(path)]
+    wanting = [(rank, transform) for rank, transform in enumerate(transforms) if transform.wants(path)]
     if not wanting and not census:
         return FileRecord()
-    found: list[Found] = []
+    findings: list[FoundPlace] = []
     stages: list[tuple[Purpose, tuple[Segment, ...]]] = []
     origin = _LineMap()
-    source = Source(data)
+    source = SourceFile(data)
     sites = device_sites(source, memo) if census and NEEDLES.search(data) else ()
-    hooked = [one for _, one in wanting if any(source.says(f"{HOOKS}.{hook}") for hook in one.hooks)]
-    wanting = [(rank, one) for rank, one in wanting if one not in hooked]
-    found += [Found(one.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already") for one in hooked]
+    hooked = [transform for _, transform in wanting if any(source.says(f"{HOOKS}.{hook}") for hook in transform.hooks)]
+    wanting = [(rank, transform) for rank, transform in wanting if transform not in hooked]
+    findings += [
+        FoundPlace(transform.id, Outcome.UPSTREAM, 1, 1, "<module>", "patchforge's hook is here already")
+        for transform in hooked
+    ]
     for purpose in Purpose:
-        active = [(rank, one) for rank, one in wanting if one.purpose is purpose and _hit(one, source.data)]
+        active = [
+            (rank, transform)
+            for rank, transform in wanting
+            if transform.purpose is purpose and _hit(transform, source.data)
+        ]
         if not active:
             continue
         stage = _Stage(path, source, active, memo)
-        found += [origin.found(item) for item in stage.run()]
+        findings += [origin.found(item) for item in stage.run()]
         if stage.splices:
             parts = stage.segments()
             stages.append((purpose, parts))
             origin.add(parts)
             source = source.after(parts)
-    return FileRecord(tuple(found), tuple(stages), sites)
+    return FileRecord(tuple(findings), tuple(stages), sites)
 
 
 def _hit(transform: Transform, data: bytes) -> bool:
@@ -127,7 +135,7 @@ class _LineMap:
     def add(self, parts: tuple[Segment, ...]) -> None:
         self.changes.append(parts)
 
-    def found(self, item: Found) -> Found:
+    def found(self, item: FoundPlace) -> FoundPlace:
         if not self.changes:
             return item
         return replace(item, line=self.back(item.line), last_line=self.back(item.last_line))
@@ -151,22 +159,22 @@ class _LineMap:
 class _Stage:
     """One patch's transforms on one file."""
 
-    def __init__(self, path: str, source: Source, transforms: Ranked, memo: Memo) -> None:
+    def __init__(self, path: str, source: SourceFile, transforms: Ranked, memo: Memo) -> None:
         self.path, self.source, self.transforms, self.memo = path, source, transforms, memo
-        self.facts = tuple(source.says(fact) for _, one in transforms for fact in one.facts)
+        self.facts = tuple(source.says(fact) for _, transform in transforms for fact in transform.facts)
         self.aliases = tuple(sorted(source.aliases.items()))
         self.text = Text(source)
         self.splices: list[Splice] = []
 
-    def run(self) -> Iterable[Found]:
+    def run(self) -> Iterable[FoundPlace]:
         """Findings in the order of the file; the edits gather in ``splices``."""
         for block, data, active in self.hit():
             base = block.start - block.header.count("\n")
             for placed in self.block(block.header, data, active):
-                found = self.bound(placed)
-                for place in placed.places if found is placed.found else ():
+                site = self.bound(placed)
+                for place in placed.places if site is placed.found else ():
                     self.splices += self.splice(place, base, placed)
-                yield replace(found, line=found.line + base, last_line=found.last_line + base)
+                yield replace(site, line=site.line + base, last_line=site.last_line + base)
 
     def hit(self) -> Iterable[tuple[Block, bytes, Ranked]]:
         """The blocks to look at: of a class only the methods with a needle, unless one stands outside of them."""
@@ -183,9 +191,9 @@ class _Stage:
 
     def wanted(self, data: bytes) -> Ranked:
         """The transforms with a needle in ``data``."""
-        return [(rank, one) for rank, one in self.transforms if _hit(one, data)]
+        return [(rank, transform) for rank, transform in self.transforms if _hit(transform, data)]
 
-    def bound(self, placed: Placed) -> Found:
+    def bound(self, placed: Placed) -> FoundPlace:
         """The finding; drifted where its edits use a name that nothing binds."""
         missing = [name for name in placed.free if name not in self.source.names]
         if not missing:
@@ -227,7 +235,7 @@ class _Stage:
         return segments(self.text, self.splices)
 
 
-def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Placed]:
+def _find(text: str, active: Ranked, path: str, source: SourceFile) -> Iterable[Placed]:
     """Parses a block, walks it once and places what the transforms found."""
     module = _parsed(text)
     findings = list(_walk(module, active, At(path, dict(source.aliases), source)))
@@ -240,8 +248,8 @@ def _find(text: str, active: Ranked, path: str, source: Source) -> Iterable[Plac
         places = tuple(_place(edit, positions) for edit in edits)
         if not all(_has_room(place, lines) for place in places):
             finding, places, free = Mismatch(finding.node, OWN_LINE), (), ()  # noqa: PLW2901
-        found = _found(transform, finding, positions[finding.node], function)
-        yield Placed(rank, found, places, free, code(finding.node) if free else "")
+        site = _found(transform, finding, positions[finding.node], function)
+        yield Placed(rank, site, places, free, code(finding.node) if free else "")
 
 
 def _parsed(text: str) -> cst.Module:
@@ -310,12 +318,12 @@ def _walk(module: cst.Module, active: Ranked, at: At) -> Iterable[tuple[int, Tra
         stack.extend((child, depth + 1) for child in reversed(list(children(node))))
 
 
-def _found(transform: Transform, finding: Finding, place: CodeRange, function: str) -> Found:
+def _found(transform: Transform, finding: Finding, place: CodeRange, function: str) -> FoundPlace:
     first, last = place.start.line, place.end.line
     if isinstance(finding, Already):
-        return Found(transform.id, Outcome.UPSTREAM, first, last, function, finding.how)
+        return FoundPlace(transform.id, Outcome.UPSTREAM, first, last, function, finding.how)
     if isinstance(finding, Mismatch):
-        return Found(transform.id, Outcome.DRIFTED, first, last, function, finding.expected, code(finding.node))
+        return FoundPlace(transform.id, Outcome.DRIFTED, first, last, function, finding.expected, code(finding.node))
     kinds = tuple(sorted(Counter(edit.kind.value for edit in finding.edits).items()))
     replaced = tuple((code(edit.node), edit.prefix) for edit in finding.edits if edit.kind is EditKind.REPLACE)
-    return Found(transform.id, Outcome.APPLIED, first, last, function, edits=kinds, replaced=replaced)
+    return FoundPlace(transform.id, Outcome.APPLIED, first, last, function, edits=kinds, replaced=replaced)

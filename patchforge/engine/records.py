@@ -10,7 +10,7 @@ from patchforge.vocabulary import Outcome, Purpose, Segment, split_lines
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class FoundPlace:
     """What one transform found at one place of one file."""
 
     transform: str
@@ -39,7 +39,7 @@ class RawSite:
 class FileRecord:
     """All that was found in one file, and its edits patch by patch."""
 
-    found: tuple[Found, ...] = ()
+    found: tuple[FoundPlace, ...] = ()
     stages: tuple[tuple[Purpose, tuple[Segment, ...]], ...] = ()
     sites: tuple[RawSite, ...] = ()
     unreadable: str = ""  #: why the file could not be read as Python, with the line
@@ -57,19 +57,19 @@ class FileRecord:
     @classmethod
     def from_json(cls, value: list[Any]) -> FileRecord:
         """The inverse of ``to_json``."""
-        found, stages, sites, unreadable = value
+        findings, stages, sites, unreadable = value
         return cls(
-            tuple(map(_found, found)),
+            tuple(map(_found, findings)),
             tuple((Purpose(name), segments_of(parts)) for name, parts in stages),
             tuple(RawSite(*site) for site in sites),
             unreadable,
         )
 
 
-def _found(value: list[Any]) -> Found:
+def _found(value: list[Any]) -> FoundPlace:
     transform, outcome, line, last, function, note, fragment, edits, replaced = value
     changed = tuple(map(tuple, edits)), tuple(map(tuple, replaced))
-    return Found(transform, Outcome(outcome), line, last, function, note, fragment, *changed)
+    return FoundPlace(transform, Outcome(outcome), line, last, function, note, fragment, *changed)
 
 
 def plain(values: Iterable[Any]) -> list[list[Any]]:

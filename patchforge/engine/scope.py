@@ -23,18 +23,18 @@ def unbound(finding: Rewrite, node: cst.CSTNode, at: At) -> list[str]:
     The module's top level must bind them. Only edits inside a function are looked at, and only variables: what is
     called is not.
     """
-    functions = [one for one in (*at.ancestors, node) if isinstance(one, cst.FunctionDef)]
+    functions = [function for function in (*at.ancestors, node) if isinstance(function, cst.FunctionDef)]
     if not functions:
         return []
     used = {
         name for edit in finding.edits for text in (*edit.lines, edit.prefix, edit.suffix) for name in _variables(text)
     }
     used -= _ALWAYS | at.aliases.keys()
-    around = [*functions[:1], *(one for one in (node, finding.node) if one not in functions)]
-    for one in around:
-        if one not in at.bound:
-            at.bound[one] = frozenset(_bound([one]))
-    return sorted(used.difference(*(at.bound[one] for one in around)))
+    around = [*functions[:1], *(scope for scope in (node, finding.node) if scope not in functions)]
+    for scope in around:
+        if scope not in at.bound:
+            at.bound[scope] = frozenset(_bound([scope]))
+    return sorted(used.difference(*(at.bound[scope] for scope in around)))
 
 
 def _variables(text: str) -> list[str]:

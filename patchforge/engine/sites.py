@@ -44,13 +44,13 @@ class _Tables(TypedDict):
 
 def load_decisions(path: Path) -> Decisions:
     """Reads the ``[[leave]]`` tables of a decisions file; Damaged for anything else in it."""
-    found = documents.structured(documents.read_toml(path), _Tables, str(path), do="correct the file")["leave"]
-    for number, table in enumerate(found, 1):
+    tables = documents.structured(documents.read_toml(path), _Tables, str(path), do="correct the file")["leave"]
+    for number, table in enumerate(tables, 1):
         if "why" not in table or (unknown := table.keys() - Leave.__slots__):
             expected = f"texts: why, and of {', '.join(Leave.__slots__[1:])} what is needed"
             found_keys = ", ".join(sorted(unknown)) if "why" in table else "no why"
             raise Damaged(f"{path}: table {number} is not a decision", expected=expected, found=found_keys)
-    return tuple(Leave(**table) for table in found)
+    return tuple(Leave(**table) for table in tables)
 
 
 def covering(decisions: Decisions) -> Covering:

@@ -31,9 +31,9 @@ _KINDS_OF_NAMES = {
 
 def sites(code: Code, own_questions: frozenset[tuple[str, str]] = frozenset()) -> tuple[Site, ...]:
     """Every site of a file, in the order of the file. ``own_questions``: see ``PackFacts``."""
-    found = [site for node in code.nodes if isinstance(node, ast.expr) for site in _sites(node, code)]
-    found += _of_own_questions(code, own_questions) if own_questions else []
-    return tuple(sorted(found, key=lambda site: (site.line, site.node.col_offset, site.kind, site.text)))
+    places = [site for node in code.nodes if isinstance(node, ast.expr) for site in _sites(node, code)]
+    places += _of_own_questions(code, own_questions) if own_questions else []
+    return tuple(sorted(places, key=lambda site: (site.line, site.node.col_offset, site.kind, site.text)))
 
 
 def _of_own_questions(code: Code, own_questions: frozenset[tuple[str, str]]) -> Iterator[Site]:
@@ -109,7 +109,7 @@ def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
         first, *rest = node.values
         if isinstance(first, ast.Constant) and re.match(r"cuda(:|$)", str(first.value)):
             yield Kind.LITERAL, "cuda:…"
-        elif any(isinstance(one, ast.Constant) and re.fullmatch(r"cuda(:\d*)?", str(one.value)) for one in rest):
+        elif any(isinstance(part, ast.Constant) and re.fullmatch(r"cuda(:\d*)?", str(part.value)) for part in rest):
             yield Kind.LITERAL, "…cuda…"
 
 

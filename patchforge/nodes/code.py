@@ -15,7 +15,7 @@ from itertools import accumulate
 from typing import Any, TypeVar, cast
 
 from patchforge.effort import SHARED, spend
-from patchforge.engine.blocks import Source, UnreadableSource
+from patchforge.engine.blocks import SourceFile, UnreadableSource
 from patchforge.engine.edits import Splice, Text
 from patchforge.nodes import layout
 
@@ -35,7 +35,7 @@ class Code:
     """
 
     def __init__(self, path: str, data: bytes) -> None:
-        self.path, self.source = path, Source(data)
+        self.path, self.source = path, SourceFile(data)
         tree = self.source.tree
         if tree is None:
             raise _refused(self.source)
@@ -97,42 +97,42 @@ class Code:
     @cached_property
     def functions(self) -> dict[str, list[ast.FunctionDef]]:
         """The functions of the file by their name."""
-        found: dict[str, list[ast.FunctionDef]] = {}
+        by_name: dict[str, list[ast.FunctionDef]] = {}
         for node in self.nodes:
             if isinstance(node, ast.FunctionDef):
-                found.setdefault(node.name, []).append(node)
-        return found
+                by_name.setdefault(node.name, []).append(node)
+        return by_name
 
     @cached_property
     def _named(self) -> dict[str, tuple[list[int], list[tuple[int, ast.Name]]]]:
-        found: dict[str, list[tuple[int, int, ast.Name]]] = {}
+        by_name: dict[str, list[tuple[int, int, ast.Name]]] = {}
         for order, node in enumerate(self.nodes):
             if isinstance(node, ast.Name):
-                found.setdefault(node.id, []).append((self._numbers[node][0], order, node))
+                by_name.setdefault(node.id, []).append((self._numbers[node][0], order, node))
         result: dict[str, tuple[list[int], list[tuple[int, ast.Name]]]] = {}
-        for name, places in found.items():
+        for name, places in by_name.items():
             places.sort(key=lambda place: place[0])
             result[name] = [place[0] for place in places], [place[1:] for place in places]
         return result
 
     def named(self, name: str, top: ast.AST) -> list[ast.Name]:
         """Every use of a name in ``top``, in the order of ``ast.walk``."""
-        numbers, found = self._named.get(name, ([], []))
+        numbers, uses = self._named.get(name, ([], []))
         first, last = self._numbers[top]
-        inside = sorted(found[bisect_left(numbers, first) : bisect_right(numbers, last)], key=lambda one: one[0])
+        inside = sorted(uses[bisect_left(numbers, first) : bisect_right(numbers, last)], key=lambda use: use[0])
         spend(len(inside))
         return [node for _, node in inside]
 
     @cached_property
     def aliases(self) -> dict[str, str]:
         """Local name → full name, for every import in the file."""
-        found: dict[str, str] = {}
+        names: dict[str, str] = {}
         for node in self.nodes:
             if isinstance(node, ast.Import):
-                found.update({alias.asname: alias.name for alias in node.names if alias.asname})
+                names.update({alias.asname: alias.name for alias in node.names if alias.asname})
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                found.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
-        return found
+                names.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
+        return names
 
     @cached_property
     def torchs(self) -> frozenset[str]:
@@ -187,7 +187,7 @@ class Code:
 
     def _dotted(self, around: ast.AST, kinds: tuple[type[Any], ...]) -> str:
         parents = (parent for parent, _ in self.above(around))
-        return ".".join(reversed([one.name for one in (around, *parents) if isinstance(one, kinds)]))
+        return ".".join(reversed([owner.name for owner in (around, *parents) if isinstance(owner, kinds)]))
 
     def scope(self, node: ast.AST) -> ast.AST:
         """The innermost function around a node, or the module."""
@@ -241,12 +241,12 @@ class Code:
     @cached_property
     def _formatted(self) -> list[tuple[int, int, str]]:
         """(start, end, quote) of each f-string that stands in no other, by their places."""
-        found: list[tuple[int, int, str]] = []
+        strings: list[tuple[int, int, str]] = []
         for node in self.nodes:
             if isinstance(node, ast.JoinedStr) and not self.in_string(node):
                 match = _FORMATTED.search(self.source.text, self.start(node))
-                found.append((self.start(node), self.end(node), (match[1] or match[2]) if match else '"'))
-        return sorted(found)
+                strings.append((self.start(node), self.end(node), (match[1] or match[2]) if match else '"'))
+        return sorted(strings)
 
     def quotes(self, start: int, end: int) -> tuple[str, bool]:
         """What ends the f-string around characters, and whether another one is in it; "" outside of one."""
@@ -396,7 +396,7 @@ def dotted(node: ast.AST) -> str:
     return ".".join([node.id, *reversed(parts)])
 
 
-def _refused(source: Source) -> UnreadableSource:
+def _refused(source: SourceFile) -> UnreadableSource:
     error = source.refusal
     if isinstance(error, SyntaxError):
         line = (error.text or "")[:200]

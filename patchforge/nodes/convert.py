@@ -23,7 +23,7 @@ from patchforge.nodes.census import LISTED, NEEDLES, sites
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Handed, Operands, decisions, guarded, operands, question, ready
 from patchforge.nodes.libraries import Library, flows, foreign
-from patchforge.nodes.pack import Pack, Problem
+from patchforge.nodes.pack import Pack, PackProblem
 from patchforge.nodes.shapes import test_around
 from patchforge.pattern import Kind, Options, PackFacts, Site, Verdict, left, person
 from patchforge.proof.packs.equivalence import NotProved
@@ -45,7 +45,7 @@ class Converted:
     sites: tuple[DecidedSite, ...]
     skipped: tuple[DecidedSite, ...]  #: in files that ComfyUI does not come to, in tests and in kernels
     changes: tuple[FileChange, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[PackProblem, ...]
 
 
 def convert(pack: Pack, options: Options) -> Converted:
@@ -75,8 +75,8 @@ def _convert(pack: Pack, options: Options) -> Converted:
     for path, code in sorted(codes.items()):
         with problems.of(path):
             stays = exempt.file_reason(code, reachable=path in pack.reachable)
-            found, change = convert_file(code, around, stays)
-            (skipped if stays else decided).extend(found)
+            file_sites, change = convert_file(code, around, stays)
+            (skipped if stays else decided).extend(file_sites)
             changes += [change] if change else []
     return Converted(pack, tuple(decided), tuple(skipped), tuple(changes), problems.sorted())
 
@@ -129,14 +129,14 @@ class _Ready:
                 for node in code.nodes:
                     if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
                         self.defined.setdefault(node.name, []).append(path)
-        found = self.defined.get(name, [])
-        return found if len(found) == 1 else []
+        paths = self.defined.get(name, [])
+        return paths if len(paths) == 1 else []
 
     def decided(self, path: str) -> dict[Site, Verdict]:
         if path not in self.known:
             code = self.codes[path]
-            found = sites(code, self.around.own_questions)
-            self.known[path] = decide(code, replace(self.around, sites=found))
+            file_sites = sites(code, self.around.own_questions)
+            self.known[path] = decide(code, replace(self.around, sites=file_sites))
         return self.known[path]
 
 
@@ -158,18 +158,18 @@ class _Elsewhere:
 
 def _foreign(codes: Mapping[str, Code], problems: _Problems) -> dict[str, dict[str, Library]]:
     """What the pack's functions hand on to libraries with device names of their own."""
-    found: dict[str, dict[str, Library]] = {}
+    by_function: dict[str, dict[str, Library]] = {}
     for path, code in codes.items():
         with problems.of(path):
             for name, given in flows(code, {}).parameters().items():
-                found.setdefault(name, {}).update(given)
-    return found
+                by_function.setdefault(name, {}).update(given)
+    return by_function
 
 
 class _Problems:
     """What could not be looked at: one file's trouble is no other's."""
 
-    def __init__(self, known: Iterable[Problem]) -> None:
+    def __init__(self, known: Iterable[PackProblem]) -> None:
         self.known = set(known)
 
     @contextmanager
@@ -179,11 +179,11 @@ class _Problems:
             with effort.at_most(effort.FILE):
                 yield
         except CheckFailed as error:
-            self.known.add(Problem(path, 1, error.problem))
+            self.known.add(PackProblem(path, 1, error.problem))
         except REFUSED as error:
-            self.known.add(Problem(path, *why_refused(error)))
+            self.known.add(PackProblem(path, *why_refused(error)))
 
-    def sorted(self) -> tuple[Problem, ...]:
+    def sorted(self) -> tuple[PackProblem, ...]:
         return tuple(sorted(self.known))
 
 
@@ -200,11 +200,11 @@ def _read(files: Mapping[str, bytes], problems: _Problems) -> Iterator[tuple[str
 
 def convert_file(code: Code, around: PackFacts, stays: str = "") -> tuple[list[DecidedSite], FileChange | None]:
     """The sites of one file and its change. ``stays``: why all of it stays. CheckFailed: the result would not do."""
-    found = sites(code, around.own_questions)
-    if not found:
+    file_sites = sites(code, around.own_questions)
+    if not file_sites:
         return [], None
-    around = replace(around, sites=found)
-    verdicts = {site: left([site], stays) for site in found} if stays else decide(code, around)
+    around = replace(around, sites=file_sites)
+    verdicts = {site: left([site], stays) for site in file_sites} if stays else decide(code, around)
     verdicts, change = _changed(code, verdicts, around)
     return [_decided(code.path, site, verdict) for site, verdict in verdicts.items()], change
 
@@ -229,7 +229,7 @@ def _changed(
     refused: Counter[tuple[str, ...]] = Counter()
     for _ in range(_MOST_TRIES):
         composed, splices = _composed(verdicts, code)
-        changed = (site for site, one in composed.items() if one.decision is not verdicts[site].decision)
+        changed = (site for site, verdict in composed.items() if verdict.decision is not verdicts[site].decision)
         refused.update(map(_alike, changed))
         verdicts = composed
         if not splices:
@@ -269,15 +269,17 @@ def _edited_on(
     """The sites with an edit on one of the converted file's lines; those in f-strings where no line says which."""
     wanted = set(lines)
     at, line, inside = 0, 0, set[Splice]()
-    for one in sorted(splices, key=lambda splice: (splice.start, splice.order)):
-        line += code.source.text.count("\n", at, one.start)
-        last = line + one.text.count("\n")
+    for edit in sorted(splices, key=lambda splice: (splice.start, splice.order)):
+        line += code.source.text.count("\n", at, edit.start)
+        last = line + edit.text.count("\n")
         if not wanted.isdisjoint(range(line, last + 1)):
-            inside.add(one)
-        at, line = max(at, one.end), last
-    found = {id(verdict) for verdict in verdicts.values() if not inside.isdisjoint(verdict.splices)}
-    found = found or {id(v) for v in verdicts.values() if any(code.quotes(one.start, one.end)[0] for one in v.splices)}
-    return (site for site, verdict in verdicts.items() if id(verdict) in found)
+            inside.add(edit)
+        at, line = max(at, edit.end), last
+    edited = {id(verdict) for verdict in verdicts.values() if not inside.isdisjoint(verdict.splices)}
+    edited = edited or {
+        id(v) for v in verdicts.values() if any(code.quotes(edit.start, edit.end)[0] for edit in v.splices)
+    }
+    return (site for site, verdict in verdicts.items() if id(verdict) in edited)
 
 
 def _edited_at(error: NotProved, verdicts: Mapping[Site, Verdict], code: Code) -> list[Site]:
@@ -285,10 +287,12 @@ def _edited_at(error: NotProved, verdicts: Mapping[Site, Verdict], code: Code) -
     if error.old is None:
         raise error
     start, end = code.start(error.old), code.text.starts[error.old.end_lineno or error.old.lineno]
-    found = {id(one) for one in verdicts.values() if any(start <= edit.start <= end for edit in one.splices)}
-    if not found:
+    edited = {
+        id(verdict) for verdict in verdicts.values() if any(start <= edit.start <= end for edit in verdict.splices)
+    }
+    if not edited:
         raise error
-    return [site for site, verdict in verdicts.items() if id(verdict) in found]
+    return [site for site, verdict in verdicts.items() if id(verdict) in edited]
 
 
 def _alike(site: Site) -> tuple[str, ...]:
@@ -308,9 +312,9 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
                 if verdict.decision is Decision.CONVERTED and not kept.isdisjoint(verdict.sites):
                     continue  # half a choice is none
                 verdict = replace(verdict, rule=rule.id)
-                verdicts.update({one: verdict for one in verdict.sites if one not in verdicts})
+                verdicts.update({claimed: verdict for claimed in verdict.sites if claimed not in verdicts})
     open_ = [site for site in around.sites if site not in verdicts]
-    for site in sorted(open_, key=lambda one: _turn(one, code)):
+    for site in sorted(open_, key=lambda site: _turn(site, code)):
         for rule in patterns():
             if verdict := rule.verdict_on_test(site, code, around, verdicts):
                 verdict = replace(verdict, rule=rule.id)
@@ -334,7 +338,7 @@ def _agreed(verdicts: dict[Site, Verdict]) -> dict[Site, Verdict]:
         site: _for_person(verdict, site, f"{verdict.otherwise} (line {apart.line})")
         for site, verdict in verdicts.items()
         if verdict.decision is Decision.CONVERTED
-        and (apart := next((one for one in verdict.together if not _ready(one, verdicts)), None)) is not None
+        and (apart := next((needed for needed in verdict.together if not _ready(needed, verdicts)), None)) is not None
     }:
         verdicts = verdicts | broken
     return verdicts
@@ -350,10 +354,10 @@ def _turn(site: Site, code: Code) -> tuple[int, int, int, bool]:
     So what stands behind a test has its verdict, also where that follows a way out. Answers with a name come last.
     """
     asked = question(site, code)
-    found = test_around(asked, code) if asked is not None else None
-    gate = found[0] if found else site.node
+    test = test_around(asked, code) if asked is not None else None
+    gate = test[0] if test else site.node
     depth = sum(1 for _ in code.above(gate))
-    kind = 0 if asked is None else 1 if found else 2
+    kind = 0 if asked is None else 1 if test else 2
     return kind, -depth, -code.span(gate)[0], site.kind in (Kind.AVAILABLE, Kind.OWN_QUESTION)
 
 
@@ -375,10 +379,10 @@ def _staying(gate: Site, verdict: Verdict, code: Code) -> Iterator[_Stay]:
     if (both := operands(asked, code)) is not None:
         inside = code.span(both.body[0])[0], code.span(both.body[-1])[1]
         yield _Stay(gate, left_there, code.span(both.node), inside)
-    for one, positive in decisions(asked, code) if test_around(asked, code) else ():
-        if not isinstance(one, Operands) and (parts := guarded(one, code, positive=positive)):
+    for branch, positive in decisions(asked, code) if test_around(asked, code) else ():
+        if not isinstance(branch, Operands) and (parts := guarded(branch, code, positive=positive)):
             inside = code.span(parts[0])[0], code.span(parts[-1])[1]  # neighbours in one block
-            yield _Stay(gate, left_there, code.span(one), inside)
+            yield _Stay(gate, left_there, code.span(branch), inside)
 
 
 def _behind(site: Site, verdict: Verdict, staying: Sequence[_Stay], code: Code) -> Verdict:
@@ -412,9 +416,9 @@ def _composed(verdicts: dict[Site, Verdict], code: Code) -> tuple[dict[Site, Ver
             seen[id(verdict)] = fit = _requoted(verdict, code) or _QUOTES
             if isinstance(fit, Verdict) and chosen.take(fit.splices) is not None:
                 seen[id(verdict)] = "another edit is in the way"
-    found = {site: seen[id(verdict)] for site, verdict in verdicts.items()}
+    fits = {site: seen[id(verdict)] for site, verdict in verdicts.items()}
     result = {
-        site: one if isinstance(one, Verdict) else _for_person(verdicts[site], site, one) for site, one in found.items()
+        site: fit if isinstance(fit, Verdict) else _for_person(verdicts[site], site, fit) for site, fit in fits.items()
     }
     return result, chosen.splices
 
@@ -467,18 +471,18 @@ def _missing_below(code: Code) -> int:
 
 def _bound(code: Code) -> set[str]:
     """The names that a file gives to something else than our functions."""
-    found: set[str] = set()
+    names: set[str] = set()
     for node in code.nodes:
         if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            found.add(node.id)
+            names.add(node.id)
         elif isinstance(node, ast.arg):
-            found.add(node.arg)
+            names.add(node.arg)
         elif isinstance(node, ast.alias):
-            found.add((node.asname or node.name).partition(".")[0])
+            names.add((node.asname or node.name).partition(".")[0])
         elif isinstance(name := getattr(node, "name", None), str):  # functions, classes, exceptions, patterns
             ours = is_ours(node) and code.parent(node) is code.tree
-            found |= set() if ours else {name}
-    return found
+            names |= set() if ours else {name}
+    return names
 
 
 def _imports_comfy(code: Code) -> bool:
@@ -501,7 +505,7 @@ def check(change: FileChange, around: PackFacts, refused: Counter[tuple[str, ...
         raise CheckFailed(f"the converted file would not compile: {error}; it stays as it is") from None
     code = Code(change.path, change.after)
     again = decide(code, replace(around, sites=sites(code, around.own_questions)))
-    more = [site for site, one in again.items() if one.decision is Decision.CONVERTED]
+    more = [site for site, verdict in again.items() if verdict.decision is Decision.CONVERTED]
     if left_over := Counter(map(_alike, more)) - (refused or Counter()):
         lines = [site.line - 1 for site in more if _alike(site) in left_over]
         raise _Unfit("would be edited again by a second run", lines)
@@ -521,17 +525,17 @@ def _own_cuda(codes: Iterable[Code]) -> frozenset[str]:
 
 def _moves_as_to(owner: ast.ClassDef, code: Code) -> bool:
     """No ``cuda``, or ``self.to("cuda")`` in it beside a ``to`` that hands its device to others' ``to`` alone."""
-    methods = {one.name: one for one in owner.body if isinstance(one, ast.FunctionDef)}
+    methods = {method.name: method for method in owner.body if isinstance(method, ast.FunctionDef)}
     if (cuda := methods.get("cuda")) is None:
         return True
     only = cuda.body[-1] if len(cuda.body) == 1 + (ast.get_docstring(cuda, clean=False) is not None) else None
     call = only.value if isinstance(only, (ast.Expr, ast.Return)) else None
     if not isinstance(call, ast.Call) or ast.unparse(call) not in _TO_CUDA or (to := methods.get("to")) is None:
         return False
-    names = [one.arg for one in to.args.args[1:]]
+    names = [argument.arg for argument in to.args.args[1:]]
     used = code.named(names[0], to) if len(names) == 1 else []
-    parents = [code.parent(one) for one in used]
-    return bool(parents) and all(isinstance(one, ast.Call) and _called(one) == "to" for one in parents)
+    parents = [code.parent(use) for use in used]
+    return bool(parents) and all(isinstance(parent, ast.Call) and _called(parent) == "to" for parent in parents)
 
 
 def own_questions(codes: Iterable[Code]) -> frozenset[tuple[str, str]]:
@@ -560,14 +564,14 @@ def _calls(pack: Pack, codes: Mapping[str, Code], problems: _Problems) -> Calls:
     for path, code in codes.items():
         with problems.of(path):
             names.update(_with_defaults(code))
-    found: dict[str, list[tuple[int, frozenset[str], bool]]] = {}
+    by_name: dict[str, list[tuple[int, frozenset[str], bool]]] = {}
     words = {name.encode() for name in names}
     for path, data in pack.files.items() if names else ():
         if path in codes or (path.endswith(".py") and not words.isdisjoint(_WORD.findall(data))):
             with problems.of(path), suppress(SyntaxError, ValueError, UnreadableSource):
                 for name, call in _calls_of(names, codes[path].nodes if path in codes else walk(parsed(data))):
-                    found.setdefault(name, []).append(call)
-    return {name: tuple(calls) for name, calls in found.items()}
+                    by_name.setdefault(name, []).append(call)
+    return {name: tuple(calls) for name, calls in by_name.items()}
 
 
 def _calls_of(
@@ -576,18 +580,20 @@ def _calls_of(
     for node in nodes:
         if isinstance(node, ast.Call) and (name := _called(node)) in names:
             keywords = frozenset(keyword.arg for keyword in node.keywords if keyword.arg)
-            star = any(isinstance(arg, ast.Starred) for arg in node.args) or any(not one.arg for one in node.keywords)
+            star = any(isinstance(arg, ast.Starred) for arg in node.args) or any(
+                not keyword.arg for keyword in node.keywords
+            )
             yield name, (len(node.args), keywords, star)
 
 
 def _with_defaults(code: Code) -> Iterator[str]:
     for node in code.nodes:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            defaults = [*node.args.defaults, *(one for one in node.args.kw_defaults if one)]
+            defaults = [*node.args.defaults, *(default for default in node.args.kw_defaults if default)]
             if any(
                 isinstance(part, ast.Constant) and str(part.value).startswith("cuda")
-                for one in defaults
-                for part in walk(one)
+                for default in defaults
+                for part in walk(default)
             ):
                 owner = code.parent(node)
                 yield owner.name if node.name == "__init__" and isinstance(owner, ast.ClassDef) else node.name
@@ -601,14 +607,14 @@ def _parameters(pack: Pack, codes: Mapping[str, Code], problems: _Problems) -> d
             names |= {
                 _called(node) for node in code.nodes if isinstance(node, ast.Call) and any(map(_cudas, node.args))
             }
-    found: dict[str, list[tuple[str, ...]]] = {}
+    by_name: dict[str, list[tuple[str, ...]]] = {}
     words = {name.encode() for name in names if name}
     for path, data in pack.files.items() if words else ():
         if path.endswith(".py") and not words.isdisjoint(_DEFINED.findall(data)):
             with problems.of(path), suppress(SyntaxError, ValueError, UnreadableSource):
                 for name, own in _positional(codes[path].nodes if path in codes else walk(parsed(data))):
-                    found.setdefault(name, []).append(own)
-    return {name: own[0] for name, own in found.items() if name in names and len(set(own)) == 1}
+                    by_name.setdefault(name, []).append(own)
+    return {name: own[0] for name, own in by_name.items() if name in names and len(set(own)) == 1}
 
 
 def _cudas(node: ast.AST) -> bool:
@@ -619,10 +625,10 @@ def _positional(nodes: Iterable[ast.AST]) -> Iterator[tuple[str, tuple[str, ...]
     """Function or class → the names of what it is given by position."""
     for node in nodes:
         inner = node.body if isinstance(node, ast.ClassDef) else [node]
-        for one in inner:
+        for function in inner:
             made = isinstance(node, ast.ClassDef)
-            if isinstance(one, ast.FunctionDef) and (one.name == "__init__") is made:
-                names = tuple(each.arg for each in (*one.args.posonlyargs, *one.args.args))
+            if isinstance(function, ast.FunctionDef) and (function.name == "__init__") is made:
+                names = tuple(each.arg for each in (*function.args.posonlyargs, *function.args.args))
                 yield node.name, names[1:] if names[:1] in (("self",), ("cls",)) else names  # type: ignore[attr-defined]
 
 

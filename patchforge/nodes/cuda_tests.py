@@ -80,16 +80,16 @@ def decisions(asked: ast.expr, code: Code, pack: PackFacts | None = None) -> lis
     ``pack`` it may be a flag, too. Nothing where it goes anywhere else.
     """
     no = isinstance(asked, ast.Compare) and isinstance(asked.ops[0], (ast.NotEq, ast.NotIn))
-    if (found := test_around(asked, code)) is not None:
-        return [(found[0], found[1] is not no)]
+    if (test := test_around(asked, code)) is not None:
+        return [(test[0], test[1] is not no)]
     if (both := operands(asked, code)) is not None and isinstance(code.parent(both.node), ast.Expr):
         return [(both, not no)]
     name = None if no else _named(asked, code)
     if name is not None and pack is not None and (kept := flag(asked, code, pack)) is not None:
         tests = [test_around(read, code) for read in kept.reads if not says(code.statement(read))]
-        return [one for one in tests if one is not None] if all(tests) else []
+        return [test for test in tests if test is not None] if all(tests) else []
     uses = _uses(name, code) if isinstance(name, ast.Name) else []
-    return [one for one in uses if one is not None] if all(uses) else []
+    return [use for use in uses if use is not None] if all(uses) else []
 
 
 def operands(asked: ast.expr, code: Code) -> Operands | None:
@@ -141,18 +141,18 @@ def _in_class(node: ast.AST, code: Code) -> bool:
 
 def _attributes(name: str, code: Code) -> list[ast.Attribute]:
     """Every ``x.name`` of the file; ``x.is_cuda`` only of ``self``, as any other x is a tensor."""
-    found = (node for node in code.nodes if isinstance(node, ast.Attribute) and node.attr == name)
-    return [node for node in found if name != "is_cuda" or _of_self(node)]
+    attributes = (node for node in code.nodes if isinstance(node, ast.Attribute) and node.attr == name)
+    return [node for node in attributes if name != "is_cuda" or _of_self(node)]
 
 
 def _flag(name: str, uses: Sequence[ast.Name | ast.Attribute], code: Code, pack: PackFacts) -> Flag | None:
-    stores = [code.parent(one) for one in uses if not isinstance(one.ctx, ast.Load)]
-    given = [one.value for one in stores if isinstance(one, ast.Assign) and len(one.targets) == 1]
-    answers = [one for one in given if not (isinstance(one, ast.Constant) and not one.value)]
-    reads = [one for one in uses if isinstance(one.ctx, ast.Load)]
-    plain = all(isinstance(one, ast.Name) or _of_self(one) for one in uses)
+    stores = [code.parent(use) for use in uses if not isinstance(use.ctx, ast.Load)]
+    given = [store.value for store in stores if isinstance(store, ast.Assign) and len(store.targets) == 1]
+    answers = [value for value in given if not (isinstance(value, ast.Constant) and not value.value)]
+    reads = [use for use in uses if isinstance(use.ctx, ast.Load)]
+    plain = all(isinstance(use, ast.Name) or _of_self(use) for use in uses)
     by_text = any(isinstance(node, ast.Constant) and node.value == name for node in code.nodes)
-    cudas = all(any(code.name(part) == ASKED for part in walk(one)) for one in answers)
+    cudas = all(any(code.name(part) == ASKED for part in walk(answer)) for answer in answers)
     if not (plain and cudas) or by_text or len(given) < len(stores) or pack.elsewhere(name, code.path):
         return None
     return Flag(tuple(answers), tuple(reads))
@@ -167,7 +167,7 @@ def _uses(name: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
     if scope is code.tree:  # others may import it
         return [None]
     value = code.statement(name)
-    return [one for use in _reads(name.id, scope, code, value) for one in (_decided(use, code) if use else [None])]
+    return [test for use in _reads(name.id, scope, code, value) for test in (_decided(use, code) if use else [None])]
 
 
 def _reads(name: str, scope: ast.AST, code: Code, but: ast.AST | None = None) -> Iterator[ast.Name | None]:
@@ -178,8 +178,8 @@ def _reads(name: str, scope: ast.AST, code: Code, but: ast.AST | None = None) ->
 
 
 def _decided(use: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
-    if (found := test_around(use, code)) is not None:
-        return [found]
+    if (test := test_around(use, code)) is not None:
+        return [test]
     keyword, call = keyword_of(use, code)
     if call is None:
         return [None]
@@ -191,11 +191,11 @@ def _decided(use: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
 
 
 def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast.expr) -> str:
-    names = [one.arg for one in (*function.args.posonlyargs, *function.args.args)]
+    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
     spend(1 + len(names) + len(call.args))
     if keyword:
-        return keyword if keyword in (*names, *(one.arg for one in function.args.kwonlyargs)) else ""
-    if any(isinstance(one, ast.Starred) for one in call.args):
+        return keyword if keyword in (*names, *(argument.arg for argument in function.args.kwonlyargs)) else ""
+    if any(isinstance(argument, ast.Starred) for argument in call.args):
         return ""
     method = isinstance(call.func, ast.Attribute) or function.name == "__init__"
     at = call.args.index(use) + (method and names[:1] in (["self"], ["cls"]))
@@ -223,38 +223,40 @@ class Along:
 def along(function: ast.FunctionDef, name: str, sites: Sequence[Site], code: Code) -> Along:
     """Follows a parameter through a function, attributes that keep it, and functions of the file that get it."""
     todo, seen = [(function, name)], set[tuple[ast.FunctionDef, str]]()
-    found = Along(set(), [], [])
+    route = Along(set(), [], [])
     while todo:
-        one = scope, own = todo.pop()
-        if one in seen:
+        parameter = scope, own = todo.pop()
+        if parameter in seen:
             continue
-        seen.add(one)
+        seen.add(parameter)
         asking = [(site, question(site, code)) for site in below(scope, sites, code) if asks(site, code)]
         for read in _reads(own, scope, code):
             if read is None:
                 continue
-            found.reads.append(read)
-            found.asked |= {site for site, asked in asking if asked is not None and code.holds(asked, read)}
+            route.reads.append(read)
+            route.asked |= {site for site, asked in asking if asked is not None and code.holds(asked, read)}
             outer = _shown(read, code)
-            found.asked |= _asked_of_attribute(outer, sites, code)
+            route.asked |= _asked_of_attribute(outer, sites, code)
             keyword, call = keyword_of(outer, code)
-            if call is None or any(isinstance(one, ast.Starred) for one in call.args):
+            if call is None or any(isinstance(argument, ast.Starred) for argument in call.args):
                 continue
             if (definition := _definition(last_name(call), code)) is not None:
                 if given := _parameter(definition, call, keyword, outer):
                     todo.append((definition, given))
             else:
-                found.handed.append(Handed(last_name(call), keyword, 0 if keyword else call.args.index(outer)))
-    return found
+                route.handed.append(Handed(last_name(call), keyword, 0 if keyword else call.args.index(outer)))
+    return route
 
 
 def _definition(name: str, code: Code) -> ast.FunctionDef | None:
     """The only function of a name in the file, or the constructor of the only class."""
-    found = code.functions.get(name, [])
-    classes = code.once("classes", lambda: [one for one in code.nodes if isinstance(one, ast.ClassDef)])
-    made = [one for each in classes if each.name == name for one in each.body if isinstance(one, ast.FunctionDef)]
-    found = [*found, *(one for one in made if one.name == "__init__")]
-    return found[0] if len(found) == 1 else None
+    functions = code.functions.get(name, [])
+    classes = code.once("classes", lambda: [node for node in code.nodes if isinstance(node, ast.ClassDef)])
+    made = [
+        method for each in classes if each.name == name for method in each.body if isinstance(method, ast.FunctionDef)
+    ]
+    functions = [*functions, *(method for method in made if method.name == "__init__")]
+    return functions[0] if len(functions) == 1 else None
 
 
 def _asked_of_attribute(value: ast.expr, sites: Sequence[Site], code: Code) -> set[Site]:
@@ -263,9 +265,9 @@ def _asked_of_attribute(value: ast.expr, sites: Sequence[Site], code: Code) -> s
     if not isinstance(assign, ast.Assign) or not isinstance(assign.targets[0], ast.Attribute):
         return set()
     kept = dotted(assign.targets[0])
-    owner = next((one for one, _ in code.above(assign) if isinstance(one, ast.ClassDef)), code.tree)
+    owner = next((parent for parent, _ in code.above(assign) if isinstance(parent, ast.ClassDef)), code.tree)
     asking = [(site, question(site, code)) for site in below(owner, sites, code) if asks(site, code)]
-    return {site for site, asked in asking if asked is not None and any(dotted(one) == kept for one in walk(asked))}
+    return {site for site, asked in asking if asked is not None and any(dotted(part) == kept for part in walk(asked))}
 
 
 def ready(code: Code, handed: Handed, sites: Sequence[Site], verdicts: Mapping[Site, Verdict]) -> bool:
@@ -273,12 +275,12 @@ def ready(code: Code, handed: Handed, sites: Sequence[Site], verdicts: Mapping[S
     definition = _definition(handed.called, code)
     if definition is None:
         return True
-    names = [one.arg for one in (*definition.args.posonlyargs, *definition.args.args)]
+    names = [argument.arg for argument in (*definition.args.posonlyargs, *definition.args.args)]
     place = handed.place + (names[:1] in (["self"], ["cls"]))
     name = handed.keyword or (names[place] if place < len(names) else "")
-    found = along(definition, name, sites, code)
-    looked_up = any(isinstance(code.parent(read), ast.Subscript) for read in found.reads)
-    return not looked_up and all(verdicts[one].runs_on_xpu for one in found.asked if one in verdicts)
+    route = along(definition, name, sites, code)
+    looked_up = any(isinstance(code.parent(read), ast.Subscript) for read in route.reads)
+    return not looked_up and all(verdicts[site].runs_on_xpu for site in route.asked if site in verdicts)
 
 
 def _shown(node: ast.expr, code: Code) -> ast.expr:
@@ -358,21 +360,21 @@ def behind(
     parts = [part for block in blocks for part in block]
     spend(len(near) + len(parts) // 4)
     ranges = [(code.span(block[0])[0], code.span(block[-1])[1]) for block in blocks]  # neighbours
-    inside = dict.fromkeys(one for first, last in ranges for one in within(first, last, sites, code))
-    beside = dict.fromkeys(one for gate, _ in gates for one in below(gate.test, sites, code))
-    for one in asking:
-        beside.pop(one, None)
+    inside = dict.fromkeys(site for first, last in ranges for site in within(first, last, sites, code))
+    beside = dict.fromkeys(site for gate, _ in gates for site in below(gate.test, sites, code))
+    for site in asking:
+        beside.pop(site, None)
     return Behind(
         tuple(near),
         tuple(parts),
-        tuple(one for one in inside if one in verdicts and verdicts[one].decision is Decision.CONVERTED),
+        tuple(site for site in inside if site in verdicts and verdicts[site].decision is Decision.CONVERTED),
         _closed_to_xpus(inside, verdicts),
-        tuple(one for one in _closed_to_xpus(beside, verdicts) if one in verdicts),
+        tuple(site for site in _closed_to_xpus(beside, verdicts) if site in verdicts),
     )
 
 
 def _closed_to_xpus(sites: Iterable[Site], verdicts: Mapping[Site, Verdict]) -> tuple[Site, ...]:
-    return tuple(one for one in sites if one not in verdicts or not verdicts[one].runs_on_xpu)
+    return tuple(site for site in sites if site not in verdicts or not verdicts[site].runs_on_xpu)
 
 
 def counts_mps(asked: ast.expr, code: Code) -> bool:
@@ -390,7 +392,7 @@ def requested(asked: ast.expr, code: Code) -> bool:
     if not (isinstance(both, ast.BoolOp) and isinstance(both.op, ast.And)):
         return False
     return code.once(
-        ("gpu", both), lambda: any(isinstance(one, ast.Name) and _GPU.search(one.id) for one in both.values)
+        ("gpu", both), lambda: any(isinstance(value, ast.Name) and _GPU.search(value.id) for value in both.values)
     )
 
 
@@ -483,8 +485,8 @@ def _chain(node: ast.AST) -> Iterator[str]:
     """The methods that are called one after another; ``.to("cpu")`` counts as ``.cpu()``."""
     while isinstance(node, (ast.Call, ast.Attribute)):
         if isinstance(node, ast.Call):
-            given = [*node.args, *(one.value for one in node.keywords if one.arg == "device")]
-            to_cpu = any(isinstance(one, ast.Constant) and one.value == "cpu" for one in given)
+            given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "device")]
+            to_cpu = any(isinstance(value, ast.Constant) and value.value == "cpu" for value in given)
             yield "cpu" if last_name(node) == "to" and to_cpu else last_name(node)
             node = node.func
         else:

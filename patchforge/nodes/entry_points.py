@@ -53,12 +53,12 @@ def reachable(files: Mapping[str, bytes]) -> frozenset[str]:
 def _closure(files: Mapping[str, bytes], python: set[str], seeds: set[str]) -> frozenset[str]:
     index = _Index(python)
     seeds |= {
-        found
+        module
         for path, data in files.items()
         if not path.endswith(".py")
         for match in _NAMED.finditer(data)
         if match[2]
-        for found in index.absolute(match[2].decode("latin-1"))
+        for module in index.absolute(match[2].decode("latin-1"))
     }
     seen: set[str] = set()
     todo = sorted(seeds)
@@ -67,8 +67,8 @@ def _closure(files: Mapping[str, bytes], python: set[str], seeds: set[str]) -> f
         if path in seen:
             continue
         seen.add(path)
-        todo.extend(found for found in _imports(path, files[path], index) if found not in seen)
-        todo.extend(found for found in _packages(path, python) if found not in seen)
+        todo.extend(target for target in _imports(path, files[path], index) if target not in seen)
+        todo.extend(package for package in _packages(path, python) if package not in seen)
     return frozenset(seen)
 
 
@@ -176,4 +176,4 @@ def _resolve(path: str, target: str, index: _Index) -> Iterator[str]:
     parents = PurePosixPath(path).parents
     folder = parents[min(len(target) - len(rest), len(parents)) - 1]
     place = folder.joinpath(*rest.split(".")) if rest else folder
-    yield from (found for found in (f"{place}.py", str(place / "__init__.py")) if found in index.python)
+    yield from (file for file in (f"{place}.py", str(place / "__init__.py")) if file in index.python)

@@ -62,24 +62,29 @@ def file_reason(code: Code, *, reachable: bool) -> str:
     if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):
         return "source of a CUDA kernel"
     imported = _imported_for_good(code)
-    kernels = sorted(name for name in _KERNELS if any(one == name or one.startswith(name + ".") for one in imported))
+    kernels = sorted(
+        name for name in _KERNELS if any(module == name or module.startswith(name + ".") for module in imported)
+    )
     return f"needs {', '.join(kernels)}, which is for CUDA only" if kernels else ""
 
 
 def _is_kernel(node: ast.AST) -> bool:
     decorators = getattr(node, "decorator_list", ())
-    return any(dotted(one.func if isinstance(one, ast.Call) else one).endswith(_COMPILERS) for one in decorators)
+    return any(
+        dotted(decorator.func if isinstance(decorator, ast.Call) else decorator).endswith(_COMPILERS)
+        for decorator in decorators
+    )
 
 
 def _imported_for_good(code: Code) -> set[str]:
     """Modules imported at the top level; those in a ``try`` have a way out and do not count."""
-    found: set[str] = set()
+    modules: set[str] = set()
     for node in code.tree.body:
         if isinstance(node, ast.Import):
-            found.update(alias.name for alias in node.names)
+            modules.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            found.add(node.module)
-    return found
+            modules.add(node.module)
+    return modules
 
 
 def by_place(site: Site, code: Code) -> Verdict | None:
@@ -122,13 +127,13 @@ def _for_torchscript(code: Code) -> frozenset[ast.AST]:
     coming += [known.pop(name) for name in handed & known.keys()]
     compiled: set[ast.AST] = set()
     while coming:
-        compiled.add(one := coming.pop())
-        coming += [known.pop(name) for name in _names(one) & known.keys()]
+        compiled.add(definition := coming.pop())
+        coming += [known.pop(name) for name in _names(definition) & known.keys()]
     return frozenset(compiled)
 
 
 def _names(node: ast.AST) -> set[str]:
-    return {one.id for one in walk(node) if isinstance(one, ast.Name)}
+    return {part.id for part in walk(node) if isinstance(part, ast.Name)}
 
 
 def _main(node: ast.expr, _: Site, code: Code) -> str:
@@ -184,15 +189,15 @@ def _neighbour(branch: ast.If, code: Code) -> bool:
     if not isinstance(block, list):
         return False
     at = code.index(branch)
-    return any(_for_xpus(one, code) for way in (block[at + 1 :], block[:at][::-1]) for one in _tests(way))
+    return any(_for_xpus(neighbour, code) for way in (block[at + 1 :], block[:at][::-1]) for neighbour in _tests(way))
 
 
 def _tests(way: list[ast.stmt]) -> Iterator[ast.stmt]:
-    for one in way:
-        if not isinstance(one, (ast.If, ast.Assign)):
+    for statement in way:
+        if not isinstance(statement, (ast.If, ast.Assign)):
             return
         spend()
-        yield one
+        yield statement
 
 
 def _for_xpus(statement: ast.stmt, code: Code) -> bool:
@@ -206,8 +211,10 @@ def _asked_next(branch: ast.If, code: Code) -> bool:
     block = code.parent(branch)
     if block is None or code.field(branch) != "body":
         return False
-    asking = code.once(("asking", block), lambda: [one for one in getattr(block, "body", []) if _asks(one, code)])
-    return any(one is not branch for one in asking[:2])
+    asking = code.once(
+        ("asking", block), lambda: [statement for statement in getattr(block, "body", []) if _asks(statement, code)]
+    )
+    return any(statement is not branch for statement in asking[:2])
 
 
 def _chosen_before(branch: ast.If, code: Code) -> bool:
@@ -230,10 +237,10 @@ def _before(arm: ast.If | ast.IfExp, code: Code) -> bool:
         if not isinstance(above, type(arm)) or code.field(chain[-1]) != "orelse":
             break
         chain.append(above)
-    found = False
-    for one in reversed(chain):
-        found = code.once(("before", one), lambda: found or code.mentions([one.test], _XPU))  # noqa: B023
-    return found
+    asked = False
+    for branch in reversed(chain):
+        asked = code.once(("before", branch), lambda: asked or code.mentions([branch.test], _XPU))  # noqa: B023
+    return asked
 
 
 def _behind(arm: ast.If | ast.IfExp, code: Code) -> bool:
@@ -241,10 +248,10 @@ def _behind(arm: ast.If | ast.IfExp, code: Code) -> bool:
     chain = [arm]
     while not code.knows(("behind", chain[-1])) and isinstance(following := _else(chain[-1]), type(arm)):
         chain.append(following)
-    found = after = False
-    for one in reversed(chain):
-        after = code.once(("behind", one), lambda: found)  # noqa: B023
-        found = after or code.mentions([one.test], _XPU)
+    asked = after = False
+    for branch in reversed(chain):
+        after = code.once(("behind", branch), lambda: asked)  # noqa: B023
+        asked = after or code.mentions([branch.test], _XPU)
     return after
 
 
@@ -306,7 +313,7 @@ def _rocm(node: ast.expr, _: Site, code: Code) -> str:
             tests = parent.values[: parent.values.index(child)] if child in parent.values else []
         elif isinstance(parent, ast.If) and child in parent.body:
             tests = parent.test.values if isinstance(parent.test, ast.BoolOp) else [parent.test]
-        if any(_asks_for_rocm(one, code) for one in tests):
+        if any(_asks_for_rocm(test, code) for test in tests):
             return "behind a test for ROCm"
         if isinstance(parent, _DEFINITIONS):
             return ""
@@ -330,11 +337,11 @@ def _captured(node: ast.expr, site: Site, code: Code) -> str:
 
 def _making_graphs(code: Code) -> frozenset[ast.AST]:
     """The statements of every branch or function that makes a CUDA graph."""
-    found: set[ast.AST] = set()
+    statements: set[ast.AST] = set()
     for node in code.nodes:
         if isinstance(node, ast.Call) and code.name(node.func) in _GRAPHS:
-            found.update(_block(node, code))
-    return frozenset(found)
+            statements.update(_block(node, code))
+    return frozenset(statements)
 
 
 def _block(node: ast.AST, code: Code) -> list[ast.AST]:

@@ -31,10 +31,10 @@ def on_one_line(text: str, *, expression: bool) -> str | None:
     if any("\n" in text[token.start : token.end] for token in tokens):
         return None
     pieces = [text[tokens[0].start : tokens[0].end]]
-    for one, other in pairwise(tokens):
-        gap = text[one.end : other.start]
+    for previous, other in pairwise(tokens):
+        gap = text[previous.end : other.start]
         if "\n" in gap:
-            gap = "" if one.text in ("(", "[", "{") or other.text in (")", "]", "}") else " "
+            gap = "" if previous.text in ("(", "[", "{") or other.text in (")", "]", "}") else " "
         pieces += [gap, text[other.start : other.end]]
     return "".join(pieces)
 

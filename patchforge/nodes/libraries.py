@@ -67,7 +67,7 @@ _OWN = "_patchforge_"
 def named(name: str) -> Library | None:
     """The library that a dotted name is in."""
     known = _BY_TOP.get(name.partition(".")[0], ())
-    return next((one for one in known if name == one.module or name.startswith(f"{one.module}.")), None)
+    return next((library for library in known if name == library.module or name.startswith(f"{library.module}.")), None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,11 +105,11 @@ class Flows:
 
     def parameters(self) -> dict[str, dict[str, Library]]:
         """Function or class → its parameters that go into a library."""
-        found: dict[str, dict[str, Library]] = {}
+        by_function: dict[str, dict[str, Library]] = {}
         for (scope, name), library in self.keys.items():
             if isinstance(scope, ast.FunctionDef) and name in _arguments(scope):
-                found.setdefault(self._called_by(scope), {})[name] = library
-        return found
+                by_function.setdefault(self._called_by(scope), {})[name] = library
+        return by_function
 
     def _called_by(self, function: ast.FunctionDef) -> str:
         """The name that calls a function: for a constructor its class's."""
@@ -133,8 +133,8 @@ class Flows:
                 self._returned.setdefault(getattr(scope, "name", ""), []).append(node.value)
         for _ in range(2):  # what functions of the file give, is known once their names are
             for key, values in self._assigned.items():
-                made = [one for one in values if not isinstance(one, ast.Constant) and not _looks_up(one)]
-                libraries = {self._made_by(one) for one in made}
+                made = [value for value in values if not isinstance(value, ast.Constant) and not _looks_up(value)]
+                libraries = {self._made_by(value) for value in made}
                 if len(libraries) == 1 and (library := libraries.pop()):
                     self._objects[key] = library
 
@@ -151,7 +151,7 @@ class Flows:
     def _key(self, node: ast.AST) -> Key | None:
         if isinstance(node, ast.Name):
             scope = self.code.scope(node)
-            stored = (isinstance(one.ctx, ast.Store) for one in self.code.named(node.id, scope))
+            stored = (isinstance(use.ctx, ast.Store) for use in self.code.named(node.id, scope))
             known = scope is not self.code.tree and (node.id in _arguments(scope) or any(stored))
             return (scope if known else self.code.tree), node.id
         return (None, text) if isinstance(node, ast.Attribute) and (text := dotted(node)) else None
@@ -174,18 +174,22 @@ class Flows:
         todo: list[tuple[ast.AST, Library]] = []
         for calls in self._calls.values():
             for call in calls:
-                values = [*call.args, *(one.value for one in call.keywords)]
+                values = [*call.args, *(keyword.value for keyword in call.keywords)]
                 if library := self.called(call):
                     todo += [(value, library) for value in values]
                 elif given := self.given.get(dotted(call.func).rpartition(".")[2]):
-                    todo += [(one.value, given[one.arg]) for one in call.keywords if one.arg and one.arg in given]
+                    todo += [
+                        (keyword.value, given[keyword.arg])
+                        for keyword in call.keywords
+                        if keyword.arg and keyword.arg in given
+                    ]
         while todo:
             spend()
             node, library = todo.pop()
             if node in self.nodes:
                 continue
             self.nodes[node] = library
-            todo += [(one, library) for one in self._behind(node, library)]
+            todo += [(origin, library) for origin in self._behind(node, library)]
 
     def _behind(self, node: ast.AST, library: Library) -> Iterator[ast.AST]:
         """What an expression's value comes from."""
@@ -222,10 +226,10 @@ class Flows:
             *zip(last, arguments.defaults, strict=True),
             *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True),
         ]
-        yield from (value for one, value in pairs if one.arg == name and value)
-        names = [one.arg for one in by_place if one.arg not in ("self", "cls")]
+        yield from (value for parameter, value in pairs if parameter.arg == name and value)
+        names = [parameter.arg for parameter in by_place if parameter.arg not in ("self", "cls")]
         for call in self._calls.get(self._called_by(function), ()):
-            yield from (one.value for one in call.keywords if one.arg == name)
+            yield from (keyword.value for keyword in call.keywords if keyword.arg == name)
             if name in names and names.index(name) < len(call.args):
                 yield call.args[names.index(name)]
 
@@ -237,11 +241,13 @@ class Flows:
     def _elsewhere(self, key: Key) -> bool:
         scope, name = key
         if scope is None:
-            read = (one for one in self.code.nodes if isinstance(one, ast.Attribute) and isinstance(one.ctx, ast.Load))
-            loads: list[ast.expr] = [one for one in read if dotted(one) == name]
+            read = (
+                node for node in self.code.nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+            )
+            loads: list[ast.expr] = [node for node in read if dotted(node) == name]
         else:
-            loads = [one for one in self.code.named(name, scope) if isinstance(one.ctx, ast.Load)]
-        return any(one not in self.used and not self._only_looked_at(one) for one in loads)
+            loads = [use for use in self.code.named(name, scope) if isinstance(use.ctx, ast.Load)]
+        return any(load not in self.used and not self._only_looked_at(load) for load in loads)
 
     def _only_looked_at(self, node: ast.expr) -> bool:
         parent = self.code.parent(node)
@@ -260,7 +266,7 @@ def _arguments(function: ast.AST) -> frozenset[str]:
     arguments = getattr(function, "args", None)
     if not isinstance(arguments, ast.arguments):
         return frozenset()
-    return frozenset(one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
+    return frozenset(argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
 
 
 def flows(code: Code, given: Mapping[str, Mapping[str, Library]]) -> Flows:
@@ -272,13 +278,13 @@ def foreign(site: Site, code: Code, given: Mapping[str, Mapping[str, Library]]) 
     """A device that goes to a library, or the question that chooses it: it stays, or is for a person."""
     if site.kind not in (Kind.LITERAL, Kind.AVAILABLE, Kind.OWN_QUESTION, Kind.API, Kind.METHOD):
         return None
-    found = flows(code, given)
-    if not found.concerned:
+    file_flows = flows(code, given)
+    if not file_flows.concerned:
         return None
-    if isinstance(site.node, ast.Call) and (library := found.called(site.node)):
+    if isinstance(site.node, ast.Call) and (library := file_flows.called(site.node)):
         return person([site], _reason(library))
     chosen = list(_chosen(site.node, code))
-    flow = next(filter(None, map(found.of, chosen)), None)
+    flow = next(filter(None, map(file_flows.of, chosen)), None)
     if flow is None:
         return None
     reason = _reason(flow.library)
@@ -286,7 +292,7 @@ def foreign(site: Site, code: Code, given: Mapping[str, Mapping[str, Library]]) 
         return left([site], reason)
     if not flow.alone:
         return person([site], f"{reason}, and elsewhere: give each its own device")
-    otherwise = any(isinstance(one, (ast.If, ast.IfExp)) for one, _ in code.above(site.node))
+    otherwise = any(isinstance(parent, (ast.If, ast.IfExp)) for parent, _ in code.above(site.node))
     return left([site], reason) if otherwise else person([site], f'{reason}: give it "cpu" on an XPU')
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from patchforge import manifest
 from patchforge.documents import Format
 from patchforge.manifest import Commit, PatchEntry
-from patchforge.nodes.pack import Problem
+from patchforge.nodes.pack import PackProblem
 from patchforge.nodes.requirements import Need
 from patchforge.vocabulary import DecidedSite
 
@@ -23,7 +23,7 @@ class PackReport:
     by_rule: dict[str, dict[str, int]]
     sites: tuple[DecidedSite, ...]
     needs: tuple[Need, ...]
-    problems: tuple[Problem, ...]
+    problems: tuple[PackProblem, ...]
     outside: tuple[DecidedSite, ...] = ()
 
     def of(self, decision: str) -> tuple[DecidedSite, ...]:

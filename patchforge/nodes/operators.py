@@ -55,10 +55,10 @@ OPERATORS = (
         sources=("pytorch#127002", "torch-xpu-ops#396"),
     ),
 )
-_BY_CALL = {name: one for one in OPERATORS for name in one.calls}
+_BY_CALL = {name: entry for entry in OPERATORS for name in entry.calls}
 
 
 def operator(name: str, call: ast.Call) -> Operator | None:
     """What XPUs lack of what a call of this full name needs; None for all others."""
-    found = _BY_CALL.get(name)
-    return found if found is not None and found.needed_by(call) else None
+    entry = _BY_CALL.get(name)
+    return entry if entry is not None and entry.needed_by(call) else None

@@ -26,7 +26,7 @@ _WANTED = (".py", ".yaml", ".yml", ".toml", ".txt", ".cfg", ".cu", ".cuh")
 
 
 @dataclass(frozen=True, slots=True, order=True)
-class Problem:
+class PackProblem:
     """A file that was left as it is because it could not be looked at."""
 
     path: str
@@ -41,7 +41,7 @@ class Pack:
     name: str
     folder: Path
     files: dict[str, bytes]
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[PackProblem, ...] = ()
 
     @cached_property
     def reachable(self) -> frozenset[str]:
@@ -58,7 +58,7 @@ def read_pack(folder: Path) -> Pack:
     need_folder(folder, "the folder of a custom-node pack")
     need_pack(folder)
     root = folder.resolve()
-    reader = _Reader(root)
+    reader = _PackReader(root)
     for entry, name in _walk(folder, reader):
         reader.take(entry, name)
     if not any(name.endswith(".py") for name in reader.files) and not reader.problems:
@@ -68,18 +68,18 @@ def read_pack(folder: Path) -> Pack:
     return Pack(root.name, folder, dict(sorted(reader.files.items())), tuple(sorted(reader.problems)))
 
 
-class _Reader:
+class _PackReader:
     """Gathers the files of a pack and what is wrong with the others."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.files: dict[str, bytes] = {}
-        self.problems: list[Problem] = []
+        self.problems: list[PackProblem] = []
         self.size = 0
 
     def problem(self, name: str, reason: str) -> None:
         """``name`` may hold bytes that are not UTF-8, which are then shown by their values."""
-        self.problems.append(Problem(os.fsencode(name).decode("utf-8", "backslashreplace"), 1, reason))
+        self.problems.append(PackProblem(os.fsencode(name).decode("utf-8", "backslashreplace"), 1, reason))
 
     def take(self, entry: os.DirEntry[str], name: str) -> None:
         """Reads a file where it matters."""
@@ -136,14 +136,14 @@ def _unfit(name: str) -> str:
     return unfit([name]).get(name, "")
 
 
-def _walk(folder: Path, reader: _Reader) -> Iterator[tuple[os.DirEntry[str], str]]:
+def _walk(folder: Path, reader: _PackReader) -> Iterator[tuple[os.DirEntry[str], str]]:
     """Every entry that is not a folder, and the links to folders, with its path in the pack."""
     todo, count = [("", str(folder))], 0
     while todo:
         prefix, at = todo.pop()
         try:
-            with os.scandir(at) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(at) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
         except OSError as error:
             reader.problem(prefix.rstrip("/") or ".", f"cannot be listed: {error.strerror or error}")
             continue

@@ -13,7 +13,7 @@ from patchforge.errors import CheckFailed
 from patchforge.manifest import NAME, Commit
 from patchforge.nodes.convert import Converted
 from patchforge.nodes.manifest import FORMAT, PackManifest, ProofSize
-from patchforge.nodes.pack import Problem
+from patchforge.nodes.pack import PackProblem
 from patchforge.nodes.report import markdown, summary
 from patchforge.nodes.requirements import needs
 from patchforge.patched import Patched
@@ -41,9 +41,9 @@ class PatchedPack(Patched):
         """The proof over all changed files. CheckFailed names the place that is not proved."""
         total = Proved()
         for change in self.converted.changes:
-            one = prove(change.path, change.before or b"", change.after)
-            total.expressions += one.expressions
-            total.arms += one.arms
+            proof = prove(change.path, change.before or b"", change.after)
+            total.expressions += proof.expressions
+            total.arms += proof.arms
         return total
 
     def header(self, name: str) -> str:  # noqa: ARG002 - there is one patch
@@ -63,7 +63,7 @@ class PatchedPack(Patched):
         rendered = self.patch_files() if written is None else written
         report = summary(self.converted, needs(self.converted.pack))
         return PackManifest(
-            **{one.name: getattr(report, one.name) for one in fields(report)},
+            **{field.name: getattr(report, field.name) for field in fields(report)},
             commit=Commit(self.commit),
             rules=pack_rules_digest(),
             patchforge=__version__,
@@ -90,7 +90,7 @@ class PatchedPack(Patched):
             try:
                 PatchedPack(replace(self.converted, changes=(change,))).check(context)
             except CheckFailed as error:
-                problems.append(Problem(change.path, 1, f"{error.problem}; it stays as it is"))
+                problems.append(PackProblem(change.path, 1, f"{error.problem}; it stays as it is"))
             else:
                 good.append(change)
         kept = replace(self.converted, changes=tuple(good), problems=tuple(sorted(problems)))

@@ -26,7 +26,7 @@ def summary(converted: Converted, needs: Sequence[Need]) -> PackReport:
     """The report, sorted."""
     return PackReport(
         pack=converted.pack.name,
-        figures={str(one): sum(site.decision is one for site in converted.sites) for one in Decision},
+        figures={str(decision): sum(site.decision is decision for site in converted.sites) for decision in Decision},
         skipped=dict(sorted(Counter(site.reason for site in converted.skipped).items())),
         by_rule=_by_rule(converted.sites),
         sites=_sorted(converted.sites),
@@ -44,8 +44,8 @@ def figures(reports: Sequence[PackReport]) -> str:
     """What each rule found in all packs, as a Markdown table. Sites in files that nodes do not run do not count."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in (*(rule.id for rule in patterns()), "none")}
     for report in reports:
-        for name, found in report.by_rule.items():
-            counts[name].update(found)
+        for name, by_decision in report.by_rule.items():
+            counts[name].update(by_decision)
     titles = {rule.id: rule.title for rule in patterns()} | {"none": "left by where they stand"}
     lines = ["| rule | about | sites | converted | left | for a person | converted, of all | of those not left |"]
     lines.append("|---|---|---|---|---|---|---|---|")
@@ -56,7 +56,9 @@ def figures(reports: Sequence[PackReport]) -> str:
 
 
 def _line(name: str, title: str, count: Counter[str]) -> str:
-    converted, kept, person = (count[str(one)] for one in (Decision.CONVERTED, Decision.LEFT, Decision.PERSON))
+    converted, kept, person = (
+        count[str(decision)] for decision in (Decision.CONVERTED, Decision.LEFT, Decision.PERSON)
+    )
     cells = [name, title, count.total(), converted, kept, person]
     cells += [f"{100 * converted // whole} %" if whole else "" for whole in (count.total(), converted + person)]
     return f"| {' | '.join(map(str, cells))} |"
@@ -87,7 +89,7 @@ def sarif(reports: Sequence[PackReport], folders: Sequence[str] = ()) -> dict[st
     driver = {"name": "patchforge", "version": __version__, "rules": list(known.values())}
     places = [*folders, *("" for _ in reports[len(folders) :])]
     runs = [_run(report, place, number) for number, (report, place) in enumerate(zip(reports, places, strict=True))]
-    whole = [{"tool": {"driver": driver}, **one} for one in runs or [{"results": []}]]
+    whole = [{"tool": {"driver": driver}, **run} for run in runs or [{"results": []}]]
     return {"$schema": _SARIF, "version": "2.1.0", "runs": whole}
 
 
@@ -110,9 +112,9 @@ def _described(name: str, title: str, text: str, aliases: Sequence[str], source:
 
 def sarif_file(reports: Sequence[PackReport], folders: Sequence[str] = ()) -> bytes:
     """``sarif`` as a file that says it is ours."""
-    found = sarif(reports, folders)
-    found["runs"][0]["properties"] = {"patchforge": outputs.mark()}
-    return outputs.marked(_rendered(found))
+    document = sarif(reports, folders)
+    document["runs"][0]["properties"] = {"patchforge": outputs.mark()}
+    return outputs.marked(_rendered(document))
 
 
 def is_ours(data: bytes) -> bool:
@@ -120,14 +122,16 @@ def is_ours(data: bytes) -> bool:
     if outputs.has_mark(data):
         return outputs.is_marked(data)
     try:
-        found = json.loads(data)
-        return bool(found["runs"][0]["tool"]["driver"]["name"] == "patchforge") and _rendered(found).encode() == data
+        document = json.loads(data)
+        return (
+            bool(document["runs"][0]["tool"]["driver"]["name"] == "patchforge") and _rendered(document).encode() == data
+        )
     except (ValueError, LookupError, TypeError, RecursionError):
         return False
 
 
-def _rendered(found: Mapping[str, Any]) -> str:
-    return json.dumps(found, indent=1) + "\n"
+def _rendered(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, indent=1) + "\n"
 
 
 def _message(site: DecidedSite) -> str:

@@ -95,9 +95,9 @@ class Need:
 
 def needs(pack: Pack) -> tuple[Need, ...]:
     """Imports that lead to CUDA-only packages, and requirements that would replace torch for XPUs; sorted."""
-    found = {need for path in pack.reachable for need in _imports(path, pack.files[path])}
-    found |= {need for path, data in pack.files.items() for need in _required(path, data)}
-    return tuple(sorted(found))
+    packages = {need for path in pack.reachable for need in _imports(path, pack.files[path])}
+    packages |= {need for path, data in pack.files.items() for need in _required(path, data)}
+    return tuple(sorted(packages))
 
 
 def _imports(path: str, data: bytes) -> Iterator[Need]:
@@ -185,6 +185,6 @@ def _dependencies(text: str) -> Iterator[tuple[int, str]]:
     for number, line in enumerate(text.splitlines(), 1):
         inside = inside or line.replace(" ", "").startswith("dependencies=[")
         if inside:
-            yield from ((number, one) for one in re.findall(r"[\"']([^\"']+)[\"']", line))
+            yield from ((number, requirement) for requirement in re.findall(r"[\"']([^\"']+)[\"']", line))
         if inside and "]" in re.sub(r"[\"'][^\"']*[\"']", "", line):
             inside = False

@@ -131,9 +131,9 @@ def below(node: ast.AST, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
 def within(first: int, last: int, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:
     """The sites in a range of nodes' numbers, in their order. ``sites``: all of the file."""
     numbers, places, _ = code.once(("sites", id(sites)), lambda: _by_number(sites, code))
-    found = sorted(places[bisect_left(numbers, first) : bisect_right(numbers, last)])
-    spend(1 + len(found))
-    return tuple(sites[place] for place in found)
+    inside = sorted(places[bisect_left(numbers, first) : bisect_right(numbers, last)])
+    spend(1 + len(inside))
+    return tuple(sites[place] for place in inside)
 
 
 def _by_number(sites: Sequence[Site], code: Code) -> tuple[list[int], list[int], Sequence[Site]]:
@@ -182,7 +182,9 @@ def _swap(site: Site, code: Code) -> tuple[_Change, ...]:
         plain = call is not None and not call.args and not call.keywords
         return ((code.start(call), code.end(call), xpu_arm(code, node)),) if call and plain else ()
     if site.kind is Kind.API and api(site) in TWINS:
-        module = next((one for one in _owners(node) if code.name(one) == "torch.cuda" and one.attr == "cuda"), None)
+        module = next(
+            (owner for owner in _owners(node) if code.name(owner) == "torch.cuda" and owner.attr == "cuda"), None
+        )
         return (_last_name(module, "xpu", code),) if module else ()
     if site.kind is Kind.METHOD and isinstance(node, ast.Call) and not node.args and not node.keywords:
         return _last_name(node.func, "to", code), (end - 1, end - 1, '"xpu"')
@@ -246,7 +248,7 @@ _HARMLESS = frozenset(("hasattr", "getattr", "isinstance", "len", "str", "bool",
 def repeatable(test: ast.expr, code: Code) -> bool:
     """Whether asking twice asks nobody else: no calls but torch's own ``is_available`` and Python's harmless ones."""
     calls = (node for node in walk(test) if isinstance(node, ast.Call))
-    return all(code.name(one.func) in _HARMLESS or _asks_torch(code.name(one.func)) for one in calls)
+    return all(code.name(call.func) in _HARMLESS or _asks_torch(code.name(call.func)) for call in calls)
 
 
 def _asks_torch(name: str) -> bool:
@@ -260,13 +262,13 @@ CUDNN = "torch.backends.cudnn."
 def without_cudnn(test: ast.expr, code: Code) -> str | None:
     """An XPU's test beside CUDA's and cuDNN's ``is_available``, joined by ``and``; None for another test."""
     parts = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else []
-    names = [code.name(one.func) if isinstance(one, ast.Call) else "" for one in parts]
+    names = [code.name(part.func) if isinstance(part, ast.Call) else "" for part in parts]
     if not any(name.startswith(CUDNN) for name in names) or code.name(getattr(parts[0], "func", parts[0])) != ASKED:
         return None
-    others = [one for one, name in zip(parts, names, strict=True) if name != ASKED and not name.startswith(CUDNN)]
-    if not all(repeatable(one, code) for one in others) or code.mentions(others, KERNELS):
+    others = [part for part, name in zip(parts, names, strict=True) if name != ASKED and not name.startswith(CUDNN)]
+    if not all(repeatable(part, code) for part in others) or code.mentions(others, KERNELS):
         return None
-    said = [code.line(one) for one in others]
+    said = [code.line(part) for part in others]
     return None if None in said else " and ".join(["_patchforge_xpu()", *filter(None, said)])
 
 
@@ -289,10 +291,10 @@ def _added_arm(branch: ast.If, code: Code, sites: Sequence[Site], *, device: boo
     if only_cuda([branch.test, *branch.body], code):
         return None
     tests = below(branch.test, sites, code)
-    inside = tuple(one for statement in branch.body for one in below(statement, sites, code))
-    if any(one.kind is Kind.LITERAL for one in tests) or all(one.kind is Kind.BACKEND for one in inside):
+    inside = tuple(site for statement in branch.body for site in below(statement, sites, code))
+    if any(site.kind is Kind.LITERAL for site in tests) or all(site.kind is Kind.BACKEND for site in inside):
         return None
-    if device is not any(one.kind is Kind.LITERAL for one in inside):
+    if device is not any(site.kind is Kind.LITERAL for site in inside):
         return None
     test = without_cudnn(branch.test, code)
     if test is None and repeatable(branch.test, code):
@@ -336,7 +338,7 @@ def arm_after_mps(site: Site, code: Code, sites: Sequence[Site]) -> Verdict | No
         return None
     lines, claimed = [f"elif {test}:"], {site}
     for target, statement in theirs.items():
-        named = [one for one in below(ours.get(target, statement), sites, code) if one.kind is Kind.LITERAL]
+        named = [site for site in below(ours.get(target, statement), sites, code) if site.kind is Kind.LITERAL]
         text = swapped(ours[target] if named and target in ours else statement, sites, code)
         if text is None or (not named and (below(statement, sites, code) or code.mentions([statement], MPS))):
             return None
@@ -356,10 +358,12 @@ def _arm_for_mps(branch: ast.If, code: Code) -> list[ast.stmt]:
 
 def _assigned(body: Sequence[ast.stmt], code: Code) -> dict[str, ast.stmt]:
     """Target → the statement of one line that assigns it; nothing where something else stands there."""
-    found: dict[str, ast.stmt] = {
-        code.said(one.targets[0]): one for one in body if isinstance(one, ast.Assign) and len(one.targets) == 1
+    assignments: dict[str, ast.stmt] = {
+        code.said(statement.targets[0]): statement
+        for statement in body
+        if isinstance(statement, ast.Assign) and len(statement.targets) == 1
     }
-    return found if len(found) == len(body) else {}
+    return assignments if len(assignments) == len(body) else {}
 
 
 def _needless(statement: ast.stmt, code: Code) -> bool:
@@ -417,7 +421,7 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
         elif isinstance(parent, (ast.Assign, ast.AnnAssign)):
             targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
             return child is parent.value and any(
-                IMPLEMENTATION.search(code.said(one).rpartition(".")[2]) for one in targets
+                IMPLEMENTATION.search(code.said(target).rpartition(".")[2]) for target in targets
             )
         elif isinstance(parent, (ast.stmt, ast.Call, ast.Dict)):
             return False
@@ -425,7 +429,7 @@ def names_implementations(node: ast.expr, code: Code) -> bool:
 
 
 def _lists_implementations(parent: ast.List | ast.Tuple | ast.Set) -> bool:
-    values = {one.value for one in parent.elts if isinstance(one, ast.Constant)}
+    values = {element.value for element in parent.elts if isinstance(element, ast.Constant)}
     return bool(values & {"ref", "triton", "native", "torch", "cudnn", "cutlass"})
 
 

@@ -16,7 +16,7 @@ from patchforge import caches
 from patchforge.engine.cache import Cache, CacheFormat, Key, pack_rules_digest
 from patchforge.engine.records import apply_segments, plain, plain_segments, segments_of
 from patchforge.nodes.convert import Converted, convert
-from patchforge.nodes.pack import Pack, Problem
+from patchforge.nodes.pack import Pack, PackProblem
 from patchforge.nodes.requirements import Need, needs
 from patchforge.pattern import Options
 from patchforge.vocabulary import DecidedSite, Decision, FileChange, Segment
@@ -24,12 +24,12 @@ from patchforge.vocabulary import DecidedSite, Decision, FileChange, Segment
 T = TypeVar("T")
 
 
-def cached() -> Store:
+def cached() -> PackStore:
     """The results in the user's cache folder."""
-    return Store(caches.folder_or_none("results"))
+    return PackStore(caches.folder_or_none("results"))
 
 
-class Store:
+class PackStore:
     """Converted packs, and what they need beside torch; ``None`` keeps nothing."""
 
     def __init__(self, folder: Path | None) -> None:
@@ -73,7 +73,7 @@ def _restored(pack: Pack, value: list[Any]) -> Converted:
         tuple(map(_site, sites)),
         tuple(map(_site, skipped)),
         tuple(_change(path, pack.files[path], segments_of(parts)) for path, parts in changes),
-        tuple(Problem(*problem) for problem in problems),
+        tuple(PackProblem(*problem) for problem in problems),
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any, Self
 
 from patchforge import bounded
 from patchforge.proof.recording import CallLog, canonical
-from patchforge.proof.scenarios import Card
+from patchforge.proof.scenarios import FakedCard
 
 
 class CardProperties:
@@ -103,7 +103,7 @@ class Cudart:
 class Backend:
     """Chosen answers of ``torch.cuda`` or ``torch.xpu`` where cards are present."""
 
-    def __init__(self, kind: str, cards: tuple[Card, ...], torch: Any, log: CallLog) -> None:
+    def __init__(self, kind: str, cards: tuple[FakedCard, ...], torch: Any, log: CallLog) -> None:
         self.kind, self.cards, self.log = kind, cards, log
         self.device: Any = torch.device
         self.documented = documented(torch, kind)
@@ -125,7 +125,7 @@ class Backend:
             raise AssertionError(f"Invalid device id {number}")
         return number
 
-    def card(self, device: Any = None) -> Card:
+    def card(self, device: Any = None) -> FakedCard:
         return self.cards[self.index(device)]
 
     def answers(self) -> dict[str, Callable[..., Any]]:
@@ -152,7 +152,7 @@ class Backend:
     def _set_device(self, device: Any) -> None:
         self.current = self.index(device)
 
-    def _properties(self, card: Card) -> CardProperties:
+    def _properties(self, card: FakedCard) -> CardProperties:
         values = {**self.documented, "name": card.name, "total_memory": card.total}
         if self.kind == "xpu":
             return CardProperties(**{**values, **self._xpu_features(card)})
@@ -161,7 +161,7 @@ class Backend:
         return CardProperties(**values | {"gcnArchName": card.arch, "is_integrated": int(card.integrated)})
 
     @staticmethod
-    def _xpu_features(card: Card) -> dict[str, object]:
+    def _xpu_features(card: FakedCard) -> dict[str, object]:
         return {
             "type": "gpu",
             "platform_name": "Intel(R) oneAPI Unified Runtime over Level-Zero",
@@ -178,7 +178,7 @@ class Backend:
             "is_integrated_gpu": card.integrated,
         }
 
-    def _capability(self, card: Card) -> object:
+    def _capability(self, card: FakedCard) -> object:
         return (card.major, card.minor) if self.kind == "cuda" else self._xpu_features(card)
 
     def _memory_answers(self) -> dict[str, Callable[..., Any]]:
@@ -192,7 +192,7 @@ class Backend:
         }
 
     @staticmethod
-    def _stats(card: Card) -> dict[str, int]:
+    def _stats(card: FakedCard) -> dict[str, int]:
         return {
             "active_bytes.all.current": card.active,
             "allocated_bytes.all.current": card.active,
@@ -201,7 +201,7 @@ class Backend:
         }
 
     @staticmethod
-    def _info(card: Card) -> tuple[int, int]:
+    def _info(card: FakedCard) -> tuple[int, int]:
         if not card.tells_free:
             raise RuntimeError(f"The device ({card.name}) doesn't support querying the available free memory.")
         return card.free, card.total

@@ -30,7 +30,7 @@ class DifferenceKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
+class RecordDifference:
     """One thing that the patched tree does otherwise. ``name`` is what a transform declares."""
 
     scenario: str
@@ -45,14 +45,14 @@ class Difference:
         return f"{self.scenario}: {self.name} ({self.where}): {self.before} -> {self.after}"
 
 
-def compare(before: Record, after: Record) -> tuple[Difference, ...]:
+def compare(before: Record, after: Record) -> tuple[RecordDifference, ...]:
     """Every difference between two records of one scenario, in the order of a start and then of the questions."""
     scenario = next(item for item in SCENARIOS if item.name == before.scenario)
 
-    def say(kind: DifferenceKind, name: str, where: str, old: str, new: str) -> Difference:
-        return Difference(scenario.name, scenario.group, kind, name, where, old, new)
+    def say(kind: DifferenceKind, name: str, where: str, old: str, new: str) -> RecordDifference:
+        return RecordDifference(scenario.name, scenario.group, kind, name, where, old, new)
 
-    return tuple(say(*found) for found in _differences(before, after, scenario))
+    return tuple(say(*difference) for difference in _differences(before, after, scenario))
 
 
 _Found = tuple[DifferenceKind, str, str, str, str]

@@ -19,7 +19,7 @@ from typing import Any
 
 from patchforge.proof.backends import Backend, CardProperties, nothing
 from patchforge.proof.recording import CallLog, spelled
-from patchforge.proof.scenarios import Card, FakedMachine
+from patchforge.proof.scenarios import FakedCard, FakedMachine
 
 OPTIONAL = ("xformers", "torch_directml", "torch_npu", "torch_mlu", "intel_extension_for_pytorch")
 
@@ -83,7 +83,7 @@ class Fakes:
         torch.__path__ = [str(stand_in), *torch.__path__]
         torch.__spec__.submodule_search_locations = torch.__path__
 
-    def _backend(self, kind: str, cards: tuple[Card, ...]) -> None:
+    def _backend(self, kind: str, cards: tuple[FakedCard, ...]) -> None:
         module = getattr(self.torch, kind)
         backend = Backend(kind, cards, self.torch, self.log)
         answers = backend.answers() if cards else {}

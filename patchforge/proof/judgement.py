@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from fnmatch import fnmatchcase
 
-from patchforge.proof.comparison import Difference, compare
+from patchforge.proof.comparison import RecordDifference, compare
 from patchforge.proof.records import Record
-from patchforge.proof.scenarios import NOTHING, Card, Group, Scenario
+from patchforge.proof.scenarios import NOTHING, FakedCard, Group, Scenario
 
 
 class ProofVerdict(StrEnum):
@@ -31,8 +31,8 @@ class ScenarioResult:
 
     scenario: Scenario
     verdict: ProofVerdict
-    declared: tuple[tuple[Difference, str], ...] = ()  #: with the id of the transform
-    undeclared: tuple[Difference, ...] = ()
+    declared: tuple[tuple[RecordDifference, str], ...] = ()  #: with the id of the transform
+    undeclared: tuple[RecordDifference, ...] = ()
     problems: tuple[str, ...] = ()
     not_asked: Mapping[str, str] = field(default_factory=dict)
     answers: int = 0
@@ -130,10 +130,10 @@ def _verdict(lacks: object, unproved: object, demoted: object, undeclared: objec
         (undeclared, ProofVerdict.DIFFERS),
         (declared, ProofVerdict.DECLARED),
     )
-    return next((verdict for found, verdict in verdicts if found), ProofVerdict.EQUAL)
+    return next((verdict for evidence, verdict in verdicts if evidence), ProofVerdict.EQUAL)
 
 
-def declarer(difference: Difference, declares: Mapping[str, str]) -> str | None:
+def declarer(difference: RecordDifference, declares: Mapping[str, str]) -> str | None:
     """The transform that declares a difference, or None. See :meth:`Prover.prove` for which names hold where."""
     if difference.group is Group.OTHER:
         return None
@@ -194,7 +194,7 @@ def _inconsistent(scenario: Scenario, after: Record) -> Iterator[str]:
     """With two backends in one build, device list and memory must be of the backend in use (facts, 3.12)."""
     machine = scenario.machine
     kind = scenario.device.partition(":")[0]
-    cards: tuple[Card, ...] = machine.xpu if kind == "xpu" else machine.cuda
+    cards: tuple[FakedCard, ...] = machine.xpu if kind == "xpu" else machine.cuda
     devices = ", ".join(f"device({kind}:{number})" for number in range(len(cards)))
     wanted = {"get_all_torch_devices()": f"list({devices})", "get_total_memory()": str(cards[0].total)}
     for question, expected in wanted.items():

@@ -44,6 +44,6 @@ def _check_same(path: str, found: Sequence[bytes], expected: Sequence[bytes]) ->
     if list(found) == list(expected):
         return
     pairs = enumerate(zip(found, expected, strict=False))
-    at = next((i for i, (one, other) in pairs if one != other), min(len(found), len(expected)))
+    at = next((i for i, (line, other) in pairs if line != other), min(len(found), len(expected)))
     shown = [repr(side[at]) if at < len(side) else "the end of the file" for side in (expected, found)]
     raise CheckFailed(f"{path}:{at + 1}: bytes outside the edits differ", expected=shown[0], found=shown[1])

@@ -239,14 +239,14 @@ def _bound(*, leads: bool) -> None:
 
 def _ended(child: int, end: float) -> int:
     """The wait status of a child that has said all, or is killed at ``end``, with what it leads."""
-    found = 0
-    while not found and time.monotonic() < end:
-        found, status = os.waitpid(child, os.WNOHANG)
-        time.sleep(0 if found else 0.001)
+    ended = 0
+    while not ended and time.monotonic() < end:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        time.sleep(0 if ended else 0.001)
     for kill in (os.killpg, os.kill):
         with contextlib.suppress(OSError):
             kill(child, signal.SIGKILL)
-    return status if found else os.waitpid(child, 0)[1]
+    return status if ended else os.waitpid(child, 0)[1]
 
 
 def _said(read: int, end: float) -> bytes:
@@ -305,7 +305,12 @@ def main(arguments: list[str]) -> int:
         serve(sys.stdin, replies)
         return 0
     if len(arguments) < 2 or arguments[1] not in {scenario.name for scenario in SCENARIOS}:
-        print("usage: probe.py TREE SCENARIO [FLAG...]", *(one.name for one in SCENARIOS), sep="\n", file=sys.stderr)
+        print(
+            "usage: probe.py TREE SCENARIO [FLAG...]",
+            *(scenario.name for scenario in SCENARIOS),
+            sep="\n",
+            file=sys.stderr,
+        )
         return 2
     request = {"tree": arguments[0], "scenario": arguments[1], "flags": arguments[2:], "timeout": 120}
     print(json.dumps(answer(request), sort_keys=True))

@@ -70,9 +70,9 @@ def same_text(before: PythonFile, old: ast.AST, after: PythonFile, new: ast.AST)
     )
 
 
-def same(one: ast.AST, other: ast.AST) -> bool:
+def same(node: ast.AST, other: ast.AST) -> bool:
     """Whether two nodes are alike but for their places; reading and writing a name are."""
-    stack: list[tuple[object, object]] = [(one, other)]
+    stack: list[tuple[object, object]] = [(node, other)]
     while stack:
         a, b = stack.pop()
         spend()
@@ -89,9 +89,9 @@ def same(one: ast.AST, other: ast.AST) -> bool:
     return True
 
 
-def _same_value(one: object, other: object) -> bool:
+def _same_value(value: object, other: object) -> bool:
     """Equal constants that Python also computes alike: 0.0 is not -0.0."""
-    return repr(one) == repr(other) if isinstance(one, (float, complex)) else one == other
+    return repr(value) == repr(other) if isinstance(value, (float, complex)) else value == other
 
 
 def _decoded(source: bytes) -> str:

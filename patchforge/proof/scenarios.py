@@ -10,7 +10,7 @@ FORCE = "--force-intel-xpu"  #: the patched tree's flag that prefers an Intel GP
 
 
 @dataclass(frozen=True, slots=True)
-class Card:
+class FakedCard:
     """One accelerator; memory in bytes, ``free`` as the driver tells it, the rest as torch's allocator does."""
 
     name: str
@@ -32,8 +32,8 @@ class FakedMachine:
     """What torch says of a host; ``ram`` and ``ram_available`` in bytes."""
 
     version: str
-    cuda: tuple[Card, ...] = ()
-    xpu: tuple[Card, ...] = ()
+    cuda: tuple[FakedCard, ...] = ()
+    xpu: tuple[FakedCard, ...] = ()
     mps: bool = False
     cuda_version: str | None = None
     hip: str | None = None
@@ -70,13 +70,13 @@ class Scenario:
     starts: bool = True  #: False: upstream is known to fail at import
 
 
-_RTX = Card("NVIDIA GeForce RTX 4090", 24 * GIB, 18 * GIB, major=8, minor=9)
-_GTX = Card("NVIDIA GeForce GTX 1060 6GB", 6 * GIB, 4 * GIB, GIB, GIB // 2, major=6, minor=1, bf16=False)
-_RDNA3 = Card("AMD Radeon RX 7900 XTX", 24 * GIB, 18 * GIB, major=11, minor=0, arch="gfx1100")
-_RDNA2 = Card("AMD Radeon RX 6800", 16 * GIB, 12 * GIB, major=10, minor=3, arch="gfx1030")
-_B580 = Card("Intel(R) Arc(TM) B580 Graphics", 12 * GIB, 4 * GIB)
-_SHARED = Card("Intel(R) Arc(TM) Graphics", 57 * GIB, 40 * GIB, integrated=True, fp64=False)
-_SILENT = Card("Intel(R) Arc(TM) A770 Graphics", 16 * GIB, 8 * GIB, fp64=False, tells_free=False)
+_RTX = FakedCard("NVIDIA GeForce RTX 4090", 24 * GIB, 18 * GIB, major=8, minor=9)
+_GTX = FakedCard("NVIDIA GeForce GTX 1060 6GB", 6 * GIB, 4 * GIB, GIB, GIB // 2, major=6, minor=1, bf16=False)
+_RDNA3 = FakedCard("AMD Radeon RX 7900 XTX", 24 * GIB, 18 * GIB, major=11, minor=0, arch="gfx1100")
+_RDNA2 = FakedCard("AMD Radeon RX 6800", 16 * GIB, 12 * GIB, major=10, minor=3, arch="gfx1030")
+_B580 = FakedCard("Intel(R) Arc(TM) B580 Graphics", 12 * GIB, 4 * GIB)
+_SHARED = FakedCard("Intel(R) Arc(TM) Graphics", 57 * GIB, 40 * GIB, integrated=True, fp64=False)
+_SILENT = FakedCard("Intel(R) Arc(TM) A770 Graphics", 16 * GIB, 8 * GIB, fp64=False, tells_free=False)
 _CUDA = FakedMachine("2.13.0+cu130", cuda=(_RTX, _RTX), cuda_version="13.0")
 _NO_CUDA = FakedMachine("2.13.0+cu130", cuda_version="13.0")
 _NO_ROCM = FakedMachine("2.13.0+rocm7.1", hip="7.1.25424")

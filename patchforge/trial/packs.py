@@ -19,7 +19,7 @@ from patchforge.errors import PatchforgeError
 from patchforge.git.borrowed import checked_out
 from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.store import Store
+from patchforge.nodes.store import PackStore
 from patchforge.pattern import Options
 from patchforge.pins import requirements
 from patchforge.pins.tracked import TrackedRepository, load_nodes
@@ -103,7 +103,7 @@ def _is_plain(path: Path) -> bool:
     return stat.S_ISREG(mode) or stat.S_ISLNK(mode) or stat.S_ISDIR(mode)
 
 
-def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> list[TrialPack]:
+def read(folders: Iterable[Path], store: PackStore, without: Sequence[str] = ()) -> list[TrialPack]:
     """The packs in ``folders``; ``without`` names requirements to leave out. PatchforgeError for two of one name."""
     declared = {pack.owner_and_repo[1].lower(): pack for pack in load_nodes(resources.path("upstream"))}
     packs = [_read(folder, declared.get(folder.resolve().name.lower()), store, without) for folder in folders]
@@ -113,7 +113,7 @@ def read(folders: Iterable[Path], store: Store, without: Sequence[str] = ()) -> 
     return packs
 
 
-def _read(folder: Path, declared: TrackedRepository | None, store: Store, without: Sequence[str]) -> TrialPack:
+def _read(folder: Path, declared: TrackedRepository | None, store: PackStore, without: Sequence[str]) -> TrialPack:
     folder = folder.resolve()
     converted = store.convert(read_pack(folder), Options())
     patched = PatchedPack(converted, checked_out(folder)).checked()

@@ -182,5 +182,5 @@ def get_free_memory(dev=None):
     data = text.encode()
     for _, segments in record.stages:
         data = apply_segments(data, segments)
-    prove(path, text.encode(), data, [Replacement(path, *pair) for one in record.found for pair in one.replaced])
+    prove(path, text.encode(), data, [Replacement(path, *pair) for place in record.found for pair in place.replaced])
     assert data.count(b"mem_free_xpu = patchforge_xpu") == 2

@@ -11,7 +11,7 @@ import pytest
 
 from patchforge.engine import convert
 from patchforge.engine.cache import FILES, Cache, rule_set_digest
-from patchforge.engine.records import FileRecord, Found, RawSite
+from patchforge.engine.records import FileRecord, FoundPlace, RawSite
 from patchforge.errors import PatchforgeError
 from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome, Purpose, Segment
@@ -19,7 +19,7 @@ from tests.support import ROOT, MemoryTree, engine_of, miniature, release
 
 KEY = ("a.py", "0" * 40)
 FULL = FileRecord(
-    (Found("X1", Outcome.APPLIED, 1, 2, "f", "note", "fragment", (("insert", 1),), (("a", "b"),)),),
+    (FoundPlace("X1", Outcome.APPLIED, 1, 2, "f", "note", "fragment", (("insert", 1),), (("a", "b"),)),),
     ((Purpose.MODEL, (Segment(1, 2, (b"\xff\r\n", b"x")),)),),
     (RawSite(1, "f", "cuda-api", "torch.cuda.x", "vendor"),),
     "line 1: why",
@@ -111,8 +111,8 @@ def test_what_is_prepared_is_not_looked_at_again(tmp_path: Path, monkeypatch: py
 def test_a_folder_in_the_database_s_place_is_left_alone(tmp_path: Path) -> None:
     Cache(tmp_path, FILES)
     path = file_of(tmp_path)
-    for one in tmp_path.iterdir():
-        one.unlink()
+    for file in tmp_path.iterdir():
+        file.unlink()
     path.mkdir()
     with pytest.raises(PatchforgeError, match="cannot use"):
         Cache(tmp_path, FILES)
@@ -133,6 +133,6 @@ for number in range(200):
 def test_two_processes_write_at_once(tmp_path: Path) -> None:
     commands = [[sys.executable, "-c", WRITER, str(tmp_path), name] for name in ("a", "b")]
     running = [subprocess.Popen(command, cwd=ROOT) for command in commands]
-    assert [one.wait() for one in running] == [0, 0]
+    assert [process.wait() for process in running] == [0, 0]
     keys = [(f"{name}{number}.py", "0" * 40) for name in "ab" for number in range(200)]
     assert len(Cache(tmp_path, FILES).get(keys)) == len(keys)

@@ -6,17 +6,17 @@ from textwrap import dedent
 
 import pytest
 
-from patchforge.engine.blocks import Source, UnreadableSource
+from patchforge.engine.blocks import SourceFile, UnreadableSource
 from patchforge.engine.census import device_sites
-from patchforge.engine.records import FileRecord, Found, RawSite
+from patchforge.engine.records import FileRecord, FoundPlace, RawSite
 from patchforge.engine.sites import Leave, covering, decide, load_decisions
 from patchforge.vocabulary import Decision, Outcome
 from tests.support import ROOT
 
 
 def sites(text: str) -> list[tuple[int, str, str, str, str]]:
-    found = device_sites(Source(dedent(text).encode()), {})
-    return [(one.line, one.function, one.kind, one.text, one.guard) for one in found]
+    raw_sites = device_sites(SourceFile(dedent(text).encode()), {})
+    return [(site.line, site.function, site.kind, site.text, site.guard) for site in raw_sites]
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_an_xpu_arm_that_returns_makes_the_rest_stand_beside_it() -> None:
 def test_an_xpu_arm_that_says_no_is_new_until_it_is_decided(nothing: str) -> None:
     text = f"def f(d):\n    if is_amd():\n        return True\n    elif is_device_xpu(d):\n        {nothing}\n"
     assert (5, "f", "xpu-refusal", nothing, "xpu") in sites(text)
-    record = FileRecord((), (), device_sites(Source(text.encode()), {}))
-    found = next(site for site in decide({"a.py": record}, covering(())) if site.kind == "xpu-refusal")
-    assert (found.decision, found.reason) == (Decision.PERSON, "new in upstream's XPU code")
+    record = FileRecord((), (), device_sites(SourceFile(text.encode()), {}))
+    refusal = next(site for site in decide({"a.py": record}, covering(())) if site.kind == "xpu-refusal")
+    assert (refusal.decision, refusal.reason) == (Decision.PERSON, "new in upstream's XPU code")
     decided = decide({"a.py": record}, covering((Leave("seen", kind="xpu-refusal"),)))
     assert ("seen", Decision.LEFT) in {(site.reason, site.decision) for site in decided}
 
@@ -156,21 +156,21 @@ def test_decorators_and_defaults_are_seen() -> None:
 
 def test_the_memo_does_not_mix_up_lines() -> None:
     memo: dict[tuple[object, ...], object] = {}
-    one = device_sites(Source(b"torch.cuda.x()\n"), memo)
-    other = device_sites(Source(b"\n\na = 1\ntorch.cuda.x()\n"), memo)
-    assert ([site.line for site in one], [site.line for site in other]) == ([1], [4])
+    first = device_sites(SourceFile(b"torch.cuda.x()\n"), memo)
+    other = device_sites(SourceFile(b"\n\na = 1\ntorch.cuda.x()\n"), memo)
+    assert ([site.line for site in first], [site.line for site in other]) == ([1], [4])
 
 
 def test_a_syntax_that_python_does_not_know_cannot_be_counted() -> None:
     with pytest.raises(UnreadableSource):
-        device_sites(Source(b"torch.cuda.x(\n"), {})
+        device_sites(SourceFile(b"torch.cuda.x(\n"), {})
 
 
-def found(line: int, last_line: int, outcome: Outcome) -> Found:
-    return Found("X1", outcome, line, last_line, "f")
+def found(line: int, last_line: int, outcome: Outcome) -> FoundPlace:
+    return FoundPlace("X1", outcome, line, last_line, "f")
 
 
-def decision_of(site: RawSite, *claims: Found, leave: Leave | None = None) -> tuple[str, str]:
+def decision_of(site: RawSite, *claims: FoundPlace, leave: Leave | None = None) -> tuple[str, str]:
     [decided] = decide({"a.py": FileRecord(claims, (), (site,))}, covering((leave,) if leave else ()))
     return decided.decision, decided.rule or decided.reason
 

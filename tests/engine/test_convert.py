@@ -45,9 +45,9 @@ def test_lines_are_those_that_each_transform_reports_alone(era: str) -> None:
         if not path.endswith(".py"):
             continue
         together = look_at(path, data, ALL, {}).found
-        for one in ALL:
-            alone = look_at(path, data, (one,), {}).found
-            assert [found for found in together if found.transform == one.id] == list(alone)
+        for transform in ALL:
+            alone = look_at(path, data, (transform,), {}).found
+            assert [place for place in together if place.transform == transform.id] == list(alone)
 
 
 @pytest.mark.parametrize("era", ERAS)
@@ -60,8 +60,8 @@ def test_sharing_what_was_found_in_statements_makes_no_difference(era: str) -> N
 
 
 def one_of(name: str) -> Transform:
-    found: Transform = next(one for one in ALL if one.id == name)
-    return found
+    transform: Transform = next(rule for rule in ALL if rule.id == name)
+    return transform
 
 
 def outcome(name: str, version: str, files: dict[str, bytes]) -> Outcome:

@@ -200,7 +200,7 @@ def test_a_statement_that_shares_its_line_is_a_mismatch_and_nothing_is_written()
     rule = transform(Rule("X1", cst.Return, make))
     text = b"def f():\n    if x: return 1\n"
     record = look_at(PATH, text, (rule,), {})
-    assert [(one.outcome, one.line, one.note) for one in record.found] == [
+    assert [(place.outcome, place.line, place.note) for place in record.found] == [
         (Outcome.DRIFTED, 2, "a statement on a line of its own")
     ]
     assert record.stages == ()
@@ -261,7 +261,7 @@ def test_lines_are_upstreams_in_later_patches_too() -> None:
     first = line_of("a()", insert_after, "one()", "two()", "three()", name="X1")
     second = transform(Rule("X2", cst.Call, find, Purpose.CUDA_ONLY))
     record = look_at(PATH, b"a()\n\nb()\na()\nb()\n", (first, second), {})
-    assert [(one.transform, one.line, one.last_line) for one in record.found] == [
+    assert [(place.transform, place.line, place.last_line) for place in record.found] == [
         ("X1", 1, 1),
         ("X1", 4, 4),
         ("X2", 3, 3),
@@ -305,7 +305,7 @@ def test_one_mismatch_stops_the_release_and_shows_both_fragments() -> None:
 def test_an_edit_uses_only_names_that_are_bound_there(line: str, drifts: bool) -> None:
     text = b"import torch\nat_top = 1\ndef f(a, b):\n    outer = a.d\n    def g():\n        for inner in b:\n            use()\n"  # noqa: E501
     edit = transform(Rule("X1", cst.Call, lambda _, at: [insert_before(at.statement, line)]))
-    outcomes = {one.outcome for one in look_at(PATH, text, (edit,), {}).found}
+    outcomes = {place.outcome for place in look_at(PATH, text, (edit,), {}).found}
     assert outcomes == {Outcome.DRIFTED if drifts else Outcome.APPLIED}
 
 
@@ -359,7 +359,7 @@ def test_lines_after_a_statement_stand_on_their_own_or_not_at_all(text: str, wan
 
     after = transform(Rule("X1", cst.Call, make))
     record = look_at(PATH, text.encode(), [after], {})
-    assert [one.outcome for one in record.found] == [Outcome.APPLIED if wanted else Outcome.DRIFTED]
+    assert [place.outcome for place in record.found] == [Outcome.APPLIED if wanted else Outcome.DRIFTED]
     assert edited(text, after) == (wanted or text)
 
 
@@ -368,14 +368,14 @@ def test_lines_after_a_statement_stand_on_their_own_or_not_at_all(text: str, wan
 def test_a_statement_behind_a_colon_has_no_lines_beside_it(make: Callable[..., Edit], text: str) -> None:
     beside = transform(Rule("X1", cst.Expr, lambda node, _: [make(node, "ours()")] if code(node) == "f()" else []))
     record = look_at(PATH, text.encode(), [beside], {})
-    assert [one.outcome for one in record.found] == [Outcome.DRIFTED]
+    assert [place.outcome for place in record.found] == [Outcome.DRIFTED]
     assert record.stages == ()
 
 
 def test_nothing_stands_before_an_elif() -> None:
     before = transform(Rule("X1", cst.If, lambda node, _: [insert_before(node, "ours()")]))
     record = look_at(PATH, b"if x:\n    pass\nelif y:\n    pass\n", [before], {})
-    assert [one.outcome for one in record.found] == [Outcome.APPLIED, Outcome.DRIFTED]
+    assert [place.outcome for place in record.found] == [Outcome.APPLIED, Outcome.DRIFTED]
 
 
 @pytest.mark.parametrize(

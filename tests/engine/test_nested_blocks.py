@@ -5,7 +5,7 @@ from __future__ import annotations
 import libcst as cst
 import pytest
 
-from patchforge.engine.blocks import Source
+from patchforge.engine.blocks import SourceFile
 from patchforge.rules import transforms
 from tests.support import converted
 
@@ -49,9 +49,9 @@ def test_the_rest_of_a_long_function_is_not_parsed(monkeypatch: pytest.MonkeyPat
 
 def test_what_stands_outside_of_the_functions_in_it_is_looked_at() -> None:
     text = server(FILLING, "        routes.get('/system_stats')\n")
-    (block,) = Source(text.encode()).blocks
+    (block,) = SourceFile(text.encode()).blocks
     (init,) = block.functions
-    assert b"/system_stats" in Source(text.encode()).rest(init)
+    assert b"/system_stats" in SourceFile(text.encode()).rest(init)
     assert [inner.header for inner in init.functions] == [
         "class Server:\n    def __init__(\n        self, routes\n    ):\n"
     ]

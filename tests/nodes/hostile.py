@@ -11,7 +11,9 @@ def _nest(before: str, middle: str, after: str, times: int) -> str:
 
 
 def _blocks(head: str, last: str, times: int, start: int = 0) -> str:
-    return "".join(" " * (start + one) + head + "\n" for one in range(times)) + " " * (start + times) + last + "\n"
+    return (
+        "".join(" " * (start + number) + head + "\n" for number in range(times)) + " " * (start + times) + last + "\n"
+    )
 
 
 IS = "torch.cuda.is_available()"
@@ -21,11 +23,11 @@ SOURCES: dict[str, str] = {
     "chained conditions": f"d = {_nest(f'{chr(39)}cuda{chr(39)} if {IS} else ', chr(39) + 'cpu' + chr(39), '', 200)}\n",
     "conditions in bodies": f"d = {_nest('(', 'x', f' if {IS} else 5)', 100)}\n",
     "conditions in parentheses": f"d = {_nest(f'({chr(39)}cuda{chr(39)} if {IS} else (', 'x', '))', 80)}\n",
-    "conditions by names": "d = " + " ".join(f"'cuda' if a{one} else" for one in range(200)) + " 'cpu'\n",
+    "conditions by names": "d = " + " ".join(f"'cuda' if a{number} else" for number in range(200)) + " 'cpu'\n",
     "conditions in tests": "d = " + _nest("'cuda' if (", "a == 'cuda'", ") else 'cpu'", 80) + "\n",
     "a long and": f"if {' and '.join([IS] * 500)}:\n    x.cuda()\n",
     "a long or of devices": f"d = {' or '.join(['device == ' + repr('cuda')] * 500)}\n",
-    "a long or of names": "x.to('cuda' if " + " or ".join(f"a{one}" for one in range(500)) + " else y)\n",
+    "a long or of names": "x.to('cuda' if " + " or ".join(f"a{number}" for number in range(500)) + " else y)\n",
     "nested and, or": "d = " + _nest("(a and (b or ", "x.is_cuda", "))", 80) + "\n",
     "a long comparison": "d = 'cuda' == " + " == ".join("a" * 2000) + "\n",
     "a long sum": "d = " + " + ".join(["'cuda'"] * 500) + "\n",
@@ -42,11 +44,11 @@ SOURCES: dict[str, str] = {
     "many f-strings": "d = [" + ",".join(["f'cuda:{x}'"] * 500) + "]\n",
     "nested f-strings": "d = f\"{f'{x:{y}}'}\" + x.cuda()\n" * 200,
     "nested lambdas": f"d = {'lambda: ' * 90}x.cuda()\n",
-    "a comprehension with many loops": f"d = [x.cuda() {' '.join(f'for a{one} in b if {IS}' for one in range(40))}]\n",
+    "a comprehension with many loops": f"d = [x.cuda() {' '.join(f'for a{number} in b if {IS}' for number in range(40))}]\n",
     "nested comprehensions": f"d = {_nest('[', 'x.cuda()', ' for a in b]', 80)}\n",
     "many decorators": "@f('cuda')\n" * 800 + "def g(): pass\n",
     "elif without end": f"if {IS}:\n    x.cuda()\n"
-    + "".join(f"elif a == {one}:\n    d = 'cuda'\n" for one in range(400)),
+    + "".join(f"elif a == {number}:\n    d = 'cuda'\n" for number in range(400)),
     "elif for CUDA": "if a:\n    pass\n" + f"elif {IS}:\n    d = 'cuda'\n" * 200,
     "elif for a device": "if a:\n    pass\n" + "elif device == 'cuda':\n    x.cuda()\n" * 200,
     "more elif than a tree holds": "if a:\n    x.cuda()\n" + "elif b:\n    x.cuda()\n" * 10000,

@@ -41,16 +41,16 @@ def edits(files: str | dict[str, str], options: Options = PLAIN) -> list[str]:
     """The lines that stand in the place of others, without our functions."""
     result = done(files, options)
     assert not result.problems
-    found: list[str] = []
+    lines: list[str] = []
     for change in result.changes:
         before = (change.before or b"").decode()
         after = without_helpers(change.after, before)
-        found += [
+        lines += [
             line[1:].strip()
             for line in difflib.unified_diff(before.splitlines(), after.splitlines(), n=0)
             if line[:1] == "+" and line[:3] != "+++"
         ]
-    return found
+    return lines
 
 
 def decided(files: str | dict[str, str], options: Options = PLAIN) -> set[str]:
@@ -637,8 +637,8 @@ def test_what_an_installer_chooses_is_no_edit() -> None:
 
 def test_wheels_that_comfy_env_fetches_for_cuda_are_listed() -> None:
     text = b'[cuda]\npackages = ["flash-attn", "cumesh"]  # "none"\n\n[pypi-dependencies]\n"timm" = "*"\n'
-    found = needs(Pack("p", Path("p"), {"nodes.py": NODE.encode(), "nodes/comfy-env.toml": text}))
-    assert [(need.line, need.package) for need in found] == [(2, "cumesh"), (2, "flash-attn")]
+    listed = needs(Pack("p", Path("p"), {"nodes.py": NODE.encode(), "nodes/comfy-env.toml": text}))
+    assert [(need.line, need.package) for need in listed] == [(2, "cumesh"), (2, "flash-attn")]
 
 
 def test_a_device_behind_another_value_is_listed() -> None:

@@ -52,29 +52,29 @@ def _statements(text: str) -> Iterator[list[tokenize.TokenInfo]]:
 
 def _own_names(statements: Iterable[list[tokenize.TokenInfo]]) -> set[str]:
     """Plain names that a file binds itself: ``cuda = …``, ``def f(cuda)``, ``for cuda in``."""
-    found: set[str] = set()
+    names: set[str] = set()
     for tokens in statements:
         for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
             if token.string in _NAMES and (before is None or before.string != "."):
                 bound = after is not None and after.string in ("=", ",", ")", "in", ":")
                 if bound and tokens[0].string not in ("import", "from", "if", "elif", "return"):
-                    found.add(token.string)
-    return found
+                    names.add(token.string)
+    return names
 
 
 def _imported(statements: Iterable[list[tokenize.TokenInfo]]) -> set[str]:
     """What is imported from ``torch.cuda``, and ``torch.cuda`` itself under another name."""
-    found: set[str] = set()
+    names: set[str] = set()
     for tokens in statements:
         words = [token.string for token in tokens if token.string not in ("(", ")")]
         text = " ".join(words)
         if match := re.fullmatch(r"from torch \. (?:backends \. )?cuda (?:\. \w+ )*import (.*)", text):
-            found |= {one.split()[-1] for one in match[1].split(",") if one.strip()}
+            names |= {part.split()[-1] for part in match[1].split(",") if part.strip()}
         elif match := re.fullmatch(
             r"(?:import torch \. (?:cuda|backends \. cudnn)|from torch import cuda) as (\w+)", text
         ):
-            found.add(match[1])
-    return found
+            names.add(match[1])
+    return names
 
 
 def _hits(path: str, text: str) -> Iterator[tuple[Hit, range]]:
@@ -121,12 +121,12 @@ def silent(files: dict[str, bytes], rows: Iterable[DecidedSite], problems: Itera
     lines: dict[str, set[int]] = {}
     for row in rows:
         lines.setdefault(row.path, set()).add(row.line)
-    found: list[Hit] = []
+    hits: list[Hit] = []
     for path, data in files.items():
         if path.endswith(".py") and path not in set(problems):
             text = re.sub(r"\r\n?", "\n", data.decode("utf-8-sig", errors="replace"))
-            found += [hit for hit, there in _hits(path, text) if lines.get(path, set()).isdisjoint(there)]
-    return found
+            hits += [hit for hit, there in _hits(path, text) if lines.get(path, set()).isdisjoint(there)]
+    return hits
 
 
 MINIATURE = '''"""A pack for cuda and "cuda:0": documentation."""
@@ -207,9 +207,9 @@ def test_a_row_that_is_missing_is_noticed(looked_at: tuple[dict[str, bytes], tup
 
 
 @pytest.mark.skipif(not CLONES, reason="PATCHFORGE_PACKS names a folder of packs")
-@pytest.mark.parametrize("folder", sorted(Path(CLONES).iterdir()) if CLONES else [], ids=lambda one: one.name)
+@pytest.mark.parametrize("folder", sorted(Path(CLONES).iterdir()) if CLONES else [], ids=lambda folder: folder.name)
 def test_no_pack_has_a_silent_site(folder: Path) -> None:
     pack = read_pack(folder)
     result = convert(pack, Options())
-    found = silent(pack.files, (*result.sites, *result.skipped), (problem.path for problem in result.problems))
-    assert not found, "\n".join(f"{hit.path}:{hit.line}: {hit.text}" for hit in found)
+    missed = silent(pack.files, (*result.sites, *result.skipped), (problem.path for problem in result.problems))
+    assert not missed, "\n".join(f"{hit.path}:{hit.line}: {hit.text}" for hit in missed)

@@ -27,7 +27,7 @@ from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes import pack as pack_module
 from patchforge.nodes.convert import Converted, convert
 from patchforge.nodes.manifest import PackReport
-from patchforge.nodes.pack import Pack, Problem, read_pack
+from patchforge.nodes.pack import Pack, PackProblem, read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif, summary
 from patchforge.nodes.requirements import Need, needs
@@ -91,11 +91,11 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
 @pytest.fixture(autouse=True)
 def no_remarks() -> Iterator[None]:
     """Python's remarks on a stranger's code reach nobody."""
-    with warnings.catch_warnings(record=True) as found:
+    with warnings.catch_warnings(record=True) as remarks:
         warnings.simplefilter("always", SyntaxWarning)
         warnings.simplefilter("always", DeprecationWarning)
         yield
-    assert not [one for one in found if "<unknown>" in one.filename or "<pack>" in one.filename]
+    assert not [remark for remark in remarks if "<unknown>" in remark.filename or "<pack>" in remark.filename]
 
 
 # --- time
@@ -118,14 +118,14 @@ def test_no_release_takes_long(name: str) -> None:
 @pytest.mark.parametrize(
     "transform",
     [
-        one
-        for one in transforms()
-        if one.id in ("visible-devices", "ipex-repair", "sam3-prefetch", "gpu-flags", "startup")
+        transform
+        for transform in transforms()
+        if transform.id in ("visible-devices", "ipex-repair", "sam3-prefetch", "gpu-flags", "startup")
     ],
-    ids=lambda one: one.id,
+    ids=lambda transform: transform.id,
 )
 def test_many_places_of_a_transform_in_one_function_do_not_take_long(transform: Any) -> None:
-    example = next(one for one in transform.examples if one.after)
+    example = next(example for example in transform.examples if example.after)
     lines = "".join(f"    {line}\n" for line in example.before.splitlines())
     with soon():
         record = look_at(
@@ -141,7 +141,9 @@ def test_what_is_too_intricate_goes_to_a_person(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(effort, "FILE", 4000)
     done = convert(packed({"__init__.py": START + "x.cuda()\n" * 500, "good.py": GOOD}), Options())
     assert [change.path for change in done.changes] == ["good.py"]
-    assert [(one.path, "somebody must look" in one.reason) for one in done.problems] == [("__init__.py", True)]
+    assert [(problem.path, "somebody must look" in problem.reason) for problem in done.problems] == [
+        ("__init__.py", True)
+    ]
     assert done == convert(done.pack, Options())
     calls = "".join(f"a{number} = torch.cuda.empty_cache()\n" for number in range(2000))
     record = look_at("comfy/model_management.py", (START + calls).encode(), transforms(), {})
@@ -160,7 +162,7 @@ def test_steps_of_all_files_grow_with_their_size_alone(monkeypatch: pytest.Monke
     files = dict.fromkeys((f"z{number}.py" for number in range(20)), START + SOURCES["elif for CUDA"][:9000])
     done = convert(packed({**files, "good.py": GOOD}), Options())
     assert [change.path for change in done.changes] == ["good.py"]
-    assert {one.path for one in done.problems} == set(files)
+    assert {problem.path for problem in done.problems} == set(files)
 
 
 def test_thousands_of_files(tmp_path: Path) -> None:
@@ -290,8 +292,8 @@ def test_a_difference_behind_an_error_or_too_many_operations_is_not_overlooked()
 )
 def test_what_cannot_be_read_is_said(data: bytes) -> None:
     done = beside_good(data)
-    assert [one.path for one in done.problems] == ["__init__.py"]
-    assert all(one.reason for one in done.problems)
+    assert [problem.path for problem in done.problems] == ["__init__.py"]
+    assert all(problem.reason for problem in done.problems)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +310,7 @@ def test_what_cannot_be_read_is_said(data: bytes) -> None:
 def test_what_can_be_read_keeps_its_bytes(data: bytes) -> None:
     done = beside_good(data)
     assert not done.problems
-    (change,) = (one for one in done.changes if one.path == "__init__.py")
+    (change,) = (change for change in done.changes if change.path == "__init__.py")
     assert len(set(data.split(b"\n")) - set(change.after.split(b"\n"))) == 1
 
 
@@ -384,17 +386,17 @@ def test_a_name_is_no_trouble_to_other_files(
     before = everything(tmp_path)
     status = nodes.run(options(pack=str(pack), out=str(tmp_path / "out")))
     said = capsys.readouterr().out
-    assert set(everything(tmp_path)) - set(before) == {f"out/{one}" for one in OUTPUTS} | {"out"}
+    assert set(everything(tmp_path)) - set(before) == {f"out/{name}" for name in OUTPUTS} | {"out"}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
-    changed = [one["path"] for entry in manifest["patches"] for one in entry["files"]]
-    listed = [one["path"] for one in manifest["problems"]]
+    changed = [file["path"] for entry in manifest["patches"] for file in entry["files"]]
+    listed = [problem["path"] for problem in manifest["problems"]]
     assert "good.py" in changed
     assert len(changed) + len(listed) == 2
     assert status == int(bool(listed))
     assert well_formed((tmp_path / "out" / "REPORT.md").read_text("utf-8"))
-    assert all(one.isprintable() or one in "\n\u00a0" for one in said)
+    assert all(character.isprintable() or character in "\n\u00a0" for character in said)
     assert not [line for line in said.splitlines() if line.lstrip().startswith(("::", "##["))]
-    assert addresses_of(pack) == sorted(["good.py", *(one for one in (*changed, *listed) if one != "good.py")])
+    assert addresses_of(pack) == sorted(["good.py", *(path for path in (*changed, *listed) if path != "good.py")])
 
 
 OUTPUTS = ("0001-xpu.patch", "series", "manifest.json", "REPORT.md", "SHA256SUMS")
@@ -410,14 +412,14 @@ def everything(folder: Path) -> dict[str, bytes | None]:
 def addresses_of(pack: Path) -> list[str]:
     """The files that a report for code hosts and the list of problems name, as they are read back."""
     done = convert(read_pack(pack), Options())
-    found = sarif([summary(done, [])])
-    places = [one["locations"][0]["physicalLocation"] for run in found["runs"] for one in run["results"]]
+    document = sarif([summary(done, [])])
+    places = [result["locations"][0]["physicalLocation"] for run in document["runs"] for result in run["results"]]
     for place in places:
         address = urlsplit(place["artifactLocation"]["uri"])
         assert (address.scheme, address.netloc, address.query, address.fragment) == ("", "", "", "")
         assert re.fullmatch(r"[A-Za-z0-9._~/%-]+", address.path)
     return sorted(
-        [*(unquote(place["artifactLocation"]["uri"]) for place in places), *(one.path for one in done.problems)]
+        [*(unquote(place["artifactLocation"]["uri"]) for place in places), *(problem.path for problem in done.problems)]
     )
 
 
@@ -426,7 +428,7 @@ def well_formed(text: str) -> bool:
     plain = re.sub(r"(`+) ?.*? ?\1", "", text)
     tables = [len(re.findall(r"(?<!\\)\|", line)) for line in text.splitlines() if line.startswith("|")]
     heads = {len(re.findall(r"\|", line)) for line in text.splitlines() if line.startswith("|---")}
-    visible = all(one.isprintable() or one in "\n\u200b\u00a0" for one in text)
+    visible = all(character.isprintable() or character in "\n\u200b\u00a0" for character in text)
     return not re.search(r"(?<!\\)<", plain) and visible and set(tables) <= heads
 
 
@@ -446,7 +448,7 @@ def test_the_name_of_a_pack_reaches_no_medium_as_it_is(tmp_path: Path, name: str
     assert well_formed(files["REPORT.md"].decode())
     assert json.loads(files["manifest.json"])["pack"] == name
     head = files["0001-xpu.patch"].decode().split("diff --git")[0]
-    assert all(one.isprintable() for one in head.replace("\n", ""))
+    assert all(character.isprintable() for character in head.replace("\n", ""))
     assert all(
         line.startswith(("Description: ", "Origin:", "Author:", "Forwarded:", "X-Not"))
         for line in head.split("\n")
@@ -519,7 +521,7 @@ def test_only_regular_files_of_the_pack_are_opened(
     with soon():
         assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"))) == 1
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
-    assert [one["path"] for one in manifest["patches"][0]["files"]] == ["good.py"]
+    assert [file["path"] for file in manifest["patches"][0]["files"]] == ["good.py"]
     assert manifest["problems"]
     assert (tmp_path / "outside.py").read_text() == GOOD
     capsys.readouterr()
@@ -550,7 +552,7 @@ def test_what_is_of_no_interest_is_neither_read_nor_copied(
     assert everything(pack) == before
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(OUTPUTS)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
-    assert [one["path"] for one in manifest["patches"][0]["files"]] == ["good.py"]
+    assert [file["path"] for file in manifest["patches"][0]["files"]] == ["good.py"]
     assert not (tmp_path / "made").exists()
     capsys.readouterr()
 
@@ -575,8 +577,8 @@ def test_what_cannot_be_opened_or_listed_is_said(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(os, "scandir", hidden)
     read = read_pack(pack)
     assert sorted(read.files) == ["good.py"]
-    assert [one.path for one in read.problems] == ["gone.py", "secret.py", "sub"]
-    assert all("cannot be" in one.reason for one in read.problems)
+    assert [problem.path for problem in read.problems] == ["gone.py", "secret.py", "sub"]
+    assert all("cannot be" in problem.reason for problem in read.problems)
 
 
 def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -584,17 +586,17 @@ def test_a_file_that_becomes_a_pipe_is_not_waited_for(tmp_path: Path, monkeypatc
     lstat = os.lstat
 
     def then_a_pipe(path: str) -> os.stat_result:
-        found = lstat(path)
+        status = lstat(path)
         if str(path).endswith("odd.py"):
             Path(path).unlink()
             os.mkfifo(path)
-        return found
+        return status
 
     monkeypatch.setattr(os, "lstat", then_a_pipe)
     read = read_pack(pack)
     monkeypatch.undo()
     assert sorted(read.files) == ["good.py"]
-    assert [one.path for one in read.problems] == ["odd.py"]
+    assert [problem.path for problem in read.problems] == ["odd.py"]
 
 
 @pytest.mark.parametrize(("bound", "value"), [("_ALL", 300), ("_MOST_ENTRIES", 3)])
@@ -605,7 +607,7 @@ def test_a_pack_that_is_too_large_is_read_as_far_as_it_goes(
     monkeypatch.setattr(pack_module, bound, value)
     read = read_pack(pack)
     assert 0 < len(read.files) < 9
-    assert all(str(value) in one.reason for one in read.problems)
+    assert all(str(value) in problem.reason for problem in read.problems)
     assert read.problems
 
 
@@ -630,7 +632,7 @@ def test_a_patch_that_does_not_stand_its_check_stops_its_file_alone(monkeypatch:
     monkeypatch.setattr(PatchedPack, "check", refuse)
     kept = PatchedPack(done, "a" * 40).checked()
     assert [change.path for change in kept.converted.changes] == ["good.py"]
-    assert [one.path for one in kept.converted.problems] == ["bad.py"]
+    assert [problem.path for problem in kept.converted.problems] == ["bad.py"]
     assert kept.commit == "a" * 40
 
 
@@ -666,11 +668,11 @@ def test_a_patch_that_does_not_stand_its_check_stops_its_file_alone(monkeypatch:
 def test_requirements_are_read_soon(name: str, text: str | bytes) -> None:
     pack = packed({"__init__.py": GOOD, name: text})
     with soon():
-        found = needs(pack)
-        report = summary(convert(pack, Options()), found[:50])
+        listed = needs(pack)
+        report = summary(convert(pack, Options()), listed[:50])
         assert well_formed(markdown(report))
         sarif([report])
-    assert all(len(one.package) < 3000 for one in found)
+    assert all(len(need.package) < 3000 for need in listed)
 
 
 @pytest.mark.parametrize(
@@ -719,15 +721,15 @@ def test_a_report_shows_what_a_pack_says_and_no_more(text: str) -> None:
         by_rule={"none": {"person": 1}},
         sites=(site, replace(site, decision=Decision.LEFT)),
         needs=(Need(path=text, line=1, package=text, advice="take it out", blocks=False),),
-        problems=(Problem(text, 0, text),),
+        problems=(PackProblem(text, 0, text),),
     )
     shown = markdown(report)
     shown.encode()
     assert well_formed(shown)
-    found = json.loads(json.dumps(sarif([report])))
-    for one in found["runs"][0]["results"]:
-        said = one["message"]["text"]
+    document = json.loads(json.dumps(sarif([report])))
+    for result in document["runs"][0]["results"]:
+        said = result["message"]["text"]
         assert all(char.isprintable() for char in said)
         assert not re.search(r"(?<!\\)\[", said)
-        assert urlsplit(one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]).scheme == ""
-        assert one["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1
+        assert urlsplit(result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"]).scheme == ""
+        assert result["locations"][0]["physicalLocation"]["region"]["startLine"] >= 1

@@ -20,7 +20,7 @@ from patchforge.nodes.pack import read_pack
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif, summary
 from patchforge.nodes.requirements import needs
-from patchforge.nodes.store import Store
+from patchforge.nodes.store import PackStore
 from patchforge.pattern import Options
 from patchforge.proof.packs.helpers import helpers
 from patchforge.rules import patterns
@@ -126,7 +126,7 @@ def test_patches_manifest_and_report(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert names == {"0001-xpu.patch", "series", "manifest.json", "REPORT.md", "SHA256SUMS"}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
     assert manifest["figures"] == {"converted": 1, "left": 0, "person": 0}
-    assert [one["package"] for one in manifest["needs"]] == ["torch", "onnxruntime-gpu"]
+    assert [need["package"] for need in manifest["needs"]] == ["torch", "onnxruntime-gpu"]
     assert manifest["proof"] == {"expressions": 1, "arms": 0}
     assert "onnxruntime-openvino" in (tmp_path / "out" / "REPORT.md").read_text()
     assert (pack / "__init__.py").read_text() == NODE
@@ -171,7 +171,8 @@ def test_code_hosts_get_a_run_for_each_pack_and_addresses_from_the_repositorys_r
     assert packs("check", first, second, alone, "--sarif", report) == 1
     runs = json.loads(report.read_text())["runs"]
     uris = [
-        [one["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for one in run["results"]] for run in runs
+        [result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] for result in run["results"]]
+        for run in runs
     ]
     assert uris == [
         ["custom_nodes/one%20pack/__init__.py"],
@@ -181,7 +182,7 @@ def test_code_hosts_get_a_run_for_each_pack_and_addresses_from_the_repositorys_r
     assert len({run["automationDetails"]["id"] for run in runs}) == len(runs)
     for run in runs:
         rules = {rule["id"]: rule for rule in run["tool"]["driver"]["rules"]}
-        assert {one["ruleId"] for one in run["results"]} <= rules.keys()
+        assert {result["ruleId"] for result in run["results"]} <= rules.keys()
         assert all(rule["helpUri"].startswith("https://") for rule in rules.values())
 
 
@@ -190,7 +191,7 @@ def test_what_nodes_do_not_run_is_listed_by_place(tmp_path: Path) -> None:
         tmp_path / "pack", {"__init__.py": NODE, "tests/one.py": NODE + "y = x.cuda()\n", "lone.py": "x.cuda()\n"}
     )
     report = summary(convert(read_pack(pack), Options()), ())
-    assert [(one.path, one.line) for one in report.outside] == [
+    assert [(site.path, site.line) for site in report.outside] == [
         ("lone.py", 1),
         ("tests/one.py", 5),
         ("tests/one.py", 6),
@@ -215,8 +216,8 @@ pip("torch==2.5.0", "--index-url", wheels())
 pip("cupy-wheel" if old else "cupy-cuda12x", "numpy")
 """
     pack = write(tmp_path / "pack", {"__init__.py": NODE, "install.py": text})
-    found = [(one.path, one.line, one.package) for one in needs(read_pack(pack))]
-    assert found == [
+    listed = [(need.path, need.line, need.package) for need in needs(read_pack(pack))]
+    assert listed == [
         ("install.py", 8, "https://download.pytorch.org/whl/cu121"),
         ("install.py", 9, "onnxruntime"),
         ("install.py", 9, "onnxruntime-gpu"),
@@ -269,7 +270,7 @@ def test_unknown_options_and_places_are_errors(tmp_path: Path) -> None:
 
 def test_the_store_gives_the_same_again(tmp_path: Path) -> None:
     pack = read_pack(write(tmp_path / "pack", {"__init__.py": NODE, "bad.py": "cuda ="}))
-    store = Store(tmp_path / "store")
+    store = PackStore(tmp_path / "store")
     first, second = store.convert(pack, Options()), store.convert(pack, Options())
     assert first == second == convert(pack, Options())
     assert store.cache.connection
@@ -287,16 +288,16 @@ def test_needs_are_told(tmp_path: Path) -> None:
             "pyproject.toml": '[project]\ndependencies = [\n  "onnxruntime-gpu",\n  "numpy",\n]\n',
         },
     )
-    found = needs(read_pack(pack))
-    assert [(one.path, one.package, one.blocks) for one in found if one.path == "__init__.py"] == [
+    listed = needs(read_pack(pack))
+    assert [(need.path, need.package, need.blocks) for need in listed if need.path == "__init__.py"] == [
         ("__init__.py", "cupy", True),
         ("__init__.py", "flash_attn", False),
     ]
-    assert [(one.line, one.package) for one in found if one.path == "requirements.txt"][1:] == [
+    assert [(need.line, need.package) for need in listed if need.path == "requirements.txt"][1:] == [
         (2, "torch"),
         (3, "nvidia-cudnn-cu12"),
     ]
-    assert [one.package for one in found if one.path == "pyproject.toml"] == ["onnxruntime-gpu"]
+    assert [need.package for need in listed if need.path == "pyproject.toml"] == ["onnxruntime-gpu"]
 
 
 def test_a_report_escapes_what_markdown_would_read() -> None:
@@ -315,6 +316,6 @@ def test_the_functions_that_are_added_need_nothing_but_torch_and_python() -> Non
     for text in helpers().values():
         tree = ast.parse(text)
         imports = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
-        names = [one.name for node in imports if isinstance(node, ast.Import) for one in node.names]
+        names = [alias.name for node in imports if isinstance(node, ast.Import) for alias in node.names]
         assert len(names) == len(imports)
         assert set(names) <= {"torch", "contextlib"}

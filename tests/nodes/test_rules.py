@@ -37,7 +37,7 @@ def test_rules_are_explained_one_by_one(capsys: pytest.CaptureFixture[str]) -> N
     assert explained("t8") == 0
     assert capsys.readouterr().out.startswith("## pack-device-comparison: tests of a device\n")
     assert explained("T21", as_json=True) == 0
-    assert [one["id"] for one in json.loads(capsys.readouterr().out)["results"]] == ["pack-own-question"]
+    assert [result["id"] for result in json.loads(capsys.readouterr().out)["results"]] == ["pack-own-question"]
     with pytest.raises(PatchforgeError, match="there is no rule T99"):
         explained("T99")
 

@@ -166,7 +166,7 @@ def test_bytes_outside_the_edits_stay(name: str) -> None:
     (change,) = convert(pack({"nodes.py": data}), Options()).changes
     end = "\r\n" if name == "crlf" else "\n"
     ours = (
-        "".join(f"\n\n{helpers()[one]}\n" for one in ("_patchforge_xpu", "_patchforge_device")) + "\n"
+        "".join(f"\n\n{helpers()[name]}\n" for name in ("_patchforge_xpu", "_patchforge_device")) + "\n"
     )  # one is there
     ours = ours.replace("\n", end)
     first, rest = data[: data.index(b"\n") + 1], data[data.index(b"\n") + 1 :]
@@ -265,9 +265,15 @@ def test_an_explicit_choice_is_kept() -> None:
     space["fake"] = Torch
     choice = space["_patchforge_choice"]
     assert callable(choice)
-    assert [choice(one) for one in ("cpu", "auto", "cuda", "cuda:1", None)] == ["cpu", "auto", "xpu", "xpu:1", None]
+    assert [choice(device) for device in ("cpu", "auto", "cuda", "cuda:1", None)] == [
+        "cpu",
+        "auto",
+        "xpu",
+        "xpu:1",
+        None,
+    ]
     Torch.cuda.is_available = staticmethod(lambda: True)
-    assert [choice(one) for one in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
+    assert [choice(device) for device in ("cpu", "cuda", "cuda:1")] == ["cpu", "cuda", "cuda:1"]
 
 
 def test_ipc_collect_is_never_asked_of_an_xpu() -> None:

@@ -20,7 +20,7 @@ from patchforge.engine.records import FileRecord
 from patchforge.errors import PatchforgeError
 from patchforge.git.clone import CachedClone
 from patchforge.nodes.pack import read_pack
-from patchforge.nodes.store import Store, cached
+from patchforge.nodes.store import PackStore, cached
 from patchforge.pattern import Options
 from tests.outputs.world import NODE, state
 
@@ -337,7 +337,7 @@ def test_where_nothing_can_be_written_nothing_is_kept(place: Path, pack: Path, m
     store = cached()
     monkeypatch.undo()
     assert store.cache.connection is None
-    assert Store(None).convert(read_pack(pack), Options()).changes
+    assert PackStore(None).convert(read_pack(pack), Options()).changes
 
 
 def test_a_kept_folder_that_was_changed_is_made_anew(place: Path, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ if torch.version.cuda or torch.version.hip:
 
 from patchforge.errors import CheckFailed, Exit, NotChecked  # noqa: E402
 from patchforge.proof import dynamic, probe, records  # noqa: E402
-from patchforge.proof.comparison import Difference, DifferenceKind, called  # noqa: E402
+from patchforge.proof.comparison import DifferenceKind, RecordDifference, called  # noqa: E402
 from patchforge.proof.dynamic import Prover  # noqa: E402
 from patchforge.proof.judgement import ProofResult, ProofVerdict, ScenarioResult, declarer  # noqa: E402
 from patchforge.proof.recording import canonical  # noqa: E402
@@ -591,7 +591,7 @@ def test_the_probe_by_hand(upstream: Path) -> None:
     ],
 )
 def test_which_names_hold_where(group: Group, pattern: str, declared: bool) -> None:
-    difference = Difference("any", group, DifferenceKind.ANSWER, "get_free_memory", "", "1", "2")
+    difference = RecordDifference("any", group, DifferenceKind.ANSWER, "get_free_memory", "", "1", "2")
     assert (declarer(difference, {pattern: "t"}) == "t") is declared
 
 

@@ -180,10 +180,10 @@ ACCEPTED = [
 @pytest.mark.parametrize(("name", "upstream", "patched", "rules"), ACCEPTED, ids=[case[0] for case in ACCEPTED])
 def test_every_form_of_ours_is_taken_out(name: str, upstream: str, patched: str, rules: list[str]) -> None:
     proof = checked(upstream, patched)
-    assert [one.rule for one in proof.stripped if one.rule != "import"] == rules
+    assert [removal.rule for removal in proof.stripped if removal.rule != "import"] == rules
     lines = (IMPORT + patched).splitlines()
-    for one in proof.stripped:
-        assert one.text.removesuffix(" …") in lines[one.line - 1]
+    for removal in proof.stripped:
+        assert removal.text.removesuffix(" …") in lines[removal.line - 1]
     assert proof.hooks == patched.count("patchforge_xpu.")
 
 
@@ -192,8 +192,8 @@ def test_no_statement_of_upstream_may_be_missing_or_new(
     name: str, upstream: str, patched: str, rules: list[str]
 ) -> None:
     """Each accepted case, with a line of another vendor's put before, behind and into it on one side only."""
-    for one, other in ((upstream + "cuda()\n", patched), (upstream, patched + "cuda()\n")):
-        refused(one, other)
+    for old, new in ((upstream + "cuda()\n", patched), (upstream, patched + "cuda()\n")):
+        refused(old, new)
     refused("cuda()\n" + upstream, patched)
     refused(upstream, "cuda()\n" + patched)
     assert checked(upstream + "cuda()\n", patched + "cuda()\n").hooks == patched.count("patchforge_xpu.")
@@ -214,7 +214,7 @@ def test_nothing_changed() -> None:
 )
 def test_imports(statement: str) -> None:
     proof = prove("a.py", "import os\nx = a\n", f"import os\n{statement}\nx = patchforge_xpu.f(a)\n")
-    assert [one.rule for one in proof.stripped] == ["import", "wrap"]
+    assert [removal.rule for removal in proof.stripped] == ["import", "wrap"]
 
 
 def test_an_import_in_the_same_function() -> None:
@@ -351,7 +351,7 @@ def test_replacements_are_declared_and_stand_in_an_xpu_arm(arm: str, good: bool)
     upstream, patched = body.format(STREAM.before), body.format(STREAM.after)
     if good:
         proof = checked(upstream, patched, STREAM)
-        assert [(one.before, one.after) for one in proof.replaced] == [(STREAM.before, STREAM.after)]
+        assert [(pair.before, pair.after) for pair in proof.replaced] == [(STREAM.before, STREAM.after)]
         assert isinstance(proof.replaced[0], Replaced)
     else:
         refused(upstream, patched, "outside an XPU arm", STREAM)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.errors import Damaged, PatchforgeError
-from patchforge.nodes.store import Store
+from patchforge.nodes.store import PackStore
 from patchforge.pins import requirements
 from patchforge.trial import packs
 from patchforge.trial.server.environment import prepare
@@ -157,7 +157,7 @@ def test_packs_have_the_same_door(tmp_path: Path) -> None:
     (folder / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
     lines = [line for line in REFUSED if "\x1b" not in line and "\x00" not in line]
     (folder / "requirements.txt").write_text("\n".join(["einops", *lines]), "utf-8")
-    (pack,) = packs.read([folder], Store(None))
+    (pack,) = packs.read([folder], PackStore(None))
     assert pack.requirements == ("einops",)
     assert set(pack.left_out) == {line.strip() for line in lines}
 
@@ -168,7 +168,7 @@ def test_a_pack_shows_no_other_file_as_its_requirements(tmp_path: Path) -> None:
     (folder / "__init__.py").write_text("NODE_CLASS_MAPPINGS = {}\n")
     (tmp_path / "secrets").write_text("hunter2\n")
     (folder / "requirements.txt").symlink_to(tmp_path / "secrets")
-    (pack,) = packs.read([folder], Store(None))
+    (pack,) = packs.read([folder], PackStore(None))
     assert (pack.requirements, pack.left_out) == ((), ())
 
 

@@ -14,7 +14,7 @@ import pytest
 from emulator import build
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.store import Store
+from patchforge.nodes.store import PackStore
 from patchforge.trial import packs
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, TrialSide, TrialVerdict, Workflow
 from patchforge.trial.pack_runner import PackTrial
@@ -72,14 +72,14 @@ def folder_of(top: Path, name: str = "pack", **texts: str) -> Path:
 
 
 def read(*folders: Path, without: tuple[str, ...] = (), **known: Workflow) -> list[TrialPack]:
-    return [replace(one, workflows=known) for one in packs.read(folders, Store(None), without)]
+    return [replace(one, workflows=known) for one in packs.read(folders, PackStore(None), without)]
 
 
 # what is read
 
 
 def test_a_pack_of_nobody_has_its_folders_name_and_no_workflows(tmp_path: Path) -> None:
-    (pack,) = packs.read([folder_of(tmp_path, init=COPY)], Store(None))
+    (pack,) = packs.read([folder_of(tmp_path, init=COPY)], PackStore(None))
     assert (pack.name, pack.revision, pack.workflows, pack.states) == ("pack", "", {}, (AS_IT_COMES,))
     assert pack.patch_digest == ""
 
@@ -92,13 +92,13 @@ def test_a_file_that_does_not_stand_its_check_is_tried_as_it_comes(
             raise CheckFailed("GNU patch refuses the patch")
 
     monkeypatch.setattr(PatchedPack, "check", refuse)
-    (pack,) = packs.read([folder_of(tmp_path, init=INVERT, bad=INVERT)], Store(None))
+    (pack,) = packs.read([folder_of(tmp_path, init=INVERT, bad=INVERT)], PackStore(None))
     assert [*pack.patched.after] == ["__init__.py"]
 
 
 def test_a_tracked_pack_is_known_by_its_repository(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, "comfyui_controlnet_aux", init=INVERT, requirements="einops\nonnxruntime-gpu\n")
-    (pack,) = packs.read([folder], Store(None))
+    (pack,) = packs.read([folder], PackStore(None))
     assert pack.name == "controlnet-aux"
     assert list(pack.workflows) == ["depth-anything", "canny"]
     assert pack.requirements == ("einops", "onnxruntime")  # as upstream/nodes/controlnet-aux.toml says
@@ -111,7 +111,7 @@ def test_requirements_that_are_left_out(tmp_path: Path) -> None:
         "# all\n--extra-index-url https://example.org/cu128\nEinops>=0.8 # tensors\ncupy-cuda12x\nmediapipe\ntaichi\n"
     )
     folder = folder_of(tmp_path, init=COPY, requirements=lines)
-    (pack,) = packs.read([folder], Store(None), ["MediaPipe"])
+    (pack,) = packs.read([folder], PackStore(None), ["MediaPipe"])
     assert pack.requirements == ("Einops>=0.8", "taichi")
     assert pack.left_out == ("--extra-index-url https://example.org/cu128", "cupy-cuda12x", "mediapipe")
     assert pack.facts["left_out"] == list(pack.left_out)
@@ -122,23 +122,23 @@ def test_the_revision_that_is_checked_out(tmp_path: Path) -> None:
     git = ("git", "-C", str(folder), "-c", "user.name=a", "-c", "user.email=a@example.org")
     for command in (["init", "--quiet"], ["add", "--all"], ["commit", "--quiet", "--message", "one"]):
         subprocess.run([*git, *command], check=True, capture_output=True)
-    assert len(packs.read([folder], Store(None))[0].revision) == 40
+    assert len(packs.read([folder], PackStore(None))[0].revision) == 40
 
 
 def test_two_packs_of_one_name(tmp_path: Path) -> None:
     folders = [folder_of(tmp_path / top, init=COPY) for top in ("one", "two")]
     with pytest.raises(PatchforgeError, match="two packs are called pack"):
-        packs.read(folders, Store(None))
+        packs.read(folders, PackStore(None))
 
 
 def test_a_pack_with_the_name_of_ours(tmp_path: Path) -> None:
     with pytest.raises(PatchforgeError, match="two packs are called patchforge_trial"):
-        packs.read([folder_of(tmp_path, "patchforge_trial", init=COPY)], Store(None))
+        packs.read([folder_of(tmp_path, "patchforge_trial", init=COPY)], PackStore(None))
 
 
 def test_digests_follow_the_files(tmp_path: Path) -> None:
-    before = packs.read([folder_of(tmp_path, init=INVERT)], Store(None))[0]
-    after = packs.read([folder_of(tmp_path, init=INVERT.replace("device", "where"))], Store(None))[0]
+    before = packs.read([folder_of(tmp_path, init=INVERT)], PackStore(None))[0]
+    after = packs.read([folder_of(tmp_path, init=INVERT.replace("device", "where"))], PackStore(None))[0]
     assert before.digest != after.digest
     assert before.patch_digest != after.patch_digest != ""
 
@@ -146,7 +146,7 @@ def test_digests_follow_the_files(tmp_path: Path) -> None:
 def test_what_is_put_into_comfyui_and_taken_out(tmp_path: Path) -> None:
     folder = folder_of(tmp_path, init=INVERT, other="x = 1\n")
     (folder / ".git").mkdir()
-    (pack,) = packs.read([folder], Store(None))
+    (pack,) = packs.read([folder], PackStore(None))
     tree = tmp_path / "tree"
     there = pack.put_into(tree, AS_IT_COMES)
     assert there == tree / "custom_nodes" / "pack"

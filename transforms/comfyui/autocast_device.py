@@ -51,7 +51,9 @@ class AutocastDevice(Transform):
         literal = next((arg.value for arg in node.args if at.strings(arg) == ["cuda"]), None)
         if literal is None:
             return
-        function = next((one for one in reversed(at.ancestors) if isinstance(one, cst.FunctionDef)), None)
+        function = next(
+            (function for function in reversed(at.ancestors) if isinstance(function, cst.FunctionDef)), None
+        )
         query = next((name for name in ("q", "query") if function and _is_parameter(function, name)), None)
         if not same(literal, '"cuda"'):
             yield Mismatch(node, "torch.autocast(device_type='cuda')")

@@ -96,7 +96,7 @@ class DeviceAsked(Transform):
         argument = _ARGUMENT.get(at.function)
         if not argument or not at.mentions(node.test, "is_intel_xpu"):
             return
-        question = next((one for one in _alternatives(node.test) if same(one, "is_intel_xpu()")), None)
+        question = next((test for test in _alternatives(node.test) if same(test, "is_intel_xpu()")), None)
         if question is not None:
             yield rewrite(node.test, wrap(question, "asked", argument))
         else:

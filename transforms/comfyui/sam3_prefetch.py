@@ -53,7 +53,7 @@ class Sam3Prefetch(Transform):
     def visit_If(self, node: cst.If, at: At) -> Findings:
         """The gate that makes the stream."""
         streams = any(
-            isinstance(one, cst.Attribute) and at.name(one) == "torch.cuda.Stream" for one in descend(node.body)
+            isinstance(part, cst.Attribute) and at.name(part) == "torch.cuda.Stream" for part in descend(node.body)
         )
         if not streams or not at.mentions(node.test, "is_device_cuda"):
             return

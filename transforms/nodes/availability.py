@@ -279,44 +279,48 @@ def by_what_it_decides(site: Site, code: Code, pack: PackFacts, verdicts: Mappin
         return person([site], "ask torch.xpu.is_available as well")
     gates = decisions(call, code, pack)
     kept = _of_flag(call, code, pack)
-    found = behind(gates, (site, *kept), pack.sites, verdicts, code)
-    if found.kernels(code) or _beside_kernels(gates[0][0] if gates else call, code):
+    arms = behind(gates, (site, *kept), pack.sites, verdicts, code)
+    if arms.kernels(code) or _beside_kernels(gates[0][0] if gates else call, code):
         return _before_kernels(site, gates, pack, code)
     if not gates:
         keyword, _ = keyword_of(call, code)
         return _widened(site, code) if keyword in _MOVES else person([site], _advice(call, code))
     if any(not positive and _says_yes(gate) for gate, positive in gates):
         return left([site], "without CUDA the answer is yes already")
-    if only_cuda(found.near, code):
+    if only_cuda(arms.near, code):
         return person([site], "something here is named after CUDA: see whether an XPU may have it")
-    if all(_takes_xpus(gate, positive, found, call, code) for gate, positive in gates):
+    if all(_takes_xpus(gate, positive, arms, call, code) for gate, positive in gates):
         return _taken_in(site, gates[0][0], code, kept)
-    return _mapped(site, gates, found, pack, code) or _stays(site, gates[0], found, code)
+    return _mapped(site, gates, arms, pack, code) or _stays(site, gates[0], arms, code)
 
 
 def _mapped(
-    site: Site, gates: Sequence[tuple[Gate, bool]], found: Behind, pack: PackFacts, code: Code
+    site: Site, gates: Sequence[tuple[Gate, bool]], arms: Behind, pack: PackFacts, code: Code
 ) -> Verdict | None:
     """``if …not torch.cuda.is_available(): device = "cpu"``: before it, a "cuda" is taken for the XPU."""
     gate, positive = gates[0]
-    name = _sent_back(gate, code) if isinstance(gate, ast.If) and not positive and not found.open else ""
+    name = _sent_back(gate, code) if isinstance(gate, ast.If) and not positive and not arms.open else ""
     if not name or not isinstance(gate, ast.If) or len(gates) > 1 or not _bound_before(name, gate, code):
         return None
     scope = code.scope(gate)
     if any(key == name for where, key in flows(code, pack.foreign).keys if where is scope):
         return None
     if "." in name:  # the object's other methods may ask, too
-        scope = next((one for one, _ in code.above(gate) if isinstance(one, ast.ClassDef)), scope)
-    asking = [one for one in below(scope, pack.sites, code) if asks(one, code)]
+        scope = next((parent for parent, _ in code.above(gate) if isinstance(parent, ast.ClassDef)), scope)
+    asking = [other for other in below(scope, pack.sites, code) if asks(other, code)]
     if "." in name:
-        asking = [one for one in asking if any(dotted(part) == name for part in walk(question(one, code) or one.node))]
-    here = [one for one in asking if code.holds(gate.test, one.node)]
+        asking = [
+            other for other in asking if any(dotted(part) == name for part in walk(question(other, code) or other.node))
+        ]
+    here = [other for other in asking if code.holds(gate.test, other.node)]
     before = code.before(gate, [f"{name} = _patchforge_choice({name})"])
     given = [
-        one.value for one in preceding(gate, code) if isinstance(one, ast.Assign) and dotted(one.targets[0]) == name
+        statement.value
+        for statement in preceding(gate, code)
+        if isinstance(statement, ast.Assign) and dotted(statement.targets[0]) == name
     ]
     mapped = code.around(given[-1], "_patchforge_choice(", ")") if "." in name else (before,)
-    apart = [one for one in asking if one not in here]
+    apart = [other for other in asking if other not in here]
     return converted(
         [site, *here],
         *mapped,
@@ -328,13 +332,13 @@ def _mapped(
 
 def _sent_back(gate: ast.If, code: Code) -> str:
     """The name, or the attribute of ``self``, that is given the CPU and nothing else, or for which "cpu" is returned."""
-    found = {_named_cpu(one, gate, code) for one in _last(gate.body)} if not gate.orelse else set[str]()
-    return found.pop() if len(found) == 1 else ""
+    names = {_named_cpu(statement, gate, code) for statement in _last(gate.body)} if not gate.orelse else set[str]()
+    return names.pop() if len(names) == 1 else ""
 
 
 def _last(body: Sequence[ast.stmt]) -> Iterator[ast.stmt | None]:
     """What a block does but tell, under whatever tests; None where it does several things."""
-    rest = [one for one in body if not says(one)]
+    rest = [statement for statement in body if not says(statement)]
     if len(rest) != 1:
         yield None
     elif isinstance(branch := rest[0], ast.If):
@@ -378,11 +382,14 @@ def _bound_before(name: str, gate: ast.If, code: Code) -> bool:
         return True
     arguments = getattr(code.scope(gate), "args", None)
     if isinstance(arguments, ast.arguments) and name in {
-        one.arg for one in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+        argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
     }:
         return True
     before = preceding(gate, code)
-    return any(isinstance(one, ast.Assign) and any(dotted(target) == name for target in one.targets) for one in before)
+    return any(
+        isinstance(statement, ast.Assign) and any(dotted(target) == name for target in statement.targets)
+        for statement in before
+    )
 
 
 def _before_kernels(site: Site, gates: Sequence[tuple[Gate, bool]], pack: PackFacts, code: Code) -> Verdict:
@@ -391,9 +398,9 @@ def _before_kernels(site: Site, gates: Sequence[tuple[Gate, bool]], pack: PackFa
         part for gate, _ in gates if isinstance(gate, ast.If) for part in gate.body if isinstance(part, ast.Assign)
     ]
     if any(
-        one.kind is Kind.LITERAL and _value(part, code) is one.node
+        literal.kind is Kind.LITERAL and _value(part, code) is literal.node
         for part in chosen
-        for one in below(part, pack.sites, code)
+        for literal in below(part, pack.sites, code)
     ):
         return person([site], "an arm for XPUs with their device, and without what is for CUDA's kernels")
     return left([site], "CUDA's kernels or settings stand behind it")
@@ -424,15 +431,15 @@ def _says_yes(gate: Gate) -> bool:
     return isinstance(last, ast.Return) and isinstance(last.value, ast.Constant) and last.value.value is True
 
 
-def _takes_xpus(gate: Gate, positive: bool, found: Behind, call: ast.Call, code: Code) -> bool:  # noqa: FBT001
+def _takes_xpus(gate: Gate, positive: bool, arms: Behind, call: ast.Call, code: Code) -> bool:  # noqa: FBT001
     if isinstance(gate, ast.Assert) or (isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise)):
         refuses = positive is isinstance(gate, ast.Assert)
-        return refuses and not found.open and not found.beside and not only_cuda(found.guarded, code)
-    if found.open or found.beside or code.mentions(found.guarded, KERNELS):
+        return refuses and not arms.open and not arms.beside and not only_cuda(arms.guarded, code)
+    if arms.open or arms.beside or code.mentions(arms.guarded, KERNELS):
         return False
-    if found.converted or counts_mps(call, code) or requested(call, code):
+    if arms.converted or counts_mps(call, code) or requested(call, code):
         return True
-    if found.guarded and (all(map(_is_comfys, found.guarded)) or (positive and all(map(harmless, found.guarded)))):
+    if arms.guarded and (all(map(_is_comfys, arms.guarded)) or (positive and all(map(harmless, arms.guarded)))):
         return True
     if positive and isinstance(gate, ast.IfExp) and for_any_gpu(gate, code):
         return True
@@ -448,14 +455,16 @@ def _of_flag(call: ast.Call, code: Code, pack: PackFacts) -> tuple[Site, ...]:
     kept = flag(call, code, pack)
     if kept is None:
         return ()
-    reads = {id(one) for one in kept.reads}
-    answers = [one for answer in kept.answers for one in below(answer, pack.sites, code) if one.kind is Kind.AVAILABLE]
-    return (*answers, *(one for one in pack.sites if id(one.node) in reads))
+    reads = {id(read) for read in kept.reads}
+    answers = [
+        other for answer in kept.answers for other in below(answer, pack.sites, code) if other.kind is Kind.AVAILABLE
+    ]
+    return (*answers, *(other for other in pack.sites if id(other.node) in reads))
 
 
 def _taken_in(site: Site, gate: Gate, code: Code, kept: Sequence[Site] = ()) -> Verdict:
     asked = dict.fromkeys((site, *kept))
-    splices = tuple(edit for one in asked if one.kind is not Kind.IS_CUDA for edit in widened(one, code))
+    splices = tuple(edit for place in asked if place.kind is not Kind.IS_CUDA for edit in widened(place, code))
     if isinstance(gate, ast.IfExp) and _names_device(gate, code):
         splices = (*splices, *code.around(gate.body, "_patchforge_choice(", ")"))
     return converted(asked, *splices)
@@ -487,21 +496,21 @@ def _back_to_cpu(gate: Gate, code: Code) -> bool:
     first = before[-1] if before else None
     if not (isinstance(back, ast.Assign) and isinstance(first, ast.Assign) and _is_cpu(back.value, code)):
         return False
-    same = [ast.dump(one) for one in back.targets] == [ast.dump(one) for one in first.targets]
+    same = [ast.dump(target) for target in back.targets] == [ast.dump(target) for target in first.targets]
     return same and _is_comfys(first)
 
 
-def _stays(site: Site, first: tuple[Gate, bool], found: Behind, code: Code) -> Verdict:
+def _stays(site: Site, first: tuple[Gate, bool], arms: Behind, code: Code) -> Verdict:
     gate, positive = first
-    if isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise) and found.beside and not found.open:
+    if isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise) and arms.beside and not arms.open:
         return left([site], "refuses a device that asks for CUDA by name")
-    if (found.open and code.mentions(found.guarded, KERNELS)) or only_cuda(found.guarded, code):
+    if (arms.open and code.mentions(arms.guarded, KERNELS)) or only_cuda(arms.guarded, code):
         return left([site], "CUDA's kernels or settings stand behind it")
-    if not positive and not found.open:
+    if not positive and not arms.open:
         return person([site], _FALLBACK)
-    if not found.guarded or (not found.open and not found.beside):
+    if not arms.guarded or (not arms.open and not arms.beside):
         return _unnamed(site, gate)
-    return person([site], f"decide about line {(*found.open, *found.beside)[0].line} first, then take XPUs in")
+    return person([site], f"decide about line {(*arms.open, *arms.beside)[0].line} first, then take XPUs in")
 
 
 def _unnamed(site: Site, gate: Gate) -> Verdict:
@@ -510,7 +519,7 @@ def _unnamed(site: Site, gate: Gate) -> Verdict:
         return left([site], "only a message stands behind it")
     other = gate.orelse if isinstance(gate, ast.If) else []
     loads = [node for part in other for node in walk(part) if isinstance(node, ast.keyword)]
-    if any(one.arg == "map_location" for one in loads):
+    if any(keyword.arg == "map_location" for keyword in loads):
         return left([site], "elsewhere a checkpoint is read to the CPU, which is right for an XPU")
     if isinstance(gate, ast.If) and leaves(gate.body):
         return person([site], "say what is returned on an XPU")

@@ -120,11 +120,15 @@ def _fields(call: ast.Call | None, code: Code) -> set[str]:
     holder = code.parent(call) if call is not None else None
     if isinstance(holder, ast.Attribute):
         return {holder.attr}
-    names = {one.id for one in holder.targets if isinstance(one, ast.Name)} if isinstance(holder, ast.Assign) else set()
+    names = (
+        {target.id for target in holder.targets if isinstance(target, ast.Name)}
+        if isinstance(holder, ast.Assign)
+        else set()
+    )
     named = isinstance(holder, ast.Assign) and len(names) == len(holder.targets)
     scope = code.scope(call) if call is not None else code.tree
-    found = code.once(("fields", scope), lambda: _read_in(scope))
-    return {one for name in names for one in found.get(name, ())} if named else found[""]
+    reads = code.once(("fields", scope), lambda: _read_in(scope))
+    return {field for name in names for field in reads.get(name, ())} if named else reads[""]
 
 
 def _seeded(site: Site, code: Code) -> bool:
@@ -138,13 +142,13 @@ def _seeds(node: ast.AST, code: Code) -> bool:
 
 def _read_in(scope: ast.AST) -> dict[str, set[str]]:
     """Name → the fields that are read of it; under "" those of everything."""
-    found: dict[str, set[str]] = {"": set()}
+    reads: dict[str, set[str]] = {"": set()}
     for node in walk(scope):
         if isinstance(node, ast.Attribute):
-            found[""].add(node.attr)
+            reads[""].add(node.attr)
             if isinstance(node.value, ast.Name):
-                found.setdefault(node.value.id, set()).add(node.attr)
-    return found
+                reads.setdefault(node.value.id, set()).add(node.attr)
+    return reads
 
 
 def _advice(name: str) -> str:

@@ -79,10 +79,10 @@ class DefaultDevice(Pattern):
         """A device string in the default of a parameter."""
         if site.kind is not Kind.LITERAL or not is_default(site.node, code):
             return None
-        found = _parameter(site.node, code)
-        if found is None:
+        place = _parameter(site.node, code)
+        if place is None:
             return None
-        function, parameter, index = found
+        function, parameter, index = place
         if not _is_device(parameter):
             return left([site], "the name of an implementation, by its parameter")
         name = _callable_name(function, code)

@@ -135,7 +135,11 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
     call = site.node
     if not isinstance(call, ast.Call):
         return _bound(site, code)
-    inside = [one for one in below(call, pack.sites, code) if one.kind is Kind.LITERAL and _given(one.node, call)]
+    inside = [
+        literal
+        for literal in below(call, pack.sites, code)
+        if literal.kind is Kind.LITERAL and _given(literal.node, call)
+    ]
     if own := code.once(("own", pack.own_cuda), lambda: _named_here(pack.own_cuda, code)):
         return person([site, *inside], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
     if _is_storage(call, code):
@@ -179,7 +183,7 @@ def _is_storage(call: ast.Call, code: Code) -> bool:
     if _STORAGE.search(name):
         return True
     around = next((parent for parent, _ in code.above(call) if isinstance(parent, ast.Lambda)), None)
-    names = [one.arg for one in around.args.args] if around is not None else []
+    names = [argument.arg for argument in around.args.args] if around is not None else []
     return len(names) == 2 and isinstance(owner, ast.Name) and owner.id == names[0]
 
 
@@ -188,7 +192,7 @@ def _first(call: ast.Call) -> ast.expr | None:
 
 
 def _given(node: ast.expr, call: ast.Call) -> bool:
-    return node in call.args or any(one.value is node for one in call.keywords)
+    return node in call.args or any(keyword.value is node for keyword in call.keywords)
 
 
 def _bound(site: Site, code: Code) -> Verdict:
@@ -241,8 +245,8 @@ def _label(node: ast.expr, code: Code) -> str:
     for parent, child in code.above(node):
         if isinstance(parent, (ast.If, ast.IfExp)) and child is not parent.test:
             chosen = child in parent.body if isinstance(parent, ast.If) else child is parent.body
-            if chosen and (found := _labels(parent.test)):
-                return found[0]
+            if chosen and (labels := _labels(parent.test)):
+                return labels[0]
         elif isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
             answers = isinstance(code.statement(node), ast.Return)
             return code.once(("label", parent), lambda: _answered_by(parent)) if answers else ""  # noqa: B023
@@ -253,16 +257,18 @@ def _label(node: ast.expr, code: Code) -> str:
 
 def _labels(test: ast.expr) -> list[str]:
     texts = (
-        [one.value for one in test.comparators if isinstance(one, ast.Constant)]
+        [constant.value for constant in test.comparators if isinstance(constant, ast.Constant)]
         if isinstance(test, ast.Compare)
         else []
     )
-    return [one for one in texts if isinstance(one, str) and _LABEL.search(one)]
+    return [text for text in texts if isinstance(text, str) and _LABEL.search(text)]
 
 
 def _answered_by(function: ast.FunctionDef | ast.AsyncFunctionDef) -> str:
-    answers = [one for one in walk(function) if isinstance(one, ast.If) and isinstance(one.body[-1], ast.Return)]
-    return next((found for one in answers for found in _labels(one.test)), "")
+    answers = [
+        branch for branch in walk(function) if isinstance(branch, ast.If) and isinstance(branch.body[-1], ast.Return)
+    ]
+    return next((label for answer in answers for label in _labels(answer.test)), "")
 
 
 def _device(pack: PackFacts, *, string: bool) -> str:
@@ -323,7 +329,7 @@ def _by_call(call: ast.Call, argument: ast.expr, code: Code, pack: PackFacts) ->
     if _is_fallback(call, argument):
         return "device", True
     own = pack.parameters.get(name, ())
-    if code.field(argument) == "args" and not any(isinstance(one, ast.Starred) for one in call.args):
+    if code.field(argument) == "args" and not any(isinstance(value, ast.Starred) for value in call.args):
         at = code.index(argument)
         if at < len(own) and _DEVICE.search(own[at]):
             return "device", True

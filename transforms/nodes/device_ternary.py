@@ -125,8 +125,8 @@ class DeviceTernary(Pattern):
         if not isinstance(call, ast.Call):
             return None
         sites = pack.sites
-        found = _arm(site, call, code, sites) or _inverted(site, call, code, sites)
-        return found or _through_name(site, call, code, sites)
+        verdict = _arm(site, call, code, sites) or _inverted(site, call, code, sites)
+        return verdict or _through_name(site, call, code, sites)
 
 
 def _arm(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Verdict | None:
@@ -148,8 +148,8 @@ def _arm(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> Ve
 
 def _prefix(choice: ast.IfExp, asked: ast.expr, code: Code, sites: tuple[Site, ...]) -> str | None:
     inside = below(choice.body, sites, code)
-    if not any(one.kind is Kind.LITERAL for one in inside) or any(
-        one.kind is Kind.LITERAL for one in below(choice.test, sites, code)
+    if not any(inner.kind is Kind.LITERAL for inner in inside) or any(
+        inner.kind is Kind.LITERAL for inner in below(choice.test, sites, code)
     ):
         return None
     value = swapped(choice.body, sites, code)
@@ -170,7 +170,7 @@ def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) 
         return None
     inside = below(choice.orelse, sites, code)
     value, asking = swapped(choice.orelse, sites, code), code.line(negation)
-    if value is None or not any(one.kind is Kind.LITERAL for one in inside) or below(choice.body, sites, code):
+    if value is None or not any(inner.kind is Kind.LITERAL for inner in inside) or below(choice.body, sites, code):
         return None
     at = code.start(choice)
     prefix = f"{value} if {asking} and {xpu_arm(code, choice)} else "
@@ -191,14 +191,14 @@ def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...
     verdicts = [_arm(site, node, code, sites) for node in uses]
     if not verdicts or not all(verdicts):
         return None
-    found = [verdict for verdict in verdicts if verdict]
-    claimed = {one for verdict in found for one in verdict.sites}
-    return converted(claimed, *(splice for verdict in found for splice in verdict.splices))
+    arms = [verdict for verdict in verdicts if verdict]
+    claimed = {place for verdict in arms for place in verdict.sites}
+    return converted(claimed, *(splice for verdict in arms for splice in verdict.splices))
 
 
 def _is_elsewhere(name: str, code: Code) -> bool:
     """Whether a file uses a name for something else too: a parameter, an attribute, a word in a string."""
     spend(len(code.nodes))
     texts = (getattr(node, field, "") for node in code.nodes for field in ("arg", "attr", "value", "name", "asname"))
-    declared = (one for node in code.nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for one in node.names)
+    declared = (word for node in code.nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for word in node.names)
     return any(isinstance(text, str) and name in text for text in (*texts, *declared))

@@ -209,7 +209,7 @@ class Dropdown(Pattern):
         places = _places(parent, code)
         offered = code.precede(site.node, '*(["xpu"] if _patchforge_xpu() else []), ')
         if places and all(_only_checks(place, code) for place in places):
-            asking = {one for place in places for one in _asked(place, pack.sites, code)} - {site}
+            asking = {other for place in places for other in _asked(place, pack.sites, code)} - {site}
             return converted([site], offered, together=asking, otherwise="what passes this check is not ready for xpu")
         entries = [_entry(place, code) for place in places]
         known = [entry for entry in entries if entry is not None]
@@ -226,10 +226,10 @@ class Dropdown(Pattern):
                 return left([site], f"{method.name} looks {key} up, and finds the device in use", runs_on_xpu=True)
             if not _simple(method, key, code):
                 return person([site], f"{method.name} looks {key} up: teach it xpu first, then offer it")
-        asking = {one for method, key in known for one in along(method, key, pack.sites, code).asked}
+        asking = {other for method, key in known for other in along(method, key, pack.sites, code).asked}
         mapped = dict.fromkeys(splice for method, key in known for splice in _mapped(method, key, code))
-        defaults = [one for place in places for one in _defaults(place, pack.sites, code)]
-        changed = [code.replace(one.node, "_patchforge_device()") for one in defaults]
+        defaults = [default for place in places for default in _defaults(place, pack.sites, code)]
+        changed = [code.replace(default.node, "_patchforge_device()") for default in defaults]
         otherwise = "what is chosen is asked for CUDA alone"
         return converted([site, *defaults], offered, *mapped, *changed, together=asking, otherwise=otherwise)
 
@@ -249,17 +249,21 @@ def _is_choice(parent: ast.expr, code: Code) -> bool:
 
 def _asked(place: ast.expr, sites: tuple[Site, ...], code: Code) -> list[Site]:
     """The questions for a device in the function that checks it."""
-    return [one for one in below(code.scope(place), sites, code) if asks(one, code)]
+    return [site for site in below(code.scope(place), sites, code) if asks(site, code)]
 
 
 def _values(choices: ast.List | ast.Tuple | ast.Set) -> set[str]:
-    return {one.value for one in choices.elts if isinstance(one, ast.Constant) and isinstance(one.value, str)}
+    return {
+        choice.value for choice in choices.elts if isinstance(choice, ast.Constant) and isinstance(choice.value, str)
+    }
 
 
 def _defaults(choices: ast.expr, sites: tuple[Site, ...], code: Code) -> list[Site]:
     """The default that stands beside the choices, where it is CUDA's."""
     entry = code.parent(choices)
-    tables = [one for one in entry.elts if isinstance(one, ast.Dict)] if isinstance(entry, ast.Tuple) else []
+    tables = (
+        [element for element in entry.elts if isinstance(element, ast.Dict)] if isinstance(entry, ast.Tuple) else []
+    )
     return [
         site
         for table in tables
@@ -305,10 +309,10 @@ def _consumer(node: ast.ClassDef, key: str) -> tuple[ast.FunctionDef, str] | Non
             and statement.targets[0].id == "FUNCTION"
         ):
             name = statement.value.value if isinstance(statement.value, ast.Constant) else ""
-            for one in node.body:
-                if isinstance(one, ast.FunctionDef) and one.name == name:
-                    parameters = [*one.args.posonlyargs, *one.args.args, *one.args.kwonlyargs]
-                    return (one, key) if any(argument.arg == key for argument in parameters) else None
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef) and method.name == name:
+                    parameters = [*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs]
+                    return (method, key) if any(argument.arg == key for argument in parameters) else None
     return None
 
 
@@ -324,12 +328,12 @@ def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
 def _looked_up(method: ast.FunctionDef, key: str, code: Code) -> bool:
     """Whether each use of the choice is one of ``{"cuda": torch.device("cuda"), …}[choice]``."""
     places = [code.parent(node) for node in along(method, key, (), code).reads if isinstance(node.ctx, ast.Load)]
-    tables = [one.value if isinstance(one, ast.Subscript) else None for one in places]
+    tables = [place.value if isinstance(place, ast.Subscript) else None for place in places]
     keys = [
-        [key for key in one.keys if key is not None and is_key_of_devices(key, code)]
-        if isinstance(one, ast.Dict)
+        [key for key in table.keys if key is not None and is_key_of_devices(key, code)]
+        if isinstance(table, ast.Dict)
         else []
-        for one in tables
+        for table in tables
     ]
     return bool(keys) and all(keys)
 

@@ -56,5 +56,7 @@ def _on_device(site: Site, code: Code) -> bool:
     """Whether it is the dtype of a call that names a device, and not the CPU."""
     keyword = code.parent(site.node)
     call = code.parent(keyword) if isinstance(keyword, ast.keyword) else None
-    devices = [one.value for one in call.keywords if one.arg == "device"] if isinstance(call, ast.Call) else []
+    devices = (
+        [keyword.value for keyword in call.keywords if keyword.arg == "device"] if isinstance(call, ast.Call) else []
+    )
     return bool(devices) and not (isinstance(devices[0], ast.Constant) and devices[0].value == "cpu")

@@ -98,15 +98,15 @@ class HalfPrecision(Pattern):
         gates = decisions(asked, code, pack) if asked is not None else []
         if not gates:
             return None
-        found = behind(gates, [site], pack.sites, verdicts, code)
-        moves = any(one.kind in (Kind.LITERAL, Kind.METHOD) for one in found.converted)
+        arms = behind(gates, [site], pack.sites, verdicts, code)
+        moves = any(inner.kind in (Kind.LITERAL, Kind.METHOD) for inner in arms.converted)
         halves = (asks(site, code) or not moves) and any(
-            _halves(one, code) for part in found.guarded for one in walk(part)
+            _halves(node, code) for part in arms.guarded for node in walk(part)
         )
         beside = code.parent(asked) if asked is not None else None
         if isinstance(beside, ast.BoolOp) and code.mentions([beside], KERNELS):
             return None
-        if found.kernels(code) or not (halves or all(_chooses(gate, code) for gate, _ in gates)):
+        if arms.kernels(code) or not (halves or all(_chooses(gate, code) for gate, _ in gates)):
             return None
         splices = widened(site, code) if pack.options.half else ()
         if splices:
@@ -116,10 +116,12 @@ class HalfPrecision(Pattern):
 
 def _chooses(gate: Gate, code: Code) -> bool:
     if isinstance(gate, ast.IfExp):
-        return all(_is_dtype(one, code) for one in (gate.body, gate.orelse)) or _half_flag(gate, code)
+        return all(_is_dtype(arm, code) for arm in (gate.body, gate.orelse)) or _half_flag(gate, code)
     if not isinstance(gate, ast.If):
         return False
-    return all(says(one) or _sets(one, code) for one in gate.body) and any(_sets(one, code) for one in gate.body)
+    return all(says(statement) or _sets(statement, code) for statement in gate.body) and any(
+        _sets(statement, code) for statement in gate.body
+    )
 
 
 def _halves(node: ast.AST, code: Code) -> bool:
@@ -129,7 +131,7 @@ def _halves(node: ast.AST, code: Code) -> bool:
     if not isinstance(node, (ast.Assign, ast.Return)) or node.value is None:
         return False
     if isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) and node.value.value is True:
-        return any(_FLAG.search(code.said(one).rpartition(".")[2]) for one in node.targets)
+        return any(_FLAG.search(code.said(target).rpartition(".")[2]) for target in node.targets)
     return code.name(node.value) in _HALF
 
 
@@ -139,7 +141,7 @@ def _is_dtype(node: ast.expr, code: Code) -> bool:
 
 def _half_flag(gate: ast.IfExp, code: Code) -> bool:
     keyword = code.parent(gate)
-    values = [getattr(one, "value", None) for one in (gate.body, gate.orelse)]
+    values = [getattr(arm, "value", None) for arm in (gate.body, gate.orelse)]
     return isinstance(keyword, ast.keyword) and keyword.arg in ("half", "fp16", "use_fp16") and values == [True, False]
 
 
@@ -149,4 +151,4 @@ def _sets(statement: ast.stmt, code: Code) -> bool:
         return False
     value = statement.value
     parts = value.elts if isinstance(value, ast.Tuple) else [value]
-    return any(_is_dtype(one, code) or (isinstance(one, ast.Call) and last_name(one) == "half") for one in parts)
+    return any(_is_dtype(part, code) or (isinstance(part, ast.Call) and last_name(part) == "half") for part in parts)

@@ -15,7 +15,7 @@ _OPENVINO = re.compile("OpenVINO")
 
 
 def _values(parent: ast.AST | None) -> Counter[str]:
-    return Counter(str(one.value) for one in getattr(parent, "elts", ()) if isinstance(one, ast.Constant))
+    return Counter(str(element.value) for element in getattr(parent, "elts", ()) if isinstance(element, ast.Constant))
 
 
 def _with_options(node: ast.AST) -> bool:
@@ -101,7 +101,7 @@ class OnnxProviders(Pattern):
             provider, parent = parent, around
             if code.mentions([around], _OPENVINO):
                 return left([site], "OpenVINO stands beside it", runs_on_xpu=True)
-        if not all(isinstance(one, ast.Constant) or _with_options(one) for one in parent.elts) or (
+        if not all(isinstance(element, ast.Constant) or _with_options(element) for element in parent.elts) or (
             not full and len(parent.elts) < 2
         ):
             return person([site], "add OpenVINOExecutionProvider where only an XPU is there")

@@ -44,5 +44,5 @@ class Operators(Pattern):
         """Calls of the table's operators."""
         if site.kind is not Kind.OPERATOR or not isinstance(site.node, ast.Call):
             return None
-        found = operator(site.text, site.node)
-        return left([site], f"{found.why} ({', '.join(found.sources)})", runs_on_xpu=True) if found else None
+        entry = operator(site.text, site.node)
+        return left([site], f"{entry.why} ({', '.join(entry.sources)})", runs_on_xpu=True) if entry else None

@@ -38,13 +38,13 @@ class Method:
     def __call__(self, *args: Any, **more: Any) -> Any:
         weigh(self.owner, *args, *more.values())
         if isinstance(self.owner, str):
-            given = sum(len(one) if isinstance(one, str) else 1 for one in leaves((*args, *more.values())))
+            given = sum(len(leaf) if isinstance(leaf, str) else 1 for leaf in leaves((*args, *more.values())))
             if (len(self.owner) + 1) * (given + 1) > LONGEST_TEXT * 10:
                 raise TooIntricate
             if self.name == "format":
                 harmless_format(self.owner)
-        found = getattr(self.owner, self.name)(*args, **more)
-        return list(found) if self.name in ("keys", "values", "items") else fit(found)
+        result = getattr(self.owner, self.name)(*args, **more)
+        return list(result) if self.name in ("keys", "values", "items") else fit(result)
 
 
 def attribute(value: Any, name: str) -> Any:

@@ -22,8 +22,8 @@ _MOST_STEPS = 400_000  #: for one expression, in all ways and worlds
 class NotProved(CheckFailed):
     """One place of a file is not proved. ``old``: what stood there before; None for the file as a whole."""
 
-    def __init__(self, path: str, line: int, found: str, old: ast.expr | ast.stmt | None) -> None:
-        self.old, self.reason = old, f"not proved: {found[:400]}"
+    def __init__(self, path: str, line: int, problem: str, old: ast.expr | ast.stmt | None) -> None:
+        self.old, self.reason = old, f"not proved: {problem[:400]}"
         super().__init__(f"{path}:{line}: {self.reason}")
 
 
@@ -102,8 +102,8 @@ class Equivalence:
                 return
         raise self.refused(node, f"more than {_MOST_WAYS} ways through it")
 
-    def refused(self, node: ast.AST, found: str) -> NotProved:
-        return NotProved(self.after.path, getattr(node, "lineno", 0), found, self.old)
+    def refused(self, node: ast.AST, problem: str) -> NotProved:
+        return NotProved(self.after.path, getattr(node, "lineno", 0), problem, self.old)
 
 
 def _observed(file: PackFile, node: ast.expr, world: World, truths: Truths) -> Observation:

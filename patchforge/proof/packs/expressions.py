@@ -150,11 +150,11 @@ class Evaluator:
             self,
             node,
             scope,
-            [self.of(one, scope) for one in arguments.defaults],
+            [self.of(default, scope) for default in arguments.defaults],
             {
-                name.arg: self.of(one, scope)
-                for name, one in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
-                if one is not None
+                name.arg: self.of(default, scope)
+                for name, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)
+                if default is not None
             },
         )
 
@@ -193,8 +193,8 @@ class Evaluator:
             values = list(each(value))
             if len(values) != len(target.elts):
                 raise ValueError(f"{len(values)} values for {len(target.elts)} names")
-            for part, one in zip(target.elts, values, strict=True):
-                self.bind(part, one, scope)
+            for part, given in zip(target.elts, values, strict=True):
+                self.bind(part, given, scope)
         else:
             raise NotEvaluable("a target of a loop")
 
@@ -223,18 +223,18 @@ class Lambda(Function):
     def bound(self, args: Sequence[Any], more: Mapping[str, Any]) -> Scope:
         """Its arguments by name; TypeError where they do not fit."""
         wanted = self.node.args
-        names = [one.arg for one in (*wanted.posonlyargs, *wanted.args)]
-        only = [one.arg for one in wanted.kwonlyargs]
-        found = dict(zip(names[len(names) - len(self.defaults) :], self.defaults, strict=True)) | self.keywords
-        found |= dict(zip(names, args, strict=False))
+        names = [argument.arg for argument in (*wanted.posonlyargs, *wanted.args)]
+        only = [argument.arg for argument in wanted.kwonlyargs]
+        given = dict(zip(names[len(names) - len(self.defaults) :], self.defaults, strict=True)) | self.keywords
+        given |= dict(zip(names, args, strict=False))
         rest = {name: value for name, value in more.items() if name not in (*names, *only)}
-        found |= {name: value for name, value in more.items() if name not in rest}
+        given |= {name: value for name, value in more.items() if name not in rest}
         if (rest and not wanted.kwarg) or (len(args) > len(names) and not wanted.vararg):
             raise TypeError("<lambda>() got an argument that it does not take")
-        if missing := [name for name in (*names, *only) if name not in found]:
+        if missing := [name for name in (*names, *only) if name not in given]:
             raise TypeError(f"<lambda>() misses {', '.join(missing)}")
         if wanted.vararg:
-            found[wanted.vararg.arg] = tuple(args[len(names) :])
+            given[wanted.vararg.arg] = tuple(args[len(names) :])
         if wanted.kwarg:
-            found[wanted.kwarg.arg] = rest
-        return found
+            given[wanted.kwarg.arg] = rest
+        return given

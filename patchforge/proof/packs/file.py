@@ -22,13 +22,13 @@ class PackFile(PythonFile):
     @cached_property
     def statements(self) -> list[ast.AST]:
         """All statements of the file, and what else holds statements."""
-        found: list[ast.AST] = [self.tree]
-        for node in found:
+        nodes: list[ast.AST] = [self.tree]
+        for node in nodes:
             effort.spend()
             for field in ("body", "handlers", "orelse", "finalbody", "cases"):
                 block = getattr(node, field, None)
-                found += block if isinstance(block, list) else ()
-        return found
+                nodes += block if isinstance(block, list) else ()
+        return nodes
 
     @cached_property
     def aliases(self) -> dict[str, str]:

@@ -38,14 +38,14 @@ def builtins(evaluation: Evaluation) -> dict[str, Any]:
 @lru_cache(maxsize=1)
 def _plain_builtins() -> dict[str, Any]:
     kinds = {kind.__name__: kind for kind in (str, int, float, bool, tuple, list, dict, set, frozenset)}
-    consuming = {one.__name__: _consuming(one) for one in (max, min, sum, any, all, sorted)}
-    simple = {one.__name__: _simple(one) for one in (len, abs, round, divmod, repr)}
+    consuming = {function.__name__: _consuming(function) for function in (max, min, sum, any, all, sorted)}
+    simple = {function.__name__: _simple(function) for function in (len, abs, round, divmod, repr)}
     lazy = {"zip": zip, "enumerate": enumerate, "reversed": reversed}
     return {
         **kinds,
         **consuming,
         **simple,
-        **{name: _lazy(one) for name, one in lazy.items()},
+        **{name: _lazy(function) for name, function in lazy.items()},
         "range": _range,
         "map": _map,
         "filter": _filter,
@@ -73,7 +73,7 @@ def _consuming(function: Callable[..., Any]) -> Callable[..., Any]:
 def _lazy(function: Callable[..., Iterator[Any]]) -> Callable[..., Any]:
     def call(*args: Any, **more: Any) -> Iterator[Any]:
         weigh(*args, *more.values())
-        return (one for one in each(function(*args, **more)))
+        return (item for item in each(function(*args, **more)))
 
     call.__qualname__ = function.__name__
     return call
@@ -89,15 +89,15 @@ def _map(function: Any, *iterables: Any) -> Iterator[Any]:
 
 
 def _filter(function: Any, iterable: Any) -> Iterator[Any]:
-    return (one for one in each(iterable) if (one if function is None else called(function, [one], {})))
+    return (item for item in each(iterable) if (item if function is None else called(function, [item], {})))
 
 
 def _symbolic(evaluation: Evaluation, name: str, function: Callable[..., Any], args: tuple[Any, ...]) -> Any:
     """The answer where it is known; of unknown values it is a value as well."""
     weigh(*args)
-    if any(isinstance(one, Unknown) for one in leaves(args)):
+    if any(isinstance(leaf, Unknown) for leaf in leaves(args)):
         return Unknown(evaluation, f"{name}({', '.join(map(shown, args))})")
-    if not all(isinstance(one, type) for one in leaves(args[1:])):
+    if not all(isinstance(leaf, type) for leaf in leaves(args[1:])):
         raise NotEvaluable(name)
     return function(*args)
 
@@ -113,7 +113,7 @@ def called(function: Any, args: list[Any], more: dict[str, Any]) -> Any:
     spend()
     if isinstance(function, (Unknown, Function, Method)):
         return function(*args, **more)
-    if any(isinstance(one, UnknownKeywords) for one in more.values()):
+    if any(isinstance(value, UnknownKeywords) for value in more.values()):
         raise NotEvaluable("** of an unknown value")
     if isinstance(function, type):
         return _constructed(function, args, more)

@@ -41,26 +41,26 @@ COMPARE: Mapping[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.GtE: operator.ge,
     ast.Is: operator.is_,
     ast.IsNot: operator.is_not,
-    ast.In: lambda one, other: one in other,
-    ast.NotIn: lambda one, other: one not in other,
+    ast.In: lambda item, other: item in other,
+    ast.NotIn: lambda item, other: item not in other,
 }
 
 
-def computed(symbol: ast.operator, one: Any, other: Any) -> Any:
+def computed(symbol: ast.operator, left: Any, other: Any) -> Any:
     """An operator's result, where that is not too large."""
-    weigh(one, other)
-    if isinstance(symbol, ast.Mod) and isinstance(one, (str, bytes)):
-        harmless_percent(one if isinstance(one, str) else one.decode("latin-1"))
-    if isinstance(symbol, (ast.Pow, ast.LShift)) and isinstance(one, int) and isinstance(other, int):
-        width = one.bit_length() * other if isinstance(symbol, ast.Pow) else one.bit_length() + other
+    weigh(left, other)
+    if isinstance(symbol, ast.Mod) and isinstance(left, (str, bytes)):
+        harmless_percent(left if isinstance(left, str) else left.decode("latin-1"))
+    if isinstance(symbol, (ast.Pow, ast.LShift)) and isinstance(left, int) and isinstance(other, int):
+        width = left.bit_length() * other if isinstance(symbol, ast.Pow) else left.bit_length() + other
         if width > WIDEST_NUMBER:
             raise TooIntricate
     if isinstance(symbol, ast.Mult):
-        for many, times in ((one, other), (other, one)):
+        for many, times in ((left, other), (other, left)):
             if (
                 isinstance(many, (str, bytes, list, tuple))
                 and isinstance(times, int)
                 and len(many) * times > MOST_PARTS
             ):
                 raise TooIntricate
-    return fit(_BINARY[type(symbol)](one, other))
+    return fit(_BINARY[type(symbol)](left, other))

@@ -155,8 +155,8 @@ class _Pairing:
         else:
             raise self.refused(new, "an expression that cannot be evaluated apart")
 
-    def refused(self, node: ast.AST | None, found: str) -> NotProved:
-        return NotProved(self.after.path, getattr(node, "lineno", 0), found, self.old)
+    def refused(self, node: ast.AST | None, problem: str) -> NotProved:
+        return NotProved(self.after.path, getattr(node, "lineno", 0), problem, self.old)
 
 
 def _names_cuda(node: ast.expr) -> bool:

@@ -225,11 +225,11 @@ def shown(value: object) -> str:
     if isinstance(value, (types.FunctionType, Function)):
         return _shown_function(value)
     if isinstance(value, types.GeneratorType):
-        text = f"generator{[shown(one) for one in value]}"
+        text = f"generator{[shown(item) for item in value]}"
     elif isinstance(value, Mapping):
-        text = "{" + ", ".join(f"{shown(key)}: {shown(one)}" for key, one in value.items()) + "}"
+        text = "{" + ", ".join(f"{shown(key)}: {shown(item)}" for key, item in value.items()) + "}"
     elif isinstance(value, (list, tuple, set, frozenset)):
-        text = f"{type(value).__name__}{[shown(one) for one in value]}"
+        text = f"{type(value).__name__}{[shown(item) for item in value]}"
     else:
         text = repr(value) if isinstance(value, str) else f"{type(value).__name__} {value!r}"
     spend(len(text) // 64)

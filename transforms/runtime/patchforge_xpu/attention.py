@@ -26,10 +26,10 @@ class Kernel:
     """What is known of the fused kernel on one device; asked once, since properties and versions do not change."""
 
     def __init__(self, device: Any) -> None:
-        found = properties(device)
-        name = str(getattr(found, "name", ""))
-        matrix = bool(getattr(found, "has_subgroup_matrix_multiply_accumulate", True))
-        self.total = int(getattr(found, "total_memory", 8 * GIB))
+        card = properties(device)
+        name = str(getattr(card, "name", ""))
+        matrix = bool(getattr(card, "has_subgroup_matrix_multiply_accumulate", True))
+        self.total = int(getattr(card, "total_memory", 8 * GIB))
         #: A kernel without a score matrix: Xe2 and PVC (torch-xpu-ops#4886, #3141).
         self.fused = matrix and torch_version() >= (2, 7) and not _ALCHEMIST.search(name)
         self.faults: tuple[AttentionFault, ...] = tuple(f for f in FAULTS if f.concerns(torch_version(), name))
@@ -38,10 +38,10 @@ class Kernel:
 def kernel_of(device: Any) -> Kernel:
     """The fused kernel of an XPU."""
     index = getattr(device, "index", None)
-    found: Kernel | None = state.kernels.get(index)
-    if found is None:
-        found = state.kernels[index] = Kernel(device)
-    return found
+    kernel: Kernel | None = state.kernels.get(index)
+    if kernel is None:
+        kernel = state.kernels[index] = Kernel(device)
+    return kernel
 
 
 def attention(sdpa: Callable[..., Any]) -> Callable[..., Any]:

@@ -57,9 +57,9 @@ def _devices(torch: Any, kind: str) -> Iterator[str]:
         return
     for index in range(count):
         try:
-            found = api.get_device_properties(index)
+            card = api.get_device_properties(index)
             note = f", {'integrated' if is_integrated(index) else 'discrete'}" if kind == "xpu" else ""
-            yield f"{kind}:{index} {found.name}, {_gib(found.total_memory)}{note}"
+            yield f"{kind}:{index} {card.name}, {_gib(card.total_memory)}{note}"
         except Exception as error:
             yield f"{kind}:{index} cannot be asked: {error}"
 

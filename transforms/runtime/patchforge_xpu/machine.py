@@ -26,18 +26,18 @@ def vendors() -> frozenset[str]:
 
 
 def _from_sysfs() -> list[str]:
-    found = []
+    vendors = []
     for path in glob.glob(f"{glob.escape(DRM)}/card*/device/vendor"):
         with open(path, encoding="ascii") as file:
-            found.append(file.read().strip().lower().replace("0x", ""))
-    return found
+            vendors.append(file.read().strip().lower().replace("0x", ""))
+    return vendors
 
 
 def _from_registry() -> list[str]:
     import winreg
 
     registry: Any = winreg  # its functions exist on Windows only
-    found = []
+    vendors = []
     with registry.OpenKey(registry.HKEY_LOCAL_MACHINE, ADAPTERS) as adapters:
         for index in range(registry.QueryInfoKey(adapters)[0]):
             name = registry.EnumKey(adapters, index)
@@ -45,8 +45,8 @@ def _from_registry() -> list[str]:
                 continue
             with registry.OpenKey(adapters, name) as adapter:
                 device = str(registry.QueryValueEx(adapter, "MatchingDeviceId")[0])
-            found += re.findall(r"ven_([0-9a-f]{4})", device.lower())
-    return found
+            vendors += re.findall(r"ven_([0-9a-f]{4})", device.lower())
+    return vendors
 
 
 def intel_there() -> bool:

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 @xpu_only(unless="device")
 def bf16(supported: Any, device: Any) -> Any:
     """``supported``; False where torch says that the XPU neither converts nor multiplies bfloat16 (#6707, #11032)."""
-    found = properties(device)
+    card = properties(device)
     names = ("has_bfloat16_conversions", "has_subgroup_matrix_multiply_accumulate")
-    return supported if not supported or any(getattr(found, name, True) for name in names) else False
+    return supported if not supported or any(getattr(card, name, True) for name in names) else False
 
 
 def bf16_supported(device: Any) -> Any:
@@ -146,8 +146,8 @@ _IPEX_OFF = (
 def _ipex_optimize(optimize: Callable[..., Any], model: Any, **kwargs: Any) -> Any:
     before, weights = _Parts(model), _weights(model)
     try:
-        found = _optimized(optimize, model, {**kwargs, **dict.fromkeys(_IPEX_OFF, False), "inplace": True})
-        if found is not model or _weights(model) != weights:
+        optimized = _optimized(optimize, model, {**kwargs, **dict.fromkeys(_IPEX_OFF, False), "inplace": True})
+        if optimized is not model or _weights(model) != weights:
             raise TypeError("it made another model, or weights of other names or shapes")  # noqa: TRY301
     except Exception as error:
         before.restore()
