@@ -12,7 +12,7 @@ def leave_current_folder() -> None:
     """No module comes from the current folder, unless this patchforge does."""
     here = os.path.realpath(".")
     if here != os.path.dirname(os.path.dirname(os.path.realpath(__file__))):
-        sys.path[:] = [one for one in sys.path if os.path.realpath(one) != here]
+        sys.path[:] = [entry for entry in sys.path if os.path.realpath(entry) != here]
 
 
 if __name__ == "__main__":

@@ -156,15 +156,15 @@ def _recover(target: Path, ours: Prove, step: Step) -> None:
         old.rename(target)
         flush(target.parent)
     if target.is_dir() and any(target.iterdir()):  # else what lies beside it has never been in its place
-        for one in (old, whole):
-            _proved(one, ours)
+        for earlier in (old, whole):
+            _proved(earlier, ours)
     _clear(place, step)
 
 
 def _known(place: Path) -> None:
     """PatchforgeError unless a run of this user's left this beside a target: anybody can know its name and its mark."""
     if _is_folder(place):
-        names = {one.name for one in os.scandir(place)}
+        names = {entry.name for entry in os.scandir(place)}
         marked = names <= {_MARK, _NEW, _WHOLE, _OLD} and _holds(place / _MARK, _MARK_TEXT)
         plain = all(_is_folder(place / name) for name in names - {_MARK})
         known = _is_own(place) and plain and (marked or names <= {_MARK})
@@ -239,11 +239,11 @@ def _keep_or_give_back(target: Path, place: Path, old: Path, ours: Prove) -> Non
         raise
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    return exchange(one, other)
+def _exchange(first: Path, other: Path) -> bool:
+    return exchange(first, other)
 
 
-def exchange(one: Path | str, other: Path | str, folders: tuple[int | None, int | None] = (None, None)) -> bool:
+def exchange(first: Path | str, other: Path | str, folders: tuple[int | None, int | None] = (None, None)) -> bool:
     """Swaps two names, each in its open folder or a whole path, in one step; False where that cannot be done."""
     import ctypes  # noqa: PLC0415 - only a write needs it
 
@@ -251,12 +251,12 @@ def exchange(one: Path | str, other: Path | str, folders: tuple[int | None, int 
     if rename is None:
         return False
     at, other_at = (_AT_FDCWD if folder is None else folder for folder in folders)
-    if rename(at, os.fsencode(one), other_at, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+    if rename(at, os.fsencode(first), other_at, os.fsencode(other), _RENAME_EXCHANGE) == 0:
         return True
     code = ctypes.get_errno()
     if code in _NO_EXCHANGE:
         return False
-    raise OSError(code, os.strerror(code), str(one), None, str(other))
+    raise OSError(code, os.strerror(code), str(first), None, str(other))
 
 
 @cache
@@ -348,7 +348,7 @@ def _remove(folder: Path, step: Step) -> None:
             _unlink(folder, step)
         return
     for at, folders, files in os.walk(folder, topdown=False):
-        for name in sorted(files, key=lambda one: (_LAST.get(one, 0), one)):
+        for name in sorted(files, key=lambda file: (_LAST.get(file, 0), file)):
             _unlink(Path(at, name), step)
         for name in folders:
             inner = Path(at, name)
@@ -366,29 +366,29 @@ def _same(folder: Path, files: Mapping[str, bytes]) -> bool:
     """Whether the folder holds these files, plain ones, and nothing else."""
     if not _is_folder(folder):
         return False
-    found = content(folder)
+    present = content(folder)
     return (
-        found.keys() == set(files)
-        and all(one is not None and one.st_size == len(files[path]) for path, one in found.items())
+        present.keys() == set(files)
+        and all(status is not None and status.st_size == len(files[path]) for path, status in present.items())
         and all((folder / path).read_bytes() == data for path, data in files.items())
     )
 
 
 def content(folder: Path) -> dict[str, os.stat_result | None]:
     """What is below a folder, by POSIX path: of plain files their status, None for others and for empty folders."""
-    found: dict[str, os.stat_result | None] = {}
+    contents: dict[str, os.stat_result | None] = {}
     for at, folders, files in os.walk(folder, onerror=_raise):
         inside = Path(at).relative_to(folder).as_posix()
         prefix = "" if inside == "." else f"{inside}/"
         for name in folders:
             if os.path.islink(os.path.join(at, name)):  # noqa: PTH114, PTH118 - of many files
-                found[prefix + name] = None
+                contents[prefix + name] = None
         for name in files:
             status = os.lstat(os.path.join(at, name))  # noqa: PTH118
-            found[prefix + name] = status if stat.S_ISREG(status.st_mode) else None
+            contents[prefix + name] = status if stat.S_ISREG(status.st_mode) else None
         if not folders and not files and prefix:
-            found[inside] = None
-    return found
+            contents[inside] = None
+    return contents
 
 
 def _raise(error: OSError) -> None:
@@ -441,11 +441,13 @@ def flush(path: Path) -> None:
 @contextmanager
 def _made(folder: Path) -> Iterator[None]:
     """The folder, with those above it; those that had to be made go again if nothing comes to stand in them."""
-    missing = [one for one in (folder, *folder.parents) if not os.path.lexists(one)]
+    missing = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        at = next((one for one in (folder, *folder.parents) if os.path.lexists(one) and not one.is_dir()), folder)
+        at = next(
+            (parent for parent in (folder, *folder.parents) if os.path.lexists(parent) and not parent.is_dir()), folder
+        )
         raise PatchforgeError(
             f"{at} is not a folder", expected="a folder, or nothing yet", do="name another output"
         ) from error
@@ -454,9 +456,9 @@ def _made(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        for one in missing:
+        for made in missing:
             with suppress(OSError):
-                one.rmdir()
+                made.rmdir()
         raise
 
 

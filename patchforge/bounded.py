@@ -69,10 +69,10 @@ def lines(stream: IO[AnyStr], longest: int = LINE) -> Iterator[AnyStr]:
 
 def opened(path: Path) -> IO[bytes]:
     """A regular file, to be read piece by piece; Damaged for anything else at its place."""
-    found = path.stat()
-    if stat.S_ISDIR(found.st_mode):
+    status = path.stat()
+    if stat.S_ISDIR(status.st_mode):
         raise IsADirectoryError(21, "Is a directory", str(path))
-    if stat.S_ISREG(found.st_mode):
+    if stat.S_ISREG(status.st_mode):
         stream: io.BufferedReader = os.fdopen(os.open(path, _FLAGS), "rb")
         if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             return stream

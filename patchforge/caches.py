@@ -47,7 +47,7 @@ def home() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
     entry(folder)
     if not _is_marked(folder):
-        names = [one.name for one in os.scandir(folder) if not one.name.startswith(f".{MARK}.")]
+        names = [present.name for present in os.scandir(folder) if not present.name.startswith(f".{MARK}.")]
         if strange := sorted(name for name in names if not _BEFORE.fullmatch(name)):
             found = ", ".join(strange[:5])
             raise _not_ours(folder, found, "an empty folder, or one that patchforge made")
@@ -129,7 +129,7 @@ def parts() -> dict[str, int]:
     folder = Path(os.path.realpath(place()))
     if not folder.is_dir():
         return {}
-    return {one.name: _size(one) for one in sorted(folder.iterdir()) if one.name != MARK}
+    return {path.name: _size(path) for path in sorted(folder.iterdir()) if path.name != MARK}
 
 
 def _size(path: Path) -> int:
@@ -150,8 +150,8 @@ def clean() -> list[str]:
             path.unlink()
         elif held := [lock for lock in path.glob("*.lock") if not _is_free(lock)]:
             kept = {file for lock in held for file in (lock, *path.glob(f"{lock.stem}*"))}
-            for one in set(path.iterdir()) - kept:
-                _remove(one)
+            for unheld in set(path.iterdir()) - kept:
+                _remove(unheld)
             continue
         else:
             shutil.rmtree(path)

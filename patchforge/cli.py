@@ -196,7 +196,7 @@ def comfyui_benchmark() -> int:
 
 def _door(suites: str) -> list[str]:
     words = sys.argv[1:]
-    other = {one.name for one in _BENCH if one.name != _USUAL["bench"]} | {"-h", "--help"}
+    other = {command.name for command in _BENCH if command.name != _USUAL["bench"]} | {"-h", "--help"}
     named = any(word.partition("=")[0] in {"--suite", "--workflow"} for word in words)
     return ["bench", *words, *([] if named or (words and words[0] in other) else ["--suite", suites])]
 
@@ -233,7 +233,7 @@ def _typed(text: str) -> str:
         return text
     from patchforge.started import typed  # noqa: PLC0415 - not what a mistyped word should wait for
 
-    return typed(text, [one.name for one in COMMANDS])
+    return typed(text, [command.name for command in COMMANDS])
 
 
 def _say(text: str) -> None:

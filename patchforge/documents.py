@@ -141,12 +141,12 @@ def read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:
 def structured(value: Any, kind: type[_T], origin: str, *, do: str = RESTORE) -> _T:
     """``value`` checked against ``kind``: no value is converted. More keys may be there, but not in a dataclass."""
     try:
-        found: _T = _converter().structure(value, kind)
+        structured_value: _T = _converter().structure(value, kind)
     except RecursionError:
         raise Damaged(f"{origin} is nested too deeply", do=do) from None
     except Exception as error:  # noqa: BLE001 - cattrs raises whatever a value of another type leads to
         raise Damaged(f"{origin} is not what it should be", found=_faults(error), do=do) from None
-    return found
+    return structured_value
 
 
 def matching(pattern: str, what: str) -> Callable[[Any, Any], str]:
@@ -212,9 +212,9 @@ def _sequence(value: Any, kind: Any) -> Any:
     if len(kinds) != len(value):
         raise ValueError(f"expected {len(kinds)} values, found {len(value)}")
     made, errors = [], list[Exception]()
-    for index, (one, part) in enumerate(zip(value, kinds, strict=True)):
+    for index, (item, part) in enumerate(zip(value, kinds, strict=True)):
         try:
-            made.append(_converter().structure(one, part))
+            made.append(_converter().structure(item, part))
         except Exception as error:  # noqa: BLE001 - told with its place, below
             error.add_note(IterableValidationNote(f"at {index}", index, part))
             errors.append(error)
@@ -237,13 +237,13 @@ def _only(kind: type) -> Callable[[Any, Any], Any]:
 def _faults(error: Exception) -> str:
     import cattrs  # noqa: PLC0415
 
-    found = (
+    faults = (
         cattrs.transform_error(error, path="$", format_exception=_said)
         if isinstance(error, cattrs.BaseValidationError)
         else [_brief(error)]
     )
-    more = f"; and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
-    return "; ".join(text[:300] for text in found[:_SHOWN]) + more
+    more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return "; ".join(text[:300] for text in faults[:_SHOWN]) + more
 
 
 def _said(error: BaseException, kind: type | None) -> str:

@@ -96,7 +96,7 @@ class _Folder:
         if self.handle is not None:
             return name
         for path, known in self.chain:
-            if _is_link(found := os.lstat(path)) or _identity(found) != known:
+            if _is_link(status := os.lstat(path)) or _identity(status) != known:
                 raise OSError(errno.ELOOP, "another folder has taken its place", str(path))
         return str(self.path / name)
 
@@ -107,14 +107,14 @@ class _Folder:
             return None
 
     def kind(self, name: str) -> EntryKind:
-        found = self.look(name)
-        if found is None:
+        status = self.look(name)
+        if status is None:
             return EntryKind.NOTHING
-        if _is_link(found):
+        if _is_link(status):
             return EntryKind.LINK
-        if stat.S_ISREG(found.st_mode):
+        if stat.S_ISREG(status.st_mode):
             return EntryKind.FILE
-        return EntryKind.FOLDER if stat.S_ISDIR(found.st_mode) else EntryKind.SPECIAL
+        return EntryKind.FOLDER if stat.S_ISDIR(status.st_mode) else EntryKind.SPECIAL
 
     def check_rights(self, name: str) -> None:
         """OSError where ``name`` could not be replaced or removed."""
@@ -145,13 +145,13 @@ class _Folder:
         return sorted(os.listdir(self.path if self.handle is None else self.handle))  # noqa: PTH208
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
-    return found.st_dev, found.st_ino
+def _identity(status: os.stat_result) -> tuple[int, int]:
+    return status.st_dev, status.st_ino
 
 
-def _is_link(found: os.stat_result) -> bool:
+def _is_link(status: os.stat_result) -> bool:
     """Also of Windows: junctions and the like, but no file that OneDrive or deduplication keeps elsewhere."""
-    return stat.S_ISLNK(found.st_mode) or bool(getattr(found, "st_reparse_tag", 0) & _NAME_SURROGATE)
+    return stat.S_ISLNK(status.st_mode) or bool(getattr(status, "st_reparse_tag", 0) & _NAME_SURROGATE)
 
 
 def _patiently(change: Callable[[], None]) -> None:
@@ -209,12 +209,12 @@ class Inside:
             path = f"{above}{name}"
             with suppress(OSError, Damaged):
                 check_path(path)
-                found = at.look(name)
-                if found is None or found.st_dev != device or _is_link(found):
+                status = at.look(name)
+                if status is None or status.st_dev != device or _is_link(status):
                     continue
-                if stat.S_ISREG(found.st_mode):
-                    yield path, found
-                elif stat.S_ISDIR(found.st_mode):
+                if stat.S_ISREG(status.st_mode):
+                    yield path, status
+                elif stat.S_ISDIR(status.st_mode):
                     with self._enter(at, name) as inner:
                         yield from self._files(inner, f"{path}/", device)
 
@@ -304,10 +304,10 @@ class Inside:
         """Removes a file of ours, if it is there, and what a trade may have left beside it."""
         *above, name = check_path(path)
         with self._told(path), self._folder(above) as at:
-            for one in (name, f"{name}{_SPARE}"):
-                if at is not None and at.kind(one) is not EntryKind.NOTHING:
+            for file in (name, f"{name}{_SPARE}"):
+                if at is not None and at.kind(file) is not EntryKind.NOTHING:
                     self.step(f"unlink {path}")
-                    self._unlink(at, one)
+                    self._unlink(at, file)
 
     def flush(self, folders: Iterable[str]) -> None:
         """Has the disk keep what was renamed in these folders; "" is the folder itself."""
@@ -386,8 +386,8 @@ class Inside:
         with self._told(path), self._folder(above) as at, self._folder((*above, name)) as inner:
             if at is None or inner is None:
                 return True
-            for one in sorted(filter(ours, inner.names()), key=lambda each: (each != first, each)):
-                self._remove_all(inner, one)
+            for entry in sorted(filter(ours, inner.names()), key=lambda each: (each != first, each)):
+                self._remove_all(inner, entry)
             left = bool(inner.names())
             if not left:
                 self.step(f"rmdir {path}")
@@ -398,8 +398,8 @@ class Inside:
     def _remove_all(self, at: _Folder, name: str) -> None:
         if at.kind(name) is EntryKind.FOLDER:
             with self._enter(at, name) as inner:
-                for one in inner.names():
-                    self._remove_all(inner, one)
+                for entry in inner.names():
+                    self._remove_all(inner, entry)
             self.step(f"rmdir {name}")
             _patiently(lambda: os.rmdir(at.name(name), dir_fd=at.handle))
         else:
@@ -417,15 +417,15 @@ class Inside:
             if at.handle is not None:
                 stack.callback(os.close, at.handle)
             for part in parts:
-                found = at.kind(part)
-                if found is EntryKind.NOTHING and make:
+                kind = at.kind(part)
+                if kind is EntryKind.NOTHING and make:
                     self.step(f"mkdir {part}")
                     os.mkdir(at.name(part), dir_fd=at.handle)
-                elif found is EntryKind.NOTHING:
+                elif kind is EntryKind.NOTHING:
                     yield None
                     return
-                elif found is not EntryKind.FOLDER:
-                    raise self._in_the_way(str((at.path / part).relative_to(self.root)), EntryKind.FOLDER, found)
+                elif kind is not EntryKind.FOLDER:
+                    raise self._in_the_way(str((at.path / part).relative_to(self.root)), EntryKind.FOLDER, kind)
                 at = stack.enter_context(self._enter(at, part))
             yield at
 
@@ -441,11 +441,11 @@ class Inside:
             os.close(handle)
 
     def _read(self, at: _Folder, path: str, name: str) -> bytes | None:
-        found = at.kind(name)
-        if found is EntryKind.NOTHING:
+        kind = at.kind(name)
+        if kind is EntryKind.NOTHING:
             return None
-        if found is not EntryKind.FILE:
-            raise self._in_the_way(path, EntryKind.FILE, found)
+        if kind is not EntryKind.FILE:
+            raise self._in_the_way(path, EntryKind.FILE, kind)
         with open(os.open(at.name(name), _READ, dir_fd=at.handle), "rb") as stream:  # noqa: PTH123 - a handle
             opened, now = os.fstat(stream.fileno()), at.look(name) if at.handle is None else None
             if not stat.S_ISREG(opened.st_mode) or (now and (_is_link(now) or not os.path.samestat(now, opened))):
@@ -487,8 +487,8 @@ class Inside:
         if own.kind(kept) is EntryKind.NOTHING:
             own, kept, at, name = at, name, own, kept
         if at.kind(name) is EntryKind.NOTHING:
-            one, other, folders = own.name(kept), at.name(name), (own.handle, at.handle)
-            _patiently(lambda: os.rename(one, other, src_dir_fd=folders[0], dst_dir_fd=folders[1]))
+            ours, other, folders = own.name(kept), at.name(name), (own.handle, at.handle)
+            _patiently(lambda: os.rename(ours, other, src_dir_fd=folders[0], dst_dir_fd=folders[1]))
         elif not exchange(own.name(kept), at.name(name), (own.handle, at.handle)):
             self._take_turns(own, kept, at, name)
 
@@ -502,8 +502,8 @@ class Inside:
         except (OSError, NotImplementedError):
             self._write(own, spare, spare, self._read(at, name, name) or b"", _rights(at, name))
         try:
-            one, other = own.name(kept), at.name(name)
-            _patiently(lambda: os.replace(one, other, src_dir_fd=own_handle, dst_dir_fd=at_handle))
+            ours, other = own.name(kept), at.name(name)
+            _patiently(lambda: os.replace(ours, other, src_dir_fd=own_handle, dst_dir_fd=at_handle))
         except OSError:
             os.unlink(own.name(spare), dir_fd=own_handle)
             raise
@@ -585,11 +585,11 @@ def _rights(at: _Folder, name: str) -> _Rights | None:
 
 def _attributes(handle: int) -> dict[str, bytes]:
     """Of a file; none where the system or its file system has none."""
-    found: dict[str, bytes] = {}
+    attributes: dict[str, bytes] = {}
     with suppress(OSError, AttributeError):
         for name in os.listxattr(handle):
-            found[name] = os.getxattr(handle, name)
-    return found
+            attributes[name] = os.getxattr(handle, name)
+    return attributes
 
 
 def _liken(handle: int, rights: _Rights) -> None:

@@ -65,11 +65,11 @@ def unfit(paths: Iterable[str]) -> dict[str, str]:
     """
     files: set[str] = set()
     folders: set[str] = set()
-    found: dict[str, str] = {}
+    problems: dict[str, str] = {}
     for path in sorted(paths):
         if reason := odd(path) or _not_everywhere(path) or _beside(path, files, folders):
-            found[path] = reason
-    return found
+            problems[path] = reason
+    return problems
 
 
 def folded(path: str) -> str:
@@ -99,7 +99,7 @@ def _beside(path: str, files: set[str], folders: set[str]) -> str:
         above.append(at)
     if key in files:
         return "the name of another file, but for upper and lower case or what is not seen"
-    if key in folders or any(one in files for one in above):
+    if key in folders or any(parent in files for parent in above):
         return "the name of a folder as well"
     files.add(key)
     folders.update(above)

@@ -100,12 +100,12 @@ def update_folder(folder: Path, kind: OutputKind, change: Callable[[Mapping[str,
 def read_folder(folder: Path, kind: OutputKind) -> dict[str, bytes]:
     """The files of a folder of ours, without their list; none where there is none. PatchforgeError as for writing."""
     place = place_of(folder)
-    atomic.recover(place, ours=lambda one: prove(one, kind))
+    atomic.recover(place, ours=lambda killed: prove(killed, kind))
     if not os.path.lexists(place):
         return {}
     prove(place, kind)
-    found = sorted(atomic.content(place).items())
-    return {name: bounded.file(place / name) for name, status in found if status and name != LIST}
+    entries = sorted(atomic.content(place).items())
+    return {name: bounded.file(place / name) for name, status in entries if status and name != LIST}
 
 
 def prove(folder: Path, kind: OutputKind) -> None:
@@ -126,7 +126,7 @@ def _strange(folder: Path, kind: OutputKind) -> Iterator[str]:
         return
     known = _by_list(folder) or kind.earlier(folder)
     if known is None:
-        yield from sorted(one.name for one in os.scandir(folder))
+        yield from sorted(entry.name for entry in os.scandir(folder))
         return
     for name, status in atomic.content(folder).items():
         path = folder / name
@@ -151,12 +151,12 @@ def _by_list(folder: Path) -> Known | None:
     if text is None or not text.replace(b"\r\n", b"\n").startswith(_TITLE):
         return None
     lines = text.replace(b"\r\n", b"\n").removeprefix(_TITLE)
-    found = {name.decode("utf-8", "surrogateescape"): digest.decode() for digest, name in _LISTED.findall(lines)}
-    if sum(len(digest) + len(name.encode("utf-8", "surrogateescape")) + 3 for name, digest in found.items()) != len(
+    digests = {name.decode("utf-8", "surrogateescape"): digest.decode() for digest, name in _LISTED.findall(lines)}
+    if sum(len(digest) + len(name.encode("utf-8", "surrogateescape")) + 3 for name, digest in digests.items()) != len(
         lines
     ):
         return None
-    return known_by({LIST: lambda _: True, **{name: has_digest(digest) for name, digest in found.items()}})
+    return known_by({LIST: lambda _: True, **{name: has_digest(digest) for name, digest in digests.items()}})
 
 
 def known_by(checks: Mapping[str, Check]) -> Known:
@@ -186,10 +186,10 @@ def read_plain(path: Path) -> bytes | None:
 def read_json(path: Path) -> dict[str, Any] | None:
     """The object in a plain JSON file; None where there is none."""
     try:
-        found = json.loads(read_plain(path) or b"")
+        document = json.loads(read_plain(path) or b"")
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return document if isinstance(document, dict) else None
 
 
 def _earlier_patches(folder: Path) -> Known | None:
@@ -199,10 +199,12 @@ def _earlier_patches(folder: Path) -> Known | None:
     if manifest.get("format") != 1 or not isinstance(manifest.get("rules"), str) or not isinstance(patches, list):
         return None
     digests: dict[str, str] = {}
-    for one in patches:
-        if not (isinstance(one, dict) and isinstance(one.get("file"), str) and isinstance(one.get("sha256"), str)):
+    for patch in patches:
+        if not (
+            isinstance(patch, dict) and isinstance(patch.get("file"), str) and isinstance(patch.get("sha256"), str)
+        ):
             return None
-        digests[one["file"]] = one["sha256"]
+        digests[patch["file"]] = patch["sha256"]
     order = "".join(f"{name}\n" for name in sorted(digests)).encode()
     return known_by(
         {
@@ -300,10 +302,10 @@ def place_of(named: Path, inputs: Iterable[Path] = ()) -> Path:
             expected="a link to an output, or no link",
             do="remove it, or name another output",
         )
-    for one in inputs:
-        if how := _overlap(place, Path(os.path.realpath(one))):
+    for source in inputs:
+        if how := _overlap(place, Path(os.path.realpath(source))):
             raise PatchforgeError(
-                f"the output {named} {how} {one}, which is read",
+                f"the output {named} {how} {source}, which is read",
                 expected="an output apart from what is read",
                 do="name another output",
             )

@@ -71,11 +71,11 @@ def need_folder(path: Path, expected: str = "a folder") -> None:
 def _nearest(path: Path) -> Path | None:
     import difflib  # noqa: PLC0415 - only a mistake needs it
 
-    above = next((one for one in path.parents if one.is_dir()), None)
+    above = next((parent for parent in path.parents if parent.is_dir()), None)
     if above is None or path.parent != above:
         return None
     try:
-        names = {one.name.lower(): one for one in above.iterdir()}
+        names = {entry.name.lower(): entry for entry in above.iterdir()}
     except OSError:
         return None
     close = difflib.get_close_matches(path.name.lower(), names, n=1)

@@ -221,7 +221,7 @@ def environment(
 
 
 def _absolute(folders: str) -> str:
-    return os.pathsep.join(one for one in folders.split(os.pathsep) if os.path.isabs(one))  # noqa: PTH117
+    return os.pathsep.join(folder for folder in folders.split(os.pathsep) if os.path.isabs(folder))  # noqa: PTH117
 
 
 def _has_password(name: str, value: str) -> bool:
@@ -306,7 +306,7 @@ def run(
     except BaseException:
         end(process)
         raise
-    out, told = (one.text() if text else bytes(one.data) for one in said)
+    out, told = (stream.text() if text else bytes(stream.data) for stream in said)
     if check and process.returncode:
         raise subprocess.CalledProcessError(process.returncode, command, out, told)
     return CompletedProcess(command, process.returncode, out, told)
@@ -340,25 +340,25 @@ def _feed(process: subprocess.Popen[Any], given: bytes | None) -> None:
 
 def _wait(process: subprocess.Popen[Any], said: Sequence[_Words], timeout: float | None, silence: float | None) -> None:
     begun = time.monotonic()
-    while process.poll() is None or any(one.is_alive() for one in said):
-        for one in said:
-            one.join(_LOOK)
+    while process.poll() is None or any(stream.is_alive() for stream in said):
+        for stream in said:
+            stream.join(_LOOK)
         _check_bounds(process, said)
-        if not any(one.is_alive() for one in said):
+        if not any(stream.is_alive() for stream in said):
             with suppress(TimeoutExpired):
                 process.wait(_LOOK)
         waited = time.monotonic() - begun
-        for seconds in (timeout, None if any(one.data for one in said) else silence):
+        for seconds in (timeout, None if any(stream.data for stream in said) else silence):
             if seconds is not None and waited > seconds:
-                raise TimeoutExpired(process.args, seconds, *(bytes(one.data) for one in said))
+                raise TimeoutExpired(process.args, seconds, *(bytes(stream.data) for stream in said))
     _check_bounds(process, said)  # it may have ended because nobody read any further
 
 
 def _check_bounds(process: subprocess.Popen[Any], said: Sequence[_Words]) -> None:
-    for one in said:
-        if len(one.data) > one.most:
+    for stream in said:
+        if len(stream.data) > stream.most:
             name = process.args if isinstance(process.args, str) else next(map(str, process.args))  # type: ignore[arg-type]
-            raise Damaged(f"{Path(name).name} says too much", expected=f"at most {one.most} bytes")
+            raise Damaged(f"{Path(name).name} says too much", expected=f"at most {stream.most} bytes")
 
 
 def end(process: subprocess.Popen[Any]) -> None:

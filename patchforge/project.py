@@ -132,8 +132,8 @@ def _indexed(line: str, place: str) -> Release:
 def recognise(tree: Tree, project: Project) -> Version | None:
     """The version that a tree states in its version file, or else in ``pyproject.toml``; None when it states none."""
     stated = [_version_file, _pyproject]
-    found = (state(tree, project) for state in stated)
-    return next((version for version in found if version), None)
+    versions = (state(tree, project) for state in stated)
+    return next((version for version in versions if version), None)
 
 
 def _version_file(tree: Tree, project: Project) -> Version | None:

@@ -23,7 +23,7 @@ from patchforge.bench.submission import Submitted
 from patchforge.bot.follow import Followed
 from patchforge.checkout.examine import FolderState
 from patchforge.commands.common import schema_name
-from patchforge.commands.pin import Change
+from patchforge.commands.pin import PinChange
 from patchforge.doctor import upstream as doctor_upstream
 from patchforge.doctor.facts import Facts, Finding
 from patchforge.documents import NOT_WRITTEN, OPTIONAL
@@ -335,7 +335,7 @@ class BotProblem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class BotRun:
     """A run of the bot. Of releases with what was found, of packs with ``nodes``."""
 
     actions: tuple[BotAction, ...]
@@ -557,9 +557,9 @@ DOCUMENTS: Mapping[str, Document] = {
     "explain": Document(Explained, ("explain", "packs explain"), several=True),
     "track": Document(Tracked, ("track",)),
     "packs-track": Document(FollowedPacks, ("packs track",)),
-    "bot": Document(Run, ("bot", "packs bot")),
+    "bot": Document(BotRun, ("bot", "packs bot")),
     "matrix": Document(Matrix, ("matrix",)),
-    "pin": Document(Change, ("pin",), several=True),
+    "pin": Document(PinChange, ("pin",), several=True),
     "lock-torch": Document(TorchLock, ("lock-torch",)),
     "prefetch": Document(Prefetched, ("prefetch",)),
     "nix": Document(NixFiles, ("nix",)),
@@ -626,7 +626,7 @@ def _of(kind: Any) -> Schema:
     if kind in _PLAIN:
         return _PLAIN[kind]
     if isinstance(kind, type) and issubclass(kind, Enum):
-        return {"enum": [one.value for one in kind]}
+        return {"enum": [member.value for member in kind]}
     if is_dataclass(kind):
         return _of_dataclass(kind)
     if hasattr(kind, "_fields"):
@@ -639,15 +639,18 @@ def _of(kind: Any) -> Schema:
 
 def _of_dataclass(kind: Any) -> Schema:
     hints = get_type_hints(kind)
-    written = [one for one in fields(kind) if one.metadata != NOT_WRITTEN]
+    written = [attribute for attribute in fields(kind) if attribute.metadata != NOT_WRITTEN]
     schema = _object(
-        {one.name: _of(hints[one.name]) for one in written}, [one.name for one in written if not _may_lack(one)]
+        {attribute.name: _of(hints[attribute.name]) for attribute in written},
+        [attribute.name for attribute in written if not _may_lack(attribute)],
     )
     return {**schema, "description": (kind.__doc__ or "").partition("\n")[0]}
 
 
-def _may_lack(one: Field[Any]) -> bool:
-    return one.metadata == OPTIONAL and (one.default is not MISSING or one.default_factory is not MISSING)
+def _may_lack(attribute: Field[Any]) -> bool:
+    return attribute.metadata == OPTIONAL and (
+        attribute.default is not MISSING or attribute.default_factory is not MISSING
+    )
 
 
 def _object(properties: Mapping[str, Schema], required: Sequence[str]) -> Schema:
@@ -668,14 +671,14 @@ def _with(schema: Schema, name: str, inner: Schema) -> Schema:
 
 
 def _array(inner: Sequence[Any]) -> Schema:
-    kinds = [one for one in inner if one is not ...]
+    kinds = [kind for kind in inner if kind is not ...]
     if len(kinds) > 1:
         return {"type": "array", "items": [_of(kind) for kind in kinds], "minItems": len(kinds), "maxItems": len(kinds)}
     return {"type": "array", "items": _of(kinds[0])}
 
 
 def _any_of(inner: Sequence[Any]) -> Schema:
-    return {"anyOf": [_of(one) for one in inner]}
+    return {"anyOf": [_of(kind) for kind in inner]}
 
 
 def _mapping(inner: Sequence[Any]) -> Schema:

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 
-def report(kind: str, found: DataclassInstance) -> str:
+def report(kind: str, document: DataclassInstance) -> str:
     """What was found in a ``release`` or a ``pack``, as Markdown to read: its fields in the template of its kind."""
-    named = {field.name: getattr(found, field.name) for field in fields(found)}
+    named = {field.name: getattr(document, field.name) for field in fields(document)}
     return environment("reports").get_template(f"{kind}.md.j2").render(named)
 
 

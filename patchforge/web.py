@@ -174,14 +174,14 @@ def _nearness(host: str) -> int:
     if host.rstrip(".") == "localhost" or host.rstrip(".").endswith(".localhost"):
         return 2
     try:
-        found: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host)
+        address: ipaddress.IPv4Address | ipaddress.IPv6Address = ipaddress.ip_address(host)
     except ValueError:
         try:
-            found = ipaddress.ip_address(socket.inet_aton(host.rstrip(".")))
+            address = ipaddress.ip_address(socket.inet_aton(host.rstrip(".")))
         except OSError:
             return 0
-    found = getattr(found, "ipv4_mapped", None) or found
-    return 2 if found.is_loopback or found.is_unspecified else 0 if found.is_global else 1
+    address = getattr(address, "ipv4_mapped", None) or address
+    return 2 if address.is_loopback or address.is_unspecified else 0 if address.is_global else 1
 
 
 @dataclass(slots=True)
@@ -269,12 +269,12 @@ def _resolved(clock: _Clock, host: str, port: int) -> list[Any]:
 
     threading.Thread(target=ask, daemon=True).start()
     try:
-        found = said.get(timeout=clock.left())
+        addresses = said.get(timeout=clock.left())
     except queue.Empty:
         raise TimeoutError from None
-    if isinstance(found, OSError):
-        raise found
-    return found
+    if isinstance(addresses, OSError):
+        raise addresses
+    return addresses
 
 
 class _Plain(urllib.request.HTTPHandler):
@@ -347,11 +347,11 @@ def _length(url: str, headers: Headers) -> int | None:
         if coding.strip().lower() != "chunked":
             raise Damaged(f"{shown(url)} sent its answer in an encoding that nobody asked for", expected="chunked")
         return None
-    told = {one.strip() for one in headers.get_all("Content-Length") or ()}
-    found = whole_number(min(told)) if len(told) == 1 else None
-    if told and found is None:
+    told = {length.strip() for length in headers.get_all("Content-Length") or ()}
+    length = whole_number(min(told)) if len(told) == 1 else None
+    if told and length is None:
         raise Damaged(f"{shown(url)} does not say how long its answer is", expected="one Content-Length, a number")
-    return found
+    return length
 
 
 def _too_long(url: str, limits: Limits) -> Damaged:
@@ -418,8 +418,8 @@ def _asked(
     opener = _opener(origin(url), clock)
     with _told(url):
         request = urllib.request.Request(url, data, dict(headers), method=verb)  # noqa: S310 - checked by origin
-        found: http.client.HTTPResponse = opener.open(request, timeout=clock.left())
-        return found
+        answer: http.client.HTTPResponse = opener.open(request, timeout=clock.left())
+        return answer
 
 
 @contextmanager
@@ -496,8 +496,8 @@ def _sound(value: Any, depth: int) -> Any:
         if not depth:
             raise RecursionError
         if isinstance(value, list):
-            return [_sound(one, depth - 1) for one in value]
-        return {_sound(key, 1): _sound(one, depth - 1) for key, one in value.items()}
+            return [_sound(item, depth - 1) for item in value]
+        return {_sound(key, 1): _sound(item, depth - 1) for key, item in value.items()}
     return value
 
 

@@ -32,9 +32,9 @@ NEEDED = [
 def write_release(version: str, side: str, folder: Path) -> Path:
     """A release, "upstream" or "patched", written into a folder."""
     with open_upstream() as upstream:
-        found = upstream.resolve(version)
-        files = upstream.tree(found)
-        patched = pipeline.convert(engine_of(transforms()), found, files)
+        release = upstream.resolve(version)
+        files = upstream.tree(release)
+        patched = pipeline.convert(engine_of(transforms()), release, files)
         pipeline.write_whole(patched.tree if side == "patched" else files, folder)
     return folder
 
@@ -55,5 +55,5 @@ def run_in(tree: Path, script: str, *arguments: str, devices: str = "b580", opti
     env.pop("PYTORCH_ENABLE_XPU_FALLBACK", None)
     done = subprocess.run(command, cwd=tree, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-4000:]
-    found: Record = json.loads(done.stdout.splitlines()[-1])
-    return found
+    record: Record = json.loads(done.stdout.splitlines()[-1])
+    return record

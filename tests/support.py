@@ -37,8 +37,8 @@ class MemoryTree:
 def miniature(era: str) -> dict[str, bytes]:
     """The files of a miniature release."""
     top = MINIATURES / era
-    found = (path for path in top.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(top).as_posix(): path.read_bytes() for path in sorted(found)}
+    paths = (path for path in top.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(top).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
 def release(version: str) -> Release:

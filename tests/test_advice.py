@@ -22,7 +22,7 @@ from tests.support import ROOT
 
 EVIL = "x; touch $(echo ran) `id` 'a' \"b\" & #"
 #: What begins a command line in a text; what follows in the same text belongs to it.
-_OURS = "|".join(one.name for one in COMMANDS)
+_OURS = "|".join(command.name for command in COMMANDS)
 _COMMAND = re.compile(rf"\bgit -C |-m pip |\bpip3? install|\bpatchforge (?:{_OURS}) |\bsudo |\bdocker run|\bchmod ")
 _END = re.compile(r"[;,]|\bor\b|\band\b")
 _QUOTES = {"quoted", "_quoted", "command", "packages", "program"}
@@ -36,29 +36,29 @@ def texts(path: Path) -> Iterator[ast.JoinedStr]:
 
 def unquoted(text: ast.JoinedStr) -> list[str]:
     """The values in a text's command lines that are neither quoted nor known to be plain."""
-    found, said = [], ""
+    values, said = [], ""
     for part in text.values:
         if isinstance(part, ast.Constant):
             said += str(part.value)
             continue
         command = list(_COMMAND.finditer(said))
         if command and not _END.search(said[command[-1].end() :]) and isinstance(part, ast.FormattedValue):
-            called = {getattr(one.func, "id", "") for one in ast.walk(part.value) if isinstance(one, ast.Call)}
+            called = {getattr(call.func, "id", "") for call in ast.walk(part.value) if isinstance(call, ast.Call)}
             plain = isinstance(part.value, ast.Name) and part.value.id in _PLAIN
             plain = plain or isinstance(part.value, ast.IfExp | ast.Constant)
             if not plain and called.isdisjoint(_QUOTES):
-                found.append(ast.unparse(part.value))
-    return found
+                values.append(ast.unparse(part.value))
+    return values
 
 
 def test_values_in_command_lines_are_quoted() -> None:
-    found = {
+    by_file = {
         f"{path.relative_to(ROOT)}: {value}"
         for path in sorted((ROOT / "patchforge").rglob("*.py"))
         for text in texts(path)
         for value in unquoted(text)
     }
-    assert not found
+    assert not by_file
 
 
 @pytest.mark.parametrize(
@@ -72,13 +72,13 @@ def test_values_in_command_lines_are_quoted() -> None:
     ],
 )
 def test_the_search_finds_them(text: str, bad: list[str]) -> None:
-    (node,) = (one for one in ast.walk(ast.parse(text)) if isinstance(one, ast.JoinedStr))
+    (node,) = (part for part in ast.walk(ast.parse(text)) if isinstance(part, ast.JoinedStr))
     assert unquoted(node) == bad
 
 
 def test_a_remote_in_a_strangers_configuration(tmp_path: Path) -> None:
     clone = Clone(str(tmp_path / EVIL), cached=False, former=(EVIL,), lacking=("v1",))
-    advice = [one.do for one in findings(load_project(), None, clone) if one.do.startswith("git -C")]
+    advice = [finding.do for finding in findings(load_project(), None, clone) if finding.do.startswith("git -C")]
     assert len(advice) > 1
     for line in advice:
         assert shlex.split(line)[2] == clone.path

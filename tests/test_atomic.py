@@ -100,7 +100,7 @@ def test_a_kill_during_recovery_is_recovered_from(tmp_path: Path) -> None:
     names: list[str] = []
     atomic.write_tree(tmp_path / "probe" / "out", OLD, ours=ours)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(atomic, "_exchange", lambda one, other: False)
+        patch.setattr(atomic, "_exchange", lambda first, other: False)
         atomic.write_tree(tmp_path / "probe" / "out", NEW, step=names.append, ours=ours)
     between = len(names) - 1 - names[::-1].index("rename in")
     for fatal in range(100):
@@ -161,7 +161,7 @@ def test_a_reader_always_finds_a_whole_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize("exchange", [True, False])
 def test_same_content_is_not_written(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not exchange:
-        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda first, other: False)
     target, file = tmp_path / "out", tmp_path / "f"
     assert atomic.write_tree(target, OLD, ours=ours)
     assert atomic.write_file(file, b"x")

@@ -79,8 +79,8 @@ def fill(folder: Path, files: dict[str, bytes]) -> None:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(found)}
+    paths = (path for path in folder.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(paths)}
 
 
 # v0.35.0 and later ask whether a device multiplies int8.
@@ -138,7 +138,7 @@ def test_apply_writes_patches_series_manifest_and_report(upstream: Path, tmp_pat
     assert files["series"].decode().split() == patches == sorted(patches)
     assert manifest["release"] == "v9.0.0"
     assert manifest["commit"] == git(upstream, "rev-parse", "v9.0.0").strip()
-    assert [one["id"] for one in manifest["transforms"]] == [transform.id for transform in transforms()]
+    assert [transform["id"] for transform in manifest["transforms"]] == [transform.id for transform in transforms()]
     assert manifest["sites"]["unclaimed"] == 0
 
 
@@ -568,9 +568,9 @@ def test_explain() -> None:
 
 
 def test_status(generated: Path) -> None:
-    found = json.loads(done("status", "--generated", str(generated), "--json"))
-    assert found["patchforge"] == __version__
-    assert [(one["release"], one["current"]) for one in found["generated"]] == [("v9.0.0", True)]
+    printed = json.loads(done("status", "--generated", str(generated), "--json"))
+    assert printed["patchforge"] == __version__
+    assert [(release["release"], release["current"]) for release in printed["generated"]] == [("v9.0.0", True)]
     assert "v9.0.0: current" in done("status", "--generated", str(generated))
 
 

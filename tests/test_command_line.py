@@ -22,12 +22,14 @@ from tests.support import ROOT
 NODE = "import torch\nNODE_CLASS_MAPPINGS = {}\n\ndef move(x):\n    return x.cuda()\n"
 
 
-def leaves(one: Parser | None = None, typed: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Parser]]:
+def leaves(
+    command_parser: Parser | None = None, typed: tuple[str, ...] = ()
+) -> Iterator[tuple[tuple[str, ...], Parser]]:
     """What is typed, and the parser, of every command that help lists."""
-    if one is None:
-        one = parser()
-        one.fill_all()
-    for name, command in one.commands.items():
+    if command_parser is None:
+        command_parser = parser()
+        command_parser.fill_all()
+    for name, command in command_parser.commands.items():
         if command.commands:
             yield from leaves(command, (*typed, name))
         else:
@@ -39,8 +41,8 @@ EVERY = [typed for typed, _ in leaves()]
 
 def parsed(line: str) -> dict[str, object]:
     """The options of a command line, without which command it is."""
-    found = vars(parser().parse_args(line.split()))
-    return {name: value for name, value in found.items() if name not in {"command", "action", "run"}}
+    values = vars(parser().parse_args(line.split()))
+    return {name: value for name, value in values.items() if name not in {"command", "action", "run"}}
 
 
 def refused(line: str, capsys: pytest.CaptureFixture[str]) -> str:
@@ -102,7 +104,7 @@ def check_light(loaded: set[str]) -> None:
 
 
 def test_every_command_is_one_file_of_its_name_and_one_function_of_arguments() -> None:
-    commands = [*COMMANDS, *(one for group in COMMANDS for one in group.group)]
+    commands = [*COMMANDS, *(member for group in COMMANDS for member in group.group)]
     assert all(bool(command.arguments) != bool(command.group) for command in commands)
     for command in commands:
         if command.arguments:
@@ -124,7 +126,7 @@ def functions(path: Path) -> Iterator[ast.FunctionDef]:
 
 def test_commands_ask_for_no_option_that_there_is_not() -> None:
     """``options.NAME`` of a namespace is checked by nobody else."""
-    taken = {"command", "action"} | {action.dest for _, one in leaves() for action in one._actions}
+    taken = {"command", "action"} | {action.dest for _, leaf in leaves() for action in leaf._actions}
     for path in (ROOT / "patchforge" / "commands").rglob("*.py"):
         asked = {
             node.attr
@@ -202,8 +204,8 @@ def test_how_devices_are_named(asked: list[str], tmp_path: Path, capsys: pytest.
 
 def test_old_spellings_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
     hidden = {"--nodes", "--as-it-is", "--lean", "--again", "--without", "--idiom", "--figures", "--revert"}
-    for _, one in leaves():
-        words = set(one.format_help().replace("[", " ").replace("]", " ").split())
+    for _, leaf in leaves():
+        words = set(leaf.format_help().replace("[", " ").replace("]", " ").split())
         assert not words & hidden
     for shell in ("bash", "zsh", "tcsh"):
         assert main(["completion", shell]) == 0
@@ -250,10 +252,10 @@ def test_each_option_is_found_again_with_a_letter_too_many(
     typed: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The command's own parser says it, so its usage is what is shown."""
-    one = dict(leaves())[typed]
-    for option in sorted(set(one.options()) - {"-h", "--help"}):
+    leaf = dict(leaves())[typed]
+    for option in sorted(set(leaf.options()) - {"-h", "--help"}):
         wrong = f"{option}x"
-        needed = [str(action.metavar) for action in one._actions if not action.option_strings and action.required]
+        needed = [str(action.metavar) for action in leaf._actions if not action.option_strings and action.required]
         needed = ["bash"] if typed == ("completion",) else needed
         assert refused(" ".join([*typed, *needed, wrong]), capsys).endswith(f"did you mean {option}?"), wrong
 
@@ -306,7 +308,7 @@ def test_fish_is_offered_every_command_and_option(capsys: pytest.CaptureFixture[
     assert all(line.startswith("complete -c patchforge ") for line in lines)
     apply = [line for line in lines if "__fish_seen_subcommand_from apply'" in line and "packs" not in line]
     assert {"-l in-place", "-l from", "-l json", "-l verbose"} <= {
-        name for one in apply for name in ("-l in-place", "-l from", "-l json", "-l verbose") if name in one
+        name for line in apply for name in ("-l in-place", "-l from", "-l json", "-l verbose") if name in line
     }
     assert any("-a packs -d " in line for line in lines)
     assert any("from packs; and not __fish_seen_subcommand_from check apply" in line for line in lines)

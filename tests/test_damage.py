@@ -40,12 +40,12 @@ def conversion(files: dict[str, bytes]) -> Conversion:
 
 
 def report(files: dict[str, bytes], name: str) -> Report:
-    return next(one for one in conversion(files).reports if one.transform == name)
+    return next(entry for entry in conversion(files).reports if entry.transform == name)
 
 
 def drifts(files: dict[str, bytes]) -> dict[str, tuple[str, str]]:
     """Transform → both fragments of its first drift."""
-    return {one.transform: (one.drifts[0].expected, one.drifts[0].found) for one in conversion(files).drifted}
+    return {entry.transform: (entry.drifts[0].expected, entry.drifts[0].found) for entry in conversion(files).drifted}
 
 
 def refused(files: dict[str, bytes]) -> str:
@@ -60,8 +60,13 @@ def applies(files: dict[str, bytes]) -> pipeline.PatchedRelease:
     patched = pipeline.convert(engine_of(ALL), release(ERA), MemoryTree(files))
     pipeline.check(patched)
     for path, before in patched.before.items():
-        found = patched.conversion.records[path].found
-        prove(path, before, patched.after[path], [Replacement(path, *pair) for one in found for pair in one.replaced])
+        matches = patched.conversion.records[path].found
+        prove(
+            path,
+            before,
+            patched.after[path],
+            [Replacement(path, *pair) for match in matches for pair in match.replaced],
+        )
     return patched
 
 
@@ -171,10 +176,10 @@ ALREADY = (
 
 @pytest.mark.parametrize(("name", "path", "old", "new"), ALREADY)
 def test_a_fix_that_upstream_has_in_another_form(name: str, path: str, old: str, new: str) -> None:
-    one = report(damaged(path, (old, new)), name)
-    assert one.outcome is Outcome.UPSTREAM
-    assert [path] == [where for where, _ in one.found]
-    assert one.surprising
+    entry = report(damaged(path, (old, new)), name)
+    assert entry.outcome is Outcome.UPSTREAM
+    assert [path] == [where for where, _ in entry.found]
+    assert entry.surprising
 
 
 def test_a_fix_of_the_estimate_leaves_the_other_one_to_a_person() -> None:
@@ -185,12 +190,14 @@ def test_a_fix_of_the_estimate_leaves_the_other_one_to_a_person() -> None:
 def test_a_file_that_moved() -> None:
     files = miniature(ERA)
     files["comfy/management.py"] = files.pop(MANAGEMENT)
-    found = drifts(files)
+    drifted = drifts(files)
     wanting = {
-        one.id for one in ALL if one.files == (MANAGEMENT,) and one.expected(release(ERA).version) is not Outcome.ABSENT
+        rule.id
+        for rule in ALL
+        if rule.files == (MANAGEMENT,) and rule.expected(release(ERA).version) is not Outcome.ABSENT
     }
-    assert set(found) == wanting
-    assert all(MANAGEMENT in expected for expected, _ in found.values())
+    assert set(drifted) == wanting
+    assert all(MANAGEMENT in expected for expected, _ in drifted.values())
     assert MANAGEMENT in refused(files)
 
 
@@ -251,9 +258,9 @@ def test_a_file_of_ten_megabytes() -> None:
     rows = b"".join(b'    "item %07d of a long table",\n' % number for number in range(290_000))
     files["comfy/table.py"] = b"TABLE = [\n" + rows + b'    "cuda",\n]\n'
     assert len(files["comfy/table.py"]) > 10_000_000
-    found = conversion(files)
-    assert found.drifted == ()
-    assert [(one.path, one.line) for one in found.unclaimed] == [("comfy/table.py", 290_002)]
+    converted = conversion(files)
+    assert converted.drifted == ()
+    assert [(site.path, site.line) for site in converted.unclaimed] == [("comfy/table.py", 290_002)]
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

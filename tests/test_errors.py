@@ -397,37 +397,37 @@ def test_damaged_declarations(tmp_path: Path, name: str, file: str) -> None:
 @pytest.fixture(scope="module")
 def whole() -> dict[str, Any]:
     folder = min((ROOT / "generated/comfyui").glob("v*"))
-    found: dict[str, Any] = json.loads((folder / manifest.NAME).read_bytes())
-    return found
+    document: dict[str, Any] = json.loads((folder / manifest.NAME).read_bytes())
+    return document
 
 
 CHANGES: dict[str, Callable[[dict[str, Any]], object]] = {
-    "no commit": lambda one: one.pop("commit"),
-    "a short commit": lambda one: one.update(commit="abc"),
-    "a commit with a line end": lambda one: one.update(commit="0" * 40 + "\n"),
-    "a commit that is a number": lambda one: one.update(commit=5),
-    "a version that is none": lambda one: one.update(release="../../x"),
-    "a version of 5000 digits": lambda one: one.update(release="v1." + "9" * 5000),
-    "patches that are an object": lambda one: one.update(patches={}),
-    "patches that are a text": lambda one: one.update(patches="abc"),
-    "a patch that is a number": lambda one: one["patches"].append(5),
-    "a patch elsewhere": lambda one: one["patches"][0].update(file="../../etc/passwd"),
-    "a patch below": lambda one: one["patches"][0].update(file="original/x.patch"),
-    "an absolute patch": lambda one: one["patches"][0].update(file="/etc/passwd"),
-    "a patch without a name": lambda one: one["patches"][0].update(file=""),
-    "a patch with a line end": lambda one: one["patches"][0].update(file="a\n::error::"),
-    "a digest too short": lambda one: one["patches"][0].update(sha256="00"),
-    "a file elsewhere": lambda one: one["patches"][0]["files"][0].update(path="../x"),
-    "a file in .git": lambda one: one["patches"][0]["files"][0].update(path=".GIT/config"),
-    "an absolute file": lambda one: one["patches"][0]["files"][0].update(path="/x"),
-    "a blob that is true": lambda one: one["patches"][0]["files"][0].update(before=True),
-    "a blob that is not there after": lambda one: one["patches"][0]["files"][0].update(after=None),
-    "sites that are a list": lambda one: one.update(sites=[]),
-    "a count that is a text": lambda one: one["sites"].update(unclaimed="3"),
-    "a count that is true": lambda one: one["sites"].update(unclaimed=True),
-    "a count that is a fraction": lambda one: one["sites"].update(unclaimed=1.5),
-    "transforms of nothing": lambda one: one.update(transforms=[[]]),
-    "edits that are a list": lambda one: one["transforms"][0].update(edits=[]),
+    "no commit": lambda document: document.pop("commit"),
+    "a short commit": lambda document: document.update(commit="abc"),
+    "a commit with a line end": lambda document: document.update(commit="0" * 40 + "\n"),
+    "a commit that is a number": lambda document: document.update(commit=5),
+    "a version that is none": lambda document: document.update(release="../../x"),
+    "a version of 5000 digits": lambda document: document.update(release="v1." + "9" * 5000),
+    "patches that are an object": lambda document: document.update(patches={}),
+    "patches that are a text": lambda document: document.update(patches="abc"),
+    "a patch that is a number": lambda document: document["patches"].append(5),
+    "a patch elsewhere": lambda document: document["patches"][0].update(file="../../etc/passwd"),
+    "a patch below": lambda document: document["patches"][0].update(file="original/x.patch"),
+    "an absolute patch": lambda document: document["patches"][0].update(file="/etc/passwd"),
+    "a patch without a name": lambda document: document["patches"][0].update(file=""),
+    "a patch with a line end": lambda document: document["patches"][0].update(file="a\n::error::"),
+    "a digest too short": lambda document: document["patches"][0].update(sha256="00"),
+    "a file elsewhere": lambda document: document["patches"][0]["files"][0].update(path="../x"),
+    "a file in .git": lambda document: document["patches"][0]["files"][0].update(path=".GIT/config"),
+    "an absolute file": lambda document: document["patches"][0]["files"][0].update(path="/x"),
+    "a blob that is true": lambda document: document["patches"][0]["files"][0].update(before=True),
+    "a blob that is not there after": lambda document: document["patches"][0]["files"][0].update(after=None),
+    "sites that are a list": lambda document: document.update(sites=[]),
+    "a count that is a text": lambda document: document["sites"].update(unclaimed="3"),
+    "a count that is true": lambda document: document["sites"].update(unclaimed=True),
+    "a count that is a fraction": lambda document: document["sites"].update(unclaimed=1.5),
+    "transforms of nothing": lambda document: document.update(transforms=[[]]),
+    "edits that are a list": lambda document: document["transforms"][0].update(edits=[]),
 }
 
 
@@ -481,9 +481,9 @@ def test_any_bytes_are_json_or_damaged(data: bytes) -> None:
     [CheckFailed("a", expected="b", found="c", do="d"), MissingBlobError("p", "b", origin="o"), Damaged("x")],
 )
 def test_our_errors_travel_between_processes(error: PatchforgeError) -> None:
-    found = pickle.loads(pickle.dumps(error))
-    assert type(found) is type(error)
-    assert (str(found), found.as_data(), vars(found)) == (str(error), error.as_data(), vars(error))
+    travelled = pickle.loads(pickle.dumps(error))
+    assert type(travelled) is type(error)
+    assert (str(travelled), travelled.as_data(), vars(travelled)) == (str(error), error.as_data(), vars(error))
 
 
 def test_the_worst_status() -> None:
@@ -491,8 +491,8 @@ def test_the_worst_status() -> None:
     assert worst([0, 69, 1]) is Exit.FAILED
     assert worst([0, 69]) is Exit.UNCHECKED
     assert worst([1, 3, 74]) is Exit.DRIFTED
-    for one in Exit:
-        assert worst([one, Exit.OK]) is one
+    for status in Exit:
+        assert worst([status, Exit.OK]) is status
 
 
 def test_telling_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -79,7 +79,7 @@ def printed(*parts: str) -> str:
 
 def is_inert(text: str) -> bool:
     """Whether neither a terminal nor a CI service obeys anything in it."""
-    controls = {one for one in text if unicodedata.category(one) in HARMFUL} - {"\n", "\t"}
+    controls = {character for character in text if unicodedata.category(character) in HARMFUL} - {"\n", "\t"}
     return not controls and not any(map(OBEYED.search, re.split(r"[\n\r]", text)))
 
 
@@ -151,7 +151,7 @@ def test_a_table_keeps_its_rows(capsys: pytest.CaptureFixture[str]) -> None:
 def test_lines_are_lines(text: str) -> None:
     shown = escape.line(text)
     assert len(shown.splitlines()) <= 1
-    assert not {one for one in shown if unicodedata.category(one) in HARMFUL}
+    assert not {character for character in shown if unicodedata.category(character) in HARMFUL}
     shown.encode()  # a surrogate would not
 
 

@@ -61,4 +61,4 @@ def test_patches_hold_no_context_and_the_runtime_module(folder: Path) -> None:
 def test_nothing_is_left_to_decide(folder: Path) -> None:
     manifest = manifest_of(folder)
     assert manifest["sites"]["unclaimed"] == 0
-    assert all(one["outcome"] == one["expected"] for one in manifest["transforms"])
+    assert all(transform["outcome"] == transform["expected"] for transform in manifest["transforms"])

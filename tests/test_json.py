@@ -27,7 +27,7 @@ def test_the_published_schema_is_that_of_today() -> None:
 
 
 def test_every_command_with_json_has_a_document() -> None:
-    printed = {command.partition(" -")[0] for one in schemas.DOCUMENTS.values() for command in one.commands}
+    printed = {command.partition(" -")[0] for kind in schemas.DOCUMENTS.values() for command in kind.commands}
     takes = {name for name, command in commands().items() if "--json" in options(command)}
     assert takes == printed - {"every command", "status DIR"}
 
@@ -137,8 +137,8 @@ HERE = {
 
 def test_every_document_is_printed_by_a_test() -> None:
     assert HERE | ELSEWHERE.keys() == schemas.DOCUMENTS.keys() - {"error"}
-    for one in ELSEWHERE.values():
-        file, _, name = one.partition("::")
+    for place in ELSEWHERE.values():
+        file, _, name = place.partition("::")
         assert f"def {name}(" in (ROOT / file).read_text("utf-8")
 
 

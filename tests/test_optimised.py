@@ -51,7 +51,7 @@ json.dump(told, sys.__stdout__)
 @pytest.fixture(scope="module")
 def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
     """What comes of everything, with and without ``assert``."""
-    found = []
+    documents = []
     for flag in ((), ("-O",)):
         folder = tmp_path_factory.mktemp("optimised")
         own = {"PATCHFORGE_CACHE": str(folder / "c"), "PATCHFORGE_STATE": str(folder / "s")}
@@ -59,8 +59,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, object]]:
         command = [sys.executable, *flag, "-c", _SCRIPT, str(folder)]
         done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=env, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        found.append(json.loads(done.stdout))
-    return found
+        documents.append(json.loads(done.stdout))
+    return documents
 
 
 def test_everything_ends_as_it_does_with_asserts(both: list[dict[str, object]]) -> None:
@@ -73,9 +73,9 @@ def test_everything_ends_as_it_does_with_asserts(both: list[dict[str, object]]) 
 def test_nothing_hostile_is_taken(both: list[dict[str, object]]) -> None:
     for told in both:
         assert told["written"] is False
-        for name, found in told.items():
-            if isinstance(found, list):
-                status, traced = found
+        for name, outcome in told.items():
+            if isinstance(outcome, list):
+                status, traced = outcome
                 assert not traced, name
                 assert status != Exit.BUG, name
                 assert status == Exit.DATA or (name.startswith("odd") or name == "tarball a ZIP"), name

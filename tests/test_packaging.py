@@ -50,22 +50,22 @@ MINIATURE = ROOT / "tests" / "miniatures" / "v0.33.0"
 
 def pins(*names: str) -> dict[str, Version]:
     """Canonical name → version."""
-    found: dict[str, Version] = {}
+    by_name: dict[str, Version] = {}
     for name in names:
         for line in (ROOT / name).read_text("utf-8").splitlines():
             if line and not line.startswith(("#", "    --hash=")):
                 requirement, _, number = line.removesuffix(" \\").partition("==")
-                found[canonicalize_name(requirement)] = Version(number)
-    return found
+                by_name[canonicalize_name(requirement)] = Version(number)
+    return by_name
 
 
 def unsatisfied(requirements: list[str], locked: dict[str, Version]) -> list[str]:
     """The requirements that no pin satisfies."""
     wanted = [Requirement(text) for text in requirements]
     return [
-        str(one)
-        for one in wanted
-        if (number := locked.get(canonicalize_name(one.name))) is None or number not in one.specifier
+        str(requirement)
+        for requirement in wanted
+        if (number := locked.get(canonicalize_name(requirement.name))) is None or number not in requirement.specifier
     ]
 
 

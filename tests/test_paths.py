@@ -56,12 +56,12 @@ def test_the_name_that_was_meant(tmp_path: Path) -> None:
     (tmp_path / "ComfyUI").mkdir()
     (tmp_path / "file").touch()
     (tmp_path / "link").symlink_to("nowhere")
-    found = {}
+    answers = {}
     for name in ("comfyui ", "ComfUI", "models", "file", "link", "no/where"):
         with pytest.raises(PatchforgeError) as told:
             need_folder(tmp_path / name)
-        found[name] = told.value.found, told.value.do.replace(f"{tmp_path}/", "")
-    assert found == {
+        answers[name] = told.value.found, told.value.do.replace(f"{tmp_path}/", "")
+    assert answers == {
         "comfyui ": ("nothing there", "did you mean ComfyUI?"),
         "ComfUI": ("nothing there", "did you mean ComfyUI?"),
         "models": ("nothing there", "check the path"),

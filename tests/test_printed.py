@@ -123,7 +123,7 @@ def printed() -> Iterator[tuple[str, str]]:
     for page in PAGES:
         for language, body in _FENCE.findall(page.read_text("utf-8")):
             if language in {"sh", "bash", "console", "bat"}:
-                yield from ((page.name, one) for one in _commands(language, body))
+                yield from ((page.name, command) for command in _commands(language, body))
 
 
 def _commands(language: str, body: str) -> Iterator[str]:
@@ -143,7 +143,7 @@ def _commands(language: str, body: str) -> Iterator[str]:
 
 @cache
 def _way(command: str) -> tuple[str, Here | str] | None:
-    return next(((one, way) for one, way in PRINTED.items() if re.fullmatch(one, command)), None)
+    return next(((pattern, way) for pattern, way in PRINTED.items() if re.fullmatch(pattern, command)), None)
 
 
 def test_every_printed_command_is_in_the_table() -> None:
@@ -152,7 +152,7 @@ def test_every_printed_command_is_in_the_table() -> None:
 
 def test_nothing_else_is_in_the_table() -> None:
     used = {way[0] for _, command in printed() if (way := _way(command))}
-    assert [one for one in PRINTED if one not in used] == []
+    assert [pattern for pattern in PRINTED if pattern not in used] == []
 
 
 def test_the_tests_that_the_table_names_are_there() -> None:
@@ -204,10 +204,10 @@ def _environment(home: Path) -> dict[str, str]:
 def test_a_printed_command_does_what_it_should(
     command: str, homes: Mapping[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = _way(command)
-    assert found
-    assert isinstance(found[1], Here)
-    way, home = found[1], tmp_path / "home"
+    way_found = _way(command)
+    assert way_found
+    assert isinstance(way_found[1], Here)
+    way, home = way_found[1], tmp_path / "home"
     shutil.copytree(homes[way.home], home, symlinks=True)
     for name, value in _environment(home).items():
         monkeypatch.setenv(name, value)

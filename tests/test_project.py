@@ -147,5 +147,5 @@ def test_a_fork_keeps_its_address() -> None:
     ],
 )
 def test_recognise(files: dict[str, str], version: str | None) -> None:
-    found = recognise(FakeTree(**files), load_project())
-    assert (found and str(found)) == version
+    version_found = recognise(FakeTree(**files), load_project())
+    assert (version_found and str(version_found)) == version

@@ -63,15 +63,15 @@ def commands() -> dict[str, Parser]:
     return dict(_below("", whole))
 
 
-def _below(typed: str, one: Parser) -> Iterator[tuple[str, Parser]]:
-    for name, command in one.commands.items():
+def _below(typed: str, command_parser: Parser) -> Iterator[tuple[str, Parser]]:
+    for name, command in command_parser.commands.items():
         yield f"{typed}{name}", command
         yield from _below(f"{typed}{name} ", command)
 
 
-def options(one: Parser) -> set[str]:
+def options(command_parser: Parser) -> set[str]:
     """The options that help shows."""
-    return set(one.options()) - {"-h", "--help"}
+    return set(command_parser.options()) - {"-h", "--help"}
 
 
 @each_page

@@ -85,13 +85,13 @@ class Parser(argparse.ArgumentParser):
         self.fill()
         if self._usual and args is not None and not _names(args[0] if args else "", self.commands):
             args = [self._usual, *args]
-        found, unknown = super().parse_known_args(args, namespace)
+        parsed, unknown = super().parse_known_args(args, namespace)
         if options := [text for text in unknown if text.startswith("-") and text != "-"]:
             name = options[0].partition("=")[0]
             self.error(f"there is no option {name}{_meant(name, self.options())}")
         if unknown:
             self.error(f"nothing is done with {' '.join(unknown)}: it is one argument too many")
-        return found, unknown
+        return parsed, unknown
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action is self._below and value not in (action.choices or ()):

@@ -17,7 +17,7 @@ from patchforge import templating
 from patchforge.bench.costs import ReleaseCost, costs, explained, peak, than
 from patchforge.bench.model import Benchmark, shown
 from patchforge.bot.model import Candidate, GitHubRelease, read_marker, with_marker
-from patchforge.bot.preparation import Result
+from patchforge.bot.preparation import StepResult
 from patchforge.bot.repinning import Repinned
 from patchforge.door.routes import Route
 from patchforge.escape import block
@@ -46,15 +46,17 @@ class Costs:
     @property
     def cases(self) -> list[ReleaseCost]:
         """Of the release alone."""
-        return [one for one in costs(list(filter(None, (self.before, self.kept)))) if one.release == self.kept.release]
+        return [
+            cost for cost in costs(list(filter(None, (self.before, self.kept)))) if cost.release == self.kept.release
+        ]
 
     @property
     def not_compared(self) -> str:
         """Why it is not compared with the one before; "" where it is."""
         if self.before is None:
             return "nothing is known of the version before"
-        found = than(self.before, self.kept)
-        return found if isinstance(found, str) else ""
+        difference = than(self.before, self.kept)
+        return difference if isinstance(difference, str) else ""
 
 
 def pull_body(
@@ -70,7 +72,7 @@ def pull_body(
     costs: Costs | None,
     routes: Sequence[Route],
     notes: Sequence[GitHubRelease],
-    steps: Sequence[Result],
+    steps: Sequence[StepResult],
 ) -> str:
     """The body without its marker. ``before``: the manifest of the version that the base branch has.
     ``routes``: those that nobody has decided about.
@@ -96,7 +98,7 @@ def pull_body(
     )
 
 
-def pack_body(pack: TrackedRepository, made: Repinned, steps: Sequence[Result]) -> str:
+def pack_body(pack: TrackedRepository, made: Repinned, steps: Sequence[StepResult]) -> str:
     """The body of a node pack's pull request, without its marker."""
     names = sorted({*made.patches_before, *made.patches})
     requirements = ("\n".join(pin.requirements if pin else ()) for pin in (made.pin_before, made.pin))
@@ -124,7 +126,7 @@ def problem_body(project: Project, about: str, text: str, candidate: Candidate |
     return _render("issue.md.j2", project=project, candidate=candidate, about=about, text=text)
 
 
-def tests_comment(result: Result, change: str) -> str:
+def tests_comment(result: StepResult, change: str) -> str:
     """What a test run said, made once for each change."""
     return topic(f"{result.name}: {result.outcome}. It ended with\n\n{block(result.text)}", tests_topic(change))
 
@@ -145,7 +147,7 @@ def topic(text: str, name: str) -> str:
 
 def outcome_changes(manifest: Manifest, before: Manifest | None) -> list[tuple[str, str, str, str]]:
     """(transform, title, before, now) where outcome, number of sites or edits differ; all of them without a before."""
-    old = {_transform(one): _outcome(one) for one in (before.transforms if before else ())}
+    old = {_transform(entry): _outcome(entry) for entry in (before.transforms if before else ())}
     rows = [
         (name := _transform(transform), transform.title, old.pop(name, ""), _outcome(transform))
         for transform in manifest.transforms
@@ -164,7 +166,7 @@ def site_changes(manifest: Manifest, before: Manifest | None) -> tuple[list[str]
 
 def rule_changes(report: PackReport, before: PackReport | None) -> list[tuple[str, str, str]]:
     """(rule, before, now) of the rules whose numbers of sites differ; all of them without a before."""
-    old, new = ({} if one is None else _by_rule(one.by_rule) for one in (before, report))
+    old, new = ({} if report_before is None else _by_rule(report_before.by_rule) for report_before in (before, report))
     rows = [(name, _counts(old.get(name)), _counts(new.get(name))) for name in sorted({*old, *new})]
     return [row for row in rows if row[1] != row[2]]
 

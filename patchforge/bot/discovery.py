@@ -39,7 +39,7 @@ class Discovery:
     passed: tuple[PassedOver, ...]
 
     def candidate(self, version: Version) -> Candidate | None:
-        return next((one for one in self.new if one.version == version), None)
+        return next((candidate for candidate in self.new if candidate.version == version), None)
 
 
 def list_tags(where: str) -> tuple[dict[str, str], list[PassedOver]]:
@@ -51,10 +51,10 @@ def list_tags(where: str) -> tuple[dict[str, str], list[PassedOver]]:
         return _tags_of(Path(where).expanduser())
     with source_of(where) as source:
         lines = run_git("ls-remote", "--tags", "--", source, tries=3).split("\n")
-    found = [(line, _LINE.fullmatch(line)) for line in lines if line]
+    matches = [(line, _LINE.fullmatch(line)) for line in lines if line]
     # The line of an annotated tag comes first, that of its commit (with ^{}) second.
-    tags = {match[2]: match[1] for _, match in found if match}
-    return tags, [PassedOver(line[:200], "not understood") for line, match in found if not match]
+    tags = {match[2]: match[1] for _, match in matches if match}
+    return tags, [PassedOver(line[:200], "not understood") for line, match in matches if not match]
 
 
 def _tags_of(clone: Path) -> tuple[dict[str, str], list[PassedOver]]:
@@ -81,8 +81,8 @@ def discover(
     on the base branch. ``age`` gives the age of a commit or raises Damaged; it is asked only of tags that have to wait.
     """
     newest = max(ours, default=None)
-    published = {one.tag: one for one in releases or () if not one.odd}
-    odd = {one.tag: one.odd for one in releases or () if one.odd and one.tag not in published}
+    published = {entry.tag: entry for entry in releases or () if not entry.odd}
+    odd = {entry.tag: entry.odd for entry in releases or () if entry.odd and entry.tag not in published}
     new: list[Candidate] = []
     passed = [
         PassedOver(tag, "GitHub has a release of it, and git has no such tag") for tag in published.keys() - tags.keys()
@@ -107,8 +107,8 @@ def discover(
             passed.append(PassedOver(tag, why))
         elif version:
             new.append(Candidate(version, tag, commit, release))
-    ordered = sorted(new, key=lambda one: one.version)
-    return Discovery(newest, tuple(ordered), tuple(sorted(passed, key=lambda one: one.tag)))
+    ordered = sorted(new, key=lambda candidate: candidate.version)
+    return Discovery(newest, tuple(ordered), tuple(sorted(passed, key=lambda passed_over: passed_over.tag)))
 
 
 def _wait(
@@ -137,13 +137,13 @@ def is_newer(version: Version, than: Version) -> bool:
     """By PEP 440 and by Nix's ``compareVersions``, which differ in trailing zeros and in letters."""
     from packaging.version import Version as Pep440  # noqa: PLC0415 - keeps start-up light
 
-    one, other = str(version).removeprefix("v"), str(than).removeprefix("v")
-    return Pep440(one) > Pep440(other) and compare_as_nix(one, other) > 0
+    text, other = str(version).removeprefix("v"), str(than).removeprefix("v")
+    return Pep440(text) > Pep440(other) and compare_as_nix(text, other) > 0
 
 
-def compare_as_nix(one: str, other: str) -> int:
+def compare_as_nix(text: str, other: str) -> int:
     """Nix's ``builtins.compareVersions``: -1, 0 or 1."""
-    for left, right in zip_longest(_nix_parts(one), _nix_parts(other), fillvalue=""):
+    for left, right in zip_longest(_nix_parts(text), _nix_parts(other), fillvalue=""):
         if _nix_less(left, right):
             return -1
         if _nix_less(right, left):

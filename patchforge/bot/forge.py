@@ -73,14 +73,18 @@ class _Response:
         self._headers |= {} if reset is None else {"x-ratelimit-reset": str(reset)}
         data = answer.whole()
         try:
-            found = token.hidden_in(web.parsed(data, answer.url))
+            document = token.hidden_in(web.parsed(data, answer.url))
         except Damaged:
             if self.status < 400:
                 raise _GarbledError from None
-            found = {}
+            document = {}
         if self.status >= 400:
-            found = {name: found[name] for name in ("message", "errors") if name in found} if _is_refusal(found) else {}
-        self._text = json.dumps(found)
+            document = (
+                {name: document[name] for name in ("message", "errors") if name in document}
+                if _is_refusal(document)
+                else {}
+            )
+        self._text = json.dumps(document)
 
     def getheaders(self) -> ItemsView[str, str]:
         return self._headers.items()
@@ -89,8 +93,8 @@ class _Response:
         return self._text
 
 
-def _is_refusal(found: Any) -> bool:
-    return isinstance(found, dict) and isinstance(found.get("message"), str)
+def _is_refusal(document: Any) -> bool:
+    return isinstance(document, dict) and isinstance(document.get("message"), str)
 
 
 def _transport(top: web.Origin, seconds: Callable[[], float], token: Token) -> type:
@@ -160,10 +164,10 @@ class Forge:
         data = {"title": title, "body": body, "head": branch, "base": base, "draft": draft}
 
         def there() -> Pull | None:
-            return next((one for one in self.pulls_of(repository, branch) if one.state == "open"), None)
+            return next((pull for pull in self.pulls_of(repository, branch) if pull.state == "open"), None)
 
-        found = self._create(f"/repos/{repository}/pulls", data, there, f"open {branch}")
-        return found if isinstance(found, Pull) else _pull(found)
+        created = self._create(f"/repos/{repository}/pulls", data, there, f"open {branch}")
+        return created if isinstance(created, Pull) else _pull(created)
 
     def edit_pull(self, repository: str, number: int, **data: str) -> None:
         self._write("PATCH", f"/repos/{repository}/pulls/{number}", data, f"edit #{number}")
@@ -192,12 +196,12 @@ class Forge:
         marker = read_marker(body)
 
         def there() -> Issue | None:
-            found = (issue for issue in self.issues(repository) if issue.state == "open" and issue.marker == marker)
-            return next(found, None)
+            matching = (issue for issue in self.issues(repository) if issue.state == "open" and issue.marker == marker)
+            return next(matching, None)
 
         data = {"title": title, "body": body, "labels": [LABEL]}
-        found = self._create(f"/repos/{repository}/issues", data, there, "open issue")
-        return found if isinstance(found, Issue) else _issue(found)
+        created = self._create(f"/repos/{repository}/issues", data, there, "open issue")
+        return created if isinstance(created, Issue) else _issue(created)
 
     def edit_issue(self, repository: str, number: int, **data: str) -> None:
         self._write("PATCH", f"/repos/{repository}/issues/{number}", data, f"edit issue #{number}")
@@ -212,13 +216,13 @@ class Forge:
         """The rows of all pages. The next page is where GitHub says: a number would be lost over a redirect."""
         asked: dict[str, Any] | None = {**parameters, "per_page": _PER_PAGE}
         where = path
-        found: list[dict[str, Any]] = []
+        pages: list[dict[str, Any]] = []
         with self._asking():
             for _ in range(_MOST_PAGES):
                 headers, rows = self._ask("GET", where, parameters=asked, check=lambda rows: _are_rows(rows, check))
-                found += rows
+                pages += rows
                 if (more := self._next(headers)) is None:
-                    return found
+                    return pages
                 where, asked = more, None
         raise PatchforgeError(f"{path} has more than {_MOST_PAGES} pages", do="clear away what is not needed")
 
@@ -229,8 +233,8 @@ class Forge:
                 try:
                     return self._write("POST", path, data, name)
                 except _UnsureError as error:
-                    if found := there():
-                        return found
+                    if existing := there():
+                        return existing
                     if isinstance(error.__cause__, Damaged):
                         raise error.__cause__ from None
                     said = str(error)
@@ -243,19 +247,19 @@ class Forge:
         check = _is_pull if path.endswith("/pulls") else _is_issue if path.endswith("/issues") else _has_id
         self._step(f"before: {name}")
         self.writes += 1
-        _, found = self._ask(verb, path, data=self._token.hidden_in(dict(data)), check=check)
+        _, document = self._ask(verb, path, data=self._token.hidden_in(dict(data)), check=check)
         self._step(f"after: {name}")
-        return found
+        return document
 
     def _next(self, headers: Mapping[str, Any]) -> str | None:
         """The path of the next page. Damaged when that is outside of the API: the token would go there."""
         from requests.utils import parse_header_links  # noqa: PLC0415 - slow to import
 
         links = parse_header_links(headers.get("link", ""))
-        found = next((link["url"] for link in links if link.get("rel") == "next"), None)
-        if found is None:
+        following = next((link["url"] for link in links if link.get("rel") == "next"), None)
+        if following is None:
             return None
-        url, top = web.followed(f"{self._api}/", found, secret=True), f"{self._api}/"
+        url, top = web.followed(f"{self._api}/", following, secret=True), f"{self._api}/"
         if not url.startswith(top) or self._token.hidden(url) != url:
             raise Damaged(f"{web.shown(top)} says that its next page is outside of the API")
         return url.removeprefix(self._api)
@@ -276,9 +280,9 @@ class Forge:
             for attempt in range(1, self.patience.tries + 1):
                 self.requests += 1
                 try:
-                    headers, found = self._github.requester.requestJsonAndCheck(verb, path, parameters, input=data)
-                    if check(found):
-                        return headers, found
+                    headers, document = self._github.requester.requestJsonAndCheck(verb, path, parameters, input=data)
+                    if check(document):
+                        return headers, document
                     raise _GarbledError
                 except GithubException as refused:
                     error: Exception = refused
@@ -380,8 +384,8 @@ def _asked_to_wait(error: GithubException) -> float | None:
     return None
 
 
-def _are_rows(found: Any, check: _Check) -> bool:
-    return isinstance(found, list) and all(isinstance(row, dict) and check(row) for row in found)
+def _are_rows(rows: Any, check: _Check) -> bool:
+    return isinstance(rows, list) and all(isinstance(row, dict) and check(row) for row in rows)
 
 
 def _has_id(row: Any) -> bool:

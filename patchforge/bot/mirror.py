@@ -120,4 +120,4 @@ def _require_known(project: Project, tags: Mapping[str, str], known: Mapping[Ver
 def generated_commits(folder: Path) -> dict[Version, str]:
     """Version → upstream's commit of every release generated in ``folder``."""
     manifests = (manifest.load(path.parent) for path in folder.glob(f"v*/{manifest.NAME}"))
-    return {Version.parse(one.release): one.commit for one in manifests}
+    return {Version.parse(generated.release): generated.commit for generated in manifests}

@@ -150,10 +150,10 @@ def read_marker(body: str) -> dict[str, Any]:
     """What a body of the bot's says of itself; empty for anybody else's."""
     match = _MARKER.search(body or "")
     try:
-        found = json.loads(match[1]) if match else {}
+        document = json.loads(match[1]) if match else {}
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return document if isinstance(document, dict) else {}
 
 
 def with_marker(text: str, /, **said: Any) -> str:

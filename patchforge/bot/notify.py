@@ -63,7 +63,7 @@ def notify(api: Api, results: Sequence[str]) -> str:
 
 def _notify(api: Api, results: Sequence[str]) -> str:
     known = [
-        _number(one) for one in api.ask("GET", "issues?state=open&labels=patchforge&per_page=100") if _is_ours(one)
+        _number(row) for row in api.ask("GET", "issues?state=open&labels=patchforge&per_page=100") if _is_ours(row)
     ]
     if all(result in _FINE for result in results):
         for number in known[:_MOST]:
@@ -71,8 +71,8 @@ def _notify(api: Api, results: Sequence[str]) -> str:
         return f"closed #{known[0]}" if known else "this run is fine"
     if known:
         return f"#{known[0]} says it already"
-    found = api.ask("GET", f"actions/workflows/{WORKFLOW}/runs?event=schedule&status=completed&per_page=1")
-    before = next(iter(found["workflow_runs"]), {"conclusion": "success"})
+    runs = api.ask("GET", f"actions/workflows/{WORKFLOW}/runs?event=schedule&status=completed&per_page=1")
+    before = next(iter(runs["workflow_runs"]), {"conclusion": "success"})
     if before["conclusion"] in _FINE:
         return "the run before was fine"
     logs = f"{_log(before['html_url'])} and {_runs()}{os.environ.get('GITHUB_RUN_ID', '')}"
@@ -89,8 +89,8 @@ def _number(issue: dict[str, Any]) -> int:
 
 
 def _log(url: object) -> str:
-    found = url if isinstance(url, str) else ""
-    return found if re.fullmatch(rf"{re.escape(_runs())}[0-9]{{1,20}}", found) else "one that GitHub does not name"
+    address = url if isinstance(url, str) else ""
+    return address if re.fullmatch(rf"{re.escape(_runs())}[0-9]{{1,20}}", address) else "one that GitHub does not name"
 
 
 def _runs() -> str:

@@ -35,15 +35,15 @@ class PackRun(BotRun):
                 again.append((pack.name, str(error)))
             finally:
                 self.repository.reset()
-        wanted = [one for one in made if isinstance(one, Proposal)]
-        problems = [one for one in made if isinstance(one, Reported)]
+        wanted = [proposal for proposal in made if isinstance(proposal, Proposal)]
+        problems = [report for report in made if isinstance(report, Reported)]
         remote = self.remote(_PROJECT, PACKS, self.open_pulls(PACKS), [proposal.branch for proposal in wanted])
         plan = plan_packs(remote, wanted, self._over(packs, followed, remote), problems, self.settings.rules)
         if self.is_real:
             self.carry_out(plan)
         passed = [(pack.name, pack.why) for pack in followed if pack.state in {FollowState.WAITS, FollowState.WRONG}]
-        found = {"nodes": [pack.as_data() for pack in followed]}
-        return self.outcome(found, [*passed, *again], plan, problems, again=bool(again))
+        discovered = {"nodes": [pack.as_data() for pack in followed]}
+        return self.outcome(discovered, [*passed, *again], plan, problems, again=bool(again))
 
     def _look(self, pack: TrackedRepository, followed: Followed) -> list[Proposal | Reported]:
         """What is to be proposed or reported of a pack, if anything."""

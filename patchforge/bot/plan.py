@@ -124,7 +124,7 @@ def plan_packs(
             actions += _close(remote, pull, "duplicate", f"The same as #{current.number}.")
     actions += _clear_branches(remote, actions, lambda branch: _pack(branch) in over)
     actions += _file(remote, problems)
-    settled = {*over, *(one.name for one in wanted), *(one.name for one in problems)}
+    settled = {*over, *(pack.name for pack in wanted), *(problem.name for problem in problems)}
     told = {(problem.about, problem.name) for problem in problems}
     for issue in remote.issues:
         if issue.state == "open" and _about(issue)[1] in settled and _about(issue) not in told:

@@ -39,7 +39,7 @@ class BotStep:
 
 
 @dataclass(frozen=True, slots=True)
-class Result:
+class StepResult:
     """What became of a step. ``text``: the end of what it printed, where that matters."""
 
     name: str
@@ -91,24 +91,24 @@ def is_there(step: BotStep, folder: Path) -> bool:
     return (commands / f"{step.command}.py").is_file() or (commands / step.command).is_dir()
 
 
-def run_step(step: BotStep, folder: Path, hide: Callable[[str], str] = str, **values: object) -> Result:
+def run_step(step: BotStep, folder: Path, hide: Callable[[str], str] = str, **values: object) -> StepResult:
     """Runs a step with the patchforge that is in ``folder``, if that has the command. ``values``: for its arguments.
 
     ``hide`` takes secrets out of what it printed. What the step started and left behind is ended with it.
     """
     if not is_there(step, folder):
-        return Result(step.name, "not there")
+        return StepResult(step.name, "not there")
     progress.step(f"running {step.name}")
     filled = [argument.format(**values) for argument in step.arguments]
     with tempfile.TemporaryFile() as output:
         status = _supervised([sys.executable, "-m", "patchforge", step.command, *filled], folder, output)
         said = hide(bounded.ended(output, _READ))
     if status is None:
-        return Result(step.name, "failed", f"not finished after {_SECONDS:g} seconds")
+        return StepResult(step.name, "failed", f"not finished after {_SECONDS:g} seconds")
     said = _tail(said).replace(str(folder), ".")
     if "clone" in values:
         said = said.replace(str(values["clone"]), "UPSTREAM")
-    return Result(step.name, "failed" if status else "ok", said)
+    return StepResult(step.name, "failed" if status else "ok", said)
 
 
 def _supervised(command: Sequence[str], folder: Path, output: IO[bytes]) -> int | None:

@@ -14,7 +14,7 @@ from patchforge.bot.forge import Forge
 from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
 from patchforge.bot.model import Action, Candidate, GitHubRelease, GitHubWrite, PassedOver, Proposal, Pull, Reported
 from patchforge.bot.plan import PullPlan, branch_of, plan_release, prefix
-from patchforge.bot.preparation import BotStep, Result
+from patchforge.bot.preparation import BotStep, StepResult
 from patchforge.bot.repository import Repository
 from patchforge.bot.run import BotRun, BotSettings, RunOutcome
 from patchforge.door.roles import load_table, undecided
@@ -142,7 +142,7 @@ class ReleaseRun(BotRun):
         title = f"{project.title} {candidate.version}"
         return Proposal(str(candidate.version), branch, commit, change, offer, title, marked, draft)
 
-    def _step(self, step: BotStep, candidate: Candidate, mirror: Mirror) -> Result:
+    def _step(self, step: BotStep, candidate: Candidate, mirror: Mirror) -> StepResult:
         folder = self.repository.folder
         return preparation.run_step(
             step,
@@ -153,7 +153,7 @@ class ReleaseRun(BotRun):
             out=folder.parent / "out",
         )
 
-    def _count(self, candidate: Candidate, mirror: Mirror, patched: PatchedRelease) -> Result:
+    def _count(self, candidate: Candidate, mirror: Mirror, patched: PatchedRelease) -> StepResult:
         """Exact costs of these very patches: those that the branch has, else those that are counted now."""
         folder, name = self.repository.folder, preparation.COUNT.name
         file = costs.place(folder / "generated" / self.project.name, str(candidate.version))
@@ -161,29 +161,29 @@ class ReleaseRun(BotRun):
         if (known := costs.parse(data)) and known.manifest == _digest(patched):
             file.parent.mkdir(parents=True, exist_ok=True)
             write_document(file, data, costs.is_ours)
-            return Result(name, "ok")
+            return StepResult(name, "ok")
         if not preparation.is_there(preparation.COUNT, folder):
-            return Result(name, "not there")
+            return StepResult(name, "not there")
         if not self.settings.test or self.settings.dry_run:
-            return Result(name, "off")
+            return StepResult(name, "off")
         self._step(preparation.COUNT, candidate, mirror)
         recorded = self._step(preparation.RECORD, candidate, mirror).outcome == "ok"
-        return Result(name, "ok" if recorded else "lost")
+        return StepResult(name, "ok" if recorded else "lost")
 
-    def _test(self, candidate: Candidate, mirror: Mirror, change: str, current: Pull | None) -> Result:
+    def _test(self, candidate: Candidate, mirror: Mirror, change: str, current: Pull | None) -> StepResult:
         """Runs the tests, unless the open pull request says what they gave for this very change."""
         known = current.marker if current and current.marker.get("change") == change else {}
         if current and self.forge and known.get("tested") in {"told", "failing"}:
             topic = {"topic": bodies.tests_topic(change)}
             if not self.settings.test or self.forge.has_comment(self.settings.repository, current.number, topic):
-                return Result(preparation.TEST.name, known["tested"])
+                return StepResult(preparation.TEST.name, known["tested"])
         if not self.settings.test or self.settings.dry_run:
-            return Result(preparation.TEST.name, "off")
+            return StepResult(preparation.TEST.name, "off")
         result = self._step(preparation.TEST, candidate, mirror)
         if result.outcome == "not there":
             return result
         self.tested = Action(GitHubWrite.COMMENT, "what the tests saw", text=bodies.tests_comment(result, change))
-        return Result(result.name, "told" if result.outcome == "ok" else "failing")
+        return StepResult(result.name, "told" if result.outcome == "ok" else "failing")
 
     def _commit(self, candidate: Candidate, made: datetime) -> str:
         """Two commits: the index, which people edit too, and what is only ever generated."""

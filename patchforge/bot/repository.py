@@ -94,7 +94,9 @@ class Repository:
         """CheckFailed when anything else than ``paths`` was changed or left behind in the folder."""
         lines = self._git("status", "--porcelain", "-z", "--untracked-files=all").split("\0")
         changed = sorted({line[3:] for line in lines if line})
-        strange = [path for path in changed if not any(path == one or path.startswith(one) for one in paths)]
+        strange = [
+            path for path in changed if not any(path == allowed or path.startswith(allowed) for allowed in paths)
+        ]
         if strange:
             problem = "a step changed what is not its business"
             raise CheckFailed(problem, expected=", ".join(paths), found=", ".join(strange[:8]))

@@ -85,7 +85,7 @@ class BotRun:
             return RemoteState(branches, pulls)
         name, known = self.settings.repository, {pull.number: pull for pull in pulls}
         for branch in set(wanted) - {pull.branch for pull in pulls}:
-            known |= {one.number: one for one in self.forge.pulls_of(name, branch)}
+            known |= {pull.number: pull for pull in self.forge.pulls_of(name, branch)}
         issues = [issue for issue in self.forge.issues(name) if issue.marker.get("project") == project]
         return RemoteState(branches, list(known.values()), issues)
 
@@ -104,7 +104,7 @@ class BotRun:
 
     def outcome(
         self,
-        found: Mapping[str, Any],
+        discovered: Mapping[str, Any],
         passed: Sequence[tuple[str, str]],
         plan: PullPlan,
         problems: Sequence[Reported],
@@ -113,7 +113,7 @@ class BotRun:
     ) -> RunOutcome:
         requests, writes = (self.forge.requests, self.forge.writes) if self.forge else (0, 0)
         writes += self.repository.writes
-        return RunOutcome(found, passed, plan, tuple(problems), self.is_real, requests, writes, again)
+        return RunOutcome(discovered, passed, plan, tuple(problems), self.is_real, requests, writes, again)
 
     def _writable(self) -> Forge:
         """The forge. PatchforgeError in a run that may write nothing."""

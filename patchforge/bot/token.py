@@ -52,9 +52,9 @@ class Token:
         if isinstance(value, str):
             return self.hidden(value)
         if isinstance(value, list):
-            return [self.hidden_in(one) for one in value]
+            return [self.hidden_in(item) for item in value]
         if isinstance(value, dict):
-            return {self.hidden(key): self.hidden_in(one) for key, one in value.items()}
+            return {self.hidden(key): self.hidden_in(item) for key, item in value.items()}
         return value
 
 
@@ -66,15 +66,15 @@ def _pattern(secret: str) -> re.Pattern[str]:
     return re.compile("|".join([plain, data.hex(), *_base64(data)]), re.IGNORECASE)
 
 
-def _character(one: str) -> str:
+def _character(character: str) -> str:
     """For addresses, JSON, Python, shells and HTML."""
-    code = ord(one)
+    code = ord(character)
     few = "{0,8}"  # bounded, so that a long run of signs is not gone through once for each of them
     slash = r"(?:\\{1,8})"
     spelt = [f"%(?:25){few}{code:02x}", f"{slash}u0{few}{code:x}", f"{slash}x{code:02x}"]
     spelt += [f"&#0{few}{code};", f"&#x0{few}{code:x};"]
-    named = [re.escape(html.escape(one))] if html.escape(one) != one else []
-    return f"(?:{'|'.join([*spelt, *named])}|{slash}?{re.escape(one)})"
+    named = [re.escape(html.escape(character))] if html.escape(character) != character else []
+    return f"(?:{'|'.join([*spelt, *named])}|{slash}?{re.escape(character)})"
 
 
 def _base64(data: bytes) -> Iterator[str]:
@@ -83,7 +83,7 @@ def _base64(data: bytes) -> Iterator[str]:
         whole = base64.b64encode(bytes(before) + data).decode().rstrip("=")
         core = whole[-(-before * 8 // 6) : (before + len(data)) * 8 // 6]
         letters = {"+": "(?:[+-]|%2b)", "/": "(?:[/_]|%2f|\\\\/)"}
-        yield "".join(letters.get(one, one) for one in core)
+        yield "".join(letters.get(letter, letter) for letter in core)
 
 
 def find_token(file: str | None = None) -> Token:
@@ -141,17 +141,17 @@ def _forget(name: str) -> None:
 
 def seen_by_children(token: Token) -> list[str]:
     """Where a program of the same user can read the token: its file, and the environment of what started this."""
-    found = [f"the file {token.file}"] if token.file else []
+    places = [f"the file {token.file}"] if token.file else []
     process = os.getppid()
     while token.text and process > 1:
         place = Path(f"/proc/{process}")
         try:
             if token.text.encode() in (place / "environ").read_bytes():
-                found.append(f"the environment of process {process}")
+                places.append(f"the environment of process {process}")
             process = int((place / "stat").read_text(errors="replace").rpartition(")")[2].split()[1])
         except (OSError, ValueError, IndexError):
             break
-    return found
+    return places
 
 
 def refuse_secrets(address: str, token: Token) -> None:

@@ -17,8 +17,8 @@ from patchforge.atomic import Step
 from patchforge.checkout import journal, transaction
 from patchforge.checkout.examine import (
     Examined,
+    FileState,
     FolderState,
-    Part,
     Seen,
     broken,
     examine,
@@ -28,7 +28,7 @@ from patchforge.checkout.examine import (
     same_text,
     taken_out,
 )
-from patchforge.checkout.journal import Changed, Found, Journal, Kept, PatchFile
+from patchforge.checkout.journal import Changed, FoundJournal, Journal, Kept, PatchFile
 from patchforge.checkout.place import command
 from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, module_files, of_module
 from patchforge.checkout.transaction import Unfinished, Write
@@ -53,11 +53,11 @@ class Plan:
 
     @property
     def written(self) -> list[str]:
-        return sorted(one.path for one in self.writes if one.new is not None)
+        return sorted(write.path for write in self.writes if write.new is not None)
 
     @property
     def removed(self) -> list[str]:
-        return sorted(one.path for one in self.writes if one.new is None)
+        return sorted(write.path for write in self.writes if write.new is None)
 
 
 @contextmanager
@@ -98,13 +98,13 @@ def patch(inside: Inside, subject: Subject, patched: PatchedFiles, *, context: i
     """Patches a checkout. PatchforgeError, and nothing written, unless its files hold what was converted."""
     seen = refuse_unless_untouched(inside, subject)
     plan = Plan(seen.state, tuple(_writes(inside, patched)), tuple(sorted(patched.after)))
-    for one in plan.writes:
-        if one.now != patched.before.get(one.path):
-            what = "there already" if one.path not in patched.before else "not what was converted"
+    for write in plan.writes:
+        if write.now != patched.before.get(write.path):
+            what = "there already" if write.path not in patched.before else "not what was converted"
             raise CheckFailed(
-                f"{inside.shown / one.path} is {what}",
-                expected="nothing there" if one.path not in patched.before else "the release's own bytes",
-                found="a file that is not patchforge's" if one.path not in patched.before else "other bytes",
+                f"{inside.shown / write.path} is {what}",
+                expected="nothing there" if write.path not in patched.before else "the release's own bytes",
+                found="a file that is not patchforge's" if write.path not in patched.before else "other bytes",
                 do="move it away, or name the release that is in the folder",
             )
     if not dry_run and plan.writes:
@@ -124,11 +124,13 @@ def _install(inside: Inside, subject: Subject, patched: PatchedFiles, steps: _St
     made, aside = _journal(subject, patched, steps), steps.aside(inside)
     placed = False
     try:
-        folder = journal.make(inside, made, steps.files, {one.path: steps.before.get(one.path) for one in made.files})
+        folder = journal.make(
+            inside, made, steps.files, {file.path: steps.before.get(file.path) for file in made.files}
+        )
         prepared = transaction.prepare(inside, folder, steps.writes)
         placed = True
         journal.put(inside, made, aside)
-        moved = [replace(one, kept=one.kept.replace(folder, journal.FOLDER, 1)) for one in prepared]
+        moved = [replace(change, kept=change.kept.replace(folder, journal.FOLDER, 1)) for change in prepared]
         transaction.carry_out(inside, moved)
     except Unfinished as error:
         raise _way_on(error, inside, subject) from error
@@ -183,7 +185,7 @@ class _Steps:
 
 def _journal(subject: Subject, patched: PatchedFiles, steps: _Steps) -> Journal:
     manifest = json.loads(steps.files["manifest.json"])
-    now = {one.path: one.now for one in steps.writes}
+    now = {write.path: write.now for write in steps.writes}
     return Journal(
         format=journal.FORMAT,
         name=journal.new_name(),
@@ -192,7 +194,7 @@ def _journal(subject: Subject, patched: PatchedFiles, steps: _Steps) -> Journal:
         commit=str(manifest["commit"]),
         rules=str(manifest["rules"]),
         options=subject.options,
-        patches=tuple(PatchFile(one["file"], one["sha256"]) for one in manifest["patches"]),
+        patches=tuple(PatchFile(entry["file"], entry["sha256"]) for entry in manifest["patches"]),
         files=tuple(_changed(path, patched, now, steps.before) for path in sorted({*patched.after, *now})),
     )
 
@@ -207,7 +209,7 @@ def _write(inside: Inside, subject: Subject, writes: Sequence[Write]) -> None:
     """Changes files of which the journal in place knows both contents."""
     left = set(transaction.spares(inside, journal.FOLDER))
     try:
-        ready = {one.path: (f"{journal.FOLDER}/{transaction.ORIGINAL}/{one.path}",) for one in writes}
+        ready = {write.path: (f"{journal.FOLDER}/{transaction.ORIGINAL}/{write.path}",) for write in writes}
         prepared = transaction.prepare(inside, journal.FOLDER, writes, ready)
         transaction.carry_out(inside, prepared)
     except Unfinished as error:
@@ -246,12 +248,12 @@ def revert(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Plan:
     seen = examine(inside, subject)
     if seen.known is None:
         raise _nothing_to_undo(seen)
-    writes = tuple(Write(one.path, one.now, new) for one in seen.seen if (new := _put_back(one, seen)) != one.now)
+    writes = tuple(Write(file.path, file.now, new) for file in seen.seen if (new := _put_back(file, seen)) != file.now)
     if not dry_run:
         _write(inside, subject, writes)
         _tidy(inside)
         journal.take_away(inside, seen.known.journal)
-    return Plan(seen.state, writes, tuple(one.path for one in seen.seen))
+    return Plan(seen.state, writes, tuple(file.path for file in seen.seen))
 
 
 def _nothing_to_undo(seen: Examined) -> PatchforgeError:
@@ -282,29 +284,29 @@ def _converted_with(seen: Examined) -> Path | None:
     for above in seen.inside.root.parents[:2]:
         name = f"{seen.inside.root.relative_to(above).as_posix()}/"
         known = journal.find(Inside(above)).known
-        if known and any(one.path.startswith(name) for one in known.journal.files):
+        if known and any(file.path.startswith(name) for file in known.journal.files):
             return above
     return None
 
 
-def _put_back(one: Seen, seen: Examined) -> bytes | None:
+def _put_back(file: Seen, seen: Examined) -> bytes | None:
     """What a file holds once ours is taken out."""
-    if one.part in (Part.UPSTREAM, Part.OTHER) or (one.lost and one.part is Part.ORIGINAL):
-        return one.now
-    if one.lost:
+    if file.part in (FileState.UPSTREAM, FileState.OTHER) or (file.lost and file.part is FileState.ORIGINAL):
+        return file.now
+    if file.lost:
         raise Damaged(
-            f"what {one.path} was is not in {seen.inside.shown / journal.FOLDER} any more",
+            f"what {file.path} was is not in {seen.inside.shown / journal.FOLDER} any more",
             expected="its original, or a file whose patches can be taken out",
             found=f"{', '.join(seen.damaged)} missing or damaged",
             do=f"{seen.repair} makes the journal anew; then run this again",
         )
-    if one.part is Part.MISSING:
-        return None if _gone_upstream(one.path, seen) else one.before
-    if one.part is Part.FOUND:
-        return one.before
-    new, problem = taken_out(one.now, one.before, one.after)
+    if file.part is FileState.MISSING:
+        return None if _gone_upstream(file.path, seen) else file.before
+    if file.part is FileState.FOUND:
+        return file.before
+    new, problem = taken_out(file.now, file.before, file.after)
     if problem:
-        raise _in_one_place(one.path, problem, seen)
+        raise _in_one_place(file.path, problem, seen)
     return new
 
 
@@ -344,7 +346,7 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
         _write(inside, subject, finished)
         with _done(inside, subject):
             transaction.clear(inside, journal.FOLDER)
-    return Plan(seen.state, finished, tuple(one.path for one in seen.seen), options=_found_out(asked, subject))
+    return Plan(seen.state, finished, tuple(file.path for file in seen.seen), options=_found_out(asked, subject))
 
 
 def _found_out(asked: Subject, subject: Subject) -> tuple[str, ...]:
@@ -360,7 +362,7 @@ def _finished_by_the_journal(seen: Examined) -> tuple[Write, ...] | None:
         return ()
     if seen.state is FolderState.UPDATED or _needs_more(seen.seen):
         return None
-    return tuple(Write(one.path, one.now, new) for one in seen.seen if (new := _finished(one)) != one.now)
+    return tuple(Write(file.path, file.now, new) for file in seen.seen if (new := _finished(file)) != file.now)
 
 
 def update(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, dry_run: bool = False) -> Plan:
@@ -392,7 +394,7 @@ def _adopted(inside: Inside, subject: Subject, *, dry_run: bool) -> tuple[Examin
         kept = replace(kept, journal=replace(kept.journal, options=made_by.options))
         if not dry_run:
             journal.adopt(inside, kept.journal)
-        return examine(inside, made_by, Found(kept, place=seen.found.place)), made_by
+        return examine(inside, made_by, FoundJournal(kept, place=seen.found.place)), made_by
     if seen.state is FolderState.UNTOUCHED:
         raise _not_obeyed(seen)
     return seen, subject
@@ -410,27 +412,27 @@ def _not_obeyed(seen: Examined) -> Damaged:
 def _leads_to_the_release(inside: Inside, subject: Subject, kept: Kept) -> Subject | None:
     """What makes of the originals what the journal says."""
     changed = {path: data for path, data in kept.after.items() if data != kept.before[path]}
-    for one in subject.variants():
+    for variant in subject.variants():
         try:
-            patched = one.convert(inside, dict(kept.before))
+            patched = variant.convert(inside, dict(kept.before))
         except PatchforgeError:
             continue
         originals = all(patched.before.get(path) == kept.before[path] for path in changed)
         if dict(patched.after) == changed and originals:
-            return one
+            return variant
     return None
 
 
 def _needs_more(seen: Iterable[Seen]) -> bool:
     """Whether a file holds what the journal does not know how to patch, or an edit that nobody compared with ours."""
-    unknown = (Part.OTHER, Part.UPSTREAM, Part.EDITED)
-    return any(one.lost and one.part is not Part.PATCHED for one in seen) or any(
-        one.part in unknown and not one.alike for one in seen
+    unknown = (FileState.OTHER, FileState.UPSTREAM, FileState.EDITED)
+    return any(file.lost and file.part is not FileState.PATCHED for file in seen) or any(
+        file.part in unknown and not file.alike for file in seen
     )
 
 
-def _finished(one: Seen) -> bytes | None:
-    return one.now if one.lost or one.alike else one.after
+def _finished(file: Seen) -> bytes | None:
+    return file.now if file.lost or file.alike else file.after
 
 
 def _renew(
@@ -443,8 +445,8 @@ def _renew(
     patched = others.subject.convert(inside, without)
     before: dict[str, bytes | None] = {**patched.before, **without}
     wanted = {path: patched.after.get(path, data) for path, data in before.items()} | dict(patched.after)
-    found = {path: inside.read(path) for path in sorted(wanted)}
-    writes = tuple(Write(path, found[path], new) for path, new in sorted(wanted.items()) if found[path] != new)
+    present = {path: inside.read(path) for path in sorted(wanted)}
+    writes = tuple(Write(path, present[path], new) for path, new in sorted(wanted.items()) if present[path] != new)
     anew = bool(writes) or not _is_current(seen, patched)
     plan = Plan(seen.state, writes, tuple(sorted(patched.after)), anew, _found_out(asked, others.subject))
     if not dry_run and plan.journal:
@@ -469,7 +471,7 @@ def _is_current(seen: Examined, patched: PatchedFiles) -> bool:
 
 def _without_ours(inside: Inside, subject: Subject, seen: Examined, others: _Others) -> dict[str, bytes | None]:
     """Every file that was or is patched, without ours. CheckFailed names the first where that cannot be done."""
-    known = {one.path: one for one in seen.seen}
+    known = {file.path: file for file in seen.seen}
     paths = list(dict.fromkeys([*known, *subject.marked(inside), *others.unnamed()]))
     without = {path: _stripped(path, known.get(path), seen, others) for path in paths}
     for path, data in without.items():
@@ -489,10 +491,10 @@ def _check_links(seen: Examined) -> None:
     """InTheWay for a link among ComfyUI's own files: what it leads to is not read, so it could not be patched."""
     if seen.subject.kind != "release":
         return
-    for one in FolderTree(seen.inside.root).skipped:
-        top = one.path.partition("/")[0]
-        if one.reason == LINK and (top.startswith("comfy") or (top == one.path and top.endswith(".py"))):
-            seen.inside.read(one.path)
+    for skipped in FolderTree(seen.inside.root).skipped:
+        top = skipped.path.partition("/")[0]
+        if skipped.reason == LINK and (top.startswith("comfy") or (top == skipped.path and top.endswith(".py"))):
+            seen.inside.read(skipped.path)
 
 
 def _check_module(seen: Examined) -> None:
@@ -500,7 +502,7 @@ def _check_module(seen: Examined) -> None:
     inside = seen.inside
     if seen.subject.kind != "release" or inside.kind(MODULE) not in (EntryKind.FOLDER, EntryKind.NOTHING):
         return
-    known = {one.path for one in seen.seen} | {f"{MODULE}/__pycache__"}
+    known = {file.path for file in seen.seen} | {f"{MODULE}/__pycache__"}
     there = [*(f"{MODULE}/{name}" for name in inside.names(MODULE)), *_alone(inside)]
     for path in there:
         data = inside.read(path) if inside.kind(path) is EntryKind.FILE else None
@@ -517,20 +519,20 @@ def _alone(inside: Inside) -> list[str]:
     return [f"{MODULE}.py"] if inside.kind(f"{MODULE}.py") is not EntryKind.NOTHING else []
 
 
-def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> bytes | None:
+def _stripped(path: str, file: Seen | None, seen: Examined, others: _Others) -> bytes | None:
     problem = ""
-    if one is not None and not one.lost:
-        if one.part in (Part.EDITED, Part.OTHER) and of_module(path) and one.now is not None:
-            if is_ours(path, one.now):
+    if file is not None and not file.lost:
+        if file.part in (FileState.EDITED, FileState.OTHER) and of_module(path) and file.now is not None:
+            if is_ours(path, file.now):
                 return None
             raise _in_one_place(path, "the whole file is patchforge's", seen)
-        if one.part in (Part.UPSTREAM, Part.OTHER):
-            return one.now
-        if one.part is Part.MISSING:
-            return None if _gone_upstream(path, seen) else one.before
-        if one.part is Part.FOUND:
-            return one.before
-        new, problem = taken_out(one.now, one.before, one.after)
+        if file.part in (FileState.UPSTREAM, FileState.OTHER):
+            return file.now
+        if file.part is FileState.MISSING:
+            return None if _gone_upstream(path, seen) else file.before
+        if file.part is FileState.FOUND:
+            return file.before
+        new, problem = taken_out(file.now, file.before, file.after)
         if not problem:
             return new
     now = seen.inside.read(path)
@@ -540,7 +542,7 @@ def _stripped(path: str, one: Seen | None, seen: Examined, others: _Others) -> b
         new, problem = taken_out(now, before, after)
         if not problem and new is not None:
             return new
-    if one is None and seen.known and not others.made_of(path):
+    if file is None and seen.known and not others.made_of(path):
         return now  # the user's own, which only names the module
     if not problem:
         raise _nothing_tells(path, seen, others)

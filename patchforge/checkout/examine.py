@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 from patchforge.checkout import journal, transaction
-from patchforge.checkout.journal import Changed, Found, Kept
+from patchforge.checkout.journal import Changed, FoundJournal, Kept
 from patchforge.checkout.merge import merge
 from patchforge.checkout.place import MANAGEMENT, FolderKind, Where, command, where
 from patchforge.checkout.subject import (
     MARK,
     MODULE,
-    ComfyUI,
+    ComfyUICheckout,
     Instead,
     NodePack,
     Subject,
@@ -46,7 +46,7 @@ class FolderState(StrEnum):
     UNKNOWN = "not ComfyUI"
 
 
-class Part(Enum):
+class FileState(Enum):
     """What one file of a journal holds."""
 
     ORIGINAL = auto()  #: what it is without patchforge
@@ -64,7 +64,7 @@ class Seen:
 
     path: str
     now: bytes | None
-    part: Part
+    part: FileState
     before: bytes | None
     after: bytes | None
     lost: bool = False  #: before and after are not known
@@ -82,7 +82,7 @@ class Examined:
     inside: Inside
     subject: Subject
     state: FolderState
-    found: Found
+    found: FoundJournal
     stated: str = ""
     seen: tuple[Seen, ...] = ()
     leftovers: tuple[str, ...] = ()
@@ -120,7 +120,7 @@ class Examined:
         """Files of which neither a journal nor the git checkout tells what they are without patchforge."""
         if self.found.kept and not self.found.kept.lost:
             return ()
-        lost = [one.path for one in self.seen if one.lost and one.part is not Part.ORIGINAL]
+        lost = [file.path for file in self.seen if file.lost and file.part is not FileState.ORIGINAL]
         paths = lost if self.known else [*self.subject.marked(self.inside)]
         return tuple(path for path in paths if not self.is_original_in_git(path))
 
@@ -144,7 +144,7 @@ class Examined:
         """The state in one sentence."""
         if self.misplaced:
             return f"converted as one pack, and it is {self.where.place}"
-        edited = ", ".join(one.path for one in self.seen if one.part in (Part.EDITED, Part.OTHER))
+        edited = ", ".join(file.path for file in self.seen if file.part in (FileState.EDITED, FileState.OTHER))
         known = self.known.journal.subject if self.known else ""
         text = {
             FolderState.UNTOUCHED: "not patched" + (" any more, but there is a journal" if self.known else ""),
@@ -159,7 +159,7 @@ class Examined:
         aside = f"; {self.found.problem}, and is not obeyed" if self.found.problem else ""
         if self.damaged:
             aside = f"; in its journal {', '.join(self.damaged)} {'is' if len(self.damaged) == 1 else 'are'} damaged"
-        alone = self.state is FolderState.PATCHED and self.found == Found()
+        alone = self.state is FolderState.PATCHED and self.found == FoundJournal()
         return text + (", and there is no journal of it" if alone else "") + aside
 
     @property
@@ -203,57 +203,57 @@ class Examined:
         return command(kind, name, self.inside.shown)
 
 
-def subject_kind(inside: Inside, found: Found) -> str:
+def subject_kind(inside: Inside, journals: FoundJournal) -> str:
     """Whether a folder is a release's or a pack's; "" for one that is neither."""
     if inside.kind(MANAGEMENT) is EntryKind.FILE:
         return "release"
-    if found.kept:
-        return found.kept.journal.kind
+    if journals.kept:
+        return journals.kept.journal.kind
     return "pack" if where(inside.shown).place is FolderKind.PACK else ""
 
 
 def subject_of(inside: Inside, comfyui: Subject) -> Subject:
     """What a folder is: a pack with the options that it was converted with, or ``comfyui``."""
-    found = journal.find(inside)
-    if subject_kind(inside, found) == "pack":
-        return NodePack(found.known.journal.options if found.known else ())
+    journals = journal.find(inside)
+    if subject_kind(inside, journals) == "pack":
+        return NodePack(journals.known.journal.options if journals.known else ())
     return comfyui
 
 
 def look(folder: Path) -> Examined:
     """The state of a folder."""
     inside = Inside(folder)
-    return examine(inside, subject_of(inside, ComfyUI()))
+    return examine(inside, subject_of(inside, ComfyUICheckout()))
 
 
-def examine(inside: Inside, subject: Subject, found: Found | None = None) -> Examined:
+def examine(inside: Inside, subject: Subject, journals: FoundJournal | None = None) -> Examined:
     """InTheWay where a link or a folder stands at a place of a file that was patched. Writes nothing.
 
     ``found`` is a journal that is taken for the folder's.
     """
-    found = found or journal.find(inside)
-    kind = subject_kind(inside, found)
-    if not kind or (kind != subject.kind and not found.known):
-        return Examined(inside, subject, FolderState.UNKNOWN, found)
+    journals = journals or journal.find(inside)
+    kind = subject_kind(inside, journals)
+    if not kind or (kind != subject.kind and not journals.known):
+        return Examined(inside, subject, FolderState.UNKNOWN, journals)
     tree = _once(inside)
-    if not found.known:
-        return Examined(inside, subject, _without(inside, subject), found, leftovers=tuple(_left(inside)), tree=tree)
-    seen = tuple(_seen(inside, subject, one, found.known, tree) for one in found.known.journal.files)
+    if not journals.known:
+        return Examined(inside, subject, _without(inside, subject), journals, leftovers=tuple(_left(inside)), tree=tree)
+    seen = tuple(_seen(inside, subject, changed, journals.known, tree) for changed in journals.known.journal.files)
     stated = subject.stated(inside)
-    state = _state(seen, moved=bool(stated) and stated != found.known.journal.subject)
+    state = _state(seen, moved=bool(stated) and stated != journals.known.journal.subject)
     amiss = tuple(_amiss(inside, subject, seen) if state is FolderState.EDITED else _broken(seen))
     state = FolderState.HALF if amiss and state is FolderState.EDITED else state
-    return Examined(inside, subject, state, found, stated, seen, tuple(_left(inside, known=True)), amiss, tree)
+    return Examined(inside, subject, state, journals, stated, seen, tuple(_left(inside, known=True)), amiss, tree)
 
 
 def _broken(seen: tuple[Seen, ...]) -> Iterator[str]:
-    return (one.path for one in seen if one.part in (Part.EDITED, Part.OTHER) and broken(one.now))
+    return (file.path for file in seen if file.part in (FileState.EDITED, FileState.OTHER) and broken(file.now))
 
 
 def _amiss(inside: Inside, subject: Subject, seen: tuple[Seen, ...]) -> list[str]:
     """Edited files that are not what comes of the edit when ours is taken out and it is converted again."""
-    edited = {one.path: one.now for one in seen if one.part in (Part.EDITED, Part.OTHER)}
-    without = {one.path: (one.before, "") if one.path not in edited else _unpatched(one) for one in seen}
+    edited = {file.path: file.now for file in seen if file.part in (FileState.EDITED, FileState.OTHER)}
+    without = {file.path: (file.before, "") if file.path not in edited else _unpatched(file) for file in seen}
     if problems := [path for path, (_, problem) in without.items() if problem]:
         return problems
     files = {path: data for path, (data, _) in without.items()}
@@ -266,11 +266,11 @@ def _amiss(inside: Inside, subject: Subject, seen: tuple[Seen, ...]) -> list[str
     return [path for path, now in edited.items() if made.after.get(path, files[path]) != now]
 
 
-def _unpatched(one: Seen) -> tuple[bytes | None, str]:
-    if one.lost:
+def _unpatched(file: Seen) -> tuple[bytes | None, str]:
+    if file.lost:
         return None, "its original is lost"
-    data, problem = taken_out(one.now, one.before, one.after)
-    return data, problem or broken(one.now) or broken(data)
+    data, problem = taken_out(file.now, file.before, file.after)
+    return data, problem or broken(file.now) or broken(data)
 
 
 def broken(data: bytes | None) -> str:
@@ -306,19 +306,23 @@ def _once(inside: Inside) -> Callable[[], Tree | None]:
 
 
 def _state(seen: tuple[Seen, ...], *, moved: bool) -> FolderState:
-    parts = {one.part for one in seen if not one.alike or one.part is Part.FOUND}
-    hooked = any(one.part in (Part.PATCHED, Part.EDITED) and not one.alike for one in seen if not of_module(one.path))
-    if moved or Part.UPSTREAM in {one.part for one in seen}:
+    parts = {file.part for file in seen if not file.alike or file.part is FileState.FOUND}
+    hooked = any(
+        file.part in (FileState.PATCHED, FileState.EDITED) and not file.alike
+        for file in seen
+        if not of_module(file.path)
+    )
+    if moved or FileState.UPSTREAM in {file.part for file in seen}:
         return FolderState.UPDATED
-    if hooked and any(of_module(one.path) and one.now is None for one in seen):
+    if hooked and any(of_module(file.path) and file.now is None for file in seen):
         return FolderState.LOST
     if not parts:
         return FolderState.UNTOUCHED
-    if parts <= {Part.ORIGINAL, Part.OTHER}:
+    if parts <= {FileState.ORIGINAL, FileState.OTHER}:
         return FolderState.UNTOUCHED
-    if parts == {Part.PATCHED}:
+    if parts == {FileState.PATCHED}:
         return FolderState.PATCHED
-    return FolderState.EDITED if parts <= {Part.PATCHED, Part.EDITED} else FolderState.HALF
+    return FolderState.EDITED if parts <= {FileState.PATCHED, FileState.EDITED} else FolderState.HALF
 
 
 def _without(inside: Inside, subject: Subject) -> FolderState:
@@ -358,32 +362,40 @@ def is_ours(path: str, data: bytes) -> bool:
 Tell = Callable[[], Tree | None]
 
 
-def _seen(inside: Inside, subject: Subject, one: Changed, kept: Kept, tree: Tell) -> Seen:
-    now = inside.read(one.path)
-    if one.path in kept.lost:
-        return Seen(one.path, now, _by_id(one, now, subject), None, None, lost=True)
-    before, after = fit(kept.before[one.path], now), fit(kept.after[one.path], now)
-    if (part := _known_part(one, now, before, after)) is None:
-        upstream = before is not None and not subject.names_ours(now or b"") and _is_in(tree(), one.path, now or b"")
-        part = Part.UPSTREAM if upstream else Part.EDITED if hooked(now or b"", before, after) else Part.OTHER
-    return Seen(one.path, now, part, before, after)
+def _seen(inside: Inside, subject: Subject, changed: Changed, kept: Kept, tree: Tell) -> Seen:
+    now = inside.read(changed.path)
+    if changed.path in kept.lost:
+        return Seen(changed.path, now, _by_id(changed, now, subject), None, None, lost=True)
+    before, after = fit(kept.before[changed.path], now), fit(kept.after[changed.path], now)
+    if (part := _known_part(changed, now, before, after)) is None:
+        upstream = (
+            before is not None and not subject.names_ours(now or b"") and _is_in(tree(), changed.path, now or b"")
+        )
+        part = (
+            FileState.UPSTREAM
+            if upstream
+            else FileState.EDITED
+            if hooked(now or b"", before, after)
+            else FileState.OTHER
+        )
+    return Seen(changed.path, now, part, before, after)
 
 
-def _by_id(one: Changed, now: bytes | None, subject: Subject) -> Part:
+def _by_id(changed: Changed, now: bytes | None, subject: Subject) -> FileState:
     if now is None:
-        return Part.ORIGINAL if one.before is None else Part.MISSING
-    known = {one.found: Part.FOUND, one.before: Part.ORIGINAL, one.after: Part.PATCHED}
-    return known.get(git_blob_id(now), Part.EDITED if subject.names_ours(now) else Part.OTHER)
+        return FileState.ORIGINAL if changed.before is None else FileState.MISSING
+    known = {changed.found: FileState.FOUND, changed.before: FileState.ORIGINAL, changed.after: FileState.PATCHED}
+    return known.get(git_blob_id(now), FileState.EDITED if subject.names_ours(now) else FileState.OTHER)
 
 
-def _known_part(one: Changed, now: bytes | None, before: bytes | None, after: bytes | None) -> Part | None:
+def _known_part(changed: Changed, now: bytes | None, before: bytes | None, after: bytes | None) -> FileState | None:
     if now == after:
-        return Part.PATCHED
+        return FileState.PATCHED
     if now == before:
-        return Part.ORIGINAL
+        return FileState.ORIGINAL
     if now is None:
-        return Part.MISSING
-    return Part.FOUND if git_blob_id(now) == one.found else None
+        return FileState.MISSING
+    return FileState.FOUND if git_blob_id(now) == changed.found else None
 
 
 def _is_in(tree: Tree | None, path: str, now: bytes) -> bool:
@@ -412,9 +424,9 @@ def fit(data: bytes | None, now: bytes | None) -> bytes | None:
     return plain.replace(b"\n", b"\r\n") if now.count(b"\n") == now.count(b"\r\n") else data
 
 
-def same_text(one: bytes, other: bytes) -> bool:
+def same_text(text: bytes, other: bytes) -> bool:
     """Whether two files differ in their line ends at most."""
-    return one == other or one.replace(b"\r\n", b"\n") == other.replace(b"\r\n", b"\n")
+    return text == other or text.replace(b"\r\n", b"\n") == other.replace(b"\r\n", b"\n")
 
 
 def _left(inside: Inside, *, known: bool = False) -> Iterator[str]:

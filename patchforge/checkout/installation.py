@@ -76,7 +76,7 @@ def desktop() -> Iterator[Path]:
     mac = Path("/Applications/ComfyUI.app/Contents/Resources/ComfyUI")
     for folder in (*installs, Path.home() / _INSTALLS):
         yield from sorted(folder.glob("*/ComfyUI"))
-    yield from (one for one in (*programs, mac) if one.is_dir())
+    yield from (installed for installed in (*programs, mac) if installed.is_dir())
 
 
 def _portable(home: Path, embedded: Path) -> str:

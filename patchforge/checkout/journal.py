@@ -93,7 +93,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundJournal:
     """What a folder has for a journal. ``problem`` says why it is not obeyed; both are empty where there is none."""
 
     kept: Kept | None = None
@@ -121,15 +121,17 @@ def new_name() -> str:
 # --- reading
 
 
-def find(inside: Inside) -> Found:
+def find(inside: Inside) -> FoundJournal:
     """The journal of a folder; also one that a killed run had put aside and not replaced."""
     kind = inside.kind(FOLDER)
     if kind is EntryKind.FOLDER:
         return _at(inside, FOLDER)
     if kind is not EntryKind.NOTHING:
-        return Found(problem=f"{inside.shown / FOLDER} is {kind}")
+        return FoundJournal(problem=f"{inside.shown / FOLDER} is {kind}")
     aside = (name for name, _ in put_aside(inside) if name.startswith(".patchforge-old-"))
-    return next((one for one in (_at(inside, name) for name in aside) if one.known), Found())
+    return next(
+        (kept_journal for kept_journal in (_at(inside, name) for name in aside) if kept_journal.known), FoundJournal()
+    )
 
 
 def put_aside(inside: Inside) -> Iterator[tuple[str, str]]:
@@ -140,7 +142,7 @@ def put_aside(inside: Inside) -> Iterator[tuple[str, str]]:
             yield name, match[1]
 
 
-def _at(inside: Inside, place: str) -> Found:
+def _at(inside: Inside, place: str) -> FoundJournal:
     where = inside.shown / place
     try:
         data = inside.read(f"{place}/{JOURNAL}")
@@ -154,22 +156,22 @@ def _at(inside: Inside, place: str) -> Found:
     except PatchforgeError as error:
         if isinstance(error, SystemFault):
             raise
-        return Found(problem=f"{where} is not a journal of patchforge: {error.problem}", place=place)
+        return FoundJournal(problem=f"{where} is not a journal of patchforge: {error.problem}", place=place)
     if _record(journal.name) == hashlib.sha256(data).hexdigest():
-        return Found(kept, place=place)
-    return Found(kept, f"{where} was not written by your patchforge", place)
+        return FoundJournal(kept, place=place)
+    return FoundJournal(kept, f"{where} was not written by your patchforge", place)
 
 
-def _of_before(inside: Inside, place: str, problem: str) -> Found:
+def _of_before(inside: Inside, place: str, problem: str) -> FoundJournal:
     """A journal of patchforge 0.1, which had no records, or a damaged one: the manifest beside it tells the same."""
     data = inside.read(f"{place}/manifest.json")
     if data is None:
         why = problem if inside.kind(f"{place}/{JOURNAL}") is EntryKind.FILE else f"has no {JOURNAL}"
-        return Found(problem=f"{inside.shown / place} is not a journal of patchforge: it {why}", place=place)
+        return FoundJournal(problem=f"{inside.shown / place} is not a journal of patchforge: it {why}", place=place)
     manifest = _json(data)
     try:
-        last = {one["path"]: one for patch in manifest["patches"] for one in patch["files"]}
-        first = {one["path"]: one for patch in reversed(manifest["patches"]) for one in patch["files"]}
+        last = {file["path"]: file for patch in manifest["patches"] for file in patch["files"]}
+        first = {file["path"]: file for patch in reversed(manifest["patches"]) for file in patch["files"]}
         plain = {
             "format": FORMAT,
             "name": hashlib.sha256(data).hexdigest()[:32],
@@ -178,16 +180,16 @@ def _of_before(inside: Inside, place: str, problem: str) -> Found:
             "commit": manifest["commit"],
             "rules": manifest["rules"],
             "options": [],
-            "patches": [{"file": one["file"], "sha256": one["sha256"]} for one in manifest["patches"]],
+            "patches": [{"file": patch["file"], "sha256": patch["sha256"]} for patch in manifest["patches"]],
             "files": [
-                {"path": path, "found": one["before"], "before": one["before"], "after": last[path]["after"]}
-                for path, one in first.items()
+                {"path": path, "found": file["before"], "before": file["before"], "after": last[path]["after"]}
+                for path, file in first.items()
             ],
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise Damaged(f"its manifest is not one ({type(error).__name__})") from None
     kept = _kept(inside, place, _checked(plain))
-    return Found(kept, f"{inside.shown / place} {problem}", place)
+    return FoundJournal(kept, f"{inside.shown / place} {problem}", place)
 
 
 def _parsed(data: bytes) -> Journal:
@@ -234,7 +236,7 @@ def _converter() -> Any:
     def several(value: object, kind: Any) -> tuple[Any, ...]:
         if not isinstance(value, list):
             raise TypeError("not a list")
-        return tuple(converter.structure(one, get_args(kind)[0]) for one in value)
+        return tuple(converter.structure(item, get_args(kind)[0]) for item in value)
 
     converter = cattrs.Converter(forbid_extra_keys=True)
     converter.register_structure_hook(str, text)
@@ -244,25 +246,25 @@ def _converter() -> Any:
 
 
 def _check(journal: Journal) -> None:
-    blobs = [blob for one in journal.files for blob in (one.found, one.before, one.after) if blob is not None]
-    names = [one.file for one in journal.patches]
-    paths = [one.path for one in journal.files]
+    blobs = [blob for file in journal.files for blob in (file.found, file.before, file.after) if blob is not None]
+    names = [patch.file for patch in journal.patches]
+    paths = [file.path for file in journal.files]
     wrong = {
         "the format of this patchforge": journal.format != FORMAT,
         "a name": not _NAME.fullmatch(journal.name),
         "a blob id": not all(map(_BLOB.fullmatch, blobs)),
-        "a digest": not all(re.fullmatch("[0-9a-f]{64}", one.sha256) for one in journal.patches),
+        "a digest": not all(re.fullmatch("[0-9a-f]{64}", patch.sha256) for patch in journal.patches),
         "the name of a patch": not all(map(_PATCH.fullmatch, names)),
         "each patch once": len(set(names)) < len(names),
         "each file once": len(set(paths)) < len(paths),
-        "a file before or after": any(one.before is one.after is None for one in journal.files),
+        "a file before or after": any(file.before is file.after is None for file in journal.files),
     }
     if problems := [name for name, is_wrong in wrong.items() if is_wrong]:
         raise Damaged(f"it does not have {problems[0]}")
-    for one in journal.files:
-        check_path(one.path)
-        if kept(one.path) or not one.path.endswith(".py"):
-            raise Damaged("it names a file that patchforge never writes", found=one.path)
+    for file in journal.files:
+        check_path(file.path)
+        if kept(file.path) or not file.path.endswith(".py"):
+            raise Damaged("it names a file that patchforge never writes", found=file.path)
 
 
 def _kept(inside: Inside, place: str, journal: Journal) -> Kept:
@@ -272,28 +274,30 @@ def _kept(inside: Inside, place: str, journal: Journal) -> Kept:
     before: dict[str, bytes | None] = {}
     after: dict[str, bytes | None] = {}
     lost: set[str] = set()
-    for one in journal.files:
-        copies = _copies(inside, place, one)
+    for file in journal.files:
+        copies = _copies(inside, place, file)
         try:
-            before[one.path], after[one.path] = _both(one, copies, parts.get(one.path, []), whole=whole)
+            before[file.path], after[file.path] = _both(file, copies, parts.get(file.path, []), whole=whole)
         except LookupError:
-            lost.add(one.path)
-        if one.before is not None and (copies[0] is None or _blob(copies[0]) not in (one.before, one.after, one.found)):
-            damaged.append(f"{ORIGINAL}/{one.path}")
+            lost.add(file.path)
+        if file.before is not None and (
+            copies[0] is None or _blob(copies[0]) not in (file.before, file.after, file.found)
+        ):
+            damaged.append(f"{ORIGINAL}/{file.path}")
     return Kept(journal, before, after, frozenset(lost), tuple(damaged))
 
 
-def _copies(inside: Inside, place: str, one: Changed) -> list[bytes | None]:
+def _copies(inside: Inside, place: str, file: Changed) -> list[bytes | None]:
     """What may be one of both: the kept original, what a run that was killed had prepared or put aside, the file."""
-    kept = [inside.read(path) for path in (f"{place}/{ORIGINAL}/{one.path}", spare(place, one.path))]
+    kept = [inside.read(path) for path in (f"{place}/{ORIGINAL}/{file.path}", spare(place, file.path))]
     with suppress(InTheWay):  # whoever looks at the file itself says so
-        kept.append(inside.read(one.path))
+        kept.append(inside.read(file.path))
     return kept
 
 
 def _parts(inside: Inside, place: str, journal: Journal) -> tuple[dict[str, list[FilePatch]], list[str]]:
     """File → its parts of all patches, in order; and the patches that are missing or damaged."""
-    known, damaged = {one.path for one in journal.files}, []
+    known, damaged = {file.path for file in journal.files}, []
     parts: dict[str, list[FilePatch]] = {}
     for patch in sorted(journal.patches, key=lambda each: each.file):
         data = inside.read(f"{place}/{patch.file}")
@@ -308,24 +312,24 @@ def _parts(inside: Inside, place: str, journal: Journal) -> tuple[dict[str, list
 
 
 def _both(
-    one: Changed, copies: Sequence[bytes | None], parts: Sequence[FilePatch], *, whole: bool
+    file: Changed, copies: Sequence[bytes | None], parts: Sequence[FilePatch], *, whole: bool
 ) -> tuple[bytes | None, bytes | None]:
     """A file's bytes before and after. LookupError where they cannot be had."""
-    before, after = (_with_blob(blob, copies) for blob in (one.before, one.after))
+    before, after = (_with_blob(blob, copies) for blob in (file.before, file.after))
     if before is _NOWHERE and whole and after is not _NOWHERE:
         before = after
         for part in reversed(parts):
             before = reverse_part(part, before)
-    if before is _NOWHERE or _blob(before) != one.before:
-        raise LookupError(one.path)
+    if before is _NOWHERE or _blob(before) != file.before:
+        raise LookupError(file.path)
     if whole:
         after = before
         for part in parts:
             after = apply_part(part, after)
-        if _blob(after) != one.after:
-            raise Damaged(f"its patches do not make the {one.path} that it names")
+        if _blob(after) != file.after:
+            raise Damaged(f"its patches do not make the {file.path} that it names")
     if after is _NOWHERE:
-        raise LookupError(one.path)
+        raise LookupError(file.path)
     return before, after
 
 
@@ -437,8 +441,8 @@ def adopt(inside: Inside, journal: Journal) -> None:
 
 def recover(inside: Inside) -> bool:
     """Ends what a killed run had begun with journals: one has its place, and nothing is left aside. Whether it had."""
-    if inside.kind(FOLDER) is EntryKind.NOTHING and (found := find(inside)).known:
-        inside.rename(found.place, FOLDER)
+    if inside.kind(FOLDER) is EntryKind.NOTHING and (journals := find(inside)).known:
+        inside.rename(journals.place, FOLDER)
     left = [name for name, _ in put_aside(inside)]
     for name in left:
         _remove(inside, name)

@@ -10,12 +10,12 @@ from patchforge.vocabulary import split_lines
 Lines = Sequence[bytes]
 
 
-def merge(base: bytes, one: bytes, other: bytes) -> bytes | None:
+def merge(base: bytes, mine: bytes, other: bytes) -> bytes | None:
     """``base`` with the changes of both sides; None where they changed one place, or lines beside each other.
 
     A change that both sides made is taken once.
     """
-    sides = split_lines(base), split_lines(one), split_lines(other)
+    sides = split_lines(base), split_lines(mine), split_lines(other)
     at = (0, 0, 0)
     merged: list[bytes] = []
     for *start, length in _common(*sides):
@@ -27,15 +27,15 @@ def merge(base: bytes, one: bytes, other: bytes) -> bytes | None:
     return b"".join(merged)
 
 
-def _chosen(base: Lines, one: Lines, other: Lines) -> Lines | None:
-    if one in (base, other):
+def _chosen(base: Lines, mine: Lines, other: Lines) -> Lines | None:
+    if mine in (base, other):
         return other
-    return one if other == base else None
+    return mine if other == base else None
 
 
-def _common(base: Lines, one: Lines, other: Lines) -> Iterator[tuple[int, int, int, int]]:
+def _common(base: Lines, mine: Lines, other: Lines) -> Iterator[tuple[int, int, int, int]]:
     """Where all three have the same lines: the place in each, and how many; last the ends, with none."""
-    ours, theirs = (_blocks(base, side) for side in (one, other))
+    ours, theirs = (_blocks(base, side) for side in (mine, other))
     first, second = next(ours), next(theirs)
     while True:
         start = max(first[0], second[0])
@@ -48,7 +48,7 @@ def _common(base: Lines, one: Lines, other: Lines) -> Iterator[tuple[int, int, i
             first = next(ours)
         else:
             second = next(theirs)
-    yield len(base), len(one), len(other), 0
+    yield len(base), len(mine), len(other), 0
 
 
 def _blocks(base: Lines, side: Lines) -> Iterator[tuple[int, int, int]]:

@@ -70,7 +70,7 @@ class Where:
     def _of_desktop(self, wanted: str) -> str:
         if wanted == "pack":
             return f"name one of the packs in {self.folder / PACKS}"
-        known = " or ".join(str(one) for one in installation.desktop())
+        known = " or ".join(str(folder) for folder in installation.desktop())
         return f"name the program's own folder, {known or 'LOCALAPPDATA/Programs/ComfyUI/resources/ComfyUI'}"
 
 
@@ -87,8 +87,8 @@ def command(kind: str, name: str, folder: Path) -> str:
 def where(folder: Path) -> Where:
     """What ``folder`` is, also if a link leads there. Reads names only."""
     for path in dict.fromkeys((Path(os.path.abspath(folder)), folder.resolve())):  # noqa: PTH100 - links stay
-        if found := _by_what_is_above(folder, path):
-            return found
+        if location := _by_what_is_above(folder, path):
+            return location
     return _by_what_is_in_it(folder)
 
 
@@ -97,9 +97,9 @@ def need_pack(folder: Path) -> None:
     root = folder.resolve()
     if root in (Path(root.anchor), Path.home().resolve()):  # asked first: nobody's whole disk is looked through
         raise PatchforgeError(f"{folder} is not a pack", expected="the folder of one custom-node pack", do="name that")
-    found = where(folder)
-    if found.place not in (FolderKind.PACK, FolderKind.OTHER):
-        raise found.refusal("pack")
+    location = where(folder)
+    if location.place not in (FolderKind.PACK, FolderKind.OTHER):
+        raise location.refusal("pack")
 
 
 def _is_comfyui(folder: Path) -> bool:
@@ -109,7 +109,7 @@ def _is_comfyui(folder: Path) -> bool:
 def _by_what_is_above(folder: Path, path: Path) -> Where | None:
     if _is_comfyui(path):
         return Where(folder, FolderKind.COMFYUI, folder)
-    root = next((one for one in path.parents if _is_comfyui(one)), None)
+    root = next((parent for parent in path.parents if _is_comfyui(parent)), None)
     if path.name.lower() == PACKS or (path.name, path.parent.name) == (_DISABLED, PACKS):
         return Where(folder, FolderKind.PACKS, root)
     if root is None:
@@ -139,7 +139,7 @@ def _by_what_is_in_it(folder: Path) -> Where:
 def _below(folder: Path) -> Iterator[Path]:
     """ComfyUI one or two levels down, as in the portable build and in a folder of such."""
     for pattern in (f"*/{MANAGEMENT}", f"*/*/{MANAGEMENT}"):
-        yield from (folder / found.relative_to(folder).parents[1] for found in sorted(folder.glob(pattern)))
+        yield from (folder / file.relative_to(folder).parents[1] for file in sorted(folder.glob(pattern)))
 
 
 def _has_python(names: set[str]) -> bool:

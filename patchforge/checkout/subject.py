@@ -43,8 +43,8 @@ def module_files(inside: Inside) -> dict[str, bytes]:
     """What stands at the place of the package: path → bytes."""
     names = inside.names(MODULE) if inside.kind(MODULE) is not EntryKind.NOTHING else []
     paths = [*(f"{MODULE}/{name}" for name in names if name.endswith(".py")), f"{MODULE}.py"]
-    found = {path: inside.read(path) for path in paths}
-    return {path: data for path, data in found.items() if data is not None}
+    contents = {path: inside.read(path) for path in paths}
+    return {path: data for path, data in contents.items() if data is not None}
 
 
 class PatchedFiles(Protocol):
@@ -121,8 +121,8 @@ def _parsed(data: bytes) -> list[ast.stmt]:
 
 def _imports_ours(node: ast.stmt) -> bool:
     """Whether a statement holds an import of the package."""
-    imports = (one for one in ast.walk(node) if isinstance(one, (ast.Import, ast.ImportFrom)))
-    names = (f"{getattr(one, 'module', '')}.{alias.name}" for one in imports for alias in one.names)
+    imports = (statement for statement in ast.walk(node) if isinstance(statement, (ast.Import, ast.ImportFrom)))
+    names = (f"{getattr(statement, 'module', '')}.{alias.name}" for statement in imports for alias in statement.names)
     return any("patchforge_xpu" in name.split(".") for name in names)
 
 
@@ -183,7 +183,7 @@ def head(inside: Inside) -> GitTree | None:
 
 
 @dataclass(frozen=True)
-class ComfyUI:
+class ComfyUICheckout:
     """A checkout of ComfyUI. ``engine`` makes what converts it, when it is needed."""
 
     engine: Callable[[], Engine] = default_engine
@@ -250,7 +250,7 @@ class ComfyUI:
     def _indexed(self, inside: Inside) -> Version | None:
         commit = checked_out(inside.root)
         known = release_index(load_project()) if commit else []
-        return next((one.version for one in known if one.commit == commit), None)
+        return next((release.version for release in known if release.commit == commit), None)
 
 
 OPTIONS = ("comfy", "fp64", "torch-load", "half")  #: in the order of ``nodes.words.Options``

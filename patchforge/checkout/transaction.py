@@ -58,7 +58,7 @@ def spares(inside: Inside, folder: str) -> Iterator[str]:
 
 def clear(inside: Inside, folder: str, keep: Collection[str] = ()) -> None:
     """Removes what is prepared in a journal's folder, but for what is to be kept."""
-    for path in [one for one in spares(inside, folder) if one not in keep]:
+    for path in [prepared for prepared in spares(inside, folder) if prepared not in keep]:
         inside.remove(path)
 
 
@@ -69,46 +69,48 @@ def prepare(
 
     ``ready`` names files of ours that may hold what a path shall hold; they change places with it as they are.
     """
-    for path in (folder, *(one.path for one in writes)):
+    for path in (folder, *(write.path for write in writes)):
         inside.check_rights(path)
-    return tuple(_prepared(inside, folder, one, (ready or {}).get(one.path, ())) for one in writes)
+    return tuple(_prepared(inside, folder, write, (ready or {}).get(write.path, ())) for write in writes)
 
 
-def _prepared(inside: Inside, folder: str, one: Write, ready: Sequence[str]) -> Prepared:
-    own = spare(folder, one.path)
-    if one.new is None:
+def _prepared(inside: Inside, folder: str, write: Write, ready: Sequence[str]) -> Prepared:
+    own = spare(folder, write.path)
+    if write.new is None:
         inside.remove(own)
-        return Prepared(own, one)
-    inside.make_folder(_above(one.path))
+        return Prepared(own, write)
+    inside.make_folder(_above(write.path))
     for kept in (own, *ready):
-        if inside.read(kept) == one.new:
-            inside.liken(kept, one.path)
-            return Prepared(kept, one)
+        if inside.read(kept) == write.new:
+            inside.liken(kept, write.path)
+            return Prepared(kept, write)
     inside.remove(own)
-    inside.add(own, one.new, like=one.path)
-    return Prepared(own, one)
+    inside.add(own, write.new, like=write.path)
+    return Prepared(own, write)
 
 
 def carry_out(inside: Inside, changes: Sequence[Prepared]) -> None:
     """Makes the changes. An error means that every file is as it was, but for Unfinished."""
     begun: list[Prepared] = []
     try:
-        for one in changes:
-            begun.append(one)
-            inside.trade(one.kept, one.write.path, was=one.write.now)
-        inside.flush(sorted({_above(path) for one in changes for path in (one.kept, one.write.path)}))
+        for change in changes:
+            begun.append(change)
+            inside.trade(change.kept, change.write.path, was=change.write.now)
+        inside.flush(sorted({_above(path) for change in changes for path in (change.kept, change.write.path)}))
     except (Exception, KeyboardInterrupt) as error:
-        if left := [one.write.path for one in reversed(begun) if not _undone(inside, one, last=one is begun[-1])]:
+        if left := [
+            change.write.path for change in reversed(begun) if not _undone(inside, change, last=change is begun[-1])
+        ]:
             raise _unfinished(error, left) from error
         raise
 
 
-def _undone(inside: Inside, one: Prepared, *, last: bool) -> bool:
+def _undone(inside: Inside, change: Prepared, *, last: bool) -> bool:
     """Puts a file back. What somebody saved there in the meantime is no fault in the file that was to be the next."""
     with suppress(PatchforgeError):
-        if inside.read(one.write.path) == one.write.new:
-            inside.trade(one.kept, one.write.path, was=one.write.new)
-        return last or inside.read(one.write.path) == one.write.now
+        if inside.read(change.write.path) == change.write.new:
+            inside.trade(change.kept, change.write.path, was=change.write.new)
+        return last or inside.read(change.write.path) == change.write.now
     return False
 
 

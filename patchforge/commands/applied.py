@@ -36,8 +36,8 @@ class Applied:
         """Prints it."""
         if verbose:
             _transforms(self.patched)
-        for one in self.missing:
-            print(f"missing: {line(one.path)} ({one.reason})")
+        for skipped in self.missing:
+            print(f"missing: {line(skipped.path)} ({skipped.reason})")
         print(self._result())
         for name, text in self._more():
             print(f"{name + ':':{_WIDTH}}{text}")
@@ -91,7 +91,7 @@ def _variables(folder: Path) -> str:
 
 def _newer(patched: PatchedRelease) -> str:
     """What to say of a release that is newer than this patchforge."""
-    newest = max(one.version for one in release_index(load_project()))
+    newest = max(release.version for release in release_index(load_project()))
     if patched.release.version <= newest:
         return ""
     return f"this patchforge knows releases up to {newest}; all checks hold. To update it: {pipeline.UPDATE}"
@@ -113,7 +113,7 @@ def as_data(applied: Applied, manifest: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **manifest,
         "written": applied.written,
-        "missing": [one.path for one in applied.missing],
+        "missing": [skipped.path for skipped in applied.missing],
         "indexed": applied.patched.release.indexed,
         **({"files": applied.plan.written} if applied.plan else {}),
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 from patchforge import escape, manifest, pipeline
 from patchforge.checkout import change
 from patchforge.checkout.place import FolderKind, command, where
-from patchforge.checkout.subject import ComfyUI
+from patchforge.checkout.subject import ComfyUICheckout
 from patchforge.commands import revert
 from patchforge.commands.applied import Applied, as_data
 from patchforge.commands.checkout import comfyui, planned
@@ -108,7 +108,7 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     written, missing = _write(options, patched)
     named = options.release or ""
     _tell(options, Applied(patched, written, whole=bool(options.to), missing=tuple(missing), named=named))
-    return Exit.UNCHECKED if any(one.reason == pipeline.NO_CONTENT for one in missing) else Exit.OK
+    return Exit.UNCHECKED if any(skipped.reason == pipeline.NO_CONTENT for skipped in missing) else Exit.OK
 
 
 def _checked(options: argparse.Namespace, release: Release, tree: Tree) -> PatchedRelease:
@@ -130,7 +130,11 @@ def _in_place(options: argparse.Namespace) -> int:
         change.refuse_unless_untouched(inside, comfyui(options))
         patched = _checked(options, *release_from_files(folder, named))
         plan = change.patch(
-            inside, ComfyUI(lambda: make_engine(options)), patched, context=options.context, dry_run=options.dry_run
+            inside,
+            ComfyUICheckout(lambda: make_engine(options)),
+            patched,
+            context=options.context,
+            dry_run=options.dry_run,
         )
     written = "" if options.dry_run else str(folder)
     _tell(options, Applied(patched, written, plan=plan, place=folder, named=named or ""))
@@ -149,8 +153,8 @@ def _named(options: argparse.Namespace) -> tuple[Path, str | None]:
 
 def _tell(options: argparse.Namespace, applied: Applied) -> None:
     if options.json:
-        found = applied.patched.manifest(applied.patched.patch_files(options.context))
-        show_json("apply", as_data(applied, manifest.FORMAT.data(found)))
+        made = applied.patched.manifest(applied.patched.patch_files(options.context))
+        show_json("apply", as_data(applied, manifest.FORMAT.data(made)))
         return
     applied.say(verbose=options.verbose)
     if applied.plan and options.dry_run:
@@ -164,7 +168,7 @@ def _write(options: argparse.Namespace, patched: PatchedRelease) -> tuple[str, l
     read = inputs(options.source, options.upstream)
     if options.to:
         left_out = pipeline.write_whole(patched.tree, Path(options.to), read)
-        return options.to, sorted([*left_out, *_unread(patched.conversion.tree)], key=lambda one: one.path)
+        return options.to, sorted([*left_out, *_unread(patched.conversion.tree)], key=lambda skipped: skipped.path)
     target = _target(options, patched.release)
     write_folder(target, patched.files(options.context), PATCHES, inputs=read)
     return str(target), []

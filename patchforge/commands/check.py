@@ -79,13 +79,13 @@ def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
             expected=f"the folder {folder}",
             do=again(folder),
         )
-    found = {path.name: bounded.file(path) for path in folder.iterdir() if path.is_file()}
-    problems = [f"{folder / name} is missing" for name in sorted(expected.keys() - found.keys())]
-    problems += [f"{folder / name} is not generated" for name in sorted(found.keys() - expected.keys())]
+    present = {path.name: bounded.file(path) for path in folder.iterdir() if path.is_file()}
+    problems = [f"{folder / name} is missing" for name in sorted(expected.keys() - present.keys())]
+    problems += [f"{folder / name} is not generated" for name in sorted(present.keys() - expected.keys())]
     problems += [
         f"{folder / name} is out of date"
         for name in sorted(expected)
-        if name in found and found[name] != expected[name]
+        if name in present and present[name] != expected[name]
     ]
     return [*problems, f"to do: {again(folder)}"] if problems else []
 

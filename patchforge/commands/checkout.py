@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge.checkout import change
 from patchforge.checkout.examine import examine, subject_of
-from patchforge.checkout.subject import ComfyUI, Subject
+from patchforge.checkout.subject import ComfyUICheckout, Subject
 from patchforge.commands.common import make_engine, show_json
 from patchforge.errors import Exit
 from patchforge.escape import line
@@ -20,9 +20,9 @@ from patchforge.vocabulary import Tree
 Put = Callable[..., change.Plan]
 
 
-def comfyui(options: argparse.Namespace) -> ComfyUI:
+def comfyui(options: argparse.Namespace) -> ComfyUICheckout:
     """ComfyUI, with the engine that the options ask for."""
-    return ComfyUI(lambda: make_engine(options), getattr(options, "release", None) or "")
+    return ComfyUICheckout(lambda: make_engine(options), getattr(options, "release", None) or "")
 
 
 def put_right(options: argparse.Namespace, put: Put) -> int:

@@ -45,7 +45,7 @@ def inputs(*named: str | Path | None) -> list[Path]:
 
     An address among them is not on this machine.
     """
-    texts = [str(one) for one in (*named, os.environ.get("PATCHFORGE_UPSTREAM")) if one]
+    texts = [str(name) for name in (*named, os.environ.get("PATCHFORGE_UPSTREAM")) if name]
     ours = [resources.path(name) for name in ("", *resources.ROOMS)]
     return [*(Path(text).expanduser() for text in texts if not is_url(text)), caches.place(), *ours]
 
@@ -109,7 +109,7 @@ def edited(folder: Path) -> bool:
 def chosen_versions(options: argparse.Namespace) -> list[str]:
     """The versions on the command line, or every generated one."""
     known = generated_versions(Path(options.generated))
-    names: list[str] = [known[-1] if one == LATEST and known else one for one in options.release] or known
+    names: list[str] = [known[-1] if name == LATEST and known else name for name in options.release] or known
     if not names:
         raise PatchforgeError(
             f"nothing has been generated in {options.generated}",

@@ -42,16 +42,18 @@ def run(options: argparse.Namespace) -> int:
     machine = examine(root, os.environ)
     progress.step(f"asking the torch of {python}")
     facts = Facts(machine, question(python, os.environ, flags=flags), variables.shown(os.environ), seen)
-    found = judge(facts)
-    return _tell(options, found, asdict(facts))
+    findings = judge(facts)
+    return _tell(options, findings, asdict(facts))
 
 
 def _interpreter(named: str | None, comfyui: Path | None) -> tuple[str, tuple[str, ...]]:
     """The one that is named, else the one that starts this ComfyUI, else ours; and how the portable build calls it."""
     if named or comfyui is None:
         return named or sys.executable, ()
-    found = installation.of(comfyui)
-    return str(found.python or sys.executable), ("-s",) if found.way is installation.Way.PORTABLE else ()
+    comfyui_installation = installation.of(comfyui)
+    return str(comfyui_installation.python or sys.executable), (
+        "-s",
+    ) if comfyui_installation.way is installation.Way.PORTABLE else ()
 
 
 def _upstream(options: argparse.Namespace) -> int:
@@ -62,28 +64,32 @@ def _upstream(options: argparse.Namespace) -> int:
     return _tell(options, list(upstream.findings(project, remote, clone)), facts, "doctor-upstream")
 
 
-def _tell(options: argparse.Namespace, found: Sequence[Finding], facts: Mapping[str, Any], name: str = "doctor") -> int:
+def _tell(
+    options: argparse.Namespace, findings: Sequence[Finding], facts: Mapping[str, Any], name: str = "doctor"
+) -> int:
     if options.json:
-        show_json(name, {"patchforge": __version__, "findings": [asdict(one) for one in found], "facts": facts})
+        show_json(
+            name, {"patchforge": __version__, "findings": [asdict(finding) for finding in findings], "facts": facts}
+        )
     else:
-        _show(found)
-    return worst(_STATUSES.get(one.state, Exit.OK) for one in found)
+        _show(findings)
+    return worst(_STATUSES.get(finding.state, Exit.OK) for finding in findings)
 
 
 def judge(facts: Facts) -> list[Finding]:
     """Every finding, in the order of a report."""
     parts = (hardware, software, variables, checkout)
-    return [one for part in parts for one in part.findings(facts)]
+    return [finding for part in parts for finding in part.findings(facts)]
 
 
-def _show(found: Sequence[Finding]) -> None:
-    for one in found:
-        label = one.state.ljust(len(FactState.NOT_APPLICABLE))
-        body = _filled(f"{one.subject}: {one.text}", " ", 17)
-        print(coloured(label, _COLOURS.get(one.state, "")) + body)
-        if one.do:
-            print(_filled(f"to do: {one.do}", " " * 17, 24))
-    counts = Counter(one.state for one in found)
+def _show(findings: Sequence[Finding]) -> None:
+    for finding in findings:
+        label = finding.state.ljust(len(FactState.NOT_APPLICABLE))
+        body = _filled(f"{finding.subject}: {finding.text}", " ", 17)
+        print(coloured(label, _COLOURS.get(finding.state, "")) + body)
+        if finding.do:
+            print(_filled(f"to do: {finding.do}", " " * 17, 24))
+    counts = Counter(finding.state for finding in findings)
     print(", ".join(f"{counts[state]} {state}" for state in FactState if counts[state]))
 
 

@@ -52,8 +52,8 @@ def run(options: argparse.Namespace) -> int:
 
 def _changes(folder: Path, files: Mapping[str, bytes], *, whole: bool = True) -> list[str]:
     """Paths whose content is not what it should be; with ``whole`` also those that should not be there."""
-    found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} if whole else set()
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} if whole else set()
     differ = {
         name for name, data in files.items() if not (path := folder / name).is_file() or bounded.file(path) != data
     }
-    return sorted((folder / name).as_posix() for name in differ | (found - files.keys()))
+    return sorted((folder / name).as_posix() for name in differ | (present - files.keys()))

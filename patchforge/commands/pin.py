@@ -31,7 +31,7 @@ _Source = TypeVar("_Source", bound=SourcePin)
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PinChange:
     """What became of one pin."""
 
     kind: str
@@ -45,10 +45,10 @@ def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when a hash is contradicted, 69 and others when a source cannot be had. Such a pin stays."""
     changes = [change for kind in _chosen(options.kind) for change in _update(kind, options)]
     if options.json:
-        show_json("pin", [asdict(one) for one in changes])
+        show_json("pin", [asdict(change) for change in changes])
     else:
         _show(changes, dry=options.dry_run)
-    return worst(one.status for one in changes)
+    return worst(change.status for change in changes)
 
 
 def _chosen(named: Sequence[str]) -> list[str]:
@@ -59,7 +59,7 @@ def _chosen(named: Sequence[str]) -> list[str]:
     return [kind for kind in _KINDS if kind in named or not named]
 
 
-def _update(kind: str, options: argparse.Namespace) -> list[Change]:
+def _update(kind: str, options: argparse.Namespace) -> list[PinChange]:
     folder = in_repository(options.pins, PINS)
     before, after, changes = _load(kind, folder), {}, []
     try:
@@ -67,13 +67,13 @@ def _update(kind: str, options: argparse.Namespace) -> list[Change]:
             try:
                 after[name] = work()
                 same = "same" if before.get(name) == after[name] else "changed"
-                changes.append(Change(kind, name, same if name in before else "new"))
+                changes.append(PinChange(kind, name, same if name in before else "new"))
             except PatchforgeError as error:
-                changes.append(Change(kind, name, "failed", str(error), _status(error)))
+                changes.append(PinChange(kind, name, "failed", str(error), _status(error)))
                 after.update({name: before[name]} if name in before else {})
     except PatchforgeError as error:
-        return [Change(kind, "", "failed", str(error), _status(error))]
-    changes += [Change(kind, name, "removed") for name in before.keys() - after.keys()]
+        return [PinChange(kind, "", "failed", str(error), _status(error))]
+    changes += [PinChange(kind, name, "removed") for name in before.keys() - after.keys()]
     if after != before and not options.dry_run:
         _save(kind, after, folder, [Path(where) for where in _clones(options).named.values() if not is_url(where)])
     return changes
@@ -135,17 +135,17 @@ def _nodes(options: argparse.Namespace, folder: Path) -> _Work:
     chosen = options.only or packs
     if unknown := sorted(set(chosen) - packs.keys()):
         raise PatchforgeError(f"no pack is called {', '.join(unknown)}", expected="of: " + ", ".join(packs))
-    for name, one in packs.items():
+    for name, pack in packs.items():
         pinned = before.get(name)
         if name in chosen:
-            yield name, partial(_settled, pinned, repositories.pin, one, clones, claims)
+            yield name, partial(_settled, pinned, repositories.pin, pack, clones, claims)
         elif pinned:
             yield name, partial(_same, pinned)
 
 
 def _single(name: str, options: argparse.Namespace, folder: Path) -> _Work:
-    one, before = load_repository(_upstream() / f"{name}.toml"), pin_files.load_one(name, folder)
-    yield "", partial(_settled, before, repositories.pin, one, _clones(options), source_claims(_upstream()))
+    repository, before = load_repository(_upstream() / f"{name}.toml"), pin_files.load_one(name, folder)
+    yield "", partial(_settled, before, repositories.pin, repository, _clones(options), source_claims(_upstream()))
 
 
 def _settled(before: SourcePin | None, work: Callable[..., _Source], *given: Any) -> _Source:
@@ -177,7 +177,7 @@ def _clones(options: argparse.Namespace) -> repositories.Clones:
     return repositories.Clones(named)
 
 
-def _show(changes: Sequence[Change], *, dry: bool) -> None:
+def _show(changes: Sequence[PinChange], *, dry: bool) -> None:
     for change in changes:
         print(coloured(f"{change.outcome:8}", change.outcome), change.kind, change.pin)
         for line in change.problem.splitlines():

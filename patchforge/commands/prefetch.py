@@ -54,7 +54,7 @@ def _check(options: argparse.Namespace) -> None:
 def _package(name: str, version: str) -> dict[str, Any]:
     from patchforge.hashes.pypi import package_files  # noqa: PLC0415 - urllib is slow to import
 
-    files = [asdict(one) for one in package_files(name, version)]
+    files = [asdict(file) for file in package_files(name, version)]
     return {"fetcher": "fetchurl", "name": name, "version": version, "files": files}
 
 
@@ -66,7 +66,7 @@ def _archive(options: argparse.Namespace) -> dict[str, Any]:
     owner, _, repo = (project.url.removeprefix(HOST + "/") if ours else options.repository).partition("/")
     pin = {"fetcher": "fetchFromGitHub", "owner": owner, "repo": repo, "ref": options.rev}
     try:
-        commit, found = _computed(options, project if ours else None)
+        commit, archive = _computed(options, project if ours else None)
     except CheckFailed:
         raise
     except PatchforgeError as error:
@@ -75,17 +75,17 @@ def _archive(options: argparse.Namespace) -> dict[str, Any]:
             raise
         return {**pin, **_as_published(published, error)}
     if not options.submodule:
-        _compare(found, commit, known)
+        _compare(archive, commit, known)
     return {
         **pin,
         "rev": commit,
-        "hash": found.hash,
+        "hash": archive.hash,
         "provenance": "computed",
         "fetchSubmodules": bool(options.submodule),
-        "source": found.source,
-        "files": found.files,
-        "bytes": found.size,
-        "notes": [asdict(note) for note in found.notes],
+        "source": archive.source,
+        "files": archive.files,
+        "bytes": archive.size,
+        "notes": [asdict(note) for note in archive.notes],
     }
 
 
@@ -101,20 +101,27 @@ def _as_published(published: PublishedHash, error: PatchforgeError) -> dict[str,
     }
 
 
-def _compare(found: ArchiveHash, commit: str, known: Mapping[str, PublishedHash]) -> None:
+def _compare(archive: ArchiveHash, commit: str, known: Mapping[str, PublishedHash]) -> None:
     """CheckFailed when others published another hash for this commit, or this hash for another commit."""
     published = known.get(commit)
-    if published and published.hash != found.hash:
+    if published and published.hash != archive.hash:
         raise CheckFailed(
             f"the hash of {commit} is not the published one",
             expected=f"{published.hash}, says {published.published_by}",
-            found=f"{found.hash}, of {found.source}",
+            found=f"{archive.hash}, of {archive.source}",
             do="find out which source differs; nothing is pinned to either",
         )
-    other = next((one for one in known.values() if one.hash == found.hash and one.commit != commit), None)
+    other = next(
+        (
+            publication
+            for publication in known.values()
+            if publication.hash == archive.hash and publication.commit != commit
+        ),
+        None,
+    )
     if other:
         raise CheckFailed(
-            f"two revisions have one hash, {found.hash}",
+            f"two revisions have one hash, {archive.hash}",
             expected=f"that of {commit}",
             found=f"that of {other.commit} ({other.version})",
             do="read the source again; this one is of another revision, or cut short",
@@ -169,13 +176,13 @@ def _resolved(options: argparse.Namespace, project: Project | None) -> tuple[str
     made = clone.ensure() if clone else True
     path = clone.path if clone else Path(where).expanduser()
     with GitObjects(path) as objects:
-        found = _named(objects, options.rev)
-        if clone and not made and not (found and _COMMIT.fullmatch(options.rev)):
+        named = _named(objects, options.rev)
+        if clone and not made and not (named and _COMMIT.fullmatch(options.rev)):
             clone.fetch()  # a tag or branch may be new, or have moved
             objects.close()
-            found = _named(objects, options.rev)
-    if found:
-        return found, path
+            named = _named(objects, options.rev)
+    if named:
+        return named, path
     raise PatchforgeError(
         f"{clone.origin if clone else path} has no {options.rev!r}",
         expected="a commit, tag or branch",
@@ -202,8 +209,8 @@ def _commit_of(rev: str, project: Project | None) -> str:
 
 def _show(result: dict[str, Any]) -> None:
     if "files" in result and isinstance(result["files"], list):
-        for one in result["files"]:
-            print(f"{one['hash']}  {one['file']}  ({one['provenance']}{', yanked' if one['yanked'] else ''})")
+        for file in result["files"]:
+            print(f"{file['hash']}  {file['file']}  ({file['provenance']}{', yanked' if file['yanked'] else ''})")
         return
     print(f"repository  {result['owner']}/{result['repo']}")
     print(f"rev         {result['rev']}" + (f" ({result['ref']})" if result["ref"] != result["rev"] else ""))

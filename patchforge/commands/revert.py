@@ -8,7 +8,7 @@ from pathlib import Path
 
 from patchforge.checkout import change
 from patchforge.checkout.examine import subject_of
-from patchforge.checkout.subject import ComfyUI, Subject
+from patchforge.checkout.subject import ComfyUICheckout, Subject
 from patchforge.commands.checkout import tell_undone
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit
@@ -24,7 +24,7 @@ def put_back(folders: Sequence[str], *, dry_run: bool, as_json: bool, subject: S
     told = []
     for folder in folders:
         with change.opened(Path(folder), dry_run=dry_run) as inside:
-            plan = change.revert(inside, subject or subject_of(inside, ComfyUI()), dry_run=dry_run)
+            plan = change.revert(inside, subject or subject_of(inside, ComfyUICheckout()), dry_run=dry_run)
         told.append({"reverted": folder, "files": list(plan.files), "written": plan.written, "removed": plan.removed})
         if not as_json:
             tell_undone(folder, plan, dry_run=dry_run)

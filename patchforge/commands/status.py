@@ -26,7 +26,7 @@ def run(options: argparse.Namespace) -> int:
         "patchforge": __version__,
         "rules": rule_set_digest(),
         "upstream": os.environ.get("PATCHFORGE_UPSTREAM") or project.url,
-        "releases": {"indexed": len(index), "newest": str(max(index, key=lambda one: one.version).version)},
+        "releases": {"indexed": len(index), "newest": str(max(index, key=lambda release: release.version).version)},
         "cache": {"folder": str(caches.place()), "bytes": sum(caches.parts().values())},
         "generated": [_generated(folder / name) for name in generated_versions(folder)],
     }
@@ -37,46 +37,46 @@ def run(options: argparse.Namespace) -> int:
     print(f"upstream   {status['upstream']}")
     print(f"releases   {len(index)} in the index, newest {status['releases']['newest']}")
     print(f"cache      {status['cache']['folder']} ({status['cache']['bytes'] / 1e6:.1f} MB)")
-    for one in status["generated"]:
-        print(f"generated  {one['release']}: {_said(one, folder / one['release'])}")
+    for release in status["generated"]:
+        print(f"generated  {release['release']}: {_said(release, folder / release['release'])}")
     return Exit.OK
 
 
 def _folder(options: argparse.Namespace) -> int:
     from patchforge.checkout.examine import look  # noqa: PLC0415 - git and the journal are slow to import
 
-    found = look(Path(options.folder))
+    examined = look(Path(options.folder))
     told = {
         "folder": options.folder,
-        "state": found.state,
-        "says": found.says,
-        "do": found.do,
-        "release": found.stated,
-        "files": {one.path: one.part.name.lower() for one in found.seen},
-        "leftovers": list(found.leftovers),
+        "state": examined.state,
+        "says": examined.says,
+        "do": examined.do,
+        "release": examined.stated,
+        "files": {file.path: file.part.name.lower() for file in examined.seen},
+        "leftovers": list(examined.leftovers),
     }
     if options.json:
         show_json("folder", told)
     else:
-        print(f"{line(options.folder)}: {line(found.says)}")
-        for name in found.leftovers:
+        print(f"{line(options.folder)}: {line(examined.says)}")
+        for name in examined.leftovers:
             print(f"  left by a killed run: {line(name)}")
-        if found.do and not (found.in_order and found.state is found.state.UNTOUCHED):
-            print(f"  to do: {line(found.do)}")
-    return Exit.OK if found.in_order else Exit.FAILED
+        if examined.do and not (examined.in_order and examined.state is examined.state.UNTOUCHED):
+            print(f"  to do: {line(examined.do)}")
+    return Exit.OK if examined.in_order else Exit.FAILED
 
 
-def _said(one: dict[str, Any], folder: Path) -> str:
-    if one["current"] and not one["edited"]:
+def _said(release: dict[str, Any], folder: Path) -> str:
+    if release["current"] and not release["edited"]:
         return "current"
-    return f"{'edited since' if one['edited'] else 'by other rules'}; to do: {again(folder)}"
+    return f"{'edited since' if release['edited'] else 'by other rules'}; to do: {again(folder)}"
 
 
 def _generated(folder: Path) -> dict[str, Any]:
-    found = manifest.load(folder)
+    document = manifest.load(folder)
     return {
-        "release": found.release,
-        "commit": found.commit,
-        "current": found.rules == rule_set_digest(),
+        "release": document.release,
+        "commit": document.commit,
+        "current": document.rules == rule_set_digest(),
         "edited": edited(folder),
     }

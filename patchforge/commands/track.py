@@ -25,19 +25,23 @@ def run(options: argparse.Namespace) -> int:
     project = load_project()
     if options.index:
         in_repository(*[f"upstream/{project.index.name}"] * 2)
-    found, asked = survey(project, options, index=options.index)
+    discovery, asked = survey(project, options, index=options.index)
     if options.json:
-        show_json("track", {**found_as_data(found), "asked_github": asked})
+        show_json("track", {**found_as_data(discovery), "asked_github": asked})
     else:
-        newest = f"{found.newest} is the newest that is generated" if found.newest else "nothing is generated here yet"
+        newest = (
+            f"{discovery.newest} is the newest that is generated"
+            if discovery.newest
+            else "nothing is generated here yet"
+        )
         print(f"{project.title}: {newest}")
-        rows = [("new", one.tag, one.commit[:12]) for one in found.new]
-        rows += [("passed", one.tag, one.why) for one in found.passed]
+        rows = [("new", release.tag, release.commit[:12]) for release in discovery.new]
+        rows += [("passed", tag.tag, tag.why) for tag in discovery.passed]
         if rows:
             table(rows)
         if not asked:
             print("A clone on this machine was read, so GitHub's releases were not asked for.")
-    return Exit.FAILED if any(one.moved for one in found.passed) else Exit.OK
+    return Exit.FAILED if any(tag.moved for tag in discovery.passed) else Exit.OK
 
 
 def survey(project: Project, options: argparse.Namespace, *, index: bool = False) -> tuple[Discovery, bool]:
@@ -48,8 +52,8 @@ def survey(project: Project, options: argparse.Namespace, *, index: bool = False
     with Mirror(project, options.upstream) as mirror:
         token = find_token(options.token_file)
         forge = None if mirror.is_local else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)
-        found, _ = find_new(project, mirror, forge, generated_commits(Path(options.generated)))
-        new = [one for one in found.new if not mirror.passed_over(one)]
+        discovery, _ = find_new(project, mirror, forge, generated_commits(Path(options.generated)))
+        new = [release for release in discovery.new if not mirror.passed_over(release)]
         if index and new:
             list_in_index(project.index, new[-1], mirror.date(new[-1].commit).astimezone(UTC).date().isoformat())
-    return found, forge is not None
+    return discovery, forge is not None

@@ -74,11 +74,12 @@ def confirm_pins(folder: Path, *, as_json: bool) -> int:
             f"there are no pins in {folder}", expected="files as in upstream/pins", do="correct --pins"
         )
     results = []
-    for one in confirm(folder):
-        results.append(asdict(one))
+    for confirmation in confirm(folder):
+        results.append(asdict(confirmation))
         if not as_json:
-            print(f"{one.pin}: {coloured(one.outcome, _KINDS.get(one.outcome, one.outcome))}", flush=True)
-            for line in one.problem.splitlines():
+            outcome = coloured(confirmation.outcome, _KINDS.get(confirmation.outcome, confirmation.outcome))
+            print(f"{confirmation.pin}: {outcome}", flush=True)
+            for line in confirmation.problem.splitlines():
                 print(f"  {line}")
     if as_json:
         show_json("verify-online", results)
@@ -129,13 +130,13 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
     NotChecked where there is no manifest, Damaged where it is not one.
     """
     try:
-        found = manifest.load(folder)
+        document = manifest.load(folder)
     except FileNotFoundError:
         raise NotChecked(f"{folder} has no manifest", do=again(folder)) from None
-    if found.commit != release.commit:
-        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=found.commit)
+    if document.commit != release.commit:
+        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=document.commit)
     files: dict[str, bytes] = {}
-    for entry in found.patches:
+    for entry in document.patches:
         files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
 
 
@@ -150,10 +151,10 @@ def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dic
         )
     present = tree.entries()
     for file in entry.files:
-        found = present[file.path].blob if file.path in present else None
-        if found != file.before:
+        blob = present[file.path].blob if file.path in present else None
+        if blob != file.before:
             raise CheckFailed(
-                f"{file.path} is not as it was before {entry.file}", expected=str(file.before), found=str(found)
+                f"{file.path} is not as it was before {entry.file}", expected=str(file.before), found=str(blob)
             )
     after = patches.apply(data, tree.read)
     if set(after) != (listed := {file.path for file in entry.files}):

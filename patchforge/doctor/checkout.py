@@ -33,14 +33,14 @@ def examine(folder: Path) -> Checkout:
     version = recognise(tree, load_project())
     seen = checkouts.look(folder)
     listed = [folder / "requirements.txt", *sorted((folder / "custom_nodes").glob("*/requirements*.txt"))]
-    found = {path.relative_to(folder).as_posix(): _about_torch(path) for path in listed if path.is_file()}
+    stated = {path.relative_to(folder).as_posix(): _about_torch(path) for path in listed if path.is_file()}
     return Checkout(
         path=str(folder),
         version=str(version or ""),
         state=str(seen.state),
         says=seen.says,
         do=seen.do,
-        requirements={path: lines for path, lines in found.items() if lines},
+        requirements={path: lines for path, lines in stated.items() if lines},
     )
 
 

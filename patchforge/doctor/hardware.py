@@ -37,9 +37,9 @@ _INSTALL_NIXOS = (
 
 def findings(facts: Facts) -> Iterator[Finding]:
     """All of this module, in the order of a report. Nothing is wrong with an Intel GPU that is not needed."""
-    for one in _findings(facts):
-        spare = one.state is FactState.WRONG and not facts.needs_xpu
-        yield replace(one, state=FactState.WARNING) if spare else one
+    for finding in _findings(facts):
+        spare = finding.state is FactState.WRONG and not facts.needs_xpu
+        yield replace(finding, state=FactState.WARNING) if spare else finding
 
 
 def _findings(facts: Facts) -> Iterator[Finding]:
@@ -140,8 +140,8 @@ def windows_driver(gpu: Gpu) -> Iterator[Finding]:
 
 def _version(release: str) -> tuple[int, ...]:
     """(6, 12) of 6.12.5-arch1-1; higher than any where the kernel is not known."""
-    found = re.match(r"(\d+)\.(\d+)", release)
-    return (int(found[1]), int(found[2])) if found else (1 << 30,)
+    match = re.match(r"(\d+)\.(\d+)", release)
+    return (int(match[1]), int(match[2])) if match else (1 << 30,)
 
 
 def render_nodes(machine: MachineFacts) -> Iterator[Finding]:

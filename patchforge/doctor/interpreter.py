@@ -66,12 +66,12 @@ def _heard(python: str, out: str, said: str, end: str) -> InterpreterFacts:
 
 def _documents(out: str) -> list[dict[str, Any]]:
     """The JSON objects among the lines; libraries print as they like."""
-    found = []
+    documents = []
     for line in out.splitlines():
         try:
-            one = json.loads(line)
+            document = json.loads(line)
         except ValueError:
             continue
-        if isinstance(one, dict):
-            found.append(one)
-    return found
+        if isinstance(document, dict):
+            documents.append(document)
+    return documents

@@ -115,9 +115,9 @@ def _libraries(root: Path, environment: Mapping[str, str]) -> Iterator[tuple[str
     own = environment.get("LD_LIBRARY_PATH", "").split(":") if root == Path("/") else []
     places = [*(Path(folder) for folder in own if folder), *(root / folder for folder in _FOLDERS)]
     for name in _LIBRARIES:
-        found = next((folder / name for folder in places if (folder / name).exists()), None)
-        if found:
-            yield name, str(found.resolve())
+        library = next((folder / name for folder in places if (folder / name).exists()), None)
+        if library:
+            yield name, str(library.resolve())
 
 
 def _container(root: Path, environment: Mapping[str, str]) -> bool:
@@ -126,12 +126,12 @@ def _container(root: Path, environment: Mapping[str, str]) -> bool:
 
 
 def _dpkg(root: Path) -> dict[str, str]:
-    found = {}
+    versions = {}
     for entry in _text(root / "var/lib/dpkg/status").split("\n\n"):
         fields = dict(line.partition(": ")[::2] for line in entry.splitlines() if not line.startswith(" "))
         if fields.get("Status", "").endswith(" installed") and _PACKAGE.fullmatch(fields.get("Package", "")):
-            found[fields["Package"]] = fields.get("Version", "")
-    return found
+            versions[fields["Package"]] = fields.get("Version", "")
+    return versions
 
 
 def _rpm(root: Path) -> dict[str, str]:

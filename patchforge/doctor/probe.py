@@ -52,11 +52,11 @@ def packages() -> dict[str, Any]:
 
     versions: dict[str, str] = {}
     pins: dict[str, str] = {}
-    for one in distributions():
-        name = re.sub(r"[-_.]+", "-", one.metadata["Name"] or "").lower()
+    for distribution in distributions():
+        name = re.sub(r"[-_.]+", "-", distribution.metadata["Name"] or "").lower()
         if name in NAMES:
-            versions.setdefault(name, one.version)
-        for requirement in one.requires or []:
+            versions.setdefault(name, distribution.version)
+        for requirement in distribution.requires or []:
             pin = re.match(r"torch\s*\(?==\s*([^\s;,)]+)", requirement)
             if pin and not re.search(r"\bextra\s*==", requirement):
                 pins.setdefault(name, pin[1])
@@ -79,16 +79,16 @@ def device(index: int) -> dict[str, Any]:
     """The properties of one XPU; None for one that this torch does not report. Memory in bytes."""
     import torch
 
-    found = torch.xpu.get_device_properties(index)
+    properties = torch.xpu.get_device_properties(index)
     return {
-        "name": found.name,
-        "total_memory": found.total_memory,
-        "fp64": getattr(found, "has_fp64", None),
-        "bf16": getattr(found, "has_bfloat16_conversions", None),
-        "matrix": getattr(found, "has_subgroup_matrix_multiply_accumulate", None),
-        "integrated": getattr(found, "is_integrated_gpu", None),
-        "driver": getattr(found, "driver_version", None),
-        "platform": getattr(found, "platform_name", None),
+        "name": properties.name,
+        "total_memory": properties.total_memory,
+        "fp64": getattr(properties, "has_fp64", None),
+        "bf16": getattr(properties, "has_bfloat16_conversions", None),
+        "matrix": getattr(properties, "has_subgroup_matrix_multiply_accumulate", None),
+        "integrated": getattr(properties, "is_integrated_gpu", None),
+        "driver": getattr(properties, "driver_version", None),
+        "platform": getattr(properties, "platform_name", None),
     }
 
 
@@ -129,7 +129,7 @@ def main() -> None:
             if len(sys.argv) > 1:
                 ask(f"arithmetic {index}", lambda: arithmetic(sys.argv[1], index))  # noqa: B023
     if ask("cuda available", torch.cuda.is_available):
-        ask("cuda names", lambda: [torch.cuda.get_device_name(one) for one in range(torch.cuda.device_count())])
+        ask("cuda names", lambda: [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())])
     ask("numpy", lambda: torch.ones(1).numpy().size == 1)
     ask("torchvision", lambda: __import__("torchvision").__version__)
 

@@ -77,7 +77,7 @@ def _mask(value: str, gpus: int | None) -> str:
     """What is wrong with a ZE_AFFINITY_MASK; "" when some GPU stays."""
     if not _MASK.fullmatch(value):
         return "is not a list of device numbers such as 0 or 0,1"
-    if gpus is not None and all(int(one.partition(".")[0]) >= gpus for one in value.split(",")):
+    if gpus is not None and all(int(device.partition(".")[0]) >= gpus for device in value.split(",")):
         return f"hides every device: there are {gpus} Intel GPU(s), numbered from 0"
     return ""
 
@@ -87,7 +87,7 @@ def _selector(value: str, gpus: int | None) -> str:
 
     Terms are separated by semicolons; those with ``!`` take away (intel/llvm, sycl/doc/EnvironmentVariables.md).
     """
-    terms = [_TERM.fullmatch(one.strip().lower()) for one in value.split(";") if one.strip()]
+    terms = [_TERM.fullmatch(term.strip().lower()) for term in value.split(";") if term.strip()]
     if not terms or any(term is None or term[2] not in _BACKENDS for term in terms):
         return "is not of the form BACKEND:DEVICES, such as level_zero:0 or level_zero:gpu"
     usable = [term for term in terms if term and term[2] in {"*", "level_zero"}]
@@ -100,7 +100,7 @@ def _selector(value: str, gpus: int | None) -> str:
 
 
 def _some_gpu(devices: list[str], gpus: int | None) -> bool:
-    numbers = [int(one.partition(".")[0]) for one in devices if one[0].isdigit()]
+    numbers = [int(device.partition(".")[0]) for device in devices if device[0].isdigit()]
     return bool({"*", "gpu"} & set(devices)) or any(gpus is None or number < gpus for number in numbers)
 
 
@@ -154,5 +154,5 @@ def ours(environment: Mapping[str, str]) -> Iterator[Finding]:
         if name in _OURS and name in VARIABLES:
             yield Finding(name, FactState.OK, environment[name] or "set and empty, which counts as not set")
         elif name.startswith("PATCHFORGE_") and name not in _OURS:
-            do = f"the names are {', '.join(sorted(one for one in _OURS if one in VARIABLES))}"
+            do = f"the names are {', '.join(sorted(known for known in _OURS if known in VARIABLES))}"
             yield Finding(name, FactState.WARNING, "is not a variable of patchforge", do)

@@ -89,24 +89,24 @@ class RepositoryPlace:
     @cached_property
     def refs(self) -> tuple[Mapping[str, str], tuple[OddRef, ...]]:
         """Name → object id of every ref in files, and what is passed over."""
-        found, odd = _packed(_read(self.common / "packed-refs", _LARGE))
+        targets, odd = _packed(_read(self.common / "packed-refs", _LARGE))
         links: dict[str, str] = {}
         for name, text in _loose(self.common / "refs"):
             if why := _why_odd(name):
                 odd.append(OddRef(name, why))
             elif _ID.fullmatch(text):
-                found[name] = text
+                targets[name] = text
             elif text.startswith("ref:"):
-                found.pop(name, None)
+                targets.pop(name, None)
                 links[name] = text[4:].strip()
             else:
                 odd.append(OddRef(name, NOT_AN_ID))
         for name, target in links.items():
-            if oid := _followed(name, links, found):
-                found[name] = oid
+            if oid := _followed(name, links, targets):
+                targets[name] = oid
             else:
                 odd.append(OddRef(name, f"leads to {target}, which is not there"))
-        return found, tuple(sorted(odd))
+        return targets, tuple(sorted(odd))
 
     @cached_property
     def head(self) -> str:
@@ -248,7 +248,7 @@ def _read(path: Path, most: int) -> bytes:
 
 
 def _packed(text: bytes) -> tuple[dict[str, str], list[OddRef]]:
-    found: dict[str, str] = {}
+    targets: dict[str, str] = {}
     odd: list[OddRef] = []
     for line in text.decode("utf-8", "surrogateescape").split("\n"):
         if not line or line[0] in "#^":
@@ -258,8 +258,8 @@ def _packed(text: bytes) -> tuple[dict[str, str], list[OddRef]]:
         if why := why or _why_odd(name):
             odd.append(OddRef(name or oid, why))
         else:
-            found[name] = oid
-    return found, odd
+            targets[name] = oid
+    return targets, odd
 
 
 def _loose(top: Path) -> Iterator[tuple[str, str]]:
@@ -302,12 +302,12 @@ def _why_odd(name: str) -> str:
     return "not a name that git allows" if _ODD_NAME.search(name) else ""
 
 
-def _followed(name: str, links: Mapping[str, str], found: Mapping[str, str]) -> str:
+def _followed(name: str, links: Mapping[str, str], targets: Mapping[str, str]) -> str:
     for _ in range(_LONGEST_CHAIN):
         if name not in links:
             break
         name = links[name]
-    return found.get(name, "")
+    return targets.get(name, "")
 
 
 def _require_files(objects: Path, depth: int = 0) -> None:
@@ -348,7 +348,7 @@ def _write(folder: Path, place: RepositoryPlace, kind: Mapping[str, str]) -> Non
 
 def _quoted(path: bytes) -> bytes:
     """A path as git reads it in a file of lines."""
-    return b'"' + re.sub(rb'["\\\x00-\x1f]', lambda one: b"\\%03o" % one[0][0], path) + b'"'
+    return b'"' + re.sub(rb'["\\\x00-\x1f]', lambda match: b"\\%03o" % match[0][0], path) + b'"'
 
 
 def _copy_tables(tables: Path, to: Path) -> None:

@@ -51,7 +51,7 @@ def _plain_environment() -> Iterator[None]:
 def _command_type() -> Any:
     """GitPython's commands, started as every git of ours is: its own ``execute`` passes the whole environment on."""
 
-    class Command(import_git().Git):  # type: ignore[misc]
+    class GitCommand(import_git().Git):  # type: ignore[misc]
         def __init__(self, folder: Path, settings: Settings, said: IO[bytes]) -> None:
             super().__init__(folder)
             self._given: dict[str, Any] = {"repository": folder, "settings": settings, "stderr": said}
@@ -59,4 +59,4 @@ def _command_type() -> Any:
         def execute(self, command: list[str], **_: Any) -> Any:
             return self.AutoInterrupt(start_git(*command[1:], **self._given), command)
 
-    return Command
+    return GitCommand

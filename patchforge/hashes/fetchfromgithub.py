@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO
 
 from patchforge.errors import PatchforgeError
-from patchforge.hashes.nar import File, Folder, Item, Link, folder_items, hash_entries, nar_order
+from patchforge.hashes.nar import Item, NarFile, NarFolder, NarLink, folder_items, hash_entries, nar_order
 from patchforge.hashes.objects import Blob, HashedListing, isolated
 from patchforge.hashes.tarball import open_tarball
 
@@ -72,7 +72,7 @@ def of_clone(clone: Path, commit: str) -> ArchiveHash:
 def of_tarball(stream: IO[bytes], origin: str, commit: str = "") -> ArchiveHash:
     """Hash of a tarball as GitHub makes it, while it arrives. PatchforgeError when it notes another ``commit``."""
     with open_tarball(stream, origin) as tarball:
-        found = hashed(tarball.items(), "tarball")
+        archive = hashed(tarball.items(), "tarball")
     if commit and tarball.commit and tarball.commit != commit:
         raise PatchforgeError(
             f"{origin} is the tarball of another commit",
@@ -80,7 +80,7 @@ def of_tarball(stream: IO[bytes], origin: str, commit: str = "") -> ArchiveHash:
             found=tarball.commit,
             do="name the tarball of this revision",
         )
-    return found
+    return archive
 
 
 def of_folder(folder: Path) -> ArchiveHash:
@@ -97,20 +97,22 @@ def of_folder(folder: Path) -> ArchiveHash:
 
 def attributes_of(listing: HashedListing) -> list[bytes]:
     """Every .gitattributes of a commit."""
-    found = [one for one in listing if one.path.rpartition(b"/")[2] == b".gitattributes" and not one.is_submodule]
-    listing.objects.require(found, listing)
-    return [listing.objects.blob(blob.id) for blob in found]
+    entries = [
+        entry for entry in listing if entry.path.rpartition(b"/")[2] == b".gitattributes" and not entry.is_submodule
+    ]
+    listing.objects.require(entries, listing)
+    return [listing.objects.blob(blob.id) for blob in entries]
 
 
 def _of_objects(listing: HashedListing) -> ArchiveHash:
     submodules: list[bytes] = []
-    found = hashed(_folders_noted(listing.objects.items(listing), submodules), "git objects")
-    return replace(found, notes=_submodule_notes(submodules) + found.notes)
+    archive = hashed(_folders_noted(listing.objects.items(listing), submodules), "git objects")
+    return replace(archive, notes=_submodule_notes(submodules) + archive.notes)
 
 
 def _folders_noted(items: Iterable[Item], folders: list[bytes]) -> Iterator[Item]:
     for path, node in items:
-        if isinstance(node, Folder):
+        if isinstance(node, NarFolder):
             folders.append(path)
         yield path, node
 
@@ -124,11 +126,11 @@ def _of_archive(listing: HashedListing) -> ArchiveHash:
             objects.piped("archive", "--format=tar", "--prefix=top/", commit) as stream,
             open_tarball(stream, str(objects.path)) as tarball,
         ):
-            found = hashed(_compared(tarball.items(), listing, submodules, left_out), "git archive")
+            archive = hashed(_compared(tarball.items(), listing, submodules, left_out), "git archive")
     except PatchforgeError:
         objects.require(listing)  # says more, if that is the reason
         raise
-    return replace(found, notes=_submodule_notes(submodules) + _left_out(left_out) + found.notes)
+    return replace(archive, notes=_submodule_notes(submodules) + _left_out(left_out) + archive.notes)
 
 
 def _compared(
@@ -146,7 +148,7 @@ def _compared(
             blob = next(listed, None)
         yield path, node
     left_out += [blob.path] if blob else []
-    left_out += [one.path for one in listed]
+    left_out += [entry.path for entry in listed]
 
 
 def _require_stable(listing: HashedListing) -> None:
@@ -167,8 +169,8 @@ def _require_stable(listing: HashedListing) -> None:
 def _unstable(data: bytes) -> list[str]:
     """The placeholders in ``$Format:…$`` that a new tag, branch, object or day can change."""
     formats = [match[1].decode("utf-8", "replace") for match in _FORMAT.finditer(data)]
-    found = (match for text in formats for match in _PLACEHOLDER.finditer(text))
-    return [match[0] + ")" * ("(" in match[0]) for match in found if _UNSTABLE.fullmatch(match[1])]
+    placeholders = (match for text in formats for match in _PLACEHOLDER.finditer(text))
+    return [match[0] + ")" * ("(" in match[0]) for match in placeholders if _UNSTABLE.fullmatch(match[1])]
 
 
 def hashed(items: Iterable[Item], source: str, notes: tuple[SourceNote, ...] = ()) -> ArchiveHash:
@@ -193,14 +195,14 @@ class _Watch:
             yield path, self._watched(path, node)
 
     def notes(self) -> tuple[SourceNote, ...]:
-        found = []
+        made = []
         if self.pointers:
             text = "LFS pointers stand in place of these files; for the files, pin with fetchgit and fetchLFS = true"
-            found.append(SourceNote("lfs", text, _names(self.pointers)))
+            made.append(SourceNote("lfs", text, _names(self.pointers)))
         if self.clashes:
             text = "names differ in case only; on a file system that does not tell them apart the hash is another"
-            found.append(SourceNote("case", text, _names(self.clashes)))
-        return tuple(found)
+            made.append(SourceNote("case", text, _names(self.clashes)))
+        return tuple(made)
 
     def _case(self, parts: list[bytes]) -> None:
         """Compares each name with those before it in the same folder; a folder that is over is forgotten."""
@@ -216,13 +218,13 @@ class _Watch:
             self._names[depth].add(folded)
         self._last = parts
 
-    def _watched(self, path: bytes, node: Folder | Link | File) -> Folder | Link | File:
-        if not isinstance(node, File) or not len(_LFS) < node.size < _LFS_MOST:
+    def _watched(self, path: bytes, node: NarFolder | NarLink | NarFile) -> NarFolder | NarLink | NarFile:
+        if not isinstance(node, NarFile) or not len(_LFS) < node.size < _LFS_MOST:
             return node
         data = b"".join(node.chunks())
         if data.startswith(_LFS):
             self.pointers.append(path)
-        return File(node.size, lambda: (data,), node.executable)
+        return NarFile(node.size, lambda: (data,), node.executable)
 
 
 def _submodule_notes(paths: Sequence[bytes]) -> tuple[SourceNote, ...]:

@@ -25,12 +25,12 @@ def of_checkout(clone: Path, commit: str, submodules: Mapping[str, Path]) -> Arc
     converts content.
     """
     left = dict(submodules)
-    found = hashed(_items(clone, commit, b"", left), "git objects with submodules")
+    checkout = hashed(_items(clone, commit, b"", left), "git objects with submodules")
     if left:
         raise PatchforgeError(
             f"{commit} has no such submodule", expected="paths of its submodules", found=", ".join(sorted(left))
         )
-    return found
+    return checkout
 
 
 def _items(clone: Path, commit: str, top: bytes, clones: dict[str, Path]) -> Iterator[Item]:

@@ -21,7 +21,7 @@ from patchforge.hashes.sri import sri
 CHUNK = 1 << 18  #: bytes read at once
 
 
-class File(NamedTuple):
+class NarFile(NamedTuple):
     """A regular file. ``chunks`` is called at most once, before the next entry is asked for."""
 
     size: int
@@ -30,16 +30,16 @@ class File(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Link:
+class NarLink:
     target: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class NarFolder:
     """Said only of a folder that may be empty; others follow from the paths in them."""
 
 
-Node = File | Link | Folder
+Node = NarFile | NarLink | NarFolder
 Item = tuple[bytes, Node]  #: path from the top (POSIX, b"" for the top itself), and what is there
 
 
@@ -83,13 +83,13 @@ def folder_items(top: Path) -> Iterator[Item]:
 
 
 def _on_disk(place: bytes, path: bytes) -> Iterator[Item]:
-    found = os.lstat(place)
-    if stat.S_ISLNK(found.st_mode):
-        yield path, Link(os.readlink(place))  # noqa: PTH115 - bytes
-    elif stat.S_ISREG(found.st_mode):
-        yield path, File(found.st_size, lambda: read_file(place), bool(found.st_mode & stat.S_IXUSR))
-    elif stat.S_ISDIR(found.st_mode):
-        yield path, Folder()
+    status = os.lstat(place)
+    if stat.S_ISLNK(status.st_mode):
+        yield path, NarLink(os.readlink(place))  # noqa: PTH115 - bytes
+    elif stat.S_ISREG(status.st_mode):
+        yield path, NarFile(status.st_size, lambda: read_file(place), bool(status.st_mode & stat.S_IXUSR))
+    elif stat.S_ISDIR(status.st_mode):
+        yield path, NarFolder()
         for name in sorted(os.listdir(place)):  # noqa: PTH208 - bytes
             yield from _on_disk(place + b"/" + name, path + b"/" + name if path else name)
     else:
@@ -140,7 +140,7 @@ class _Writer:
     def add(self, path: bytes, node: Node) -> None:
         place, names = nar_order(path), path.split(b"/")
         self._check(path, place, names)
-        if self._last is None and (path or isinstance(node, Folder)):
+        if self._last is None and (path or isinstance(node, NarFolder)):
             self._waiting += _OPEN_FOLDER
         if path:
             name = names.pop()
@@ -148,13 +148,13 @@ class _Writer:
                 self._enter(names)
             self._waiting += _OPEN_ENTRY + _text(name) + _NODE
             self._write(path, node)
-            if isinstance(node, Folder):
+            if isinstance(node, NarFolder):
                 self._open.append(name)
             else:
                 self._waiting += _CLOSE
-        elif not isinstance(node, Folder):
+        elif not isinstance(node, NarFolder):
             self._write(path, node)
-        self._last, self._leaf = place, not isinstance(node, Folder)
+        self._last, self._leaf = place, not isinstance(node, NarFolder)
         if len(self._waiting) >= CHUNK:
             self._flush()
 
@@ -190,14 +190,14 @@ class _Writer:
         del self._open[depth:]
 
     def _write(self, path: bytes, node: Node) -> None:
-        if isinstance(node, File):
+        if isinstance(node, NarFile):
             self._write_file(path, node)
-        elif isinstance(node, Link):
+        elif isinstance(node, NarLink):
             self._waiting += _OPEN_LINK + _text(node.target) + _CLOSE
         else:
             self._waiting += _OPEN_FOLDER
 
-    def _write_file(self, path: bytes, node: File) -> None:
+    def _write_file(self, path: bytes, node: NarFile) -> None:
         self._waiting += (_OPEN_PROGRAM if node.executable else _OPEN_FILE) + node.size.to_bytes(8, "little")
         written = 0
         for chunk in node.chunks():

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from patchforge.errors import Damaged
 from patchforge.git.objects import Objects, UnreadableError
-from patchforge.hashes.nar import File, Folder, Item, Link
+from patchforge.hashes.nar import Item, NarFile, NarFolder, NarLink
 from patchforge.sources.missing import MissingBlobError
 
 #: Blobs above this many bytes are streamed by git too, unless they are stored as a difference to another blob.
@@ -82,7 +82,7 @@ class HashedObjects(Objects):
         absent = []
         for blob in blobs:
             if blob.is_submodule:
-                yield blob.path, Folder()
+                yield blob.path, NarFolder()
                 continue
             try:
                 size, pieces = self.pieces(blob.id, os.fsdecode(blob.path))
@@ -160,9 +160,9 @@ def _walk(read: Callable[[str], list[Named]], tree: str) -> Iterator[Blob]:
             raise Damaged("folders are within each other without end", expected=f"{_DEEPEST} at most", found=tree)
 
 
-def _node(blob: Blob, size: int, pieces: Iterator[bytes]) -> Link | File:
+def _node(blob: Blob, size: int, pieces: Iterator[bytes]) -> NarLink | NarFile:
     if blob.mode == "120000":
         if size > _LONGEST_LINK:
             raise Damaged(f"{os.fsdecode(blob.path)} is a link that leads too far", found=f"{size} bytes")
-        return Link(b"".join(pieces))
-    return File(size, lambda: pieces, bool(int(blob.mode, 8) & 0o100))
+        return NarLink(b"".join(pieces))
+    return NarFile(size, lambda: pieces, bool(int(blob.mode, 8) & 0o100))

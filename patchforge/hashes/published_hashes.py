@@ -27,9 +27,9 @@ def published_hashes(project: Project) -> dict[str, PublishedHash]:
     if not path.is_file():
         return {}
     rows = documents.read_table(path, _COLUMNS)
-    found = [PublishedHash(version, commit, trusted(text), by) for version, commit, text, by in rows]
-    refuse_shared((one.commit, one.hash) for one in found)
-    return {one.commit: one for one in found}
+    publications = [PublishedHash(version, commit, trusted(text), by) for version, commit, text, by in rows]
+    refuse_shared((publication.commit, publication.hash) for publication in publications)
+    return {publication.commit: publication for publication in publications}
 
 
 def refuse_shared(pins: Iterable[tuple[str, str]]) -> None:

@@ -52,9 +52,9 @@ def package_files(name: str, version: str, indexes: Sequence[str] | None = None)
     versions: set[str] = set()
     for index in asked:
         listed = listed_files(index, name)
-        if found := [one for one in listed if _plain(_version_of(one["filename"], name)) == _plain(version)]:
-            return [_package_file(one) for one in sorted(found, key=lambda one: str(one["filename"]))]
-        versions |= {_version_of(one["filename"], name) for one in listed} - {""}
+        if matching := [file for file in listed if _plain(_version_of(file["filename"], name)) == _plain(version)]:
+            return [_package_file(file) for file in sorted(matching, key=lambda file: str(file["filename"]))]
+        versions |= {_version_of(file["filename"], name) for file in listed} - {""}
     raise PatchforgeError(
         f"no file of {name} {version} is in the index",
         expected="one of: " + (", ".join(sorted(versions)[-8:]) or "no version at all"),
@@ -98,8 +98,8 @@ def listed_files(index: str, name: str) -> list[dict[str, Any]]:
         web.require(answer)
         data, kind, where = answer.whole(), answer.headers.get("Content-Type", ""), answer.url
     try:
-        found = _from_json(_parsed(data, page)) if "json" in kind else list(_from_html(data))
-        return [{**one, "url": _file_url(where, one["url"], index)} for one in found if _is_name(one["filename"])]
+        files = _from_json(_parsed(data, page)) if "json" in kind else list(_from_html(data))
+        return [{**file, "url": _file_url(where, file["url"], index)} for file in files if _is_name(file["filename"])]
     except _Odd as error:
         raise _not_a_page(page, str(error)) from None
     except (KeyError, TypeError, AttributeError):
@@ -156,13 +156,13 @@ def _is_name(file: str) -> bool:
 def _from_json(page: Any) -> list[dict[str, Any]]:
     return [
         {
-            "filename": _text(one["filename"]),
-            "url": _text(one["url"]),
-            "sha256": _text(one["hashes"].get("sha256", "")),
-            "yanked": bool(one.get("yanked", False)),
-            "metadata": bool(one.get("core-metadata") or one.get("dist-info-metadata")),
+            "filename": _text(file["filename"]),
+            "url": _text(file["url"]),
+            "sha256": _text(file["hashes"].get("sha256", "")),
+            "yanked": bool(file.get("yanked", False)),
+            "metadata": bool(file.get("core-metadata") or file.get("dist-info-metadata")),
         }
-        for one in page["files"]
+        for file in page["files"]
     ]
 
 
@@ -196,8 +196,8 @@ class _Links(HTMLParser):
             self.found.append(dict(attrs))
 
 
-def _anchors(found: Sequence[dict[str, str | None]]) -> Iterator[dict[str, Any]]:
-    for anchor in found:
+def _anchors(anchors: Sequence[dict[str, str | None]]) -> Iterator[dict[str, Any]]:
+    for anchor in anchors:
         url, _, fragment = (anchor.get("href") or "").partition("#")
         file = unquote(url.rpartition("/")[2])
         if file.endswith(".whl") or _SOURCE.search(file):
@@ -210,11 +210,11 @@ def _anchors(found: Sequence[dict[str, str | None]]) -> Iterator[dict[str, Any]]
             }
 
 
-def _package_file(one: dict[str, Any]) -> PackageFile:
-    file, url = str(one["filename"]), str(one["url"])
-    text = trusted(one["sha256"]) if one["sha256"] else downloaded_hash(url)
-    provenance = "published" if one["sha256"] else "computed"
-    return PackageFile(file, quoted_url(url), store_name(file), text, provenance, bool(one["yanked"]))
+def _package_file(described: dict[str, Any]) -> PackageFile:
+    file, url = str(described["filename"]), str(described["url"])
+    text = trusted(described["sha256"]) if described["sha256"] else downloaded_hash(url)
+    provenance = "published" if described["sha256"] else "computed"
+    return PackageFile(file, quoted_url(url), store_name(file), text, provenance, bool(described["yanked"]))
 
 
 def downloaded_hash(url: str) -> str:

@@ -23,7 +23,7 @@ from functools import lru_cache, partial
 from typing import IO, Any
 
 from patchforge.errors import Damaged
-from patchforge.hashes.nar import CHUNK, File, Folder, Item, Link, Node
+from patchforge.hashes.nar import CHUNK, Item, NarFile, NarFolder, NarLink, Node
 from patchforge.sources.unpack import Unpacked
 
 #: Intel's ISA-L unpacks two to three times as fast as zlib, and is not there for every processor.
@@ -79,9 +79,9 @@ class _TarReader:
         end = self._at + size
         if end > len(self._block):
             return b"".join(self.pieces(size))
-        found = self._block[self._at : end]
+        piece = self._block[self._at : end]
         self._at = end
-        return found
+        return piece
 
     def pieces(self, size: int) -> Iterator[bytes]:
         """``size`` bytes; EOFError when there are fewer."""
@@ -112,7 +112,7 @@ class _Entry:
     headers: bytes  #: as they are packed
 
     def content(self) -> Iterable[bytes]:
-        return self.node.chunks() if isinstance(self.node, File) else ()
+        return self.node.chunks() if isinstance(self.node, NarFile) else ()
 
 
 class _Waiting:
@@ -178,11 +178,11 @@ class Tarball:
         node: Node
         if kind == b"0":
             chunks = _whole(reader.take(size)) if size <= _SMALL else partial(reader.pieces, size)
-            node = File(size, chunks, _executable(header[100:108]))
+            node = NarFile(size, chunks, _executable(header[100:108]))
         elif kind == b"2":
-            node, size = Link(own.get(b"linkpath") or header[157:257].rstrip(b"\0")), 0
+            node, size = NarLink(own.get(b"linkpath") or header[157:257].rstrip(b"\0")), 0
         elif kind == b"5":
-            node, path, size = Folder(), path.rstrip(b"/") + b"/", 0
+            node, path, size = NarFolder(), path.rstrip(b"/") + b"/", 0
         else:
             raise _Malformed(f"{os.fsdecode(path)} is a hard link, a device, a pipe or too long a header")
         return _Entry(self._below_top(path), node, size, headers)
@@ -204,40 +204,40 @@ class Tarball:
     def _sorted(self, entries: Iterator[_Entry], known: int = 0) -> Iterator[_Entry]:
         """From git's order to ``nar_order``. ``known``: of so many characters at the start nothing is to come."""
         waiting: list[_Waiting] = []  # the folder of each is in that of the one before
-        one: _Entry | None = None  # what alone would be the last of them
+        only: _Entry | None = None  # what alone would be the last of them
         limit = b""
         for entry in entries:
-            if one and entry.key >= limit:
-                yield one
-            elif one:
-                waiting.append(self._wait(one, limit))
-            one = None
+            if only and entry.key >= limit:
+                yield only
+            elif only:
+                waiting.append(self._wait(only, limit))
+            only = None
             while waiting and entry.key >= waiting[-1].limit:
                 yield from self._released(waiting.pop())
             if waiting and waiting[-1].takes(entry.key):
                 self._keep(waiting[-1], entry)
-            elif found := _WAITS.search(entry.key, len(waiting[-1].folder) + 1 if waiting else known):
-                limit = entry.key[: found.end() - 1] + _AFTER
+            elif match := _WAITS.search(entry.key, len(waiting[-1].folder) + 1 if waiting else known):
+                limit = entry.key[: match.end() - 1] + _AFTER
                 if entry.size <= _SMALL:
-                    one = entry
+                    only = entry
                 else:
                     waiting.append(self._wait(entry, limit))
             else:
                 yield entry
-        if one:
-            yield one
+        if only:
+            yield only
         while waiting:
             yield from self._released(waiting.pop())
 
     def _wait(self, entry: _Entry, limit: bytes) -> _Waiting:
-        found = _Waiting(limit)
-        self._keep(found, entry)
-        return found
+        waiting = _Waiting(limit)
+        self._keep(waiting, entry)
+        return waiting
 
     def _keep(self, waiting: _Waiting, entry: _Entry) -> None:
         size = entry.size
         if waiting.start < 0 and self._kept + size + _ENTRY <= _KEPT:
-            if isinstance(entry.node, File) and size > _SMALL:
+            if isinstance(entry.node, NarFile) and size > _SMALL:
                 entry.node = entry.node._replace(chunks=_whole(b"".join(entry.content())))
             waiting.entries.append(entry)
             self._kept += size + _ENTRY
@@ -351,12 +351,12 @@ def _number(digits: bytes, base: int) -> int:
 
 def _pax(data: bytes) -> dict[bytes, bytes]:
     """Keywords and values, each record with its own length in front (POSIX, pax, extended header)."""
-    found = {}
+    values = {}
     start = 0
     while start < len(data):
         size = _number(data[start : start + _DIGITS].partition(b" ")[0], 10)
         if not 0 < size <= len(data) - start:
             raise _Malformed("an extended header is not whole")
         name, _, value = data[start : start + size].partition(b" ")[2].removesuffix(b"\n").partition(b"=")
-        found[name], start = value, start + size
-    return found
+        values[name], start = value, start + size
+    return values

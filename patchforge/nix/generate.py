@@ -188,7 +188,7 @@ def _is_of_torch(wheel: LockedWheel) -> bool:
 def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
     """A pack without patches is packaged as it is."""
     pins = _there("nodes", upstream, pin_files.load("nodes", upstream / "pins"))
-    found: Data = {}
+    packs: Data = {}
     left_out: list[str] = []
     for node in load_nodes(upstream):
         pin = pins.get(node.name)
@@ -203,7 +203,7 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
             patches = _patches(
                 node.name, pin, load_pack(folder), f"patchforge packs apply CLONE --out {quoted(folder)}"
             )
-        found[node.name] = {
+        packs[node.name] = {
             **_repository(pin),
             "date": pin.date,
             "license": pin.license,
@@ -213,7 +213,7 @@ def _nodes(upstream: Path, generated: Path) -> tuple[Data, tuple[str, ...]]:
             "requirements": pin.requirements,
             "title": node.title,
         }
-    return found, tuple(left_out)
+    return packs, tuple(left_out)
 
 
 def _templates() -> Iterator[tuple[str, bytes]]:

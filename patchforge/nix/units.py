@@ -16,9 +16,9 @@ _HEAD = "# Made by `patchforge nix --units` of templates/nix/modules. To change 
 
 def units(lib: Path, generated: Path) -> dict[str, bytes]:
     """File name → unit. ``lib`` and ``generated`` as ``options`` takes them; PatchforgeError as it raises."""
-    found = evaluated(lib, generated, "debian.nix", dict[str, dict[str, Any]])
-    files = {f"{name}.service": _service(unit) for name, unit in found["services"].items()}
-    files |= {f"{name}.timer": _timer(unit) for name, unit in found["timers"].items()}
+    units_of = evaluated(lib, generated, "debian.nix", dict[str, dict[str, Any]])
+    files = {f"{name}.service": _service(unit) for name, unit in units_of["services"].items()}
+    files |= {f"{name}.timer": _timer(unit) for name, unit in units_of["timers"].items()}
     return {name: (_HEAD.format(name=name) + text).encode() for name, text in sorted(files.items())}
 
 
@@ -44,8 +44,8 @@ def _sections(**sections: Mapping[str, Any]) -> str:
 def _lines(section: Mapping[str, Any]) -> Iterator[str]:
     """A list is a setting that may be repeated."""
     for name, value in section.items():
-        for one in value if isinstance(value, list) else [value]:
-            yield f"{name}={str(one).lower() if isinstance(one, bool) else one}\n"
+        for item in value if isinstance(value, list) else [value]:
+            yield f"{name}={str(item).lower() if isinstance(item, bool) else item}\n"
 
 
 def _quoted(text: str) -> str:

@@ -33,19 +33,22 @@ class WheelClaim:
 def source_claims(folder: Path) -> dict[str, Claim]:
     """By commit: what ``sources.hashes.tsv`` and ComfyUI's own list say of whole repositories."""
     project = load_project(folder=folder)
-    found = {one.commit: Claim(one.hash, one.published_by) for one in published_hashes(project).values()}
+    claims = {
+        publication.commit: Claim(publication.hash, publication.published_by)
+        for publication in published_hashes(project).values()
+    }
     for _, commit, text, by in _rows(folder / "sources.hashes.tsv", _SOURCES):
-        found[commit] = Claim(trusted(text), by)
-    refuse_shared((commit, claim.hash) for commit, claim in found.items())
-    return found
+        claims[commit] = Claim(trusted(text), by)
+    refuse_shared((commit, claim.hash) for commit, claim in claims.items())
+    return claims
 
 
 def wheel_claims(folder: Path) -> list[WheelClaim]:
     """What ``torch.hashes.tsv`` says of wheels, in its order."""
     rows = _rows(folder / "torch.hashes.tsv", _WHEELS)
-    found = [WheelClaim(torch, abi, file, trusted(text), by) for torch, abi, file, text, by in rows]
-    refuse_shared({one.file: one.hash for one in found}.items())
-    return found
+    wheels = [WheelClaim(torch, abi, file, trusted(text), by) for torch, abi, file, text, by in rows]
+    refuse_shared({wheel.file: wheel.hash for wheel in wheels}.items())
+    return wheels
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:

@@ -187,7 +187,7 @@ def are_pins(kind: str, data: bytes) -> bool:
 def _is_pin(entry: Mapping[str, Any]) -> bool:
     """One of a repository, or wheels by version."""
     return bool({"rev", "hash"} & entry.keys()) or all(
-        isinstance(one, dict) and "file" in one for one in entry.values()
+        isinstance(wheel, dict) and "file" in wheel for wheel in entry.values()
     )
 
 

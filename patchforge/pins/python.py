@@ -21,27 +21,28 @@ def pins(
     hosts: Sequence[str] = LASTING_HOSTS,
 ) -> dict[str, Versions]:
     """By name and version. ``releases``: the requirements of each. PatchforgeError when an index lacks one."""
-    found: dict[str, Versions] = {}
+    versions_of: dict[str, Versions] = {}
     todo = deque(_wanted((text for named in releases.values() for text in named), companions))
     while todo:
         requirement = todo.popleft()
         wheel = wheels.best(requirement)
         if wheel is None:
             raise _absent(requirement)
-        versions = found.setdefault(wheel.name, {})
+        versions = versions_of.setdefault(wheel.name, {})
         if str(wheel.version) not in versions:
             named = requires(wheel)
             versions[str(wheel.version)] = _pin(wheel, named, companions.python, hosts)
             todo += _wanted(named, companions)
-    return found
+    return versions_of
 
 
 def _wanted(texts: Iterable[str], companions: Companions) -> list[Requirement]:
     holding = requirements.holding(texts, companions.python)
     return [
-        one
-        for one in holding
-        if one.name not in companions.elsewhere and (requirements.is_exact(one) or one.name in companions.names)
+        requirement
+        for requirement in holding
+        if requirement.name not in companions.elsewhere
+        and (requirements.is_exact(requirement) or requirement.name in companions.names)
     ]
 
 
@@ -54,7 +55,7 @@ def _pin(wheel: Wheel, named: Sequence[str], python: str, hosts: Sequence[str]) 
         python=wheel.tag.interpreter,
         abi=wheel.tag.abi,
         platform=wheel.file.removesuffix(".whl").rpartition("-")[2],
-        requires=tuple(str(one) for one in requirements.holding(named, python)),
+        requires=tuple(str(requirement) for requirement in requirements.holding(named, python)),
         url=wheel.lasting_url(hosts),
     )
 

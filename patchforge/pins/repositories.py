@@ -49,30 +49,30 @@ class HashFields(TypedDict, total=False):
     missing: dict[str, str]
 
 
-def pin(one: TrackedRepository, clones: Clones, claims: Mapping[str, Claim]) -> RepositoryPin:
+def pin(repository: TrackedRepository, clones: Clones, claims: Mapping[str, Claim]) -> RepositoryPin:
     """The pin of the commit that is followed; without ``hash``, and with ``missing``, when nothing gives its hash.
 
     PatchforgeError when the clone cannot be had or lacks the branch or tag.
     """
-    clone = clones.path(one.name, one.url)
-    commit = _commit(one, clone)
-    owner, repo = one.owner_and_repo
+    clone = clones.path(repository.name, repository.url)
+    commit = _commit(repository, clone)
+    owner, repo = repository.owner_and_repo
     with isolated(clone) as objects:
         date = objects.date(commit).date().isoformat()
-        required = _requirements(one, objects, commit) if one.group else []
+        required = _requirements(repository, objects, commit) if repository.group else []
     return RepositoryPin(
         owner=owner,
         repo=repo,
         rev=commit,
         date=date,
-        license=one.license,
-        submodules=one.submodules,
-        group=one.group,
+        license=repository.license,
+        submodules=repository.submodules,
+        group=repository.group,
         requirements=tuple(required),
-        version=one.version,
-        tag=f"v{one.version}" if one.version else "",
-        vendor_hash=one.vendor_hash,
-        **source_hash(clone, commit, claims, _submodules(one, clone, commit, clones)),
+        version=repository.version,
+        tag=f"v{repository.version}" if repository.version else "",
+        vendor_hash=repository.vendor_hash,
+        **source_hash(clone, commit, claims, _submodules(repository, clone, commit, clones)),
     )
 
 
@@ -121,34 +121,39 @@ def with_known_hash(pin: _Source, before: SourcePin | None) -> _Source:
     return replace(pin, hash=before.hash, hash_source="computed", published_by="", missing={})
 
 
-def _commit(one: TrackedRepository, clone: Path) -> str:
-    names = [f"refs/heads/{one.branch}", f"refs/remotes/origin/{one.branch}"] if one.branch else []
-    names += [f"refs/tags/v{one.version}"] if one.version else []
+def _commit(repository: TrackedRepository, clone: Path) -> str:
+    names = [f"refs/heads/{repository.branch}", f"refs/remotes/origin/{repository.branch}"] if repository.branch else []
+    names += [f"refs/tags/v{repository.version}"] if repository.version else []
     with GitObjects(clone) as objects:
-        found = next(filter(None, map(objects.commit, names)), None)
-    if found is None:
+        commit = next(filter(None, map(objects.commit, names)), None)
+    if commit is None:
         raise PatchforgeError(
-            f"{clone} has no {one.branch or 'v' + one.version}",
-            expected="the branch or tag in " + (f"upstream/nodes/{one.name}.toml" if one.group else f"{one.name}.toml"),
+            f"{clone} has no {repository.branch or 'v' + repository.version}",
+            expected="the branch or tag in "
+            + (f"upstream/nodes/{repository.name}.toml" if repository.group else f"{repository.name}.toml"),
             found="no such name",
             do="fetch the clone, or correct the file",
         )
-    return found
+    return commit
 
 
-def _requirements(one: TrackedRepository, objects: HashedObjects, commit: str) -> list[str]:
-    text = _content(objects, f"{commit}:{one.requirements}").decode("utf-8", "replace") if one.requirements else ""
+def _requirements(repository: TrackedRepository, objects: HashedObjects, commit: str) -> list[str]:
+    text = (
+        _content(objects, f"{commit}:{repository.requirements}").decode("utf-8", "replace")
+        if repository.requirements
+        else ""
+    )
     named = requirements.of_file(text)
-    left_out = {requirements.parse(text).name for text in one.without}
+    left_out = {requirements.parse(text).name for text in repository.without}
     if unknown := left_out - {requirements.parse(text).name for text in named}:
         raise PatchforgeError(
-            f"{one.name} does not name what is to be left out",
-            expected=f"a name in {one.requirements}",
+            f"{repository.name} does not name what is to be left out",
+            expected=f"a name in {repository.requirements}",
             found=", ".join(sorted(unknown)),
-            do=f"correct `without` in upstream/nodes/{one.name}.toml",
+            do=f"correct `without` in upstream/nodes/{repository.name}.toml",
         )
     kept = [text for text in named if requirements.parse(text).name not in left_out]
-    return sorted({*kept, *(str(requirements.parse(text)) for text in one.also)})
+    return sorted({*kept, *(str(requirements.parse(text)) for text in repository.also)})
 
 
 def _content(objects: HashedObjects, name: str) -> bytes:
@@ -158,9 +163,9 @@ def _content(objects: HashedObjects, name: str) -> bytes:
         raise objects.failed("cat-file", f"{name}: {error}") from error
 
 
-def _submodules(one: TrackedRepository, clone: Path, commit: str, clones: Clones) -> dict[str, Path]:
+def _submodules(repository: TrackedRepository, clone: Path, commit: str, clones: Clones) -> dict[str, Path]:
     """Clones of a commit's submodules, by path."""
-    if not one.submodules:
+    if not repository.submodules:
         return {}
     with isolated(clone) as objects:
         paths = [os.fsdecode(blob.path) for blob in objects.listing(commit) if blob.is_submodule]
@@ -169,17 +174,22 @@ def _submodules(one: TrackedRepository, clone: Path, commit: str, clones: Clones
     settings = dict(split_setting(pair) for pair in os.fsdecode(listed).split("\0") if pair)
     names = {value: key.removesuffix(".path") for key, value in settings.items() if key.endswith(".path")}
     urls = {path: settings.get(f"{names.get(path)}.url", "") for path in paths}
-    return {path: clones.path(f"{one.name}/{path}", _submodule_url(one, path, urls[path], clones)) for path in paths}
+    return {
+        path: clones.path(f"{repository.name}/{path}", _submodule_url(repository, path, urls[path], clones))
+        for path in paths
+    }
 
 
-def _submodule_url(one: TrackedRepository, path: str, reference: str, clones: Clones) -> str:
+def _submodule_url(repository: TrackedRepository, path: str, reference: str, clones: Clones) -> str:
     """Where .gitmodules says that a submodule is. Damaged for what is not https: a stranger wrote that file."""
-    if f"{one.name}/{path}" in clones.named:
+    if f"{repository.name}/{path}" in clones.named:
         return ""
     if not reference:
-        raise Damaged(f"{one.name} does not say where its submodule {escape.line(path)} is", expected=".gitmodules")
+        raise Damaged(
+            f"{repository.name} does not say where its submodule {escape.line(path)} is", expected=".gitmodules"
+        )
     relative = reference.startswith(("./", "../"))
-    return web.followed(f"{one.url.removesuffix('/')}/" if relative else one.url, reference, secret=False)
+    return web.followed(f"{repository.url.removesuffix('/')}/" if relative else repository.url, reference, secret=False)
 
 
 def archive_url(pin: SourcePin, host: str = HOST) -> str:

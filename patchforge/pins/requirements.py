@@ -42,15 +42,15 @@ class Refused:
 def parse(text: str) -> Requirement:
     """With its name normalised (PEP 503). PatchforgeError when it is none."""
     try:
-        found = Requirement(text)
+        requirement = Requirement(text)
     except (ValueError, RecursionError) as error:
         raise PatchforgeError(
             f"{text[:_SHOWN]!r} is not a Python requirement",
             expected="such as av>=16.0.0 (PEP 508)",
             found=type(error).__name__ if len(text) > _SHOWN else escape.seen(str(error)),
         ) from error
-    found.name = canonicalize_name(found.name)
-    return found
+    requirement.name = canonicalize_name(requirement.name)
+    return requirement
 
 
 def read(data: bytes, where: str) -> tuple[list[str], list[Refused]]:
@@ -98,12 +98,12 @@ def _why_refused(line: str) -> str:
     if _OPTION.search(line):
         return "is, or has, an option for pip"
     try:
-        found = Requirement(line)
+        requirement = Requirement(line)
     except (ValueError, RecursionError):
         return "is not the name of a package with versions; addresses and paths are not taken"
-    if found.url:
+    if requirement.url:
         return "names an address instead of versions"
-    return "is the name of a file" if _ARCHIVE.search(found.name) else ""
+    return "is the name of a file" if _ARCHIVE.search(requirement.name) else ""
 
 
 def of_file(text: str, where: str = "requirements.txt") -> list[str]:
@@ -114,20 +114,22 @@ def of_file(text: str, where: str = "requirements.txt") -> list[str]:
 def holding(requires: Iterable[str], python: str) -> list[Requirement]:
     """Those that hold for a Python such as ``3.13``, without any extra; their markers are left off."""
     environment = {**_LINUX, "python_version": python, "python_full_version": f"{python}.0", "extra": ""}
-    found = [parse(text) for text in requires]
-    kept = [one for one in found if _holds(one, environment)]
-    for one in kept:
-        one.marker = None
+    requirements_of = [parse(text) for text in requires]
+    kept = [requirement for requirement in requirements_of if _holds(requirement, environment)]
+    for requirement in kept:
+        requirement.marker = None
     return sorted(kept, key=str)
 
 
-def _holds(one: Requirement, environment: dict[str, str]) -> bool:
+def _holds(requirement: Requirement, environment: dict[str, str]) -> bool:
     try:
-        return one.marker is None or one.marker.evaluate(environment)
+        return requirement.marker is None or requirement.marker.evaluate(environment)
     except (ValueError, LookupError, RecursionError) as error:
-        raise PatchforgeError(f"it cannot be known whether {one.name} is needed", found=type(error).__name__) from error
+        raise PatchforgeError(
+            f"it cannot be known whether {requirement.name} is needed", found=type(error).__name__
+        ) from error
 
 
 def is_exact(requirement: Requirement) -> bool:
     """Whether it names one version (``==1.2``, not ``==1.*``)."""
-    return any(one.operator == "==" and not one.version.endswith(".*") for one in requirement.specifier)
+    return any(clause.operator == "==" and not clause.version.endswith(".*") for clause in requirement.specifier)

@@ -45,9 +45,9 @@ def lock(
     """
     known = [claim for claim in claims if claim.torch == version and claim.abi in {abi_of(python), "any"}]
     roots = _roots(version, torch)
-    names = [requirements.parse(f"{_name(one)}=={_version(one)}") for one in known]
-    made = _Lock(torch, python, wheels, {one.file: one for one in known}, hosts)
-    made.take([*roots, *(one for one in names if one.name not in {root.name for root in roots})])
+    names = [requirements.parse(f"{_name(claim)}=={_version(claim)}") for claim in known]
+    made = _Lock(torch, python, wheels, {claim.file: claim for claim in known}, hosts)
+    made.take([*roots, *(named for named in names if named.name not in {root.name for root in roots})])
     if "torch" not in made.locked:
         raise _unknown(version, python)
     return TorchLock(
@@ -86,15 +86,15 @@ class _Lock:
     def take(self, wanted: Iterable[Requirement]) -> None:
         todo = deque(wanted)
         while todo:
-            one = todo.popleft()
-            if one.name in self.locked:
-                _require_agreement(one, self.locked[one.name])
-            elif wheel := self.wheels.best(one):
+            requirement = todo.popleft()
+            if requirement.name in self.locked:
+                _require_agreement(requirement, self.locked[requirement.name])
+            elif wheel := self.wheels.best(requirement):
                 todo += self._lock(wheel)
-            elif claim := self._claim(one):
+            elif claim := self._claim(requirement):
                 self._trust(claim)
             else:
-                self.missing.add(f"{one} for {abi_of(self.python)}")
+                self.missing.add(f"{requirement} for {abi_of(self.python)}")
 
     def _lock(self, wheel: Wheel) -> list[Requirement]:
         """Locks a wheel of an index; what it needs besides."""
@@ -117,11 +117,11 @@ class _Lock:
             requires=tuple(map(str, needed)),
             url=wheel.lasting_url(self.hosts),
         )
-        return [one for one in needed if one.name not in self.torch.elsewhere]
+        return [requirement for requirement in needed if requirement.name not in self.torch.elsewhere]
 
     def _claim(self, wanted: Requirement) -> WheelClaim | None:
         fitting = (claim for claim in self.claims.values() if _name(claim) == wanted.name)
-        return next((one for one in fitting if wanted.specifier.contains(_version(one), prereleases=True)), None)
+        return next((claim for claim in fitting if wanted.specifier.contains(_version(claim), prereleases=True)), None)
 
     def _trust(self, claim: WheelClaim) -> None:
         """Locks a wheel that is out of reach, by what someone published; what it requires stays unknown."""

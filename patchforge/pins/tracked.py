@@ -37,8 +37,8 @@ class TrackedRepository:
 
     @property
     def owner_and_repo(self) -> tuple[str, str]:
-        found = _GITHUB.fullmatch(self.url)
-        return (found[1], found[2]) if found else ("", "")
+        matched = _GITHUB.fullmatch(self.url)
+        return (matched[1], matched[2]) if matched else ("", "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +74,13 @@ def load_torch(folder: Path) -> TrackedTorch:
 
 def load_repository(path: Path) -> TrackedRepository:
     """Damaged for unknown keys, an address outside GitHub, and unless it says which commit to follow."""
-    found = _loaded(TrackedRepository, path)
+    repository = _loaded(TrackedRepository, path)
     wrong = [
-        *(["name"] if found.name != path.stem else []),
-        *(["url"] if not _GITHUB.fullmatch(found.url) else []),
-        *(["branch or version"] if bool(found.branch) == bool(found.version) else []),
-        *(["branch_days"] if type(found.branch_days) not in (int, float) or found.branch_days < 0 else []),
-        *(["group"] if (path.parent.name == "nodes") != (found.group in GROUPS) else []),
+        *(["name"] if repository.name != path.stem else []),
+        *(["url"] if not _GITHUB.fullmatch(repository.url) else []),
+        *(["branch or version"] if bool(repository.branch) == bool(repository.version) else []),
+        *(["branch_days"] if type(repository.branch_days) not in (int, float) or repository.branch_days < 0 else []),
+        *(["group"] if (path.parent.name == "nodes") != (repository.group in GROUPS) else []),
     ]
     if wrong:
         raise Damaged(
@@ -89,7 +89,7 @@ def load_repository(path: Path) -> TrackedRepository:
             found="missing or malformed: " + ", ".join(wrong),
             do="correct the file",
         )
-    return found
+    return repository
 
 
 def load_nodes(folder: Path) -> list[TrackedRepository]:

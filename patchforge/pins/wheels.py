@@ -87,32 +87,32 @@ class Wheels:
 
     def best(self, requirement: Requirement) -> Wheel | None:
         """The newest version that satisfies it, of that the wheel that suits best; final releases first."""
-        fitting = {one.version for one in self._of(requirement.name) if not one.yanked or is_exact(requirement)}
+        fitting = {wheel.version for wheel in self._of(requirement.name) if not wheel.yanked or is_exact(requirement)}
         version = max(requirement.specifier.filter(fitting), default=None)
-        wheels = [one for one in self._of(requirement.name) if one.version == version]
-        return min(wheels, key=lambda one: (one.yanked, one.rank), default=None)
+        wheels = [wheel for wheel in self._of(requirement.name) if wheel.version == version]
+        return min(wheels, key=lambda wheel: (wheel.yanked, wheel.rank), default=None)
 
     def _of(self, name: str) -> list[Wheel]:
         if name not in self._pages:
-            self._pages[name] = list({one.file: one for one in self._read(name)}.values())
+            self._pages[name] = list({wheel.file: wheel for wheel in self._read(name)}.values())
         return self._pages[name]
 
     def _read(self, name: str) -> Iterator[Wheel]:
         for index in reversed(self._indexes):  # of a file that several have, the first index's is kept
             for listed in listed_files(index, name):
-                if one := self._wheel(listed):
-                    yield one
+                if wheel := self._wheel(listed):
+                    yield wheel
 
     def _wheel(self, listed: dict[str, Any]) -> Wheel | None:
         file = str(listed["filename"])
         together = file.removesuffix(".whl").split("-")[-3:]
-        if math.prod(one.count(".") + 1 for one in together) > _MOST_TAGS:
+        if math.prod(part.count(".") + 1 for part in together) > _MOST_TAGS:
             return None
         try:
-            name, version, _, found = parse_wheel_filename(file)
+            name, version, _, compatible = parse_wheel_filename(file)
         except ValueError:
             return None
-        tag = min(found & self._ranks.keys(), key=self._ranks.__getitem__, default=None)
+        tag = min(compatible & self._ranks.keys(), key=self._ranks.__getitem__, default=None)
         if tag is None:
             return None
         about = (listed["url"], listed["sha256"], listed["yanked"], listed["metadata"])

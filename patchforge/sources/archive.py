@@ -110,7 +110,7 @@ class ArchiveTree(ABC):
         """One of MALFORMED, or Damaged, for what is not as it should be."""
 
 
-class Reading:
+class ArchiveReading:
     """An archive while it is read, member by member."""
 
     def __init__(self, origin: str, kind: str) -> None:
@@ -159,7 +159,7 @@ class Reading:
         for path in self._files:
             if spelt.setdefault(folded(path), path) != path:
                 raise self._ambiguous(f"{line(path)} and {line(spelt[folded(path)])}")
-            self._folders.update(path[:at] for at, one in enumerate(path) if one == "/")
+            self._folders.update(path[:at] for at, letter in enumerate(path) if letter == "/")
         if both := sorted(self._folders.intersection({*self._files, *(each.path for each in self._skipped)})):
             raise self._ambiguous(f"{line(both[0])} as a folder and as something else")
 
@@ -190,8 +190,8 @@ def _shown(error: BaseException) -> str:
     return line(str(error))[:300] or type(error).__name__
 
 
-def _told(one: Skipped, top: str) -> Skipped:
-    return Skipped(line(one.path.removeprefix(top)), one.reason)
+def _told(skipped: Skipped, top: str) -> Skipped:
+    return Skipped(line(skipped.path.removeprefix(top)), skipped.reason)
 
 
 def _top_folder(paths: Iterable[str]) -> str:

@@ -61,9 +61,9 @@ class FolderTree:
 
     @cached_property
     def _found(self) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
-        found = sorted(_walk(self.path), key=lambda item: item[0])
-        files = {path: self.path / path for path, reason in found if not reason}
-        return files, tuple(Skipped(path, reason) for path, reason in found if reason)
+        entries = sorted(_walk(self.path), key=lambda item: item[0])
+        files = {path: self.path / path for path, reason in entries if not reason}
+        return files, tuple(Skipped(path, reason) for path, reason in entries if reason)
 
 
 class _HashedOnDemand(Mapping[str, Entry]):

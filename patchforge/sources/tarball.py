@@ -6,7 +6,7 @@ import io
 import tarfile
 from typing import TYPE_CHECKING, Self
 
-from patchforge.sources.archive import MOST_BYTES, MOST_MEMBERS, ArchiveTree, Contents, Reading
+from patchforge.sources.archive import MOST_BYTES, MOST_MEMBERS, ArchiveReading, ArchiveTree, Contents
 from patchforge.sources.unpack import Unpacked
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class TarTree(ArchiveTree):
 
     def _read(self, file: IO[bytes]) -> Contents:
         unpacked = io.BufferedReader(Unpacked(file, MOST_BYTES), tarfile.RECORDSIZE)
-        reading = Reading(self.origin, self.kind)
+        reading = ArchiveReading(self.origin, self.kind)
         with tarfile.open(fileobj=unpacked, mode="r|", tarinfo=_Member) as archive:
             for member in _members(archive):
                 path = reading.path(member.name)
@@ -53,10 +53,10 @@ class _Member(tarfile.TarInfo):
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        found = super().frombuf(buf, encoding, errors)
-        if found.size < 0 or (found.type in _HEADERS and found.size > _MOST_HEADER):
-            raise tarfile.ReadError(f"a header says that {found.size} bytes follow")
-        return found
+        header = super().frombuf(buf, encoding, errors)
+        if header.size < 0 or (header.type in _HEADERS and header.size > _MOST_HEADER):
+            raise tarfile.ReadError(f"a header says that {header.size} bytes follow")
+        return header
 
     def _sparse(self, *_: object) -> None:
         raise tarfile.ReadError("it has a file with holes (sparse), which releases have not")

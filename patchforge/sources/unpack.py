@@ -100,17 +100,17 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
         raise OSError(f"it is {found}")
     make = next((kind for magic, kind in _KINDS.items() if data.startswith(magic)), None)
     while data and make:
-        one = make()
-        while not one.eof:
-            if one.needs_input:
+        decompressor = make()
+        while not decompressor.eof:
+            if decompressor.needs_input:
                 data = data or file.read(_CHUNK)
                 if not data:
                     raise EOFError("it breaks off: the compressed data has no end")
-                yield one.decompress(data, _CHUNK)
+                yield decompressor.decompress(data, _CHUNK)
             else:
-                yield one.decompress(b"", _CHUNK)
+                yield decompressor.decompress(b"", _CHUNK)
             data = b""
-        data = (one.unused_data or file.read(_CHUNK)).lstrip(b"\0")
+        data = (decompressor.unused_data or file.read(_CHUNK)).lstrip(b"\0")
         while not data and (more := file.read(_CHUNK)):
             data = more.lstrip(b"\0")
     while data:

@@ -169,7 +169,9 @@ class Upstream:
     def _unindexed(self) -> Iterable[tuple[str, str]]:
         """Each tag of a version that the index lacks, and the commit that it leads to, or ""."""
         versions = {tag: self.project.version_of(tag) for tag in self._objects.tags()}
-        return self._objects.commits(tag for tag, one in versions.items() if one and one not in self._index).items()
+        return self._objects.commits(
+            tag for tag, commit in versions.items() if commit and commit not in self._index
+        ).items()
 
     def _present(self, release: Release) -> Release:
         if self._objects.commit(release.commit) or (self.fetch() and self._objects.commit(release.commit)):
@@ -211,32 +213,32 @@ def looks_like_path(name: str) -> bool:
 
 def nearest(name: str, versions: Sequence[str], refs: Sequence[str] = ()) -> list[str]:
     """Up to five names to suggest for one that is unknown: the versions beside it in order, then those spelt alike."""
-    found: list[str] = []
+    near: list[str] = []
     if numbers := re.search(r"\d+(\.\d+)*", name):
-        found = _beside(_numbers(numbers[0]), sorted(versions, key=_numbers))
+        near = _beside(_numbers(numbers[0]), sorted(versions, key=_numbers))
     if not _version(name):  # else what is spelt like it is further away
-        found += difflib.get_close_matches(name, [*versions, *refs], n=3)
-    return list(dict.fromkeys(found))[:5] or list(versions[-3:])
+        near += difflib.get_close_matches(name, [*versions, *refs], n=3)
+    return list(dict.fromkeys(near))[:5] or list(versions[-3:])
 
 
 def _beside(wanted: list[int], ordered: list[str]) -> list[str]:
     """The three versions around a number, the nearest first."""
     at = bisect_left(ordered, wanted, key=_numbers)
     below, above = ordered[max(0, at - 3) : at], ordered[at : at + 3][::-1]
-    found: list[str] = []
-    while (below or above) and len(found) < 3:
+    near: list[str] = []
+    while (below or above) and len(near) < 3:
         sides = [side for side in (below, above) if side]
-        found.append(min(sides, key=lambda side: _distance(_numbers(side[-1]), wanted)).pop())
-    return found
+        near.append(min(sides, key=lambda side: _distance(_numbers(side[-1]), wanted)).pop())
+    return near
 
 
 def _numbers(text: str) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", text)]
 
 
-def _distance(one: list[int], other: list[int]) -> list[int]:
-    length = max(len(one), len(other))
-    return [abs(a - b) for a, b in zip(*(each + [0] * (length - len(each)) for each in (one, other)), strict=True)]
+def _distance(numbers: list[int], other: list[int]) -> list[int]:
+    length = max(len(numbers), len(other))
+    return [abs(a - b) for a, b in zip(*(each + [0] * (length - len(each)) for each in (numbers, other)), strict=True)]
 
 
 def _version(name: str) -> Version | None:

@@ -6,7 +6,7 @@ import stat
 import zipfile
 from typing import TYPE_CHECKING
 
-from patchforge.sources.archive import MOST_BYTES, MOST_MEMBERS, ArchiveTree, Contents, Reading
+from patchforge.sources.archive import MOST_BYTES, MOST_MEMBERS, ArchiveReading, ArchiveTree, Contents
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +26,7 @@ class ZipTree(ArchiveTree):
     expected = "a whole .zip"
 
     def _read(self, file: IO[bytes]) -> Contents:
-        reading, left = Reading(self.origin, self.kind), MOST_BYTES
+        reading, left = ArchiveReading(self.origin, self.kind), MOST_BYTES
         with zipfile.ZipFile(file) as archive:
             _require_nothing_else(file, archive)
             for member in _members(archive):
@@ -46,7 +46,7 @@ def _members(archive: zipfile.ZipFile) -> Iterator[zipfile.ZipInfo]:
     if len(members) > MOST_MEMBERS:
         raise zipfile.BadZipFile(f"it has more than {MOST_MEMBERS} members")
     end = 0
-    for member in sorted(members, key=lambda one: one.header_offset):
+    for member in sorted(members, key=lambda info: info.header_offset):
         if member.header_offset < end:
             raise zipfile.BadZipFile("two members share their bytes")
         end = member.header_offset + _HEADER_SIZE + member.compress_size

@@ -35,9 +35,9 @@ def packs(
     shutil.copytree(built[0] / "upstream.git", tmp_path / "world" / "upstream.git")
     for name in ("ours.git", "github"):
         shutil.copytree(built_packs / name, tmp_path / "world" / name)
-    one = PackWorld(tmp_path / "world", built[1], monkeypatch, capsys)
-    yield one
-    one.close()
+    pack_world = PackWorld(tmp_path / "world", built[1], monkeypatch, capsys)
+    yield pack_world
+    pack_world.close()
 
 
 @pytest.fixture
@@ -46,6 +46,6 @@ def world(
 ) -> Iterator[World]:
     for name in ("upstream.git", "ours.git"):
         shutil.copytree(built[0] / name, tmp_path / "world" / name)
-    one = World(tmp_path / "world", built[1], monkeypatch, capsys)
-    yield one
-    one.close()
+    bot_world = World(tmp_path / "world", built[1], monkeypatch, capsys)
+    yield bot_world
+    bot_world.close()

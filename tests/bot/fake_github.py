@@ -109,14 +109,14 @@ class FakeGitHub:
 
     def _listed(self, rows: list[dict[str, Any]], query: dict[str, str]) -> list[dict[str, Any]]:
         state, head = query.get("state", "open"), query.get("head", "").partition(":")[2]
-        found = [row for row in rows if state in {"all", row["state"]} and (not head or row["head"]["ref"] == head)]
-        return found[::-1]
+        listed = [row for row in rows if state in {"all", row["state"]} and (not head or row["head"]["ref"] == head)]
+        return listed[::-1]
 
     def _create_pull(self, data: dict[str, Any]) -> tuple[int, Any]:
         if not self.branch_exists(data["head"]):
             return 422, {"message": "Validation Failed", "errors": [{"field": "head", "code": "invalid"}]}
         mine = (pull for pull in self.pulls if pull["head"]["repo"]["full_name"] == self.repository)
-        if any(one["state"] == "open" and one["head"]["ref"] == data["head"] for one in mine):
+        if any(pull["state"] == "open" and pull["head"]["ref"] == data["head"] for pull in mine):
             message = f"A pull request already exists for {data['head']}."
             return 422, {"message": "Validation Failed", "errors": [{"message": message}]}
         return 201, self.add_pull(data["head"], data["title"], data["body"], draft=data["draft"])
@@ -136,7 +136,7 @@ class FakeGitHub:
 
     @staticmethod
     def _change(rows: list[dict[str, Any]], number: int, data: dict[str, Any]) -> dict[str, Any]:
-        row = next(one for one in rows if one["number"] == number)
+        row = next(issue for issue in rows if issue["number"] == number)
         row.update(data)
         return row
 
@@ -155,22 +155,22 @@ def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
                 github.authorized.append(self.headers.get("Authorization"))
                 fault = self.fault(f"{self.command} {parts.path}")
                 if fault is None or fault.late or fault.cut:
-                    status, found = github.answer(self.command, parts.path, query, json.loads(text or "{}"))
+                    status, answered = github.answer(self.command, parts.path, query, json.loads(text or "{}"))
             if fault is not None and not fault.cut:
                 self.fail(fault)
             elif github.moved_to and parts.path == f"/repos/{github.upstream}/releases":
                 target = f"{github.url}/repositories/7/releases?{parts.query}"
                 self.send(301, {"message": "Moved Permanently"}, {"Location": target})
             else:
-                self.page(status, found, parts.path, query, cut=fault.cut if fault else 0)
+                self.page(status, answered, parts.path, query, cut=fault.cut if fault else 0)
 
         def fault(self, line: str) -> Fault | None:
-            found = next((one for one in github.faults if re.search(one.match, line)), None)
-            if found:
-                found.times -= 1
-                if found.times == 0:
-                    github.faults.remove(found)
-            return found
+            fault_now = next((fault for fault in github.faults if re.search(fault.match, line)), None)
+            if fault_now:
+                fault_now.times -= 1
+                if fault_now.times == 0:
+                    github.faults.remove(fault_now)
+            return fault_now
 
         def fail(self, fault: Fault) -> None:
             time.sleep(fault.pause)
@@ -180,19 +180,19 @@ def _handler(github: FakeGitHub) -> type[BaseHTTPRequestHandler]:
             else:
                 self.send(fault.status, fault.body, fault.headers)
 
-        def page(self, status: int, found: Any, path: str, query: dict[str, str], cut: int) -> None:
+        def page(self, status: int, answered: Any, path: str, query: dict[str, str], cut: int) -> None:
             headers = {}
-            if isinstance(found, list):
+            if isinstance(answered, list):
                 # After a redirect PyGithub asks without its parameters; GitHub then gives 30 to a page.
                 size, number = min(github.per_page, int(query.get("per_page", 30))), int(query.get("page", 1))
-                if len(found) > size * number:
+                if len(answered) > size * number:
                     following = urlencode({**query, "page": number + 1})
                     headers["Link"] = f'<{github.url}{path}?{following}>; rel="next"'
-                found = found[size * (number - 1) : size * number]
-            self.send(status, found, headers, cut)
+                answered = answered[size * (number - 1) : size * number]
+            self.send(status, answered, headers, cut)
 
-        def send(self, status: int, found: Any, headers: dict[str, str], cut: int = 0) -> None:
-            data = (found if isinstance(found, str) else json.dumps(found)).encode()
+        def send(self, status: int, answered: Any, headers: dict[str, str], cut: int = 0) -> None:
+            data = (answered if isinstance(answered, str) else json.dumps(answered)).encode()
             self.send_response(status)
             for name, value in {"Content-Type": "application/json", **headers}.items():
                 self.send_header(name, value)

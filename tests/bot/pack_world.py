@@ -103,8 +103,8 @@ class PackWorld(World):
 
     def pin(self, name: str, at: str = "main") -> dict[str, Any]:
         """A pack's pin on a branch of our repository."""
-        found: dict[str, Any] = json.loads(git(self.ours, "show", f"{at}:{PINS}"))["pins"][name]
-        return found
+        pinned: dict[str, Any] = json.loads(git(self.ours, "show", f"{at}:{PINS}"))["pins"][name]
+        return pinned
 
     def declare(self, name: str, **more: str) -> None:
         """Another pack, not pinned yet, of which no patch is kept."""

@@ -38,7 +38,7 @@ def test_a_pack_that_moved_on_becomes_a_pull_request(packs: PackWorld) -> None:
     commit = packs.move_on(KEPT)
     status, data = packs.packs()
     assert status == Exit.OK
-    assert [one["do"] for one in data["actions"]] == ["push", "open pull request"]
+    assert [action["do"] for action in data["actions"]] == ["push", "open pull request"]
     (pull,) = packs.github.pulls
     assert (pull["title"], pull["draft"]) == (f"Update node pack {KEPT}", False)
     marker = read_marker(pull["body"])
@@ -83,7 +83,7 @@ def test_the_text_says_what_changed(packs: PackWorld) -> None:
 def test_nothing_new_makes_no_write(packs: PackWorld) -> None:
     status, data = packs.packs()
     assert (status, data["writes"], data["actions"]) == (Exit.OK, 0, [])
-    assert [one["state"] for one in data["nodes"]] == ["pinned", "pinned"]
+    assert [pack["state"] for pack in data["nodes"]] == ["pinned", "pinned"]
     assert data["requests"] <= 15
 
 
@@ -149,7 +149,7 @@ def test_the_pull_request_moves_on_with_the_branch(packs: PackWorld) -> None:
     packs.packs()
     commit = packs.move_on(KEPT, {"more.py": b"import torch\n"})
     _, data = packs.packs()
-    assert [one["do"] for one in data["actions"]] == ["push", "edit pull request"]
+    assert [action["do"] for action in data["actions"]] == ["push", "edit pull request"]
     assert len(packs.github.pulls) == 1
     assert packs.pin(KEPT, BRANCH.format(KEPT))["rev"] == commit
     assert commit in packs.pull(1)["body"]
@@ -163,7 +163,7 @@ def test_a_young_commit_waits_and_does_not_hold_up_an_older_one(packs: PackWorld
     _, data = packs.packs()
     assert titles(packs) == [f"Update node pack {KEPT}"]
     assert packs.pin(KEPT, BRANCH.format(KEPT))["rev"] == commit
-    assert [one["state"] for one in data["nodes"]] == ["new", "waits"]
+    assert [pack["state"] for pack in data["nodes"]] == ["new", "waits"]
     again(packs)
     packs.move_on(KEPT, {"more.py": b"x = 2\n"}, date=young(0))
     again(packs)
@@ -212,7 +212,7 @@ def test_after_a_merge_nothing_is_left_and_others_still_merge(packs: PackWorld) 
     packs.packs()
     packs.merge(1)
     _, data = packs.packs()
-    assert [one["do"] for one in data["actions"]] == ["push", "delete branch"]
+    assert [action["do"] for action in data["actions"]] == ["push", "delete branch"]
     git(packs.ours, "merge-tree", "--write-tree", "main", BRANCH.format(BOUND))
     again(packs)
     packs.merge(2)
@@ -493,7 +493,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(packs: PackWorld) -> None:
     before = packs.end_state()
     status, data = packs.packs("--dry-run")
     assert (status, data["done"]) == (Exit.OK, False)
-    assert [one["do"] for one in data["actions"]] == ["push", "open pull request"]
+    assert [action["do"] for action in data["actions"]] == ["push", "open pull request"]
     assert packs.end_state() == before
     assert packs.github.writes == []
 

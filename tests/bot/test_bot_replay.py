@@ -28,7 +28,7 @@ pytestmark = [
     ),
 ]
 
-COMMITS = {str(one.version): one.commit for one in release_index(load_project())}
+COMMITS = {str(release.version): release.commit for release in release_index(load_project())}
 START = "v0.30.0"
 
 
@@ -43,17 +43,17 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captur
         borrowed = Path(git(real._objects.path, "rev-parse", "--absolute-git-dir")) / "objects"
     (upstream / "objects" / "info" / "alternates").write_text(f"{borrowed}\n")
     git(upstream, "tag", START, COMMITS[START])
-    listed = [one for one in COMMITS if Version.parse(one) <= Version.parse(START)]
-    index = "".join(f"{one}\t{COMMITS[one]}\t2026-01-01\n" for one in listed)
+    listed = [version for version in COMMITS if Version.parse(version) <= Version.parse(START)]
+    index = "".join(f"{version}\t{COMMITS[version]}\t2026-01-01\n" for version in listed)
     files = {f"generated/comfyui/{START}/{name}": data for name, data in patched.files().items()}
     files["upstream/comfyui.toml"] = TOML.encode()
     files["upstream/comfyui.releases.tsv"] = f"version\tcommit\tdate\n{index}".encode()
     put(ours, files)
     monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / "patchforge"))
-    one = World(folder, engine, monkeypatch, capsys)
-    one.publish(START)
-    yield one
-    one.close()
+    bot_world = World(folder, engine, monkeypatch, capsys)
+    bot_world.publish(START)
+    yield bot_world
+    bot_world.close()
 
 
 def appear(world: World, version: str, commit: str = "") -> float:

@@ -36,7 +36,7 @@ def test_a_release_becomes_a_pull_request(world: World) -> None:
     commit = world.release(FIRST)
     status, data = world.bot()
     assert status == Exit.OK
-    assert [one["do"] for one in data["actions"]] == ["push", "open pull request"]
+    assert [action["do"] for action in data["actions"]] == ["push", "open pull request"]
     (pull,) = world.github.pulls
     assert (pull["title"], pull["draft"]) == (f"ComfyUI {FIRST}", False)
     marker = read_marker(pull["body"])
@@ -74,7 +74,7 @@ def test_odd_tags_stop_nothing(world: World, way: str) -> None:
     status, data = world.bot("--upstream", str(world.upstream) if way == "path" else world.upstream.as_uri())
     assert status == Exit.OK, data["error"]
     assert [pull["title"] for pull in world.github.pulls] == [f"ComfyUI {FIRST}"]
-    why = {one["tag"]: one["why"] for one in data["passed"]}
+    why = {passed_over["tag"]: passed_over["why"] for passed_over in data["passed"]}
     assert "no date that can be read" in why["v0.98.0"]
     assert "commit" in why["v0.99.0"]
     assert why["v9\u2028x"] == "not the name of a version"
@@ -278,7 +278,7 @@ def test_a_branch_without_a_pull_request_gets_one(world: World) -> None:
     world.bot()
     world.github.pulls.clear()
     _, data = world.bot()
-    assert [one["do"] for one in data["actions"]] == ["open pull request"]
+    assert [action["do"] for action in data["actions"]] == ["open pull request"]
     again(world)
 
 
@@ -288,7 +288,7 @@ def test_a_branch_with_other_content_is_pushed_again(world: World) -> None:
     tip = world.branches()[BRANCH.format(FIRST)]
     world.commit(BRANCH.format(FIRST), {f"generated/comfyui/{FIRST}/series": b"old\n"}, who="patchforge")
     _, data = world.bot()
-    assert [one["do"] for one in data["actions"]] == ["push"]
+    assert [action["do"] for action in data["actions"]] == ["push"]
     assert world.branches()[BRANCH.format(FIRST)] == tip
     again(world)
 
@@ -306,7 +306,7 @@ def test_a_conflict_in_the_index_is_pushed_away(world: World) -> None:
     index = git(world.ours, "show", "main:upstream/comfyui.releases.tsv")
     world.commit("main", {"upstream/comfyui.releases.tsv": f"{index}\nv0.30.1\t{'3' * 40}\t2026-01-20\n".encode()})
     _, data = world.bot()
-    assert [one["do"] for one in data["actions"]] == ["push"]
+    assert [action["do"] for action in data["actions"]] == ["push"]
     git(world.ours, "merge-tree", "--write-tree", "main", BRANCH.format(FIRST))
     again(world)
 
@@ -325,7 +325,7 @@ def test_text_that_is_out_of_date_is_edited(world: World) -> None:
     world.bot()
     world.github.releases[0]["body"] = "They wrote more."
     _, data = world.bot()
-    assert [one["do"] for one in data["actions"]] == ["edit pull request"]
+    assert [action["do"] for action in data["actions"]] == ["edit pull request"]
     assert "They wrote more." in world.pull(1)["body"]
     again(world)
 
@@ -385,7 +385,7 @@ def test_pre_releases_drafts_and_other_tags(world: World) -> None:
     world.release(SECOND, prerelease=True)
     _, data = world.bot()
     assert data["writes"] == 0
-    reasons = {one["tag"]: one["why"] for one in data["passed"]}
+    reasons = {tag["tag"]: tag["why"] for tag in data["passed"]}
     assert reasons["v0.31.0-rc1"] == "a pre-release"
     assert reasons["latest"] == "not the name of a version"
     assert reasons[SECOND] == "GitHub calls it a pre-release"
@@ -615,7 +615,7 @@ def test_a_dry_run_prints_the_plan_and_writes_nothing(world: World) -> None:
     before = world.end_state()
     status, data = world.bot("--dry-run")
     assert status == Exit.OK
-    assert [one["do"] for one in data["actions"]] == ["push", "open pull request"]
+    assert [action["do"] for action in data["actions"]] == ["push", "open pull request"]
     assert data["done"] is False
     assert world.end_state() == before
     assert world.github.log == []

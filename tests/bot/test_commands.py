@@ -45,7 +45,7 @@ def test_track_says_what_is_new_and_why_not(world: World) -> None:
     at_home(world)
     assert track.run(given) == Exit.OK
     said = json.loads(world.capsys.readouterr().out)
-    assert (said["newest"], [one["version"] for one in said["new"]]) == (BASE, [FIRST])
+    assert (said["newest"], [release["version"] for release in said["new"]]) == (BASE, [FIRST])
     assert said["passed"] == [{"tag": "v0.31.0-rc1", "why": "a pre-release", "moved": False}]
     assert said["asked_github"] is False
     given.json = False
@@ -105,10 +105,10 @@ def test_the_matrix(world: World) -> None:
 
     def jobs(**more: object) -> list[str]:
         assert matrix.run(options(world, **more)) == Exit.OK
-        found = json.loads(world.capsys.readouterr().out)["include"]
-        assert {job["project"] for job in found} == {"comfyui"}
-        assert all(job["arguments"] in {f"bot {job['name']}", "bot"} for job in found)
-        return [job["name"] for job in found]
+        jobs_listed = json.loads(world.capsys.readouterr().out)["include"]
+        assert {job["project"] for job in jobs_listed} == {"comfyui"}
+        assert all(job["arguments"] in {f"bot {job['name']}", "bot"} for job in jobs_listed)
+        return [job["name"] for job in jobs_listed]
 
     assert jobs() == ["upkeep"]
     world.release(FIRST)
@@ -131,11 +131,11 @@ def test_the_matrix_with_packs(packs: PackWorld) -> None:
         """Name and arguments of the jobs for packs, which the bot takes."""
         git(packs.folder / "checkout", "pull", "--quiet")
         matrix.run(options(packs, **more))
-        found = json.loads(packs.capsys.readouterr().out)["include"]
-        assert found[0] == {"project": "comfyui", "name": "upkeep", "arguments": "bot"}
-        for job in found:
+        jobs_listed = json.loads(packs.capsys.readouterr().out)["include"]
+        assert jobs_listed[0] == {"project": "comfyui", "name": "upkeep", "arguments": "bot"}
+        for job in jobs_listed:
             parser().parse_args([*job["arguments"].split(), "--json"])
-        return [(job["name"], job["arguments"]) for job in found if job["project"] == "nodes"]
+        return [(job["name"], job["arguments"]) for job in jobs_listed if job["project"] == "nodes"]
 
     assert jobs() == [("upkeep", "packs bot")]
     packs.move_on(KEPT)
@@ -173,7 +173,7 @@ def test_a_dry_run_on_a_clone_needs_no_repository_and_no_network(world: World) -
     world.monkeypatch.delenv("GITHUB_TOKEN")
     assert bot.run(bot_options("--dry-run", "--json", "--upstream", str(world.upstream))) == Exit.OK
     said = json.loads(world.capsys.readouterr().out)
-    assert [one["do"] for one in said["actions"]] == ["push", "open pull request"]
+    assert [action["do"] for action in said["actions"]] == ["push", "open pull request"]
     assert world.github.log == []
 
 

@@ -21,7 +21,7 @@ def kept(release: str, *, waits: int = 165, models: int = 1, upstream: bool = Tr
     return costs.recorded(benchmark(*cases, release=release, **changes))
 
 
-def counting(found: Benchmark) -> dict[str, bytes]:
+def counting(counted: Benchmark) -> dict[str, bytes]:
     """A patchforge whose bench counts that, of the manifest that is there, and says how often it was asked."""
     text = f"""
 import hashlib, json, pathlib, sys
@@ -29,7 +29,7 @@ if sys.argv[2] == "run":
     assert "--baseline" in sys.argv and sys.argv[-1].endswith("-costs-{FIRST}")
     print("count", file=open({{asked!r}}, "a"))
 else:
-    text = {FORMAT.dump(found).decode()!r}
+    text = {FORMAT.dump(counted).decode()!r}
     manifest = pathlib.Path("generated/comfyui/{FIRST}/manifest.json").read_bytes()
     file = pathlib.Path({FILE!r})
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -38,10 +38,10 @@ else:
     return tool("bench", text)
 
 
-def committed(world: World, found: Benchmark, *before: Benchmark) -> None:
-    files = counting(found)
+def committed(world: World, counted: Benchmark, *before: Benchmark) -> None:
+    files = counting(counted)
     text = files["patchforge/commands/bench.py"].decode().replace("{asked!r}", repr(str(world.folder / "asked")))
-    files |= {f"generated/costs/comfyui/{one.release}.json": FORMAT.dump(one) for one in before}
+    files |= {f"generated/costs/comfyui/{kept_before.release}.json": FORMAT.dump(kept_before) for kept_before in before}
     world.commit("main", {**files, "patchforge/commands/bench.py": text.encode()})
 
 
@@ -95,8 +95,8 @@ def test_without_tests_nothing_is_counted(world: World) -> None:
 
 def test_strange_names_and_other_conditions_are_told(world: World) -> None:
     strange = case(parts={SAMPLER: counts(synchronisations={"@someone | <b>": 1})})
-    found = costs.recorded(benchmark(case(side=UPSTREAM), strange, release=FIRST))
-    committed(world, found, kept(BASE, versions={"torch": "2.12.0"}))
+    recorded = costs.recorded(benchmark(case(side=UPSTREAM), strange, release=FIRST))
+    committed(world, recorded, kept(BASE, versions={"torch": "2.12.0"}))
     world.release(FIRST)
     world.bot("--test")
     body = world.pull(1)["body"]

@@ -38,11 +38,11 @@ def found(
 
 
 def new(result: Discovery) -> list[str]:
-    return [one.tag for one in result.new]
+    return [release.tag for release in result.new]
 
 
 def why(result: Discovery, tag: str) -> str:
-    return next(one.why for one in result.passed if one.tag == tag)
+    return next(passed.why for passed in result.passed if passed.tag == tag)
 
 
 def test_a_release_is_new() -> None:
@@ -118,11 +118,11 @@ def test_versions_are_in_numeric_order() -> None:
 
 
 @pytest.mark.parametrize(
-    ("one", "other"), [("v0.3.10", "v0.3.9"), ("v0.31.0", "v0.30.9"), ("v1.0", "v0.99.99"), ("v0.30.0.1", "v0.30.0")]
+    ("newer", "other"), [("v0.3.10", "v0.3.9"), ("v0.31.0", "v0.30.9"), ("v1.0", "v0.99.99"), ("v0.30.0.1", "v0.30.0")]
 )
-def test_newer_by_both_orders(one: str, other: str) -> None:
-    assert is_newer(Version.parse(one), Version.parse(other))
-    assert not is_newer(Version.parse(other), Version.parse(one))
+def test_newer_by_both_orders(newer: str, other: str) -> None:
+    assert is_newer(Version.parse(newer), Version.parse(other))
+    assert not is_newer(Version.parse(other), Version.parse(newer))
 
 
 def test_a_trailing_zero_is_not_newer() -> None:
@@ -134,7 +134,11 @@ def test_a_trailing_zero_is_not_newer() -> None:
 def test_the_order_of_nix() -> None:
     """The examples in Nix's manual, and what follows from its code for letters."""
     ordered = ["2.3pre1", "2.3pre3", "2.3", "2.3a", "2.3.1", "2.3.1.1", "2.4", "2.10"]
-    assert all(compare_as_nix(one, other) == -1 for one, other in pairwise(ordered) if (one, other) != ("2.3", "2.3a"))
+    assert all(
+        compare_as_nix(version, other) == -1
+        for version, other in pairwise(ordered)
+        if (version, other) != ("2.3", "2.3a")
+    )
     assert compare_as_nix("2.3c", "2.3.1") == -1
     assert compare_as_nix("2.3pre3", "2.3c") == -1
     assert compare_as_nix("1.0", "1.0") == 0

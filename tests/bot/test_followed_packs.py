@@ -54,7 +54,7 @@ class Packs:
         return put(self.folder / "someone" / name, {"pack.py": data}, date=date)
 
     def found(self) -> dict[str, Followed]:
-        return {one.name: one for one in follow(self.upstream, now=NOW)}
+        return {pack.name: pack for pack in follow(self.upstream, now=NOW)}
 
 
 @pytest.fixture
@@ -78,16 +78,16 @@ def test_a_pack_at_its_pin(packs: Packs) -> None:
 def test_an_old_commit_is_new(packs: Packs) -> None:
     pinned = packs.add("one")
     head = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
-    one = packs.found()["one"]
-    assert (one.state, one.pinned, one.head, one.commit, one.why) == (FollowState.NEW, pinned, head, head, "")
-    assert datetime.fromisoformat(one.date) == datetime(2026, 1, 12, tzinfo=UTC)
+    pack = packs.found()["one"]
+    assert (pack.state, pack.pinned, pack.head, pack.commit, pack.why) == (FollowState.NEW, pinned, head, head, "")
+    assert datetime.fromisoformat(pack.date) == datetime(2026, 1, 12, tzinfo=UTC)
 
 
 def test_a_young_commit_waits(packs: Packs) -> None:
     packs.add("one")
     packs.commit("one", b"2", YOUNG)
-    one = packs.found()["one"]
-    assert (one.state, one.commit, one.why) == (FollowState.WAITS, "", "made 1.5 days ago; it is taken after 7")
+    pack = packs.found()["one"]
+    assert (pack.state, pack.commit, pack.why) == (FollowState.WAITS, "", "made 1.5 days ago; it is taken after 7")
 
 
 def test_the_minimum_age_is_the_packs_own(packs: Packs) -> None:
@@ -95,9 +95,9 @@ def test_the_minimum_age_is_the_packs_own(packs: Packs) -> None:
     packs.add("two", 'branch = "main"\nbranch_days = 30\n')
     for name in ("one", "two"):
         packs.commit(name, b"2", YOUNG)
-    found = packs.found()
-    assert found["one"].state is FollowState.NEW
-    assert "after 30" in found["two"].why
+    followed = packs.found()
+    assert followed["one"].state is FollowState.NEW
+    assert "after 30" in followed["two"].why
 
 
 def test_without_a_minimum_age_the_head_is_taken(packs: Packs) -> None:
@@ -110,9 +110,9 @@ def test_below_a_young_head_an_older_commit_is_taken(packs: Packs) -> None:
     packs.add("one")
     commit = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
     head = packs.commit("one", b"3", YOUNG)
-    one = packs.found()["one"]
-    assert (one.state, one.commit, one.head) == (FollowState.NEW, commit, head)
-    assert one.date.startswith("2026-01-12")
+    pack = packs.found()["one"]
+    assert (pack.state, pack.commit, pack.head) == (FollowState.NEW, commit, head)
+    assert pack.date.startswith("2026-01-12")
     packs.pin("one", commit)
     assert packs.found()["one"].state is FollowState.WAITS
     packs.pin("one", head)
@@ -139,8 +139,8 @@ def test_a_server_that_leaves_files_out(packs: Packs) -> None:
     git(packs.folder / "someone" / "one", "config", "uploadpack.allowFilter", "true")
     commit = packs.commit("one", b"2", "2026-01-12T00:00:00Z")
     packs.commit("one", b"3", YOUNG)
-    one = packs.found()["one"]
-    assert (one.state, one.pinned, one.commit) == (FollowState.NEW, pinned, commit)
+    pack = packs.found()["one"]
+    assert (pack.state, pack.pinned, pack.commit) == (FollowState.NEW, pinned, commit)
 
 
 @pytest.mark.parametrize(
@@ -164,17 +164,17 @@ def test_a_branch_of_another_name(packs: Packs) -> None:
 
 def test_a_pack_that_is_not_pinned_yet(packs: Packs) -> None:
     commit = packs.add("one", pinned=False)
-    one = packs.found()["one"]
-    assert (one.state, one.pinned, one.commit) == (FollowState.NEW, "", commit)
+    pack = packs.found()["one"]
+    assert (pack.state, pack.pinned, pack.commit) == (FollowState.NEW, "", commit)
 
 
 def test_a_rewritten_branch(packs: Packs) -> None:
     pinned = packs.add("one")
     git(packs.folder / "someone" / "one", "update-ref", "-d", "refs/heads/main")
     packs.commit("one", b"other", OLD)
-    one = packs.found()["one"]
-    assert one.state is FollowState.WRONG
-    assert one.why.endswith(f"it lacks the pinned {pinned}")
+    pack = packs.found()["one"]
+    assert pack.state is FollowState.WRONG
+    assert pack.why.endswith(f"it lacks the pinned {pinned}")
 
 
 @pytest.mark.parametrize("annotated", [False, True])
@@ -197,10 +197,10 @@ def test_one_that_does_not_answer_leaves_the_others(packs: Packs) -> None:
     packs.add("two")
     head = packs.commit("two", b"2", OLD)
     (packs.folder / "someone" / "one").rename(packs.folder / "gone")
-    found = packs.found()
-    assert "does not answer" in found["one"].why
-    assert found["one"].state is FollowState.WRONG
-    assert (found["two"].state, found["two"].head) == (FollowState.NEW, head)
+    followed = packs.found()
+    assert "does not answer" in followed["one"].why
+    assert followed["one"].state is FollowState.WRONG
+    assert (followed["two"].state, followed["two"].head) == (FollowState.NEW, head)
 
 
 @pytest.fixture
@@ -215,7 +215,7 @@ def test_the_command(packs: Packs, command: Callable[..., int], capsys: pytest.C
     head = packs.commit("one", b"2", OLD)
     assert command(as_json=True) == Exit.OK
     said = json.loads(capsys.readouterr().out)["nodes"]
-    assert [(one["name"], one["state"]) for one in said] == [("one", "new"), ("two", "pinned")]
+    assert [(pack["name"], pack["state"]) for pack in said] == [("one", "new"), ("two", "pinned")]
     assert (said[0]["pinned"], said[0]["commit"]) == (pinned, head)
     assert command(as_json=False) == Exit.OK
     shown = capsys.readouterr().out

@@ -31,12 +31,12 @@ SPELLINGS = {
     "quoted": quote(TOKEN, safe=""),
     "quoted in part": quote(TOKEN),
     "quoted twice": quote(quote(TOKEN, safe=""), safe=""),
-    "quoted, all of it": "".join(f"%{ord(one):02x}" for one in TOKEN),
+    "quoted, all of it": "".join(f"%{ord(character):02x}" for character in TOKEN),
     "JSON": json.dumps(TOKEN).replace("/", "\\/")[1:-1],
-    "JSON, all of it": "".join(f"\\u{ord(one):04X}" for one in TOKEN),
-    "Python": "".join(f"\\x{ord(one):02x}" for one in TOKEN),
-    "HTML": "".join(f"&#{ord(one)};" for one in TOKEN),
-    "HTML, hexadecimal": "".join(f"&#x{ord(one):X};" for one in TOKEN),
+    "JSON, all of it": "".join(f"\\u{ord(character):04X}" for character in TOKEN),
+    "Python": "".join(f"\\x{ord(character):02x}" for character in TOKEN),
+    "HTML": "".join(f"&#{ord(character)};" for character in TOKEN),
+    "HTML, hexadecimal": "".join(f"&#x{ord(character):X};" for character in TOKEN),
     "base 64": base64.b64encode(TOKEN.encode()).decode(),
     "base 64, for addresses": base64.urlsafe_b64encode(b"x" + TOKEN.encode()).decode(),
     "git's header": Token(TOKEN).basic,
@@ -50,27 +50,29 @@ HEART = re.compile("secret.token.of", re.IGNORECASE)
 
 def unspelt(text: str) -> list[str]:
     """The text as whoever reads it could read it: unquoted, unescaped, decoded."""
-    found = [text, html.unescape(text)]
-    found.append(re.sub(r"%(?:25)*([0-9a-fA-F]{2})", lambda one: chr(int(one[1], 16)), text))
-    found.append(re.sub(r"\\+(?:u00|x)([0-9a-fA-F]{2})", lambda one: chr(int(one[1], 16)), text).replace("\\", ""))
+    spellings = [text, html.unescape(text)]
+    spellings.append(re.sub(r"%(?:25)*([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), text))
+    spellings.append(
+        re.sub(r"\\+(?:u00|x)([0-9a-fA-F]{2})", lambda match: chr(int(match[1], 16)), text).replace("\\", "")
+    )
     for run in re.findall(r"[A-Za-z0-9+/_-]{16,}", text):
         plain = run.replace("-", "+").replace("_", "/")
         for start in range(4):
             piece = plain[start : start + (len(plain) - start) // 4 * 4]
-            found.append(base64.b64decode(piece, validate=False).decode("latin-1") if piece else "")
+            spellings.append(base64.b64decode(piece, validate=False).decode("latin-1") if piece else "")
         if re.fullmatch("[0-9a-fA-F]+", run):
-            found.append(bytes.fromhex(run[: len(run) // 2 * 2]).decode("latin-1"))
-    return found
+            spellings.append(bytes.fromhex(run[: len(run) // 2 * 2]).decode("latin-1"))
+    return spellings
 
 
 def leaks(text: str) -> bool:
-    return any(HEART.search(one) for one in unspelt(text))
+    return any(HEART.search(spelling) for spelling in unspelt(text))
 
 
 def clean(world: World, folder: Path | None = None) -> None:
     """Nothing that a person or a server gets to see tells the token, however it is spelt."""
     everything = [*world.said, *world.github.bodies, *world.github.log]
-    everything += [str(one) for one in world.end_state().values()]
+    everything += [str(state) for state in world.end_state().values()]
     everything += [path.read_text(errors="replace") for path in (folder or world.folder).rglob("*") if path.is_file()]
     assert not [text[:200] for text in everything if leaks(text)]
 

@@ -24,10 +24,10 @@ WORKFLOW = (ROOT / ".github" / "workflows" / "update.yml").read_text("utf-8")
 
 def script(step: str) -> str:
     """What a step of the workflow runs."""
-    found = re.search(rf"- name: {step}(?s:.*?)\n( +)run: \|\n((?:\1 +.*\n|\n)+)", WORKFLOW)
-    assert found, step
-    assert "${{" not in found[2], "a value is pasted into a script"
-    return dedent(found[2])
+    block = re.search(rf"- name: {step}(?s:.*?)\n( +)run: \|\n((?:\1 +.*\n|\n)+)", WORKFLOW)
+    assert block, step
+    assert "${{" not in block[2], "a value is pasted into a script"
+    return dedent(block[2])
 
 
 def bash(step: str, environment: dict[str, str], folder: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -141,9 +141,9 @@ def test_only_what_an_issue_tells_is_no_failure(runner: Runner, ends: int, said:
 
 @pytest.fixture
 def github() -> Iterator[FakeGitHub]:
-    one = FakeGitHub(REPOSITORY, UPSTREAM, lambda _: True)
-    yield one
-    one.close()
+    server = FakeGitHub(REPOSITORY, UPSTREAM, lambda _: True)
+    yield server
+    server.close()
 
 
 def scheduled(github: FakeGitHub, *results: str) -> tuple[int, str]:
@@ -232,8 +232,8 @@ def test_other_issues_do_not_count(github: FakeGitHub) -> None:
 )
 def test_what_github_does_wrong(github: FakeGitHub, fault: Fault, status: Exit) -> None:
     github.faults.append(fault)
-    found, said = scheduled(github, *BAD)
-    assert found == status
+    seen_status, said = scheduled(github, *BAD)
+    assert seen_status == status
     assert "GitHub did not take GET issues" in said
     assert github.writes == []
 

@@ -200,7 +200,7 @@ class World:
         return int(status), {**data, "error": error, "api_writes": self.github.writes[before:]}
 
     def pull(self, number: int) -> dict[str, Any]:
-        return next(one for one in self.github.pulls if one["number"] == number)
+        return next(pull for pull in self.github.pulls if pull["number"] == number)
 
     def merge(self, number: int) -> None:
         """A person merges a pull request, and leaves its branch."""
@@ -222,7 +222,9 @@ class World:
             "branches": self.branches(),
             "pulls": [(pull["state"], pull["head"]["ref"], pull["title"], pull["body"]) for pull in self.github.pulls],
             "issues": [(issue["state"], issue["title"], issue["body"]) for issue in self.github.issues],
-            "comments": {number: [one["body"] for one in said] for number, said in self.github.comments.items()},
+            "comments": {
+                number: [comment["body"] for comment in said] for number, said in self.github.comments.items()
+            },
         }
 
     def close(self) -> None:

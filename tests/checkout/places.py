@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from patchforge.checkout import change, journal
 from patchforge.checkout.examine import Examined, examine
-from patchforge.checkout.subject import ComfyUI, Files, NodePack, PatchedFiles, Subject
+from patchforge.checkout.subject import ComfyUICheckout, Files, NodePack, PatchedFiles, Subject
 from patchforge.inside import Inside
 from patchforge.rules import transforms
 from patchforge.vocabulary import Tree
@@ -82,7 +82,7 @@ class Remembered:
         return self.real.marked(inside)
 
     def variants(self) -> Iterator[Subject]:
-        return (Remembered(one, self.converted) for one in self.real.variants())
+        return (Remembered(variant, self.converted) for variant in self.real.variants())
 
     def tree(self, folder: Path) -> Tree:
         return self.real.tree(folder)
@@ -108,7 +108,7 @@ class Remembered:
 
 
 def comfyui() -> Remembered:
-    return Remembered(ComfyUI(_ENGINE))
+    return Remembered(ComfyUICheckout(_ENGINE))
 
 
 def pack(options: tuple[str, ...] = ()) -> Remembered:
@@ -125,8 +125,8 @@ def fill(folder: Path, files: dict[str, bytes]) -> Path:
 
 def content(folder: Path) -> dict[str, bytes]:
     """Every file but git's own."""
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
-    names = ((path.relative_to(folder), path) for path in sorted(found))
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    names = ((path.relative_to(folder), path) for path in sorted(files))
     return {name.as_posix(): path.read_bytes() for name, path in names if name.parts[0] not in (".git", "__pycache__")}
 
 
@@ -171,9 +171,9 @@ def look(folder: Path, subject: Subject) -> Examined:
     return examine(Inside(folder), subject)
 
 
-def named(found: Examined) -> str:
+def named(examined: Examined) -> str:
     """The command that the state names first."""
-    return next(name for name in COMMANDS if found.do.startswith(found.command(name)))
+    return next(name for name in COMMANDS if examined.do.startswith(examined.command(name)))
 
 
 def release_files(version: str) -> dict[str, bytes]:

@@ -65,11 +65,11 @@ def test_what_a_journal_lacks_is_said_and_had_back(
 ) -> None:
     converted = content(pack)
     damage(pack / name)
-    found = look(pack, subject)
-    assert found.state is FolderState.PATCHED
-    assert not found.in_order
-    assert name.removeprefix(".patchforge/") in found.says
-    assert places.named(found) == "repair"
+    examined = look(pack, subject)
+    assert examined.state is FolderState.PATCHED
+    assert not examined.in_order
+    assert name.removeprefix(".patchforge/") in examined.says
+    assert places.named(examined) == "repair"
     places.repair(pack, subject)
     assert {**content(pack), JOURNAL: b""} == {**converted, JOURNAL: b""}
     assert look(pack, subject).in_order
@@ -93,11 +93,11 @@ def test_what_cannot_be_had_back_comes_from_where_the_advice_says(
     garbled(pack / name)
     (pack / "nodes.py").write_bytes((pack / "nodes.py").read_bytes() + EDIT)
     edited = content(pack)
-    found = look(pack, subject)
+    examined = look(pack, subject)
     with pytest.raises(Damaged) as caught:
         places.revert(pack, subject)
     assert caught.value.status is Exit.DATA
-    for advice in (found.do, caught.value.do):
+    for advice in (examined.do, caught.value.do):
         assert advice.startswith(f"{REPAIR} {pack} --from")
     with pytest.raises(CheckFailed, match="nothing tells") as refused:
         places.repair(pack, subject)
@@ -117,9 +117,9 @@ def test_a_broken_journal_is_written_anew_from_what_lies_beside_it(
 ) -> None:
     converted = plain(pack)
     damage(pack / JOURNAL)
-    found = look(pack, subject)
-    assert not found.in_order
-    assert places.named(found) == "repair"
+    examined = look(pack, subject)
+    assert not examined.in_order
+    assert places.named(examined) == "repair"
     with pytest.raises(Damaged) as caught:
         places.revert(pack, subject)
     assert caught.value.do.startswith(f"{REPAIR} {pack}")
@@ -140,8 +140,8 @@ def test_a_journal_that_nothing_can_be_had_from_is_put_aside(
     for name in (JOURNAL, MANIFEST, ORIGINAL):
         garbled(pack / name)
     damaged = content(pack)
-    found = look(pack, subject)
-    assert found.do.startswith(f"{REPAIR} {pack} --from")
+    examined = look(pack, subject)
+    assert examined.do.startswith(f"{REPAIR} {pack} --from")
     with pytest.raises(CheckFailed) as caught:
         places.repair(pack, subject)
     assert caught.value.do.startswith(f"{REPAIR} {pack} --from")
@@ -167,9 +167,9 @@ def test_git_tells_what_a_broken_journal_does_not(tmp_path: Path) -> None:
     patched = plain(folder)
     for path in (JOURNAL, MANIFEST, ".patchforge/original/main.py"):
         garbled(folder / path)
-    found = look(folder, subject)
-    assert found.state is FolderState.PATCHED
-    assert found.do.startswith(f"{REPAIR} {folder} makes")
+    examined = look(folder, subject)
+    assert examined.state is FolderState.PATCHED
+    assert examined.do.startswith(f"{REPAIR} {folder} makes")
     with pytest.raises(Damaged):
         places.revert(folder, subject)
     places.repair(folder, subject)
@@ -274,10 +274,10 @@ def test_the_options_of_a_lost_journal_are_found_out(tmp_path: Path, options: tu
         plan = change.repair(inside, unknown, [lambda: unknown.tree(original)])
     assert plain(pack) == converted
     assert plan.options == options
-    found = look(pack, unknown)
-    assert found.in_order
-    assert found.known
-    assert found.known.journal.options == options
+    examined = look(pack, unknown)
+    assert examined.in_order
+    assert examined.known
+    assert examined.known.journal.options == options
     places.revert(pack, unknown)
     assert content(pack) == WITH_OPTIONS
 

@@ -166,9 +166,9 @@ class Trial:
     def put_right(self, fails: Callable[[int, str], int] = lambda _number, _kind: 0) -> None:
         """Does what the state names, or lets it be where nothing is wrong."""
         for _ in range(2):
-            if (found := self.look()).in_order:
+            if (examined := self.look()).in_order:
                 break
-            self.run(fails, places.named(found))
+            self.run(fails, places.named(examined))
         assert self.look().in_order
         assert plain(self.folder) in (self.old, self.new, self.whole)
 
@@ -194,11 +194,11 @@ def test_an_operation_fails(name: str, place: Path, on: Callable[[Disk], None]) 
         for code in CODES if name in {"pack apply", "pack revert"} else (CODES[number % len(CODES)],):
             again(place)
             error = trial.refused(once(number, code))
-            found, files = trial.look(), plain(trial.folder)
+            examined, files = trial.look(), plain(trial.folder)
             assert files in (trial.old, trial.new), (trial.asked[number - 1], error)
             if error and "files are written" not in error.problem and files == trial.old:
-                assert not found.leftovers
-                assert found.state is trial_state(trial), (trial.asked[number - 1], error)
+                assert not examined.leftovers
+                assert examined.state is trial_state(trial), (trial.asked[number - 1], error)
             trial.put_right()
 
 
@@ -254,8 +254,8 @@ def test_a_killed_run_is_put_right_on_a_full_disk(name: str, way: str, place: Pa
 
         with pytest.raises(Killed):
             COMMANDS[trial.scenario.command](trial.folder, trial.subject, step=step)
-        found = trial.look()
-        if not found.known or any(name.startswith(journal.FOLDER + "-") for name in found.leftovers):
+        examined = trial.look()
+        if not examined.known or any(name.startswith(journal.FOLDER + "-") for name in examined.leftovers):
             continue  # it had not come to the files
         trial.run(full(), way)
         assert trial.look().in_order
@@ -400,7 +400,7 @@ def test_access_lists_and_other_attributes_are_kept(tmp_path: Path) -> None:
     kept = {"user.note": b"mine"}
     entries = ((1, 6, -1), (2, 6, 12345), (4, 4, -1), (16, 6, -1), (32, 0, -1))
     #: Read and write for the owner and for one other user, reading for the group, nothing for the rest.
-    everybody = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *one) for one in entries)
+    everybody = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
     for name, value in {**kept, "system.posix_acl_access": everybody}.items():
         try:
             os.setxattr(pack / "nodes.py", name, value)

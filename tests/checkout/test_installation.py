@@ -60,11 +60,11 @@ LAYOUTS: dict[str, tuple[str, dict[str, bytes], Way, str, str]] = {
 def test_what_starts_it(name: str, tmp_path: Path) -> None:
     home, files, way, python, start = LAYOUTS[name]
     fill(tmp_path, {**files, **{f"{home}/{path}": data for path, data in COMFYUI.items()}})
-    found = installation.of(tmp_path / home)
-    assert found.way is way
-    assert found.python == (tmp_path / python if python else None)
+    started = installation.of(tmp_path / home)
+    assert started.way is way
+    assert started.python == (tmp_path / python if python else None)
     text = start.format(home=tmp_path / home)
-    assert found.start == (f"{tmp_path}/{text}" if "/" in text.split()[0] else text)
+    assert started.start == (f"{tmp_path}/{text}" if "/" in text.split()[0] else text)
 
 
 def test_the_folder_of_models_and_packs_names_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +73,7 @@ def test_the_folder_of_models_and_packs_names_the_program(tmp_path: Path, monkey
     data = fill(tmp_path / "Documents/ComfyUI", {"custom_nodes/x.py": b"", "models/x": b"", "user/x": b""})
     monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "Local"))
     monkeypatch.setenv("HOME", str(tmp_path))
-    found = where(data)
-    assert found.place is FolderKind.DATA
-    assert found.refusal("release").do == f"name the program's own folder, {program}"
-    assert found.refusal("pack").do == f"name one of the packs in {data / 'custom_nodes'}"
+    location = where(data)
+    assert location.place is FolderKind.DATA
+    assert location.refusal("release").do == f"name the program's own folder, {program}"
+    assert location.refusal("pack").do == f"name one of the packs in {data / 'custom_nodes'}"

@@ -14,7 +14,7 @@ import pytest
 
 from patchforge.checkout import journal
 from patchforge.checkout.examine import Examined, FolderState
-from patchforge.checkout.journal import Found
+from patchforge.checkout.journal import FoundJournal
 from patchforge.checkout.subject import NodePack
 from patchforge.errors import PatchforgeError
 from patchforge.inside import Inside
@@ -41,21 +41,21 @@ def blob(data: bytes) -> str:
 
 def forged(path: str = "nodes.py", before: bytes | None = EVIL, **more: Any) -> Plain:
     """A journal that would put EVIL into a file, if it were obeyed."""
-    one = {"path": path, "found": blob(PACK["nodes.py"]), "before": before and blob(before), "after": None}
-    one["after"] = one["found"]
+    file = {"path": path, "found": blob(PACK["nodes.py"]), "before": before and blob(before), "after": None}
+    file["after"] = file["found"]
     plain = {"format": 1, "name": "0" * 32, "kind": "pack", "subject": "pack", "commit": "", "rules": "", "options": []}
-    return {**plain, "patches": [], "files": [one], **more}
+    return {**plain, "patches": [], "files": [file], **more}
 
 
 def ship(folder: Path, plain: object, originals: dict[str, bytes] | None = None) -> None:
     data = plain if isinstance(plain, bytes) else json.dumps(plain).encode()
-    kept = {f".patchforge/original/{path}": one for path, one in (originals or {}).items()}
+    kept = {f".patchforge/original/{path}": copy for path, copy in (originals or {}).items()}
     fill(folder, {".patchforge/journal.json": data, **kept})
 
 
 def of_files(*changes: Plain) -> Plain:
     return forged(
-        files=[{"path": "nodes.py", "found": None, "before": None, "after": "0" * 40, **one} for one in changes]
+        files=[{"path": "nodes.py", "found": None, "before": None, "after": "0" * 40, **changed} for changed in changes]
     )
 
 
@@ -312,9 +312,9 @@ def test_every_state_is_called_by_its_name(tmp_path: Path) -> None:
     """The guide's table, ``status``, ``repair`` and ``--json`` have one word for each."""
     guide = (ROOT / "docs" / "user-guide.md").read_text("utf-8")
     for state in FolderState:
-        found = Examined(Inside(tmp_path), NodePack(), state, Found())
+        examined = Examined(Inside(tmp_path), NodePack(), state, FoundJournal())
         word = (
             "not patched" if state is FolderState.UNTOUCHED else state
         )  #: in a sentence; "untouched" says little there
-        assert state is FolderState.UNKNOWN or found.says.startswith(word), state
+        assert state is FolderState.UNKNOWN or examined.says.startswith(word), state
         assert state is FolderState.UNKNOWN or f"\n| {state} |" in guide

@@ -157,7 +157,7 @@ def points(steps: list[str], alike: int = ALIKE) -> list[int]:
     kinds: dict[tuple[str, bool], list[int]] = {}
     for number, step in enumerate(steps, 1):
         kinds.setdefault((step.partition(" ")[0], ".patchforge" in step), []).append(number)
-    return sorted({number for found in kinds.values() for number in (*found[:alike], *found[-alike:])})
+    return sorted({number for numbers in kinds.values() for number in (*numbers[:alike], *numbers[-alike:])})
 
 
 class Killed(BaseException):
@@ -182,18 +182,18 @@ def _run_until(scenario: Scenario, subject: Subject, folder: Path, number: int) 
 
 def _put_right(folder: Path, subject: Subject, scenario: Scenario, whole: dict[str, bytes]) -> None:
     """Follows what the state says until nothing is wrong, at most twice; the bytes are right."""
-    found = look(folder, subject)
+    examined = look(folder, subject)
     for _ in range(2):
-        if found.in_order:
+        if examined.in_order:
             break
-        places.COMMANDS[named(found)](folder, subject)
-        found = look(folder, subject)
-    assert found.in_order, (found.state, found.leftovers, found.do)
+        places.COMMANDS[named(examined)](folder, subject)
+        examined = look(folder, subject)
+    assert examined.in_order, (examined.state, examined.leftovers, examined.do)
     files = {path: data for path, data in content(folder).items() if not path.startswith(".patchforge/")}
-    if found.state is not FolderState.UNTOUCHED:
+    if examined.state is not FolderState.UNTOUCHED:
         files = {path: data for path, data in files.items() if "__pycache__" not in path}
-    assert files == (scenario.files if found.state is FolderState.UNTOUCHED else whole), found.state
-    assert found.state is not FolderState.UNTOUCHED or not empty_folders(folder)
+    assert files == (scenario.files if examined.state is FolderState.UNTOUCHED else whole), examined.state
+    assert examined.state is not FolderState.UNTOUCHED or not empty_folders(folder)
 
 
 def empty_folders(folder: Path) -> list[str]:

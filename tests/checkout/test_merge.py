@@ -12,7 +12,7 @@ BASE = b"1\n2\n3\n4\n5\n6\n"
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "both"),
+    ("mine", "other", "both"),
     [
         (b"1\nx\n3\n4\n5\n6\n", b"1\n2\n3\n4\ny\n6\n", b"1\nx\n3\n4\ny\n6\n"),
         (b"0\n" + BASE, BASE + b"7\n", b"0\n" + BASE + b"7\n"),
@@ -24,8 +24,8 @@ BASE = b"1\n2\n3\n4\n5\n6\n"
         (BASE.rstrip(), b"1\n2\n3\n4\n5\ny\n", None),
     ],
 )
-def test_both_changes_or_none(one: bytes, other: bytes, both: bytes | None) -> None:
-    assert merge(BASE, one, other) == merge(BASE, other, one) == both
+def test_both_changes_or_none(mine: bytes, other: bytes, both: bytes | None) -> None:
+    assert merge(BASE, mine, other) == merge(BASE, other, mine) == both
 
 
 def test_no_other_result_than_gits(tmp_path: Path) -> None:

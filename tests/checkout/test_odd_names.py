@@ -51,7 +51,7 @@ def test_names_that_some_system_takes_for_one(tmp_path: Path) -> None:
 def test_a_name_that_no_journal_has_stops_nothing_else(tmp_path: Path, name: str) -> None:
     files, subject = {**PACK, name: MORE}, places.pack()
     pack = fill(tmp_path / "pack", files)
-    assert [(one.path, LEFT[name] in one.reason) for one in read_pack(pack).problems] == [(name, True)]
+    assert [(problem.path, LEFT[name] in problem.reason) for problem in read_pack(pack).problems] == [(name, True)]
     plan = places.apply(pack, subject)
     assert {*plan.files} == {"nodes.py", "more.py"}
     assert (pack / name).read_bytes() == MORE

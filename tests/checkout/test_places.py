@@ -79,9 +79,9 @@ WHERE = {
 @pytest.mark.parametrize("name", WHERE)
 def test_what_a_folder_is(world: Path, name: str) -> None:
     place, right = WHERE[name]
-    found = where(world / name)
-    assert found.place is place
-    assert found.right == (world / right if right else None)
+    location = where(world / name)
+    assert location.place is place
+    assert location.right == (world / right if right else None)
 
 
 @pytest.mark.parametrize("name", [name for name, (place, _) in WHERE.items() if place is not FolderKind.PACK])
@@ -110,10 +110,10 @@ def test_what_is_not_comfyui_is_refused_as_it(world: Path, name: str) -> None:
 
 def test_the_state_of_a_wrong_folder_names_the_right_one(world: Path) -> None:
     for name, (place, right) in WHERE.items():
-        found = look_at(world / name)
+        examined = look_at(world / name)
         if place in (FolderKind.WITHIN, FolderKind.ABOVE, FolderKind.PORTABLE, FolderKind.IN_PACK):
-            assert found.state is FolderState.UNKNOWN
-            assert found.do == f"name {world / right}"
+            assert examined.state is FolderState.UNKNOWN
+            assert examined.do == f"name {world / right}"
 
 
 def test_packs_that_were_converted_as_one_can_be_put_back(tmp_path: Path) -> None:
@@ -125,9 +125,9 @@ def test_packs_that_were_converted_as_one_can_be_put_back(tmp_path: Path) -> Non
     places.apply(packs, places.pack())
     fill(packs.rename(tmp_path / "custom_nodes"), {})
     packs = tmp_path / "custom_nodes"
-    found = look_at(packs)
-    assert not found.in_order
-    assert places.named(found) == "revert"
+    examined = look_at(packs)
+    assert not examined.in_order
+    assert places.named(examined) == "revert"
     with pytest.raises(PatchforgeError, match="all packs") as caught:
         places.update(packs, places.pack())
     assert f"packs revert {packs}" in caught.value.do

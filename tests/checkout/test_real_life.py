@@ -85,10 +85,10 @@ def plain(folder: Path) -> dict[str, bytes]:
 def put_right(folder: Path, subject: places.Remembered) -> None:
     """Does what the state says, until nothing is wrong; at most twice."""
     for _ in range(2):
-        found = look(folder, subject)
-        if found.in_order and found.state is not FolderState.UNTOUCHED:
+        examined = look(folder, subject)
+        if examined.in_order and examined.state is not FolderState.UNTOUCHED:
             break
-        places.COMMANDS[named(found)](folder, subject)
+        places.COMMANDS[named(examined)](folder, subject)
     assert look(folder, subject).in_order
 
 
@@ -197,9 +197,9 @@ def test_git_clean_takes_module_and_journal(
     places.apply(checkout, subject)
     wrap(checkout, MAIN)
     git(checkout, "clean", "-fdxq")
-    found = look(checkout, subject)
-    assert found.state is FolderState.LOST
-    assert named(found) == "repair"
+    examined = look(checkout, subject)
+    assert examined.state is FolderState.LOST
+    assert named(examined) == "repair"
     for command in (places.apply, places.revert):
         with pytest.raises(PatchforgeError, match="patchforge repair"):
             command(checkout, subject)
@@ -216,8 +216,8 @@ def test_stash_and_pop(checkout: Path, subject: places.Remembered, untracked: bo
     places.apply(checkout, subject)
     patched = content(checkout)
     git(checkout, "stash", "--quiet", *(["--include-untracked"] if untracked else []))
-    found = look(checkout, subject)
-    assert found.state is (FolderState.UNTOUCHED if untracked else FolderState.HALF)
+    examined = look(checkout, subject)
+    assert examined.state is (FolderState.UNTOUCHED if untracked else FolderState.HALF)
     git(checkout, "stash", "pop", "--quiet")
     assert content(checkout) == patched
     assert look(checkout, subject).state is FolderState.PATCHED
@@ -272,9 +272,9 @@ def test_an_update_over_the_patches(
 ) -> None:
     places.apply(checkout, subject)
     move(checkout)
-    found = look(checkout, subject)
-    assert found.state is FolderState.UPDATED
-    assert named(found) == "update"
+    examined = look(checkout, subject)
+    assert examined.state is FolderState.UPDATED
+    assert named(examined) == "update"
     places.update(checkout, subject)
     assert look(checkout, subject).state is FolderState.PATCHED
     new = {**plain_old_only(checkout, move), **places.release_files(NEW)}
@@ -381,8 +381,8 @@ def test_files_were_restored_one_by_one(checkout: Path, subject: places.Remember
     places.apply(checkout, subject)
     patched = plain(checkout)
     git(checkout, "checkout", "HEAD", "--", MAIN)
-    found = look(checkout, subject)
-    assert found.state is FolderState.HALF
+    examined = look(checkout, subject)
+    assert examined.state is FolderState.HALF
     put_right(checkout, subject)
     assert plain(checkout) == patched
 

@@ -54,9 +54,9 @@ def origin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("origin")
     git(place, "init", "--quiet", "--bare", "--initial-branch", "master")
     known = Path(UPSTREAM).expanduser().resolve()
-    objects = next(one for one in (known / ".git" / "objects", known / "objects") if one.is_dir())
+    objects = next(folder for folder in (known / ".git" / "objects", known / "objects") if folder.is_dir())
     (place / "objects" / "info" / "alternates").write_text(f"{objects}\n")
-    commits = {str(one.version): one.commit for one in release_index(load_project())}
+    commits = {str(release.version): release.commit for release in release_index(load_project())}
     above: tuple[str, ...] = ()
     for tag in (OLD, NEW):
         tree = _tree_of_what_is_there(place, commits[tag])
@@ -72,8 +72,8 @@ def _tree_of_what_is_there(place: Path, commit: str) -> str:
     listed = [line.split("\t") for line in git(place, "ls-files", "--stage").splitlines()]
     blobs = "".join(f"{about.split()[1]}\n" for about, _ in listed)
     ask = ["git", "-C", str(place), "cat-file", "--batch-check"]
-    found = subprocess.run(ask, input=blobs, capture_output=True, text=True, check=True).stdout.splitlines()
-    gone = [path for (_, path), line in zip(listed, found, strict=True) if line.endswith("missing")]
+    answers = subprocess.run(ask, input=blobs, capture_output=True, text=True, check=True).stdout.splitlines()
+    gone = [path for (_, path), line in zip(listed, answers, strict=True) if line.endswith("missing")]
     assert len(gone) < 50
     if gone:
         git(place, "rm", "--quiet", "--cached", "--", *gone)
@@ -117,8 +117,8 @@ Cli = Callable[..., tuple[int, str]]
 
 def told(cli: Cli, folder: Path) -> dict[str, Any]:
     _, text = cli("status", folder, "--json")
-    found: dict[str, Any] = json.loads(text)
-    return found
+    document: dict[str, Any] = json.loads(text)
+    return document
 
 
 def put_right(cli: Cli, folder: Path) -> dict[str, Any]:
@@ -128,17 +128,17 @@ def put_right(cli: Cli, folder: Path) -> dict[str, Any]:
     """
     for _ in range(8):
         status, text = cli("status", folder, "--json")
-        found: dict[str, Any] = json.loads(text)
+        document: dict[str, Any] = json.loads(text)
         if status == 0:
-            return found
-        program, command, named, *_ = shlex.split(found["do"].replace(";", " "))
+            return document
+        program, command, named, *_ = shlex.split(document["do"].replace(";", " "))
         assert (program, named) == ("patchforge", str(folder))
         before = files(folder)
         status, said = cli(command, folder)
         if status:
             assert files(folder) == before
             follow(folder, said)
-    raise AssertionError(found)
+    raise AssertionError(document)
 
 
 def follow(folder: Path, said: str) -> None:
@@ -156,20 +156,20 @@ def edit(folder: Path, path: str) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    found = (path for path in folder.rglob("*.py") if path.is_file())
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    modules = (path for path in folder.rglob("*.py") if path.is_file())
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in modules}
 
 
 def differing(folder: Path) -> dict[str, str]:
     """Lines that files of the commit have more and less, by path; line ends do not count."""
     text = git(folder, "diff", "HEAD", "--unified=0", "--ignore-space-at-eol", "--no-color")
-    found: dict[str, str] = {}
+    differences: dict[str, str] = {}
     for line in text.splitlines():
         if line.startswith("+++ b/"):
             path = line.removeprefix("+++ b/")
         elif line[:1] in "+-" and not line.startswith("---"):
-            found[path] = f"{found.get(path, '')}{line}\n"
-    return found
+            differences[path] = f"{differences.get(path, '')}{line}\n"
+    return differences
 
 
 MINE = {EDITED: f"+{TOP.decode()}", STAGED: f"+\n+{END.decode().strip()}\n"}
@@ -295,13 +295,13 @@ UPDATES: dict[Move, dict[str, str]] = {
 def test_an_update_over_the_patches(checkout: Path, cli: Cli, move: Move) -> None:
     assert cli("apply", checkout, "--in-place")[0] == 0
     move(checkout)
-    found = put_right(cli, checkout)
+    document = put_right(cli, checkout)
     if move is cleaned:
-        assert found["state"] == "untouched"
+        assert document["state"] == "untouched"
         assert cli("apply", checkout, "--in-place")[0] == 0
-        found = told(cli, checkout)
-    assert found["state"] in ("patched", "edited since")
-    assert found["release"] == NEW
+        document = told(cli, checkout)
+    assert document["state"] in ("patched", "edited since")
+    assert document["release"] == NEW
     assert (checkout / "comfy/patchforge_xpu/__init__.py").is_file()
     assert cli("revert", checkout)[0] == 0
     as_at_first(checkout, NEW, UPDATES[move])

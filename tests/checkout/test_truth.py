@@ -115,10 +115,10 @@ def test_an_edit_that_a_fresh_patching_would_not_give(
     places.apply(folder, subject)
     whole = content(folder)
     (folder / MAIN).write_bytes(edit(whole[MAIN]))
-    found = look(folder, subject)
-    assert found.state is FolderState.HALF
-    assert not found.in_order
-    assert MAIN in found.says
+    examined = look(folder, subject)
+    assert examined.state is FolderState.HALF
+    assert not examined.in_order
+    assert MAIN in examined.says
     before = content(folder)
     error = refused(folder, subject)
     if error:
@@ -133,9 +133,9 @@ def test_an_edit_beside_ours_is_edited_and_in_order(folder: Path, subject: place
     places.apply(folder, subject)
     (folder / MAIN).write_bytes((folder / MAIN).read_bytes() + b"\nMINE = 1\n")
     before = content(folder)
-    found = look(folder, subject)
-    assert found.state is FolderState.EDITED
-    assert found.in_order
+    examined = look(folder, subject)
+    assert examined.state is FolderState.EDITED
+    assert examined.in_order
     assert not places.repair(folder, subject).writes
     assert content(folder) == before
 
@@ -143,8 +143,8 @@ def test_an_edit_beside_ours_is_edited_and_in_order(folder: Path, subject: place
 def test_an_edited_module_is_not_called_patched(folder: Path, subject: places.Remembered) -> None:
     places.apply(folder, subject)
     (folder / MODULE).write_bytes(b"")
-    found = look(folder, subject)
-    assert found.state is FolderState.HALF
+    examined = look(folder, subject)
+    assert examined.state is FolderState.HALF
     with pytest.raises(CheckFailed, match="patchforge_xpu") as caught:
         places.repair(folder, subject)
     assert str(folder / MODULE) in caught.value.do
@@ -235,8 +235,8 @@ def test_a_stashed_pack_keeps_its_choices(tmp_path: Path) -> None:
     places.apply(pack, subject)
     converted = plain(pack)
     git(pack, "stash", "--quiet")
-    found = look(pack, subject)
-    assert places.named(found) == "repair"
+    examined = look(pack, subject)
+    assert places.named(examined) == "repair"
     places.repair(pack, subject)
     assert plain(pack) == converted
     assert look(pack, subject).state is FolderState.PATCHED
@@ -247,8 +247,8 @@ def test_a_journal_that_was_copied_along_is_removed_and_that_is_said(folder: Pat
     other = shutil.copytree(folder, tmp_path / "other")
     places.apply(folder, places.comfyui())
     shutil.copytree(folder / ".patchforge", other / ".patchforge")
-    found = look(other, places.comfyui())
-    assert places.named(found) == "repair"
+    examined = look(other, places.comfyui())
+    assert places.named(examined) == "repair"
     plan = places.revert(other, places.comfyui())
     assert undone(plan) == "no file held anything of patchforge; its journal is removed"
     assert content(other) == places.release_files(NEW)

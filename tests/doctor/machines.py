@@ -58,7 +58,7 @@ def interpreter(errors: dict[str, str] | None = None, **answers: object) -> Inte
     """A torch in order that sees one B580; underscores stand for blanks, and None takes an answer away."""
     given = {**ANSWERS, **{name.replace("_", " "): value for name, value in answers.items()}}
     return InterpreterFacts(
-        "/venv/bin/python", {name: one for name, one in given.items() if one is not None}, errors or {}
+        "/venv/bin/python", {name: answer for name, answer in given.items() if answer is not None}, errors or {}
     )
 
 
@@ -66,19 +66,21 @@ def facts(*gpus: Gpu, **environment: str) -> Facts:
     return Facts(machine(*gpus), interpreter(), environment)
 
 
-def states(found: list[Finding]) -> dict[str, FactState]:
+def states(findings: list[Finding]) -> dict[str, FactState]:
     """Subject → state; of several findings of one subject the worst."""
     order = [FactState.NOT_APPLICABLE, FactState.OK, FactState.UNKNOWN, FactState.WARNING, FactState.WRONG]
     worst: dict[str, FactState] = {}
-    for one in found:
-        worst[one.subject] = max(one.state, worst.get(one.subject, FactState.NOT_APPLICABLE), key=order.index)
+    for finding in findings:
+        worst[finding.subject] = max(
+            finding.state, worst.get(finding.subject, FactState.NOT_APPLICABLE), key=order.index
+        )
     return worst
 
 
-def about(found: list[Finding], subject: str) -> Finding:
+def about(findings: list[Finding], subject: str) -> Finding:
     """The only finding of a subject."""
-    (one,) = [one for one in found if one.subject == subject]
-    return one
+    (finding,) = [finding for finding in findings if finding.subject == subject]
+    return finding
 
 
 def write(root: Path, files: dict[str, str]) -> None:

@@ -45,20 +45,24 @@ def healthy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def report(capsys: pytest.CaptureFixture[str]) -> dict[str, list[dict[str, str]]]:
-    found: dict[str, list[dict[str, str]]] = json.loads(capsys.readouterr().out)
-    return found
+    document: dict[str, list[dict[str, str]]] = json.loads(capsys.readouterr().out)
+    return document
 
 
-def wrong(found: dict[str, list[dict[str, str]]]) -> list[str]:
-    return [one["subject"] for one in found["findings"] if one["state"] == "wrong" and one["subject"] != "Triton"]
+def wrong(document: dict[str, list[dict[str, str]]]) -> list[str]:
+    return [
+        finding["subject"]
+        for finding in document["findings"]
+        if finding["state"] == "wrong" and finding["subject"] != "Triton"
+    ]
 
 
 def test_the_findings_as_json(healthy: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run(options(healthy, json=True))
-    found = report(capsys)
-    assert wrong(found) == []
+    document = report(capsys)
+    assert wrong(document) == []
     assert {"GPU", "kernel driver", "render node", "Level Zero driver", "torch", "xpu:0"} <= {
-        one["subject"] for one in found["findings"]
+        finding["subject"] for finding in document["findings"]
     }
 
 
@@ -95,8 +99,8 @@ def tree(tmp_path: Path) -> Path:
 
 def judged(folder: Path) -> tuple[FactState, str]:
     facts = Facts(machine(B580), interpreter(), {}, checkout.examine(folder))
-    found = about(list(checkout.findings(facts)), "ComfyUI")
-    return found.state, found.do
+    finding = about(list(checkout.findings(facts)), "ComfyUI")
+    return finding.state, finding.do
 
 
 @pytest.fixture(scope="module")

@@ -40,7 +40,7 @@ def test_a_machine_in_order_has_nothing_wrong(gpu: Gpu) -> None:
 def test_the_families_do_not_overlap() -> None:
     ranges = sorted((first, last) for first, last, _ in FAMILIES)
     assert all(first <= last for first, last in ranges)
-    assert all(one[1] < other[0] for one, other in itertools.pairwise(ranges))
+    assert all(span[1] < other[0] for span, other in itertools.pairwise(ranges))
 
 
 @pytest.mark.parametrize(
@@ -54,9 +54,9 @@ def test_the_families_do_not_overlap() -> None:
     ],
 )
 def test_the_kernel_driver(driver: str, state: FactState, says: str) -> None:
-    found = about(judged(replace(B580, driver=driver)), "kernel driver")
-    assert found.state is state
-    assert says in found.do
+    finding = about(judged(replace(B580, driver=driver)), "kernel driver")
+    assert finding.state is state
+    assert says in finding.do
 
 
 @pytest.mark.parametrize(
@@ -72,31 +72,31 @@ def test_the_kernel_driver(driver: str, state: FactState, says: str) -> None:
     ],
 )
 def test_an_old_kernel(gpu: Gpu, kernel: str, driver: str, state: FactState) -> None:
-    found = about(judged(replace(gpu, driver=driver), kernel=kernel), "kernel driver")
-    assert found.state is state
+    finding = about(judged(replace(gpu, driver=driver), kernel=kernel), "kernel driver")
+    assert finding.state is state
     if gpu is B580 and state is not FactState.OK:
-        assert "6.12" in found.do
+        assert "6.12" in finding.do
 
 
 def test_a_node_without_permission_names_the_group_and_the_user() -> None:
     closed = (Node("renderD128", usable=False, group="render"),)
-    found = about(judged(B580, render=closed), "render node")
-    assert found.state is FactState.WRONG
-    assert "usermod -aG render ann" in found.do
+    finding = about(judged(B580, render=closed), "render node")
+    assert finding.state is FactState.WRONG
+    assert "usermod -aG render ann" in finding.do
     assert "extraGroups" in about(judged(B580, render=closed, nixos=True), "render node").do
     assert "--group-add" in about(judged(B580, render=closed, container=True), "render node").do
 
 
 def test_a_node_that_belongs_to_root_does_not_lead_into_the_group_of_root() -> None:
-    found = about(judged(B580, render=(Node("renderD128", usable=False, group="root"),)), "render node")
-    assert "usermod -aG render ann" in found.do
+    finding = about(judged(B580, render=(Node("renderD128", usable=False, group="root"),)), "render node")
+    assert "usermod -aG render ann" in finding.do
 
 
 def test_a_missing_node_is_told_apart_in_a_container() -> None:
     assert "dmesg" in about(judged(B580, render=()), "render node").do
-    found = about(judged(B580, render=(), container=True), "render node")
-    assert found.state is FactState.WRONG
-    assert "--device /dev/dri" in found.do
+    finding = about(judged(B580, render=(), container=True), "render node")
+    assert finding.state is FactState.WRONG
+    assert "--device /dev/dri" in finding.do
 
 
 def test_the_node_of_another_card_does_not_stand_for_intels() -> None:
@@ -152,9 +152,9 @@ def test_an_unused_intel_gpu_beside_a_cuda_card_is_not_wrong() -> None:
 
 
 def test_a_gpu_too_old_for_torch_is_not_promised_anything() -> None:
-    found = judged(UHD_630, libraries={})
-    assert states(found)["GPU"] is FactState.UNKNOWN
-    assert FactState.WRONG not in states(found).values()
+    told = judged(UHD_630, libraries={})
+    assert states(told)["GPU"] is FactState.UNKNOWN
+    assert FactState.WRONG not in states(told).values()
 
 
 def test_iris_xe_is_not_on_the_list_of_validated_gpus() -> None:
@@ -168,6 +168,6 @@ def test_wsl_needs_its_device() -> None:
 
 
 def test_machines_without_an_intel_gpu() -> None:
-    assert "change nothing" in " ".join(one.text for one in judged(NVIDIA_CARD))
+    assert "change nothing" in " ".join(finding.text for finding in judged(NVIDIA_CARD))
     assert about(judged(), "GPU").state is FactState.WARNING
     assert about(judged(pci=False, system="freebsd14"), "GPU").state is FactState.UNKNOWN

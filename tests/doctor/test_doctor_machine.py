@@ -17,13 +17,13 @@ def test_an_arc_card_is_found_with_its_driver_nodes_and_bar(tmp_path: Path) -> N
     render_node(tmp_path, gpu)
     lines = ["0x0000000080000000 0x0000000080ffffff 0x0000000000140204", "0x0 0x0 0x0"]
     write(gpu, {"resource": "\n".join([*lines, "0x0000004000000000 0x00000043ffffffff 0x000000000014220c\n"])})
-    (found,) = examine(tmp_path, {}).gpus
-    assert (found.vendor, found.device, found.driver) == (INTEL, 0xE20B, "xe")
-    assert found.nodes == ("card0", "renderD128")
-    assert found.bar == 16 << 30
-    assert found.family
-    assert found.family.name.startswith("Battlemage")
-    assert not found.integrated
+    (card,) = examine(tmp_path, {}).gpus
+    assert (card.vendor, card.device, card.driver) == (INTEL, 0xE20B, "xe")
+    assert card.nodes == ("card0", "renderD128")
+    assert card.bar == 16 << 30
+    assert card.family
+    assert card.family.name.startswith("Battlemage")
+    assert not card.integrated
 
 
 def test_what_is_no_display_controller_is_no_gpu(tmp_path: Path) -> None:
@@ -52,9 +52,9 @@ def test_models_are_named_by_the_driver_or_the_list_of_ids(tmp_path: Path) -> No
 
 
 def test_an_empty_tree_gives_nothing_and_no_error(tmp_path: Path) -> None:
-    found = examine(tmp_path, {})
-    assert not found.pci
-    assert (found.gpus, found.render, found.libraries, found.ram, found.kernel) == ((), (), {}, 0, "")
+    examined = examine(tmp_path, {})
+    assert not examined.pci
+    assert (examined.gpus, examined.render, examined.libraries, examined.ram, examined.kernel) == ((), (), {}, 0, "")
 
 
 def test_the_kernel_is_asked_whether_a_node_may_be_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,18 +75,18 @@ def test_libraries_are_found_and_links_followed(tmp_path: Path, folder: str) -> 
     target = tmp_path / "store/intel-compute-runtime-25.35/libze_intel_gpu.so.1.6.35096"
     (place / "libze_intel_gpu.so.1").symlink_to(os.path.relpath(target, place))
     (place / "libze_loader.so.1").symlink_to("nowhere")
-    found = examine(tmp_path, {}).libraries
-    assert set(found) == {"libze_intel_gpu.so.1"}
-    assert found["libze_intel_gpu.so.1"].endswith("intel-compute-runtime-25.35/libze_intel_gpu.so.1.6.35096")
+    libraries = examine(tmp_path, {}).libraries
+    assert set(libraries) == {"libze_intel_gpu.so.1"}
+    assert libraries["libze_intel_gpu.so.1"].endswith("intel-compute-runtime-25.35/libze_intel_gpu.so.1.6.35096")
 
 
 def test_the_paths_of_this_machine_do_not_count_for_another_tree(tmp_path: Path) -> None:
     write(tmp_path, {"mine/libze_loader.so.1": ""})
     root = tmp_path / "root"
     root.mkdir()
-    found = examine(root, {"LD_LIBRARY_PATH": str(tmp_path / "mine"), "container": "docker"})
-    assert found.libraries == {}
-    assert not found.container
+    examined = examine(root, {"LD_LIBRARY_PATH": str(tmp_path / "mine"), "container": "docker"})
+    assert examined.libraries == {}
+    assert not examined.container
 
 
 def test_packages_of_debian_are_read_from_its_database(tmp_path: Path) -> None:
@@ -102,8 +102,8 @@ def test_packages_of_debian_are_read_from_its_database(tmp_path: Path) -> None:
 
 def test_memory_is_in_bytes(tmp_path: Path) -> None:
     write(tmp_path, {"proc/meminfo": "MemTotal:       16000000 kB\nMemAvailable: 8000000 kB\nSwapTotal: 0 kB\n"})
-    found = examine(tmp_path, {})
-    assert (found.ram, found.available, found.swap) == (16_000_000 << 10, 8_000_000 << 10, 0)
+    examined = examine(tmp_path, {})
+    assert (examined.ram, examined.available, examined.swap) == (16_000_000 << 10, 8_000_000 << 10, 0)
 
 
 @pytest.mark.parametrize("mark", [".dockerenv", "run/.containerenv"])
@@ -115,9 +115,9 @@ def test_a_container_is_known_by_its_mark(tmp_path: Path, mark: str) -> None:
 
 def test_wsl_is_known_by_its_kernel(tmp_path: Path) -> None:
     write(tmp_path, {"proc/sys/kernel/osrelease": "6.6.87.2-microsoft-standard-WSL2\n", "dev/dxg": ""})
-    found = examine(tmp_path, {})
-    assert found.wsl
-    assert found.dxg
+    examined = examine(tmp_path, {})
+    assert examined.wsl
+    assert examined.dxg
 
 
 def test_opencl_drivers_of_others_are_not_intels(tmp_path: Path) -> None:

@@ -66,9 +66,16 @@ def test_answers_of_a_whole_run(tmp_path: Path) -> None:
 def test_a_crash_is_a_finding_that_names_the_question(tmp_path: Path, more: str, end: str, last: str) -> None:
     heard = question(sys.executable, fake_torch(tmp_path, more))
     assert (end in heard.end, heard.last) == (True, last)
-    found = about([one for one in judged(heard, B580) if one.state is FactState.WRONG and end in one.text], "torch")
-    assert last in found.text
-    assert ("Level Zero" in found.do) == (last != "torch")
+    finding = about(
+        [
+            wrong_finding
+            for wrong_finding in judged(heard, B580)
+            if wrong_finding.state is FactState.WRONG and end in wrong_finding.text
+        ],
+        "torch",
+    )
+    assert last in finding.text
+    assert ("Level Zero" in finding.do) == (last != "torch")
 
 
 def test_a_hang_is_a_finding(tmp_path: Path) -> None:
@@ -87,16 +94,18 @@ def test_errors_are_answers_too(tmp_path: Path) -> None:
     heard = question(sys.executable, fake_torch(tmp_path, more))
     assert heard.end == ""
     assert heard.errors["memory 0"].startswith("RuntimeError: doesn't support")
-    found = [one for one in judged(heard, B580) if one.subject == "xpu:0" and one.state is FactState.WARNING]
-    assert "UR_L0_ENABLE_SYSMAN_ENV_DEFAULT" in found[0].do
+    warnings = [
+        finding for finding in judged(heard, B580) if finding.subject == "xpu:0" and finding.state is FactState.WARNING
+    ]
+    assert "UR_L0_ENABLE_SYSMAN_ENV_DEFAULT" in warnings[0].do
 
 
 def test_a_torch_that_cannot_be_imported(tmp_path: Path) -> None:
     heard = question(sys.executable, fake_torch(tmp_path, "raise ImportError('libze_loader.so.1: cannot open')"))
-    found = about(judged(heard, B580), "torch")
-    assert found.state is FactState.WRONG
-    assert "libze_loader.so.1" in found.text
-    assert "--python" in found.do
+    finding = about(judged(heard, B580), "torch")
+    assert finding.state is FactState.WRONG
+    assert "libze_loader.so.1" in finding.text
+    assert "--python" in finding.do
 
 
 def test_the_files_of_patchforge_are_not_in_the_way_of_an_import(tmp_path: Path) -> None:
@@ -145,9 +154,9 @@ def test_free_memory_that_cannot_be(memory: list[int]) -> None:
 
 def test_an_emulated_device_is_called_so() -> None:
     device = {**ANSWERS["device 0"], "platform": "emulated XPU"}
-    found = judged(interpreter(device_0=device))
-    assert about(found, "emulated XPU").state is FactState.WARNING
-    assert {one.subject for one in found if one.subject.startswith("xpu:")} == {"xpu:0 (emulated)"}
+    told = judged(interpreter(device_0=device))
+    assert about(told, "emulated XPU").state is FactState.WARNING
+    assert {finding.subject for finding in told if finding.subject.startswith("xpu:")} == {"xpu:0 (emulated)"}
 
 
 @pytest.mark.parametrize(
@@ -189,30 +198,30 @@ def test_requirements_that_would_replace_torch() -> None:
     pinned = {"versions": {"torch": "2.13.0+xpu"}, "pins": {"xformers": "2.9.1", "torchvision": "2.13.0"}}
     lines = ("torch", "torch>=2.4", "torch==2.13.0", "torch==2.9.0", "--extra-index-url https://example.org/whl/cu130")
     checkout = Checkout("ComfyUI", requirements={"custom_nodes/pack/requirements.txt": lines})
-    found = [
-        one.text
-        for one in judged(interpreter(packages=pinned), B580, checkout=checkout)
-        if one.subject == "requirement"
+    texts = [
+        finding.text
+        for finding in judged(interpreter(packages=pinned), B580, checkout=checkout)
+        if finding.subject == "requirement"
     ]
-    assert len(found) == 3
-    assert "xformers" in found[0]
-    assert "torch==2.9.0" in found[1]
-    assert "cu130" in found[2]
+    assert len(texts) == 3
+    assert "xformers" in texts[0]
+    assert "torch==2.9.0" in texts[1]
+    assert "cu130" in texts[2]
 
 
 def test_companions_that_do_not_fit() -> None:
     errors = {"numpy": "RuntimeError: Numpy is not available", "torchvision": "RuntimeError: torchvision::nms"}
-    found = states(judged(interpreter(errors, packages=installed(torchvision="0.20.0")), B580))
-    assert found["numpy"] is found["torchvision"] is FactState.WRONG
+    worst = states(judged(interpreter(errors, packages=installed(torchvision="0.20.0")), B580))
+    assert worst["numpy"] is worst["torchvision"] is FactState.WRONG
     assert "torchvision" not in states(judged(interpreter({"torchvision": "ModuleNotFoundError: no"}), B580))
 
 
 def test_wrong_arithmetic_names_the_operation_and_the_flag() -> None:
     wrong = {"float16 linear": "all zero", "float16 matmul": "not finite"}
     broken = interpreter(arithmetic_0={"wrong": wrong, "do": "start with --xpu-precision bf16"})
-    found = next(one for one in judged(broken, B580) if one.state is FactState.WRONG)
-    assert found.subject == "xpu:0"
-    assert "float16 linear: all zero" in found.text
-    assert "--xpu-precision bf16" in found.do
+    finding = next(wrong_finding for wrong_finding in judged(broken, B580) if wrong_finding.state is FactState.WRONG)
+    assert finding.subject == "xpu:0"
+    assert "float16 linear: all zero" in finding.text
+    assert "--xpu-precision bf16" in finding.do
     untried = interpreter({"arithmetic 0": "RuntimeError: no kernel"}, arithmetic_0=None)
-    assert FactState.UNKNOWN in {one.state for one in judged(untried, B580)}
+    assert FactState.UNKNOWN in {finding.state for finding in judged(untried, B580)}

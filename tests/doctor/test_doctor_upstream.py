@@ -49,7 +49,7 @@ def remote(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def project(tmp_path: Path, remote: Path) -> Project:
-    rows = [f"{one}\t{git(remote, 'rev-parse', one + '^{commit}')}\t2026-01-01\n" for one in VERSIONS]
+    rows = [f"{version}\t{git(remote, 'rev-parse', version + '^{commit}')}\t2026-01-01\n" for version in VERSIONS]
     index = tmp_path / "demo.tsv"
     index.write_text("version\tcommit\tdate\n" + "".join(rows))
     return Project("demo", "Demo", PRESENT, index, "v{version}", "version.py", (FORMER,))
@@ -70,33 +70,33 @@ def judged(where: Path | str, project: Project) -> list[tuple[str, FactState, st
     """What is found; nothing below the test's folder may change over it."""
     folder = project.index.parent
     before = snapshot(folder)
-    found = upstream.findings(project, *upstream.examine(str(where), project))
-    shown = [(one.subject, one.state, one.text, one.do) for one in found]
+    findings = upstream.findings(project, *upstream.examine(str(where), project))
+    shown = [(finding.subject, finding.state, finding.text, finding.do) for finding in findings]
     assert snapshot(folder) == before
     return shown
 
 
-def bad(found: list[tuple[str, FactState, str, str]]) -> list[tuple[str, FactState, str, str]]:
-    return [one for one in found if one[1] not in (FactState.OK, FactState.NOT_APPLICABLE)]
+def bad(rows: list[tuple[str, FactState, str, str]]) -> list[tuple[str, FactState, str, str]]:
+    return [row for row in rows if row[1] not in (FactState.OK, FactState.NOT_APPLICABLE)]
 
 
-def only(found: list[tuple[str, FactState, str, str]]) -> tuple[str, FactState, str, str]:
-    assert len(bad(found)) == 1, found
-    return bad(found)[0]
+def only(rows: list[tuple[str, FactState, str, str]]) -> tuple[str, FactState, str, str]:
+    assert len(bad(rows)) == 1, rows
+    return bad(rows)[0]
 
 
 def test_a_whole_clone(remote: Path, project: Project) -> None:
-    found = judged(clone(remote), project)
-    assert [one[:2] for one in found] == [("clone", FactState.OK), ("tags", FactState.OK)]
-    assert "3 of 3 releases" in found[1][2]
+    rows = judged(clone(remote), project)
+    assert [row[:2] for row in rows] == [("clone", FactState.OK), ("tags", FactState.OK)]
+    assert "3 of 3 releases" in rows[1][2]
 
 
 def test_a_shallow_clone(remote: Path, project: Project) -> None:
     place = clone(remote, "--depth=1")
-    found = bad(judged(place, project))
-    assert found[0][:2] == ("clone", FactState.WRONG)
-    assert "is shallow; it lacks v0.1.0, v0.2.0" in found[0][2]
-    assert found[0][3] == f"git -C {place} fetch --unshallow --tags"
+    rows = bad(judged(place, project))
+    assert rows[0][:2] == ("clone", FactState.WRONG)
+    assert "is shallow; it lacks v0.1.0, v0.2.0" in rows[0][2]
+    assert rows[0][3] == f"git -C {place} fetch --unshallow --tags"
     git(place, "fetch", "--quiet", "--unshallow", "--tags")
     assert bad(judged(place, project)) == []
 
@@ -137,9 +137,9 @@ def test_a_damaged_clone(remote: Path, project: Project, harm: str) -> None:
         pack = next(remote.glob("objects/pack/*.pack"))
         pack.chmod(0o644)
         pack.write_bytes(pack.read_bytes()[:-60])
-    found = [one for one in judged(remote, project) if "is damaged" in one[2]]
-    assert [one[:2] for one in found] == [("clone", FactState.WRONG)]
-    assert "git clone --mirror" in found[0][3]
+    rows = [row for row in judged(remote, project) if "is damaged" in row[2]]
+    assert [row[:2] for row in rows] == [("clone", FactState.WRONG)]
+    assert "git clone --mirror" in rows[0][3]
 
 
 def test_a_folder_that_is_no_clone(tmp_path: Path, project: Project) -> None:
@@ -162,7 +162,7 @@ def test_another_repository(tmp_path: Path, project: Project) -> None:
     other = bare(tmp_path / "other.git")
     put(other, {"x": b"x"})
     git(other, "tag", "1.0")
-    assert [one[0] for one in bad(judged(other, project))] == ["clone", "tags"]
+    assert [row[0] for row in bad(judged(other, project))] == ["clone", "tags"]
     assert "is it another repository? Demo is at" in only(judged(other.as_uri(), project))[3]
 
 
@@ -254,7 +254,7 @@ def test_the_clone_of_an_unreachable_upstream_is_left_alone(remote: Path, projec
     url = remote.as_uri()
     cached = CachedClone.of(url)
     cached.ensure()
-    assert [one[0] for one in judged(url, project)] == ["tags", "clone", "tags"]
+    assert [row[0] for row in judged(url, project)] == ["tags", "clone", "tags"]
     remote.rename(remote.with_name("elsewhere.git"))
     before = git(cached.path, "show-ref")
     wrong = only(judged(url, project))
@@ -262,7 +262,7 @@ def test_the_clone_of_an_unreachable_upstream_is_left_alone(remote: Path, projec
     with pytest.raises(PatchforgeError, match="git fetch"):
         cached.fetch()
     assert git(cached.path, "show-ref") == before
-    assert ("clone", FactState.OK) in [one[:2] for one in judged(url, project)]
+    assert ("clone", FactState.OK) in [row[:2] for row in judged(url, project)]
 
 
 def test_a_fetch_from_a_damaged_upstream_keeps_the_last_good_state(remote: Path, project: Project) -> None:
@@ -286,14 +286,14 @@ def test_a_damaged_clone_in_the_cache_is_to_be_moved_away(remote: Path, project:
     pack = next(cached.path.glob("objects/pack/*.pack"))
     pack.chmod(0o644)
     pack.write_bytes(pack.read_bytes()[:-60])
-    found = [one for one in judged(remote.as_uri(), project) if "is damaged" in one[2]]
-    assert found[0][3].startswith(f"move {cached.path} away")
+    rows = [row for row in judged(remote.as_uri(), project) if "is damaged" in row[2]]
+    assert rows[0][3].startswith(f"move {cached.path} away")
 
 
 def test_a_password_is_not_shown(project: Project) -> None:
-    found = judged("http://me:secret@127.0.0.1:1/x", project)
-    assert "127.0.0.1" in str(found)
-    assert "secret" not in str(found)
+    rows = judged("http://me:secret@127.0.0.1:1/x", project)
+    assert "127.0.0.1" in str(rows)
+    assert "secret" not in str(rows)
 
 
 def test_the_command(

@@ -95,7 +95,7 @@ def test_every_documented_variable_is_known() -> None:
     pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
     named = {name for page in pages for name in re.findall(r"PATCHFORGE_[A-Z_]*[A-Z]", page.read_text("utf-8"))}
     assert {"PATCHFORGE_STATE", "PATCHFORGE_TRACEBACK", "PATCHFORGE_CACHE"} <= named
-    told = [one.text for name in sorted(named) for one in findings(facts(B580, **{name: "1"}))]
+    told = [finding.text for name in sorted(named) for finding in findings(facts(B580, **{name: "1"}))]
     assert not [text for text in told if "no variable" in text]
 
 
@@ -106,8 +106,8 @@ def test_paths_of_the_user_are_not_shown(name: str) -> None:
 
 def test_emulated_devices_are_not_counted_against_the_bus() -> None:
     torch = interpreter(device_0={"platform": "emulated XPU"})
-    found = findings(Facts(machine(B580), torch, {"ZE_AFFINITY_MASK": "1"}))
-    assert about(list(found), "ZE_AFFINITY_MASK").state is FactState.OK
+    told = findings(Facts(machine(B580), torch, {"ZE_AFFINITY_MASK": "1"}))
+    assert about(list(told), "ZE_AFFINITY_MASK").state is FactState.OK
 
 
 def test_a_report_shows_no_other_variables() -> None:

@@ -101,7 +101,7 @@ def test_a_machine_in_order(tmp_path: Path) -> None:
     assert (said["driver"], said["Level Zero loader"], said["resizable BAR"], said["RAM"]) == (FactState.OK,) * 4
     assert not {"kernel driver", "render node", "OpenCL", "Level Zero driver"} & said.keys()
     assert FactState.WRONG not in said.values()
-    (driver,) = [one.text for one in found(seen) if one.subject == "driver" and "B580" in one.text]
+    (driver,) = [finding.text for finding in found(seen) if finding.subject == "driver" and "B580" in finding.text]
     assert driver == "Intel(R) Arc(TM) B580 Graphics at 0000:03:00.0: 32.0.101.6989 of 2025-08-01"
     assert about(found(seen), "RAM").text == "31.7 GiB, 19.1 GiB available; page file 8.0 GiB"
 
@@ -119,10 +119,10 @@ def test_a_machine_in_order(tmp_path: Path) -> None:
     ],
 )
 def test_drivers(given: dict[str, object], state: FactState, text: str, do: str, tmp_path: Path) -> None:
-    one = about(found(examined(tmp_path, told({**B580, **given}))), "driver")
-    assert one.state is state
-    assert text in one.text
-    assert do in one.do
+    finding = about(found(examined(tmp_path, told({**B580, **given}))), "driver")
+    assert finding.state is state
+    assert text in finding.text
+    assert do in finding.do
 
 
 @pytest.mark.parametrize(
@@ -155,10 +155,10 @@ def test_without_the_loader_torch_cannot_start(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_refused_is_unknown(answer: object, status: int, why: str, tmp_path: Path) -> None:
-    one = about(found(examined(tmp_path, answer, status=status)), "GPU")
-    assert one.state is FactState.UNKNOWN
-    assert why in one.text
-    assert "Device Manager" in one.do
+    finding = about(found(examined(tmp_path, answer, status=status)), "GPU")
+    assert finding.state is FactState.UNKNOWN
+    assert why in finding.text
+    assert "Device Manager" in finding.do
 
 
 def test_no_powershell(tmp_path: Path) -> None:

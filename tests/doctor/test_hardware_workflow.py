@@ -11,9 +11,9 @@ WORKFLOW = (ROOT / ".github" / "workflows" / "hardware.yml").read_text("utf-8")
 
 def block(key: str) -> str:
     """The lines below a key of the top level."""
-    found = re.search(rf"^{key}:\n((?:  .*\n|\n)+)", WORKFLOW, re.MULTILINE)
-    assert found, key
-    return found[1]
+    match = re.search(rf"^{key}:\n((?:  .*\n|\n)+)", WORKFLOW, re.MULTILINE)
+    assert match, key
+    return match[1]
 
 
 def test_it_is_started_by_hand_only() -> None:
@@ -28,7 +28,7 @@ def test_it_may_read_and_nothing_else() -> None:
 def test_actions_are_pinned_by_commit() -> None:
     uses = re.findall(r"uses: (.*)", WORKFLOW)
     assert uses
-    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", one) for one in uses)
+    assert all(re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", use) for use in uses)
 
 
 def test_no_input_is_pasted_into_a_script() -> None:

@@ -56,11 +56,11 @@ def loose(work: Path, blob: str) -> Path:
 def test_hash_is_that_of_the_unpacked_archive(name: str, tmp_path: Path) -> None:
     files, source = MINIATURES[name]
     work = repository(tmp_path / "work", files)
-    found = of_clone(work, head(work))
+    archive = of_clone(work, head(work))
     out = archived(work, tmp_path / "out")
-    assert found.hash == judged(out) == of_folder(out).hash
-    assert found.source == (source or "git archive")
-    assert found.files == sum(not path.is_symlink() and path.is_file() for path in out.rglob("*"))
+    assert archive.hash == judged(out) == of_folder(out).hash
+    assert archive.source == (source or "git archive")
+    assert archive.files == sum(not path.is_symlink() and path.is_file() for path in out.rglob("*"))
 
 
 def test_a_bare_clone_packed_or_not_is_the_same(tmp_path: Path) -> None:
@@ -105,8 +105,8 @@ def test_settings_of_the_user_and_the_clone_play_no_part(
 def test_replacement_objects_play_no_part(tmp_path: Path) -> None:
     work = repository(tmp_path / "work", PLAIN)
     before = of_clone(work, head(work))
-    one, other = git(work, "rev-parse", "HEAD:a-b", "HEAD:a.py").split()
-    git(work, "replace", one, other)
+    blob, other = git(work, "rev-parse", "HEAD:a-b", "HEAD:a.py").split()
+    git(work, "replace", blob, other)
     assert of_clone(work, head(work)) == before
 
 
@@ -168,10 +168,10 @@ def test_submodules_are_empty_folders_and_noted(attributes: bytes, tmp_path: Pat
     for path in ("a/module", "zz/last", "0first"):
         git(work, "update-index", "--add", "--cacheinfo", f"160000,{'1' * 40},{path}")
     git(work, "commit", "-q", "-m", "modules")
-    found = of_clone(work, head(work))
-    assert found.hash == judged(archived(work, tmp_path / "out"))
-    assert set(found.notes[0].paths) == {"a/module", "zz/last", "0first"}
-    assert "fetchSubmodules" in found.notes[0].text
+    archive = of_clone(work, head(work))
+    assert archive.hash == judged(archived(work, tmp_path / "out"))
+    assert set(archive.notes[0].paths) == {"a/module", "zz/last", "0first"}
+    assert "fetchSubmodules" in archive.notes[0].text
 
 
 def test_a_checkout_has_its_submodules_and_what_export_ignore_names(tmp_path: Path) -> None:
@@ -184,12 +184,12 @@ def test_a_checkout_has_its_submodules_and_what_export_ignore_names(tmp_path: Pa
     git(work, "-c", "protocol.file.allow=always", "submodule", "update", "-q", "--init", "--recursive")
     commit(work, {})
     clones = {"m/inner": inner, "m/inner/lib": deep}
-    found = of_checkout(work, head(work), clones)
+    archive = of_checkout(work, head(work), clones)
     for path in sorted(work.rglob(".git"), reverse=True):
         subprocess.run(["rm", "-rf", path], check=True) if path != work / ".git" else None
     (work / ".git").rename(tmp_path / "taken-away")
-    assert found.hash == judged(work)
-    assert found.hash != of_clone(tmp_path / "taken-away", git(tmp_path / "taken-away", "rev-parse", "HEAD")).hash
+    assert archive.hash == judged(work)
+    assert archive.hash != of_clone(tmp_path / "taken-away", git(tmp_path / "taken-away", "rev-parse", "HEAD")).hash
 
 
 def test_a_checkout_without_its_submodule_is_refused(tmp_path: Path) -> None:
@@ -273,8 +273,8 @@ def test_modes_that_early_git_wrote(tmp_path: Path) -> None:
     command = ["git", "-C", str(work), "hash-object", "-t", "tree", "-w", "--literally", "--stdin"]
     oid = subprocess.run(command, env=ENVIRONMENT, input=tree, capture_output=True, check=True).stdout.decode().strip()
     git(work, "update-ref", "HEAD", git(work, "commit-tree", "-m", "an early commit", oid))
-    found = of_clone(work, head(work))
-    assert (found.files, found.hash) == (3, judged(archived(work, tmp_path / "out")))
+    archive = of_clone(work, head(work))
+    assert (archive.files, archive.hash) == (3, judged(archived(work, tmp_path / "out")))
 
 
 def test_an_empty_commit_has_no_hash(tmp_path: Path) -> None:
@@ -299,10 +299,10 @@ def test_a_folder_that_is_no_clone_is_refused(tmp_path: Path) -> None:
 def test_many_files_and_a_large_one(tmp_path: Path) -> None:
     files: dict[str, bytes | Path] = {f"d{number % 7}/f{number}": b"%d" % number for number in range(3000)}
     work = repository(tmp_path / "work", {**files, "large": bytes(3 << 20), "random": os.urandom(3 << 20)})
-    found = of_clone(work, head(work))
-    assert found.hash == judged(archived(work, tmp_path / "out"))
+    archive = of_clone(work, head(work))
+    assert archive.hash == judged(archived(work, tmp_path / "out"))
     git(work, "gc", "-q")
-    assert of_clone(work, head(work)) == found
+    assert of_clone(work, head(work)) == archive
 
 
 def test_memory_does_not_grow_with_the_number_of_folders(tmp_path: Path) -> None:

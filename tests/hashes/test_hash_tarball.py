@@ -58,9 +58,9 @@ class Pipe(io.BytesIO):
 
 @pytest.mark.parametrize("kind", ["tar", "tar.gz"])
 def test_hash_is_that_of_the_unpacked_tree(work: Path, tmp_path: Path, kind: str) -> None:
-    found = of_tarball(io.BytesIO(packed(work, f"--format={kind}")), "here", head(work))
-    assert found.hash == judged(archived(work, tmp_path / "out")) == of_clone(work, head(work)).hash
-    assert found.files == len(FILES) - 1
+    archive = of_tarball(io.BytesIO(packed(work, f"--format={kind}")), "here", head(work))
+    assert archive.hash == judged(archived(work, tmp_path / "out")) == of_clone(work, head(work)).hash
+    assert archive.files == len(FILES) - 1
 
 
 def test_a_pipe_will_do(work: Path) -> None:
@@ -194,10 +194,10 @@ def test_only_the_owners_execute_bit_counts() -> None:
 def test_a_users_umask_does_not_count(work: Path) -> None:
     git(work, "config", "tar.umask", "0077")
     try:
-        found = of_tarball(io.BytesIO(packed(work)), "here")
+        archive = of_tarball(io.BytesIO(packed(work)), "here")
     finally:
         git(work, "config", "--unset", "tar.umask")
-    assert found == of_tarball(io.BytesIO(packed(work)), "here")
+    assert archive == of_tarball(io.BytesIO(packed(work)), "here")
 
 
 def in_gits_order(*paths: str) -> io.BytesIO:
@@ -293,5 +293,5 @@ def test_a_damaged_gzip_is_refused(work: Path, place: int) -> None:
 
 def test_names_that_differ_in_case_only_also_of_folders() -> None:
     clashing = ("t/A/x", "t/B/README", "t/B/readme", "t/a/x", "t/a/y", "t/c/a", "t/d/A")
-    found = of_tarball(made(*((name, REG, name.encode()) for name in clashing)), "here")
-    assert [(note.kind, note.paths) for note in found.notes] == [("case", ("B/readme", "a"))]
+    archive = of_tarball(made(*((name, REG, name.encode()) for name in clashing)), "here")
+    assert [(note.kind, note.paths) for note in archive.notes] == [("case", ("B/readme", "a"))]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from patchforge.errors import PatchforgeError
 from patchforge.hashes import hash_entries, of_folder, serialise
-from patchforge.hashes.nar import File, Folder, Item, Link, folder_items, nar_order
+from patchforge.hashes.nar import Item, NarFile, NarFolder, NarLink, folder_items, nar_order
 from tests.hashes.test_judges import judged, needs_nix, nix_hash, plain_hash
 
 NAMES = st.one_of(
@@ -80,13 +80,13 @@ def test_only_the_owners_execute_bit_counts(tmp_path: Path) -> None:
     file = tmp_path / "top" / "file"
     file.parent.mkdir()
     file.write_text("x")
-    found: dict[str, list[int]] = {}
+    modes: dict[str, list[int]] = {}
     for mode in (0o644, 0o600, 0o677, 0o744, 0o700, 0o777):
         file.chmod(mode)
         file.parent.chmod(0o700 if mode & 1 else 0o755)
-        found.setdefault(of_folder(tmp_path / "top").hash, []).append(mode)
+        modes.setdefault(of_folder(tmp_path / "top").hash, []).append(mode)
         assert of_folder(tmp_path / "top").hash == judged(tmp_path / "top")
-    assert sorted(found.values()) == [[0o644, 0o600, 0o677], [0o744, 0o700, 0o777]]
+    assert sorted(modes.values()) == [[0o644, 0o600, 0o677], [0o744, 0o700, 0o777]]
 
 
 def test_times_do_not_count(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ def test_times_do_not_count(tmp_path: Path) -> None:
 
 
 def text(path: bytes, data: bytes = b"x") -> Item:
-    return path, File(len(data), lambda: (data,))
+    return path, NarFile(len(data), lambda: (data,))
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def text(path: bytes, data: bytes = b"x") -> Item:
         ([text(b"b"), text(b"a")], "after 'b'"),
         ([text(b"a-b"), text(b"a/b")], "after 'a-b'"),  # git's order
         ([text(b"a"), text(b"a/b")], "as a folder"),
-        ([(b"a", Link(b"x")), text(b"a/b")], "as a folder"),
+        ([(b"a", NarLink(b"x")), text(b"a/b")], "as a folder"),
         ([text(b""), text(b"a")], "as a folder"),
         ([text(b"a/../b")], "a name that no folder can hold"),
         ([text(b"a//b")], "a name that no folder can hold"),
@@ -122,7 +122,7 @@ def test_what_no_folder_can_be_is_refused(items: list[Item], found: str) -> None
 
 def test_a_file_that_is_not_whole_is_refused() -> None:
     with pytest.raises(PatchforgeError, match=r"a is not whole\n.*4 bytes\n.*3 bytes"):
-        hash_entries([(b"a", File(4, lambda: (b"abc",)))])
+        hash_entries([(b"a", NarFile(4, lambda: (b"abc",)))])
 
 
 def test_a_socket_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ def test_memory_does_not_grow_with_a_file() -> None:
     chunk = bytes(1 << 16)
     tracemalloc.start()
     try:
-        serialise([(b"big", File(len(chunk) << 10, lambda: (chunk for _ in range(1 << 10))))], len)
+        serialise([(b"big", NarFile(len(chunk) << 10, lambda: (chunk for _ in range(1 << 10))))], len)
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
@@ -146,6 +146,6 @@ def test_memory_does_not_grow_with_a_file() -> None:
 def test_order_is_by_name_within_folders() -> None:
     paths = [b"a", b"a/b", b"a/b/c", b"a/b-", b"a-b", b"a.py", b"b"]
     assert sorted({*paths}, key=nar_order) == paths
-    digest = hash_entries([(b"a", Folder()), text(b"a/b"), text(b"a-b")])
+    digest = hash_entries([(b"a", NarFolder()), text(b"a/b"), text(b"a-b")])
     assert digest == hash_entries([text(b"a/b"), text(b"a-b")])
     assert (digest.files, digest.size) == (2, 2)

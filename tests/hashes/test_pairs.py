@@ -72,15 +72,15 @@ def test_published_pins_are_reproduced(of: Callable[[Path, str], ArchiveHash]) -
     for pin, clone in at_hand():
         name = f"{pin['owner']}/{pin['repo']} {pin['rev']}"
         try:
-            found = of(clone, pin["rev"]).hash
+            computed = of(clone, pin["rev"]).hash
         except IncompleteTreeError as error:
             print(f"incomplete: {name}: {error.missing}")
             continue
-        if found != pin["hash"] and (whole := with_submodules(clone, pin["rev"])):
-            found = whole
+        if computed != pin["hash"] and (whole := with_submodules(clone, pin["rev"])):
+            computed = whole
             print(f"with submodules: {name}")
-        right += found == pin["hash"]
-        wrong += [] if found == pin["hash"] else [f"{name}: {found}"]
+        right += computed == pin["hash"]
+        wrong += [] if computed == pin["hash"] else [f"{name}: {computed}"]
     print(f"reproduced: {right}")
     assert not wrong
     assert right

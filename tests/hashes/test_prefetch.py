@@ -39,14 +39,14 @@ def prefetch(*arguments: object, **environment: str) -> subprocess.CompletedProc
 def pin(*arguments: object, **environment: str) -> dict[str, Any]:
     done = prefetch(*arguments, "--json", **environment)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = fitting(json.loads(done.stdout))
-    del found["schema"]
-    return found
+    printed: dict[str, Any] = fitting(json.loads(done.stdout))
+    del printed["schema"]
+    return printed
 
 
 def test_a_commit_of_a_clone(work: Path, tmp_path: Path) -> None:
-    found = pin("some/thing", head(work), "--upstream", work)
-    assert found == {
+    pinned = pin("some/thing", head(work), "--upstream", work)
+    assert pinned == {
         "fetcher": "fetchFromGitHub",
         "owner": "some",
         "repo": "thing",
@@ -122,21 +122,23 @@ def test_missing_content_is_named_and_there_is_no_hash(tmp_path: Path) -> None:
 
 
 def test_a_published_hash_is_marked_so(work: Path) -> None:
-    (known,) = [one for one in published_hashes(load_project()).values() if one.version == NEWEST]
+    (known,) = [
+        publication for publication in published_hashes(load_project()).values() if publication.version == NEWEST
+    ]
     for name in (NEWEST, NEWEST[1:], known.commit):
-        found = pin("Comfy-Org/ComfyUI", name, "--upstream", work)
-        assert (found["hash"], found["rev"], found["provenance"]) == (known.hash, known.commit, "published")
-        assert found["published_by"] == known.published_by
-        assert found["because"]
-        assert "files" not in found
+        pinned = pin("Comfy-Org/ComfyUI", name, "--upstream", work)
+        assert (pinned["hash"], pinned["rev"], pinned["provenance"]) == (known.hash, known.commit, "published")
+        assert pinned["published_by"] == known.published_by
+        assert pinned["because"]
+        assert "files" not in pinned
     assert "not computed" in prefetch("Comfy-Org/ComfyUI", NEWEST, "--upstream", work).stdout
     unpublished = prefetch("Comfy-Org/ComfyUI", "v0.0.2", "--upstream", work)
     assert (unpublished.returncode, unpublished.stdout) == (2, "")
 
 
 def test_a_former_owner_gives_way_to_the_present_one(work: Path) -> None:
-    found = pin("comfyanonymous/comfyui", NEWEST, PATCHFORGE_UPSTREAM=str(work))
-    assert (found["owner"], found["repo"]) == ("Comfy-Org", "ComfyUI")
+    pinned = pin("comfyanonymous/comfyui", NEWEST, PATCHFORGE_UPSTREAM=str(work))
+    assert (pinned["owner"], pinned["repo"]) == ("Comfy-Org", "ComfyUI")
 
 
 def test_a_published_hash_that_the_source_contradicts_is_an_error(work: Path, tmp_path: Path) -> None:
@@ -159,9 +161,9 @@ def test_a_package_of_the_index(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     (folder / "index.html").write_text(f'<a href="some_pack-1.0%2Bxpu-py3-none-any.whl#sha256={digest}">x</a>')
     where = {"PIP_INDEX_URL": f"{tmp_path.as_uri()}/simple", "PIP_EXTRA_INDEX_URL": "", "PIP_CONFIG_FILE": os.devnull}
-    found = pin("--pypi", "Some_Pack", "1.0+xpu", **where)
-    (file,) = found["files"]
-    assert found["fetcher"] == "fetchurl"
+    pinned = pin("--pypi", "Some_Pack", "1.0+xpu", **where)
+    (file,) = pinned["files"]
+    assert pinned["fetcher"] == "fetchurl"
     assert file["url"].endswith("some_pack-1.0%2Bxpu-py3-none-any.whl")
     assert file["provenance"] == "published"
     text = prefetch("--pypi", "some-pack", "1.0+xpu", **where).stdout

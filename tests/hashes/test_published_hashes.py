@@ -24,8 +24,10 @@ def test_ours_are_of_releases_in_the_index() -> None:
     ours = published_hashes(load_project())
     index = {release.commit: str(release.version) for release in release_index(load_project())}
     assert len(ours) == 32
-    assert {commit: one.version for commit, one in ours.items()}.items() <= index.items()
-    assert all(trusted(one.hash) == one.hash and one.published_by for one in ours.values())
+    assert {commit: publication.version for commit, publication in ours.items()}.items() <= index.items()
+    assert all(
+        trusted(publication.hash) == publication.hash and publication.published_by for publication in ours.values()
+    )
 
 
 def test_a_project_without_a_list_has_none(tmp_path: Path) -> None:

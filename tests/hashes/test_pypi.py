@@ -169,9 +169,9 @@ def test_settings_are_those_of_pip(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_a_password_is_used_and_not_shown(index: Index) -> None:
     secret = index.address.replace("//", "//me:s%40crt@")
     index.json("pack", entry("pack-1.0.zip"))
-    (found,) = package_files("pack", "1.0", [secret])
+    (file,) = package_files("pack", "1.0", [secret])
     assert index.headers["Authorization"] == "Basic " + base64.b64encode(b"me:s@crt").decode()
-    assert "crt" not in found.url
+    assert "crt" not in file.url
     with pytest.raises(PatchforgeError) as caught:
         package_files("pack", "9", [secret])
     assert "crt" not in str(caught.value)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.hashes import hash_entries, sri, trusted
-from patchforge.hashes.nar import File, Folder, folder_items
+from patchforge.hashes.nar import NarFile, NarFolder, folder_items
 
 SRI = "sha256-oyV0PeYfRoKjJ6s1NNhIKRpIFPbX58Q6IX1LgjSwxks="
 
@@ -66,11 +66,11 @@ def test_an_empty_file_or_folder_is_no_source(tmp_path: Path, *, executable: boo
     with pytest.raises(CheckFailed, match="empty folder"):
         hash_entries([])
     with pytest.raises(CheckFailed, match="empty folder"):
-        hash_entries([(b"", Folder())])
+        hash_entries([(b"", NarFolder())])
     with pytest.raises(CheckFailed, match="empty folder"):
         hash_entries(folder_items(tmp_path))
     with pytest.raises(CheckFailed, match=r"empty (file|program)"):
-        hash_entries([(b"", File(0, tuple, executable))])
+        hash_entries([(b"", NarFile(0, tuple, executable))])
 
 
 @pytest.mark.parametrize(

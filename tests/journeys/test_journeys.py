@@ -53,9 +53,9 @@ def same(name: str, home: Path, run: Run) -> None:
 
 def content(folder: Path) -> Mapping[str, bytes]:
     return {
-        one.relative_to(folder).as_posix(): one.read_bytes()
-        for one in folder.rglob("*")
-        if one.is_file() and ".git" not in one.parts
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file() and ".git" not in path.parts
     }
 
 
@@ -70,13 +70,13 @@ def repository(folder: Path, *releases: str) -> Path:
 
     folder.mkdir()
     git("init", "--quiet", "--initial-branch", "master")
-    for one in releases:
+    for release in releases:
         for path in content(folder):
             (folder / path).unlink()
-        fill(folder, miniature(one))
+        fill(folder, miniature(release))
         git("add", "--all")
-        git("commit", "--quiet", "--message", one)
-        git("tag", one)
+        git("commit", "--quiet", "--message", release)
+        git("tag", release)
     git("checkout", "--quiet", releases[0])
     return folder
 
@@ -162,4 +162,4 @@ def test_a_wheel_in_a_fresh_environment(home: Path, wheel: Path) -> None:
 
 def test_every_transcript_is_played() -> None:
     played_here = Path(__file__).read_text("utf-8")
-    assert all(f'same("{one.stem}"' in played_here for one in HERE.glob("*.txt"))
+    assert all(f'same("{transcript.stem}"' in played_here for transcript in HERE.glob("*.txt"))

@@ -71,8 +71,8 @@ def _torch_lock(network: Path) -> dict[str, Any]:
         },
     }
     wheels = [wheel(network, *name, content, "linux_x86_64") for name, content in files.items()]
-    for one in wheels:
-        one["url"] = f"https://wheels.invalid/{one['file'].replace('+', '%2B')}"
+    for torch_wheel in wheels:
+        torch_wheel["url"] = f"https://wheels.invalid/{torch_wheel['file'].replace('+', '%2B')}"
     about = {"format": 1, "torch": "2.14.0", "abi": ABI, "complete": True, "missing": [], "unread": ["torch"]}
     return {**about, "wheels": wheels}
 
@@ -151,7 +151,7 @@ def release_files() -> dict[str, bytes]:
     return {
         **files,
         "comfy/cli_args.py": before + flags + b"\n" + call + after,
-        "requirements.txt": "".join(f"{one}\n" for one in REQUIREMENTS).encode(),
+        "requirements.txt": "".join(f"{requirement}\n" for requirement in REQUIREMENTS).encode(),
     }
 
 
@@ -171,19 +171,19 @@ def mini(nix: Nix, tmp_path_factory: pytest.TempPathFactory) -> Miniature:
     from patchforge.rules import transforms
 
     folder = tmp_path_factory.mktemp("miniature")
-    found = Miniature(folder, nix)
-    sandbox.project(found.project)
-    found.network.mkdir()
-    _upstream(found.project / "upstream", found.network)
+    made = Miniature(folder, nix)
+    sandbox.project(made.project)
+    made.network.mkdir()
+    _upstream(made.project / "upstream", made.network)
     patched = pipeline.convert(
         engine_of(transforms()), Release(Version.parse(MINIATURE), COMMIT), MemoryTree(release_files())
     )
-    write_tree(found.project / "generated" / "comfyui" / MINIATURE, patched.files())
-    write_tree(found.project / "generated" / "nodes" / "a-node", _converted_node(folder / "ComfyUI-Node"))
-    shutil.copytree(ROOT / "generated" / "monitoring", found.project / "generated" / "monitoring")
-    regenerate(found.project)
-    sandbox.mock_nixpkgs(found.nixpkgs, found.network, packages=_packages(), pythons=["3.12", "3.13", "3.14"])
-    return found
+    write_tree(made.project / "generated" / "comfyui" / MINIATURE, patched.files())
+    write_tree(made.project / "generated" / "nodes" / "a-node", _converted_node(folder / "ComfyUI-Node"))
+    shutil.copytree(ROOT / "generated" / "monitoring", made.project / "generated" / "monitoring")
+    regenerate(made.project)
+    sandbox.mock_nixpkgs(made.nixpkgs, made.network, packages=_packages(), pythons=["3.12", "3.13", "3.14"])
+    return made
 
 
 def _converted_node(folder: Path) -> dict[str, bytes]:

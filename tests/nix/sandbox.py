@@ -175,8 +175,8 @@ print(json.dumps(found))
 def installed(python: str) -> dict[str, dict[str, Any]]:
     """The packages of an interpreter, as ``packages`` of a pretended nixpkgs."""
     done = subprocess.run([python, "-c", _INSTALLED], capture_output=True, text=True, check=True)
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout)
-    return found
+    units: dict[str, dict[str, Any]] = json.loads(done.stdout)
+    return units
 
 
 def as_nixpkgs(there: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
@@ -188,8 +188,8 @@ def as_nixpkgs(there: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     about = there[min(wheels)]
     code = [path for path in about["paths"] if not path.endswith(".dist-info")]
     changed = {name: dict(about) for name, about in there.items() if name not in wheels}
-    for one in changed.values():
-        one["requires"] = sorted({"opencv4" if name in wheels - metas else name for name in one["requires"]})
+    for package in changed.values():
+        package["requires"] = sorted({"opencv4" if name in wheels - metas else name for name in package["requires"]})
     meta = {"version": about["version"], "requires": ["opencv4"]}
     opencv = {**about, "paths": code, "dist": contract()["distributions"]["opencv4"]}
     return {**changed, **dict.fromkeys(metas, meta), "opencv4": opencv}
@@ -218,8 +218,8 @@ def source(network: Path, owner: str, repo: str, rev: str, files: Mapping[str, b
 
 def contract() -> dict[str, Any]:
     """What the expressions take from nixpkgs, and which of its files prove it."""
-    found: dict[str, Any] = json.loads((ROOT / "templates/nix/data/nixpkgs.json").read_bytes())
-    return found
+    names: dict[str, Any] = json.loads((ROOT / "templates/nix/data/nixpkgs.json").read_bytes())
+    return names
 
 
 def write_pins(path: Path, pins: Mapping[str, object]) -> None:

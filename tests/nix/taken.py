@@ -45,11 +45,11 @@ class Taken:
 
 def taken(printed: Mapping[str, str]) -> Taken:
     """Of files, by name in generated/nix, as ``nix-instantiate --parse`` prints them."""
-    found: dict[str, set[str]] = {"packages": set(), "python": set(), "lib": set()}
+    by_kind: dict[str, set[str]] = {"packages": set(), "python": set(), "lib": set()}
     for name, text in printed.items():
         for kind, path in _taken(name, text):
-            found[kind].add(path)
-    return Taken(**{kind: frozenset(paths) for kind, paths in found.items()})
+            by_kind[kind].add(path)
+    return Taken(**{kind: frozenset(paths) for kind, paths in by_kind.items()})
 
 
 def _taken(name: str, text: str) -> Iterator[tuple[str, str]]:

@@ -40,9 +40,9 @@ def test_the_command_line_is_one_that_the_bot_takes(mini: Miniature) -> None:
 
 def test_a_second_service_proposes_node_packs(mini: Miniature) -> None:
     rest = "lib.mapAttrs (_: one: { inherit (one) after serviceConfig; }) config.systemd.services"
-    found = mini.nix.evaluate(evaluation(mini, config(ENOUGH + 'extraArgs = [ "--base" "next" ];'), rest))
-    assert sorted(found) == ["patchforge-bot", "patchforge-bot-nodes"]
-    first, second = found.values()
+    units = mini.nix.evaluate(evaluation(mini, config(ENOUGH + 'extraArgs = [ "--base" "next" ];'), rest))
+    assert sorted(units) == ["patchforge-bot", "patchforge-bot-nodes"]
+    first, second = units.values()
     options = parser().parse_args(words(second)[1:])
     assert (options.command, options.action, options.packs, options.base) == ("packs", "bot", [], "next")
     assert parser().parse_args(words(first)[1:]).command == "bot"
@@ -56,17 +56,17 @@ def test_a_second_service_proposes_node_packs(mini: Miniature) -> None:
 
 
 def test_the_token_is_a_credential_and_nowhere_else(mini: Miniature) -> None:
-    found = bot(mini)
-    assert found["serviceConfig"].pop("LoadCredential") == ["github-token:/run/secrets/bot"]
-    assert "/run/secrets" not in str(found)
+    service = bot(mini)
+    assert service["serviceConfig"].pop("LoadCredential") == ["github-token:/run/secrets/bot"]
+    assert "/run/secrets" not in str(service)
 
 
 def test_the_clone_outlives_the_run_and_trying_later_is_no_failure(mini: Miniature) -> None:
-    found = bot(mini)
-    service = found["serviceConfig"]
-    assert found["environment"]["PATCHFORGE_CACHE"] == f"/var/cache/{service['CacheDirectory']}"
+    described = bot(mini)
+    service = described["serviceConfig"]
+    assert described["environment"]["PATCHFORGE_CACHE"] == f"/var/cache/{service['CacheDirectory']}"
     assert (service["Type"], service["SuccessExitStatus"]) == ("oneshot", [75])
-    assert (found["wantedBy"], found["wants"], found["after"]) == ([], *[["network-online.target"]] * 2)
+    assert (described["wantedBy"], described["wants"], described["after"]) == ([], *[["network-online.target"]] * 2)
 
 
 def test_steps_find_the_dependencies(mini: Miniature) -> None:
@@ -98,10 +98,10 @@ BAD = {
 def test_wrong_combinations_fail_with_advice(mini: Miniature, name: str) -> None:
     text, advice = BAD[name]
     rest = "map (x: x.message) (lib.filter (x: !x.assertion) config.assertions)"
-    found = mini.nix.evaluate(evaluation(mini, config(f'repository = "a/b"; {text}'), rest))
-    assert len(found) == 1
-    assert found[0].startswith("services.patchforge-bot: ")
-    assert advice in found[0]
+    failed = mini.nix.evaluate(evaluation(mini, config(f'repository = "a/b"; {text}'), rest))
+    assert len(failed) == 1
+    assert failed[0].startswith("services.patchforge-bot: ")
+    assert advice in failed[0]
 
 
 @pytest.mark.parametrize(
@@ -122,8 +122,8 @@ def test_what_is_missing_or_wrong_is_named(mini: Miniature, text: str, complaint
 @needs_systemd
 @pytest.mark.parametrize(("schedule", "accepted"), [("*-*-* 05:17:00", True), ("Mon 06:00", True), ("soon", False)])
 def test_systemd_accepts_timer_and_service(mini: Miniature, tmp_path: Path, schedule: str, *, accepted: bool) -> None:
-    found = timer(mini, f'schedule = "{schedule}";')["timerConfig"]
-    settings = [f"{key}={'true' if value is True else value}" for key, value in found.items()]
+    settings_of_timer = timer(mini, f'schedule = "{schedule}";')["timerConfig"]
+    settings = [f"{key}={'true' if value is True else value}" for key, value in settings_of_timer.items()]
     (tmp_path / "one.timer").write_text("\n".join(["[Timer]", *settings, ""]))
     service = rendered(bot(mini)).replace("ExecStart=", f"ExecStart={shutil.which('true')} ")
     (tmp_path / "one.service").write_text(service)

@@ -37,9 +37,9 @@ def required() -> set[str]:
     needing = [*comfyui["releases"].values(), *nodes.values()]
     texts = [text for each in needing for text in each["requirements"]]
     texts += [text for each in [*wheels, *pinned] for text in each["requires"]]
-    found = {re.split(r"[^a-z0-9-]", text)[0] for text in texts}
-    found -= python.keys() | {wheel["name"] for wheel in wheels}
-    return {str(names.get(name, name)) for name in found}
+    names_of = {re.split(r"[^a-z0-9-]", text)[0] for text in texts}
+    names_of -= python.keys() | {wheel["name"] for wheel in wheels}
+    return {str(names.get(name, name)) for name in names_of}
 
 
 def own() -> set[str]:
@@ -59,12 +59,12 @@ def own() -> set[str]:
 
 
 def test_every_name_that_is_taken_is_in_the_contract_and_no_other(nix: Nix) -> None:
-    found, listed = of_folder(nix, TEMPLATES), contract()
+    used, listed = of_folder(nix, TEMPLATES), contract()
     pythons = {f"python{each.replace('.', '')}" for each in json.loads((DATA / "torch.json").read_bytes())["pythons"]}
-    assert found.packages | pythons == listed["packages"].keys()
-    assert found.lib == listed["lib"].keys()
+    assert used.packages | pythons == listed["packages"].keys()
+    assert used.lib == listed["lib"].keys()
     # python-ipex is MordragT/nixos' own set.
-    assert (found.python - {"ipex"}) | required() | own() | listed["distributions"].keys() == listed["python"].keys()
+    assert (used.python - {"ipex"}) | required() | own() | listed["distributions"].keys() == listed["python"].keys()
 
 
 def test_a_new_name_would_be_seen(nix: Nix, tmp_path: Path) -> None:
@@ -78,10 +78,10 @@ def test_a_new_name_would_be_seen(nix: Nix, tmp_path: Path) -> None:
         "{ lib, pkgs, ... }: let inherit (lib) mkNewly types; in { a = types.newlyTyped; inherit (pkgs) inherited;"
         ' b = "${pkgs.selected}/bin"; c = pkgs.or-else or null; d = lib.getExe pkgs.python3; }'
     )
-    found = of_folder(nix, tmp_path)
-    assert found.packages == {"newly-asked", "inherited", "selected", "or-else", "python3", "lib"} - {"lib"}
-    assert found.python == {"newly-imported"}
-    assert {"newlyUsed", "licenses.newest", "mkNewly", "types.newlyTyped", "getExe"} <= found.lib
+    used = of_folder(nix, tmp_path)
+    assert used.packages == {"newly-asked", "inherited", "selected", "or-else", "python3", "lib"} - {"lib"}
+    assert used.python == {"newly-imported"}
+    assert {"newlyUsed", "licenses.newest", "mkNewly", "types.newlyTyped", "getExe"} <= used.lib
 
 
 def test_each_name_has_its_file() -> None:
@@ -264,8 +264,8 @@ def merged(mini: Miniature, *values: str) -> str:
 
 
 def test_systemd_options_merge_as_in_nixos(mini: Miniature) -> None:
-    found: Any = mini.nix.evaluate(f"[ ({merged(mini, '[ 1 ]', '[ 2 ]')}) ({merged(mini, '1', '1')}) ]")
-    assert (sorted(found[0]), found[1]) == ([1, 2], 1)
+    lists: Any = mini.nix.evaluate(f"[ ({merged(mini, '[ 1 ]', '[ 2 ]')}) ({merged(mini, '1', '1')}) ]")
+    assert (sorted(lists[0]), lists[1]) == ([1, 2], 1)
     assert "either all lists" in mini.nix.refused(merged(mini, "[ 1 ]", "1"))
     assert "conflicting definition" in mini.nix.refused(merged(mini, "1", "2"))
     assert "is not of type" in mini.nix.refused(merged(mini, "1").replace(".X = 1", ".Type = ''often''"))

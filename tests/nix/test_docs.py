@@ -35,7 +35,7 @@ in { options = { security.acme = any; nix.gc = any; services.journald = any; }; 
 
 def blocks(page: str) -> list[str]:
     text = (ROOT / "docs" / page).read_text("utf-8")
-    return [re.sub("(?m)^ *\n", "", found) for found in re.findall(r"(?ms)^ *```nix\n(.*?)^ *```$", text)]
+    return [re.sub("(?m)^ *\n", "", block) for block in re.findall(r"(?ms)^ *```nix\n(.*?)^ *```$", text)]
 
 
 def written(folder: Path, page: str) -> list[Path]:

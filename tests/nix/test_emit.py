@@ -77,10 +77,10 @@ def test_values_and_names(nix: Nix, tmp_path: Path) -> None:
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0")))
 def test_a_string_is_one_line_in_quotes(text: str) -> None:
-    found = emit.string(text)
-    assert found[0] == found[-1] == '"'
-    assert "\n" not in found
-    assert "\r" not in found
+    literal = emit.string(text)
+    assert literal[0] == literal[-1] == '"'
+    assert "\n" not in literal
+    assert "\r" not in literal
 
 
 @pytest.mark.parametrize("value", ["\0", "\ud800", 1 << 63, [-(1 << 63)]])

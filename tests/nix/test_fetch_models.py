@@ -27,9 +27,9 @@ def _script() -> ModuleType:
     spec = importlib.util.spec_from_file_location("fetch_models", path)
     assert spec is not None
     assert spec.loader is not None
-    found = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(found)
-    return found
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 SCRIPT = _script()

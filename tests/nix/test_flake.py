@@ -142,8 +142,8 @@ def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> N
     )
     wheels = [wheel for lock in torch["locks"].values() for wheel in lock["wheels"]]
     pinned = [version for versions in python.values() for version in versions.values()]
-    named = [text for one in [*comfyui["releases"].values(), *nodes.values()] for text in one["requirements"]]
-    named += [text for one in [*wheels, *pinned] for text in one["requires"]]
+    named = [text for entry in [*comfyui["releases"].values(), *nodes.values()] for text in entry["requirements"]]
+    named += [text for entry in [*wheels, *pinned] for text in entry["requires"]]
     others = json.loads((data / "names.json").read_bytes())
     names = {others.get(name, name) for name in (re.split(r"[^a-z0-9-]", text)[0] for text in named)}
     packages = dict.fromkeys(names - python.keys(), "1")
@@ -157,9 +157,9 @@ def test_every_committed_package_evaluates(mini: Miniature, tmp_path: Path) -> N
         " // { withNodes = s.comfyui-xpu.override { nodePacks = lib.attrValues s.nodes; }; };"
         " in lib.mapAttrs (_: x: [ x.drvPath (builtins.toJSON (x.meta or { })) ]) all"
     )
-    found = mini.nix.evaluate(expression)
-    assert {"comfyui-xpu", "python-xpu", "withNodes", *nodes} <= found.keys()
-    assert len(found) == len(nodes) + len(comfyui["releases"]) + 4
+    evaluated = mini.nix.evaluate(expression)
+    assert {"comfyui-xpu", "python-xpu", "withNodes", *nodes} <= evaluated.keys()
+    assert len(evaluated) == len(nodes) + len(comfyui["releases"]) + 4
 
 
 def test_every_committed_node_packs_requirements_are_met(mini: Miniature, tmp_path: Path) -> None:

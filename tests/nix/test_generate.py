@@ -54,13 +54,13 @@ def test_every_file_is_plain_text() -> None:
 
 
 def test_no_hash_is_a_place_holder_and_none_is_in_code() -> None:
-    found = 0
+    hashes = 0
     for path in files():
         for text in re.findall(r"sha256-[A-Za-z0-9+/]{43}=", path.read_text()):
             assert path.suffix == ".json", path
             assert trusted(text) == text
-            found += 1
-    assert found > 20
+            hashes += 1
+    assert hashes > 20
 
 
 def test_no_version_is_in_code() -> None:
@@ -81,9 +81,9 @@ def pinned(mini: Miniature, tmp_path: Path) -> Path:
 
 
 def test_again_gives_the_same_bytes(mini: Miniature, pinned: Path) -> None:
-    one, other = made(mini, pinned), made(mini, pinned)
-    assert (one.files, one.flake) == (other.files, other.flake)
-    assert json.loads(one.files["data/comfyui.json"])["default"] == "v0.33.0"
+    first, other = made(mini, pinned), made(mini, pinned)
+    assert (first.files, first.flake) == (other.files, other.flake)
+    assert json.loads(first.files["data/comfyui.json"])["default"] == "v0.33.0"
 
 
 @pytest.mark.parametrize("kind", ["comfyui", "python", "nodes", "ollama", "mordragt-nixos"])
@@ -101,8 +101,8 @@ def test_no_lock_of_torch_is_left_to_evaluation(mini: Miniature, pinned: Path) -
 
 def test_the_first_python_with_a_complete_lock_is_used(mini: Miniature, pinned: Path) -> None:
     def versions() -> dict[str, str]:
-        found: dict[str, str] = json.loads(made(mini, pinned).files["data/torch.json"])["versions"]
-        return found
+        by_name: dict[str, str] = json.loads(made(mini, pinned).files["data/torch.json"])["versions"]
+        return by_name
 
     assert versions() == {"2.14.0": PYTHON}  # 3.99 is preferred, and has no lock
     shutil.copy(pinned / f"pins/torch/2.14.0-{ABI}.json", pinned / "pins/torch/2.14.0-cp399.json")
@@ -133,8 +133,8 @@ def test_a_node_packs_patch_for_another_commit_is_refused(mini: Miniature, pinne
 def test_a_node_pack_has_its_patch_if_there_is_one(mini: Miniature, pinned: Path, tmp_path: Path) -> None:
     assert json.loads(made(mini, pinned).files["data/nodes.json"])["a-node"]["patches"] == ["0001-xpu.patch"]
     shutil.copytree(mini.project / "generated" / "comfyui", tmp_path / "comfyui")
-    found = generate(pinned, tmp_path)
-    assert json.loads(found.files["data/nodes.json"])["a-node"]["patches"] == []
+    generated = generate(pinned, tmp_path)
+    assert json.loads(generated.files["data/nodes.json"])["a-node"]["patches"] == []
 
 
 def test_a_pinned_release_without_patches_is_refused(mini: Miniature, pinned: Path) -> None:
@@ -152,9 +152,9 @@ def test_a_place_holder_is_refused(mini: Miniature, pinned: Path) -> None:
 
 def test_a_node_pack_without_a_hash_is_left_out_and_said(mini: Miniature, pinned: Path) -> None:
     changed(pinned / "pins/nodes.json", lambda file: file["pins"]["a-node"].pop("hash"))
-    found = made(mini, pinned)
-    assert found.left_out == ("a-node",)
-    assert json.loads(found.files["data/nodes.json"]) == {}
+    generated = made(mini, pinned)
+    assert generated.left_out == ("a-node",)
+    assert json.loads(generated.files["data/nodes.json"]) == {}
 
 
 def test_a_wheel_without_address_gets_pypis(mini: Miniature, pinned: Path) -> None:

@@ -78,9 +78,9 @@ def unit(mini: Miniature, config: str, service: str = COMFYUI) -> dict[str, Any]
         "{ failed = lib.filter (x: !x.assertion) config.assertions; inherit (config) warnings;"
         f' unit = removeAttrs {service} [ "path" ]; }}'
     )
-    found = mini.nix.evaluate(evaluation(mini, config, rest))
-    assert (found["failed"], found["warnings"]) == ([], [])
-    return dict(found["unit"])
+    evaluated = mini.nix.evaluate(evaluation(mini, config, rest))
+    assert (evaluated["failed"], evaluated["warnings"]) == ([], [])
+    return dict(evaluated["unit"])
 
 
 def words(unit: dict[str, Any]) -> list[str]:
@@ -191,12 +191,12 @@ def test_the_flakes_check_of_modules_finds_nothing_and_would_find_something(mini
     check = f"import {mini.project}/generated/nix/checks/modules.nix"
     given = "inherit lib; evaluate = configuration: (evaluate configuration).config;"
     swapped = "{ good.x = cases.bad.int8.config; bad.y = { config = cases.good.cpu; advice = ''none''; }; }"
-    found = mini.nix.evaluate(
+    findings = mini.nix.evaluate(
         f"{evaluator(mini)} in {{ now = {check} {{ {given} inherit cases; }};"
         f" later = {check} {{ {given} cases = {swapped}; }}; }}"
     )
-    assert found["now"] == []
-    refused, accepted = found["later"]
+    assert findings["now"] == []
+    refused, accepted = findings["later"]
     assert refused.startswith("x: services.comfyui-xpu: no pinned")
     assert accepted == 'y: expected "none", found nothing'
 
@@ -284,8 +284,8 @@ def test_folders_elsewhere_are_made_and_bound(good: dict[str, Any]) -> None:
 
 def test_whom_it_may_talk_to(good: dict[str, Any]) -> None:
     def addresses(name: str) -> tuple[list[str] | None, list[str] | None]:
-        found = service(good, name)["serviceConfig"]
-        return found.get("IPAddressAllow"), found.get("IPAddressDeny")
+        settings = service(good, name)["serviceConfig"]
+        return settings.get("IPAddressAllow"), settings.get("IPAddressDeny")
 
     assert addresses("nothing but enable") == addresses("several addresses") == (["localhost"], ["any"])
     allowed, denied = addresses("listening")
@@ -303,13 +303,13 @@ def test_what_is_said_as_text_stays_text(good: dict[str, Any]) -> None:
 
 
 def test_lists_are_added_to_and_settings_are_changed_without_force(good: dict[str, Any]) -> None:
-    found = service(good, "lists are added to")["serviceConfig"]
-    assert found["SupplementaryGroups"] == ["render", "video", "media"] or found["SupplementaryGroups"] == [
+    settings = service(good, "lists are added to")["serviceConfig"]
+    assert settings["SupplementaryGroups"] == ["render", "video", "media"] or settings["SupplementaryGroups"] == [
         "media",
         "render",
         "video",
     ]
-    assert (found["Restart"], found["ReadOnlyPaths"]) == ("always", ["/mnt"])
+    assert (settings["Restart"], settings["ReadOnlyPaths"]) == ("always", ["/mnt"])
 
 
 def test_threads_may_be_bound_to_processors(good: dict[str, Any]) -> None:
@@ -319,9 +319,9 @@ def test_threads_may_be_bound_to_processors(good: dict[str, Any]) -> None:
 
 
 def test_instances_are_services_of_their_own(good: dict[str, Any]) -> None:
-    found = good["several"]["units"]
-    assert set(found) == {"comfyui-xpu", "comfyui-xpu-second"}
-    second = found["comfyui-xpu-second"]
+    units = good["several"]["units"]
+    assert set(units) == {"comfyui-xpu", "comfyui-xpu-second"}
+    second = units["comfyui-xpu-second"]
     assert second["serviceConfig"]["StateDirectory"] == ['"comfyui-xpu-second"']
     assert {"8189", "O2"} <= set(words(second))
     assert set(good["one instance alone"]["units"]) == {"comfyui-xpu-only"}
@@ -357,10 +357,10 @@ def test_ollama_is_nixpkgs_service_with_what_a_gpu_needs(good: dict[str, Any]) -
 
 
 def test_tuning(good: dict[str, Any]) -> None:
-    found = good["tuning"]
-    assert found["kernel"] == ["xe.force_probe=e20b"]
-    assert 'ATTR{queue/scheduler}="none"' in found["udev"]
-    assert found["units"]["intel-xpu-resizable-bar"]["serviceConfig"]["Type"] == "oneshot"
+    tuned = good["tuning"]
+    assert tuned["kernel"] == ["xe.force_probe=e20b"]
+    assert 'ATTR{queue/scheduler}="none"' in tuned["udev"]
+    assert tuned["units"]["intel-xpu-resizable-bar"]["serviceConfig"]["Type"] == "oneshot"
 
 
 def test_a_small_bar_is_named(mini: Miniature, tmp_path: Path) -> None:
@@ -392,10 +392,14 @@ def test_nothing_is_set_when_nothing_is_enabled(mini: Miniature) -> None:
         "{ inherit (config) assertions systemd users; graphics = config.hardware.graphics;"
         " packages = config.environment.systemPackages; }"
     )
-    found = mini.nix.evaluate(evaluation(mini, "{ }", rest))
-    assert found["assertions"] == []
-    assert found["systemd"] == {"services": {}, "timers": {}, "tmpfiles": {"settings": {}}, "user": {"services": {}}}
-    assert (found["users"], found["packages"], found["graphics"]["enable"]) == ({"groups": {}, "users": {}}, [], False)
+    nothing = mini.nix.evaluate(evaluation(mini, "{ }", rest))
+    assert nothing["assertions"] == []
+    assert nothing["systemd"] == {"services": {}, "timers": {}, "tmpfiles": {"settings": {}}, "user": {"services": {}}}
+    assert (nothing["users"], nothing["packages"], nothing["graphics"]["enable"]) == (
+        {"groups": {}, "users": {}},
+        [],
+        False,
+    )
 
 
 def test_the_service_brings_its_drivers(mini: Miniature) -> None:
@@ -420,10 +424,10 @@ def test_the_service_brings_its_drivers(mini: Miniature) -> None:
 
 def test_secrets_are_files_and_the_cache_is_cut_back(mini: Miniature) -> None:
     text = 'credentials.hf-token = "/run/x"; network.outgoing = true; cache.maxSize = "2G";'
-    found = unit(mini, f"{{ services.comfyui-xpu = {{ enable = true; {text} }}; }}")
-    assert found["serviceConfig"]["LoadCredential"] == ["hf-token:/run/x"]
-    assert found["environment"]["HF_TOKEN_PATH"] == "%d/hf-token"
-    assert found["serviceConfig"]["ExecStartPre"][0].endswith(f'"{2 << 30}"')
+    started = unit(mini, f"{{ services.comfyui-xpu = {{ enable = true; {text} }}; }}")
+    assert started["serviceConfig"]["LoadCredential"] == ["hf-token:/run/x"]
+    assert started["environment"]["HF_TOKEN_PATH"] == "%d/hf-token"
+    assert started["serviceConfig"]["ExecStartPre"][0].endswith(f'"{2 << 30}"')
 
 
 def test_the_cache_loses_its_oldest_files_first(mini: Miniature, tmp_path: Path) -> None:
@@ -470,8 +474,8 @@ def exposure(folder: Path, units: dict[str, dict[str, Any]]) -> dict[str, float]
     done = subprocess.run(
         [*command, *(str(folder / f"{name}.service") for name in units)], capture_output=True, text=True, check=False
     )
-    found = re.findall(r"exposure level for (\S+)\.service: ([0-9.]+)", done.stdout)
-    return {name: float(level) for name, level in found}
+    levels = re.findall(r"exposure level for (\S+)\.service: ([0-9.]+)", done.stdout)
+    return {name: float(level) for name, level in levels}
 
 
 @needs_systemd
@@ -492,9 +496,9 @@ def test_services_are_confined(good: dict[str, Any], tmp_path: Path) -> None:
             if name not in {"comfyui-xpu", "ollama"} and "ExecStart" in each["serviceConfig"]:
                 key = f"{re.sub('[^a-z]', '-', case)}--{name}"
                 units[key], limits[key] = each, 1.5
-    found = exposure(tmp_path, units)
-    assert found.keys() == limits.keys()
-    assert {name: level for name, level in found.items() if level > limits[name]} == {}
+    levels = exposure(tmp_path, units)
+    assert levels.keys() == limits.keys()
+    assert {name: level for name, level in levels.items() if level > limits[name]} == {}
 
 
 @needs_systemd
@@ -594,17 +598,17 @@ def test_home_manager_links_files_and_folders(homes: dict[str, Any]) -> None:
 
 
 def test_home_manager_has_a_python(homes: dict[str, Any]) -> None:
-    found = homes["ipex"]
-    assert (found["names"], found["sessionVariables"]) == (["python3-env"], {"A": "b"})
-    path = found["vscode"]["default"]["userSettings"]["python.defaultInterpreterPath"]
+    home = homes["ipex"]
+    assert (home["names"], home["sessionVariables"]) == (["python3-env"], {"A": "b"})
+    path = home["vscode"]["default"]["userSettings"]["python.defaultInterpreterPath"]
     assert path.endswith("/bin/python")
 
 
 def test_what_is_elsewhere_is_linked_to_and_not_copied(mini: Miniature) -> None:
     for given, place in (("/data/it's x.pt", "/data/it's x.pt"), ("~/m x", "/home/alice/m x")):
         config = f'{{ programs.comfyui-xpu = {{ enable = true; modelLinks."vae/x.pt" = "{given}"; }}; }}'
-        found = evaluation(mini, config, "(lib.head (lib.attrValues config.home.file)).source", "home")
-        assert mini.nix.build(found).readlink() == Path(place)
+        source = evaluation(mini, config, "(lib.head (lib.attrValues config.home.file)).source", "home")
+        assert mini.nix.build(source).readlink() == Path(place)
 
 
 def test_the_virtual_machine_is_a_configuration_like_any_other(mini: Miniature) -> None:
@@ -618,6 +622,6 @@ def test_the_virtual_machine_is_a_configuration_like_any_other(mini: Miniature) 
         "{ failed = lib.filter (x: !x.assertion) config.assertions; units = lib.attrNames config.systemd.services;"
         f" script = ({test}).testScript; }}"
     )
-    found = mini.nix.evaluate(f"{start} inherit ({machine}) config; in {rest}")
-    assert (found["failed"], found["units"]) == ([], ["comfyui-xpu", "comfyui-xpu-second"])
-    compile(found["script"], "vm.nix", "exec")
+    machine_now = mini.nix.evaluate(f"{start} inherit ({machine}) config; in {rest}")
+    assert (machine_now["failed"], machine_now["units"]) == ([], ["comfyui-xpu", "comfyui-xpu-second"])
+    compile(machine_now["script"], "vm.nix", "exec")

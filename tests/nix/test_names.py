@@ -137,7 +137,7 @@ def packages(mini: Miniature) -> dict[str, Any]:
         f" mordragt = {mini.network}/MordragT-nixos-{LEGACY_COMMIT};"
     )
     names = "{ " + "".join(f"{name} = null; " for name in PACKAGES) + "}"
-    found = mini.nix.evaluate(
+    packages_of = mini.nix.evaluate(
         f"let flake = import {GENERATED}/outputs.nix {{ {inputs} }}; inherit (import {mini.nixpkgs} {{ }}) lib;"
         " all = flake.legacyPackages.x86_64-linux // flake.packages.x86_64-linux;"
         f" extended = import {mini.nixpkgs} {{ overlays = [ flake.overlays.default ]; }};"
@@ -146,7 +146,7 @@ def packages(mini: Miniature) -> dict[str, Any]:
         " overlay = called (removeAttrs extended.intel-xpu [ ''nodes'' ]);"
         " nodes = lib.attrNames extended.intel-xpu.nodes; }"
     )
-    return dict(found)
+    return dict(packages_of)
 
 
 @pytest.mark.parametrize("name", PACKAGES)

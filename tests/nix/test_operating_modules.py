@@ -45,14 +45,14 @@ def door(mini: Miniature, more: str = "") -> dict[str, Any]:
 
 
 def test_the_door_is_nginx_with_secrets_that_systemd_reads(mini: Miniature) -> None:
-    found = door(mini)
-    assert found["failed"] == []
-    assert found["allowedTCPPorts"] == [80, 443]
-    assert found["credentials"] == ["door-passwords:/run/secrets/passwords", "door-tokens:/run/secrets/tokens"]
-    host = found["hosts"]["studio.example.org"]
+    nginx = door(mini)
+    assert nginx["failed"] == []
+    assert nginx["allowedTCPPorts"] == [80, 443]
+    assert nginx["credentials"] == ["door-passwords:/run/secrets/passwords", "door-tokens:/run/secrets/tokens"]
+    host = nginx["hosts"]["studio.example.org"]
     assert (host["forceSSL"], host["enableACME"], host["sslTrustedCertificate"]) == (True, True, None)
     assert host["extraConfig"].endswith("-patchforge-door/comfyui.conf;")
-    assert "/run/secrets" not in json.dumps({**found, "credentials": []})
+    assert "/run/secrets" not in json.dumps({**nginx, "credentials": []})
     by_certificate = door(mini, 'clientCA = "/etc/studio-ca.pem"; openFirewall = false;')
     # With ACME, nixpkgs would have nginx trust users' certificates of the CA that signed the server's.
     assert by_certificate["hosts"]["studio.example.org"]["sslTrustedCertificate"] == "/etc/studio-ca.pem"
@@ -143,23 +143,23 @@ def test_those_who_watch_are_the_user_that_is_watched(good: dict[str, Any]) -> N
 
 
 def test_upkeep_runs_by_a_timer(good: dict[str, Any]) -> None:  # noqa: F811
-    found = good["kept tidy"]
-    options = given(found["units"]["comfyui-xpu-maintenance"])
+    machine = good["kept tidy"]
+    options = given(machine["units"]["comfyui-xpu-maintenance"])
     assert (options.folder, options.output_age, options.output_size) == ("/var/lib/comfyui-xpu", 90, 200 << 30)
     assert (options.cache, options.model_age, options.remove_models) == (["/var/cache/comfyui-xpu"], 180, False)
-    timer = found["timers"]["comfyui-xpu-maintenance"]
+    timer = machine["timers"]["comfyui-xpu-maintenance"]
     assert (timer["wantedBy"], timer["timerConfig"]["Persistent"]) == (["timers.target"], True)
-    home = found = good["kept tidy at home"]["units"]["comfyui-xpu-maintenance"]["serviceConfig"]
+    home = machine = good["kept tidy at home"]["units"]["comfyui-xpu-maintenance"]["serviceConfig"]
     assert home["BindPaths"] == ['"/home/alice/comfyui"']
-    assert found["User"] == "alice"
+    assert machine["User"] == "alice"
 
 
 def test_monitoring_is_nixpkgs_own_with_ours(good: dict[str, Any]) -> None:  # noqa: F811
-    found = good["monitoring"]
-    options = given(found["units"]["comfyui-xpu-exporter"])
+    machine = good["monitoring"]
+    options = given(machine["units"]["comfyui-xpu-exporter"])
     assert options.comfyui == ["http://127.0.0.1:8188", "http://127.0.0.1:8189"]
     assert (options.listen, options.prometheus, options.ollama) == ("127.0.0.1:9188", "http://127.0.0.1:9090", [])
-    prometheus = found["prometheus"]
+    prometheus = machine["prometheus"]
     assert [job["static_configs"][0]["targets"] for job in prometheus["scrapeConfigs"]] == [
         ["127.0.0.1:9188"],
         ["127.0.0.1:9100"],
@@ -168,7 +168,9 @@ def test_monitoring_is_nixpkgs_own_with_ours(good: dict[str, Any]) -> None:  # n
     assert prometheus["alertmanager"]["configuration"]["route"] == {"receiver": "nobody"}
     assert {prometheus["listenAddress"], prometheus["alertmanager"]["listenAddress"]} == {"127.0.0.1"}
     assert prometheus["exporters"]["node"]["listenAddress"] == "127.0.0.1"
-    assert found["grafana"]["provision"]["datasources"]["settings"]["datasources"][0]["url"] == "http://127.0.0.1:9090"
+    assert (
+        machine["grafana"]["provision"]["datasources"]["settings"]["datasources"][0]["url"] == "http://127.0.0.1:9090"
+    )
     alone = good["the exporter alone"]
     assert (alone["prometheus"]["enable"], alone["prometheus"]["ruleFiles"]) == (False, [])
     both = given(good["a door to both"]["units"]["comfyui-xpu-exporter"])

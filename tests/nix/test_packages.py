@@ -204,8 +204,8 @@ def test_triton_finds_sycls_headers_and_library_by_metadata(mini: Miniature) -> 
         "    if f.name == 'sycl.hpp' or f.match('libsycl.so*'): print(f.locate(), f.locate().exists())"
     )
     done = subprocess.run([out / "bin/python", "-c", code], capture_output=True, text=True, check=True)
-    found = {Path(line.split()[0]).name: line.split()[1] for line in done.stdout.splitlines()}
-    assert found == {"sycl.hpp": "True", "libsycl.so.9": "True"}
+    headers = {Path(line.split()[0]).name: line.split()[1] for line in done.stdout.splitlines()}
+    assert headers == {"sycl.hpp": "True", "libsycl.so.9": "True"}
 
 
 def test_torchs_libraries_find_intels_and_the_driver(mini: Miniature) -> None:
@@ -497,11 +497,11 @@ def real(mini: Miniature, tmp_path_factory: pytest.TempPathFactory) -> Path:
         tree = upstream.tree(release)
         patched = pipeline.convert(engine_of(transforms()), Release(release.version, release.commit), tree)
         missing = pipeline.write_whole(tree, mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
-    found = of_folder(mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
+    hashed = of_folder(mini.network / f"Comfy-Org-ComfyUI-{release.commit}")
     project = Path(shutil.copytree(mini.project, tmp_path_factory.mktemp("real") / "project"))
     pin = json.loads((ROOT / "upstream/pins/comfyui.json").read_bytes())["pins"][VERSION]
-    assert missing or pin["hash"] == found.hash
-    write_pins(project / "upstream/pins/comfyui.json", {VERSION: {**pin, "hash": found.hash}})
+    assert missing or pin["hash"] == hashed.hash
+    write_pins(project / "upstream/pins/comfyui.json", {VERSION: {**pin, "hash": hashed.hash}})
     write_tree(project / "generated/comfyui" / VERSION, patched.files())
     write_pins(project / "upstream/pins/nodes.json", PINS)
     for folder in ("upstream/nodes", "generated/nodes"):

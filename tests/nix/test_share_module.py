@@ -59,6 +59,6 @@ def test_a_limit_comes_and_goes_with_its_service(units: dict[str, Any]) -> None:
 )
 def test_wrong_configurations(config: str, advice: str, mini: Miniature) -> None:
     rest = "map (x: x.message) (lib.filter (x: !x.assertion) config.assertions)"
-    (found,) = mini.nix.evaluate(evaluation(mini, f"{{ {config} }}", rest))
-    assert found.startswith("services.intel-xpu-share: ")
-    assert advice in found
+    (failure,) = mini.nix.evaluate(evaluation(mini, f"{{ {config} }}", rest))
+    assert failure.startswith("services.intel-xpu-share: ")
+    assert advice in failure

@@ -67,21 +67,21 @@ def test_a_new_cache_says_what_it_is(place: Path) -> None:
 def test_an_empty_folder_is_taken(place: Path) -> None:
     place.mkdir()
     caches.home()
-    assert [one.name for one in place.iterdir()] == [caches.MARK]
+    assert [entry.name for entry in place.iterdir()] == [caches.MARK]
 
 
 @pytest.mark.parametrize("name", ["upstream", "emulator", "bot-0123456789ab.lock"])
 def test_a_cache_of_earlier_versions_is_taken(name: str, place: Path) -> None:
     (place / name).mkdir(parents=True)
     caches.folder("clones")
-    assert {one.name for one in place.iterdir()} == {caches.MARK, "clones", name}
+    assert {entry.name for entry in place.iterdir()} == {caches.MARK, "clones", name}
 
 
 def test_a_link_that_the_user_made_to_a_cache(place: Path, tmp_path: Path) -> None:
     (tmp_path / "disk").mkdir()
     place.symlink_to("disk")
     caches.folder("clones")
-    assert {one.name for one in (tmp_path / "disk").iterdir()} == {caches.MARK, "clones"}
+    assert {entry.name for entry in (tmp_path / "disk").iterdir()} == {caches.MARK, "clones"}
 
 
 def _users_files(place: Path) -> None:
@@ -352,7 +352,7 @@ def test_a_kept_folder_that_was_changed_is_made_anew(place: Path, tmp_path: Path
     assert caches.read_tree(folder) == files
     shutil.move(folder, tmp_path / "users")
     folder.symlink_to(tmp_path / "users")
-    for act in (caches.read_tree, lambda one: caches.write_tree(one, files)):
+    for act in (caches.read_tree, lambda path: caches.write_tree(path, files)):
         with pytest.raises(PatchforgeError, match="a link"):
             act(folder)
 
@@ -391,7 +391,7 @@ def test_the_cache_is_shown_and_cleaned(place: Path, origin: Path, capsys: pytes
     assert f"{place}: 2." in said
     assert "results  2.0 MB" in said
     assert main(["cache", "--clean"]) == 0
-    assert [one.name for one in place.iterdir()] == [caches.MARK]
+    assert [entry.name for entry in place.iterdir()] == [caches.MARK]
     assert clone.ensure()
 
 

@@ -13,8 +13,8 @@ from patchforge.errors import PatchforgeError
 from patchforge.outputs import LIST
 from tests.outputs.world import WRITERS, Refused, Sandbox, Writer, command, sandbox, state
 
-FOLDERS = [one for one in WRITERS if one.folder]
-FILES = [one for one in WRITERS if not one.folder]
+FOLDERS = [writer for writer in WRITERS if writer.folder]
+FILES = [writer for writer in WRITERS if not writer.folder]
 MINE = b"mine, and nowhere else\n"
 
 Fault = Callable[[Path], None]
@@ -25,12 +25,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Each writer's output, as it writes it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATCHFORGE_CACHE", str(tmp_path_factory.mktemp("made") / "cache"))
-        found = {}
-        for one in WRITERS:
+        places = {}
+        for writer in WRITERS:
             box = sandbox(tmp_path_factory.mktemp("made") / "box")
-            one.run(box)
-            found[one.name] = one.at(box)
-        return found
+            writer.run(box)
+            places[writer.name] = writer.at(box)
+        return places
 
 
 @pytest.fixture
@@ -38,22 +38,22 @@ def box(tmp_path: Path) -> Sandbox:
     return sandbox(tmp_path / "box")
 
 
-def put(made: dict[str, Path], one: Writer, box: Sandbox) -> Path:
+def put(made: dict[str, Path], writer: Writer, box: Sandbox) -> Path:
     """What the writer wrote before, at its place."""
-    at, before = one.at(box), made[one.name]
+    at, before = writer.at(box), made[writer.name]
     at.parent.mkdir(parents=True, exist_ok=True)
-    (shutil.copytree if one.folder else shutil.copy)(before, at)
-    if one.name == "reports":
+    (shutil.copytree if writer.folder else shutil.copy)(before, at)
+    if writer.name == "reports":
         shutil.copy(before.with_suffix(".md"), at.with_suffix(".md"))
-    if one.name == "flake":
+    if writer.name == "flake":
         shutil.copytree(before.parent / "generated" / "nix", box.generated / "nix")
     return at
 
 
-def refused(one: Writer, box: Sandbox) -> None:
+def refused(writer: Writer, box: Sandbox) -> None:
     before = state(box.top)
     with pytest.raises((Refused, PatchforgeError)):
-        one.run(box)
+        writer.run(box)
     assert state(box.top) == before
 
 
@@ -137,10 +137,10 @@ def _folder_for_file(at: Path) -> None:
         _folder_for_file,
     ],
 )
-@pytest.mark.parametrize("one", FOLDERS, ids=str)
-def test_a_folder_that_is_not_all_ours(one: Writer, fault: Fault, made: dict[str, Path], box: Sandbox) -> None:
-    fault(put(made, one, box))
-    refused(one, box)
+@pytest.mark.parametrize("writer", FOLDERS, ids=str)
+def test_a_folder_that_is_not_all_ours(writer: Writer, fault: Fault, made: dict[str, Path], box: Sandbox) -> None:
+    fault(put(made, writer, box))
+    refused(writer, box)
 
 
 def _users_patches(at: Path) -> None:
@@ -205,10 +205,10 @@ def _link_to_file(at: Path) -> None:
         _link_to_file,
     ],
 )
-@pytest.mark.parametrize("one", FOLDERS, ids=str)
-def test_what_is_not_a_folder_of_ours(one: Writer, fault: Fault, box: Sandbox) -> None:
-    fault(one.at(box))
-    refused(one, box)
+@pytest.mark.parametrize("writer", FOLDERS, ids=str)
+def test_what_is_not_a_folder_of_ours(writer: Writer, fault: Fault, box: Sandbox) -> None:
+    fault(writer.at(box))
+    refused(writer, box)
 
 
 def _users_json(at: Path) -> None:
@@ -226,43 +226,47 @@ def _pipe(at: Path) -> None:
 @pytest.mark.parametrize(
     "fault", [_file, _users_json, _binary, _notes_at, _link_out, _link_to_file, _link_to_nothing, _circle, _pipe]
 )
-@pytest.mark.parametrize("one", [one for one in FILES if one.name != "index"], ids=str)
-def test_what_is_not_a_file_of_ours(one: Writer, fault: Fault, box: Sandbox) -> None:
-    one.at(box).parent.mkdir(exist_ok=True)
-    fault(one.at(box))
-    refused(one, box)
+@pytest.mark.parametrize("writer", [writer for writer in FILES if writer.name != "index"], ids=str)
+def test_what_is_not_a_file_of_ours(writer: Writer, fault: Fault, box: Sandbox) -> None:
+    writer.at(box).parent.mkdir(exist_ok=True)
+    fault(writer.at(box))
+    refused(writer, box)
 
 
-@pytest.mark.parametrize("one", [one for one in FILES if one.name in {"sarif", "flake", "reports", "against"}], ids=str)
-def test_a_file_of_ours_that_was_edited(one: Writer, made: dict[str, Path], box: Sandbox) -> None:
-    at = put(made, one, box)
+@pytest.mark.parametrize(
+    "writer", [writer for writer in FILES if writer.name in {"sarif", "flake", "reports", "against"}], ids=str
+)
+def test_a_file_of_ours_that_was_edited(writer: Writer, made: dict[str, Path], box: Sandbox) -> None:
+    at = put(made, writer, box)
     at.write_bytes(at.read_bytes() + MINE)
-    refused(one, box)
+    refused(writer, box)
 
 
-@pytest.mark.parametrize("one", [one for one in WRITERS if one.name not in {"nix", "flake", "index"}], ids=str)
-def test_a_file_in_the_way_above(one: Writer, box: Sandbox) -> None:
-    above = one.at(box).parent
+@pytest.mark.parametrize(
+    "writer", [writer for writer in WRITERS if writer.name not in {"nix", "flake", "index"}], ids=str
+)
+def test_a_file_in_the_way_above(writer: Writer, box: Sandbox) -> None:
+    above = writer.at(box).parent
     shutil.rmtree(above, ignore_errors=True)
     above.write_bytes(MINE)
-    refused(one, box)
+    refused(writer, box)
 
 
-@pytest.mark.parametrize("one", WRITERS, ids=str)
-def test_what_is_ours_is_written_again(one: Writer, made: dict[str, Path], box: Sandbox) -> None:
-    at = put(made, one, box)
-    one.run(box)
+@pytest.mark.parametrize("writer", WRITERS, ids=str)
+def test_what_is_ours_is_written_again(writer: Writer, made: dict[str, Path], box: Sandbox) -> None:
+    at = put(made, writer, box)
+    writer.run(box)
     assert list(at.parent.glob(".*.patchforge-*")) == []
 
 
-@pytest.mark.parametrize("one", WRITERS, ids=str)
-def test_a_link_that_the_user_made_to_what_is_ours(one: Writer, made: dict[str, Path], box: Sandbox) -> None:
-    at = put(made, one, box)
+@pytest.mark.parametrize("writer", WRITERS, ids=str)
+def test_a_link_that_the_user_made_to_what_is_ours(writer: Writer, made: dict[str, Path], box: Sandbox) -> None:
+    at = put(made, writer, box)
     at.rename(at.with_name("kept"))
     at.symlink_to("kept")
-    one.run(box)
+    writer.run(box)
     assert at.is_symlink()
-    assert (at.with_name("kept")).is_dir() == one.folder
+    assert (at.with_name("kept")).is_dir() == writer.folder
 
 
 @pytest.mark.parametrize(

@@ -61,8 +61,8 @@ def _act(fatal: int, act: Callable[[], object]) -> None:
 def files(folder: Path) -> dict[str, bytes] | None:
     if not folder.is_dir():
         return None
-    found = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".file.patchforge-"))
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+    paths = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".file.patchforge-"))
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ COUNTED: dict[str, int] = {}
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_a_second_run_ends_as_if_nothing_had_been(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if not case.exchange:
-        monkeypatch.setattr(atomic, "_exchange", lambda one, other: False)
+        monkeypatch.setattr(atomic, "_exchange", lambda first, other: False)
     for fatal in range(200):
         top = tmp_path / str(fatal)
         top.mkdir()
@@ -180,9 +180,9 @@ def test_a_cache_is_made_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setenv("PATCHFORGE_CACHE", str(tmp_path / str(fatal)))
         was_killed = killed(fatal, use)
         use()
-        found = caches.home()
-        assert {path.name for path in found.iterdir()} == {caches.MARK, "clones", "results"}
-        clones = [path for path in (found / "clones").iterdir() if path.suffix != ".lock"]
+        home = caches.home()
+        assert {path.name for path in home.iterdir()} == {caches.MARK, "clones", "results"}
+        clones = [path for path in (home / "clones").iterdir() if path.suffix != ".lock"]
         assert [path.suffix for path in clones] == [".git"]
         if not was_killed:
             break

@@ -62,8 +62,8 @@ def test_what_is_odd_is_left_out_and_said(kind: str, tmp_path: Path) -> None:
     tree = MemoryTree({**dict.fromkeys(ODD[kind], b"odd"), "good/one.py": b"good", "zwei.py": b"good"})
     left_out = pipeline.write_whole(tree, tmp_path / "deep" / "out")
     expected = sorted(ODD[kind])[1:] if kind in PAIRS else sorted(ODD[kind])
-    assert [one.path for one in left_out] == expected
-    assert all(one.reason for one in left_out)
+    assert [skipped.path for skipped in left_out] == expected
+    assert all(skipped.reason for skipped in left_out)
     written = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     kept = sorted(set(ODD[kind]) - set(expected))
     assert written == {f"deep/out/{name}" for name in ("good/one.py", "zwei.py", *kept)}
@@ -103,7 +103,7 @@ def test_modes_come_with_the_files(tmp_path: Path) -> None:
             member.size, member.mode = 1, mode
             archive.addfile(member, BytesIO(b"1"))
     pipeline.write_whole(TarTree(path), tmp_path / "out")
-    modes = {one.name: one.stat().st_mode & 0o7777 for one in (tmp_path / "out").iterdir()}
+    modes = {entry.name: entry.stat().st_mode & 0o7777 for entry in (tmp_path / "out").iterdir()}
     assert modes["a.py"] & 0o111 == 0
     assert modes["run.sh"] & 0o100
     assert modes["suid"] & 0o7000 == 0

@@ -210,7 +210,7 @@ def test_a_mark_is_of_all_other_lines() -> None:
     data = marked(f"a\n<!-- {mark()} -->\nb\n")
     assert outputs.is_marked(data)
     assert outputs.is_marked(data.replace(b"\n", b"\r\n"))
-    line = next(one for one in data.splitlines() if b"sha256" in one)
+    line = next(text for text in data.splitlines() if b"sha256" in text)
     assert line.split()[-2].decode() == hashlib.sha256(b"a\nb\n").hexdigest()
     for edited in (data + b"c\n", data.replace(b"a\n", b"A\n"), data.replace(b"b\n", b""), data.replace(line, b"")):
         assert not outputs.is_marked(edited)
@@ -260,13 +260,13 @@ def test_what_does_not_hold_pins(data: bytes) -> None:
 def test_evidence_and_reports_of_today_are_listed(tmp_path: Path) -> None:
     from patchforge.trial.reports import evidence, report
 
-    found = examples.evidence()
-    evidence.save(tmp_path / "out", found, dict.fromkeys(found.pictures, examples.PICTURE))
-    report.write(tmp_path / "out", [found])
+    trial = examples.evidence()
+    evidence.save(tmp_path / "out", trial, dict.fromkeys(trial.pictures, examples.PICTURE))
+    report.write(tmp_path / "out", [trial])
     names = {path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert {"evidence.json", "report.md", "report.html", LIST} <= names
     prove(tmp_path / "out", EVIDENCE)
-    assert evidence.load(tmp_path / "out") == found
+    assert evidence.load(tmp_path / "out") == trial
 
 
 def test_every_name_of_a_kind_is_written_by_it() -> None:
@@ -283,13 +283,13 @@ MAY = {"patchforge/outputs.py", "patchforge/caches.py", "patchforge/inplace.py"}
 
 def _calls(path: Path) -> set[str]:
     """Names of functions of ``atomic`` that a module has."""
-    found = set()
+    names = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.ImportFrom) and node.module == "patchforge.atomic":
-            found |= {one.name for one in node.names}
+            names |= {alias.name for alias in node.names}
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "atomic":
-            found.add(node.attr)
-    return found & {"write_tree", "write_file"}
+            names.add(node.attr)
+    return names & {"write_tree", "write_file"}
 
 
 def test_nobody_writes_without_asking() -> None:

@@ -59,12 +59,12 @@ def sandbox(top: Path) -> Sandbox:
 
 def state(top: Path) -> dict[str, tuple[int, bytes]]:
     """Everything below a folder: mode, and bytes or where a link leads."""
-    found = {}
+    entries = {}
     for path in sorted(top.rglob("*")):
         mode = path.lstat().st_mode
         inside = bytes(path.readlink()) if path.is_symlink() else path.read_bytes() if stat.S_ISREG(mode) else b""
-        found[path.relative_to(top).as_posix()] = (mode, inside)
-    return found
+        entries[path.relative_to(top).as_posix()] = (mode, inside)
+    return entries
 
 
 def patches(text: str = "+1\n") -> dict[str, bytes]:

@@ -61,8 +61,8 @@ class Server:
             self.pages[page] = ("text/html", self.pages.get(page, ("", b""))[1] + anchor.encode())
         else:
             known = json.loads(self.pages[page][1])["files"] if page in self.pages else []
-            one = {"filename": file, "url": path, "hashes": {"sha256": digest} if digest else {}, **said}
-            self.pages[page] = (JSON, json.dumps({"meta": {}, "files": [*known, one]}).encode())
+            listed = {"filename": file, "url": path, "hashes": {"sha256": digest} if digest else {}, **said}
+            self.pages[page] = (JSON, json.dumps({"meta": {}, "files": [*known, listed]}).encode())
         return path
 
 

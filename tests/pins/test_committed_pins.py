@@ -88,8 +88,16 @@ def test_published_hashes_are_those_in_the_lists() -> None:
 
 def exact(texts: Sequence[str]) -> set[tuple[str, str]]:
     companions = load_companions(UPSTREAM)
-    named = [one for one in requirements.holding(texts, companions.python) if one.name not in companions.elsewhere]
-    return {(one.name, next(iter(one.specifier)).version) for one in named if requirements.is_exact(one)}
+    named = [
+        requirement
+        for requirement in requirements.holding(texts, companions.python)
+        if requirement.name not in companions.elsewhere
+    ]
+    return {
+        (requirement.name, next(iter(requirement.specifier)).version)
+        for requirement in named
+        if requirements.is_exact(requirement)
+    }
 
 
 def test_python_pins_are_what_releases_and_pins_name() -> None:
@@ -104,20 +112,26 @@ def test_python_pins_are_what_releases_and_pins_name() -> None:
 
 def test_node_packs_are_those_declared() -> None:
     pins, declared = pin_files.load("nodes", PINS), load_nodes(UPSTREAM)
-    assert sorted(pins) == [one.name for one in declared]
-    for one in declared:
-        pin = pins[one.name]
-        assert (pin.owner, pin.repo) == one.owner_and_repo
-        assert (pin.group, pin.submodules, pin.license) == (one.group, one.submodules, one.license)
-    assert {one.group for one in declared} == {"controlnet-aux", "upscaling", "animation", "samplers", "ollama"}
+    assert sorted(pins) == [repository.name for repository in declared]
+    for repository in declared:
+        pin = pins[repository.name]
+        assert (pin.owner, pin.repo) == repository.owner_and_repo
+        assert (pin.group, pin.submodules, pin.license) == (repository.group, repository.submodules, repository.license)
+    assert {repository.group for repository in declared} == {
+        "controlnet-aux",
+        "upscaling",
+        "animation",
+        "samplers",
+        "ollama",
+    }
 
 
 @pytest.mark.parametrize("name", ["ollama", "mordragt-nixos"])
 def test_single_repositories_are_those_declared(name: str) -> None:
-    one, pin = load_repository(UPSTREAM / f"{name}.toml"), pin_files.load_one(name, PINS)
+    repository, pin = load_repository(UPSTREAM / f"{name}.toml"), pin_files.load_one(name, PINS)
     assert pin
-    assert (pin.owner, pin.repo, pin.license) == (*one.owner_and_repo, one.license)
-    assert pin.version == one.version
+    assert (pin.owner, pin.repo, pin.license) == (*repository.owner_and_repo, repository.license)
+    assert pin.version == repository.version
 
 
 def test_the_default_torch_is_locked_completely() -> None:

@@ -25,11 +25,19 @@ WRONG = "sha256-bJPj7L6w5Uj9LfRaYFRys0wWFCh8VrUbszze965SNbU="
 @pytest.fixture
 def commit(server: Server, tmp_path: Path) -> str:
     """A commit whose tarball the server has, as GitHub would make it."""
-    found = repository(tmp_path / "clone", {"a.txt": "a", "b/c.txt": "c"})
-    command = ["git", "-C", str(tmp_path / "clone"), "archive", "--format=tar.gz", f"--prefix=pack-{found}/", found]
+    revision = repository(tmp_path / "clone", {"a.txt": "a", "b/c.txt": "c"})
+    command = [
+        "git",
+        "-C",
+        str(tmp_path / "clone"),
+        "archive",
+        "--format=tar.gz",
+        f"--prefix=pack-{revision}/",
+        revision,
+    ]
     data = subprocess.run(command, capture_output=True, check=True).stdout
-    server.pages[f"/Someone/Pack/archive/{found}.tar.gz"] = ("application/gzip", data)
-    return found
+    server.pages[f"/Someone/Pack/archive/{revision}.tar.gz"] = ("application/gzip", data)
+    return revision
 
 
 def pin_of(commit: str, text: str, source: str = "published") -> RepositoryPin:
@@ -62,33 +70,33 @@ def test_a_missing_hash_is_found(server: Server, tmp_path: Path, commit: str) ->
 def test_a_wrong_claim_is_contradicted_and_stays(server: Server, tmp_path: Path, commit: str) -> None:
     pin_files.save("nodes", {"pack": pin_of(commit, WRONG)}, tmp_path / "pins")
     before = (tmp_path / "pins/nodes.json").read_bytes()
-    (found,) = confirm(tmp_path / "pins", server.address)
-    assert found.outcome == "contradicted"
-    assert WRONG in found.problem
-    assert "someone" in found.problem
+    (confirmation,) = confirm(tmp_path / "pins", server.address)
+    assert confirmation.outcome == "contradicted"
+    assert WRONG in confirmation.problem
+    assert "someone" in confirmation.problem
     assert (tmp_path / "pins/nodes.json").read_bytes() == before
 
 
 def test_a_tarball_of_another_commit_confirms_nothing(server: Server, tmp_path: Path, commit: str) -> None:
     server.pages[f"/Someone/Pack/archive/{'1' * 40}.tar.gz"] = server.pages[f"/Someone/Pack/archive/{commit}.tar.gz"]
     pin_files.save("nodes", {"pack": pin_of("1" * 40, of_clone(tmp_path / "clone", commit).hash)}, tmp_path / "pins")
-    (found,) = confirm(tmp_path / "pins", server.address)
-    assert found.outcome == "unreachable"
-    assert "tarball of another commit" in found.problem
+    (confirmation,) = confirm(tmp_path / "pins", server.address)
+    assert confirmation.outcome == "unreachable"
+    assert "tarball of another commit" in confirmation.problem
 
 
 @pytest.mark.parametrize("address", ["", "http://127.0.0.1:1"])
 def test_what_cannot_be_reached(server: Server, tmp_path: Path, address: str) -> None:
     pin_files.save("nodes", {"pack": pin_of("2" * 40, WRONG)}, tmp_path / "pins")
-    (found,) = confirm(tmp_path / "pins", address or server.address)
-    assert found.outcome == "unreachable"
-    assert "cannot be read" in found.problem
+    (confirmation,) = confirm(tmp_path / "pins", address or server.address)
+    assert confirmation.outcome == "unreachable"
+    assert "cannot be read" in confirmation.problem
 
 
 def test_submodules_need_clones(server: Server, tmp_path: Path) -> None:
     pin_files.save("nodes", {"pack": replace(pin_of("3" * 40, WRONG), submodules=True)}, tmp_path / "pins")
-    (found,) = confirm(tmp_path / "pins", server.address)
-    assert "no submodules" in found.problem
+    (confirmation,) = confirm(tmp_path / "pins", server.address)
+    assert "no submodules" in confirmation.problem
 
 
 def test_a_published_wheel(server: Server, tmp_path: Path) -> None:

@@ -116,8 +116,8 @@ def test_everything_is_pinned_and_a_second_run_changes_nothing(world: Path, caps
 
 
 def test_a_dry_run_writes_nothing(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, found = run(options(world, "nodes", dry_run=True), capsys)
-    assert (status, set(found.values())) == (Exit.OK, {"new"})
+    status, outcomes = run(options(world, "nodes", dry_run=True), capsys)
+    assert (status, set(outcomes.values())) == (Exit.OK, {"new"})
     assert not (world / "pins").exists()
 
 
@@ -125,8 +125,8 @@ def test_one_pack_alone(world: Path, capsys: pytest.CaptureFixture[str]) -> None
     run(options(world, "nodes"), capsys)
     for name in ("one", "two"):
         git(world / name, "commit", "-q", "--allow-empty", "-m", "later")
-    _, found = run(options(world, "nodes", only=["two"]), capsys)
-    assert found == {("nodes", "one"): "same", ("nodes", "two"): "changed"}
+    _, outcomes = run(options(world, "nodes", only=["two"]), capsys)
+    assert outcomes == {("nodes", "one"): "same", ("nodes", "two"): "changed"}
     before = contents(world)
     pin.run(options(world, "nodes", only=["three"]))
     [failed] = json.loads(capsys.readouterr().out)["results"]
@@ -139,8 +139,8 @@ def test_only_what_changed_is_written(world: Path, capsys: pytest.CaptureFixture
     git(world / "two", "commit", "-q", "--allow-empty", "-m", "later")
     (world / "top/upstream/nodes/one.toml").unlink()
     before = contents(world)
-    _, found = run(options(world, *ALL), capsys)
-    assert {key: value for key, value in found.items() if value != "same"} == {
+    _, outcomes = run(options(world, *ALL), capsys)
+    assert {key: value for key, value in outcomes.items() if value != "same"} == {
         ("nodes", "two"): "changed",
         ("nodes", "one"): "removed",
     }
@@ -153,8 +153,8 @@ def test_one_that_fails_stays_and_the_others_go_on(world: Path, capsys: pytest.C
     before = pin_files.load("nodes", world / "pins")
     git(world / "one", "branch", "-m", "main", "trunk")
     git(world / "two", "commit", "-q", "--allow-empty", "-m", "later")
-    status, found = run(options(world, "nodes"), capsys)
-    assert (status, found) == (Exit.UNCHECKED, {("nodes", "one"): "failed", ("nodes", "two"): "changed"})
+    status, outcomes = run(options(world, "nodes"), capsys)
+    assert (status, outcomes) == (Exit.UNCHECKED, {("nodes", "one"): "failed", ("nodes", "two"): "changed"})
     after = pin_files.load("nodes", world / "pins")
     assert after["one"] == before["one"]
     assert after["two"].rev != before["two"].rev
@@ -163,8 +163,8 @@ def test_one_that_fails_stays_and_the_others_go_on(world: Path, capsys: pytest.C
 def test_a_release_without_any_hash_is_not_pinned(world: Path, capsys: pytest.CaptureFixture[str]) -> None:
     git(world / "comfyui", "commit", "-q", "--allow-empty", "-m", "x")
     lose(world / "comfyui", "requirements.txt")
-    status, found = run(options(world, "comfyui"), capsys)
-    assert (status, found) == (Exit.UNCHECKED, {("comfyui", "v0.32.0"): "failed"})
+    status, outcomes = run(options(world, "comfyui"), capsys)
+    assert (status, outcomes) == (Exit.UNCHECKED, {("comfyui", "v0.32.0"): "failed"})
     assert pin_files.load("comfyui", world / "pins") == {}
 
 
@@ -172,8 +172,8 @@ def test_an_index_that_is_down_leaves_the_pins(world: Path, server: Server, caps
     run(options(world, "comfyui", "python"), capsys)
     before = contents(world)
     server.pages["/simple/parts/"] = ("application/vnd.pypi.simple.v1+json", b"{half")
-    status, found = run(options(world, "python"), capsys)
-    assert (status, found) == (Exit.DATA, {("python", ""): "failed"})
+    status, outcomes = run(options(world, "python"), capsys)
+    assert (status, outcomes) == (Exit.DATA, {("python", ""): "failed"})
     assert contents(world) == before
 
 
@@ -199,12 +199,12 @@ def test_a_lock_offline_needs_published_hashes(world: Path, capsys: pytest.Captu
     text = f"torch\tabi\tfile\thash\tpublished_by\n2.14.0\tcp312\ttorch-2.14.0+xpu-cp312-cp312-{LINUX}.whl\t{HASH}\tx\n"
     (world / "top/upstream/torch.hashes.tsv").write_text(text, "utf-8")
     assert lock_torch.run(lock_options(world, online=False)) == Exit.FAILED
-    found = json.loads(capsys.readouterr().out)
-    assert found.pop("schema") == "patchforge/lock-torch/1"
-    assert found["missing"] == ["torchvision==0.29.0+xpu for cp312"]
+    printed = json.loads(capsys.readouterr().out)
+    assert printed.pop("schema") == "patchforge/lock-torch/1"
+    assert printed["missing"] == ["torchvision==0.29.0+xpu for cp312"]
     lock = pin_files.load_lock("2.14.0-cp312", world / "pins")
     assert lock
-    assert json.loads(json.dumps(plain(lock))) == found
+    assert json.loads(json.dumps(plain(lock))) == printed
 
 
 @pytest.mark.parametrize("python", ["3", "cp312", "3.12.1", "latest"])

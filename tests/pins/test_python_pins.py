@@ -31,15 +31,15 @@ def pins(server: Server, *releases: list[str], hosts: tuple[str, ...] = ()) -> d
 
 def test_what_releases_name_exactly_and_what_that_names(server: Server) -> None:
     fill(server)
-    found = pins(server, ["parts==0.1.0", "loose", "numpy>=1"], ["parts==0.2.0", "loose", "torch"])
-    assert {name: sorted(versions) for name, versions in found.items()} == {
+    pinned = pins(server, ["parts==0.1.0", "loose", "numpy>=1"], ["parts==0.2.0", "loose", "torch"])
+    assert {name: sorted(versions) for name, versions in pinned.items()} == {
         "parts": ["0.1.0", "0.2.0"],
         "parts-core": ["0.3.1", "0.3.2"],
         "loose": ["0.4.2"],
     }
-    assert found["parts"]["0.2.0"] == WheelPin(
+    assert pinned["parts"]["0.2.0"] == WheelPin(
         file="parts-0.2.0-py3-none-any.whl",
-        hash=found["parts"]["0.2.0"].hash,
+        hash=pinned["parts"]["0.2.0"].hash,
         hash_source="index",
         python="py3",
         abi="none",
@@ -50,8 +50,8 @@ def test_what_releases_name_exactly_and_what_that_names(server: Server) -> None:
 
 def test_an_address_that_lasts_is_recorded(server: Server) -> None:
     fill(server)
-    found = pins(server, ["loose"], hosts=(server.address.removeprefix("http://"),))
-    assert found["loose"]["0.4.2"].url == f"{server.address}/files/simple/loose-0.4.2-py3-none-any.whl"
+    pinned = pins(server, ["loose"], hosts=(server.address.removeprefix("http://"),))
+    assert pinned["loose"]["0.4.2"].url == f"{server.address}/files/simple/loose-0.4.2-py3-none-any.whl"
 
 
 def test_a_package_that_no_index_has(server: Server) -> None:

@@ -63,14 +63,14 @@ def test_a_held_version_is_its_tag(clone: Path) -> None:
     git(clone, "tag", "-a", "v1.2", "-m", "x")
     tagged = git(clone, "rev-parse", "HEAD")
     git(clone, "commit", "-q", "--allow-empty", "-m", "later")
-    one = replace(PACK, branch="", version="1.2", group="", vendor_hash="sha256-x")
-    found = pin(one, clones(pack=clone), {})
-    assert (found.rev, found.tag, found.version, found.vendor_hash) == (tagged, "v1.2", "1.2", "sha256-x")
+    held = replace(PACK, branch="", version="1.2", group="", vendor_hash="sha256-x")
+    pinned = pin(held, clones(pack=clone), {})
+    assert (pinned.rev, pinned.tag, pinned.version, pinned.vendor_hash) == (tagged, "v1.2", "1.2", "sha256-x")
 
 
 def test_requirements_are_corrected(clone: Path) -> None:
-    one = replace(PACK, without=("onnxruntime-gpu",), also=("onnxruntime",))
-    assert pin(one, clones(pack=clone), {}).requirements == ("numpy>=1", "onnxruntime")
+    corrected = replace(PACK, without=("onnxruntime-gpu",), also=("onnxruntime",))
+    assert pin(corrected, clones(pack=clone), {}).requirements == ("numpy>=1", "onnxruntime")
 
 
 def test_a_correction_that_fits_no_longer_is_an_error(clone: Path) -> None:
@@ -80,16 +80,16 @@ def test_a_correction_that_fits_no_longer_is_an_error(clone: Path) -> None:
 
 def test_an_incomplete_clone_says_what_is_missing_and_has_no_hash(clone: Path) -> None:
     blob = lose(clone, "a.png")
-    found = pin(PACK, clones(pack=clone), {})
-    assert (found.missing, found.hash, found.hash_source) == ({"a.png": blob}, "", "")
+    pinned = pin(PACK, clones(pack=clone), {})
+    assert (pinned.missing, pinned.hash, pinned.hash_source) == ({"a.png": blob}, "", "")
 
 
 def test_an_incomplete_clone_and_a_published_hash(clone: Path) -> None:
     lose(clone, "a.png")
     head = git(clone, "rev-parse", "HEAD")
-    found = pin(PACK, clones(pack=clone), {head: Claim(HASH, "someone/flake")})
-    assert (found.hash, found.hash_source, found.published_by) == (HASH, "published", "someone/flake")
-    assert found.missing == {}
+    pinned = pin(PACK, clones(pack=clone), {head: Claim(HASH, "someone/flake")})
+    assert (pinned.hash, pinned.hash_source, pinned.published_by) == (HASH, "published", "someone/flake")
+    assert pinned.missing == {}
 
 
 def test_a_published_hash_of_another_commit_does_not_serve(clone: Path) -> None:
@@ -113,11 +113,11 @@ def test_submodules_come_from_clones_of_their_own(clone: Path, tmp_path: Path) -
     git(clone, "submodule", "--quiet", "add", "--", str(tmp_path / "inner"), "libs/inner")
     git(clone, "commit", "-q", "-m", "two")
     shared = clones(**{"pack": clone, "pack/libs/inner": tmp_path / "inner"})
-    found = pin(replace(PACK, submodules=True), shared, {})
-    expected = of_checkout(clone, found.rev, {"libs/inner": tmp_path / "inner"})
-    assert (found.hash, found.hash_source, found.submodules) == (expected.hash, "computed", True)
-    assert found.hash != of_clone(clone, found.rev).hash
-    assert inner != found.rev
+    pinned = pin(replace(PACK, submodules=True), shared, {})
+    expected = of_checkout(clone, pinned.rev, {"libs/inner": tmp_path / "inner"})
+    assert (pinned.hash, pinned.hash_source, pinned.submodules) == (expected.hash, "computed", True)
+    assert pinned.hash != of_clone(clone, pinned.rev).hash
+    assert inner != pinned.rev
 
 
 def test_a_computed_hash_outlives_a_worse_source() -> None:

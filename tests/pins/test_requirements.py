@@ -43,9 +43,9 @@ def test_markers_and_extras() -> None:
         "d; python_version < '3.13'",
         "Tomli>=2; python_version < '3.11'",
     ]
-    assert [str(one) for one in holding(named, "3.12")] == ["a", "d"]
-    assert [str(one) for one in holding(named, "3.13")] == ["a"]
-    assert [str(one) for one in holding(named, "3.10")] == ["a", "d", "tomli>=2"]
+    assert [str(requirement) for requirement in holding(named, "3.12")] == ["a", "d"]
+    assert [str(requirement) for requirement in holding(named, "3.13")] == ["a"]
+    assert [str(requirement) for requirement in holding(named, "3.10")] == ["a", "d", "tomli>=2"]
 
 
 @pytest.mark.parametrize(

@@ -81,9 +81,11 @@ def test_a_whole_lock_from_the_indexes(server: Server, absent: int) -> None:
     """download.pytorch.org answers 403 for a package that it does not have."""
     server.absent = absent
     fill(server)
-    found = locked(server, *ONLINE)
-    assert replace(found, wheels=()) == TorchLock("2.14.0", "cp312", complete=True, missing=(), unread=(), wheels=())
-    assert [f"{wheel.name} {wheel.version} {wheel.hash_source}" for wheel in found.wheels] == [
+    locked_torch = locked(server, *ONLINE)
+    assert replace(locked_torch, wheels=()) == TorchLock(
+        "2.14.0", "cp312", complete=True, missing=(), unread=(), wheels=()
+    )
+    assert [f"{wheel.name} {wheel.version} {wheel.hash_source}" for wheel in locked_torch.wheels] == [
         "intel-sycl-rt 2026.1.0 index",
         "torch 2.14.0+xpu index",
         "torchaudio 2.11.0+xpu index",
@@ -91,7 +93,7 @@ def test_a_whole_lock_from_the_indexes(server: Server, absent: int) -> None:
         "triton-xpu 3.8.0 index",
         "umf 1.1.0 index",
     ]
-    torch = found.wheels[1]
+    torch = locked_torch.wheels[1]
     assert torch.requires == ("intel-sycl-rt==2026.1.0", "sympy>=1.13", "triton-xpu==3.8.0", "umf==1.1.0")
     assert torch.url == f"{server.address}/files/xpu/torch-2.14.0%2Bxpu-cp312-cp312-{LINUX}.whl"
     assert torch.hash == trusted(
@@ -120,14 +122,14 @@ def test_a_wheel_without_hash_in_the_index_is_read_and_hashed(server: Server) ->
 def test_what_no_index_has_is_missing_and_named(server: Server) -> None:
     fill(server)
     del server.pages["/xpu/torchaudio/"], server.pages["/simple/umf/"]
-    found = locked(server, *ONLINE)
-    assert found.complete is False
-    assert list(found.missing) == [
+    locked_torch = locked(server, *ONLINE)
+    assert locked_torch.complete is False
+    assert list(locked_torch.missing) == [
         "torchaudio==2.11.0+xpu for cp312",
         "umf==1.* for cp312",
         "umf==1.1.0 for cp312",
     ]
-    assert all(wheel.hash.startswith("sha256-") for wheel in found.wheels)
+    assert all(wheel.hash.startswith("sha256-") for wheel in locked_torch.wheels)
 
 
 def test_wheels_of_another_python_do_not_count(server: Server) -> None:
@@ -140,10 +142,10 @@ def test_offline_the_published_hashes_serve(server: Server) -> None:
     intel(server)
     sycl = hashlib.sha256(server.pages[f"/files/simple/intel_sycl_rt-2026.1.0-py2.py3-none-{LINUX}.whl"][1]).hexdigest()
     right = WheelClaim("2.14.0", "any", CLAIMS[0].file, trusted(sycl), "someone/flake")
-    found = locked(server, "simple", claims=(right, *CLAIMS[1:]))
-    assert found.complete is True
-    assert list(found.unread) == ["torch", "torchaudio", "torchvision", "triton-xpu"]
-    by_name = {wheel.name: wheel for wheel in found.wheels}
+    locked_torch = locked(server, "simple", claims=(right, *CLAIMS[1:]))
+    assert locked_torch.complete is True
+    assert list(locked_torch.unread) == ["torch", "torchaudio", "torchvision", "triton-xpu"]
+    by_name = {wheel.name: wheel for wheel in locked_torch.wheels}
     assert sorted(by_name) == ["intel-sycl-rt", "torch", "torchaudio", "torchvision", "triton-xpu", "umf"]
     assert by_name["intel-sycl-rt"].hash_source == "index"
     assert by_name["torch"].published_by == "someone/flake"

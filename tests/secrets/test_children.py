@@ -122,16 +122,16 @@ def an_interpreter(machine: Machine, _: Path) -> None:
         lambda machine, _: available(machine.python),
         lambda machine, _: question(str(machine.python), os.environ),
     ],
-    ids=lambda one: one.__name__,
+    ids=lambda case: case.__name__,
 )
 def test_no_child_gets_a_secret(machine: Machine, tmp_path: Path, start: Callable[[Machine, Path], object]) -> None:
     folder = tmp_path / "work"
     folder.mkdir()
     start(machine, folder)
-    found = seen(machine.seen)
-    assert found, "nothing was started"
-    assert not [one for one in found if SECRET in one]
-    assert all(b"'PATH'" in one for one in found)
+    children = seen(machine.seen)
+    assert children, "nothing was started"
+    assert not [child for child in children if SECRET in child]
+    assert all(b"'PATH'" in child for child in children)
 
 
 def test_neither_does_the_supervisor(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +139,7 @@ def test_neither_does_the_supervisor(machine: Machine, monkeypatch: pytest.Monke
     with temporary_folder():
         pass
     assert seen(machine.seen)
-    assert not [one for one in seen(machine.seen) if SECRET in one]
+    assert not [child for child in seen(machine.seen) if SECRET in child]
 
 
 def test_pip_gets_its_index_and_no_other_secret(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,10 +147,10 @@ def test_pip_gets_its_index_and_no_other_secret(machine: Machine, monkeypatch: p
     for name in ("HTTPS_PROXY", "http_proxy"):
         monkeypatch.delenv(name)
     assert any("hunter2@index.example.org" in index for index in configured_indexes())
-    (found,) = seen(machine.seen)
-    assert b"PIP_INDEX_URL" in found
+    (child,) = seen(machine.seen)
+    assert b"PIP_INDEX_URL" in child
     for name in SECRETS.keys() - {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTPS_PROXY", "http_proxy"}:
-        assert f"('{name}'".encode() not in found
+        assert f"('{name}'".encode() not in child
 
 
 # --- the token of the bot
@@ -219,8 +219,8 @@ def bot(way: str, folder: Path, *, root_powers: bool = True) -> list[bytes]:
 @pytest.mark.parametrize("root_powers", [True, False], ids=["as it is", "as an ordinary user"])
 def test_the_spy_is_not_blind(checkout: Path, root_powers: bool) -> None:
     """Where nothing is done about it, a step finds the token in many places."""
-    (found,) = bot("open", checkout, root_powers=root_powers)
-    assert found.count(TOKEN.encode()) > 3
+    (child,) = bot("open", checkout, root_powers=root_powers)
+    assert child.count(TOKEN.encode()) > 3
 
 
 @LINUX
@@ -228,10 +228,10 @@ def test_the_spy_is_not_blind(checkout: Path, root_powers: bool) -> None:
 @pytest.mark.parametrize("root_powers", [True, False], ids=["as it is", "as an ordinary user"])
 def test_a_step_finds_the_token_nowhere(checkout: Path, way: str, root_powers: bool) -> None:
     """Neither in its environment and descriptors, nor in those, the command lines and the memory of its ancestors."""
-    (found,) = bot(way, checkout, root_powers=root_powers)
-    assert found.count(b"ancestor") >= 2, "it has seen neither the supervisor nor the bot"
+    (child,) = bot(way, checkout, root_powers=root_powers)
+    assert child.count(b"ancestor") >= 2, "it has seen neither the supervisor nor the bot"
     for secret in (TOKEN, Token(TOKEN).basic.split()[1]):
-        assert secret.encode() not in found
+        assert secret.encode() not in child
 
 
 @LINUX
@@ -321,6 +321,6 @@ def test_preparing_hands_pips_settings_to_pip_alone(
     base = program(tmp_path / "base", machine.seen, f"print({told!r})")
     with suppress(PatchforgeError, ValueError):
         prepare(b"einops", base, tmp_path / "cache", tell=lambda _: None, timeout=20)
-    found = seen(machine.seen)
-    assert len(found) >= 2
-    assert not [one for one in found if SECRET in one or b"PIP_" in one]
+    children = seen(machine.seen)
+    assert len(children) >= 2
+    assert not [child for child in children if SECRET in child or b"PIP_" in child]

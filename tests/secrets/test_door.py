@@ -46,7 +46,9 @@ READS = {"get", "pop", "setdefault", "__contains__"}
 
 
 def starts(module: str, name: str) -> bool:
-    return any(name == one or (one.endswith("*") and name.startswith(one[:-1])) for one in STARTS.get(module, ()))
+    return any(
+        name == start or (start.endswith("*") and name.startswith(start[:-1])) for start in STARTS.get(module, ())
+    )
 
 
 def faults(code: str) -> Iterator[str]:
@@ -55,17 +57,17 @@ def faults(code: str) -> Iterator[str]:
     known = {}
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            for one in node.names:
-                known[one.asname or one.name] = one.name
-                if "*" in STARTS.get(one.name.partition(".")[0], ()):
-                    yield f"{node.lineno}: import {one.name}"
+            for alias in node.names:
+                known[alias.asname or alias.name] = alias.name
+                if "*" in STARTS.get(alias.name.partition(".")[0], ()):
+                    yield f"{node.lineno}: import {alias.name}"
         elif isinstance(node, ast.ImportFrom) and node.module:
-            for one in node.names:
-                if starts(node.module, one.name) or "*" in STARTS.get(node.module, ()) or one.name == "*":
-                    yield f"{node.lineno}: from {node.module} import {one.name}"
-                if (node.module, one.name) in {("os", "environ"), ("os", "environb")}:
-                    yield f"{node.lineno}: from os import {one.name}"
-                known[one.asname or one.name] = f"{node.module}.{one.name}"
+            for alias in node.names:
+                if starts(node.module, alias.name) or "*" in STARTS.get(node.module, ()) or alias.name == "*":
+                    yield f"{node.lineno}: from {node.module} import {alias.name}"
+                if (node.module, alias.name) in {("os", "environ"), ("os", "environb")}:
+                    yield f"{node.lineno}: from os import {alias.name}"
+                known[alias.asname or alias.name] = f"{node.module}.{alias.name}"
     parents = {id(child): node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
@@ -92,13 +94,13 @@ MODULES = sorted(
 
 
 def test_nothing_but_the_door_starts_processes() -> None:
-    found = {name: list(faults((ROOT / name).read_text("utf-8"))) for name in MODULES if name not in EXCEPTIONS}
-    assert {name: said for name, said in found.items() if said} == {}
+    by_module = {name: list(faults((ROOT / name).read_text("utf-8"))) for name in MODULES if name not in EXCEPTIONS}
+    assert {name: said for name, said in by_module.items() if said} == {}
 
 
 def test_transforms_and_what_they_add_start_nothing() -> None:
-    found = {path: list(faults(path.read_text("utf-8"))) for path in (ROOT / "transforms").rglob("*.py")}
-    assert {path: said for path, said in found.items() if said} == {}
+    by_path = {path: list(faults(path.read_text("utf-8"))) for path in (ROOT / "transforms").rglob("*.py")}
+    assert {path: said for path, said in by_path.items() if said} == {}
 
 
 def test_exceptions_are_needed_and_there() -> None:
@@ -197,9 +199,9 @@ def test_what_children_need_is_on_it() -> None:
 
 
 def test_pip_alone_gets_the_password_of_its_index() -> None:
-    found = processes.environment(allow=processes.PIP, inherited=SECRETS, passwords=True)
-    assert {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTPS_PROXY", "http_proxy"} <= found.keys()
-    assert found.keys() & {"PIP_PASSWORD", "GH_TOKEN", "FOO", "LD_PRELOAD"} == set()
+    given = processes.environment(allow=processes.PIP, inherited=SECRETS, passwords=True)
+    assert {"PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "HTTPS_PROXY", "http_proxy"} <= given.keys()
+    assert given.keys() & {"PIP_PASSWORD", "GH_TOKEN", "FOO", "LD_PRELOAD"} == set()
 
 
 def test_a_child_reads_nothing_unless_it_is_given_something(tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ TAKEN = {
 def test_refused(line: str) -> None:
     taken, refused = requirements.read(f"numpy\n{line}\nscipy\n".encode(), "requirements.txt")
     assert taken == ["numpy", "scipy"]
-    assert [one.line for one in refused] == [line.strip().splitlines()[0]]
+    assert [refusal.line for refusal in refused] == [line.strip().splitlines()[0]]
     with pytest.raises(Damaged) as failed:
         requirements.of_stranger(line.encode(), "its requirements.txt")
     assert "its requirements.txt" in str(failed.value)
@@ -140,7 +140,7 @@ def test_what_is_too_long() -> None:
 def test_no_line_end_smuggles_an_option_in(separator: str) -> None:
     taken, refused = requirements.read(f"einops{separator}-i https://evil.example/".encode(), "")
     assert taken == ["einops"]
-    assert [one.line for one in refused] == ["-i https://evil.example/"]
+    assert [refusal.line for refusal in refused] == ["-i https://evil.example/"]
 
 
 def test_pins_have_the_same_door() -> None:

@@ -25,11 +25,11 @@ _OWN = re.compile(r"--no-deps --no-build-isolation( --editable)? \.$")
 
 def pins(text: str) -> dict[str, list[str]]:
     """Name → hashes, of a lock file's text."""
-    found = {}
+    by_pin = {}
     for entry in re.split(r"\n(?=[^\s#])", text.replace("\\\n", "")):
         if match := re.match(r"([\w.-]+==\S+)(.*)", entry):
-            found[match[1]] = match[2].split()
-    return found
+            by_pin[match[1]] = match[2].split()
+    return by_pin
 
 
 def loose(command: str) -> bool:
@@ -49,12 +49,12 @@ def commands(job: dict[str, Any]) -> list[str]:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda lock: lock.name)
 def test_every_pin_has_the_hashes_of_its_wheels(lock: Path) -> None:
-    found = pins(lock.read_text("utf-8"))
-    assert found
-    for pin, hashes in found.items():
+    by_pin = pins(lock.read_text("utf-8"))
+    assert by_pin
+    for pin, hashes in by_pin.items():
         assert hashes, pin
         assert len(hashes) == len(set(hashes)), pin
-        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", one) for one in hashes), pin
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", option) for option in hashes), pin
 
 
 def test_what_has_no_hash_is_one_package_and_says_why() -> None:
@@ -73,7 +73,9 @@ def test_the_build_back_end_is_pinned_and_locked() -> None:
     system = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["build-system"]
     locked = pins((ROOT / "requirements.lock").read_text("utf-8"))
     assert system["requires"]
-    assert all(re.fullmatch(r"[\w-]+==[\d.]+", one) and one in locked for one in system["requires"])
+    assert all(
+        re.fullmatch(r"[\w-]+==[\d.]+", requirement) and requirement in locked for requirement in system["requires"]
+    )
 
 
 def test_pip_refuses_what_has_another_hash(tmp_path: Path) -> None:

@@ -48,10 +48,12 @@ class Witness:
 
     @classmethod
     def at(cls, folder: Path) -> Witness:
-        one = cls(folder / "witness", folder / "trace")
-        one.program.write_text(f'#!/bin/sh\necho "$0 $*" >> {one.trace}\ncat >/dev/null 2>&1 </dev/null\nexit 0\n')
-        one.program.chmod(0o755)
-        return one
+        witness = cls(folder / "witness", folder / "trace")
+        witness.program.write_text(
+            f'#!/bin/sh\necho "$0 $*" >> {witness.trace}\ncat >/dev/null 2>&1 </dev/null\nexit 0\n'
+        )
+        witness.program.chmod(0o755)
+        return witness
 
     @property
     def seen(self) -> str:
@@ -158,7 +160,7 @@ SETTINGS: dict[str, Callable[[Path, Witness], None]] = {
     "core.fsmonitor": setting("[core]", "fsmonitor = W"),
     "core.fsmonitor, hook version 2": setting("[core]", "fsmonitor = W", "fsmonitorHookVersion = 2"),
     "core.sshCommand": setting("[core]", "sshCommand = W", '[remote "origin"]', "url = ssh://example.invalid/x"),
-    "core.pager": setting("[core]", "pager = W", "[pager]", *(f"{one} = W" for one in _VERBS)),
+    "core.pager": setting("[core]", "pager = W", "[pager]", *(f"{verb} = W" for verb in _VERBS)),
     "core.editor": setting("[core]", "editor = W", "[sequence]", "editor = W"),
     "core.askPass": setting("[core]", "askPass = W"),
     "core.gitProxy": setting("[core]", "gitProxy = W"),
@@ -179,7 +181,7 @@ SETTINGS: dict[str, Callable[[Path, Witness], None]] = {
     "url.x.insteadOf": setting(
         '[url "ext::W "]', "insteadOf = /", "insteadOf = file://", "[protocol]", "allow = always"
     ),
-    "alias": setting("[alias]", *(f"{one} = !W" for one in _VERBS)),
+    "alias": setting("[alias]", *(f"{verb} = !W" for verb in _VERBS)),
     "include.path": included,
     "includeIf": included_if,
     "extensions.worktreeConfig": worktree_config,

@@ -152,7 +152,7 @@ def test_abbreviation_of_two_commits_is_refused(work: Path) -> None:
     )
     subprocess.run(["git", "-C", work, "fast-import", "--quiet"], input=stream.encode(), check=True)
     starts = sorted(line[:4] for line in git(work, "rev-list", "--all").splitlines())
-    twice = next(one for one, other in pairwise(starts) if one == other)
+    twice = next(start for start, other in pairwise(starts) if start == other)
     with GitObjects(work) as objects, pytest.raises(PatchforgeError, match="more than one"):
         objects.commit(twice)
 
@@ -173,10 +173,10 @@ def test_trees_of_one_repository_share_process_and_folders(work: Path) -> None:
     (work / "a.py").write_text("changed\n")
     git(work, "commit", "-q", "-a", "-m", "second")
     with GitObjects(work) as objects:
-        one, two = (GitTree(objects, objects.commit(name) or "") for name in ("HEAD~1", "HEAD"))
-        assert one.entries()["a/b.py"] is two.entries()["a/b.py"]
-        assert one.entries()["a.py"] != two.entries()["a.py"]
-        assert GitTree(objects, one.commit).entries() is one.entries()
+        former, two = (GitTree(objects, objects.commit(name) or "") for name in ("HEAD~1", "HEAD"))
+        assert former.entries()["a/b.py"] is two.entries()["a/b.py"]
+        assert former.entries()["a.py"] != two.entries()["a.py"]
+        assert GitTree(objects, former.commit).entries() is former.entries()
 
 
 def test_closed_objects_open_again(tree: GitTree) -> None:
@@ -191,9 +191,9 @@ def test_replacement_objects_are_not_followed(tree: GitTree, work: Path) -> None
     assert tree.read("a.py") == BYTES["a.py"]
 
 
-@pytest.mark.parametrize("found", ["folder", "nothing"])
-def test_what_is_no_repository_is_refused(tmp_path: Path, found: str) -> None:
-    path = tmp_path if found == "folder" else tmp_path / "nothing"
+@pytest.mark.parametrize("kind", ["folder", "nothing"])
+def test_what_is_no_repository_is_refused(tmp_path: Path, kind: str) -> None:
+    path = tmp_path if kind == "folder" else tmp_path / "nothing"
     with pytest.raises(PatchforgeError, match="is not a git repository"):
         GitObjects(path)
 

@@ -122,7 +122,9 @@ def test_the_verb(arguments: list[str], verb: str) -> None:
 
 def settings_in(environment: dict[str, str]) -> list[tuple[str, str]]:
     count = int(environment["GIT_CONFIG_COUNT"])
-    return [(environment[f"GIT_CONFIG_KEY_{one}"], environment[f"GIT_CONFIG_VALUE_{one}"]) for one in range(count)]
+    return [
+        (environment[f"GIT_CONFIG_KEY_{number}"], environment[f"GIT_CONFIG_VALUE_{number}"]) for number in range(count)
+    ]
 
 
 def test_nothing_of_the_callers_environment_but_what_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,12 +166,12 @@ def test_a_secret_header_is_for_its_host_alone(way: str, tmp_path: Path, monkeyp
     pair = ("http.https://github.com/.extraHeader", "Authorization: x")
     given = {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": pair[0], "GIT_CONFIG_VALUE_0": pair[1]}
     if way == "settings":
-        found = settings_in(git_environment(["push"], settings=[pair]))
+        settings = settings_in(git_environment(["push"], settings=[pair]))
     else:
-        found = settings_in(git_environment(["push"], given=given))
-    assert pair in found
-    assert ("http.followRedirects", "false") in found
-    assert ("credential.helper", "!evil") not in found
+        settings = settings_in(git_environment(["push"], given=given))
+    assert pair in settings
+    assert ("http.followRedirects", "false") in settings
+    assert ("credential.helper", "!evil") not in settings
     assert ("http.followRedirects", "initial") in settings_in(git_environment(["push"]))
 
 
@@ -194,9 +196,9 @@ class Hosts:
                 self.send_header("Location", f"{hosts.addresses[1]}{self.path}")
                 self.end_headers()
 
-        self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), one) for one in (First, Second)]
-        self.addresses = [f"http://127.0.0.1:{one.server_port}" for one in self.servers]
-        self.threads = [threading.Thread(target=one.serve_forever) for one in self.servers]
+        self.servers = [ThreadingHTTPServer(("127.0.0.1", 0), handler) for handler in (First, Second)]
+        self.addresses = [f"http://127.0.0.1:{server.server_port}" for server in self.servers]
+        self.threads = [threading.Thread(target=server.serve_forever) for server in self.servers]
         for thread in self.threads:
             thread.start()
 

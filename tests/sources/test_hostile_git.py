@@ -44,48 +44,48 @@ def clone(original: Path, tmp_path: Path) -> Path:
 @pytest.fixture
 def witness(tmp_path: Path) -> Iterator[Witness]:
     """It must have seen nothing at the end."""
-    one = Witness.at(tmp_path)
-    yield one
-    assert one.seen == ""
+    witness_now = Witness.at(tmp_path)
+    yield witness_now
+    assert witness_now.seen == ""
 
 
 def read_in_every_way(clone: Path) -> dict[str, object]:
     """What our own functions make of a clone; those that commands call."""
     head = plain_git(clone, "-c", "core.fsmonitor=false", "rev-parse", "HEAD")
-    found: dict[str, object] = {"head": checked_out(clone) == head}
+    answers: dict[str, object] = {"head": checked_out(clone) == head}
     with GitObjects(clone) as objects:
-        found["commit"] = objects.commit("refs/tags/v0.33.0") == head
-        found["history"] = objects.history("HEAD") == [head]
-        found["files"] = len(GitTree(objects, head).entries())
-        found["refs"] = (objects.tags(), objects.branches())
+        answers["commit"] = objects.commit("refs/tags/v0.33.0") == head
+        answers["history"] = objects.history("HEAD") == [head]
+        answers["files"] = len(GitTree(objects, head).entries())
+        answers["refs"] = (objects.tags(), objects.branches())
         with suppress(PatchforgeError):
             for path in GitTree(objects, head).entries():
                 GitTree(objects, head).read(path)
     with suppress(PatchforgeError):
-        found["hash"] = of_clone(clone, head).files
+        answers["hash"] = of_clone(clone, head).files
     with suppress(PatchforgeError):
-        found["pin"] = pin(PACK, Clones({"pack": str(clone)}), {}).date
+        answers["pin"] = pin(PACK, Clones({"pack": str(clone)}), {}).date
     project = load_project()
     with Mirror(project, str(clone)) as mirror:
-        found["date"] = mirror.date(head).isoformat()
-    found["clone"] = doctor.examine(str(clone), project)[1] is not None
+        answers["date"] = mirror.date(head).isoformat()
+    answers["clone"] = doctor.examine(str(clone), project)[1] is not None
     for where in (str(clone), clone.as_uri()):
-        found["tags"] = sorted(list_tags(where)[0]) if isinstance(list_tags(where), tuple) else None
+        answers["tags"] = sorted(list_tags(where)[0]) if isinstance(list_tags(where), tuple) else None
     with suppress(PatchforgeError):
         CachedClone.of(clone.as_uri()).ensure()
         CachedClone.of(clone.as_uri()).fetch()
-    return found
+    return answers
 
 
 @pytest.mark.parametrize("name", SETTINGS)
 def test_no_setting_of_a_clone_runs_anything(clone: Path, witness: Witness, name: str) -> None:
     SETTINGS[name](clone, witness)
-    found = read_in_every_way(clone)
-    assert found["tags"] == ["note", "v0.33.0"]
-    assert (found["commit"], found["history"], found["head"]) == (True, True, True)
-    assert found["date"] == "2026-03-04T05:06:07+01:00"
+    answers = read_in_every_way(clone)
+    assert answers["tags"] == ["note", "v0.33.0"]
+    assert (answers["commit"], answers["history"], answers["head"]) == (True, True, True)
+    assert answers["date"] == "2026-03-04T05:06:07+01:00"
     if name != "extensions.partialClone":
-        assert found["pin"] == "2026-03-04"
+        assert answers["pin"] == "2026-03-04"
 
 
 def all_at_once(clone: Path, witness: Witness) -> None:

@@ -181,15 +181,15 @@ def test_one_odd_ref_is_passed_over_and_the_others_are_read(clone: Path, name: s
             upstream.resolve("v0.41.0")
     tags, others = list_tags(str(clone))
     assert (tags["v0.40.0"], tags["note"]) == (head, head)
-    found = discover(project, tags, None, known={}, ours=[], age=lambda _: pytest.fail("nothing waits"))
-    assert "v0.40.0" in [one.tag for one in found.new]
-    for why in ([one.why for one in passed], [one.why for one in others]):
-        assert any(said in one for one in why) if said else not why
+    discovery = discover(project, tags, None, known={}, ours=[], age=lambda _: pytest.fail("nothing waits"))
+    assert "v0.40.0" in [release.tag for release in discovery.new]
+    for why in ([passed_over.why for passed_over in passed], [passed_over.why for passed_over in others]):
+        assert any(said in reason for reason in why) if said else not why
     clone_of, odd = doctor.examine(str(clone), project)[1], ["v0.99.0", "v0.98.0"]
     assert clone_of is not None
     assert clone_of.tags["v0.40.0"] == head
     if said:
-        assert any(said in one.why for one in clone_of.odd) or any(said in one for one in clone_of.damage)
+        assert any(said in odd_ref.why for odd_ref in clone_of.odd) or any(said in damage for damage in clone_of.damage)
         assert not set(odd) & tags.keys()
 
 
@@ -230,7 +230,7 @@ def test_a_ref_that_cannot_be_beside_another_is_passed_over(clone: Path, capsys:
 def listed(clone: Path, top: str) -> tuple[list[str], dict[str, str]]:
     with GitObjects(clone) as objects:
         read = GitTree(objects, commit(clone, top))
-        return list(read.entries()), {one.path: one.reason for one in read.skipped}
+        return list(read.entries()), {skipped.path: skipped.reason for skipped in read.skipped}
 
 
 @pytest.mark.parametrize(
@@ -274,8 +274,8 @@ def test_odd_modes_that_are_files(clone: Path) -> None:
     blob = plain_git(clone, "rev-parse", "HEAD:main.py")
     top = tree(clone, ("100664", b"a", blob), ("100600", b"b", blob), ("0100755", b"c", blob))
     with GitObjects(clone) as objects:
-        found = GitTree(objects, commit(clone, top)).entries()
-    assert {path: one.mode for path, one in found.items()} == {"a": 0o100644, "b": 0o100644, "c": 0o100755}
+        entries = GitTree(objects, commit(clone, top)).entries()
+    assert {path: entry.mode for path, entry in entries.items()} == {"a": 0o100644, "b": 0o100644, "c": 0o100755}
 
 
 def test_a_tree_out_of_order_comes_in_order(clone: Path) -> None:
@@ -394,9 +394,9 @@ def test_a_pipe_among_the_objects_is_not_waited_for(clone: Path, place: str) -> 
 def test_a_pipe_in_place_of_a_file_of_gits(clone: Path, file: str) -> None:
     (clone / ".git" / file).unlink(missing_ok=True)
     os.mkfifo(clone / ".git" / file)
-    found = doctor.examine(str(clone), load_project())[1]
-    assert found is not None
-    assert "not what git writes" in found.error or "HEAD" in file
+    examined = doctor.examine(str(clone), load_project())[1]
+    assert examined is not None
+    assert "not what git writes" in examined.error or "HEAD" in file
 
 
 # dates

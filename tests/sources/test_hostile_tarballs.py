@@ -279,7 +279,9 @@ BOMBS: dict[str, Callable[[], bytes]] = {
 def tree_of(path: Path) -> tuple[dict[str, bytes], dict[str, str]]:
     """The files and what was set aside."""
     tree = TarTree(path)
-    return {name: tree.read(name) for name in tree.entries()}, {one.path: one.reason for one in tree.skipped}
+    return {name: tree.read(name) for name in tree.entries()}, {
+        skipped.path: skipped.reason for skipped in tree.skipped
+    }
 
 
 def lying(tmp_path: Path, data: bytes) -> Path:

@@ -72,11 +72,11 @@ def remote(tmp_path: Path) -> Remote:
 
 @pytest.fixture
 def commits(remote: Remote) -> dict[str, str]:
-    found = {version: remote.release(version) for version in VERSIONS}
-    remote.git("tag", VERSIONS[0], found[VERSIONS[0]])
-    remote.git("tag", "-a", "-m", "note", VERSIONS[1], found[VERSIONS[1]])
-    remote.git("tag", "latest", found[VERSIONS[2]])
-    return found
+    made = {version: remote.release(version) for version in VERSIONS}
+    remote.git("tag", VERSIONS[0], made[VERSIONS[0]])
+    remote.git("tag", "-a", "-m", "note", VERSIONS[1], made[VERSIONS[1]])
+    remote.git("tag", "latest", made[VERSIONS[2]])
+    return made
 
 
 @pytest.fixture
@@ -248,12 +248,12 @@ def test_commit_before_every_release(remote: Remote, tmp_path: Path) -> None:
 
 
 def test_commits_that_touch_paths_oldest_first(upstream: Upstream, remote: Remote, commits: dict[str, str]) -> None:
-    one = remote.commit(other__py="1")
+    first = remote.commit(other__py="1")
     two = remote.commit(main__py="2")
     three = remote.commit(main__py="3")
     remote.commit(**{"main*__py": "4"})
     assert upstream.commits("v0.3.0", "master", ["main.py"]) == [two, three]
-    assert upstream.commits("v0.3.0", three, ["main.py", "other.py"]) == [one, two, three]
+    assert upstream.commits("v0.3.0", three, ["main.py", "other.py"]) == [first, two, three]
     assert upstream.commits("v0.1.0", "v0.3.0", ["comfyui_version.py"]) == [commits["v0.2.0"], commits["v0.3.0"]]
     assert upstream.commits("v0.3.0", "master", ["main*"]) == []
     assert len(upstream.commits("v0.3.0", "master")) == 4

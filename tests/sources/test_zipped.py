@@ -72,12 +72,12 @@ def test_the_same_as_git_archive(tmp_path: Path) -> None:
         subprocess.run([*git, *command], check=True)
     for name in ("r.zip", "r.tar.gz"):
         subprocess.run([*git, "archive", "--prefix=top/", "-o", str(tmp_path / name), "HEAD"], check=True)
-    one, other = (open_files(tmp_path / name) for name in ("r.zip", "r.tar.gz"))
-    assert isinstance(one, ZipTree)
+    archive, other = (open_files(tmp_path / name) for name in ("r.zip", "r.tar.gz"))
+    assert isinstance(archive, ZipTree)
     assert isinstance(other, TarTree)
-    assert one.entries() == other.entries()
-    assert one.skipped == other.skipped
-    assert one.commit == other.commit != ""
+    assert archive.entries() == other.entries()
+    assert archive.skipped == other.skipped
+    assert archive.commit == other.commit != ""
 
 
 def _encrypted(data: bytes) -> bytes:

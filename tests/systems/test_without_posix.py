@@ -35,13 +35,13 @@ def run(
     command = [sys.executable, f"{WITHOUT}/commands.py", json.dumps(lines), encoding]
     done = subprocess.run(command, env=env, cwd=home, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return [tuple(one) for one in json.loads(done.stdout)]
+    return [tuple(row) for row in json.loads(done.stdout)]
 
 
 def test_every_module_is_imported(tmp_path: Path) -> None:
     """But for what runs inside ComfyUI, and what another interpreter runs by its path."""
-    files = [one.relative_to(ROOT).with_suffix("") for one in sorted((ROOT / "patchforge").rglob("*.py"))]
-    names = [".".join(one.parts).removesuffix(".__init__") for one in files]
+    files = [path.relative_to(ROOT).with_suffix("") for path in sorted((ROOT / "patchforge").rglob("*.py"))]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in files]
     apart = ("patchforge.trial.server.pack", "patchforge.operate.pack", "patchforge.proof.probe")
     wanted = [name for name in names if not name.startswith(apart)]
     code = f"import importlib\nfor name in {wanted}:\n    importlib.import_module(name)\n"
@@ -51,7 +51,7 @@ def test_every_module_is_imported(tmp_path: Path) -> None:
 
 
 def content(folder: Path) -> Mapping[str, bytes]:
-    return {one.relative_to(folder).as_posix(): one.read_bytes() for one in folder.rglob("*") if one.is_file()}
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_a_checkout_and_a_pack_go_all_the_way(tmp_path: Path) -> None:

@@ -191,9 +191,9 @@ def test_a_name_of_many_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def addresses(host: str, port: int, *rest: Any) -> list[Any]:
         asked.append(host)
-        (found,) = real("127.0.0.1", port, *rest)
-        closed = (*found[:4], ("127.0.0.1", 1))
-        return [closed, closed, found]
+        (answer,) = real("127.0.0.1", port, *rest)
+        closed = (*answer[:4], ("127.0.0.1", 1))
+        return [closed, closed, answer]
 
     monkeypatch.setattr(socket, "getaddrinfo", addresses)
     with serving(answers([])) as server:

@@ -99,7 +99,7 @@ def test_a_write_to_a_renamed_repository_is_made_again_as_it_is() -> None:
     moved = in_turn(leads("/repositories/7/pulls/1", "307 Moved"), answers({"id": 1}))
     with serving(moved) as first:
         forge(first.url).edit_pull("a/b", 1, body="x")
-    assert [one.split()[0] for one in first.asked] == ["PATCH", "PATCH"]
+    assert [line.split()[0] for line in first.asked] == ["PATCH", "PATCH"]
 
 
 @pytest.mark.parametrize("status", ["301 A", "302 B", "307 D"])
@@ -117,17 +117,17 @@ def test_an_indexs_password_goes_to_no_file_elsewhere(second: Hostile) -> None:
     second.speech = http(b"data")
     with serving(http(PAGE.format(url=second.url).encode(), kind="text/html")) as first:
         secret = first.url.replace("//", "//me:s%40crt@")
-        (found,) = package_files("kit", "1.0", [f"{secret}/simple"])
-    assert "crt" not in found.url
+        (file,) = package_files("kit", "1.0", [f"{secret}/simple"])
+    assert "crt" not in file.url
     assert len(second.asked) == 1
     assert "authorization" not in second.asked[0].lower()
 
 
 def test_an_indexs_password_goes_to_its_own_files() -> None:
     with serving(in_turn(http(PAGE.format(url="/files").encode(), kind="text/html"), http(b"data"))) as first:
-        (found,) = package_files("kit", "1.0", [f"{first.url.replace('//', '//me:s%40crt@')}/simple"])
-    assert ["Authorization: Basic" in one for one in first.asked] == [True, True]
-    assert "crt" not in found.url
+        (file,) = package_files("kit", "1.0", [f"{first.url.replace('//', '//me:s%40crt@')}/simple"])
+    assert ["Authorization: Basic" in request for request in first.asked] == [True, True]
+    assert "crt" not in file.url
 
 
 def test_without_a_secret_a_redirect_is_followed(second: Hostile) -> None:
@@ -149,7 +149,7 @@ def test_netrc_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
         first.speech = answers({"files": []})
         listed_files(first.url, "kit")
     assert f"Authorization: token {TOKEN}" in first.asked[0]
-    assert not [one for one in first.asked[1:] if "authorization" in one.lower()]
+    assert not [request for request in first.asked[1:] if "authorization" in request.lower()]
 
 
 def test_what_is_on_this_machine_is_not_asked_through_a_proxy(second: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,7 +171,7 @@ def test_elsewhere_is_asked_through_the_proxy_and_the_proxy_sees_no_token(
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(PatchforgeError):
         forge("https://forge.invalid").releases("a/b")
-    assert [one.split()[:2] for one in second.asked] == [["CONNECT", "forge.invalid:443"]]
+    assert [request.split()[:2] for request in second.asked] == [["CONNECT", "forge.invalid:443"]]
     assert "SeCrEt" not in "".join(second.asked)
 
 
@@ -274,7 +274,7 @@ def test_where_a_strangers_address_may_not_lead(base: str, reference: str) -> No
 
 
 @pytest.mark.parametrize(
-    ("reference", "found"),
+    ("reference", "address"),
     [
         ("https://files.example/x#sha256=1", "https://files.example/x"),
         ("../y b", "https://a.example/y%20b"),
@@ -282,8 +282,8 @@ def test_where_a_strangers_address_may_not_lead(base: str, reference: str) -> No
         ("HTTPS://A.example:443/z", "https://A.example:443/z"),
     ],
 )
-def test_where_a_strangers_address_may_lead(reference: str, found: str) -> None:
-    assert web.followed("https://a.example/x/", reference, secret=False) == found
+def test_where_a_strangers_address_may_lead(reference: str, address: str) -> None:
+    assert web.followed("https://a.example/x/", reference, secret=False) == address
 
 
 @pytest.mark.parametrize("page", ["html", "json"])
@@ -355,5 +355,5 @@ def test_names_that_a_page_may_not_give(tmp_path: Path) -> None:
     files = [{"filename": name, "url": f"x/{number}.zip", "hashes": {}} for number, name in enumerate(odd)]
     with serving(
         http(json.dumps({"files": [*files, {"filename": "kit-2.0.zip", "url": "x", "hashes": {}}]}).encode())
-    ) as one:
-        assert [each["filename"] for each in listed_files(one.url, "kit")] == ["kit-2.0.zip"]
+    ) as server:
+        assert [each["filename"] for each in listed_files(server.url, "kit")] == ["kit-2.0.zip"]

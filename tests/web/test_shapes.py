@@ -45,8 +45,8 @@ def _limits(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Iterator[Hostile]:
-    with serving(answers([])) as one:
-        yield one
+    with serving(answers([])) as served:
+        yield served
 
 
 def variants(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -74,17 +74,19 @@ def test_releases(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     """One odd row stops no other, is said, and its text goes nowhere."""
     project = load_project()
     for odd in variants(RELEASE):
-        found = taken(server, [odd, {**RELEASE, "tag_name": "v2.0.0"}], "releases", monkeypatch)
-        assert [one.tag for one in found][-1] == "v2.0.0"
-        for one in found:
-            assert len(one.tag) <= 200
-            assert one.tag.isprintable()
-            assert not one.odd or (one.title, one.notes) == ("", "")
-        tags = {one.tag: "1" * 40 for one in found}
-        told = discover(project, tags, found, known={}, ours=[Version.parse("v0.1")], age=lambda _: timedelta(days=9))
-        assert {one.tag for one in told.new} >= {"v2.0.0"}
-        names = {one.tag for one in found if one.odd}
-        assert names <= {one.tag for one in told.passed}
+        releases = taken(server, [odd, {**RELEASE, "tag_name": "v2.0.0"}], "releases", monkeypatch)
+        assert [release.tag for release in releases][-1] == "v2.0.0"
+        for release in releases:
+            assert len(release.tag) <= 200
+            assert release.tag.isprintable()
+            assert not release.odd or (release.title, release.notes) == ("", "")
+        tags = {release.tag: "1" * 40 for release in releases}
+        told = discover(
+            project, tags, releases, known={}, ours=[Version.parse("v0.1")], age=lambda _: timedelta(days=9)
+        )
+        assert {candidate.tag for candidate in told.new} >= {"v2.0.0"}
+        names = {release.tag for release in releases if release.odd}
+        assert names <= {passed_over.tag for passed_over in told.passed}
 
 
 @pytest.mark.parametrize(
@@ -105,16 +107,18 @@ def test_releases(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_a_release_without_a_date_does_not_pass_for_an_old_one(stamp: object, server: Hostile) -> None:
     server.speech = answers([{**RELEASE, "published_at": stamp, "created_at": stamp}])
-    (found,) = forge(server.url).releases("a/b")
+    (release,) = forge(server.url).releases("a/b")
     told = discover(
         load_project(),
         {"v1.0.0": "1" * 40},
-        [found],
+        [release],
         known={},
         ours=[Version.parse("v0.1")],
         age=lambda _: timedelta(9),
     )
-    assert [(one.tag, one.why) for one in told.passed] == [("v1.0.0", "GitHub does not say when it was published")]
+    assert [(passed_over.tag, passed_over.why) for passed_over in told.passed] == [
+        ("v1.0.0", "GitHub does not say when it was published")
+    ]
     assert told.new == ()
 
 
@@ -123,35 +127,40 @@ def test_pulls_issues_and_comments(
     client: str, row: dict[str, Any], server: Hostile, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for odd in variants(row):
-        found = taken(server, [odd], client, monkeypatch)
-        if isinstance(found, PatchforgeError):
-            assert isinstance(found, Damaged)
+        rows = taken(server, [odd], client, monkeypatch)
+        if isinstance(rows, PatchforgeError):
+            assert isinstance(rows, Damaged)
         elif client != "comments":
-            for one in found:
-                assert (type(one.number), type(one.body), type(one.title), type(one.state)) == (int, str, str, str)
+            for entry in rows:
+                assert (type(entry.number), type(entry.body), type(entry.title), type(entry.state)) == (
+                    int,
+                    str,
+                    str,
+                    str,
+                )
 
 
 @pytest.mark.parametrize(("client", "row"), [("open issue", ISSUE), ("edit pull", PULL)])
 def test_what_was_written(client: str, row: dict[str, Any], server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     for odd in variants(row):
-        found = taken(server, odd, client, monkeypatch)
-        assert not isinstance(found, PatchforgeError) or isinstance(found, Damaged)
+        written = taken(server, odd, client, monkeypatch)
+        assert not isinstance(written, PatchforgeError) or isinstance(written, Damaged)
 
 
 @pytest.mark.parametrize("head", [*ODD, {"ref": 1}, {"ref": "x", "repo": []}, {"ref": "x", "repo": {"full_name": 3}}])
 def test_heads(head: object, server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = taken(server, [{**PULL, "head": head}], "pulls", monkeypatch)
-    assert found == [] or isinstance(found, Damaged)
+    pulls = taken(server, [{**PULL, "head": head}], "pulls", monkeypatch)
+    assert pulls == [] or isinstance(pulls, Damaged)
 
 
 def test_the_notice(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> None:
     said = '<!-- patchforge: {"about": "failed twice", "project": "update"} -->'
     rows = [{**ISSUE, "number": value, "body": said} for value in ODD] + [{**ISSUE, "body": value} for value in ODD]
     for row in [*rows, *ODD]:
-        found = taken(server, [row], "notify", monkeypatch)
-        assert isinstance(found, Damaged | str)
-        assert "\x1b" not in str(found)
-    assert len([one for one in server.asked if one.startswith("POST")]) == 0
+        outcome = taken(server, [row], "notify", monkeypatch)
+        assert isinstance(outcome, Damaged | str)
+        assert "\x1b" not in str(outcome)
+    assert len([request for request in server.asked if request.startswith("POST")]) == 0
 
 
 @pytest.mark.parametrize(
@@ -169,11 +178,11 @@ def test_files_of_an_index(server: Hostile, monkeypatch: pytest.MonkeyPatch) -> 
     for odd in variants(FILE):
         server.speech = http(data_of({"files": [odd]}))
         try:
-            found = package_files("kit", "1.0", [server.url])
+            files = package_files("kit", "1.0", [server.url])
         except PatchforgeError as error:
             assert "\x1b" not in str(error)  # noqa: PT017
         else:
-            assert [one.file for one in found] == ["kit-1.0.zip"]
+            assert [file.file for file in files] == ["kit-1.0.zip"]
 
 
 @pytest.mark.parametrize(
@@ -267,7 +276,7 @@ def test_the_server_of_a_trial(value: object, server: Hostile, monkeypatch: pyte
 
 
 @pytest.mark.parametrize(
-    ("text", "found"),
+    ("text", "seconds"),
     [
         ("0", 0.0), ("7", 7.0), (" 7 ", 7.0), ("9" * 30, 366 * 86400.0), ("9" * 3000, 366 * 86400.0), ("", None),
         ("-1", None), ("+1", None), ("1.5", None), ("1e3", None), ("NaN", None), ("inf", None), ("\u0663", None),
@@ -276,8 +285,8 @@ def test_the_server_of_a_trial(value: object, server: Hostile, monkeypatch: pyte
         ("Fri, 31 Dec 9999 23:59:59 GMT", 366 * 86400.0), ("Fri, 31 Dec 99999 23:59:59 GMT", None),
     ],
 )  # fmt: skip
-def test_retry_after(text: str, found: float | None) -> None:
-    assert web.seconds_until(text) == found
+def test_retry_after(text: str, seconds: float | None) -> None:
+    assert web.seconds_until(text) == seconds
 
 
 def test_retry_after_as_a_date() -> None:
@@ -331,8 +340,8 @@ def test_nothing_is_guarded_by_an_assert() -> None:
     """``python -O`` leaves them out."""
     for folder in ("patchforge", "transforms", "templates"):
         for path in (ROOT / folder).rglob("*.py"):
-            found = [node.lineno for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Assert)]
-            assert not found, f"{path}: {found}"
+            lines = [node.lineno for node in ast.walk(ast.parse(path.read_bytes())) if isinstance(node, ast.Assert)]
+            assert not lines, f"{path}: {lines}"
 
 
 def test_without_a_forge_nothing_is_written() -> None:

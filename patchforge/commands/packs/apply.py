@@ -112,8 +112,8 @@ def _folder(pack: str) -> Iterator[tuple[Path, str]]:
 def _show(report: PackManifest) -> None:
     rows = [["rule", "converted", "left", "person"]]
     rows += [
-        [name, *(str(count.get(one, 0)) for one in ("converted", "left", "person"))]
+        [name, *(str(count.get(kind, 0)) for kind in ("converted", "left", "person"))]
         for name, count in report.by_rule.items()
     ]
-    table([*rows, ["all", *(str(report.figures[one]) for one in ("converted", "left", "person"))]])
+    table([*rows, ["all", *(str(report.figures[kind]) for kind in ("converted", "left", "person"))]])
     list_sites(report, decisions=("person",))

@@ -50,9 +50,9 @@ def run(options: argparse.Namespace) -> int:
 def in_repository(folder: Path) -> str:
     """Where a folder is in the git checkout around it, "" for its root; outside of one its name alone."""
     path = folder.resolve()
-    root = next((one for one in (path, *path.parents) if (one / ".git").exists()), path)
-    found = path.relative_to(root).as_posix()
-    return "" if found == "." else found
+    root = next((above for above in (path, *path.parents) if (above / ".git").exists()), path)
+    path_in_repository = path.relative_to(root).as_posix()
+    return "" if path_in_repository == "." else path_in_repository
 
 
 def _summary(reports: Sequence[PackReport], folders: Sequence[Path]) -> str:
@@ -60,10 +60,10 @@ def _summary(reports: Sequence[PackReport], folders: Sequence[Path]) -> str:
     count = {name: sum(report.figures[name] for report in reports) for name in ("converted", "person", "left")}
     if not count["converted"] + count["person"]:
         return ""
-    found = f"{count['converted']} can be converted, {count['person']} for a person, {count['left']} left on purpose"
+    counts = f"{count['converted']} can be converted, {count['person']} for a person, {count['left']} left on purpose"
     apt = [folder for folder, report in zip(folders, reports, strict=True) if report.figures["converted"]]
     step = f"; to convert: {line(command('pack', 'apply', apt[0]))}" if apt else ""
-    return found + step + (f", and so for {len(apt) - 1} more" if len(apt) > 1 else "")
+    return counts + step + (f", and so for {len(apt) - 1} more" if len(apt) > 1 else "")
 
 
 def _reports(folders: Sequence[Path]) -> list[PackReport]:

@@ -21,6 +21,6 @@ def run(options: argparse.Namespace) -> int:
     return Exit.AGAIN if FollowState.AGAIN in states else Exit.FAILED if FollowState.WRONG in states else Exit.OK
 
 
-def _row(one: Followed) -> tuple[str, str, str, str]:
-    new = f"{one.pinned[:12] or 'not pinned'} → {one.commit[:12]} {one.date[:10]}"
-    return one.state.value, one.name, one.follows, new if one.state is FollowState.NEW else one.why
+def _row(pack: Followed) -> tuple[str, str, str, str]:
+    new = f"{pack.pinned[:12] or 'not pinned'} → {pack.commit[:12]} {pack.date[:10]}"
+    return pack.state.value, pack.name, pack.follows, new if pack.state is FollowState.NEW else pack.why

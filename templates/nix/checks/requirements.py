@@ -9,8 +9,8 @@ from packaging.requirements import Requirement
 
 
 def lines(path: str) -> list[str]:
-    found = (line.partition(" #")[0].strip() for line in Path(path).read_text("utf-8").splitlines())
-    return [line for line in found if line and not line.startswith("#")]
+    stripped = (line.partition(" #")[0].strip() for line in Path(path).read_text("utf-8").splitlines())
+    return [line for line in stripped if line and not line.startswith("#")]
 
 
 def problem(text: str) -> str | None:
@@ -18,13 +18,13 @@ def problem(text: str) -> str | None:
     if requirement.marker is not None and not requirement.marker.evaluate():
         return None
     try:
-        found = version(requirement.name)
+        installed = version(requirement.name)
     except PackageNotFoundError:
         return f"{text}: not installed"
-    return None if requirement.specifier.contains(found, prereleases=True) else f"{text}: found {found}"
+    return None if requirement.specifier.contains(installed, prereleases=True) else f"{text}: found {installed}"
 
 
-problems = sorted({found for text in [*lines(sys.argv[1]), *sys.argv[2:]] if (found := problem(text))})
+problems = sorted({complaint for text in [*lines(sys.argv[1]), *sys.argv[2:]] if (complaint := problem(text))})
 if problems:
     print(f"{len(problems)} Python requirement(s) are not met:", *problems, sep="\n  ", file=sys.stderr)
     raise SystemExit(1)

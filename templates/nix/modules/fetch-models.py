@@ -32,11 +32,11 @@ class SameHost(urllib.request.HTTPRedirectHandler):
 
 
 def digest_of(path: Path) -> str:
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
-            found.update(chunk)
-    return "sha256-" + base64.b64encode(found.digest()).decode()
+            digest.update(chunk)
+    return "sha256-" + base64.b64encode(digest.digest()).decode()
 
 
 def request_for(model: dict[str, Any], credentials: str | None) -> urllib.request.Request:
@@ -62,9 +62,9 @@ def fetch(model: dict[str, Any], folder: Path, credentials: str | None) -> str |
                     file.write(chunk)
         except (OSError, urllib.error.URLError) as error:
             return f"{model['path']}: cannot be downloaded from {model['url']}: {error}"
-        if (found := digest_of(part)) != model["hash"]:
+        if (digest := digest_of(part)) != model["hash"]:
             part.unlink()
-            return f"{model['path']}: expected {model['hash']}, found {found}"
+            return f"{model['path']}: expected {model['hash']}, found {digest}"
         part.replace(target)
     mark.write_text(model["hash"])
     print(f"{model['path']}: there", flush=True)

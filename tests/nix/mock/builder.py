@@ -134,12 +134,12 @@ def autopatchelf(out: str, searched: str, ignored: str, appended: str, flags: st
     for path, about in libraries(out):
         if path.is_symlink():
             continue
-        found = [str(known[name]) for name in about["needs"] if name in known]
+        needed = [str(known[name]) for name in about["needs"] if name in known]
         missing += [(name, path) for name in about["needs"] if name not in known and name not in LIBC]
-        runpath = list(dict.fromkeys([*found, *appended.split()]))
+        runpath = list(dict.fromkeys([*needed, *appended.split()]))
         if runpath:
             _rewrite(path, about, runpath=runpath, inherited="--force-rpath" in flags.split())
-    refused = [(name, path) for name, path in missing if not any(fnmatch(name, one) for one in ignored.split())]
+    refused = [(name, path) for name, path in missing if not any(fnmatch(name, pattern) for pattern in ignored.split())]
     for name, path in refused:
         print(f"error: auto-patchelf could not satisfy dependency {name} wanted by {path}", file=sys.stderr)
     if refused:
