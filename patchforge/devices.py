@@ -23,7 +23,7 @@ XPU_TESTS = frozenset({"is_intel_xpu", "is_device_xpu"})
 #: ComfyUI's questions about the type of a device, and comfy-kitchen's about its own back ends.
 DEVICE_TEST = re.compile(r"is_device_[a-z0-9_]+")
 KITCHEN_TEST = re.compile(r"[a-z0-9_]+_is_available")
-#: Types of devices that are no vendor's GPU: what stands behind a test for one is no other vendor's arm.
+#: Types of devices that are not a vendor's GPU: what stands behind a test for one is not another vendor's arm.
 _NO_VENDOR = frozenset({"is_device_cpu", "is_device_type"})
 
 

@@ -443,7 +443,7 @@ class _Tool:
     forward: tuple[str, ...]
     backward: tuple[str, ...]
     check: tuple[str, ...] = ()
-    says: str = ""  #: what its --version begins with: that of BSD and macOS is no GNU patch
+    says: str = ""  #: what its --version begins with: that of BSD and macOS is not GNU patch
 
     def is_here(self) -> bool:
         place = processes.program(self.forward[0])

@@ -539,7 +539,7 @@ WRONG_LINES = {
     "no pairs": ["test", "--pairs", "-1"],
     "no time": ["test", "--timeout", "0"],
     "time that never ends": ["test", "--timeout", "inf"],
-    "time that is no number": ["test", "--timeout", "nan"],
+    "time that is not a number": ["test", "--timeout", "nan"],
     "open pull requests": ["bot", "--most-open", "-1"],
     "no version": ["replay", "--since", "v9"],
     "no last version": ["replay", "--until", "newest"],

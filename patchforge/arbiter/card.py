@@ -71,7 +71,7 @@ def of_comfyui(service: SharedComfyUI) -> MemoryLook:
 def set_limit(root: Path, unit: str, size: int, region: str = "", *, dry: bool = False) -> tuple[str, str]:
     """Limits a service to so many bytes of the card (``dmem.max``); the file and what is written to it.
 
-    NotChecked where the kernel or the service's group has no such limit, PatchforgeError for a name that is none.
+    NotChecked where the kernel or the service's group has no such limit, PatchforgeError for what is not a name of one.
     """
     sizes = regions(root)
     if not sizes:

@@ -13,7 +13,7 @@ from patchforge import web
 from patchforge.errors import PatchforgeError
 
 _SIZE = 32 << 20
-_LIKELY = 1 << 50  #: bytes; more is no card's memory
+_LIKELY = 1 << 50  #: bytes; more is not a card's memory
 _MOST = 1000
 _FOREVER = timedelta(days=365)
 
@@ -94,7 +94,7 @@ class SharedComfyUI(_Service):
         return 0 if self.reach is Reach.GONE else None
 
     def memory(self) -> Reserved | None:
-        """Memory of its first device; None where that is no number, or no card."""
+        """Memory of its first device; None where that is not a number, or no card."""
         devices = (self._get("/system_stats") or {}).get("devices")
         device = _mapping(devices[0]) if isinstance(devices, list) and devices else {}
         told = [device.get(name) for name in ("vram_total", "vram_free", "torch_vram_total", "torch_vram_free")]

@@ -52,7 +52,7 @@ class OwnModel:
 
 
 def read(path: Path, pixels: int) -> OwnModel:
-    """What the head of a safetensors file says; no value is read. PatchforgeError for what is no whole checkpoint."""
+    """What the head of a safetensors file says; no value is read. PatchforgeError for half a checkpoint, or none."""
     if pixels % 64:
         raise PatchforgeError(f"{pixels} pixels cannot be", expected="a multiple of 64", do="such as --pixels 512")
     tensors = {name: tensor for name, tensor in _header(path).items() if name != "__metadata__"}

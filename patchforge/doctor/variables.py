@@ -146,7 +146,7 @@ def switches(environment: Mapping[str, str]) -> Iterator[Finding]:
 
 
 def ours(environment: Mapping[str, str]) -> Iterator[Finding]:
-    """PATCHFORGE_*: a name that is none, and the emulated XPU. Values are checked when a patched ComfyUI starts."""
+    """PATCHFORGE_*: unknown names, and the emulated XPU. Values are checked when a patched ComfyUI starts."""
     if preset := environment.get("PATCHFORGE_EMULATE_XPU"):
         text = f"{preset}: XPU devices are EMULATED in every process that has the emulator on its PYTHONPATH"
         yield Finding("PATCHFORGE_EMULATE_XPU", FactState.WARNING, text, "unset it to use real devices")

@@ -92,7 +92,7 @@ def check(grants: Sequence[Grant], origin: str) -> None:
     wrong += [path for grant in grants for path in grant.only if not is_route(f"GET {path}")]
     if wrong:
         raise Damaged(
-            f"{origin} has what is no route",
+            f"{origin} has what is not a route",
             expected="such as GET /queue, POST [/api]/userdata/{file} or GET /docs/{path:.*}",
             found=", ".join(wrong[:4])[:200],
             do="correct it",

@@ -112,7 +112,7 @@ def load(path: Path) -> Door:
         raise Damaged(f"{path} does not say which format it has", expected=f"format = {_FORMAT}", do=_DO)
     door = documents.structured(said, Door, str(path), do=_DO)
     if problem := _problem(door):
-        raise Damaged(f"{path} is no door: {problem}", do=_DO)
+        raise Damaged(f"{path} is not a door: {problem}", do=_DO)
     for program in door.sites:
         check(door.grants(program), str(path))
     return door

@@ -85,7 +85,7 @@ class SourceFile:
     refusal: Exception | None = None  #: why this Python's grammar refuses the file
 
     def __init__(self, data: bytes) -> None:
-        """Raises UnreadableSource for bytes that are no text or text that is no Python."""
+        """Raises UnreadableSource for bytes that are not text or text that is not Python."""
         self.data = data
         self.lines = split_lines(data)
         self.encoding = _encoding(data)
@@ -94,7 +94,7 @@ class SourceFile:
         except UnicodeDecodeError as error:
             line = data.count(b"\n", 0, error.start) + 1
             raise UnreadableSource(f"not {self.encoding}: {error.reason}", line) from None
-        except (UnicodeError, LookupError) as error:  # a codec that is none for text
+        except (UnicodeError, LookupError) as error:  # a codec that is not for text
             raise UnreadableSource(f"not {self.encoding}: {error}", 1) from None
         if not _comes_back(self.text, self.encoding, data):
             raise UnreadableSource(f"not {self.encoding}: it does not come back as the same bytes", 1)
@@ -224,7 +224,7 @@ def _encoding(data: bytes) -> str:
     try:
         name = tokenize.detect_encoding(io.BytesIO(data).readline)[0]
         if codecs.lookup(name).name in _SLOW_CODECS:
-            raise UnreadableSource(f"{name} is no encoding of source files", 1)
+            raise UnreadableSource(f"{name} is not an encoding of source files", 1)
     except (SyntaxError, LookupError, ValueError) as error:
         raise UnreadableSource(str(error), 1) from None
     return name

@@ -169,7 +169,7 @@ def head(path: Path) -> str:
 
 
 def checked_out(folder: Path) -> str:
-    """The commit that a checkout stands on; "" for a folder that is none, and before its first commit."""
+    """The commit that a checkout stands on; "" for a folder that is not a checkout, and before its first commit."""
     return head(folder) if os.path.lexists(folder / ".git") else ""
 
 

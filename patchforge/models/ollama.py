@@ -125,7 +125,7 @@ def _files(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def read(path: Path, name: str) -> OllamaManifest:
-    """A manifest. Damaged for what is none, or names something else than blobs."""
+    """A manifest. Damaged for what is not one, or names something else than blobs."""
     document = documents.parse_json(documents.read_bytes(path, most=_LARGEST), _Document, str(path), do=_DO)
     told = [*document["layers"], document["config"]]
     layers = [Layer(layer["mediaType"], digest_of(layer["digest"]), layer["size"]) for layer in told if layer["digest"]]

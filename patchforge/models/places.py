@@ -59,7 +59,7 @@ def known(
 ) -> Places:
     """The folders that are named, and those that Ollama and Hugging Face use here where they are there.
 
-    PatchforgeError for a folder that is named and not there, Damaged for an ``extra_model_paths.yaml`` that is none.
+    PatchforgeError for a folder that is named and not there, Damaged for an unusable ``extra_model_paths.yaml``.
     """
     folders: dict[Path, str] = {}
     for named in comfyui:

@@ -306,7 +306,7 @@ def into_ollama(store: ModelStore, source: ModelSource, name: str, digests: Dige
     head = gguf.read(part.path)
     if not head.architecture or head.architecture == "clip":
         raise PatchforgeError(
-            f"{part.path} is no model that Ollama runs by itself",
+            f"{part.path} is not a model that Ollama can run",
             found=f"the architecture {head.architecture!r}",
             do="name the model",
         )

@@ -96,7 +96,7 @@ class Survey:
         return dict(files)
 
     def add(self, name: Name) -> None:
-        """Notes a name, unless what it leads to is no file that can be looked at."""
+        """Notes a name, unless what it leads to is not a file that can be looked at."""
         try:
             status = name.path.stat()
         except OSError as error:

@@ -19,7 +19,7 @@ NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|fork_rng")
 LISTED = re.compile(rb"torch\.load|float64|\.double\b|" + operators.NEEDLES.pattern)
 
 _DEVICE = re.compile(r"cuda(:.*)?$", re.DOTALL)
-#: What the names of the table are called here; packs' own code for XPUs and ROCm is no site.
+#: What the names of the table are called here; packs' own code for XPUs and ROCm is not a site.
 _KINDS_OF_NAMES = {
     "cuda": Kind.API,
     "amp": Kind.AMP,

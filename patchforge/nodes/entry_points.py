@@ -1,8 +1,8 @@
 """Which files of a pack ComfyUI can come to: the closure of imports from the node entry points.
 
 It errs on the side of too many. Imports are found by text, so that a file which this Python cannot parse counts too.
-A folder's name says nothing: ``scripts/`` is production where a node imports from it. Only tests and setup are no entry
-points by themselves. A text that is the name of a file or module of the pack leads there (registries, workers that are
+A folder's name says nothing: ``scripts/`` is production where a node imports from it. Only tests and setup are not
+entry points by themselves. A text that is the name of a file or module of the pack leads there (registries, workers that are
 started), and in a file that loads others by a path or a name put together so does the name of a folder.
 """
 
@@ -106,7 +106,7 @@ class _Index:
                     yield path
 
     def meant(self, text: str) -> Iterator[str]:
-        """What a text names by itself: a file that is no test, or a module by two parts of its name at least."""
+        """What a text names by itself: a file that is not a test, or a module by two parts of its name at least."""
         if text in self.asked:
             return
         self.asked.add(text)

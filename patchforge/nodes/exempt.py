@@ -360,7 +360,7 @@ def _attribute(node: ast.expr, site: Site, code: Code) -> str:
 
 
 def _wording(node: ast.expr, site: Site, code: Code) -> str:
-    """The word "cuda" that is no device."""
+    """The word "cuda" that is not a device."""
     if site.kind not in (Kind.LITERAL, Kind.AVAILABLE) and site.text != "torch.cuda":
         return ""
     parent = code.parent(node)

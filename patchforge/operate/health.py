@@ -176,7 +176,7 @@ class Look:
         if not verdict.passed:
             return self._bad(f"{verdict.verdict}: {verdict.reason}")
         if not values.get("finite") or not values.get("deviation"):
-            return self._bad(f"what it sampled is no picture: {values}")
+            return self._bad(f"what it sampled is not a picture: {values}")
         operations = sum(step.operations for step in execution.steps)
         (sampled,) = (step.seconds for step in execution.steps if step.node == _SAMPLER)
         reason = f"fresh: sampled on {_device(stats)} in {execution.seconds:.1f} s, {operations} operations"

@@ -61,7 +61,7 @@ class WatchedOllama:
 
 
 def _time(text: str) -> float | None:
-    """Seconds since 1970; None for what is no time, and for a model that stays for ever (a year far away)."""
+    """Seconds since 1970; None for what is not a time, and for a model that stays for ever (a year far away)."""
     known = re.fullmatch(r"(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d)(?:\.\d+)?(Z|[+-]\d\d:\d\d)", text)
     if not known:
         return None

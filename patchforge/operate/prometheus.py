@@ -29,7 +29,7 @@ class _Answer(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One series: its labels, and pairs of seconds since 1970 and value; values that are no numbers are left out."""
+    """One series: its labels, and pairs of seconds since 1970 and value; values that are not numbers are left out."""
 
     labels: dict[str, str]
     points: tuple[tuple[float, float], ...]

@@ -55,7 +55,7 @@ def address(listen: str) -> tuple[str, int]:
     host, _, port = listen.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
         raise PatchforgeError(
-            f"{listen!r} is no address to listen on",
+            f"{listen!r} is not an address to listen on",
             expected="HOST:PORT, such as 127.0.0.1:9188",
             do="correct --listen",
         )

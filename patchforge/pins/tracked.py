@@ -23,7 +23,7 @@ class TrackedRepository:
     name: str
     title: str
     url: str
-    license: str  #: SPDX expression; ``LicenseRef-…`` where the repository's own words are no SPDX licence
+    license: str  #: SPDX expression; ``LicenseRef-…`` where the repository's own words are not an SPDX expression
     branch: str = ""
     branch_days: float = 7  #: how old a commit of the branch must be before ``track`` calls it new; 24 hours each
     version: str = ""  #: held at this version, whose tag is ``v<version>``

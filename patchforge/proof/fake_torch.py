@@ -35,7 +35,7 @@ class Fakes:
         import torch  # noqa: PLC0415 - only in the proof's interpreter
 
         if torch.cuda.is_available() or torch.version.hip or torch.xpu._is_compiled():  # noqa: SLF001
-            raise RuntimeError(f"torch {torch.__version__} is no CPU build, nor a CUDA build without a GPU")
+            raise RuntimeError(f"torch {torch.__version__} is not a CPU build, nor a CUDA build without a GPU")
         self.torch: Any = torch
         self.machine, self.scratch, self.log = machine, scratch, CallLog(tree)
         self.real_device: Any = torch.device

@@ -173,7 +173,7 @@ class ArchiveReading:
 
 
 def require_file(path: Path) -> None:
-    """PatchforgeError where there is nothing, Damaged for what is no file."""
+    """PatchforgeError where there is nothing, Damaged for what is not a file."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):

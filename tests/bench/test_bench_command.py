@@ -97,7 +97,7 @@ def test_the_cpu_is_measured_by_itself(bench: Any, capsys: pytest.CaptureFixture
 def test_the_cpu_is_a_baseline_when_it_is_asked_for(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out = bench("--device", "cpu", "--baseline", "cpu", "--pairs", "2")
     assert status == Exit.USAGE
-    assert "cpu is no baseline for itself" in capsys.readouterr().err
+    assert "cpu is not a baseline for itself" in capsys.readouterr().err
     assert not (out / FILE).exists()
 
 

@@ -98,7 +98,7 @@ FILES = {
     "app/assets.py": ASSETS,
     "tests/test_server.py": b"@routes.get('/of-a-test')\ndef f(): ...\n",
     "client.py": b"requests.get('/not-a-route')\nroutes = {}\nroutes.get('/nor-this', 3)\n"[:40],
-    "broken.py": b"this is no Python",
+    "broken.py": b"this is not Python",
 }
 
 
@@ -197,8 +197,8 @@ def test_what_upstream_adds_is_undecided() -> None:
         ("format = 1\ncomfyui = []", "is not what it should be"),
         ("format = 1\ncomfyui = []\nollama = []\nmore = 1", "is not what it should be"),
         ('format = 1\nollama = []\ncomfyui = [{role="king", does="read", routes=[]}]', "expected Role"),
-        ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET queue"]}]', "is no route"),
-        ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET /a/{b:[0-9]}"]}]', "is no route"),
+        ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET queue"]}]', "not a route"),
+        ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET /a/{b:[0-9]}"]}]', "not a route"),
         ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET /a", "GET /a"]}]', "twice"),
     ],
 )

@@ -32,7 +32,7 @@ let
   kinds = [ "exec" "simple" "forking" "oneshot" "dbus" "notify" "notify-reload" "idle" ];
   serviceSection = types.addCheck section (
     service:
-    # What is not discharged yet is no string.
+    # What is not discharged yet is not a string.
     (!(lib.isString (service.Type or null)) || lib.elem service.Type kinds)
     && (!(lib.isString (service.Restart or null)) || lib.elem service.Restart restarts)
   );

@@ -28,7 +28,7 @@ def of_folder(nix: Nix, folder: Path) -> Taken:
 
 
 def required() -> set[str]:
-    """Python packages that data asks nixpkgs for: requirements that are no pinned wheel."""
+    """Python packages that data asks nixpkgs for: requirements that no pinned wheel meets."""
     torch, comfyui, nodes, python, names = (
         json.loads((DATA / f"{name}.json").read_bytes()) for name in ("torch", "comfyui", "nodes", "python", "names")
     )

@@ -45,7 +45,7 @@ class CudaSettings(Pattern):
     )
 
     def verdict(self, site: Site, code: Code, pack: PackFacts) -> Verdict | None:
-        """Everything that names CUDA and is no device."""
+        """Everything that names CUDA and is not a device."""
         if site.kind is Kind.BACKEND:
             if site.text.endswith("sdp_kernel") and call_of(site, code) is not None:
                 return converted([site], *code.around(site.node, "_patchforge_sdp(", ")"))

@@ -238,7 +238,7 @@ def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
 
 
 def _label(node: ast.expr, code: Code) -> str:
-    """The text that names CUDA, or its maker, and is no device, by which a device is chosen.
+    """The text that names CUDA, or its maker, and is not a device, by which a device is chosen.
 
     What a function returns is chosen so wherever one of its answers is.
     """

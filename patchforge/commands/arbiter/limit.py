@@ -28,6 +28,6 @@ def run(options: argparse.Namespace) -> int:
 def _bytes(text: str) -> int:
     known = re.fullmatch(r"(\d{1,15})(?:\.(\d{1,3}))?([kmg]i?)?b?", text.strip().lower())
     if not known:
-        raise PatchforgeError(f"{text!r} is no size", expected="such as 8GiB or 8000000000", do="correct it")
+        raise PatchforgeError(f"{text!r} is not a size", expected="such as 8GiB or 8000000000", do="correct it")
     number = float(f"{known[1]}.{known[2] or 0}")
     return int(number * _UNITS[known[3] or ""])

@@ -108,7 +108,7 @@ def _baseline(options: argparse.Namespace, device: Device) -> Benchmark | None:
         return None
     if options.baseline in DEVICES:
         if options.baseline == device.kind:
-            raise PatchforgeError(f"{device} is no baseline for itself", do="leave --baseline out, or name upstream")
+            raise PatchforgeError(f"{device} is not a baseline for itself", do="leave --baseline out, or name upstream")
         devices.choose(options.baseline, Path(options.python))
         return None
     if not Path(options.baseline).exists():

@@ -16,7 +16,7 @@ def run(options: argparse.Namespace) -> int:
     program, _, name = options.target.partition(":")
     if program not in {"comfyui", "ollama"} or not name:
         raise PatchforgeError(
-            f"{options.target!r} is no place for a model",
+            f"{options.target!r} is not a place for a model",
             expected="comfyui:FOLDER, comfyui:FOLDER/NAME or ollama:NAME",
             do="such as comfyui:text_encoders, or ollama:qwen3:4b",
         )

@@ -102,7 +102,7 @@ let
       in if unknown != [ ] then throw "python.override: unexpected argument ${lib.head unknown}" else pythonWith version (given // changed);
     };
     interpreter = environment [ ];
-    # Whatever is in the set and is no Python module is refused when it is used (passthrufun.nix, ensurePythonModules).
+    # Whatever is in the set and is not a Python module is refused when it is used (passthrufun.nix, ensurePythonModules).
     ensured = lib.mapAttrs (name: value:
       if lib.isDerivation value && !(value ? pythonModule)
       then value // { outPath = unfit name; drvPath = unfit name; name = unfit name; }
