@@ -25,7 +25,7 @@ _EPILOG = """\
 exit status: 0 done · 1 a check or proof failed · 2 wrong usage, or something named is not there ·
 3 a transform drifted: upstream moved and a person must look · 65 what was read is damaged ·
 69 a check could not be made · 70 a mistake in patchforge · 74 the disk or the system was in the way ·
-75 try again later · 130 interrupted
+75 try again later · 130 interrupted · 141 whoever read the output closed it
 
 environment: PATCHFORGE_UPSTREAM (clone or address of ComfyUI) · PATCHFORGE_CACHE, PATCHFORGE_STATE,
 PATCHFORGE_MODELS (folders) · PATCHFORGE_TRACEBACK (1: show where an error arose) · NO_COLOR
@@ -175,11 +175,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _run(words)
         except (SystemExit, GeneratorExit):
             raise
-        except KeyboardInterrupt:
-            _say("patchforge: interrupted; patchforge status DIR says how a folder that was being patched is left")
+        except KeyboardInterrupt as error:  # who was writing has noted how that is left
+            _say("; ".join(("patchforge: interrupted", *getattr(error, "__notes__", ()))))
             return int(Exit.INTERRUPTED)
         except terminal.ReaderGoneError:
-            return int(Exit.SYSTEM)  # not done to its end; there is nobody to tell
+            return int(Exit.CUT_SHORT)  # there is nobody to tell
         except BaseException as error:  # noqa: BLE001 - the one place that turns every fault into a sentence
             return _fail(error, words)
 

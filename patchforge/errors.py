@@ -19,11 +19,13 @@ class Exit(IntEnum):
     SYSTEM = 74  #: the disk, a permission or the system was in the way (EX_IOERR)
     AGAIN = 75  #: nothing is wrong here: the network, a rate limit or another run was in the way (EX_TEMPFAIL)
     INTERRUPTED = 130
+    CUT_SHORT = 141  #: whoever read the output closed it before its end, as ``head`` does; what a signal would give
 
 
 #: Of several statuses the first of these is the command's: what must hold and does not, before what was not seen.
 _ORDER = (
     Exit.INTERRUPTED,
+    Exit.CUT_SHORT,
     Exit.BUG,
     Exit.DRIFTED,
     Exit.FAILED,

@@ -154,6 +154,11 @@ _EXTRAS = {
 }
 
 
+def how_to_install(extra: str) -> str:
+    """What gives patchforge what an extra names; no index has this project, so it comes from its repository."""
+    return f'pip install ".[{extra}]" in the copy of the repository that patchforge came from'
+
+
 def _lacking(error: BaseException) -> PatchforgeError | None:
     name = str(getattr(error, "name", "") or "")
     folder, _, file = str(getattr(error, "path", None) or "").replace("\\", "/").rpartition("/")
@@ -166,7 +171,7 @@ def _lacking(error: BaseException) -> PatchforgeError | None:
     return NotChecked(
         f"the Python package {name} is not installed or does not load",
         found=_named(error),
-        do=f'pip install "comfyui-patchforge[{extra}]"' if extra else "install patchforge again, with its requirements",
+        do=how_to_install(extra) if extra else "install patchforge again, with its requirements",
     )
 
 

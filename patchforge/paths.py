@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import stat
 from functools import cache
 from pathlib import Path
 
@@ -44,7 +45,12 @@ def is_wsl() -> bool:
 
 
 def not_there(path: Path, expected: str, *, do: str = "check the path") -> PatchforgeError:
-    """What to say where nothing is: how this system writes the path, or the name that was probably meant."""
+    """What to say where what is expected is not: what is there, or how this system writes the path, or what was meant.
+
+    What was meant is the name that is nearest, of those beside it.
+    """
+    if os.path.lexists(path):
+        return PatchforgeError(f"{path} is {kind(path)}", expected=expected, do=do)
     here = native(str(path))
     if here and (os.name == "nt" or is_wsl()):
         found, do = "a path as another system writes it", f"here it is {quoted(here)}"
@@ -61,11 +67,20 @@ def need_folder(path: Path, expected: str = "a folder") -> None:
     if not os.path.lexists(path):
         raise not_there(path, expected)
     if not path.is_dir():
-        found = "a link to nothing" if not path.exists() else "a file"
-        do = "check the path"
+        found, do = kind(path), "check the path"
         if found == "a file" and path.name.lower().endswith(_ARCHIVES):
             do = f"patchforge apply --from {quoted(path)} --to DIR writes what is in it, patched, into a new folder"
         raise PatchforgeError(f"{path} is not a folder", expected=expected, found=found, do=do)
+
+
+def kind(path: Path) -> str:
+    """What is at a path, with its article."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return "a link to nothing" if path.is_symlink() else "not readable"
+    kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    return kinds.get(stat.S_IFMT(mode), "a device")
 
 
 def _nearest(path: Path) -> Path | None:

@@ -16,6 +16,7 @@ import json
 import lzma
 import os
 import pickle
+import re
 import socket
 import sqlite3
 import ssl
@@ -34,8 +35,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchforge import documents, manifest
-from patchforge.cli import main
+from patchforge import atomic, documents, manifest
+from patchforge.cli import _EPILOG, main
 from patchforge.commands import status as status_command
 from patchforge.engine.sites import load_decisions
 from patchforge.errors import (
@@ -184,10 +185,36 @@ def test_the_traceback_is_shown_when_asked_for(
 def test_an_interrupt_is_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(status_command, "run", raising(KeyboardInterrupt()))
     assert main(["status"]) == Exit.INTERRUPTED
-    assert (
-        capsys.readouterr().err
-        == "patchforge: interrupted; patchforge status DIR says how a folder that was being patched is left\n"
+    assert capsys.readouterr().err == "patchforge: interrupted\n"
+
+
+@pytest.mark.parametrize("command", ["exporter --once", "health", "bench v9.0.0", "check", "models list"])
+def test_who_writes_nothing_says_nothing_of_what_is_written(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = {"bench v9.0.0": "bench.run", "models list": "models.list"}.get(command, command.split(maxsplit=1)[0])
+    module = importlib.import_module(f"patchforge.commands.{name}")
+    monkeypatch.setattr(module, "run", raising(KeyboardInterrupt()))
+    assert main(command.split()) == Exit.INTERRUPTED
+    assert capsys.readouterr().err == "patchforge: interrupted\n"
+
+
+def test_who_interrupts_writing_is_told_how_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, before = tmp_path / "out", {"a": b"1"}
+    atomic.write_tree(out, before)
+
+    def write(_: object) -> int:
+        atomic.write_tree(out, {"a": b"2"}, ours=lambda _: None, step=raising(KeyboardInterrupt()))
+        return 0
+
+    monkeypatch.setattr(status_command, "run", write)
+    assert main(["status"]) == Exit.INTERRUPTED
+    assert capsys.readouterr().err == (
+        f"patchforge: interrupted; {out} is whole: as it was before, or as it was to be\n"
     )
+    assert (out / "a").read_bytes() == b"1"
 
 
 def test_a_mistake_names_its_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -299,6 +326,32 @@ def test_an_output_that_is_lost_is_an_error(words: str, script: str, said: bytes
     assert said in done.stderr
     assert b"Exception ignored" not in done.stderr
     assert b"Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "--version",
+        "apply --help",
+        "status",
+        "explain",
+        "packs explain --markdown",
+        "bench costs",
+        "cache",
+        "models list --json",
+        "completion bash",
+    ],
+)
+def test_a_reader_that_is_gone_is_a_status_of_its_own(words: str) -> None:
+    done = patchforge(words, script="| true; exit ${PIPESTATUS[0]}")
+    assert (done.returncode, done.stderr) == (Exit.CUT_SHORT, b"")
+
+
+def test_every_status_is_documented() -> None:
+    pages = [(ROOT / page).read_text("utf-8") for page in ("README.md", "docs/command-line.md")]
+    for status in Exit:
+        assert all(f"\n| {status} |" in page for page in pages)
+        assert re.search(rf"\b{status} ", _EPILOG)
 
 
 def test_an_output_that_is_lost_leaves_its_status_when_nobody_can_be_told() -> None:

@@ -59,7 +59,18 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     "doctor nowhere": (2, "nowhere is not there", "check the path"),
     "replay --since v9": (2, "'v9' is not a version", "name a VERSION"),
     "replay --since v0.33.0 --until v0.1.0": (2, "no release lies between --since and --until", "name versions"),
-    "check --generated nowhere": (2, "nothing has been generated in nowhere", "patchforge apply"),
+    "check --generated nowhere": (2, "nowhere is not there", "check the path"),
+    "verify --generated nowhere": (2, "nowhere is not there", "check the path"),
+    "status --generated nowhere": (2, "nowhere is not there", "check the path"),
+    "track --generated nowhere": (2, "nowhere is not there", "check the path"),
+    "bench costs --generated nowhere": (2, "nowhere is not there", "check the path"),
+    "check --generated empty": (2, "nothing has been generated in empty", "patchforge apply"),
+    "models import ComfyUI": (2, "ComfyUI is a folder", "check the path"),
+    "models import dangling": (2, "dangling is a link to nothing", "check the path"),
+    "models import ComfyU": (2, "ComfyU is not there", "did you mean ComfyUI?"),
+    "door render ComfyUI": (2, "ComfyUI is a folder", "docs/door.md has one to begin with"),
+    "apply --from dangling": (2, "dangling is a link to nothing", "check the path"),
+    "status dangling": (2, "dangling is not a folder", "check the path"),
     "explain free-memry": (2, "there is no rule free-memry", "patchforge explain"),
     "verify --online --pins nowhere": (2, "there are no pins in nowhere", "correct --pins"),
     "pin nonsense": (2, "nothing is called nonsense", "name one of these"),
@@ -79,6 +90,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fill(folder / "portable/ComfyUI", {"comfy/model_management.py": b"", "main.py": b""})
     fill(folder, {"portable/python_embeded/python.exe": b"", "notes.txt": b"hello", "empty/a.txt": b""})
     fill(folder / "Documents/ComfyUI", {"custom_nodes/x.py": b"", "models/x": b"", "user/x": b""})
+    (folder / "dangling").symlink_to("nothing")
     (folder / "release.zip").write_bytes(b"PK")
     (folder / "a.7z").write_bytes(b"7z\xbc\xaf\x27\x1c" + b"0" * 50)
     clone = fill(folder / "clone", miniature("v0.33.0"))

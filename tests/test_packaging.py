@@ -265,4 +265,4 @@ def test_a_package_in_a_zip_file_works(wheel: Path, tmp_path: Path) -> None:
 
 def test_what_only_some_commands_need_is_named_with_its_extra() -> None:
     error = faults.told(ModuleNotFoundError("no", name="websockets"))
-    assert 'pip install "comfyui-patchforge[test]"' in str(error)
+    assert 'pip install ".[test]"' in str(error)

@@ -1,12 +1,13 @@
 """Paths as people type them: quoted for their shell, and recognised when another system wrote them."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from patchforge import paths
 from patchforge.errors import PatchforgeError
-from patchforge.paths import native, need_folder, quoted
+from patchforge.paths import native, need_folder, not_there, quoted
 
 
 @pytest.mark.parametrize(
@@ -50,6 +51,20 @@ def test_in_wsl_a_path_of_windows_is_named(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(PatchforgeError) as told:
         need_folder(Path(r"C:\Comfy UI"))
     assert told.value.do == "here it is '/mnt/c/Comfy UI'"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"), [("folder", "a folder"), ("file", "a file"), ("link", "a link to nothing"), ("pipe", "a pipe")]
+)
+def test_what_is_there_is_not_what_was_meant(name: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    told = not_there(tmp_path / name, "something else")
+    assert told.problem == f"{tmp_path / name} is {said}"
+    assert told.do == "check the path"
+    assert not_there(Path("/dev/null"), "a file").problem == "/dev/null is a device"
 
 
 def test_the_name_that_was_meant(tmp_path: Path) -> None:

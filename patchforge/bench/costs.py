@@ -6,6 +6,7 @@ follows from the inputs alone, so what a run saw is not in it. Nothing but table
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -18,7 +19,8 @@ from patchforge.bench.real_size import is_real
 from patchforge.bench.submission import anonymous
 from patchforge.bench.suites import OF_A_SERVER
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
-from patchforge.paths import quoted
+from patchforge.paths import not_there, quoted
+from patchforge.project import parsed_version
 from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome, Version
 
@@ -109,13 +111,20 @@ def is_ours(data: bytes) -> bool:
 def load(generated: Path, release: str) -> Benchmark | None:
     """What is kept of a release; None where nothing is. Damaged where it is not that."""
     path = place(generated, release)
-    return FORMAT.read(path, do=f"{command(release)}, then patchforge bench record") if path.is_file() else None
+    do = f"{command(release)}, then patchforge bench record"
+    return FORMAT.read(path, do=do) if os.path.lexists(path) else None
 
 
 def load_all(generated: Path) -> list[Benchmark]:
     """All that is kept, the oldest release first."""
-    names = [path.stem for path in place(generated, "v").parent.glob("v*.json")]
-    return [kept for name in sorted(names, key=Version.parse) if (kept := load(generated, name))]
+    folder = place(generated, "v").parent
+    if not folder.is_dir() and not generated.is_dir():
+        raise not_there(generated, "a folder with the patches of releases")
+    paths = {path: parsed_version(path.stem) for path in sorted(folder.glob("v*.json"))}
+    if strange := [path for path, version in paths.items() if not version]:
+        raise Damaged(f"{strange[0]} is not named as a release", expected="such as v0.32.0.json", do="move it away")
+    ordered = sorted((version, path.stem) for path, version in paths.items() if version)
+    return [kept for _, name in ordered if (kept := load(generated, name))]
 
 
 def added(kept: Benchmark) -> BenchmarkComparison | str:

@@ -12,6 +12,7 @@ from patchforge.commands.common import (
     again,
     chosen_versions,
     coloured,
+    generated_folder,
     generated_versions,
     make_engine,
     show_json,
@@ -27,7 +28,7 @@ from patchforge.vocabulary import Version
 def run(options: argparse.Namespace) -> int:
     """Exit status 0, 3 when a transform drifted, 1 when something differs, 69 and others where that was not seen."""
     engine = make_engine(options)
-    folder = Path(options.generated)
+    folder = generated_folder(options.generated)
     with open_upstream(options.upstream) as upstream:
         names = chosen_versions(options)
         results: list[dict[str, Any]] = []

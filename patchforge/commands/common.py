@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from patchforge import bounded, caches, resources
+from patchforge.arguments.shared import GENERATED, RELEASES
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
 from patchforge.git.clone import is_url
 from patchforge.outputs import PATCHES, prove
-from patchforge.paths import quoted
+from patchforge.paths import need_folder, quoted
 from patchforge.project import parsed_version
 from patchforge.sources.upstream import LATEST
 from patchforge.terminal import own
@@ -74,6 +75,13 @@ def _is_repository(folder: Path) -> bool:
         return False
 
 
+def generated_folder(named: str) -> Path:
+    """The folder of --generated; PatchforgeError for one that is named and not there, where the usual may be empty."""
+    if named not in {GENERATED, RELEASES}:
+        need_folder(Path(named), "a folder that patchforge generated")
+    return Path(named)
+
+
 def generated_versions(folder: Path) -> list[str]:
     """Names of the releases that have been generated, oldest first."""
     versions = {path.parent.name: parsed_version(path.parent.name) for path in folder.glob("v*/manifest.json")}
@@ -108,7 +116,7 @@ def edited(folder: Path) -> bool:
 
 def chosen_versions(options: argparse.Namespace) -> list[str]:
     """The versions on the command line, or every generated one."""
-    known = generated_versions(Path(options.generated))
+    known = generated_versions(generated_folder(options.generated))
     names: list[str] = [known[-1] if name == LATEST and known else name for name in options.release] or known
     if not names:
         raise PatchforgeError(

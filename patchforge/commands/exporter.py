@@ -14,7 +14,7 @@ from types import FrameType
 
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
-from patchforge.faults import told
+from patchforge.faults import how_to_install, told
 from patchforge.operate.asking import Poll, Watched, checked
 from patchforge.operate.comfyui import WatchedComfyUI
 from patchforge.operate.hardware import Reader
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(
             f"{error.name} is not installed",
             expected="the official client library of Prometheus",
-            do='pip install "comfyui-patchforge[operate]"',
+            do=how_to_install("operate"),
         ) from None
     root = Path(options.root)
     if not root.is_dir():

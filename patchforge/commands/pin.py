@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from patchforge import resources
 from patchforge.arguments.shared import PINS
-from patchforge.commands.common import coloured, generated_versions, in_repository, show_json
+from patchforge.commands.common import coloured, generated_folder, generated_versions, in_repository, show_json
 from patchforge.commands.lock_torch import make_lock
 from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.git.clone import is_url
@@ -105,7 +105,7 @@ def _comfyui(options: argparse.Namespace, folder: Path) -> _Work:
     project = load_project()
     where = _clones(options).named.get("comfyui") or os.environ.get("PATCHFORGE_UPSTREAM") or project.url
     before, claims = pin_files.load("comfyui", folder), source_claims(_upstream())
-    for version in sorted({*before, *generated_versions(Path(options.generated))}, key=Version.parse):
+    for version in sorted({*before, *generated_versions(generated_folder(options.generated))}, key=Version.parse):
         yield version, partial(_settled, before.get(version), comfyui.pin, project, version, where, claims)
 
 

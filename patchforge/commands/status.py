@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import __version__, caches, manifest
-from patchforge.commands.common import again, edited, generated_versions, show_json
+from patchforge.commands.common import again, edited, generated_folder, generated_versions, show_json
 from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import Exit
 from patchforge.escape import line
@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
         return _folder(options)
     project = load_project()
     index = release_index(project)
-    folder = Path(options.generated)
+    folder = generated_folder(options.generated)
     status: dict[str, Any] = {
         "patchforge": __version__,
         "rules": rule_set_digest(),

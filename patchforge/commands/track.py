@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 from datetime import UTC
-from pathlib import Path
 
 from patchforge.bot.discovery import Discovery
 from patchforge.bot.forge import API, Forge
 from patchforge.bot.mirror import Mirror, find_new, found_as_data, generated_commits
 from patchforge.bot.preparation import list_in_index
 from patchforge.bot.token import find_token
-from patchforge.commands.common import in_repository, show_json, table
+from patchforge.commands.common import generated_folder, in_repository, show_json, table
 from patchforge.commands.packs import track as packs
 from patchforge.errors import Exit
 from patchforge.project import Project, load_project
@@ -52,7 +51,7 @@ def survey(project: Project, options: argparse.Namespace, *, index: bool = False
     with Mirror(project, options.upstream) as mirror:
         token = find_token(options.token_file)
         forge = None if mirror.is_local else Forge(token, api=os.environ.get("GITHUB_API_URL") or API)
-        discovery, _ = find_new(project, mirror, forge, generated_commits(Path(options.generated)))
+        discovery, _ = find_new(project, mirror, forge, generated_commits(generated_folder(options.generated)))
         new = [release for release in discovery.new if not mirror.passed_over(release)]
         if index and new:
             list_in_index(project.index, new[-1], mirror.date(new[-1].commit).astimezone(UTC).date().isoformat())

@@ -20,6 +20,7 @@ from patchforge.commands.common import (
     again,
     chosen_versions,
     coloured,
+    generated_folder,
     in_repository,
     make_engine,
     show_json,
@@ -54,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         names = chosen_versions(options)
         for name in progress.each(names, "verifying", len(names)):
             release = upstream.resolve(name)
-            results.append(_one(engine, prover, release, upstream.tree(release), Path(options.generated)))
+            results.append(_one(engine, prover, release, upstream.tree(release), generated_folder(options.generated)))
             if not options.json:
                 _show(results[-1])
     if options.json:

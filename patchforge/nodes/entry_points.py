@@ -2,8 +2,8 @@
 
 It errs on the side of too many. Imports are found by text, so that a file which this Python cannot parse counts too.
 A folder's name says nothing: ``scripts/`` is production where a node imports from it. Only tests and setup are not
-entry points by themselves. A text that is the name of a file or module of the pack leads there (registries, workers that are
-started), and in a file that loads others by a path or a name put together so does the name of a folder.
+entry points by themselves. A text that is the name of a file or module of the pack leads there (registries, workers
+that are started), and in a file that loads others by a path or a name put together so does the name of a folder.
 """
 
 from __future__ import annotations

@@ -68,7 +68,7 @@ def test_what_cannot_be_kept_is_told(other: Benchmark, tmp_path: Path) -> None:
     folders = str(write(tmp_path / "good", waiting())), str(write(tmp_path / "other", other))
     generated = tmp_path / "generated" / "comfyui"
     assert main(["bench", "record", *folders, "--generated", str(generated)]) == Exit.UNCHECKED
-    assert costs.load_all(generated) == []
+    assert not generated.parent.exists()
 
 
 def test_counts_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,6 +108,18 @@ def test_counts_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_releases_of_other_conditions_are_not_compared() -> None:
     found = costs.costs([costs.recorded(waiting("v0.32.0", versions={"torch": "2.12.0"})), costs.recorded(waiting())])
     assert [(one.than, one.more) for one in found] == [("", None)] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [("v0.14.0.json", "is a folder where a file should be"), ("vnext.json", "is not named as a release")],
+)
+def test_what_is_not_such_a_file_is_not_passed_over(
+    name: str, problem: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "costs/comfyui" / name).mkdir(parents=True)
+    assert main(["bench", "costs", "--generated", str(tmp_path / "comfyui")]) in (Exit.DATA, Exit.SYSTEM)
+    assert problem in capsys.readouterr().err
 
 
 def test_what_explains_a_difference_is_a_transform() -> None:

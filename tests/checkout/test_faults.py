@@ -19,7 +19,7 @@ import pytest
 
 from patchforge import inside
 from patchforge.atomic import exchange
-from patchforge.checkout import journal
+from patchforge.checkout import journal, transaction
 from patchforge.checkout.examine import Examined, FolderState
 from patchforge.cli import main
 from patchforge.errors import Exit, PatchforgeError
@@ -93,6 +93,25 @@ class Stream:
 
     def flush(self) -> None:
         self.stream.flush()
+
+
+def test_who_interrupts_the_patching_is_told_what_says_how_it_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pack, files = fill(tmp_path / "pack", PACK), dict(PACK)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    for command in ("packs apply {} --in-place", "packs revert {}"):
+        with monkeypatch.context() as patch:
+            patch.setattr(transaction, "carry_out", interrupted)
+            assert main(command.format(pack).split()) == Exit.INTERRUPTED
+        said = f"patchforge: interrupted; patchforge status {pack} says how the folder is left\n"
+        assert capsys.readouterr().err.endswith(said)
+        assert content(pack) == files
+        assert main(command.format(pack).split()) == Exit.OK
+        files, _ = content(pack), capsys.readouterr()
 
 
 @pytest.fixture

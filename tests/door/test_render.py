@@ -110,7 +110,7 @@ BAD = {
     "an unknown key": (changed(password="secret"), "is not what it should be"),
     "a route of two readings": (
         changed(routes=[{"role": "user", "does": "run", "routes": ["GET /a/{b:.?}"]}]),
-        "no route",
+        "not a route",
     ),
     "a route of the table": (
         changed(routes=[{"role": "viewer", "does": "run", "routes": ["POST [/api]/prompt"]}]),

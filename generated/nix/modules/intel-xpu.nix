@@ -86,7 +86,7 @@ in
         );
         default = null;
         example = "none";
-        description = "Scheduler of NVMe and SATA disks that are no hard disks; models are read from them.";
+        description = "Scheduler of NVMe and SATA disks that are not hard disks; models are read from them.";
       };
     };
   };

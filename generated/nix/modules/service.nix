@@ -154,7 +154,7 @@ in
     }
     {
       assertion = isOwn dataDir;
-      message = "${name}: dataDir = \"${dataDir}\" is no folder of the service's own. Name one such as \"/srv/comfyui\", without a slash at the end, \"..\", quotes, % or colons.";
+      message = "${name}: dataDir = \"${dataDir}\" is not a folder of the service's own. Name one such as \"/srv/comfyui\", without a slash at the end, \"..\", quotes, % or colons.";
     }
     {
       assertion = !dynamic || inState;

@@ -40,7 +40,7 @@ from patchforge.bench.suites import WorkflowCase
 from patchforge.commands import test as trials
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.bench.compare import report
-from patchforge.commands.common import generated_versions, inputs, make_engine, show_json, table
+from patchforge.commands.common import generated_folder, generated_versions, inputs, make_engine, show_json, table
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources import open_upstream
@@ -186,7 +186,7 @@ def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Tre
     if options.source or (options.release and Path(options.release).is_dir()):
         named = options.release if options.source else None
         return release_from_files(Path(options.source or options.release), named)
-    known = generated_versions(Path(options.generated))
+    known = generated_versions(generated_folder(options.generated))
     wanted = known[-1] if options.release in (None, LATEST) and known else options.release or LATEST
     upstream = stack.enter_context(open_upstream(options.upstream))
     release = upstream.resolve(wanted)
