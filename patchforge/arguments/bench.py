@@ -57,7 +57,7 @@ def run(parser: Parser) -> None:
         choices=SIZES,
         default=SIZES[0],
         help="real: run workflows with generated models as large as published ones (SD 1.5, SDXL, SD3, ...), which are "
-        "written into the cache first: up to 15 GB (default: tiny)",
+        "written into the cache first: up to 13 GB (default: tiny)",
     )
     parser.add_argument("--pixels", type=whole(64), metavar="N", help="with --model: width and height (default: 512)")
     parser.add_argument(

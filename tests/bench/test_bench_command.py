@@ -199,6 +199,37 @@ def test_a_precision_that_there_is_not(bench: Any, capsys: pytest.CaptureFixture
     assert "no precision is called 'fp8'" in capsys.readouterr().err
 
 
+@WHOLE
+@EMULATED
+def test_models_of_real_size_are_compared_in_one_step_and_measured_in_all(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = replace(TXT2IMG, weights=("patchforge-sd15.safetensors",), computes={"2": 50, "3": 50})
+    monkeypatch.setattr(command, "load", lambda: {known.name: known})
+    monkeypatch.setattr(command, "available", lambda: 1 << 40)
+    status, out = bench("--device", "emulated", "--size", "real", "--pairs", "2")
+    assert status == Exit.OK, capsys.readouterr()
+    (case,) = read(out).cases
+    assert case.name == "txt2img-basic (real size)"
+    assert case.steps == 20
+    assert "; in 1 of its steps: " in case.reason
+    assert case.quality is not None
+    assert case.quality.equal
+    assert case.counts["2 KSampler"].operations["float32 mul"] >= 400
+    assert case.times is not None
+
+
+@EMULATED
+def test_models_of_real_size_that_differ_from_the_cpus_are_not_measured(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    known = replace(TXT2IMG, weights=("patchforge-sd15.safetensors",), computes={"2": 50, "3": 50})
+    monkeypatch.setattr(command, "load", lambda: {known.name: known})
+    monkeypatch.setattr(command, "available", lambda: 1 << 40)
+    assert bench("--device", "emulated", "--size", "real", modes=("blind",))[0] == Exit.FAILED
+    assert "in 1 of its steps" in capsys.readouterr().out
+
+
 def test_levels_are_for_intel_gpus(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
     assert bench("--device", "cpu", "--level", "O9")[0] == Exit.USAGE
     assert "no level is called 'O9'" in capsys.readouterr().err
