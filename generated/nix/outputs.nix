@@ -50,7 +50,13 @@ in
     // groups scope
     // needTorch scope (
       {
-        inherit (scope) comfyui-ipex comfyui-xpu python-xpu;
+        inherit (scope)
+          comfyui-benchmark
+          comfyui-ipex
+          comfyui-xpu
+          ipex-benchmark
+          python-xpu
+          ;
         default = scope.comfyui-xpu;
       }
       // pinned scope
@@ -65,11 +71,13 @@ in
     in
     {
       inherit (scope)
+        comfyui-benchmark
         comfyui-ipex
         comfyui-xpu
         intel-dpcpp
         intel-mkl
         intel-tbb
+        ipex-benchmark
         nodeGroups
         nodes
         ollama-ipex
@@ -133,6 +141,8 @@ in
       default = app "ComfyUI on CUDA, an Intel GPU or the CPU, in this order" scope.comfyui-xpu "comfyui";
       comfyui = app "ComfyUI on CUDA, an Intel GPU or the CPU, in this order" scope.comfyui-xpu "comfyui";
       comfyui-cuda = app "ComfyUI on CUDA" scope.comfyui-xpu "comfyui-cuda";
+      comfyui-benchmark = app "Measure ComfyUI's workflows" scope.comfyui-benchmark "comfyui-benchmark";
+      ipex-benchmark = app "Measure torch on a device" scope.ipex-benchmark "ipex-benchmark";
       comfyui-xpu = app "ComfyUI on an Intel GPU" scope.comfyui-xpu "comfyui-xpu";
     }
   );
@@ -158,6 +168,9 @@ in
               to do: update the input nixpkgs, or mend the expressions and the list'';
       # nixpkgs' own torch: patches, requirements, --help-gpu and the quick test, without the XPU wheels.
       comfyui-own-torch = withPython scope pkgs.python3;
+      # What a release costs on the CPU, with nixpkgs' own torch: a server is started and its workflows are run.
+      comfyui-benchmark = (scope.comfyui-benchmark.override { comfyui-xpu = withPython scope pkgs.python3; }).tests.quick;
+      ipex-benchmark = (scope.ipex-benchmark.override { comfyui-xpu = withPython scope pkgs.python3; }).tests.quick;
       generated-is-current = pkgs.runCommand "generated-is-current" { } ''
         cp -r ${self} tree
         chmod -R u+w tree

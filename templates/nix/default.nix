@@ -34,11 +34,14 @@ lib.makeScope pkgs.newScope (
       python = self.python-xpu;
     };
     comfyui-ipex = self.comfyui-xpu;
+    comfyui-benchmark = self.callPackage ./packages/benchmark.nix { name = "comfyui-benchmark"; };
+    ipex-benchmark = self.callPackage ./packages/benchmark.nix { name = "ipex-benchmark"; };
     nodes = lib.mapAttrs (name: pin: self.callPackage ./packages/node.nix { inherit name pin; }) data.nodes;
     nodeGroups = lib.mapAttrs (_: names: lib.genAttrs names (name: self.nodes.${name})) groups;
 
     ollama-xpu = self.callPackage ./packages/ollama-xpu.nix { };
     ollama-ipex = self.ollama-xpu;
+    flip-evaluator = self.callPackage ./packages/flip-evaluator.nix { };
     patchforge = self.callPackage ./packages/patchforge.nix { };
   }
   // import ./packages/legacy.nix { inherit lib pkgs mordragt; }

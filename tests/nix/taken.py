@@ -10,7 +10,20 @@ from pathlib import Path
 #: What our own scope gives to its packages; everything else that they ask for is nixpkgs'.
 OURS = frozenset(
     {
-        *("comfyui-xpu", "data", "maintainers", "mordragt", "name", "names", "nodes", "ollama-xpu", "packs", "package"),
+        *(
+            "comfyui-xpu",
+            "data",
+            "extras",
+            "flip-evaluator",
+            "maintainers",
+            "mordragt",
+            "name",
+            "names",
+            "nodes",
+            "ollama-xpu",
+            "packs",
+            "package",
+        ),
         *(
             "patchforge",
             "pin",

@@ -53,6 +53,8 @@ def own() -> set[str]:
         *project["optional-dependencies"]["bot"],
         *project["optional-dependencies"]["operate"],
         *project["optional-dependencies"]["test"],
+        # What is not for every Python, and what this project packages itself.
+        *(text for text in project["optional-dependencies"]["benchmark"] if ";" not in text and "flip" not in text),
     ]
     suites: dict[str, Any] = json.loads((TEMPLATES / "data/suites.json").read_bytes())
     return {re.split(r"[^A-Za-z0-9-]", text)[0].lower() for text in texts} | suites.keys()

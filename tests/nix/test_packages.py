@@ -63,6 +63,34 @@ def test_a_build_is_reproducible(mini: Miniature, comfyui: Path) -> None:
     assert Path(done.stdout.strip()) == comfyui
 
 
+@pytest.mark.parametrize("name", ["ipex-benchmark", "comfyui-benchmark"])
+def test_a_benchmark_has_its_release_and_its_python(mini: Miniature, name: str) -> None:
+    """Words about files go on as they are; a run gets what belongs to the package first, so that flags can follow."""
+    plain = "s.patchforge.override { flip-evaluator = pkgs.python3Packages.numpy; }"
+    out = mini.nix.build(mini.scope(f"s.{name}.override {{ patchforge = {plain}; }}"))
+    program = out / "bin" / name
+    script = program.read_text()
+    assert "@" not in script.replace('"$@"', "")
+    (words,) = re.findall(r'^exec (\S+) (\S+) --from (\S+) --no-venv --python (\S+) "\$@"$', script, re.MULTILINE)
+    measuring, version, source, python = words
+    assert version == "v0.33.0"
+    assert (Path(source) / "comfy/model_management.py").is_file()
+    assert not (Path(source) / "comfy/patchforge_xpu").exists()
+    assert os.access(python, os.X_OK)
+    assert Path(measuring).name == name
+    helped = subprocess.run([program, "compare", "--help"], capture_output=True, text=True, check=False)
+    assert helped.returncode == 0, helped.stderr
+    assert "a benchmark: its file, or the folder that it is in" in helped.stdout
+
+
+def test_flip_is_built_from_its_source(mini: Miniature) -> None:
+    """Its pin is that of the source distribution, which fits every Python; wheels are for some."""
+    pin = json.loads((ROOT / "templates/nix/data/benchmark.json").read_bytes())["flip-evaluator"]
+    asked = "{ inherit (s.flip-evaluator) version; inherit (s.flip-evaluator) dontUseCmakeConfigure; }"
+    assert mini.nix.evaluate(mini.scope(asked)) == {"version": pin["version"], "dontUseCmakeConfigure": True}
+    assert pin["url"].endswith(f"flip_evaluator-{pin['version']}.tar.gz")
+
+
 def test_names_lead_to_the_same_package(mini: Miniature) -> None:
     rest = "map (x: x.drvPath) [ s.comfyui-xpu s.comfyui-ipex s.comfyui-xpu_0_33_0 ]"
     assert len(set(mini.nix.evaluate(mini.scope(rest)))) == 1
@@ -561,6 +589,20 @@ def test_a_real_release_passes_all_its_checks(mini: Miniature, furnished: Callab
     for program in PROGRAMS:
         done = run(out / "bin" / program, "--help-gpu", home=tmp_path, CXX="g++")
         assert "Chosen: xpu, because" in done.stdout, done.stderr
+
+
+@pytest.mark.upstream
+@real_python
+@pytest.mark.parametrize("name", ["ipex-benchmark", "comfyui-benchmark"])
+def test_a_real_release_is_measured_on_the_cpu(mini: Miniature, furnished: Callable[[str], str], name: str) -> None:
+    """The flake's own check. FLIP is left out: pictures of the CPU are compared with none."""
+    plain = "s.patchforge.override { flip-evaluator = pkgs.python3Packages.numpy; }"
+    out = mini.nix.build(furnished(f"(s.{name}.override {{ comfyui-xpu = real; patchforge = {plain}; }}).tests.quick"))
+    (measured,) = out.iterdir()
+    cases = json.loads((measured / "benchmark.json").read_bytes())["cases"]
+    assert {case["verdict"] for case in cases} == {"fresh"}
+    assert all(case["times"] for case in cases)
+    assert "takes" in (measured / "report.md").read_text()
 
 
 @pytest.mark.upstream

@@ -1,11 +1,14 @@
 # This project's own command line; name, version and dependencies are read from pyproject.toml.
 {
   lib,
+  flip-evaluator,
   git,
   maintainers,
   patch,
   python3Packages,
   writeShellScript,
+  # More of pyproject.toml's optional-dependencies, such as "benchmark".
+  extras ? [ ],
 }:
 let
   root = ../../..;
@@ -28,8 +31,15 @@ let
     optional-dependencies.bot
     optional-dependencies.operate
     optional-dependencies.test
-  ];
-  dependencies = map (requirement: python3Packages.${nameOf requirement}) wanted;
+  ]
+  # What is not for every Python is not in nixpkgs either: ruptures.
+  ++ lib.filter (requirement: !(lib.hasInfix ";" requirement)) (
+    lib.concatMap (extra: optional-dependencies.${extra}) extras
+  );
+  packages = python3Packages // {
+    inherit flip-evaluator;
+  };
+  dependencies = lib.unique (map (requirement: packages.${nameOf requirement}) wanted);
   inherit (python3Packages) python;
   dependenciesPath = "${python.withPackages (_: dependencies)}/${python.sitePackages}";
   path = lib.makeBinPath [

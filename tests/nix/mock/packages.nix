@@ -143,10 +143,15 @@ let
               mv $site/$inner $site/$package/$inner
             done
           fi
-          if [ -n "''${entry-}" ]; then
+          # pip writes a program for each line of [project.scripts]: name = "module:function".
+          if [ -f $site/pyproject.toml ]; then
             mkdir -p $out/bin
-            printf '#!%s\nexport PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1\nexec %s -P -m %s "$@"\n' $shell $site ${settings.python} $entry > $out/bin/$entry
-            chmod +x $out/bin/$entry
+            sed -n '/^\[project.scripts\]/,/^$/s/^\([a-z-]*\) = "\([a-z.]*\):\([a-z_]*\)"$/\1 \2 \3/p' $site/pyproject.toml |
+              while read -r program module function; do
+                printf '#!%s\nexport PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1\nexec %s -P -c "import sys; from %s import %s; sys.argv[0] = sys.argv[1]; del sys.argv[1]; sys.exit(%s())" %s "$@"\n' \
+                  $shell $site ${settings.python} $module $function $function $program > $out/bin/$program
+                chmod +x $out/bin/$program
+              done
           fi
           runHook postInstall
         '';
@@ -181,7 +186,7 @@ let
     };
     base = final: {
       inherit python buildPythonPackage;
-      buildPythonApplication = args: buildPythonPackage (args // { entry = args.meta.mainProgram or args.pname; });
+      buildPythonApplication = buildPythonPackage;
       toPythonModule = package: package.overrideAttrs (old: { passthru = (old.passthru or { }) // { pythonModule = python; }; });
       callPackage = lib.callPackageWith (pkgs // final);
     } // lib.mapAttrs (named final) settings.packages;
