@@ -56,6 +56,11 @@ class Row:
     speed: float | None  #: how many times as fast as the other device; see other_device
 
     @property
+    def is_exact(self) -> bool:
+        """Whether it is what upstream and others before can be compared with: float32, at the default level."""
+        return self.case.side in {PATCHED, TORCH}
+
+    @property
     def is_baseline(self) -> bool:
         """Whether others are measured against it."""
         return self.case.side in {UPSTREAM, *DEVICES}
@@ -148,7 +153,8 @@ def _speed(case: Case, benchmark: Benchmark) -> float | None:
 
 def headline(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None) -> str:
     """How fast is it, and is it faster than before: in one line."""
-    own = [row for row in rows if row.case.side.partition(",")[0] in {PATCHED, TORCH} and row.time]
+    timed = [row for row in rows if row.time]
+    own = [row for row in timed if row.is_exact] or [row for row in timed if not row.is_baseline]
     if not own:
         return f"{benchmark.release} on {benchmark.device}: no time was measured."
     first = next((row for row in own if row.case.suite == "workflows"), own[0])
@@ -159,16 +165,23 @@ def headline(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None
 
 def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
     measured = [row.before for row in own if row.before]
-    what = f"before ({before.release}, {before.date[:10]})" if before else "upstream"
+    than, time = "upstream", "upstream's time"
+    if before:
+        than, time = "before", f"the time of {before.release} ({before.date[:10]})"
     if not measured:
         return "whether it is faster than before was not measured"
     mean = _mean([compared.ratio.median for compared in measured])
     if max(compared.runs for compared in measured) < LEAST:
-        return f"{mean:.2f} times {what}'s time, of too few runs to say whether that is a change"
+        return f"{mean:.2f} times {time}, of too few runs to say whether that is a change"
     slower, faster = sum(compared.slower for compared in measured), sum(compared.faster for compared in measured)
-    verdict = "mixed" if slower and faster else "slower" if slower else "faster" if faster else "no change"
-    counts = f"{slower} of {len(measured)} cases slower, {faster} faster"
-    return f"{verdict}: {mean:.2f} times {what}'s time over {len(measured)} cases ({counts})"
+    alarms = [(many, word) for many, word in ((slower, "slower"), (faster, "faster")) if many]
+    if len(measured) == 1:
+        said = f"{alarms[0][1]} than {than}" if alarms else f"no change from {than}"
+    elif alarms:
+        said = " and ".join(f"{word} than {than} in {many}" for many, word in alarms) + f" of {len(measured)} cases"
+    else:
+        said = f"no change from {than} in {len(measured)} cases"
+    return f"{said}: {mean:.2f} times {time}"
 
 
 def _than_the_device(first: Row, own: Sequence[Row], benchmark: Benchmark) -> str:
@@ -214,6 +227,8 @@ def context(benchmark: Benchmark, before: Benchmark | None) -> dict[str, Any]:
         "NOT_MEASURED": NOT_MEASURED,
         "shown": shown,
         "seconds": seconds,
+        "has_before": any(row.before for row in listed),
+        "has_other": any(row.speed for row in listed),
         "other_device": _CALLED.get(other_device(benchmark), "another device"),
     }
 
@@ -268,21 +283,30 @@ def html(benchmark: Benchmark, before: Benchmark | None = None) -> str:
 def plots(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None) -> list[tuple[str, str]]:
     """Titles and SVG: how times compare, then how long each suite's cases take."""
     drawn = []
+    about = common_remark([row.case.name for row in rows])
     compared = [
-        Bar(row.case.name, row.case.side, row.before.ratio, _verdict(row.before))
+        Bar(row.case.name.removesuffix(about), row.case.side, row.before.ratio, _verdict(row.before))
         for row in rows
-        if row.before is not None
+        if row.before is not None and (row.is_exact or before)
     ]
     if compared:
         what = before.release if before else "upstream"
-        drawn.append((f"Time by {what}'s: left of the line is faster", ratios(compared, LARGE)))
+        drawn.append((f"Time by {what}'s{about}: left of the line is faster", ratios(compared, LARGE)))
     for suite in dict.fromkeys(case.suite for case in benchmark.cases):
         timed = [
-            Bar(row.case.name, row.case.side, row.time, "") for row in rows if row.case.suite == suite and row.time
+            Bar(row.case.name.removesuffix(about), row.case.side, row.time, "")
+            for row in rows
+            if row.case.suite == suite and row.time
         ]
         if timed:
-            drawn.append((f"Time of {suite}: medians and {CONFIDENCE:.0%} intervals", bars(timed)))
+            drawn.append((f"Time of {suite}{about}: medians and {CONFIDENCE:.0%} intervals", bars(timed)))
     return drawn
+
+
+def common_remark(names: Sequence[str]) -> str:
+    """What all names of cases end with, in parentheses, such as `` (real size)``; "" where they differ."""
+    remarks = {name[name.find(" (") :] if " (" in name else "" for name in names}
+    return remarks.pop() if len(remarks) == 1 else ""
 
 
 def _verdict(ratio: TimeRatio) -> Literal["slower", "faster", ""]:

@@ -6,6 +6,7 @@ import csv
 import json
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -64,9 +65,9 @@ def first(found: Benchmark, before: Benchmark | None = None) -> str:
 @pytest.mark.parametrize(
     ("factor", "said"),
     [
-        (1.0, "no change: 1.00 times upstream's time over 1 cases (0 of 1 cases slower, 0 faster)"),
-        (1.2, "slower: 1.20 times upstream's time over 1 cases (1 of 1 cases slower, 0 faster)"),
-        (0.8, "faster: 0.80 times upstream's time over 1 cases (0 of 1 cases slower, 1 faster)"),
+        (1.0, "no change from upstream: 1.00 times upstream's time"),
+        (1.2, "slower than upstream: 1.20 times upstream's time"),
+        (0.8, "faster than upstream: 0.80 times upstream's time"),
     ],
 )
 def test_the_first_line_answers_both_questions(factor: float, said: str) -> None:
@@ -102,7 +103,54 @@ def test_another_device_is_called_by_its_name() -> None:
 
 def test_it_is_measured_against_an_earlier_one() -> None:
     before = replace(measured(1.0), release="v0.32.0", date="2026-10-01T00:00:00+00:00")
-    assert "slower: 1.50 times before (v0.32.0, 2026-10-01)'s time" in first(measured(1.5), before)
+    assert "slower than before: 1.50 times the time of v0.32.0 (2026-10-01)" in first(measured(1.5), before)
+
+
+def several(*factors: float) -> Benchmark:
+    return benchmark(
+        *(case(str(number), side=UPSTREAM, times=times(1)) for number, _ in enumerate(factors)),
+        *(case(str(number), times=times(factor)) for number, factor in enumerate(factors)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("factors", "said"),
+    [
+        ((1, 1, 1), "; no change from upstream in 3 cases: 1.00 times upstream's time."),
+        ((1, 1.5, 1), "; slower than upstream in 1 of 3 cases: 1.14 times upstream's time."),
+        (
+            (0.8, 1.5, 0.8),
+            "; slower than upstream in 1 and faster than upstream in 2 of 3 cases: 0.99 times upstream's time.",
+        ),
+    ],
+)
+def test_it_says_in_how_many_cases(factors: Sequence[float], said: str) -> None:
+    assert first(several(*factors)).endswith(said)
+
+
+def test_another_precision_is_no_change_of_the_release() -> None:
+    """It is faster than upstream in float32, which says nothing of the patches."""
+    found = benchmark(*several(1).cases, case("0", side="patched, fp16", times=times(0.5)))
+    assert "no change from upstream: 1.00 times" in first(found)
+    (ratios, bars) = re.findall(r"<svg.*?</svg>", html(found), re.DOTALL)
+    assert "0.500" not in ratios
+    assert "patched, fp16" in bars
+    alone = benchmark(case(side="patched, fp16", times=times(0.5)))
+    assert first(alone).startswith("txt2img takes 501 ms")
+
+
+def test_columns_without_a_figure_are_left_out() -> None:
+    page = html(benchmark(case(times=times(1))))
+    assert "by upstream" not in page
+    assert "as fast as" not in page
+    assert "<th>by upstream&#39;s</th>" in html(several(1))
+
+
+def test_what_all_cases_have_in_common_is_said_once() -> None:
+    found = benchmark(case("sdxl (real size)", times=times(1)), case("dit (real size)", times=times(1)))
+    assert "Time of workflows (real size): medians" in html(found)
+    (plot,) = re.findall(r"<svg.*?</svg>", html(found), re.DOTALL)
+    assert "real size" not in plot
 
 
 def test_it_says_what_it_does_not_know() -> None:
@@ -189,7 +237,7 @@ def written(folder: Path, found: Benchmark) -> Path:
 def test_the_command_writes_beside_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     one, out = written(tmp_path / "one", measured()), tmp_path / "out"
     assert main(["bench", "report", str(one), "--out", str(out)]) == Exit.OK
-    assert "no change: 1.00 times upstream's time" in capsys.readouterr().out.splitlines()[0]
+    assert "no change from upstream: 1.00 times upstream's time" in capsys.readouterr().out.splitlines()[0]
     assert {path.name for path in out.iterdir()} == {FILE, HTML, MARKDOWN, CSV, "SHA256SUMS"}
     assert main(["bench", "report", str(out), "--before", str(one), "--json"]) == Exit.OK
     document = json.loads(capsys.readouterr().out)

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -551,13 +552,14 @@ def test_a_real_release_is_patched_and_installed(mini: Miniature, real: Path) ->
 
 @pytest.fixture(scope="module")
 def furnished(mini: Miniature, real: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
-    """An expression about the scope in a nixpkgs that has what PATCHFORGE_COMFYUI_PYTHON has, each for itself.
+    """An expression about the scope in a nixpkgs that has what PATCHFORGE_COMFYUI_PYTHON and these tests' own have.
 
     Its bare interpreter is used, so that a package finds only what its environment gives it; pinned companions are
     packed as wheels. Every interpreter has the emulated XPU.
     """
     folder = tmp_path_factory.mktemp("furnished")
-    there = sandbox.as_nixpkgs(sandbox.installed(PYTHON))
+    own = sandbox.installed(sys.executable)  # what patchforge itself needs
+    there = sandbox.as_nixpkgs({**own, **sandbox.installed(PYTHON)})
     pinned = [name for name in json.loads((ROOT / "upstream/pins/python.json").read_bytes())["pins"] if name in there]
     pins = {name: {there[name]["version"]: sandbox.packed(mini.network, name, there[name])} for name in pinned}
     write_pins(real / "upstream/pins/python.json", pins)
@@ -595,8 +597,8 @@ def test_a_real_release_passes_all_its_checks(mini: Miniature, furnished: Callab
 @real_python
 @pytest.mark.parametrize("name", ["ipex-benchmark", "comfyui-benchmark"])
 def test_a_real_release_is_measured_on_the_cpu(mini: Miniature, furnished: Callable[[str], str], name: str) -> None:
-    """The flake's own check. FLIP is left out: pictures of the CPU are compared with none."""
-    plain = "s.patchforge.override { flip-evaluator = pkgs.python3Packages.numpy; }"
+    """The flake's own check, with FLIP as it is installed here."""
+    plain = "s.patchforge.override { inherit (pkgs.python3Packages) flip-evaluator; }"
     out = mini.nix.build(furnished(f"(s.{name}.override {{ comfyui-xpu = real; patchforge = {plain}; }}).tests.quick"))
     (measured,) = out.iterdir()
     cases = json.loads((measured / "benchmark.json").read_bytes())["cases"]

@@ -149,7 +149,7 @@ let
             sed -n '/^\[project.scripts\]/,/^$/s/^\([a-z-]*\) = "\([a-z.]*\):\([a-z_]*\)"$/\1 \2 \3/p' $site/pyproject.toml |
               while read -r program module function; do
                 printf '#!%s\nexport PYTHONPATH=%s PYTHONDONTWRITEBYTECODE=1\nexec %s -P -c "import sys; from %s import %s; sys.argv[0] = sys.argv[1]; del sys.argv[1]; sys.exit(%s())" %s "$@"\n' \
-                  $shell $site ${settings.python} $module $function $function $program > $out/bin/$program
+                  $shell "$site:${lib.concatMapStringsSep ":" (x: "${x}/${site}") (closure dependencies)}" ${settings.python} $module $function $function $program > $out/bin/$program
                 chmod +x $out/bin/$program
               done
           fi
