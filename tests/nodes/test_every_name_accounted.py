@@ -51,9 +51,13 @@ def _statements(text: str) -> Iterator[list[tokenize.TokenInfo]]:
 
 
 def _own_names(statements: Iterable[list[tokenize.TokenInfo]]) -> set[str]:
-    """Plain names that a file binds itself: ``cuda = …``, ``def f(cuda)``, ``for cuda in``."""
+    """Plain names that a file binds itself: ``cuda = …``, ``def f(cuda)`` and ``import x as cuda``."""
     names: set[str] = set()
     for tokens in statements:
+        if tokens[0].string in ("import", "from") and tokens[1].string != "torch":
+            pairs = zip(tokens, [*tokens[1:], None], strict=True)
+            ends = (token.string for token, after in pairs if after is None or after.string in (",", ")"))
+            names |= set(ends) & _NAMES
         for before, token, after in zip([None, *tokens], tokens, [*tokens[1:], None], strict=False):
             if token.string in _NAMES and (before is None or before.string != "."):
                 bound = after is not None and after.string in ("=", ",", ")", "in", ":")
@@ -118,12 +122,12 @@ def _names_device(literal: str) -> bool:
 
 def silent(files: dict[str, bytes], rows: Iterable[DecidedSite], problems: Iterable[str] = ()) -> list[Hit]:
     """The hits without a row on their statement, in files that could be read."""
-    lines: dict[str, set[int]] = {}
+    unread, lines = set(problems), dict[str, set[int]]()
     for row in rows:
         lines.setdefault(row.path, set()).add(row.line)
     hits: list[Hit] = []
     for path, data in files.items():
-        if path.endswith(".py") and path not in set(problems):
+        if path.endswith(".py") and path not in unread:
             text = re.sub(r"\r\n?", "\n", data.decode("utf-8-sig", errors="replace"))
             hits += [hit for hit, there in _hits(path, text) if lines.get(path, set()).isdisjoint(there)]
     return hits
@@ -204,6 +208,19 @@ def test_a_row_that_is_missing_is_noticed(looked_at: tuple[dict[str, bytes], tup
     for path, line in {(row.path, row.line) for row in rows}:
         rest = [row for row in rows if (row.path, row.line) != (path, line)]
         assert silent(files, rest), f"{path}:{line}: {MINIATURE.splitlines()[line - 1]}"
+
+
+def test_what_another_library_calls_cuda_is_no_device() -> None:
+    text = b"import pycuda.driver as cuda\nfrom other import (cuda as cudnn, View)\ncuda.init()\ncudnn.run()\n"
+    files = {"engine.py": text}
+    assert silent(files, ()) == []
+    files = {"move.py": b"from torch import cuda\ncuda.empty_cache()\n"}
+    assert [hit.line for hit in silent(files, ())] == [2]
+
+
+def test_files_that_could_not_be_read_are_not_searched() -> None:
+    files = dict.fromkeys(("one.py", "two.py", "three.py"), b"x.cuda()\n")
+    assert [hit.path for hit in silent(files, (), (name for name in ("one.py", "two.py")))] == ["three.py"]
 
 
 @pytest.mark.skipif(not CLONES, reason="PATCHFORGE_PACKS names a folder of packs")
