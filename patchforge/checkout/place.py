@@ -17,6 +17,8 @@ from patchforge.started import program
 MANAGEMENT = "comfy/model_management.py"  #: in every release of ComfyUI
 PACKS = "custom_nodes"
 _DISABLED = ".disabled"  #: where ComfyUI-Manager puts packs that are switched off
+_COMFYUIS_OWN = "websocket_image_save.py"  #: comes with ComfyUI among the packs
+_COMFYUIS_FOLDERS = frozenset(("models", "input", "output", "user"))
 
 
 class FolderKind(StrEnum):
@@ -130,7 +132,8 @@ def _by_what_is_in_it(folder: Path) -> Where:
         if installation.is_data(names):
             return Where(folder, FolderKind.DATA)
         if PACKS in names:
-            return Where(folder, FolderKind.ABOVE, folder) if not _has_python(names) else Where(folder, FolderKind.PACK)
+            one = _has_python(names) or _holds_loose_nodes(folder, names)
+            return Where(folder, FolderKind.PACK) if one else Where(folder, FolderKind.ABOVE, folder)
         if ".git" not in names and any(_is_pack(folder / name) for name in sorted(names)):
             return Where(folder, FolderKind.PACKS)
     return Where(folder, FolderKind.PACK if _has_python(names) else FolderKind.OTHER)
@@ -144,6 +147,14 @@ def _below(folder: Path) -> Iterator[Path]:
 
 def _has_python(names: set[str]) -> bool:
     return any(name.endswith(".py") for name in names)
+
+
+def _holds_loose_nodes(folder: Path, names: set[str]) -> bool:
+    """Whether a repository's ``custom_nodes`` is the pack: files that users are to copy into ComfyUI's own."""
+    packs = folder / PACKS
+    inside = set(os.listdir(packs)) if packs.is_dir() and not packs.is_symlink() else set()  # noqa: PTH208
+    loose = _has_python(inside - {_COMFYUIS_OWN})
+    return loose and not names & _COMFYUIS_FOLDERS and not any(_is_pack(packs / name) for name in sorted(inside))
 
 
 def _is_pack(folder: Path) -> bool:

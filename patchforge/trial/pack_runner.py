@@ -78,19 +78,29 @@ class PackTrial(Trial):
         try:
             target = pack.put_into(tree, state)
             models = self._models(pack, tree, target)
+            own = models / pack_weights.COMFYUI
             if models.is_dir():
-                shutil.copytree(models, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns(LIST))
+                ignored = shutil.ignore_patterns(LIST, pack_weights.COMFYUI)
+                shutil.copytree(models, target, dirs_exist_ok=True, ignore=ignored)
+            if own.is_dir():
+                shutil.copytree(own, tree, dirs_exist_ok=True)
             yield
         finally:
             pack.take_from(tree)
 
     def _models(self, pack: TrialPack, tree: Path, there: Path) -> Path:
-        """The folder of the models that the pack keeps in its own; it does not exist where there are none."""
+        """The folder of the pack's models, ComfyUI's own beside them; it does not exist where there are none."""
         own = sorted(
             {name for workflow in pack.workflows.values() for name in workflow.weights if name in pack_weights.MODELS}
         )
         program = Path(pack_weights.__file__)
-        parts = [pack.digest, evidence.digest(program.read_bytes()), self.environment.packages.get("torch", ""), *own]
+        beside = program.with_name("weights.py")
+        parts = [
+            pack.digest,
+            *(evidence.digest(one.read_bytes()) for one in (program, beside)),
+            self.environment.packages.get("torch", ""),
+            *own,
+        ]
         folder = caches.within(self.settings.cache, "pack-models") / evidence.digest(repr(parts).encode())[:20]
         if own and caches.read_tree(folder) is None:
             with temporary_folder("patchforge-models-") as scratch:

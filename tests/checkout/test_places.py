@@ -45,6 +45,12 @@ def world(tmp_path: Path) -> Path:
     fill(tmp_path / "data", {"custom_nodes/loose.py": b"", "custom_nodes/x/__init__.py": NODE})
     fill(tmp_path / "dev" / "pack", {"__init__.py": NODE, "vendored/comfy/model_management.py": b""})
     fill(tmp_path / "empty", {"a.txt": b""})
+    fill(
+        tmp_path / "to_copy",
+        {"README.md": b"", "custom_nodes/masks.py": NODE, "custom_nodes/__pycache__/masks.pyc": b""},
+    )
+    fill(tmp_path / "fresh", {"custom_nodes/websocket_image_save.py": NODE})
+    fill(tmp_path / "models", {"custom_nodes/masks.py": NODE, "models/a": b""})
     fill(tmp_path / "script", {"a.py": b"", "sub/__init__.py": b""})
     (portable / "ComfyUI/custom_nodes/linked").symlink_to(tmp_path / "dev" / "pack")
     (tmp_path / "to_comfy").symlink_to(portable / "ComfyUI" / "comfy")
@@ -72,6 +78,9 @@ WHERE = {
     "Documents/ComfyUI": (FolderKind.DATA, ""),
     "dev/pack": (FolderKind.PACK, ""),
     "script": (FolderKind.PACK, ""),
+    "to_copy": (FolderKind.PACK, ""),
+    "fresh": (FolderKind.ABOVE, "fresh"),
+    "models": (FolderKind.ABOVE, "models"),
     "empty": (FolderKind.OTHER, ""),
 }
 

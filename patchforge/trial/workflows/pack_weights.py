@@ -1,7 +1,8 @@
 """Writes small models with random weights for the workflows of node packs, by the packs' own classes.
 
 ``python pack_weights.py PACK OUT NAME ...`` in ComfyUI's folder: PACK is the pack's folder, NAME a file in it that is
-written under OUT. It needs torch and the pack's requirements, and nothing of patchforge.
+written under OUT, or one of ComfyUI's own folder where it begins with ``comfyui/``. It needs torch and the pack's
+requirements, and of patchforge only ``weights.py`` beside it.
 """
 
 from __future__ import annotations
@@ -30,9 +31,40 @@ def _depth_anything(pack: Path) -> Any:
     return model
 
 
-MODELS: dict[str, Callable[[Path], Any]] = {
-    "ckpts/rife/rife47.pth": _rife,
-    "ckpts/depth-anything/Depth-Anything-V2-Small/depth_anything_v2_vits.pth": _depth_anything,
+def _save(model: Callable[[Path], Any]) -> Callable[[Path, Path], None]:
+    def write(pack: Path, path: Path) -> None:
+        import torch  # noqa: PLC0415
+
+        torch.save(model(pack).state_dict(), path)
+
+    return write
+
+
+def _quantised(_: Path, path: Path) -> None:
+    """The UNet of the other workflows: matrices of eight bits, the widest of four, all else float16."""
+    import gguf  # type: ignore[import-not-found]  # noqa: PLC0415
+    import weights  # type: ignore[import-not-found]  # noqa: PLC0415
+
+    checkpoint = next(one for one in weights.WEIGHTS if one.name == "patchforge-sd15.safetensors")
+    writer = gguf.GGUFWriter(str(path), "sd1")
+    for key, tensor in weights.tensors(checkpoint).items():
+        if name := key.partition(_UNET)[2]:
+            kind = gguf.GGMLQuantizationType.F16
+            if tensor.dim() == 2:
+                kind = gguf.GGMLQuantizationType.Q4_0 if ".ff." in name else gguf.GGMLQuantizationType.Q8_0
+            writer.add_tensor(name, gguf.quants.quantize(tensor.float().numpy(), kind), raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+
+_UNET = "model.diffusion_model."
+COMFYUI = "comfyui"  #: the folder of files that belong into ComfyUI's own, not into the pack's
+MODELS: dict[str, Callable[[Path, Path], None]] = {
+    "ckpts/rife/rife47.pth": _save(_rife),
+    "ckpts/depth-anything/Depth-Anything-V2-Small/depth_anything_v2_vits.pth": _save(_depth_anything),
+    f"{COMFYUI}/models/unet/patchforge-sd15-Q8_0.gguf": _quantised,
 }
 
 
@@ -45,10 +77,9 @@ def main(arguments: Sequence[str]) -> None:
 
     for name in names:
         torch.manual_seed(0)
-        weights = MODELS[name](Path(pack)).state_dict()
         path = Path(out, name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(weights, path)
+        MODELS[name](Path(pack), path)
 
 
 if __name__ == "__main__":
