@@ -174,9 +174,8 @@ class Flows:
         todo: list[tuple[ast.AST, Library]] = []
         for calls in self._calls.values():
             for call in calls:
-                values = [*call.args, *(keyword.value for keyword in call.keywords)]
                 if library := self.called(call):
-                    todo += [(value, library) for value in values]
+                    todo += [(value, library) for value in _devices_among(call)]
                 elif given := self.given.get(dotted(call.func).rpartition(".")[2]):
                     todo += [
                         (keyword.value, given[keyword.arg])
@@ -254,6 +253,12 @@ class Flows:
         if isinstance(parent, ast.Call):
             return dotted(parent.func).rpartition(".")[2] in ("print", "info", "debug", "warning", "error", "log")
         return isinstance(parent, (ast.Compare, ast.FormattedValue, ast.If, ast.Attribute))
+
+
+def _devices_among(call: ast.Call) -> Iterator[ast.expr]:
+    """What a call is given, but for ONNX Runtime's providers, which have a rule of their own."""
+    yield from call.args[: 2 if dotted(call.func).endswith("InferenceSession") else None]
+    yield from (keyword.value for keyword in call.keywords if keyword.arg not in ("providers", "provider_options"))
 
 
 def _looks_up(value: ast.expr) -> bool:

@@ -239,6 +239,39 @@ def test_a_device_for_a_library_with_names_of_its_own_stays(text: str) -> None:
     assert not edits(TORCH + text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "p = ['CUDAExecutionProvider'] if torch.cuda.is_available() else ['CPUExecutionProvider']\n",
+        "if torch.cuda.is_available():\n    p = ['CUDAExecutionProvider']\nelse:\n    p = ['CPUExecutionProvider']\n",
+        "if d == 'cuda':\n    p = ['CUDAExecutionProvider']\nelse:\n    p = ['CPUExecutionProvider']\n",
+    ],
+)
+@pytest.mark.parametrize("session", ["ort.InferenceSession(f, providers=p)", "ort.InferenceSession(f, options, p)"])
+def test_providers_for_onnx_runtime_are_no_devices_of_a_library(text: str, session: str) -> None:
+    assert decided(TORCH + "import onnxruntime as ort\n" + text + f"s = {session}\n") == {"converted"}
+
+
+def test_a_device_of_onnx_runtimes_own_values_stays() -> None:
+    text = "import onnxruntime as ort\nd = 'cuda' if torch.cuda.is_available() else 'cpu'\nv = ort.OrtValue.ortvalue_from_numpy(x, d, 0)\n"
+    assert decided(TORCH + text) == {"left"}
+
+
+@pytest.mark.parametrize(
+    ("before", "decision"),
+    [
+        ("torch.manual_seed(s)\n", "left"),
+        ("if s:\n    torch.manual_seed(s)\n", "converted"),
+        ("for s in seeds:\n    torch.manual_seed(s)\n", "converted"),
+        ("try:\n    f()\nexcept OSError:\n    torch.manual_seed(s)\n", "converted"),
+        ("with g(torch.manual_seed(s)):\n    f()\n", "left"),
+        ("def other():\n    torch.manual_seed(s)\n", "converted"),
+    ],
+)
+def test_a_seed_elsewhere_seeds_an_xpu_only_where_it_is_come_to(before: str, decision: str) -> None:
+    assert decided(TORCH + before + "torch.cuda.manual_seed(s)\n") == {decision}
+
+
 def test_a_device_for_such_a_library_and_for_torch_is_for_a_person() -> None:
     text = "from faster_whisper import WhisperModel\nd = 'cuda' if torch.cuda.is_available() else 'cpu'\nw = WhisperModel('a', device=d)\nn = net.to(d)\n"
     assert decided(TORCH + text) == {"person"}

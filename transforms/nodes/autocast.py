@@ -49,6 +49,10 @@ class Autocast(Pattern):
             "import torch\nif torch.get_autocast_gpu_dtype() == torch.float16:\n    x = x.clip(-65504, 65504)\n",
             'import torch\nif (torch.get_autocast_dtype("xpu") if _patchforge_xpu() else torch.get_autocast_gpu_dtype()) == torch.float16:\n    x = x.clip(-65504, 65504)\n',
         ),
+        PackExample(
+            "its dtype, kept for gradient checkpoints",
+            "import torch\n\nclass Checkpointed:\n    def forward(ctx, run):\n        ctx.kept = {'dtype': torch.get_autocast_gpu_dtype()}\n        return run()\n",
+        ),
         PackExample("right already", "import torch\nwith torch.autocast(mm.get_autocast_device(device)):\n    f()\n"),
         PackExample("for training", "import torch\nscaler = torch.cuda.amp.GradScaler()\n"),
     )
@@ -65,13 +69,18 @@ class Autocast(Pattern):
         if name in ("GradScaler", "custom_fwd", "custom_bwd", "amp"):
             return left([site], "for training: switches itself off without CUDA")
         if name == "get_autocast_gpu_dtype":
-            if code.mentions([code.tree], _CHECKPOINT):
+            if code.mentions([_definition(site, code)], _CHECKPOINT):
                 return left([site], "kept for gradient checkpoints, which inference does not make")
             call = call_of(site, code)
             if call is None or not code.torch:
                 return person([site], "torch.get_autocast_dtype(device type)")
             return converted([site], *elsewhere_on_xpu(call, f'{code.torch}.get_autocast_dtype("xpu")', code))
         return person([site], f"find XPU's {name}")
+
+
+def _definition(site: Site, code: Code) -> ast.AST:
+    """The function or class of the module that a site stands in."""
+    return next((child for parent, child in code.above(site.node) if parent is code.tree), code.tree)
 
 
 def _device_type(site: Site, code: Code) -> Verdict | None:

@@ -9,6 +9,8 @@ from patchforge.nodes.code import Code
 from patchforge.nodes.shapes import LACKING, NEEDLESS, TWINS, api, call_of, is_annotation
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
+_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+_BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)
 _CLASSES = frozenset(("Stream", "Event", "device", "device_of", "StreamContext"))
 
 
@@ -34,6 +36,11 @@ class CudaCalls(Pattern):
             "import torch.cuda as cuda\nn = _patchforge_gpu().device_count()\n",
         ),
         PackExample("XPUs are seeded already", "import torch\ntorch.manual_seed(1)\ntorch.cuda.manual_seed_all(1)\n"),
+        PackExample(
+            "XPUs are seeded in the other arm alone",
+            "import torch\nif where == 'cpu':\n    torch.manual_seed(1)\nelse:\n    torch.cuda.manual_seed(1)\n",
+            "import torch\nif where == 'cpu':\n    torch.manual_seed(1)\nelse:\n    _patchforge_gpu().manual_seed(1)\n",
+        ),
         PackExample(
             "memory",
             "import torch\nfree, total = torch.cuda.mem_get_info(device)\n",
@@ -132,12 +139,26 @@ def _fields(call: ast.Call | None, code: Code) -> set[str]:
 
 
 def _seeded(site: Site, code: Code) -> bool:
+    """Whether a call of ``torch.manual_seed`` in the function is made whenever the site is come to."""
     scope = code.scope(site.node)
-    return code.once(("seeds", scope), lambda: any(_seeds(node, code) for node in walk(scope)))
+    calls = code.once(("seeds", scope), lambda: [node for node in walk(scope) if _seeds(node, scope, code)])
+    there = {(id(parent), code.field(child)) for parent, child in code.above(site.node)}
+    return any(_ways(call, code) <= there for call in calls)
 
 
-def _seeds(node: ast.AST, code: Code) -> bool:
-    return isinstance(node, ast.Call) and code.name(node.func) == "torch.manual_seed"
+def _ways(node: ast.AST, code: Code) -> set[tuple[int, str]]:
+    """The arms of branches and loops that a node stands in, within its function."""
+    ways: set[tuple[int, str]] = set()
+    for parent, child in code.above(node):
+        if isinstance(parent, _FUNCTIONS):
+            break
+        if isinstance(parent, _BRANCHES) and (field := code.field(child)) not in ("test", "iter", "items"):
+            ways.add((id(parent), field))
+    return ways
+
+
+def _seeds(node: ast.AST, scope: ast.AST, code: Code) -> bool:
+    return isinstance(node, ast.Call) and code.name(node.func) == "torch.manual_seed" and code.scope(node) is scope
 
 
 def _read_in(scope: ast.AST) -> dict[str, set[str]]:

@@ -83,6 +83,11 @@ class DeviceComparison(Pattern):
     after = ("pack-half-precision",)
     examples = (
         PackExample(
+            "providers by device",
+            "providers = ['CUDAExecutionProvider', 'CPUExecutionProvider'] if d == 'cuda' else ['CPUExecutionProvider']\n",
+            "providers = ['CUDAExecutionProvider', *([\"OpenVINOExecutionProvider\"] if _patchforge_xpu() else []), 'CPUExecutionProvider'] if d == 'cuda' or d == 'xpu' else ['CPUExecutionProvider']\n",
+        ),
+        PackExample(
             "housekeeping",
             "import torch\nif device.type == 'cuda':\n    torch.cuda.empty_cache()\n",
             "import torch\nif device.type == 'cuda' or device.type == \"xpu\":\n    _patchforge_gpu().empty_cache()\n",
@@ -499,9 +504,14 @@ def _suits(decided: tuple[Gate, bool], arms: Behind, asked: ast.expr, code: Code
 
 
 def _is_device(part: ast.AST, arms: Behind, code: Code) -> bool:
-    """``return "cuda"``, ``device = torch.device("cuda")``, ``model.cuda()``, converted; or the expression alone."""
+    """``return "cuda"``, ``device = torch.device("cuda")``, ``model.cuda()``, converted; or the expression alone.
+
+    A list of ONNX Runtime's providers, one of which was converted, is one too.
+    """
     if isinstance(part, (ast.Return, ast.Assign)) and part.value is not None:
         part = part.value
+    if isinstance(part, (ast.List, ast.Tuple)):
+        return any(site.kind is Kind.PROVIDER and site.node in part.elts for site in arms.converted)
     if isinstance(part, ast.Call) and code.name(part.func) == "torch.device" and part.args:
         part = part.args[0]
     while isinstance(part, ast.BinOp):  # "cuda:%d" % index
