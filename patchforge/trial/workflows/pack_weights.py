@@ -42,7 +42,7 @@ def _save(model: Callable[[Path], Any]) -> Callable[[Path, Path], None]:
 
 def _quantised(_: Path, path: Path) -> None:
     """The UNet of the other workflows: matrices of eight bits, the widest of four, all else float16."""
-    import gguf  # type: ignore[import-not-found]  # noqa: PLC0415
+    import gguf  # noqa: PLC0415
     import weights  # type: ignore[import-not-found]  # noqa: PLC0415
 
     checkpoint = next(one for one in weights.WEIGHTS if one.name == "patchforge-sd15.safetensors")
