@@ -81,10 +81,20 @@ def _imported(statements: Iterable[list[tokenize.TokenInfo]]) -> set[str]:
     return names
 
 
+def _other_libraries(statements: Iterable[list[tokenize.TokenInfo]]) -> set[str]:
+    """The names by which a file knows libraries whose own part is called cuda: ``import cupy as cp``."""
+    names: set[str] = set()
+    for tokens in statements:
+        words = [token.string for token in tokens]
+        if words[0] == "import" and words[1] in ("cupy", "numba") and len(words) in (2, 4):
+            names.add(words[-1])
+    return names
+
+
 def _hits(path: str, text: str) -> Iterator[tuple[Hit, range]]:
     """What names a device, and the lines of its statement."""
     statements = list(_statements(text))
-    own, imported = _own_names(statements), _imported(statements)
+    own, imported, others = _own_names(statements), _imported(statements), _other_libraries(statements)
     for tokens in statements:
         lines = range(tokens[0].start[0], tokens[-1].end[0] + 1)
         if tokens[0].string in ("import", "from") or all(token.type == tokenize.STRING for token in tokens):
@@ -104,7 +114,8 @@ def _hits(path: str, text: str) -> Iterator[tuple[Hit, range]]:
                 yield Hit(path, token.start[0], token.string), lines
             elif token.type == tokenize.NAME and token.string in _NAMES:
                 flag = tokens[0].string == "self" and dotted and at == 2 and bound  # ``self.is_cuda = …``
-                if not (defined or flag or (not dotted and (keyword or token.string in own))):
+                theirs = dotted and tokens[at - 2].string in others
+                if not (defined or flag or theirs or (not dotted and (keyword or token.string in own))):
                     yield Hit(path, token.start[0], token.string), lines
             elif token.type == tokenize.STRING and _names_device(token.string):
                 yield Hit(path, token.start[0], token.string), lines
@@ -212,8 +223,8 @@ def test_a_row_that_is_missing_is_noticed(looked_at: tuple[dict[str, bytes], tup
 
 def test_what_another_library_calls_cuda_is_no_device() -> None:
     text = b"import pycuda.driver as cuda\nfrom other import (cuda as cudnn, View)\ncuda.init()\ncudnn.run()\n"
-    files = {"engine.py": text}
-    assert silent(files, ()) == []
+    kernels = b"import cupy as cp\nimport numba\nwith cp.cuda.Device(0):\n    numba.cuda.jit(f)\n"
+    assert silent({"engine.py": text, "kernels.py": kernels}, ()) == []
     files = {"move.py": b"from torch import cuda\ncuda.empty_cache()\n"}
     assert [hit.line for hit in silent(files, ())] == [2]
 
