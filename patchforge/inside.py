@@ -52,6 +52,9 @@ class EntryKind(StrEnum):
     SPECIAL = "neither a file nor a folder"
 
 
+PassedOver = Callable[[str, str], object]  #: gets a path and why
+
+
 class InTheWay(PatchforgeError):
     """Something stands where a file or folder of another kind is wanted."""
 
@@ -195,19 +198,21 @@ class Inside:
         with self._told(path), self._folder(_folder_parts(path)) as at:
             return at.names() if at else []
 
-    def files(self) -> Iterator[tuple[str, os.stat_result]]:
+    def files(self, passed_over: PassedOver = lambda *_: None) -> Iterator[tuple[str, os.stat_result]]:
         """Every regular file, with what the system says of it; nothing through links or on another file system.
 
-        What cannot be looked at, or has no plain name, is left out.
+        ``passed_over`` is told what cannot be looked at, or has no plain name, and why.
         """
         with self._told(""), self._folder(()) as top:
             if top is not None:
-                yield from self._files(top, "", top.device)
+                yield from self._files(top, "", top.device, passed_over)
 
-    def _files(self, at: _Folder, above: str, device: int) -> Iterator[tuple[str, os.stat_result]]:
+    def _files(
+        self, at: _Folder, above: str, device: int, passed_over: PassedOver
+    ) -> Iterator[tuple[str, os.stat_result]]:
         for name in at.names():
             path = f"{above}{name}"
-            with suppress(OSError, Damaged):
+            try:
                 check_path(path)
                 status = at.look(name)
                 if status is None or status.st_dev != device or _is_link(status):
@@ -216,7 +221,11 @@ class Inside:
                     yield path, status
                 elif stat.S_ISDIR(status.st_mode):
                     with self._enter(at, name) as inner:
-                        yield from self._files(inner, f"{path}/", device)
+                        yield from self._files(inner, f"{path}/", device, passed_over)
+            except Damaged as error:
+                passed_over(path, error.found)
+            except OSError as error:
+                passed_over(path, (error.strerror or "it cannot be looked at").lower())
 
     def in_use(self, path: str) -> bool | None:
         """Whether another process has a file open or mapped; None where the system does not say."""

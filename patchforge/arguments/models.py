@@ -9,7 +9,7 @@ from patchforge.arguments.shared import add_dry_run, add_json
 def list_(parser: Parser) -> None:
     """``patchforge models list``."""
     _add_places(parser)
-    parser.add_argument("--hash", action="store_true", help="read every file, not only those that may be copies")
+    parser.add_argument("--hash", action="store_true", help="read every file anew, not only those that may be copies")
 
 
 def link(parser: Parser) -> None:
@@ -43,6 +43,7 @@ def verify(parser: Parser) -> None:
 def gc(parser: Parser) -> None:
     """``patchforge models gc``."""
     _add_places(parser)
+    parser.add_argument("--no-comfyui", action="store_true", help="there is no ComfyUI whose links must be kept")
     parser.add_argument("--delete", action="store_true", help="remove it, instead of only saying what would be freed")
 
 

@@ -6,6 +6,7 @@ the two. The format: ggml/docs/gguf.md of ggml-org/ggml.
 
 from __future__ import annotations
 
+import os
 import re
 import struct
 from collections.abc import Mapping
@@ -34,6 +35,17 @@ FILE_TYPES = {
         "26=IQ3_S 27=IQ3_M 28=IQ2_S 29=IQ2_M 30=IQ4_XS 31=IQ1_M 32=BF16 36=TQ1_0 37=TQ2_0 38=MXFP4_MOE",
     )
 }
+#: Numbers in a block of a tensor, and its bytes, by ggml's type (ggml/src/ggml-common.h of ggml-org/ggml).
+BLOCKS = {
+    int(kind): (int(numbers), int(size))
+    for kind, numbers, size in re.findall(
+        r"(\d+)=(\d+)/(\d+)",
+        "0=1/4 1=1/2 2=32/18 3=32/20 6=32/22 7=32/24 8=32/34 10=256/84 11=256/110 12=256/144 13=256/176 14=256/210 "
+        "15=256/292 16=256/66 17=256/74 18=256/98 19=256/50 20=32/18 21=256/110 22=256/82 23=256/136 24=1/1 25=1/2 "
+        "26=1/4 27=1/8 28=1/8 29=256/56 30=1/2 34=256/54 35=256/66 39=32/17",
+    )
+}
+_ALIGNMENT = 32  #: of the tensors' data, unless general.alignment tells another
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +72,18 @@ def is_gguf(path: Path) -> bool:
 
 
 def read(path: Path) -> Head:
-    """The head of a GGUF file, versions 2 and 3. Damaged for anything else; OSError where it cannot be read."""
+    """The head of a GGUF file, versions 2 and 3; OSError where it cannot be read.
+
+    Damaged for anything else, and for a file that ends before its tensors do.
+    """
     with bounded.opened(path) as stream:
-        return _HeadReader(stream, str(path)).head()
+        return _HeadReader(stream, str(path), os.fstat(stream.fileno()).st_size).head()
 
 
 class _HeadReader:
-    def __init__(self, stream: IO[bytes], name: str) -> None:
-        self._stream, self._name = stream, name
+    def __init__(self, stream: IO[bytes], name: str, size: int) -> None:
+        self._stream, self._name, self._size = stream, name, size
+        self._end = 0  #: of the tensors' data, from its beginning
 
     def head(self) -> Head:
         if self._bytes(4) != _MAGIC:
@@ -82,16 +98,28 @@ class _HeadReader:
             key, value = self._text(), self._value(self._number("I"))
             if value is not None:
                 values[key] = value
-        return Head(values, sum(self._tensor() for _ in range(tensors)))
+        head = Head(values, sum(self._tensor() for _ in range(tensors)))
+        self._need_whole(head.values.get("general.alignment", _ALIGNMENT))
+        return head
+
+    def _need_whole(self, alignment: object) -> None:
+        """Damaged for a file that ends within its tensors."""
+        if type(alignment) is not int or not 0 < alignment <= _HEAD:
+            raise self._damaged(f"an alignment of {str(alignment)[:40]}")
+        begin = -(-self._stream.tell() // alignment) * alignment
+        if self._end and begin + self._end > self._size:
+            raise self._damaged(f"{self._size} bytes where its tensors end at {begin + self._end}")
 
     def _tensor(self) -> int:
         self._text()
         count = self._number("I")
         if count > _DIMENSIONS:
             raise self._damaged(f"a tensor of {count} dimensions")
-        size = prod(self._number("Q") for _ in range(count))
-        self._bytes(12)
-        return size
+        count = prod(self._number("Q") for _ in range(count))
+        kind, offset = self._number("I"), self._number("Q")
+        each, size = BLOCKS.get(kind, (1, 0))
+        self._end = max(self._end, offset + -(-count // each) * size)
+        return count
 
     def _value(self, kind: int) -> str | int | float | bool | None:
         if kind == _TEXT:

@@ -1,4 +1,4 @@
-"""SHA-256 of large files: read piece by piece, and remembered by device, inode, size and time of change."""
+"""SHA-256 of large files: read piece by piece, and remembered by device, inode, size and both times of change."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from patchforge import bounded, caches, progress
@@ -15,23 +15,27 @@ from patchforge.escape import line
 
 _BLOCK = 1 << 22
 _TABLE = (
-    "create table if not exists digests (device int, inode int, size int, changed int, digest text,"
+    "create table if not exists known (device int, inode int, size int, changed int, touched int, digest text,"
     " primary key (device, inode)) without rowid"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What is the same as long as a file's bytes are, unless somebody sets its time back."""
+    """What is the same as long as a file's bytes are, unless somebody sets its time back: that ``touched`` tells.
+
+    That is not compared, since a new name of a file changes it too.
+    """
 
     device: int
     inode: int
     size: int
     changed: int  #: nanoseconds
+    touched: int = field(default=0, compare=False)  #: nanoseconds; nobody sets it
 
     @classmethod
     def of(cls, status: os.stat_result) -> Stamp:
-        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
 
     @property
     def identity(self) -> tuple[int, int]:
@@ -55,8 +59,8 @@ class Digests:
             return ""
         with contextlib.suppress(sqlite3.Error):
             row = self._database.execute(
-                "select digest from digests where (device, inode, size, changed) = (?, ?, ?, ?)",
-                (_signed(stamp.device), _signed(stamp.inode), _signed(stamp.size), _signed(stamp.changed)),
+                "select digest from known where (device, inode, size, changed, touched) = (?, ?, ?, ?, ?)",
+                _numbers(stamp),
             ).fetchone()
             return str(row[0]) if row else ""
         return ""
@@ -81,11 +85,21 @@ class Digests:
         self._keep(stamp, digest.hexdigest())
         return digest.hexdigest(), stamp
 
+    def follow(self, before: Stamp, now: Stamp) -> None:
+        """What is known of a file stays so, though a new name of it changed ``touched``."""
+        if before == now and (digest := self.known(before)):
+            self._keep(now, digest)
+
     def _keep(self, stamp: Stamp, digest: str) -> None:
         if self._database is not None:
-            row = (_signed(stamp.device), _signed(stamp.inode), _signed(stamp.size), _signed(stamp.changed), digest)
             with contextlib.suppress(sqlite3.Error):
-                self._database.execute("insert or replace into digests values (?, ?, ?, ?, ?)", row)
+                self._database.execute(
+                    "insert or replace into known values (?, ?, ?, ?, ?, ?)", (*_numbers(stamp), digest)
+                )
+
+
+def _numbers(stamp: Stamp) -> tuple[int, ...]:
+    return tuple(map(_signed, (stamp.device, stamp.inode, stamp.size, stamp.changed, stamp.touched)))
 
 
 def _signed(number: int) -> int:

@@ -118,17 +118,29 @@ def _extra(file: Path) -> Iterator[tuple[str, Path]]:
         document = yaml.safe_load(documents.read_bytes(file, most=_MOST))
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         raise Damaged(f"{file} is not YAML", found=" ".join(str(error).split())[:200], do=do) from None
-    tables = document if isinstance(document, dict) else {}
-    if document is not None and not all(isinstance(value, dict | None) for value in (document, *tables.values())):
-        raise Damaged(f"{file} is not what it should be", expected="tables of folders, by kind", do=do)
-    for table in tables.values():
-        base = _path(str((table or {}).get("base_path", "")), file.parent)
+    if not isinstance(document, dict | None):
+        raise _odd(file, "tables of folders", document, do)
+    for name, table in (document or {}).items():
+        if not isinstance(table, dict | None):
+            raise _odd(file, f"{name}: folders, by kind", table, do)
+        for key, value in (table or {}).items():
+            wanted = bool if key == "is_default" else str
+            if not isinstance(value, wanted):
+                raise _odd(file, f"{name}.{key}: {'true or false' if wanted is bool else 'text'}", value, do)
+        base = _path((table or {}).get("base_path", ""), file.parent)
         for kind, listed in (table or {}).items():
-            if kind in {"base_path", "is_default"} or not isinstance(listed, str):
+            if kind in {"base_path", "is_default"}:
                 continue
             for text in listed.splitlines():
-                if text.strip() and (path := _path(text.strip(), base)).is_dir():
+                path = _path(text.strip(), base)
+                if text.strip() and path == Path(path.anchor):
+                    raise _odd(file, f"{name}.{kind}: a folder of models, and not all of the file system", text, do)
+                if text.strip() and path.is_dir():
                     yield _LEGACY.get(str(kind), str(kind)), path
+
+
+def _odd(file: Path, expected: str, value: object, do: str) -> Damaged:
+    return Damaged(f"{file} is not what it should be", expected=expected, found=repr(value)[:80], do=do)
 
 
 def _path(text: str, base: Path) -> Path:

@@ -18,12 +18,12 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patchforge import atomic, bounded, progress
+from patchforge import atomic, bounded, progress, symlinks
 from patchforge.atomic import Step, silent
 from patchforge.errors import Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
 from patchforge.inside import Inside, open_elsewhere
-from patchforge.models import gguf, ollama
+from patchforge.models import gguf, kinds, ollama
 from patchforge.models.hashing import Digests, Stamp
 from patchforge.models.places import Places
 from patchforge.models.survey import TEMPORARY, UNFINISHED, ModelFile, ModelProblem, Place, Survey
@@ -67,8 +67,11 @@ class StoreResult:
 class ModelStore:
     """The folder of the store. ``step`` is called with a name before each change on disk; ``dry``: none is made."""
 
-    def __init__(self, places: Places, *, dry: bool = False, step: Step = silent) -> None:
-        self.places, self.dry, self.step = places, dry, step
+    def __init__(
+        self, places: Places, *, dry: bool = False, step: Step = silent, digests: Digests | None = None
+    ) -> None:
+        """``digests``: which are to know that a file with a new name is as it was."""
+        self.places, self.dry, self.step, self._digests = places, dry, step, digests
         self.result = StoreResult()
         self._folder = places.store / "sha256"
 
@@ -97,9 +100,13 @@ class ModelStore:
             yield
 
     def adopt(self, path: Path, digest: str, stamp: Stamp) -> Path:
-        """The store's name for a file, made unless the store has one for these bytes; ``path`` where none is made."""
+        """The store's name for a file, made unless the store has one for these bytes; ``path`` where none is made.
+
+        Damaged for a file that is none of a model, or is not whole.
+        """
         entry = self._folder / digest
         if not entry.exists():
+            kinds.need_model(path)
             self.link(path, entry, stamp)
         return path if self.dry and not entry.exists() else entry
 
@@ -210,15 +217,8 @@ class ModelStore:
     def _linked(self) -> set[tuple[int, int]]:
         """Files and folders that symlinks lead to: any, whatever it is called, in the folders that are known."""
         places = self.places
-        tops = {*places.tops, *(path for _, path in places.comfyui), places.ollama, places.hub} - {None}
-        identities = set()
-        for top in tops:
-            for folder, folders, names in os.walk(str(top)):
-                for name in (*folders, *names):
-                    path = Path(folder, name)
-                    if path.is_symlink() and path.exists():
-                        identities.add(Stamp.of(path.stat()).identity)
-        return identities
+        named = {*places.tops, *(path for _, path in places.comfyui), places.ollama, places.hub}
+        return symlinks.targets(sorted(place for place in named if place is not None))
 
     def _remove(self, path: Path, size: int, *, delete: bool, most: int | None) -> None:
         opened = is_open(path) if most else False
@@ -242,18 +242,29 @@ class ModelStore:
         try:
             self.step(f"rename {path.name}")
             _need_unchanged(path, was)
-            beside.replace(path)
+            with self._followed(beside, path):
+                beside.replace(path)
         finally:
             with suppress(OSError):
                 beside.unlink()
         atomic.flush(path.parent)
 
+    @contextmanager
+    def _followed(self, source: Path, target: Path) -> Iterator[None]:
+        """Around a change of names: what is known of ``source`` is known of ``target`` afterwards."""
+        before = Stamp.of(source.lstat())
+        yield
+        if self._digests is not None:
+            self._digests.follow(before, Stamp.of(target.lstat()))
+
     def _link(self, source: Path, target: Path, stamp: Stamp) -> None:
         self.step(f"link {target.name}")
         try:
-            os.link(source, target, follow_symlinks=False)
-        except NotImplementedError:  # Windows does not follow them
-            os.link(source, target)
+            with self._followed(source, target):
+                try:
+                    os.link(source, target, follow_symlinks=False)
+                except NotImplementedError:  # Windows does not follow them
+                    os.link(source, target)
         except FileExistsError:
             raise PatchforgeError(f"{target} is there by now", do="run this again") from None
         except OSError as error:
@@ -279,6 +290,7 @@ def into_comfyui(
             raise PatchforgeError(f"{name!r} cannot be the name of a file", expected="plain", found=reason)
         if part.ending == ".gguf" and part.media != ollama.PROJECTOR:
             _need_read(part.path, folder_kind(store.places, folder))
+        kinds.need_model(part.path)
         digest, stamp = _checked(part, digests)
         if symlink and not part.told:
             raise PatchforgeError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -61,6 +62,11 @@ class ModelFile:
     def told(self) -> str:
         """The digest that is known, or that a name tells."""
         return self.digest or next((name.told for name in self.names if name.told), "")
+
+    @property
+    def misnamed(self) -> list[Name]:
+        """Names that tell another digest than what was worked out: its bytes are damaged."""
+        return [name for name in self.names if self.digest and name.told not in ("", self.digest)]
 
     @property
     def paths(self) -> list[Path]:
@@ -128,12 +134,32 @@ def taken(places: Places) -> Survey:
     return survey
 
 
+def misnamed(file: ModelFile) -> list[ModelProblem]:
+    """What is to be said of a file whose bytes are not what its names tell."""
+    return [ModelProblem(str(name.path), f"it is damaged: SHA-256 {file.digest}") for name in file.misnamed]
+
+
 def stored(store: Path) -> Iterator[tuple[str, Path]]:
     """What the store has, by digest."""
     folder = store / "sha256"
     for path in sorted(folder.iterdir() if folder.is_dir() else ()):
         if _HEX.fullmatch(path.name):
             yield path.name, path
+
+
+def add_blobs(survey: Survey, places: Places) -> None:
+    """Adds all other files whose names tell their digest: Ollama's blobs of any kind, and those of the hub's cache."""
+    listed = {(name.path, name.told) for file in survey.files.values() for name in file.names}
+    blobs = [
+        (Place.OLLAMA, path, ollama.digest_of(path.name))
+        for path in sorted((places.ollama / "blobs").glob("sha256-*") if places.ollama else ())
+    ] + [
+        (Place.HUB, path, path.name if _HEX.fullmatch(path.name) else "")
+        for path in sorted(places.hub.glob("models--*/blobs/*") if places.hub else ())
+    ]
+    for place, path, told in blobs:
+        if told and (path, told) not in listed:
+            survey.add(Name(place, f"blob {told[:12]}", path, told))
 
 
 def compare(survey: Survey, digests: Digests) -> None:
@@ -173,10 +199,14 @@ def _ollama(survey: Survey, folder: Path) -> None:
             continue
         for layer in manifest.layers:
             path = ollama.blob(folder, layer.digest)
-            if layer.media in ollama.WEIGHTS and (manifest.name, layer.digest) not in seen:
-                seen.add((manifest.name, layer.digest))
+            if (manifest.name, layer.digest) in seen:
+                continue
+            seen.add((manifest.name, layer.digest))
+            if layer.media in ollama.WEIGHTS:
                 part = "" if layer.media == ollama.MODEL else f" ({layer.media.rpartition('.')[2]})"
                 _note(survey, Name(Place.OLLAMA, manifest.name + part, path, layer.digest))
+            elif not path.exists():
+                survey.problems.append(ModelProblem(str(path), os.strerror(errno.ENOENT).lower()))
     _leftovers(survey, folder)
     _leftovers(survey, folder / "blobs")
 

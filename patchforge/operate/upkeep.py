@@ -1,7 +1,8 @@
 """What may go, and what stays: old outputs, temporary files, caches, models that nobody loads.
 
 A file goes only if it is older than the limit, and than an hour, has one name (no hard link), no link in ComfyUI's base
-folder leads to it or to a folder that it is in, and nobody has it open or mapped. Where that cannot be told it stays.
+folder leads to it or to a folder that it is in, and nobody has it open or mapped. Where that cannot be told it stays,
+and is named.
 Links are neither followed nor removed.
 """
 
@@ -14,13 +15,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from patchforge import processes
+from patchforge import processes, symlinks
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.inside import Inside
 
 DAY = 86400.0
 _BLOCK = 512  # bytes of st_blocks
-_MOST_LINKS = 100_000
 _SECONDS = 3600.0
 _YOUNG = 3600.0  # seconds in which nothing goes, whatever the limit
 _BASE = ("models", "input", "output", "temp", "custom_nodes", "user")
@@ -87,31 +87,27 @@ class UpkeepFolder:
             )
         self.root, self._now, self._dry, self._base = root, now, dry, base or root
         self._inside = Inside(root)
+        self._unseen: list[tuple[str, str]] = []
 
     @cached_property
     def files(self) -> list[UpkeepFile]:
         """All files, the oldest first."""
-        files = [UpkeepFile(path, status) for path, status in self._inside.files()]
+        files = [UpkeepFile(path, status) for path, status in self._inside.files(self._pass_over)]
         return sorted(files, key=lambda file: (file.written, file.path))
+
+    def _pass_over(self, path: str, why: str) -> None:
+        """Notes what is not looked at, whatever its age, so that somebody who waits for room learns of it."""
+        self._unseen.append((path, why))
 
     @cached_property
     def _linked(self) -> set[tuple[int, int]]:
-        """What the links below the base lead to, files and folders."""
-        identities: set[tuple[int, int]] = set()
-        for folder, folders, names in os.walk(self._base):
-            for name in (*folders, *names):
-                path = os.path.join(folder, name)  # noqa: PTH118 - of many
-                if os.path.islink(path) and len(identities) < _MOST_LINKS:  # noqa: PTH114
-                    try:
-                        status = os.stat(path)  # noqa: PTH116
-                    except OSError:
-                        continue
-                    identities.add((status.st_dev, status.st_ino))
-        return identities
+        """What the links below the base lead to, files and folders. NotChecked where that cannot be told."""
+        return symlinks.targets([self._base])
 
     def remove(self, name: str, chosen: Iterable[UpkeepFile]) -> UpkeepPart:
         """Removes what may go of the files that are chosen."""
-        gone, kept = [], []
+        gone: list[Gone] = []
+        kept = list(self._unseen)
         for file in chosen:
             why = self._why_not(file)
             if not why and not self._dry and not self._inside.discard(file.path, file.status):

@@ -105,6 +105,22 @@ let
       ZES_ENABLE_SYSMAN = "1";
     };
     serviceConfig = services.comfyui-xpu.serviceConfig // {
+      ExecStartPre = [
+        (commandLine (
+          [
+            "/bin/mkdir"
+            "-p"
+          ]
+          ++ map (folder: "${data}/${folder}") [
+            "models"
+            "custom_nodes"
+            "input"
+            "output"
+            "temp"
+            "user"
+          ]
+        ))
+      ];
       ExecStart = commandLine [
         "/opt/comfyui/.venv/bin/python"
         "/opt/comfyui/main.py"

@@ -42,6 +42,21 @@ def test_as_the_library_reads_it(tmp_path: Path) -> None:
     assert head.parameters == sum(int(tensor.n_elements) for tensor in reader.tensors) == 22
 
 
+def test_sizes_are_those_of_the_library() -> None:
+    library = pytest.importorskip("gguf", reason="PyPI's gguf is not installed")
+    known = {int(kind): size for kind, size in library.GGML_QUANT_SIZES.items()}
+    assert {kind: known.get(kind) for kind in gguf.BLOCKS} == gguf.BLOCKS
+
+
+def test_a_file_that_ends_within_its_tensors(tmp_path: Path) -> None:
+    data = gguf_bytes()
+    (tmp_path / "x").write_bytes(data)
+    gguf.read(tmp_path / "x")
+    (tmp_path / "x").write_bytes(data[:-1])
+    with pytest.raises(Damaged, match=f"tensors end at {len(data)}"):
+        gguf.read(tmp_path / "x")
+
+
 @pytest.mark.parametrize(
     ("data", "instead"),
     [

@@ -14,7 +14,7 @@ import pytest
 from patchforge.atomic import silent
 from patchforge.cli import main
 from patchforge.models.store import ModelStore
-from tests.models.world import MODEL, Machine, content, gguf_bytes, machine
+from tests.models.world import MODEL, Machine, content, gguf_bytes, machine, safetensors_bytes
 
 DEFAULTS: dict[str, Any] = ModelStore.__init__.__kwdefaults__ or {}  #: of every store that a command opens
 DATA = gguf_bytes(weights=bytes(4096))
@@ -35,7 +35,7 @@ def ready_to_import(here: Machine) -> None:
 
 def ready_to_collect(here: Machine) -> None:
     for number in range(5):
-        here.model(f"checkpoints/{number}.safetensors", bytes([number]) * 100)
+        here.model(f"checkpoints/{number}.safetensors", safetensors_bytes(bytes([number])))
     main(["models", "import", *here.words])
     for number in range(4):
         (here.comfyui / "models" / "checkpoints" / f"{number}.safetensors").unlink()

@@ -13,10 +13,12 @@ import pytest
 from patchforge.cli import main
 from patchforge.errors import Exit
 from patchforge.models.ollama import PROJECTOR
-from tests.models.world import MODEL, Machine, content, digest, gguf_bytes
+from tests.models.world import MODEL, Machine, content, digest, gguf_bytes, safetensors_bytes
+from tests.operate.test_maintain import refusing
 
 Call = Callable[..., dict[str, object]]
-WEIGHTS = b"weights of a model" * 100
+WEIGHTS = safetensors_bytes()
+MORE = {letter: safetensors_bytes(b"weights of a model" * 100 + letter) for letter in (b"x", b"y")}
 
 
 @pytest.fixture
@@ -145,20 +147,20 @@ def test_rights_are_not_lost(here: Machine, call: Call) -> None:
 
 def test_only_what_nothing_refers_to_is_removed(here: Machine, call: Call) -> None:
     file = here.model("checkpoints/a.safetensors", WEIGHTS)
-    other = here.model("checkpoints/b.safetensors", WEIGHTS + b"x")
-    linked = here.model("checkpoints/c.safetensors", WEIGHTS + b"y")
+    other = here.model("checkpoints/b.safetensors", MORE[b"x"])
+    linked = here.model("checkpoints/c.safetensors", MORE[b"y"])
     call("import")
     assert call("gc", "--delete")["done"] == []
     for path in (file, other, linked):
         path.unlink()
-    linked.symlink_to(here.store / "sha256" / digest(WEIGHTS + b"y"))
+    linked.symlink_to(here.store / "sha256" / digest(MORE[b"y"]))
     with (here.store / "sha256" / digest(WEIGHTS)).open("rb"):
         assert call("gc")["freed"] == len(WEIGHTS) + 1
         told = call("gc", "--delete")
     assert (told["freed"], "has it open" in str(told["left"])) == (len(WEIGHTS) + 1, True)
-    assert {path.name for path in (here.store / "sha256").iterdir()} == {digest(WEIGHTS), digest(WEIGHTS + b"y")}
+    assert {path.name for path in (here.store / "sha256").iterdir()} == {digest(WEIGHTS), digest(MORE[b"y"])}
     assert call("gc", "--delete")["freed"] == len(WEIGHTS)
-    assert linked.read_bytes() == WEIGHTS + b"y"
+    assert linked.read_bytes() == MORE[b"y"]
 
 
 @pytest.mark.parametrize("place", ["models/unet/.hid.gguf", "models/top.engine", "custom_nodes/p/x.txt", "models/vae"])
@@ -191,8 +193,9 @@ def test_nothing_is_removed_where_a_manifest_cannot_be_read(
 
 def test_empty_files_are_no_copies(here: Machine, call: Call) -> None:
     files = [here.model(f"loras/{name}.safetensors", b"") for name in ("a", "b")]
-    call("import", "--merge")
+    assert str(call("import", "--merge", status=Exit.DATA)["problems"]).count("it is empty") == 2
     assert inode(files[0]) != inode(files[1])
+    assert list((here.store / "sha256").iterdir()) == []
 
 
 def test_a_protected_file_stays_so(here: Machine, call: Call) -> None:
@@ -280,6 +283,9 @@ def test_symlinks_to_models_are_no_copies(here: Machine, call: Call) -> None:
     [
         (["nothing", "ollama:x"], 2, "no model nothing"),
         (["FILE", "elsewhere:x"], 2, "no place"),
+        (["FILE", "comfyui:/etc"], 2, "no place"),
+        (["FILE", "comfyui:"], 2, "no place"),
+        (["FILE", "ollama:/x"], 2, "no place"),
         (["FILE", "ollama:../../x"], 2, "not a name"),
         (["FILE", "ollama:a b"], 2, "not a name"),
         (["FILE", "comfyui:nowhere"], 2, "no folder for nowhere"),
@@ -357,3 +363,152 @@ def test_a_file_is_read_once(here: Machine, call: Call, monkeypatch: pytest.Monk
     monkeypatch.undo()
     path.write_bytes(WEIGHTS + b"!")
     assert call("list", "--hash")["files"][0]["digest"] == digest(WEIGHTS + b"!")  # type: ignore[index]
+
+
+def test_a_file_whose_time_was_set_back_is_read_again(here: Machine, call: Call) -> None:
+    """What was remembered goes by the time that nobody can set, and --hash by nothing at all."""
+    path = here.model("checkpoints/a.safetensors", WEIGHTS)
+    before = path.stat()
+    call("list", "--hash")
+    path.write_bytes(other := safetensors_bytes(b"heights of a model" * 100))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert (path.stat().st_size, path.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+    assert call("list")["files"][0]["digest"] == ""  # type: ignore[index]
+    assert call("list", "--hash")["files"][0]["digest"] == digest(other)  # type: ignore[index]
+    (here.comfyui / "models" / "loras").mkdir()
+    call("link", str(path), "comfyui:loras")
+    assert {entry.name for entry in (here.store / "sha256").iterdir()} == {digest(other)}
+
+
+def test_what_was_asked_for_is_read(here: Machine, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even where every time that the system tells is the same."""
+    from patchforge.models import hashing
+
+    path = here.model("checkpoints/a.safetensors", WEIGHTS)
+    monkeypatch.setattr(hashing.Digests, "known", lambda *_: "0" * 64)
+    assert call("list")["files"][0]["digest"] == "0" * 64  # type: ignore[index]
+    assert call("list", "--hash")["files"][0]["digest"] == digest(path.read_bytes())  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("notes.txt", b"not weights", "another kind"),
+        ("empty.safetensors", b"", "empty"),
+        ("page.safetensors", b"<!DOCTYPE html><html>", "web page"),
+        ("lfs.safetensors", b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+        ("cut.safetensors", WEIGHTS[:-1], "where its header tells"),
+        ("longer.safetensors", WEIGHTS + b"x", "where its header tells"),
+        ("head.safetensors", WEIGHTS[:20], "within its header"),
+        ("cut.gguf", gguf_bytes()[:-1], "where its tensors end"),
+        ("letter.pth", b"PK\3\4word/document.xml" + bytes(40) + b"PK\5\6" + bytes(18), "torch has not written"),
+        ("cut.pth", b"PK\3\4a/data.pkl" + bytes(70_000), "without its end"),
+        ("cut.pkl", b"\x80\x04K\x01", "without its end"),
+    ],
+)
+def test_what_is_no_model_is_not_taken(  # noqa: PLR0917 - of fixtures
+    name: str, data: bytes, why: str, here: Machine, said: Callable[..., str], tmp_path: Path
+) -> None:
+    """By name or found, to be imported or linked: nothing of it is in the store afterwards."""
+    (file := tmp_path / name).write_bytes(data)
+    assert why in said("import", str(file), status=Exit.DATA)
+    found = here.model(f"loras/{name}", data)
+    assert said("link", str(found), "comfyui:loras/again", status=Exit.DATA)
+    if found.suffix != ".txt":
+        assert why in said("import", status=Exit.DATA)
+    assert list((here.store / "sha256").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"PK\3\4archive/data.pkl" + bytes(30) + b"PK\1\2archive/data.pkl" + b"PK\5\6" + bytes(18),
+        b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19." + bytes(99),
+        b"\x80\x04K\x01.",
+        b"\x08\x07\x12\x07pytorch" + bytes(40),
+    ],
+)
+def test_checkpoints_of_every_kind_are_taken(data: bytes, here: Machine, call: Call, tmp_path: Path) -> None:
+    (file := tmp_path / "a.pth").write_bytes(data)
+    call("import", str(file))
+    assert (here.store / "sha256" / digest(data)).exists()
+
+
+def test_what_torch_saves_is_taken(here: Machine, call: Call, tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch", reason="this interpreter has no torch")
+    for number, old in enumerate((False, True)):
+        torch.save({"w": torch.zeros(3)}, tmp_path / f"{number}.pt", _use_new_zipfile_serialization=not old)
+        call("import", str(tmp_path / f"{number}.pt"))
+    assert len(list((here.store / "sha256").iterdir())) == 2
+
+
+@pytest.mark.parametrize("media", [MODEL, "application/vnd.ollama.image.template"])
+def test_damaged_blobs_are_found(media: str, here: Machine, call: Call, said: Callable[..., str]) -> None:
+    """Of any kind, weights or text: by verify; and what is damaged is not imported."""
+    data = gguf_bytes()
+    here.pulled("qwen3:4b", (media, data))
+    blob = here.ollama / "blobs" / f"sha256-{digest(data)}"
+    assert (call("verify")["read"], call("verify")["wrong"]) == (1, [])
+    blob.write_bytes(gguf_bytes(words=9))
+    assert len(call("verify", status=Exit.FAILED)["wrong"]) == 1  # type: ignore[arg-type]
+    if media == MODEL:
+        assert "not what its name says" in said("import", str(blob), status=Exit.DATA)
+        assert digest(blob.read_bytes()) in said("import", status=Exit.DATA)
+        assert "it is damaged" in said("list", "--hash")
+    assert not here.store.exists() or list((here.store / "sha256").iterdir()) == []
+    blob.unlink()
+    assert digest(data) in str(call("verify", status=Exit.UNCHECKED)["problems"])
+
+
+def test_a_blob_of_the_hub_that_nothing_links_to_is_verified(here: Machine, call: Call) -> None:
+    blob = here.downloaded("owner/name", "config.json", b"{}")
+    assert call("verify")["read"] == 1
+    blob.write_bytes(b"{ ")
+    assert len(call("verify", status=Exit.FAILED)["wrong"]) == 1  # type: ignore[arg-type]
+
+
+def test_without_comfyui_nothing_is_removed(here: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    """A link of ComfyUI's may lead to what nothing else needs."""
+    file = here.model("checkpoints/a.safetensors", WEIGHTS)
+    main(["models", "import", *here.words])
+    file.unlink()
+    stored = here.store / "sha256" / digest(WEIGHTS)
+    file.symlink_to(stored)
+    places = ["--ollama", str(here.ollama), "--hub", str(here.hub), "--store", str(here.store)]
+    capsys.readouterr()
+    assert main(["models", "gc", *places]) == 0
+    assert "note: no ComfyUI was named" in capsys.readouterr().out
+    assert main(["models", "gc", "--delete", *places]) == Exit.UNCHECKED
+    assert "--no-comfyui" in capsys.readouterr().err
+    assert stored.exists()
+    file.unlink()
+    assert main(["models", "gc", "--delete", "--no-comfyui", *places]) == 0
+    assert not stored.exists()
+
+
+def test_nothing_is_removed_where_a_folder_cannot_be_read(
+    here: Machine, said: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = here.model("checkpoints/a.safetensors", WEIGHTS)
+    said("import")
+    file.unlink()
+    (closed := here.comfyui / "custom_nodes").mkdir()
+    monkeypatch.setattr(os, "scandir", refusing(closed, os.scandir))
+    assert f"links in {closed} lead to cannot be told" in said("gc", "--delete", status=Exit.UNCHECKED)
+    assert (here.store / "sha256" / digest(WEIGHTS)).exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("a:\n  checkpoints: /\n", "not all of the file system"),
+        ("a:\n  base_path: /\n  checkpoints: .\n", "not all of the file system"),
+        ("a:\n  checkpoints: [one, two]\n", "a.checkpoints: text"),
+        ("a:\n  checkpoints: 5\n", "a.checkpoints: text"),
+        ("a:\n  base_path: 5\n", "a.base_path: text"),
+        ("a:\n  is_default: maybe\n", "a.is_default: true or false"),
+    ],
+)
+def test_extra_model_paths_that_are_odd(text: str, why: str, here: Machine, said: Callable[..., str]) -> None:
+    (here.comfyui / "extra_model_paths.yaml").write_text(text)
+    assert why in said("list", status=Exit.DATA)

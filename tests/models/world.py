@@ -28,6 +28,12 @@ def gguf_bytes(architecture: str = "qwen3", *, words: int = 3, weights: bytes = 
     return head + bytes(-len(head) % 32) + weights
 
 
+def safetensors_bytes(weights: bytes = b"weights of a model" * 100) -> bytes:
+    """A safetensors file of one tensor, U8; as safetensors/README.md of huggingface/safetensors."""
+    header = json.dumps({"w": {"dtype": "U8", "shape": [len(weights)], "data_offsets": [0, len(weights)]}}).encode()
+    return struct.pack("<Q", len(header)) + header + weights
+
+
 def digest(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 

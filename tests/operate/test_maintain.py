@@ -7,10 +7,14 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from patchforge import symlinks
 from patchforge.cli import main
 from patchforge.operate import upkeep
 
@@ -84,6 +88,52 @@ def test_what_is_linked_open_or_newer_stays(tmp_path: Path, capsys: pytest.Captu
     }
     assert {path.name for path in out.iterdir()} == {*told_names(told), "young", "link", "folder"}
     assert (tmp_path / "elsewhere/theirs").exists()
+
+
+def test_where_links_cannot_be_told_nothing_goes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More of them than are counted, or in a folder that cannot be read: each may lead to a file that is old."""
+    old = put(tmp_path / "output/old", 90)
+    (links := tmp_path / "input").mkdir()
+    for number in range(4):
+        (links / f"{number}").symlink_to(old if number == 3 else "/")
+    monkeypatch.setattr("patchforge.operate.upkeep.symlinks.targets", partial(symlinks.targets, most=3))
+    assert run(tmp_path, "--output-age", "30") == 1
+    assert "too many links" in capsys.readouterr().out
+    assert old.exists()
+    monkeypatch.undo()
+    monkeypatch.setattr("os.scandir", refusing(links, os.scandir))
+    assert run(tmp_path, "--output-age", "30") == 1
+    assert f"links in {links} lead to cannot be told" in capsys.readouterr().out
+    assert old.exists()
+
+
+def refusing(folder: Path, real: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """As the system does, to whoever is not root."""
+
+    def scandir(path: Any = ".") -> Any:
+        if not isinstance(path, int) and Path(path) == folder:
+            raise PermissionError(13, "Permission denied", str(folder))
+        return real(path)
+
+    return scandir
+
+
+@pytest.mark.parametrize("name", [b"line\nbreak.png", b"no \xff utf-8.png", b"\x1b[31mred.png"])
+def test_a_name_that_is_not_touched_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: bytes) -> None:
+    plain = put(tmp_path / "output/plain.png", 90)
+    odd = put(tmp_path / "output" / os.fsdecode(name), 90)
+    assert run(tmp_path, "--output-age", "30") == 0
+    told = capsys.readouterr().out
+    assert (plain.exists(), odd.exists()) == (False, True)
+    assert "  kept: " in told
+    assert " name" in told.partition("kept: ")[2]
+    assert "\x1b" not in told
+    assert run(tmp_path, "--output-age", "30", "--json") == 0
+    ((path, why),) = json.loads(capsys.readouterr().out)["parts"][0]["kept"]
+    assert "name" in why
+    assert path
 
 
 def told_names(part: dict[str, list[list[str]]]) -> set[str]:

@@ -21,6 +21,14 @@ def run(options: argparse.Namespace) -> int:
     store = ModelStore(places, dry=not options.delete)
     with store.locked():
         survey = taken(places)
+        if not places.tops and not options.no_comfyui:
+            if options.delete:
+                raise NotChecked(
+                    "what ComfyUI's links lead to cannot be told: no ComfyUI was named",
+                    expected="--comfyui DIR for each that has links to models, or --no-comfyui where there is none",
+                    do="name them; without --delete this says what the store keeps",
+                )
+            store.result.notes.append("no ComfyUI was named: what its symlinks lead to is listed as well")
         unseen = [problem for problem in survey.problems if problem.why not in _HARMLESS]
         if options.delete and unseen:
             raise NotChecked(

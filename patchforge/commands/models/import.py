@@ -8,36 +8,59 @@ from collections import Counter
 from pathlib import Path
 
 from patchforge.commands.models import shown
-from patchforge.errors import Exit
+from patchforge.errors import Damaged, Exit
+from patchforge.models import kinds
 from patchforge.models.hashing import Digests
 from patchforge.models.store import ModelStore
-from patchforge.models.survey import ModelFile, Name, Place, Survey, taken, work_out
+from patchforge.models.survey import ModelFile, ModelProblem, Name, Place, Survey, taken, work_out
 from patchforge.paths import not_there
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 69 where a file could not be read."""
+    """Exit status 0; 65 where a file is damaged or none of a model, 69 where one could not be read."""
     places = shown.places(options)
     survey, digests = taken(places), Digests()
     chosen = _named(survey, options.paths) if options.paths else survey.sorted()
     wanted = {file.stamp.identity for file in chosen}
     sizes = Counter(file.stamp.size for file in survey.files.values())
-    store = ModelStore(places, dry=options.dry_run)
+    store = ModelStore(places, dry=options.dry_run, digests=digests)
     with store.locked():
         for file in survey.sorted():
             if file.stamp.identity in wanted or (options.merge and sizes[file.stamp.size] > 1):
                 work_out(survey, file, digests)
+        unread = bool(survey.problems)
+        whole = [file for file in chosen if file.digest and _is_whole(survey, file, named=bool(options.paths))]
         kept: dict[str, ModelFile] = {}
         for file in survey.sorted():  # those of the store come first, then Ollama's
-            if file.digest and file.paths:
+            if file.digest and file.paths and not file.misnamed:
                 kept.setdefault(file.digest, file)
-        for file in chosen:
-            if file.digest and file.paths and kept[file.digest] is file:
+        for file in whole:
+            if kept.get(file.digest) is file:
                 store.adopt(file.paths[0], file.digest, file.stamp)
-            elif file.digest and options.merge:
+            elif options.merge and file.digest in kept:
                 store.merge(kept[file.digest], file)
     shown.result(store.result, dry=options.dry_run, json=options.json, passed_over=survey.problems)
-    return Exit.UNCHECKED if survey.problems else Exit.OK
+    damaged = len([file for file in chosen if file.digest]) > len(whole)
+    return Exit.DATA if damaged else Exit.UNCHECKED if unread else Exit.OK
+
+
+def _is_whole(survey: Survey, file: ModelFile, *, named: bool) -> bool:
+    """Whether a file is one of a model, and what its names tell; else that is noted, or raised as Damaged."""
+    try:
+        _need_whole(file)
+    except Damaged as error:
+        if named:
+            raise
+        survey.problems.append(ModelProblem(str(file.names[0].path), error.found or error.problem))
+        return False
+    return True
+
+
+def _need_whole(file: ModelFile) -> None:
+    for name in file.misnamed:
+        found = f"SHA-256 {file.digest}"
+        raise Damaged(f"{name.path} is not what its name says", expected=f"SHA-256 {name.told}", found=found)
+    kinds.need_model(file.paths[0] if file.paths else file.names[0].path)
 
 
 def _named(survey: Survey, paths: list[str]) -> list[ModelFile]:

@@ -14,7 +14,7 @@ from patchforge.models.survey import taken
 def run(options: argparse.Namespace) -> int:
     """Exit status 0: the name is there, or was."""
     program, _, name = options.target.partition(":")
-    if program not in {"comfyui", "ollama"} or not name:
+    if program not in {"comfyui", "ollama"} or not name or name.startswith("/"):
         raise PatchforgeError(
             f"{options.target!r} is not a place for a model",
             expected="comfyui:FOLDER, comfyui:FOLDER/NAME or ollama:NAME",
@@ -22,7 +22,8 @@ def run(options: argparse.Namespace) -> int:
         )
     places = shown.places(options)
     source = source_of(places, taken(places), options.model)
-    store, digests = ModelStore(places, dry=options.dry_run), Digests()
+    digests = Digests()
+    store = ModelStore(places, dry=options.dry_run, digests=digests)
     with store.locked():
         if program == "ollama":
             into_ollama(store, source, name, digests)

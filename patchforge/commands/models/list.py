@@ -9,7 +9,7 @@ from patchforge.commands.models import shown
 from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.models.hashing import Digests
-from patchforge.models.survey import ModelFile, compare, taken, work_out
+from patchforge.models.survey import ModelFile, compare, misnamed, taken, work_out
 
 
 def run(options: argparse.Namespace) -> int:
@@ -18,11 +18,12 @@ def run(options: argparse.Namespace) -> int:
     survey, digests = taken(places), Digests()
     if options.hash:
         for file in survey.sorted():
-            work_out(survey, file, digests)
+            work_out(survey, file, digests, anew=True)
     else:
         compare(survey, digests)
     for file in survey.files.values():
         file.digest = file.digest or digests.known(file.stamp)
+        survey.problems += misnamed(file)
     copies = {digest: files for digest, files in survey.by_digest().items() if len(files) > 1}
     spare = sum(sum(file.stamp.size for file in files[1:]) for files in copies.values())
     if options.json:

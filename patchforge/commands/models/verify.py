@@ -10,12 +10,14 @@ from patchforge.commands.models import shown
 from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.models.hashing import Digests
-from patchforge.models.survey import taken, work_out
+from patchforge.models.survey import add_blobs, taken, work_out
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 1 where a file is not what it should be, 69 where one could not be read or looked at."""
-    survey, digests = taken(shown.places(options)), Digests()
+    places = shown.places(options)
+    survey, digests = taken(places), Digests()
+    add_blobs(survey, places)
     wrong: list[dict[str, str]] = []
     read = 0
     for file in survey.sorted():
@@ -23,8 +25,7 @@ def run(options: argparse.Namespace) -> int:
         if not expected or not work_out(survey, file, digests, anew=True):
             continue
         read += 1
-        bad = (name for name in file.names if name.told not in ("", file.digest))
-        wrong += ({"path": str(name.path), "expected": name.told, "found": file.digest} for name in bad)
+        wrong += ({"path": str(name.path), "expected": name.told, "found": file.digest} for name in file.misnamed)
     if options.json:
         told = {"read": read, "wrong": wrong, "problems": documents.plain(survey.problems)}
         show_json("models-verify", told)
