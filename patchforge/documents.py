@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, is_typeddict
 
 from patchforge import bounded
 from patchforge.errors import Damaged
@@ -93,12 +93,17 @@ def read_bytes(path: Path, *, most: int = MOST) -> bytes:
     return bounded.file(path, most)
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, do: str = RESTORE) -> str:
     """The text of a file in UTF-8, with or without a byte order mark."""
+    data = read_bytes(path)
     try:
-        return read_bytes(path).decode("utf-8-sig")
+        text = data.decode("utf-8-sig")
+        place = text.find("\0")
     except UnicodeDecodeError as error:
-        raise Damaged(f"{path} is not text", expected="UTF-8", found=str(error), do=RESTORE) from None
+        text, place = "", error.start
+    if place >= 0:
+        raise Damaged(f"{path} is not text", expected="UTF-8", found=f"the byte {data[place]:#04x} at {place}", do=do)
+    return text
 
 
 def read_json(path: Path, kind: type[_T], *, do: str = RESTORE) -> _T:
@@ -118,7 +123,7 @@ def parse_json(data: bytes, kind: type[_T], origin: str, *, do: str = RESTORE) -
 def read_toml(path: Path) -> dict[str, Any]:
     """The tables of a TOML file."""
     try:
-        return tomllib.loads(read_text(path))
+        return tomllib.loads(read_text(path, do="correct the file"))
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{path} is not TOML", found=_brief(error), do="correct the file") from None
 
@@ -167,6 +172,7 @@ def register(kind: Any, hook: Callable[[Any, Any], Any]) -> None:
 
 
 _LISTS: tuple[Any, ...] = (list, tuple)
+_MAPPINGS: tuple[Any, ...] = (dict, Mapping)
 _HOOKS: list[tuple[Any, Callable[[Any, Any], Any]]] = []
 
 
@@ -177,7 +183,12 @@ def _converter() -> cattrs.Converter:
     converter = cattrs.Converter()
     for kind in (str, int, bool, float):
         converter.register_structure_hook(kind, _only(kind))
-    converter.register_structure_hook(StrEnum, lambda value, kind: kind(value))
+    converter.register_structure_hook(StrEnum, _word)
+    for is_kind, structure in (
+        (lambda kind: get_origin(kind) in _MAPPINGS or kind is dict, converter.gen_structure_mapping),
+        (is_typeddict, converter.gen_structure_typeddict),
+    ):
+        converter.register_structure_hook_factory(is_kind, lambda kind, structure=structure: _named(structure(kind)))
     for kind, hook in _HOOKS:
         converter.register_structure_hook(kind, hook)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) in _LISTS, _sequence)
@@ -191,7 +202,7 @@ def _reader(kind: type) -> Callable[[Any, Any], Any]:
     from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
 
     never: dict[str, Any] = {field.name: override(omit=True) for field in fields(kind) if field.metadata == NOT_WRITTEN}
-    return make_dict_structure_fn(kind, _converter(), _cattrs_forbid_extra_keys=True, **never)
+    return _named(make_dict_structure_fn(kind, _converter(), _cattrs_forbid_extra_keys=True, **never))
 
 
 def _writer(kind: type) -> Callable[[Any], dict[str, Any]]:
@@ -199,6 +210,24 @@ def _writer(kind: type) -> Callable[[Any], dict[str, Any]]:
 
     said: dict[str, Any] = {field.name: override(**field.metadata) for field in fields(kind) if field.metadata}
     return make_dict_unstructure_fn(kind, _converter(), **said)
+
+
+def _named(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    """For values of names: what has none is told as what it is."""
+
+    def check(value: Any, kind: Any) -> Any:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"expected values with names, found {repr(value)[:80]}")
+        return structure(value, kind)
+
+    return check
+
+
+def _word(value: Any, kind: type[StrEnum]) -> StrEnum:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"expected {', '.join(kind)}, found {repr(value)[:80]}") from None
 
 
 def _sequence(value: Any, kind: Any) -> Any:

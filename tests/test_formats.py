@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import pytest
 
 from patchforge import manifest
-from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format
+from patchforge.documents import NOT_WRITTEN, OPTIONAL, Format, structured
 from patchforge.errors import Damaged, Exit
 from patchforge.nodes import manifest as pack_manifest
 from patchforge.pins import pin_files
@@ -155,3 +156,56 @@ def test_no_value_of_another_kind_is_taken(name: str) -> None:
     with pytest.raises(Damaged) as caught:
         FORMAT.parse(json.dumps({**GOOD, **BAD[name]}).encode(), "the file")
     assert "$" in caught.value.found
+
+
+class Named(TypedDict):
+    name: str
+
+
+@dataclass(frozen=True)
+class Inner:
+    size: int
+
+
+@dataclass(frozen=True)
+class AllKinds:
+    """A field of each kind that documents have."""
+
+    inner: Inner
+    maybe: Inner | None
+    colour: Colour
+    named: Named
+    texts: tuple[str, ...]
+    inners: tuple[Inner, ...]
+    table: Mapping[str, Inner]
+    colours: Mapping[Colour, tuple[str, ...]]
+    numbers: Mapping[str, int]
+
+
+WHOLE: dict[str, Any] = {
+    "inner": {"size": 1},
+    "maybe": None,
+    "colour": "red",
+    "named": {"name": "a"},
+    "texts": ["a"],
+    "inners": [{"size": 1}],
+    "table": {"a": {"size": 1}},
+    "colours": {"red": ["a"]},
+    "numbers": {"a": 1},
+}
+STRANGE: tuple[Any, ...] = (5, 1.5, True, "words", [3], [[]], {"a": "b"}, {"a": []}, {"a": {"b": {}}})
+#: What Python, or cattrs, says of its own.
+NOT_FOR_PEOPLE = re.compile(r"attribute|NoneType|unknown error|invalid value|subscriptable|iterable|Inner|Colour|Named")
+
+
+@pytest.mark.parametrize("place", ["$", *WHOLE])
+def test_a_value_of_another_kind_is_told_in_words(place: str) -> None:
+    """What was expected, what was found and where, whatever stands there."""
+    structured(WHOLE, AllKinds, "a document")
+    for strange in STRANGE:
+        with pytest.raises(Damaged) as caught:
+            structured(strange if place == "$" else {**WHOLE, place: strange}, AllKinds, "a document")
+        found = caught.value.found
+        assert not NOT_FOR_PEOPLE.search(found), found
+        assert re.search("expected|missing|extra fields", found), found
+        assert place == "$" or f"$.{place}" in found

@@ -12,7 +12,6 @@ from patchforge import documents
 from patchforge.door.roles import ROLES, Grant, Role, check, load_table
 from patchforge.errors import Damaged
 
-_FORMAT = 1
 _DO = "correct it; docs/door.md has an example"
 
 Domain = NewType("Domain", str)
@@ -105,12 +104,12 @@ class Door:
         return (*load_table().all_for(program, self.packs), *(self.routes if program == "comfyui" else ()))
 
 
+_FORMAT = documents.Format(Door, 1)
+
+
 def load(path: Path) -> Door:
     """The door of a file. Damaged where it is none, or one that nobody or everybody could come through."""
-    said = json_or_toml(path)
-    if said.pop("format", None) != _FORMAT:
-        raise Damaged(f"{path} does not say which format it has", expected=f"format = {_FORMAT}", do=_DO)
-    door = documents.structured(said, Door, str(path), do=_DO)
+    door = _FORMAT.checked(json_or_toml(path), str(path), do=_DO)
     if problem := _problem(door):
         raise Damaged(f"{path} is not a door: {problem}", do=_DO)
     for program in door.sites:

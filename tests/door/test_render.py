@@ -82,7 +82,8 @@ def changed(**values: object) -> str:
 
 
 BAD = {
-    "another format": (changed(format=2), "format = 1"),
+    "another format": (changed(format=2), "of a newer patchforge"),
+    "no format": (changed(format=None), "$.format: 1"),
     "nothing behind it": (changed(comfyui=None, ollama=None), "neither comfyui nor ollama"),
     "one domain twice": (
         changed(ollama={"domain": "studio.example.org", "address": "http://[::1]:1"}),
@@ -91,7 +92,7 @@ BAD = {
     "nobody can sign in": (changed(passwords=None, tokens=None), "nobody could sign in"),
     "nobody has a role": (changed(users={}), "nobody has a role"),
     "the role nobody": (changed(users={"alice": "nobody"}), "not a role that somebody can have"),
-    "an unknown role": (changed(users={"alice": "root"}), "expected Role"),
+    "an unknown role": (changed(users={"alice": "root"}), "expected viewer, user, admin, nobody, found 'root'"),
     "a name with a capital": (changed(users={"Alice": "admin"}), "small letters"),
     "a name that ends a line": (changed(users={'a" admin; "~.': "admin"}), "small letters"),
     "a domain that ends a line": (
@@ -128,6 +129,15 @@ def test_what_is_no_door_is_refused(tmp_path: Path, name: str) -> None:
         settings.load(tmp_path / "door.json")
     assert said in str(error.value)
     assert "docs/door.md" in str(error.value) or "correct it" in str(error.value) or "delete one" in str(error.value)
+
+
+@pytest.mark.parametrize("data", [b"\0" * 40, b"\x9c\xff", b"PK\3\4\0"])
+def test_a_file_that_is_no_text(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "door.toml").write_bytes(data)
+    with pytest.raises(Damaged, match="is not text") as error:
+        settings.load(tmp_path / "door.toml")
+    assert "the byte 0x" in error.value.found
+    assert error.value.do == "correct the file"
 
 
 def test_no_certificate_no_whole_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

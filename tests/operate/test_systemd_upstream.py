@@ -74,7 +74,7 @@ def _units() -> dict[str, str]:
     drop_ins = {
         "": emulated + started + "TimeoutStopSec=5\n",
         "-health": (
-            "ExecStart=\nExecStart=/opt/patchforge/bin/patchforge health --ready --watch 2 --failures 3 --timeout 3 "
+            "ExecStart=\nExecStart=/opt/patchforge/bin/patchforge health --ready --watch 3 --failures 40 --timeout 3 "
             f"--state /var/lib/comfyui-xpu-watch {URL}\n"
         ),
     }
