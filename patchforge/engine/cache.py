@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import json
 import sqlite3
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from patchforge.engine.records import FileRecord
 
 Key = tuple[str, str]  #: (path, blob id), or what a pack is called and the digest of its bytes
 T = TypeVar("T")
+_MAGIC = b"SQLite format 3\0"
 _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, zlib.error)
 
 #: What decides what a file becomes. How it is told (reports, manifests) decides nothing, and how it is kept neither.
@@ -92,9 +94,12 @@ class Cache(Generic[T]):
     def open(self, path: Path) -> None:
         """Opens or creates the file; a damaged one is replaced. PatchforgeError where it is a link or another's."""
         parts = [caches.file(path.with_name(path.name + end)) for end in ("", "-wal", "-shm", "-journal")]
+        if _is_damaged(parts[0], parts[1]):
+            _unlink(parts)
         for _ in range(2):
             try:
                 self.connection = sqlite3.connect(path, timeout=30)
+                weakref.finalize(self, _close, self.connection)  # it refers to itself, and would stay open
                 self.connection.execute("PRAGMA journal_mode=WAL")
                 self.connection.execute("PRAGMA synchronous=OFF")
                 self.connection.execute(
@@ -106,8 +111,7 @@ class Cache(Generic[T]):
                 return
             except sqlite3.DatabaseError:
                 self.connection = None
-                for part in parts:
-                    part.unlink(missing_ok=True)
+                _unlink(parts)
             else:
                 return
 
@@ -131,3 +135,22 @@ class Cache(Generic[T]):
         rows = [(*key, zlib.compress(json.dumps(value).encode(), 1) if value else b"") for key, value in plain]
         with contextlib.suppress(sqlite3.DatabaseError), self.connection:
             self.connection.executemany("INSERT OR REPLACE INTO records VALUES (?, ?, ?)", rows)
+
+
+def _close(connection: sqlite3.Connection) -> None:
+    with contextlib.suppress(sqlite3.Error):  # another thread's is closed with the process
+        connection.close()
+
+
+def _unlink(files: Iterable[Path]) -> None:
+    for file in files:
+        file.unlink(missing_ok=True)
+
+
+def _is_damaged(database: Path, log: Path) -> bool:
+    """Whether a file is none of SQLite's, which would wait for all that have it open before it says so."""
+    if not database.exists():
+        return False
+    with database.open("rb") as stream:
+        head = stream.read(len(_MAGIC))
+    return head != _MAGIC and (head != b"" or (log.exists() and log.stat().st_size > 0))

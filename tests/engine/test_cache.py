@@ -66,6 +66,21 @@ def test_a_damaged_file_is_replaced(tmp_path: Path, damage: bytes) -> None:
     assert Cache(tmp_path, FILES).get([KEY]) == {KEY: FULL}
 
 
+@pytest.mark.parametrize("damage", [b"", b"x"])
+def test_a_damaged_file_that_somebody_has_open_is_replaced_at_once(tmp_path: Path, damage: bytes) -> None:
+    holding = Cache(tmp_path, FILES)
+    holding.put({KEY: FULL})
+    file_of(tmp_path).write_bytes(damage)
+    again = Cache(tmp_path, FILES)
+    again.put({KEY: FULL})
+    assert again.get([KEY]) == {KEY: FULL}
+
+
+def test_a_cache_that_nobody_needs_any_more_is_closed(tmp_path: Path) -> None:
+    Cache(tmp_path, FILES).put({KEY: FULL})
+    assert list(tmp_path.iterdir()) == [file_of(tmp_path)]
+
+
 @pytest.mark.parametrize("value", [b"no zlib", b"x\x9c\x03\x00\x00\x00\x00\x01"])
 def test_a_damaged_record_is_made_again(tmp_path: Path, value: bytes) -> None:
     files = {"main.py": miniature("v0.33.0")["main.py"]}
