@@ -18,7 +18,7 @@ from patchforge.vocabulary import Decision
 if TYPE_CHECKING:
     from patchforge.nodes.code import Code
     from patchforge.nodes.cuda_tests import Handed
-    from patchforge.nodes.libraries import Library
+    from patchforge.nodes.known import Package
 
 
 class Kind(StrEnum):
@@ -124,7 +124,7 @@ class PackFacts:
     #: whether another file than the one of that path may read a name of its module, or an attribute of that name
     elsewhere: Callable[[str, str], bool] = field(default=lambda *_: False, compare=False)
     #: function or class of the pack → its parameters that go to a library with device names of its own
-    foreign: Mapping[str, Mapping[str, Library]] = field(default_factory=dict)
+    foreign: Mapping[str, Mapping[str, Package]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

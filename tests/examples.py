@@ -11,7 +11,8 @@ from textwrap import dedent
 
 from patchforge.engine.convert import Engine
 from patchforge.nodes.code import Code
-from patchforge.nodes.convert import convert_file, facts, own_questions
+from patchforge.nodes.convert import convert_file
+from patchforge.nodes.facts import facts, own_questions
 from patchforge.nodes.pack import Pack
 from patchforge.pattern import PackExample, Pattern
 from patchforge.proof.differences import Replacement
@@ -141,7 +142,7 @@ class OfPack(Case):
     def run(self, data: bytes) -> Outcomes:
         code = Code("nodes.py", data)
         pack = Pack("p", Path("p"), {"nodes.py": data})
-        around = facts(pack, {"nodes.py": code}, self.example.options, own_questions([code]))
+        around = facts(pack, {"nodes.py": code}, self.example.options, frozenset(own_questions(code)))
         rows, change = convert_file(code, around)
         if change:
             bytes_outside_edits_equal(change)

@@ -127,14 +127,15 @@ def test_one_file_adds_a_transform(package: ModuleType, tmp_path: Path) -> None:
 
 
 def test_one_file_adds_a_pattern(package: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from patchforge.nodes import convert
+    from patchforge.nodes import decide
     from patchforge.nodes.code import Code
+    from patchforge.nodes.convert import convert_file
     from patchforge.pattern import PackFacts
 
     (tmp_path / "spare_units.py").write_text(PATTERN, "utf-8")
     (rule,) = discover(package, Pattern)
-    monkeypatch.setattr(convert, "patterns", lambda: in_order([*patterns(), rule]))
-    rows, change = convert.convert_file(Code("nodes.py", b"import torch\nn = torch.cuda.spare_units()\n"), PackFacts())
+    monkeypatch.setattr(decide, "patterns", lambda: in_order([*patterns(), rule]))
+    rows, change = convert_file(Code("nodes.py", b"import torch\nn = torch.cuda.spare_units()\n"), PackFacts())
     assert [row.rule for row in rows] == ["pack-spare-units"]
     assert change
     assert b"n = _patchforge_gpu().spare_units()\n" in change.after

@@ -20,6 +20,7 @@ from itertools import pairwise
 from patchforge.effort import TooIntricate
 from patchforge.engine.prefilter import may_say, says
 from patchforge.engine.records import apply_segments
+from patchforge.engine.syntax import DEFINITIONS, FUNCTIONS, imported_names
 from patchforge.vocabulary import Segment, split_lines
 
 
@@ -185,11 +186,8 @@ class SourceFile:
         stack: list[ast.AST] = list(self.tree.body) if self.tree else []
         while stack:
             node = stack.pop()
-            if isinstance(node, ast.Import):
-                names.update({alias.asname: alias.name for alias in node.names if alias.asname})
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                names.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
-            elif isinstance(node, (ast.Try, ast.If)):
+            names |= imported_names(node)
+            if isinstance(node, (ast.Try, ast.If)):
                 stack.extend([*node.body, *node.orelse, *getattr(node, "finalbody", ())])
                 stack.extend(child for handler in getattr(node, "handlers", ()) for child in handler.body)
         return names
@@ -250,9 +248,6 @@ def _block(node: ast.stmt, lines: Sequence[bytes], encoding: str, *, first: bool
     return Block(*_lines(node, lines), _defines(node), imports, docstring, functions=functions)
 
 
-_FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-
-
 def _lines(node: ast.stmt, lines: Sequence[bytes]) -> tuple[int, int]:
     """The lines of a statement with its decorators: 0-based, end exclusive."""
     first = node.lineno - 1
@@ -268,7 +263,7 @@ _LONG = 100  #: lines of a function from which on the functions in it are blocks
 
 def _functions(node: ast.stmt, lines: Sequence[bytes], encoding: str, above: str = "") -> tuple[Block, ...]:
     """The methods of a class, and the functions in a long function, where each has its lines for itself."""
-    if not isinstance(node, (ast.ClassDef, *_FUNCTIONS)):
+    if not isinstance(node, DEFINITIONS):
         return ()
     begin = _lines(node.body[0], lines)[0]
     if isinstance(node, ast.ClassDef):
@@ -277,7 +272,7 @@ def _functions(node: ast.stmt, lines: Sequence[bytes], encoding: str, above: str
         header = above + b"".join(lines[node.lineno - 1 : begin]).decode(encoding)
     else:
         return ()
-    inner = [function for function in node.body if isinstance(function, _FUNCTIONS)]
+    inner = [function for function in node.body if isinstance(function, FUNCTIONS)]
     blocks = tuple(
         Block(*_lines(function, lines), header=header, functions=_functions(function, lines, encoding, header))
         for function in inner
@@ -287,7 +282,7 @@ def _functions(node: ast.stmt, lines: Sequence[bytes], encoding: str, above: str
 
 
 def _defines(node: ast.stmt) -> tuple[str, ...]:
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+    if isinstance(node, DEFINITIONS):
         return (node.name,)
     if isinstance(node, (ast.Import, ast.ImportFrom)):
         return tuple((alias.asname or alias.name).partition(".")[0] for alias in node.names)

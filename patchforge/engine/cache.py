@@ -29,7 +29,7 @@ _DAMAGE = (ValueError, LookupError, TypeError, AttributeError, zlib.error)
 #: What decides what a file becomes. How it is told (reports, manifests) decides nothing, and how it is kept neither.
 _BOTH = (
     *("rules.py", "devices.py", "effort.py", "vocabulary.py"),
-    *("engine/blocks.py", "engine/edits.py", "engine/prefilter.py", "engine/records.py"),
+    *("engine/blocks.py", "engine/edits.py", "engine/prefilter.py", "engine/records.py", "engine/syntax.py"),
 )
 RELEASES = (
     *("transforms/comfyui", "transforms/runtime", "transform.py", "structure.py", *_BOTH),
@@ -37,8 +37,9 @@ RELEASES = (
 )
 PACKS = (
     *("transforms/nodes", "pattern.py", *_BOTH, "nodes/runtime", "nodes/census.py", "nodes/code.py"),
-    *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/entry_points.py", "nodes/exempt.py", "nodes/layout.py"),
-    *("nodes/libraries.py", "nodes/operators.py", "nodes/requirements.py", "nodes/shapes.py"),
+    *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/decide.py", "nodes/entry_points.py", "nodes/exempt.py"),
+    *("nodes/facts.py", "nodes/known.py", "nodes/known.toml", "nodes/layout.py", "nodes/libraries.py"),
+    *("nodes/operators.py", "nodes/requirements.py", "nodes/shapes.py", "nodes/suits.py"),
     *("proof/packs", "proof/reading.py"),
 )
 

@@ -15,6 +15,7 @@ from patchforge.devices import DEVICE_TEST, DEVICE_VARIABLE, IPEX, KITCHEN_TEST,
 from patchforge.effort import spend, walk
 from patchforge.engine.blocks import SourceFile, UnreadableSource
 from patchforge.engine.records import RawSite
+from patchforge.engine.syntax import DEFINITIONS, dotted, last_name, resolved
 
 NEEDLES = re.compile(
     rb"cuda|cudnn|version\.hip|xpu|ipex|is_nvidia|is_amd|OOM_EXCEPTION|ONEAPI|_VISIBLE_DEVICES"
@@ -80,12 +81,9 @@ class _Walk:
         if isinstance(node, ast.If):
             self.chain(node, function, guard)
             return
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
-            for part in (
-                *node.decorator_list,
-                *getattr(node, "bases", ()),
-                *([node.args] if not isinstance(node, ast.ClassDef) else ()),
-            ):
+        if isinstance(node, DEFINITIONS):
+            arguments = () if isinstance(node, ast.ClassDef) else (node.args,)
+            for part in (*node.decorator_list, *getattr(node, "bases", ()), *arguments):
                 self.node(part, function, guard)
             self.statements(node.body, node.name if function == "<module>" else f"{function}.{node.name}", guard)
             return
@@ -142,14 +140,7 @@ class _Walk:
             yield node.value
 
     def dotted(self, node: ast.AST) -> str:
-        parts: list[str] = []
-        while isinstance(node, ast.Attribute):
-            spend()
-            parts.append(node.attr)
-            node = node.value
-        if not isinstance(node, ast.Name):
-            return ""
-        return ".".join([self.aliases.get(node.id, node.id), *reversed(parts)])
+        return resolved(dotted(node), self.aliases)
 
     def site(self, node: ast.AST, function: str, guard: str) -> None:
         for kind, text in self.kinds(node):
@@ -179,7 +170,7 @@ class _Walk:
 
 
 def _called(node: ast.Call) -> Iterator[tuple[str, str]]:
-    last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+    last = last_name(node)
     if last in XPU_TESTS:
         yield "xpu-test", last
     elif asks_vendor(last):

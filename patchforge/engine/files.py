@@ -108,7 +108,7 @@ def _look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo
         active = [
             (rank, transform)
             for rank, transform in wanting
-            if transform.purpose is purpose and _hit(transform, source.data)
+            if transform.purpose is purpose and may_say(source.data, transform.needles)
         ]
         if not active:
             continue
@@ -120,10 +120,6 @@ def _look_at(path: str, data: bytes, transforms: Sequence[Transform], memo: Memo
             origin.add(parts)
             source = source.after(parts)
     return FileRecord(tuple(findings), tuple(stages), sites)
-
-
-def _hit(transform: Transform, data: bytes) -> bool:
-    return may_say(data, transform.needles)
 
 
 class _LineMap:
@@ -191,7 +187,7 @@ class _Stage:
 
     def wanted(self, data: bytes) -> Ranked:
         """The transforms with a needle in ``data``."""
-        return [(rank, transform) for rank, transform in self.transforms if _hit(transform, data)]
+        return [(rank, transform) for rank, transform in self.transforms if may_say(data, transform.needles)]
 
     def bound(self, placed: Placed) -> FoundPlace:
         """The finding; drifted where its edits use a name that nothing binds."""

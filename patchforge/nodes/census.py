@@ -9,8 +9,9 @@ from pathlib import PurePosixPath
 
 from patchforge.devices import CUDA_VARIABLE, about
 from patchforge.effort import spend
+from patchforge.engine.syntax import LONGEST_NAME, dotted
 from patchforge.nodes import operators
-from patchforge.nodes.code import LONGEST_NAME, Code, dotted
+from patchforge.nodes.code import Code
 from patchforge.pattern import Kind, Site
 
 #: The text prefilter: a file without any of these names no device.

@@ -17,11 +17,12 @@ from typing import Any, TypeVar, cast
 from patchforge.effort import SHARED, spend
 from patchforge.engine.blocks import SourceFile, UnreadableSource
 from patchforge.engine.edits import Splice, Text
+from patchforge.engine.syntax import DEFINITIONS, FUNCTIONS, dotted, imported_names, resolved
 from patchforge.nodes import layout
 
 _PER_NODE = 8  #: steps for all that every node is asked
 _FORMATTED = re.compile(r"[fF][rR]?(\"\"\"|'''|\"|')|[rR][fF](\"\"\"|'''|\"|')")
-LONGEST_NAME = 32  #: dots in a name; nothing that a rule knows has more
+_PYTHON_2 = re.compile(r"\s*(print\s+[^(=]|exec\s+|raise\s+\w+,|except\s+\w+,)")
 _LONGEST_PLAIN = 200  #: characters of a word that is looked at whole
 
 T = TypeVar("T")
@@ -128,10 +129,8 @@ class Code:
         """Local name → full name, for every import in the file."""
         names: dict[str, str] = {}
         for node in self.nodes:
-            if isinstance(node, ast.Import):
-                names.update({alias.asname: alias.name for alias in node.names if alias.asname})
-            elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-                names.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
+            if not getattr(node, "level", 0):
+                names |= imported_names(node)
         return names
 
     @cached_property
@@ -159,11 +158,7 @@ class Code:
     def name(self, node: ast.AST) -> str:
         """Dotted name with its first part resolved through the imports; "" for other expressions."""
         text = dotted(node)
-        if not text:
-            return ""
-        head, _, rest = text.partition(".")
-        full = self.aliases.get(head, head)
-        return f"{full}.{rest}" if rest else full
+        return resolved(text, self.aliases) if text else ""
 
     def above(self, node: ast.AST) -> Iterator[tuple[ast.AST, ast.AST]]:
         """(ancestor, the child of it that holds ``node``), from the inside out."""
@@ -179,20 +174,23 @@ class Code:
 
     def function(self, node: ast.AST) -> str:
         """Dotted name of the functions and classes around a node, or ``<module>``."""
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
-        around = next((parent for parent, _ in self.above(node) if isinstance(parent, kinds)), None)
+        around = next((parent for parent, _ in self.above(node) if isinstance(parent, DEFINITIONS)), None)
         if around is None:
             return "<module>"
-        return self.once(("function", around), lambda: self._dotted(around, kinds))
+        return self.once(("function", around), lambda: self._definitions(around))
 
-    def _dotted(self, around: ast.AST, kinds: tuple[type[Any], ...]) -> str:
+    def _definitions(self, around: ast.AST) -> str:
         parents = (parent for parent, _ in self.above(around))
-        return ".".join(reversed([owner.name for owner in (around, *parents) if isinstance(owner, kinds)]))
+        return ".".join(reversed([owner.name for owner in (around, *parents) if isinstance(owner, DEFINITIONS)]))
+
+    def block(self, part: ast.AST) -> list[ast.stmt]:
+        """The statements that one stands among; nothing for what is no statement."""
+        block = getattr(self.parent(part), self.field(part), None)
+        return block if isinstance(block, list) else []
 
     def scope(self, node: ast.AST) -> ast.AST:
         """The innermost function around a node, or the module."""
-        kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-        return next((parent for parent, child in self.above(node) if isinstance(parent, kinds)), self.tree)
+        return next((parent for parent, _ in self.above(node) if isinstance(parent, FUNCTIONS)), self.tree)
 
     def statement(self, node: ast.AST) -> ast.stmt:
         """The innermost statement around an expression."""
@@ -256,6 +254,10 @@ class Code:
         if not first < start <= end < last:
             return "", False
         return quote, _FORMATTED.search(self.source.text, first + 2, last) is not None
+
+    def quoted(self, edit: Splice) -> bool:
+        """Whether an edit is in an f-string."""
+        return bool(self.quotes(edit.start, edit.end)[0])
 
     def in_string(self, node: ast.expr) -> bool:
         """Whether an expression stands in an f-string."""
@@ -343,10 +345,6 @@ class Code:
         """Every name and string of the file, in lines."""
         return "\n".join(sorted({word for _, word in self._words}))
 
-    def among(self, top: ast.AST, numbers: Sequence[int]) -> bool:
-        """Whether one of the sorted ``numbers`` is a node's in ``top``."""
-        return _between(numbers, *self._numbers[top])
-
 
 def _between(numbers: Sequence[int], first: int, last: int) -> bool:
     at = bisect_left(numbers, first)
@@ -385,25 +383,9 @@ def _places(parent: ast.AST) -> dict[ast.AST, tuple[str, int]]:
 _WORDS = {ast.Name: "id", ast.Attribute: "attr", ast.Constant: "value", ast.alias: "name", ast.ImportFrom: "module"}
 
 
-def dotted(node: ast.AST) -> str:
-    """``a.b.c`` of names and attributes as written; "" for anything else, and for what is longer than any real name."""
-    parts: list[str] = []
-    while isinstance(node, ast.Attribute) and len(parts) < LONGEST_NAME:
-        parts.append(node.attr)
-        node = node.value
-    if not isinstance(node, ast.Name):
-        return ""
-    return ".".join([node.id, *reversed(parts)])
-
-
 def _refused(source: SourceFile) -> UnreadableSource:
     error = source.refusal
-    if isinstance(error, SyntaxError):
-        line = (error.text or "")[:200]
-        old = (
-            "; it looks like Python 2"
-            if re.match(r"\s*(print\s+[^(=]|exec\s+|raise\s+\w+,|except\s+\w+,)", line)
-            else ""
-        )
-        return UnreadableSource(f"no Python that this interpreter reads: {error.msg}{old}", error.lineno or 1)
-    return UnreadableSource(f"no Python that this interpreter reads: {error}", 1)
+    if not isinstance(error, SyntaxError):
+        return UnreadableSource(f"no Python that this interpreter reads: {error}", 1)
+    old = "; it looks like Python 2" if _PYTHON_2.match((error.text or "")[:200]) else ""
+    return UnreadableSource(f"no Python that this interpreter reads: {error.msg}{old}", error.lineno or 1)

@@ -10,7 +10,8 @@ from typing import TypeGuard
 
 from patchforge.effort import spend, walk
 from patchforge.engine.edits import Splice
-from patchforge.nodes.code import Code, dotted
+from patchforge.engine.syntax import by_position, dotted, is_and, last_name, parameters
+from patchforge.nodes.code import Code
 from patchforge.nodes.shapes import (
     ASKED,
     KERNELS,
@@ -20,7 +21,6 @@ from patchforge.nodes.shapes import (
     body_of,
     call_of,
     keyword_of,
-    last_name,
     leaves,
     only_cuda,
     test_around,
@@ -95,7 +95,7 @@ def decisions(asked: ast.expr, code: Code, pack: PackFacts | None = None) -> lis
 def operands(asked: ast.expr, code: Code) -> Operands | None:
     """What is only evaluated where the answer is yes, in an ``and`` whose operand it is."""
     both = code.parent(asked)
-    if not (isinstance(both, ast.BoolOp) and isinstance(both.op, ast.And)):
+    if not is_and(both):
         return None
     rest = both.values[both.values.index(asked) + 1 :]
     return Operands(both, asked, rest) if rest else None
@@ -191,14 +191,13 @@ def _decided(use: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
 
 
 def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast.expr) -> str:
-    names = [argument.arg for argument in (*function.args.posonlyargs, *function.args.args)]
+    names = by_position(function, bound=isinstance(call.func, ast.Attribute) or function.name == "__init__")
     spend(1 + len(names) + len(call.args))
     if keyword:
-        return keyword if keyword in (*names, *(argument.arg for argument in function.args.kwonlyargs)) else ""
+        return keyword if keyword in parameters(function) else ""
     if any(isinstance(argument, ast.Starred) for argument in call.args):
         return ""
-    method = isinstance(call.func, ast.Attribute) or function.name == "__init__"
-    at = call.args.index(use) + (method and names[:1] in (["self"], ["cls"]))
+    at = call.args.index(use)
     return names[at] if at < len(names) else ""
 
 
@@ -250,13 +249,10 @@ def along(function: ast.FunctionDef, name: str, sites: Sequence[Site], code: Cod
 
 def _definition(name: str, code: Code) -> ast.FunctionDef | None:
     """The only function of a name in the file, or the constructor of the only class."""
-    functions = code.functions.get(name, [])
-    classes = code.once("classes", lambda: [node for node in code.nodes if isinstance(node, ast.ClassDef)])
-    made = [
-        method for each in classes if each.name == name for method in each.body if isinstance(method, ast.FunctionDef)
-    ]
-    functions = [*functions, *(method for method in made if method.name == "__init__")]
-    return functions[0] if len(functions) == 1 else None
+    methods = ((method, code.parent(method)) for method in code.functions.get("__init__", []))
+    made = (method for method, owner in methods if isinstance(owner, ast.ClassDef) and owner.name == name)
+    definitions = [*code.functions.get(name, []), *made]
+    return definitions[0] if len(definitions) == 1 else None
 
 
 def _asked_of_attribute(value: ast.expr, sites: Sequence[Site], code: Code) -> set[Site]:
@@ -275,9 +271,8 @@ def ready(code: Code, handed: Handed, sites: Sequence[Site], verdicts: Mapping[S
     definition = _definition(handed.called, code)
     if definition is None:
         return True
-    names = [argument.arg for argument in (*definition.args.posonlyargs, *definition.args.args)]
-    place = handed.place + (names[:1] in (["self"], ["cls"]))
-    name = handed.keyword or (names[place] if place < len(names) else "")
+    names = by_position(definition)
+    name = handed.keyword or (names[handed.place] if handed.place < len(names) else "")
     route = along(definition, name, sites, code)
     looked_up = any(isinstance(code.parent(read), ast.Subscript) for read in route.reads)
     return not looked_up and all(verdicts[site].runs_on_xpu for site in route.asked if site in verdicts)
@@ -297,23 +292,16 @@ def _shown(node: ast.expr, code: Code) -> ast.expr:
 
 def following(statement: ast.stmt, code: Code) -> list[ast.stmt]:
     """The statements behind one in its block."""
-    block = _block(statement, code)
+    block = code.block(statement)
     spend(1 + len(block) // 8)
     return block[code.index(statement) + 1 :] if block else []
 
 
 def preceding(statement: ast.stmt, code: Code) -> list[ast.stmt]:
     """The statements before one in its block."""
-    block = _block(statement, code)
+    block = code.block(statement)
     spend(1 + len(block) // 8)
     return block[: code.index(statement)] if block else []
-
-
-def _block(statement: ast.stmt, code: Code) -> list[ast.stmt]:
-    parent = code.parent(statement)
-    field = code.field(statement)
-    block = getattr(parent, field) if field in ("body", "orelse", "finalbody") else []
-    return block if isinstance(block, list) else []
 
 
 def guarded(gate: Gate, code: Code, *, positive: bool) -> list[ast.AST]:
@@ -389,11 +377,11 @@ def counts_mps(asked: ast.expr, code: Code) -> bool:
 def requested(asked: ast.expr, code: Code) -> bool:
     """``use_gpu and torch.cuda.is_available()``: the GPU was asked for."""
     both = code.parent(asked)
-    if not (isinstance(both, ast.BoolOp) and isinstance(both.op, ast.And)):
-        return False
-    return code.once(
-        ("gpu", both), lambda: any(isinstance(value, ast.Name) and _GPU.search(value.id) for value in both.values)
-    )
+    return is_and(both) and code.once(("gpu", both), lambda: any(map(_named_gpu, both.values)))
+
+
+def _named_gpu(node: ast.expr) -> bool:
+    return isinstance(node, ast.Name) and bool(_GPU.search(node.id))
 
 
 def widened(site: Site, code: Code) -> tuple[Splice, ...]:

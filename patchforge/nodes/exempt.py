@@ -8,29 +8,14 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 
 from patchforge.effort import spend, walk
-from patchforge.nodes.code import Code, dotted
+from patchforge.engine.syntax import DEFINITIONS, FUNCTIONS, dotted, is_and, last_name
+from patchforge.nodes.code import Code
+from patchforge.nodes.known import PACKAGES
 from patchforge.pattern import Kind, Site, Verdict, left
 
 UNREACHABLE = "no node entry point leads to this file"
 
 _VENDORED = re.compile(r"(^|/)((custom_)?mm(cv|pkg|seg|det|pose|engine)|basicsr/ops|detectron2/layers)(/|$)")
-_KERNELS = (
-    "cupy",
-    "cpm_kernels",
-    "triton",
-    "nvdiffrast",
-    "flash_attn",
-    "flash_attn_interface",
-    "pycuda",
-    "tensorrt",
-    "spconv",
-    "torchsparse",
-    "diff_gaussian_rasterization",
-    "sageattention",
-    "bitsandbytes",
-    "numba.cuda",
-    "nunchaku",
-)
 _OWN_XPU = re.compile(r"(^|/)(ipex|xpu)(/|_\w+\.py$|\.py$)", re.IGNORECASE)
 _INSTALLER = re.compile(r"(^|/)install(_\w+)?\.py$")
 _BUILDS = re.compile("CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension")
@@ -42,7 +27,6 @@ _GRAPHS = frozenset(("torch.cuda.CUDAGraph", "torch.cuda.graph", "torch.cuda.mak
 _PROBES = re.compile(r"xformers|memory_efficient|flash_attn|sageattn|triton")
 _PRINTS = re.compile(r"^(print|log|logs?_?\w*|info|warning|warn|debug|error|exception|format)$")
 _LEAVE = re.compile(r"\bpatchforge: leave\b")  #: behind a #
-_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
 _COMPILES = frozenset(
     f"torch.jit.{name}" for name in ("script", "script_if_tracing", "script_method", "export", "interface")
 )
@@ -62,18 +46,14 @@ def file_reason(code: Code, *, reachable: bool) -> str:
     if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):
         return "source of a CUDA kernel"
     imported = _imported_for_good(code)
-    kernels = sorted(
-        name for name in _KERNELS if any(module == name or module.startswith(name + ".") for module in imported)
-    )
+    known = sorted(package.module for package in PACKAGES if package.kernels)
+    kernels = [name for name in known if any(f"{module}.".startswith(f"{name}.") for module in imported)]
     return f"needs {', '.join(kernels)}, which is for CUDA only" if kernels else ""
 
 
 def _is_kernel(node: ast.AST) -> bool:
-    decorators = getattr(node, "decorator_list", ())
-    return any(
-        dotted(decorator.func if isinstance(decorator, ast.Call) else decorator).endswith(_COMPILERS)
-        for decorator in decorators
-    )
+    marks = getattr(node, "decorator_list", ())
+    return any(dotted(mark.func if isinstance(mark, ast.Call) else mark).endswith(_COMPILERS) for mark in marks)
 
 
 def _imported_for_good(code: Code) -> set[str]:
@@ -119,11 +99,11 @@ def _for_torchscript(code: Code) -> frozenset[ast.AST]:
     coming: list[ast.AST] = []
     handed: set[str] = set()
     for node in code.nodes:
-        if isinstance(node, _DEFINITIONS) and any(code.name(mark) in _COMPILES for mark in node.decorator_list):
+        if isinstance(node, DEFINITIONS) and any(code.name(mark) in _COMPILES for mark in node.decorator_list):
             coming.append(node)
         elif isinstance(node, ast.Call) and code.name(node.func) in _COMPILES:
             handed |= _names(node)
-    known = {node.name: node for node in code.tree.body if isinstance(node, _DEFINITIONS)}
+    known = {node.name: node for node in code.tree.body if isinstance(node, DEFINITIONS)}
     coming += [known.pop(name) for name in handed & known.keys()]
     compiled: set[ast.AST] = set()
     while coming:
@@ -169,7 +149,7 @@ def _beside_xpu(node: ast.expr, site: Site, code: Code) -> str:
         if isinstance(parent, ast.stmt):
             if isinstance(parent, (ast.If, ast.For, ast.While, ast.With, ast.Try)):
                 continue
-            if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            if isinstance(parent, DEFINITIONS):
                 return ""
     return ""
 
@@ -185,11 +165,8 @@ def _neighbour(branch: ast.If, code: Code) -> bool:
 
     Other tests and assignments may stand between.
     """
-    block = getattr(code.parent(branch), code.field(branch), None)
-    if not isinstance(block, list):
-        return False
-    at = code.index(branch)
-    return any(_for_xpus(neighbour, code) for way in (block[at + 1 :], block[:at][::-1]) for neighbour in _tests(way))
+    block, at = code.block(branch), code.index(branch)
+    return any(_for_xpus(other, code) for way in (block[at + 1 :], block[:at][::-1]) for other in _tests(way))
 
 
 def _tests(way: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -219,8 +196,7 @@ def _asked_next(branch: ast.If, code: Code) -> bool:
 
 def _chosen_before(branch: ast.If, code: Code) -> bool:
     """Whether our line stands before an ``if``: a "cuda" was taken for the XPU."""
-    block = getattr(code.parent(branch), code.field(branch), None)
-    before = block[code.index(branch) - 1] if isinstance(block, list) and code.index(branch) else None
+    before = code.block(branch)[code.index(branch) - 1] if code.index(branch) else None
     value = before.value if isinstance(before, ast.Assign) else None
     return isinstance(value, ast.Call) and code.name(value.func) == "_patchforge_choice"
 
@@ -262,20 +238,17 @@ def _else(arm: ast.If | ast.IfExp) -> ast.AST | None:
     return rest
 
 
+_PROBE = "a probe for a CUDA library: it must fail without CUDA"
+
+
 def _probe(node: ast.expr, _: Site, code: Code) -> str:
     """``try: xformers.ops.memory_efficient_attention(torch.randn(…, device="cuda"))``: must fail without CUDA."""
     for parent, child in code.above(node):
-        if (
-            isinstance(parent, ast.Try)
-            and len(parent.body) <= 6
-            and child in parent.body
-            and code.mentions(parent.body, _PROBES)
-        ):
-            return "a probe for a CUDA library: it must fail without CUDA"
-        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            if "xformers" in parent.name or "memory_efficient_attention" in parent.name:
-                return "a probe for a CUDA library: it must fail without CUDA"
-            return ""
+        tried = parent.body if isinstance(parent, ast.Try) else []
+        if child in tried and len(tried) <= 6 and code.mentions(tried, _PROBES):
+            return _PROBE
+        if isinstance(parent, FUNCTIONS):
+            return _PROBE if "xformers" in parent.name or "memory_efficient_attention" in parent.name else ""
     return ""
 
 
@@ -284,38 +257,28 @@ _CALLED_BY_CPM = re.compile(r"^kernels$")
 _ENGINE = re.compile(r"create_execution_context|deserialize_cuda_engine|execute_async_v\d|set_tensor_address|trt\.")
 
 
-def _engine(node: ast.expr, site: Site, code: Code) -> str:
-    """What stands in a function beside a TensorRT engine."""
-    if site.kind not in (Kind.API, Kind.LITERAL, Kind.METHOD):
-        return ""
+def _beside_kernels(node: ast.expr, site: Site, code: Code) -> str:
+    """What stands in a function beside a TensorRT engine, or beside kernels that cpm_kernels compiles."""
     scope = code.scope(node)
-    return (
-        "beside a TensorRT engine, which is for CUDA only"
-        if scope is not code.tree and code.mentions([scope], _ENGINE)
-        else ""
-    )
-
-
-def _compiled(node: ast.expr, site: Site, code: Code) -> str:
-    """What stands in a function beside kernels that cpm_kernels compiles."""
-    if site.kind not in (Kind.API, Kind.LITERAL, Kind.METHOD):
+    if site.kind not in (Kind.API, Kind.LITERAL, Kind.METHOD) or scope is code.tree:
         return ""
-    scope = code.scope(node)
-    beside = scope is not code.tree and code.mentions([code.tree], _BY_CPM) and code.mentions([scope], _CALLED_BY_CPM)
-    return "beside kernels of cpm_kernels, which are for CUDA only" if beside else ""
+    if code.mentions([scope], _ENGINE):
+        return "beside a TensorRT engine, which is for CUDA only"
+    compiled = code.mentions([code.tree], _BY_CPM) and code.mentions([scope], _CALLED_BY_CPM)
+    return "beside kernels of cpm_kernels, which are for CUDA only" if compiled else ""
 
 
 def _rocm(node: ast.expr, _: Site, code: Code) -> str:
     """``torch.version.hip is not None and torch.cuda.device_count() > 1``: no XPU comes there."""
     for parent, child in code.above(node):
         tests: list[ast.expr] = []
-        if isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.And):
+        if is_and(parent):
             tests = parent.values[: parent.values.index(child)] if child in parent.values else []
         elif isinstance(parent, ast.If) and child in parent.body:
             tests = parent.test.values if isinstance(parent.test, ast.BoolOp) else [parent.test]
         if any(_asks_for_rocm(test, code) for test in tests):
             return "behind a test for ROCm"
-        if isinstance(parent, _DEFINITIONS):
+        if isinstance(parent, DEFINITIONS):
             return ""
     return ""
 
@@ -344,11 +307,10 @@ def _making_graphs(code: Code) -> frozenset[ast.AST]:
     return frozenset(statements)
 
 
-def _block(node: ast.AST, code: Code) -> list[ast.AST]:
+def _block(node: ast.AST, code: Code) -> list[ast.stmt]:
     for parent, child in code.above(node):
-        if isinstance(parent, (ast.If, *_DEFINITIONS)):
-            block = getattr(parent, code.field(child), None)
-            return list(block) if isinstance(block, list) else []
+        if isinstance(parent, (ast.If, *DEFINITIONS)):
+            return code.block(child)
     return []
 
 
@@ -363,24 +325,20 @@ def _wording(node: ast.expr, site: Site, code: Code) -> str:
     """The word "cuda" that is not a device."""
     if site.kind not in (Kind.LITERAL, Kind.AVAILABLE) and site.text != "torch.cuda":
         return ""
-    parent = code.parent(node)
     if any(isinstance(above, ast.Call) and _is_argparse(above) for above, _ in code.above(node)):
         return "an option of a script's command line"
     if site.kind is Kind.AVAILABLE:
         return ""
     compare = next((above for above, _ in code.above(node) if isinstance(above, ast.Compare)), None)
-    if compare is not None and code.once(("graph", compare), lambda: _in_graph(compare, code)):
-        return "in a TorchScript graph: a string baked into a checkpoint"
-    if isinstance(parent, ast.Attribute) and parent.attr == "startswith" and "[" in code.said(parent):
-        return "in a TorchScript graph: a string baked into a checkpoint"
-    if (
-        isinstance(parent, ast.Call)
-        and isinstance(parent.func, ast.Attribute)
-        and parent.func.attr == "startswith"
-        and "node[" in code.said(parent.func)
-    ):
-        return "in a TorchScript graph: a string baked into a checkpoint"
-    return ""
+    graph = compare is not None and code.once(("graph", compare), lambda: _in_graph(compare, code))
+    return "in a TorchScript graph: a string baked into a checkpoint" if graph or _of_node(node, code) else ""
+
+
+def _of_node(node: ast.expr, code: Code) -> bool:
+    """``node["value"].startswith("cuda")``."""
+    parent = code.parent(node)
+    asked, key = (parent.func, "node[") if isinstance(parent, ast.Call) else (parent, "[")
+    return isinstance(asked, ast.Attribute) and asked.attr == "startswith" and key in code.said(asked)
 
 
 def _in_graph(compare: ast.Compare, code: Code) -> bool:
@@ -397,7 +355,7 @@ def _message(node: ast.expr, site: Site, code: Code) -> str:
         return ""
     for parent, child in code.above(node):
         if isinstance(parent, ast.Call) and child is not parent.func:
-            name = parent.func.attr if isinstance(parent.func, ast.Attribute) else getattr(parent.func, "id", "")
+            name = last_name(parent)
             owner = code.said(parent.func)
             if (_PRINTS.match(name) and name != "format") or re.search(r"\b(log|logger|logging)\.", owner):
                 return "only printed"
@@ -412,8 +370,7 @@ _REASONS: dict[Callable[[ast.expr, Site, Code], str], bool] = {
     _main: False,
     _beside_xpu: True,
     _probe: False,
-    _engine: False,
-    _compiled: False,
+    _beside_kernels: False,
     _rocm: False,
     _captured: False,
     _attribute: True,

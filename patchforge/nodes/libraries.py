@@ -7,64 +7,23 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from patchforge.effort import spend
-from patchforge.nodes.code import Code, dotted
+from patchforge.engine.syntax import called_by, dotted, parameters
+from patchforge.nodes.code import Code
+from patchforge.nodes.known import PACKAGES, Package
 from patchforge.pattern import Kind, Site, Verdict, left, person
 
 Key = tuple[ast.AST | None, str]  #: (scope, name); (None, "self.device") for an attribute
 
 
-@dataclass(frozen=True, slots=True)
-class Library:
-    """A library that is given a device. ``known``: what it takes for one; ``source``: where that is written."""
-
-    module: str
-    known: str
-    source: str
-
-
-_CT2 = "https://opennmt.net/CTranslate2/python/ctranslate2.models.Whisper.html"
-_PADDLE = "https://www.paddlepaddle.org.cn/documentation/docs/en/api/paddle/device/XPUPlace_en.html"
-_KERNELS = "kernels for CUDA alone"
-LIBRARIES = (
-    Library(
-        "ultralytics",
-        "cpu, mps and CUDA's",
-        "https://github.com/ultralytics/ultralytics/blob/main/ultralytics/utils/torch_utils.py",
-    ),
-    Library("ctranslate2", "cpu, cuda and auto", _CT2),
-    Library("faster_whisper", "cpu, cuda and auto, as CTranslate2", _CT2),
-    Library("whisperx", "cpu and cuda, as CTranslate2", "https://github.com/m-bain/whisperX"),
-    Library("paddle", 'cpu and gpu; its "xpu" is Baidu\'s Kunlun', _PADDLE),
-    Library("paddleocr", 'cpu and gpu; its "xpu" is Baidu\'s Kunlun', _PADDLE),
-    Library("paddlex", 'cpu and gpu; its "xpu" is Baidu\'s Kunlun', _PADDLE),
-    Library("tensorflow", "/CPU:0 and /GPU:0", "https://www.tensorflow.org/guide/gpu"),
-    Library("jax", "cpu, gpu, tpu", "https://docs.jax.dev/en/latest/_autosummary/jax.devices.html"),
-    Library(
-        "onnxruntime", "cpu and cuda for its own values", "https://onnxruntime.ai/docs/api/python/api_summary.html"
-    ),
-    Library("warp", "cpu and CUDA's", "https://nvidia.github.io/warp/user_guide/devices.html"),
-    Library("cupy", _KERNELS, "https://docs.cupy.dev/en/stable/install.html"),
-    Library("cpm_kernels", _KERNELS, "https://github.com/OpenBMB/cpm_kernels"),
-    Library("pycuda", _KERNELS, "https://documen.tician.de/pycuda/"),
-    Library("numba.cuda", _KERNELS, "https://numba.readthedocs.io/en/stable/cuda/index.html"),
-    Library("nvdiffrast", _KERNELS, "https://nvlabs.github.io/nvdiffrast/"),
-    Library("flash_attn", _KERNELS, "https://github.com/Dao-AILab/flash-attention"),
-    Library("causal_conv1d", _KERNELS, "https://github.com/Dao-AILab/causal-conv1d"),
-    Library("mamba_ssm", _KERNELS, "https://github.com/state-spaces/mamba"),
-    Library("tinycudann", _KERNELS, "https://github.com/NVlabs/tiny-cuda-nn"),
-    Library("gsplat", _KERNELS, "https://docs.gsplat.studio/main/"),
-    Library("spconv", _KERNELS, "https://github.com/traveller59/spconv"),
-    Library("tensorrt", _KERNELS, "https://docs.nvidia.com/deeplearning/tensorrt/"),
-    Library("bitsandbytes", "XPUs from 0.46 on", "https://huggingface.co/docs/bitsandbytes/main/en/installation"),
-)
-_BY_TOP: dict[str, list[Library]] = {}
-for _one in LIBRARIES:
-    _BY_TOP.setdefault(_one.module.partition(".")[0], []).append(_one)
+_BY_TOP: dict[str, list[Package]] = {}
+for _package in PACKAGES:
+    if _package.source:
+        _BY_TOP.setdefault(_package.module.partition(".")[0], []).append(_package)
 _CLEAR = frozenset(("str", "torch.device"))  #: calls that hand a device on
 _OWN = "_patchforge_"
 
 
-def named(name: str) -> Library | None:
+def named(name: str) -> Package | None:
     """The library that a dotted name is in."""
     known = _BY_TOP.get(name.partition(".")[0], ())
     return next((library for library in known if name == library.module or name.startswith(f"{library.module}.")), None)
@@ -74,7 +33,7 @@ def named(name: str) -> Library | None:
 class Flow:
     """Where a device goes. ``alone``: to the library and nowhere else."""
 
-    library: Library
+    library: Package
     alone: bool
 
 
@@ -84,12 +43,12 @@ class Flows:
     ``given``: functions elsewhere in the pack, and which of their parameters go into a library.
     """
 
-    def __init__(self, code: Code, given: Mapping[str, Mapping[str, Library]]) -> None:
+    def __init__(self, code: Code, given: Mapping[str, Mapping[str, Package]]) -> None:
         self.code, self.given = code, given
-        self.nodes: dict[ast.AST, Library] = {}
-        self.keys: dict[Key, Library] = {}
+        self.nodes: dict[ast.AST, Package] = {}
+        self.keys: dict[Key, Package] = {}
         self.used: set[ast.AST] = set()
-        self._objects: dict[Key, Library] = {}
+        self._objects: dict[Key, Package] = {}
         self._assigned: dict[Key, list[ast.expr]] = {}
         self._calls: dict[str, list[ast.Call]] = {}
         self._returned: dict[str, list[ast.expr]] = {}
@@ -103,18 +62,13 @@ class Flows:
         library = self.nodes.get(node)
         return Flow(library, not self._mixed) if library else None
 
-    def parameters(self) -> dict[str, dict[str, Library]]:
+    def parameters(self) -> dict[str, dict[str, Package]]:
         """Function or class → its parameters that go into a library."""
-        by_function: dict[str, dict[str, Library]] = {}
+        by_function: dict[str, dict[str, Package]] = {}
         for (scope, name), library in self.keys.items():
-            if isinstance(scope, ast.FunctionDef) and name in _arguments(scope):
-                by_function.setdefault(self._called_by(scope), {})[name] = library
+            if isinstance(scope, ast.FunctionDef) and name in parameters(scope):
+                by_function.setdefault(called_by(scope, self.code.parent(scope)), {})[name] = library
         return by_function
-
-    def _called_by(self, function: ast.FunctionDef) -> str:
-        """The name that calls a function: for a constructor its class's."""
-        owner = self.code.parent(function)
-        return owner.name if function.name == "__init__" and isinstance(owner, ast.ClassDef) else function.name
 
     def _concerned(self) -> bool:
         tops = {name.partition(".")[0] for name in self.code.aliases.values()} | self.code.imported
@@ -138,7 +92,7 @@ class Flows:
                 if len(libraries) == 1 and (library := libraries.pop()):
                     self._objects[key] = library
 
-    def _made_by(self, value: ast.expr) -> Library | None:
+    def _made_by(self, value: ast.expr) -> Package | None:
         """The library whose object a value is: one that it gave, or one that a function of the file returns."""
         if not isinstance(value, ast.Call):
             return self._objects.get(key) if (key := self._key(value)) is not None else None
@@ -152,11 +106,11 @@ class Flows:
         if isinstance(node, ast.Name):
             scope = self.code.scope(node)
             stored = (isinstance(use.ctx, ast.Store) for use in self.code.named(node.id, scope))
-            known = scope is not self.code.tree and (node.id in _arguments(scope) or any(stored))
+            known = scope is not self.code.tree and (node.id in parameters(scope) or any(stored))
             return (scope if known else self.code.tree), node.id
         return (None, text) if isinstance(node, ast.Attribute) and (text := dotted(node)) else None
 
-    def called(self, call: ast.Call) -> Library | None:
+    def called(self, call: ast.Call) -> Package | None:
         """The library that a call goes to: a function of it, or a method of what one gave."""
         node: ast.AST = call.func
         if library := named(self.code.name(node)):
@@ -171,7 +125,7 @@ class Flows:
         return self._objects.get(key) if key is not None else None
 
     def _spread(self) -> None:
-        todo: list[tuple[ast.AST, Library]] = []
+        todo: list[tuple[ast.AST, Package]] = []
         for calls in self._calls.values():
             for call in calls:
                 if library := self.called(call):
@@ -190,7 +144,7 @@ class Flows:
             self.nodes[node] = library
             todo += [(origin, library) for origin in self._behind(node, library)]
 
-    def _behind(self, node: ast.AST, library: Library) -> Iterator[ast.AST]:
+    def _behind(self, node: ast.AST, library: Package) -> Iterator[ast.AST]:
         """What an expression's value comes from."""
         if isinstance(node, ast.IfExp):
             yield from (node.body, node.orelse)
@@ -216,7 +170,7 @@ class Flows:
     def _passed(self, key: Key) -> Iterator[ast.expr]:
         """What a parameter is given: its default, and what calls in the file hand over."""
         function, name = key
-        if not isinstance(function, ast.FunctionDef) or name not in _arguments(function):
+        if not isinstance(function, ast.FunctionDef) or name not in parameters(function):
             return
         arguments = function.args
         by_place = [*arguments.posonlyargs, *arguments.args]
@@ -227,7 +181,7 @@ class Flows:
         ]
         yield from (value for parameter, value in pairs if parameter.arg == name and value)
         names = [parameter.arg for parameter in by_place if parameter.arg not in ("self", "cls")]
-        for call in self._calls.get(self._called_by(function), ()):
+        for call in self._calls.get(called_by(function, self.code.parent(function)), ()):
             yield from (keyword.value for keyword in call.keywords if keyword.arg == name)
             if name in names and names.index(name) < len(call.args):
                 yield call.args[names.index(name)]
@@ -267,19 +221,12 @@ def _looks_up(value: ast.expr) -> bool:
     return get or isinstance(value, ast.Subscript)
 
 
-def _arguments(function: ast.AST) -> frozenset[str]:
-    arguments = getattr(function, "args", None)
-    if not isinstance(arguments, ast.arguments):
-        return frozenset()
-    return frozenset(argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs))
-
-
-def flows(code: Code, given: Mapping[str, Mapping[str, Library]]) -> Flows:
+def flows(code: Code, given: Mapping[str, Mapping[str, Package]]) -> Flows:
     """The flows of a file, found once."""
     return code.once(("flows", id(given)), lambda: Flows(code, given))
 
 
-def foreign(site: Site, code: Code, given: Mapping[str, Mapping[str, Library]]) -> Verdict | None:
+def foreign(site: Site, code: Code, given: Mapping[str, Mapping[str, Package]]) -> Verdict | None:
     """A device that goes to a library, or the question that chooses it: it stays, or is for a person."""
     if site.kind not in (Kind.LITERAL, Kind.AVAILABLE, Kind.OWN_QUESTION, Kind.API, Kind.METHOD):
         return None
@@ -293,7 +240,7 @@ def foreign(site: Site, code: Code, given: Mapping[str, Mapping[str, Library]]) 
     if flow is None:
         return None
     reason = _reason(flow.library)
-    if flow.library.known == _KERNELS:
+    if not flow.library.devices:
         return left([site], reason)
     if not flow.alone:
         return person([site], f"{reason}, and elsewhere: give each its own device")
@@ -301,8 +248,8 @@ def foreign(site: Site, code: Code, given: Mapping[str, Mapping[str, Library]]) 
     return left([site], reason) if otherwise else person([site], f'{reason}: give it "cpu" on an XPU')
 
 
-def _reason(library: Library) -> str:
-    return f"goes to {library.module}, which {'has' if library.known == _KERNELS else 'knows'} {library.known}"
+def _reason(library: Package) -> str:
+    return f"goes to {library.module}, which {library.takes}"
 
 
 def _chosen(node: ast.expr, code: Code) -> Iterator[ast.AST]:

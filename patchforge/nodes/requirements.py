@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from packaging.utils import canonicalize_name
@@ -12,68 +12,11 @@ from packaging.utils import canonicalize_name
 from patchforge import effort
 from patchforge.effort import TooIntricate
 from patchforge.engine.blocks import UnreadableSource, parsed
+from patchforge.nodes.known import PACKAGES, REPLACES
 from patchforge.nodes.pack import Pack
 
-#: Module → what to do about it on an XPU. Only those that are in the way.
-BLOCKERS: Mapping[str, str] = {
-    "cupy": "CUDA only: no replacement; use a back end of the pack that does without, if there is one",
-    "flash_attn": "CUDA only: leave it out, torch's own attention takes over where the import is in a try",
-    "xformers": "CUDA only: leave it out, torch's own attention takes over where the import is in a try",
-    "sageattention": "CUDA only: leave it out",
-    "triton": "needs triton-xpu, and each kernel a check",
-    "bitsandbytes": "needs a version with XPU support (0.46 or later), or leave its quantisation out",
-    "apex": "CUDA only: torch.nn.LayerNorm and torch.optim do the same",
-    "deepspeed": "for training on CUDA: leave it out",
-    "nvdiffrast": "CUDA only: no replacement",
-    "spconv": "CUDA only: no replacement",
-    "torchsparse": "CUDA only: no replacement",
-    "tensorrt": "CUDA only: no replacement",
-    "nunchaku": "CUDA only: no replacement",
-    "pytorch3d": "its kernels are for CUDA and the CPU: runs on the CPU",
-    "diff_gaussian_rasterization": "CUDA only: no replacement",
-    "mediapipe": "runs on the CPU on every device: nothing to do",
-    "onnxruntime": "install onnxruntime-openvino, and no other onnxruntime beside it",
-    "insightface": "runs through onnxruntime: install onnxruntime-openvino, and no other onnxruntime beside it",
-    "taichi": "its Vulkan back end or the CPU",
-    "q8_kernels": "CUDA only: leave it out",
-    "vllm": "needs vLLM built for XPUs: pip's wheel is for CUDA",
-    "llama_cpp": "pip's wheel runs on the CPU: build it with GGML_SYCL or GGML_VULKAN",
-    "pynvml": "asks NVIDIA's driver, which is not there: nothing to do where it is in a try",
-}
-#: Those that are for CUDA only: a node that imports one for good cannot be loaded.
-CUDA_ONLY = frozenset(
-    [
-        "cupy",
-        "flash_attn",
-        "xformers",
-        "sageattention",
-        "apex",
-        "nvdiffrast",
-        "spconv",
-        "torchsparse",
-        "tensorrt",
-        "nunchaku",
-        "diff_gaussian_rasterization",
-        "q8_kernels",
-    ]
-)
-#: Distribution → what to do about it in a requirements file.
-REPLACES: Mapping[str, str] = {
-    "torch": "pip may replace the XPU wheel: take it out, ComfyUI brings torch",
-    "torchvision": "pip may replace the XPU wheel: take it out, ComfyUI brings it",
-    "torchaudio": "pip may replace the XPU wheel: take it out, ComfyUI brings it",
-    "xformers": "pulls in a torch for CUDA: take it out",
-    "triton": "takes the place of triton-xpu: take it out",
-    "flash-attn": "builds for CUDA only: take it out",
-    "sageattention": "CUDA only: take it out",
-    "onnxruntime-gpu": "CUDA only, and it shadows the others: install onnxruntime-openvino instead",
-    "onnxruntime": "shadows onnxruntime-openvino: install that instead",
-    "bitsandbytes": "needs 0.46 or later on an XPU",
-    "tensorrt": "CUDA only: take it out",
-    "deepspeed": "for training on CUDA: take it out",
-    "vllm": "brings a torch for CUDA: take it out, or build it for XPUs",
-    "llama-cpp-python": "runs on the CPU: build it with GGML_SYCL or GGML_VULKAN",
-}
+#: Those that are in the way, by the module that is imported.
+BLOCKERS = {package.module: package for package in PACKAGES if package.advice}
 _CUDA_WHEELS = re.compile(r"^(cupy(-cuda\w+)?|nvidia-[\w-]+|tensorrt[\w-]*|pycuda|flash[-_]attn[\w-]*)$")
 _REQUIREMENT = re.compile(r"^\s*([A-Za-z0-9][\w.-]*)(?:\s*\[[^\]]*\])?(?=\s*(?:[<>=!~;@]|$)|\s)")
 _INSTALLER = re.compile(r"(install|prestartup_script|setup_env)(_\w+)?\.py")
@@ -118,8 +61,8 @@ def _blockers(path: str, tree: ast.Module) -> Iterator[Need]:
             names = [node.module]
         for name in {name.partition(".")[0] for name in names} & BLOCKERS.keys() - seen:
             seen.add(name)
-            blocks = id(node) in outer and name in CUDA_ONLY
-            yield Need(path, getattr(node, "lineno", 1), name, BLOCKERS[name], blocks=blocks)
+            blocks = id(node) in outer and BLOCKERS[name].needed
+            yield Need(path, getattr(node, "lineno", 1), name, BLOCKERS[name].advice, blocks=blocks)
 
 
 def _installed(path: str, data: bytes) -> Iterator[Need]:

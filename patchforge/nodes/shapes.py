@@ -6,79 +6,16 @@ import ast
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from patchforge.effort import spend, walk
 from patchforge.engine.edits import Splice
-from patchforge.nodes.code import Code, dotted
+from patchforge.engine.syntax import FUNCTIONS, is_and
+from patchforge.nodes.code import Code
+from patchforge.nodes.known import NEEDLESS, TWINS
 from patchforge.nodes.layout import on_one_line
 from patchforge.pattern import Kind, Site, Verdict, converted
 
-#: torch.cuda functions with a twin of the same name in torch.xpu (torch 2.13).
-TWINS = frozenset(
-    [
-        "empty_cache",
-        "manual_seed",
-        "manual_seed_all",
-        "seed",
-        "seed_all",
-        "initial_seed",
-        "get_rng_state",
-        "get_rng_state_all",
-        "set_rng_state",
-        "set_rng_state_all",
-        "device_count",
-        "memory_allocated",
-        "max_memory_allocated",
-        "memory_reserved",
-        "max_memory_reserved",
-        "memory_stats",
-        "reset_peak_memory_stats",
-        "reset_accumulated_memory_stats",
-        "mem_get_info",
-        "synchronize",
-        "current_device",
-        "set_device",
-        "get_device_properties",
-        "get_device_name",
-        "current_stream",
-        "stream",
-        "set_stream",
-        "Stream",
-        "Event",
-        "device",
-        "device_of",
-        "is_bf16_supported",
-        "is_initialized",
-        "init",
-        "is_available",
-        "set_per_process_memory_fraction",
-        "StreamContext",
-    ]
-)
-#: What an XPU has no need of: skipped there.
-NEEDLESS = frozenset(
-    [
-        "ipc_collect",
-        "reset_max_memory_allocated",
-        "reset_max_memory_cached",
-        "nvtx.range_push",
-        "nvtx.range_pop",
-        "nvtx.mark",
-    ]
-)
-#: Fields of CUDA's device properties that XPU's lack.
-LACKING = frozenset(
-    [
-        "major",
-        "minor",
-        "multi_processor_count",
-        "gcnArchName",
-        "warp_size",
-        "regs_per_multiprocessor",
-        "is_multi_gpu_board",
-        "uuid",
-    ]
-)
 #: Names of what "cuda" is then an implementation of.
 IMPLEMENTATION = re.compile(
     r"impl|backend|mode|method|activit|kind$|provider|engine|kernel|platform|quantiz", re.IGNORECASE
@@ -182,9 +119,8 @@ def _swap(site: Site, code: Code) -> tuple[_Change, ...]:
         plain = call is not None and not call.args and not call.keywords
         return ((code.start(call), code.end(call), xpu_arm(code, node)),) if call and plain else ()
     if site.kind is Kind.API and api(site) in TWINS:
-        module = next(
-            (owner for owner in _owners(node) if code.name(owner) == "torch.cuda" and owner.attr == "cuda"), None
-        )
+        owners = (owner for owner in _owners(node) if code.name(owner) == "torch.cuda" and owner.attr == "cuda")
+        module = next(owners, None)
         return (_last_name(module, "xpu", code),) if module else ()
     if site.kind is Kind.METHOD and isinstance(node, ast.Call) and not node.args and not node.keywords:
         return _last_name(node.func, "to", code), (end - 1, end - 1, '"xpu"')
@@ -230,14 +166,10 @@ def conjunct(node: ast.expr, test: ast.expr, code: Code) -> bool:
     """Whether ``node`` is ``test`` or one of the operands of its ``and``."""
     for parent, child in ((node, None), *code.above(node)):
         if parent is test:
-            return (
-                child is None
-                or isinstance(test, ast.Call)
-                or (isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And))
-            )
+            return child is None or isinstance(test, ast.Call) or is_and(test)
         if (isinstance(parent, ast.Call) and parent.func is child) or parent is node:
             continue
-        if not (isinstance(parent, ast.BoolOp) and isinstance(parent.op, ast.And)):
+        if not is_and(parent):
             return False
     return False
 
@@ -261,7 +193,7 @@ CUDNN = "torch.backends.cudnn."
 
 def without_cudnn(test: ast.expr, code: Code) -> str | None:
     """An XPU's test beside CUDA's and cuDNN's ``is_available``, joined by ``and``; None for another test."""
-    parts = test.values if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else []
+    parts = test.values if is_and(test) else []
     names = [code.name(part.func) if isinstance(part, ast.Call) else "" for part in parts]
     if not any(name.startswith(CUDNN) for name in names) or code.name(getattr(parts[0], "func", parts[0])) != ASKED:
         return None
@@ -278,11 +210,17 @@ def call_of(site: Site, code: Code) -> ast.Call | None:
     return parent if isinstance(parent, ast.Call) and parent.func is site.node else None
 
 
-def arm_behind(site: Site, code: Code, sites: Sequence[Site], *, device: bool) -> Verdict | None:
-    """An ``elif`` for XPUs behind the ``if`` that asks for CUDA, whose body is short and has XPU twins throughout."""
+def _branch_on(site: Site, code: Code) -> ast.If | None:
+    """The ``if`` whose test is a call of what the site names, alone or beside others."""
     call = code.parent(site.node)
     branch = next((parent for parent, _ in code.above(site.node) if isinstance(parent, ast.stmt)), None)
-    if not isinstance(branch, ast.If) or not isinstance(call, ast.Call) or not conjunct(call, branch.test, code):
+    asks = isinstance(branch, ast.If) and isinstance(call, ast.Call) and conjunct(call, branch.test, code)
+    return branch if asks and isinstance(branch, ast.If) else None
+
+
+def arm_behind(site: Site, code: Code, sites: Sequence[Site], *, device: bool) -> Verdict | None:
+    """An ``elif`` for XPUs behind the ``if`` that asks for CUDA, whose body is short and has XPU twins throughout."""
+    if (branch := _branch_on(site, code)) is None:
         return None
     return code.once(("arm", branch, device, id(sites)), lambda: _added_arm(branch, code, sites, device=device))
 
@@ -329,8 +267,7 @@ def deeper(branch: ast.If, code: Code) -> str:
 
 def arm_after_mps(site: Site, code: Code, sites: Sequence[Site]) -> Verdict | None:
     """An arm for XPUs that sets what MPS's arm sets, with the device of CUDA's: flags for kernels stay off there."""
-    call, branch = code.parent(site.node), code.statement(site.node)
-    if not isinstance(branch, ast.If) or not isinstance(call, ast.Call) or not conjunct(call, branch.test, code):
+    if (branch := _branch_on(site, code)) is None:
         return None
     test = swapped(branch.test, sites, code) if repeatable(branch.test, code) else None
     ours, theirs = _assigned(branch.body, code), _assigned(_arm_for_mps(branch, code), code)
@@ -358,11 +295,8 @@ def _arm_for_mps(branch: ast.If, code: Code) -> list[ast.stmt]:
 
 def _assigned(body: Sequence[ast.stmt], code: Code) -> dict[str, ast.stmt]:
     """Target → the statement of one line that assigns it; nothing where something else stands there."""
-    assignments: dict[str, ast.stmt] = {
-        code.said(statement.targets[0]): statement
-        for statement in body
-        if isinstance(statement, ast.Assign) and len(statement.targets) == 1
-    }
+    single = (part for part in body if isinstance(part, ast.Assign) and len(part.targets) == 1)
+    assignments: dict[str, ast.stmt] = {code.said(part.targets[0]): part for part in single}
     return assignments if len(assignments) == len(body) else {}
 
 
@@ -436,19 +370,17 @@ def _lists_implementations(parent: ast.List | ast.Tuple | ast.Set) -> bool:
 def is_key_of_devices(node: ast.expr, code: Code) -> bool:
     """``{"cuda": torch.device("cuda"), …}[choice]``: an XPU's user says "cuda" too, and gets the device in use."""
     table = code.parent(node)
-    if (
-        not isinstance(table, ast.Dict)
-        or code.field(node) != "keys"
-        or not isinstance(code.parent(table), ast.Subscript)
-    ):
+    keys = isinstance(table, ast.Dict) and code.field(node) == "keys" and isinstance(code.parent(table), ast.Subscript)
+    if not keys or not isinstance(table, ast.Dict):
         return False
-    value = table.values[code.index(node)]
-    given = (
-        value.args[0]
-        if isinstance(value, ast.Call) and value.args and code.name(value.func) == "torch.device"
-        else value
-    )
-    return isinstance(node, ast.Constant) and isinstance(given, ast.Constant) and given.value == node.value
+    value = device_of(table.values[code.index(node)], code)
+    return isinstance(node, ast.Constant) and isinstance(value, ast.Constant) and value.value == node.value
+
+
+def device_of(node: ast.expr, code: Code) -> ast.expr:
+    """What ``torch.device`` is given; anything else as it is."""
+    made = isinstance(node, ast.Call) and node.args and code.name(node.func) == "torch.device"
+    return node.args[0] if made and isinstance(node, ast.Call) else node
 
 
 _LAYERS = re.compile(r"gpu_layers$")  #: of llama.cpp, which ignores them where it was built without a GPU's back end
@@ -479,13 +411,6 @@ def keyword_of(node: ast.expr, code: Code) -> tuple[str, ast.Call | None]:
     return "", None
 
 
-def last_name(call: ast.Call) -> str:
-    """The last part of what is called."""
-    if isinstance(call.func, ast.Attribute):
-        return call.func.attr
-    return dotted(call.func)
-
-
 def device_text(value: str) -> str:
     """An expression for the device string ``value`` ("cuda", "cuda:0", "cuda:" before a number)."""
     _, colon, index = value.partition(":")
@@ -505,7 +430,9 @@ def formatted_device(node: ast.JoinedStr, code: Code) -> Splice | None:
 
 def is_default(node: ast.expr, code: Code) -> bool:
     """Whether an expression is (a part of) a parameter's default."""
-    return any(isinstance(parent, ast.arguments) for parent, _ in _until_statement(node, code))
+    around = (parent for parent, _ in code.above(node))
+    inside = takewhile(lambda parent: not isinstance(parent, ast.stmt), around)
+    return any(isinstance(parent, ast.arguments) for parent in inside)
 
 
 def is_annotation(node: ast.expr, code: Code) -> bool:
@@ -513,15 +440,16 @@ def is_annotation(node: ast.expr, code: Code) -> bool:
     for parent, child in code.above(node):
         if isinstance(parent, (ast.arg, ast.AnnAssign)) and parent.annotation is child:
             return True
-        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        if isinstance(parent, FUNCTIONS):
             return parent.returns is child
         if isinstance(parent, ast.stmt):
             return False
     return False
 
 
-def _until_statement(node: ast.AST, code: Code) -> Iterator[tuple[ast.AST, ast.AST]]:
-    for parent, child in code.above(node):
-        yield parent, child
-        if isinstance(parent, ast.stmt):
-            return
+def reads_of_only_name(assign: ast.AST | None, code: Code) -> list[ast.Name]:
+    """Where the one name that a statement assigns is read; nothing where it is given other values, too."""
+    target = assign.targets[0] if isinstance(assign, ast.Assign) and len(assign.targets) == 1 else None
+    same = code.named(target.id, code.scope(target)) if isinstance(target, ast.Name) else []
+    stores = sum(isinstance(node.ctx, ast.Store) for node in same)
+    return [node for node in same if isinstance(node.ctx, ast.Load)] if stores == 1 else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from patchforge.commands import explain
 from patchforge.commands.explain import reference
 from patchforge.errors import PatchforgeError
 from patchforge.nodes import requirements
+from patchforge.nodes.known import NEEDLESS, TWINS
 from patchforge.nodes.pack import Pack
-from patchforge.nodes.shapes import NEEDLESS, TWINS
 from patchforge.pattern import Verdict
 from patchforge.proof.packs.helpers import helpers
 from patchforge.rules import patterns
@@ -94,5 +95,6 @@ def test_rewording_what_to_do_about_a_package_changes_nothing_else(monkeypatch: 
     pack = Pack("p", Path("p"), {"__init__.py": source})
     before = [(need.package, need.blocks) for need in requirements.needs(pack)]
     assert {blocks for _, blocks in before} == {True, False}
-    monkeypatch.setattr(requirements, "BLOCKERS", dict.fromkeys(requirements.BLOCKERS, "in other words"))
+    other = {name: replace(package, advice="in other words") for name, package in requirements.BLOCKERS.items()}
+    monkeypatch.setattr(requirements, "BLOCKERS", other)
     assert [(need.package, need.blocks) for need in requirements.needs(pack)] == before

@@ -5,8 +5,9 @@ from __future__ import annotations
 import ast
 import re
 
-from patchforge.nodes.code import Code, dotted
-from patchforge.nodes.shapes import call_of, elsewhere_on_xpu, last_name
+from patchforge.engine.syntax import dotted, last_name
+from patchforge.nodes.code import Code
+from patchforge.nodes.shapes import call_of, elsewhere_on_xpu
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _CHECKPOINT = re.compile("checkpoint", re.IGNORECASE)

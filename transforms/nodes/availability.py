@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from patchforge.effort import walk
-from patchforge.nodes.code import Code, dotted
+from patchforge.engine.syntax import dotted, is_and, last_name, parameters
+from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import (
     Behind,
     Gate,
@@ -25,7 +26,8 @@ from patchforge.nodes.cuda_tests import (
     widened,
 )
 from patchforge.nodes.libraries import flows
-from patchforge.nodes.shapes import KERNELS, below, call_of, for_any_gpu, keyword_of, last_name, leaves, only_cuda
+from patchforge.nodes.shapes import KERNELS, below, call_of, device_of, for_any_gpu, keyword_of, leaves, only_cuda
+from patchforge.nodes.suits import is_comfys
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _MOVES = frozenset(("non_blocking", "pin_memory"))  #: keywords that mean the same to every accelerator
@@ -365,7 +367,7 @@ def _named_cpu(part: ast.stmt | None, gate: ast.If, code: Code) -> str:
 
 def _first_asked(test: ast.expr, code: Code) -> str:
     """The name of ``name == "cuda" and …``, which is asked before all else."""
-    first = test.values[0] if isinstance(test, ast.BoolOp) and isinstance(test.op, ast.And) else test
+    first = test.values[0] if is_and(test) else test
     asked = first.left if isinstance(first, ast.Compare) else first.func if isinstance(first, ast.Call) else None
     owner = asked.value if isinstance(asked, ast.Attribute) and asked.attr == "startswith" else asked
     return owner.id if isinstance(owner, ast.Name) and "cuda" in code.said(first) else ""
@@ -380,10 +382,7 @@ def _bound_before(name: str, gate: ast.If, code: Code) -> bool:
         return False
     if _first_asked(gate.test, code) == name:
         return True
-    arguments = getattr(code.scope(gate), "args", None)
-    if isinstance(arguments, ast.arguments) and name in {
-        argument.arg for argument in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
-    }:
+    if name in parameters(code.scope(gate)):
         return True
     before = preceding(gate, code)
     return any(
@@ -398,22 +397,12 @@ def _before_kernels(site: Site, gates: Sequence[tuple[Gate, bool]], pack: PackFa
         part for gate, _ in gates if isinstance(gate, ast.If) for part in gate.body if isinstance(part, ast.Assign)
     ]
     if any(
-        literal.kind is Kind.LITERAL and _value(part, code) is literal.node
+        literal.kind is Kind.LITERAL and device_of(part.value, code) is literal.node
         for part in chosen
         for literal in below(part, pack.sites, code)
     ):
         return person([site], "an arm for XPUs with their device, and without what is for CUDA's kernels")
     return left([site], "CUDA's kernels or settings stand behind it")
-
-
-def _value(part: ast.Assign, code: Code) -> ast.expr:
-    """What is assigned: a device, or the text that ``torch.device`` gets."""
-    value = part.value
-    return (
-        value.args[0]
-        if isinstance(value, ast.Call) and code.name(value.func) == "torch.device" and value.args
-        else value
-    )
 
 
 def _beside_kernels(asked: ast.AST | Operands, code: Code) -> bool:
@@ -439,7 +428,7 @@ def _takes_xpus(gate: Gate, positive: bool, arms: Behind, call: ast.Call, code: 
         return False
     if arms.converted or counts_mps(call, code) or requested(call, code):
         return True
-    if arms.guarded and (all(map(_is_comfys, arms.guarded)) or (positive and all(map(harmless, arms.guarded)))):
+    if arms.guarded and (all(map(is_comfys, arms.guarded)) or (positive and all(map(harmless, arms.guarded)))):
         return True
     if positive and isinstance(gate, ast.IfExp) and for_any_gpu(gate, code):
         return True
@@ -470,12 +459,6 @@ def _taken_in(site: Site, gate: Gate, code: Code, kept: Sequence[Site] = ()) -> 
     return converted(asked, *splices)
 
 
-def _is_comfys(part: ast.AST) -> bool:
-    """``device = get_torch_device()``: ComfyUI's own choice, which may be an XPU."""
-    value = part.value if isinstance(part, (ast.Assign, ast.Return)) else part
-    return isinstance(value, ast.Call) and last_name(value) == "get_torch_device"
-
-
 def _names_device(gate: Gate, code: Code) -> bool:
     """``device if … else "cpu"``: the name may hold "cuda", so it is mapped."""
     if not isinstance(gate, ast.IfExp) or not isinstance(gate.body, (ast.Name, ast.Attribute)):
@@ -497,7 +480,7 @@ def _back_to_cpu(gate: Gate, code: Code) -> bool:
     if not (isinstance(back, ast.Assign) and isinstance(first, ast.Assign) and _is_cpu(back.value, code)):
         return False
     same = [ast.dump(target) for target in back.targets] == [ast.dump(target) for target in first.targets]
-    return same and _is_comfys(first)
+    return same and is_comfys(first)
 
 
 def _stays(site: Site, first: tuple[Gate, bool], arms: Behind, code: Code) -> Verdict:

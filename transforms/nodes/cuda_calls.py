@@ -6,7 +6,8 @@ import ast
 
 from patchforge.effort import walk
 from patchforge.nodes.code import Code
-from patchforge.nodes.shapes import LACKING, NEEDLESS, TWINS, api, call_of, is_annotation
+from patchforge.nodes.known import LACKING, NEEDLESS, TWINS
+from patchforge.nodes.shapes import api, call_of, is_annotation
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)

@@ -6,7 +6,8 @@ import ast
 import re
 
 from patchforge.effort import spend, walk
-from patchforge.nodes.code import Code, dotted
+from patchforge.engine.syntax import dotted, last_name
+from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import asks
 from patchforge.nodes.shapes import (
     below,
@@ -15,7 +16,6 @@ from patchforge.nodes.shapes import (
     formatted_device,
     is_key_of_devices,
     keyword_of,
-    last_name,
     test_around,
 )
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person

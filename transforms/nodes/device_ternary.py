@@ -7,7 +7,7 @@ import re
 
 from patchforge.effort import spend
 from patchforge.nodes.code import Code
-from patchforge.nodes.shapes import below, conjunct, repeatable, swapped, without_cudnn, xpu_arm
+from patchforge.nodes.shapes import below, conjunct, reads_of_only_name, repeatable, swapped, without_cudnn, xpu_arm
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted
 
 _XPU = re.compile("xpu")
@@ -178,17 +178,10 @@ def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) 
 
 
 def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...]) -> Verdict | None:
-    assign = code.parent(call)
-    if not (isinstance(assign, ast.Assign) and len(assign.targets) == 1 and isinstance(assign.targets[0], ast.Name)):
+    uses = reads_of_only_name(code.parent(call), code)
+    if uses and code.scope(call) is code.tree and _is_elsewhere(uses[0].id, code):
         return None
-    name, scope = assign.targets[0].id, code.scope(assign)
-    same = code.named(name, scope)
-    if scope is code.tree and code.once(("elsewhere", name), lambda: _is_elsewhere(name, code)):
-        return None
-    if sum(isinstance(node.ctx, ast.Store) for node in same) != 1:
-        return None
-    uses = [node for node in same if isinstance(node.ctx, ast.Load)]
-    verdicts = [_arm(site, node, code, sites) for node in uses]
+    verdicts = [_arm(site, use, code, sites) for use in uses]
     if not verdicts or not all(verdicts):
         return None
     arms = [verdict for verdict in verdicts if verdict]
@@ -198,6 +191,10 @@ def _through_name(site: Site, call: ast.Call, code: Code, sites: tuple[Site, ...
 
 def _is_elsewhere(name: str, code: Code) -> bool:
     """Whether a file uses a name for something else too: a parameter, an attribute, a word in a string."""
+    return code.once(("elsewhere", name), lambda: _says(name, code))
+
+
+def _says(name: str, code: Code) -> bool:
     spend(len(code.nodes))
     texts = (getattr(node, field, "") for node in code.nodes for field in ("arg", "attr", "value", "name", "asname"))
     declared = (word for node in code.nodes if isinstance(node, (ast.Global, ast.Nonlocal)) for word in node.names)

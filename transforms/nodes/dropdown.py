@@ -5,10 +5,11 @@ from __future__ import annotations
 import ast
 
 from patchforge.engine.edits import Splice
+from patchforge.engine.syntax import after_docstring, dotted, parameters
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import along, asks
 from patchforge.nodes.libraries import flows
-from patchforge.nodes.shapes import below, is_key_of_devices, names_implementations
+from patchforge.nodes.shapes import below, is_key_of_devices, names_implementations, reads_of_only_name
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _SIBLINGS = frozenset(("cpu", "mps", "auto", "AUTO", "Auto", "default", "gpu", "CPU", "main_device", "offload_device"))
@@ -217,7 +218,7 @@ class Dropdown(Pattern):
             return person([site], "offer xpu where it is there, and map a saved cuda where the choice is used")
         for method, key in known:
             if library := flows(code, pack.foreign).parameters().get(method.name, {}).get(key):
-                return person([site], f"{method.name} hands {key} to {library.module}, which knows {library.known}")
+                return person([site], f"{method.name} hands {key} to {library.module}, which {library.takes}")
             if not all(map(pack.ready, along(method, key, (), code).handed)):
                 return person(
                     [site], f"{key} is asked for CUDA alone where {method.name} hands it to: convert that first"
@@ -276,15 +277,7 @@ def _defaults(choices: ast.expr, sites: tuple[Site, ...], code: Code) -> list[Si
 def _places(choices: ast.expr, code: Code) -> list[ast.expr]:
     """Where a list of choices is used: where it stands, or wherever the name is that it is given."""
     assign = code.parent(choices)
-    if not isinstance(assign, ast.Assign):
-        return [choices]
-    if len(assign.targets) != 1 or not isinstance(assign.targets[0], ast.Name):
-        return []
-    name, scope = assign.targets[0].id, code.scope(assign)
-    same = code.named(name, scope)
-    if sum(isinstance(node.ctx, ast.Store) for node in same) != 1:
-        return []
-    return [node for node in same if isinstance(node.ctx, ast.Load)]
+    return list(reads_of_only_name(assign, code)) if isinstance(assign, ast.Assign) else [choices]
 
 
 def _entry(choices: ast.expr, code: Code) -> tuple[ast.FunctionDef, str] | None:
@@ -302,18 +295,12 @@ def _entry(choices: ast.expr, code: Code) -> tuple[ast.FunctionDef, str] | None:
 
 
 def _consumer(node: ast.ClassDef, key: str) -> tuple[ast.FunctionDef, str] | None:
-    for statement in node.body:
-        if (
-            isinstance(statement, ast.Assign)
-            and isinstance(statement.targets[0], ast.Name)
-            and statement.targets[0].id == "FUNCTION"
-        ):
-            name = statement.value.value if isinstance(statement.value, ast.Constant) else ""
-            for method in node.body:
-                if isinstance(method, ast.FunctionDef) and method.name == name:
-                    parameters = [*method.args.posonlyargs, *method.args.args, *method.args.kwonlyargs]
-                    return (method, key) if any(argument.arg == key for argument in parameters) else None
-    return None
+    names = (part for part in node.body if isinstance(part, ast.Assign) and dotted(part.targets[0]) == "FUNCTION")
+    value = getattr(next(names, None), "value", None)
+    name = value.value if isinstance(value, ast.Constant) else ""
+    methods = (method for method in node.body if isinstance(method, ast.FunctionDef) and method.name == name)
+    method = next(methods, None)
+    return (method, key) if method is not None and key in parameters(method) else None
 
 
 def _simple(method: ast.FunctionDef, key: str, code: Code) -> bool:
@@ -339,8 +326,7 @@ def _looked_up(method: ast.FunctionDef, key: str, code: Code) -> bool:
 
 
 def _first(method: ast.FunctionDef) -> ast.stmt | None:
-    skip = 1 if ast.get_docstring(method, clean=False) is not None else 0
-    return method.body[skip] if len(method.body) > skip else None
+    return next(iter(after_docstring(method)), None)
 
 
 def _mapped(method: ast.FunctionDef, key: str, code: Code) -> tuple[Splice, ...]:

@@ -7,9 +7,10 @@ import re
 from collections.abc import Mapping
 
 from patchforge.effort import walk
+from patchforge.engine.syntax import last_name
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Gate, asks, behind, decisions, question, says, widened
-from patchforge.nodes.shapes import KERNELS, api, call_of, last_name
+from patchforge.nodes.shapes import KERNELS, api, call_of
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
 
 _TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
