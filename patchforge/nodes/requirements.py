@@ -65,6 +65,11 @@ def _blockers(path: str, tree: ast.Module) -> Iterator[Need]:
             yield Need(path, getattr(node, "lineno", 1), name, BLOCKERS[name].advice, blocks=blocks)
 
 
+def _advice(package: str) -> str:
+    """What to do about a distribution that is asked for; "" where it is in nobody's way."""
+    return REPLACES.get(package) or ("CUDA only: take it out" if _CUDA_WHEELS.match(package) else "")
+
+
 def _installed(path: str, data: bytes) -> Iterator[Need]:
     """What an installer chooses: texts that name a package or an index of wheels for CUDA."""
     try:
@@ -77,10 +82,8 @@ def _installed(path: str, data: bytes) -> Iterator[Need]:
             continue
         match = _REQUIREMENT.fullmatch(node.value.partition("=")[0].rstrip("<>=!~"))
         package = canonicalize_name(match[1]) if match else ""
-        if package in REPLACES or _CUDA_WHEELS.match(package):
-            yield Need(
-                path, node.lineno, package, f"installed by {path}: {REPLACES.get(package, 'CUDA only: take it out')}"
-            )
+        if advice := _advice(package):
+            yield Need(path, node.lineno, package, f"installed by {path}: {advice}")
         elif _WHEELS.search(node.value):
             yield Need(path, node.lineno, node.value.strip()[:80], f"wheels for CUDA, chosen by {path}: leave them out")
 
@@ -107,8 +110,8 @@ def _required(path: str, data: bytes) -> Iterator[Need]:
             yield Need(path, number, text.strip(), "an index of CUDA wheels: take it out")
         match = _REQUIREMENT.match(text)
         package = canonicalize_name(match[1]) if match else ""
-        if package in REPLACES or _CUDA_WHEELS.match(package):
-            yield Need(path, number, package, REPLACES.get(package, "CUDA only: take it out"))
+        if advice := _advice(package):
+            yield Need(path, number, package, advice)
 
 
 def _for_cuda(path: str, text: str) -> Iterator[Need]:
