@@ -40,6 +40,13 @@ def imported_names(node: ast.AST) -> dict[str, str]:
     return {}
 
 
+def imported_modules(node: ast.AST) -> list[str]:
+    """The modules that an import names, but for those of its own package."""
+    if isinstance(node, ast.Import):
+        return [alias.name for alias in node.names]
+    return [node.module] if isinstance(node, ast.ImportFrom) and node.module and not node.level else []
+
+
 def is_and(node: ast.AST | None) -> TypeGuard[ast.BoolOp]:
     """``a and b``."""
     return isinstance(node, ast.BoolOp) and isinstance(node.op, ast.And)

@@ -5,10 +5,9 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Callable, Iterator
-from functools import lru_cache
 
 from patchforge.effort import spend, walk
-from patchforge.engine.syntax import DEFINITIONS, FUNCTIONS, dotted, is_and, last_name
+from patchforge.engine.syntax import DEFINITIONS, FUNCTIONS, dotted, imported_modules, is_and, last_name
 from patchforge.nodes.code import Code
 from patchforge.nodes.known import PACKAGES
 from patchforge.pattern import Kind, Site, Verdict, left
@@ -45,7 +44,7 @@ def file_reason(code: Code, *, reachable: bool) -> str:
         return "a vendored training library, dead in inference"
     if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):
         return "source of a CUDA kernel"
-    imported = _imported_for_good(code)
+    imported = [module for node in code.tree.body for module in imported_modules(node)]  # in a try there is a way out
     known = sorted(package.module for package in PACKAGES if package.kernels)
     kernels = [name for name in known if any(f"{module}.".startswith(f"{name}.") for module in imported)]
     return f"needs {', '.join(kernels)}, which is for CUDA only" if kernels else ""
@@ -54,17 +53,6 @@ def file_reason(code: Code, *, reachable: bool) -> str:
 def _is_kernel(node: ast.AST) -> bool:
     marks = getattr(node, "decorator_list", ())
     return any(dotted(mark.func if isinstance(mark, ast.Call) else mark).endswith(_COMPILERS) for mark in marks)
-
-
-def _imported_for_good(code: Code) -> set[str]:
-    """Modules imported at the top level; those in a ``try`` have a way out and do not count."""
-    modules: set[str] = set()
-    for node in code.tree.body:
-        if isinstance(node, ast.Import):
-            modules.update(alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            modules.add(node.module)
-    return modules
 
 
 def by_place(site: Site, code: Code) -> Verdict | None:
@@ -83,7 +71,8 @@ def _says_leave(line: str) -> bool:
 
 
 def _scripted(node: ast.expr, _: Site, code: Code) -> str:
-    scripted = any(parent in _for_torchscript(code) for parent, _ in code.above(node))
+    scripts = code.once("scripts", lambda: _for_torchscript(code))
+    scripted = bool(scripts) and any(parent in scripts for parent, _ in code.above(node))
     return "in a function for TorchScript, which cannot call ours" if scripted else ""
 
 
@@ -91,7 +80,6 @@ def _unplaced(node: ast.expr, _: Site, code: Code) -> str:
     return "" if code.placed(node) else "in an f-string whose place this Python cannot tell"
 
 
-@lru_cache(maxsize=64)
 def _for_torchscript(code: Code) -> frozenset[ast.AST]:
     """Functions and classes that TorchScript compiles: marked, handed to it by name, or used by one of those."""
     if "jit" not in code.source.text:

@@ -12,6 +12,7 @@ from packaging.utils import canonicalize_name
 from patchforge import effort
 from patchforge.effort import TooIntricate
 from patchforge.engine.blocks import UnreadableSource, parsed
+from patchforge.engine.syntax import imported_modules
 from patchforge.nodes.known import PACKAGES, REPLACES
 from patchforge.nodes.pack import Pack
 
@@ -56,10 +57,7 @@ def _imports(path: str, data: bytes) -> Iterator[Need]:
 def _blockers(path: str, tree: ast.Module) -> Iterator[Need]:
     outer, seen = set(map(id, tree.body)), set[str]()
     for node in effort.walk(tree):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names = [node.module]
-        for name in {name.partition(".")[0] for name in names} & BLOCKERS.keys() - seen:
+        for name in {module.partition(".")[0] for module in imported_modules(node)} & BLOCKERS.keys() - seen:
             seen.add(name)
             blocks = id(node) in outer and BLOCKERS[name].needed
             yield Need(path, getattr(node, "lineno", 1), name, BLOCKERS[name].advice, blocks=blocks)
