@@ -30,7 +30,7 @@ def repository() -> Path | None:
 
 
 def sources(*names: str) -> Iterator[tuple[str, bytes]]:
-    """The Python files below ``names``, sorted: how they are called in the repository, and their bytes."""
+    """What ``names`` name, and of a folder its Python files, sorted: as the repository calls them, and their bytes."""
     for name in names:
         top = path(name)
         for file in sorted(top.rglob("*.py")) if top.is_dir() else [top]:

@@ -25,7 +25,8 @@ class Package:
         return f"knows {self.devices}" if self.devices else "has kernels for CUDA alone"
 
 
-_TABLES = tomllib.loads(resources.path("nodes/known.toml").read_bytes().decode())
+((_, _data),) = resources.sources("nodes/known.toml")
+_TABLES = tomllib.loads(_data.decode())
 TWINS, NEEDLESS, LACKING = (frozenset(_TABLES["torch"][name]) for name in ("twins", "needless", "lacking"))
 PACKAGES = tuple(Package(module, **about) for module, about in _TABLES["modules"].items())
 #: Distribution → what to do about it in a requirements file.
