@@ -14,6 +14,7 @@ _SIDES = ("#3b82c4", "#d9822b", "#5aa469", "#a66bbe", "#c0504d", "#8c8c8c")
 _VERDICTS = {"slower": "#cf222e", "faster": "#1a7f37", "": "#808080"}
 _ROW, _WIDTH, _MARGIN = 0.26, 6.4, 0.8  # inches: on a telephone, letters are as large as those of the page
 _OWN = ("patched", "torch")  # what is drawn where nothing else is said
+_SPREAD = 40  # times: with more, the axis is logarithmic
 _LONG = 2.2  # a ratio beyond is drawn at the edge
 
 
@@ -49,8 +50,14 @@ def bars(drawn: Sequence[Bar]) -> str:
             _label(axes, bar.value.high * factor, place, f"{value:.3g}")
     middles = [index * (len(sides) + 0.6) + (len(sides) - 1) / 2 for index in range(len(cases))]
     axes.set_yticks(middles, cases)
-    axes.set_xlabel(unit)
-    axes.set_xlim(0, max(bar.value.high for bar in drawn) * factor * 1.12)
+    least, most = (pick(bar.value.median for bar in drawn) * factor for pick in (min, max))
+    if most > _SPREAD * least > 0:
+        axes.set_xscale("log")
+        axes.set_xlabel(f"{unit}, logarithmic")
+        axes.set_xlim(least / 3, most * 3)
+    else:
+        axes.set_xlabel(unit)
+        axes.set_xlim(0, max(bar.value.high for bar in drawn) * factor * 1.12)
     if len(sides) > 1:
         figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=len(sides), frameon=False)
     return _end(figure, axes)

@@ -178,7 +178,8 @@ def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
     if len(measured) == 1:
         said = f"{alarms[0][1]} than {than}" if alarms else f"no change from {than}"
     elif alarms:
-        said = " and ".join(f"{word} than {than} in {many}" for many, word in alarms) + f" of {len(measured)} cases"
+        first, *other = (f"{word} in {many}" for many, word in alarms)
+        said = " and ".join([first.replace(" in ", f" than {than} in "), *other]) + f" of {len(measured)} cases"
     else:
         said = f"no change from {than} in {len(measured)} cases"
     return f"{said}: {mean:.2f} times {time}"

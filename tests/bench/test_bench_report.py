@@ -120,7 +120,7 @@ def several(*factors: float) -> Benchmark:
         ((1, 1.5, 1), "; slower than upstream in 1 of 3 cases: 1.14 times upstream's time."),
         (
             (0.8, 1.5, 0.8),
-            "; slower than upstream in 1 and faster than upstream in 2 of 3 cases: 0.99 times upstream's time.",
+            "; slower than upstream in 1 and faster in 2 of 3 cases: 0.99 times upstream's time.",
         ),
     ],
 )
@@ -199,6 +199,12 @@ def test_the_page_needs_nothing_else_and_its_plots_are_svg() -> None:
     assert {"cpu", "upstream", "patched", "txt2img"} <= set(re.findall(r">([\w-]+)</text>", plots[1]))
     assert "<script" not in page
     assert re.findall(r"(?:src|href)=\"(?!#)", re.sub(r"xlink:href", "", page)) == []
+
+
+def test_short_and_long_times_can_be_read_in_one_plot() -> None:
+    found = benchmark(case("a", times=times(0.01)), case("b", times=times(2)))
+    assert "s, logarithmic" in html(found)
+    assert "logarithmic" not in html(several(1, 2))
 
 
 def test_the_same_benchmark_gives_the_same_pages() -> None:
