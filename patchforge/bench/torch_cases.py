@@ -26,7 +26,10 @@ _NO_ENERGY = {"energy": "its runs are too short for the counters"}
 
 @dataclass(frozen=True)
 class TorchSide:
-    """A device on which cases run; ``beside`` is the one whose environment the process has."""
+    """A device on which cases run; ``beside`` is the one whose environment the process has.
+
+    ``program`` takes the arguments of ``probe.py``, and does what that does.
+    """
 
     name: str
     device: Device
@@ -34,6 +37,7 @@ class TorchSide:
     python: Path
     log: Path
     timeout: float  #: seconds that one order may take
+    program: Path = Path(probe.__file__)
     about: dict[str, Any] = field(default_factory=dict)  #: what the device calls itself, once it has run
 
 
@@ -44,7 +48,7 @@ class TorchProbe:
         self.side = side
         with side.log.open("wb") as log:
             self._process = processes.start(
-                [side.python, probe.__file__, PACK / "counting.py", side.device.kind],
+                [side.python, side.program, PACK / "counting.py", side.device.kind],
                 stdin=processes.PIPE,
                 stdout=processes.PIPE,
                 stderr=log,
@@ -123,7 +127,7 @@ def measure(sides: Sequence[TorchSide], cases: Sequence[tuple[str, str]], pairs:
             counted = [_counted(probe, suite, name) for probe in running]
             fresh = [pair for pair in zip(running, counted, strict=True) if pair[1].verdict is TrialVerdict.FRESH]
             yield from (case for case in counted if case.verdict is not TrialVerdict.FRESH)
-            yield from _timed(fresh, name, pairs)
+            yield from timed(fresh, name, pairs)
 
 
 def _counted(probe: TorchProbe, suite: str, name: str) -> Case:
@@ -147,7 +151,8 @@ def _judged(seen: Mapping[str, Any], side: TorchSide) -> tuple[TrialVerdict, str
     return (TrialVerdict.FRESH, said) if error <= allowed else (TrialVerdict.FAILED, f"{said}; allowed is {allowed:g}")
 
 
-def _timed(turns: Sequence[tuple[TorchProbe, Case]], name: str, pairs: int) -> Iterator[Case]:
+def timed(turns: Sequence[tuple[TorchProbe, Case]], name: str, pairs: int) -> Iterator[Case]:
+    """The cases with their times, in their order: one that cannot be timed is without."""
     if not pairs:
         yield from (replace(case, not_measured={"times": "no runs were asked for"}) for _, case in turns)
         return

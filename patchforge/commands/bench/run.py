@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(f"levels are of Intel GPUs, and this is {device}", do="leave --level out")
     earlier = _baseline(options, device)
     with ExitStack() as stack:
-        source = _source(options, stack)
+        source = release_of(options, stack)
         out = Path(options.out) / f"{source[0].version}-{device}".replace(":", "-")
         before = inputs(options.source, options.upstream, options.generated)
         check(out, before)
@@ -181,7 +181,7 @@ def _named(given: Sequence[str], what: str, known: Sequence[str]) -> list[str]:
     return named
 
 
-def _source(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Tree]:
+def release_of(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, Tree]:
     """The release that is named, by its version or as a folder; the newest that was generated where none is."""
     if options.source or (options.release and Path(options.release).is_dir()):
         named = options.release if options.source else None
