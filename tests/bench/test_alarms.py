@@ -17,14 +17,14 @@ GOOD: dict[str, Any] = {
 
 def test_it_takes_longer_by_its_share() -> None:
     def busy() -> float:
-        end = time.process_time() + 0.02
-        while time.process_time() < end:
+        end = time.perf_counter() + 0.02
+        while time.perf_counter() < end:
             pass
         return end
 
-    begin = time.process_time()
+    begin = time.perf_counter()
     slower_probe.slowed(busy, on_gpu=False)()
-    assert time.process_time() - begin >= 0.02 * (1 + slower_probe.SHARE) * 0.999
+    assert time.perf_counter() - begin >= 0.02 * (1 + slower_probe.SHARE) * 0.999
 
 
 def test_on_a_gpu_every_twentieth_run_is_done_twice() -> None:
