@@ -28,7 +28,7 @@ def test_it_takes_longer_by_its_share() -> None:
 
 
 def test_on_a_gpu_every_twentieth_run_is_done_twice() -> None:
-    ran = []
+    ran: list[int] = []
     slower = slower_probe.slowed(ran.append, on_gpu=True)
     for number in range(100):
         slower(number)
