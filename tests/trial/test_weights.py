@@ -82,6 +82,14 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     assert list((tmp_path / "input").iterdir()) == []
 
 
+def test_what_a_killed_run_began_is_removed_and_does_not_disturb(tmp_path: Path) -> None:
+    (tmp_path / "input").mkdir()
+    begun = tmp_path / "input" / ".patchforge-mask.png.1"
+    begun.write_bytes(b"half")
+    weights.generate(tmp_path, ["patchforge-mask.png"])
+    assert [path.name for path in (tmp_path / "input").iterdir()] == ["patchforge-mask.png"]
+
+
 def test_unknown_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert weights.main([str(tmp_path), "nothing"]) == 2
     assert "no file nothing; expected one of patchforge-sd15.safetensors" in capsys.readouterr().err

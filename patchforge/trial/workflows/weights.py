@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import struct
 import sys
 import zlib
@@ -443,9 +444,15 @@ def _values(key: str, shape: tuple[int, ...]) -> tuple[float, float]:
 
 
 def _write(path: Path, data: Iterable[bytes]) -> None:
-    """The whole file or none: a temporary name beside it, then a rename. One process at a time writes here."""
+    """The whole file or none: a temporary name beside it, then a rename.
+
+    One process at a time is asked to write here. What another has begun is of a run that was killed: it is removed, and
+    that process, where it still goes on, does not disturb this one.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.new")
+    for left in path.parent.glob(f".{path.name}.*"):
+        left.unlink(missing_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with fresh.open("wb") as stream:
             stream.writelines(data)
