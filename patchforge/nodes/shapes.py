@@ -114,6 +114,8 @@ def _swap(site: Site, code: Code) -> tuple[_Change, ...]:
         if text.lstrip("fFrR")[:1] not in ("'", '"') or "\n" in text or "cuda" not in text:
             return ()
         return ((start, end, text.replace("cuda", "xpu", 1)),)
+    if site.kind is Kind.PROVIDER:
+        return ((start, end, code.code(node).replace("CUDA", "OpenVINO", 1)),) if _is_plain_provider(site, code) else ()
     if site.kind is Kind.AVAILABLE:
         call = call_of(site, code)
         plain = call is not None and not call.args and not call.keywords
@@ -127,6 +129,14 @@ def _swap(site: Site, code: Code) -> tuple[_Change, ...]:
     if site.kind is Kind.BACKEND and not site.text.endswith("sdp_kernel"):
         return ((start, start, ""),)
     return ()
+
+
+def _is_plain_provider(site: Site, code: Code) -> bool:
+    """Whether a provider of ONNX Runtime stands alone or among others: no options of CUDA's, no OpenVINO beside it."""
+    parent = code.parent(site.node)
+    names = [getattr(element, "value", None) for element in getattr(parent, "elts", ())]
+    plain = all(isinstance(name, str) and "OpenVINO" not in name for name in names)
+    return plain and site.text != "CUDA" and isinstance(parent, (ast.List, ast.Tuple, ast.Assign, ast.Return))
 
 
 def _owners(node: ast.expr) -> Iterator[ast.Attribute]:
@@ -234,11 +244,25 @@ def _added_arm(branch: ast.If, code: Code, sites: Sequence[Site], *, device: boo
         return None
     if device is not any(site.kind is Kind.LITERAL for site in inside):
         return None
+    if not device and any(chooses_half(statement, code) for statement in branch.body):
+        return None  # that is an option
     test = without_cudnn(branch.test, code)
     if test is None and repeatable(branch.test, code):
         test = swapped(branch.test, sites, code)
     lines = arm_lines(branch, test, sites, code) if test else None
     return converted({*tests, *inside}, code.arm(branch, lines)) if lines else None
+
+
+_HALF = frozenset(("torch.float16", "torch.bfloat16", "torch.half"))
+
+
+def chooses_half(statement: ast.stmt, code: Code) -> bool:
+    """``dtype = torch.float16``, ``return torch.bfloat16 if … else torch.float16``."""
+    if not isinstance(statement, (ast.Assign, ast.AnnAssign, ast.Return)) or statement.value is None:
+        return False
+    value = statement.value
+    arms = [value.body, value.orelse] if isinstance(value, ast.IfExp) else [value]
+    return any(code.name(arm) in _HALF for arm in arms)
 
 
 def arm_lines(branch: ast.If, test: str, sites: Sequence[Site], code: Code, most: int = 4) -> list[str] | None:
@@ -275,7 +299,11 @@ def arm_after_mps(site: Site, code: Code, sites: Sequence[Site]) -> Verdict | No
         return None
     lines, claimed = [f"elif {test}:"], {site}
     for target, statement in theirs.items():
-        named = [site for site in below(ours.get(target, statement), sites, code) if site.kind is Kind.LITERAL]
+        named = [
+            site
+            for site in below(ours.get(target, statement), sites, code)
+            if site.kind in (Kind.LITERAL, Kind.PROVIDER)
+        ]
         text = swapped(ours[target] if named and target in ours else statement, sites, code)
         if text is None or (not named and (below(statement, sites, code) or code.mentions([statement], MPS))):
             return None

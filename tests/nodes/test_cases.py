@@ -252,6 +252,32 @@ def test_providers_for_onnx_runtime_are_no_devices_of_a_library(text: str, sessi
     assert decided(TORCH + "import onnxruntime as ort\n" + text + f"s = {session}\n") == {"converted"}
 
 
+def test_an_arm_beside_mps_has_openvinos_provider() -> None:
+    text = """\
+        if torch.cuda.is_available():
+            d = "cuda:0"
+            p = ["CUDAExecutionProvider"]
+        elif torch.backends.mps.is_available():
+            d = "mps"
+            p = None
+        else:
+            d = "cpu"
+            p = ["CPUExecutionProvider"]
+        """
+    assert edits(TORCH + dedent(text)) == [
+        'elif hasattr(torch, "xpu") and torch.xpu.is_available():',
+        'd = "xpu:0"',
+        'p = ["OpenVINOExecutionProvider"]',
+    ]
+
+
+@pytest.mark.parametrize("value", ["torch.float16", "torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.half"])
+def test_calls_beside_a_choice_of_half_precision_are_no_arm_for_xpus(value: str) -> None:
+    text = f"def f():\n    if torch.cuda.is_available():\n        return {value}\n    return torch.float32\n"
+    assert decided(TORCH + text) == {"person"}
+    assert not edits(TORCH + text)
+
+
 def test_a_device_of_onnx_runtimes_own_values_stays() -> None:
     text = "import onnxruntime as ort\nd = 'cuda' if torch.cuda.is_available() else 'cpu'\nv = ort.OrtValue.ortvalue_from_numpy(x, d, 0)\n"
     assert decided(TORCH + text) == {"left"}

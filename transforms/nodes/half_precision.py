@@ -10,12 +10,13 @@ from patchforge.effort import walk
 from patchforge.engine.syntax import last_name
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Gate, asks, behind, decisions, question, says, widened
-from patchforge.nodes.shapes import KERNELS, api, call_of
+from patchforge.nodes.shapes import KERNELS, api, call_of, chooses_half
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
 
 _TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
 _HALF = frozenset(("torch.float16", "torch.bfloat16", "torch.half"))
 _FLAG = re.compile(r"^(use_|is_|enable_)?(half|fp16|bf16|float16)(_precision)?$", re.IGNORECASE)
+_CAPABILITY = re.compile(r"_*(major|minor)|\w*capability", re.IGNORECASE)
 _STRINGS = frozenset(("fp16", "bf16", "fp32", "float16", "bfloat16", "float32", "half"))
 
 
@@ -66,6 +67,22 @@ class HalfPrecision(Pattern):
             person=True,
         ),
         PackExample(
+            "what the device can, behind a test for CUDA",
+            "import torch\n\ndef kind():\n    if torch.cuda.is_available():\n        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16\n    return torch.float32\n",
+            person=True,
+        ),
+        PackExample(
+            "what the device can, behind a test for CUDA, asked for",
+            "import torch\n\ndef kind():\n    if torch.cuda.is_available():\n        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16\n    return torch.float32\n",
+            "import torch\n\ndef kind():\n    if torch.cuda.is_available() or _patchforge_xpu():\n        return torch.bfloat16 if _patchforge_gpu().is_bf16_supported() else torch.float16\n    return torch.float32\n",
+            options=Options(half=True),
+        ),
+        PackExample(
+            "by CUDA's capability",
+            "import torch\n\ndef kind():\n    if torch.cuda.is_available():\n        major, _ = torch.cuda.get_device_capability()\n        return torch.bfloat16 if major >= 8 else torch.float16\n    return torch.float32\n",
+            person=True,
+        ),
+        PackExample(
             "switched on by a flag",
             "import torch\nhalf = False\nif torch.cuda.is_available():\n    if '1650' not in torch.cuda.get_device_name(0):\n        half = True\n",
             person=True,
@@ -105,8 +122,11 @@ class HalfPrecision(Pattern):
             _halves(node, code) for part in arms.guarded for node in walk(part)
         )
         beside = code.parent(asked) if asked is not None else None
+        chosen = arms.kernels(code) and all(_by_capability(gate, code) for gate, _ in gates)
         if isinstance(beside, ast.BoolOp) and code.mentions([beside], KERNELS):
             return None
+        if chosen and not code.mentions(arms.guarded, KERNELS, but=_CAPABILITY):
+            return person([site], "an XPU runs in float32 here: CUDA's capability decides, choose for an XPU beside it")
         if arms.kernels(code) or not (halves or all(_chooses(gate, code) for gate, _ in gates)):
             return None
         splices = widened(site, code) if pack.options.half else ()
@@ -122,6 +142,15 @@ def _chooses(gate: Gate, code: Code) -> bool:
         return False
     return all(says(statement) or _sets(statement, code) for statement in gate.body) and any(
         _sets(statement, code) for statement in gate.body
+    )
+
+
+def _by_capability(gate: Gate, code: Code) -> bool:
+    """``return torch.bfloat16 if major >= 8 else torch.float16`` behind a test."""
+    return isinstance(gate, ast.If) and any(
+        isinstance(statement.value, ast.IfExp) and chooses_half(statement, code)
+        for statement in gate.body
+        if isinstance(statement, (ast.Assign, ast.Return))
     )
 
 

@@ -48,6 +48,7 @@ class OnnxProviders(Pattern):
     id = "pack-onnx-providers"
     aliases = ("T14",)
     title = "ONNX Runtime providers"
+    after = ("pack-guarded-calls",)
     source = "https://onnxruntime.ai/docs/execution-providers/OpenVINO-ExecutionProvider.html"
     examples = (
         PackExample(
@@ -80,6 +81,25 @@ class OnnxProviders(Pattern):
             "as a default",
             'def load(file, provider="CUDAExecutionProvider"):\n    return Session(file, providers=[provider])\n',
             person=True,
+        ),
+        PackExample(
+            "behind a test for CUDA",
+            """\
+            import torch
+            if torch.cuda.is_available():
+                providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+            else:
+                providers = ["CPUExecutionProvider"]
+            """,
+            """\
+            import torch
+            if torch.cuda.is_available():
+                providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
+            elif hasattr(torch, "xpu") and torch.xpu.is_available():
+                providers = ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+            else:
+                providers = ["CPUExecutionProvider"]
+            """,
         ),
         PackExample("a label", 'NAMES = {"CUDA": 1}\n'),
     )

@@ -47,7 +47,7 @@ def _quantised(_: Path, path: Path) -> None:
 
     checkpoint = next(one for one in weights.WEIGHTS if one.name == "patchforge-sd15.safetensors")
     writer = gguf.GGUFWriter(str(path), "sd1")
-    for key, tensor in weights.tensors(checkpoint).items():
+    for key, tensor in zip(checkpoint.table(), weights.tensors(checkpoint), strict=True):
         if name := key.partition(_UNET)[2]:
             kind = gguf.GGMLQuantizationType.F16
             if tensor.dim() == 2:
