@@ -39,9 +39,9 @@ def models() -> dict[str, Any]:
 
     later = "txt_ids_dims" in getattr(flux.FluxParams, "__dataclass_fields__", ())
     inputs = {"x": (1, 4, 16, 16), "timesteps": (1,), "context": (1, 8, 16)}
-    found: dict[str, Any] = {"unet": (UNetModel, UNET | {"num_heads": 2}, inputs)}
+    cases: dict[str, Any] = {"unet": (UNetModel, UNET | {"num_heads": 2}, inputs)}
     inputs = {"x": (1, 16, 8, 8), "timestep": (1,), "context": (1, 8, 32), "y": (1, 16), "guidance": (1,)}
-    return found | {"flux": (flux.Flux, FLUX | ({"txt_ids_dims": []} if later else {}), inputs)}
+    return cases | {"flux": (flux.Flux, FLUX | ({"txt_ids_dims": []} if later else {}), inputs)}
 
 
 def main() -> None:
@@ -55,7 +55,7 @@ def main() -> None:
     from comfy import model_management
 
     device = model_management.get_torch_device()
-    found = {}
+    records = {}
     for name, (network, settings, shapes) in models().items():
         for layers, dtype in (("disable_weight_init", torch.float32), ("manual_cast", torch.float16)):
             made = network(**settings, device=device, dtype=dtype, operations=getattr(comfy.ops, layers)).eval()
@@ -63,14 +63,15 @@ def main() -> None:
             torch._dynamo.reset()
             with torch.inference_mode():
                 explained = torch._dynamo.explain(made.forward)(**inputs)
-            found[f"{name} {layers}"] = {
+            records[f"{name} {layers}"] = {
                 "graphs": explained.graph_count,
                 "breaks": sorted(str(reason.reason) for reason in explained.break_reasons),
                 "operators": [
-                    [getattr(one, "__name__", str(one)) for one in graph] for graph in explained.ops_per_graph
+                    [getattr(operator, "__name__", str(operator)) for operator in graph]
+                    for graph in explained.ops_per_graph
                 ],
             }
-    print(json.dumps({"device": str(device), "hooks": "comfy.patchforge_xpu" in sys.modules, "models": found}))
+    print(json.dumps({"device": str(device), "hooks": "comfy.patchforge_xpu" in sys.modules, "models": records}))
 
 
 if __name__ == "__main__":

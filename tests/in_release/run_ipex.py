@@ -122,10 +122,10 @@ def output(model: Any, given: tuple[Any, ...]) -> Any:
     try:
         with torch.no_grad():
             dtype = next(model.parameters()).dtype
-            found = model(*given, dtype=dtype) if type(model).__name__ == "CLIPTextModel" else model(*given)
+            answer = model(*given, dtype=dtype) if type(model).__name__ == "CLIPTextModel" else model(*given)
     except Exception as error:
         return " ".join(f"{type(error).__name__}: {error}".split())[:160]
-    return (found[0] if isinstance(found, tuple) else found).float()
+    return (answer[0] if isinstance(answer, tuple) else answer).float()
 
 
 def picture(model: Any) -> Any:
@@ -148,10 +148,10 @@ def row(way: str, name: str, dtype: Any) -> dict[str, Any]:
     expected, before = output(copy.deepcopy(model), given), picture(model)
     try:
         with torch.no_grad():
-            found = WAYS[way](model)
+            made = WAYS[way](model)
         raised = ""
     except Exception as error:
-        found, raised = model, " ".join(f"{type(error).__name__}: {error}".split())[:160]
+        made, raised = model, " ".join(f"{type(error).__name__}: {error}".split())[:160]
     answer = output(model, given)
     off = answer if isinstance(answer, str) else float((answer - expected).abs().max() / expected.abs().max())
     logging.getLogger("patchforge.xpu").removeHandler(handler)
@@ -160,8 +160,8 @@ def row(way: str, name: str, dtype: Any) -> dict[str, Any]:
         "model": name,
         "dtype": str(dtype).removeprefix("torch."),
         "raised": raised,
-        "same object": found is model,
-        "type": type(found).__name__,
+        "same object": made is model,
+        "type": type(made).__name__,
         "same weights": picture(model)[1].keys() == before[1].keys()
         and all(picture(model)[1][key][:2] == value[:2] for key, value in before[1].items()),
         "off": off,

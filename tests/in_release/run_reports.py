@@ -85,13 +85,13 @@ def recovery(management: Any) -> Answers:
     import comfy.sd
 
     management.load_models_gpu = management.load_model_gpu = lambda *_args, **_options: None
-    found: Answers = {"vae": {}, "upscale": {}, "interpolation": {}, "load": {}}
+    answers: Answers = {"vae": {}, "upscale": {}, "interpolation": {}, "load": {}}
     for name, text in OOM.items():
-        found["vae"][name] = decoded(comfy.sd, text)
-        found["upscale"][name] = upscaled(text)
-        found["interpolation"][name] = interpolated(text)
-        found["load"][name] = bool(getattr(management, "is_oom", in_clause(management))(RuntimeError(text)))
-    return found
+        answers["vae"][name] = decoded(comfy.sd, text)
+        answers["upscale"][name] = upscaled(text)
+        answers["interpolation"][name] = interpolated(text)
+        answers["load"][name] = bool(getattr(management, "is_oom", in_clause(management))(RuntimeError(text)))
+    return answers
 
 
 def in_clause(management: Any) -> Any:
@@ -197,11 +197,11 @@ def interpolated(text: str) -> int | None:
 
 def devices(management: Any) -> Answers:
     """Report 6: the device of the start and of a thread for prompts."""
-    found = [str(management.get_torch_device())]
-    thread = threading.Thread(target=lambda: found.append(str(management.get_torch_device())))
+    used = [str(management.get_torch_device())]
+    thread = threading.Thread(target=lambda: used.append(str(management.get_torch_device())))
     thread.start()
     thread.join()
-    return {"start": found[0], "prompts": found[1]}
+    return {"start": used[0], "prompts": used[1]}
 
 
 def lost(management: Any) -> Answers:

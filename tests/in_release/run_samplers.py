@@ -81,10 +81,10 @@ def sampled(patcher: Any, uses: list[str]) -> tuple[dict[str, str], list[str]]:
     for pair in pairs:
         uses.clear()
         noise = sample.prepare_noise(latent, SEED)
-        found = sample.sample(patcher, noise, STEPS, 4.0, *pair, *conditions, latent, seed=SEED, disable_pbar=True)
-        if not torch.isfinite(found).all():
+        result = sample.sample(patcher, noise, STEPS, 4.0, *pair, *conditions, latent, seed=SEED, disable_pbar=True)
+        if not torch.isfinite(result).all():
             raise SystemExit(f"{pair}: the result has NaN or infinity")
-        digests[" ".join(pair)] = hashlib.sha256(found.cpu().numpy().tobytes()).hexdigest()
+        digests[" ".join(pair)] = hashlib.sha256(result.cpu().numpy().tobytes()).hexdigest()
         if uses:
             noisy.append(" ".join(pair))
     return digests, noisy

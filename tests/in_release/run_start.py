@@ -50,14 +50,14 @@ def operators() -> Answers:
     image = torch.arange(192.0).reshape(1, 3, 8, 8)
     try:
         small = F.interpolate(image.to("xpu"), size=(4, 4), mode="bicubic", antialias=True).cpu()
-        found = (
+        resized = (
             "computed"
             if torch.equal(small, F.interpolate(image, size=(4, 4), mode="bicubic", antialias=True))
             else "wrong"
         )
     except NotImplementedError:
-        found = "NotImplementedError"
-    return {"resize": found, "help": spoilt(torch, F)}
+        resized = "NotImplementedError"
+    return {"resize": resized, "help": spoilt(torch, F)}
 
 
 def spoilt(torch: Any, functional: Any) -> str:
@@ -92,14 +92,16 @@ def starts() -> Answers:
     def of_cpu() -> None:
         pass
 
-    found = {"cpu": in_child(of_cpu), "cuda": in_child(of_cuda)}
+    endings = {"cpu": in_child(of_cpu), "cuda": in_child(of_cuda)}
     if importlib.util.find_spec("comfy.patchforge_xpu") is not None:
-        found |= {
+        endings |= {
             f"{name}, forced": in_child(kind, "--force-intel-xpu")
             for name, kind in (("cpu", of_cpu), ("cuda", of_cuda))
         }
-        found |= {f"{name}, help": in_child(kind, "--help-gpu") for name, kind in (("cpu", of_cpu), ("cuda", of_cuda))}
-    return found
+        endings |= {
+            f"{name}, help": in_child(kind, "--help-gpu") for name, kind in (("cpu", of_cpu), ("cuda", of_cuda))
+        }
+    return endings
 
 
 def in_child(kind: Callable[[], None], *flags: str) -> Answers:
@@ -114,26 +116,26 @@ def in_child(kind: Callable[[], None], *flags: str) -> Answers:
     with os.fdopen(reader, "rb") as answer:
         text = answer.read()
     os.waitpid(child, 0)
-    found: Answers = json.loads(text)
-    return found
+    answers: Answers = json.loads(text)
+    return answers
 
 
 def started(*flags: str) -> Answers:
     """How a start ended: with a device, a message or an error; and what was logged and printed."""
     said, logged = io.StringIO(), io.StringIO()
     logging.basicConfig(stream=logged, level=logging.INFO, force=True)
-    found: Answers = {}
+    ending: Answers = {}
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
         try:
             beside_intel()
             argument_block(*flags)
             management: Any = importlib.import_module("comfy.model_management")
-            found["device"] = str(management.get_torch_device())
+            ending["device"] = str(management.get_torch_device())
         except SystemExit as error:
-            found["stopped"] = str(error)
+            ending["stopped"] = str(error)
         except Exception as error:
-            found["error"] = f"{type(error).__name__}: {error}"
-    return {**found, "said": said.getvalue(), "logged": logged.getvalue()}
+            ending["error"] = f"{type(error).__name__}: {error}"
+    return {**ending, "said": said.getvalue(), "logged": logged.getvalue()}
 
 
 def beside_intel() -> None:

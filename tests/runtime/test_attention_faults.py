@@ -87,9 +87,9 @@ def called(  # noqa: PLR0917
     q, k, v = (torch.randn(1, heads, n, width, generator=numbers).to(dtype) for n in (queries, keys, keys))
     mask = mask.to(dtype) if mask is not None and mask.is_floating_point() else mask
     spy = Spy()
-    found = pf.attention(spy)(q, k, v, attn_mask=mask)
-    torch.testing.assert_close(found, SDPA(q, k, v, attn_mask=mask), rtol=0.02, atol=0.02)
-    return found, spy
+    result = pf.attention(spy)(q, k, v, attn_mask=mask)
+    torch.testing.assert_close(result, SDPA(q, k, v, attn_mask=mask), rtol=0.02, atol=0.02)
+    return result, spy
 
 
 def test_a_mask_of_leading_ones_goes_in_as_rank_2(device: Any) -> None:

@@ -366,10 +366,10 @@ def caught_by(error: Exception, types_: Any) -> str:
         try:
             try:
                 raise error
-            except pf.oom_types(types_) as found:
-                return "oom" if found is error else "wrong exception"
-        except Exception as found:
-            return "passed" if found is error else "wrong exception"
+            except pf.oom_types(types_) as caught:
+                return "oom" if caught is error else "wrong exception"
+        except Exception as caught:
+            return "passed" if caught is error else "wrong exception"
 
 
 @pytest.mark.parametrize("types_", [torch.OutOfMemoryError, (torch.OutOfMemoryError, KeyError)])

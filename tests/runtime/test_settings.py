@@ -515,7 +515,9 @@ def test_without_an_accelerator_the_cpu_is_used_and_the_cure_is_named(  # noqa: 
 def cards(monkeypatch: pytest.MonkeyPatch, *integrated: bool) -> Xpu:
     """An XPU host with these devices."""
     fake = host(monkeypatch)
-    properties = [types.SimpleNamespace(name=f"GPU {n}", is_integrated_gpu=one) for n, one in enumerate(integrated)]
+    properties = [
+        types.SimpleNamespace(name=f"GPU {n}", is_integrated_gpu=shared) for n, shared in enumerate(integrated)
+    ]
     monkeypatch.setattr(fake, "device_count", lambda: len(properties))
     monkeypatch.setattr(fake, "get_device_properties", lambda index: properties[index], raising=False)
     return fake
@@ -559,11 +561,11 @@ def test_threads_that_begin_with_torchs_first_device_get_the_chosen_one(monkeypa
     fake = cards(monkeypatch, True, False)
     pf.start(flags())
     pf.choose_device(True)
-    found: list[Any] = [pf.current_device(1)]
-    thread = threading.Thread(target=lambda: found.extend([pf.current_device(0), pf.current_device(0)]))
+    indices: list[Any] = [pf.current_device(1)]
+    thread = threading.Thread(target=lambda: indices.extend([pf.current_device(0), pf.current_device(0)]))
     thread.start()
     thread.join()
-    assert found == [1, 1, 0], "a thread that chooses for itself later is left alone"
+    assert indices == [1, 1, 0], "a thread that chooses for itself later is left alone"
     assert fake.current == [1, 1]
 
 
