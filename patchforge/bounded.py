@@ -57,7 +57,7 @@ def whole(stream: IO[bytes], name: str, most: int = MOST) -> bytes:
     """What a pipe gives until its end; Damaged for more than ``most`` bytes."""
     data = stream.read(most + 1)
     if len(data) > most:
-        raise Damaged(f"{name} says too much", expected=f"at most {most} bytes")
+        raise Damaged(f"{name} printed too much", expected=f"at most {most} bytes")
     return data
 
 

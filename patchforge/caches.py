@@ -203,7 +203,7 @@ def locked(path: Path, *, seconds: float = -1, waiting: str = "") -> Iterator[No
         lock.acquire(timeout=max(seconds, 0))
     except filelock.Timeout:
         if seconds >= 0:
-            raise TryAgain(f"another process holds {path}", do="wait for its end") from None
+            raise TryAgain(f"another process holds {path}", do="wait until it ends") from None
         if waiting:
             import sys  # noqa: PLC0415
 

@@ -93,7 +93,7 @@ def _os(error: BaseException) -> PatchforgeError | None:
 
 
 def _network(error: BaseException) -> PatchforgeError:
-    return TryAgain("the network or the other side failed", found=_named(error), do="run this again later")
+    return TryAgain("the network or the server failed", found=_named(error), do="run this again later")
 
 
 def _damaged(what: str, do: str) -> Callable[[BaseException], PatchforgeError]:
@@ -104,12 +104,12 @@ _archive = _damaged("an archive or compressed data", "fetch or make it again")
 
 
 def _decoding(error: BaseException) -> PatchforgeError:
-    return Damaged("a text that was read is not in its encoding", found=_named(error), do="save it as UTF-8")
+    return Damaged("a text cannot be decoded", found=_named(error), do="save it as UTF-8")
 
 
 def _encoding(error: BaseException) -> PatchforgeError:
     return Damaged(
-        "a name or a text cannot be written in the encoding at hand",
+        "a name or a text cannot be written in this encoding",
         found=_named(error).encode("ascii", "backslashreplace").decode(),
         do="rename what it names, or use a UTF-8 locale (LC_ALL=C.UTF-8)",
     )
@@ -129,7 +129,7 @@ def _memory(_: BaseException) -> PatchforgeError:
 
 def _child(error: BaseException) -> PatchforgeError:
     return SystemFault(
-        "a program that patchforge runs failed", found=_named(error), do="read its words and run it by hand"
+        "a program that patchforge runs failed", found=_named(error), do="read what it printed, and run it by hand"
     )
 
 

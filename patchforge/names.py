@@ -40,7 +40,7 @@ def odd(path: str) -> str:
     if len(path.encode()) > _MOST_PATH or any(len(part.encode()) > _MOST_NAME for part in parts):
         return "a name that is too long"
     if len(parts) > _DEEPEST:
-        return "too many folders within each other"
+        return "folders nested too deeply"
     return ""
 
 

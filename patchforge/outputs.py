@@ -334,5 +334,5 @@ def _refuse_where_we_are(place: Path) -> None:
         raise PatchforgeError(
             f"{place} is where you are, or holds it",
             expected="a folder that can be replaced",
-            do="go elsewhere first, or name another output",
+            do="change to another folder first, or name another output",
         )

@@ -397,7 +397,7 @@ def _apply_hunks(part: FilePatch, before: bytes) -> bytes:
         position = hunk.old + len(old)
     out += lines[position:]
     if any(not line.endswith(b"\n") for line in out[:-1]):
-        raise CheckFailed(f"{part.path}: the patch adds lines behind a line that has no end")
+        raise CheckFailed(f"{part.path}: the patch adds lines after one that has no line end")
     return b"".join(out)
 
 

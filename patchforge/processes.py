@@ -358,7 +358,7 @@ def _check_bounds(process: subprocess.Popen[Any], said: Sequence[_Words]) -> Non
     for stream in said:
         if len(stream.data) > stream.most:
             name = process.args if isinstance(process.args, str) else next(map(str, process.args))  # type: ignore[arg-type]
-            raise Damaged(f"{Path(name).name} says too much", expected=f"at most {stream.most} bytes")
+            raise Damaged(f"{Path(name).name} printed too much", expected=f"at most {stream.most} bytes")
 
 
 def end(process: subprocess.Popen[Any]) -> None:

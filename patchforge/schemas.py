@@ -335,7 +335,7 @@ class BotProblem:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BotRun:
+class BotDocument:
     """A run of the bot. Of releases with what was found, of packs with ``nodes``."""
 
     actions: tuple[BotAction, ...]
@@ -449,7 +449,7 @@ class ModelName:
 
 
 @dataclass(frozen=True)
-class ModelFile:
+class ListedModel:
     """A model file; ``checked``: whether its digest was worked out, or only its name tells it."""
 
     digest: str
@@ -463,7 +463,7 @@ class Models:
     """All model files. ``duplicated``: bytes of copies."""
 
     store: Path
-    files: tuple[ModelFile, ...]
+    files: tuple[ListedModel, ...]
     duplicated: int
     problems: tuple[ModelProblem, ...]
 
@@ -557,7 +557,7 @@ DOCUMENTS: Mapping[str, Document] = {
     "explain": Document(Explained, ("explain", "packs explain"), several=True),
     "track": Document(Tracked, ("track",)),
     "packs-track": Document(FollowedPacks, ("packs track",)),
-    "bot": Document(BotRun, ("bot", "packs bot")),
+    "bot": Document(BotDocument, ("bot", "packs bot")),
     "matrix": Document(Matrix, ("matrix",)),
     "pin": Document(PinChange, ("pin",), several=True),
     "lock-torch": Document(TorchLock, ("lock-torch",)),

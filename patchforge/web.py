@@ -395,7 +395,7 @@ def opened(
         if any(secret in urllib.parse.unquote(where) for secret in secrets):
             raise Damaged(f"{shown(url)} redirects to an address with the login in it, where it would be kept")
         url = followed(url, where, secret=bool(secrets))
-    raise Damaged(f"{shown(url)} redirects once more", expected=f"at most {limits.redirects} redirects")
+    raise Damaged(f"{shown(url)} redirects too often", expected=f"at most {limits.redirects} redirects")
 
 
 def require(answer: Answer, *wanted: int) -> None:

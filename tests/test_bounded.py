@@ -137,7 +137,7 @@ def test_the_end_of_a_file(most: int, since: int, expected: str, tmp_path: Path)
 
 def test_a_pipe() -> None:
     assert bounded.whole(io.BytesIO(b"12345"), "it", 5) == b"12345"
-    with pytest.raises(Damaged, match="it says too much"):
+    with pytest.raises(Damaged, match="it printed too much"):
         bounded.whole(io.BytesIO(b"12345"), "it", 4)
 
 

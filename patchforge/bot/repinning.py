@@ -16,9 +16,9 @@ from patchforge.git.command import run_git
 from patchforge.git.size import check_size
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import PackProblem, read_pack
+from patchforge.nodes.pack_cache import cached
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import summary
-from patchforge.nodes.store import cached
 from patchforge.outputs import PATCHES, write_folder
 from patchforge.pattern import Options
 from patchforge.pins import pin_files, repositories

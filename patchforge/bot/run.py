@@ -158,5 +158,5 @@ def alone(repository: str) -> Iterator[None]:
         try:
             stack.enter_context(caches.locked(caches.home() / f"bot-{name}.lock", seconds=0))
         except TryAgain:
-            raise TryAgain(f"another run for {repository} goes on", do="wait for its end") from None
+            raise TryAgain(f"another run for {repository} is still at work", do="wait until it ends") from None
         yield

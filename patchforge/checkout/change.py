@@ -307,7 +307,7 @@ def _put_back(file: Seen, seen: Examined) -> bytes | None:
         return file.now
     if file.lost:
         raise Damaged(
-            f"what {file.path} was is not in {seen.inside.shown / journal.FOLDER} any more",
+            f"the original of {file.path} is no longer in {seen.inside.shown / journal.FOLDER}",
             expected="its original, or a file whose patches can be taken out",
             found=f"{', '.join(seen.damaged)} missing or damaged",
             do=f"{seen.repair} makes the journal anew; then run this again",

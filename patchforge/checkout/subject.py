@@ -309,8 +309,8 @@ class NodePack:
         return read_pack(inside.root)
 
     def _patched(self, pack: Pack, commit: str) -> PatchedPack:
+        from patchforge.nodes.pack_cache import cached  # noqa: PLC0415
         from patchforge.nodes.patched import PatchedPack  # noqa: PLC0415
-        from patchforge.nodes.store import cached  # noqa: PLC0415
         from patchforge.pattern import Options  # noqa: PLC0415
 
         asked = Options(*(flag in self.options for flag in OPTIONS))

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
             "there is nothing to do",
             expected="a limit",
             found="none",
-            do="such as patchforge maintain ~/ComfyUI --output-age 30, or --journal 1G",
+            do="for example: patchforge maintain ~/ComfyUI --output-age 30, or --journal 1G",
         )
     parts, statuses = [], []
     for name, work in todo:
@@ -56,7 +56,9 @@ def run(options: argparse.Namespace) -> int:
 def _todo(options: argparse.Namespace) -> Iterator[tuple[str, Callable[[], UpkeepPart]]]:
     now, dry = records.now(), options.dry_run
     if options.remove_models and options.model_age is None:
-        raise PatchforgeError("--remove-models needs --model-age", expected="how long nobody read them", do="name it")
+        raise PatchforgeError(
+            "--remove-models needs --model-age", expected="for how long nobody has read them", do="name it"
+        )
     if options.folder:
         base = Path(options.folder)
         need_folder(base, "ComfyUI's base folder")

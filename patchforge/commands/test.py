@@ -17,7 +17,7 @@ from patchforge.commands.common import chosen_versions, inputs, make_engine, sho
 from patchforge.errors import Exit, NotChecked, PatchforgeError
 from patchforge.escape import line as line_of
 from patchforge.faults import told
-from patchforge.nodes.store import cached
+from patchforge.nodes.pack_cache import cached
 from patchforge.pipeline import PatchedRelease
 from patchforge.sources import open_upstream
 from patchforge.trial import packs, runner

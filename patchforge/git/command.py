@@ -198,7 +198,7 @@ def git(
     """
     arguments = arguments if folder or repository else tuple(_from_anywhere(arguments))
     if any("\0" in word for word in arguments):
-        raise PatchforgeError("no name in git holds a zero byte", found=repr(arguments[-1]), do="write another")
+        raise PatchforgeError("a name in git cannot hold a zero byte", found=repr(arguments[-1]), do="write another")
     verb = verb_of(arguments)
     try:
         done = processes.run(
@@ -255,7 +255,7 @@ def run_git(
             time.sleep(pause)
     verb = verb_of(arguments)
     if is_passing(said):
-        raise TryAgain(f"git {verb} did not reach the other side", found=said, do="run this again later")
+        raise TryAgain(f"git {verb} did not reach the server", found=said, do="run this again later")
     raise PatchforgeError(f"git {verb} failed", found=said or f"status {done.returncode}", do="read git's reason")
 
 

@@ -225,7 +225,7 @@ class Objects:
         return PatchforgeError(
             f"git {command} failed in {self.path}",
             expected="a clone with every object of the revision",
-            found=words or "no word from git",
+            found=words or "git said nothing",
             do="use a complete clone (neither --filter nor damaged)",
         )
 

@@ -159,7 +159,7 @@ def _require_stable(listing: HashedListing) -> None:
     unstable = [f"{os.fsdecode(blob.path)}: {text}" for blob in files for text in _unstable(objects.blob(blob.id))]
     if unstable:
         raise PatchforgeError(
-            f"the archive of {commit} is not the same every day (export-subst)",
+            f"the archive of {commit} changes with time (export-subst)",
             expected="only placeholders such as %H, whose text never changes",
             found="; ".join(unstable),
             do="pin this source with fetchgit (forceFetchGit = true), which expands nothing",

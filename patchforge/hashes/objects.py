@@ -157,7 +157,7 @@ def _walk(read: Callable[[str], list[Named]], tree: str) -> Iterator[Blob]:
         else:
             opened.pop()
         if len(opened) > _DEEPEST:
-            raise Damaged("folders are within each other without end", expected=f"{_DEEPEST} at most", found=tree)
+            raise Damaged("folders are nested without end", expected=f"{_DEEPEST} at most", found=tree)
 
 
 def _node(blob: Blob, size: int, pieces: Iterator[bytes]) -> NarLink | NarFile:

@@ -211,7 +211,7 @@ class _Ranges(io.RawIOBase):
         if self._left < 0:
             raise zipfile.BadZipFile
         if time.monotonic() > self._end:
-            raise TryAgain(f"{web.shown(self._url)} gives its parts too slowly", do="try again later")
+            raise TryAgain(f"{web.shown(self._url)} sends its parts too slowly", do="try again later")
         limits = replace(web.DOCUMENT, size=end - self._at)
         with open_url(self._url, limits, Range=f"bytes={self._at}-{end - 1}") as answer:
             web.require(answer, http.client.PARTIAL_CONTENT)

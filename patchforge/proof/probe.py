@@ -35,7 +35,7 @@ if __name__ == "__main__":  # -I leaves our own folder out of sys.path
 from patchforge import bounded
 from patchforge.proof.argument_block import COMMAND_LINES, OURS, knows_flag, run_main
 from patchforge.proof.fake_torch import Fakes, lacking
-from patchforge.proof.questions import MODULE, Asker
+from patchforge.proof.function_calls import MODULE, Asker
 from patchforge.proof.recording import canonical
 from patchforge.proof.scenarios import FORCE, SCENARIOS, Scenario
 

@@ -96,8 +96,8 @@ def _blocks(file: IO[bytes]) -> Iterator[bytes]:
     data = file.read(_CHUNK)
     if not data:
         raise EOFError("it is empty")
-    if found := next((name for magic, name in _OTHERS.items() if data.startswith(magic)), ""):
-        raise OSError(f"it is {found}")
+    if other := next((name for magic, name in _OTHERS.items() if data.startswith(magic)), ""):
+        raise OSError(f"it is {other}")
     make = next((kind for magic, kind in _KINDS.items() if data.startswith(magic)), None)
     while data and make:
         decompressor = make()

@@ -200,7 +200,7 @@ class Upstream:
         )
 
     def _refuse_path(self, name: str) -> NoReturn:
-        raise PatchforgeError(f"{name!r} is a path, and no release", expected="such as v0.32.0", do=_FILES)
+        raise PatchforgeError(f"{name!r} is a path, not a release", expected="such as v0.32.0", do=_FILES)
 
     def _perhaps_new(self) -> str:
         return "; if it is new, fetch the clone" if self._is_local() else ""

@@ -18,8 +18,8 @@ from patchforge.engine.cache import pack_rules_digest
 from patchforge.errors import PatchforgeError
 from patchforge.git.borrowed import checked_out
 from patchforge.nodes.pack import read_pack
+from patchforge.nodes.pack_cache import PackStore
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.store import PackStore
 from patchforge.pattern import Options
 from patchforge.pins import requirements
 from patchforge.pins.tracked import TrackedRepository, load_nodes

@@ -109,7 +109,7 @@ def test_it_goes_with_no_model_of_ones_own(tmp_path: Path, capsys: pytest.Captur
     model.write_bytes(len(header).to_bytes(8, "little") + header)
     arguments = ["bench", "run", "v0.33.0", "--device", "cpu", "--size", "real", "--model", str(model)]
     assert cli.main(arguments) != 0
-    assert "leave one of both out" in capsys.readouterr().err
+    assert "leave one of them out" in capsys.readouterr().err
 
 
 def test_it_is_told_apart_from_tiny_models() -> None:

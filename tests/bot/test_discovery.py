@@ -175,7 +175,7 @@ def test_no_repository_there(tmp_path: Path) -> None:
 
 def test_an_unreachable_host_is_for_later(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("patchforge.git.command._PAUSE", 0)
-    with pytest.raises(TryAgain, match="did not reach the other side"):
+    with pytest.raises(TryAgain, match="did not reach the server"):
         list_tags("http://127.0.0.1:9/nothing.git")
 
 

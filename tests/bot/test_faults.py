@@ -173,7 +173,7 @@ def test_a_renamed_repository_keeps_all_its_releases(world: World) -> None:
 def test_an_upstream_that_cannot_be_reached(world: World) -> None:
     status, data = world.bot("--upstream", "http://127.0.0.1:9/upstream.git")
     assert status == Exit.AGAIN
-    assert "did not reach the other side" in data["error"]
+    assert "did not reach the server" in data["error"]
 
 
 def test_our_own_repository_cannot_be_reached(world: World) -> None:

@@ -63,7 +63,7 @@ def test_what_both_rest_on_is_in_both_keys(name: str) -> None:
     assert name in PACKS
 
 
-@pytest.mark.parametrize("name", ["nodes/report.py", "nodes/patched.py", "nodes/store.py", "engine/cache.py"])
+@pytest.mark.parametrize("name", ["nodes/report.py", "nodes/patched.py", "nodes/pack_cache.py", "engine/cache.py"])
 def test_what_only_tells_is_in_no_key(name: str) -> None:
     assert f"patchforge/{name}" not in {covered for covered, _ in resources.sources(*RELEASES, *PACKS)}
 

@@ -117,7 +117,7 @@ def test_replacement_objects_play_no_part(tmp_path: Path) -> None:
 def test_expansions_that_change_with_time_are_refused(placeholder: str, tmp_path: Path) -> None:
     files = {"version": f"$Format:%H {placeholder}$\n".encode(), ".gitattributes": b"version export-subst\n"}
     work = repository(tmp_path / "work", files)
-    with pytest.raises(PatchforgeError, match=r"(?s)not the same every day.*version: %.*fetchgit") as caught:
+    with pytest.raises(PatchforgeError, match=r"(?s)changes with time.*version: %.*fetchgit") as caught:
         of_clone(work, head(work))
     assert placeholder.partition(":")[0].rstrip(")") in str(caught.value)
 

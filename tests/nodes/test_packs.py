@@ -17,10 +17,10 @@ from patchforge.git.command import run_git
 from patchforge.nodes.convert import convert
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import read_pack
+from patchforge.nodes.pack_cache import PackStore
 from patchforge.nodes.patched import PatchedPack
 from patchforge.nodes.report import markdown, sarif, summary
 from patchforge.nodes.requirements import needs
-from patchforge.nodes.store import PackStore
 from patchforge.pattern import Options
 from patchforge.proof.packs.helpers import helpers
 from patchforge.rules import patterns

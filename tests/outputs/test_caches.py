@@ -20,7 +20,7 @@ from patchforge.engine.records import FileRecord
 from patchforge.errors import PatchforgeError
 from patchforge.git.clone import CachedClone
 from patchforge.nodes.pack import read_pack
-from patchforge.nodes.store import PackStore, cached
+from patchforge.nodes.pack_cache import PackStore, cached
 from patchforge.pattern import Options
 from tests.outputs.world import NODE, state
 

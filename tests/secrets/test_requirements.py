@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from patchforge.errors import Damaged, PatchforgeError
-from patchforge.nodes.store import PackStore
+from patchforge.nodes.pack_cache import PackStore
 from patchforge.pins import requirements
 from patchforge.trial import packs
 from patchforge.trial.server.environment import prepare

@@ -70,7 +70,7 @@ def test_the_network_is_tried_again(checkout: Path, monkeypatch: pytest.MonkeyPa
         return subprocess.CompletedProcess(arguments, 128, "", "fatal: Could not resolve host: github.com")
 
     monkeypatch.setattr(command, "git", broken)
-    with pytest.raises(TryAgain, match="did not reach the other side"):
+    with pytest.raises(TryAgain, match="did not reach the server"):
         run_git("fetch", folder=checkout, tries=3)
     assert len(asked) == 3
 

@@ -13,8 +13,8 @@ import pytest
 
 from emulator import build
 from patchforge.errors import CheckFailed, PatchforgeError
+from patchforge.nodes.pack_cache import PackStore
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.store import PackStore
 from patchforge.trial import packs
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, Device, TrialSide, TrialVerdict, Workflow
 from patchforge.trial.pack_runner import PackTrial

@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     device = devices.choose(options.device, Path(options.python))
     _check_packages(["scipy"] if options.pairs else [], _PICTURES if chosen and device.kind != CPU else [])
     if options.level and device.kind != "xpu":
-        raise PatchforgeError(f"levels are of Intel GPUs, and this is {device}", do="leave --level out")
+        raise PatchforgeError(f"levels are for Intel GPUs, and this is {device}", do="leave --level out")
     earlier = _baseline(options, device)
     with ExitStack() as stack:
         source = release_of(options, stack)
@@ -138,7 +138,7 @@ def _of_real_size(options: argparse.Namespace, chosen: Sequence[WorkflowCase]) -
     """The cases with models of real size, where memory and disk of this machine suffice."""
     if options.model:
         raise PatchforgeError(
-            "--size is about generated models, and --model names one of your own", do="leave one of both out"
+            "--size is about generated models, and --model names one of your own", do="leave one of them out"
         )
     cases = real_size.with_real(chosen)
     real_size.check_memory(cases, _servers(options), available())

@@ -18,7 +18,7 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(
             f"{options.target!r} is not a place for a model",
             expected="comfyui:FOLDER, comfyui:FOLDER/NAME or ollama:NAME",
-            do="such as comfyui:text_encoders, or ollama:qwen3:4b",
+            do="name one such as comfyui:text_encoders, or ollama:qwen3:4b",
         )
     places = shown.places(options)
     source = source_of(places, taken(places), options.model)

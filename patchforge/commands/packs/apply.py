@@ -22,9 +22,10 @@ from patchforge.git.command import run_git
 from patchforge.git.size import check_size
 from patchforge.nodes.manifest import FORMAT, PackManifest
 from patchforge.nodes.pack import read_pack
+from patchforge.nodes.pack_cache import cached
 from patchforge.nodes.patched import PatchedPack
-from patchforge.nodes.store import cached
 from patchforge.outputs import PATCHES, check_folder, write_folder
+from patchforge.paths import not_there
 from patchforge.pattern import Options
 
 _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
@@ -98,7 +99,7 @@ def _folder(pack: str) -> Iterator[tuple[Path, str]]:
         yield Path(pack), Path(pack).resolve().name
         return
     if not _ADDRESS.fullmatch(pack):
-        raise PatchforgeError(f"there is no {pack}", expected="a pack's folder, or OWNER/REPO", do="name one")
+        raise not_there(Path(pack), "a pack's folder, or OWNER/REPO")
     address = pack if ":" in pack else f"https://github.com/{pack}"
     name = pack.rstrip("/").rpartition("/")[2].removesuffix(".git")
     with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:

@@ -17,8 +17,8 @@ from patchforge.errors import Exit
 from patchforge.escape import document, line
 from patchforge.nodes.manifest import PackReport
 from patchforge.nodes.pack import read_pack
+from patchforge.nodes.pack_cache import cached
 from patchforge.nodes.report import figures, is_ours, sarif, sarif_file, summary
-from patchforge.nodes.store import cached
 from patchforge.outputs import check_document, write_document
 from patchforge.pattern import Options
 
