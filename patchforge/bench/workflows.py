@@ -36,6 +36,7 @@ PRECISIONS = {
 }
 _FREEING, _AGAIN = 60.0, 1.0  # seconds
 _TIMED = 1000  # seeds of timed runs are above that, so that none is in the cache
+_LAST_LINES = 3  # of a log, in a reason
 
 Tell = Callable[..., None]  #: gets what comes now, and a detail
 
@@ -232,7 +233,11 @@ def _counted(runner: Running, case: WorkflowCase, reference: Execution | None) -
 
 
 def _said(error: Exception) -> str:
-    return error.problem if isinstance(error, PatchforgeError) else f"the server does not answer: {error}"
+    """In one line, with the end of the server's log where the error has it: the log itself goes with the server."""
+    if not isinstance(error, PatchforgeError):
+        return f"the server does not answer: {error}"
+    end = [line.strip() for line in error.found.splitlines() if line.strip()][-_LAST_LINES:]
+    return ": ".join([error.problem, *([" / ".join(end)[-500:]] if end else [])])
 
 
 def _timed(

@@ -155,6 +155,15 @@ def test_a_server_without_the_trial_pack(bench: Any) -> None:
     assert [one.verdict for one in read(out).cases] == [TrialVerdict.FAILED]
 
 
+def test_a_server_that_ends_says_why(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    ends = b"import sys\nprint('starting')\nsys.exit('no such driver')\n"
+    whole = files
+    monkeypatch.setitem(globals(), "files", lambda *modes: {**whole(*modes), "main.py": ends})
+    status, out = bench("--device", "cpu")
+    assert status == Exit.FAILED
+    assert read(out).cases[0].reason.endswith("no such driver")
+
+
 def test_what_is_not_ours_is_not_written_over(bench: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "out" / "v9.0.0-cpu").mkdir(parents=True)
     (tmp_path / "out" / "v9.0.0-cpu" / FILE).write_text("mine")
