@@ -109,11 +109,17 @@ class Turns:
         card: MemoryLook,
         policy: Policy = Policy.FAIR,
         *,
+        by_kernel: bool = False,
         patience: float = 30.0,
         settle: float = 5.0,
         say: Callable[[str], None] = print,
     ) -> None:
-        """``patience``: seconds in which memory must be seen free; ``settle``: of quiet, before models are warmed."""
+        """``by_kernel``: ``card`` tells of the memory without asking a program.
+
+        ``patience``: seconds in which memory must be seen free; ``settle``: of quiet, before models are warmed.
+        """
+        self._by_kernel = by_kernel
+        self._looks: set[asyncio.Task[_BothSeen]] = set()  #: that nobody waits for any more
         self.comfyui, self.ollama, self.policy = comfyui, ollama, policy
         self.metrics = Metrics()
         self._card, self._patience, self._settle, self._say = card, patience, settle, say
@@ -270,7 +276,7 @@ class Turns:
         if not await self._make_room(ticket, seen):
             return False
         self.metrics.handed_over(ticket.side, time.monotonic() - began)
-        self._let_on(ticket, await self._look())
+        self._let_on(ticket, await self._seen_now(ticket.side))
         return True
 
     def _next(self) -> Ticket | None:
@@ -296,6 +302,29 @@ class Turns:
         self.metrics.let_on(ticket.side)
         self._said = ""
         ticket.ready.set_result(None)
+
+    async def _seen_now(self, side: CardSide) -> _BothSeen:
+        """How things are for a side whose other one was unloaded.
+
+        ComfyUI collects its garbage for a second or two after it was, and answers nobody meanwhile: where the kernel
+        tells of the memory, nothing else that it could say is needed.
+        """
+        if not self._by_kernel or side is CardSide.COMFYUI:
+            return await self._look()
+        models, memory = await asyncio.gather(asyncio.to_thread(self.ollama.loaded), asyncio.to_thread(self._card))
+        return _BothSeen(memory, 0, 0, models)
+
+    async def _look_for_room(self, goal: int | None) -> _BothSeen | Memory:
+        """Both programs and the card; or the card alone as soon as that has room, where the kernel tells of it."""
+        look = asyncio.create_task(self._look())
+        while self._by_kernel and goal is not None and not look.done():
+            memory = await asyncio.to_thread(self._card)
+            if memory is not None and memory.free >= goal - _SLACK * memory.total:
+                self._looks.add(look)
+                look.add_done_callback(self._looks.discard)
+                return memory
+            await asyncio.wait({look}, timeout=_LOOK)
+        return await look
 
     async def _look(self) -> _BothSeen:
         """Asks both programs, and then the card."""
@@ -446,7 +475,9 @@ class Turns:
         """
         last, since = -1, time.monotonic()
         while time.monotonic() - began < self._patience:
-            seen = await self._look()
+            seen = await self._look_for_room(goal if before else None)
+            if isinstance(seen, Memory):
+                return float(max(seen.free - before.free, 0)) if before else math.inf  # before it has answered
             if side is CardSide.COMFYUI and (self._flight[side] or seen.jobs):
                 return None
             gone = self._says_unloaded(side, seen, names)

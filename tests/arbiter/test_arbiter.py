@@ -543,3 +543,21 @@ def test_it_does_not_ask_itself(address: str, capsys: pytest.CaptureFixture[str]
     words = ["--listen-comfyui", "127.0.0.1:18288", "--listen-ollama", "127.0.0.1:18434"]
     assert main(["arbiter", "run", "--ollama", address, *words]) == 2
     assert "cannot ask itself" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("by_kernel", [True, False])
+def test_memory_that_the_kernel_sees_is_not_waited_for_twice(tmp_path: Path, by_kernel: bool) -> None:
+    """ComfyUI frees at once, and then collects garbage and answers nobody: how long it takes is up to whose word counts."""
+
+    async def play(stage: World) -> None:
+        stage.comfyui.collects = 0.8
+        for _ in range(3):
+            assert await stage.draw() == "success"
+            assert (await stage.ask())["done_reason"] == "stop"
+
+    stage = played(tmp_path, play, by_kernel=by_kernel)
+    told = [line for line in stage.said if line.startswith("unloaded ComfyUI's models for ollama in ")]
+    times = [float(line.split(" in ")[1].split(" s;")[0]) for line in told]
+    assert len(times) == 3
+    assert max(times) < 0.5 if by_kernel else min(times) > 0.7, times
+    assert (stage.comfyui.out_of_memory, stage.ollama.on_cpu) == (0, 0)

@@ -67,6 +67,8 @@ class FakeComfyUI:
         self.history: dict[str, asyncio.Future[str]] = {}
         self.out_of_memory = self.loads = 0
         self.delay = 0.0
+        self.collects = 0.0  #: seconds after ``/free`` in which Python collects garbage, and nobody is answered
+        self._silent_until = 0.0
         self.go_on = asyncio.Event()  #: a job waits for it
         self.go_on.set()
         self._free = False
@@ -89,8 +91,8 @@ class FakeComfyUI:
 
     @web.middleware
     async def _slow(self, request: web.Request, handler: Any) -> web.StreamResponse:
-        if self.delay:
-            await asyncio.sleep(self.delay)
+        if (pause := max(self.delay, self._silent_until - time.monotonic())) > 0:
+            await asyncio.sleep(pause)
         answer: web.StreamResponse = await handler(request)
         return answer
 
@@ -157,6 +159,7 @@ class FakeComfyUI:
             if self._free:  # as main.py: flags are looked at behind each job, and when the queue is empty
                 self.card.give(CardSide.COMFYUI, self.card.held[CardSide.COMFYUI])
                 self._free = False
+                self._silent_until = time.monotonic() + self.collects
             if not self.pending:
                 await self._wake.wait()
 
@@ -239,6 +242,7 @@ async def world(
     patience: float = 5.0,
     settle: float = 5.0,
     seconds: float = 0.002,
+    by_kernel: bool = False,
     see: Callable[[EmulatedCard], Memory | None] = EmulatedCard.memory,
 ) -> AsyncIterator[World]:
     """``models``: MiB of each of Ollama's. Their files are small; the stand-in counts a thousand times of it."""
@@ -269,6 +273,7 @@ async def world(
             SharedOllama(direct[CardSide.OLLAMA], 1.0),
             lambda: see(card),
             policy,
+            by_kernel=by_kernel,
             patience=patience,
             settle=settle,
             say=said.append,

@@ -37,6 +37,7 @@ def run(options: argparse.Namespace) -> int:
         ollama,
         seen or card.of_comfyui(comfyui),
         Policy(options.policy),
+        by_kernel=seen is not None,
         patience=options.patience,
         say=_say,
     )
