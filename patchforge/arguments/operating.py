@@ -28,7 +28,13 @@ def exporter(parser: Parser) -> None:
         metavar="FILE|HOST:PORT",
         help="tell when this certificate ends; repeat",
     )
-    _add_state(parser, "tell what health, validate and maintain recorded here")
+    parser.add_argument(
+        "--state",
+        action="append",
+        default=[],
+        metavar="DIR",
+        help="tell what health, validate and maintain recorded here; repeat",
+    )
     parser.add_argument(
         "--prometheus", metavar="URL", help="the page at / shows the last hours, asked of this Prometheus"
     )

@@ -21,7 +21,6 @@ from patchforge.operate.hardware import Reader
 from patchforge.operate.ollama import WatchedOllama
 from patchforge.operate.prometheus import Prometheus
 from patchforge.operate.sd_notify import notify
-from patchforge.paths import need_folder
 
 _SLOW = 60.0  #: seconds between looks at certificates
 
@@ -41,11 +40,9 @@ def run(options: argparse.Namespace) -> int:
     root = Path(options.root)
     if not root.is_dir():
         raise PatchforgeError(f"{root} is not a folder", expected="the root of a file system", do="correct --root")
-    if options.state:
-        need_folder(Path(options.state))
-    for folder in options.disk:  # a disk may be mounted later
+    for folder in (*options.disk, *options.state):  # a disk may be mounted, and a record written, later
         if not Path(folder).is_dir():
-            print(f"note: {line(folder)} is not a folder yet; nothing is told of its disk until it is", file=sys.stderr)
+            print(f"note: {line(folder)} is not a folder yet; nothing is told of it until it is", file=sys.stderr)
     watched: list[Watched] = [
         *(WatchedComfyUI(checked(url)) for url in options.comfyui),
         *(WatchedOllama(checked(url)) for url in options.ollama),
@@ -56,8 +53,7 @@ def run(options: argparse.Namespace) -> int:
     polls = [Poll(server, options.interval) for server in watched]
     slow = Certificates(options.certificate)
     prometheus = Prometheus(checked(options.prometheus)) if options.prometheus else None
-    state = Path(options.state) if options.state else None
-    exporter = Exporter(sources(reader, polls, map(Path, options.disk), slow.collect, state))
+    exporter = Exporter(sources(reader, polls, map(Path, options.disk), slow.collect, map(Path, options.state)))
     reader.sample()
     slow.look()
     if options.once:

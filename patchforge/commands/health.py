@@ -19,7 +19,7 @@ _TIMEOUTS = {HealthProbe.LIVE: 5.0, HealthProbe.READY: 5.0, HealthProbe.DEEP: 60
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0 when it is in order, 1 when it is not, 69 when that cannot be told."""
+    """Exit status 0 when it is in order, 1 when it is not, 74 when a disk is full, 69 when that cannot be told."""
     if options.write_pack:
         place = watch_pack.write(Path(options.write_pack))
         if options.json:
@@ -50,7 +50,7 @@ def _once(options: argparse.Namespace, look: Look, probe: HealthProbe) -> int:
         record = look.record(probe, health, records.now())
         records.write(Path(options.state), "health", f"{record.server}-{probe}", record)
     _show(options, look, probe, health)
-    return Exit.OK if health.ok else Exit.FAILED
+    return Exit.OK if health.ok else Exit.SYSTEM if health.full else Exit.FAILED
 
 
 def _watch(options: argparse.Namespace, look: Look, probe: HealthProbe) -> int:

@@ -80,10 +80,10 @@ def sources(
     polls: Iterable[Poll],
     disks: Iterable[Path],
     slow: Callable[[], Iterable[Sample]],
-    state: Path | None,
+    states: Iterable[Path],
 ) -> list[SampleSource]:
     """What is told: of the hardware now, of servers as they were last seen."""
-    folders = list(disks)
+    folders, kept = list(disks), list(states)
 
     def hardware() -> Iterator[Sample]:
         begin = time.perf_counter()
@@ -94,7 +94,7 @@ def sources(
     def own() -> Iterator[Sample]:
         yield Sample("patchforge_exporter_info", 1, (__version__,))
         yield from machine.disks(folders)
-        if state is not None:
+        for state in kept:
             yield from records.collect(state)
 
     return [hardware, *(poll.collect for poll in polls), slow, own]

@@ -53,6 +53,7 @@ class Health:
     device: str = ""
     operations: int = 0  #: of the device, while it sampled
     sampled: float = 0.0  #: seconds that the sampler took
+    full: bool = False  #: a disk has no room: to start the server again would help nobody
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Look:
             except OSError as error:
                 return self._bad(f"{folder} cannot be looked at: {error.strerror}")
             if left < _ROOM:
-                return self._bad(f"the disk with {folder} is full: {left >> 20} MiB are left")
+                return replace(self._bad(f"the disk with {folder} is full: {left >> 20} MiB are left"), full=True)
         return None
 
     def _live(self) -> Health:

@@ -88,8 +88,8 @@ METRICS: tuple[Metric, ...] = (
             (*_DOMAIN, "reason"),
             "1 while it is slowed down: for any reason, and by reason (pl1, thermal, …)",
         ),
-        ("hw_memory_size_bytes", _G, _MEMORY, "the GPU's own memory, where cgroups count it (xe)"),
-        ("hw_memory_usage_bytes", _G, _MEMORY, "how much of it is used, by cgroups, else by the processes seen"),
+        ("hw_memory_size_bytes", _G, _MEMORY, "the GPU's own memory, where cgroups count it (xe); not measured with i915, which tells nobody but root"),
+        ("hw_memory_usage_bytes", _G, _MEMORY, "how much of it is used, by cgroups, else (i915) by the processes that are seen"),
         (
             "hw_gpu_utilization_ratio",
             _G,
@@ -100,7 +100,7 @@ METRICS: tuple[Metric, ...] = (
             "hw_errors_total",
             _C,
             ("pci_bdf", "error_type"),
-            "engine_reset: dumps that xe left after it reset an engine, since the exporter began",
+            "engine_reset: dumps that xe left after it reset an engine, since the exporter began; not measured with i915",
         ),
     ),
     *_of(
@@ -175,9 +175,9 @@ METRICS: tuple[Metric, ...] = (
         ("patchforge_validation_timestamp_seconds", _G, _SERVER, "when that was"),
         ("patchforge_benchmark_ratio", _G, _SERVER, "time of its quick benchmark against the last good one; 1: equal"),
         ("patchforge_benchmark_regressed", _G, _SERVER, "1 when it is slower than noise explains"),
-        ("patchforge_maintenance_timestamp_seconds", _G, (), "when patchforge maintain last ended"),
-        ("patchforge_maintenance_ok", _G, (), "1 when it did all that it was asked to"),
-        ("patchforge_maintenance_freed_bytes", _G, (), "what it freed then"),
+        ("patchforge_maintenance_timestamp_seconds", _G, ("state",), "when patchforge maintain last ended"),
+        ("patchforge_maintenance_ok", _G, ("state",), "1 when it did all that it was asked to"),
+        ("patchforge_maintenance_freed_bytes", _G, ("state",), "what it freed then"),
     ),
     *_of(
         OWN,

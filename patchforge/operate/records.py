@@ -88,13 +88,13 @@ def collect(folder: Path) -> Iterator[Sample]:
         try:
             record = _KINDS[file.name.partition("-")[0]].read(file, do=_DO)
         except (OSError, Damaged):
-            yield Sample("patchforge_record_error", 1, (file.stem,))
+            yield Sample("patchforge_record_error", 1, (str(file),))
             continue
-        yield Sample("patchforge_record_error", 0, (file.stem,))
-        yield from _told(record)
+        yield Sample("patchforge_record_error", 0, (str(file),))
+        yield from _told(record, str(folder))
 
 
-def _told(record: Any) -> Iterator[Sample]:
+def _told(record: Any, folder: str) -> Iterator[Sample]:
     if isinstance(record, HealthRecord):
         labels = record.server, record.probe
         yield Sample("patchforge_health_ok", float(record.ok), labels)
@@ -107,9 +107,9 @@ def _told(record: Any) -> Iterator[Sample]:
         if record.ratio is not None:
             yield Sample("patchforge_benchmark_ratio", record.ratio, (record.server,))
     else:
-        yield Sample("patchforge_maintenance_ok", float(record.ok))
-        yield Sample("patchforge_maintenance_timestamp_seconds", record.when)
-        yield Sample("patchforge_maintenance_freed_bytes", record.freed)
+        yield Sample("patchforge_maintenance_ok", float(record.ok), (folder,))
+        yield Sample("patchforge_maintenance_timestamp_seconds", record.when, (folder,))
+        yield Sample("patchforge_maintenance_freed_bytes", record.freed, (folder,))
 
 
 def now() -> float:

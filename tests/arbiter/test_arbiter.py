@@ -547,7 +547,7 @@ def test_it_does_not_ask_itself(address: str, capsys: pytest.CaptureFixture[str]
 
 @pytest.mark.parametrize("by_kernel", [True, False])
 def test_memory_that_the_kernel_sees_is_not_waited_for_twice(tmp_path: Path, by_kernel: bool) -> None:
-    """ComfyUI frees at once, and then collects garbage and answers nobody: how long it takes is up to whose word counts."""
+    """ComfyUI frees at once, and then collects garbage and answers nobody: whose word counts is what matters."""
 
     async def play(stage: World) -> None:
         stage.comfyui.collects = 0.8

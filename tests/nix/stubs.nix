@@ -156,7 +156,7 @@ in
       alertmanager = {
         enable = of types.bool false;
         listenAddress = of types.str "";
-        port = of types.int 9093;
+        port = of types.port 9093;
         configuration = of (types.nullOr types.attrs) null;
       };
     };

@@ -104,7 +104,13 @@ def test_health_is_watched_and_a_failure_starts_it_again(good: dict[str, Any]) -
     unit, options = units["comfyui-xpu-health"], given(units["comfyui-xpu-health"])
     assert (options.command, options.deep, options.watch, options.failures) == ("health", True, 20.0, 9)
     assert (options.url, options.state) == ("http://127.0.0.1:8188", "/var/lib/comfyui-xpu-watch")
+    assert options.disk == ["/var/lib/comfyui-xpu"]
     service = unit["serviceConfig"]
+    assert service["BindReadOnlyPaths"] == ['-"/var/lib/private/comfyui-xpu"']
+    assert (service["UMask"], service["StateDirectoryMode"]) == ("0022", "0755")
+    main = units["comfyui-xpu"]["serviceConfig"]
+    assert main["StateDirectory"] == ['"comfyui-xpu"', '"comfyui-xpu-watch"']
+    assert main["ReadOnlyPaths"] == ['"/var/lib/private/comfyui-xpu-watch"']
     assert (service["Type"], service["Restart"]) == ("notify", "on-success")
     # It ends, or is ended, later than its looks find a failure; and only what it found is one.
     assert service["WatchdogSec"] > 20 * 9
@@ -158,6 +164,15 @@ def test_monitoring_is_nixpkgs_own_with_ours(good: dict[str, Any]) -> None:  # n
     machine = good["monitoring"]
     options = given(machine["units"]["comfyui-xpu-exporter"])
     assert options.comfyui == ["http://127.0.0.1:8188", "http://127.0.0.1:8189"]
+    assert options.state == ["/var/lib/comfyui-xpu-watch", "/var/lib/comfyui-xpu-second-watch"]
+    assert options.disk == ["/var/lib/comfyui-xpu", "/var/lib/comfyui-xpu-second"]
+    service = machine["units"]["comfyui-xpu-exporter"]["serviceConfig"]
+    assert service["BindReadOnlyPaths"] == [
+        f"-/var/lib/private/comfyui-xpu{name}" for name in ("-watch", "", "-second-watch", "-second")
+    ]
+    assert {"comfyui-xpu.service", "comfyui-xpu-second.service"} <= set(
+        machine["units"]["comfyui-xpu-exporter"]["after"]
+    )
     assert (options.listen, options.prometheus, options.ollama) == ("127.0.0.1:9188", "http://127.0.0.1:9090", [])
     prometheus = machine["prometheus"]
     assert [job["static_configs"][0]["targets"] for job in prometheus["scrapeConfigs"]] == [

@@ -25,7 +25,7 @@ from patchforge.errors import PatchforgeError
 from patchforge.operate import machine, records
 from patchforge.operate.exporter import Exporter
 from patchforge.operate.metrics import BY_NAME, Sample
-from patchforge.operate.records import HealthRecord
+from patchforge.operate.records import HealthRecord, MaintenanceRecord
 from patchforge.operate.server import MetricsServer, address
 from tests.operate import trees
 from tests.operate.servers import FakeComfyUI
@@ -69,9 +69,20 @@ def test_records_and_certificates(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert text[f'patchforge_certificate_error{{"certificate": "{bad}"}}'] == 1
     assert text['patchforge_certificate_error{"certificate": "/x"}'] == 1
     assert text['patchforge_health_ok{"probe": "deep", "server": "a:1"}'] == 1
-    assert text['patchforge_record_error{"record": "health-a"}'] == 0
-    assert text['patchforge_record_error{"record": "health-b"}'] == 1
-    assert text['patchforge_record_error{"record": "maintenance-x"}'] == 1
+    assert text[f'patchforge_record_error{{"record": "{tmp_path}/health-a.json"}}'] == 0
+    assert text[f'patchforge_record_error{{"record": "{tmp_path}/health-b.json"}}'] == 1
+    assert text[f'patchforge_record_error{{"record": "{tmp_path}/maintenance-x.json"}}'] == 1
+
+
+def test_records_of_several_folders(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As services that run side by side have them; one that is not there yet is said, and no error."""
+    for name, ok in (("a", True), ("b", False)):
+        (tmp_path / name).mkdir()
+        records.write(tmp_path / name, "maintenance", "", MaintenanceRecord(ok, 5, 7))
+    words = [word for name in ("a", "b", "later") for word in ("--state", str(tmp_path / name))]
+    text = exported(capsys, *words)
+    told = [text[f'patchforge_maintenance_ok{{"state": "{tmp_path}/{name}"}}'] for name in ("a", "b")]
+    assert told == [1, 0]
 
 
 def test_a_certificate_that_a_server_shows(tmp_path: Path) -> None:
@@ -131,7 +142,7 @@ def test_a_port_that_is_taken() -> None:
 
 @pytest.mark.parametrize("text", ["", ":80", "host", "host:", "host:http", "127.0.0.1:70000", "127.0.0.1:-1"])
 def test_no_address(text: str) -> None:
-    with pytest.raises(PatchforgeError, match="no address to listen on"):
+    with pytest.raises(PatchforgeError, match="is not an address to listen on"):
         address(text)
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shutil
 import socket
+import subprocess
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from patchforge.cli import main
-from patchforge.errors import NotChecked
+from patchforge.errors import Exit, NotChecked
 from patchforge.operate.health import HealthProbe, Look
 from tests.operate.servers import FakeComfyUI
 from tests.operate.stack import free_port
@@ -166,9 +169,49 @@ def test_systemd_is_told(comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pyte
     assert "WATCHDOG=1" not in told[-1] + told[-2]
 
 
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own, with 1100 MiB of memory behind it."""
+    (place := tmp_path / "disk").mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=1100m", "none", place], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"no file system can be mounted: {mounted.stderr.decode().strip()[:200]}")
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="needs mount")
+def test_a_disk_that_really_fills_up(comfyui: FakeComfyUI, disk: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Room is gone while it is watched; on one without any, nothing can be written down, and that is said."""
+    (state := disk / "state").mkdir()
+    words = ["health", comfyui.url, "--disk", str(disk), "--state", str(state)]
+    assert main(words) == 0
+    with (disk / "picture").open("wb") as picture:
+        picture.write(bytes(90 << 20))
+    assert main([*words, "--watch", "0.1", "--failures", "2"]) == Exit.SYSTEM
+    assert "is full" in capsys.readouterr().out
+    (record,) = state.glob("health-*.json")
+    assert "is full" in json.loads(record.read_bytes())["reason"]
+    fill(disk)
+    assert main(words) == Exit.SYSTEM
+    assert "the disk is full" in capsys.readouterr().err
+    assert "is full" in json.loads(record.read_bytes())["reason"]  # the last record is whole
+
+
+def fill(disk: Path) -> None:
+    with suppress(OSError), (disk / "rest").open("wb", buffering=0) as rest:
+        while True:
+            rest.write(bytes(1 << 20))
+    with suppress(OSError), (disk / "last").open("wb", buffering=0) as rest:
+        while True:
+            rest.write(bytes(512))
+
+
 def test_a_full_disk(comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert main(["health", comfyui.url, "--disk", str(tmp_path / "nowhere")]) == 1
-    for left, status in ((2 << 30, 0), (100 << 20, 1)):
+    for left, status in ((2 << 30, Exit.OK), (100 << 20, Exit.SYSTEM)):
         monkeypatch.setattr(shutil, "disk_usage", lambda _, left=left: SimpleNamespace(free=left))
         assert main(["health", comfyui.url, "--disk", str(tmp_path)]) == status
 

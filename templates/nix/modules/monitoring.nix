@@ -25,9 +25,25 @@ let
       }
       .${host} or host
     );
-  watched =
-    lib.optional comfyui.enable comfyui
-    ++ lib.filter (instance: instance.enable) (lib.attrValues comfyui.instances);
+  services =
+    lib.optionalAttrs comfyui.enable { comfyui-xpu = comfyui; }
+    // lib.mapAttrs' (name: instance: lib.nameValuePair "comfyui-xpu-${name}" instance) (
+      lib.filterAttrs (_: instance: instance.enable) comfyui.instances
+    );
+  watched = lib.attrValues services;
+  folders = lib.unique (
+    [ "comfyui-xpu-watch" ] ++ map (unit: "${unit}-watch") (lib.attrNames services)
+  );
+  # Of users that systemd makes: closed to others but by such a mount.
+  closed = lib.concatLists (
+    lib.mapAttrsToList (
+      unit: service:
+      lib.optionals (service.user == null) [
+        "-/var/lib/private/${unit}-watch"
+        "-/var/lib/private/${lib.removePrefix "/var/lib/" (toString service.dataDir)}"
+      ]
+    ) services
+  );
   each = flag: lib.concatMap (value: [ flag value ]);
   user = if comfyui.user == null then "comfyui-xpu" else comfyui.user;
 in
@@ -94,7 +110,7 @@ in
     systemd.services.comfyui-xpu-exporter = {
       description = "Tells Prometheus what Intel GPUs, ComfyUI and Ollama do";
       wantedBy = [ "multi-user.target" ];
-      after = [ "network.target" ];
+      after = [ "network.target" ] ++ map (unit: "${unit}.service") (lib.attrNames services);
       serviceConfig =
         hardening {
           devices = [ ];
@@ -116,13 +132,17 @@ in
             ++ each "--disk" (lib.unique (map (one: toString one.dataDir) watched))
             ++ lib.optionals comfyui.proxy.enable (each "--certificate" [ "${comfyui.proxy.domain}:443" ])
             ++ lib.optionals cfg.prometheus (each "--prometheus" [ "http://127.0.0.1:${toString prometheus.port}" ])
-            ++ each "--state" [ "/var/lib/comfyui-xpu-watch" ]
+            ++ each "--state" (map (folder: "/var/lib/${folder}") folders)
           );
           User = lib.mkDefault user;
           StateDirectory = [ "comfyui-xpu-watch" ];
-          StateDirectoryMode = lib.mkDefault "0700";
+          StateDirectoryMode = lib.mkDefault "0755";
           Restart = lib.mkDefault "on-failure";
           RestartSec = lib.mkDefault 10;
+        }
+        // lib.optionalAttrs (closed != [ ]) {
+          TemporaryFileSystem = [ "/var/lib/private:ro,mode=0755" ];
+          BindReadOnlyPaths = closed;
         }
         // lib.optionalAttrs (comfyui.user == null) { DynamicUser = lib.mkDefault true; };
     };

@@ -124,16 +124,30 @@ let
   patience = cfg.health.interval * cfg.health.failures;
   given = flag: value: lib.optionals (value != null) [ flag value ];
   patchforge = words: commandLine ([ "${cfg.patchforge}/bin/patchforge" ] ++ words);
+  watches = cfg.health.enable || cfg.validate || cfg.maintenance.enable;
+  # Where a user that systemd makes has its folder, whose way there is closed to everybody but by such a mount.
+  closedData = "/var/lib/private/${lib.removePrefix "/var/lib/" dataDir}";
+  # What they wrote down is nobody's secret: the exporter reads it, who may be another user.
+  open = {
+    umask = "0022";
+    mode = "0755";
+  };
   watching =
     hardening {
       inherit devices;
+      inherit (open) umask;
       peers = [ "localhost" ] ++ lib.optional (!settings.loopback) reached;
+      homes = if isBelowHome dataDir then "tmpfs" else true;
+    }
+    # For how much room the disk has.
+    // lib.optionalAttrs (dynamic || isBelowHome dataDir) {
+      BindReadOnlyPaths = [ "-${quoted (if dynamic then closedData else dataDir)}" ];
     }
     // lib.optionalAttrs dynamic { DynamicUser = lib.mkDefault true; }
     // {
       User = lib.mkDefault user;
       StateDirectory = [ (quoted "${unit}-watch") ];
-      StateDirectoryMode = lib.mkDefault "0700";
+      StateDirectoryMode = lib.mkDefault open.mode;
     }
     // lib.optionalAttrs (group != null) { Group = lib.mkDefault group; };
 in
@@ -255,6 +269,11 @@ in
           SupplementaryGroups = cfg.extraGroups;
         }
         // identity
+        # Here as well, so that it is there when the exporter starts; ComfyUI itself does not write there.
+        // lib.optionalAttrs watches {
+          StateDirectory = (identity.StateDirectory or [ ]) ++ [ (quoted "${unit}-watch") ];
+          ReadOnlyPaths = [ (quoted "/var/lib/${lib.optionalString dynamic "private/"}${unit}-watch") ];
+        }
         // {
           Type = lib.mkDefault "exec";
           ExecStart = lib.mkDefault (commandLine ([ "${cfg.finalPackage}/bin/${settings.program}" ] ++ settings.arguments));
@@ -307,6 +326,8 @@ in
                 cfg.health.interval
                 "--failures"
                 cfg.health.failures
+                "--disk"
+                dataDir
               ]
               ++ about
             )
@@ -379,13 +400,19 @@ in
   // lib.optionalAttrs cfg.maintenance.enable {
     "${unit}-maintenance" = {
       description = "Removes what ${unit} no longer needs";
+      unitConfig.ConditionPathIsDirectory = escaped dataDir;
       serviceConfig =
         hardening {
           devices = [ ];
           peers = [ ];
-          inherit homes umask;
+          inherit homes;
+          inherit (open) umask;
         }
         // identity
+        # Bound: as a state directory it would get the mode of what is written down.
+        // lib.optionalAttrs inState {
+          BindPaths = [ (quoted (if dynamic then closedData else dataDir)) ];
+        }
         // {
           Type = lib.mkDefault "oneshot";
           ExecStart = lib.mkDefault (
@@ -411,8 +438,8 @@ in
           );
           CacheDirectory = [ unit ];
           CacheDirectoryMode = lib.mkDefault "0700";
-          StateDirectory = map quoted (lib.optional inState (lib.removePrefix "/var/lib/" dataDir) ++ [ "${unit}-watch" ]);
-          StateDirectoryMode = lib.mkDefault cfg.directoryMode;
+          StateDirectory = [ (quoted "${unit}-watch") ];
+          StateDirectoryMode = lib.mkDefault open.mode;
           Nice = lib.mkDefault 19;
           IOSchedulingClass = lib.mkDefault "idle";
         };
