@@ -88,8 +88,8 @@ METRICS: tuple[Metric, ...] = (
             (*_DOMAIN, "reason"),
             "1 while it is slowed down: for any reason, and by reason (pl1, thermal, …)",
         ),
-        ("hw_memory_size_bytes", _G, _MEMORY, "the GPU's own memory, where cgroups count it (xe); not measured with i915, which tells nobody but root"),
-        ("hw_memory_usage_bytes", _G, _MEMORY, "how much of it is used, by cgroups, else (i915) by the processes that are seen"),
+        ("hw_memory_size_bytes", _G, _MEMORY, "its own memory, by cgroups; not measured with i915"),
+        ("hw_memory_usage_bytes", _G, _MEMORY, "what is used of it, by cgroups, else (i915) by the processes seen"),
         (
             "hw_gpu_utilization_ratio",
             _G,
@@ -100,7 +100,7 @@ METRICS: tuple[Metric, ...] = (
             "hw_errors_total",
             _C,
             ("pci_bdf", "error_type"),
-            "engine_reset: dumps that xe left after it reset an engine, since the exporter began; not measured with i915",
+            "engine_reset: dumps that xe left of one, since the exporter began; not measured with i915",
         ),
     ),
     *_of(
