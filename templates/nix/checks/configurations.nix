@@ -243,7 +243,7 @@ in
       user = "alice";
       dataDir = "/home/alice/c";
       models = { autoDownload = [ (model // { path = "vae/x"; }) ]; cache = "/home/alice"; };
-      advice = "no folder of the service's own";
+      advice = "folder of the service's own";
     };
     "a model without a kind" = { models."x.pt" = model; advice = "named by kind and file"; };
     "a model elsewhere" = { models.autoDownload = [ (model // { path = "../x"; }) ]; advice = "named by kind and file"; };
@@ -251,11 +251,11 @@ in
     "an open port for nobody" = { openFirewall = true; advice = "Set server.host = \"0.0.0.0\""; };
     "an open port for nobody else" = { server.host = [ "127.0.0.2" "::1" ]; openFirewall = true; advice = "leave the firewall closed"; };
     "data elsewhere" = { dataDir = "/srv/x"; advice = "Set user"; };
-    "all of /var/lib" = { dataDir = "/var/lib/"; advice = "no folder of the service's own"; };
-    "out of /var/lib" = { dataDir = "/var/lib/../../srv"; advice = "no folder of the service's own"; };
-    "a whole home" = { user = "alice"; dataDir = "/home/alice"; advice = "no folder of the service's own"; };
-    "the root" = { user = "alice"; dataDir = "/srv"; advice = "no folder of the service's own"; };
-    "a quote in a path" = { user = "alice"; dataDir = "/srv/it's"; advice = "no folder of the service's own"; };
+    "all of /var/lib" = { dataDir = "/var/lib/"; advice = "folder of the service's own"; };
+    "out of /var/lib" = { dataDir = "/var/lib/../../srv"; advice = "folder of the service's own"; };
+    "a whole home" = { user = "alice"; dataDir = "/home/alice"; advice = "folder of the service's own"; };
+    "the root" = { user = "alice"; dataDir = "/srv"; advice = "folder of the service's own"; };
+    "a quote in a path" = { user = "alice"; dataDir = "/srv/it's"; advice = "folder of the service's own"; };
     "a group alone" = { group = "users"; advice = "extraGroups"; };
     "a token without network" = { credentials.hf-token = "/x"; advice = "Set network.outgoing = true"; };
     "one port twice" = { instances.second.enable = true; advice = "Set server.port of each"; };
