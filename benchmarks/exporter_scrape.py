@@ -38,7 +38,7 @@ def main() -> None:
             machine.held(unit, B580, number << 20)
         reader = Reader(machine.root)
         print("sample:", told([timed(reader.sample) for _ in range(10)]))
-        exporter = Exporter(sources(reader, [], [], list, None))
+        exporter = Exporter(sources(reader, [], [], list, ()))
         with MetricsServer("127.0.0.1:0", exporter.registry(), lambda _: b"") as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
 
