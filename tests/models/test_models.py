@@ -409,12 +409,12 @@ def test_what_was_asked_for_is_read(here: Machine, call: Call, monkeypatch: pyte
 def test_what_is_no_model_is_not_taken(  # noqa: PLR0917 - of fixtures
     name: str, data: bytes, why: str, here: Machine, said: Callable[..., str], tmp_path: Path
 ) -> None:
-    """By name or found, to be imported or linked: nothing of it is in the store afterwards."""
+    """By name or placed, to be imported or linked: nothing of it is in the store afterwards."""
     (file := tmp_path / name).write_bytes(data)
     assert why in said("import", str(file), status=Exit.DATA)
-    found = here.model(f"loras/{name}", data)
-    assert said("link", str(found), "comfyui:loras/again", status=Exit.DATA)
-    if found.suffix != ".txt":
+    placed = here.model(f"loras/{name}", data)
+    assert said("link", str(placed), "comfyui:loras/again", status=Exit.DATA)
+    if placed.suffix != ".txt":
         assert why in said("import", status=Exit.DATA)
     assert list((here.store / "sha256").iterdir()) == []
 

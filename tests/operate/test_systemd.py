@@ -40,9 +40,8 @@ def _units() -> dict[str, str]:
             text = (folder / f"comfyui-xpu{kind}.service").read_text().replace("comfyui-xpu", name)
             units[f"{name}{kind}.service"] = text
         main = units[f"{name}.service"]
-        units[f"{name}.service"] = re.sub(
-            r"^ExecStart=.*$", lambda _, name=name: _WAITS.format(name), main, flags=re.MULTILINE
-        )
+        (starts,) = re.findall(r"^ExecStart=.*$", main, re.MULTILINE)
+        units[f"{name}.service"] = main.replace(starts, _WAITS.format(name))
     exporter = (folder / "comfyui-xpu-exporter.service").read_text()
     binds = "".join(
         f"BindReadOnlyPaths=-/var/lib/private/comfyui-xpu-second{kind}\n" for kind in ("-watch", "")

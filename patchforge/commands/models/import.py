@@ -58,8 +58,9 @@ def _is_whole(survey: Survey, file: ModelFile, *, named: bool) -> bool:
 
 def _need_whole(file: ModelFile) -> None:
     for name in file.misnamed:
-        found = f"SHA-256 {file.digest}"
-        raise Damaged(f"{name.path} is not what its name says", expected=f"SHA-256 {name.told}", found=found)
+        raise Damaged(
+            f"{name.path} is not what its name says", expected=f"SHA-256 {name.told}", found=f"SHA-256 {file.digest}"
+        )
     kinds.need_model(file.paths[0] if file.paths else file.names[0].path)
 
 
