@@ -196,7 +196,7 @@ def test_what_upstream_adds_is_undecided() -> None:
         ("", "does not say which format"),
         ("format = 1\ncomfyui = []", "is not what it should be"),
         ("format = 1\ncomfyui = []\nollama = []\nmore = 1", "is not what it should be"),
-        ('format = 1\nollama = []\ncomfyui = [{role="king", does="read", routes=[]}]', "expected Role"),
+        ('format = 1\nollama = []\ncomfyui = [{role="king", does="read", routes=[]}]', "expected viewer, user, admin"),
         ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET queue"]}]', "not a route"),
         ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET /a/{b:[0-9]}"]}]', "not a route"),
         ('format = 1\nollama = []\ncomfyui = [{role="user", does="read", routes=["GET /a", "GET /a"]}]', "twice"),

@@ -29,9 +29,11 @@ def run(options: argparse.Namespace) -> int:
     else:
         for result in results:
             _show(result, all_of_them=not options.all)
-        print(f"{len(open_ones)} to be decided about, which the door refuses")
         if open_ones:
+            print(f"{len(open_ones)} to be decided about, which the door refuses")
             print("to do: decide in upstream/routes.toml, or in the door's own routes")
+        else:
+            print("every route has a role")
     return Exit.FAILED if open_ones else Exit.OK
 
 
