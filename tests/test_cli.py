@@ -434,6 +434,7 @@ def test_check_sees_new_unclaimed_sites(upstream: Path, generated: Path) -> None
 
 
 def test_check_of_what_is_not_generated_is_no_check(upstream: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     result = on(upstream, tmp_path / "empty", "check", "v9.0.0")
     assert result.returncode == 69
     assert "v9.0.0: not checked" in result.stdout
@@ -483,6 +484,7 @@ def test_a_folder_that_is_not_of_a_version_is_passed_over(upstream: Path, genera
 
 
 def test_check_without_anything_generated(upstream: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
     result = on(upstream, tmp_path / "empty", "check")
     assert result.returncode == 2
     assert "nothing has been generated" in result.stderr
