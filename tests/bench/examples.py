@@ -30,8 +30,8 @@ def counts(**changes: Any) -> Counts:
 
 
 def case(name: str = "txt2img", side: str = PATCHED, parts: Mapping[str, Counts] | None = None, **more: Any) -> Case:
-    found = {SAMPLER: counts(), DECODER: counts(operations={"float32 conv2d": 30})} if parts is None else parts
-    return replace(Case("workflows", name, side, TrialVerdict.FRESH, "equal to the reference", found), **more)
+    counted = {SAMPLER: counts(), DECODER: counts(operations={"float32 conv2d": 30})} if parts is None else parts
+    return replace(Case("workflows", name, side, TrialVerdict.FRESH, "equal to the reference", counted), **more)
 
 
 def benchmark(*cases: Case, **changes: Any) -> Benchmark:

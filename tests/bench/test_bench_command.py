@@ -62,21 +62,21 @@ def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pyte
     said = capsys.readouterr()
     assert status == Exit.OK, said
     assert out.name == "v9.0.0-emulated-b580"
-    found = read(out)
-    assert [(one.name, one.side, one.verdict) for one in found.cases] == [
+    measured = read(out)
+    assert [(case.name, case.side, case.verdict) for case in measured.cases] == [
         ("txt2img-basic", UPSTREAM, TrialVerdict.FRESH),
         ("txt2img-basic", PATCHED, TrialVerdict.FRESH),
     ]
-    assert found.cases[0].counts == found.cases[1].counts
-    sampler = found.cases[1].counts["2 KSampler"]
+    assert measured.cases[0].counts == measured.cases[1].counts
+    sampler = measured.cases[1].counts["2 KSampler"]
     assert sampler.operations["float32 mul"] >= 40
     assert sampler.copies["cpu to xpu"][0] == 3
-    for one in found.cases:
-        assert one.times is not None
-        assert len(one.times.seconds) == len(one.times.parts["2 KSampler"]) == 3
-        assert min(one.times.parts["2 KSampler"]) > 0
-        assert len(one.times.warm_up) >= 2
-    assert found.machine.gpus == ("Intel(R) Arc(TM) B580 Graphics emulated",)
+    for case in measured.cases:
+        assert case.times is not None
+        assert len(case.times.seconds) == len(case.times.parts["2 KSampler"]) == 3
+        assert min(case.times.parts["2 KSampler"]) > 0
+        assert len(case.times.warm_up) >= 2
+    assert measured.machine.gpus == ("Intel(R) Arc(TM) B580 Graphics emulated",)
     assert "equal to the reference" in said.out
     assert main(["bench", "compare", str(out)]) == Exit.OK
     compared = capsys.readouterr().out
@@ -107,10 +107,10 @@ def test_an_earlier_benchmark_is_the_baseline(bench: Any, tmp_path: Path, capsys
     out.rename(earlier)
     assert bench("--device", "cpu", "--baseline", str(earlier))[0] == Exit.OK
     assert "no difference in " in capsys.readouterr().out
-    found = read(earlier)
-    (case,) = found.cases
-    counts = {part: replace(one, allocations=1) for part, one in case.counts.items()}
-    changed = replace(found, cases=(replace(case, counts=counts),))
+    measured = read(earlier)
+    (case,) = measured.cases
+    counts = {part: replace(counts, allocations=1) for part, counts in case.counts.items()}
+    changed = replace(measured, cases=(replace(case, counts=counts),))
     (tmp_path / FILE).write_bytes(FORMAT.dump(changed))
     assert bench("--device", "cpu", "--baseline", str(tmp_path / FILE))[0] == Exit.FAILED
     assert "exact figures differ" in capsys.readouterr().out
@@ -152,7 +152,7 @@ def test_nothing_is_measured_of_a_run_that_is_not_fresh(bench: Any, capsys: pyte
 def test_a_server_without_the_trial_pack(bench: Any) -> None:
     status, out = bench("--device", "cpu", modes=("no-packs",))
     assert status == Exit.FAILED
-    assert [one.verdict for one in read(out).cases] == [TrialVerdict.FAILED]
+    assert [case.verdict for case in read(out).cases] == [TrialVerdict.FAILED]
 
 
 def test_a_server_that_ends_says_why(bench: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,14 +193,14 @@ def test_other_precisions_are_sides_of_their_own(bench: Any) -> None:
     """The miniature computes in float32 whatever it is told, so all is equal."""
     status, out = bench("--device", "emulated", "--precision", "fp16", "--pairs", "1")
     assert status == Exit.OK
-    found = read(out)
-    assert [one.side for one in found.cases] == [PATCHED, f"{PATCHED}, fp16"]
-    for one in found.cases:
-        assert one.quality is not None
-        assert one.quality.equal
-        assert [use.what for use in one.memory] == ["RAM of the process"]
-        assert one.memory[0].peak > 1 << 20
-        assert (one.pictures, one.steps) == (1, 2)
+    measured = read(out)
+    assert [case.side for case in measured.cases] == [PATCHED, f"{PATCHED}, fp16"]
+    for case in measured.cases:
+        assert case.quality is not None
+        assert case.quality.equal
+        assert [use.what for use in case.memory] == ["RAM of the process"]
+        assert case.memory[0].peak > 1 << 20
+        assert (case.pictures, case.steps) == (1, 2)
 
 
 def test_a_precision_that_there_is_not(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:

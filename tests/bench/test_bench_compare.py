@@ -26,21 +26,25 @@ COUNTS = st.builds(
     operations=st.dictionaries(NAMES, NUMBERS),
     copies=st.dictionaries(st.sampled_from(["cpu to xpu", "xpu to cpu"]), st.tuples(NUMBERS, NUMBERS)),
     synchronisations=st.none() | st.dictionaries(st.sampled_from(["asked for", "blocking copy", "item"]), NUMBERS),
-    **{one.name: OPTIONAL for one in fields(Counts) if one.name not in {"operations", "copies", "synchronisations"}},
+    **{
+        field.name: OPTIONAL
+        for field in fields(Counts)
+        if field.name not in {"operations", "copies", "synchronisations"}
+    },
 )
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(COUNTS)
-def test_what_is_the_same_has_no_difference(found: Counts) -> None:
-    one = benchmark(case(parts={SAMPLER: found, DECODER: counts()}))
-    assert compare(one, one).same
+def test_what_is_the_same_has_no_difference(same: Counts) -> None:
+    measured = benchmark(case(parts={SAMPLER: same, DECODER: counts()}))
+    assert compare(measured, measured).same
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], deadline=None)
 @given(COUNTS, st.data())
 def test_one_more_of_anything_is_found(found: Counts, data: st.DataObject) -> None:
-    name = data.draw(st.sampled_from([one.name for one in fields(Counts)]))
+    name = data.draw(st.sampled_from([field.name for field in fields(Counts)]))
     value: Any = getattr(found, name)
     if name == "operations":
         more: Any = {**value, "float32 add": 1}
@@ -57,7 +61,7 @@ def test_one_more_of_anything_is_found(found: Counts, data: st.DataObject) -> No
     )
     differences = compare(before, after).differences
     assert differences
-    assert {one.part for one in differences} == {SAMPLER}
+    assert {difference.part for difference in differences} == {SAMPLER}
     assert not compare(after, before).same
 
 
@@ -72,8 +76,8 @@ def test_a_kind_of_copy_that_was_not_there_was_made_no_time() -> None:
     after = case(
         parts={SAMPLER: counts(copies={"cpu to xpu": (7, 4096), "xpu to cpu": (1, 1024), "xpu to xpu": (2, 64)})}
     )
-    found = compare(benchmark(case(parts={SAMPLER: counts()})), benchmark(after)).differences
-    assert [(one.what, one.before, one.after) for one in found] == [
+    comparison = compare(benchmark(case(parts={SAMPLER: counts()})), benchmark(after)).differences
+    assert [(difference.what, difference.before, difference.after) for difference in comparison] == [
         ("bytes xpu to xpu", 0, 64),
         ("copies xpu to xpu", 0, 2),
     ]
@@ -86,24 +90,27 @@ def test_what_was_not_counted_is_not_nothing() -> None:
 
 
 def test_a_node_that_only_one_ran_differs() -> None:
-    found = compare(benchmark(case()), benchmark(case(parts={SAMPLER: counts()})))
-    assert {one.part for one in found.differences} == {DECODER}
-    assert {one.after for one in found.differences} == {None}
+    comparison = compare(benchmark(case()), benchmark(case(parts={SAMPLER: counts()})))
+    assert {difference.part for difference in comparison.differences} == {DECODER}
+    assert {difference.after for difference in comparison.differences} == {None}
 
 
 def test_nothing_is_said_of_a_run_that_was_not_fresh() -> None:
     other = case("upscale", verdict=TrialVerdict.CPU_FALLBACK, reason="node 3 did nothing", parts={})
-    found = compare(benchmark(case(), other), benchmark(case(), other))
-    assert found.same
-    assert any("cpu_fallback" in note and "node 3 did nothing" in note for note in found.notes)
+    comparison = compare(benchmark(case(), other), benchmark(case(), other))
+    assert comparison.same
+    assert any("cpu_fallback" in note and "node 3 did nothing" in note for note in comparison.notes)
     with pytest.raises(NotChecked, match="nothing of"):
         compare(benchmark(other), benchmark(other))
 
 
 def test_cases_of_one_alone_are_named() -> None:
-    found = compare(benchmark(case(), case("sdxl")), benchmark(case(), case("dit")))
-    assert found.same
-    assert [note.partition(":")[0] for note in found.notes] == ["workflows sdxl, patched", "workflows dit, patched"]
+    comparison = compare(benchmark(case(), case("sdxl")), benchmark(case(), case("dit")))
+    assert comparison.same
+    assert [note.partition(":")[0] for note in comparison.notes] == [
+        "workflows sdxl, patched",
+        "workflows dit, patched",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -122,10 +129,10 @@ def test_figures_of_different_conditions_are_not_compared(other: dict[str, Any])
 
 
 def test_the_total_keeps_what_is_unknown_and_the_highest_peak() -> None:
-    found = total([counts(peak_bytes=5, allocations=None), counts(peak_bytes=3, allocations=None)])
-    assert (found.peak_bytes, found.allocations, found.waits) == (5, None, 16)
-    assert found.copies["cpu to xpu"] == (14, 8192)
-    assert found.operations["float32 linear"] == 192
+    summed = total([counts(peak_bytes=5, allocations=None), counts(peak_bytes=3, allocations=None)])
+    assert (summed.peak_bytes, summed.allocations, summed.waits) == (5, None, 16)
+    assert summed.copies["cpu to xpu"] == (14, 8192)
+    assert summed.operations["float32 linear"] == 192
 
 
 def write(folder: Path, **changes: Any) -> Path:
@@ -149,19 +156,19 @@ def test_another_format_and_nothing_are_told(tmp_path: Path) -> None:
 
 
 def test_the_command_says_what_differs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one = write(tmp_path / "one")
-    assert main(["bench", "compare", str(one)]) == Exit.OK
+    folder = write(tmp_path / "one")
+    assert main(["bench", "compare", str(folder)]) == Exit.OK
     assert capsys.readouterr().out.startswith("no difference in 29 exact figures of v0.33.0 on emulated:b580, upstream")
     changed = benchmark(case(side=UPSTREAM), case(parts={**case().counts, SAMPLER: counts(allocations=211)}))
     other = write(tmp_path / "other", cases=changed.cases)
-    assert main(["bench", "compare", str(one), str(other)]) == Exit.FAILED
+    assert main(["bench", "compare", str(folder), str(other)]) == Exit.FAILED
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1 of 58 exact figures differ"
     assert lines[2].split() == ["workflows", "txt2img", "5", "KSampler", "allocations", "210", "211", "+1"]
-    assert main(["bench", "compare", str(one), str(other), "--json"]) == Exit.FAILED
-    found = json.loads(capsys.readouterr().out)
-    assert found["schema"] == "patchforge/bench-compare/1"
-    assert found["differences"][0] == {
+    assert main(["bench", "compare", str(folder), str(other), "--json"]) == Exit.FAILED
+    document = json.loads(capsys.readouterr().out)
+    assert document["schema"] == "patchforge/bench-compare/1"
+    assert document["differences"][0] == {
         "suite": "workflows",
         "case": "txt2img",
         "part": SAMPLER,

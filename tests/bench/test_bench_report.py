@@ -45,8 +45,8 @@ WRONG = Quality(equal=False, largest=3, mean=0.2, psnr=52.1, ssim=0.9991, flip=0
 
 
 def times(factor: float, count: int = 16) -> Times:
-    found = tuple(factor * (1 + 0.001 * (index % 5)) for index in range(count))
-    return Times(found, {SAMPLER: found}, (factor,), steady=True)
+    seconds = tuple(factor * (1 + 0.001 * (index % 5)) for index in range(count))
+    return Times(seconds, {SAMPLER: seconds}, (factor,), steady=True)
 
 
 def measured(factor: float = 1.0, count: int = 16, **more: Any) -> Benchmark:
@@ -58,8 +58,8 @@ def measured(factor: float = 1.0, count: int = 16, **more: Any) -> Benchmark:
     )
 
 
-def first(found: Benchmark, before: Benchmark | None = None) -> str:
-    return headline(found, rows(found, before), before)
+def first(measured_run: Benchmark, before: Benchmark | None = None) -> str:
+    return headline(measured_run, rows(measured_run, before), before)
 
 
 @pytest.mark.parametrize(
@@ -79,26 +79,26 @@ def test_the_first_line_answers_both_questions(factor: float, said: str) -> None
 
 
 def test_the_first_line_and_the_table_say_the_same_of_a_case() -> None:
-    found = benchmark(
+    measured = benchmark(
         case(side=CPU, times=times(1.0), parts={}),
         case(times=times(1.02)),
         case("upscale", side=CPU, times=times(1.0), parts={}),
         case("upscale", times=times(0.9)),
     )
     said = "txt2img is 0.98 times as fast as the CPU; over 2 cases it is 1.04 times as fast as the CPU."
-    assert first(found).endswith(said)
+    assert first(measured).endswith(said)
     (line,) = [
-        line for line in markdown(found).splitlines() if line.startswith("| workflows | txt2img | patched | fresh")
+        line for line in markdown(measured).splitlines() if line.startswith("| workflows | txt2img | patched | fresh")
     ]
     assert "| 0.98 times |" in line
 
 
 def test_another_device_is_called_by_its_name() -> None:
-    found = benchmark(case(side=CUDA, times=times(1.0), parts={}), case(times=times(4.0)))
-    assert first(found).endswith("; 0.25 times as fast as CUDA.")
-    assert "| as fast as CUDA |" in markdown(found)
-    assert "--baseline cuda" in markdown(found)
-    assert "<th>as fast as CUDA</th>" in html(found)
+    measured = benchmark(case(side=CUDA, times=times(1.0), parts={}), case(times=times(4.0)))
+    assert first(measured).endswith("; 0.25 times as fast as CUDA.")
+    assert "| as fast as CUDA |" in markdown(measured)
+    assert "--baseline cuda" in markdown(measured)
+    assert "<th>as fast as CUDA</th>" in html(measured)
 
 
 def test_it_is_measured_against_an_earlier_one() -> None:
@@ -130,9 +130,9 @@ def test_it_says_in_how_many_cases(factors: Sequence[float], said: str) -> None:
 
 def test_another_precision_is_no_change_of_the_release() -> None:
     """It is faster than upstream in float32, which says nothing of the patches."""
-    found = benchmark(*several(1).cases, case("0", side="patched, fp16", times=times(0.5)))
-    assert "no change from upstream: 1.00 times" in first(found)
-    (ratios, bars) = re.findall(r"<svg.*?</svg>", html(found), re.DOTALL)
+    measured = benchmark(*several(1).cases, case("0", side="patched, fp16", times=times(0.5)))
+    assert "no change from upstream: 1.00 times" in first(measured)
+    (ratios, bars) = re.findall(r"<svg.*?</svg>", html(measured), re.DOTALL)
     assert "0.500" not in ratios
     assert "patched, fp16" in bars
     alone = benchmark(case(side="patched, fp16", times=times(0.5)))
@@ -147,9 +147,9 @@ def test_columns_without_a_figure_are_left_out() -> None:
 
 
 def test_what_all_cases_have_in_common_is_said_once() -> None:
-    found = benchmark(case("sdxl (real size)", times=times(1)), case("dit (real size)", times=times(1)))
-    assert "Time of workflows (real size): medians" in html(found)
-    (plot,) = re.findall(r"<svg.*?</svg>", html(found), re.DOTALL)
+    measured = benchmark(case("sdxl (real size)", times=times(1)), case("dit (real size)", times=times(1)))
+    assert "Time of workflows (real size): medians" in html(measured)
+    (plot,) = re.findall(r"<svg.*?</svg>", html(measured), re.DOTALL)
     assert "real size" not in plot
 
 
@@ -202,8 +202,8 @@ def test_the_page_needs_nothing_else_and_its_plots_are_svg() -> None:
 
 
 def test_short_and_long_times_can_be_read_in_one_plot() -> None:
-    found = benchmark(case("a", times=times(0.01)), case("b", times=times(2)))
-    assert "s, logarithmic" in html(found)
+    measured = benchmark(case("a", times=times(0.01)), case("b", times=times(2)))
+    assert "s, logarithmic" in html(measured)
     assert "logarithmic" not in html(several(1, 2))
 
 
@@ -213,13 +213,13 @@ def test_the_same_benchmark_gives_the_same_pages() -> None:
 
 def test_texts_of_strangers_are_texts() -> None:
     hostile = "<script>alert(1)</script> | \x1b[31m **bold**"
-    found = benchmark(
+    measured = benchmark(
         case(parts={}, verdict=TrialVerdict.FAILED, reason=hostile), machine=replace(benchmark().machine, cpu=hostile)
     )
-    assert "<script>" not in html(found)
-    assert "\x1b" not in markdown(found)
+    assert "<script>" not in html(measured)
+    assert "\x1b" not in markdown(measured)
     (line,) = [
-        line for line in markdown(found).splitlines() if line.startswith("| workflows | txt2img | patched | failed")
+        line for line in markdown(measured).splitlines() if line.startswith("| workflows | txt2img | patched | failed")
     ]
     assert len(re.findall(r"(?<!\\)\|", line)) == 10
 
@@ -234,18 +234,18 @@ def test_the_table_has_a_figure_in_each_line() -> None:
     assert waits == ["7", "7"]
 
 
-def written(folder: Path, found: Benchmark) -> Path:
+def written(folder: Path, measured_run: Benchmark) -> Path:
     folder.mkdir()
-    (folder / FILE).write_bytes(FORMAT.dump(found))
+    (folder / FILE).write_bytes(FORMAT.dump(measured_run))
     return folder
 
 
 def test_the_command_writes_beside_a_copy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    one, out = written(tmp_path / "one", measured()), tmp_path / "out"
-    assert main(["bench", "report", str(one), "--out", str(out)]) == Exit.OK
+    folder, out = written(tmp_path / "one", measured()), tmp_path / "out"
+    assert main(["bench", "report", str(folder), "--out", str(out)]) == Exit.OK
     assert "no change from upstream: 1.00 times upstream's time" in capsys.readouterr().out.splitlines()[0]
     assert {path.name for path in out.iterdir()} == {FILE, HTML, MARKDOWN, CSV, "SHA256SUMS"}
-    assert main(["bench", "report", str(out), "--before", str(one), "--json"]) == Exit.OK
+    assert main(["bench", "report", str(out), "--before", str(folder), "--json"]) == Exit.OK
     document = json.loads(capsys.readouterr().out)
     assert (document["schema"], document["written"]) == ("patchforge/bench-report/1", str(out))
     (out / HTML).write_text("edited")
@@ -256,7 +256,7 @@ def test_the_command_writes_beside_a_copy(tmp_path: Path, capsys: pytest.Capture
 def test_a_submission_says_nothing_of_its_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lost = case("sdxl", verdict=TrialVerdict.FAILED, reason="/home/somebody/ComfyUI/main.py", parts={})
     told = case(reason="/home/somebody", not_measured={"energy": "/home/somebody"}, times=times(1))
-    one = written(
+    folder = written(
         tmp_path / "one",
         benchmark(
             lost,
@@ -265,21 +265,21 @@ def test_a_submission_says_nothing_of_its_user(tmp_path: Path, capsys: pytest.Ca
             machine=replace(benchmark().machine, system="Linux 6.1.0-somebodys-build"),
         ),
     )
-    assert main(["bench", "submit", str(one), "--out", str(tmp_path / "out")]) == Exit.OK
+    assert main(["bench", "submit", str(folder), "--out", str(tmp_path / "out")]) == Exit.OK
     (file,) = (tmp_path / "out").iterdir()
     assert file.name == f"v0.33.0-emulated-b580-2026-11-29{SUFFIX}"
     text = file.read_text()
     assert "somebody" not in text
     assert "10:00" not in text
-    found = read(file)
-    assert [one.name for one in found.cases] == ["txt2img"]
-    assert found.cases[0].times == told.times
-    assert found.machine.system == "Linux 6.1"
-    assert main(["bench", "submit", str(one), "--out", str(tmp_path / "out"), "--json"]) == Exit.OK  # over ours
+    measured = read(file)
+    assert [each.name for each in measured.cases] == ["txt2img"]
+    assert measured.cases[0].times == told.times
+    assert measured.machine.system == "Linux 6.1"
+    assert main(["bench", "submit", str(folder), "--out", str(tmp_path / "out"), "--json"]) == Exit.OK  # over ours
     file.write_text("mine")
-    assert main(["bench", "submit", str(one), "--out", str(tmp_path / "out")]) == Exit.USAGE
+    assert main(["bench", "submit", str(folder), "--out", str(tmp_path / "out")]) == Exit.USAGE
     assert file.read_text() == "mine"
-    file.write_bytes(FORMAT.dump(anonymous(read(one))))
+    file.write_bytes(FORMAT.dump(anonymous(read(folder))))
     assert main(["bench", "history", str(tmp_path / "out")]) == Exit.OK
     assert "1 benchmarks" in capsys.readouterr().out
     other = written(tmp_path / "other", benchmark(lost))
@@ -315,9 +315,9 @@ def test_the_other_programs_are_doors(words: list[str], expected: list[str], mon
 
 
 def test_torch_alone_is_measured_by_the_cpu() -> None:
-    found = benchmark(
+    measured = benchmark(
         Case("tensor", "matmul", CPU, TrialVerdict.FRESH, "", times=times(0.02)),
         Case("tensor", "matmul", TORCH, TrialVerdict.FRESH, "", times=times(0.005)),
     )
-    assert first(found).endswith("; 4.00 times as fast as the CPU.")
-    assert "--baseline cpu" in markdown(found)
+    assert first(measured).endswith("; 4.00 times as fast as the CPU.")
+    assert "--baseline cpu" in markdown(measured)

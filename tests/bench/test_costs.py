@@ -28,9 +28,9 @@ def waiting(release: str = "v0.33.0", **changes: object) -> Benchmark:
     return benchmark(*cases, **{"release": release, **changes})
 
 
-def write(folder: Path, found: Benchmark) -> Path:
+def write(folder: Path, measured: Benchmark) -> Path:
     folder.mkdir(parents=True)
-    (folder / FILE).write_bytes(FORMAT.dump(found))
+    (folder / FILE).write_bytes(FORMAT.dump(measured))
     return folder
 
 
@@ -38,18 +38,21 @@ def test_what_is_kept_is_about_the_release_alone() -> None:
     seconds = Times((1.0,), {}, (), steady=True)
     own = [case(side=UPSTREAM, reason="/home/somebody"), case(times=seconds, not_measured={"energy": "none"})]
     other = [case(side=f"{PATCHED}, fp16"), case(side=CPU), case("sdxl", verdict=TrialVerdict.FAILED, parts={})]
-    found = costs.recorded(benchmark(*own, *other, versions={"torch": "2.13.0", "somebodys": "1"}))
-    assert [one.place for one in found.cases] == [("workflows", "txt2img", UPSTREAM), ("workflows", "txt2img", PATCHED)]
-    assert "somebody" not in FORMAT.dump(found).decode()
-    assert "a processor" not in FORMAT.dump(found).decode()
-    assert all(one.times is None and list(one.counts) == ["all nodes"] for one in found.cases)
-    assert found.cases[1].counts["all nodes"].operations == {
+    measured = costs.recorded(benchmark(*own, *other, versions={"torch": "2.13.0", "somebodys": "1"}))
+    assert [case.place for case in measured.cases] == [
+        ("workflows", "txt2img", UPSTREAM),
+        ("workflows", "txt2img", PATCHED),
+    ]
+    assert "somebody" not in FORMAT.dump(measured).decode()
+    assert "a processor" not in FORMAT.dump(measured).decode()
+    assert all(case.times is None and list(case.counts) == ["all nodes"] for case in measured.cases)
+    assert measured.cases[1].counts["all nodes"].operations == {
         "float32 linear": 96,
         "float32 to": 12,
         "float32 conv2d": 30,
     }
-    assert costs.recorded(found) == found
-    assert costs.is_ours(FORMAT.dump(found))
+    assert costs.recorded(measured) == measured
+    assert costs.is_ours(FORMAT.dump(measured))
     assert not costs.is_ours(FORMAT.dump(benchmark()))
 
 
@@ -106,8 +109,10 @@ def test_counts_are_kept_and_shown(tmp_path: Path, capsys: pytest.CaptureFixture
 
 
 def test_releases_of_other_conditions_are_not_compared() -> None:
-    found = costs.costs([costs.recorded(waiting("v0.32.0", versions={"torch": "2.12.0"})), costs.recorded(waiting())])
-    assert [(one.than, one.more) for one in found] == [("", None)] * 2
+    measured = costs.costs(
+        [costs.recorded(waiting("v0.32.0", versions={"torch": "2.12.0"})), costs.recorded(waiting())]
+    )
+    assert [(difference.than, difference.more) for difference in measured] == [("", None)] * 2
 
 
 @pytest.mark.parametrize(
@@ -123,7 +128,7 @@ def test_what_is_not_such_a_file_is_not_passed_over(
 
 
 def test_what_explains_a_difference_is_a_transform() -> None:
-    assert {name for known in costs.EXPLAINED.values() for name in known} <= {one.id for one in transforms()}
+    assert {name for known in costs.EXPLAINED.values() for name in known} <= {rule.id for rule in transforms()}
     wait = CountDifference("workflows", "txt2img", "all nodes", "wait, asked for", 1, 2)
     assert costs.explained(wait, "v0.33.0") == "load-synchronize"
     assert costs.explained(wait, "v0.18.1") == "empty-cache, load-synchronize"
@@ -138,9 +143,9 @@ def test_the_page_is_what_is_kept(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.mark.parametrize("file", sorted((ROOT / "generated/costs/comfyui").iterdir()), ids=lambda file: file.stem)
 def test_what_is_committed_is_as_it_was_written(file: Path) -> None:
-    found = costs.parse(file.read_bytes())
-    assert found is not None
-    assert found.release == file.stem
-    added = costs.added(found)
+    kept = costs.parse(file.read_bytes())
+    assert kept is not None
+    assert kept.release == file.stem
+    added = costs.added(kept)
     assert not isinstance(added, str)
-    assert all(costs.explained(one, found.release) for one in added.differences)
+    assert all(costs.explained(difference, kept.release) for difference in added.differences)

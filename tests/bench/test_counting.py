@@ -71,14 +71,14 @@ def started(folder: Path, preset: str = "") -> ComfyuiServer:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyuiServer]:
-    with server_on(tmp_path_factory, "b580") as one:
-        yield one
+    with server_on(tmp_path_factory, "b580") as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def on_cpu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ComfyuiServer]:
-    with server_on(tmp_path_factory) as one:
-        yield one
+    with server_on(tmp_path_factory) as started:
+        yield started
 
 
 def server_on(tmp_path_factory: pytest.TempPathFactory, preset: str = "") -> ComfyuiServer:
@@ -103,8 +103,8 @@ def counted(server: ComfyuiServer, *steps: str) -> dict[str, Counts]:
 
 def more(server: ComfyuiServer, what: str) -> dict[str, int]:
     """What a node that does ``what`` costs more than one that does nothing."""
-    usual, found = (counted(server, one)["2 Extra"].figures() for one in ("nothing", what))
-    every = {name: found.get(name, 0) - usual.get(name, 0) for name in {*usual, *found}}
+    usual, other = (counted(server, step)["2 Extra"].figures() for step in ("nothing", what))
+    every = {name: other.get(name, 0) - usual.get(name, 0) for name in {*usual, *other}}
     return {name: count for name, count in sorted(every.items()) if count}
 
 
@@ -141,8 +141,8 @@ def test_the_same_prompt_has_the_same_counts(server: ComfyuiServer) -> None:
 
 @EMULATED
 def test_a_node_is_charged_with_what_it_did_itself(server: ComfyuiServer) -> None:
-    found = counted(server, "nothing", "wait", "wait", "nothing")
-    waits = {part: counts.waits for part, counts in found.items()}
+    parts = counted(server, "nothing", "wait", "wait", "nothing")
+    waits = {part: counts.waits for part, counts in parts.items()}
     assert waits == {"1 Source": 0, "2 Extra": 0, "3 Extra": 1, "4 Extra": 1, "5 Extra": 0}
 
 
@@ -160,7 +160,7 @@ def test_one_too_many_is_counted_on_the_cpu(on_cpu: ComfyuiServer, what: str, ex
 
 def test_a_cpu_has_nothing_to_wait_for(on_cpu: ComfyuiServer) -> None:
     first = counted(on_cpu, "copy", "cycle", "value")
-    assert {one.synchronisations for one in first.values()} == {None}
+    assert {counts.synchronisations for counts in first.values()} == {None}
     assert counted(on_cpu, "copy", "cycle", "value") == first
 
 
@@ -195,16 +195,16 @@ def test_graphs_of_torch_compile_are_counted() -> None:
     def twice(value: Any) -> Any:
         return value + value
 
-    one = counting().Counting()
-    one.begin()
-    one.enter("first")
+    counter = counting().Counting()
+    counter.begin()
+    counter.enter("first")
     twice(torch.ones(2, device="xpu"))
-    one.enter("again")
+    counter.enter("again")
     twice(torch.ones(2, device="xpu"))
-    one.enter("other shape")
+    counter.enter("other shape")
     twice(torch.ones(3, device="xpu"))
-    found = one.end()
-    assert {part: (counts["graphs"], counts["recompilations"]) for part, counts in found.items()} == {
+    parts = counter.end()
+    assert {part: (counts["graphs"], counts["recompilations"]) for part, counts in parts.items()} == {
         "first": (1, 0),
         "again": (0, 0),
         "other shape": (1, 1),
@@ -218,16 +218,16 @@ def test_other_threads_are_counted_and_a_part_may_come_again() -> None:
 
     import torch
 
-    one = counting().Counting()
-    one.begin()
+    counter = counting().Counting()
+    counter.begin()
     held = torch.ones(4, device="xpu")
     for _ in range(2):
-        one.enter("part")
+        counter.enter("part")
         thread = threading.Thread(target=lambda: held.to("cpu"))
         thread.start()
         thread.join()
-        one.enter("other")
-    counts = one.end()["part"]
+        counter.enter("other")
+    counts = counter.end()["part"]
     assert counts["copies"] == {"xpu to cpu": [2, 32]}
     assert counts["synchronisations"] == {"asked for": 0, "blocking copy": 2}
 
@@ -237,13 +237,13 @@ def test_other_threads_are_counted_and_a_part_may_come_again() -> None:
 def test_the_peak_is_above_what_was_held() -> None:
     import torch
 
-    one, held = counting().Counting(), torch.ones(1 << 20, device="xpu")
-    one.begin()
-    one.enter("part")
+    counter, held = counting().Counting(), torch.ones(1 << 20, device="xpu")
+    counter.begin()
+    counter.enter("part")
     for _ in range(3):
         torch.empty(1000, device="xpu")
-    found = one.end()["part"]
-    assert (found["allocations"], found["peak_bytes"]) == (3, 4096)
+    part = counter.end()["part"]
+    assert (part["allocations"], part["peak_bytes"]) == (3, 4096)
     assert held.numel() == 1 << 20
 
 
@@ -253,13 +253,13 @@ def test_a_copy_that_does_not_block_is_no_wait() -> None:
     import torch
 
     held, target = torch.ones(4, device="xpu"), torch.empty(4)
-    one = counting().Counting()
-    one.begin()
-    one.enter("blocks")
+    counter = counting().Counting()
+    counter.begin()
+    counter.enter("blocks")
     target.copy_(held)
-    one.enter("goes on")
+    counter.enter("goes on")
     target.copy_(held, non_blocking=True)
-    found = one.end()
-    assert found["blocks"]["synchronisations"] == {"asked for": 0, "blocking copy": 1}
-    assert found["goes on"]["synchronisations"] == {"asked for": 0}
-    assert found["goes on"]["copies"] == {"xpu to cpu": [1, 16]}
+    parts = counter.end()
+    assert parts["blocks"]["synchronisations"] == {"asked for": 0, "blocking copy": 1}
+    assert parts["goes on"]["synchronisations"] == {"asked for": 0}
+    assert parts["goes on"]["copies"] == {"xpu to cpu": [1, 16]}

@@ -56,14 +56,14 @@ class Tree:
             if file.exists():
                 file.write_text(f"{int(begin + watts * self.now * MICRO) % wrap}\n")
 
-    def measured(self, found: list[Meter], seconds: float = 60, looks: int = 600) -> dict[str, EnergyUse]:
+    def measured(self, meters: list[Meter], seconds: float = 60, looks: int = 600) -> dict[str, EnergyUse]:
         """By meter, of a time that is looked at ``looks`` times."""
-        reading = MeterReading(found, every=0, clock=lambda: self.now)
+        reading = MeterReading(meters, every=0, clock=lambda: self.now)
         with reading:
             for _ in range(looks):
                 self.pass_time(seconds / looks)
                 reading.look()
-        return {one.meter: one for one in reading.found()}
+        return {use.meter: use for use in reading.found()}
 
 
 @pytest.fixture
@@ -78,16 +78,16 @@ def close(value: float) -> object:
 @pytest.mark.parametrize("driver", ["xe", "i915"])
 def test_a_card_by_hwmon(tree: Tree, driver: str) -> None:
     tree.card(driver, CARD, energy1_input=120, energy2_input=90)
-    (found,) = tree.measured(energy.meters("xpu", tree.top)).values()
-    assert found.meter == f"{driver} {CARD} card"
-    assert (found.joules, found.seconds, found.watts) == (close(7200), close(60), close(120))
-    assert (found.runs, found.joules_per_run) == (1, found.joules)
+    (use,) = tree.measured(energy.meters("xpu", tree.top)).values()
+    assert use.meter == f"{driver} {CARD} card"
+    assert (use.joules, use.seconds, use.watts) == (close(7200), close(60), close(120))
+    assert (use.runs, use.joules_per_run) == (1, use.joules)
 
 
 def test_the_package_where_the_card_has_no_counter(tree: Tree) -> None:
     tree.card("xe", CARD, energy2_input=90)
-    (found,) = tree.measured(energy.meters("xpu", tree.top)).values()
-    assert (found.meter, found.watts) == (f"xe {CARD} package", close(90))
+    (use,) = tree.measured(energy.meters("xpu", tree.top)).values()
+    assert (use.meter, use.watts) == (f"xe {CARD} package", close(90))
 
 
 def test_two_cards_are_kept_apart(tree: Tree) -> None:
@@ -95,20 +95,20 @@ def test_two_cards_are_kept_apart(tree: Tree) -> None:
     tree.card("i915", OTHER, energy1_input=35)
     tree.card("nvme", "0000:01:00.0", energy1_input=5)
     every = tree.measured(energy.meters("xpu", tree.top))
-    assert {name: one.watts for name, one in every.items()} == {
+    assert {name: use.watts for name, use in every.items()} == {
         f"xe {CARD} card": close(200),
         f"i915 {OTHER} card": close(35),
     }
-    (one,) = tree.measured(energy.meters("xpu", tree.top, frozenset({OTHER}))).values()
-    assert (one.meter, one.watts) == (f"i915 {OTHER} card", close(35))
+    (use,) = tree.measured(energy.meters("xpu", tree.top, frozenset({OTHER}))).values()
+    assert (use.meter, use.watts) == (f"i915 {OTHER} card", close(35))
 
 
 @pytest.mark.parametrize("wrap", [1 << 32, 1 << 64])
 def test_a_counter_begins_anew(tree: Tree, wrap: int) -> None:
     folder = tree.card("i915", CARD)
     tree.counter(folder / "energy1_input", 250, wrap=wrap, begin=wrap - 3000 * MICRO)
-    (found,) = tree.measured(energy.meters("xpu", tree.top), seconds=60).values()
-    assert found.joules == close(15000)
+    (use,) = tree.measured(energy.meters("xpu", tree.top), seconds=60).values()
+    assert use.joules == close(15000)
 
 
 def test_the_processor_begins_anew_where_it_says(tree: Tree) -> None:
@@ -116,15 +116,15 @@ def test_the_processor_begins_anew_where_it_says(tree: Tree) -> None:
     tree.rapl("package-0", 65, most=most, begin=most - 100 * MICRO)
     tree.rapl("core", 40, most=most, place="intel-rapl:0:0")
     tree.rapl("psys", 90, most=most, place="intel-rapl:1")
-    (found,) = tree.measured(energy.meters("cpu", tree.top)).values()
-    assert (found.meter, found.joules) == ("rapl package-0", close(3900))
+    (use,) = tree.measured(energy.meters("cpu", tree.top)).values()
+    assert (use.meter, use.joules) == ("rapl package-0", close(3900))
 
 
 def test_both_of_two_sockets(tree: Tree) -> None:
     tree.rapl("package-0", 65, most=1 << 38)
     tree.rapl("package-1", 30, most=1 << 38, place="intel-rapl:1")
-    found = tree.measured(energy.meters("cpu", tree.top))
-    assert [one.watts for one in found.values()] == [close(65), close(30)]
+    uses = tree.measured(energy.meters("cpu", tree.top))
+    assert [use.watts for use in uses.values()] == [close(65), close(30)]
 
 
 def test_a_counter_that_was_reset_is_not_measured(tree: Tree) -> None:
@@ -150,8 +150,8 @@ def nonsense(folder: Path) -> None:
 @pytest.mark.parametrize("how", [gone, nonsense])
 def test_a_file_that_goes_is_not_measured(tree: Tree, how: Callable[[Path], None]) -> None:
     folder = tree.card("xe", CARD, energy1_input=100)
-    found = energy.meters("xpu", tree.top)
-    reading = MeterReading(found, every=0, clock=lambda: tree.now)
+    meters = energy.meters("xpu", tree.top)
+    reading = MeterReading(meters, every=0, clock=lambda: tree.now)
     with reading:
         tree.pass_time(1)
         reading.look()
@@ -181,8 +181,8 @@ def test_pauses_between_runs_are_not_in_it(tree: Tree) -> None:
         with reading:
             tree.pass_time(2)
         tree.pass_time(50)
-    (found,) = reading.found()
-    assert (found.joules, found.seconds, found.joules_per_run, found.runs) == (close(800), 8, close(200), 4)
+    (use,) = reading.found()
+    assert (use.joules, use.seconds, use.joules_per_run, use.runs) == (close(800), 8, close(200), 4)
 
 
 def test_a_thread_looks_as_well() -> None:
@@ -198,8 +198,8 @@ def test_a_thread_looks_as_well() -> None:
     with reading:
         while looked[0] < 50:
             time.sleep(0.002)
-    (found,) = reading.found()
-    assert found.joules == 3 * (looked[0] - 1)
+    (use,) = reading.found()
+    assert use.joules == 3 * (looked[0] - 1)
 
 
 def files(folder: Path, **texts: str) -> None:
@@ -237,4 +237,4 @@ def test_the_highest_of_all_looks_is_kept() -> None:
     with reading:
         reading.look()
         reading.look()
-    assert [(one.what, one.peak) for one in reading.peaks()] == [("VRAM", 9)]
+    assert [(peak.what, peak.peak) for peak in reading.peaks()] == [("VRAM", 9)]

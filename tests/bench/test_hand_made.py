@@ -48,11 +48,11 @@ def clone(tmp_path: Path) -> Path:
 
 
 def judged(source: str) -> Counter[str]:
-    found = Counter[str]()
+    counted = Counter[str]()
     for clone, _, commit, diff in hand_made.fixes(source):
         done, files = hand_made.converted(clone, commit)
-        found.update(hand_made.judged(hunk, done, files) for hunk in hand_made.hunks(diff))
-    return found
+        counted.update(hand_made.judged(hunk, done, files) for hunk in hand_made.hunks(diff))
+    return counted
 
 
 def test_every_hunk_is_judged(clone: Path) -> None:

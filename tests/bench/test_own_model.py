@@ -33,9 +33,9 @@ def checkpoint(folder: Path, header: Any = None) -> Path:
 
 
 def test_the_head_says_what_it_is(tmp_path: Path) -> None:
-    found = own_model.read(checkpoint(tmp_path), 512)
-    assert (found.values, found.dtype, found.memory) == (1_000_008, "F16", 4_000_032)
-    assert "somebodys" not in found.title
+    model = own_model.read(checkpoint(tmp_path), 512)
+    assert (model.values, model.dtype, model.memory) == (1_000_008, "F16", 4_000_032)
+    assert "somebodys" not in model.title
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_a_wrong_shape_is_told(tmp_path: Path) -> None:
 
 
 def test_a_part_of_a_checkpoint_and_odd_sizes_are_refused(tmp_path: Path) -> None:
-    part = {name: one for name, one in WHOLE.items() if not name.startswith("first_stage")}
+    part = {name: tensor for name, tensor in WHOLE.items() if not name.startswith("first_stage")}
     with pytest.raises(PatchforgeError, match="no VAE"):
         own_model.read(checkpoint(tmp_path, part), 512)
     with pytest.raises(PatchforgeError, match="multiple of 64"):
@@ -72,9 +72,9 @@ def test_too_little_memory_is_told_in_numbers(tmp_path: Path) -> None:
 def test_cases_that_need_a_checkpoint_alone_take_it(tmp_path: Path) -> None:
     model = own_model.read(checkpoint(tmp_path), 768)
     cases = own_model.with_model(suites.of_server(suites.SUITES, load(), quick=False), model)
-    assert {one.name.partition(" (")[0] for one in cases} >= {"txt2img-basic", "batch-1", "batch-8", "load-sd15"}
-    for one in cases:
-        graph = one.workflow.graph
+    assert {case.name.partition(" (")[0] for case in cases} >= {"txt2img-basic", "batch-1", "batch-8", "load-sd15"}
+    for measured in cases:
+        graph = measured.workflow.graph
         assert "patchforge-sd15.safetensors" not in json.dumps(graph)
         assert {node["inputs"]["width"] for node in graph.values() if node["class_type"] == "EmptyLatentImage"} == {768}
     with pytest.raises(PatchforgeError, match="takes a checkpoint alone"):
@@ -92,10 +92,10 @@ def test_trees_get_links_to_the_model_and_to_what_is_generated(tmp_path: Path) -
 
 def test_a_report_names_the_option_and_not_the_file(tmp_path: Path) -> None:
     name = f"txt2img-basic ({own_model.read(checkpoint(tmp_path), 512).title})"
-    found = benchmark(case(name))
+    measured = benchmark(case(name))
     assert own_model.is_own(name)
     assert not own_model.is_own("txt2img-basic")
-    assert "--model CHECKPOINT" in repeat(found)
-    assert not any("tiny" in line for line in limits(found))
+    assert "--model CHECKPOINT" in repeat(measured)
+    assert not any("tiny" in line for line in limits(measured))
     with pytest.raises(NotChecked, match="no counts to keep"):
-        costs.recorded(found)
+        costs.recorded(measured)

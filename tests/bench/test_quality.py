@@ -25,27 +25,27 @@ def picture(shift: int = 0, size: int = 32) -> Image.Image:
 
 
 def output(*images: Image.Image) -> list[Output]:
-    found = []
+    frames = []
     for image in images:
         out = BytesIO()
         image.save(out, "PNG")
-        found.append(Output("9", "a.png", out.getvalue()))
-    return found
+        frames.append(Output("9", "a.png", out.getvalue()))
+    return frames
 
 
 def test_equal_pictures() -> None:
-    found = quality(output(picture()), output(picture()))
-    assert (found.equal, found.largest, found.psnr, found.ssim, found.flip) == (True, 0, None, 1, 0)
+    near = quality(output(picture()), output(picture()))
+    assert (near.equal, near.largest, near.psnr, near.ssim, near.flip) == (True, 0, None, 1, 0)
 
 
 def test_a_known_difference() -> None:
     """Every value is four levels off: PSNR is 20 log10(255 / 4)."""
-    found = quality(output(picture(4)), output(picture()))
-    assert (found.equal, found.largest, found.mean) == (False, 4, 4)
-    assert found.psnr == pytest.approx(20 * math.log10(255 / 4))
-    assert found.ssim is not None
-    assert 0.9 < found.ssim < 1
-    assert 0 < found.flip < 0.2
+    near = quality(output(picture(4)), output(picture()))
+    assert (near.equal, near.largest, near.mean) == (False, 4, 4)
+    assert near.psnr == pytest.approx(20 * math.log10(255 / 4))
+    assert near.ssim is not None
+    assert 0.9 < near.ssim < 1
+    assert 0 < near.flip < 0.2
 
 
 def test_the_measures_agree_on_what_is_nearer() -> None:
@@ -60,14 +60,14 @@ def test_the_measures_agree_on_what_is_nearer() -> None:
 
 
 def test_the_worst_picture_counts() -> None:
-    one = quality(output(picture(), picture(8)), output(picture(), picture()))
+    near = quality(output(picture(), picture(8)), output(picture(), picture()))
     alone = quality(output(picture(8)), output(picture()))
-    assert (one.largest, one.psnr, one.ssim, one.flip) == (alone.largest, alone.psnr, alone.ssim, alone.flip)
+    assert (near.largest, near.psnr, near.ssim, near.flip) == (alone.largest, alone.psnr, alone.ssim, alone.flip)
 
 
 def test_pictures_too_small_for_a_window() -> None:
-    found = quality(output(picture(1, 4)), output(picture(0, 4)))
-    assert (found.ssim, found.largest) == (None, 1)
+    near = quality(output(picture(1, 4)), output(picture(0, 4)))
+    assert (near.ssim, near.largest) == (None, 1)
 
 
 def test_other_sizes_and_nothing_cannot_be_compared() -> None:

@@ -27,8 +27,8 @@ GIB = 1 << 30
 
 
 def cases(*names: str) -> list[WorkflowCase]:
-    found = real_size.with_real(suites.of_server(suites.OF_A_SERVER, load(), quick=False))
-    return [case for case in found if not names or case.name.removesuffix(" (real size)") in names]
+    known = real_size.with_real(suites.of_server(suites.OF_A_SERVER, load(), quick=False))
+    return [case for case in known if not names or case.name.removesuffix(" (real size)") in names]
 
 
 def inputs(case: WorkflowCase, kind: str) -> list[dict[str, Any]]:

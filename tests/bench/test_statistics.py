@@ -27,10 +27,10 @@ def runs(seed: int, count: int = 20, *, factor: float = 1.0, noise: float = 0.01
 
 
 def test_a_median_and_its_interval() -> None:
-    found = interval(runs(1, 200))
-    assert found.low <= found.median <= found.high
-    assert found.low == pytest.approx(1, abs=0.01)
-    assert interval(runs(1, 200)) == found
+    bounds = interval(runs(1, 200))
+    assert bounds.low <= bounds.median <= bounds.high
+    assert bounds.low == pytest.approx(1, abs=0.01)
+    assert interval(runs(1, 200)) == bounds
     assert (interval([2.0]).low, interval([2.0, 2.0]).high) == (2.0, 2.0)
 
 
@@ -56,21 +56,21 @@ def test_few_runs_are_never_an_alarm() -> None:
 
 def test_the_same_is_hardly_ever_an_alarm_and_a_slowdown_nearly_always() -> None:
     same = [paired(runs(2 * seed), runs(2 * seed + 1)) for seed in range(50)]
-    assert sum(one.slower or one.faster for one in same) <= 1
+    assert sum(ratio.slower or ratio.faster for ratio in same) <= 1
     slowed = [paired(runs(2 * seed), runs(2 * seed + 1, factor=1.05)) for seed in range(50)]
-    assert sum(one.slower for one in slowed) >= 48
+    assert sum(ratio.slower for ratio in slowed) >= 48
 
 
 def test_a_drift_meets_both_sides() -> None:
     """Each pair is made at one time, so that a machine that gets slower is no alarm."""
     drift = [1 + index / 10 for index in range(20)]
-    before, after = ([one * factor for one, factor in zip(runs(seed), drift, strict=True)] for seed in (1, 2))
+    before, after = ([second * factor for second, factor in zip(runs(seed), drift, strict=True)] for seed in (1, 2))
     assert not paired(before, after).slower
     assert abs(paired(before, after).ratio.median - 1) < 0.01
 
 
 def test_when_a_warm_up_may_end() -> None:
-    assert [steady(one) for one in ([], [1.0], [3.0, 1.0], [3.0, 1.0, 1.04], [1.0, 1.06])] == [
+    assert [steady(seconds) for seconds in ([], [1.0], [3.0, 1.0], [3.0, 1.0, 1.04], [1.0, 1.06])] == [
         False,
         False,
         False,
@@ -101,8 +101,8 @@ def times(seconds: list[float]) -> Times:
 def test_sides_are_compared_pair_by_pair() -> None:
     upstream = case(side=UPSTREAM, times=times(runs(1)))
     slow = case(side=PATCHED, times=times(runs(2, factor=1.2)))
-    (found,) = against_upstream(benchmark(upstream, slow)).times
-    assert (found.verdict, found.found.pairs) == ("slower", 20)
+    (use,) = against_upstream(benchmark(upstream, slow)).times
+    assert (use.verdict, use.found.pairs) == ("slower", 20)
     assert not against_upstream(benchmark(upstream, slow)).same
     (other,) = compare(benchmark(slow), benchmark(replace(slow, times=times(runs(3))))).times
     assert (other.verdict, other.found.pairs) == ("faster", 0)
@@ -111,16 +111,16 @@ def test_sides_are_compared_pair_by_pair() -> None:
 
 
 def dated(day: int, factor: float, allocations: int = 210) -> Benchmark:
-    found = case(times=times(runs(day, factor=factor)), parts={SAMPLER: counts(allocations=allocations)})
-    return benchmark(found, date=f"2026-11-{day:02}T10:00:00+00:00", release=f"v0.{day}.0")
+    measured = case(times=times(runs(day, factor=factor)), parts={SAMPLER: counts(allocations=allocations)})
+    return benchmark(measured, date=f"2026-11-{day:02}T10:00:00+00:00", release=f"v0.{day}.0")
 
 
 def test_a_history_tells_what_stays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for day in range(1, 13):
         folder = tmp_path / str(40 - day)  # the order is that of the dates
         folder.mkdir()
-        found = dated(day, 1.0 if day < 7 else 1.3, 210 if day < 10 else 211)
-        (folder / FILE).write_bytes(FORMAT.dump(found))
+        measured = dated(day, 1.0 if day < 7 else 1.3, 210 if day < 10 else 211)
+        (folder / FILE).write_bytes(FORMAT.dump(measured))
     assert main(["bench", "history", str(tmp_path)]) == Exit.FAILED
     said = capsys.readouterr().out
     assert "1.30 times as long from v0.7.0 (2026-11-07)" in said or "1.29 times as long from v0.7.0" in said
@@ -133,8 +133,8 @@ def test_a_history_tells_what_stays(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 def test_machines_and_devices_are_kept_apart() -> None:
     other = replace(dated(2, 2.0), machine=replace(benchmark().machine, cpu="another"))
-    found = history([dated(1, 1.0), other])
-    assert [(one.machine.partition(",")[0], len(one.points), one.enough) for one in found.series] == [
+    told = history([dated(1, 1.0), other])
+    assert [(series.machine.partition(",")[0], len(series.points), series.enough) for series in told.series] == [
         ("a processor", 1, False),
         ("another", 1, False),
     ]

@@ -25,7 +25,7 @@ KNOWN = load()
 
 
 def test_the_workflows_have_the_names_that_people_look_for() -> None:
-    names = [one.name for one in suites.of_server(["workflows"], KNOWN, quick=False)]
+    names = [case.name for case in suites.of_server(["workflows"], KNOWN, quick=False)]
     assert {"txt2img-basic", "img2img-controlnet", "upscaling-4x", "animation-interpolation"} <= set(names)
     assert len(names) == len(set(names)) == len(KNOWN) + 1
 
@@ -41,13 +41,13 @@ def test_each_suite_has_cases_and_quick_has_few() -> None:
 
 
 def of_server(names: list[str] | tuple[str, ...], *, quick: bool = False) -> list[tuple[str, str]]:
-    return [(one.suite, one.name) for one in suites.of_server(names, KNOWN, quick=quick)]
+    return [(case.suite, case.name) for case in suites.of_server(names, KNOWN, quick=quick)]
 
 
 @pytest.mark.parametrize("name", ["txt2img", "txt2img-basic"])
 def test_a_workflow_is_found_by_either_name(name: str) -> None:
-    (one,) = suites.of_server(["workflows"], KNOWN, quick=True, names=[name])
-    assert one.name == "txt2img-basic"
+    (case,) = suites.of_server(["workflows"], KNOWN, quick=True, names=[name])
+    assert case.name == "txt2img-basic"
 
 
 def test_a_workflow_that_there_is_not() -> None:
@@ -61,15 +61,15 @@ def test_a_suite_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_cases_of_a_server_are_valid_graphs() -> None:
-    for one in suites.of_server(suites.SUITES, KNOWN, quick=False):
-        graph = one.workflow.graph
+    for case in suites.of_server(suites.SUITES, KNOWN, quick=False):
+        graph = case.workflow.graph
         links = [value[0] for node in graph.values() for value in node["inputs"].values() if isinstance(value, list)]
-        assert set(links) <= graph.keys(), one.name
-        assert {*one.workflow.computes, *one.workflow.outputs} <= graph.keys()
+        assert set(links) <= graph.keys(), case.name
+        assert {*case.workflow.computes, *case.workflow.outputs} <= graph.keys()
     sizes = {
-        one.name: node["inputs"]["batch_size"]
-        for one in suites.of_server(["batch"], KNOWN, quick=False)
-        for node in one.workflow.graph.values()
+        case.name: node["inputs"]["batch_size"]
+        for case in suites.of_server(["batch"], KNOWN, quick=False)
+        for node in case.workflow.graph.values()
         if node["class_type"] == "EmptyLatentImage"
     }
     assert sizes == {"batch-1": 1, "batch-2": 2, "batch-4": 4, "batch-8": 8}
@@ -84,58 +84,58 @@ def side(folder: Path, device: Device, name: str = TORCH) -> TorchSide:
 def test_every_case_is_fresh_on_the_emulated_device(tmp_path: Path) -> None:
     emulated = devices.choose("emulated", Path(sys.executable))
     cases = suites.of_torch(suites.SUITES, quick=False)
-    one = side(tmp_path, emulated)
-    found = list(torch_cases.measure([one], cases, 0, lambda _: None))
-    assert [(case.name, case.verdict, case.reason) for case in found if case.verdict is not TrialVerdict.FRESH] == []
-    assert [(case.suite, case.name) for case in found] == cases
-    assert all(sum(case.counts["case"].operations.values()) for case in found)
-    assert all(case.not_measured["times"] for case in found)
-    assert one.about["devices"][0]["name"] == "Intel(R) Arc(TM) B580 Graphics"
+    alone = side(tmp_path, emulated)
+    done = list(torch_cases.measure([alone], cases, 0, lambda _: None))
+    assert [(case.name, case.verdict, case.reason) for case in done if case.verdict is not TrialVerdict.FRESH] == []
+    assert [(case.suite, case.name) for case in done] == cases
+    assert all(sum(case.counts["case"].operations.values()) for case in done)
+    assert all(case.not_measured["times"] for case in done)
+    assert alone.about["devices"][0]["name"] == "Intel(R) Arc(TM) B580 Graphics"
 
 
 @needs_torch
 def test_two_devices_take_turns(tmp_path: Path) -> None:
     sides = [side(tmp_path, Device(CPU), CPU), side(tmp_path, Device(CPU))]
-    found = list(torch_cases.measure(sides, [("tensor", "add-multiply-float32")], 2, lambda _: None))
-    assert [case.side for case in found] == [CPU, TORCH]
-    for case in found:
+    cases = list(torch_cases.measure(sides, [("tensor", "add-multiply-float32")], 2, lambda _: None))
+    assert [case.side for case in cases] == [CPU, TORCH]
+    for case in cases:
         assert case.times is not None
         assert len(case.times.seconds) == 2
         assert 0 < min(case.times.seconds) < 1
         assert case.counts["case"].synchronisations is None
         assert (case.counts["case"].allocations or 0) >= 2
-    assert found[0].counts == found[1].counts
+    assert cases[0].counts == cases[1].counts
 
 
 @needs_torch
 def test_what_fails_and_what_ends_is_told(tmp_path: Path) -> None:
-    with TorchProbe(side(tmp_path, Device(CPU))) as one:
+    with TorchProbe(side(tmp_path, Device(CPU))) as started:
         with pytest.raises(CheckFailed, match="KeyError"):
-            one.ask("check", "nonsense")
-        assert one.ask("check", "sum-float32")["error"] == 0
-        one._process.kill()
-        one._process.wait()
+            started.ask("check", "nonsense")
+        assert started.ask("check", "sum-float32")["error"] == 0
+        started._process.kill()
+        started._process.wait()
         with pytest.raises(CheckFailed, match="the process of torch ended"):
-            one.ask("check", "sum-float32")
+            started.ask("check", "sum-float32")
 
 
 @needs_torch
 def test_a_torch_without_the_device(tmp_path: Path) -> None:
-    found: list[Case] = list(
+    cases: list[Case] = list(
         torch_cases.measure([side(tmp_path, Device("xpu"))], [("tensor", "sum-float32")], 1, print)
     )
-    assert [case.verdict for case in found] == [TrialVerdict.FAILED]
-    assert "ended" in found[0].reason
+    assert [case.verdict for case in cases] == [TrialVerdict.FAILED]
+    assert "ended" in cases[0].reason
 
 
 def test_results_that_are_elsewhere_or_wrong_are_not_fresh() -> None:
-    one = side(Path(), Device("xpu"))
+    alone = side(Path(), Device("xpu"))
     seen = {"device": "xpu", "error": 0.01, "allowed": 0.02}
-    assert torch_cases._judged(seen, one)[0] is TrialVerdict.FRESH
-    assert torch_cases._judged({**seen, "error": 0.03}, one)[0] is TrialVerdict.FAILED
-    assert torch_cases._judged({**seen, "error": float("nan")}, one)[0] is TrialVerdict.FAILED
-    assert torch_cases._judged({**seen, "device": "cpu"}, one)[0] is TrialVerdict.CPU_FALLBACK
+    assert torch_cases._judged(seen, alone)[0] is TrialVerdict.FRESH
+    assert torch_cases._judged({**seen, "error": 0.03}, alone)[0] is TrialVerdict.FAILED
+    assert torch_cases._judged({**seen, "error": float("nan")}, alone)[0] is TrialVerdict.FAILED
+    assert torch_cases._judged({**seen, "device": "cpu"}, alone)[0] is TrialVerdict.CPU_FALLBACK
 
 
 def test_every_case_of_torch_has_a_name_of_its_own() -> None:
-    assert len({one.name for one in probe.CASES}) == len(probe.CASES)
+    assert len({case.name for case in probe.CASES}) == len(probe.CASES)

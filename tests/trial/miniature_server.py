@@ -151,16 +151,16 @@ def noise(seed: int = 7, seconds: float = 0) -> Graph:
 
 def graph(how: str = "", *, value: int = 1, operations: int = 3, seconds: float = 0) -> Graph:
     """Source, Compute, perhaps a Fail or a Sleep, Save."""
-    found: Graph = {
+    graph: Graph = {
         "1": {"class_type": "Source", "inputs": {"value": value}},
         "2": {"class_type": "Compute", "inputs": {"of": ["1", 0], "operations": operations}},
         "9": {"class_type": "Save", "inputs": {"images": ["2", 0]}},
     }
     if how or seconds:
         between = {"how": how} if how else {"seconds": seconds}
-        found["3"] = {"class_type": "Fail" if how else "Sleep", "inputs": {"of": ["2", 0], **between}}
-        found["9"]["inputs"]["images"] = ["3", 0]
-    return found
+        graph["3"] = {"class_type": "Fail" if how else "Sleep", "inputs": {"of": ["2", 0], **between}}
+        graph["9"]["inputs"]["images"] = ["3", 0]
+    return graph
 
 
 #: The nodes of custom_nodes: their classes and modules.
@@ -248,15 +248,15 @@ class PromptServer:
         return web.Response()
 
     async def object_info(self, _request: web.Request) -> web.Response:
-        found: dict[str, dict[str, str]] = {name: {} for name in REQUIRED}
+        known: dict[str, dict[str, str]] = {name: {} for name in REQUIRED}
         for name, (kind, module) in PACKED.items():
             try:
                 getattr(kind, "INPUT_TYPES", dict)()
             except Exception:  # as ComfyUI does
                 print(f"[ERROR] An error occurred while retrieving information for the '{name}' node.", flush=True)
             else:
-                found[name] = {"python_module": module}
-        return web.json_response(found)
+                known[name] = {"python_module": module}
+        return web.json_response(known)
 
     async def get_queue(self, _request: web.Request) -> web.Response:
         return web.json_response({"queue_running": self.running, "queue_pending": self.pending})
@@ -268,8 +268,8 @@ class PromptServer:
 
     async def post_prompt(self, request: web.Request) -> web.Response:
         data = await request.json()
-        found: Graph = data["prompt"]
-        for node, what in found.items():
+        graph: Graph = data["prompt"]
+        for node, what in graph.items():
             kind = what["class_type"]
             if kind not in REQUIRED.keys() | PACKED.keys():
                 error = {"type": "invalid_prompt", "message": f"no node {kind}", "details": f"Node ID '#{node}'"}
@@ -282,7 +282,7 @@ class PromptServer:
                 return web.json_response({"error": error, "node_errors": of}, status=400)
         prompt_id, self.number = str(uuid.uuid4()), self.number + 1
         with self.changed:
-            self.pending.append((self.number, prompt_id, found, {"client_id": data.get("client_id")}))
+            self.pending.append((self.number, prompt_id, graph, {"client_id": data.get("client_id")}))
             self.changed.notify()
         return web.json_response({"prompt_id": prompt_id, "number": self.number, "node_errors": {}})
 
@@ -387,30 +387,30 @@ class Executor:
         self.server = server
 
     def execute(self, item: tuple[int, str, Graph, dict[str, Any]]) -> None:
-        _, prompt_id, found, extra = item
+        _, prompt_id, graph, extra = item
         server = self.server
         server.client_id, server.interrupted = extra["client_id"], False
         if "no-cache" in server.modes:
             server.cache.clear()
         self.messages: list[tuple[str, Any]] = []
         self.outputs: dict[str, Any] = {}
-        cached = [node for node in found if self.key(found, node) in server.cache]
+        cached = [node for node in graph if self.key(graph, node) in server.cache]
         self.tell("execution_start", {"prompt_id": prompt_id})
         self.tell("execution_cached", {"nodes": cached, "prompt_id": prompt_id})
-        success = self.run(prompt_id, found)
+        success = self.run(prompt_id, graph)
         status = {"status_str": "success" if success else "error", "completed": success, "messages": self.messages}
         server.history[prompt_id] = {"prompt": item, "outputs": self.outputs, "status": status}
         server.send_sync("executing", {"node": None, "prompt_id": prompt_id}, server.client_id)
 
-    def run(self, prompt_id: str, found: Graph) -> bool:
-        for node in self.order(found):
-            what = found[node]
-            key = self.key(found, node)
+    def run(self, prompt_id: str, graph: Graph) -> bool:
+        for node in self.order(graph):
+            what = graph[node]
+            key = self.key(graph, node)
             if key not in self.server.cache:
                 data = {"node": node, "prompt_id": prompt_id}
                 self.server.send_sync("executing", data, self.server.client_id)
                 try:
-                    self.server.cache[key] = self.node(node, what["class_type"], self.inputs(found, node))
+                    self.server.cache[key] = self.node(node, what["class_type"], self.inputs(graph, node))
                 except Interrupted:
                     self.tell("execution_interrupted", {"prompt_id": prompt_id, "node_id": node})
                     return False
@@ -425,25 +425,25 @@ class Executor:
             self.tell("execution_success", {"prompt_id": prompt_id})
         return True
 
-    def order(self, found: Graph) -> list[str]:
+    def order(self, graph: Graph) -> list[str]:
         """Every node after those that it links to."""
         done: dict[str, None] = {}
 
         def visit(node: str) -> None:
-            for value in found[node]["inputs"].values():
+            for value in graph[node]["inputs"].values():
                 if isinstance(value, list):
                     visit(value[0])
             done[node] = None
 
-        for node in sorted(found):
+        for node in sorted(graph):
             visit(node)
         return list(done)
 
-    def inputs(self, found: Graph, node: str) -> dict[str, Any]:
+    def inputs(self, graph: Graph, node: str) -> dict[str, Any]:
         """With what the nodes gave that it links to."""
         return {
-            name: self.server.cache[self.key(found, value[0])][1] if isinstance(value, list) else value
-            for name, value in found[node]["inputs"].items()
+            name: self.server.cache[self.key(graph, value[0])][1] if isinstance(value, list) else value
+            for name, value in graph[node]["inputs"].items()
         }
 
     def tell(self, event: str, data: dict[str, Any]) -> None:
@@ -460,12 +460,12 @@ class Executor:
             "traceback": traceback.format_tb(error.__traceback__),
         }
 
-    def key(self, found: Graph, node: str) -> str:
-        inputs = found[node]["inputs"]
-        before = [self.key(found, str(value[0])) for value in inputs.values() if isinstance(value, list)]
+    def key(self, graph: Graph, node: str) -> str:
+        inputs = graph[node]["inputs"]
+        before = [self.key(graph, str(value[0])) for value in inputs.values() if isinstance(value, list)]
         if "stale-cache" in self.server.modes:
             inputs = {name: value for name, value in inputs.items() if name != "seed"}
-        return json.dumps([node, found[node]["class_type"], inputs, before], sort_keys=True)
+        return json.dumps([node, graph[node]["class_type"], inputs, before], sort_keys=True)
 
     def node(self, node: str, kind: str, inputs: dict[str, Any]) -> tuple[dict[str, Any], Any]:
         """What the history shows of a node, and what it gives to others."""

@@ -297,11 +297,13 @@ def test_several_cases_with_the_folder_kept(command: Callable[..., int], tmp_pat
     told: list[str] = []
     trees = {side: tmp_path / side for side in SIDES}
     folder, probe = tmp_path / "kept", tmp_path / "probe.py"
-    found = measure(trees, ["sdxl", "dit"], python=sys.executable, runs=1, folder=folder, tell=told.append, probe=probe)
-    assert [comparison.case for comparison in found] == ["sdxl", "dit"]
-    assert all(comparison.same for comparison in found)
+    measured = measure(
+        trees, ["sdxl", "dit"], python=sys.executable, runs=1, folder=folder, tell=told.append, probe=probe
+    )
+    assert [comparison.case for comparison in measured] == ["sdxl", "dit"]
+    assert all(comparison.same for comparison in measured)
     assert len(told) == 4
-    assert json.loads(json.dumps(as_json(found[0])))["stages"]["sampling"]["seconds"] == {
+    assert json.loads(json.dumps(as_json(measured[0])))["stages"]["sampling"]["seconds"] == {
         "upstream": 1.0,
         "patched": 1.0,
     }

@@ -74,9 +74,9 @@ def misbehave(bench: ServerBench, *modes: str) -> None:
 
 @pytest.fixture(scope="module")
 def benches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Benches]:
-    found = Benches(tmp_path_factory.mktemp("checks"))
-    yield found
-    found.stop()
+    benches = Benches(tmp_path_factory.mktemp("checks"))
+    yield benches
+    benches.stop()
 
 
 @pytest.fixture

@@ -181,8 +181,8 @@ def test_torch_companions(base: Path, packages: Path) -> None:
 
 
 def test_an_interpreter_as_it_is(base: Path, tmp_path: Path) -> None:
-    found = existing(base)
-    assert (found.python, found.left_alone) == (base, {"torch": "2.13.0+xpu"})
+    environment = existing(base)
+    assert (environment.python, environment.left_alone) == (base, {"torch": "2.13.0+xpu"})
     venv.create(tmp_path / "empty", with_pip=False, symlinks=True)
     with pytest.raises(PatchforgeError, match="has no torch"):
         existing(tmp_path / "empty" / "bin" / "python")

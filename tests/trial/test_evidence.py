@@ -53,7 +53,7 @@ judgements = st.builds(
     judgement, texts, st.sampled_from(TrialVerdict), texts, log=st.lists(texts, max_size=2).map(tuple)
 )
 sessions = st.builds(
-    lambda side, name, found, options: session(side, *found, name=name, device=Device("xpu", "two", options)),
+    lambda side, name, judged, options: session(side, *judged, name=name, device=Device("xpu", "two", options)),
     st.sampled_from(TrialSide),
     texts,
     st.lists(judgements, max_size=3),
@@ -63,8 +63,8 @@ sessions = st.builds(
 
 @given(st.lists(sessions, max_size=3))
 @settings(deadline=None)
-def test_whatever_texts_it_holds_it_comes_back(found: list[module.SessionResult]) -> None:
-    assert parse(dump(evidence(*found))) == evidence(*found)
+def test_whatever_texts_it_holds_it_comes_back(results: list[module.SessionResult]) -> None:
+    assert parse(dump(evidence(*results))) == evidence(*results)
 
 
 def test_the_file_is_bound_and_marked() -> None:
@@ -81,8 +81,8 @@ def test_the_picture_of_a_difference_is_no_json() -> None:
 
 
 def first(document: Document) -> Document:
-    found: Document = document["sessions"][0]["judgements"][0]
-    return found
+    written: Document = document["sessions"][0]["judgements"][0]
+    return written
 
 
 @pytest.mark.parametrize(
@@ -133,15 +133,15 @@ def test_a_finished_session_is_found_by_side_name_and_key() -> None:
 
 def test_a_session_takes_the_place_of_an_earlier_one() -> None:
     again = session(TrialSide.PATCHED, judgement(verdict=TrialVerdict.CAPACITY), key="new")
-    found = FULL.add(again)
-    assert found.sessions == (again, FULL.sessions[1])
-    assert found.finished(TrialSide.PATCHED, "workflows", "k" * 64) is None
+    added = FULL.add(again)
+    assert added.sessions == (again, FULL.sessions[1])
+    assert added.finished(TrialSide.PATCHED, "workflows", "k" * 64) is None
 
 
 def test_evidence_of_the_same_thing_merges_and_the_later_wins() -> None:
     later = evidence(session(TrialSide.UPSTREAM, key="new"), session(TrialSide.PATCHED, name="defaults"))
-    found = FULL.merge(later)
-    assert found.sessions == (FULL.sessions[0], *later.sessions)
+    merged = FULL.merge(later)
+    assert merged.sessions == (FULL.sessions[0], *later.sessions)
 
 
 @pytest.mark.parametrize(
@@ -225,9 +225,9 @@ def test_killed_at_any_step_the_evidence_is_the_old_or_the_new(tmp_path: Path, m
                 ended = True
             except Killed:
                 ended = False
-        found = load(folder)
-        assert (found, (folder / RESULT).read_bytes()) in [(FULL, PICTURE), (newer, changed)]
-        states.add(found == newer)
+        loaded = load(folder)
+        assert (loaded, (folder / RESULT).read_bytes()) in [(FULL, PICTURE), (newer, changed)]
+        states.add(loaded == newer)
         if ended:
             break
     assert ended

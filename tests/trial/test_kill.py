@@ -67,10 +67,10 @@ def waiting(point: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """``function``, which then says where it is and waits."""
 
     def waits(*arguments: Any, **more: Any) -> Any:
-        found = function(*arguments, **more)
+        value = function(*arguments, **more)
         print(point, flush=True)
         time.sleep(120)
-        return found
+        return value
 
     return waits
 
@@ -85,7 +85,7 @@ def start(top: Path, point: str) -> subprocess.Popen[str]:
 def running(top: Path) -> list[str]:
     """The processes whose command line or folder is below ``top``."""
     listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-    found = []
+    lines = []
     for line in listed.splitlines():
         pid, _, command = line.strip().partition(" ")
         try:
@@ -93,8 +93,8 @@ def running(top: Path) -> list[str]:
         except OSError:  # it has ended, or there is no /proc: then the supervisors are all that is seen
             folder = ""
         if str(top) in command or folder.startswith(str(top)):
-            found.append(command)
-    return found
+            lines.append(command)
+    return lines
 
 
 def is_gone(top: Path) -> bool:
@@ -102,8 +102,8 @@ def is_gone(top: Path) -> bool:
 
 
 def finished(top: Path) -> list[str]:
-    found = evidence.load(top / "out") or Evidence("", "", "", Device("cpu"))
-    return [session.name for session in found.sessions]
+    collected = evidence.load(top / "out") or Evidence("", "", "", Device("cpu"))
+    return [session.name for session in collected.sessions]
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def finished(top: Path) -> list[str]:
         (signal.SIGTERM, ("prompt",)),
         (signal.SIGINT, ("prompt", "between")),
     ],
-    ids=lambda one: one.name if isinstance(one, signal.Signals) else "",
+    ids=lambda way: way.name if isinstance(way, signal.Signals) else "",
 )
 def test_killed_at_a_point(tmp_path: Path, number: signal.Signals, points: Sequence[str]) -> None:
     for point in points:
@@ -139,7 +139,7 @@ def test_an_interrupt_ends_two_releases_at_once(tmp_path: Path) -> None:
     with start(tmp_path, "command") as process:
         assert process.stdout
         assert [process.stdout.readline().strip() for _ in RELEASES] == ["prompt", "prompt"]
-        assert len([one for one in running(tmp_path) if one.split()[1:2] == ["main.py"]]) == len(RELEASES)
+        assert len([process for process in running(tmp_path) if process.split()[1:2] == ["main.py"]]) == len(RELEASES)
         process.send_signal(signal.SIGINT)
     assert process.returncode == Exit.INTERRUPTED
     wait_until(lambda: is_gone(tmp_path), 60)

@@ -23,16 +23,16 @@ MOVING = encoded(frame(), frame(9), kind="WEBP", lossless=True)
 def test_equal_pictures_differ_in_nothing_whatever_their_metadata() -> None:
     other = encoded(frame(), compress_level=1, dpi=(72, 72))
     assert other != PICTURE
-    found = compare(PICTURE, other)
-    assert (found.largest, found.mean) == (0, 0)
+    difference = compare(PICTURE, other)
+    assert (difference.largest, difference.mean) == (0, 0)
 
 
 def test_the_largest_and_the_mean_are_levels() -> None:
     changed = frame()
     changed.putpixel((3, 4), tuple(value + 30 for value in changed.getpixel((3, 4))))  # type: ignore[union-attr]
-    found = compare(encoded(changed), PICTURE)
-    assert found.largest == 30
-    assert found.mean == pytest.approx(30 / 64)
+    difference = compare(encoded(changed), PICTURE)
+    assert difference.largest == 30
+    assert difference.mean == pytest.approx(30 / 64)
 
 
 def test_the_picture_shows_where_it_differs_most_at_full_brightness() -> None:
@@ -51,18 +51,18 @@ def test_a_difference_in_any_frame_is_found(kind: str) -> None:
     same = encoded(*frames, kind=kind, **options)
     other = encoded(*frames[:2], frame(45), kind=kind, **options)
     assert compare(same, same).largest == 0
-    found = compare(other, same)
-    assert found.largest == 5
-    assert found.mean == pytest.approx(5 / 3)
+    difference = compare(other, same)
+    assert difference.largest == 5
+    assert difference.mean == pytest.approx(5 / 3)
 
 
 def test_transparency_is_compared_too() -> None:
     clear, solid = frame().convert("RGBA"), frame().convert("RGBA")
     clear.putalpha(55)
-    found = compare(encoded(clear), encoded(solid))
-    assert found.largest == 200
-    assert found.mean == pytest.approx(50)
-    shown = Image.open(BytesIO(found.picture))
+    difference = compare(encoded(clear), encoded(solid))
+    assert difference.largest == 200
+    assert difference.mean == pytest.approx(50)
+    shown = Image.open(BytesIO(difference.picture))
     assert shown.getpixel((0, 0)) == (255, 255, 255)
     assert compare(encoded(solid), PICTURE).largest == 0
 
@@ -113,12 +113,12 @@ def test_a_damaged_picture_is_read_or_refused(data: bytes, position: int, change
 
 @given(st.integers(0, 55), st.integers(0, 55))
 @settings(deadline=None)
-def test_the_difference_is_symmetric_and_no_more_than_its_largest(one: int, other: int) -> None:
-    a, b = encoded(frame(one, (4, 4))), encoded(frame(other, (4, 4)))
+def test_the_difference_is_symmetric_and_no_more_than_its_largest(level: int, other: int) -> None:
+    a, b = encoded(frame(level, (4, 4))), encoded(frame(other, (4, 4)))
     there, back = compare(a, b), compare(b, a)
     assert (there.largest, there.mean) == (back.largest, back.mean)
     assert 0 <= there.mean <= there.largest <= 255
-    assert (there.largest == 0) == (one == other)
+    assert (there.largest == 0) == (level == other)
 
 
 @pytest.mark.parametrize(

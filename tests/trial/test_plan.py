@@ -18,7 +18,7 @@ def names(device: Device, side: TrialSide, *wanted: str) -> list[str]:
     return [session.name for session in plan.sessions(device, side, wanted)]
 
 
-@pytest.mark.parametrize("session", [REFERENCE, *SESSIONS], ids=lambda one: one.name)
+@pytest.mark.parametrize("session", [REFERENCE, *SESSIONS], ids=lambda session: session.name)
 def test_all_tests_of_a_session_exist(session: Session) -> None:
     assert session.tests
     assert set(session.tests) <= {"workflows", *TESTS, *load()}
@@ -29,11 +29,11 @@ def test_every_test_is_in_a_session() -> None:
 
 
 def test_names_are_unique() -> None:
-    found = [session.name for session in (REFERENCE, *SESSIONS)]
-    assert len(set(found)) == len(found)
+    listed = [session.name for session in (REFERENCE, *SESSIONS)]
+    assert len(set(listed)) == len(listed)
 
 
-@pytest.mark.parametrize("session", SESSIONS, ids=lambda one: one.name)
+@pytest.mark.parametrize("session", SESSIONS, ids=lambda session: session.name)
 def test_the_emulator_knows_a_sessions_device(session: Session) -> None:
     device = session.device(EMULATED)
     assert presets.devices(device.emulated)
@@ -48,7 +48,9 @@ def test_what_needs_an_emulated_device_is_left_out_on_a_real_one() -> None:
 
 
 def test_upstream_is_compared_where_the_patches_are_to_make_a_difference() -> None:
-    assert names(EMULATED, TrialSide.UPSTREAM) == [one.name for one in SESSIONS if TrialSide.UPSTREAM in one.sides]
+    assert names(EMULATED, TrialSide.UPSTREAM) == [
+        session.name for session in SESSIONS if TrialSide.UPSTREAM in session.sides
+    ]
     assert names(Device("cuda"), TrialSide.UPSTREAM) == ["workflows"]
 
 
@@ -76,7 +78,7 @@ def test_a_session_changes_an_emulated_device_only() -> None:
 def test_torch_decides_on_attention_only_where_all_workflows_are_compared_as_bits(
     name: str, device: Device, fused: bool
 ) -> None:
-    (session,) = [one for one in plan.SESSIONS if one.name == name]
+    (session,) = [session for session in plan.SESSIONS if session.name == name]
     assert ("--xpu-attention=fused" in plan.flags(session, TrialSide.PATCHED, device)) is fused
 
 

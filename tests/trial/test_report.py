@@ -49,13 +49,13 @@ class Page(HTMLParser):
 
 
 @pytest.mark.parametrize("release", ["v0.32.0", "v0.33.0"])
-@pytest.mark.parametrize("render", [report.markdown, lambda found: Page(report.html(found)).text])
+@pytest.mark.parametrize("render", [report.markdown, lambda evidences: Page(report.html(evidences)).text])
 def test_the_first_lines_say_what_it_is_evidence_of(render: object, release: str) -> None:
     skipped = judgement("controlnet", TrialVerdict.SKIPPED, "the release has no node ControlNetLoader")
-    found = [evidence(session(TrialSide.PATCHED, skipped))]
+    evidences = [evidence(session(TrialSide.PATCHED, skipped))]
     if release != "v0.32.0":
-        found.append(evidence(session(TrialSide.PATCHED, judgement()), release=release))
-    head = render(found).split("What only the patched tree passes")[0]  # type: ignore[operator]
+        evidences.append(evidence(session(TrialSide.PATCHED, judgement()), release=release))
+    head = render(evidences).split("What only the patched tree passes")[0]  # type: ignore[operator]
     for text in (
         "emulated XPU: evidence about code, not about hardware",
         "emulated:b580",
@@ -100,10 +100,10 @@ PASSED = {TrialVerdict.PASSED, TrialVerdict.FRESH}
 def test_only_patched_passes_what_upstream_ran_and_did_not_pass(
     patched: TrialVerdict | None, upstream: TrialVerdict | None
 ) -> None:
-    found = of("free-memory", patched, upstream)
+    effect = of("free-memory", patched, upstream)
     worse = set(TrialVerdict) - PASSED - {TrialVerdict.SKIPPED}
-    assert bool(report.only_patched(found)) == (patched in PASSED and upstream in worse)
-    assert bool(report.only_upstream(found)) == (upstream in PASSED and patched in worse)
+    assert bool(report.only_patched(effect)) == (patched in PASSED and upstream in worse)
+    assert bool(report.only_upstream(effect)) == (upstream in PASSED and patched in worse)
 
 
 def section(text: str, title: str) -> str:
@@ -129,8 +129,8 @@ def test_both_lists_are_in_the_report_and_empty_ones_say_so() -> None:
 
 def test_the_terminal_shows_a_test_per_line_with_both_sides() -> None:
     told = judgement("t", TrialVerdict.CPU_FALLBACK, CONTROL)
-    found = evidence(session(TrialSide.PATCHED, told), session(TrialSide.UPSTREAM, judgement("t"), judgement("u")))
-    assert report.table([found]) == [
+    both = evidence(session(TrialSide.PATCHED, told), session(TrialSide.UPSTREAM, judgement("t"), judgement("u")))
+    assert report.table([both]) == [
         ["session", "test", "patched", "upstream", "seconds", "why"],
         ["workflows", "t", "cpu_fallback", "fresh", "1.5", "ared\\x0db c\\u2028d\\x00e\\u202ef; upstream: why"],
         ["workflows", "u", "-", "fresh", "1.5", "upstream: why"],
@@ -152,8 +152,8 @@ def test_the_terminal_counts_when_there_are_several_releases() -> None:
 
 def test_the_reference_is_no_test_of_upstream() -> None:
     reference = session(TrialSide.UPSTREAM, judgement("a"), name="reference", device=CPU)
-    found = evidence(session(TrialSide.PATCHED, judgement("a")), reference)
-    assert report.table([found, found])[1] == ["v0.32.0", "1 of 1", "-", "0", "0"]
+    alone = evidence(session(TrialSide.PATCHED, judgement("a")), reference)
+    assert report.table([alone, alone])[1] == ["v0.32.0", "1 of 1", "-", "0", "0"]
 
 
 def test_several_releases_make_a_matrix() -> None:
@@ -177,19 +177,19 @@ def test_a_report_is_about_one_device() -> None:
 def hostile(text: str) -> Evidence:
     """The text wherever the tested program or a workflow could put one."""
     steps = (NodeStep(text, text, False, 3, 1),)
-    one = Judgement(text, TrialVerdict.FAILED, text, 1, steps, log=(text, "```", f"</pre>{text}"))
-    found = session(
-        TrialSide.PATCHED, one, name=text, arguments=(text,), facts={text: {"name": text}}, versions={text: text}
+    judged = Judgement(text, TrialVerdict.FAILED, text, 1, steps, log=(text, "```", f"</pre>{text}"))
+    result = session(
+        TrialSide.PATCHED, judged, name=text, arguments=(text,), facts={text: {"name": text}}, versions={text: text}
     )
     skipped = session(TrialSide.UPSTREAM, judgement(text, TrialVerdict.SKIPPED, text), name=text)
-    return evidence(found, skipped, release=text)
+    return evidence(result, skipped, release=text)
 
 
 @pytest.mark.parametrize("several", [False, True])
 @pytest.mark.parametrize("text", [HOSTILE, CONTROL])
 def test_html_shows_hostile_text_as_text(text: str, several: bool) -> None:
-    found = [hostile(text), evidence(release="v0.33.0")][: 2 if several else 1]
-    page = Page(report.html(found))
+    evidences = [hostile(text), evidence(release="v0.33.0")][: 2 if several else 1]
+    page = Page(report.html(evidences))
     usual = Page(report.html([hostile("harmless"), evidence(release="v0.33.0")][: 2 if several else 1]))
     assert [tag for tag, _ in page.tags] == [tag for tag, _ in usual.tags]
     assert not {"script", "img"} & {tag for tag, _ in page.tags}
@@ -231,14 +231,14 @@ def test_markdown_logs_are_code_that_nothing_ends() -> None:
 
 def with_picture(folder: Path) -> Evidence:
     name = picture_name(TrialSide.PATCHED, "workflows", "txt2img", "result", PICTURE)
-    found = evidence(session(TrialSide.PATCHED, judgement(images=(name,), difference=ImageDifference(0, 0))))
-    save(folder, found, {name: PICTURE})
-    return found
+    pictured = evidence(session(TrialSide.PATCHED, judgement(images=(name,), difference=ImageDifference(0, 0))))
+    save(folder, pictured, {name: PICTURE})
+    return pictured
 
 
 def test_written_reports_have_the_pictures(tmp_path: Path) -> None:
-    found = with_picture(tmp_path)
-    report.write(tmp_path, [found])
+    pictured = with_picture(tmp_path)
+    report.write(tmp_path, [pictured])
     images = [
         attributes for tag, attributes in Page((tmp_path / "report.html").read_text("utf-8")).tags if tag == "img"
     ]
@@ -247,8 +247,8 @@ def test_written_reports_have_the_pictures(tmp_path: Path) -> None:
 
 
 def test_the_report_of_several_releases_points_to_the_pictures(tmp_path: Path) -> None:
-    found = with_picture(tmp_path / "one")
-    report.write(tmp_path, [found, evidence(release="v0.33.0")])
+    pictured = with_picture(tmp_path / "one")
+    report.write(tmp_path, [pictured, evidence(release="v0.33.0")])
     assert "<img" not in (tmp_path / "report.html").read_text("utf-8")
     assert "](images" not in (tmp_path / "report.md").read_text("utf-8")
 
@@ -288,7 +288,7 @@ STEPS = (NodeStep("3", "KSampler", cached=False, operations=100, seconds=0.1),)
 )
 def test_the_first_line_says_whether_it_works(verdicts: Sequence[TrialVerdict], said: str) -> None:
     ran = session(
-        TrialSide.PATCHED, *(judgement(f"t{number}", one, steps=STEPS) for number, one in enumerate(verdicts))
+        TrialSide.PATCHED, *(judgement(f"t{number}", verdict, steps=STEPS) for number, verdict in enumerate(verdicts))
     )
     assert first(ran).removeprefix("An emulated Intel Arc B580 Graphics ") == said
     for text in (Page(report.html([evidence(ran)])).text.partition("h4 {")[2], report.markdown([evidence(ran)])):

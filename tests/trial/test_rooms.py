@@ -23,12 +23,12 @@ ARROWS = {
 
 def imported(path: Path) -> set[str]:
     """What of ``patchforge.trial`` a file imports, by its first name there."""
-    found = set()
+    imported = set()
     for node in ast.walk(ast.parse(path.read_bytes())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("patchforge.trial"):
             names = (node.module or "").split(".")[2:3] or [name.name for name in node.names]
-            found |= set(names)
-    return found
+            imported |= set(names)
+    return imported
 
 
 def test_all_rooms_are_known() -> None:

@@ -55,16 +55,16 @@ def temporary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 @pytest.fixture(autouse=True)
 def started(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[ComfyuiServer]]:
     """Every server that was started; all have ended afterwards."""
-    found: list[ComfyuiServer] = []
+    servers: list[ComfyuiServer] = []
 
     class Counted(ComfyuiServer):
         def __enter__(self) -> Self:
-            found.append(self)
+            servers.append(self)
             return super().__enter__()
 
     monkeypatch.setattr(runner, "ComfyuiServer", Counted)
-    yield found
-    assert not any(server.alive for server in found)
+    yield servers
+    assert not any(server.alive for server in servers)
 
 
 def sessions(monkeypatch: pytest.MonkeyPatch, *found: Session) -> None:
@@ -97,32 +97,32 @@ def run(
 NOISY = release_of(files(torch=False))
 
 
-def shown(found: Evidence) -> dict[tuple[str, str], TrialVerdict]:
+def shown(collected: Evidence) -> dict[tuple[str, str], TrialVerdict]:
     return {
         (session.name, judgement.test): judgement.verdict
-        for session in found.sessions
+        for session in collected.sessions
         for judgement in session.judgements
     }
 
 
 def test_the_evidence_says_what_was_seen_and_of_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions(monkeypatch, session("first", "noise", flags=("--cpu",)))
-    found = run(tmp_path)
-    assert evidence.load(tmp_path / "out") == found
-    assert found.manifest == evidence.digest(NOISY.files()["manifest.json"])
-    assert (found.release, found.device) == ("v9.0.0", CPU)
-    (one,) = found.sessions
-    assert (one.name, one.side, one.device) == ("first", TrialSide.PATCHED, CPU)
-    assert one.versions == dict(ENVIRONMENT.packages)
-    assert one.facts["torch"] == "0"
-    assert "packages" not in one.facts
-    (judged,) = one.judgements
+    collected = run(tmp_path)
+    assert evidence.load(tmp_path / "out") == collected
+    assert collected.manifest == evidence.digest(NOISY.files()["manifest.json"])
+    assert (collected.release, collected.device) == ("v9.0.0", CPU)
+    (result,) = collected.sessions
+    assert (result.name, result.side, result.device) == ("first", TrialSide.PATCHED, CPU)
+    assert result.versions == dict(ENVIRONMENT.packages)
+    assert result.facts["torch"] == "0"
+    assert "packages" not in result.facts
+    (judged,) = result.judgements
     assert judged.verdict is TrialVerdict.FRESH, judged.reason
     (picture,) = judged.images
     assert (tmp_path / "out" / picture).read_bytes().startswith(b"\x89PNG")
-    report.write(tmp_path / "out", [found])
+    report.write(tmp_path / "out", [collected])
     assert "The CPU computed everything" in (tmp_path / "out" / report.MARKDOWN).read_text()
-    assert evidence.load(tmp_path / "out") == found
+    assert evidence.load(tmp_path / "out") == collected
 
 
 class Partial(MemoryTree):
@@ -138,10 +138,10 @@ def test_files_that_the_clone_lacks_are_told(tmp_path: Path, monkeypatch: pytest
     sessions(monkeypatch, session("first", "noise", flags=("--cpu",)))
     tree = Partial(files(torch=False) | {"big.json": b"{}"})
     told: list[str] = []
-    found = run(tmp_path, PatchedRelease(engine_of(()).convert(release("v9.0.0"), tree), {}, ()), told=told)
+    collected = run(tmp_path, PatchedRelease(engine_of(()).convert(release("v9.0.0"), tree), {}, ()), told=told)
     assert "v9.0.0 patched: 1 files that the clone lacks are left out: big.json" in told
-    assert [one.missing for one in found.sessions] == [("big.json",)]
-    report.write(tmp_path / "out", [found])
+    assert [session.missing for session in collected.sessions] == [("big.json",)]
+    report.write(tmp_path / "out", [collected])
     assert "without 1 files that the clone lacks: big.json" in (tmp_path / "out" / report.MARKDOWN).read_text()
     assert "Without 1 files that the clone lacks: big.json" in (tmp_path / "out" / report.HTML).read_text()
 
@@ -158,9 +158,9 @@ def test_a_session_that_needs_what_the_release_lacks_is_skipped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[ComfyuiServer]
 ) -> None:
     sessions(monkeypatch, session("later", "noise", "api", needs=("--later=1", "--cpu", "--newer")))
-    found = run(tmp_path)
-    assert set(shown(found).values()) == {TrialVerdict.SKIPPED}
-    reasons = {judgement.reason for judgement in found.sessions[0].judgements}
+    collected = run(tmp_path)
+    assert set(shown(collected).values()) == {TrialVerdict.SKIPPED}
+    reasons = {judgement.reason for judgement in collected.sessions[0].judgements}
     assert reasons == {"the release has no --later and no --newer"}
     assert started == []
 
@@ -190,9 +190,9 @@ def test_another_manifest_begins_anew(
     run(tmp_path, None, "second")
     before = files(torch=False)
     other = release_of(before, {**before, "comfy/cli_args.py": before["comfy/cli_args.py"] + b"# patched\n"})
-    found = run(tmp_path, other, "first")
-    assert shown(found).keys() == {("first", "noise")}
-    assert found.manifest != evidence.digest(NOISY.files()["manifest.json"])
+    collected = run(tmp_path, other, "first")
+    assert shown(collected).keys() == {("first", "noise")}
+    assert collected.manifest != evidence.digest(NOISY.files()["manifest.json"])
     assert len(started) == 2
 
 
@@ -211,10 +211,10 @@ def test_an_interrupted_run_goes_on(
     assert left is not None
     assert shown(left) == {("first", "noise"): TrialVerdict.FRESH}
     monkeypatch.setitem(checks.TESTS, "something", lambda _: "done")
-    found = run(tmp_path)
+    collected = run(tmp_path)
     assert len(started) == 3
-    assert found.sessions[0] == left.sessions[0]
-    assert shown(found)["second", "something"] is TrialVerdict.PASSED
+    assert collected.sessions[0] == left.sessions[0]
+    assert shown(collected)["second", "something"] is TrialVerdict.PASSED
 
 
 def test_evidence_that_cannot_be_read_is_made_again_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,9 +247,9 @@ def test_a_server_that_a_test_has_ended_is_started_again(
 ) -> None:
     monkeypatch.setitem(checks.TESTS, "killed", killed)
     sessions(monkeypatch, session("first", "killed", "noise", "killed"))
-    found = run(tmp_path)
-    assert [judgement.test for judgement in found.sessions[0].judgements] == ["killed", "noise", "killed"]
-    assert shown(found)["first", "noise"] is TrialVerdict.FRESH
+    collected = run(tmp_path)
+    assert [judgement.test for judgement in collected.sessions[0].judgements] == ["killed", "noise", "killed"]
+    assert shown(collected)["first", "noise"] is TrialVerdict.FRESH
     assert len(started) == 2
 
 
@@ -261,18 +261,18 @@ def test_a_server_that_does_not_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, reason: str, line: str
 ) -> None:
     sessions(monkeypatch, session("first", "noise", "api"), session("second", "api", needs=("--later",)))
-    found = run(tmp_path, release_of(files(mode, torch=False)), using=settings(tmp_path, start=2))
-    assert list(shown(found).values()) == [TrialVerdict.FAILED, TrialVerdict.FAILED, TrialVerdict.SKIPPED]
-    for judged in found.sessions[0].judgements:
+    collected = run(tmp_path, release_of(files(mode, torch=False)), using=settings(tmp_path, start=2))
+    assert list(shown(collected).values()) == [TrialVerdict.FAILED, TrialVerdict.FAILED, TrialVerdict.SKIPPED]
+    for judged in collected.sessions[0].judgements:
         assert reason in judged.reason
         assert line in "\n".join(judged.log)
 
 
 def test_a_server_without_the_pack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sessions(monkeypatch, session("first", "noise", "api"))
-    found = run(tmp_path, release_of(files("no-packs", torch=False)))
-    assert set(shown(found).values()) == {TrialVerdict.FAILED}
-    assert all("/patchforge/state" in judgement.reason for judgement in found.sessions[0].judgements)
+    collected = run(tmp_path, release_of(files("no-packs", torch=False)))
+    assert set(shown(collected).values()) == {TrialVerdict.FAILED}
+    assert all("/patchforge/state" in judgement.reason for judgement in collected.sessions[0].judgements)
 
 
 def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -282,8 +282,8 @@ def test_logs_of_failures_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setitem(checks.TESTS, "wrong", wrong)
     sessions(monkeypatch, session("first", "noise", "wrong"))
-    found = run(tmp_path)
-    judged = found.sessions[0].judgements[1]
+    collected = run(tmp_path)
+    judged = collected.sessions[0].judgements[1]
     assert (judged.verdict, judged.reason) == (TrialVerdict.FAILED, "it is not so")
     assert judged.log == ("failing: on purpose",)
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["v9.0.0-patched-first-wrong.log"]
@@ -307,20 +307,25 @@ def test_a_tree_that_knows_cuda_only_falls_back_to_the_cpu_and_the_patched_one_d
 ) -> None:
     sessions(monkeypatch, session("first", "txt2img", "api"))
     using = settings(tmp_path, B580, TXT2IMG)
-    found = run(tmp_path, blind_and_seeing(), sides=(TrialSide.PATCHED, TrialSide.UPSTREAM), using=using)
+    collected = run(tmp_path, blind_and_seeing(), sides=(TrialSide.PATCHED, TrialSide.UPSTREAM), using=using)
     assert [server.arguments for server in started] == [("--cpu",), (), ()]
-    verdicts = {(one.side.value, each.test): each.verdict for one in found.sessions for each in one.judgements}
+    verdicts = {
+        (session.side.value, each.test): each.verdict for session in collected.sessions for each in session.judgements
+    }
     assert verdicts == {
         ("patched", "txt2img"): TrialVerdict.FRESH,
         ("patched", "api"): TrialVerdict.PASSED,
         ("upstream", "txt2img"): TrialVerdict.CPU_FALLBACK,
         ("upstream", "api"): TrialVerdict.FAILED,
     }
-    assert [(row.test, row.session) for row in report.only_patched(found)] == [("txt2img", "first"), ("api", "first")]
-    patched = found.sessions[0]
+    assert [(row.test, row.session) for row in report.only_patched(collected)] == [
+        ("txt2img", "first"),
+        ("api", "first"),
+    ]
+    patched = collected.sessions[0]
     assert "equal to the reference" in patched.judgements[0].reason
     assert patched.facts["emulated"] == "b580"
-    images: Mapping[str, bytes] = {name: (tmp_path / "out" / name).read_bytes() for name in found.pictures}
+    images: Mapping[str, bytes] = {name: (tmp_path / "out" / name).read_bytes() for name in collected.pictures}
     assert len(images) == 4  # result and reference of each side
     assert len(set(images.values())) == 1
     sessions(monkeypatch, session("second", "txt2img", needs=("--later",)))

@@ -219,10 +219,10 @@ def test_steps_come_from_the_journal() -> None:
         at("executing", "a", 12, 3),
         at("execution_success", None, 20, 5),
     ]
-    found = {step.node: step for step in steps_of(events, {"a": "A"})}
-    assert (found["a"].kind, found["a"].operations, found["a"].seconds) == ("A", 12, 3.0)
-    assert (found["b"].operations, found["b"].seconds) == (3, 1.0)
-    assert found["c"].cached
+    steps = {step.node: step for step in steps_of(events, {"a": "A"})}
+    assert (steps["a"].kind, steps["a"].operations, steps["a"].seconds) == ("A", 12, 3.0)
+    assert (steps["b"].operations, steps["b"].seconds) == (3, 1.0)
+    assert steps["c"].cached
     uncounted = steps_of([at("executing", "a", None, 0), at("executing", None, None, 1)], {})
     assert [step.operations for step in uncounted] == [0]
 

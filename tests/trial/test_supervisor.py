@@ -49,18 +49,18 @@ def start(folder: Path) -> tuple[Supervised, list[int]]:
     return supervised, pids(folder)
 
 
-def reachable(found: list[int]) -> list[int]:
+def reachable(processes: list[int]) -> list[int]:
     """Without a subreaper, a child in a session of its own cannot be found."""
-    return found if sys.platform == "linux" else found[:-1]
+    return processes if sys.platform == "linux" else processes[:-1]
 
 
 def test_stop_ends_the_command_and_all_that_it_started_and_keeps_the_folders(tmp_path: Path) -> None:
-    supervised, found = start(tmp_path)
-    assert found[1] == supervised.pid
+    supervised, processes = start(tmp_path)
+    assert processes[1] == supervised.pid
     assert supervised.status is None
     supervised.stop()
     assert supervised.status == 0
-    assert all(dead(pid) for pid in reachable(found))
+    assert all(dead(pid) for pid in reachable(processes))
     assert (tmp_path / "kept").is_dir()
 
 
@@ -69,29 +69,29 @@ def test_when_the_runner_is_killed_nothing_is_left(tmp_path: Path, number: signa
     runner = subprocess.Popen([sys.executable, "-c", RUNNER, tmp_path, COMMAND], cwd=ROOT, stderr=subprocess.DEVNULL)
     wait_until((tmp_path / "folder").exists)
     temporary = Path((tmp_path / "folder").read_text())
-    found = pids(tmp_path / "tree")
+    processes = pids(tmp_path / "tree")
     assert temporary.is_dir()
     os.kill(runner.pid, number)
     runner.wait()
-    wait_until(lambda: all(dead(pid) for pid in reachable(found)))
+    wait_until(lambda: all(dead(pid) for pid in reachable(processes)))
     wait_until(lambda: not (tmp_path / "tree").exists() and not temporary.exists())
 
 
 @LINUX
 def test_when_the_supervisor_is_killed_the_command_dies(tmp_path: Path) -> None:
-    supervised, found = start(tmp_path)
-    os.kill(found[0], signal.SIGKILL)
-    wait_until(lambda: dead(found[1]))
+    supervised, processes = start(tmp_path)
+    os.kill(processes[0], signal.SIGKILL)
+    wait_until(lambda: dead(processes[1]))
     assert supervised.status == -signal.SIGKILL
     supervised.stop()
-    wait_until(lambda: dead(found[2]))
-    os.kill(found[3], signal.SIGKILL)  # in a session of its own and without its subreaper: the one that escapes
+    wait_until(lambda: dead(processes[2]))
+    os.kill(processes[3], signal.SIGKILL)  # in a session of its own and without its subreaper: the one that escapes
 
 
 def test_a_supervisor_that_is_terminated_ends_its_command(tmp_path: Path) -> None:
-    supervised, found = start(tmp_path)
-    os.kill(found[0], signal.SIGTERM)
-    wait_until(lambda: all(dead(pid) for pid in reachable(found)))
+    supervised, processes = start(tmp_path)
+    os.kill(processes[0], signal.SIGTERM)
+    wait_until(lambda: all(dead(pid) for pid in reachable(processes)))
     wait_until(lambda: not (tmp_path / "kept").exists())
     supervised.stop()
 

@@ -36,9 +36,9 @@ def clone_of(top: Path, **releases: dict[str, bytes]) -> Path:
 
     top.mkdir()
     git("init", "--quiet")
-    for name, found in releases.items():
+    for name, told in releases.items():
         version = name.replace("_", ".")
-        for path, data in {**found, "comfyui_version.py": f'__version__ = "{version[1:]}"\n'.encode()}.items():
+        for path, data in {**told, "comfyui_version.py": f'__version__ = "{version[1:]}"\n'.encode()}.items():
             (top / path).parent.mkdir(parents=True, exist_ok=True)
             (top / path).write_bytes(data)
         git("add", "--all")
@@ -212,11 +212,11 @@ def test_two_releases_at_once_on_the_emulated_device(
     out = tmp_path / "out"
     arguments = ("--upstream", clone, "--device", "emulated:a770", "--jobs", "2", "--out", out)
     assert test("v9.0.0", "v9.1.0", *arguments) == Exit.FAILED
-    found = {name: evidence.load(out / f"{name}-emulated-a770") for name in ("v9.0.0", "v9.1.0")}
+    saved = {name: evidence.load(out / f"{name}-emulated-a770") for name in ("v9.0.0", "v9.1.0")}
     verdicts = {
-        name: [each.verdict for session in one.sessions for each in session.judgements]
-        for name, one in found.items()
-        if one
+        name: [each.verdict for session in evidence.sessions for each in session.judgements]
+        for name, evidence in saved.items()
+        if evidence
     }
     assert verdicts == {
         "v9.0.0": [TrialVerdict.FRESH, TrialVerdict.PASSED],

@@ -72,7 +72,7 @@ def folder_of(top: Path, name: str = "pack", **texts: str) -> Path:
 
 
 def read(*folders: Path, without: tuple[str, ...] = (), **known: Workflow) -> list[TrialPack]:
-    return [replace(one, workflows=known) for one in packs.read(folders, PackStore(None), without)]
+    return [replace(pack, workflows=known) for pack in packs.read(folders, PackStore(None), without)]
 
 
 # what is read
@@ -163,23 +163,23 @@ def test_what_is_put_into_comfyui_and_taken_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(path.name for path in packs.WORKFLOWS.iterdir()))
 def test_workflows_of_packs_are_whole_and_their_files_are_generated(name: str) -> None:
-    found = library.load(folder=packs.WORKFLOWS / name)
-    assert set(found) == {path.stem for path in (packs.WORKFLOWS / name).glob("*.json")}
-    known = {one.name for one in weights.WEIGHTS} | pack_weights.MODELS.keys()
-    for workflow in found.values():
+    workflows = library.load(folder=packs.WORKFLOWS / name)
+    assert set(workflows) == {path.stem for path in (packs.WORKFLOWS / name).glob("*.json")}
+    known = {file.name for file in weights.WEIGHTS} | pack_weights.MODELS.keys()
+    for workflow in workflows.values():
         assert set(workflow.weights) <= known
         assert set(workflow.inputs) <= set(weights.INPUTS)
         texts = {
             value for node in workflow.graph.values() for value in node["inputs"].values() if isinstance(value, str)
         }
-        assert {Path(one).name for one in (*workflow.weights, *workflow.inputs)} <= texts
+        assert {Path(name).name for name in (*workflow.weights, *workflow.inputs)} <= texts
         assert workflow.computes
         assert all(workflow.graph[node]["class_type"].startswith("Save") for node in workflow.outputs)
 
 
 def test_every_workflow_of_a_pack_has_a_name_of_its_own() -> None:
-    found = [name for folder in packs.WORKFLOWS.iterdir() for name in library.load(folder=folder)]
-    assert len(found) == len({*found, *library.load()}) - len(library.load())
+    names = [name for folder in packs.WORKFLOWS.iterdir() for name in library.load(folder=folder)]
+    assert len(names) == len({*names, *library.load()}) - len(library.load())
 
 
 @TORCH
@@ -221,10 +221,10 @@ def run(
     return trial.run_packs(top / "out"), told
 
 
-def shown(found: Evidence) -> dict[tuple[str, str], TrialVerdict]:
+def shown(collected: Evidence) -> dict[tuple[str, str], TrialVerdict]:
     return {
         (session.name, judgement.test): judgement.verdict
-        for session in found.sessions
+        for session in collected.sessions
         for judgement in session.judgements
     }
 
@@ -233,28 +233,28 @@ def shown(found: Evidence) -> dict[tuple[str, str], TrialVerdict]:
 @pytest.mark.usefixtures("temporary")
 def test_a_pack_is_run_beside_upstream_on_the_cpu(tmp_path: Path) -> None:
     (pack,) = read(folder_of(tmp_path, init=COPY), copy=workflow_of("copy", graph("Copy"), {"2": 1}, "3"))
-    found, _ = run(tmp_path, pack)
+    collected, _ = run(tmp_path, pack)
     kept = evidence.load(tmp_path / "out")
     assert kept is not None
-    assert evidence.dump(kept) == evidence.dump(found)
-    reference, tried = found.sessions
+    assert evidence.dump(kept) == evidence.dump(collected)
+    reference, tried = collected.sessions
     assert (reference.side, reference.name, reference.arguments) == (TrialSide.UPSTREAM, "pack-reference", ("--cpu",))
     assert (tried.side, tried.name) == (TrialSide.PATCHED, "pack-as-it-comes")
     assert [judgement.reason for judgement in tried.judgements] == [
         "1 nodes",
         "computed on the CPU; equal to the reference",
     ]
-    assert set(shown(found).values()) == {TrialVerdict.PASSED, TrialVerdict.FRESH}
+    assert set(shown(collected).values()) == {TrialVerdict.PASSED, TrialVerdict.FRESH}
     assert tried.facts["pack"] == {**pack.facts, "state": AS_IT_COMES}
-    report.write(tmp_path / "out", [found])
+    report.write(tmp_path / "out", [collected])
 
 
 @SERVED
 @pytest.mark.usefixtures("temporary")
 def test_a_pack_that_cannot_be_imported(tmp_path: Path) -> None:
     (pack,) = read(folder_of(tmp_path, init="import nothing_of_that_name\n"), copy=COPIED)
-    found, _ = run(tmp_path, pack)
-    loads, copied = found.sessions[1].judgements
+    collected, _ = run(tmp_path, pack)
+    loads, copied = collected.sessions[1].judgements
     assert (loads.verdict, loads.reason) == (TrialVerdict.FAILED, "No module named 'nothing_of_that_name'; 0 nodes")
     assert (copied.verdict, copied.reason) == (TrialVerdict.SKIPPED, "the release has no node Copy")
 
@@ -267,8 +267,8 @@ COPIED = workflow_of("copy", graph("Copy"), {"2": 1}, "3")
 def test_a_pack_whose_nodes_cannot_be_described(tmp_path: Path) -> None:
     wrong = COPY + "\n\nclass Wrong:\n    INPUT_TYPES = None\n\n\nNODE_CLASS_MAPPINGS['Wrong'] = Wrong\n"
     (pack,) = read(folder_of(tmp_path, init=wrong))
-    found, _ = run(tmp_path, pack)
-    loads = found.sessions[1].judgements[0]
+    collected, _ = run(tmp_path, pack)
+    loads = collected.sessions[1].judgements[0]
     assert (loads.verdict, loads.reason) == (TrialVerdict.FAILED, "nothing is known of Wrong; 1 nodes")
 
 
@@ -290,7 +290,7 @@ def test_what_is_done_is_not_run_again_unless_it_changes(tmp_path: Path) -> None
     changed, told = run(tmp_path, *read(*folders))
     assert changed.sessions[:2] == before.sessions[:2]
     assert told[0] == "one: done before"
-    assert [one.key for one in changed.sessions[2:]] != [one.key for one in before.sessions[2:]]
+    assert [session.key for session in changed.sessions[2:]] != [session.key for session in before.sessions[2:]]
     _, told = run(tmp_path, *read(folders[0]), again=True)
     assert "one: done before" not in told
 
@@ -304,18 +304,18 @@ def test_an_interrupted_run_goes_on_with_the_pack_that_it_was_at(
         raise KeyboardInterrupt
 
     folders = [folder_of(tmp_path, name, init=COPY) for name in ("one", "two")]
-    one, two = read(*folders)
+    first, second = read(*folders)
     put = TrialPack.put_into
     with monkeypatch.context() as changed:
-        changed.setattr(TrialPack, "put_into", lambda *found: (put if found[0].name == "one" else interrupted)(*found))
+        changed.setattr(TrialPack, "put_into", lambda *given: (put if given[0].name == "one" else interrupted)(*given))
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path, one, two)
+            run(tmp_path, first, second)
     left = evidence.load(tmp_path / "out")
     assert left is not None
     assert [session.name for session in left.sessions] == ["one-reference", "one-as-it-comes"]
-    found, told = run(tmp_path, one, two)
+    collected, told = run(tmp_path, first, second)
     assert told[0] == "one: done before"
-    assert len(found.sessions) == 4
+    assert len(collected.sessions) == 4
 
 
 @EMULATED
@@ -323,8 +323,8 @@ def test_an_interrupted_run_goes_on_with_the_pack_that_it_was_at(
 def test_a_pack_for_cuda_falls_back_to_the_cpu_and_the_converted_one_does_not(tmp_path: Path) -> None:
     known = workflow_of("invert", graph("Invert"), {"2": 1}, "3")
     (pack,) = read(folder_of(tmp_path, init=INVERT), invert=known)
-    found, _ = run(tmp_path, pack, device=B580, release=files())
-    assert shown(found) == {
+    collected, _ = run(tmp_path, pack, device=B580, release=files())
+    assert shown(collected) == {
         ("pack-reference", "loads"): TrialVerdict.PASSED,
         ("pack-reference", "invert"): TrialVerdict.FRESH,
         ("pack-as-it-comes", "loads"): TrialVerdict.PASSED,
@@ -332,7 +332,7 @@ def test_a_pack_for_cuda_falls_back_to_the_cpu_and_the_converted_one_does_not(tm
         ("pack-converted", "loads"): TrialVerdict.PASSED,
         ("pack-converted", "invert"): TrialVerdict.FRESH,
     }
-    lines = pack_page.tried([found])
+    lines = pack_page.tried([collected])
     assert [line.cell for line in lines] == ["1 nodes", "cpu_fallback → fresh"]
     assert not any(line.worse for line in lines)
     assert lines[1].reasons[1][2].endswith("equal to the reference; the same bytes as it comes")

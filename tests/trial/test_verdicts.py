@@ -22,21 +22,21 @@ def judged(run: Execution, device: Device = EMULATED, reference: Execution | Non
 
 
 def test_computed_and_equal_is_fresh() -> None:
-    found = judged(execution(), reference=execution())
-    assert found.verdict is TrialVerdict.FRESH
-    assert found.reason == "120 operations on emulated:b580; equal to the reference"
-    assert found.difference is not None
-    assert found.steps == execution().steps
-    assert found.log == ()
+    judgement = judged(execution(), reference=execution())
+    assert judgement.verdict is TrialVerdict.FRESH
+    assert judgement.reason == "120 operations on emulated:b580; equal to the reference"
+    assert judgement.difference is not None
+    assert judgement.steps == execution().steps
+    assert judgement.log == ()
 
 
 @pytest.mark.parametrize(
     ("reference", "said"), [(None, "no reference"), (failed(Ending.TIMEOUT, "", ""), "the reference ended as timeout")]
 )
 def test_fresh_without_a_reference_says_that_nothing_was_compared(reference: Execution | None, said: str) -> None:
-    found = judged(execution(), reference=reference)
-    assert found.verdict is TrialVerdict.FRESH
-    assert f"{said}: the result was not compared" in found.reason
+    judgement = judged(execution(), reference=reference)
+    assert judgement.verdict is TrialVerdict.FRESH
+    assert f"{said}: the result was not compared" in judgement.reason
 
 
 @pytest.mark.parametrize(
@@ -53,9 +53,9 @@ def test_fresh_without_a_reference_says_that_nothing_was_compared(reference: Exe
     ],
 )
 def test_out_of_memory_is_capacity_with_the_node(error: str, message: str) -> None:
-    found = judged(failed(Ending.ERROR, error, message))
-    assert found.verdict is TrialVerdict.CAPACITY
-    assert found.reason.startswith("node 3 (KSampler) ran out of memory: ")
+    judgement = judged(failed(Ending.ERROR, error, message))
+    assert judgement.verdict is TrialVerdict.CAPACITY
+    assert judgement.reason.startswith("node 3 (KSampler) ran out of memory: ")
 
 
 @pytest.mark.parametrize(
@@ -67,10 +67,10 @@ def test_out_of_memory_is_capacity_with_the_node(error: str, message: str) -> No
     ],
 )
 def test_other_errors_are_failures_with_node_and_log(error: str, message: str) -> None:
-    found = judged(failed(Ending.ERROR, error, message))
-    assert found.verdict is TrialVerdict.FAILED
-    assert found.reason == f"node 3 (KSampler) failed: {error}: {message}"
-    assert found.log == ('  File "a.py", line 1', "    b()", "a line of the log")
+    judgement = judged(failed(Ending.ERROR, error, message))
+    assert judgement.verdict is TrialVerdict.FAILED
+    assert judgement.reason == f"node 3 (KSampler) failed: {error}: {message}"
+    assert judgement.log == ('  File "a.py", line 1', "    b()", "a line of the log")
 
 
 def test_out_of_memory_in_the_log_alone_excuses_nothing() -> None:
@@ -80,9 +80,9 @@ def test_out_of_memory_in_the_log_alone_excuses_nothing() -> None:
 
 @pytest.mark.parametrize("ending", [Ending.GONE, Ending.TIMEOUT, Ending.REJECTED, Ending.INTERRUPTED])
 def test_a_worker_that_ended_or_hangs_failed_even_after_out_of_memory(ending: Ending) -> None:
-    found = judged(failed(ending, "torch.OutOfMemoryError", "XPU out of memory"))
-    assert found.verdict is TrialVerdict.FAILED
-    assert "at node 3 (KSampler): torch.OutOfMemoryError" in found.reason
+    judgement = judged(failed(ending, "torch.OutOfMemoryError", "XPU out of memory"))
+    assert judgement.verdict is TrialVerdict.FAILED
+    assert "at node 3 (KSampler): torch.OutOfMemoryError" in judgement.reason
 
 
 def test_an_end_without_a_failure_has_a_reason() -> None:
@@ -91,8 +91,8 @@ def test_an_end_without_a_failure_has_a_reason() -> None:
 
 
 def test_a_cached_node_is_cached() -> None:
-    found = judged(execution(0, cached="3"), reference=execution())
-    assert (found.verdict, found.reason) == (TrialVerdict.CACHED, "node 3 (KSampler) came out of the cache")
+    judgement = judged(execution(0, cached="3"), reference=execution())
+    assert (judgement.verdict, judgement.reason) == (TrialVerdict.CACHED, "node 3 (KSampler) came out of the cache")
 
 
 def test_a_cached_node_that_need_not_be_computed_is_nothing() -> None:
@@ -109,9 +109,9 @@ def test_cached_comes_before_the_files_and_operations_that_are_therefore_missing
 
 
 def test_too_few_operations_are_a_fallback_with_node_count_and_minimum() -> None:
-    found = judged(execution(99), reference=execution())
-    assert found.verdict is TrialVerdict.CPU_FALLBACK
-    assert found.reason == "node 3 (KSampler) did 99 operations on emulated:b580, at least 100 expected"
+    judgement = judged(execution(99), reference=execution())
+    assert judgement.verdict is TrialVerdict.CPU_FALLBACK
+    assert judgement.reason == "node 3 (KSampler) did 99 operations on emulated:b580, at least 100 expected"
 
 
 def test_operations_of_a_node_in_several_steps_add_up() -> None:
@@ -121,23 +121,23 @@ def test_operations_of_a_node_in_several_steps_add_up() -> None:
 
 
 def test_a_fallback_explains_a_difference_and_names_it() -> None:
-    found = judged(execution(0, picture=OTHER), reference=execution())
-    assert found.verdict is TrialVerdict.CPU_FALLBACK
-    assert "differs from the reference by up to 5 levels" in found.reason
+    judgement = judged(execution(0, picture=OTHER), reference=execution())
+    assert judgement.verdict is TrialVerdict.CPU_FALLBACK
+    assert "differs from the reference by up to 5 levels" in judgement.reason
 
 
 def test_on_the_cpu_nothing_is_counted() -> None:
-    found = judged(execution(0, 0), CPU)
-    assert found.verdict is TrialVerdict.FRESH
-    assert found.reason.startswith("computed on the CPU; ")
+    judgement = judged(execution(0, 0), CPU)
+    assert judgement.verdict is TrialVerdict.FRESH
+    assert judgement.reason.startswith("computed on the CPU; ")
     assert judged(execution(0, 0, cached="3"), CPU).verdict is TrialVerdict.CACHED
     assert judged(execution(0, 0, outputs=()), CPU).verdict is TrialVerdict.FAILED
 
 
 def test_a_node_that_was_not_seen_did_not_run() -> None:
     run = execution()
-    found = judged(replace(run, steps=run.steps[1:]))
-    assert (found.verdict, found.reason) == (TrialVerdict.FAILED, "node 3 (KSampler) was not seen to run")
+    judgement = judged(replace(run, steps=run.steps[1:]))
+    assert (judgement.verdict, judgement.reason) == (TrialVerdict.FAILED, "node 3 (KSampler) was not seen to run")
 
 
 @pytest.mark.parametrize(
@@ -154,9 +154,9 @@ def test_a_node_that_was_not_seen_did_not_run() -> None:
 )
 def test_missing_and_stub_results_fail_before_they_are_a_fallback(outputs: tuple[Output, ...], said: str) -> None:
     for operations in (0, 100):
-        found = judged(execution(operations, outputs=outputs), reference=execution())
-        assert found.verdict is TrialVerdict.FAILED
-        assert said in found.reason
+        judgement = judged(execution(operations, outputs=outputs), reference=execution())
+        assert judgement.verdict is TrialVerdict.FAILED
+        assert said in judgement.reason
 
 
 def test_a_result_that_other_seeds_do_not_change_is_a_stub() -> None:
@@ -176,26 +176,26 @@ def test_a_result_that_other_seeds_do_not_change_is_a_stub() -> None:
     ],
 )
 def test_both_figures_of_the_tolerance_count(allowed: Tolerance, verdict: TrialVerdict) -> None:
-    found = judged(execution(picture=OTHER), reference=execution(), tolerance=allowed)
-    assert found.verdict is verdict
-    assert "differs from the reference by up to 5 levels, 5 on average" in found.reason
+    judgement = judged(execution(picture=OTHER), reference=execution(), tolerance=allowed)
+    assert judgement.verdict is verdict
+    assert "differs from the reference by up to 5 levels, 5 on average" in judgement.reason
 
 
 def test_a_difference_that_is_given_is_used() -> None:
-    found = judged(execution(), reference=execution(), difference=ImageDifference(9, 1))
-    assert found.verdict is TrialVerdict.FAILED
+    judgement = judged(execution(), reference=execution(), difference=ImageDifference(9, 1))
+    assert judgement.verdict is TrialVerdict.FAILED
     assert judged(execution(), difference=ImageDifference(float("nan"), float("nan"))).verdict is TrialVerdict.FAILED
 
 
 def test_a_result_that_cannot_be_compared_failed() -> None:
-    found = judged(execution(picture=encoded(frame(size=(4, 4)))), reference=execution())
-    assert found.verdict is TrialVerdict.FAILED
-    assert "expected: 1 frame(s) of 8 x 8 found: 1 frame(s) of 4 x 4" in found.reason
+    judgement = judged(execution(picture=encoded(frame(size=(4, 4)))), reference=execution())
+    assert judgement.verdict is TrialVerdict.FAILED
+    assert "expected: 1 frame(s) of 8 x 8 found: 1 frame(s) of 4 x 4" in judgement.reason
 
 
 def test_a_workflow_that_counts_nothing_shows_nothing() -> None:
-    found = judge(replace(WORKFLOW, computes={}), execution(), device=REAL)
-    assert found.verdict is TrialVerdict.FAILED
+    judgement = judge(replace(WORKFLOW, computes={}), execution(), device=REAL)
+    assert judgement.verdict is TrialVerdict.FAILED
 
 
 def test_exact_is_for_the_cpu_and_the_emulator_only() -> None:
@@ -208,7 +208,7 @@ def test_exact_is_for_the_cpu_and_the_emulator_only() -> None:
 
 def test_coarser_types_may_differ_by_more_but_not_by_an_unrelated_picture() -> None:
     found = [tolerance(REAL, dtype=dtype) for dtype in ("fp32", "fp16", "bf16", "fp8")]
-    assert found == sorted(found, key=lambda one: (one.largest, one.mean))
+    assert found == sorted(found, key=lambda allowed: (allowed.largest, allowed.mean))
     assert found[0] == found[1], "GPUs convolve fp32 as TF32, whose mantissa is fp16's"
     assert len(set(found)) == 3
     assert all(one.mean < 85 / 4 for one in found)
@@ -231,11 +231,11 @@ RUNS: Callable[..., st.SearchStrategy[Execution]] = lambda **fixed: st.builds(  
 @given(RUNS(), DEVICES, REFERENCES)
 @settings(deadline=None)
 def test_fresh_needs_all_of_it(run: Execution, device: Device, reference: Execution | None) -> None:
-    found = judged(run, device, reference)
-    if not found.passed:
-        assert found.reason
+    judgement = judged(run, device, reference)
+    if not judgement.passed:
+        assert judgement.reason
         return
-    assert found.verdict is TrialVerdict.FRESH
+    assert judgement.verdict is TrialVerdict.FRESH
     assert run.ending is Ending.SUCCESS
     assert run.outputs
     steps = {step.node: step for step in run.steps}

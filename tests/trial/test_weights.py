@@ -10,7 +10,7 @@ import pytest
 
 from patchforge.trial.workflows import weights
 
-TABLES = {one.name: one.table() for one in weights.WEIGHTS}
+TABLES = {file.name: file.table() for file in weights.WEIGHTS}
 
 
 def _mebibytes(name: str) -> float:
@@ -108,7 +108,7 @@ def test_weights_have_the_same_bytes_each_time(tmp_path: Path, name: str) -> Non
     data = first.read_bytes()
     assert data == second.read_bytes()
     made = load(data)
-    assert {key: tuple(one.shape) for key, one in made.items()} == TABLES[name]
-    assert all(torch.isfinite(one).all() for one in made.values())
+    assert {key: tuple(tensor.shape) for key, tensor in made.items()} == TABLES[name]
+    assert all(torch.isfinite(tensor).all() for tensor in made.values())
     header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
     assert {entry["dtype"] for entry in header.values()} == {"F16"}

@@ -38,7 +38,7 @@ def test_files_of_a_workflow_are_generated(name: str) -> None:
         if key in FILE_INPUTS and isinstance(value, str)
     }
     assert named == {*workflow.weights, *workflow.inputs}
-    assert set(workflow.weights) <= {one.name for one in weights.WEIGHTS}
+    assert set(workflow.weights) <= {file.name for file in weights.WEIGHTS}
     assert set(workflow.inputs) <= set(weights.INPUTS)
 
 
@@ -64,7 +64,7 @@ def test_no_step_is_halfway_between_two_timesteps(name: str) -> None:
 
 def test_every_generated_file_has_a_workflow() -> None:
     used = {name for workflow in ALL.values() for name in (*workflow.weights, *workflow.inputs)}
-    assert used == {*(one.name for one in weights.WEIGHTS), *weights.INPUTS}
+    assert used == {*(file.name for file in weights.WEIGHTS), *weights.INPUTS}
 
 
 def test_one_by_name(tmp_path: Path) -> None:
