@@ -96,6 +96,9 @@ def test_nothing_to_test(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     clone = clone_of(tmp_path / "clone", v9_0_0=files(torch=False))
     more = ("--upstream", clone, "--device", "cpu")
     assert test("--generated", tmp_path / "nothing", *more) == Exit.USAGE
+    assert "a folder that patchforge generated" in capsys.readouterr().err
+    (tmp_path / "nothing").mkdir()
+    assert test("--generated", tmp_path / "nothing", *more) == Exit.USAGE
     assert "nothing has been generated in" in capsys.readouterr().err
     assert test("v8.0.0", *more) == Exit.USAGE
     assert "v8.0.0" in capsys.readouterr().err
