@@ -15,7 +15,7 @@ from patchforge.nodes.code import Code
 from patchforge.pattern import Kind, Site
 
 #: The text prefilter: a file without any of these names no device.
-NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"]nccl['\"]|fork_rng")
+NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"](nccl|NCCL)['\"]|fork_rng")
 #: What is only listed: a file without these either is not parsed, nor is one with these alone that nodes do not run.
 LISTED = re.compile(rb"torch\.load|float64|\.double\b|" + operators.NEEDLES.pattern)
 
@@ -159,5 +159,5 @@ def _string(node: ast.Constant, value: str, code: Code) -> Iterator[tuple[Kind, 
         yield Kind.PROVIDER, value
     elif CUDA_VARIABLE.fullmatch(value):
         yield Kind.ENVIRONMENT, value
-    elif value == "nccl":
+    elif value in ("nccl", "NCCL"):
         yield Kind.DISTRIBUTED, value

@@ -24,7 +24,9 @@ from patchforge.vocabulary import DecidedSite
 CLONES = os.environ.get("PATCHFORGE_PACKS", "")
 
 _NAMES = frozenset(("cuda", "cudnn", "is_cuda", "get_autocast_gpu_dtype"))
-_DEVICE = re.compile(r"cuda(:(\d+|\{.*|%d)?)?|nccl|CUDAExecutionProvider|CUDA_VISIBLE_DEVICES|PYTORCH_CUDA_ALLOC_CONF")
+_DEVICE = re.compile(
+    r"cuda(:(\d+|\{.*|%d)?)?|nccl|NCCL|CUDAExecutionProvider|CUDA_VISIBLE_DEVICES|PYTORCH_CUDA_ALLOC_CONF"
+)
 _STRING = re.compile(r"(?P<prefix>[a-zA-Z]*)(?P<quote>'''|\"\"\"|'|\")(?P<text>.*)(?P=quote)", re.DOTALL)
 _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
 _F_STRING = getattr(tokenize, "FSTRING_START", None)  #: since Python 3.12
@@ -188,7 +190,7 @@ class Node:
         raise RuntimeError(f"no cuda for {x} on cuda:0")
 
 
-def more(session, backend="nccl"):
+def more(session, backend="nccl", other="NCCL"):
     providers = ["CUDAExecutionProvider", "CPUExecutionProvider"]
     limit = torch.get_autocast_gpu_dtype()
     version = torch.version.cuda

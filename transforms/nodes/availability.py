@@ -70,6 +70,10 @@ class Availability(Pattern):
             'import torch\nif gpu and not (torch.cuda.is_available() or _patchforge_xpu()):\n    raise RuntimeError("no GPU")\n',
         ),
         PackExample(
+            "a refusal before CUDA's processes",
+            "import torch\n\ndef f():\n    assert torch.cuda.is_available()\n    dist.init_process_group(backend='NCCL')\n",
+        ),
+        PackExample(
             "a refusal of CUDA by name",
             "import torch\ndef f(x, d):\n    if d == 'cuda' and not torch.cuda.is_available():\n        raise RuntimeError('no CUDA')\n    return x.to(d)\n",
         ),
