@@ -409,7 +409,7 @@ def test_what_was_asked_for_is_read(here: Machine, call: Call, monkeypatch: pyte
 def test_what_is_no_model_is_not_taken(  # noqa: PLR0917 - of fixtures
     name: str, data: bytes, why: str, here: Machine, said: Callable[..., str], tmp_path: Path
 ) -> None:
-    """By name or placed, to be imported or linked: nothing of it is in the store afterwards."""
+    """Named, or in its place, to be imported or linked: nothing of it is in the store afterwards."""
     (file := tmp_path / name).write_bytes(data)
     assert why in said("import", str(file), status=Exit.DATA)
     placed = here.model(f"loras/{name}", data)
