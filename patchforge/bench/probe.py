@@ -205,9 +205,11 @@ class _Bench:
         inputs = self.ready(case)
         with torch.inference_mode():
             repetitions = self.repetitions.get(case.name)
-            while repetitions is None:
-                seconds = self._seconds(case, inputs, 3)
-                repetitions = max(1, min(_MOST, round(3 * _RUN / max(seconds, 1e-9))))
+            if repetitions is None:
+                seconds = self._seconds(case, inputs, 1)
+                if seconds < _RUN:  # the first is slower than the next
+                    seconds = self._seconds(case, inputs, 3) / 3
+                repetitions = max(1, min(_MOST, round(_RUN / max(seconds, 1e-9))))
                 self.repetitions[case.name] = repetitions
             return {"seconds": self._seconds(case, inputs, repetitions) / repetitions}
 
