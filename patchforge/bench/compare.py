@@ -25,16 +25,23 @@ class CountDifference:
     after: int | None
 
 
+TimeVerdict = Literal["slower", "faster", "no change", "uncertain", "too few runs"]
+
+
 @dataclass(frozen=True, slots=True)
 class TimesCompared:
-    """Times of one case: medians in seconds. ``verdict`` is ``slower`` or ``faster`` where that is an alarm."""
+    """Times of one case: medians in seconds.
+
+    ``verdict`` is ``slower`` or ``faster`` where that is an alarm, and ``uncertain`` where the runs scatter too much to
+    tell no change from one that would be.
+    """
 
     suite: str
     case: str
     before: float
     after: float
     found: TimeRatio
-    verdict: Literal["slower", "faster", "no change", "too few runs"]
+    verdict: TimeVerdict
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +154,7 @@ def _times(
     ratio: Callable[[Sequence[float], Sequence[float]], TimeRatio],
 ) -> TimesCompared:
     compared = ratio(before, after)
-    verdict: Literal["slower", "faster", "no change", "too few runs"] = "no change"
+    verdict: TimeVerdict = "uncertain" if compared.uncertain else "no change"
     if compared.runs < LEAST:
         verdict = "too few runs"
     elif compared.slower or compared.faster:

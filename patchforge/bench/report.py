@@ -174,14 +174,19 @@ def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
     if max(compared.runs for compared in measured) < LEAST:
         return f"{mean:.2f} times {time}, of too few runs to say whether that is a change"
     slower, faster = sum(compared.slower for compared in measured), sum(compared.faster for compared in measured)
+    uncertain = sum(compared.uncertain for compared in measured)
     alarms = [(many, word) for many, word in ((slower, "slower"), (faster, "faster")) if many]
     if len(measured) == 1:
-        said = f"{alarms[0][1]} than {than}" if alarms else f"no change from {than}"
+        unsaid = f"too uncertain to say if it changed from {than}" if uncertain else f"no change from {than}"
+        said = f"{alarms[0][1]} than {than}" if alarms else unsaid
     elif alarms:
         first, *other = (f"{word} in {many}" for many, word in alarms)
         said = " and ".join([first.replace(" in ", f" than {than} in "), *other]) + f" of {len(measured)} cases"
     else:
-        said = f"no change from {than} in {len(measured)} cases"
+        steady = f"{len(measured) - uncertain} of {len(measured)}" if uncertain else f"{len(measured)}"
+        said = f"no change from {than} in {steady} cases"
+    if uncertain and len(measured) > 1:
+        said += f", {uncertain} too uncertain to say"
     return f"{said}: {mean:.2f} times {time}"
 
 

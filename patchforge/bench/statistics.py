@@ -56,6 +56,12 @@ class TimeRatio:
     def faster(self) -> bool:
         return self.significant and self.large and self.ratio.median < 1
 
+    @property
+    def uncertain(self) -> bool:
+        """Whether the interval holds, beside no change, one that would be an alarm."""
+        beyond = self.ratio.low < 1 - LARGE or self.ratio.high > 1 + LARGE
+        return beyond and not self.slower and not self.faster
+
 
 def interval(values: Sequence[float]) -> Interval:
     """The median of at least one value, with its interval."""

@@ -106,6 +106,19 @@ def test_it_is_measured_against_an_earlier_one() -> None:
     assert "slower than before: 1.50 times the time of v0.32.0 (2026-10-01)" in first(measured(1.5), before)
 
 
+def scattered(count: int = 16) -> Times:
+    """By ten percent and more: no change is not what they show."""
+    seconds = tuple(0.95 + 0.25 * (number % 2) - 0.1 * (number % 3) for number in range(count))
+    return Times(seconds, {SAMPLER: seconds}, (1.0,), steady=True)
+
+
+def test_what_scatters_is_not_called_no_change() -> None:
+    unclear = benchmark(case(side=UPSTREAM, times=times(1)), case(times=scattered()))
+    assert "; too uncertain to say if it changed from upstream: " in first(unclear)
+    both = benchmark(*several(1, 1).cases, case("2", side=UPSTREAM, times=times(1)), case("2", times=scattered()))
+    assert "no change from upstream in 2 of 3 cases, 1 too uncertain to say" in first(both)
+
+
 def several(*factors: float) -> Benchmark:
     return benchmark(
         *(case(str(number), side=UPSTREAM, times=times(1)) for number, _ in enumerate(factors)),
