@@ -44,7 +44,7 @@ def run(parser: Parser) -> None:
         "--pairs",
         type=whole(0),
         metavar="N",
-        help="timed runs of each side, in turns (default: 16, with --quick 3; 0: only count)",
+        help="timed runs of each side, in turns (default: 16, of one side alone 12, with --quick 3; 0: only count)",
     )
     parser.add_argument(
         "--workflow", action="append", default=[], metavar="NAME", help="only this workflow; repeat (default: all)"

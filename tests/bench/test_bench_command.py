@@ -243,7 +243,7 @@ def test_levels_are_for_intel_gpus(bench: Any, capsys: pytest.CaptureFixture[str
     assert bench("--device", "cpu", "--level", "O9")[0] == Exit.USAGE
     assert "no level is called 'O9'" in capsys.readouterr().err
     assert bench("--device", "cpu", "--level", "O2")[0] == Exit.USAGE
-    assert "levels are of Intel GPUs" in capsys.readouterr().err
+    assert "levels are for Intel GPUs" in capsys.readouterr().err
 
 
 def test_each_precision_is_run_at_each_level() -> None:
@@ -256,6 +256,23 @@ def test_each_precision_is_run_at_each_level() -> None:
         ("fp16", "O1"),
         ("fp16", "O2"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("words", "pairs"),
+    [
+        ((), 12),
+        (("--quick",), 3),
+        (("--baseline", "upstream"), 16),
+        (("--baseline", "earlier.json"), 12),
+        (("--precision", "fp16"), 16),
+        (("--level", "O2", "--quick"), 3),
+        (("--pairs", "5", "--quick"), 5),
+        (("--pairs", "0"), 0),
+    ],
+)
+def test_how_often_each_side_is_run(words: tuple[str, ...], pairs: int) -> None:
+    assert command._pairs(parser().parse_args(["bench", "v1", *words])) == pairs
 
 
 def test_a_level_is_a_flag_of_the_patched_tree(tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def run(options: argparse.Namespace) -> int:
         chosen, of_torch = own_model.with_model(chosen, options.model), []
     if options.size == REAL:
         chosen, of_torch = _of_real_size(options, chosen), []
-    options.pairs = (_QUICK_PAIRS if options.quick else _PAIRS) if options.pairs is None else options.pairs
+    options.pairs = _pairs(options)
     print(trials.NOTICE, file=sys.stderr, flush=True)
     progress.step("looking for the device")
     device = devices.choose(options.device, Path(options.python))
@@ -144,6 +144,13 @@ def _of_real_size(options: argparse.Namespace, chosen: Sequence[WorkflowCase]) -
     real_size.check_memory(cases, _servers(options), available())
     real_size.check_disk(cases, trials.models_folder())
     return cases
+
+
+def _pairs(options: argparse.Namespace) -> int:
+    """As many as are asked for; else enough for sides that take turns or, of one alone, as many as an alarm needs."""
+    if options.pairs is not None:
+        return int(options.pairs)
+    return _QUICK_PAIRS if options.quick else _PAIRS if _servers(options) > 1 else statistics.LEAST
 
 
 def _servers(options: argparse.Namespace) -> int:
