@@ -116,19 +116,19 @@ def exact(side: WorkflowSide, measured: WorkflowCase, runs: int) -> dict[str, An
         modules = told(port, what="", at=0)
         same = sum(count() != usual for _ in steps("the same again", runs))
         kinds = [what for what in EXTRA if side.device.kind != CPU or what != "wait"]
-        found = {
+        detected = {
             f"one {what} more": sum(
                 count(what, chance.randint(1, modules)) != usual for _ in steps(f"one {what} more", runs)
             )
             for what in kinds
         }
     compared = sum(map(len, usual.values()))
-    return {"figures": compared, "modules": modules, "runs": runs, "other figures": same, "found": found}
+    return {"figures": compared, "modules": modules, "runs": runs, "other figures": same, "found": detected}
 
 
 def timed(side: torch_cases.TorchSide, case: str, runs: int, pairs: int) -> dict[str, Any]:
     """The case against itself, and against one that takes 5 % longer."""
-    suite = next(found.suite for found in probe.CASES if found.name == case)
+    suite = next(known.suite for known in probe.CASES if known.name == case)
     with ExitStack() as stack:
         first, second, slower = (
             stack.enter_context(torch_cases.TorchProbe(each))
@@ -148,12 +148,12 @@ def timed(side: torch_cases.TorchSide, case: str, runs: int, pairs: int) -> dict
 
         same = [ratio(second) for _ in steps("timed against itself", runs)]
         slow = [ratio(slower) for _ in steps("timed against one that takes 5 % longer", runs)]
-    medians = sorted(found.ratio.median for found in slow)
+    medians = sorted(compared.ratio.median for compared in slow)
     return {
         "runs": runs,
         "pairs": pairs,
-        "false alarms": sum(found.slower or found.faster for found in same),
-        "slowdowns found": sum(found.slower for found in slow),
+        "false alarms": sum(compared.slower or compared.faster for compared in same),
+        "slowdowns found": sum(compared.slower for compared in slow),
         "slowdown measured": round(medians[len(medians) // 2], 4),
     }
 
@@ -169,7 +169,7 @@ def missed(result: dict[str, Any]) -> list[str]:
     said = []
     if counted := result.get("exact"):
         said += ["exact figures differ"] if counted["other figures"] else []
-        said += [f"{what} is not always found" for what, found in counted["found"].items() if found < counted["runs"]]
+        said += [f"{what} is not always found" for what, times in counted["found"].items() if times < counted["runs"]]
     if times := result.get("timed"):
         said += ["more than 1 % false alarms"] if times["false alarms"] > 0.01 * times["runs"] else []
         said += ["less than 95 % of slowdowns found"] if times["slowdowns found"] < 0.95 * times["runs"] else []

@@ -22,13 +22,13 @@ def slowed(run: Callable[..., Any], *, on_gpu: bool) -> Callable[..., Any]:
 
     def slower(*inputs: Any) -> Any:
         begin = time.perf_counter()
-        found = run(*inputs)
+        result = run(*inputs)
         if on_gpu:
-            return found if next(numbers) % round(1 / SHARE) else run(*inputs)
+            return result if next(numbers) % round(1 / SHARE) else run(*inputs)
         end = time.perf_counter()
         while time.perf_counter() < end + SHARE * (end - begin):
             pass
-        return found
+        return result
 
     return slower
 

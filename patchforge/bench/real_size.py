@@ -36,14 +36,14 @@ def is_real(case: str) -> bool:
 
 def with_real(cases: Iterable[WorkflowCase]) -> list[WorkflowCase]:
     """The cases whose models are all there in real size, with these; PatchforgeError where there is none."""
-    found = [_changed(case) for case in cases if case.workflow.weights and REAL.keys() >= set(case.workflow.weights)]
-    if not found:
+    changed = [_changed(case) for case in cases if case.workflow.weights and REAL.keys() >= set(case.workflow.weights)]
+    if not changed:
         raise PatchforgeError(
             "no case that was chosen has models of real size",
             expected="txt2img-basic, sdxl, dit, img2img-controlnet, upscaling-4x, or the suite batch or load",
             do="name one of these, or leave --size out",
         )
-    return found
+    return changed
 
 
 def _changed(case: WorkflowCase) -> WorkflowCase:
