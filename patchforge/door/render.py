@@ -42,7 +42,7 @@ def _lines(grants: tuple[Grant, ...]) -> Iterator[tuple[str, str]]:
             continue
         for route in grant.routes:
             method, _, path = route.partition(" ")
-            for allowed in grant.only or (path,):
+            for allowed in (path,) if grant.only is None else grant.only:
                 yield pattern(method, allowed), f"{grant.role}:{grant.does}"
 
 

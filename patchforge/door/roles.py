@@ -50,12 +50,12 @@ class Does(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """A line of the table. ``only``: the paths that are meant where a route takes any."""
+    """A line of the table. ``only``: the paths that are meant where a route takes any; None: all of them."""
 
     role: Role
     does: Does
     routes: tuple[str, ...]
-    only: tuple[str, ...] = ()
+    only: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +89,7 @@ def check(grants: Sequence[Grant], origin: str) -> None:
     """Damaged where a route is not written as routes are, or is granted twice."""
     routes = [route for grant in grants for route in grant.routes]
     wrong = [route for route in routes if not is_route(route)]
-    wrong += [path for grant in grants for path in grant.only if not is_route(f"GET {path}")]
+    wrong += [path for grant in grants for path in grant.only or () if not is_route(f"GET {path}")]
     if wrong:
         raise Damaged(
             f"{origin} has what is not a route",

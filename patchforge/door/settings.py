@@ -87,7 +87,7 @@ class Door:
     tls: Tls | None = None  #: None: nginx gets it from elsewhere
     listen: tuple[Listen, ...] = (Listen("0.0.0.0:443"), Listen("[::]:443"))
     redirect: tuple[Listen, ...] = (Listen("0.0.0.0:80"), Listen("[::]:80"))  #: plain HTTP, to be sent to the door
-    networks: tuple[Network, ...] = ()  #: where requests may come from; none: from everywhere
+    networks: tuple[Network, ...] | None = None  #: where requests may come from; None: from everywhere
     rate: int = 20  #: requests in a second that one address may make
     upload: Size = Size("200m")  #: the largest body of a request
     packs: tuple[str, ...] = ()  #: node packs of the table whose routes are open
@@ -110,7 +110,7 @@ _FORMAT = documents.Format(Door, 1)
 def load(path: Path) -> Door:
     """The door of a file. Damaged where it is none, or one that nobody or everybody could come through."""
     door = _FORMAT.checked(json_or_toml(path), str(path), do=_DO)
-    if problem := _problem(door):
+    if problem := _empty(door) or _problem(door):
         raise Damaged(f"{path} is not a door: {problem}", do=_DO)
     for program in door.sites:
         check(door.grants(program), str(path))
@@ -123,6 +123,22 @@ def json_or_toml(path: Path) -> dict[str, Any]:
         return documents.read_toml(path)
     values = documents.parse_json(documents.read_bytes(path), dict[str, Any], str(path), do=_DO)
     return {key: value for key, value in values.items() if value is not None}
+
+
+def _empty(door: Door) -> str:
+    """What is wrong with a list that is given and empty, which reads as nobody and would be everybody, or nothing."""
+    if door.networks == ():
+        return "networks is empty, so nobody could come in; name some (192.168.1.0/24), or leave it out for everywhere"
+    if not door.listen:
+        return (
+            "listen is empty, so it would listen nowhere; name addresses such as 0.0.0.0:443, or leave it out for these"
+        )
+    for grant in door.routes:
+        if not grant.routes:
+            return "one of its routes names no route; name some, such as GET /queue, or leave it out"
+        if grant.only == ():
+            return f"only is empty for {', '.join(grant.routes)[:200]}; name paths, or leave it out for all of them"
+    return ""
 
 
 def _problem(door: Door) -> str:

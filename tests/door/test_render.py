@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import tomllib
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -104,6 +105,13 @@ BAD = {
     "another scheme": (changed(comfyui={"domain": "a.b", "address": "https://127.0.0.1:1"}), "http://127.0.0.1:8188"),
     "no port": (changed(comfyui={"domain": "a.b", "address": "http://127.0.0.1"}), "http://127.0.0.1:8188"),
     "no such port": (changed(listen=["0.0.0.0:99999"]), "between 1 and 65535"),
+    "networks that are none": (changed(networks=[]), "networks is empty"),
+    "nowhere to listen": (changed(listen=[]), "listen is empty"),
+    "only nothing": (
+        changed(routes=[{"role": "user", "does": "read", "routes": ["GET /a/{b:.*}"], "only": []}]),
+        "only is empty for GET /a/{b:.*}",
+    ),
+    "a grant of nothing": (changed(routes=[{"role": "user", "does": "read", "routes": []}]), "names no route"),
     "no network": (changed(networks=["192.168.1.5/24"]), "expected a network"),
     "no rate": (changed(rate=0), "rate is not"),
     "a size of words": (changed(upload="much"), "a size such as"),
@@ -129,6 +137,20 @@ def test_what_is_no_door_is_refused(tmp_path: Path, name: str) -> None:
         settings.load(tmp_path / "door.json")
     assert said in str(error.value)
     assert "docs/door.md" in str(error.value) or "correct it" in str(error.value) or "delete one" in str(error.value)
+
+
+EMPTY = {"redirect", "packs", "routes"}  #: nothing is sent to the door, and nothing more is open
+
+
+def test_an_empty_list_opens_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each list that a door has is refused where it is empty, or stands above with what that means."""
+    lists = [field.name for field in fields(settings.Door) if str(field.type).startswith("tuple")]
+    assert set(EMPTY) < set(lists)
+    for name in lists:
+        (tmp_path / "door.json").write_text(changed(**{name: []}))
+        assert main(["door", "render", str(tmp_path / "door.json")]) == (0 if name in EMPTY else 65), name
+        said = capsys.readouterr()
+        assert name in EMPTY or f"{name} is empty" in said.err, name
 
 
 @pytest.mark.parametrize("data", [b"\0" * 40, b"\x9c\xff", b"PK\3\4\0"])

@@ -268,6 +268,10 @@ in
     };
     "a door for nobody" = { proxy = { enable = true; domain = "a.example"; users.alice = "admin"; }; advice = "nobody could sign in"; };
     "a door without roles" = { proxy = { enable = true; domain = "a.example"; tokensFile = "/run/x"; }; advice = "nobody has a role"; };
+    "a door for no network" = {
+      proxy = { enable = true; domain = "a.example"; tokensFile = "/run/x"; users.alice = "admin"; networks = [ ]; };
+      advice = "networks is empty";
+    };
     "a certificate without its key" = {
       proxy = { enable = true; domain = "a.example"; tokensFile = "/run/x"; users.alice = "admin"; certificate = "/run/y"; };
       advice = "need each other";

@@ -164,10 +164,10 @@ in
     };
 
     networks = mkOption {
-      type = types.listOf types.str;
-      default = [ ];
+      type = types.nullOr (types.listOf types.str);
+      default = null;
       example = [ "192.168.1.0/24" ];
-      description = "Networks that requests may come from; none: all.";
+      description = "Networks that requests may come from; null: all.";
     };
 
     rate = mkOption {
@@ -251,6 +251,10 @@ in
       {
         assertion = cfg.users != { } || cfg.oidc != null;
         message = "${name}: nobody has a role. Set users, such as users.alice = \"admin\".";
+      }
+      {
+        assertion = cfg.networks != [ ];
+        message = "${name}: networks is empty, so nobody could come in. Name some, such as \"192.168.1.0/24\", or leave it out for everywhere.";
       }
       {
         assertion = (cfg.certificate == null) == (cfg.certificateKey == null);
