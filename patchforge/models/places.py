@@ -22,7 +22,8 @@ _MOST = 1 << 20  #: bytes of extra_model_paths.yaml
 class Places:
     """``comfyui``: folders, each with its kind, such as ``text_encoders``; ``tops``: what was named for them.
 
-    None and nothing: the program has none.
+    None and nothing: the program has none. ``absent``: folders that an ``extra_model_paths.yaml`` names, and what is in
+    them is not known.
     """
 
     store: Path
@@ -30,6 +31,7 @@ class Places:
     ollama: Path | None = None
     hub: Path | None = None
     tops: tuple[Path, ...] = ()
+    absent: tuple[Path, ...] = ()
 
     def folder(self, kind: str) -> Path:
         """ComfyUI's first folder of a kind. PatchforgeError where there is none."""
@@ -62,15 +64,20 @@ def known(
     PatchforgeError for a folder that is named and not there, Damaged for an unusable ``extra_model_paths.yaml``.
     """
     folders: dict[Path, str] = {}
+    absent: dict[Path, None] = {}
     for named in comfyui:
         for kind, path in _of_comfyui(Path(named).expanduser()):
-            folders.setdefault(path, kind)
+            if kind:
+                folders.setdefault(path, kind)
+            else:
+                absent[path] = None
     return Places(
         Path(store).expanduser() if store else store_place(),
         tuple((kind, path) for path, kind in folders.items()),
         _given(ollama) or _first("OLLAMA_MODELS", Path("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models")),
         _given(hub) or _hub(),
         tuple(path if (path := Path(named).expanduser()).is_dir() else path.parent for named in comfyui),
+        tuple(absent),
     )
 
 
@@ -96,7 +103,7 @@ def _hub() -> Path | None:
 
 
 def _of_comfyui(top: Path) -> Iterator[tuple[str, Path]]:
-    """The folders of a ComfyUI, of a folder ``models``, or of an ``extra_model_paths.yaml``, by kind."""
+    """The folders of a ComfyUI, of a folder ``models``, or of an ``extra_model_paths.yaml``, by kind; "": not there."""
     if top.is_file() and top.suffix in {".yaml", ".yml"}:
         yield from _extra(top)
         return
@@ -110,7 +117,11 @@ def _of_comfyui(top: Path) -> Iterator[tuple[str, Path]]:
 
 
 def _extra(file: Path) -> Iterator[tuple[str, Path]]:
-    """Folders that an ``extra_model_paths.yaml`` names and that are there, read as ComfyUI's extra_config.py does."""
+    """Folders that an ``extra_model_paths.yaml`` names, read as ComfyUI's extra_config.py does.
+
+    One that is not there is passed over where others of its table are, as the example lists more than anybody has.
+    Where none is, ``base_path``, or else each, has no kind: its disk may not be mounted.
+    """
     import yaml  # noqa: PLC0415 - keeps start-up light
 
     do = "correct the file; ComfyUI's extra_model_paths.yaml.example shows its form"
@@ -127,7 +138,10 @@ def _extra(file: Path) -> Iterator[tuple[str, Path]]:
             wanted = bool if key == "is_default" else str
             if not isinstance(value, wanted):
                 raise _odd(file, f"{name}.{key}: {'true or false' if wanted is bool else 'text'}", value, do)
+            if "\0" in str(value):
+                raise _odd(file, f"{name}.{key}: paths, without the character NUL", value, do)
         base = _path((table or {}).get("base_path", ""), file.parent)
+        there, missing = False, list[Path]()  #: whether any is there, and those that are not
         for kind, listed in (table or {}).items():
             if kind in {"base_path", "is_default"}:
                 continue
@@ -136,7 +150,20 @@ def _extra(file: Path) -> Iterator[tuple[str, Path]]:
                 if text.strip() and path == Path(path.anchor):
                     raise _odd(file, f"{name}.{kind}: a folder of models, and not all of the file system", text, do)
                 if text.strip() and path.is_dir():
+                    there = True
                     yield _LEGACY.get(str(kind), str(kind)), path
+                elif text.strip():
+                    missing.append(path)
+        named = bool((table or {}).get("base_path"))
+        yield from (("", path) for path in _absent(base, missing, there=there, named=named))
+
+
+def _absent(base: Path, missing: Sequence[Path], *, there: bool, named: bool) -> Iterator[Path]:
+    """What a table names and is nowhere: its base, with nothing of it there, and each folder outside of that."""
+    inside = [path for path in missing if path.is_relative_to(base)]
+    if (named and not base.is_dir()) or (inside and not there):
+        yield base
+    yield from (path for path in missing if path not in inside)
 
 
 def _odd(file: Path, expected: str, value: object, do: str) -> Damaged:

@@ -22,6 +22,7 @@ ENDINGS = frozenset(
 )
 TEMPORARY = ".patchforge-link-"  #: begins the name of a link that is about to take its place
 UNFINISHED = ".patchforge-new-"  #: the same of a small file that is being written
+ABSENT = "extra_model_paths.yaml names folders there, and none is; is its disk mounted?"
 _HEX = re.compile("[0-9a-f]{64}")
 _DEEPEST = 32  #: folders within each other
 _MOST = 200_000  #: files in one place
@@ -131,6 +132,7 @@ def taken(places: Places) -> Survey:
         _hub(survey, places.hub)
     for kind, folder in places.comfyui:
         _comfyui(survey, kind, folder)
+    survey.problems += [ModelProblem(str(folder), ABSENT) for folder in places.absent]
     return survey
 
 

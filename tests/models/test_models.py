@@ -506,9 +506,44 @@ def test_nothing_is_removed_where_a_folder_cannot_be_read(
         ("a:\n  checkpoints: [one, two]\n", "a.checkpoints: text"),
         ("a:\n  checkpoints: 5\n", "a.checkpoints: text"),
         ("a:\n  base_path: 5\n", "a.base_path: text"),
+        ('a:\n  base_path: "/mnt/\\0x"\n  checkpoints: c\n', "without the character NUL"),
+        ('a:\n  checkpoints: "c\\0"\n', "without the character NUL"),
         ("a:\n  is_default: maybe\n", "a.is_default: true or false"),
     ],
 )
 def test_extra_model_paths_that_are_odd(text: str, why: str, here: Machine, said: Callable[..., str]) -> None:
     (here.comfyui / "extra_model_paths.yaml").write_text(text)
     assert why in said("list", status=Exit.DATA)
+
+
+@pytest.mark.parametrize(
+    ("text", "absent"),
+    [
+        ("a:\n  base_path: {top}/drive\n  checkpoints: c\n", "drive"),
+        ("a:\n  base_path: {top}/drive\n", "drive"),
+        ("a:\n  base_path: {top}/drive/deeper\n  checkpoints: {top}/more\n", "drive/deeper"),
+        ("a:\n  base_path: {top}/mounted\n  checkpoints: c\n  clip: d\n", "mounted"),  # an empty mount point
+        ("a:\n  checkpoints: {top}/drive/c\n", "drive/c"),
+        ("a:\n  base_path: {top}/more\n  clip: .\n  vae: {top}/drive/vae\n", "drive/vae"),
+    ],
+)
+def test_a_disk_that_is_not_mounted_is_told(  # noqa: PLR0917 - of fixtures
+    text: str, absent: str, here: Machine, call: Call, said: Callable[..., str], tmp_path: Path
+) -> None:
+    """A link there may lead to what nothing else needs, so nothing is removed."""
+    (tmp_path / "more").mkdir()
+    (tmp_path / "mounted").mkdir()
+    file = here.model("checkpoints/a.safetensors", WEIGHTS)
+    said("import")
+    file.unlink()
+    (here.comfyui / "extra_model_paths.yaml").write_text(text.format(top=tmp_path))
+    told = f"passed over: {tmp_path}/{absent}: extra_model_paths.yaml names folders there, and none is"
+    assert told in said("list")
+    assert told in said("verify", status=Exit.UNCHECKED)
+    (problem,) = call("list")["problems"]  # type: ignore[misc]
+    assert problem["path"] == f"{tmp_path}/{absent}"
+    planned = said("gc")
+    assert told in planned
+    assert "nothing is removed until" in planned
+    assert "what refers to models cannot be told" in said("gc", "--delete", status=Exit.UNCHECKED)
+    assert (here.store / "sha256" / digest(WEIGHTS)).exists()

@@ -37,6 +37,8 @@ def run(options: argparse.Namespace) -> int:
                 found=f"{len(unseen)} that cannot be",
                 do="mend or remove them, then run this again",
             )
+        if unseen:
+            store.result.notes.append("nothing is removed until what is passed over can be looked at")
         store.collect(survey, delete=options.delete)
     shown.result(store.result, dry=not options.delete, json=options.json, passed_over=survey.problems)
     return Exit.OK

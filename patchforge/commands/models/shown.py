@@ -37,19 +37,19 @@ def size(number: int) -> str:
 def result(told: StoreResult, *, dry: bool, json: bool, passed_over: Iterable[ModelProblem] = ()) -> None:
     """What a command did, or would do."""
     freed = sum(change.freed for change in told.done)
+    unread = list(passed_over)
     if json:
         more: Mapping[str, Any] = documents.plain(told)
-        unread = documents.plain(list(passed_over))
-        show_json("models-done", {**more, "freed": freed, "dry": dry, "problems": unread})
+        show_json("models-done", {**more, "freed": freed, "dry": dry, "problems": documents.plain(unread)})
         return
     for change in told.done:
         freed_here = f"  {size(change.freed)}" if change.freed else ""
         print(f"{'would be ' if dry else ''}{change.what}  {line(change.path)}{freed_here}")
     problems(told.left, "left")
-    problems(passed_over)
+    problems(unread)
     for note in told.notes:
         print(f"note: {line(note)}")
     if freed:
         print(f"{size(freed)} {'would be ' if dry else ''}freed")
     if not told.done:
-        print("nothing to do")
+        print("nothing to do" + (", as far as that can be told" if unread else ""))
