@@ -13,7 +13,7 @@ import os
 import secrets
 import stat
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -451,6 +451,32 @@ def _need_read(path: Path, kind: str) -> None:
             found=architecture or "none",
             do="name another model, or another folder",
         )
+
+
+def mergeable(copies: Sequence[ModelFile]) -> int:
+    """Bytes that ``import --merge`` frees of files that are all the same; it takes only whole files of models."""
+    kept = next((file for file in copies if file.digest and file.paths and not file.misnamed), None)
+    if kept is None:
+        return 0
+    others = [file for file in copies if file is not kept and not _against(kept, file)]
+    return sum(file.stamp.size for file in others if len(file.paths) == file.links and _is_whole(file))
+
+
+def _is_whole(file: ModelFile) -> bool:
+    try:
+        need_whole(file)
+    except (Damaged, OSError):
+        return False
+    return True
+
+
+def need_whole(file: ModelFile) -> None:
+    """Damaged unless a file is one of a model, and what its names tell; OSError where it cannot be read."""
+    for name in file.misnamed:
+        raise Damaged(
+            f"{name.path} is not what its name says", expected=f"SHA-256 {name.told}", found=f"SHA-256 {file.digest}"
+        )
+    kinds.need_model(file.paths[0] if file.paths else file.names[0].path)
 
 
 def _against(kept: ModelFile, other: ModelFile) -> str:

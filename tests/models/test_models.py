@@ -540,10 +540,43 @@ def test_a_disk_that_is_not_mounted_is_told(  # noqa: PLR0917 - of fixtures
     told = f"passed over: {tmp_path}/{absent}: extra_model_paths.yaml names folders there, and none is"
     assert told in said("list")
     assert told in said("verify", status=Exit.UNCHECKED)
-    (problem,) = call("list")["problems"]  # type: ignore[misc]
-    assert problem["path"] == f"{tmp_path}/{absent}"
+    assert call("list")["problems"][0]["path"] == f"{tmp_path}/{absent}"  # type: ignore[index]
     planned = said("gc")
     assert told in planned
     assert "nothing is removed until" in planned
     assert "what refers to models cannot be told" in said("gc", "--delete", status=Exit.UNCHECKED)
     assert (here.store / "sha256" / digest(WEIGHTS)).exists()
+
+
+def _read_only(file: Path) -> None:
+    file.chmod(0o400)
+
+
+def _linked_elsewhere(file: Path) -> None:
+    os.link(file, file.parents[3] / "elsewhere")
+
+
+@pytest.mark.parametrize(
+    ("data", "change"),
+    [
+        (b"no checkpoint" * 100, None),
+        (WEIGHTS[:-1], None),
+        (b"", None),
+        (WEIGHTS, _read_only),
+        (WEIGHTS, _linked_elsewhere),
+        (WEIGHTS, "whole"),
+    ],
+)
+def test_merging_is_advised_for_what_it_frees(
+    data: bytes, change: Callable[[Path], None] | str | None, here: Machine, call: Call, said: Callable[..., str]
+) -> None:
+    """What the list promises is what ``import --merge`` frees, byte for byte."""
+    here.model("checkpoints/a.ckpt", data)
+    copy = here.model("checkpoints/b.ckpt", data)
+    if callable(change):
+        change(copy)
+    listed = said("list")
+    freed = call("import", "--merge", status=Exit.OK if data == WEIGHTS else Exit.DATA)["freed"]
+    assert ("import --merge makes one file" in listed) == bool(freed) == (change == "whole")
+    assert not freed or f"frees {len(data) / 1000:.1f} kB" in listed
+    assert not data or f"{len(data) / 1000:.1f} kB twice or more" in listed

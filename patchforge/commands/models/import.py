@@ -9,9 +9,8 @@ from pathlib import Path
 
 from patchforge.commands.models import shown
 from patchforge.errors import Damaged, Exit
-from patchforge.models import kinds
 from patchforge.models.hashing import Digests
-from patchforge.models.store import ModelStore
+from patchforge.models.store import ModelStore, need_whole
 from patchforge.models.survey import ModelFile, ModelProblem, Name, Place, Survey, taken, work_out
 from patchforge.paths import not_there
 
@@ -47,21 +46,13 @@ def run(options: argparse.Namespace) -> int:
 def _is_whole(survey: Survey, file: ModelFile, *, named: bool) -> bool:
     """Whether a file is one of a model, and what its names tell; else that is noted, or raised as Damaged."""
     try:
-        _need_whole(file)
+        need_whole(file)
     except Damaged as error:
         if named:
             raise
         survey.problems.append(ModelProblem(str(file.names[0].path), error.found or error.problem))
         return False
     return True
-
-
-def _need_whole(file: ModelFile) -> None:
-    for name in file.misnamed:
-        raise Damaged(
-            f"{name.path} is not what its name says", expected=f"SHA-256 {name.told}", found=f"SHA-256 {file.digest}"
-        )
-    kinds.need_model(file.paths[0] if file.paths else file.names[0].path)
 
 
 def _named(survey: Survey, paths: list[str]) -> list[ModelFile]:

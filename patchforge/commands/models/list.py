@@ -9,6 +9,7 @@ from patchforge.commands.models import shown
 from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.models.hashing import Digests
+from patchforge.models.store import mergeable
 from patchforge.models.survey import ModelFile, compare, misnamed, taken, work_out
 
 
@@ -44,7 +45,9 @@ def run(options: argparse.Namespace) -> int:
     if survey.leftovers:
         print(f"{len(survey.leftovers)} links of a run that was killed; patchforge models gc removes them")
     if spare:
-        print(f"{shown.size(spare)} twice or more; patchforge models import --merge makes one file of copies")
+        freed = sum(map(mergeable, copies.values()))
+        advice = f"patchforge models import --merge makes one file of copies, which frees {shown.size(freed)}"
+        print(f"{shown.size(spare)} twice or more; {advice if freed else 'none that models import --merge can free'}")
     return Exit.OK
 
 
