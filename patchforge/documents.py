@@ -8,6 +8,7 @@ that it is.
 from __future__ import annotations
 
 import json
+import math
 import re
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +16,7 @@ from dataclasses import dataclass, fields, is_dataclass
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, is_typeddict
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, get_type_hints, is_typeddict
 
 from patchforge import bounded
 from patchforge.errors import Damaged
@@ -38,11 +39,13 @@ NOT_WRITTEN: Mapping[str, bool] = {"omit": True}
 class Format(Generic[_T]):
     """How a document is written: as JSON of a frozen dataclass, with the number of its format.
 
-    The number changes whenever a field does: no other field is taken, and none is guessed.
+    The number changes whenever a field does: no other field is taken, and none is guessed. ``fault`` says what is wrong
+    between fields that are right each by itself; "" for nothing.
     """
 
     kind: type[_T]
     number: int
+    fault: Callable[[_T], str] | None = None
 
     def read(self, path: Path, *, do: str = RESTORE) -> _T:
         """The document of a file. ``do``: what makes one of another format anew."""
@@ -55,7 +58,10 @@ class Format(Generic[_T]):
     def checked(self, document: Mapping[str, Any], origin: str, *, do: str = RESTORE) -> _T:
         """``parse`` of JSON that is read already."""
         self._check_number(document.get("format"), origin, do)
-        return structured({key: value for key, value in document.items() if key != "format"}, self.kind, origin, do=do)
+        value = structured({key: value for key, value in document.items() if key != "format"}, self.kind, origin, do=do)
+        if self.fault and (found := self.fault(value)):
+            raise Damaged(f"{origin} is not what it should be", found=found, do=do)
+        return value
 
     def data(self, value: _T) -> dict[str, Any]:
         """The document as JSON's plain values."""
@@ -165,6 +171,32 @@ def matching(pattern: str, what: str) -> Callable[[Any, Any], str]:
     return check
 
 
+def form(pattern: str, what: str) -> Callable[[Any], None]:
+    """As ``matching``, for ``Annotated[str, …]``: what a field of a dataclass takes."""
+    matched = matching(pattern, what)
+
+    def check(value: Any) -> None:
+        matched(value, str)
+
+    return check
+
+
+def between(least: float, most: float) -> Callable[[Any], None]:
+    """For ``Annotated`` numbers: from ``least`` to ``most``, both included."""
+
+    def check(value: Any) -> None:
+        if not least <= value <= most:
+            raise ValueError(f"expected a number from {least:g} to {most:g}, found {repr(value)[:80]}")
+
+    return check
+
+
+def filled(value: Any) -> None:
+    """For ``Annotated`` lists: at least one."""
+    if not value:
+        raise ValueError("expected one value or more, found none")
+
+
 def register(kind: Any, hook: Callable[[Any, Any], Any]) -> None:
     """How values of a type of its own, such as a NewType, are checked."""
     _HOOKS.append((kind, hook))
@@ -192,6 +224,7 @@ def _converter() -> cattrs.Converter:
     for kind, hook in _HOOKS:
         converter.register_structure_hook(kind, hook)
     converter.register_structure_hook_func(lambda kind: get_origin(kind) in _LISTS, _sequence)
+    converter.register_structure_hook_func(lambda kind: hasattr(kind, "__metadata__"), _annotated)
     converter.register_structure_hook_factory(is_dataclass, _reader)
     converter.register_unstructure_hook_factory(is_dataclass, _writer)
     return converter
@@ -201,8 +234,23 @@ def _reader(kind: type) -> Callable[[Any, Any], Any]:
     """How a dataclass is read: its own fields, and no others."""
     from cattrs.gen import make_dict_structure_fn, override  # noqa: PLC0415
 
-    never: dict[str, Any] = {field.name: override(omit=True) for field in fields(kind) if field.metadata == NOT_WRITTEN}
-    return _named(make_dict_structure_fn(kind, _converter(), _cattrs_forbid_extra_keys=True, **never))
+    said: dict[str, Any] = {field.name: override(omit=True) for field in fields(kind) if field.metadata == NOT_WRITTEN}
+    plain, whole = get_type_hints(kind), get_type_hints(kind, include_extras=True)  # cattrs sees the plain ones
+    said |= {name: override(struct_hook=_as(hint)) for name, hint in whole.items() if hint != plain[name]}
+    return _named(make_dict_structure_fn(kind, _converter(), _cattrs_forbid_extra_keys=True, **said))
+
+
+def _as(hint: Any) -> Callable[[Any, Any], Any]:
+    return lambda value, _: _converter().structure(value, hint)
+
+
+def _annotated(value: Any, kind: Any) -> Any:
+    """A value of the type in ``Annotated``, which every check of the annotation passes."""
+    plain, *checks = get_args(kind)
+    made = _converter().structure(value, plain)
+    for check in checks:
+        check(made)
+    return made
 
 
 def _writer(kind: type) -> Callable[[Any], dict[str, Any]]:
@@ -258,9 +306,18 @@ def _only(kind: type) -> Callable[[Any, Any], Any]:
     def check(value: Any, _: Any) -> Any:
         if type(value) not in accepted:
             raise TypeError(f"expected {kind.__name__}, found {repr(value)[:80]}")
+        if kind is float and not _is_finite(value):
+            raise ValueError(f"expected a finite number, found {repr(value)[:80]}")
         return value
 
     return check
+
+
+def _is_finite(number: float) -> bool:
+    try:
+        return math.isfinite(number)
+    except OverflowError:  # a whole number beyond all floats
+        return False
 
 
 def _faults(error: Exception) -> str:

@@ -7,6 +7,8 @@ import unicodedata
 from collections.abc import Iterable
 from functools import lru_cache
 
+from patchforge.errors import Damaged
+
 _CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _NOT_UTF8 = re.compile("[\ud800-\udfff]")
 #: What HFS+ leaves out of names, so that ``.g\u200cit`` is ``.git`` there (git refuses the same: utf8.c).
@@ -70,6 +72,15 @@ def unfit(paths: Iterable[str]) -> dict[str, str]:
         if reason := odd(path) or _not_everywhere(path) or _beside(path, files, folders):
             problems[path] = reason
     return problems
+
+
+def file_name(name: str) -> str:
+    """``name``, which is made of what a document says; Damaged where it could not be one file's on every system."""
+    if reason := "a name of a file below" if "/" in name else next(iter(unfit([name]).values()), ""):
+        raise Damaged(
+            f"no file can be called {name[:80]!r}", expected="a plain name", found=reason, do="correct the document"
+        )
+    return name
 
 
 def folded(path: str) -> str:

@@ -126,8 +126,10 @@ def seconds(text: str) -> float:
 
 
 def _names(word: str, commands: Iterable[str]) -> bool:
-    """Whether a word names a command, asks for help on all, or is one mistyped."""
-    return word in commands or word in {"-h", "--help"} or bool(_meant(word, commands))
+    """Whether a word names a command, asks for help on all, or is one mistyped: no option, and no path."""
+    if word in commands or word in {"-h", "--help"}:
+        return True
+    return word.isalpha() and bool(_meant(word, commands))
 
 
 def _meant(name: str, known: Iterable[str]) -> str:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 
+from patchforge import names
 from patchforge.bench.compare import BenchmarkComparison, CountDifference, against_upstream, compare
 from patchforge.bench.model import FORMAT, PATCHED, UPSTREAM, Benchmark, Case, Machine, shown, total
 from patchforge.bench.own_model import is_own
@@ -58,7 +59,7 @@ class ReleaseCost:
 
 def place(generated: Path, release: str) -> Path:
     """The file of a release, of which ``generated`` has the patches (``generated/comfyui``)."""
-    return generated.parent / "costs" / generated.name / f"{release}.json"
+    return generated.parent / "costs" / generated.name / names.file_name(f"{release}.json")
 
 
 def command(release: str) -> str:

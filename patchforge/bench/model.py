@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 from patchforge import __version__, documents
+from patchforge.documents import between, filled, form
 from patchforge.errors import PatchforgeError
 from patchforge.trial.model import Device, TrialVerdict
+from patchforge.vocabulary import Version
 
 FILE = "benchmark.json"
 _AGAIN = "run patchforge bench again"
@@ -19,6 +23,36 @@ PATCHED, UPSTREAM, CPU, CUDA = "patched", "upstream", "cpu", "cuda"
 DEVICES = (CPU, CUDA)
 TORCH = "torch"  #: of suites that need no release: torch on the device
 NOT_MEASURED = "not measured"
+
+
+#: What figures can be: no run takes less than a picosecond or thirty years, and no memory is larger.
+Number = Annotated[int, between(0, 1 << 62)]
+Positive = Annotated[int, between(1, 1 << 62)]
+Seconds = Annotated[float, between(1e-12, 1e9)]
+Figure = Annotated[float, between(0, 1e15)]
+Signed = Annotated[float, between(-1e6, 1e6)]
+
+
+def _is_release(text: str) -> None:
+    try:
+        same = str(Version.parse(text)) == text
+    except ValueError:
+        same = False
+    if not same:
+        raise ValueError(f"expected a release such as v0.33.0, found {repr(text)[:80]}")
+
+
+def _is_date(text: str) -> None:
+    _DATED(text)
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"expected {_DATE}, found {repr(text)[:80]}") from None
+
+
+_DATE = "a day or a time such as 2026-11-29T10:00:00+00:00"
+_DATED = form(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9:]{8}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?)?", _DATE)
+Digest = Annotated[str, form("[0-9a-f]{0,64}", "a digest in hexadecimal digits")]
 
 
 def shown(number: float | None) -> str:
@@ -33,16 +67,16 @@ class Counts:
     Bytes are those of the results; ``peak_bytes`` is the most that was held above what was held when the part began.
     """
 
-    operations: Mapping[str, int]  #: by type and ATen's name: ``float16 linear``
-    copies: Mapping[str, tuple[int, int]]  #: number and bytes by direction: ``cpu to xpu``
-    synchronisations: Mapping[str, int] | None  #: by cause: ``asked for``, ``blocking copy``, or an operator
-    allocations: int | None
-    allocated_bytes: int | None
-    peak_bytes: int | None
-    models: int | None
-    files: int | None
-    graphs: int | None
-    recompilations: int | None
+    operations: Mapping[str, Number]  #: by type and ATen's name: ``float16 linear``
+    copies: Mapping[str, tuple[Number, Number]]  #: number and bytes by direction: ``cpu to xpu``
+    synchronisations: Mapping[str, Number] | None  #: by cause: ``asked for``, ``blocking copy``, or an operator
+    allocations: Number | None
+    allocated_bytes: Number | None
+    peak_bytes: Number | None
+    models: Number | None
+    files: Number | None
+    graphs: Number | None
+    recompilations: Number | None
 
     def figures(self) -> dict[str, int]:
         """Every number by a name of its own; what was not counted is not in it."""
@@ -95,9 +129,9 @@ class Times:
     the warm-up ended because its last runs took about as long as one another.
     """
 
-    seconds: tuple[float, ...]
-    parts: Mapping[str, tuple[float, ...]]
-    warm_up: tuple[float, ...]
+    seconds: Annotated[tuple[Seconds, ...], filled]
+    parts: Mapping[str, tuple[Figure, ...]]
+    warm_up: tuple[Figure, ...]
     steady: bool
 
 
@@ -106,9 +140,9 @@ class EnergyUse:
     """What a hardware counter told over the timed runs of a case, the machine's rest included; see bench/energy.py."""
 
     meter: str  #: such as ``xe 0000:03:00.0 card``
-    joules: float
-    seconds: float
-    runs: int
+    joules: Figure
+    seconds: Seconds
+    runs: Positive
 
     @property
     def watts(self) -> float:
@@ -125,7 +159,7 @@ class MemoryUse:
     """The most memory that was held at any look during the timed runs of a case, in bytes; see bench/memory.py."""
 
     what: str
-    peak: int
+    peak: Number
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,11 +171,11 @@ class Quality:
     """
 
     equal: bool  #: to the bit
-    largest: float
-    mean: float
-    psnr: float | None
-    ssim: float | None
-    flip: float
+    largest: Figure
+    mean: Figure
+    psnr: Signed | None
+    ssim: Signed | None
+    flip: Figure
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +195,8 @@ class Case:
     energy: tuple[EnergyUse, ...] = ()
     memory: tuple[MemoryUse, ...] = ()
     quality: Quality | None = None
-    pictures: int = 0  #: that a run makes
-    steps: int = 0  #: of sampling, for each
+    pictures: Number = 0  #: that a run makes
+    steps: Number = 0  #: of sampling, for each
     not_measured: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -176,8 +210,8 @@ class Machine:
 
     system: str
     cpu: str
-    cores: int
-    memory: int
+    cores: Number
+    memory: Number
     gpus: tuple[str, ...]
 
 
@@ -185,11 +219,11 @@ class Machine:
 class Benchmark:
     """One run of ``patchforge bench``. ``manifest`` is the sha256 of the manifest beside the release's patches."""
 
-    release: str
-    commit: str
-    manifest: str
+    release: Annotated[str, _is_release]
+    commit: Digest
+    manifest: Digest
     device: Device
-    date: str  #: ISO 8601
+    date: Annotated[str, _is_date]  #: ISO 8601
     machine: Machine
     versions: Mapping[str, str]  #: python, torch and the packages
     flags: tuple[str, ...]  #: the server's
@@ -205,7 +239,20 @@ class Benchmark:
         return [case for case in self.cases if case.side == side]
 
 
-FORMAT = documents.Format(Benchmark, 1)
+def _fault(benchmark: Benchmark) -> str:
+    """What is wrong between the cases: one place has two, or sides that took turns have not as many runs."""
+    runs: dict[tuple[str, str], int] = {}
+    seen: set[tuple[str, str, str]] = set()
+    for case in benchmark.cases:
+        if case.place in seen:
+            return f"$.cases: two of {' '.join(case.place)[:200]}"
+        seen.add(case.place)
+        if case.times and runs.setdefault(case.place[:2], len(case.times.seconds)) != len(case.times.seconds):
+            return f"$.cases: sides of {' '.join(case.place[:2])[:200]} with different numbers of times"
+    return ""
+
+
+FORMAT = documents.Format(Benchmark, 1, _fault)
 
 
 def read(named: Path) -> Benchmark:

@@ -106,7 +106,8 @@ class Row:
         if quality.equal:
             return "equal to the bit"
         ssim = NOT_MEASURED if quality.ssim is None else f"{quality.ssim:.4f}"
-        near = f"PSNR {quality.psnr:.1f} dB, SSIM {ssim}, FLIP {quality.flip:.4f}"
+        psnr = NOT_MEASURED if quality.psnr is None else f"{quality.psnr:.1f} dB"
+        near = f"PSNR {psnr}, SSIM {ssim}, FLIP {quality.flip:.4f}"
         return f"largest difference {quality.largest:g} of 255, {near}"
 
 

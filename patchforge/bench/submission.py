@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from patchforge import names
 from patchforge.bench.model import FORMAT, Benchmark
 from patchforge.errors import Damaged, NotChecked
 from patchforge.trial.model import TrialVerdict
@@ -47,7 +48,7 @@ def anonymous(benchmark: Benchmark) -> Benchmark:
 
 def file_name(benchmark: Benchmark) -> str:
     """Of release, device and day."""
-    return f"{benchmark.release}-{benchmark.device}-{benchmark.date}".replace(":", "-") + SUFFIX
+    return names.file_name(f"{benchmark.release}-{benchmark.device}-{benchmark.date}".replace(":", "-") + SUFFIX)
 
 
 def rendered(benchmark: Benchmark) -> bytes:

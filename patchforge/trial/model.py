@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
 
-from patchforge.documents import NOT_WRITTEN
+from patchforge.documents import NOT_WRITTEN, form
 
 JsonObject = dict[str, Any]
 
@@ -42,8 +42,8 @@ class Device:
     (such as ``b580``), "" on real hardware; ``options`` are then the emulator's (``memory=600M;rng=cpu``).
     """
 
-    kind: str
-    emulated: str = ""
+    kind: Annotated[str, form("[a-z]{1,20}", "a type of torch's devices, such as xpu")]
+    emulated: Annotated[str, form("([a-z0-9][a-z0-9_-]{0,59})?", "a preset of the emulated XPU, such as b580")] = ""
     options: str = ""
 
     @property

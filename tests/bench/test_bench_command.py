@@ -314,3 +314,26 @@ def test_an_emulated_device_computes_as_the_reference_did(tmp_path: Path) -> Non
     assert side(emulated).arguments == ("--force-fp32", "--xpu-attention=fused")
     assert side(emulated, precision="bf16").arguments == ()
     assert side(Device("xpu")).arguments == ("--force-fp32",)
+
+
+def test_the_shorthand_takes_every_option_of_run_first() -> None:
+    """None is taken for a mistyped command, however near to one it is."""
+    line = parser()
+    line.parse_args(["bench", "v1"])
+    whole_run = line.commands["bench"].commands["run"]
+    tried = 0
+    for action in whole_run.listed():
+        for option in action.option_strings:
+            if option in {"-h", "--help"}:
+                continue
+            value = str(next(iter(action.choices))) if action.choices else "64" if action.type else "tensor"
+            words = [option] if action.nargs == 0 else [option, value]
+            found, wanted = (vars(parser().parse_args(["bench", *line])) for line in (words, ["run", *words]))
+            assert {**found, "run": ""} == {**wanted, "run": ""}, option
+            tried += 1
+    assert tried > 12
+
+
+@pytest.mark.parametrize("folder", ["./report", "/tmp/record", "record.d"])
+def test_a_path_is_no_mistyped_action(folder: str) -> None:
+    assert parser().parse_args(["bench", folder]).release == folder
