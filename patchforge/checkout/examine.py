@@ -194,7 +194,10 @@ class Examined:
     def in_order(self) -> bool:
         """Nothing needs to be put right."""
         fine = self.state in (FolderState.UNTOUCHED, FolderState.PATCHED, FolderState.EDITED)
-        fine = fine and not self.misplaced and not (self.state is FolderState.PATCHED and not self.known)
+        odd = (
+            FolderState.UNTOUCHED if self.known else FolderState.PATCHED
+        )  #: a journal of nothing, or none of something
+        fine = fine and not self.misplaced and self.state is not odd
         return fine and not self.leftovers and not self.found.problem and not self.damaged
 
     def command(self, name: str) -> str:

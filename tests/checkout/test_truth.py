@@ -10,8 +10,9 @@ import pytest
 
 from patchforge.checkout import change
 from patchforge.checkout.examine import FolderState
+from patchforge.cli import main
 from patchforge.commands.checkout import undone
-from patchforge.errors import CheckFailed, PatchforgeError, TryAgain
+from patchforge.errors import CheckFailed, Exit, PatchforgeError, TryAgain
 from patchforge.inside import InTheWay
 from patchforge.vocabulary import Tree
 from tests.checkout import places
@@ -287,3 +288,29 @@ def test_a_source_that_may_answer_later_is_worth_another_try(folder: Path, subje
         change.repair(inside, subject, [unreachable])
     assert "github.com" in caught.value.found
     assert "--from" in caught.value.do
+
+
+@pytest.mark.parametrize("kind", ["release", "pack"])
+def test_what_was_put_back_is_not_in_order(
+    kind: str, folder: Path, subject: places.Remembered, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `git stash` leaves it: nothing is patched, and somebody who had it patched would not notice."""
+    if kind == "pack":
+        shutil.rmtree(folder)
+        fill(folder, PACK)
+    before = content(folder)
+    if kind == "pack":
+        assert main(["packs", "apply", str(folder), "--in-place"]) == Exit.OK
+    else:
+        places.apply(folder, subject)
+    assert main(["status", str(folder)]) == Exit.OK
+    for path in plain(folder).keys() - before.keys():
+        (folder / path).unlink()
+    fill(folder, before)
+    capsys.readouterr()
+    assert main(["status", str(folder)]) == Exit.FAILED
+    said = capsys.readouterr().out
+    assert "not patched any more, but there is a journal" in said
+    assert "repair" in said.partition("to do: ")[2]
+    shutil.rmtree(folder / ".patchforge")
+    assert main(["status", str(folder)]) == Exit.OK
