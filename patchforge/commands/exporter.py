@@ -28,7 +28,7 @@ _SLOW = 60.0  #: seconds between looks at certificates
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when it is told to end; it needs the extra ``operate``."""
     try:
-        from patchforge.operate import console  # noqa: PLC0415
+        from patchforge.operate import console, machine  # noqa: PLC0415
         from patchforge.operate.exporter import Certificates, Exporter, sources  # noqa: PLC0415 - an extra
         from patchforge.operate.server import MetricsServer  # noqa: PLC0415
     except ModuleNotFoundError as error:
@@ -43,6 +43,10 @@ def run(options: argparse.Namespace) -> int:
     for folder in (*options.disk, *options.state):  # a disk may be mounted, and a record written, later
         if not Path(folder).is_dir():
             print(f"note: {line(folder)} is not a folder yet; nothing is told of it until it is", file=sys.stderr)
+    for named in options.certificate:
+        machine.check_certificate(named)
+        if machine.is_file_name(named) and not Path(named).is_file():
+            print(f"note: {line(named)} is not a file yet; it is told as one that cannot be read", file=sys.stderr)
     watched: list[Watched] = [
         *(WatchedComfyUI(checked(url)) for url in options.comfyui),
         *(WatchedOllama(checked(url)) for url in options.ollama),

@@ -46,10 +46,27 @@ def expiry(named: str) -> float:
     OSError or ValueError where there is none.
     """
     host, colon, port = named.rpartition(":")
-    if "/" not in named and colon and port.isdigit():
+    if not is_file_name(named) and colon and port.isdigit():
         return x509.load_der_x509_certificate(_shown_by(host.strip("[]"), int(port))).not_valid_after_utc.timestamp()
     data = bounded.file(Path(named), _MOST)
     return x509.load_pem_x509_certificates(data)[0].not_valid_after_utc.timestamp()
+
+
+def is_file_name(named: str) -> bool:
+    """Whether a file is named, and not HOST:PORT: it has a slash or no colon, or is there."""
+    return "/" in named or "\\" in named or ":" not in named or Path(named).is_file()
+
+
+def check_certificate(named: str) -> None:
+    """PatchforgeError for what is neither the name of a file nor HOST:PORT."""
+    host, _, port = named.rpartition(":")
+    is_port = port.isascii() and port.isdigit() and 0 < int(port) < 1 << 16
+    if not named or not (is_file_name(named) or (host and is_port)):
+        raise PatchforgeError(
+            f"{named!r} is not where a certificate is",
+            expected="a file, or HOST:PORT such as studio.example.org:443",
+            do="correct --certificate",
+        )
 
 
 def _shown_by(host: str, port: int) -> bytes:

@@ -50,14 +50,14 @@ class MetricsServer(ThreadingHTTPServer):
         return f"http://[{host!s}]:{port}" if ":" in str(host) else f"http://{host!s}:{port}"
 
 
-def address(listen: str) -> tuple[str, int]:
-    """Host and port of ``HOST:PORT``; PatchforgeError for anything else."""
+def address(listen: str, option: str = "--listen") -> tuple[str, int]:
+    """Host and port of ``HOST:PORT``; PatchforgeError, which names the option, for anything else."""
     host, _, port = listen.rpartition(":")
     if not host or not (port.isascii() and port.isdigit() and int(port) < 1 << 16):
         raise PatchforgeError(
             f"{listen!r} is not an address to listen on",
             expected="HOST:PORT, such as 127.0.0.1:9188",
-            do="correct --listen",
+            do=f"correct {option}",
         )
     return host.strip("[]"), int(port)
 

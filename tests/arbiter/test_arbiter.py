@@ -498,8 +498,15 @@ def test_a_limit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (["arbiter", "limit", "ollama.service", "4GiB", "--root", str(root), "--memory", "drm/x/vram0"], 2),
         (["arbiter", "limit", "ollama.service", "4GiB", "--root", str(tmp_path / "old")], 69),
     ):
+        (tmp_path / "old").mkdir(exist_ok=True)
         assert main(wrong) == status
     assert "Linux 6.14" in capsys.readouterr().err
+    nowhere = str(tmp_path / "nowhere")
+    for command in (["limit", "ollama.service", "4GiB"], ["run"]):
+        assert main(["arbiter", *command, "--root", nowhere]) == 2
+        said = capsys.readouterr().err
+        assert nowhere in said
+        assert "kernel" not in said
 
 
 def test_the_service(tmp_path: Path) -> None:
@@ -535,6 +542,12 @@ def test_a_port_that_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]
         words = ["--listen-ollama", f"127.0.0.1:{taken.getsockname()[1]}", "--listen-comfyui", "127.0.0.1:0"]
         assert main(["arbiter", *words, "--root", str(tmp_path)]) == 2
     assert "cannot listen" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option", ["--listen-comfyui", "--listen-ollama"])
+def test_the_option_that_is_wrong_is_named(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["arbiter", "run", option, "127.0.0.1:70000"]) == 2
+    assert f"correct {option}\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("address", ["http://127.0.0.1:18288", "http://localhost:18434"])

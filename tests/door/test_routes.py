@@ -17,7 +17,7 @@ from patchforge.cli import main
 from patchforge.door import render, roles, routes
 from patchforge.door.roles import Does, Role, load_table
 from patchforge.door.routes import Route
-from patchforge.errors import Damaged
+from patchforge.errors import Damaged, Exit
 from tests.support import MemoryTree
 
 SERVER = b"""\
@@ -151,6 +151,16 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         ("[/api]/more", ""),
         ("[/api]/reslyf/log", "user"),
     ]
+
+
+@pytest.mark.parametrize("more", [["v0.33.0"], ["--all"], ["v0.33.0", "v0.32.0"]])
+def test_a_pack_and_releases_are_not_asked_at_once(
+    more: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["door", "routes", "--pack", str(tmp_path), *more]) == Exit.USAGE
+    assert more[-1] in capsys.readouterr().err
+    assert main(["door", "routes", "--all", "v0.33.0"]) == Exit.USAGE
+    assert "v0.33.0" in capsys.readouterr().err
 
 
 def test_ollamas_routes() -> None:

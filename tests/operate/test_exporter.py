@@ -140,6 +140,26 @@ def test_a_port_that_is_taken() -> None:
         MetricsServer(url.removeprefix("http://"), exporter.registry(), lambda _: b"")
 
 
+@pytest.mark.parametrize("text", [":443", "host:", "nohost:1x", "host:0", "host:70000", "host:-1"])
+def test_no_place_of_a_certificate(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["exporter", "--once", "--certificate", text]) == 2
+    said = capsys.readouterr()
+    assert (said.out, "correct --certificate" in said.err) == ("", True)
+
+
+def test_a_certificate_s_file_may_be_there_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    certificate(tmp_path / "odd:name", 9)
+    named = ["odd:name", "later.pem", str(tmp_path / "a:b")]
+    words = [word for name in named for word in ("--certificate", name)]
+    assert main(["exporter", "--once", "--root", str(tmp_path), *words]) == 0
+    said = capsys.readouterr()
+    assert [name for name in named if f"note: {name} is not a file yet" in said.err] == named[1:]
+    assert 'patchforge_certificate_error{certificate="odd:name"} 0.0' in said.out
+
+
 @pytest.mark.parametrize("text", ["", ":80", "host", "host:", "host:http", "127.0.0.1:70000", "127.0.0.1:-1"])
 def test_no_address(text: str) -> None:
     with pytest.raises(PatchforgeError, match="is not an address to listen on"):

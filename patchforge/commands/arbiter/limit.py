@@ -10,6 +10,7 @@ from patchforge.arbiter.card import set_limit
 from patchforge.commands.common import show_json
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
+from patchforge.paths import need_folder
 
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 20, "gi": 1 << 30}
 
@@ -17,6 +18,7 @@ _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 1 << 10, "mi": 1 << 2
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 69 where the kernel has no such limit."""
     size = _bytes(options.size)
+    need_folder(Path(options.root), "the root of a file system, for --root")
     file, text = set_limit(Path(options.root), options.unit, size, options.memory or "", dry=options.dry_run)
     if options.json:
         show_json("arbiter-limit", {"file": file, "limit": text, "written": not options.dry_run})

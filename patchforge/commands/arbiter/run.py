@@ -26,7 +26,10 @@ _HERE = {"localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}  # noqa: S104 - compa
 def run(options: argparse.Namespace) -> int:
     """Runs until SIGTERM or SIGINT; exit status 0. PatchforgeError where it cannot listen."""
     comfyui, ollama = SharedComfyUI(options.comfyui, options.timeout), SharedOllama(options.ollama, options.timeout)
-    listen = {CardSide.COMFYUI: address(options.listen_comfyui), CardSide.OLLAMA: address(options.listen_ollama)}
+    listen = {
+        CardSide.COMFYUI: address(options.listen_comfyui, "--listen-comfyui"),
+        CardSide.OLLAMA: address(options.listen_ollama, "--listen-ollama"),
+    }
     for side, service in ((CardSide.COMFYUI, options.comfyui), (CardSide.OLLAMA, options.ollama)):
         _need_another(service, listen.values(), side)
     need_folder(Path(options.root))

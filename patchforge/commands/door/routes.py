@@ -11,13 +11,21 @@ from patchforge import progress
 from patchforge.commands.common import show_json, table
 from patchforge.door import routes
 from patchforge.door.roles import Grant, decided, load_table
-from patchforge.errors import Exit
+from patchforge.errors import Exit, PatchforgeError
 from patchforge.paths import need_folder
 from patchforge.sources import FolderTree, Upstream, open_upstream
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 when somebody must decide about a route: add it to ``upstream/routes.toml``."""
+    if options.pack and (options.release or options.all):
+        found = "--all" if options.all else " ".join(options.release)
+        raise PatchforgeError(
+            "--pack is about a pack, instead of releases", expected="one of them", found=found, do="leave one out"
+        )
+    if options.all and options.release:
+        found = " ".join(options.release)
+        raise PatchforgeError("--all is every release", expected="no VERSION", found=found, do="leave one out")
     if options.pack:
         results = [_pack(Path(options.pack))]
     else:
