@@ -443,6 +443,17 @@ def _made(folder: Path) -> Iterator[None]:
     """The folder, with those above it; those that had to be made go again if nothing comes to stand in them."""
     missing = [parent for parent in (folder, *folder.parents) if not os.path.lexists(parent)]
     try:
+        _make(folder)
+        yield
+    except BaseException:
+        for made in missing:
+            with suppress(OSError):
+                made.rmdir()
+        raise
+
+
+def _make(folder: Path) -> None:
+    try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
         at = next(
@@ -453,13 +464,20 @@ def _made(folder: Path) -> Iterator[None]:
         ) from error
     except OSError as error:
         raise SystemFault(f"{folder} cannot be made", found=str(error), do="name another output") from error
-    try:
-        yield
-    except BaseException:
-        for made in missing:
-            with suppress(OSError):
-                made.rmdir()
-        raise
+
+
+class _TriedError(Exception):
+    """Takes back what was made to try it."""
+
+
+def try_place(target: Path) -> None:
+    """PatchforgeError or OSError where nothing can be written at ``target``; leaves everything as it is."""
+    with suppress(_TriedError), _made(target.parent), _locked(target.parent), _told_of(target):
+        place = beside(target)
+        if not os.path.lexists(place):  # what a killed run left there could be written
+            place.mkdir()
+            place.rmdir()
+        raise _TriedError
 
 
 @contextmanager

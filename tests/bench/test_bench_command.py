@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,12 +13,12 @@ from typing import Any
 import pytest
 
 from emulator import build
-from patchforge.bench import workflows
+from patchforge.bench import places, workflows
 from patchforge.bench.model import FILE, FORMAT, PATCHED, UPSTREAM, read
 from patchforge.cli import main, parser
 from patchforge.commands import test as trials
 from patchforge.commands.bench import run as command
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, SystemFault
 from patchforge.trial.model import Device, TrialVerdict
 from patchforge.trial.server import devices
 from patchforge.trial.server.environment import Environment
@@ -337,3 +339,45 @@ def test_the_shorthand_takes_every_option_of_run_first() -> None:
 @pytest.mark.parametrize("folder", ["./report", "/tmp/record", "record.d"])
 def test_a_path_is_no_mistyped_action(folder: str) -> None:
     assert parser().parse_args(["bench", folder]).release == folder
+
+
+def test_where_nothing_can_be_written_is_told_before_the_work(
+    bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "_measured", lambda *_: pytest.fail("it was measured"))
+    (tmp_path / "file").touch()
+    wrong = [("file", Exit.USAGE, f"{tmp_path / 'file'} is not a folder"), ("file/below", Exit.USAGE, "not a folder")]
+    wrong += [("n" * 300, Exit.SYSTEM, "too long"), ("a/" + "n" * 300, Exit.SYSTEM, "too long")]
+    if Path("/proc/self").exists():
+        wrong.append(("/proc/x", Exit.SYSTEM, "/proc/x"))
+    for place, status, said in wrong:
+        assert bench("--device", "cpu", "--out", str(tmp_path / place))[0] == status, place
+        assert said in capsys.readouterr().err
+    (tmp_path / "locked").mkdir(mode=0o500)
+    if not os.access(tmp_path / "locked", os.W_OK):  # who is root may write everywhere
+        assert bench("--device", "cpu", "--out", str(tmp_path / "locked"))[0] == Exit.SYSTEM
+    assert {path.name for path in tmp_path.iterdir()} == {"file", "locked", "release"}
+
+
+@pytest.mark.parametrize("elsewhere", [True, False])
+def test_what_was_measured_is_kept_where_it_cannot_be_written(
+    elsewhere: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / "out"))
+
+    monkeypatch.setattr(places, "write_folder", full)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("kept" if elsewhere else "nowhere")))
+    (tmp_path / "kept").mkdir()
+    if not elsewhere:
+        monkeypatch.setattr("tempfile.mkstemp", full)
+    with pytest.raises(SystemFault, match="disk is full") as told:
+        places.write(tmp_path / "out", benchmark())
+    assert str(tmp_path / "out" / FILE) in told.value.problem
+    found = list((tmp_path / "kept").iterdir())
+    if elsewhere:
+        assert read(found[0]) == benchmark()
+        assert str(found[0]) in told.value.do
+    else:
+        assert found == []
+        assert FORMAT.parse(capsys.readouterr().err.encode(), "it") == benchmark()

@@ -13,9 +13,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from patchforge import outputs, pipeline, processes, progress
+from patchforge import pipeline, processes, progress
 from patchforge.arguments.bench import SIZES
-from patchforge.bench import own_model, real_size, statistics, suites, torch_cases, workflows
+from patchforge.bench import own_model, places, real_size, statistics, suites, torch_cases, workflows
 from patchforge.bench.compare import check_device, compare
 from patchforge.bench.machine import available, machine
 from patchforge.bench.model import (
@@ -35,7 +35,6 @@ from patchforge.bench.model import (
     total,
 )
 from patchforge.bench.own_model import OwnModel
-from patchforge.bench.places import KIND, check
 from patchforge.bench.suites import WorkflowCase
 from patchforge.commands import test as trials
 from patchforge.commands.apply import release_from_files
@@ -84,11 +83,11 @@ def run(options: argparse.Namespace) -> int:
         source = release_of(options, stack)
         out = Path(options.out) / f"{source[0].version}-{device}".replace(":", "-")
         before = inputs(options.source, options.upstream, options.generated)
-        check(out, before)
+        places.check(out, before)
         progress.step(f"converting {source[0].version}")
         patched = pipeline.convert(make_engine(options), *source)
         benchmark = _measured(options, device, patched, chosen, of_torch)
-    outputs.write_folder(out, {FILE: FORMAT.dump(benchmark)}, KIND, inputs=before)
+    places.write(out, benchmark, before)
     if options.json:
         show_json("bench", FORMAT.data(benchmark))
     else:
