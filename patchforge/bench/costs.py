@@ -120,7 +120,8 @@ def load_all(generated: Path) -> list[Benchmark]:
     """All that is kept, the oldest release first."""
     folder = place(generated, "v").parent
     if not folder.is_dir() and not generated.is_dir():
-        raise not_there(generated, "a folder with the patches of releases")
+        do = "run this in a checkout of patchforge, or name the folder: --generated DIR"
+        raise not_there(generated, "a folder with the patches of releases", do=do)
     paths = {path: parsed_version(path.stem) for path in sorted(folder.glob("v*.json"))}
     if strange := [path for path, version in paths.items() if not version]:
         raise Damaged(f"{strange[0]} is not named as a release", expected="such as v0.32.0.json", do="move it away")

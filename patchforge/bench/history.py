@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from patchforge.bench import statistics
-from patchforge.bench.model import FILE, Benchmark, Case, read, total
-from patchforge.errors import PatchforgeError
+from patchforge.bench.model import FILE, FORMAT, Benchmark, Case, read, total
+from patchforge.bench.submission import anonymous
+from patchforge.errors import NotChecked, PatchforgeError
 
 LEAST = 6  #: points of a series; of fewer no change is told
 _MOST = 10_000  # benchmarks of a folder
@@ -82,7 +84,10 @@ class BenchmarkHistory:
 
 
 def benchmarks(folder: Path) -> list[Benchmark]:
-    """All that lie in a folder, at any depth, oldest first; other JSON files that are benchmarks count as well."""
+    """All that lie in a folder, at any depth, oldest first, each once: copies are no further runs.
+
+    Submissions count as well, and are copies of the benchmarks that they were made of.
+    """
     if not folder.is_dir():
         raise PatchforgeError(
             f"{folder} is not a folder", expected=f"a folder with {FILE} in it, at any depth", do="name another"
@@ -92,7 +97,12 @@ def benchmarks(folder: Path) -> list[Benchmark]:
         raise PatchforgeError(
             f"{folder} holds no benchmark", expected=f"{FILE}, at any depth", do="make one: patchforge bench v0.33.0"
         )
-    return sorted((read(file) for file in files), key=lambda benchmark: benchmark.date)
+    found = {FORMAT.dump(benchmark): benchmark for benchmark in map(read, files)}
+    for benchmark in [*found.values()]:
+        with suppress(NotChecked):  # nothing of it was fresh
+            if (told := anonymous(benchmark)) != benchmark:
+                found.pop(FORMAT.dump(told), None)
+    return sorted(found.values(), key=lambda benchmark: benchmark.date)
 
 
 def history(measured: Sequence[Benchmark]) -> BenchmarkHistory:

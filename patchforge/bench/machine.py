@@ -33,6 +33,19 @@ def available(proc: Path = Path("/proc")) -> int:
     return int(line[1]) << 10 if line else 0
 
 
+def size(number: int) -> str:
+    """Bytes for people: what is there is never 0.0 GB."""
+    for unit, name in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
+        if number >= unit:
+            return f"{number / unit:.1f} {name}"
+    return f"{number} B"
+
+
+def advice(*ways: str) -> str:
+    """What to do, of ways of which some are ""."""
+    return ", or ".join(way for way in ways if way)
+
+
 def _cpu(proc: Path) -> str:
     line = re.search(r"^model name\s*: (.+)$", bounded.head(proc / "cpuinfo", 1 << 16), re.MULTILINE)
     return line[1].strip() if line else platform.processor() or platform.machine()

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from patchforge import bounded, documents
+from patchforge.bench.machine import advice, size
 from patchforge.bench.suites import WorkflowCase
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
+from patchforge.paths import not_there
 from patchforge.trial.model import Workflow
 
 PIXELS = 512  #: of a side, where none is named
@@ -55,6 +57,8 @@ def read(path: Path, pixels: int) -> OwnModel:
     """What the head of a safetensors file says; no value is read. PatchforgeError for half a checkpoint, or none."""
     if pixels % 64:
         raise PatchforgeError(f"{pixels} pixels cannot be", expected="a multiple of 64", do="such as --pixels 512")
+    if not path.exists() or path.is_dir():
+        raise not_there(path, "a checkpoint in one .safetensors file", do="name its file")
     tensors = {name: tensor for name, tensor in _header(path).items() if name != "__metadata__"}
     if lacking := [what for what, starts in _PARTS.items() if not any(name.startswith(starts) for name in tensors)]:
         raise PatchforgeError(
@@ -106,9 +110,9 @@ def check_memory(model: OwnModel, sides: int, available: int) -> None:
     if available and model.memory * sides > available:
         raise NotChecked(
             "this machine has too little free memory for that model",
-            expected=f"{model.memory * sides / _GB:.1f} GB: {sides} servers of {model.memory / _GB:.1f} GB in fp32",
-            found=f"{available / _GB:.1f} GB",
-            do="leave --baseline, --precision and --level out, or name a smaller model",
+            expected=f"{size(model.memory * sides)}: {sides} server{'s' * (sides > 1)} of {size(model.memory)} in fp32",
+            found=size(available),
+            do=advice("leave --baseline, --precision and --level out" if sides > 1 else "", "name a smaller model"),
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from patchforge.bench.machine import advice, size
 from patchforge.bench.suites import WorkflowCase
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.trial.model import Workflow
@@ -22,7 +23,7 @@ STEPS = 20
 #: The CPU computes that many in float32 to be compared with: all would take it minutes.
 COMPARED = 1
 _NAMED = " (real size)"
-_GB = 1e9
+_LEAST, _ONLY = "patchforge-sd15.safetensors", "--workflow txt2img-basic"  #: the smallest, and what needs no other
 _FLOAT32 = 4  # bytes of a value
 _LARGE, _USUAL = 1024, 512  # pixels of a side
 _TOKENS = {"patchforge-sd3.safetensors": 154}  # CLIP's and T5's
@@ -99,11 +100,17 @@ def check_memory(cases: Iterable[WorkflowCase], sides: int, available: int) -> N
     """NotChecked before the work where the machine has not the memory: ``sides`` servers have a workflow's models."""
     needed = max(_FLOAT32 * sum(file.values for file in _files([case]).values()) for case in cases) * sides
     if available and needed > available:
+        least = _FLOAT32 * REAL[_LEAST].values
+        servers = f"{sides} servers that have" if sides > 1 else "a server that has"
         raise NotChecked(
             "this machine has too little free memory for models of real size",
-            expected=f"{needed / _GB:.1f} GB: {sides} servers that have the largest in float32",
-            found=f"{available / _GB:.1f} GB",
-            do="leave --baseline, --precision and --level out, or name a smaller one: --workflow txt2img-basic",
+            expected=f"{size(needed)}: {servers} the largest in float32",
+            found=size(available),
+            do=advice(
+                "leave --baseline, --precision and --level out" if sides > 1 else "",
+                f"name a smaller one: {_ONLY}" if least * sides < needed and least <= available else "",
+                "close other programs",
+            ),
         )
 
 
@@ -113,7 +120,11 @@ def check_disk(cases: Iterable[WorkflowCase], folder: Path) -> None:
     if needed > free:
         raise NotChecked(
             f"there is too little room below {folder} for models of real size",
-            expected=f"{needed / _GB:.1f} GB",
-            found=f"{free / _GB:.1f} GB",
-            do="make room, name another folder with PATCHFORGE_CACHE, or fewer workflows: --workflow txt2img-basic",
+            expected=size(needed),
+            found=size(free),
+            do=advice(
+                "make room",
+                "name another folder with PATCHFORGE_CACHE",
+                f"name fewer workflows: {_ONLY}" if weights.missing(folder, [REAL[_LEAST].name]) <= free else "",
+            ),
         )

@@ -149,3 +149,11 @@ def test_what_is_committed_is_as_it_was_written(file: Path) -> None:
     added = costs.added(kept)
     assert not isinstance(added, str)
     assert all(costs.explained(difference, kept.release) for difference in added.differences)
+
+
+def test_outside_of_a_checkout_it_says_where_to_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "costs"]) == Exit.USAGE
+    assert "to do: run this in a checkout of patchforge, or name the folder: --generated DIR" in capsys.readouterr().err

@@ -16,7 +16,7 @@ pytest.importorskip("ruptures", reason="needs the extra benchmark")
 from patchforge import names
 from patchforge.bench import costs, submission
 from patchforge.bench.compare import against_upstream, compare
-from patchforge.bench.history import history
+from patchforge.bench.history import benchmarks, history
 from patchforge.bench.model import FILE, FORMAT, PATCHED, UPSTREAM, EnergyUse, MemoryUse, Quality, Times
 from patchforge.bench.report import headline, markdown, rows, table
 from patchforge.cli import main
@@ -156,3 +156,20 @@ def test_all_of_it_is_taken_as_it_is() -> None:
     assert [each.side for each in measured.cases] == [UPSTREAM, PATCHED]
     with pytest.raises(NotChecked):
         costs.recorded(FORMAT.parse(json.dumps(changed(("device", "emulated"), "")).encode(), "it"))
+
+
+def test_copies_are_no_further_runs(tmp_path: Path) -> None:
+    first = FORMAT.parse(json.dumps(whole()).encode(), "it")
+    other = FORMAT.parse(json.dumps(changed(("date",), "2026-11-30T10:00:00+00:00")).encode(), "it")
+    for number, measured in enumerate([first, other, first, first, other]):
+        (tmp_path / str(number)).mkdir()
+        (tmp_path / str(number) / FILE).write_bytes(FORMAT.dump(measured))
+    assert benchmarks(tmp_path) == [first, other]
+    told = submission.anonymous(first)
+    (tmp_path / submission.file_name(told)).write_bytes(submission.rendered(told))
+    assert benchmarks(tmp_path) == [first, other]
+    (tmp_path / "0" / FILE).unlink()
+    for copied in ("2", "3"):
+        (tmp_path / copied / FILE).unlink()
+    assert benchmarks(tmp_path) == [told, other]  # it stands for itself where what it was made of is not there
+    assert [len(series.points) for series in history(benchmarks(tmp_path)).series] == [2, 2]

@@ -13,7 +13,7 @@ pytest.importorskip("matplotlib", reason="needs the extra benchmark")
 
 from patchforge.bench import costs, own_model, suites
 from patchforge.bench.report import limits, repeat
-from patchforge.errors import Damaged, NotChecked, PatchforgeError
+from patchforge.errors import Damaged, Exit, NotChecked, PatchforgeError
 from patchforge.trial.workflows.library import load
 from tests.bench.examples import benchmark, case
 
@@ -99,3 +99,17 @@ def test_a_report_names_the_option_and_not_the_file(tmp_path: Path) -> None:
     assert not any("tiny" in line for line in limits(measured))
     with pytest.raises(NotChecked, match="no counts to keep"):
         costs.recorded(measured)
+
+
+def test_what_is_no_file_is_a_mistake_of_the_command_line(tmp_path: Path) -> None:
+    for path, said in ((tmp_path, "is a folder"), (tmp_path / "nothing", "is not there")):
+        with pytest.raises(PatchforgeError, match=said) as told:
+            own_model.read(path, 512)
+        assert told.value.status == Exit.USAGE
+
+
+def test_one_server_has_nothing_to_leave_out(tmp_path: Path) -> None:
+    model = own_model.read(checkpoint(tmp_path), 512)
+    with pytest.raises(NotChecked) as told:
+        own_model.check_memory(model, 1, 3_000_000)
+    assert (told.value.found, told.value.do) == ("3.0 MB", "name a smaller model")

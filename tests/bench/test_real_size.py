@@ -196,3 +196,27 @@ def test_the_tiny_ones_are_what_is_made_when_nothing_is_named(tmp_path: Path, mo
     monkeypatch.setattr(weights, "_serialized", lambda _: [b""])
     made = {path.name for path in weights.generate(tmp_path)}
     assert made == {*(file.name for file in weights.WEIGHTS), *weights.INPUTS}
+
+
+def test_what_is_advised_is_not_what_was_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(names: tuple[str, ...], free: int) -> NotChecked:
+        monkeypatch.setattr("shutil.disk_usage", lambda _: type("Usage", (), {"free": free}))
+        with pytest.raises(NotChecked) as told:
+            real_size.check_disk(cases(*names), tmp_path)
+        return told.value
+
+    few = refused(("txt2img-basic",), 30_000_000)
+    assert few.found == "30.0 MB"
+    assert few.do == "make room, or name another folder with PATCHFORGE_CACHE"
+    assert "--workflow" not in refused(("sdxl", "txt2img-basic"), 30_000_000).do  # that does not fit either
+    assert refused(("sdxl", "txt2img-basic"), 3 * GIB).do.endswith("name fewer workflows: --workflow txt2img-basic")
+
+    def short(names: tuple[str, ...], sides: int, free: int) -> str:
+        with pytest.raises(NotChecked) as told:
+            real_size.check_memory(cases(*names), sides, free)
+        return told.value.do
+
+    assert short(("txt2img-basic",), 1, GIB) == "close other programs"
+    assert "--workflow txt2img-basic" in short(("sdxl",), 1, 5 * GIB)
+    assert short(("txt2img-basic",), 2, 5 * GIB).startswith("leave --baseline")
+    assert "--workflow" not in short(("txt2img-basic",), 2, 5 * GIB)
