@@ -106,7 +106,7 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge (packs )?bot .*--repository .+": GITHUB,
     r"patchforge doctor --root /mnt/system .+": "another system's root; tests/doctor make such",
     r"patchforge bench .*--device emulated.*": TORCH,
-    r"patchforge bench (~/ComfyUI|v0\.33\.0) --device xpu.*": HARDWARE,
+    r"patchforge bench (~/ComfyUI|v0\.33\.0) --device (xpu|cuda).*": HARDWARE,
     r"patchforge (packs )?test .+ --device (xpu|cuda) .+": HARDWARE,
     r"patchforge (packs )?test .+": TORCH,
     r"python -m patchforge\.trial\.comparison\.against_upstream .+": HARDWARE,
