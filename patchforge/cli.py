@@ -7,6 +7,7 @@ import atexit
 import gc
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -167,6 +168,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if arguments is None:
         atexit.register(gc.freeze)  # who ends has no use for garbage
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+            signal.signal(signal.SIGINT, _interrupt)
     if _wants_document(words):
         importlib.import_module("json")  # a fault may leave no file to read it from
     typed = sys.stderr if arguments is None or (sys.stderr and sys.stderr.isatty()) else None
@@ -182,6 +185,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return int(Exit.CUT_SHORT)  # there is nobody to tell
         except BaseException as error:  # noqa: BLE001 - the one place that turns every fault into a sentence
             return _fail(error, words)
+
+
+def _interrupt(*_: object) -> None:
+    """The first Ctrl-C ends the command; those that follow do not disturb it at putting things right."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
 
 
 def ipex_benchmark() -> int:

@@ -19,8 +19,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from subprocess import DEVNULL, PIPE, STDOUT, CompletedProcess, Popen, SubprocessError, TimeoutExpired
 from typing import IO, TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from typing import IO, TYPE_CHECKING, Any
 from patchforge.errors import Damaged, NotChecked
 
 if TYPE_CHECKING:
-    from multiprocessing.context import BaseContext
+    from concurrent.futures import Executor
 
 __all__ = [
     "DEVNULL",
@@ -248,11 +248,41 @@ def close() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
-def workers() -> BaseContext:
-    """How processes of our own are started: forked where that is safe, which is quickest."""
-    from multiprocessing import get_context  # noqa: PLC0415 - keeps start-up light
+@contextmanager
+def workers(count: int, prepare: Callable[..., None] | None = None, *arguments: object) -> Iterator[Executor]:
+    """Processes of our own, each with ``prepare(*arguments)`` run first: forked on Linux, where that is safe and quick.
 
-    return get_context("fork" if sys.platform == "linux" else "spawn")
+    Ctrl-C does not reach them: one that ends with a lock of theirs in its hand would leave the others, and us, waiting.
+    It ends the block, which ends them at once.
+    """
+    from concurrent.futures import ProcessPoolExecutor  # noqa: PLC0415 - keeps start-up light
+    from multiprocessing import get_context  # noqa: PLC0415
+
+    context = get_context("fork" if sys.platform == "linux" else "spawn")
+    pool = ProcessPoolExecutor(count, context, _begin, (prepare, arguments))
+    with pool:
+        try:
+            yield pool
+        except KeyboardInterrupt:
+            threading.excepthook = lambda _: (
+                None
+            )  # the pool's own thread finds its tasks cancelled and its workers gone
+            _kill(pool)
+            raise
+
+
+def _kill(pool: Any) -> None:
+    """Ends the workers of a ``ProcessPoolExecutor``, as its ``kill_workers()`` does from Python 3.14 on."""
+    for process in list((pool._processes or {}).values()):  # noqa: SLF001
+        process.kill()
+    pool._call_queue._reader.close()  # noqa: SLF001 - or the thread that writes tasks waits for somebody to read them
+    pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _begin(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if prepare:
+        prepare(*arguments)
 
 
 def program(name: str) -> str:

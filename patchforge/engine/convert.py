@@ -6,14 +6,11 @@ Results are kept by (blob, path, rule-set digest), so a new release costs only t
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
-from multiprocessing import get_context
-from multiprocessing.context import BaseContext
 
+from patchforge import processes
 from patchforge.engine.cache import Cache, Key
 from patchforge.engine.census import NEEDLES
 from patchforge.engine.prefilter import may_say
@@ -129,7 +126,7 @@ class Engine:
         ordered = sorted(tasks.values(), key=lambda task: (-sum(len(data) for _, data in task), task[0][0]))
         size = sum(len(data) for task in ordered for _, data in task)
         if self.jobs > 1 and len(ordered) > 1 and size > _WORTH_A_PROCESS:
-            with ProcessPoolExecutor(self.jobs, _context(), _prepare, (self.transforms,)) as pool:
+            with processes.workers(self.jobs, _prepare, self.transforms) as pool:
                 for result in pool.map(_look, ordered):
                     records.update(result)
         else:
@@ -171,11 +168,6 @@ class Engine:
 def _keys(tree: Tree) -> list[Key]:
     """Files that could name a device."""
     return [(entry.path, entry.blob) for entry in tree.entries().values() if entry.path.endswith(".py")]
-
-
-def _context() -> BaseContext:
-    """Forking is quickest and safe on Linux only; elsewhere processes begin anew."""
-    return get_context("fork" if sys.platform == "linux" else "spawn")
 
 
 _TRANSFORMS: tuple[Transform, ...] = ()

@@ -128,10 +128,14 @@ class Code:
     def aliases(self) -> dict[str, str]:
         """Local name → full name, for every import in the file."""
         names: dict[str, str] = {}
-        for node in self.nodes:
-            if not getattr(node, "level", 0):
+        for node in self._imports:
+            if isinstance(node, ast.Import) or not node.level:
                 names |= imported_names(node)
         return names
+
+    @cached_property
+    def _imports(self) -> list[ast.Import | ast.ImportFrom]:
+        return [node for node in self.nodes if isinstance(node, (ast.Import, ast.ImportFrom))]
 
     @cached_property
     def torchs(self) -> frozenset[str]:
@@ -142,13 +146,13 @@ class Code:
     @cached_property
     def imported(self) -> frozenset[str]:
         """The first parts of the modules that the file imports by their own names."""
-        plain = (alias.name for node in self.nodes if isinstance(node, ast.Import) for alias in node.names)
+        plain = (alias.name for node in self._imports if isinstance(node, ast.Import) for alias in node.names)
         return frozenset(name.partition(".")[0] for name in plain)
 
     @cached_property
     def torch(self) -> str:
         """The local name of torch; "" where the file does not import it by itself."""
-        for node in self.nodes:
+        for node in self._imports:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     if alias.name == "torch" or (alias.name.startswith("torch.") and not alias.asname):

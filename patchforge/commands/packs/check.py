@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from patchforge import processes
@@ -69,7 +68,7 @@ def _summary(reports: Sequence[PackReport], folders: Sequence[Path]) -> str:
 def _reports(folders: Sequence[Path]) -> list[PackReport]:
     if len(folders) == 1 or (os.cpu_count() or 1) == 1:
         return [_report(folder) for folder in folders]
-    with ProcessPoolExecutor(min(os.cpu_count() or 1, len(folders)), processes.workers()) as pool:
+    with processes.workers(min(os.cpu_count() or 1, len(folders))) as pool:
         return list(pool.map(_report, folders))
 
 
