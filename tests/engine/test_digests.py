@@ -12,7 +12,7 @@ from patchforge.engine.cache import PACKS, RELEASES, pack_rules_digest, rule_set
 from tests.support import ROOT
 
 #: What the deciding modules import that decides nothing about a file's bytes.
-TOLD = {"patchforge/__init__.py", "patchforge/errors.py", "patchforge/resources.py"}
+TOLD = {"patchforge/__init__.py", "patchforge/errors.py", "patchforge/processes.py", "patchforge/resources.py"}
 #: Where what is kept is kept, looked up and shown. What is read of a pack is a part of the key.
 AROUND = {
     *("patchforge/engine/cache.py", "patchforge/engine/sites.py", "patchforge/engine/__init__.py"),
