@@ -271,12 +271,18 @@ def workers(count: int, prepare: Callable[..., None] | None = None, *arguments: 
             raise
 
 
+_TO_END = 5.0  # seconds
+
+
 def _kill(pool: Any) -> None:
     """Ends the workers of a ``ProcessPoolExecutor``, as its ``kill_workers()`` does from Python 3.14 on."""
     for process in list((pool._processes or {}).values()):  # noqa: SLF001
         process.kill()
     pool._call_queue._reader.close()  # noqa: SLF001 - or the thread that writes tasks waits for somebody to read them
+    watching = pool._executor_manager_thread  # noqa: SLF001
     pool.shutdown(wait=False, cancel_futures=True)
+    if watching:
+        watching.join(_TO_END)  # one that closes things while Python ends would have it say so
 
 
 def _begin(prepare: Callable[..., None] | None, arguments: tuple[object, ...]) -> None:
