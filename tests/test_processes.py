@@ -30,7 +30,7 @@ def test_what_a_child_says() -> None:
 @pytest.mark.parametrize("stream", ["stdout", "stderr"])
 def test_a_child_that_says_too_much(stream: str) -> None:
     code = f"import sys\nwhile True: sys.{stream}.write('x' * 65536)"
-    with pytest.raises(Damaged, match="says too much"):
+    with pytest.raises(Damaged, match="printed too much"):
         processes.run([*PYTHON, code], capture_output=True, most=1 << 20)
 
 
@@ -40,7 +40,7 @@ def test_a_child_that_has_said_too_much_and_ended() -> None:
     said = processes._Words(process.stdout, 10)
     process.wait()
     said.join()
-    with pytest.raises(Damaged, match="says too much"):
+    with pytest.raises(Damaged, match="printed too much"):
         processes._wait(process, [said], None, None)
 
 

@@ -120,7 +120,7 @@ def load_all(generated: Path) -> list[Benchmark]:
     """All that is kept, the oldest release first."""
     folder = place(generated, "v").parent
     if not folder.is_dir() and not generated.is_dir():
-        do = "run this in a checkout of patchforge, or name the folder: --generated DIR"
+        do = "check the path, or run this in a checkout of patchforge"
         raise not_there(generated, "a folder with the patches of releases", do=do)
     paths = {path: parsed_version(path.stem) for path in sorted(folder.glob("v*.json"))}
     if strange := [path for path, version in paths.items() if not version]:

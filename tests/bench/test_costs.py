@@ -156,4 +156,4 @@ def test_outside_of_a_checkout_it_says_where_to_run(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "costs"]) == Exit.USAGE
-    assert "to do: run this in a checkout of patchforge, or name the folder: --generated DIR" in capsys.readouterr().err
+    assert "to do: check the path, or run this in a checkout of patchforge" in capsys.readouterr().err

@@ -158,6 +158,7 @@ def test_track(world: World, capsys: pytest.CaptureFixture[str], monkeypatch: py
     for fault in (None, Fault("GET", 404, body=json.dumps({"message": EVERY}))):
         world.github.faults += [fault] if fault else []
         monkeypatch.setenv("GH_TOKEN", TOKEN)  # it is taken out when it is read
+        (world.folder / "none").mkdir(parents=True, exist_ok=True)
         options = argparse.Namespace(
             nodes=False,
             index=False,

@@ -65,6 +65,8 @@ LATER = (
     "data/suites.json",
     "data/nixpkgs.json",
     "data/door.json",
+    "data/benchmark.json",
+    "packages/benchmark.sh",
 )
 
 

@@ -70,7 +70,8 @@ class Autocast(Pattern):
         if name in ("GradScaler", "custom_fwd", "custom_bwd", "amp"):
             return left([site], "for training: switches itself off without CUDA")
         if name == "get_autocast_gpu_dtype":
-            if code.mentions([_definition(site, code)], _CHECKPOINT):
+            around = _definition(site, code)
+            if _CHECKPOINT.search(getattr(around, "name", "")) or code.mentions([around], _CHECKPOINT):
                 return left([site], "kept for gradient checkpoints, which inference does not make")
             call = call_of(site, code)
             if call is None or not code.torch:

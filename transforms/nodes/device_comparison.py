@@ -56,7 +56,7 @@ class DeviceComparison(Pattern):
         PackExample(
             "providers by device",
             "providers = ['CUDAExecutionProvider', 'CPUExecutionProvider'] if d == 'cuda' else ['CPUExecutionProvider']\n",
-            "providers = ['CUDAExecutionProvider', *([\"OpenVINOExecutionProvider\"] if _patchforge_xpu() else []), 'CPUExecutionProvider'] if d == 'cuda' or d == 'xpu' else ['CPUExecutionProvider']\n",
+            "providers = ['CUDAExecutionProvider', *([\"OpenVINOExecutionProvider\"] if _patchforge_xpu() else []), 'CPUExecutionProvider'] if d == 'cuda' or d == \"xpu\" else ['CPUExecutionProvider']\n",
         ),
         PackExample(
             "housekeeping",
