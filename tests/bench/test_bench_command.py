@@ -210,14 +210,19 @@ def test_a_precision_that_there_is_not(bench: Any, capsys: pytest.CaptureFixture
     assert "no precision is called 'fp8'" in capsys.readouterr().err
 
 
-@WHOLE
-@EMULATED
-def test_models_of_real_size_are_compared_in_one_step_and_measured_in_all(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+@pytest.fixture
+def real_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one workflow has a model of real size, and the machine the memory for it."""
     known = replace(TXT2IMG, weights=("patchforge-sd15.safetensors",), computes={"2": 50, "3": 50})
     monkeypatch.setattr(command, "load", lambda: {known.name: known})
     monkeypatch.setattr(command, "available", lambda: 1 << 40)
+
+
+@WHOLE
+@EMULATED
+def test_models_of_real_size_are_compared_in_one_step_and_measured_in_all(
+    bench: Any, real_sizes: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     status, out = bench("--device", "emulated", "--size", "real", "--pairs", "2")
     assert status == Exit.OK, capsys.readouterr()
     (case,) = read(out).cases
@@ -232,11 +237,8 @@ def test_models_of_real_size_are_compared_in_one_step_and_measured_in_all(
 
 @EMULATED
 def test_models_of_real_size_that_differ_from_the_cpus_are_not_measured(
-    bench: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    bench: Any, real_sizes: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    known = replace(TXT2IMG, weights=("patchforge-sd15.safetensors",), computes={"2": 50, "3": 50})
-    monkeypatch.setattr(command, "load", lambda: {known.name: known})
-    monkeypatch.setattr(command, "available", lambda: 1 << 40)
     assert bench("--device", "emulated", "--size", "real", modes=("blind",))[0] == Exit.FAILED
     assert "in 1 of its steps" in capsys.readouterr().out
 

@@ -20,6 +20,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.support import ROOT
+
 SYSTEMD = Path("/lib/systemd/systemd")
 UNITS = "/etc/systemd/system"
 _PROGRAMS = ("setpriv", "unshare", "nsenter", "systemctl", "ip")
@@ -58,6 +60,25 @@ cd /
 exec {systemd} --system --unit=multi-user.target --log-target=console --show-status=no
 '
 """
+
+
+PATCHFORGE = "/opt/patchforge/bin/patchforge"  #: where units look for the command
+_COMMAND = """#!{python}
+import sys
+sys.path[:0] = {paths}
+{before}
+from patchforge.cli import main
+sys.exit(main())
+"""
+
+
+def command_of_ours(top: Path, before: str = "") -> Path:
+    """This repository's ``patchforge`` as a program in ``top``, which runs ``before`` first."""
+    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
+    command = top / "patchforge"
+    command.write_text(_COMMAND.format(python=sys.executable, paths=paths, before=before))
+    command.chmod(0o755)
+    return command
 
 
 def missing() -> str:

@@ -14,16 +14,9 @@ from pathlib import Path
 import pytest
 
 from tests.operate import systemd
-from tests.operate.systemd import Systemd, at_home
+from tests.operate.systemd import PATCHFORGE, Systemd, at_home, command_of_ours
 from tests.support import ROOT
 
-#: ``/opt/patchforge/bin/patchforge``: this repository's.
-_COMMAND = """#!{python}
-import sys
-sys.path[:0] = {paths}
-from patchforge.cli import main
-sys.exit(main())
-"""
 _WAITS = (
     """ExecStart=/bin/sh -c "mkdir -p $$0/output; touch -d '200 days ago' $$0/output/old.png; """
     """touch $$0/output/new.png; touch $$0-watch/mine && echo wrote; exec sleep 3600" /var/lib/{0}"""
@@ -61,11 +54,7 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
     if reason := systemd.missing():
         pytest.skip(reason)
     top = tmp_path_factory.mktemp("machine")
-    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
-    command = top / "patchforge"
-    command.write_text(_COMMAND.format(python=sys.executable, paths=paths))
-    command.chmod(0o755)
-    binds = {"/opt/patchforge/bin/patchforge": command}
+    binds = {PATCHFORGE: command_of_ours(top)}
     with Systemd(top, _units(), binds, groups=("render", "video")) as started:
         for name in ("comfyui-xpu", "comfyui-xpu-second", "comfyui-xpu-exporter"):
             started.run("systemctl", "start", name, check=True)

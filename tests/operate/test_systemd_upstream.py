@@ -24,7 +24,7 @@ from patchforge.cli import main
 from patchforge.trial.model import Device
 from patchforge.trial.server import devices
 from tests.operate import systemd
-from tests.operate.systemd import Systemd, at_home
+from tests.operate.systemd import PATCHFORGE, Systemd, at_home, command_of_ours
 from tests.support import ROOT
 
 RELEASE = "v0.33.0"
@@ -42,15 +42,11 @@ pytestmark = [
     pytest.mark.skipif(bool(build.missing()), reason=build.missing() or ""),
 ]
 
-#: ``/opt/patchforge/bin/patchforge``: this repository's, without doctor.
-_COMMAND = """#!{python}
-import sys
-sys.path[:0] = {paths}
+#: What runs before the command's ``main``.
+_WITHOUT_DOCTOR = """
 from patchforge.commands import validate
 from patchforge.operate.validation import Check
 validate._doctor = lambda _: Check("doctor", True, "left out: no Intel GPU here")
-from patchforge.cli import main
-sys.exit(main())
 """
 
 
@@ -93,10 +89,6 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
     tree = top / "ComfyUI"
     assert main(["apply", RELEASE, "--to", str(tree)]) in (0, 69)  # 69: the clone lacks files that nothing here needs
     (tree / ".venv").mkdir()
-    paths = [str(ROOT), *(path for path in sys.path if path.endswith("site-packages"))]
-    command = top / "patchforge"
-    command.write_text(_COMMAND.format(python=sys.executable, paths=paths))
-    command.chmod(0o755)
     shutil.copytree(ROOT / "emulator", top / "emulated" / "emulator", ignore=shutil.ignore_patterns("__pycache__"))
     (top / "emulated" / "front-end").mkdir()
     (top / "emulated" / "front-end" / "index.html").write_text("")
@@ -104,13 +96,13 @@ def machine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Systemd]:
         "/opt/comfyui": tree,
         "/opt/comfyui/.venv": Path(PYTHON).parents[1],
         "/opt/emulated": top / "emulated",
-        "/opt/patchforge/bin/patchforge": command,
+        PATCHFORGE: command_of_ours(top, _WITHOUT_DOCTOR),
     }
     with Systemd(top, _units(), binds, groups=("render", "video")) as started:
         started.run("systemctl", "start", "comfyui-xpu", check=True)
         started.until(lambda: _looked(started, "--live"), "ComfyUI answers", _START)
         pack = ("health", "--write-pack", "/var/lib/comfyui-xpu/custom_nodes")
-        started.run("/opt/patchforge/bin/patchforge", *pack, check=True)
+        started.run(PATCHFORGE, *pack, check=True)
         started.run("systemctl", "enable", "comfyui-xpu-health", "comfyui-xpu-validate", check=True)
         started.run("systemctl", "restart", "comfyui-xpu", check=True)
         yield started
@@ -120,7 +112,7 @@ def _looked(machine: Systemd, probe: str) -> bool:
     """Whether a look is in order. AssertionError where the service ends again and again."""
     restarts = machine.show("comfyui-xpu", "NRestarts")
     assert int(restarts) < 3, machine.run("tail", "-n", "30", "/var/log/comfyui-xpu.log").stdout
-    return machine.run("/opt/patchforge/bin/patchforge", "health", probe, "--timeout", "60", URL).returncode == 0
+    return machine.run(PATCHFORGE, "health", probe, "--timeout", "60", URL).returncode == 0
 
 
 def _validated(machine: Systemd, before: str = "") -> str:
@@ -140,7 +132,7 @@ def _validated(machine: Systemd, before: str = "") -> str:
 
 def _fresh(machine: Systemd) -> None:
     """The service is as it was: a sample on the device, and somebody who watches."""
-    looked = machine.run("/opt/patchforge/bin/patchforge", "health", "--deep", "--timeout", "120", URL)
+    looked = machine.run(PATCHFORGE, "health", "--deep", "--timeout", "120", URL)
     assert (looked.returncode, looked.stdout[:11]) == (0, "ok  fresh: "), looked.stdout + looked.stderr
     machine.until(lambda: machine.show("comfyui-xpu-health", "ActiveState") == "active", "it is watched", 60)
     record = machine.run("sh", "-c", "cat /var/lib/comfyui-xpu-watch/validation-*.json", check=True).stdout
