@@ -181,8 +181,9 @@ def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
         unsaid = f"too uncertain to say if it changed from {than}" if uncertain else f"no change from {than}"
         said = f"{alarms[0][1]} than {than}" if alarms else unsaid
     elif alarms:
-        first, *other = (f"{word} in {many}" for many, word in alarms)
-        said = " and ".join([first.replace(" in ", f" than {than} in "), *other]) + f" of {len(measured)} cases"
+        (many, word), *other = alarms
+        parts = [f"{word} than {than} in {many}", *(f"{word} in {many}" for many, word in other)]
+        said = f"{' and '.join(parts)} of {len(measured)} cases"
     else:
         steady = f"{len(measured) - uncertain} of {len(measured)}" if uncertain else f"{len(measured)}"
         said = f"no change from {than} in {steady} cases"

@@ -304,7 +304,7 @@ def _rows(benchmark: Benchmark) -> Iterator[list[str]]:
 
 
 def _seconds(values: Sequence[float]) -> str:
-    median = statistics.interval(values)
-    unit, factor = ("s", 1) if median.median >= 1 else ("ms", 1e3) if median.median >= 1e-3 else ("us", 1e6)
-    low, high = median.low * factor, median.high * factor
-    return f"{median.median * factor:.3g} {unit} ({low:.3g} to {high:.3g})"
+    interval = statistics.interval(values)
+    unit, factor = ("s", 1) if interval.median >= 1 else ("ms", 1e3) if interval.median >= 1e-3 else ("us", 1e6)
+    low, high = interval.low * factor, interval.high * factor
+    return f"{interval.median * factor:.3g} {unit} ({low:.3g} to {high:.3g})"
