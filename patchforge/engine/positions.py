@@ -19,6 +19,7 @@ class Positions:
     """The place of each node of ``module``, which was parsed from ``text``: lines from 1, columns in characters."""
 
     def __init__(self, module: cst.Module, text: str) -> None:
+        self._module = module  # while it lives, no other tree's node has the ``id`` of one of its nodes
         self._recorder = _Recorder(module)
         self._starts = list(accumulate((len(line) + 1 for line in text.split("\n")), initial=0))
 
