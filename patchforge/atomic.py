@@ -482,16 +482,10 @@ def try_place(target: Path) -> None:
 
 @contextmanager
 def _told_of(target: Path) -> Iterator[None]:
-    """An error about what is written beside a target names the target: nobody knows the other name.
-
-    Who interrupts is told how the target is left.
-    """
+    """An error about what is written beside a target names the target: nobody knows the other name."""
     fresh = beside(target)
     try:
         yield
-    except KeyboardInterrupt as error:
-        error.add_note(f"{target} is whole: as it was before, or as it was to be")
-        raise
     except OSError as error:
         at = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
         if at is None or not at.is_relative_to(fresh):

@@ -14,7 +14,7 @@ from contextlib import suppress
 from functools import partial
 from typing import NamedTuple
 
-from patchforge import __version__, faults, progress, terminal
+from patchforge import __version__, faults, interrupted, progress, terminal
 from patchforge.arguments.parser import Parser
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document
@@ -172,14 +172,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             signal.signal(signal.SIGINT, _interrupt)
     if _wants_document(words):
         importlib.import_module("json")  # a fault may leave no file to read it from
+    interrupted.forget()
     typed = sys.stderr if arguments is None or (sys.stderr and sys.stderr.isatty()) else None
     with progress.shown(typed), terminal.guarded():
         try:
             return _run(words)
         except (SystemExit, GeneratorExit):
             raise
-        except KeyboardInterrupt as error:  # who was writing has noted how that is left
-            _say("; ".join(("patchforge: interrupted", *getattr(error, "__notes__", ()))))
+        except KeyboardInterrupt:
+            _say("; ".join(("patchforge: interrupted", *interrupted.told())))
             return int(Exit.INTERRUPTED)
         except terminal.ReaderGoneError:
             return int(Exit.CUT_SHORT)  # there is nobody to tell

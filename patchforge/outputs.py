@@ -21,7 +21,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from patchforge import atomic, bounded
+from patchforge import atomic, bounded, interrupted
 from patchforge.atomic import Step
 from patchforge.errors import PatchforgeError
 
@@ -72,7 +72,12 @@ def write_folder(
     """
     place = place_of(target, inputs)
     _refuse_where_we_are(place)
+    _leaves(place)
     return atomic.write_tree(place, listed(files), ours=lambda folder: prove(folder, kind), step=step)
+
+
+def _leaves(place: Path) -> None:
+    interrupted.leaves(place, f"{place} is whole: as it was before, or as it was to be")
 
 
 def check_folder(target: Path, kind: OutputKind, inputs: Iterable[Path] = ()) -> None:
@@ -89,6 +94,7 @@ def write_new(
     """Makes ``target`` a folder of ``files`` where none is, or an empty one; False when it is that already."""
     place = place_of(target, inputs)
     _refuse_where_we_are(place)
+    _leaves(place)
     return atomic.write_tree(place, files, executable=frozenset(executable))
 
 
@@ -268,6 +274,7 @@ def write_document(
     A file that is there must be as ``known`` says ours is, or empty; else PatchforgeError, and nothing is written.
     """
     place = place_of(path, inputs)
+    _leaves(place)
     return atomic.write_file(place, data, ours=lambda file: _prove_file(file, known), step=step)
 
 

@@ -28,6 +28,7 @@ import urllib.error
 import zipfile
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from patchforge import atomic, documents, manifest
+from patchforge import atomic, documents, manifest, outputs
 from patchforge.cli import _EPILOG, main
 from patchforge.commands import status as status_command
 from patchforge.engine.sites import load_decisions
@@ -199,22 +200,36 @@ def test_who_writes_nothing_says_nothing_of_what_is_written(
     assert capsys.readouterr().err == "patchforge: interrupted\n"
 
 
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("done", [True, False])
 def test_who_interrupts_writing_is_told_how_it_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    there: bool,
+    done: bool,
 ) -> None:
-    out, before = tmp_path / "out", {"a": b"1"}
-    atomic.write_tree(out, before)
+    out, file, step = tmp_path / "out", tmp_path / "file.json", atomic.silent if done else raising(KeyboardInterrupt())
+    kind = outputs.OutputKind("tests", re.compile("a"))
+    if there:
+        outputs.write_folder(out, {"a": b"1"}, kind)
 
     def write(_: object) -> int:
-        atomic.write_tree(out, {"a": b"2"}, ours=lambda _: None, step=raising(KeyboardInterrupt()))
-        return 0
+        with suppress(KeyboardInterrupt):
+            outputs.write_document(file, outputs.marked(f"{outputs.mark()}\n"), step=step)
+        outputs.write_folder(out, {"a": b"2"}, kind, step=step)
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(status_command, "run", write)
     assert main(["status"]) == Exit.INTERRUPTED
-    assert capsys.readouterr().err == (
-        f"patchforge: interrupted; {out} is whole: as it was before, or as it was to be\n"
-    )
-    assert (out / "a").read_bytes() == b"1"
+    left = [place for place in (file, out) if done or (there and place == out)]
+    said = [f"{place} is whole: as it was before, or as it was to be" for place in left]
+    assert capsys.readouterr().err == "; ".join(["patchforge: interrupted", *said]) + "\n"
+    if done or there:
+        assert (out / "a").read_bytes() == (b"2" if done else b"1")
+    monkeypatch.setattr(status_command, "run", raising(KeyboardInterrupt()))
+    assert main(["status"]) == Exit.INTERRUPTED
+    assert capsys.readouterr().err == "patchforge: interrupted\n"
 
 
 def test_a_mistake_names_its_place(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,6 +34,7 @@ from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, mo
 from patchforge.checkout.transaction import Unfinished, Write
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
 from patchforge.inside import EntryKind, Inside
+from patchforge.interrupted import leaves
 from patchforge.paths import quoted
 from patchforge.sources.folder import LINK, FolderTree
 from patchforge.vocabulary import Tree, git_blob_id
@@ -68,6 +69,7 @@ def opened(folder: Path, *, dry_run: bool = False, step: Step | None = None) -> 
         yield inside
         return
     with inside.locked():
+        leaves(folder, f"{command('release', 'status', inside.shown)} says how the folder is left")
         if journal.recover(inside):
             _tidy(inside)
         yield inside
@@ -108,19 +110,8 @@ def patch(inside: Inside, subject: Subject, patched: PatchedFiles, *, context: i
                 do="move it away, or name the release that is in the folder",
             )
     if not dry_run and plan.writes:
-        with _note_for_interrupt(inside):
-            _install(inside, subject, patched, _Steps(patched.files(context), plan.writes, patched.before, seen.known))
+        _install(inside, subject, patched, _Steps(patched.files(context), plan.writes, patched.before, seen.known))
     return plan
-
-
-@contextmanager
-def _note_for_interrupt(inside: Inside) -> Iterator[None]:
-    """Who interrupts while files are being changed is told what says how they are left."""
-    try:
-        yield
-    except KeyboardInterrupt as error:
-        error.add_note(f"{command('release', 'status', inside.shown)} says how the folder is left")
-        raise
 
 
 def _writes(inside: Inside, patched: PatchedFiles) -> Iterator[Write]:
@@ -261,10 +252,9 @@ def revert(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Plan:
         raise _nothing_to_undo(seen)
     writes = tuple(Write(file.path, file.now, new) for file in seen.seen if (new := _put_back(file, seen)) != file.now)
     if not dry_run:
-        with _note_for_interrupt(inside):
-            _write(inside, subject, writes)
-            _tidy(inside)
-            journal.take_away(inside, seen.known.journal)
+        _write(inside, subject, writes)
+        _tidy(inside)
+        journal.take_away(inside, seen.known.journal)
     return Plan(seen.state, writes, tuple(file.path for file in seen.seen))
 
 
@@ -355,10 +345,9 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
     if finished is None:
         return _renew(inside, subject, seen, sources, asked=asked, dry_run=dry_run)
     if not dry_run:
-        with _note_for_interrupt(inside):
-            _write(inside, subject, finished)
-            with _done(inside, subject):
-                transaction.clear(inside, journal.FOLDER)
+        _write(inside, subject, finished)
+        with _done(inside, subject):
+            transaction.clear(inside, journal.FOLDER)
     return Plan(seen.state, finished, tuple(file.path for file in seen.seen), options=_found_out(asked, subject))
 
 
@@ -463,8 +452,7 @@ def _renew(
     anew = bool(writes) or not _is_current(seen, patched)
     plan = Plan(seen.state, writes, tuple(sorted(patched.after)), anew, _found_out(asked, others.subject))
     if not dry_run and plan.journal:
-        with _note_for_interrupt(inside):
-            _install(inside, others.subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
+        _install(inside, others.subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
     elif not dry_run:
         transaction.clear(inside, journal.FOLDER)
     return plan

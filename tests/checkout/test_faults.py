@@ -9,6 +9,7 @@ import shutil
 import stat
 import struct
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from itertools import product
 from pathlib import Path
@@ -19,7 +20,7 @@ import pytest
 
 from patchforge import inside
 from patchforge.atomic import exchange
-from patchforge.checkout import journal, transaction
+from patchforge.checkout import journal
 from patchforge.checkout.examine import Examined, FolderState
 from patchforge.cli import main
 from patchforge.errors import Exit, PatchforgeError
@@ -95,22 +96,34 @@ class Stream:
         self.stream.flush()
 
 
+#: module and what in it is interrupted: before anything is written, while it is, and when all is done and not yet said.
+WHEN = [
+    ("patchforge.checkout.change.examine", ""),
+    ("patchforge.checkout.transaction.carry_out", ""),
+    ("builtins.print", "done"),
+]
+
+
+@pytest.mark.parametrize(("where", "done"), WHEN, ids=["before", "while", "after"])
 def test_who_interrupts_the_patching_is_told_what_says_how_it_is_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    where: str, done: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pack, files = fill(tmp_path / "pack", PACK), dict(PACK)
+    said = sys.stderr
 
-    def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+    def interrupted(*_: object, file: object = None, **__: object) -> None:
+        if file is None:
+            raise KeyboardInterrupt
+        said.write(str(_[0]))
 
     for command in ("packs apply {} --in-place", "packs revert {}"):
         with monkeypatch.context() as patch:
-            patch.setattr(transaction, "carry_out", interrupted)
+            patch.setattr(where, interrupted)
             assert main(command.format(pack).split()) == Exit.INTERRUPTED
-        said = f"patchforge: interrupted; patchforge status {pack} says how the folder is left\n"
-        assert capsys.readouterr().err.endswith(said)
-        assert content(pack) == files
-        assert main(command.format(pack).split()) == Exit.OK
+        told = f"patchforge: interrupted; patchforge status {pack} says how the folder is left"
+        assert capsys.readouterr().err.rstrip("\n").endswith(told)
+        assert (content(pack) == files) != bool(done)
+        assert done or main(command.format(pack).split()) == Exit.OK
         files, _ = content(pack), capsys.readouterr()
 
 
