@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import pytest
 
 from patchforge.engine.blocks import SourceFile
 from patchforge.engine.cache import FILES, Cache
@@ -76,3 +82,17 @@ def without_helpers(after: bytes, before: str) -> str:
     rest = before.splitlines()[SourceFile(before.encode()).import_line :][:2]
     del lines[at : at + (2 if not rest or rest[0].strip() else 1 if rest[1:] and rest[1].strip() else 0)]
     return "".join(lines)
+
+
+def bound(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``patchforge`` as somebody whom permissions bind, which root is not."""
+    dropped = ["setpriv", "--inh-caps=-all", "--bounding-set=-all"] if os.geteuid() == 0 else []
+    if dropped and not shutil.which("setpriv"):
+        pytest.skip("root without setpriv cannot be bound")
+    return subprocess.run(
+        [*dropped, sys.executable, "-m", "patchforge", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, **environment},
+    )

@@ -101,6 +101,9 @@ def manifests(folder: Path) -> Iterator[OllamaManifest | Damaged]:
         if count >= _MOST:
             yield Damaged(f"{top} has too many files", expected=f"at most {_MOST}")
             return
+        if isinstance(path, Damaged):
+            yield path
+            continue
         try:
             yield read(path, shortest(path.relative_to(top).parts))
         except Damaged as error:
@@ -109,11 +112,14 @@ def manifests(folder: Path) -> Iterator[OllamaManifest | Damaged]:
             yield Damaged(f"{path} cannot be read", found=error.strerror or "", do=_DO)
 
 
-def _files(folder: Path, depth: int) -> Iterator[Path]:
-    """Files that are so many names below a folder; those of hidden names are others'."""
+def _files(folder: Path, depth: int) -> Iterator[Path | Damaged]:
+    """Files that are so many names below a folder; those of hidden names are others'. Damaged as ``manifests``."""
     try:
         inside = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        yield Damaged(f"{folder} cannot be read", found=error.strerror or "", do=_DO)
         return
     for entry in inside:
         if entry.name.startswith("."):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,14 @@ from patchforge.paths import need_folder
 
 VARIABLE = "PATCHFORGE_MODELS"
 EXTRA = "extra_model_paths.yaml"
+_ABSENT = f"{EXTRA} names folders there, and none is; is its disk mounted?"
+#: Variables, each with the folder in what it names, and then the usual places: as envconfig/config.go of ollama/ollama
+_OLLAMA = ({"OLLAMA_MODELS": ""}, ("~/.ollama/models", "/usr/share/ollama/.ollama/models"))
+#: and src/huggingface_hub/constants.py of huggingface/huggingface_hub have them.
+_HUB = (
+    {"HF_HUB_CACHE": "", "HUGGINGFACE_HUB_CACHE": "", "HF_HOME": "hub"},
+    ("$XDG_CACHE_HOME/huggingface/hub", "~/.cache/huggingface/hub"),
+)
 #: ComfyUI's folders of one kind; the first is what the kind is called (folder_paths.py).
 _LEGACY = {"clip": "text_encoders", "unet": "diffusion_models"}
 _MOST = 1 << 20  #: bytes of extra_model_paths.yaml
@@ -22,8 +30,8 @@ _MOST = 1 << 20  #: bytes of extra_model_paths.yaml
 class Places:
     """``comfyui``: folders, each with its kind, such as ``text_encoders``; ``tops``: what was named for them.
 
-    None and nothing: the program has none. ``absent``: folders that an ``extra_model_paths.yaml`` names, and what is in
-    them is not known.
+    None and nothing: the program has none. ``absent``: folders that a variable or an ``extra_model_paths.yaml`` names,
+    or that may not be looked at, each with why; what is in them is not known.
     """
 
     store: Path
@@ -31,7 +39,7 @@ class Places:
     ollama: Path | None = None
     hub: Path | None = None
     tops: tuple[Path, ...] = ()
-    absent: tuple[Path, ...] = ()
+    absent: tuple[tuple[Path, str], ...] = ()
 
     def folder(self, kind: str) -> Path:
         """ComfyUI's first folder of a kind. PatchforgeError where there is none."""
@@ -61,23 +69,23 @@ def known(
 ) -> Places:
     """The folders that are named, and those that Ollama and Hugging Face use here where they are there.
 
-    PatchforgeError for a folder that is named and not there, Damaged for an unusable ``extra_model_paths.yaml``.
+    PatchforgeError for a folder that is named here and not there, Damaged for an unusable ``extra_model_paths.yaml``.
     """
     folders: dict[Path, str] = {}
-    absent: dict[Path, None] = {}
+    absent: dict[Path, str] = {}
     for named in comfyui:
         for kind, path in _of_comfyui(Path(named).expanduser()):
             if kind:
                 folders.setdefault(path, kind)
             else:
-                absent[path] = None
+                absent[path] = _ABSENT
     return Places(
         Path(store).expanduser() if store else store_place(),
         tuple((kind, path) for path, kind in folders.items()),
-        _given(ollama) or _first("OLLAMA_MODELS", Path("~/.ollama/models"), Path("/usr/share/ollama/.ollama/models")),
-        _given(hub) or _hub(),
+        _given(ollama) or _used(*_OLLAMA, absent),
+        _given(hub) or _used(*_HUB, absent),
         tuple(path if (path := Path(named).expanduser()).is_dir() else path.parent for named in comfyui),
-        tuple(absent),
+        tuple(absent.items()),
     )
 
 
@@ -88,18 +96,28 @@ def _given(named: str | None) -> Path | None:
     return path
 
 
-def _first(variable: str, *usual: Path) -> Path | None:
-    if told := os.environ.get(variable):
-        return Path(told) if Path(told).is_dir() else None
-    return next((path for place in usual if (path := place.expanduser()).is_dir()), None)
+def _used(variables: Mapping[str, str], usual: Sequence[str], absent: dict[Path, str]) -> Path | None:
+    """The folder of the first variable that is set, or the first usual one; what hides one goes into ``absent``."""
+    told = next((variable for variable in variables if os.environ.get(variable)), "")
+    if not told:
+        return next((path for text in usual if _is_folder(path := _expanded(text), absent)), None)
+    top = _expanded(os.environ[told])
+    if not _is_folder(top, absent):
+        absent.setdefault(top, f"{told} names it, and no folder is there: mount its disk, or unset the variable")
+        return None
+    return path if _is_folder(path := top / variables[told], absent) else None
 
 
-def _hub() -> Path | None:
-    """As huggingface_hub/constants.py: HF_HUB_CACHE, or ``hub`` in HF_HOME or in the user's cache."""
-    if told := os.environ.get("HF_HUB_CACHE"):
-        return _first("HF_HUB_CACHE") if Path(told).is_dir() else None
-    home = os.environ.get("HF_HOME") or Path(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "huggingface")
-    return path if (path := Path(home, "hub").expanduser()).is_dir() else None
+def _expanded(text: str) -> Path:
+    return Path(os.path.expandvars(text)).expanduser()
+
+
+def _is_folder(path: Path, absent: dict[Path, str]) -> bool:
+    try:
+        return path.is_dir()
+    except OSError as error:
+        absent[path] = (error.strerror or "cannot be looked at").lower()
+        return False
 
 
 def _of_comfyui(top: Path) -> Iterator[tuple[str, Path]]:

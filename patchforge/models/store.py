@@ -311,6 +311,7 @@ def into_ollama(store: ModelStore, source: ModelSource, name: str, digests: Dige
         raise PatchforgeError(
             "Ollama has no folder of models here",
             expected="OLLAMA_MODELS, or .ollama/models in your home",
+            found="; ".join(f"{path}: {why}" for path, why in store.places.absent),
             do="name it with --ollama DIR",
         )
     parts = ollama.parts_of(name)

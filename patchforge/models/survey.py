@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import stat
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -22,8 +22,8 @@ ENDINGS = frozenset(
 )
 TEMPORARY = ".patchforge-link-"  #: begins the name of a link that is about to take its place
 UNFINISHED = ".patchforge-new-"  #: the same of a small file that is being written
-ABSENT = "extra_model_paths.yaml names folders there, and none is; is its disk mounted?"
 _HEX = re.compile("[0-9a-f]{64}")
+_REPOSITORY = "models--"  #: begins the name of a folder of the hub's cache
 _DEEPEST = 32  #: folders within each other
 _MOST = 200_000  #: files in one place
 
@@ -77,10 +77,13 @@ class ModelFile:
 
 @dataclass(frozen=True, slots=True)
 class ModelProblem:
-    """What was passed over, and why."""
+    """What was passed over, and why. ``path`` may be "" where the reason names it."""
 
     path: str
     why: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.why}" if self.path else self.why
 
 
 @dataclass(slots=True)
@@ -132,7 +135,7 @@ def taken(places: Places) -> Survey:
         _hub(survey, places.hub)
     for kind, folder in places.comfyui:
         _comfyui(survey, kind, folder)
-    survey.problems += [ModelProblem(str(folder), ABSENT) for folder in places.absent]
+    survey.problems += [ModelProblem(str(folder), why) for folder, why in places.absent]
     return survey
 
 
@@ -154,10 +157,11 @@ def add_blobs(survey: Survey, places: Places) -> None:
     listed = {(name.path, name.told) for file in survey.files.values() for name in file.names}
     blobs = [
         (Place.OLLAMA, path, ollama.digest_of(path.name))
-        for path in sorted((places.ollama / "blobs").glob("sha256-*") if places.ollama else ())
+        for path in (_names(survey, places.ollama / "blobs") if places.ollama else ())
     ] + [
         (Place.HUB, path, path.name if _HEX.fullmatch(path.name) else "")
-        for path in sorted(places.hub.glob("models--*/blobs/*") if places.hub else ())
+        for repository in (_names(survey, places.hub) if places.hub else ())
+        for path in (_names(survey, repository / "blobs") if repository.name.startswith(_REPOSITORY) else ())
     ]
     for place, path, told in blobs:
         if told and (path, told) not in listed:
@@ -207,18 +211,26 @@ def _ollama(survey: Survey, folder: Path) -> None:
             if layer.media in ollama.WEIGHTS:
                 part = "" if layer.media == ollama.MODEL else f" ({layer.media.rpartition('.')[2]})"
                 _note(survey, Name(Place.OLLAMA, manifest.name + part, path, layer.digest))
-            elif not path.exists():
-                survey.problems.append(ModelProblem(str(path), os.strerror(errno.ENOENT).lower()))
+            elif why := _missing(path):
+                survey.problems.append(ModelProblem(str(path), why))
     _leftovers(survey, folder)
     _leftovers(survey, folder / "blobs")
 
 
+def _missing(path: Path) -> str:
+    try:
+        path.stat()
+    except OSError as error:
+        return (error.strerror or "cannot be looked at").lower()
+    return ""
+
+
 def _note(survey: Survey, name: Name) -> None:
     path = name.path
-    if path.is_symlink():
+    if os.path.islink(path):  # noqa: PTH114 - False where it may not be looked at
         name = Name(name.place, name.called, path, name.told, link=True)
         survey.add(name)
-        if (there := Path(os.path.realpath(path))).is_file():
+        if os.path.isfile(there := Path(os.path.realpath(path))):  # noqa: PTH113
             survey.add(Name(name.place, f"{name.called} -> {there.name}", there))
     else:
         survey.add(name)
@@ -229,15 +241,17 @@ def _hub(survey: Survey, hub: Path) -> None:
 
     As huggingface_hub/file_download.py lays them out: a blob of LFS is called by its SHA-256.
     """
-    for repository in sorted(hub.glob("models--*")):
-        title = repository.name.removeprefix("models--").replace("--", "/")
+    for repository in _names(survey, hub):
+        if not repository.name.startswith(_REPOSITORY):
+            continue
+        title = repository.name.removeprefix(_REPOSITORY).replace("--", "/")
         for path in _walk(survey, repository / "snapshots"):
             if path.suffix.lower() not in ENDINGS:
                 continue
             called = f"{title}/{'/'.join(path.relative_to(repository / 'snapshots').parts[1:])}"
             there = Path(os.path.realpath(path))
             inside = there.parent == Path(os.path.realpath(repository / "blobs"))
-            if path.is_symlink() and inside and there.is_file():
+            if path.is_symlink() and inside and os.path.isfile(there):  # noqa: PTH113
                 survey.add(Name(Place.HUB, called, there, there.name if _HEX.fullmatch(there.name) else ""))
             else:
                 _note(survey, Name(Place.HUB, called, path))
@@ -253,9 +267,20 @@ def _comfyui(survey: Survey, kind: str, folder: Path) -> None:
             _note(survey, Name(Place.COMFYUI, f"{kind}/{path.relative_to(folder).as_posix()}", there))
 
 
+def _names(survey: Survey, folder: Path) -> list[Path]:
+    """What is in a folder, which need not be there; a problem is noted where that cannot be told."""
+    try:
+        return sorted(folder.iterdir())
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        survey.problems.append(ModelProblem(str(folder), (error.strerror or "cannot be read").lower()))
+        return []
+
+
 def _leftovers(survey: Survey, folder: Path) -> None:
-    for beginning in (TEMPORARY, UNFINISHED):
-        survey.leftovers += sorted(folder.glob(f"{beginning}*"))
+    with suppress(OSError):  # no folder, or one where nothing can be removed
+        survey.leftovers += sorted(path for path in folder.iterdir() if path.name.startswith((TEMPORARY, UNFINISHED)))
 
 
 def _walk(survey: Survey, top: Path) -> Iterator[Path]:

@@ -15,6 +15,7 @@ from patchforge.errors import Exit
 from patchforge.models.ollama import PROJECTOR
 from tests.models.world import MODEL, Machine, content, digest, gguf_bytes, safetensors_bytes
 from tests.operate.test_maintain import refusing
+from tests.support import bound
 
 Call = Callable[..., dict[str, object]]
 WEIGHTS = safetensors_bytes()
@@ -546,6 +547,96 @@ def test_a_disk_that_is_not_mounted_is_told(  # noqa: PLR0917 - of fixtures
     assert "nothing is removed until" in planned
     assert "what refers to models cannot be told" in said("gc", "--delete", status=Exit.UNCHECKED)
     assert (here.store / "sha256" / digest(WEIGHTS)).exists()
+
+
+@pytest.mark.parametrize(
+    ("variable", "there", "absent"),
+    [
+        ("OLLAMA_MODELS", "", "drive/models"),
+        ("OLLAMA_MODELS", "file", "drive/models"),
+        ("HF_HUB_CACHE", "", "drive/models"),
+        ("HUGGINGFACE_HUB_CACHE", "", "drive/models"),
+        ("HF_HOME", "", "drive/models"),
+        ("HF_HOME", "folder", ""),  # nothing was downloaded yet
+        ("OLLAMA_MODELS", "folder", ""),
+        ("", "", ""),
+    ],
+)
+def test_a_variable_that_names_what_is_not_there_is_told(  # noqa: PLR0917 - of fixtures
+    variable: str,
+    there: str,
+    absent: str,
+    here: Machine,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    place = here.top / "drive" / "models"
+    if there:
+        place.parent.mkdir()
+        place.mkdir() if there == "folder" else place.write_bytes(b"")
+    for name in ("OLLAMA_MODELS", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(here.top))
+    if variable:
+        monkeypatch.setenv(variable, str(place))
+    words = ["--comfyui", str(here.comfyui), "--store", str(here.store)]
+    for command, status in (("list", 0), ("verify", 69), ("gc --no-comfyui", 0), ("gc --delete", 69), ("import", 69)):
+        assert main(["models", *command.split(), *words]) == (status if absent else 0)
+        both = capsys.readouterr()
+        told = (
+            f"{here.top}/{absent}: {variable} names it, and no folder is there: mount its disk, or unset the variable"
+        )
+        assert (told in both.out + both.err) == bool(absent)
+    assert main(["models", "link", "a", "ollama:b", *words]) == Exit.USAGE
+
+
+def _hidden(here: Machine) -> dict[str, Path]:
+    """Folders of each program that may be closed to somebody."""
+    here.pulled("qwen3:4b", (MODEL, gguf_bytes()), ("application/vnd.ollama.image.template", b"text"))
+    blob = here.downloaded("owner/name", "a.safetensors", WEIGHTS)
+    here.model("checkpoints/b.safetensors", MORE[b"x"])
+    return {
+        "the manifests": here.ollama / "manifests",
+        "a folder of manifests": here.ollama / "manifests" / "registry.ollama.ai",
+        "the blobs": here.ollama / "blobs",
+        "the hub": here.hub,
+        "a repository": blob.parents[1],
+        "the hub's blobs": blob.parent,
+        "ComfyUI's folder": here.comfyui / "models" / "checkpoints",
+        "a place that is usual": here.top / ".ollama",
+    }
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "the manifests",
+        "a folder of manifests",
+        "the blobs",
+        "the hub",
+        "a repository",
+        "the hub's blobs",
+        "ComfyUI's folder",
+        "a place that is usual",
+    ],
+)
+def test_what_may_not_be_read_keeps_everything(name: str, here: Machine) -> None:
+    closed = _hidden(here)[name]
+    (here.top / ".ollama" / "models").mkdir(parents=True, exist_ok=True)
+    words = here.words if name != "a place that is usual" else [word for word in here.words if "ollama" not in word]
+    usual = {"HOME": str(here.top), "OLLAMA_MODELS": ""}
+    assert bound("models", "import", *words, **usual).returncode == 0
+    closed.chmod(0)
+    try:
+        listed = bound("models", "list", *words, **usual)
+        kept = bound("models", "gc", "--delete", *words, **usual)
+    finally:
+        closed.chmod(0o755)
+    assert listed.returncode == 0, listed.stderr
+    assert f"passed over: {closed.parent if closed.parent.parent == here.hub else closed}" in listed.stdout
+    assert "ermission denied" in listed.stdout
+    assert kept.returncode == Exit.UNCHECKED, kept.stderr
+    assert "what refers to models cannot be told" in kept.stderr
 
 
 def _read_only(file: Path) -> None:

@@ -32,10 +32,10 @@ def run(options: argparse.Namespace) -> int:
         unseen = [problem for problem in survey.problems if problem.why not in _HARMLESS]
         if options.delete and unseen:
             raise NotChecked(
-                f"what refers to models cannot be told: {unseen[0].path} {unseen[0].why}".replace("  ", " "),
+                f"what refers to models cannot be told: {unseen[0]}",
                 expected="manifests and folders that can be read",
                 found=f"{len(unseen)} that cannot be",
-                do="mend or remove them, then run this again",
+                do="mend that, or run this as a user who may read them; then run it again",
             )
         if unseen:
             store.result.notes.append("nothing is removed until what is passed over can be looked at")

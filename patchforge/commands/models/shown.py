@@ -23,7 +23,7 @@ def places(options: argparse.Namespace) -> Places:
 def problems(listed: Iterable[ModelProblem], what: str = "passed over") -> None:
     """Says each problem on a line of its own."""
     for problem in listed:
-        print(f"{what}: {line(f'{problem.path}: ' if problem.path else '')}{line(problem.why)}")
+        print(f"{what}: {line(str(problem))}")
 
 
 def size(number: int) -> str:
