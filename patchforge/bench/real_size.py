@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from patchforge.bench.machine import advice, size
-from patchforge.bench.suites import WorkflowCase
+from patchforge.bench.suites import WorkflowCase, scale_pictures
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.trial.model import Workflow
 from patchforge.trial.workflows import weights
@@ -62,24 +62,12 @@ def _changed(case: WorkflowCase) -> WorkflowCase:
             inputs["tokens"] = max(inputs["tokens"], *(_TOKENS.get(name, 0) for name in workflow.weights))
         if "steps" in inputs:
             inputs["steps"] = STEPS
-    _scale_pictures(graph, pixels)
+    scale_pictures(graph, pixels)
     name = f"{workflow.name}{_NAMED}"
     changed = replace(
         workflow, name=name, graph=graph, weights=tuple(sorted(REAL[given].name for given in workflow.weights))
     )
     return replace(case, workflow=changed, compared=_shortened(changed))
-
-
-def _scale_pictures(graph: dict[str, Any], pixels: int) -> None:
-    """Each picture that is loaded is of that size before anything else gets it."""
-    for loader in [key for key, node in graph.items() if node["class_type"] == "LoadImage"]:
-        scaled = str(max(map(int, graph)) + 1)
-        for node in graph.values():
-            for name, value in node["inputs"].items():
-                if value == [loader, 0]:
-                    node["inputs"][name] = [scaled, 0]
-        how = {"upscale_method": "bilinear", "width": pixels, "height": pixels, "crop": "disabled"}
-        graph[scaled] = {"class_type": "ImageScale", "inputs": {"image": [loader, 0], **how}}
 
 
 def _shortened(workflow: Workflow) -> Workflow | None:

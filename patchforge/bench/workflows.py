@@ -171,15 +171,20 @@ class Running:
         self.reading = MeterReading(meters, memory.gauges(pid, kind))
 
     def timed(self, measured: WorkflowCase) -> dict[str, float]:
-        """Seconds by node of a run with new seeds, as the server tells them; CheckFailed where it was not fresh."""
+        """Seconds by node of a run with new seeds, as the server tells them; CheckFailed where it was not fresh.
+
+        What no seed decides stays in the cache, as for whoever wants one more picture, unless nothing else is computed.
+        """
         self._seed += 1
         workflow = measured.workflow
         graph = reseeded(workflow.graph, _TIMED + self._seed)
-        if measured.cold or graph == workflow.graph:  # what is not random is computed again when nothing is cached
+        computed = {node: least for node, least in workflow.computes.items() if node in _changed(workflow.graph, graph)}
+        if measured.cold or not computed:
+            computed = dict(workflow.computes)
             _free(self.server)
         with self.reading:
             execution = self.server.client.run(graph, self.side.timeout)
-        judged = judge.judge(workflow, execution, device=self.side.device)
+        judged = judge.judge(replace(workflow, computes=computed), execution, device=self.side.device)
         if judged.verdict is not TrialVerdict.FRESH:
             raise CheckFailed(f"{self.side.name} {workflow.name}: {judged.verdict}, {judged.reason}")
         names = _names(workflow)
@@ -334,6 +339,19 @@ def read_counts(answer: Mapping[str, Any] | None, workflow: Workflow) -> dict[st
         raise Damaged(f"the server counted nothing of {workflow.name}", expected="counts of every node", found="none")
     counts = documents.structured(dict(answer), dict[str, Counts], "what the server counted")
     return {name: counts[node] for node, name in _names(workflow).items() if node in counts}
+
+
+def _changed(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The nodes of a graph that are others than before, or follow from one."""
+    changed = {node for node in after if after[node] != before[node]}
+    while more := {node for node in after.keys() - changed if _sources(after[node]) & changed}:
+        changed |= more
+    return changed
+
+
+def _sources(node: Mapping[str, Any]) -> set[str]:
+    """The nodes whose results a node takes."""
+    return {str(value[0]) for value in node["inputs"].values() if isinstance(value, list) and value}
 
 
 def _steps(workflow: Workflow) -> int:

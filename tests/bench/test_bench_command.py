@@ -86,6 +86,18 @@ def test_both_sides_are_measured_on_the_emulated_device(bench: Any, capsys: pyte
     assert "too few runs" in compared
 
 
+@pytest.mark.parametrize("computes", [{"1": 0, **TXT2IMG.computes}, {"1": 0}], ids=["some of it", "all of it"])
+def test_what_no_seed_decides_is_timed_with_the_rest(
+    bench: Any, monkeypatch: pytest.MonkeyPatch, computes: dict[str, int]
+) -> None:
+    monkeypatch.setattr(command, "load", lambda: {TXT2IMG.name: replace(TXT2IMG, computes=computes)})
+    status, out = bench("--device", "cpu", "--pairs", "2")
+    (case,) = read(out).cases
+    assert status == Exit.OK
+    assert case.times is not None, case.not_measured
+    assert min(case.times.parts["2 KSampler"]) > 0
+
+
 def test_the_cpu_is_measured_by_itself(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:
     status, out = bench("--device", "cpu", "--json")
     document = json.loads(capsys.readouterr().out)
