@@ -187,6 +187,13 @@ class Inside:
         with self._told(path), self._folder(above) as at:
             return at.kind(name) if at else EntryKind.NOTHING
 
+    def linked(self, path: str) -> bool:
+        """Whether a file has other names (hard links), here or elsewhere."""
+        *above, name = check_path(path)
+        with self._folder(above) as at:
+            status = at.look(name) if at is not None else None
+        return status is not None and status.st_nlink > 1
+
     def read(self, path: str) -> bytes | None:
         """The bytes of a file; None where there is nothing."""
         *above, name = check_path(path)

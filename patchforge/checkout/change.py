@@ -8,6 +8,7 @@ anywhere leaves files that are old or new, and a journal that knows both.
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -33,6 +34,7 @@ from patchforge.checkout.place import command
 from patchforge.checkout.subject import MODULE, Files, PatchedFiles, Subject, module_files, of_module
 from patchforge.checkout.transaction import Unfinished, Write
 from patchforge.errors import CheckFailed, Damaged, Exit, PatchforgeError, SystemFault, TryAgain
+from patchforge.escape import line
 from patchforge.inside import EntryKind, Inside
 from patchforge.interrupted import leaves
 from patchforge.paths import quoted
@@ -109,6 +111,7 @@ def patch(inside: Inside, subject: Subject, patched: PatchedFiles, *, context: i
                 found="a file that is not patchforge's" if write.path not in patched.before else "other bytes",
                 do="move it away, or name the release that is in the folder",
             )
+    _say_links(inside, plan.writes)
     if not dry_run and plan.writes:
         _install(inside, subject, patched, _Steps(patched.files(context), plan.writes, patched.before, seen.known))
     return plan
@@ -148,6 +151,17 @@ def _install(inside: Inside, subject: Subject, patched: PatchedFiles, steps: _St
         transaction.clear(inside, journal.FOLDER)
         if steps.earlier:
             journal.remove_old(inside, steps.earlier.journal)
+
+
+def _say_links(inside: Inside, writes: Iterable[Write]) -> None:
+    """Says, before it is so, that names of one file, as ``cp -al`` gives them, become files of their own."""
+    if linked := [write.path for write in writes if inside.linked(write.path)]:
+        more = f" and {len(linked) - 1} more" if len(linked) > 1 else ""
+        print(
+            f"note: {line(linked[0])}{more}: other names of the same file (hard links) keep what they hold, "
+            "and are other files from then on",
+            file=sys.stderr,
+        )
 
 
 def _way_on(error: Unfinished, inside: Inside, subject: Subject) -> Unfinished:
@@ -251,6 +265,7 @@ def revert(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Plan:
     if seen.known is None:
         raise _nothing_to_undo(seen)
     writes = tuple(Write(file.path, file.now, new) for file in seen.seen if (new := _put_back(file, seen)) != file.now)
+    _say_links(inside, writes)
     if not dry_run:
         _write(inside, subject, writes)
         _tidy(inside)
@@ -344,6 +359,7 @@ def repair(inside: Inside, subject: Subject, sources: Sequence[Source] = (), *, 
     finished = _finished_by_the_journal(seen)
     if finished is None:
         return _renew(inside, subject, seen, sources, asked=asked, dry_run=dry_run)
+    _say_links(inside, finished)
     if not dry_run:
         _write(inside, subject, finished)
         with _done(inside, subject):
@@ -451,6 +467,7 @@ def _renew(
     writes = tuple(Write(path, present[path], new) for path, new in sorted(wanted.items()) if present[path] != new)
     anew = bool(writes) or not _is_current(seen, patched)
     plan = Plan(seen.state, writes, tuple(sorted(patched.after)), anew, _found_out(asked, others.subject))
+    _say_links(inside, writes)
     if not dry_run and plan.journal:
         _install(inside, others.subject, patched, _Steps(patched.files(), plan.writes, before, seen.known))
     elif not dry_run:

@@ -15,6 +15,7 @@ import pytest
 from patchforge.checkout.change import opened
 from patchforge.checkout.examine import FolderState
 from patchforge.checkout.subject import of_module
+from patchforge.cli import main
 from patchforge.errors import CheckFailed, Exit, PatchforgeError, TryAgain
 from tests.checkout import places
 from tests.checkout.places import MODULE, NEW, OLD, content, fill, look, named
@@ -572,3 +573,30 @@ def test_a_lock_ends_with_its_process(checkout: Path, subject: places.Remembered
     run.wait()
     time.sleep(0.05)
     places.apply(checkout, subject)
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["in the pack", "elsewhere"])
+def test_other_names_of_a_file_keep_what_they_hold_and_that_is_said_before(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], inside: bool
+) -> None:
+    pack = places.fill(tmp_path / "pack", places.PACK)
+    other = (pack if inside else tmp_path) / "other.txt"
+    os.link(pack / "nodes.py", other)
+    told = (
+        "note: nodes.py: other names of the same file (hard links) keep what they hold, "
+        "and are other files from then on\n"
+    )
+    for words in (["apply", str(pack), "--in-place", "--dry-run"], ["apply", str(pack), "--in-place"]):
+        assert main(["packs", *words]) == 0
+        assert capsys.readouterr().err == told
+    assert other.read_bytes() == places.PACK["nodes.py"]
+    assert main(["packs", "revert", str(pack)]) == 0
+    assert capsys.readouterr().err == ""
+    assert (pack / "nodes.py").read_bytes() == other.read_bytes()
+    assert main(["packs", "apply", str(pack), "--in-place"]) == 0
+    os.link(pack / "nodes.py", tmp_path / "patched.py")
+    capsys.readouterr()
+    for words in (["revert", str(pack), "--dry-run"], ["revert", str(pack)]):
+        assert main(["packs", *words]) == 0
+        assert capsys.readouterr().err == told
+    assert b"_patchforge_" in (tmp_path / "patched.py").read_bytes()
