@@ -281,7 +281,12 @@ def _check(target: Path, files: Mapping[str, bytes]) -> None:
         what = "link" if target.is_symlink() else "file"
         raise PatchforgeError(f"{target} is a {what}", expected="a folder, or nothing yet", do="name another output")
     for path, reason in unfit(files).items():
-        raise PatchforgeError(f"a folder cannot hold {path!r}", expected="paths for every system", found=reason)
+        raise PatchforgeError(
+            f"a folder cannot hold {path!r}",
+            expected="paths for every system",
+            found=reason,
+            do="rename it where it comes from",
+        )
 
 
 def _fill(folder: Path, files: Mapping[str, bytes], executable: Collection[str], step: Step) -> None:

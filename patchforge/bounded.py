@@ -26,7 +26,7 @@ def file(path: Path, most: int = MOST) -> bytes:
         data = stream.read(most + 1)
         if len(data) > most:
             found = f"{os.fstat(stream.fileno()).st_size} bytes"
-            raise Damaged(f"{path} is too large", expected=f"at most {most} bytes", found=found)
+            raise Damaged(f"{path} is too large", expected=f"at most {most} bytes", found=found, do="name another file")
     return data
 
 
@@ -57,7 +57,11 @@ def whole(stream: IO[bytes], name: str, most: int = MOST) -> bytes:
     """What a pipe gives until its end; Damaged for more than ``most`` bytes."""
     data = stream.read(most + 1)
     if len(data) > most:
-        raise Damaged(f"{name} printed too much", expected=f"at most {most} bytes")
+        raise Damaged(
+            f"{name} printed too much",
+            expected=f"at most {most} bytes",
+            do="find out why it does; nothing of it was used",
+        )
     return data
 
 
@@ -77,4 +81,6 @@ def opened(path: Path) -> IO[bytes]:
         if stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
             return stream
         stream.close()
-    raise Damaged(f"{path} is not a file", expected="a regular file", found="a pipe, a socket or a device")
+    raise Damaged(
+        f"{path} is not a file", expected="a regular file", found="a pipe, a socket or a device", do="name another file"
+    )

@@ -298,7 +298,11 @@ def check_path(path: str) -> None:
     pure = PurePosixPath(path)
     whole = path and str(pure) == path and not pure.is_absolute() and ".." not in pure.parts
     if not whole or re.search(r'[\x00-\x1f\x7f"\\]', path) or path.strip() != path:
-        raise Damaged(f"a patch cannot name {path[:300]!r}", expected="a plain relative POSIX path")
+        raise Damaged(
+            f"a patch cannot name {path[:300]!r}",
+            expected="a plain relative POSIX path",
+            do="rename it where it comes from",
+        )
 
 
 # --- our own reader

@@ -394,7 +394,11 @@ def _check_bounds(process: subprocess.Popen[Any], said: Sequence[_Words]) -> Non
     for stream in said:
         if len(stream.data) > stream.most:
             name = process.args if isinstance(process.args, str) else next(map(str, process.args))  # type: ignore[arg-type]
-            raise Damaged(f"{Path(name).name} printed too much", expected=f"at most {stream.most} bytes")
+            raise Damaged(
+                f"{Path(name).name} printed too much",
+                expected=f"at most {stream.most} bytes",
+                do="find out why it does; nothing of it was used",
+            )
 
 
 def end(process: subprocess.Popen[Any]) -> None:

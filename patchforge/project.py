@@ -67,7 +67,9 @@ def load_project(name: str = "comfyui", *, folder: Path | None = None) -> Projec
         declared = documents.read_toml(path)
     except FileNotFoundError:
         known = ", ".join(sorted(each.stem for each in folder.glob("*.toml"))) or "none"
-        raise PatchforgeError(f"no project is called {name!r}", expected=f"one of: {known}", found=str(path)) from None
+        raise PatchforgeError(
+            f"no project is called {name!r}", expected=f"one of: {known}", found=str(path), do="name one of these"
+        ) from None
     return _project(declared, path)
 
 
@@ -126,7 +128,12 @@ def _indexed(line: str, place: str) -> Release:
     except ValueError:
         pass
     expected = "version, commit of 40 hex digits, date; separated by tabs"
-    raise Damaged(f"{place} is not a line of a release index", expected=expected, found=repr(line[:200]))
+    raise Damaged(
+        f"{place} is not a line of a release index",
+        expected=expected,
+        found=repr(line[:200]),
+        do="correct the file; git checkout brings back the one of this patchforge",
+    )
 
 
 def recognise(tree: Tree, project: Project) -> Version | None:

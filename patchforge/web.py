@@ -92,7 +92,7 @@ def _origin(url: str, kind: type[PatchforgeError]) -> Origin:
     expected = "https://HOST/…, or http:// to this machine, without a name or password in it"
 
     def refused(found: str) -> PatchforgeError:
-        return kind(f"{shown(url)} is not asked", expected=expected, found=found)
+        return kind(f"{shown(url)} is not asked", expected=expected, found=found, do="correct the address")
 
     try:
         parts = urllib.parse.urlsplit(url)
@@ -138,14 +138,21 @@ def followed(base: str, reference: str, *, secret: bool) -> str:
         there = _origin(url, _Led)
     except _Led as error:
         raise Damaged(
-            f"{shown(base)} leads to an address that is not followed", expected=error.expected, found=error.found
+            f"{shown(base)} leads to an address that is not followed",
+            expected=error.expected,
+            found=error.found,
+            do="try again later, or name another address",
         ) from None
     here = None if base.startswith("file:") else origin(base)
     if here is None or there == here:
         return url
     if secret or (here.scheme, there.scheme) == ("https", "http") or _nearness(there.host) > _nearness(here.host):
         why = "the login that goes along is for this one alone" if secret else "it is not as safe as this one"
-        raise Damaged(f"{shown(base)} leads to {there}, which is not followed", found=why)
+        raise Damaged(
+            f"{shown(base)} leads to {there}, which is not followed",
+            found=why,
+            do="name the address that it leads to, if you trust it",
+        )
     return url
 
 
@@ -155,7 +162,9 @@ def joined(base: str, reference: str) -> str:
         url = urllib.parse.urljoin(base, urllib.parse.quote(reference.strip(" "), safe=string.punctuation))
         return urllib.parse.urldefrag(url).url
     except ValueError:
-        raise Damaged(f"{shown(base)} gives a malformed address") from None
+        raise Damaged(
+            f"{shown(base)} gives a malformed address", do="try again later, or name another address"
+        ) from None
 
 
 class _Led(Damaged):
@@ -336,7 +345,11 @@ class Answer:
     def whole(self) -> bytes:
         """The body of a document. Damaged when it is compressed, which nobody asked for."""
         if self.headers.get("Content-Encoding", "identity").lower() != "identity":
-            raise Damaged(f"{shown(self.url)} sent a compressed answer", expected="an uncompressed one")
+            raise Damaged(
+                f"{shown(self.url)} sent a compressed answer",
+                expected="an uncompressed one",
+                do="try again later, or name another address",
+            )
         return self.read()
 
 
@@ -345,17 +358,29 @@ def _length(url: str, headers: Headers) -> int | None:
     coding = headers.get("Transfer-Encoding")
     if coding is not None:
         if coding.strip().lower() != "chunked":
-            raise Damaged(f"{shown(url)} sent its answer in an encoding that nobody asked for", expected="chunked")
+            raise Damaged(
+                f"{shown(url)} sent its answer in an encoding that nobody asked for",
+                expected="chunked",
+                do="try again later, or name another address",
+            )
         return None
     told = {length.strip() for length in headers.get_all("Content-Length") or ()}
     length = whole_number(min(told)) if len(told) == 1 else None
     if told and length is None:
-        raise Damaged(f"{shown(url)} does not say how long its answer is", expected="one Content-Length, a number")
+        raise Damaged(
+            f"{shown(url)} does not say how long its answer is",
+            expected="one Content-Length, a number",
+            do="try again later, or name another address",
+        )
     return length
 
 
 def _too_long(url: str, limits: Limits) -> Damaged:
-    return Damaged(f"{shown(url)} sent too much", expected=f"at most {limits.size} bytes")
+    return Damaged(
+        f"{shown(url)} sent too much",
+        expected=f"at most {limits.size} bytes",
+        do="try again later, or name another address",
+    )
 
 
 @contextmanager
@@ -390,12 +415,22 @@ def opened(
         finally:
             response.close()
         if response.status == http.client.SEE_OTHER and verb != "GET":
-            raise Damaged(f"{shown(url)} answers {verb} with a redirect to another page")
+            raise Damaged(
+                f"{shown(url)} answers {verb} with a redirect to another page",
+                do="try again later, or name another address",
+            )
         where = str(target).encode("latin-1", "replace").decode("utf-8", "replace")
         if any(secret in urllib.parse.unquote(where) for secret in secrets):
-            raise Damaged(f"{shown(url)} redirects to an address with the login in it, where it would be kept")
+            raise Damaged(
+                f"{shown(url)} redirects to an address with the login in it, where it would be kept",
+                do="try again later, or name another address",
+            )
         url = followed(url, where, secret=bool(secrets))
-    raise Damaged(f"{shown(url)} redirects too often", expected=f"at most {limits.redirects} redirects")
+    raise Damaged(
+        f"{shown(url)} redirects too often",
+        expected=f"at most {limits.redirects} redirects",
+        do="try again later, or name another address",
+    )
 
 
 def require(answer: Answer, *wanted: int) -> None:
@@ -459,7 +494,9 @@ def _file(url: str, limits: Limits) -> Iterator[Answer]:
     try:
         with os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as stream:
             if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
-                raise PatchforgeError(f"{escape.line(str(path))} cannot be read", expected="a file")
+                raise PatchforgeError(
+                    f"{escape.line(str(path))} cannot be read", expected="a file", do="name another file"
+                )
             yield Answer(url, http.client.OK, Headers(), stream, limits)
     except (FileNotFoundError, NotADirectoryError):
         yield Answer(url, http.client.NOT_FOUND, Headers(), io.BytesIO(), limits)
@@ -473,7 +510,9 @@ def file_path(url: str) -> Path:
     except ValueError:
         path = "\0"
     if "\0" in path or parts.netloc not in ("", "localhost") or not Path(path).is_absolute():
-        raise PatchforgeError(f"{shown(url)} is not a file of this machine", expected="file:///PATH")
+        raise PatchforgeError(
+            f"{shown(url)} is not a file of this machine", expected="file:///PATH", do="name a whole path"
+        )
     return Path(path, "index.html") if path.endswith("/") else Path(path)
 
 
@@ -482,7 +521,11 @@ def parsed(data: bytes, url: str) -> Any:
     try:
         return _sound(json.loads(data.decode("utf-8-sig"), parse_constant=_no_constant), _DEPTH)
     except (ValueError, RecursionError):
-        raise Damaged(f"{shown(url)} did not answer with JSON", expected=f"JSON, at most {_DEPTH} deep") from None
+        raise Damaged(
+            f"{shown(url)} did not answer with JSON",
+            expected=f"JSON, at most {_DEPTH} deep",
+            do="look at what answers there",
+        ) from None
 
 
 def _no_constant(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import binascii
 import concurrent.futures.process
 import configparser
@@ -677,3 +678,25 @@ def test_an_empty_argument_is_not_the_current_folder(
 def test_a_library_that_windows_cannot_load_is_named_with_its_package(path: str, named: str) -> None:
     said = told(ImportError("DLL load failed while importing native", name="native", path=path))
     assert said.problem == f"the Python package {named} is not installed or does not load"
+
+
+def test_every_error_names_a_way_on() -> None:
+    """But for checks, which say what they saw, and for what is wrong with a journal, which is told in a sentence."""
+    paths = [
+        path for path in sorted((ROOT / "patchforge").rglob("*.py")) if path.name not in {"errors.py", "journal.py"}
+    ]
+    nodes = [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_bytes()))]
+    classes = {node.name: node for _, node in nodes if isinstance(node, ast.ClassDef)}
+    errors = {"PatchforgeError", "Damaged", "NotChecked", "SystemFault", "TryAgain"}
+    for name, node in classes.items():  # one that has more to say than its kind says it in ``__init__``
+        if not errors.isdisjoint(map(ast.unparse, node.bases)) and "__init__" not in ast.unparse(node):
+            errors.add(name)
+    wordless = []
+    for path, node in nodes:
+        if isinstance(node, ast.Call):
+            told = {keyword.arg for keyword in node.keywords}
+            if (ast.unparse(node.func) in errors or told & {"expected", "found"} == told != set()) and not (
+                told & {"do", None} or ast.unparse(node.func) in {"CheckFailed", "failure"}
+            ):
+                wordless.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
+    assert not wordless, "\n".join(wordless)

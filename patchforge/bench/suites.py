@@ -68,7 +68,9 @@ def _chosen(cases: list[WorkflowCase], names: Sequence[str], known: Mapping[str,
     wanted = {NAMED.get(name, name) for name in names}
     if unknown := sorted(wanted - {case.name for case in cases}):
         expected = ", ".join(dict.fromkeys(case.name for case in cases)) or ", ".join(known)
-        raise PatchforgeError(f"no workflow of these suites is called {unknown[0]!r}", expected=expected)
+        raise PatchforgeError(
+            f"no workflow of these suites is called {unknown[0]!r}", expected=expected, do="name one of these"
+        )
     return [case for case in cases if case.name in wanted]
 
 

@@ -104,7 +104,11 @@ class TorchProbe:
             raise self._ended()
         answer = web.parsed(line.encode(), "the probe")
         if not isinstance(answer, dict):
-            raise Damaged("the probe answers with something else than an object", found=line[:200])
+            raise Damaged(
+                "the probe answers with something else than an object",
+                found=line[:200],
+                do="look at its log; please report this",
+            )
         return answer
 
     def _ended(self) -> CheckFailed:

@@ -336,7 +336,12 @@ def _free(server: ComfyuiServer) -> None:
 def read_counts(answer: Mapping[str, Any] | None, workflow: Workflow) -> dict[str, Counts]:
     """What a server says that it counted, checked; Damaged where it says something else. Parts have their class."""
     if not answer:
-        raise Damaged(f"the server counted nothing of {workflow.name}", expected="counts of every node", found="none")
+        raise Damaged(
+            f"the server counted nothing of {workflow.name}",
+            expected="counts of every node",
+            found="none",
+            do="look at the log of the server; please report this",
+        )
     counts = documents.structured(dict(answer), dict[str, Counts], "what the server counted")
     return {name: counts[node] for node, name in _names(workflow).items() if node in counts}
 

@@ -261,7 +261,9 @@ class Forge:
             return None
         url, top = web.followed(f"{self._api}/", following, secret=True), f"{self._api}/"
         if not url.startswith(top) or self._token.hidden(url) != url:
-            raise Damaged(f"{web.shown(top)} says that its next page is outside of the API")
+            raise Damaged(
+                f"{web.shown(top)} says that its next page is outside of the API", do="look at what answers there"
+            )
         return url.removeprefix(self._api)
 
     def _ask(

@@ -33,7 +33,11 @@ class Api:
         address = os.environ.get("GITHUB_API_URL") or "https://api.github.com"
         repository = os.environ.get("GITHUB_REPOSITORY", "")
         if not _REPOSITORY.fullmatch(repository):
-            raise PatchforgeError("GITHUB_REPOSITORY does not name a repository", expected="OWNER/NAME")
+            raise PatchforgeError(
+                "GITHUB_REPOSITORY does not name a repository",
+                expected="OWNER/NAME",
+                do="set it, as GitHub's workflows do",
+            )
         self._top, self._token = f"{address.rstrip('/')}/repos/{repository}", token
         self._limits = limits or web.Limits(8 << 20, web.SECONDS)
 

@@ -118,7 +118,11 @@ class BotRun:
     def _writable(self) -> Forge:
         """The forge. PatchforgeError in a run that may write nothing."""
         if self.forge is None or not self.is_real:
-            raise PatchforgeError("a dry run writes nothing", expected="a run with a token and without --dry-run")
+            raise PatchforgeError(
+                "a dry run writes nothing",
+                expected="a run with a token and without --dry-run",
+                do="leave --dry-run out, and give it a token",
+            )
         return self.forge
 
     def _open(self, action: Action) -> int:

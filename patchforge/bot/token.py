@@ -116,14 +116,21 @@ def _read(path: Path) -> Token:
         with path.open("rb") as stream:
             text = stream.read(_MOST).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise PatchforgeError(f"the token file {path} cannot be read", found=type(error).__name__) from None
+        raise PatchforgeError(
+            f"the token file {path} cannot be read", found=type(error).__name__, do="name a text file that you may read"
+        ) from None
     return _checked(text, str(path), readable)
 
 
 def _checked(text: str, where: str, file: Path | None = None) -> Token:
     if not 0 < len(text) <= _LONGEST or not all("!" <= letter <= "~" for letter in text):
         found = f"{len(text.splitlines())} lines" if len(text.splitlines()) != 1 else "spaces or odd characters"
-        raise PatchforgeError(f"{where} does not hold a token", expected="one line of printable ASCII", found=found)
+        raise PatchforgeError(
+            f"{where} does not hold a token",
+            expected="one line of printable ASCII",
+            found=found,
+            do="write the token alone into it",
+        )
     return Token(text, file)
 
 

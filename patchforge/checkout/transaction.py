@@ -117,7 +117,11 @@ def _undone(inside: Inside, change: Prepared, *, last: bool) -> bool:
 def _unfinished(error: BaseException, left: Sequence[str]) -> Unfinished:
     problem = error.problem if isinstance(error, PatchforgeError) else f"interrupted ({type(error).__name__})"
     found = error.found if isinstance(error, PatchforgeError) else ""
-    return Unfinished(f"{problem}; what was changed before could not be put back: {', '.join(left)}", found=found)
+    return Unfinished(
+        f"{problem}; what was changed before could not be put back: {', '.join(left)}",
+        found=found,
+        do="run patchforge status on the folder, which names what to do",
+    )
 
 
 def _above(path: str) -> str:

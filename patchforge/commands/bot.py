@@ -36,7 +36,8 @@ def run(options: argparse.Namespace) -> int:
     try:
         return _run(options, token)
     except PatchforgeError as error:
-        told = PatchforgeError(token.hidden(str(error)))
+        problem, expected, found, do = map(token.hidden, (error.problem, error.expected, error.found, error.do))
+        told = PatchforgeError(problem, expected=expected, found=found, do=do)
         told.status = error.status
         raise told from None
 
@@ -112,7 +113,9 @@ def _ours(folder: Path, base: str) -> str:
 def _settings(options: argparse.Namespace) -> BotSettings:
     repository = options.repository or os.environ.get("GITHUB_REPOSITORY", "")
     if repository and not re.fullmatch(r"[\w.-]+/[\w.-]+", repository):
-        raise PatchforgeError(f"{repository!r} is not a repository", expected="OWNER/NAME")
+        raise PatchforgeError(
+            f"{repository!r} is not a repository", expected="OWNER/NAME", do="name one, such as --repository OWNER/NAME"
+        )
     if options.packs is not None and (options.release or options.test):
         expected = "no VERSION and no --test, which are about releases"
         raise PatchforgeError("--nodes is about node packs", expected=expected, do="run patchforge bot twice")

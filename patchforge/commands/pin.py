@@ -134,7 +134,9 @@ def _nodes(options: argparse.Namespace, folder: Path) -> _Work:
     packs = {node.name: node for node in load_nodes(_upstream())}
     chosen = options.only or packs
     if unknown := sorted(set(chosen) - packs.keys()):
-        raise PatchforgeError(f"no pack is called {', '.join(unknown)}", expected="of: " + ", ".join(packs))
+        raise PatchforgeError(
+            f"no pack is called {', '.join(unknown)}", expected="of: " + ", ".join(packs), do="name one of these"
+        )
     for name, pack in packs.items():
         pinned = before.get(name)
         if name in chosen:

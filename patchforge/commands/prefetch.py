@@ -15,6 +15,7 @@ from patchforge.errors import CheckFailed, Exit, PatchforgeError
 from patchforge.git.clone import CachedClone, is_url
 from patchforge.hashes import ArchiveHash, PublishedHash, of_checkout, of_clone, of_folder, of_tarball, published_hashes
 from patchforge.hashes.fetchfromgithub import HOST
+from patchforge.paths import not_there
 from patchforge.project import Project, load_project, release_index
 from patchforge.sources import GitObjects, open_upstream
 from patchforge.vocabulary import Version
@@ -152,7 +153,7 @@ def _from_files(path: Path, commit: str) -> ArchiveHash:
         with path.open("rb") as stream:
             return of_tarball(stream, str(path), commit)
     except FileNotFoundError:
-        raise PatchforgeError(f"{path} is not there", expected="a tarball or folder") from None
+        raise not_there(path, "a tarball or folder") from None
 
 
 def _submodule(text: str) -> tuple[str, Path]:

@@ -54,7 +54,9 @@ def run(options: argparse.Namespace) -> int:
     processes.need_posix("patchforge test")
     known = {session.name for session in plan.SESSIONS}
     if unknown := [name for name in options.session if name not in known]:
-        raise PatchforgeError(f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)))
+        raise PatchforgeError(
+            f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)), do="name one of these"
+        )
     device = devices.choose(options.device, Path(options.python))
     print(NOTICE, file=sys.stderr, flush=True)
     if options.session and not any(plan.sessions(device, side, options.session) for side in TrialSide):
@@ -103,7 +105,12 @@ def _check_outputs(options: argparse.Namespace) -> None:
 def _releases(options: argparse.Namespace, stack: ExitStack) -> list[tuple[Release, Tree]]:
     if options.source:
         if len(options.release) > 1:
-            raise PatchforgeError("--from is one release", expected="at most one VERSION", found=str(options.release))
+            raise PatchforgeError(
+                "--from is one release",
+                expected="at most one VERSION",
+                found=str(options.release),
+                do="name one, or leave --from out",
+            )
         return [release_from_files(Path(options.source), *options.release or [None])]
     upstream = stack.enter_context(open_upstream(options.upstream))
     releases = [upstream.resolve(name) for name in chosen_versions(options)]
@@ -233,7 +240,11 @@ def generated_models(environment: Environment, tell: Callable[[str], None], name
             timeout=_PREPARING,
         )
     if made.returncode != 0:
-        raise NotChecked("the models for the test cannot be made", found=made.stderr.strip()[-2000:])
+        raise NotChecked(
+            "the models for the test cannot be made",
+            found=made.stderr.strip()[-2000:],
+            do="look at what it says; --python names another interpreter",
+        )
     return folder
 
 

@@ -135,7 +135,9 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
     except FileNotFoundError:
         raise NotChecked(f"{folder} has no manifest", do=again(folder)) from None
     if document.commit != release.commit:
-        raise CheckFailed(f"{folder} is of another commit", expected=release.commit, found=document.commit)
+        raise CheckFailed(
+            f"{folder} is of another commit", expected=release.commit, found=document.commit, do=again(folder)
+        )
     files: dict[str, bytes] = {}
     for entry in document.patches:
         files.update(_verified_patch(folder, entry, pipeline.OverlayTree(tree, files)))
@@ -148,14 +150,20 @@ def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dic
         raise CheckFailed(f"{folder} lacks a file of its manifest", expected=entry.file, do=again(folder)) from None
     if hashlib.sha256(data).hexdigest() != entry.sha256:
         raise CheckFailed(
-            f"{entry.file} is not the file the manifest describes", expected=entry.sha256, found="other bytes"
+            f"{entry.file} is not the file the manifest describes",
+            expected=entry.sha256,
+            found="other bytes",
+            do=again(folder),
         )
     present = tree.entries()
     for file in entry.files:
         blob = present[file.path].blob if file.path in present else None
         if blob != file.before:
             raise CheckFailed(
-                f"{file.path} is not as it was before {entry.file}", expected=str(file.before), found=str(blob)
+                f"{file.path} is not as it was before {entry.file}",
+                expected=str(file.before),
+                found=str(blob),
+                do=again(folder),
             )
     after = patches.apply(data, tree.read)
     if set(after) != (listed := {file.path for file in entry.files}):
@@ -163,6 +171,7 @@ def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dic
             f"{entry.file} does not change the files that the manifest lists",
             expected=", ".join(sorted(listed)),
             found=", ".join(sorted(after)),
+            do=again(folder),
         )
     for file in entry.files:
         if git_blob_id(after[file.path]) != file.after:
@@ -170,6 +179,7 @@ def _verified_patch(folder: Path, entry: manifest.PatchEntry, tree: Tree) -> dic
                 f"{entry.file} makes other bytes of {file.path}",
                 expected=file.after,
                 found=git_blob_id(after[file.path]),
+                do=again(folder),
             )
     return after
 

@@ -110,7 +110,10 @@ def _file(path: str, blob: str, read: Callable[[str], bytes]) -> _Said:
             _KNOWN[path, blob] = _RouteReader(data).said() if _NEEDLE.search(data) else _Said()
         except (SyntaxError, ValueError, UnreadableSource) as error:
             raise Damaged(
-                f"{path} may declare routes and cannot be read", expected="Python", found=str(error)
+                f"{path} may declare routes and cannot be read",
+                expected="Python",
+                found=str(error),
+                do="correct the file, or ask for the routes of another version",
             ) from None
     return _KNOWN[path, blob]
 

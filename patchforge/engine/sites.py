@@ -49,7 +49,9 @@ def load_decisions(path: Path) -> Decisions:
         if "why" not in table or (unknown := table.keys() - Leave.__slots__):
             expected = f"texts: why, and of {', '.join(Leave.__slots__[1:])} what is needed"
             found_keys = ", ".join(sorted(unknown)) if "why" in table else "no why"
-            raise Damaged(f"{path}: table {number} is not a decision", expected=expected, found=found_keys)
+            raise Damaged(
+                f"{path}: table {number} is not a decision", expected=expected, found=found_keys, do="correct the file"
+            )
     return tuple(Leave(**table) for table in tables)
 
 

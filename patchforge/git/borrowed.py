@@ -243,7 +243,12 @@ def _read(path: Path, most: int) -> bytes:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_size > most:
             found = f"{about.st_size} bytes" if stat.S_ISREG(about.st_mode) else "not a file"
-            raise Damaged(f"{path} is not what git writes", expected=f"a file of at most {most} bytes", found=found)
+            raise Damaged(
+                f"{path} is not what git writes",
+                expected=f"a file of at most {most} bytes",
+                found=found,
+                do="git fsck says what is wrong; a fresh clone mends it",
+            )
         return stream.read(most + 1)
 
 
@@ -272,7 +277,11 @@ def _loose(top: Path) -> Iterator[tuple[str, str]]:
                 count += 1
                 below = f"{name}/{item.name}"
                 if count > _MOST_REFS or len(below) > _SMALL:
-                    raise Damaged(f"{top} holds more refs than can be read", expected=f"at most {_MOST_REFS}")
+                    raise Damaged(
+                        f"{top} holds more refs than can be read",
+                        expected=f"at most {_MOST_REFS}",
+                        do="name a clone with fewer, or a release as an archive",
+                    )
                 if item.is_dir(follow_symlinks=False):
                     left.append((below, folder / item.name))
                 else:
@@ -320,7 +329,10 @@ def _require_files(objects: Path, depth: int = 0) -> None:
             for item in items:
                 if not item.is_dir() and not item.is_file() and Path(item.path).exists():
                     raise Damaged(
-                        f"{item.path} is not a file", expected="objects as git writes them", found="a device or pipe"
+                        f"{item.path} is not a file",
+                        expected="objects as git writes them",
+                        found="a device or pipe",
+                        do="git fsck says what is wrong; a fresh clone mends it",
                     )
     for line in _read(objects / "info" / "alternates", _SMALL).decode("utf-8", "surrogateescape").split("\n"):
         if line and line[0] != "#" and depth < _LONGEST_CHAIN and (objects / line).is_dir():

@@ -130,7 +130,11 @@ class Objects:
         try:
             data = self.read(commit, b"commit")[1]
         except UnreadableError as error:
-            raise Damaged(f"{commit} is not a commit that can be read", found=str(error)) from error
+            raise Damaged(
+                f"{commit} is not a commit that can be read",
+                found=str(error),
+                do="git fsck says what is wrong; a fresh clone mends it",
+            ) from error
         return commit_date(commit, data)
 
     def tree_of(self, commit: str) -> str:

@@ -21,4 +21,5 @@ def check_size(folder: Path, commit: str = "HEAD") -> None:
             f"the files of {commit} are not written: they would fill the disk",
             expected=f"at most {MOST_FILES} files with {MOST_BYTES} bytes",
             found=f"{len(sizes)} files with {size} bytes",
+            do="clone it yourself, and name the folder",
         )

@@ -28,7 +28,10 @@ def of_checkout(clone: Path, commit: str, submodules: Mapping[str, Path]) -> Arc
     checkout = hashed(_items(clone, commit, b"", left), "git objects with submodules")
     if left:
         raise PatchforgeError(
-            f"{commit} has no such submodule", expected="paths of its submodules", found=", ".join(sorted(left))
+            f"{commit} has no such submodule",
+            expected="paths of its submodules",
+            found=", ".join(sorted(left)),
+            do="name paths of these",
         )
     return checkout
 

@@ -157,12 +157,18 @@ def _walk(read: Callable[[str], list[Named]], tree: str) -> Iterator[Blob]:
         else:
             opened.pop()
         if len(opened) > _DEEPEST:
-            raise Damaged("folders are nested without end", expected=f"{_DEEPEST} at most", found=tree)
+            raise Damaged(
+                "folders are nested without end", expected=f"{_DEEPEST} at most", found=tree, do="name another commit"
+            )
 
 
 def _node(blob: Blob, size: int, pieces: Iterator[bytes]) -> NarLink | NarFile:
     if blob.mode == "120000":
         if size > _LONGEST_LINK:
-            raise Damaged(f"{os.fsdecode(blob.path)} is a link that leads too far", found=f"{size} bytes")
+            raise Damaged(
+                f"{os.fsdecode(blob.path)} is a link that leads too far",
+                found=f"{size} bytes",
+                do="name another commit",
+            )
         return NarLink(b"".join(pieces))
     return NarFile(size, lambda: pieces, bool(int(blob.mode, 8) & 0o100))

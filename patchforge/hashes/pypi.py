@@ -138,7 +138,11 @@ def _file_url(page: str, reference: str, index: str) -> str:
     if url.startswith("file:") and page.startswith("file:"):
         root = web.file_path(f"{index.rstrip('/')}/").parent.resolve()
         if not web.file_path(url).resolve().is_relative_to(root):
-            raise Damaged(f"{web.shown(page)} links to a file outside of its index", expected=f"a file in {root}")
+            raise Damaged(
+                f"{web.shown(page)} links to a file outside of its index",
+                expected=f"a file in {root}",
+                do="name another index",
+            )
         return url
     url = web.followed(page, reference, secret=False)
     plain, secret = web.separated(index)

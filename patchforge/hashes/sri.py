@@ -42,7 +42,12 @@ def trusted(text: str) -> str:
     """A hash in any of the four spellings, as SRI. PatchforgeError when malformed, CheckFailed when it is nonsense."""
     digest = _digest(text.strip())
     if digest is None or len(digest) != _SIZE:
-        raise PatchforgeError(f"{text!r} is not a SHA-256 hash", expected=_SPELLINGS, found=f"{len(text)} characters")
+        raise PatchforgeError(
+            f"{text!r} is not a SHA-256 hash",
+            expected=_SPELLINGS,
+            found=f"{len(text)} characters",
+            do="copy the whole of it",
+        )
     return sri(digest)
 
 

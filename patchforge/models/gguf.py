@@ -165,4 +165,9 @@ class _HeadReader:
         return data
 
     def _damaged(self, instead: str) -> Damaged:
-        return Damaged(f"{self._name} is not a GGUF file", expected="GGUF, version 2 or 3", found=instead)
+        return Damaged(
+            f"{self._name} is not a GGUF file",
+            expected="GGUF, version 2 or 3",
+            found=instead,
+            do="name a file of a model in GGUF",
+        )

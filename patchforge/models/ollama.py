@@ -99,7 +99,11 @@ def manifests(folder: Path) -> Iterator[OllamaManifest | Damaged]:
     top = folder / "manifests"
     for count, path in enumerate(_files(top, 4)):
         if count >= _MOST:
-            yield Damaged(f"{top} has too many files", expected=f"at most {_MOST}")
+            yield Damaged(
+                f"{top} has too many files",
+                expected=f"at most {_MOST}",
+                do="remove models that you do not need with ollama rm",
+            )
             return
         if isinstance(path, Damaged):
             yield path

@@ -287,7 +287,12 @@ def into_comfyui(
         called = called.removesuffix(part.ending)
         name = f"{called}{'-mmproj' if part.media == ollama.PROJECTOR else ''}{part.ending}"
         if reason := unfit([name]).get(name):
-            raise PatchforgeError(f"{name!r} cannot be the name of a file", expected="plain", found=reason)
+            raise PatchforgeError(
+                f"{name!r} cannot be the name of a file",
+                expected="plain",
+                found=reason,
+                do="choose another name: TARGET/NAME",
+            )
         if part.ending == ".gguf" and part.media != ollama.PROJECTOR:
             _need_read(part.path, folder_kind(store.places, folder))
         kinds.need_model(part.path)
@@ -475,7 +480,10 @@ def need_whole(file: ModelFile) -> None:
     """Damaged unless a file is one of a model, and what its names tell; OSError where it cannot be read."""
     for name in file.misnamed:
         raise Damaged(
-            f"{name.path} is not what its name says", expected=f"SHA-256 {name.told}", found=f"SHA-256 {file.digest}"
+            f"{name.path} is not what its name says",
+            expected=f"SHA-256 {name.told}",
+            found=f"SHA-256 {file.digest}",
+            do="fetch it again",
         )
     kinds.need_model(file.paths[0] if file.paths else file.names[0].path)
 

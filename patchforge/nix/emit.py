@@ -19,7 +19,11 @@ _LIMIT = 1 << 63  #: Nix has integers of 64 bits
 def string(text: str) -> str:
     """In double quotes. PatchforgeError for what no Nix string holds: NUL and lone surrogates."""
     if "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
-        raise PatchforgeError(f"{text!r} cannot be a Nix string", expected="text without NUL and lone surrogates")
+        raise PatchforgeError(
+            f"{text!r} cannot be a Nix string",
+            expected="text without NUL and lone surrogates",
+            do="correct where it comes from",
+        )
     escaped = "".join(_ESCAPES.get(character, character) for character in text)
     return '"' + escaped.replace("${", "\\${") + '"'
 
@@ -46,7 +50,9 @@ def expression(value: Value, indent: int = 0) -> str:
 
 def _integer(value: int) -> str:
     if not -_LIMIT < value < _LIMIT:
-        raise PatchforgeError(f"{value} does not fit a Nix integer", expected="64 bits")
+        raise PatchforgeError(
+            f"{value} does not fit a Nix integer", expected="64 bits", do="correct where it comes from"
+        )
     return str(value)
 
 

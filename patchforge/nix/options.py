@@ -30,7 +30,12 @@ def evaluated(lib: Path, generated: Path, name: str, kind: type[_T]) -> _T:
     except FileNotFoundError:
         raise NotChecked("nix-instantiate is not there", expected="Nix", do="install Nix, or nix-bin") from None
     if done.returncode:
-        raise PatchforgeError(f"{name} cannot be evaluated", expected="nixpkgs' lib", found=done.stderr.strip())
+        raise PatchforgeError(
+            f"{name} cannot be evaluated",
+            expected="nixpkgs' lib",
+            found=done.stderr.strip(),
+            do="name the lib of another nixpkgs",
+        )
     return documents.parse_json(done.stdout.encode(), kind, "the answer of nix-instantiate")
 
 

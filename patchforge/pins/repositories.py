@@ -186,7 +186,9 @@ def _submodule_url(repository: TrackedRepository, path: str, reference: str, clo
         return ""
     if not reference:
         raise Damaged(
-            f"{repository.name} does not say where its submodule {escape.line(path)} is", expected=".gitmodules"
+            f"{repository.name} does not say where its submodule {escape.line(path)} is",
+            expected=".gitmodules",
+            do="tell its authors, or pin another commit",
         )
     relative = reference.startswith(("./", "../"))
     return web.followed(f"{repository.url.removesuffix('/')}/" if relative else repository.url, reference, secret=False)

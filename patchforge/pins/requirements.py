@@ -48,6 +48,7 @@ def parse(text: str) -> Requirement:
             f"{text[:_SHOWN]!r} is not a Python requirement",
             expected="such as av>=16.0.0 (PEP 508)",
             found=type(error).__name__ if len(text) > _SHOWN else escape.seen(str(error)),
+            do="correct it, or tell its authors",
         ) from error
     requirement.name = canonicalize_name(requirement.name)
     return requirement
@@ -59,7 +60,12 @@ def read(data: bytes, where: str) -> tuple[list[str], list[Refused]]:
     A line may name a package, versions, extras and markers, and nothing else. ``where`` says in errors what was read.
     """
     if len(data) > _LONGEST_FILE:
-        raise Damaged(f"{where} is too long", expected=f"at most {_LONGEST_FILE} bytes", found=f"{len(data)} bytes")
+        raise Damaged(
+            f"{where} is too long",
+            expected=f"at most {_LONGEST_FILE} bytes",
+            found=f"{len(data)} bytes",
+            do="name another file",
+        )
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -126,7 +132,9 @@ def _holds(requirement: Requirement, environment: dict[str, str]) -> bool:
         return requirement.marker is None or requirement.marker.evaluate(environment)
     except (ValueError, LookupError, RecursionError) as error:
         raise PatchforgeError(
-            f"it cannot be known whether {requirement.name} is needed", found=type(error).__name__
+            f"it cannot be known whether {requirement.name} is needed",
+            found=type(error).__name__,
+            do="correct its marker, or tell its authors",
         ) from error
 
 

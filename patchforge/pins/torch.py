@@ -26,7 +26,9 @@ from patchforge.pins.wheels import LASTING_HOSTS, Wheel, Wheels, requires
 def abi_of(python: str) -> str:
     """``cp313`` for 3.13. PatchforgeError when it is not a version of Python."""
     if not re.fullmatch(r"3\.\d+", python):
-        raise PatchforgeError(f"{python!r} is not a version of Python", expected="such as 3.13")
+        raise PatchforgeError(
+            f"{python!r} is not a version of Python", expected="such as 3.13", do="name one with two numbers"
+        )
     return "cp" + python.replace(".", "")
 
 

@@ -172,7 +172,11 @@ def _remote(url: str) -> IO[bytes]:
             match = _RANGE.fullmatch(answer.headers.get("Content-Range", ""))
             size = web.whole_number(match[3], web.FILE.size) if match else None
             if size is None:
-                raise Damaged(f"{web.shown(url)} cannot be read in parts", expected="Content-Range: bytes 0-0/SIZE")
+                raise Damaged(
+                    f"{web.shown(url)} cannot be read in parts",
+                    expected="Content-Range: bytes 0-0/SIZE",
+                    do="name another index",
+                )
             return io.BufferedReader(_Ranges(url, size), _READ_AHEAD)
         whole = tempfile.TemporaryFile(prefix="patchforge-")  # noqa: SIM115 - the caller closes it
         try:
@@ -218,7 +222,10 @@ class _Ranges(io.RawIOBase):
             data = answer.read()
         told = answer.headers.get("Content-Range", "")
         if len(data) != end - self._at or told != f"bytes {self._at}-{end - 1}/{self._size}":
-            raise Damaged(f"{web.shown(self._url)} answers with another part than was asked for")
+            raise Damaged(
+                f"{web.shown(self._url)} answers with another part than was asked for",
+                do="try again later, or name another address",
+            )
         buffer[: len(data)] = data
         self._at = end
         return len(data)

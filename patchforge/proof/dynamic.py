@@ -44,7 +44,9 @@ class ProofInterpreter:
                 text=True,
             )
         except OSError as error:
-            raise NotChecked("the proof's interpreter does not start", found=f"{python}: {error}") from error
+            raise NotChecked(
+                "the proof's interpreter does not start", found=f"{python}: {error}", do="name another with --python"
+            ) from error
         started = self._reply()
         if "error" in started:
             self.close()
@@ -53,7 +55,7 @@ class ProofInterpreter:
     def ask(self, request: Mapping[str, object]) -> dict[str, Any]:
         """The probe's answer to one request; NotChecked when the interpreter died."""
         if self._process.stdin is None:
-            raise SystemFault("the proof's interpreter has no input")
+            raise SystemFault("the proof's interpreter has no input", do="please report this")
         with suppress(BrokenPipeError):  # it is dead, and _reply says so
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()

@@ -180,7 +180,9 @@ def require_file(path: Path) -> None:
         raise not_there(path, "a release's .zip, .tar.gz or .tar, or its folder") from None
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a pipe, a socket or a device"
-        raise Damaged(f"{path} cannot be read as an archive", expected="a file", found=found)
+        raise Damaged(
+            f"{path} cannot be read as an archive", expected="a file", found=found, do="name an archive, or a folder"
+        )
     path.open("rb").close()  # a permission is the system's matter, not the archive's
 
 

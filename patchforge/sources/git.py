@@ -80,7 +80,9 @@ class GitObjects(Objects):
             count += len(items)
             if count > _MOST_FILES:
                 raise Damaged(
-                    f"{self.path}: a commit lists more files than can be read", expected=f"{_MOST_FILES} at most"
+                    f"{self.path}: a commit lists more files than can be read",
+                    expected=f"{_MOST_FILES} at most",
+                    do="name another commit",
                 )
             yield from items
 

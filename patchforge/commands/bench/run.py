@@ -168,7 +168,9 @@ def _suites(options: argparse.Namespace) -> list[str]:
     """Those named, with commas or without; all where none is. PatchforgeError for one that there is not."""
     named = [name for text in options.suite for name in text.split(",") if name]
     if unknown := [name for name in named if name not in suites.SUITES]:
-        raise PatchforgeError(f"no suite is called {unknown[0]!r}", expected=", ".join(suites.SUITES))
+        raise PatchforgeError(
+            f"no suite is called {unknown[0]!r}", expected=", ".join(suites.SUITES), do="name one of these"
+        )
     return named or (["workflows"] if options.workflow else list(suites.SUITES))
 
 

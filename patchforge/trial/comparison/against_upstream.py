@@ -81,10 +81,17 @@ def _check(trees: Mapping[TrialSide, Path], cases: Sequence[str], **counts: int)
             raise PatchforgeError(f"{tree} is not a ComfyUI tree", expected="a folder with main.py", do="name one")
     for case in cases:
         if case not in gpu_probe.CASES:
-            raise PatchforgeError("no such case", expected=", ".join(gpu_probe.CASES), found=case)
+            raise PatchforgeError(
+                "no such case", expected=", ".join(gpu_probe.CASES), found=case, do="name one of these"
+            )
     for name, count in counts.items():
         if count < 1:
-            raise PatchforgeError("nothing would be measured", expected=f"{name} of at least 1", found=str(count))
+            raise PatchforgeError(
+                "nothing would be measured",
+                expected=f"{name} of at least 1",
+                found=str(count),
+                do="name a larger number",
+            )
 
 
 def differing(upstream: Path, patched: Path) -> dict[str, dict[str, str | None]]:

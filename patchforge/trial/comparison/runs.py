@@ -75,7 +75,7 @@ class Processes:
                     timeout=self.timeout,
                 )
             except processes.TimeoutExpired:
-                raise RunFailed(f"no end after {self.timeout:g} s; {_tail(log)}") from None
+                raise RunFailed(f"no end after {self.timeout:g} s; {_tail(log)}", do="give it more time") from None
         return _record(done.returncode, out, log)
 
     def environment(self) -> dict[str, str]:
@@ -197,7 +197,7 @@ def _of_turn(record: JsonObject, turn: int, turns: int) -> JsonObject:
 
 def _record(status: int, out: Path, log: Path) -> JsonObject:
     if status != 0 or not out.is_file():
-        raise RunFailed(f"exit status {status}; {_tail(log)}")
+        raise RunFailed(f"exit status {status}; {_tail(log)}", do=f"look at {log}")
     return documents.read_json(out, dict[str, Any], do="run this again")
 
 

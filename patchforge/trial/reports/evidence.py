@@ -125,7 +125,9 @@ def parse(data: bytes) -> Evidence:
     if any(odd(name) for name in evidence.pictures):
         raise Damaged("the evidence names pictures outside its folder", do=_AGAIN)
     if marked != evidence.device.real:
-        raise Damaged("the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked))
+        raise Damaged(
+            "the evidence is marked wrongly", expected=evidence.device.real, found=repr(marked), do="run the test again"
+        )
     return evidence
 
 
@@ -140,9 +142,15 @@ def save(folder: Path, evidence: Evidence, pictures: Mapping[str, bytes]) -> Non
     def change(present: Mapping[str, bytes]) -> dict[str, bytes]:
         named = set(evidence.pictures)
         if lacking := named - pictures.keys() - present.keys():
-            raise PatchforgeError("pictures that the evidence names are missing", found=", ".join(sorted(lacking)))
+            raise PatchforgeError(
+                "pictures that the evidence names are missing",
+                found=", ".join(sorted(lacking)),
+                do="run the test again",
+            )
         if unnamed := pictures.keys() - named:
-            raise PatchforgeError("no judgement names these pictures", found=", ".join(sorted(unnamed)))
+            raise PatchforgeError(
+                "no judgement names these pictures", found=", ".join(sorted(unnamed)), do="run the test again"
+            )
         kept = {name: data for name, data in present.items() if name in named or not name.startswith(f"{IMAGES}/")}
         return {**kept, **pictures, FILE: dump(evidence)}
 

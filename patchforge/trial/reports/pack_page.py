@@ -92,7 +92,12 @@ def markdown(evidences: Sequence[Evidence]) -> str:
     """The tables. PatchforgeError for evidence of several devices, or of other files or patches of one pack."""
     devices = sorted({str(evidence.device) for evidence in evidences})
     if len(devices) != 1:
-        raise PatchforgeError("a page is about one device", expected="evidence of one", found=", ".join(devices))
+        raise PatchforgeError(
+            "a page is about one device",
+            expected="evidence of one",
+            found=", ".join(devices),
+            do="name the evidence of one",
+        )
     lines = tried(evidences)
     rows = _rows(lines, evidences)
     environment = templating.environment("trial")

@@ -214,7 +214,10 @@ def _context(evidences: Sequence[Evidence]) -> dict[str, Any]:
     devices = {str(evidence.device) for evidence in evidences}
     if len(devices) != 1:
         raise PatchforgeError(
-            "a report is about one device", expected="evidence of one", found=", ".join(sorted(devices))
+            "a report is about one device",
+            expected="evidence of one",
+            found=", ".join(sorted(devices)),
+            do="name the evidence of one",
         )
     lines = [row for evidence in evidences for row in rows(evidence)]
     better = [row for evidence in evidences for row in only_patched(evidence)]

@@ -93,7 +93,9 @@ def _emulated(preset: str) -> Device:
     try:
         variables(device)
     except ValueError as error:
-        raise PatchforgeError(f"no emulated device is called {preset!r}", found=str(error)) from None
+        raise PatchforgeError(
+            f"no emulated device is called {preset!r}", found=str(error), do="name one of these"
+        ) from None
     return device
 
 

@@ -63,7 +63,7 @@ def tolerance(device: Device, *, exact: bool = True, dtype: str = "") -> Toleran
         return EXACT
     dtype = dtype or ("fp32" if exact else "bf16")
     if dtype not in _HARDWARE:
-        raise PatchforgeError(f"no tolerance for {dtype!r}", expected=", ".join(_HARDWARE))
+        raise PatchforgeError(f"no tolerance for {dtype!r}", expected=", ".join(_HARDWARE), do="add one to the table")
     return _HARDWARE[dtype]
 
 

@@ -19,7 +19,9 @@ def load(name: str | None = None, folder: Path = FOLDER) -> dict[str, Workflow]:
     """All workflows in the index's order, or the one named. PatchforgeError for an unknown name or a broken file."""
     index = _index(folder)
     if name is not None and name not in index:
-        raise PatchforgeError(f"no workflow is called {name!r}", expected=f"one of {', '.join(index)}")
+        raise PatchforgeError(
+            f"no workflow is called {name!r}", expected=f"one of {', '.join(index)}", do="name one of these"
+        )
     return {known: _workflow(folder, known, index[known]) for known in index if name in {None, known}}
 
 
