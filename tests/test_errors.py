@@ -688,8 +688,8 @@ def test_every_error_names_a_way_on() -> None:
     nodes = [(path, node) for path in paths for node in ast.walk(ast.parse(path.read_bytes()))]
     classes = {node.name: node for _, node in nodes if isinstance(node, ast.ClassDef)}
     errors = {"PatchforgeError", "Damaged", "NotChecked", "SystemFault", "TryAgain"}
-    for name, node in classes.items():  # one that has more to say than its kind says it in ``__init__``
-        if not errors.isdisjoint(map(ast.unparse, node.bases)) and "__init__" not in ast.unparse(node):
+    for name, own in classes.items():  # one that has more to say than its kind says it in ``__init__``
+        if not errors.isdisjoint(map(ast.unparse, own.bases)) and "__init__" not in ast.unparse(own):
             errors.add(name)
     wordless = []
     for path, node in nodes:

@@ -43,6 +43,15 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     ),
     "packs apply ComfyUI --in-place": (2, "ComfyUI is ComfyUI itself", "patchforge apply ComfyUI --in-place"),
     "packs apply ComfyUI/custom_nodes": (2, "is the folder of all packs", "name one of the packs in it"),
+    **{
+        f"packs {words.format(node)}": (2, f"{node} is not a folder", do)
+        for words in ("check {}", "apply {}", "apply {} --in-place")
+        for node, do in (
+            ("ComfyUI/custom_nodes/one.py", "move it to ComfyUI/custom_nodes/one/__init__.py"),
+            ("nodes/one.py", "move it to nodes/one/__init__.py, from where ComfyUI loads it in the same way"),
+            ("ComfyUI/custom_nodes/pack/nodes.py", "name ComfyUI/custom_nodes/pack"),
+        )
+    },
     "packs check nowhere": (2, "nowhere is not there", "check the path"),
     "apply --from notes.txt": (65, "notes.txt cannot be read as a tarball", "name a release's archive or folder"),
     "apply --from a.7z": (65, "a.7z cannot be read as a tarball", "name a release's archive or folder"),
@@ -63,6 +72,9 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     "verify --generated nowhere": (2, "nowhere is not there", "check the path"),
     "status --generated nowhere": (2, "nowhere is not there", "check the path"),
     "track --generated nowhere": (2, "nowhere is not there", "check the path"),
+    "bench report notes.txt": (65, "notes.txt is not JSON", "run patchforge bench again"),
+    "bench run --suite nope": (2, "no suite is called 'nope'", "name one of these"),
+    "health ftp://x": (2, "ftp://x is not asked", "correct the address"),
     "bench costs --generated nowhere": (2, "nowhere is not there", "check the path"),
     "check --generated empty": (2, "nothing has been generated in empty", "patchforge apply"),
     "models import ComfyUI": (2, "ComfyUI is a folder", "check the path"),
@@ -89,6 +101,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     fill(folder / "ComfyUI/custom_nodes/pack", PACK)
     fill(folder / "portable/ComfyUI", {"comfy/model_management.py": b"", "main.py": b""})
     fill(folder, {"portable/python_embeded/python.exe": b"", "notes.txt": b"hello", "empty/a.txt": b""})
+    fill(folder, {"ComfyUI/custom_nodes/one.py": PACK["nodes.py"], "nodes/one.py": PACK["nodes.py"]})
     fill(folder / "Documents/ComfyUI", {"custom_nodes/x.py": b"", "models/x": b"", "user/x": b""})
     (folder / "dangling").symlink_to("nothing")
     (folder / "release.zip").write_bytes(b"PK")

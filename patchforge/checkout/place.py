@@ -11,7 +11,7 @@ from pathlib import Path
 from patchforge import bounded
 from patchforge.checkout import installation
 from patchforge.errors import Damaged, PatchforgeError
-from patchforge.paths import quoted
+from patchforge.paths import need_folder, quoted
 from patchforge.started import program
 
 MANAGEMENT = "comfy/model_management.py"  #: in every release of ComfyUI
@@ -94,8 +94,24 @@ def where(folder: Path) -> Where:
     return _by_what_is_in_it(folder)
 
 
+def refuse_file(path: Path) -> None:
+    """PatchforgeError for a file of a pack in its folder's place. ComfyUI also takes packs that are one file."""
+    if path.suffix != ".py" or not path.is_file():
+        return
+    own = path.with_suffix("")
+    moved = f"move it to {own / '__init__.py'}, from where ComfyUI loads it in the same way, and name {own}"
+    raise PatchforgeError(
+        f"{path} is not a folder",
+        expected="the folder of a custom-node pack",
+        found="a file",
+        do=f"name {path.parent}" if (path.parent / "__init__.py").is_file() else moved,
+    )
+
+
 def need_pack(folder: Path) -> None:
-    """PatchforgeError for a folder that is surely something else than one pack, such as a home or a whole disk."""
+    """PatchforgeError for what is surely something else than one pack's folder, such as a home or a whole disk."""
+    refuse_file(folder)
+    need_folder(folder, "the folder of a custom-node pack")
     root = folder.resolve()
     if root in (Path(root.anchor), Path.home().resolve()):  # asked first: nobody's whole disk is looked through
         raise PatchforgeError(f"{folder} is not a pack", expected="the folder of one custom-node pack", do="name that")

@@ -14,7 +14,6 @@ from patchforge.errors import PatchforgeError
 from patchforge.names import kept, unfit
 from patchforge.nodes.entry_points import reachable
 from patchforge.patches import check_path
-from patchforge.paths import need_folder
 from patchforge.sources.folder import JOURNALS
 
 LARGEST = 2_000_000  #: bytes of a file; larger ones are generated tables
@@ -55,7 +54,6 @@ def read_pack(folder: Path) -> Pack:
     What cannot be read, or cannot stand in a patch, becomes a problem. PatchforgeError where there is no Python file,
     and where the folder cannot be a pack.
     """
-    need_folder(folder, "the folder of a custom-node pack")
     need_pack(folder)
     root = folder.resolve()
     reader = _PackReader(root)

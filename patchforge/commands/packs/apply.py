@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from patchforge.checkout import change
-from patchforge.checkout.place import command
+from patchforge.checkout.place import command, refuse_file
 from patchforge.checkout.subject import NodePack
 from patchforge.commands.checkout import planned
 from patchforge.commands.common import inputs, show_json, table
@@ -33,6 +33,7 @@ _ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 1 where a file could not be converted."""
+    refuse_file(Path(options.pack))
     if options.in_place:
         return _in_place(options)
     with _folder(options.pack) as (folder, name):

@@ -41,8 +41,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for report in reports:
             list_sites(report)
-        if said := _summary(reports, folders):
-            print(said)
+        print(_summary(reports, folders))
     return int(Exit.FAILED if any(_findings(report) for report in reports) else Exit.OK)
 
 
@@ -55,10 +54,8 @@ def in_repository(folder: Path) -> str:
 
 
 def _summary(reports: Sequence[PackReport], folders: Sequence[Path]) -> str:
-    """How much was found, and how to go on; "" where there is nothing."""
+    """How much was found, and how to go on."""
     count = {name: sum(report.figures[name] for report in reports) for name in ("converted", "person", "left")}
-    if not count["converted"] + count["person"]:
-        return ""
     counts = f"{count['converted']} can be converted, {count['person']} for a person, {count['left']} left on purpose"
     apt = [folder for folder, report in zip(folders, reports, strict=True) if report.figures["converted"]]
     step = f"; to convert: {line(command('pack', 'apply', apt[0]))}" if apt else ""
