@@ -19,6 +19,7 @@ from patchforge.cli import main, parser
 from patchforge.commands import test as trials
 from patchforge.commands.bench import run as command
 from patchforge.errors import Exit, PatchforgeError, SystemFault
+from patchforge.project import load_project, release_index
 from patchforge.trial.model import Device, TrialVerdict
 from patchforge.trial.server import devices
 from patchforge.trial.server.environment import Environment
@@ -106,6 +107,26 @@ def test_the_cpu_is_measured_by_itself(bench: Any, capsys: pytest.CaptureFixture
     assert case.counts["2 KSampler"].synchronisations is None
     assert case.counts["2 KSampler"].allocations
     assert document["cases"][0]["counts"].keys() == case.counts.keys()
+
+
+@pytest.mark.parametrize("named", [(), ("v0.3.47",), ("latest",)])
+def test_torch_alone_needs_neither_a_release_nor_what_one_requires(
+    named: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(command, "open_upstream", refused)
+    monkeypatch.setattr(trials, "prepare", refused)
+    monkeypatch.chdir(tmp_path)
+    words = ("--suite", "tensor,conv,sd", "--quick", "--pairs", "0", "--device", "cpu", "--out", "out")
+    assert main(["bench", *named, *words]) == Exit.OK
+    (out,) = (tmp_path / "out").iterdir()
+    measured = read(out)
+    assert {case.suite for case in measured.cases} == {"tensor", "conv", "sd"}
+    assert (measured.commit, measured.manifest) == ("", "")
+    newest = str(max(release.version for release in release_index(load_project())))
+    assert measured.release == ("v0.3.47" if "v0.3.47" in named else newest)
 
 
 def test_the_cpu_is_a_baseline_when_it_is_asked_for(bench: Any, capsys: pytest.CaptureFixture[str]) -> None:

@@ -39,19 +39,28 @@ from patchforge.bench.suites import WorkflowCase
 from patchforge.commands import test as trials
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.bench.compare import report
-from patchforge.commands.common import generated_folder, generated_versions, inputs, make_engine, show_json, table
+from patchforge.commands.common import (
+    generated_folder,
+    generated_versions,
+    inputs,
+    make_engine,
+    show_json,
+    table,
+    version_named,
+)
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.pipeline import PatchedRelease
+from patchforge.project import load_project, release_index
 from patchforge.sources import open_upstream
 from patchforge.sources.upstream import LATEST
 from patchforge.trial.model import Device, TrialSide, TrialVerdict
 from patchforge.trial.reports import evidence
 from patchforge.trial.runner import Trees
 from patchforge.trial.server import devices
-from patchforge.trial.server.environment import Environment
+from patchforge.trial.server.environment import Environment, existing
 from patchforge.trial.server.supervisor import temporary_folder
 from patchforge.trial.workflows.library import load
-from patchforge.vocabulary import Release, Tree
+from patchforge.vocabulary import Release, Tree, Version
 
 Tell = Callable[[str], None]
 _PAIRS, _QUICK_PAIRS = 16, 3
@@ -72,7 +81,8 @@ def run(options: argparse.Namespace) -> int:
     if options.size == REAL:
         chosen, of_torch = _of_real_size(options, chosen), []
     options.pairs = _pairs(options)
-    print(trials.NOTICE, file=sys.stderr, flush=True)
+    if chosen:
+        print(trials.NOTICE, file=sys.stderr, flush=True)
     progress.step("looking for the device")
     device = devices.choose(options.device, Path(options.python))
     _check_packages(["scipy"] if options.pairs else [], _PICTURES if chosen and device.kind != CPU else [])
@@ -80,13 +90,15 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(f"levels are for Intel GPUs, and this is {device}", do="leave --level out")
     earlier = _baseline(options, device)
     with ExitStack() as stack:
-        source = release_of(options, stack)
-        out = Path(options.out) / f"{source[0].version}-{device}".replace(":", "-")
+        source = release_of(options, stack) if chosen else None
+        version = source[0].version if source else _version(options)
+        out = Path(options.out) / f"{version}-{device}".replace(":", "-")
         before = inputs(options.source, options.upstream, options.generated)
         places.check(out, before)
-        progress.step(f"converting {source[0].version}")
-        patched = pipeline.convert(make_engine(options), *source)
-        benchmark = _measured(options, device, patched, chosen, of_torch)
+        if source:
+            progress.step(f"converting {version}")
+        patched = pipeline.convert(make_engine(options), *source) if source else None
+        benchmark = _measured(options, device, version, patched, chosen=chosen, of_torch=of_torch)
     places.write(out, benchmark, before)
     if options.json:
         show_json("bench", FORMAT.data(benchmark))
@@ -201,16 +213,31 @@ def release_of(options: argparse.Namespace, stack: ExitStack) -> tuple[Release, 
     return release, upstream.tree(release)
 
 
+def _version(options: argparse.Namespace) -> Version:
+    """What the benchmark is called by where nothing of the release is run: as ``release_of``, and asks no clone."""
+    if options.source or (options.release and Path(options.release).is_dir()):
+        return release_of(options, ExitStack())[0].version
+    if options.release not in {None, LATEST}:
+        return version_named(options.release)
+    known = [version_named(name) for name in generated_versions(generated_folder(options.generated))]
+    return known[-1] if known else max(release.version for release in release_index(load_project()))
+
+
 def _measured(
     options: argparse.Namespace,
     device: Device,
-    patched: PatchedRelease,
+    version: Version,
+    patched: PatchedRelease | None,
+    *,
     chosen: Sequence[WorkflowCase],
     of_torch: Sequence[tuple[str, str]],
 ) -> Benchmark:
-    tell = _teller(str(patched.release.version))
-    progress.step("preparing what the release requires")
-    environment = trials.environment_of(options, device, patched, tell)
+    tell = _teller(str(version))
+    if patched:
+        progress.step("preparing what the release requires")
+        environment = trials.environment_of(options, device, patched, tell)
+    else:
+        environment = existing(Path(options.python))
     named = sorted({name for case in chosen for name in (*case.workflow.weights, *case.workflow.inputs)})
     weights = trials.generated_models(environment, tell, named) if named else Path("nowhere")
     with temporary_folder("patchforge-bench-") as scratch:
@@ -221,16 +248,16 @@ def _measured(
             alone = _torch_sides(options, device, environment, scratch)
             cases += torch_cases.measure(alone, of_torch, options.pairs, progress.step)
             state = dict(alone[-1].about)
-        if chosen:
+        if patched:
             sides = _sides(options, device, Trees(patched, weights, scratch, tell), environment, scratch)
             cases += workflows.measure(sides, chosen, options.pairs, progress.step)
             measured = next(side for side in sides if side.name == PATCHED)
             state, flags = dict(measured.state) or state, measured.arguments
         progress.step("")
     return Benchmark(
-        release=str(patched.release.version),
-        commit=patched.release.commit,
-        manifest=evidence.digest(patched.files()["manifest.json"]),
+        release=str(version),
+        commit=patched.release.commit if patched else "",
+        manifest=evidence.digest(patched.files()["manifest.json"]) if patched else "",
         device=device,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         machine=machine(state.get("devices") or ()),
