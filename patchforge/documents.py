@@ -28,6 +28,7 @@ _T = TypeVar("_T")
 
 MOST = bounded.MOST
 RESTORE = "restore the file, as with git checkout"
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  #: an escape of one half of a character, which the other should follow
 _SHOWN = 6  #: faults of one document that are named
 
 #: What a dataclass's field may say of itself as ``metadata``: it is left out where it is the default, or always.
@@ -118,9 +119,15 @@ def read_json(path: Path, kind: type[_T], *, do: str = RESTORE) -> _T:
 
 
 def parse_json(data: bytes, kind: type[_T], origin: str, *, do: str = RESTORE) -> _T:
-    """``read_json`` of bytes that are there already; ``origin`` names them."""
+    """``read_json`` of bytes that are there already; ``origin`` names them.
+
+    A lone surrogate, which is half a character, is none that could be written again.
+    """
     try:
-        value = json.loads(data, parse_constant=_no_number)
+        text = data.decode("utf-8-sig")
+        value = json.loads(text, parse_constant=_no_number)
+        if _HALF.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Damaged(f"{origin} is not JSON", found=_brief(error), do=do) from None
     return structured(value, kind, origin, do=do)

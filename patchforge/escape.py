@@ -26,6 +26,8 @@ _LINKED = r"(?<=@)(?=\w)|(?<=#)(?=\w)|(?<=\b[Gg][Hh])(?=-\d)|(?<=[A-Za-z])(?=://
 
 def _named(match: re.Match[str]) -> str:
     code = ord(match[0])
+    if 0xDC80 <= code <= 0xDCFF:  # what Python makes of such a byte
+        code -= 0xDC00
     return f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}" if code < 65536 else f"\\U{code:08x}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import io
 import json
+import os
 import re
 import unicodedata
 from html.parser import HTMLParser
@@ -125,6 +126,12 @@ def test_what_looks_like_ours_is_not() -> None:
     forged = "\0" + "0" * 32 + "\x1b[31m\0"
     stream.write(made + forged)
     assert out.getvalue().count("\x1b") == 1
+
+
+def test_a_byte_that_was_not_utf_8_is_shown_as_it_is() -> None:
+    name = os.fsdecode(b"bad\xff\x80.png")
+    assert escape.line(name) == escape.seen(name) == r"bad\xff\x80.png"
+    assert escape.line("\ud800\udc7f") == r"\ud800\udc7f"
 
 
 def test_json_stays_json(capsys: pytest.CaptureFixture[str]) -> None:

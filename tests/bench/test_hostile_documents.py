@@ -102,6 +102,40 @@ def test_what_becomes_a_name_is_checked_by_every_reader(
         assert [path for path in tmp_path.rglob("*") if path.is_file()] == [file]
 
 
+def texts(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    """Where texts are in a document."""
+    if isinstance(value, dict | list):
+        items: Any = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from texts(inner, (*path, key))
+    elif isinstance(value, str):
+        yield path
+
+
+def test_half_a_character_is_damaged_wherever_it_stands() -> None:
+    places = list(texts(whole()))
+    assert len(places) > 10
+    for place in places:
+        for half in ("\ud800", "x\udfff", "\udc00\ud800"):
+            with pytest.raises(Damaged, match="is not JSON"):
+                FORMAT.parse(json.dumps(changed(place, half)).encode(), "it")
+    with pytest.raises(Damaged, match="is not JSON"):
+        FORMAT.parse(json.dumps({**whole(), "\ud800": 1}, ensure_ascii=False).encode("utf-8", "surrogatepass"), "it")
+    assert (
+        FORMAT.parse(json.dumps(changed(("machine", "cpu"), "\U0001f600")).encode(), "it").machine.cpu == "\U0001f600"
+    )
+
+
+@pytest.mark.parametrize("reader", READERS, ids=lambda words: words[0])
+def test_every_reader_says_so(reader: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / FILE).write_text(json.dumps(changed(("machine", "cpu"), "\ud800")))
+    words = [word.format(folder / FILE, folder=folder, out=tmp_path / "out") for word in reader]
+    assert main(["bench", *words]) == Exit.DATA
+    assert "is not JSON" in capsys.readouterr().err
+
+
 def test_names_made_of_documents_are_names_of_files_beside(tmp_path: Path) -> None:
     assert names.file_name("v0.33.0-xpu.json") == "v0.33.0-xpu.json"
     for name in ("a/b", "..", "/a", "a\0", "a" * 300, "con", ".git", "a:b", ""):
