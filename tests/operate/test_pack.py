@@ -13,19 +13,48 @@ from patchforge import documents
 from patchforge.cli import main
 from patchforge.operate import watch_pack
 from patchforge.operate.comfyui import Watch
+from tests.checkout.places import content, fill
 from tests.operate import pack_host
 from tests.operate.servers import FakeComfyUI
 
 
-def test_the_pack_is_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):
+def test_the_pack_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in place of another version, which ComfyUI has run."""
+    written, now = tmp_path / "patchforge-watch", watch_pack.files()
+    for files in ({**now, "watch.py": b"# an earlier one\n"}, now, now):
+        monkeypatch.setattr(watch_pack, "files", lambda files=files: files)
         assert main(["health", "--write-pack", str(tmp_path), "--json"]) == 0
-        written = Path(json.loads(capsys.readouterr().out)["written"])
-        assert {path.name for path in written.iterdir()} == {*watch_pack.files(), "SHA256SUMS"}
+        assert Path(json.loads(capsys.readouterr().out)["written"]) == written
+        assert {path.name: path.read_bytes() for path in written.glob("*.py")} == files
+        assert {path.name for path in written.iterdir()} == {*files, "SHA256SUMS"}
+        (written / "__pycache__").mkdir()
+        (written / "__pycache__" / "watch.cpython-311.pyc").write_bytes(b"")
     assert main(["health", "--write-pack", str(tmp_path / "nowhere")]) == 2
     (written / "watch.py").write_text("mine\n")
     assert main(["health", "--write-pack", str(tmp_path)]) == 2
     assert "edited since" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("files", "named", "do"),
+    [
+        ({"main.py": b"", "comfy/model_management.py": b"", "custom_nodes/x": b""}, "", "/custom_nodes"),
+        ({"main.py": b"", "comfy/model_management.py": b""}, "comfy", "name ComfyUI's custom_nodes"),
+        ({"pack/__init__.py": b"NODE_CLASS_MAPPINGS = {}"}, "pack", "name ComfyUI's custom_nodes"),
+        ({"letters/a.txt": b""}, "letters", "name ComfyUI's custom_nodes"),
+        ({"custom_nodes/patchforge-watch/mine.py": b""}, "custom_nodes", "choose another output"),
+        ({"custom_nodes/patchforge-watch/__pycache__/mine.pyc": b""}, "custom_nodes", "choose another output"),
+    ],
+)
+def test_the_pack_is_written_among_packs_only(
+    files: dict[str, bytes], named: str, do: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path, files)
+    assert main(["health", "--write-pack", str(tmp_path / named)]) == 2
+    assert do in capsys.readouterr().err
+    assert content(tmp_path) == files
 
 
 @pytest.mark.parametrize("era", ["old", "new"])
