@@ -87,6 +87,7 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     "verify --online --pins nowhere": (2, "there are no pins in nowhere", "correct --pins"),
     "pin nonsense": (2, "nothing is called nonsense", "name one of these"),
     "pin": (2, "it runs outside of it", "change to a checkout of patchforge"),
+    "bench record notes.txt": (2, "it runs outside of it", "change to a checkout of patchforge"),
     "completion powershell": (2, "SHELL is one of bash, fish, zsh, tcsh, not 'powershell'", "completion --help"),
     "test v0.33.0 --device intel": (2, "no device is called 'intel'", "did you mean xpu?"),
     "test v0.33.0 --device cude": (2, "no device is called 'cude'", "did you mean cuda?"),

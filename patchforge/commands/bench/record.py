@@ -6,23 +6,23 @@ import argparse
 from pathlib import Path
 
 from patchforge import documents, outputs
+from patchforge.arguments.shared import RELEASES
 from patchforge.bench import costs
 from patchforge.bench.costs import Recorded
 from patchforge.bench.history import benchmarks
 from patchforge.bench.model import FORMAT, read
-from patchforge.commands.common import inputs, show_json
+from patchforge.commands.common import in_repository, inputs, show_json
 from patchforge.errors import Exit
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 69 where a benchmark has no counts to keep, and then nothing is written."""
-    generated, named = Path(options.generated), [Path(text) for text in options.benchmarks]
+    generated, named = in_repository(options.generated, RELEASES), [Path(text) for text in options.benchmarks]
     measured = [benchmark for path in named for benchmark in (benchmarks(path) if path.is_dir() else [read(path)])]
     made = {costs.place(generated, benchmark.release): FORMAT.dump(costs.recorded(benchmark)) for benchmark in measured}
     for path in made:
         outputs.check_document(path, costs.is_ours, inputs(*named))
     for path, data in made.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
         outputs.write_document(path, data, costs.is_ours)
     releases = tuple(path.stem for path in made)
     if options.json:

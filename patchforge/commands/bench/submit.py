@@ -18,7 +18,6 @@ def run(options: argparse.Namespace) -> int:
     benchmark = anonymous(read(named))
     path = Path(options.out) / file_name(benchmark)
     outputs.check_document(path, is_ours, inputs(named))
-    path.parent.mkdir(parents=True, exist_ok=True)
     outputs.write_document(path, rendered(benchmark), is_ours)
     if options.json:
         show_json("bench-submit", documents.plain(Submitted(str(path), len(benchmark.cases))))
