@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NewType
@@ -23,7 +24,7 @@ Size = NewType("Size", str)  #: as nginx writes it
 Name = NewType("Name", str)  #: of a user or a group
 
 _HOST = r"(?:[a-z0-9](?:[a-z0-9-]*[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]*[a-z0-9])?"
-_IP = r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\])"
+_IP = r"(?:\d{1,3}(?:\.\d{1,3}){3}|\[[0-9a-f:.]+\])"  #: or what looks like one
 
 
 def _network(value: object, _: object) -> str:
@@ -33,10 +34,37 @@ def _network(value: object, _: object) -> str:
         raise ValueError(f"expected a network such as 192.168.1.0/24, found {value!r}"[:160]) from None
 
 
+def _reachable(pattern: str, what: str) -> Callable[[Any, Any], str]:
+    """A hook for a text of one form, with a ``host``, and perhaps a ``port``, that there can be."""
+
+    def check(value: Any, _: Any) -> str:
+        told = re.fullmatch(pattern, value) if isinstance(value, str) else None
+        if told is None or not _is_host(told["host"]) or not 0 < int(told.groupdict().get("port", 1)) < 1 << 16:
+            raise ValueError(f"expected {what}, found {repr(value)[:80]}")
+        return str(value)
+
+    return check
+
+
+def _is_host(text: str) -> bool:
+    """Whether what looks like an address is one; no name of a host ends in a number."""
+    try:
+        if text.startswith("["):
+            ipaddress.IPv6Address(text.strip("[]"))
+        elif text.rpartition(".")[2].isdecimal():
+            ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+for _place, _pattern, _what in (
+    (Domain, f"(?P<host>{_HOST})", "a domain in small letters, such as studio.example.org"),
+    (Address, rf"http://(?P<host>{_HOST}|{_IP}):(?P<port>\d{{1,5}})", "an address such as http://127.0.0.1:8188"),
+    (Listen, rf"(?P<host>{_IP}):(?P<port>\d{{1,5}})", "an address and a port, such as 0.0.0.0:443"),
+):
+    documents.register(_place, _reachable(_pattern, _what))
 for _kind, _pattern, _what in (
-    (Domain, _HOST, "a domain in small letters, such as studio.example.org"),
-    (Address, rf"http://(?:{_HOST}|{_IP}):\d{{1,5}}", "an address such as http://127.0.0.1:8188"),
-    (Listen, rf"{_IP}:\d{{1,5}}", "an address and a port, such as 0.0.0.0:443"),
     (WholePath, r"/[A-Za-z0-9._/@+-]+", "the whole path of a file, without spaces"),
     (Size, r"[1-9]\d{0,6}[kmg]", "a size such as 200m"),
     (Name, r"[a-z0-9][a-z0-9._@-]{0,63}", "a name of small letters, digits and ._@-"),
@@ -146,8 +174,6 @@ def _problem(door: Door) -> str:
     known = load_table().pack
     strange = [name for name in door.packs if name not in known]
     wrong = [role for role in door.users.values() if role is Role.NOBODY]
-    ports = [int(text.rpartition(":")[2]) for text in (*door.listen, *door.redirect)]
-    ports += [int(site.address.rpartition(":")[2]) for site in door.sites.values()]
     if not domains:
         return "it has neither comfyui nor ollama"
     if len(set(domains)) < len(domains):
@@ -164,8 +190,8 @@ def _problem(door: Door) -> str:
         return (
             f"it names packs without routes of their own: {', '.join(strange)[:200]}; known: {', '.join(sorted(known))}"
         )
-    if not all(0 < port < 65536 for port in ports):
-        return "a port is not between 1 and 65535"
+    if len({*door.listen, *door.redirect}) < len((*door.listen, *door.redirect)):
+        return "listen and redirect name an address twice"
     if not 0 < door.rate <= 100_000:
         return "rate is not a number from 1 to 100000"
     return ""

@@ -104,7 +104,33 @@ BAD = {
     "a relative path": (changed(tokens="tokens"), "whole path"),
     "another scheme": (changed(comfyui={"domain": "a.b", "address": "https://127.0.0.1:1"}), "http://127.0.0.1:8188"),
     "no port": (changed(comfyui={"domain": "a.b", "address": "http://127.0.0.1"}), "http://127.0.0.1:8188"),
-    "no such port": (changed(listen=["0.0.0.0:99999"]), "between 1 and 65535"),
+    **{
+        f"{key} {text}": (changed(**{key: [text]}), "an address and a port, such as 0.0.0.0:443")
+        for key in ("listen", "redirect")
+        for text in (
+            "0.0.0.0:99999",
+            "0.0.0.0:0",
+            "999.1.1.1:443",
+            "1.1.1.256:443",
+            "[::1::]:443",
+            "[g]:443",
+            "[1.1.1.1:443",
+        )
+    },
+    **{
+        f"{what} at {text}": (changed(**{what: more | {"address": f"http://{text}"}}), "such as http://127.0.0.1:8188")
+        for what, more in (
+            ("comfyui", {"domain": "a.b"}),
+            ("ollama", {"domain": "a.b"}),
+            ("oidc", {"groups": {"admin": ["a"]}}),
+        )
+        for text in ("127.0.0.1:0", "127.0.0.1:65536", "999.1.1.1:80", "1.2.3:80", "a.1:80", "[:::]:80", "[1]:80")
+    },
+    "a domain that is no address": (
+        changed(comfyui={"domain": "999.1.1.1", "address": "http://127.0.0.1:1"}),
+        "a domain in small",
+    ),
+    "one address twice": (changed(listen=["0.0.0.0:80"], redirect=["0.0.0.0:80"]), "name an address twice"),
     "networks that are none": (changed(networks=[]), "networks is empty"),
     "nowhere to listen": (changed(listen=[]), "listen is empty"),
     "only nothing": (
