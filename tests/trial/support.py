@@ -5,9 +5,15 @@ from __future__ import annotations
 import subprocess
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
+
+from patchforge import bounded
 from patchforge.pipeline import PatchedRelease
 from patchforge.trial.model import Workflow
+from patchforge.trial.server import comfyui
 from patchforge.vocabulary import FileChange, Purpose, Segment, split_lines
 from tests.support import MemoryTree, engine_of, release
 from tests.trial import miniature_server
@@ -18,6 +24,15 @@ def wait_until(holds: Callable[[], bool], seconds: float = 15) -> None:
     while not holds():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def hanging(monkeypatch: pytest.MonkeyPatch, log: Callable[[], Path]) -> None:
+    """The time of a server that hangs is up once its log says so, and not before, however slow the machine is."""
+
+    def now() -> float:
+        return time.monotonic() + (1e6 if "hanging" in bounded.head(log()) else 0)
+
+    monkeypatch.setattr(comfyui, "time", SimpleNamespace(monotonic=now, sleep=time.sleep))
 
 
 def dead(pid: int) -> bool:

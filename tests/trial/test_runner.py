@@ -30,7 +30,7 @@ from patchforge.trial.verdicts.checks import ServerBench
 from patchforge.trial.verdicts.plan import Session
 from tests.support import MemoryTree, engine_of, release
 from tests.trial.miniature_server import files, missing
-from tests.trial.support import NOISE, TXT2IMG, release_of
+from tests.trial.support import NOISE, TXT2IMG, hanging, release_of
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {missing()}")
 EMULATED = pytest.mark.skipif(
@@ -255,13 +255,19 @@ def test_a_server_that_a_test_has_ended_is_started_again(
 
 @pytest.mark.parametrize(
     ("mode", "reason", "line"),
-    [("ends", "the server ended before it was ready", "no such driver"), ("hangs", "not ready after 2 s", "hanging")],
+    [("ends", "the server ended before it was ready", "no such driver"), ("hangs", "not ready after 600 s", "hanging")],
 )
-def test_a_server_that_does_not_start(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: str, reason: str, line: str
+def test_a_server_that_does_not_start(  # noqa: PLR0917 - of fixtures
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    started: list[ComfyuiServer],
+    mode: str,
+    reason: str,
+    line: str,
 ) -> None:
+    hanging(monkeypatch, lambda: started[-1].log)
     sessions(monkeypatch, session("first", "noise", "api"), session("second", "api", needs=("--later",)))
-    collected = run(tmp_path, release_of(files(mode, torch=False)), using=settings(tmp_path, start=2))
+    collected = run(tmp_path, release_of(files(mode, torch=False)), using=settings(tmp_path, start=600))
     assert list(shown(collected).values()) == [TrialVerdict.FAILED, TrialVerdict.FAILED, TrialVerdict.SKIPPED]
     for judged in collected.sessions[0].judgements:
         assert reason in judged.reason
