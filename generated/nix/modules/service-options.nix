@@ -238,8 +238,8 @@ import ./options.nix {
     };
     failures = mkOption {
       type = types.ints.positive;
-      default = 6;
-      description = "After how many looks in a row that found something wrong it is started again; that is also the time that a start may take.";
+      default = 20;
+      description = "After how many looks in a row that found something wrong it is started again: by default after 10 minutes. That is also the time that a start may take, and a job that keeps it from answering.";
     };
     pack = mkOption {
       type = types.bool;
