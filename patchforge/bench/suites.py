@@ -17,6 +17,7 @@ OF_A_SERVER = ("workflows", "batch", "load")
 SUITES = (*OF_TORCH, *OF_A_SERVER)
 #: What the trial's workflows are called where people measure.
 NAMED = {"txt2img": "txt2img-basic", "upscale": "upscaling-4x", "interpolation": "animation-interpolation"}
+BATCH = "batch"
 IMG2IMG_CONTROLNET = "img2img-controlnet"
 _SCALE = "ImageScale"
 _ENCODES = 120  #: operations that the encoder of SD 1.5's VAE takes at least
@@ -51,7 +52,7 @@ def of_server(
     """
     make: dict[str, Callable[[], list[WorkflowCase]]] = {
         "workflows": lambda: [WorkflowCase("workflows", workflow) for workflow in _workflows(known)],
-        "batch": lambda: [WorkflowCase("batch", _batch(known["txt2img"], size)) for size in _BATCHES],
+        "batch": lambda: [WorkflowCase("batch", _batch(known[BATCH], size)) for size in _BATCHES],
         "load": lambda: [
             WorkflowCase("load", replace(known[name], name=called), cold=True) for called, name in _LOADED.items()
         ],
@@ -75,7 +76,8 @@ def _chosen(cases: list[WorkflowCase], names: Sequence[str], known: Mapping[str,
 
 
 def _workflows(known: Mapping[str, Workflow]) -> list[Workflow]:
-    called = [replace(workflow, name=NAMED.get(name, name)) for name, workflow in known.items()]
+    """But for that of batches, which is a suite."""
+    called = [replace(workflow, name=NAMED.get(name, name)) for name, workflow in known.items() if name != BATCH]
     return [*called, *([_img2img_controlnet(known["controlnet"])] if "controlnet" in known else [])]
 
 
