@@ -12,7 +12,7 @@ from patchforge.bench.statistics import Interval
 _INK = "#010203"  # stands for the colour of the page's text; no plot has it otherwise
 _SIDES = ("#3b82c4", "#d9822b", "#5aa469", "#a66bbe", "#c0504d", "#8c8c8c")
 _VERDICTS = {"slower": "#cf222e", "faster": "#1a7f37", "": "#808080"}
-_ROW, _WIDTH, _MARGIN = 0.26, 6.4, 0.8  # inches: on a telephone, letters are as large as those of the page
+_ROW, _WIDTH, _MARGIN = 0.26, 5.2, 0.6  # inches: on a telephone, letters are as large as those of the page
 _OWN = ("patched", "torch")  # what is drawn where nothing else is said
 _SPREAD = 40  # times: with more, the axis is logarithmic
 _LONG = 2.2  # a ratio beyond is drawn at the edge
@@ -93,6 +93,7 @@ def _begin(lines: float) -> tuple[Any, Any]:
     axes = figure.add_subplot()
     axes.patch.set_alpha(0)
     axes.invert_yaxis()
+    axes.set_ymargin(0.5 / max(lines, 1))
     for spine in ("top", "right"):
         axes.spines[spine].set_visible(False)
     return figure, axes

@@ -28,6 +28,7 @@ from patchforge.bench.own_model import is_own
 from patchforge.bench.plots import Bar, bars, ratios
 from patchforge.bench.real_size import is_real
 from patchforge.bench.statistics import CONFIDENCE, LARGE, LEAST, Interval, TimeRatio
+from patchforge.bench.suites import OF_TORCH
 from patchforge.bench.workflows import LEVELS
 from patchforge.errors import NotChecked
 from patchforge.templating import environment
@@ -300,7 +301,8 @@ def plots(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None) -
     if compared:
         what = before.release if before else "upstream"
         drawn.append((f"Time by {what}'s{about}: left of the line is faster", ratios(compared, LARGE)))
-    for suite in dict.fromkeys(case.suite for case in benchmark.cases):
+    suites = dict.fromkeys(case.suite for case in benchmark.cases)
+    for suite in sorted(suites, key=OF_TORCH.__contains__):  # what people run, then what it is made of
         timed = [
             Bar(row.case.name.removesuffix(about), row.case.side, row.time, "")
             for row in rows

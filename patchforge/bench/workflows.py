@@ -149,7 +149,7 @@ class Running:
             return case
         counts = read_counts(client.counters(execution.prompt), workflow)
         if less:
-            case = replace(less, reason=f"{judged.reason}; {less.reason}")
+            case = less
         else:
             self.executions[workflow.name] = execution
             case = with_quality(case, execution, reference)
