@@ -40,6 +40,7 @@ from patchforge.trial.server import devices
 from patchforge.trial.server.supervisor import temporary_folder
 from patchforge.trial.workflows.library import load
 
+_TOLD = 10  #: each of so many runs is told
 SLOWER = Path(__file__).with_name("slower_probe.py")
 #: What is put in, and whether it is to be found. A CPU has nothing to wait for.
 EXTRA = ("copy", "wait", "allocation")
@@ -160,7 +161,7 @@ def timed(side: torch_cases.TorchSide, case: str, runs: int, pairs: int) -> dict
 
 def steps(what: str, runs: int) -> Iterator[int]:
     for number in range(runs):
-        progress.step(what, f"{number + 1} of {runs}")
+        progress.step(f"{what}, from {number - number % _TOLD} of {runs} on")
         yield number
 
 
@@ -188,7 +189,7 @@ def main(words: Sequence[str]) -> int:
     workflow = load()[options.workflow[0] if options.workflow else "txt2img"]
     result: dict[str, Any] = {"device": str(device), "case": mine.case, "workflow": workflow.name}
     begin = time.monotonic()
-    with ExitStack() as stack, temporary_folder("patchforge-alarms-") as scratch:
+    with ExitStack() as stack, progress.shown(sys.stderr), temporary_folder("patchforge-alarms-") as scratch:
         patched = pipeline.convert(make_engine(options), *release_of(options, stack))
         environment = trials.environment_of(options, device, patched, progress.step)
         if mine.part != "timed":
@@ -201,7 +202,6 @@ def main(words: Sequence[str]) -> int:
             alone = torch_cases.TorchSide("it", of_torch, of_torch, environment.python, scratch / "it.log", 300)
             result["timed"] = timed(alone, mine.case, mine.runs, options.pairs or 16)
     result |= {"seconds": round(time.monotonic() - begin), "missed": missed(result)}
-    progress.step("")
     print(json.dumps(result, indent=1))
     return bool(result["missed"])
 
