@@ -81,11 +81,13 @@ def _leaves(place: Path) -> None:
 
 
 def check_folder(target: Path, kind: OutputKind, inputs: Iterable[Path] = ()) -> None:
-    """PatchforgeError where ``write_folder`` would refuse what is there: before the work, not after it."""
+    """PatchforgeError where ``write_folder`` would refuse what is there, or could not write: before the work."""
     place = place_of(target, inputs)
     _refuse_where_we_are(place)
     if os.path.lexists(place):
         prove(place, kind)
+    else:
+        atomic.try_place(place)
 
 
 def write_new(
@@ -96,6 +98,14 @@ def write_new(
     _refuse_where_we_are(place)
     _leaves(place)
     return atomic.write_tree(place, files, executable=frozenset(executable))
+
+
+def check_new(target: Path, inputs: Iterable[Path] = ()) -> None:
+    """PatchforgeError where ``write_new`` could not write: before the work."""
+    place = place_of(target, inputs)
+    _refuse_where_we_are(place)
+    if not os.path.lexists(place):
+        atomic.try_place(place)
 
 
 def update_folder(folder: Path, kind: OutputKind, change: Callable[[Mapping[str, bytes]], Mapping[str, bytes]]) -> bool:
@@ -279,10 +289,12 @@ def write_document(
 
 
 def check_document(path: Path, known: Check = is_marked, inputs: Iterable[Path] = ()) -> None:
-    """PatchforgeError where ``write_document`` would refuse what is there."""
+    """PatchforgeError where ``write_document`` would refuse what is there, or could not write."""
     place = place_of(path, inputs)
     if os.path.lexists(place):
         _prove_file(place, known)
+    else:
+        atomic.try_place(place)
 
 
 def _prove_file(file: Path, known: Check) -> None:

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 
 from patchforge import bounded
-from patchforge.errors import PatchforgeError
+from patchforge.errors import PatchforgeError, SystemFault
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")
 _PLAIN = re.compile(r"[\w.:\\/~+-]+")
@@ -51,6 +51,13 @@ def not_there(path: Path, expected: str, *, do: str = "check the path") -> Patch
     """
     if os.path.lexists(path):
         return PatchforgeError(f"{path} is {kind(path)}", expected=expected, do=do)
+    if closed := _closed(path):
+        return SystemFault(
+            f"{path} may not be looked at",
+            expected=expected,
+            found=f"{closed} is closed to you",
+            do="run this as somebody who may read it, or change its mode",
+        )
     here = native(str(path))
     if here and (os.name == "nt" or is_wsl()):
         found, do = "a path as another system writes it", f"here it is {quoted(here)}"
@@ -81,6 +88,36 @@ def kind(path: Path) -> str:
         return "a link to nothing" if path.is_symlink() else "not readable"
     kinds = {stat.S_IFREG: "a file", stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     return kinds.get(stat.S_IFMT(mode), "a device")
+
+
+def _closed(path: Path) -> Path | None:
+    """The folder above that keeps what is at a path from being seen."""
+    try:
+        path.lstat()
+    except PermissionError:
+        return next(
+            (above for above in reversed(path.parents) if above.is_dir() and not os.access(above, os.X_OK)), path.parent
+        )
+    except OSError:
+        pass
+    return None
+
+
+def all_below(top: Path, pattern: str, *, deep: bool = False) -> list[Path]:
+    """What is there as sorted ``top.glob(pattern)`` gives them, or ``rglob``; OSError for a folder that cannot be read."""
+    depth, paths = pattern.count("/"), list[Path]()
+
+    def unread(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise error
+
+    for folder, folders, names in os.walk(top, onerror=unread):
+        above = len(Path(folder).relative_to(top).parts)
+        if deep or above == depth:
+            paths += [Path(folder, name) for name in (*folders, *names) if Path(folder, name).match(pattern)]
+        if not deep and above >= depth:
+            folders.clear()
+    return sorted(paths)
 
 
 def _nearest(path: Path) -> Path | None:

@@ -20,7 +20,7 @@ from patchforge.bench.real_size import is_real
 from patchforge.bench.submission import anonymous
 from patchforge.bench.suites import OF_A_SERVER
 from patchforge.errors import Damaged, NotChecked, PatchforgeError
-from patchforge.paths import not_there, quoted
+from patchforge.paths import all_below, not_there, quoted
 from patchforge.project import parsed_version
 from patchforge.rules import transforms
 from patchforge.vocabulary import Outcome, Version
@@ -122,7 +122,7 @@ def load_all(generated: Path) -> list[Benchmark]:
     if not folder.is_dir() and not generated.is_dir():
         do = "check the path, or run this in a checkout of patchforge"
         raise not_there(generated, "a folder with the patches of releases", do=do)
-    paths = {path: parsed_version(path.stem) for path in sorted(folder.glob("v*.json"))}
+    paths = {path: parsed_version(path.stem) for path in all_below(folder, "v*.json")}
     if strange := [path for path, version in paths.items() if not version]:
         raise Damaged(f"{strange[0]} is not named as a release", expected="such as v0.32.0.json", do="move it away")
     ordered = sorted((version, path.stem) for path, version in paths.items() if version)

@@ -18,6 +18,7 @@ from patchforge.bench import statistics
 from patchforge.bench.model import FILE, FORMAT, Benchmark, Case, read, total
 from patchforge.bench.submission import anonymous
 from patchforge.errors import NotChecked, PatchforgeError
+from patchforge.paths import all_below
 
 LEAST = 6  #: points of a series; of fewer no change is told
 _MOST = 10_000  # benchmarks of a folder
@@ -92,7 +93,7 @@ def benchmarks(folder: Path) -> list[Benchmark]:
         raise PatchforgeError(
             f"{folder} is not a folder", expected=f"a folder with {FILE} in it, at any depth", do="name another"
         )
-    files = sorted({*folder.rglob(FILE), *folder.rglob("*.benchmark.json")})[:_MOST]
+    files = sorted({*all_below(folder, FILE, deep=True), *all_below(folder, "*.benchmark.json", deep=True)})[:_MOST]
     if not files:
         raise PatchforgeError(
             f"{folder} holds no benchmark", expected=f"{FILE}, at any depth", do="make one: patchforge bench v0.33.0"

@@ -80,13 +80,18 @@ def opened(folder: Path, *, dry_run: bool = False, step: Step | None = None) -> 
 # --- patching
 
 
-def refuse_unless_untouched(inside: Inside, subject: Subject) -> Examined:
-    """What patching asks first. PatchforgeError names the state that a checkout is in instead, and the way on."""
+def refuse_unless_untouched(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Examined:
+    """What patching asks first. PatchforgeError names the state that a checkout is in instead, and the way on.
+
+    SystemFault where nothing may be written there.
+    """
     seen = examine(inside, subject)
     _refuse_unknown(seen)
     if seen.state is FolderState.UNTOUCHED and not seen.found.problem:
         _check_links(seen)
         _check_module(seen)
+        if not dry_run:
+            inside.check_rights(journal.FOLDER)
         return seen
     again = f"{seen.command('update')} brings its patches up to date; {seen.command('revert')} undoes them"
     done = seen.state in (FolderState.PATCHED, FolderState.EDITED) and not seen.found.problem
@@ -100,7 +105,7 @@ def refuse_unless_untouched(inside: Inside, subject: Subject) -> Examined:
 
 def patch(inside: Inside, subject: Subject, patched: PatchedFiles, *, context: int = 0, dry_run: bool = False) -> Plan:
     """Patches a checkout. PatchforgeError, and nothing written, unless its files hold what was converted."""
-    seen = refuse_unless_untouched(inside, subject)
+    seen = refuse_unless_untouched(inside, subject, dry_run=dry_run)
     plan = Plan(seen.state, tuple(_writes(inside, patched)), tuple(sorted(patched.after)))
     for write in plan.writes:
         if write.now != patched.before.get(write.path):

@@ -16,7 +16,7 @@ from patchforge.commands.checkout import comfyui, planned
 from patchforge.commands.common import inputs, make_engine, show_json, version_named
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.git.borrowed import checked_out
-from patchforge.outputs import PATCHES, check_folder, place_of, write_folder
+from patchforge.outputs import PATCHES, check_folder, check_new, write_folder
 from patchforge.paths import not_there, quoted
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import load_project, parsed_version, recognise, release_index
@@ -127,7 +127,7 @@ def _in_place(options: argparse.Namespace) -> int:
         )
     folder, named = _named(options)
     with change.opened(folder, dry_run=options.dry_run) as inside:
-        change.refuse_unless_untouched(inside, comfyui(options))
+        change.refuse_unless_untouched(inside, comfyui(options), dry_run=options.dry_run)
         patched = _checked(options, *release_from_files(folder, named))
         plan = change.patch(
             inside,
@@ -183,7 +183,7 @@ def _check_output(options: argparse.Namespace, release: Release) -> None:
     """PatchforgeError, before the work, for what ``_write`` would refuse."""
     read = inputs(options.source, options.upstream)
     if options.to and not options.dry_run:
-        place_of(Path(options.to), read)
+        check_new(Path(options.to), read)
     elif not (options.dry_run or options.in_place):
         check_folder(_target(options, release), PATCHES, read)
 

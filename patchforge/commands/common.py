@@ -15,7 +15,7 @@ from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import document, line
 from patchforge.git.clone import is_url
 from patchforge.outputs import PATCHES, prove
-from patchforge.paths import need_folder, quoted
+from patchforge.paths import all_below, need_folder, quoted
 from patchforge.project import parsed_version
 from patchforge.sources.upstream import LATEST
 from patchforge.terminal import own
@@ -84,7 +84,7 @@ def generated_folder(named: str) -> Path:
 
 def generated_versions(folder: Path) -> list[str]:
     """Names of the releases that have been generated, oldest first."""
-    versions = {path.parent.name: parsed_version(path.parent.name) for path in folder.glob("v*/manifest.json")}
+    versions = {path.parent.name: parsed_version(path.parent.name) for path in all_below(folder, "v*/manifest.json")}
     return [name for _, name in sorted((version, name) for name, version in versions.items() if version)]
 
 

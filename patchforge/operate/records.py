@@ -12,7 +12,7 @@ from patchforge import outputs
 from patchforge.documents import Format
 from patchforge.errors import Damaged
 from patchforge.operate.metrics import Sample
-from patchforge.paths import need_folder
+from patchforge.paths import all_below, need_folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +81,10 @@ def read(folder: Path, kind: str, name: str) -> Any:
 def collect(folder: Path) -> Iterator[Sample]:
     """The records of a folder as metrics."""
     try:
-        files = sorted(path for path in folder.glob("*.json") if path.name.partition("-")[0] in _KINDS)
+        files = [path for path in all_below(folder, "*.json") if path.name.partition("-")[0] in _KINDS]
     except OSError:
         files = []
+        yield Sample("patchforge_record_error", 1, (str(folder),))
     for file in files[:_MOST]:
         try:
             record = _KINDS[file.name.partition("-")[0]].read(file, do=_DO)

@@ -54,7 +54,7 @@ def _in_place(options: argparse.Namespace) -> int:
     on = {"comfy": asked.comfy, "fp64": asked.fp64, "torch-load": asked.torch_load, "half": asked.half}
     subject = NodePack(tuple(flag for flag, wanted in on.items() if wanted))
     with change.opened(folder, dry_run=options.dry_run) as inside:
-        change.refuse_unless_untouched(inside, subject)
+        change.refuse_unless_untouched(inside, subject, dry_run=options.dry_run)
         patched = _converted(options, folder)
         plan = change.patch(inside, subject, patched, dry_run=options.dry_run)
     status = _tell(options, patched)
