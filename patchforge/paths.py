@@ -104,7 +104,7 @@ def _closed(path: Path) -> Path | None:
 
 
 def all_below(top: Path, pattern: str, *, deep: bool = False) -> list[Path]:
-    """What is there as sorted ``top.glob(pattern)`` gives them, or ``rglob``; OSError for a folder that cannot be read."""
+    """As sorted ``top.glob(pattern)``, or ``rglob`` where ``deep``; OSError for a folder that cannot be read."""
     depth, paths = pattern.count("/"), list[Path]()
 
     def unread(error: OSError) -> None:
