@@ -46,6 +46,7 @@ __all__ = [
     "command_of",
     "end",
     "environment",
+    "how_ended",
     "need_posix",
     "program",
     "run",
@@ -408,6 +409,13 @@ def end(process: subprocess.Popen[Any]) -> None:
             os.killpg(process.pid, signal.SIGKILL)
     process.kill()
     process.wait()
+
+
+def how_ended(status: int) -> str:
+    """What to say of a child's status."""
+    if status < 0:
+        return f"was ended by signal {-status} ({signal.strsignal(-status)})"
+    return f"ended with status {status}"
 
 
 def start(

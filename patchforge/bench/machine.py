@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +27,30 @@ def machine(devices: Iterable[Mapping[str, Any]], proc: Path = Path("/proc")) ->
     )
 
 
-def available(proc: Path = Path("/proc")) -> int:
-    """Bytes of memory that programs can have now; 0 where the system does not say."""
-    line = re.search(r"^MemAvailable:\s+(\d+) kB$", bounded.head(proc / "meminfo", 1 << 16), re.MULTILINE)
-    return int(line[1]) << 10 if line else 0
+def available(root: Path = Path("/")) -> int:
+    """Bytes of memory that programs can have now, also in a container or a service; 0 where the system does not say."""
+    line = re.search(r"^MemAvailable:\s+(\d+) kB$", bounded.head(root / "proc/meminfo", 1 << 16), re.MULTILINE)
+    return max(1, min(int(line[1]) << 10, *_allowed(root), 1 << 62)) if line else 0
+
+
+def _allowed(root: Path) -> Iterator[int]:
+    """What the control groups of this process, and those around them, still allow; see cgroup-v1 and -v2 of Linux."""
+    top = root / "sys/fs/cgroup"
+    for line in bounded.head(root / "proc/self/cgroup", 1 << 16).splitlines():
+        _, controllers, path = line.split(":", 2)
+        place, most, used = (
+            (top / "memory", "memory.limit_in_bytes", "memory.usage_in_bytes")
+            if "memory" in controllers.split(",")
+            else (top, "memory.max", "memory.current")
+        )
+        for group in (Path(path), *Path(path).parents):
+            folder = place / group.relative_to("/")
+            limit, taken = (bounded.head(folder / name, 64).strip() for name in (most, used))
+            if limit.isdecimal() and taken.isdecimal():
+                kept = re.search(
+                    r"^(?:total_)?inactive_file (\d+)$", bounded.head(folder / "memory.stat"), re.MULTILINE
+                )
+                yield int(limit) - int(taken) + (int(kept[1]) if kept else 0)
 
 
 def size(number: int) -> str:

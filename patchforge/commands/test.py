@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -242,8 +243,10 @@ def generated_models(environment: Environment, tell: Callable[[str], None], name
     if made.returncode != 0:
         raise NotChecked(
             "the models for the test cannot be made",
-            found=made.stderr.strip()[-2000:],
-            do="look at what it says; --python names another interpreter",
+            found=made.stderr.strip()[-2000:] or f"what makes them {processes.how_ended(made.returncode)}",
+            do="give it more memory"
+            if made.returncode == -signal.SIGKILL
+            else "look at what it says; --python names another interpreter",
         )
     return folder
 

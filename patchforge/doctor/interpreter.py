@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -31,7 +30,7 @@ def question(
             capture_output=True,
             timeout=seconds,
         )
-        out, said, end = done.stdout, done.stderr, _end(done.returncode)
+        out, said, end = done.stdout, done.stderr, processes.how_ended(done.returncode)
     except processes.TimeoutExpired as late:
         out, said, end = late.stdout or b"", late.stderr or b"", f"did not end within {seconds:g} seconds"
     except OSError as error:
@@ -42,12 +41,6 @@ def question(
             do="name it with --python",
         ) from error
     return _heard(python, out.decode(errors="replace"), said.decode(errors="replace"), end)
-
-
-def _end(status: int) -> str:
-    if status < 0:
-        return f"was ended by signal {-status} ({signal.strsignal(-status)})"
-    return f"ended with status {status}"
 
 
 def _heard(python: str, out: str, said: str, end: str) -> InterpreterFacts:

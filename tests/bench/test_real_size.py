@@ -15,9 +15,11 @@ from patchforge import cli
 from patchforge.bench import real_size, suites
 from patchforge.bench.real_size import COMPARED, STEPS
 from patchforge.bench.suites import WorkflowCase
+from patchforge.commands import test as trials
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.pipeline import write_whole
 from patchforge.sources import open_upstream
+from patchforge.trial.server.environment import Environment
 from patchforge.trial.workflows import weights
 from patchforge.trial.workflows.library import load
 from patchforge.trial.workflows.weights import REAL
@@ -220,3 +222,14 @@ def test_what_is_advised_is_not_what_was_asked(tmp_path: Path, monkeypatch: pyte
     assert "--workflow txt2img-basic" in short(("sdxl",), 1, 5 * GIB)
     assert short(("txt2img-basic",), 2, 5 * GIB).startswith("leave --baseline")
     assert "--workflow" not in short(("txt2img-basic",), 2, 5 * GIB)
+
+
+def test_what_makes_models_and_lacks_memory_is_told(tmp_path: Path) -> None:
+    """The system ends it, and it says nothing."""
+    killed = tmp_path / "python"
+    killed.write_text("#!/bin/sh\nkill -9 $$\n")
+    killed.chmod(0o755)
+    with pytest.raises(NotChecked) as error:
+        trials.generated_models(Environment(killed, {}, {}), lambda _: None)
+    assert error.value.found == "what makes them was ended by signal 9 (Killed)"
+    assert error.value.do == "give it more memory"
