@@ -18,13 +18,18 @@ _LATE = 0.4  #: seconds that a step may take before it is shown
 _EVERY = 0.1
 
 
+def is_live(stream: TextIO) -> bool:
+    """Whether a stream is a terminal that does more than print, as those in editors do."""
+    return stream.isatty() and os.environ.get("TERM") != "dumb"
+
+
 class _Teller:
     """Shows the step at hand while it lasts, from a thread of its own."""
 
     def __init__(self, stream: TextIO) -> None:
         import threading  # noqa: PLC0415 - not every command has steps
 
-        self._stream, self._live = stream, stream.isatty()
+        self._stream, self._live = stream, is_live(stream)
         self._lock, self._ended = threading.Lock(), threading.Event()
         self._step = self._detail = self._told = ""
         self._since, self._drawn = 0.0, False

@@ -666,8 +666,9 @@ def on_a_terminal(**environment: str) -> bytes:
 
 
 def test_colours_only_on_a_terminal_without_no_color() -> None:
-    assert b"\033[32m" in on_a_terminal()
-    assert b"\033[" not in on_a_terminal(NO_COLOR="1")
+    assert b"\033[32m" in on_a_terminal(TERM="xterm")
+    assert b"\033[" not in on_a_terminal(TERM="xterm", NO_COLOR="1")
+    assert b"\033[" not in on_a_terminal(TERM="dumb")
     assert "\033[" not in done("apply", "--from", str(MINIATURES / "v0.33.0"), "--dry-run", NO_COLOR="")
 
 

@@ -32,6 +32,7 @@ def shown(screen: Screen, wanted: str) -> None:
 def _wide(monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(os, "get_terminal_size", lambda *_: os.terminal_size((60, 20)))
 
 
@@ -48,8 +49,10 @@ def test_on_a_terminal_one_line_is_written_over(monkeypatch: pytest.MonkeyPatch)
     assert all(len(part) < 70 for part in screen.getvalue().split("\r"))
 
 
-def test_elsewhere_what_lasts_has_a_line() -> None:
-    screen = Screen(live=False)
+@pytest.mark.parametrize("live", [False, True])
+def test_elsewhere_what_lasts_has_a_line(live: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "dumb" if live else "xterm")
+    screen = Screen(live=live)
     with progress.shown(screen):
         progress.step("soon over")
         progress.step("converting", "1 of 9")

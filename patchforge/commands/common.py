@@ -16,6 +16,7 @@ from patchforge.escape import document, line
 from patchforge.git.clone import is_url
 from patchforge.outputs import PATCHES, prove
 from patchforge.paths import all_below, need_folder, quoted
+from patchforge.progress import is_live
 from patchforge.project import parsed_version
 from patchforge.sources.upstream import LATEST
 from patchforge.terminal import own
@@ -140,7 +141,7 @@ def show_json(name: str, value: Any) -> None:
 
 def coloured(text: str, kind: str) -> str:
     """``text`` in the colour of ``kind``, on a terminal without NO_COLOR."""
-    if os.environ.get("NO_COLOR") or not sys.stdout.isatty() or kind not in _COLOURS:
+    if os.environ.get("NO_COLOR") or not is_live(sys.stdout) or kind not in _COLOURS:
         return text
     start, end = (own(sys.stdout, f"\033[{code}m") for code in (_COLOURS[kind], "0"))
     return f"{start}{text}{end}"
