@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patchforge import atomic, bounded, progress, symlinks
+from patchforge import atomic, bounded, interrupted, progress, symlinks
 from patchforge.atomic import Step, silent
 from patchforge.errors import Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
@@ -99,6 +99,12 @@ class ModelStore:
         with Inside(top).locked():
             yield
 
+    def _note(self, change: Done) -> None:
+        self.result.done.append(change)
+        if not self.dry:
+            so_far = "each change that was made so far is whole, and the same command makes the rest"
+            interrupted.leaves(self.places.store, so_far)
+
     def adopt(self, path: Path, digest: str, stamp: Stamp) -> Path:
         """The store's name for a file, made unless the store has one for these bytes; ``path`` where none is made.
 
@@ -122,7 +128,7 @@ class ModelStore:
             raise PatchforgeError(
                 f"{target} is there already", expected="no file of this name", do="choose another name"
             )
-        self.result.done.append(Done("linked", str(target)))
+        self._note(Done("linked", str(target)))
         if self.dry:
             _need_same_device(source, target, stamp)
             return
@@ -137,7 +143,7 @@ class ModelStore:
             return
         if os.path.lexists(target):
             raise PatchforgeError(f"{target} is there already", expected="no file of this name", do="choose another")
-        self.result.done.append(Done("linked", str(target)))
+        self._note(Done("linked", str(target)))
         if not self.dry:
             self.step(f"symlink {target.name}")
             target.symlink_to(source)
@@ -154,7 +160,7 @@ class ModelStore:
             raise PatchforgeError(
                 f"{target} is there already, with other bytes", expected="no such file", do="choose another name"
             )
-        self.result.done.append(Done("written", str(target)))
+        self._note(Done("written", str(target)))
         if not self.dry:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._write(target, data, within)
@@ -191,7 +197,7 @@ class ModelStore:
                 except (TryAgain, SystemFault, OSError) as error:
                     self.result.left.append(ModelProblem(str(path), str(error).partition("\n")[0]))
                     return
-            self.result.done.append(Done("merged", str(path), other.stamp.size if last else 0))
+            self._note(Done("merged", str(path), other.stamp.size if last else 0))
         if len(other.paths) < other.links:
             why = f"{other.links - len(other.paths)} more names, which are in none of these folders, keep its bytes"
             self.result.left.append(ModelProblem(str(other.paths[0]), why))
@@ -234,7 +240,7 @@ class ModelStore:
                 return
             path.unlink()
             atomic.flush(path.parent)
-        self.result.done.append(Done("removed", str(path), size))
+        self._note(Done("removed", str(path), size))
 
     def _replace(self, path: Path, was: Stamp, source: Path, stamp: Stamp) -> None:
         beside = path.with_name(f"{TEMPORARY}{secrets.token_hex(8)}")

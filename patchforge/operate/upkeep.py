@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from patchforge import processes, symlinks
-from patchforge.errors import NotChecked, PatchforgeError
+from patchforge import interrupted, processes, symlinks
+from patchforge.errors import NotChecked, PatchforgeError, SystemFault
+from patchforge.faults import told
 from patchforge.inside import Inside
 
 DAY = 86400.0
@@ -107,16 +108,25 @@ class UpkeepFolder:
     def remove(self, name: str, chosen: Iterable[UpkeepFile]) -> UpkeepPart:
         """Removes what may go of the files that are chosen."""
         gone: list[Gone] = []
-        kept = list(self._unseen)
+        kept, ok = list(self._unseen), True
         for file in chosen:
-            why = self._why_not(file)
-            if not why and not self._dry and not self._inside.discard(file.path, file.status):
-                why = "changed meanwhile"
+            try:
+                why = self._why_not(file) or self._discarded(file)
+            except (OSError, SystemFault) as error:
+                why, ok = told(error).found or told(error).problem, False
             if why:
                 kept.append((file.path, why))
-            else:
-                gone.append(Gone(file.path, file.size))
-        return UpkeepPart(name, str(self.root), tuple(gone), tuple(kept), sum(file.size for file in gone))
+                continue
+            gone.append(Gone(file.path, file.size))
+            if not self._dry:
+                interrupted.leaves(
+                    self.root, f"of {self.root} {len(gone)} old files are removed, and the rest is as it was"
+                )
+        return UpkeepPart(name, str(self.root), tuple(gone), tuple(kept), sum(file.size for file in gone), ok=ok)
+
+    def _discarded(self, file: UpkeepFile) -> str:
+        """Why a file was not removed after all; "" where it was, or would be."""
+        return "" if self._dry or self._inside.discard(file.path, file.status) else "changed meanwhile"
 
     def older(self, days: float, when: Callable[[UpkeepFile], float]) -> list[UpkeepFile]:
         """Those that were written, or used, before so many days."""

@@ -13,6 +13,8 @@ import pytest
 
 from patchforge.atomic import silent
 from patchforge.cli import main
+from patchforge.commands.models import shown
+from patchforge.errors import Exit
 from patchforge.models.store import ModelStore
 from tests.models.world import MODEL, Machine, content, gguf_bytes, machine, safetensors_bytes
 
@@ -122,3 +124,46 @@ def test_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
             assert [name for name in content(here.top) if Path(name).name.startswith(".")] == []
     capsys.readouterr()
     assert killed >= 20
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_who_interrupts_is_told_how_it_is_left(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """At each step, and when all is done and not yet said; nothing of the run itself is left behind."""
+    ready, command = COMMANDS[name]
+    here, number, told = fresh(tmp_path / "machine", ready), 0, set[str]()
+    before, wanted, count = models(here), models(here), 0
+
+    def step(_: str) -> None:
+        nonlocal count
+        count += 1
+        if count == number:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setitem(DEFAULTS, "step", step)
+        while True:
+            number, count = number + 1, 0
+            status = main(["models", *command(here), *here.words])
+            wanted = models(here)
+            if status == 0:
+                break
+            assert status == Exit.INTERRUPTED
+            told.add(capsys.readouterr().err.rpartition("patchforge: ")[2])
+            assert [path for path in content(here.top) if Path(path).name.startswith(".patchforge-")] == []
+            assert before.items() <= {**before, **wanted}.items()
+            here = fresh(tmp_path / "machine", ready)
+    left = "interrupted; each change that was made so far is whole, and the same command makes the rest\n"
+    assert told <= {"interrupted\n", left}
+    assert left in told
+    here = fresh(tmp_path / "machine", ready)
+
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shown, "result", interrupted)
+        assert main(["models", *command(here), *here.words]) == Exit.INTERRUPTED
+    assert capsys.readouterr().err.endswith(left)
+    assert models(here) == wanted

@@ -16,7 +16,10 @@ import pytest
 
 from patchforge import symlinks
 from patchforge.cli import main
+from patchforge.errors import Exit
+from patchforge.inside import Inside
 from patchforge.operate import upkeep
+from tests.support import bound
 
 DAY = 86400
 
@@ -221,6 +224,44 @@ def test_journal_and_nix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys
         "journalctl --disk-usage",
         "nix-collect-garbage --delete-older-than 14d --dry-run",
     ]
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_who_interrupts_is_told_what_is_gone(
+    after: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(4):
+        put(tmp_path / f"output/{number}.png", 40 - number)
+    discard, asked = Inside.discard, list[str]()
+
+    def some(self: Inside, path: str, was: os.stat_result) -> bool:
+        asked.append(path)
+        if len(asked) > after:
+            raise KeyboardInterrupt
+        return discard(self, path, was)
+
+    monkeypatch.setattr(Inside, "discard", some)
+    assert run(tmp_path, "--output-age", "30") == Exit.INTERRUPTED
+    told = f"; of {tmp_path}/output 2 old files are removed, and the rest is as it was" if after else ""
+    assert capsys.readouterr().err == f"patchforge: interrupted{told}\n"
+    assert len(list((tmp_path / "output").iterdir())) == 4 - after
+
+
+def test_a_folder_that_may_not_be_changed_keeps_its_files_alone(tmp_path: Path) -> None:
+    for name in ("models", "user"):
+        (tmp_path / name).mkdir()
+    for name in ("a/old.png", "b/old.png", "c/old.png"):
+        put(tmp_path / "output" / name, 40)
+    (tmp_path / "output" / "b").chmod(0o555)
+    try:
+        done = bound("maintain", tmp_path, "--output-age", "30", "--json")
+    finally:
+        (tmp_path / "output" / "b").chmod(0o755)
+    (part,) = json.loads(done.stdout)["parts"]
+    assert done.returncode == Exit.FAILED
+    assert [gone["path"] for gone in part["removed"]] == ["a/old.png", "c/old.png"]
+    assert part["kept"] == [["b/old.png", "Permission denied"]]
+    assert (tmp_path / "output/b/old.png").exists()
 
 
 def test_one_part_that_fails_stops_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
