@@ -149,15 +149,21 @@ class Code:
         plain = (alias.name for node in self._imports if isinstance(node, ast.Import) for alias in node.names)
         return frozenset(name.partition(".")[0] for name in plain)
 
+    def torch_in(self, node: ast.expr) -> str:
+        """The name by which an expression reads torch, and which is bound there; "" where it reads a part of torch."""
+        while isinstance(node, (ast.Attribute, ast.Call)):
+            node = node.func if isinstance(node, ast.Call) else node.value
+        return node.id if isinstance(node, ast.Name) and self.name(node) == "torch" else ""
+
     @cached_property
-    def torch(self) -> str:
-        """The local name of torch; "" where the file does not import it by itself."""
-        for node in self._imports:
-            if isinstance(node, ast.Import):
-                for alias in node.names:
-                    if alias.name == "torch" or (alias.name.startswith("torch.") and not alias.asname):
-                        return alias.asname or "torch"
-        return ""
+    def bindings(self) -> tuple[tuple[str, ast.AST], ...]:
+        """Every name that the file gives to something, with the node that does."""
+        spend(len(self.nodes))
+        return tuple((name, node) for node in self.nodes for name in _bound_by(node))
+
+    def is_builtin(self, name: str) -> bool:
+        """Whether the file gives a builtin's name to nothing of its own."""
+        return name not in self.once("bound names", lambda: frozenset(name for name, _ in self.bindings))
 
     def name(self, node: ast.AST) -> str:
         """Dotted name with its first part resolved through the imports; "" for other expressions."""
@@ -348,6 +354,16 @@ class Code:
     def vocabulary(self) -> str:
         """Every name and string of the file, in lines."""
         return "\n".join(sorted({word for _, word in self._words}))
+
+
+def _bound_by(node: ast.AST) -> list[str]:
+    """The names that a node itself binds, or unbinds."""
+    if isinstance(node, ast.Name):
+        return [] if isinstance(node.ctx, ast.Load) else [node.id]
+    if isinstance(node, ast.alias):
+        return [(node.asname or node.name).partition(".")[0]]
+    names = (getattr(node, field, None) for field in ("arg", "name", "rest") if not isinstance(node, ast.keyword))
+    return [name for name in names if isinstance(name, str)]  # arguments, definitions, exceptions, patterns
 
 
 def _between(numbers: Sequence[int], first: int, last: int) -> bool:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from patchforge import effort
 from patchforge.engine.edits import Chosen, Splice, segments
 from patchforge.engine.records import apply_segments
+from patchforge.engine.syntax import DEFINITIONS
 from patchforge.errors import CheckFailed
 from patchforge.nodes import exempt
 from patchforge.nodes.census import LISTED, NEEDLES, sites
@@ -21,7 +22,7 @@ from patchforge.nodes.facts import WORD, Problems, facts, own_questions
 from patchforge.nodes.pack import Pack, PackProblem
 from patchforge.pattern import Options, PackFacts, Site, Verdict, left
 from patchforge.proof.packs.equivalence import NotProved
-from patchforge.proof.packs.helpers import helpers, is_ours
+from patchforge.proof.packs.helpers import helper_builtins, helpers, is_ours
 from patchforge.proof.packs.pairing import failures
 from patchforge.vocabulary import DecidedSite, Decision, FileChange
 
@@ -216,7 +217,8 @@ def _helpers(code: Code, splices: Sequence[Splice]) -> Iterator[Splice]:
     used = {name for splice in splices for name in _HELPER.findall(splice.text)}
     wanted = {name for name in used for name in (name, *_HELPER.findall(helpers()[name]))}
     known = {node.name for node in code.tree.body if isinstance(node, ast.FunctionDef) and is_ours(node)}
-    if clash := sorted(wanted & _bound(code)):
+    builtins = {name for wanted_name in wanted for name in helper_builtins()[wanted_name]}
+    if clash := sorted((wanted & _bound(code)) | (builtins & _of_the_module(code))):
         raise CheckFailed(f"{', '.join(clash)} means something else here: a clash with what patchforge adds")
     lines: list[str] = []
     for name, text in helpers().items():
@@ -240,18 +242,17 @@ def _missing_below(code: Code) -> int:
 
 def _bound(code: Code) -> set[str]:
     """The names that a file gives to something else than our functions."""
-    names: set[str] = set()
-    for node in code.nodes:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            names.add(node.id)
-        elif isinstance(node, ast.arg):
-            names.add(node.arg)
-        elif isinstance(node, ast.alias):
-            names.add((node.asname or node.name).partition(".")[0])
-        elif isinstance(name := getattr(node, "name", None), str):  # functions, classes, exceptions, patterns
-            ours = is_ours(node) and code.parent(node) is code.tree
-            names |= set() if ours else {name}
-    return names
+    return {name for name, node in code.bindings if not (is_ours(node) and code.parent(node) is code.tree)}
+
+
+_SCOPES = (*DEFINITIONS, ast.Lambda, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+
+
+def _of_the_module(code: Code) -> set[str]:
+    """The names that a file's functions find in their module before they look for a builtin."""
+    declared = {name for node in code.nodes if isinstance(node, ast.Global) for name in node.names}
+    named = (name for name, node in code.bindings if not any(isinstance(up, _SCOPES) for up, _ in code.above(node)))
+    return declared | set(named)
 
 
 def _imports_comfy(code: Code) -> bool:

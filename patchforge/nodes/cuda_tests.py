@@ -391,6 +391,8 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
         return ()
     if site.kind is Kind.AVAILABLE:
         return either(asked, "_patchforge_xpu()", code)
+    if isinstance(asked, ast.Attribute) and not code.is_builtin("getattr"):
+        return ()
     if isinstance(asked, ast.Attribute) and not _pure(asked.value):  # asked once, by the name that can hold
         owner = asked.value
         asked_of = code.splice(

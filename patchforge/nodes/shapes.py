@@ -54,10 +54,14 @@ def api(site: Site) -> str:
     return site.text.removeprefix("torch.cuda").removeprefix(".").removeprefix("memory.").removeprefix("random.")
 
 
-def xpu_arm(code: Code, node: ast.expr) -> str:
-    """An expression that asks for an XPU, in the file's own words; in an f-string one without quotes."""
-    plain = code.torch and not code.in_string(node)
-    return XPU_ARM.format(torch=code.torch) if plain else "_patchforge_xpu()"
+def xpu_arm(code: Code, asked: ast.expr) -> str:
+    """An expression that asks for an XPU where ``asked`` asks for CUDA: of the torch that is read there, if one is.
+
+    Any other name for torch need not be bound there. In an f-string it has no quotes.
+    """
+    torch = code.torch_in(asked)
+    plain = torch and code.is_builtin("hasattr") and not code.in_string(asked)
+    return XPU_ARM.format(torch=torch) if plain else "_patchforge_xpu()"
 
 
 def below(node: ast.AST, sites: Sequence[Site], code: Code) -> tuple[Site, ...]:

@@ -74,9 +74,10 @@ class Autocast(Pattern):
             if _CHECKPOINT.search(getattr(around, "name", "")) or code.mentions([around], _CHECKPOINT):
                 return left([site], "kept for gradient checkpoints, which inference does not make")
             call = call_of(site, code)
-            if call is None or not code.torch:
+            torch = code.torch_in(site.node)
+            if call is None or not torch:
                 return person([site], "torch.get_autocast_dtype(device type)")
-            return converted([site], *elsewhere_on_xpu(call, f'{code.torch}.get_autocast_dtype("xpu")', code))
+            return converted([site], *elsewhere_on_xpu(call, f'{torch}.get_autocast_dtype("xpu")', code))
         return person([site], f"find XPU's {name}")
 
 

@@ -384,9 +384,13 @@ def _bound_before(name: str, gate: ast.If, code: Code) -> bool:
         gate
     ):
         return False
-    if _first_asked(gate.test, code) == name:
+    scope = code.scope(gate)
+    if name in parameters(scope):
         return True
-    if name in parameters(code.scope(gate)):
+    own = any(isinstance(use.ctx, ast.Store) and code.scope(use) is scope for use in code.named(name, scope))
+    if "." not in name and not own:
+        return False  # another scope's, which an assignment here would hide
+    if _first_asked(gate.test, code) == name:
         return True
     before = preceding(gate, code)
     return any(

@@ -104,7 +104,51 @@ class DeviceTernary(Pattern):
 
             def pick():
                 use_cuda = torch.cuda.is_available()
-                return torch.device("cuda" if use_cuda else "xpu" if hasattr(torch, "xpu") and torch.xpu.is_available() else "cpu")
+                return torch.device("cuda" if use_cuda else "xpu" if _patchforge_xpu() else "cpu")
+            """,
+        ),
+        PackExample(
+            "by the name that torch has there",
+            """\
+            def pick():
+                import torch as th
+                return "cuda" if th.cuda.is_available() else "cpu"
+
+            def other():
+                from torch import cuda
+                return "cuda" if cuda.is_available() else "cpu"
+
+            def run():
+                import torch
+                return torch.zeros(1)
+            """,
+            """\
+            def pick():
+                import torch as th
+                return "cuda" if th.cuda.is_available() else "xpu" if hasattr(th, "xpu") and th.xpu.is_available() else "cpu"
+
+            def other():
+                from torch import cuda
+                return "cuda" if cuda.is_available() else "xpu" if _patchforge_xpu() else "cpu"
+
+            def run():
+                import torch
+                return torch.zeros(1)
+            """,
+        ),
+        PackExample(
+            "where hasattr is something else",
+            """\
+            import torch
+
+            def pick(hasattr=None):
+                return "cuda" if torch.cuda.is_available() else "cpu"
+            """,
+            """\
+            import torch
+
+            def pick(hasattr=None):
+                return "cuda" if torch.cuda.is_available() else "xpu" if _patchforge_xpu() else "cpu"
             """,
         ),
         PackExample(
@@ -173,7 +217,7 @@ def _inverted(site: Site, asked: ast.expr, code: Code, sites: tuple[Site, ...]) 
     if value is None or not any(inner.kind is Kind.LITERAL for inner in inside) or below(choice.body, sites, code):
         return None
     at = code.start(choice)
-    prefix = f"{value} if {asking} and {xpu_arm(code, choice)} else "
+    prefix = f"{value} if {asking} and {xpu_arm(code, site.node)} else "
     return converted((site, *inside), code.splice(at, at, prefix))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from patchforge.nodes.code import Code
-from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left
+from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _LISTED = "some Intel GPUs have no float64: what computes with it there raises"
 
@@ -48,7 +48,8 @@ class Float64(Pattern):
             return left([site], _LISTED, runs_on_xpu=True)
         if not pack.options.fp64:
             return left([site], f"{_LISTED}; convertible with --enable fp64", runs_on_xpu=True)
-        name = code.torch or "torch"
+        if not (name := code.torch_in(site.node)):
+            return person([site], "torch.float32 on an XPU")
         return converted([site], *code.around(site.node, f"({name}.float32 if _patchforge_xpu() else ", ")"))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 
 from patchforge.nodes.code import Code
-from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left
+from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
 _LISTED = "a checkpoint saved from CUDA tensors would not load: convertible with --enable torch-load"
 
@@ -41,6 +41,7 @@ class TorchLoad(Pattern):
             return None
         if not pack.options.torch_load:
             return left([site], _LISTED, runs_on_xpu=True)
-        name = code.torch or "torch"
+        if not (name := code.torch_in(site.node)):
+            return person([site], 'map_location="cpu" where CUDA is not there')
         where = f', map_location=None if {name}.cuda.is_available() else "cpu"'
         return converted([site], code.follow(site.node.args[0], where))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 
 from patchforge import effort
@@ -53,11 +53,20 @@ class Equivalence:
                     raise self.refused(new, f"on {world.name}: {now.shown()} instead of {was.shown()}")
                 if more := now.read - was.read:
                     raise self.refused(new, f"on {world.name}: it also reads {min(more)}, which need not be there")
+                self.bound(now.names, was.names.keys(), new)
+
+    def bound(self, names: Mapping[str, ast.Name], known: Collection[str], new: ast.AST) -> None:
+        """NotProved for a name that is read where the old code does not, and that need not mean anything there."""
+        for name, node in names.items():
+            if name not in known and not self.after.scopes.may_read(node):
+                raise self.refused(new, f"it reads {name}, which need not be bound there")
 
     def portable(self, old: ast.expr, new: ast.expr) -> None:
+        read = _names(old)
         for smallest in _differing(old, new):
             for truths in self.ways(smallest):
                 now = _observed(self.after, smallest, XPU, truths)
+                self.bound(now.names, read, new)
                 if NO_CUDA in now.error:
                     raise self.refused(smallest, f"on an XPU: {now.error}")
                 if now.devices:
@@ -66,17 +75,15 @@ class Equivalence:
     def arm(self, cuda: ast.If, arm: ast.If) -> None:
         """An arm behind CUDA's: never taken where CUDA's would be, nor without an XPU. NotProved for another."""
         with self.bounded(arm):
-            for world in WORLDS:
+            for world in (*WORLDS, XPU):
                 for truths in self.ways(arm):
-                    before, taken = (self.truth(test, world, truths) for test in (cuda.test, arm.test))
+                    asked, asking = (_observed(self.after, test, world, truths) for test in (cuda.test, arm.test))
+                    self.bound(asking.names, _names(cuda.test) if world is XPU else asked.names.keys(), arm)
+                    before, taken = (now.error == "" and bool(now.value) for now in (asked, asking))
                     if taken and not world.xpu:
                         raise self.refused(arm, f"an arm that is taken on {world.name}")
                     if taken and world.cuda and not before:
                         raise self.refused(arm, f"an arm that is taken on {world.name} where CUDA's is not")
-
-    def truth(self, test: ast.expr, world: World, truths: Truths) -> bool:
-        now = _observed(self.after, test, world, truths)
-        return now.error == "" and bool(now.value)
 
     @contextmanager
     def bounded(self, node: ast.AST) -> Iterator[None]:
@@ -104,6 +111,11 @@ class Equivalence:
 
     def refused(self, node: ast.AST, problem: str) -> NotProved:
         return NotProved(self.after.path, getattr(node, "lineno", 0), problem, self.old)
+
+
+def _names(old: ast.expr) -> set[str]:
+    """Names that an expression reads in some way or other: on an XPU more of it may be come to than before."""
+    return {part.id for part in effort.walk(old) if isinstance(part, ast.Name)}
 
 
 def _observed(file: PackFile, node: ast.expr, world: World, truths: Truths) -> Observation:

@@ -34,6 +34,7 @@ class Observation:
     devices: list[str]
     asked: dict[str, None]  #: values whose truth was asked for, in order
     read: set[str]  #: attributes of unknown values, any of which may be missing
+    names: dict[str, ast.Name]  #: names that were looked up, and where first
 
     def shown(self, *, truth: bool = False) -> str:
         """All that is compared, as text. ``truth``: whether the value holds, and which unknown values decided that."""
@@ -58,6 +59,7 @@ class Evaluation:
         self.calls: list[str] = []
         self.asked: dict[str, None] = {}
         self.read: set[str] = set()
+        self.looked_up: dict[str, ast.Name] = {}
         self.devices: list[str] = []
         self.torch = TorchValue(self)
         self.names = _Names(self)
@@ -66,7 +68,7 @@ class Evaluation:
         """The value of an expression. NotEvaluable for what is not known here, TooIntricate for what takes too long."""
         value: object = None
         error = ""
-        self.devices, self.calls, self.asked, self.read = [], [], {}, set()
+        self.devices, self.calls, self.asked, self.read, self.looked_up = [], [], {}, set(), {}
         try:
             value = Evaluator(self).of(node, {})
             shown(value)
@@ -76,7 +78,7 @@ class Evaluation:
             raise TooIntricate from None
         except Exception as problem:  # noqa: BLE001 - both sides must raise the same
             error = f"{type(problem).__name__}: {problem}"
-        return Observation(value, error, self.calls, self.devices, self.asked, self.read)
+        return Observation(value, error, self.calls, self.devices, self.asked, self.read, self.looked_up)
 
 
 @lru_cache(maxsize=1)

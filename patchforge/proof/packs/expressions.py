@@ -42,7 +42,10 @@ class Evaluator:
         return fit(node.value)
 
     def on_name(self, node: ast.Name, scope: Scope) -> Any:
-        return scope[node.id] if node.id in scope else self.evaluation.names[node.id]
+        if node.id in scope:
+            return scope[node.id]
+        self.evaluation.looked_up.setdefault(node.id, node)
+        return self.evaluation.names[node.id]
 
     def on_attribute(self, node: ast.Attribute, scope: Scope) -> Any:
         return attribute(self.of(node.value, scope), node.attr)

@@ -6,6 +6,7 @@ import ast
 from functools import cached_property
 
 from patchforge import effort
+from patchforge.proof.packs.scopes import Scopes
 from patchforge.proof.reading import PythonFile
 
 _LONGEST_NAME = 32  #: parts; nothing that the proof knows is longer
@@ -40,6 +41,11 @@ class PackFile(PythonFile):
             elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                 names.update({alias.asname or alias.name: f"{node.module}.{alias.name}" for alias in node.names})
         return names
+
+    @cached_property
+    def scopes(self) -> Scopes:
+        """What names mean at the file's places."""
+        return Scopes(self.tree)
 
     @cached_property
     def cuda_flags(self) -> frozenset[str]:

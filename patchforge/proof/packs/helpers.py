@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from functools import cache
 
@@ -21,6 +22,16 @@ def helpers() -> dict[str, str]:
             lines = text.split("\n")[node.lineno - 1 : node.end_lineno]
             functions[node.name] = "\n".join(re.sub(r"\s+# noqa.*$", "", line) for line in lines)
     return functions
+
+
+@cache
+def helper_builtins() -> dict[str, frozenset[str]]:
+    """Name of each function of ours → the builtins that it reads."""
+    read = {
+        name: {node.id for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Name)}
+        for name, text in helpers().items()
+    }
+    return {name: frozenset(names & set(dir(builtins))) for name, names in read.items()}
 
 
 def is_ours(node: ast.AST) -> bool:

@@ -28,6 +28,7 @@ from patchforge.effort import spend
 from patchforge.proof.packs.additions import is_addition, is_arm, skipped_on_xpu
 from patchforge.proof.packs.equivalence import Equivalence, NotProved
 from patchforge.proof.packs.file import PackFile
+from patchforge.proof.packs.scopes import has_value, named_by
 from patchforge.proof.reading import same, same_text
 
 
@@ -72,7 +73,12 @@ class _Pairing:
         self.failures: list[NotProved] = []
 
     def bodies(self, old: Sequence[ast.stmt], new: Sequence[ast.stmt]) -> None:
-        kept = [statement for statement in new if not is_addition(statement, old)]
+        kept: list[ast.stmt] = []
+        for statement in new:
+            if is_addition(statement, old):
+                self.addition(statement, old[: len(kept)], old[len(kept) :], top=new is self.after.tree.body)
+            else:
+                kept.append(statement)
         for statement, twin in zip_longest(old, kept):
             spend()
             if statement is None or twin is None:
@@ -80,6 +86,19 @@ class _Pairing:
             if not same_text(self.before, statement, self.after, twin):
                 self.old = statement
                 self.noted(statement, twin)
+
+    def addition(self, added: ast.stmt, above: Sequence[ast.stmt], below: Sequence[ast.stmt], *, top: bool) -> None:
+        """Functions and imports are the module's; a name that is chosen anew has a value of its own there already."""
+        if not isinstance(added, ast.Assign) or not isinstance(target := added.targets[0], ast.Name):
+            if not top:
+                raise self.refused(added, "an addition that is not the module's")
+            return
+        self.old = below[0] if below else self.old
+        call = added.value.func if isinstance(added.value, ast.Call) else None
+        if not isinstance(call, ast.Name) or not self.after.scopes.may_read(call):
+            raise self.refused(added, "it reads what need not be bound there")
+        if not below or not has_value(target.id, above, below[0], self.before.scopes):
+            raise self.refused(added, f"it reads {target.id}, which need not have a value there")
 
     def noted(self, old: ast.stmt, new: ast.stmt) -> None:
         """What is refused of one statement is no reason not to look at the next."""
@@ -113,8 +132,14 @@ class _Pairing:
         self.proved.arms += 1
         self.old = cuda
         Equivalence(self.before, self.after, cuda).arm(cuda, arm)
+        known = _names(cuda)
         for statement in arm.body:
             for node in effort.walk(statement):
+                read = (
+                    isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and self.after.scopes.may_read(node)
+                )
+                if new := [name for name in named_by(node) if not read and name not in known]:
+                    raise self.refused(statement, f"an arm names {new[0]}, which need not be bound there")
                 if isinstance(node, ast.expr) and (self.after.name(node).startswith("torch.cuda") or _names_cuda(node)):
                     raise self.refused(statement, "CUDA in an arm for XPUs")
 
@@ -157,6 +182,11 @@ class _Pairing:
 
     def refused(self, node: ast.AST | None, problem: str) -> NotProved:
         return NotProved(self.after.path, getattr(node, "lineno", 0), problem, self.old)
+
+
+def _names(old: ast.If) -> set[str]:
+    """The names that an ``if`` reads or binds."""
+    return {name for node in effort.walk(old) for name in named_by(node)}
 
 
 def _names_cuda(node: ast.expr) -> bool:
