@@ -65,6 +65,15 @@ class ErrorDocument:
     error: Error
 
 
+@dataclass(frozen=True)
+class LeftOut:
+    """A user's folder that ``apply --from DIR --to`` does not copy; a link, which is not followed, has no files."""
+
+    path: Path
+    files: int
+    bytes: int
+
+
 @dataclass(frozen=True, kw_only=True)
 class AppliedDocument(Manifest):
     """The manifest of the release, and where things were written; "" for nowhere."""
@@ -72,6 +81,7 @@ class AppliedDocument(Manifest):
     format: int
     written: Path
     missing: tuple[str, ...]
+    left_out: tuple[LeftOut, ...]
     indexed: bool
     files: tuple[str, ...] = _maybe()
 

@@ -243,6 +243,21 @@ def test_in_place_and_back(checkout: Path) -> None:
     assert content(checkout) == before
 
 
+def test_a_copy_of_a_folder_has_what_the_release_has_and_tells_what_it_lacks(checkout: Path, tmp_path: Path) -> None:
+    fill(checkout, {"models/vae/put_vae_here": b"", "models/vae/mine.safetensors": bytes(3_000_000)})
+    said = done("apply", "--from", str(checkout), "--to", str(tmp_path / "tree"))
+    assert "left out: custom_nodes (1 file, 0.0 MB), models (1 file, 3.0 MB): yours" in said
+    assert (tmp_path / "tree/models/vae/put_vae_here").is_file()
+    assert not (tmp_path / "tree/models/vae/mine.safetensors").exists()
+    told = json.loads(done("apply", "--from", str(checkout), "--to", str(tmp_path / "tree"), "--json"))
+    assert [(each["path"], each["files"]) for each in told["left_out"]] == [("custom_nodes", 1), ("models", 1)]
+    assert "left out" not in done("apply", "--from", str(checkout), "--out", str(tmp_path / "patches"))
+    (checkout / "comfy/linked.py").symlink_to(checkout / "main.py")
+    said = done("apply", "--from", str(checkout), "--to", str(tmp_path / "linked"))
+    assert "missing: comfy/linked.py (symbolic link)" in said
+    assert "NOT WHOLE" in said
+
+
 def test_in_place_twice_is_refused(checkout: Path) -> None:
     done("apply", "--in-place", str(checkout))
     patched = content(checkout)

@@ -11,7 +11,7 @@ import pytest
 from patchforge import caches, pipeline
 from patchforge.engine.convert import Conversion, Engine
 from patchforge.rules import transforms
-from patchforge.sources import Upstream, open_upstream
+from patchforge.sources import Upstream, folder, open_upstream
 from tests.support import engine_of
 
 pytestmark = [
@@ -47,6 +47,15 @@ def conversions(upstream: Upstream, engine: Engine) -> list[Conversion]:
 
 def test_all_indexed_releases_are_there(conversions: list[Conversion]) -> None:
     assert len(conversions) >= 149
+
+
+def test_a_whole_folder_has_all_that_releases_have_among_a_users_files(upstream: Upstream) -> None:
+    tops = tuple(f"{top}/" for top in folder._NEVER_AT_TOP)
+    there = {
+        path for release in upstream.releases() for path in upstream.tree(release).entries() if path.startswith(tops)
+    }
+    assert len(there) > 30
+    assert [path for path in there if not folder._OWN_THERE.fullmatch(path)] == []
 
 
 def test_nothing_drifts(conversions: list[Conversion]) -> None:

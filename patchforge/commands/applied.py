@@ -10,11 +10,12 @@ from typing import Any
 from patchforge import patches, pipeline
 from patchforge.checkout import change, installation
 from patchforge.checkout.place import command
-from patchforge.commands.common import table
+from patchforge.commands.common import shown_size, table
 from patchforge.escape import line
 from patchforge.paths import quoted
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import load_project, parsed_version, release_index
+from patchforge.sources.folder import UsersFolder
 from patchforge.sources.git import Skipped
 
 _WIDTH = 10  #: of the words before a colon
@@ -28,6 +29,7 @@ class Applied:
     written: str
     whole: bool = False
     missing: tuple[Skipped, ...] = ()
+    users: tuple[UsersFolder, ...] = ()  #: what is in the folder that was read, and not in the tree that was written
     plan: change.Plan | None = None  #: of patching in place
     place: Path | None = None  #: the folder that is, or would be, patched in place
     named: str = ""  #: the release, as the user calls it
@@ -42,7 +44,7 @@ class Applied:
         for name, text in self._more():
             print(f"{name + ':':{_WIDTH}}{text}")
         if self.missing:
-            print(f"NOT WHOLE: without {len(self.missing)} file(s) of the release, named above")
+            print(f"NOT WHOLE: without {len(self.missing)} file(s), named above")
 
     def _result(self) -> str:
         changed, shown = len(self.patched.before), line(self.written)
@@ -70,6 +72,8 @@ class Applied:
         for report in self.patched.conversion.reports:
             if report.surprising:
                 yield "note", f"{report.transform} is {report.outcome} where {report.expected} was expected"
+        if self.users:
+            yield "left out", f"{', '.join(map(_users, self.users))}: yours, so copy or move what you want of it"
         if not self.written:
             return
         if self.plan or self.whole:
@@ -83,6 +87,13 @@ class Applied:
             "by hand",
             f"in its folder: git apply --unidiff-zero {line(quoted(Path(self.written).absolute()))}/*.patch",
         )
+
+
+def _users(folder: UsersFolder) -> str:
+    if folder.link:
+        return f"{line(folder.path)} (a link)"
+    files = f"{folder.files} file{'s' if folder.files != 1 else ''}, {shown_size(folder.bytes)}"
+    return f"{line(folder.path)} ({files}{'' if folder.whole else ', and what may not be read'})"
 
 
 def _variables(folder: Path) -> str:
@@ -114,6 +125,7 @@ def as_data(applied: Applied, manifest: Mapping[str, Any]) -> dict[str, Any]:
         **manifest,
         "written": applied.written,
         "missing": [skipped.path for skipped in applied.missing],
+        "left_out": [{"path": folder.path, "files": folder.files, "bytes": folder.bytes} for folder in applied.users],
         "indexed": applied.patched.release.indexed,
         **({"files": applied.plan.written} if applied.plan else {}),
     }

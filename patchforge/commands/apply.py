@@ -20,7 +20,7 @@ from patchforge.outputs import PATCHES, check_folder, check_new, write_folder
 from patchforge.paths import not_there, quoted
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import load_project, parsed_version, recognise, release_index
-from patchforge.sources import ArchiveTree, GitTree, open_files, open_upstream
+from patchforge.sources import ArchiveTree, FolderTree, GitTree, open_files, open_upstream
 from patchforge.sources.git import Skipped
 from patchforge.sources.upstream import Upstream, looks_like_path
 from patchforge.vocabulary import Release, Tree, Version
@@ -33,7 +33,7 @@ def run(options: argparse.Namespace) -> int:
     if options.in_place is not None:
         return _in_place(options)
     if options.source:
-        return _convert(options, *release_from_files(Path(options.source), options.release))
+        return _convert(options, *release_from_files(Path(options.source), options.release, whole=bool(options.to)))
     if not options.release:
         raise PatchforgeError(
             "nothing is named",
@@ -75,9 +75,9 @@ def _refuse_path(name: str) -> None:
         )
 
 
-def release_from_files(source: Path, named: str | None) -> tuple[Release, Tree]:
+def release_from_files(source: Path, named: str | None, *, whole: bool = False) -> tuple[Release, Tree]:
     """A release read from an archive or a folder: what it says it is must fit what it is called."""
-    tree = open_files(source)
+    tree = open_files(source, whole=whole)
     stated = recognise(tree, load_project()) or _checked_out(source)
     wanted = version_named(named) if named else None
     version = stated or wanted
@@ -107,7 +107,11 @@ def _convert(options: argparse.Namespace, release: Release, tree: Tree) -> int:
     patched = _checked(options, release, tree)
     written, missing = _write(options, patched)
     named = options.release or ""
-    _tell(options, Applied(patched, written, whole=bool(options.to), missing=tuple(missing), named=named))
+    users = tree.users if options.to and isinstance(tree, FolderTree) else ()
+    _tell(
+        options,
+        Applied(patched, written, whole=bool(options.to), missing=tuple(missing), users=users, named=named),
+    )
     return Exit.UNCHECKED if any(skipped.reason == pipeline.NO_CONTENT for skipped in missing) else Exit.OK
 
 
@@ -175,7 +179,9 @@ def _write(options: argparse.Namespace, patched: PatchedRelease) -> tuple[str, l
 
 
 def _unread(tree: Tree) -> Sequence[Skipped]:
-    """What a tree leaves out of a release when it is read; of a folder also what was never the release's."""
+    """What a tree leaves out of a release when it is read."""
+    if isinstance(tree, FolderTree):
+        return tree.unread
     return tree.skipped if isinstance(tree, GitTree | ArchiveTree) else ()
 
 

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
 
-def open_files(path: Path) -> FolderTree | ArchiveTree:
-    """The tree at ``path``; what a file is tells its beginning. Errors as for the trees."""
+def open_files(path: Path, *, whole: bool = False) -> FolderTree | ArchiveTree:
+    """The tree at ``path``; what a file is tells its beginning. Errors as for the trees.
+
+    ``whole``: of a folder also the files of a release that lie among a user's own.
+    """
     if path.is_dir():
-        return FolderTree(path)
+        return FolderTree(path, whole=whole)
     require_file(path)
     with path.open("rb") as file:
         beginning = file.read(4)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -28,20 +30,40 @@ _NOT_UPSTREAMS = "not upstream's"
 _NEVER = frozenset({".git", "__pycache__", ".venv", "venv", "node_modules"})
 #: A user's own files. At the top only: upstream's comfy/ldm/models and comfy_api/input are code.
 _NEVER_AT_TOP = frozenset({"models", "output", "input", "temp", "user", "custom_nodes"})
+#: What releases have in those: v0.0.1 to v0.33.0, and a placeholder for each kind of model to come.
+_OWN_THERE = re.compile(
+    r"custom_nodes/(example_node\.py\.example|websocket_image_save\.py)|input/example\.png"
+    r"|models/configs/(anything_v3|v[12]-[\w-]*inference[\w-]*)\.yaml|models/\w+/put_\w+_here"
+    r"|output/_output_images_will_be_put_here"
+)
 JOURNALS = ".patchforge"  #: what patchforge keeps at the top of a folder begins with this
+
+
+@dataclass(frozen=True, slots=True)
+class UsersFolder:
+    """A folder with files that are a user's, or a program's, and no release's; for a link to one there are none."""
+
+    path: str
+    files: int = 0
+    bytes: int = 0
+    whole: bool = True  #: False where a part of it may not be read
+    link: bool = False
 
 
 class FolderTree:
     """The tree in a folder, without a user's own files (models, output, custom_nodes, …).
 
-    Files are hashed when their entry is asked for, so that listing a folder with large files stays quick.
+    Files are hashed when their entry is asked for, so that listing a folder with large files stays quick. A ``whole``
+    one also has the files of a release that lie among a user's, such as ``input/example.png``; for that it lists those
+    folders, and else nothing looks into them.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, whole: bool = False) -> None:
         """PatchforgeError when ``path`` is not a folder."""
         need_folder(path)
         self.path = path
         self.origin = str(path)
+        self._whole = whole
 
     def entries(self) -> Mapping[str, Entry]:
         return self._entries
@@ -50,6 +72,25 @@ class FolderTree:
     def skipped(self) -> tuple[Skipped, ...]:
         """Links, special files, and folders that are not upstream's."""
         return self._found[1]
+
+    @cached_property
+    def users(self) -> tuple[UsersFolder, ...]:
+        """The folders of a user with what is in them and no release's; without those that have nothing of the kind."""
+        return tuple(self._users())
+
+    def _users(self) -> Iterator[UsersFolder]:
+        for skipped in self._found[1]:
+            if skipped.reason == LINK and skipped.path in _NEVER_AT_TOP:
+                yield UsersFolder(skipped.path, link=True)
+            elif skipped.reason == _NOT_UPSTREAMS and not _is_of_course(skipped.path):
+                folder = _listed(self.path, skipped.path)[1]
+                if folder.files or not folder.whole:
+                    yield folder
+
+    @property
+    def unread(self) -> tuple[Skipped, ...]:
+        """What is skipped and may be a release's."""
+        return tuple(each for each in self.skipped if each.reason != _NOT_UPSTREAMS and each.path not in _NEVER_AT_TOP)
 
     def read(self, path: str) -> bytes:
         """The file's bytes as they are now; KeyError when there was no such file."""
@@ -63,7 +104,10 @@ class FolderTree:
     def _found(self) -> tuple[dict[str, Path], tuple[Skipped, ...]]:
         entries = sorted(_walk(self.path), key=lambda item: item[0])
         files = {path: self.path / path for path, reason in entries if not reason}
-        return files, tuple(Skipped(path, reason) for path, reason in entries if reason)
+        for top in sorted(_NEVER_AT_TOP) if self._whole else ():
+            if (self.path / top).is_dir() and not (self.path / top).is_symlink():
+                files.update((path, self.path / path) for path in _listed(self.path, top)[0])
+        return dict(sorted(files.items())), tuple(Skipped(path, reason) for path, reason in entries if reason)
 
 
 class _HashedOnDemand(Mapping[str, Entry]):
@@ -126,3 +170,31 @@ def _walk(top: Path) -> Iterator[tuple[str, str]]:
 
 def _is_not_upstreams(name: str) -> bool:
     return name in _NEVER_AT_TOP or name.startswith(JOURNALS)
+
+
+def _is_of_course(path: str) -> bool:
+    """What nobody expects in another tree: what Python compiled, and what git and patchforge keep."""
+    return path.rpartition("/")[2] in {"__pycache__", ".git"} or path.startswith(JOURNALS)
+
+
+def _listed(top: Path, name: str) -> tuple[list[str], UsersFolder]:
+    """A release's own files in a user's folder, and how much else there is. No link is followed."""
+    own: list[str] = []
+    files = size = 0
+    whole, waiting = True, [name]
+    while waiting:
+        folder = waiting.pop()
+        try:
+            with os.scandir(top / folder) as items:
+                for item in items:
+                    path = f"{folder}/{item.name}"
+                    if item.is_dir(follow_symlinks=False):
+                        waiting.append(path)
+                    elif _OWN_THERE.fullmatch(path) and item.is_file(follow_symlinks=False):
+                        own.append(path)
+                    else:
+                        files += 1
+                        size += item.stat(follow_symlinks=False).st_size
+        except OSError:
+            whole = False
+    return own, UsersFolder(name, files, size, whole)

@@ -42,6 +42,48 @@ def test_upstreams_files_and_no_others(tree: FolderTree) -> None:
     assert {each.path for each in tree.skipped} >= {"models", "custom_nodes", ".git", "comfy/__pycache__"}
 
 
+OWN = (
+    "custom_nodes/example_node.py.example",
+    "custom_nodes/websocket_image_save.py",
+    "input/example.png",
+    "models/checkpoints/put_checkpoints_here",
+    "models/configs/v1-inference_clip_skip_2_fp16.yaml",
+    "models/unet/put_unet_files_here",
+    "output/_output_images_will_be_put_here",
+)
+
+
+@pytest.mark.parametrize("stray", ["custom_nodes/mine.py", "input/put_unet_here", "models/configs/mine.yaml"])
+def test_a_whole_tree_has_the_releases_files_among_the_users_and_tells_the_rest(tree: FolderTree, stray: str) -> None:
+    for path in (*OWN, stray):
+        (tree.path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tree.path / path).write_bytes(b"12345")
+    (tree.path / "custom_nodes/linked").symlink_to(tree.path / "comfy")
+    assert list(tree.entries()) == sorted(UPSTREAM), "one that is not written out looks into no folder of a user's"
+    whole = FolderTree(tree.path, whole=True)
+    assert list(whole.entries()) == sorted((*UPSTREAM, *OWN))
+    assert whole.read(OWN[2]) == b"12345"
+    users = {each.path: (each.files, each.bytes) for each in whole.users}
+    more = {stray.partition("/")[0]: (1, 5)}
+    for path in OTHERS:
+        if (top := path.partition("/")[0]) not in {".git", "comfy"}:
+            top = "web/node_modules" if top == "web" else top
+            files, size = more.get(top, (0, 0))
+            more[top] = (files + 1, size + len(path) + 2)
+    more["custom_nodes"] = (more["custom_nodes"][0] + 1, users["custom_nodes"][1])  # with the link, of any size
+    assert users == more
+
+
+def test_a_users_folder_that_is_a_link_is_told_and_not_followed(tree: FolderTree) -> None:
+    (tree.path / "models").rename(tree.path / "elsewhere")
+    (tree.path / "models").symlink_to(tree.path / "elsewhere")
+    (tree.path / "elsewhere/put_it_here").write_bytes(b"")
+    whole = FolderTree(tree.path, whole=True)
+    assert not [path for path in whole.entries() if path.startswith("models/")]
+    assert [each.path for each in whole.users if each.link] == ["models"]
+    assert whole.unread == ()
+
+
 def test_blob_ids_and_bytes(tree: FolderTree) -> None:
     data = b"main.py\r\n"
     assert tree.read("main.py") == data
