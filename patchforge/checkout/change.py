@@ -99,7 +99,7 @@ def refuse_unless_untouched(inside: Inside, subject: Subject, *, dry_run: bool =
         f"{inside.shown} is patched already" if done else f"{inside.shown}: {seen.says}",
         expected="a checkout that is not patched",
         found=seen.says if done else "",
-        do=again if done and seen.known else seen.do,
+        do=again if done and seen.known else way_on(seen),
     )
 
 
@@ -269,13 +269,19 @@ def revert(inside: Inside, subject: Subject, *, dry_run: bool = False) -> Plan:
     seen = examine(inside, subject)
     if seen.known is None:
         raise _nothing_to_undo(seen)
-    writes = tuple(Write(file.path, file.now, new) for file in seen.seen if (new := _put_back(file, seen)) != file.now)
+    writes = _undoing(seen)
     _say_links(inside, writes)
     if not dry_run:
         _write(inside, subject, writes)
         _tidy(inside)
         journal.take_away(inside, seen.known.journal)
     return Plan(seen.state, writes, tuple(file.path for file in seen.seen))
+
+
+def _undoing(seen: Examined) -> tuple[Write, ...]:
+    files = {file.path: file for file in seen.seen}
+    new = _all_or_none(files, lambda path: _put_back(files[path], seen), seen)
+    return tuple(Write(path, files[path].now, data) for path, data in new.items() if data != files[path].now)
 
 
 def _nothing_to_undo(seen: Examined) -> PatchforgeError:
@@ -337,16 +343,107 @@ def _gone_upstream(path: str, seen: Examined) -> bool:
     return seen.head is not None and path not in seen.head.entries() and not of_module(path)
 
 
-def _in_one_place(path: str, problem: str, seen: Examined) -> CheckFailed:
-    shown, found = seen.inside.shown, broken(seen.inside.read(path)) or problem
-    if of_module(path):
-        do = f"save your edit, remove {shown / path} and run this again"
-    elif seen.is_original_in_git(path):
-        do = f"save your edit, run git -C {quoted(shown)} checkout HEAD -- {quoted(path)}, and run this again"
-    else:
-        named = f"{seen.command('repair')} --from ARCHIVE|DIR, naming what it was made from"
-        do = f"{named}; or save your edit, put the unpatched {path} in its place, and run this again"
-    return CheckFailed(f"{path} was edited after it was patched, and the edit cannot be kept", found=found, do=do)
+class InTheWayOfOurs(CheckFailed):
+    """What must not be written over stands where ours goes. Once ``first`` is done, the command can do its work."""
+
+    def __init__(self, problem: str, first: str, *, expected: str = "", found: str = "") -> None:
+        super().__init__(problem, expected=expected, found=found, do=f"{first}, and run this again")
+        self.first = first
+
+
+class InOnePlace(InTheWayOfOurs):
+    """An edit and ours are in one place, for each of the files with why."""
+
+    def __init__(self, problems: Mapping[str, str], first: str) -> None:
+        paths, reasons = list(problems), set(problems.values())
+        one = len(paths) == 1
+        edited, edits = ("was edited", "the edit") if one else ("were edited", "the edits")
+        super().__init__(
+            f"{_listed(paths)} {edited} after {'it was' if one else 'they were'} patched, and {edits} cannot be kept",
+            first,
+            found=reasons.pop() if len(reasons) == 1 else "; ".join(f"{path}: {problems[path]}" for path in paths),
+        )
+        self.problems = problems
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return paths[0] if len(paths) == 1 else f"{', '.join(paths[:-1])} and {paths[-1]}"
+
+
+def _in_one_place(path: str, problem: str, seen: Examined) -> InOnePlace:
+    return _in_the_same_places({path: broken(seen.inside.read(path)) or problem}, seen)
+
+
+def _in_the_same_places(problems: Mapping[str, str], seen: Examined) -> InOnePlace:
+    shown, known = seen.inside.shown, {file.path: file.before for file in seen.seen if not file.lost}
+    steps = [f"save your edit{'' if len(problems) == 1 else 's'}"]
+    added = [path for path in problems if of_module(path) or known.get(path, b"") is None]
+    if added:
+        steps.append(f"remove {' '.join(quoted(shown / path) for path in added)}")
+    others = [path for path in problems if path not in added]
+    if in_git := [path for path in others if seen.is_original_in_git(path)]:
+        steps.append(f"run git -C {quoted(shown)} checkout HEAD -- {' '.join(map(quoted, in_git))}")
+    for path in others:
+        if path not in in_git:
+            original = shown / journal.FOLDER / transaction.ORIGINAL / path
+            there = quoted(original) if path in known else f"the unpatched {path}"
+            steps.append(f"copy {there} to {quoted(shown / path)}")
+    return InOnePlace(problems, ", ".join(steps))
+
+
+def _all_or_none(paths: Iterable[str], make: Callable[[str], bytes | None], seen: Examined) -> dict[str, bytes | None]:
+    """What ``make`` gives for each path. InOnePlace names all files whose edits are in the way, not the first alone."""
+    made: dict[str, bytes | None] = {}
+    problems: dict[str, str] = {}
+    for path in paths:
+        try:
+            made[path] = make(path)
+        except InOnePlace as error:
+            problems |= error.problems
+    if problems:
+        raise _in_the_same_places(problems, seen)
+    return made
+
+
+def way_on(seen: Examined) -> str:
+    """What puts a checkout right, tried without writing; "" where nothing is wrong. Reads no network."""
+    if seen.state in (FolderState.UNTOUCHED, FolderState.UNKNOWN) or seen.misplaced or not seen.do:
+        return seen.do
+    undoes = seen.known is not None and not _refusal(lambda: _undoing(seen))
+    refused = _refusal(lambda: _would_put_right(seen))
+    if refused is None:
+        return seen.do if undoes else seen.do.partition("; or ")[0]
+    undo = f"; or {seen.command('revert')} undoes it" if undoes else ""
+    if isinstance(refused, InTheWayOfOurs):
+        return f"{refused.first}, then {seen.do.partition('; or ')[0]}{undo}"
+    return f"{refused.do}{undo}"
+
+
+def _would_put_right(seen: Examined) -> None:
+    if not seen.untold:
+        command = update if seen.state is FolderState.UPDATED else repair
+        command(seen.inside, seen.subject, dry_run=True)
+        return
+    _check_links(seen)
+    others, known = _Others(seen, seen.subject, ()), {file.path: file for file in seen.seen}
+
+    def stripped(path: str) -> bytes | None:
+        if path not in seen.untold:
+            return _stripped(path, known.get(path), seen, others)
+        if problem := broken(seen.inside.read(path)):
+            raise _in_one_place(path, problem, seen)
+        return None
+
+    _all_or_none(dict.fromkeys([*known, *seen.untold]), stripped, seen)
+    _check_module(seen)
+
+
+def _refusal(act: Callable[[], object]) -> PatchforgeError | None:
+    try:
+        act()
+    except PatchforgeError as error:
+        return error
+    return None
 
 
 # --- putting right
@@ -497,10 +594,14 @@ def _without_ours(inside: Inside, subject: Subject, seen: Examined, others: _Oth
     """Every file that was or is patched, without ours. CheckFailed names the first where that cannot be done."""
     known = {file.path: file for file in seen.seen}
     paths = list(dict.fromkeys([*known, *subject.marked(inside), *others.unnamed()]))
-    without = {path: _stripped(path, known.get(path), seen, others) for path in paths}
-    for path, data in without.items():
+
+    def stripped(path: str) -> bytes | None:
+        data = _stripped(path, known.get(path), seen, others)
         if problem := broken(inside.read(path)) and broken(data):
             raise _in_one_place(path, problem, seen)
+        return data
+
+    without = _all_or_none(paths, stripped, seen)
     if subject.kind == "release":
         _check_module(seen)
         without |= dict.fromkeys(path for path in module_files(inside) if path not in without)
@@ -527,16 +628,20 @@ def _check_module(seen: Examined) -> None:
     if seen.subject.kind != "release" or inside.kind(MODULE) not in (EntryKind.FOLDER, EntryKind.NOTHING):
         return
     known = {file.path for file in seen.seen} | {f"{MODULE}/__pycache__"}
-    there = [*(f"{MODULE}/{name}" for name in inside.names(MODULE)), *_alone(inside)]
-    for path in there:
+    strange = []
+    for path in [*(f"{MODULE}/{name}" for name in inside.names(MODULE)), *_alone(inside)]:
         data = inside.read(path) if inside.kind(path) is EntryKind.FILE else None
         if path not in known and not (data is not None and is_ours(path, data)):
-            raise CheckFailed(
-                f"{inside.shown / path} is not of this patchforge, and lies where its module goes",
-                expected="nothing but patchforge's own files there",
-                found="another version's, an edited one, or your own",
-                do=f"move {inside.shown / path} away and run this again",
-            )
+            strange.append(str(inside.shown / path))
+    if strange:
+        one = len(strange) == 1
+        raise InTheWayOfOurs(
+            f"{_listed(strange)} {'is' if one else 'are'} not of this patchforge, and {'lies' if one else 'lie'} where "
+            "its module goes",
+            f"move {' '.join(map(quoted, strange))} away",
+            expected="nothing but patchforge's own files there",
+            found="another version's, an edited one, or your own",
+        )
 
 
 def _alone(inside: Inside) -> list[str]:
@@ -545,11 +650,11 @@ def _alone(inside: Inside) -> list[str]:
 
 def _stripped(path: str, file: Seen | None, seen: Examined, others: _Others) -> bytes | None:
     problem = ""
+    if file is not None and of_module(path) and (file.now is None or file.part in (FileState.EDITED, FileState.OTHER)):
+        if file.now is None or is_ours(path, file.now):
+            return None
+        raise _in_one_place(path, "the whole file is patchforge's", seen)
     if file is not None and not file.lost:
-        if file.part in (FileState.EDITED, FileState.OTHER) and of_module(path) and file.now is not None:
-            if is_ours(path, file.now):
-                return None
-            raise _in_one_place(path, "the whole file is patchforge's", seen)
         if file.part in (FileState.UPSTREAM, FileState.OTHER):
             return file.now
         if file.part is FileState.MISSING:

@@ -120,7 +120,11 @@ class Examined:
         """Files of which neither a journal nor the git checkout tells what they are without patchforge."""
         if self.found.kept and not self.found.kept.lost:
             return ()
-        lost = [file.path for file in self.seen if file.lost and file.part is not FileState.ORIGINAL]
+        lost = [
+            file.path
+            for file in self.seen
+            if file.lost and file.part is not FileState.ORIGINAL and not of_module(file.path)
+        ]
         paths = lost if self.known else [*self.subject.marked(self.inside)]
         return tuple(path for path in paths if not self.is_original_in_git(path))
 

@@ -43,14 +43,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _folder(options: argparse.Namespace) -> int:
-    from patchforge.checkout.examine import look  # noqa: PLC0415 - git and the journal are slow to import
+    from patchforge.checkout.change import way_on  # noqa: PLC0415 - git and the journal are slow to import
+    from patchforge.checkout.examine import look  # noqa: PLC0415
 
     examined = look(Path(options.folder))
+    do = way_on(examined)
     told = {
         "folder": options.folder,
         "state": examined.state,
         "says": examined.says,
-        "do": examined.do,
+        "do": do,
         "release": examined.stated,
         "files": {file.path: file.part.name.lower() for file in examined.seen},
         "leftovers": list(examined.leftovers),
@@ -61,8 +63,8 @@ def _folder(options: argparse.Namespace) -> int:
         print(f"{line(options.folder)}: {line(examined.says)}")
         for name in examined.leftovers:
             print(f"  left by a killed run: {line(name)}")
-        if examined.do and not (examined.in_order and examined.state is examined.state.UNTOUCHED):
-            print(f"  to do: {line(examined.do)}")
+        if do and not (examined.in_order and examined.state is examined.state.UNTOUCHED):
+            print(f"  to do: {line(do)}")
     return Exit.OK if examined.in_order else Exit.FAILED
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from patchforge import bounded
 from patchforge.checkout import examine as checkouts
+from patchforge.checkout.change import way_on
 from patchforge.checkout.place import MANAGEMENT, where
 from patchforge.doctor.facts import Checkout, Facts, FactState, Finding
 from patchforge.errors import PatchforgeError
@@ -39,7 +40,7 @@ def examine(folder: Path) -> Checkout:
         version=str(version or ""),
         state=str(seen.state),
         says=seen.says,
-        do=seen.do,
+        do=way_on(seen),
         requirements={path: lines for path, lines in stated.items() if lines},
     )
 
