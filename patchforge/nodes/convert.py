@@ -35,7 +35,7 @@ class Converted:
 
     pack: Pack
     sites: tuple[DecidedSite, ...]
-    skipped: tuple[DecidedSite, ...]  #: in files that ComfyUI does not come to, in tests and in kernels
+    skipped: tuple[DecidedSite, ...]  #: in files that no node leads to, or that cannot be loaded without CUDA
     changes: tuple[FileChange, ...]
     problems: tuple[PackProblem, ...]
 
@@ -63,7 +63,7 @@ def _convert(pack: Pack, options: Options) -> Converted:
     changes: list[FileChange] = []
     for path, code in sorted(codes.items()):
         with problems.of(path):
-            stays = exempt.file_reason(code, reachable=path in pack.reachable)
+            stays = exempt.file_reason(code, pack.files, reachable=path in pack.reachable)
             file_sites, change = convert_file(code, around, stays)
             (skipped if stays else decided).extend(file_sites)
             changes += [change] if change else []

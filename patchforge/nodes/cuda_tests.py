@@ -14,12 +14,12 @@ from patchforge.engine.syntax import by_position, dotted, is_and, last_name, par
 from patchforge.nodes.code import Code
 from patchforge.nodes.shapes import (
     ASKED,
-    KERNELS,
     MPS,
     below,
     binds,
     body_of,
     call_of,
+    kernels,
     keyword_of,
     leaves,
     only_cuda,
@@ -328,7 +328,7 @@ class Behind:
 
     def kernels(self, code: Code) -> bool:
         """Whether CUDA's kernels or settings are named near."""
-        return code.mentions(self.near, KERNELS)
+        return kernels(self.near, code)
 
     def suits(self, code: Code) -> bool:
         """Whether all that is guarded is converted, and there is something."""

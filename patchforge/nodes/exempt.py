@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from patchforge.effort import spend, walk
-from patchforge.engine.syntax import DEFINITIONS, FUNCTIONS, dotted, imported_modules, is_and, last_name
+from patchforge.engine.syntax import DEFINITIONS, FUNCTIONS, imported_modules, is_and, last_name
+from patchforge.nodes import kernels
 from patchforge.nodes.code import Code
 from patchforge.nodes.known import PACKAGES
 from patchforge.pattern import Kind, Site, Verdict, left
 
 UNREACHABLE = "no node entry point leads to this file"
 
-_VENDORED = re.compile(r"(^|/)((custom_)?mm(cv|pkg|seg|det|pose|engine)|basicsr/ops|detectron2/layers)(/|$)")
+_MM = re.compile(r"(.*/)?(?:custom_)?mm(?:cv|seg|det|pose|engine)/")
+_OPENMMLAB = re.compile(rb"OpenMMLab|MMCV_MIN|mmcv_version")
 _OWN_XPU = re.compile(r"(^|/)(ipex|xpu)(/|_\w+\.py$|\.py$)", re.IGNORECASE)
 _INSTALLER = re.compile(r"(^|/)install(_\w+)?\.py$")
-_BUILDS = re.compile("CUDAExtension|RawModule|RawKernel|load_inline|cpp_extension")
-_COMPILERS = ("triton.jit", "cuda.jit")  #: decorators of a kernel
+_PIP = re.compile(r"^pip3?$|\bpip3? install\b")
+_SETUPS = frozenset(("setuptools.setup", "distutils.core.setup"))
 _XPU = re.compile(r"xpu", re.IGNORECASE)
+_FOR_XPUS = re.compile(r"xpu|ipex|intel_extension", re.IGNORECASE)
 _CUDA = re.compile(r"cuda", re.IGNORECASE)
 _OURS = re.compile(r"^_patchforge_")
 _GRAPHS = frozenset(("torch.cuda.CUDAGraph", "torch.cuda.graph", "torch.cuda.make_graphed_callables"))
@@ -32,27 +35,46 @@ _COMPILES = frozenset(
 _OPTIONAL = (Kind.LOAD, Kind.FP64, Kind.OPERATOR)
 
 
-def file_reason(code: Code, *, reachable: bool) -> str:
-    """Why all of a file stays; "" where it does not."""
+def file_reason(code: Code, files: Mapping[str, bytes], *, reachable: bool) -> str:
+    """Why no rule looks at a file; "" where they do, which is at every file that nodes lead to and an XPU can load.
+
+    ``files``: the pack's. A copy of a library of OpenMMLab's is known by what its ``__init__.py`` says of it.
+    """
     if not reachable:
         return UNREACHABLE
-    if _INSTALLER.search(code.path):
-        return "an installer: what it chooses for CUDA is listed with the packages"
-    if _OWN_XPU.search(code.path):
-        return "the pack's own code for XPUs"
-    if _VENDORED.search(code.path):
-        return "a vendored training library, dead in inference"
-    if code.mentions([code.tree], _BUILDS) or any(map(_is_kernel, code.nodes)):
-        return "source of a CUDA kernel"
+    if (library := _MM.match(code.path)) and _OPENMMLAB.search(files.get(f"{library[0]}__init__.py", b"")):
+        return "a copy of OpenMMLab's library: for training, and for kernels that are built apart"
     imported = [module for node in code.tree.body for module in imported_modules(node)]  # in a try there is a way out
-    known = sorted(package.module for package in PACKAGES if package.kernels)
-    kernels = [name for name in known if any(f"{module}.".startswith(f"{name}.") for module in imported)]
-    return f"needs {', '.join(kernels)}, which is for CUDA only" if kernels else ""
+    known = sorted(package.module for package in PACKAGES if package.kernels and package.needed)
+    missing = [name for name in known if any(f"{module}.".startswith(f"{name}.") for module in imported)]
+    return f"cannot be loaded without {', '.join(missing)}, which is for CUDA only" if missing else ""
 
 
-def _is_kernel(node: ast.AST) -> bool:
-    marks = getattr(node, "decorator_list", ())
-    return any(dotted(mark.func if isinstance(mark, ast.Call) else mark).endswith(_COMPILERS) for mark in marks)
+def _kernel(node: ast.expr, _: Site, code: Code) -> str:
+    return "in what is a kernel, or builds one" if kernels.builds(node, code) else ""
+
+
+def _installs(node: ast.expr, _: Site, code: Code) -> str:
+    """In an installer a function that runs pip, and in any file the arguments of ``setup``."""
+    if any(isinstance(above, ast.Call) and code.name(above.func) in _SETUPS for above, _ in code.above(node)):
+        return "an argument of setup(): nodes do not run it"
+    pip = _INSTALLER.search(code.path) and code.mentions([_part(node, code)], _PIP)
+    return "runs pip: what is chosen for CUDA is listed with the packages" if pip else ""
+
+
+def _own_xpu(node: ast.expr, _: Site, code: Code) -> str:
+    own = _OWN_XPU.search(code.path) and code.mentions([_part(node, code)], _FOR_XPUS)
+    return "the pack's own code for XPUs" if own else ""
+
+
+def _part(node: ast.expr, code: Code) -> ast.AST:
+    """The function around a node, else the statement of the module or of a class."""
+    for parent, child in code.above(node):
+        if isinstance(parent, FUNCTIONS):
+            return parent
+        if isinstance(parent, (ast.Module, ast.ClassDef)):
+            return child
+    return node
 
 
 def by_place(site: Site, code: Code) -> Verdict | None:
@@ -356,6 +378,9 @@ def _message(node: ast.expr, site: Site, code: Code) -> str:
 #: What a place may say, and whether an XPU may come there all the same. The first that speaks is heard.
 _REASONS: dict[Callable[[ast.expr, Site, Code], str], bool] = {
     _main: False,
+    _kernel: False,
+    _installs: False,
+    _own_xpu: True,
     _beside_xpu: True,
     _probe: False,
     _beside_kernels: False,

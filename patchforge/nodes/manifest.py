@@ -15,7 +15,7 @@ from patchforge.vocabulary import DecidedSite
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PackReport:
-    """What was found in a pack, sorted. Sites in files that nodes do not run are ``outside``, counted by reason."""
+    """What was found in a pack, sorted. Sites in files that no rule looks at are ``outside``, counted by reason."""
 
     pack: str
     figures: dict[str, int]  #: by decision

@@ -41,7 +41,7 @@ def _sorted(sites: Iterable[DecidedSite]) -> tuple[DecidedSite, ...]:
 
 
 def figures(reports: Sequence[PackReport]) -> str:
-    """What each rule found in all packs, as a Markdown table. Sites in files that nodes do not run do not count."""
+    """What each rule found in all packs, as a Markdown table. Sites in files that no rule looks at do not count."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in (*(rule.id for rule in patterns()), "none")}
     for report in reports:
         for name, by_decision in report.by_rule.items():

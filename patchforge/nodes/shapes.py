@@ -11,6 +11,7 @@ from itertools import takewhile
 from patchforge.effort import spend, walk
 from patchforge.engine.edits import Splice
 from patchforge.engine.syntax import FUNCTIONS, is_and
+from patchforge.nodes import kernels as built
 from patchforge.nodes.code import Code
 from patchforge.nodes.known import NEEDLESS, TWINS
 from patchforge.nodes.layout import on_one_line
@@ -45,8 +46,13 @@ XPU_ARM = 'hasattr({torch}, "xpu") and {torch}.xpu.is_available()'
 
 
 def only_cuda(nodes: Sequence[ast.AST], code: Code) -> bool:
-    """Whether something in ``nodes`` is named after what only CUDA has."""
-    return code.mentions(nodes, _ONLY_CUDA, but=_PLAIN)
+    """Whether something in ``nodes`` is named after what only CUDA has, or leads to a kernel of the file."""
+    return code.mentions(nodes, _ONLY_CUDA, but=_PLAIN) or built.led_to(nodes, code)
+
+
+def kernels(nodes: Sequence[ast.AST], code: Code) -> bool:
+    """Whether CUDA's kernels or settings are named in ``nodes``, or a kernel of the file is."""
+    return code.mentions(nodes, KERNELS) or built.led_to(nodes, code)
 
 
 def api(site: Site) -> str:

@@ -9,7 +9,7 @@ from patchforge.effort import walk
 from patchforge.engine.syntax import last_name
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Behind, Gate, harmless, says
-from patchforge.nodes.shapes import KERNELS, body_of, device_of, for_any_gpu
+from patchforge.nodes.shapes import body_of, device_of, for_any_gpu, kernels
 from patchforge.pattern import Kind
 
 #: What may be called beside a device's memory, whatever the device is.
@@ -132,7 +132,7 @@ def _asks_comfy(body: list[ast.stmt]) -> bool:
 
 def _makes_room(gate: ast.If, arms: Behind, code: Code, *, positive: bool) -> bool:
     """Memory is freed by the pack's own functions, by their names; or a function with such a name is left on a no."""
-    if arms.open or code.mentions(arms.guarded, KERNELS):
+    if arms.open or kernels(arms.guarded, code):
         return False
     if not positive:
         nothing = [statement.value for statement in gate.body if isinstance(statement, ast.Return)]

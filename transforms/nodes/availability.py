@@ -26,7 +26,7 @@ from patchforge.nodes.cuda_tests import (
     widened,
 )
 from patchforge.nodes.libraries import flows
-from patchforge.nodes.shapes import KERNELS, below, call_of, device_of, for_any_gpu, keyword_of, leaves, only_cuda
+from patchforge.nodes.shapes import below, call_of, device_of, for_any_gpu, kernels, keyword_of, leaves, only_cuda
 from patchforge.nodes.suits import is_comfys
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 
@@ -416,10 +416,10 @@ def _before_kernels(site: Site, gates: Sequence[tuple[Gate, bool]], pack: PackFa
 def _beside_kernels(asked: ast.AST | Operands, code: Code) -> bool:
     """``torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)``, or an argument of such a call."""
     if isinstance(asked, Operands):
-        return code.mentions([asked.node], KERNELS)
+        return kernels([asked.node], code)
     beside = code.parent(asked)
     parts = [beside.func] if isinstance(beside, ast.Call) else [beside] if isinstance(beside, ast.BoolOp) else []
-    return code.mentions(parts, KERNELS)
+    return kernels(parts, code)
 
 
 def _says_yes(gate: Gate) -> bool:
@@ -432,7 +432,7 @@ def _takes_xpus(gate: Gate, positive: bool, arms: Behind, call: ast.Call, code: 
     if isinstance(gate, ast.Assert) or (isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise)):
         refuses = positive is isinstance(gate, ast.Assert)
         return refuses and not arms.open and not arms.beside and not only_cuda(arms.guarded, code)
-    if arms.open or arms.beside or code.mentions(arms.guarded, KERNELS):
+    if arms.open or arms.beside or kernels(arms.guarded, code):
         return False
     if arms.converted or counts_mps(call, code) or requested(call, code):
         return True
@@ -495,7 +495,7 @@ def _stays(site: Site, first: tuple[Gate, bool], arms: Behind, code: Code) -> Ve
     gate, positive = first
     if isinstance(gate, ast.If) and isinstance(gate.body[-1], ast.Raise) and arms.beside and not arms.open:
         return left([site], "refuses a device that asks for CUDA by name")
-    if (arms.open and code.mentions(arms.guarded, KERNELS)) or only_cuda(arms.guarded, code):
+    if (arms.open and kernels(arms.guarded, code)) or only_cuda(arms.guarded, code):
         return left([site], "CUDA's kernels or settings stand behind it")
     if not positive and not arms.open:
         return person([site], _FALLBACK)

@@ -26,6 +26,7 @@ from patchforge.nodes.shapes import (
     body_of,
     device_text,
     formatted_device,
+    kernels,
     leaves,
     names_implementations,
 )
@@ -261,7 +262,7 @@ class DeviceComparison(Pattern):
         for gate, positive in decisions(_question(site, code), code)[:1]:
             if isinstance(gate, ast.Assert):
                 return left([site], "asserts the input of a CUDA kernel")
-            kernel = (site.kind is Kind.IS_CUDA and not positive) or code.mentions([gate.test, *body_of(gate)], KERNELS)
+            kernel = (site.kind is Kind.IS_CUDA and not positive) or kernels([gate.test, *body_of(gate)], code)
             if isinstance(gate, ast.If) and refuses(gate.body) and kernel:
                 return left([site], "refuses what a CUDA kernel cannot take")
         return None  # the gate decides
@@ -315,7 +316,7 @@ def _leads_to_kernels(gates: list[tuple[Gate, bool]], asked: ast.expr, code: Cod
     no = [
         statement for gate, positive in gates if isinstance(gate, ast.If) and not positive for statement in gate.orelse
     ]
-    return code.mentions(no, KERNELS)
+    return kernels(no, code)
 
 
 def _only_sets(gate: Gate, code: Code) -> bool:

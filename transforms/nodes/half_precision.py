@@ -10,7 +10,7 @@ from patchforge.effort import walk
 from patchforge.engine.syntax import last_name
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Gate, asks, behind, decisions, question, says, widened
-from patchforge.nodes.shapes import KERNELS, api, call_of, chooses_half
+from patchforge.nodes.shapes import KERNELS, api, call_of, chooses_half, kernels
 from patchforge.pattern import Kind, Options, PackExample, PackFacts, Pattern, Site, Verdict, converted, person
 
 _TORCH = frozenset(("torch.float16", "torch.bfloat16", "torch.half", "torch.float32", "torch.float"))
@@ -123,7 +123,7 @@ class HalfPrecision(Pattern):
         )
         beside = code.parent(asked) if asked is not None else None
         chosen = arms.kernels(code) and all(_by_capability(gate, code) for gate, _ in gates)
-        if isinstance(beside, ast.BoolOp) and code.mentions([beside], KERNELS):
+        if isinstance(beside, ast.BoolOp) and kernels([beside], code):
             return None
         if chosen and not code.mentions(arms.guarded, KERNELS, but=_CAPABILITY):
             return person([site], "an XPU runs in float32 here: CUDA's capability decides, choose for an XPU beside it")

@@ -10,7 +10,7 @@ from pathlib import Path
 from patchforge import processes
 from patchforge.checkout.place import command
 from patchforge.commands.common import inputs, show_json
-from patchforge.commands.packs.sites import list_sites
+from patchforge.commands.packs.sites import list_outside, list_sites
 from patchforge.documents import plain
 from patchforge.errors import Exit
 from patchforge.escape import document, line
@@ -41,6 +41,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         for report in reports:
             list_sites(report)
+            list_outside(report)
         print(_summary(reports, folders))
     return int(Exit.FAILED if any(_findings(report) for report in reports) else Exit.OK)
 
@@ -57,9 +58,21 @@ def _summary(reports: Sequence[PackReport], folders: Sequence[Path]) -> str:
     """How much was found, and how to go on."""
     count = {name: sum(report.figures[name] for report in reports) for name in ("converted", "person", "left")}
     counts = f"{count['converted']} can be converted, {count['person']} for a person, {count['left']} left on purpose"
+    counts += _not_looked_at(reports)
     apt = [folder for folder, report in zip(folders, reports, strict=True) if report.figures["converted"]]
     step = f"; to convert: {line(command('pack', 'apply', apt[0]))}" if apt else ""
     return counts + step + (f", and so for {len(apt) - 1} more" if len(apt) > 1 else "")
+
+
+def _not_looked_at(reports: Sequence[PackReport]) -> str:
+    sites = sum(len(report.outside) for report in reports)
+    files = sum(len(report.problems) for report in reports)
+    said = (_several(sites, "site"), _several(files, "file"))
+    return f", {' and '.join(filter(None, said))} not looked at" if sites or files else ""
+
+
+def _several(count: int, what: str) -> str:
+    return f"{count} {what}{'s' if count > 1 else ''}" if count else ""
 
 
 def _reports(folders: Sequence[Path]) -> list[PackReport]:

@@ -28,6 +28,17 @@ def list_sites(report: PackReport, decisions: Sequence[str] = ("converted", "per
         _say(f"{report.pack}/{problem.path}:{problem.line}: not looked at: {problem.reason}")
 
 
+def list_outside(report: PackReport) -> None:
+    """Prints the sites that no rule looks at, a line for each file and reason."""
+    lines: dict[tuple[str, str], list[int]] = {}
+    for site in report.outside:
+        lines.setdefault((site.path, site.reason), []).append(site.line)
+    for (path, reason), found in lines.items():
+        first, *others = dict.fromkeys(found)
+        more = f" (and in line{'s' if len(others) > 1 else ''} {', '.join(map(str, others))})" if others else ""
+        _say(f"{report.pack}/{path}:{first}: not looked at: {reason}{more}")
+
+
 def _say(text: str) -> None:
     """Prints a stranger's words as one line."""
     print(escape.line(text))
