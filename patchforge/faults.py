@@ -18,8 +18,8 @@ _TOP = __file__.rsplit(os.sep, 2)[0] + os.sep
 _OURS = (f"{_TOP}patchforge{os.sep}", f"{_TOP}transforms{os.sep}")
 _REASONS = {
     errno.ENOENT: ("is not there", "check the path"),
-    errno.EACCES: ("must not be used", "check its owner and its mode, and those of the folders above it"),
-    errno.EPERM: ("must not be used", "check its owner and its mode, and those of the folders above it"),
+    errno.EACCES: ("may not be used", "check its owner and its mode, and those of the folders above it"),
+    errno.EPERM: ("may not be used", "check its owner and its mode, and those of the folders above it"),
     errno.EEXIST: ("is there already", "move it away, or name another place"),
     errno.EISDIR: ("is a folder where a file should be", "check the path"),
     errno.ENOTDIR: ("is below something that is not a folder", "check the path"),
@@ -83,11 +83,25 @@ def _place(error: BaseException) -> str:
     return place
 
 
+def _is_nowhere() -> bool:
+    """Whether the current folder was removed."""
+    try:
+        os.getcwd()  # noqa: PTH109 - as little as can be
+    except OSError:
+        return True
+    return False
+
+
 def _os(error: BaseException) -> PatchforgeError | None:
     if not isinstance(error, OSError):
         return None
     names = [os.fsdecode(name) for name in (error.filename, error.filename2) if isinstance(name, str | bytes)]
     what = " or ".join(names) or "a file or a stream"
+    if not names and error.errno == errno.ENOENT and _is_nowhere():
+        do = "change to another folder, then run this again"
+        return SystemFault(
+            "the folder that this was started in is not there any more", found=error.strerror or "", do=do
+        )
     reason, do = _REASONS.get(error.errno or 0, ("cannot be used", "mend what the system names, and run this again"))
     return SystemFault(f"{what} {reason}", found=error.strerror or _named(error), do=do)
 

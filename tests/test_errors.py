@@ -371,6 +371,18 @@ def test_an_output_that_is_lost_leaves_its_status_when_nobody_can_be_told() -> N
     assert patchforge("--version", script=">&- 2>&-").returncode == Exit.SYSTEM
 
 
+@pytest.mark.skipif(os.name == "nt", reason="a folder in use cannot be removed")
+@pytest.mark.parametrize("words", ["status", "apply v0.33.0 --out /nowhere", "packs check .", "models list"])
+def test_a_current_folder_that_was_removed_is_told(words: str, tmp_path: Path) -> None:
+    (here := tmp_path / "here").mkdir()
+    script = "from patchforge.cli import main; raise SystemExit(main())"
+    line = f'rmdir "{here}"; PYTHONPATH="{ROOT}" "{sys.executable}" -c "{script}" {words}'
+    done = subprocess.run(line, shell=True, cwd=here, capture_output=True, text=True, check=False)
+    assert done.returncode == Exit.SYSTEM, done.stderr
+    assert "the folder that this was started in is not there any more" in done.stderr
+    assert "to do: change to another folder" in done.stderr
+
+
 def test_a_file_never_gets_the_number_of_a_closed_stream() -> None:
     code = "import os; from patchforge.terminal import guarded\nwith guarded(): os._exit(os.open('/', 0))"
     line = f'"{sys.executable}" -c "{code}" <&- >&- 2>&-'
