@@ -106,7 +106,7 @@ def validate(parser: Parser) -> None:
     _add_url(parser)
     parser.add_argument("--python", metavar="PATH", help="interpreter whose torch doctor examines (default: this one)")
     parser.add_argument(
-        "--timeout", type=seconds, default=300.0, metavar="SECONDS", help="for the server to be ready (default: 300)"
+        "--timeout", type=seconds, default=600.0, metavar="SECONDS", help="for the server to be ready (default: 600)"
     )
     _add_cpu(parser)
     parser.add_argument("--runs", type=whole(0), default=12, metavar="N", help="timed runs (default: 12; 0: none)")
