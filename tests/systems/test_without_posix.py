@@ -113,7 +113,7 @@ WITHOUT_ALL: Mapping[str, tuple[int, str]] = {
     "bench compare nowhere": (2, "nowhere"),
     "bench history nowhere": (2, "nowhere"),
     "bench report nowhere": (2, "nowhere"),
-    "bench record nowhere": (2, "nowhere"),
+    "bench record nowhere --generated made": (2, "nowhere holds no benchmark"),
     "bench costs --generated nowhere": (2, "nowhere is not there"),
     "bench submit nowhere": (2, "nowhere"),
     "replay --upstream clone": NO_GIT,
