@@ -19,12 +19,14 @@ class CountDifference:
 
     suite: str
     case: str
+    side: str
     part: str
     what: str
     before: int | None
     after: int | None
 
 
+TOO_FEW: Literal["too few runs"] = "too few runs"
 TimeVerdict = Literal["slower", "faster", "no change", "uncertain", "too few runs"]
 
 
@@ -38,6 +40,7 @@ class TimesCompared:
 
     suite: str
     case: str
+    side: str
     before: float
     after: float
     found: TimeRatio
@@ -140,7 +143,7 @@ def _compared(
         )
     differences = tuple(figure for figure in figures if figure.before != figure.after)
     times = tuple(
-        _times(case, case.times.seconds, other.times.seconds, ratio)
+        _times(other, case.times.seconds, other.times.seconds, ratio)
         for case, other in both
         if case.times and other.times
     )
@@ -156,10 +159,10 @@ def _times(
     compared = ratio(before, after)
     verdict: TimeVerdict = "uncertain" if compared.uncertain else "no change"
     if compared.runs < LEAST:
-        verdict = "too few runs"
+        verdict = TOO_FEW
     elif compared.slower or compared.faster:
         verdict = "slower" if compared.slower else "faster"
-    return TimesCompared(case.suite, case.name, median(before), median(after), compared, verdict)
+    return TimesCompared(*case.place, median(before), median(after), compared, verdict)
 
 
 def _figures(before: Case, after: Case) -> Iterator[CountDifference]:
@@ -169,8 +172,7 @@ def _figures(before: Case, after: Case) -> Iterator[CountDifference]:
         ours, theirs = early.figures() if early else {}, late.figures() if late else {}
         for what in sorted({*ours, *theirs}):
             yield CountDifference(
-                before.suite,
-                before.name,
+                *after.place,
                 part,
                 what,
                 ours.get(what, _where_absent(early, what)),

@@ -162,35 +162,41 @@ def headline(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None
     first = next((row for row in own if row.case.suite == "workflows"), own[0])
     time = first.time.median if first.time else 0.0
     fast = f"{first.case.name} takes {seconds(time)} with {benchmark.release} on {benchmark.device}"
-    return f"{fast}; {_than_before(own, before)}{_than_the_device(first, own, benchmark)}."
+    return f"{fast}; {_than_before(first, own, before)}{_than_the_device(first, own, benchmark)}."
 
 
-def _than_before(own: Sequence[Row], before: Benchmark | None) -> str:
+def _than_before(first: Row, own: Sequence[Row], before: Benchmark | None) -> str:
+    """Of the case that the line names; then in how many of all."""
+    own = [row for row in own if row.case.suite not in OF_TORCH] or own  # a release changes nothing of torch alone
     measured = [row.before for row in own if row.before]
+    if not measured:
+        return "whether it is faster than before was not measured"
     than, time = "upstream", "upstream's time"
     if before:
         than, time = "before", f"the time of {before.release} ({before.date[:10]})"
-    if not measured:
-        return "whether it is faster than before was not measured"
-    mean = _mean([compared.ratio.median for compared in measured])
-    if max(compared.runs for compared in measured) < LEAST:
-        return f"{mean:.2f} times {time}, of too few runs to say whether that is a change"
-    slower, faster = sum(compared.slower for compared in measured), sum(compared.faster for compared in measured)
-    uncertain = sum(compared.uncertain for compared in measured)
-    alarms = [(many, word) for many, word in ((slower, "slower"), (faster, "faster")) if many]
-    if len(measured) == 1:
-        unsaid = f"too uncertain to say if it changed from {than}" if uncertain else f"no change from {than}"
-        said = f"{alarms[0][1]} than {than}" if alarms else unsaid
-    elif alarms:
-        (many, word), *other = alarms
-        parts = [f"{word} than {than} in {many}", *(f"{word} in {many}" for many, word in other)]
-        said = f"{' and '.join(parts)} of {len(measured)} cases"
-    else:
-        steady = f"{len(measured) - uncertain} of {len(measured)}" if uncertain else f"{len(measured)}"
-        said = f"no change from {than} in {steady} cases"
-    if uncertain and len(measured) > 1:
-        said += f", {uncertain} too uncertain to say"
-    return f"{said}: {mean:.2f} times {time}"
+    said = [_change(first.before, than, time)] if first.before else []
+    if len(measured) > len(said) and max(compared.runs for compared in measured) >= LEAST:
+        said.append(_changes(measured, than))
+    return "; ".join(said)
+
+
+def _change(compared: TimeRatio, than: str, time: str) -> str:
+    ratio = f"{compared.ratio.median:.2f} times {time}"
+    if compared.runs < LEAST:
+        return f"{ratio}, of too few runs to say whether that is a change"
+    if compared.uncertain:
+        return f"too uncertain to say if it changed from {than}: {ratio}"
+    return f"{f'{word} than' if (word := _verdict(compared)) else 'no change from'} {than}: {ratio}"
+
+
+def _changes(measured: Sequence[TimeRatio], than: str) -> str:
+    many = {
+        f"slower than {than}": sum(compared.slower for compared in measured),
+        f"faster than {than}": sum(compared.faster for compared in measured),
+        "too uncertain to say": sum(compared.uncertain for compared in measured),
+    }
+    said = ", ".join(f"{count} {word}" for word, count in many.items() if count)
+    return f"of {len(measured)} cases {said or 'none changed'}"
 
 
 def _than_the_device(first: Row, own: Sequence[Row], benchmark: Benchmark) -> str:

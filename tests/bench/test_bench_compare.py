@@ -164,13 +164,14 @@ def test_the_command_says_what_differs(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["bench", "compare", str(folder), str(other)]) == Exit.FAILED
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1 of 58 exact figures differ"
-    assert lines[2].split() == ["workflows", "txt2img", "5", "KSampler", "allocations", "210", "211", "+1"]
+    assert lines[2].split() == ["workflows", "txt2img", "patched", "5", "KSampler", "allocations", "210", "211", "+1"]
     assert main(["bench", "compare", str(folder), str(other), "--json"]) == Exit.FAILED
     document = json.loads(capsys.readouterr().out)
     assert document["schema"] == "patchforge/bench-compare/1"
     assert document["differences"][0] == {
         "suite": "workflows",
         "case": "txt2img",
+        "side": "patched",
         "part": SAMPLER,
         "what": "allocations",
         "before": 210,

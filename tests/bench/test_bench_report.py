@@ -106,6 +106,16 @@ def test_it_is_measured_against_an_earlier_one() -> None:
     assert "slower than before: 1.50 times the time of v0.32.0 (2026-10-01)" in first(measured(1.5), before)
 
 
+def test_what_torch_does_alone_is_no_change_of_the_release() -> None:
+    """Of every release it is the same; here it took three times as long."""
+    alone = replace(case("matmul", side="torch", times=times(1)), suite="tensor")
+    before = replace(benchmark(case(times=times(1)), alone), release="v0.32.0")
+    after = benchmark(case(times=times(0.8)), replace(alone, times=times(3)))
+    assert "; faster than before: 0.80 times the time of v0.32.0" in first(after, before)
+    assert "cases" not in first(after, before)
+    assert "; slower than before: 3.00 times" in first(benchmark(after.cases[1]), benchmark(alone))
+
+
 def scattered(count: int = 16) -> Times:
     """By ten percent and more: no change is not what they show."""
     seconds = tuple(0.95 + 0.25 * (number % 2) - 0.1 * (number % 3) for number in range(count))
@@ -116,7 +126,7 @@ def test_what_scatters_is_not_called_no_change() -> None:
     unclear = benchmark(case(side=UPSTREAM, times=times(1)), case(times=scattered()))
     assert "; too uncertain to say if it changed from upstream: " in first(unclear)
     both = benchmark(*several(1, 1).cases, case("2", side=UPSTREAM, times=times(1)), case("2", times=scattered()))
-    assert "no change from upstream in 2 of 3 cases, 1 too uncertain to say" in first(both)
+    assert first(both).endswith("; of 3 cases 1 too uncertain to say.")
 
 
 def several(*factors: float) -> Benchmark:
@@ -129,11 +139,14 @@ def several(*factors: float) -> Benchmark:
 @pytest.mark.parametrize(
     ("factors", "said"),
     [
-        ((1, 1, 1), "; no change from upstream in 3 cases: 1.00 times upstream's time."),
-        ((1, 1.5, 1), "; slower than upstream in 1 of 3 cases: 1.14 times upstream's time."),
+        ((1, 1, 1), "; no change from upstream: 1.00 times upstream's time; of 3 cases none changed."),
+        (
+            (1, 1.5, 1),
+            "; no change from upstream: 1.00 times upstream's time; of 3 cases 1 slower than upstream.",
+        ),
         (
             (0.8, 1.5, 0.8),
-            "; slower than upstream in 1 and faster in 2 of 3 cases: 0.99 times upstream's time.",
+            "times upstream's time; of 3 cases 1 slower than upstream, 2 faster than upstream.",
         ),
     ],
 )

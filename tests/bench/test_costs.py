@@ -129,7 +129,7 @@ def test_what_is_not_such_a_file_is_not_passed_over(
 
 def test_what_explains_a_difference_is_a_transform() -> None:
     assert {name for known in costs.EXPLAINED.values() for name in known} <= {rule.id for rule in transforms()}
-    wait = CountDifference("workflows", "txt2img", "all nodes", "wait, asked for", 1, 2)
+    wait = CountDifference("workflows", "txt2img", "patched", "all nodes", "wait, asked for", 1, 2)
     assert costs.explained(wait, "v0.33.0") == "load-synchronize"
     assert costs.explained(wait, "v0.18.1") == "empty-cache, load-synchronize"
     assert costs.explained(wait, "v0.3.77") == "empty-cache"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from patchforge import documents
-from patchforge.bench.history import LEAST, BenchmarkHistory, benchmarks, history
+from patchforge.bench.history import LEAST, BenchmarkHistory, Point, benchmarks, history
 from patchforge.bench.model import NOT_MEASURED, shown
 from patchforge.commands.common import show_json, table
 from patchforge.errors import Exit
@@ -27,13 +27,13 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _report(told: BenchmarkHistory) -> None:
-    rows = [["device", "suite", "case", "side", "runs", "first", "last", "changes"]]
+    rows = [["device", "suite", "case", "side", "benchmarks", "first", "last", "changes"]]
     for series in told.series:
-        ends = [f"{point.seconds:.3f} s" for point in (series.points[:1] + series.points[-1:])] or [NOT_MEASURED] * 2
+        ends = [_point(point) for point in (series.points[:1] + series.points[-1:])] or [NOT_MEASURED] * 2
         changes = ", ".join(
             f"{change.ratio:.2f} times as long from {change.release} ({change.date[:10]})" for change in series.changes
         )
-        said = changes or ("none" if series.enough else f"too few runs, {LEAST} are needed")
+        said = changes or ("none" if series.enough else f"not told of fewer than {LEAST} benchmarks")
         rows.append([series.device, series.suite, series.case, series.side, str(len(series.points)), *ends, said])
     table(rows)
     for series in told.series:
@@ -41,3 +41,7 @@ def _report(told: BenchmarkHistory) -> None:
             where = f"{series.device} {series.suite} {series.case}, {series.side}"
             print(line(f"{where}: {exact.what} {shown(exact.before)} → {shown(exact.after)} in {exact.release}"))
     print(f"{told.benchmarks} benchmarks")
+
+
+def _point(point: Point) -> str:
+    return f"{point.seconds:.3f} s ({point.release}, {point.date[:10]})"

@@ -49,6 +49,7 @@ from patchforge.commands.common import (
     version_named,
 )
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.paths import quoted
 from patchforge.pipeline import PatchedRelease
 from patchforge.project import load_project, release_index
 from patchforge.sources import open_upstream
@@ -105,6 +106,7 @@ def run(options: argparse.Namespace) -> int:
     else:
         table(list(_rows(benchmark)))
         print(f"written: {out / FILE}")
+        print(f"to look at it: patchforge bench report {quoted(out)}")
     compared = compare(earlier, benchmark) if earlier else None
     if compared and not options.json:
         report(compared)
