@@ -72,7 +72,8 @@ def ratios(drawn: Sequence[Bar], large: float) -> str:
         value = bar.value
         middle = min(value.median, _LONG)
         error = [[middle - min(value.low, middle)], [max(min(value.high, _LONG), middle) - middle]]
-        axes.errorbar([middle], [place], xerr=error, fmt="o", color=_VERDICTS[bar.verdict], markersize=6, capsize=3)
+        mark = "o" if middle == value.median else ">"  # beyond the edge
+        axes.errorbar([middle], [place], xerr=error, fmt=mark, color=_VERDICTS[bar.verdict], markersize=6, capsize=3)
         said = f"{value.median:.3f}{f', {bar.verdict}' if bar.verdict else ''}"
         _label(axes, 1, place, said, in_axes=True)
     axes.set_yticks(range(len(drawn)), [_called(bar) for bar in drawn])

@@ -291,13 +291,14 @@ def markdown(benchmark: Benchmark, before: Benchmark | None = None) -> str:
 def html(benchmark: Benchmark, before: Benchmark | None = None) -> str:
     """One page that needs nothing else, with its plots."""
     values = context(benchmark, before)
-    made = {**values, "plots": plots(benchmark, values["rows"], before)}
+    made = {**values, "plots": plots(values["rows"], before)}
     return environment("bench", autoescape=True).get_template("report.html.j2").render(made)
 
 
-def plots(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None) -> list[tuple[str, str]]:
+def plots(rows: Sequence[Row], before: Benchmark | None) -> list[tuple[str, str]]:
     """Titles and SVG: how times compare, then how long each suite's cases take."""
     drawn = []
+    rows = sorted(rows, key=lambda row: row.case.suite in OF_TORCH)  # what people run, then what it is made of
     about = common_remark([row.case.name for row in rows])
     compared = [
         Bar(row.case.name.removesuffix(about), row.case.side, row.before.ratio, _verdict(row.before))
@@ -306,9 +307,8 @@ def plots(benchmark: Benchmark, rows: Sequence[Row], before: Benchmark | None) -
     ]
     if compared:
         what = before.release if before else "upstream"
-        drawn.append((f"Time by {what}'s{about}: left of the line is faster", ratios(compared, LARGE)))
-    suites = dict.fromkeys(case.suite for case in benchmark.cases)
-    for suite in sorted(suites, key=OF_TORCH.__contains__):  # what people run, then what it is made of
+        drawn.append((f"Times in ratio to {what}'s{about}: left of the line is faster", ratios(compared, LARGE)))
+    for suite in dict.fromkeys(row.case.suite for row in rows):
         timed = [
             Bar(row.case.name.removesuffix(about), row.case.side, row.time, "")
             for row in rows
