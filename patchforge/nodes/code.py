@@ -332,7 +332,7 @@ class Code:
         """Whether a name, attribute or string in ``nodes`` matches; one that is all ``but`` does not count."""
         places = self.once((pattern, but), lambda: self._mentions(pattern, but))
         spend(len(nodes))
-        return any(_between(places, *self._numbers[node]) for node in nodes)
+        return any(between(places, *self._numbers[node]) for node in nodes)
 
     def _mentions(self, pattern: re.Pattern[str], but: re.Pattern[str] | None) -> list[int]:
         known: dict[str, bool] = {}
@@ -366,7 +366,8 @@ def _bound_by(node: ast.AST) -> list[str]:
     return [name for name in names if isinstance(name, str)]  # arguments, definitions, exceptions, patterns
 
 
-def _between(numbers: Sequence[int], first: int, last: int) -> bool:
+def between(numbers: Sequence[int], first: int, last: int) -> bool:
+    """Whether one of sorted numbers is in a range."""
     at = bisect_left(numbers, first)
     return at < len(numbers) and numbers[at] <= last
 

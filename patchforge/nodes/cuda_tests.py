@@ -54,6 +54,29 @@ def question(site: Site, code: Code) -> ast.expr | None:
     return _comparison(site, code) if site.kind is Kind.LITERAL else None
 
 
+def presence(site: Site, code: Code) -> ast.expr | None:
+    """What asks whether CUDA is there without saying so: a number of devices, a version, compared with nothing."""
+    whole = call_of(site, code) if site.kind is Kind.API else site.node if site.kind is Kind.BUILD else None
+    if whole is None:
+        return None
+    around = code.parent(whole)
+    if isinstance(around, ast.Call) and getattr(around.func, "id", "") == "bool":
+        whole, around = around, code.parent(around)
+    return around if isinstance(around, ast.Compare) and around.left is whole else whole
+
+
+def holds_for_none(asked: ast.expr) -> bool:
+    """Whether a comparison with a number, or with None, is true of 0 and of None: ``== 0``, ``< 1``, ``is None``."""
+    if not isinstance(asked, ast.Compare) or len(asked.ops) != 1 or not isinstance(asked.comparators[0], ast.Constant):
+        return False
+    operator, value = asked.ops[0], asked.comparators[0].value
+    if isinstance(operator, (ast.Eq, ast.Is)):
+        return not value
+    return isinstance(value, int) and (
+        (isinstance(operator, ast.Lt) and value > 0) or (isinstance(operator, ast.LtE) and value >= 0)
+    )
+
+
 def asks(site: Site, code: Code) -> bool:
     """Whether a site asks what a device is."""
     return site.kind in (Kind.IS_CUDA, Kind.LITERAL) and question(site, code) is not None
@@ -80,6 +103,8 @@ def decisions(asked: ast.expr, code: Code, pack: PackFacts | None = None) -> lis
     ``pack`` it may be a flag, too. Nothing where it goes anywhere else.
     """
     no = isinstance(asked, ast.Compare) and isinstance(asked.ops[0], (ast.NotEq, ast.NotIn))
+    if isinstance(asked, ast.Compare) and isinstance(asked.comparators[0], ast.Constant) and not _is_text(asked):
+        no = holds_for_none(asked)
     if (test := test_around(asked, code)) is not None:
         return [(test[0], test[1] is not no)]
     if (both := operands(asked, code)) is not None and isinstance(code.parent(both.node), ast.Expr):
@@ -90,6 +115,11 @@ def decisions(asked: ast.expr, code: Code, pack: PackFacts | None = None) -> lis
         return [test for test in tests if test is not None] if all(tests) else []
     uses = _uses(name, code) if isinstance(name, ast.Name) else []
     return [use for use in uses if use is not None] if all(uses) else []
+
+
+def _is_text(asked: ast.Compare) -> bool:
+    """Whether a device's name is compared, and not a number."""
+    return isinstance(getattr(asked.comparators[0], "value", None), str) or isinstance(asked.left, ast.Constant)
 
 
 def operands(asked: ast.expr, code: Code) -> Operands | None:
@@ -184,13 +214,14 @@ def _decided(use: ast.Name, code: Code) -> list[tuple[Gate, bool] | None]:
     if call is None:
         return [None]
     functions = code.functions.get(last_name(call), [])
-    name = _parameter(functions[0], call, keyword, use) if len(functions) == 1 else ""
+    name = given_parameter(functions[0], call, keyword, use) if len(functions) == 1 else ""
     if not name:
         return [None]
     return [test_around(read, code) if read else None for read in _reads(name, functions[0], code)]
 
 
-def _parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast.expr) -> str:
+def given_parameter(function: ast.FunctionDef, call: ast.Call, keyword: str, use: ast.expr) -> str:
+    """The parameter that an argument of a call is for; "" where that is not known."""
     names = by_position(function, bound=isinstance(call.func, ast.Attribute) or function.name == "__init__")
     spend(1 + len(names) + len(call.args))
     if keyword:
@@ -239,15 +270,15 @@ def along(function: ast.FunctionDef, name: str, sites: Sequence[Site], code: Cod
             keyword, call = keyword_of(outer, code)
             if call is None or any(isinstance(argument, ast.Starred) for argument in call.args):
                 continue
-            if (definition := _definition(last_name(call), code)) is not None:
-                if given := _parameter(definition, call, keyword, outer):
+            if (definition := only_definition(last_name(call), code)) is not None:
+                if given := given_parameter(definition, call, keyword, outer):
                     todo.append((definition, given))
             else:
                 route.handed.append(Handed(last_name(call), keyword, 0 if keyword else call.args.index(outer)))
     return route
 
 
-def _definition(name: str, code: Code) -> ast.FunctionDef | None:
+def only_definition(name: str, code: Code) -> ast.FunctionDef | None:
     """The only function of a name in the file, or the constructor of the only class."""
     methods = ((method, code.parent(method)) for method in code.functions.get("__init__", []))
     made = (method for method, owner in methods if isinstance(owner, ast.ClassDef) and owner.name == name)
@@ -268,7 +299,7 @@ def _asked_of_attribute(value: ast.expr, sites: Sequence[Site], code: Code) -> s
 
 def ready(code: Code, handed: Handed, sites: Sequence[Site], verdicts: Mapping[Site, Verdict]) -> bool:
     """Whether what a file of the pack does with an argument is ready for an XPU; also where it has no such function."""
-    definition = _definition(handed.called, code)
+    definition = only_definition(handed.called, code)
     if definition is None:
         return True
     names = by_position(definition)

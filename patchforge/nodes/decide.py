@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from patchforge.effort import spend
 from patchforge.nodes import exempt
 from patchforge.nodes.code import Code
-from patchforge.nodes.cuda_tests import Operands, decisions, guarded, operands, question
+from patchforge.nodes.cuda_tests import Operands, decisions, guarded, operands, presence, question
 from patchforge.nodes.libraries import foreign
-from patchforge.nodes.shapes import test_around
+from patchforge.nodes.openings import leads_to_kernels, opened
+from patchforge.nodes.shapes import below, test_around
 from patchforge.pattern import Kind, PackFacts, Site, Verdict, left, person
 from patchforge.rules import patterns
 from patchforge.vocabulary import Decision
@@ -22,6 +24,9 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
     for site in around.sites:
         if verdict := exempt.by_place(site, code) or foreign(site, code, around.foreign):
             verdicts[site] = verdict
+    for site in around.sites:
+        if site not in verdicts and leads_to_kernels(site, code, around.elsewhere):
+            verdicts[site] = _led(site)
     kept = {site for site, verdict in verdicts.items() if not verdict.runs_on_xpu}
     for rule in patterns():
         for site in around.sites:
@@ -32,13 +37,7 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
                 verdicts.update({claimed: verdict for claimed in verdict.sites if claimed not in verdicts})
     open_ = [site for site in around.sites if site not in verdicts]
     for site in sorted(open_, key=lambda site: _turn(site, code)):
-        for rule in patterns():
-            if verdict := rule.verdict_on_test(site, code, around, verdicts):
-                verdict = replace(verdict, rule=rule.id)
-                verdicts |= dict.fromkeys((site, *verdict.sites), verdict)
-                break
-        else:
-            verdicts[site] = person([site], "say what this means on an XPU")
+        _on_test(site, code, around, verdicts, ())
     verdicts = _agreed(verdicts)
     staying = [
         stay
@@ -47,6 +46,43 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
         for stay in _staying(gate, verdict, code)
     ]
     return {site: _behind(site, verdicts[site], staying, code) for site in around.sites}
+
+
+def _led(site: Site) -> Verdict:
+    if site.kind is Kind.AVAILABLE:
+        return person([site], "an arm for XPUs, without the flags that lead to CUDA's kernels or libraries")
+    return left([site], "its answer leads to CUDA's kernels or libraries")
+
+
+_MOST_WAITING = 16
+
+
+def _on_test(
+    site: Site, code: Code, around: PackFacts, verdicts: dict[Site, Verdict], waiting: tuple[Site, ...]
+) -> None:
+    """Decides about a site, and before that about what its verdict needs to know. ``waiting``: whose turn it was."""
+    if site in verdicts or site in waiting:
+        return
+    if len(waiting) < _MOST_WAITING:
+        for needed in _needed(site, code, around):
+            _on_test(needed, code, around, verdicts, (*waiting, site))
+    for rule in patterns():
+        if verdict := rule.verdict_on_test(site, code, around, verdicts):
+            verdict = replace(verdict, rule=rule.id)
+            verdicts |= dict.fromkeys((site, *verdict.sites), verdict)
+            return
+    verdicts[site] = person([site], "say what this means on an XPU")
+
+
+def _needed(site: Site, code: Code, around: PackFacts) -> Iterator[Site]:
+    """What a call of ``torch.cuda`` opens; for a question inside of an expression, the calls that it guards."""
+    if (trail := opened(site, code, around.elsewhere)) is not None:
+        yield from trail.inside(around.sites)
+    elif (asked := question(site, code)) is not None:
+        test, both = test_around(asked, code), operands(asked, code)
+        gate = test[0] if test else both.node if both else None
+        if isinstance(gate, ast.expr):
+            yield from (place for place in below(gate, around.sites, code) if place.kind is Kind.API)
 
 
 def _agreed(verdicts: dict[Site, Verdict]) -> dict[Site, Verdict]:
@@ -72,9 +108,10 @@ def _turn(site: Site, code: Code) -> tuple[int, int, int, bool]:
     """
     asked = question(site, code)
     test = test_around(asked, code) if asked is not None else None
-    gate = test[0] if test else site.node
+    opens = asked is None and site.kind is Kind.API  # what its statement holds, and what follows that
+    gate = test[0] if test else code.statement(site.node) if opens else site.node
     depth = sum(1 for _ in code.above(gate))
-    kind = 0 if asked is None else 1 if test else 2
+    kind = 1 if test or opens else 0 if asked is None else 2
     return kind, -depth, -code.span(gate)[0], site.kind in (Kind.AVAILABLE, Kind.OWN_QUESTION)
 
 
@@ -89,7 +126,7 @@ class _Stay:
 
 
 def _staying(gate: Site, verdict: Verdict, code: Code) -> Iterator[_Stay]:
-    asked = question(gate, code)
+    asked = question(gate, code) or presence(gate, code)
     if asked is None:
         return
     left_there = verdict.decision is Decision.LEFT

@@ -27,7 +27,9 @@ class Package:
 
 ((_, _data),) = resources.sources("nodes/known.toml")
 _TABLES = tomllib.loads(_data.decode())
-TWINS, NEEDLESS, LACKING = (frozenset(_TABLES["torch"][name]) for name in ("twins", "needless", "lacking"))
+TWINS, NEEDLESS, LACKING, RAISING = (
+    frozenset(_TABLES["torch"][name]) for name in ("twins", "needless", "lacking", "raising")
+)
 PACKAGES = tuple(Package(module, **about) for module, about in _TABLES["modules"].items())
 #: Distribution → what to do about it in a requirements file.
 REPLACES: dict[str, str] = _TABLES["distributions"]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 
 from patchforge.effort import walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.known import LACKING, NEEDLESS, TWINS
+from patchforge.nodes.openings import by_what_it_opens, opened
 from patchforge.nodes.shapes import api, call_of, is_annotation
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
+from patchforge.vocabulary import Decision
 
 _FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 _BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)
@@ -19,7 +22,8 @@ class CudaCalls(Pattern):
     """Without CUDA some do nothing or answer 0: memory is never freed, lists of devices are empty. Others raise.
 
     ``torch.cuda`` gives way to a function that returns ``torch.cuda`` itself, or ``torch.xpu`` where only that is there.
-    What an XPU has no need of is skipped there.
+    What an XPU has no need of is skipped there. A call that asks for CUDA, by its value (``device_count() > 0``) or by
+    raising in a ``try``, is converted with what it opens, as a test for CUDA is, or not at all.
     """
 
     id = "pack-cuda-calls"
@@ -78,6 +82,39 @@ class CudaCalls(Pattern):
             "a field that XPUs lack", "import torch\nold = torch.cuda.get_device_properties(0).major < 8\n", person=True
         ),
         PackExample(
+            "a count in front of what suits an XPU",
+            "import torch\ndevice = 'cuda' if torch.cuda.device_count() > 0 else 'cpu'\n",
+            "import torch\ndevice = _patchforge_device() if _patchforge_gpu().device_count() > 0 else 'cpu'\n",
+        ),
+        PackExample(
+            "a count in front of CUDA's kernels",
+            "import torch\n\ndef f(q):\n    if torch.cuda.device_count() > 0:\n        return flash_attn(q)\n    return plain(q)\n",
+        ),
+        PackExample(
+            "a trial whose answer leads to CUDA's kernels",
+            """\
+            import torch
+
+            def has_cuda():
+                try:
+                    torch.cuda.init()
+                    return True
+                except Exception:
+                    return False
+
+            def quantised(net):
+                if has_cuda():
+                    import bitsandbytes
+                    return bitsandbytes.of(net)
+                return net
+            """,
+        ),
+        PackExample(
+            "a trial before a device that is only returned",
+            "import torch\n\ndef name():\n    try:\n        torch.cuda.init()\n        return 'cuda'\n    except Exception:\n        return 'cpu'\n",
+            person=True,
+        ),
+        PackExample(
             "capabilities are CUDA's", "import torch\nnew = torch.cuda.get_device_capability() >= (8, 0)\n", person=True
         ),
     )
@@ -97,8 +134,20 @@ class CudaCalls(Pattern):
         if name in NEEDLESS and call is not None and isinstance(code.parent(call), ast.Expr):
             return converted([site], code.unless(code.statement(call), "_patchforge_xpu()"))
         if name in TWINS:
-            return _twin(site, name, call, code)
+            return None if opened(site, code, pack.elsewhere) else _twin(site, name, call, code)
         return person([site], _advice(name)) if name else _bare(site, code)
+
+    def verdict_on_test(
+        self, site: Site, code: Code, pack: PackFacts, verdicts: Mapping[Site, Verdict]
+    ) -> Verdict | None:
+        """A function that asks for CUDA by its value or by an error: converted with what it opens, or not at all."""
+        trail = opened(site, code, pack.elsewhere)
+        if trail is None:
+            return None
+        then = _twin(site, api(site), call_of(site, code), code)
+        if then.decision is not Decision.CONVERTED:
+            return then
+        return by_what_it_opens(site, trail, then, pack.sites, verdicts)
 
 
 def _forked(site: Site, call: ast.Call, code: Code) -> Verdict:
