@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
 
-from patchforge import caches, outputs, pipeline, processes
+from patchforge import caches, interpreters, outputs, pipeline, processes
 from patchforge.commands.apply import release_from_files
 from patchforge.commands.common import chosen_versions, inputs, make_engine, show_json, table
 from patchforge.errors import Exit, NotChecked, PatchforgeError
@@ -58,6 +58,7 @@ def run(options: argparse.Namespace) -> int:
         raise PatchforgeError(
             f"no session is called {unknown[0]!r}", expected=", ".join(sorted(known)), do="name one of these"
         )
+    interpreters.need(options.python, torch=True)
     device = devices.choose(options.device, Path(options.python))
     print(NOTICE, file=sys.stderr, flush=True)
     if options.session and not any(plan.sessions(device, side, options.session) for side in TrialSide):

@@ -73,7 +73,13 @@ def _checks(
 
 
 def _doctor(python: str) -> Check:
-    facts = Facts(examine(Path("/"), os.environ), question(python, os.environ), variables.shown(os.environ), None)
+    try:
+        heard = question(python, os.environ)
+    except PatchforgeError as error:
+        if not Path(python).exists():
+            raise
+        return Check("doctor", ok=False, reason=f"{error.problem}: {error.found}")
+    facts = Facts(examine(Path("/"), os.environ), heard, variables.shown(os.environ), None)
     wrong = [fact for fact in judge(facts) if fact.state is FactState.WRONG]
     reason = "; ".join(f"{fact.subject}: {fact.text}" for fact in wrong) or "nothing wrong"
     return Check("doctor", ok=not wrong, reason=reason)

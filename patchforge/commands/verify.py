@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from patchforge import documents, manifest, patches, pipeline, processes, progress
+from patchforge import documents, interpreters, manifest, patches, pipeline, processes, progress
 from patchforge.arguments.shared import PINS
 from patchforge.commands.common import (
     again,
@@ -93,6 +93,7 @@ def _prover(options: argparse.Namespace) -> Prover:
     from patchforge.proof.dynamic import Prover  # noqa: PLC0415
 
     processes.need_posix("the dynamic proof")
+    interpreters.need(options.python or sys.executable)
     return Prover(python=options.python or sys.executable, jobs=options.jobs or os.cpu_count() or 1)
 
 

@@ -6,9 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from patchforge import processes, resources
+from patchforge import interpreters, processes, resources
 from patchforge.doctor.facts import InterpreterFacts
-from patchforge.errors import PatchforgeError
 
 SECONDS = 180  #: torch alone takes several seconds on a slow disk, and a first contact with a driver some more
 _ALLOWED = processes.HARDWARE | {"PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV", "CONDA_PREFIX", "PATCHFORGE_*"}
@@ -19,8 +18,9 @@ def question(
 ) -> InterpreterFacts:
     """What ``python``'s torch says, with what ``environment`` has for devices and for that Python.
 
-    PatchforgeError when ``python`` cannot be started.
+    PatchforgeError when ``python`` is not there, or is not Python.
     """
+    interpreters.need(python, flags=flags)
     arithmetic = resources.path("transforms/runtime/patchforge_xpu/arithmetic.py")
     command = [python, *flags, str(resources.path("doctor/probe.py")), str(arithmetic)]
     try:
@@ -33,13 +33,6 @@ def question(
         out, said, end = done.stdout, done.stderr, processes.how_ended(done.returncode)
     except processes.TimeoutExpired as late:
         out, said, end = late.stdout or b"", late.stderr or b"", f"did not end within {seconds:g} seconds"
-    except OSError as error:
-        raise PatchforgeError(
-            f"{python} cannot be started",
-            expected="the Python that runs ComfyUI",
-            found=str(error),
-            do="name it with --python",
-        ) from error
     return _heard(python, out.decode(errors="replace"), said.decode(errors="replace"), end)
 
 

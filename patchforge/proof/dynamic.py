@@ -28,7 +28,7 @@ _LONGEST = 16 << 20  #: characters of an answer
 
 
 class ProofInterpreter:
-    """One clean interpreter that has imported torch and forks for every record. NotChecked when it cannot start."""
+    """One clean interpreter that has imported torch and forks for every record. NotChecked when it lacks that."""
 
     def __init__(self, python: str) -> None:
         self._python = python
@@ -66,7 +66,9 @@ class ProofInterpreter:
         if not line:
             said = bounded.ended(self._errors, 1000)
             raise NotChecked(
-                "the proof's interpreter died", found=said, do=f"run {quoted(self._python)} -I on probe.py by hand"
+                "the proof's interpreter died",
+                found=said or "it said nothing",
+                do="run this again; with --python another interpreter is used",
             )
         return documents.parse_json(line.encode(), dict[str, Any], "an answer of the proof's interpreter")
 

@@ -114,7 +114,7 @@ def test_the_files_of_patchforge_are_not_in_the_way_of_an_import(tmp_path: Path)
 
 
 def test_an_interpreter_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(PatchforgeError, match="cannot be started"):
+    with pytest.raises(PatchforgeError, match="is not there"):
         question(str(tmp_path / "python"), {})
 
 

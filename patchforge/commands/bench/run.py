@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from patchforge import pipeline, processes, progress
+from patchforge import interpreters, pipeline, processes, progress
 from patchforge.arguments.bench import SIZES
 from patchforge.bench import own_model, places, real_size, statistics, suites, torch_cases, workflows
 from patchforge.bench.compare import check_device, compare
@@ -85,6 +85,7 @@ def run(options: argparse.Namespace) -> int:
     if chosen:
         print(trials.NOTICE, file=sys.stderr, flush=True)
     progress.step("looking for the device")
+    interpreters.need(options.python, torch=True)
     device = devices.choose(options.device, Path(options.python))
     _check_packages(["scipy"] if options.pairs else [], _PICTURES if chosen and device.kind != CPU else [])
     if options.level and device.kind != "xpu":

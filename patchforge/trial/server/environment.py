@@ -27,7 +27,7 @@ from pathlib import Path
 
 from packaging.utils import canonicalize_name
 
-from patchforge import bounded, caches, documents, processes
+from patchforge import bounded, caches, documents, interpreters, processes
 from patchforge.errors import NotChecked, PatchforgeError
 from patchforge.pins import requirements as door
 
@@ -160,14 +160,9 @@ def prepare(
 
 def _examine(python: Path) -> _Base:
     """What an interpreter has; it is not resolved, since a virtual environment's is a link."""
+    interpreters.need(python, torch=True)
     python = python.absolute()
-    try:
-        ran = processes.run([python, "-c", _LOOK], capture_output=True, text=True, timeout=60, check=True, cwd="/")
-    except (OSError, processes.SubprocessError) as error:
-        said = (getattr(error, "stderr", None) or str(error)).strip().splitlines()[-1]
-        raise PatchforgeError(
-            f"{python} does not run", expected="a Python interpreter", found=said, do="name another interpreter"
-        ) from None
+    ran = processes.run([python, "-c", _LOOK], capture_output=True, text=True, timeout=60, check=True, cwd="/")
     told = json.loads(ran.stdout.splitlines()[-1])
     packages: dict[str, str] = {canonicalize_name(name): version for name, version in sorted(told["packages"].items())}
     if not told["torch"] or "torch" not in packages:
