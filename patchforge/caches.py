@@ -47,12 +47,22 @@ def home() -> Path:
         folder.mkdir(mode=0o700, exist_ok=True)
     entry(folder)
     if not _is_marked(folder):
-        names = [present.name for present in os.scandir(folder) if not present.name.startswith(f".{MARK}.")]
-        if strange := sorted(name for name in names if not _BEFORE.fullmatch(name)):
-            found = ", ".join(strange[:5])
-            raise _not_ours(folder, found, "an empty folder, or one that patchforge made")
+        if error := refusal():
+            raise error
         atomic.write_file(folder / MARK, _TAG)
     return folder
+
+
+def refusal() -> PatchforgeError | None:
+    """Why the cache's folder is somebody else's, so that nothing is kept there or removed; None where it is not."""
+    folder = Path(os.path.realpath(place()))
+    if not folder.is_dir() or _is_marked(folder):
+        return None
+    names = [present.name for present in os.scandir(folder) if not present.name.startswith(f".{MARK}.")]
+    strange = sorted(name for name in names if not _BEFORE.fullmatch(name))
+    return (
+        _not_ours(folder, ", ".join(strange[:5]), "an empty folder, or one that patchforge made") if strange else None
+    )
 
 
 def folder(*names: str) -> Path:

@@ -163,16 +163,44 @@ def _is_plain_folder(path: Path) -> bool:
 
 def _by_list(folder: Path) -> Known | None:
     """What the list of a folder says; None without a list of ours."""
+    digests = _digests(folder)
+    if digests is None:
+        return None
+    return known_by({LIST: lambda _: True, **{name: has_digest(digest) for name, digest in digests.items()}})
+
+
+def _digests(folder: Path) -> dict[str, str] | None:
+    """The files that the list of a folder names, with their digests; None without a list of ours."""
     text = read_plain(folder / LIST)
     if text is None or not text.replace(b"\r\n", b"\n").startswith(_TITLE):
         return None
     lines = text.replace(b"\r\n", b"\n").removeprefix(_TITLE)
     digests = {name.decode("utf-8", "surrogateescape"): digest.decode() for digest, name in _LISTED.findall(lines)}
-    if sum(len(digest) + len(name.encode("utf-8", "surrogateescape")) + 3 for name, digest in digests.items()) != len(
-        lines
-    ):
-        return None
-    return known_by({LIST: lambda _: True, **{name: has_digest(digest) for name, digest in digests.items()}})
+    size = sum(len(digest) + len(name.encode("utf-8", "surrogateescape")) + 3 for name, digest in digests.items())
+    return digests if size == len(lines) else None
+
+
+def differences(folder: Path, expected: Iterable[str]) -> list[str]:
+    """How a folder differs from what its list names, and the list from what is ``expected`` in it; file by file."""
+    content = atomic.content(folder)
+    digests = _digests(folder)
+    problems = []
+    if digests is None:
+        problems.append(f"{LIST} is {'not as patchforge wrote it' if LIST in content else 'missing'}")
+    else:
+        problems += [f"{LIST} does not name {name}" for name in sorted(set(expected) - digests.keys())]
+    named = digests if digests is not None else dict.fromkeys(expected, "")
+    for name in sorted(named.keys() | content.keys() - {LIST}):
+        status, digest = content.get(name), named.get(name)
+        if name not in content:
+            problems.append(f"{name} is missing")
+        elif digest is None:
+            problems.append(f"{name} is not one of its files")
+        elif status is None:
+            problems.append(f"{name} is not a plain file")
+        elif digest and (status.st_size > bounded.MOST or not has_digest(digest)(bounded.file(folder / name))):
+            problems.append(f"{name} has other bytes than {LIST} names")
+    return problems
 
 
 def known_by(checks: Mapping[str, Check]) -> Known:

@@ -164,9 +164,10 @@ class FolderDocument:
 
 @dataclass(frozen=True)
 class CacheDocument:
-    """What the cache holds; ``removed`` after ``--clean``."""
+    """What the cache holds; ``removed`` after ``--clean``. ``problem``: why the folder is none, and nothing is kept."""
 
     folder: Path
+    problem: str
     parts: tuple[CachePart, ...]
     removed: tuple[str, ...] = _maybe()
 

@@ -7,10 +7,12 @@ import io
 import json
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from unittest import mock
 
@@ -552,6 +554,62 @@ def test_verify_and_a_patch_that_is_gone(upstream: Path, generated: Path) -> Non
     result = on(upstream, generated, "verify")
     assert result.returncode == 1
     assert "0002-memory-management.patch" in result.stdout
+
+
+def emptied(folder: Path) -> None:
+    (folder / "SHA256SUMS").write_bytes(b"")
+
+
+def without_a_name(folder: Path) -> None:
+    text = (folder / "SHA256SUMS").read_bytes().splitlines(keepends=True)
+    (folder / "SHA256SUMS").write_bytes(b"".join(line for line in text if not line.endswith(b"  series\n")))
+
+
+def longer(folder: Path) -> None:
+    with (folder / "series").open("a") as series:
+        series.write("../../x\n")
+
+
+def longer_and_listed(folder: Path) -> None:
+    longer(folder)
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "SHA256SUMS"}
+    (folder / "SHA256SUMS").write_bytes(listed(files)["SHA256SUMS"])
+
+
+def a_link_for_a_file(folder: Path) -> None:
+    (folder / "REPORT.md").rename(folder.parent / "elsewhere.md")
+    (folder / "REPORT.md").symlink_to(folder.parent / "elsewhere.md")
+
+
+TAMPERINGS: dict[str, tuple[Callable[[Path], object], str]] = {
+    "series longer": (longer, "series has other bytes than SHA256SUMS names"),
+    "series longer, and listed so": (longer_and_listed, "series does not list the patches of the manifest"),
+    "series gone": (lambda folder: (folder / "series").unlink(), "series is missing"),
+    "report gone": (lambda folder: (folder / "REPORT.md").unlink(), "REPORT.md is missing"),
+    "report edited": (lambda folder: (folder / "REPORT.md").write_text("mine"), "REPORT.md has other bytes"),
+    "report a link": (a_link_for_a_file, "REPORT.md is not a plain file"),
+    "list emptied": (emptied, "SHA256SUMS is not as patchforge wrote it"),
+    "list gone": (lambda folder: (folder / "SHA256SUMS").unlink(), "SHA256SUMS is missing"),
+    "list without a name": (without_a_name, "SHA256SUMS does not name series"),
+    "a stray file": (lambda folder: (folder / "mine.txt").touch(), "mine.txt is not one of its files"),
+    "a stray folder": (lambda folder: (folder / "mine").mkdir(), "mine is not one of its files"),
+    "a file deeper": (lambda folder: fill(folder, {"a/mine.txt": b""}), "a/mine.txt is not one of its files"),
+}
+
+
+def test_verify_and_check_say_what_differs_in_a_folder(upstream: Path, generated: Path) -> None:
+    whole = generated / "v9.0.0"
+    kept = generated.parent / "kept"
+    shutil.copytree(whole, kept)
+    for name, (tamper, said) in TAMPERINGS.items():
+        shutil.rmtree(whole)
+        shutil.copytree(kept, whole)
+        tamper(whole)
+        result = on(upstream, generated, "verify", "v9.0.0")
+        assert result.returncode == 1, name
+        assert said in result.stdout, (name, result.stdout)
+        if name in {"a stray folder", "report a link", "list emptied", "a file deeper"}:
+            assert on(upstream, generated, "check", "v9.0.0").returncode == 1, name
 
 
 # --- The other commands -----------------------------------------------------------------------------------------------

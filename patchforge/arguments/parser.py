@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 from patchforge.errors import PatchforgeError
 
 _LACKING = "the following arguments are required: "  #: argparse's words
+_DIGITS = 9  #: of the largest whole number that an option takes
 Arguments = Callable[["Parser"], None]
 
 
@@ -107,8 +108,10 @@ def whole(least: int) -> Callable[[str], int]:
     """A number of things, ``least`` of them or more."""
 
     def read(text: str) -> int:
-        if not (text.isascii() and text.isdigit() and len(text) < 10 and int(text) >= least):
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number, {least} or more")
+        if not (text.isascii() and text.isdigit()) or (len(text) <= _DIGITS and int(text) < least):
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not a whole number, {least} or more")
+        if len(text) > _DIGITS:
+            raise argparse.ArgumentTypeError(f"{text[:40]} is too large a number; expected {'9' * _DIGITS} or less")
         return int(text)
 
     return read

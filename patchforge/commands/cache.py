@@ -13,11 +13,17 @@ from patchforge.started import program
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0. Nothing in the cache is needed: it is fetched or worked out again when it is wanted."""
-    parts = caches.parts()
+    refusal = caches.refusal()
+    parts = {} if refusal and not options.clean else caches.parts()
     removed = caches.clean() if options.clean else []
     if options.json:
         told = {"folder": str(caches.place()), "parts": [{"name": name, "bytes": size} for name, size in parts.items()]}
+        told["problem"] = refusal.problem if refusal else ""
         show_json("cache", {**told, **({"removed": removed} if options.clean else {})})
+        return Exit.OK
+    if refusal:
+        print(f"{line(str(caches.place()))} is not patchforge's: nothing is kept there, and --clean removes nothing")
+        print(f"  found: {line(refusal.found)}\n  to do: {line(refusal.do)}")
         return Exit.OK
     print(f"{line(str(caches.place()))}: {shown_size(sum(parts.values()))}")
     if parts:

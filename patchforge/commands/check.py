@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from patchforge import bounded, manifest, patches, pipeline, progress
+from patchforge import atomic, bounded, manifest, patches, pipeline, progress
 from patchforge.commands.common import (
     again,
     chosen_versions,
@@ -80,7 +80,8 @@ def _differences(folder: Path, expected: dict[str, bytes]) -> list[str]:
             expected=f"the folder {folder}",
             do=again(folder),
         )
-    present = {path.name: bounded.file(path) for path in folder.iterdir() if path.is_file()}
+    content = atomic.content(folder)
+    present = {name: bounded.file(folder / name) if status else None for name, status in content.items()}
     problems = [f"{folder / name} is missing" for name in sorted(expected.keys() - present.keys())]
     problems += [f"{folder / name} is not generated" for name in sorted(present.keys() - expected.keys())]
     problems += [

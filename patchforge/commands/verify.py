@@ -29,7 +29,7 @@ from patchforge.commands.common import (
 from patchforge.engine.convert import Engine
 from patchforge.errors import CheckFailed, Exit, NotChecked, PatchforgeError, worst
 from patchforge.names import unfit
-from patchforge.outputs import write_new
+from patchforge.outputs import differences, write_new
 from patchforge.sources import MissingBlobError, open_upstream
 from patchforge.started import program
 from patchforge.vocabulary import Release, Tree, git_blob_id
@@ -138,6 +138,18 @@ def verify_folder(folder: Path, release: Release, tree: Tree) -> None:
     if document.commit != release.commit:
         raise CheckFailed(
             f"{folder} is of another commit", expected=release.commit, found=document.commit, do=again(folder)
+        )
+    patches_named = [entry.file for entry in document.patches]
+    problems = differences(folder, [*patches_named, "series", "REPORT.md", "manifest.json"])
+    series = folder / "series"
+    if series.is_file() and documents.read_bytes(series).decode(errors="replace").split("\n") != [*patches_named, ""]:
+        problems.append("series does not list the patches of the manifest")
+    if problems:
+        raise CheckFailed(
+            f"{folder} is not as it was written",
+            expected="the files that its SHA256SUMS and its manifest name, and no others",
+            found="; ".join(problems),
+            do=again(folder),
         )
     files: dict[str, bytes] = {}
     for entry in document.patches:

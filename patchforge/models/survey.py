@@ -24,6 +24,7 @@ TEMPORARY = ".patchforge-link-"  #: begins the name of a link that is about to t
 UNFINISHED = ".patchforge-new-"  #: the same of a small file that is being written
 _HEX = re.compile("[0-9a-f]{64}")
 _REPOSITORY = "models--"  #: begins the name of a folder of the hub's cache
+TO = " -> "  #: in the name of what a link leads to, after the link's
 _DEEPEST = 32  #: folders within each other
 _MOST = 200_000  #: files in one place
 
@@ -231,7 +232,7 @@ def _note(survey: Survey, name: Name) -> None:
         name = Name(name.place, name.called, path, name.told, link=True)
         survey.add(name)
         if os.path.isfile(there := Path(os.path.realpath(path))):  # noqa: PTH113
-            survey.add(Name(name.place, f"{name.called} -> {there.name}", there))
+            survey.add(Name(name.place, f"{name.called}{TO}{there.name}", there))
     else:
         survey.add(name)
 

@@ -274,7 +274,11 @@ def test_symlinks_to_models_are_no_copies(here: Machine, call: Call) -> None:
     link = here.comfyui / "models" / "checkpoints" / "a.safetensors"
     link.parent.mkdir()
     link.symlink_to(blob)
-    assert call("list")["duplicated"] == 0
+    listed = call("list")
+    assert listed["duplicated"] == 0
+    paths = [name["path"] for file in listed["files"] for name in file["names"]]  # type: ignore[attr-defined]
+    assert sorted(paths) == sorted({*paths}), "each is named once"
+    assert str(link) in paths
     call("import", "--merge")
     assert link.is_symlink()
 

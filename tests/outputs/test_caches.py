@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -75,6 +76,20 @@ def test_a_cache_of_earlier_versions_is_taken(name: str, place: Path) -> None:
     (place / name).mkdir(parents=True)
     caches.folder("clones")
     assert {entry.name for entry in place.iterdir()} == {caches.MARK, "clones", name}
+
+
+def test_what_is_listed_is_what_would_be_removed(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place.mkdir()
+    (place / "mine.txt").write_text("mine")
+    assert main(["cache"]) == 0
+    said = capsys.readouterr().out
+    assert "is not patchforge's" in said
+    assert "--clean removes nothing" in said
+    assert "found: mine.txt" in said
+    assert main(["cache", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["parts"] == []
+    assert main(["cache", "--clean"]) == 2
+    assert [entry.name for entry in place.iterdir()] == ["mine.txt"]
 
 
 def test_a_link_that_the_user_made_to_a_cache(place: Path, tmp_path: Path) -> None:
@@ -375,9 +390,8 @@ def test_the_emulator_loads_nothing_that_others_could_have_made(
 
 
 def test_status_makes_no_cache(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from patchforge import cli
 
-    assert cli.main(["status"]) == 0
+    assert main(["status"]) == 0
     assert str(place) in capsys.readouterr().out
     assert not place.exists()
 

@@ -13,11 +13,14 @@ from patchforge.bench.history import benchmarks
 from patchforge.bench.model import FORMAT, read
 from patchforge.commands.common import in_repository, inputs, show_json
 from patchforge.errors import Exit
+from patchforge.paths import need_folder
 
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 69 where a benchmark has no counts to keep, and then nothing is written."""
-    generated, named = in_repository(options.generated, RELEASES), [Path(text) for text in options.benchmarks]
+    generated = in_repository(options.generated, RELEASES)
+    need_folder(generated, "a folder with the patches of releases")
+    named = [Path(text) for text in options.benchmarks]
     measured = [benchmark for path in named for benchmark in (benchmarks(path) if path.is_dir() else [read(path)])]
     made = {costs.place(generated, benchmark.release): FORMAT.dump(costs.recorded(benchmark)) for benchmark in measured}
     for path in made:

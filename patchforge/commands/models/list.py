@@ -10,6 +10,7 @@ from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.models.hashing import Digests
 from patchforge.models.store import mergeable
+from patchforge.models.survey import TO as _TO
 from patchforge.models.survey import ModelFile, compare, misnamed, taken, work_out
 
 
@@ -52,11 +53,15 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _row(file: ModelFile, copies: int) -> tuple[str, ...]:
-    names = list(dict.fromkeys(f"{name.place}:{name.called}" for name in file.names))
+    targets = {name.called.partition(_TO)[0] for name in file.names if _TO in name.called}
+    shown_names = (name for name in file.names if not (name.link and name.called in targets))
+    names = list(dict.fromkeys(f"{name.place}:{name.called}" for name in shown_names))
     mark = f"copy, of {copies}" if copies > 1 else "shared" if len({name.place for name in file.names}) > 1 else ""
     return file.told[:12] or "-", shown.size(file.stamp.size), mark, ", ".join(names)
 
 
 def _told(file: ModelFile) -> dict[str, object]:
-    names = [{"place": name.place, "name": name.called, "path": str(name.path)} for name in file.names]
+    own = {name.path for name in file.names if _TO not in name.called}  #: what a link leads to is told once
+    told = [name for name in file.names if _TO not in name.called or name.path not in own]
+    names = [{"place": name.place, "name": name.called, "path": str(name.path)} for name in told]
     return {"digest": file.told, "checked": bool(file.digest), "size": file.stamp.size, "names": names}

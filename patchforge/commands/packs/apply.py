@@ -17,6 +17,7 @@ from patchforge.commands.common import inputs, show_json, table
 from patchforge.commands.packs.sites import list_sites
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
+from patchforge.git.address import check_address, looks_like_address
 from patchforge.git.borrowed import checked_out
 from patchforge.git.command import run_git
 from patchforge.git.size import check_size
@@ -28,7 +29,7 @@ from patchforge.outputs import PATCHES, check_folder, write_folder
 from patchforge.paths import not_there
 from patchforge.pattern import Options
 
-_ADDRESS = re.compile(r"[\w.-]+/[\w.-]+|https?://\S+|git@\S+")
+_REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -99,9 +100,12 @@ def _folder(pack: str) -> Iterator[tuple[Path, str]]:
     if Path(pack).is_dir():
         yield Path(pack), Path(pack).resolve().name
         return
-    if not _ADDRESS.fullmatch(pack):
-        raise not_there(Path(pack), "a pack's folder, or OWNER/REPO")
-    address = pack if ":" in pack else f"https://github.com/{pack}"
+    if looks_like_address(pack):
+        address = check_address(pack)
+    elif _REPOSITORY.fullmatch(pack):
+        address = f"https://github.com/{pack}"
+    else:
+        raise not_there(Path(pack), "a pack's folder, OWNER/REPO, or an address")
     name = pack.rstrip("/").rpartition("/")[2].removesuffix(".git")
     with tempfile.TemporaryDirectory(prefix="patchforge-") as scratch:
         target = Path(scratch, name)
