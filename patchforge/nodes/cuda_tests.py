@@ -12,6 +12,7 @@ from patchforge.effort import spend, walk
 from patchforge.engine.edits import Splice
 from patchforge.engine.syntax import by_position, dotted, is_and, last_name, parameters
 from patchforge.nodes.code import Code
+from patchforge.nodes.cuts import cut
 from patchforge.nodes.shapes import (
     ASKED,
     MPS,
@@ -418,7 +419,7 @@ def _named_gpu(node: ast.expr) -> bool:
 def widened(site: Site, code: Code) -> tuple[Splice, ...]:
     """Edits after which a question is answered with yes on an XPU too; none where its form is not known."""
     asked = question(site, code)
-    if asked is None:
+    if asked is None or (site.kind is Kind.LITERAL and any(cut(part, code) is not None for part in walk(asked))):
         return ()
     if site.kind is Kind.AVAILABLE:
         return either(asked, "_patchforge_xpu()", code)

@@ -10,6 +10,7 @@ from patchforge.effort import spend
 from patchforge.nodes import exempt
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Operands, decisions, guarded, operands, presence, question
+from patchforge.nodes.cuts import cut_names, kept_as
 from patchforge.nodes.libraries import foreign
 from patchforge.nodes.openings import leads_to_kernels, opened
 from patchforge.nodes.shapes import below, test_around
@@ -35,10 +36,11 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
                     continue  # half a choice is none
                 verdict = replace(verdict, rule=rule.id)
                 verdicts.update({claimed: verdict for claimed in verdict.sites if claimed not in verdicts})
+    verdicts |= _cut(verdicts, code)
     open_ = [site for site in around.sites if site not in verdicts]
     for site in sorted(open_, key=lambda site: _turn(site, code)):
         _on_test(site, code, around, verdicts, ())
-    verdicts = _agreed(verdicts)
+    verdicts = _agreed(verdicts | _cut(verdicts, code))
     staying = [
         stay
         for gate, verdict in verdicts.items()
@@ -83,6 +85,22 @@ def _needed(site: Site, code: Code, around: PackFacts) -> Iterator[Site]:
         gate = test[0] if test else both.node if both else None
         if isinstance(gate, ast.expr):
             yield from (place for place in below(gate, around.sites, code) if place.kind is Kind.API)
+
+
+def _cut(verdicts: dict[Site, Verdict], code: Code) -> dict[Site, Verdict]:
+    """A device that the file cuts by the length of CUDA's name is for a person, with all that is converted with it."""
+    if not (lines := cut_names(code)):
+        return {}
+    found: dict[int, str] = {}
+    for site, verdict in verdicts.items():
+        if verdict.decision is Decision.CONVERTED and site.kind is Kind.LITERAL and verdict.splices:
+            for name in sorted(kept_as(site.node, code) & lines.keys()):
+                found[id(verdict)] = f"line {lines[name]} counts on the length of CUDA's name in {name}"
+    return {
+        site: for_person(verdict, site, found[id(verdict)])
+        for site, verdict in verdicts.items()
+        if id(verdict) in found
+    }
 
 
 def _agreed(verdicts: dict[Site, Verdict]) -> dict[Site, Verdict]:

@@ -27,9 +27,16 @@ class Package:
 
 ((_, _data),) = resources.sources("nodes/known.toml")
 _TABLES = tomllib.loads(_data.decode())
-TWINS, NEEDLESS, LACKING, RAISING = (
-    frozenset(_TABLES["torch"][name]) for name in ("twins", "needless", "lacking", "raising")
-)
+_TORCH = _TABLES["torch"]
+NEEDLESS, RAISING = (frozenset(_TORCH[name]) for name in ("needless", "raising"))
+#: Function or class of torch.xpu → its parameters, where torch.cuda has one of that name.
+TWINS: dict[str, tuple[str, ...]] = {name: tuple(takes) for name, takes in _TORCH["twins"].items()}
+#: ... → further parameters of torch.cuda's → the values that an XPU can do without.
+DROPPED: dict[str, dict[str, list[object]]] = _TORCH["dropped"]
+#: ... → fields that only CUDA's result has.
+LACKING: dict[str, frozenset[str]] = {name: frozenset(fields) for name, fields in _TORCH["lacking"].items()}
+#: ... → how the keys of its result begin.
+KEYS: dict[str, tuple[str, ...]] = {name: tuple(keys) for name, keys in _TORCH["keys"].items()}
 PACKAGES = tuple(Package(module, **about) for module, about in _TABLES["modules"].items())
 #: Distribution → what to do about it in a requirements file.
 REPLACES: dict[str, str] = _TABLES["distributions"]

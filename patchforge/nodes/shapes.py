@@ -15,6 +15,8 @@ from patchforge.nodes import kernels as built
 from patchforge.nodes.code import Code
 from patchforge.nodes.known import NEEDLESS, TWINS
 from patchforge.nodes.layout import on_one_line
+from patchforge.nodes.owners import of_object
+from patchforge.nodes.twins import misfit
 from patchforge.pattern import Kind, Site, Verdict, converted
 
 #: Names of what "cuda" is then an implementation of.
@@ -130,11 +132,13 @@ def _swap(site: Site, code: Code) -> tuple[_Change, ...]:
         call = call_of(site, code)
         plain = call is not None and not call.args and not call.keywords
         return ((code.start(call), code.end(call), xpu_arm(code, node)),) if call and plain else ()
-    if site.kind is Kind.API and api(site) in TWINS:
+    if site.kind is Kind.API and api(site) in TWINS and not misfit(api(site), call_of(site, code), code):
         owners = (owner for owner in _owners(node) if code.name(owner) == "torch.cuda" and owner.attr == "cuda")
         module = next(owners, None)
         return (_last_name(module, "xpu", code),) if module else ()
     if site.kind is Kind.METHOD and isinstance(node, ast.Call) and not node.args and not node.keywords:
+        if not of_object(node, code):
+            return ()
         return _last_name(node.func, "to", code), (end - 1, end - 1, '"xpu"')
     if site.kind is Kind.BACKEND and not site.text.endswith("sdp_kernel"):
         return ((start, start, ""),)

@@ -95,7 +95,7 @@ def suits(decided: tuple[Gate, bool], arms: Behind, asked: ast.expr, code: Code)
         or all(map(_tells, gate.orelse))
         or all(_is_device(statement, arms, code) for statement in gate.body)
     )
-    return alone and arms.suits(code) and not _cuts(asked, arms, code)
+    return alone and arms.suits(code)
 
 
 def _is_device(part: ast.AST, arms: Behind, code: Code) -> bool:
@@ -195,15 +195,6 @@ def _keeps(body: ast.expr, other: ast.expr, asked: ast.expr, *, positive: bool) 
         return same and isinstance(asked, ast.Attribute) and ast.dump(inner.value) == ast.dump(asked.value)  # type: ignore[attr-defined]
     cpu = body.args[0] if isinstance(body, ast.Call) and last_name(body) == "device" and len(body.args) == 1 else body
     return same and isinstance(cpu, ast.Constant) and cpu.value == "cpu"
-
-
-def _cuts(asked: ast.expr, arms: Behind, code: Code) -> bool:
-    """``device[4:]`` behind ``device.startswith("cuda")``: the length is that of "cuda"."""
-    name = asked.func.value if isinstance(asked, ast.Call) and isinstance(asked.func, ast.Attribute) else None
-    cut = [subscript for part in arms.guarded for subscript in walk(part) if isinstance(subscript, ast.Subscript)]
-    return name is not None and any(
-        isinstance(subscript.slice, ast.Slice) and code.said(subscript.value) == code.said(name) for subscript in cut
-    )
 
 
 def _is_size(gate: ast.IfExp, code: Code) -> bool:

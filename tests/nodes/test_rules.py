@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import inspect
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from patchforge.commands import explain
 from patchforge.commands.explain import reference
 from patchforge.errors import PatchforgeError
 from patchforge.nodes import requirements
-from patchforge.nodes.known import NEEDLESS, TWINS
+from patchforge.nodes.known import DROPPED, NEEDLESS, TWINS
 from patchforge.nodes.pack import Pack
 from patchforge.pattern import Verdict
 from patchforge.proof.packs.helpers import helpers
@@ -43,9 +44,22 @@ def test_rules_are_explained_one_by_one(capsys: pytest.CaptureFixture[str]) -> N
         explained("T99")
 
 
+def _parameters(called: object) -> tuple[str, ...]:
+    """What a function or class takes by name."""
+    if isinstance(called, type):
+        made = next(vars(kind) for kind in called.__mro__ if {"__init__", "__new__"} & vars(kind).keys())
+        called = made.get("__init__") or made["__new__"].__func__
+    named = inspect.signature(called).parameters.values()  # type: ignore[arg-type]
+    return tuple(each.name for each in named if each.kind is not each.VAR_KEYWORD and each.name not in ("self", "cls"))
+
+
 def test_torch_has_the_twins() -> None:
     torch = pytest.importorskip("torch")
     assert [name for name in sorted(TWINS) if not hasattr(torch.xpu, name)] == []
+    for name, takes in TWINS.items():
+        ours, theirs = (_parameters(getattr(module, name)) for module in (torch.xpu, torch.cuda))
+        assert ours == takes, name
+        assert theirs == takes + tuple(DROPPED.get(name, ())), name
     assert [name for name in sorted(NEEDLESS) if hasattr(torch.xpu, name.partition(".")[0])] == []
 
 

@@ -25,6 +25,7 @@ from patchforge.nodes.cuda_tests import (
     says,
     widened,
 )
+from patchforge.nodes.cuts import cut_names
 from patchforge.nodes.libraries import flows
 from patchforge.nodes.shapes import below, call_of, device_of, for_any_gpu, kernels, keyword_of, leaves, only_cuda
 from patchforge.nodes.suits import is_comfys
@@ -306,6 +307,8 @@ def _mapped(
     """``if …not torch.cuda.is_available(): device = "cpu"``: before it, a "cuda" is taken for the XPU."""
     gate, positive = gates[0]
     name = _sent_back(gate, code) if isinstance(gate, ast.If) and not positive and not arms.open else ""
+    if name.rpartition(".")[2] in cut_names(code):
+        return None
     if not name or not isinstance(gate, ast.If) or len(gates) > 1 or not _bound_before(name, gate, code):
         return None
     scope = code.scope(gate)

@@ -9,7 +9,8 @@ from patchforge.effort import walk
 from patchforge.nodes.code import Code
 from patchforge.nodes.known import LACKING, NEEDLESS, TWINS
 from patchforge.nodes.openings import by_what_it_opens, opened
-from patchforge.nodes.shapes import api, call_of, is_annotation
+from patchforge.nodes.shapes import api, call_of, elsewhere_on_xpu, is_annotation
+from patchforge.nodes.twins import misfit, read_of, takes, without_dropped
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, converted, left, person
 from patchforge.vocabulary import Decision
 
@@ -115,6 +116,31 @@ class CudaCalls(Pattern):
             person=True,
         ),
         PackExample(
+            "what only CUDA's events are told",
+            "import torch\nstart = torch.cuda.Event(enable_timing=True, blocking=True, interprocess=False)\nend = torch.cuda.Event(True, True)\n",
+            "import torch\nstart = _patchforge_gpu().Event(enable_timing=True) if _patchforge_xpu() else torch.cuda.Event(enable_timing=True, blocking=True, interprocess=False)\nend = _patchforge_gpu().Event(True) if _patchforge_xpu() else torch.cuda.Event(True, True)\n",
+        ),
+        PackExample(
+            "an event for other processes, and one with whatever options",
+            "import torch\nstart = torch.cuda.Event(interprocess=True)\nend = torch.cuda.Event(**options)\n",
+            person=True,
+        ),
+        PackExample(
+            "a stream for a kernel",
+            "import torch\nstream = torch.cuda.Stream(priority=-1)\nrun(stream.cuda_stream)\n",
+            person=True,
+        ),
+        PackExample(
+            "figures of memory",
+            "import torch\nused = torch.cuda.memory_stats()['allocated_bytes.all.current']\n",
+            "import torch\nused = _patchforge_gpu().memory_stats()['allocated_bytes.all.current']\n",
+        ),
+        PackExample(
+            "figures of memory that an XPU has not",
+            "import torch\nstats = torch.cuda.memory_stats()\nbad = stats['num_ooms']\n",
+            person=True,
+        ),
+        PackExample(
             "capabilities are CUDA's", "import torch\nnew = torch.cuda.get_device_capability() >= (8, 0)\n", person=True
         ),
     )
@@ -167,25 +193,12 @@ def _twin(site: Site, name: str, call: ast.Call | None, code: Code) -> Verdict:
         return person([site], f"accept torch.xpu.{name} as well")
     if name.startswith("manual_seed") and _seeded(site, code):
         return left([site], "torch.manual_seed beside it seeds XPUs too", runs_on_xpu=True)
-    if name == "get_device_properties" and _fields(call, code) & LACKING:
-        return person([site], "an XPU's properties have no such field: decide without it")
+    if reason := misfit(name, call, code):
+        rest = without_dropped(name, call, code) if call is not None and not takes(name, call) else None
+        if call is None or rest is None or read_of(call, code) & LACKING.get(name, frozenset()):
+            return person([site], reason)
+        return converted([site], *elsewhere_on_xpu(call, f"_patchforge_gpu().{name}({rest})", code))
     return converted([site], code.replace(site.node, f"_patchforge_gpu().{name}"))
-
-
-def _fields(call: ast.Call | None, code: Code) -> set[str]:
-    """The fields that are read of a call's result; all of its function where the result goes elsewhere."""
-    holder = code.parent(call) if call is not None else None
-    if isinstance(holder, ast.Attribute):
-        return {holder.attr}
-    names = (
-        {target.id for target in holder.targets if isinstance(target, ast.Name)}
-        if isinstance(holder, ast.Assign)
-        else set()
-    )
-    named = isinstance(holder, ast.Assign) and len(names) == len(holder.targets)
-    scope = code.scope(call) if call is not None else code.tree
-    reads = code.once(("fields", scope), lambda: _read_in(scope))
-    return {field for name in names for field in reads.get(name, ())} if named else reads[""]
 
 
 def _seeded(site: Site, code: Code) -> bool:
@@ -209,17 +222,6 @@ def _ways(node: ast.AST, code: Code) -> set[tuple[int, str]]:
 
 def _seeds(node: ast.AST, scope: ast.AST, code: Code) -> bool:
     return isinstance(node, ast.Call) and code.name(node.func) == "torch.manual_seed" and code.scope(node) is scope
-
-
-def _read_in(scope: ast.AST) -> dict[str, set[str]]:
-    """Name → the fields that are read of it; under "" those of everything."""
-    reads: dict[str, set[str]] = {"": set()}
-    for node in walk(scope):
-        if isinstance(node, ast.Attribute):
-            reads[""].add(node.attr)
-            if isinstance(node.value, ast.Name):
-                reads.setdefault(node.value.id, set()).add(node.attr)
-    return reads
 
 
 def _advice(name: str) -> str:

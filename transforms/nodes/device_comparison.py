@@ -20,6 +20,7 @@ from patchforge.nodes.cuda_tests import (
     says,
     widened,
 )
+from patchforge.nodes.cuts import cut_in, name_of
 from patchforge.nodes.shapes import (
     KERNELS,
     below,
@@ -230,6 +231,16 @@ class DeviceComparison(Pattern):
             "if wish == 'cuda' or wish == \"xpu\":\n    options['device'] = 0\nelif wish == 'cpu':\n    options['device'] = -1\n",
         ),
         PackExample(
+            "a part of the name, as long as CUDA's",
+            "import torch\ndef f(device, wish):\n    if device[0:4] != 'cuda':\n        raise ValueError('no GPU')\n    if wish[:4] == 'cuda':\n        torch.cuda.empty_cache()\n",
+            person=True,
+        ),
+        PackExample(
+            "the name before its index",
+            "import torch\ndef f(device):\n    if device.split(':')[0] == 'cuda':\n        torch.cuda.empty_cache()\n",
+            "import torch\ndef f(device):\n    if device.split(':')[0] == _patchforge_device():\n        _patchforge_gpu().empty_cache()\n",
+        ),
+        PackExample(
             "cut by its length",
             "if device.startswith('cuda') and ':' not in device:\n    device = f'cuda:{device[4:]}'\n",
             person=True,
@@ -280,6 +291,8 @@ class DeviceComparison(Pattern):
             return converted([site], edit, together=apart, otherwise="a name that is built alike stays CUDA's")
         gates = decisions(asked, code)
         arms = behind([(gate, yes or _mends(gate)) for gate, yes in gates], [site], pack.sites, verdicts, code)
+        if _cut_behind(asked, arms, code):
+            return person([site], "behind it the device is cut by the length of CUDA's name")
         if gates and all(tidies_up(gate, positive, arms) for gate, positive in gates):
             return _taken_in(site, code)
         if gates and all(positive and _only_sets(gate, code) for gate, positive in gates):
@@ -295,6 +308,12 @@ class DeviceComparison(Pattern):
         if not gates:
             return person([site], _ADVICE)
         return _stays(gates[0], arms, site, code) or person([site], _ADVICE)
+
+
+def _cut_behind(asked: ast.expr, arms: Behind, code: Code) -> bool:
+    """``device[5:]`` behind ``device.startswith("cuda")``."""
+    subjects = {name_of(part) for part in ast.walk(asked) if isinstance(part, (ast.Name, ast.Attribute, ast.Subscript))}
+    return any(name and name in subjects for name in cut_in((*arms.near, *arms.guarded), code))
 
 
 def _of_error(site: Site, code: Code) -> bool:

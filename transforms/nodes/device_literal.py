@@ -9,6 +9,7 @@ from patchforge.effort import spend, walk
 from patchforge.engine.syntax import dotted, last_name
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import asks
+from patchforge.nodes.owners import of_object
 from patchforge.nodes.shapes import (
     below,
     device_text,
@@ -63,6 +64,29 @@ class DeviceLiteral(Pattern):
         ),
         PackExample("the method itself", "move = x.cuda\n", person=True),
         PackExample("handed on", "import torch\nys = map(torch.Tensor.cuda, xs)\n", person=True),
+        PackExample(
+            "of a class, of which nobody knows, and of a module",
+            """\
+            import torch
+            import helpers
+            from .models import Net
+
+            class Part(torch.nn.Module):
+                def up(self, x):
+                    torch.Tensor.cuda(x)
+                    torch.nn.Module.cuda(self, 0)
+                    super().cuda()
+                    type(x).cuda(x)
+                    Net.cuda(x)
+                    return helpers.cuda(x)
+            """,
+            person=True,
+        ),
+        PackExample(
+            "of an object with a name like a class",
+            "Net = make()\ny = Net.cuda(gpu)\nz = Other.cuda()\n",
+            "Net = make()\ny = Net.to(_patchforge_device(gpu))\nz = Other.to(_patchforge_device())\n",
+        ),
         PackExample("a flag of the pack's own", "parser.add_argument('--cuda')\nn = 1 if args.cuda else 2\n"),
         PackExample("moved", "mask = mask.to('cuda')\n", "mask = mask.to(_patchforge_device())\n"),
         PackExample(
@@ -92,6 +116,21 @@ class DeviceLiteral(Pattern):
             'x = y.to("cuda")\ndevice = "cuda"\n',
             "x = y.to(comfy.model_management.get_torch_device())\ndevice = _patchforge_device()\n",
             options=Options(comfy=True),
+        ),
+        PackExample(
+            "a name of a device that is cut by the length of CUDA's",
+            """\
+            import torch
+
+            def number(device="cuda:0"):
+                return int(device[5:])
+
+            class Part:
+                def __init__(self):
+                    self.device = "cuda:1"
+                    self.n = len(self.device) > 4
+            """,
+            person=True,
         ),
         PackExample(
             "a parameter of the pack's own",
@@ -140,6 +179,10 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
         for literal in below(call, pack.sites, code)
         if literal.kind is Kind.LITERAL and _given(literal.node, call)
     ]
+    if not of_object(call, code):
+        return person(
+            [site, *inside], "no method of an object: say .to(device) of what is moved, if it is a tensor or a module"
+        )
     if own := code.once(("own", pack.own_cuda), lambda: _named_here(pack.own_cuda, code)):
         return person([site, *inside], f"{own[0]} has a cuda() of its own: say .to(device) where that moves the same")
     if _is_storage(call, code):

@@ -12,10 +12,12 @@ from patchforge.errors import CheckFailed
 from patchforge.proof.packs.evaluation import Evaluation, Observation, Truths
 from patchforge.proof.packs.file import PackFile
 from patchforge.proof.packs.limits import NotEvaluable
-from patchforge.proof.packs.machines import NO_CUDA, WORLDS, XPU, World
+from patchforge.proof.packs.machines import NO_CUDA, NOT_TAKEN, WORLDS, XPU, World
 from patchforge.proof.reading import same
 
 _MOST_WAYS = 256  #: in which unknown values may be true or false in one expression
+#: What torch says on an XPU to what it has not there.
+_REFUSED = (NO_CUDA, NOT_TAKEN, "module 'torch.xpu' has no attribute")
 _MOST_STEPS = 400_000  #: for one expression, in all ways and worlds
 
 
@@ -67,7 +69,7 @@ class Equivalence:
             for truths in self.ways(smallest):
                 now = _observed(self.after, smallest, XPU, truths)
                 self.bound(now.names, read, new)
-                if NO_CUDA in now.error:
+                if any(said in now.error for said in _REFUSED):
                     raise self.refused(smallest, f"on an XPU: {now.error}")
                 if now.devices:
                     raise self.refused(smallest, f"on an XPU: the device {now.devices[0]}")

@@ -8,7 +8,9 @@ a number or a text so large that it takes time or memory. What is not known here
 from __future__ import annotations
 
 import ast
+import re
 import types
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -22,6 +24,8 @@ from patchforge.proof.packs.helpers import helpers
 from patchforge.proof.packs.limits import NotEvaluable
 from patchforge.proof.packs.machines import World
 from patchforge.proof.packs.values import TorchValue, Unknown, shown
+
+_CLASS = re.compile(r"_*[A-Z]\w*[a-z]\w*")
 
 
 @dataclass
@@ -63,6 +67,14 @@ class Evaluation:
         self.devices: list[str] = []
         self.torch = TorchValue(self)
         self.names = _Names(self)
+
+    def is_no_object(self, owner: str, args: Sequence[object]) -> bool:
+        """Whether what a method is called of may be a class, or a module, and its first argument the object."""
+        if owner in self.file.imported or owner.startswith("type(") or owner.rpartition(".")[2] == "cls":
+            return True
+        given = shown(args[0]) if args and isinstance(args[0], Unknown) else ""
+        like_a_class = _CLASS.fullmatch(owner.rpartition(".")[2]) and owner not in self.file.assigned
+        return bool(given) and not given.startswith("torch.device(") and bool(like_a_class)
 
     def evaluate(self, node: ast.expr) -> Observation:
         """The value of an expression. NotEvaluable for what is not known here, TooIntricate for what takes too long."""

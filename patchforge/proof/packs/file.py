@@ -43,6 +43,24 @@ class PackFile(PythonFile):
         return names
 
     @cached_property
+    def imported(self) -> frozenset[str]:
+        """The full names of what the file imports; by their local names what it imports from its own package."""
+        names: set[str] = set()
+        for node in self.statements:
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                local = {alias.asname or alias.name for alias in node.names}
+                names.update(self.aliases.get(name, name) for name in local)
+        return frozenset(names - {self.aliases.get(name, name) for name in self.assigned})
+
+    @cached_property
+    def assigned(self) -> frozenset[str]:
+        """Names that the file gives a value."""
+        stored = (node for node in self.nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        return frozenset(node.id for node in stored)
+
+    @cached_property
     def scopes(self) -> Scopes:
         """What names mean at the file's places."""
         return Scopes(self.tree)

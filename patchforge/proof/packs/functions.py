@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from patchforge.effort import spend
 from patchforge.proof.packs.attributes import Method, get, has
 from patchforge.proof.packs.limits import NotEvaluable, each, fit, leaves, weigh
-from patchforge.proof.packs.values import Function, Unknown, shown
+from patchforge.proof.packs.values import Function, Unknown, raises, shown
 
 if TYPE_CHECKING:
     from patchforge.proof.packs.evaluation import Evaluation
@@ -111,7 +111,7 @@ def _type(evaluation: Evaluation, args: tuple[Any, ...]) -> Any:
 def called(function: Any, args: list[Any], more: dict[str, Any]) -> Any:
     """Calls what may be called: unknown values, lambdas, harmless builtins and methods, and our own functions."""
     spend()
-    if isinstance(function, (Unknown, Function, Method)):
+    if isinstance(function, (Unknown, Function, Method)) or function is raises:
         return function(*args, **more)
     if any(isinstance(value, UnknownKeywords) for value in more.values()):
         raise NotEvaluable("** of an unknown value")

@@ -41,4 +41,21 @@ QUIET_WITHOUT_CUDA = frozenset(
 )
 MODULES = frozenset(("nvtx",))  #: of ``torch.cuda``: there without CUDA, and their functions raise
 #: Of ``torch.cuda``: what ``torch.xpu`` lacks.
-LACKING_ON_XPU = frozenset(("OutOfMemoryError", "amp", "ipc_collect", "nvtx"))
+LACKING_ON_XPU = frozenset(
+    [
+        *("OutOfMemoryError", "CUDAGraph", "ExternalStream", "amp", "caching_allocator_alloc", "cudart"),
+        *(
+            "default_stream",
+            "get_allocator_backend",
+            "ipc_collect",
+            "list_gpu_processes",
+            "max_memory_cached",
+            "memory_cached",
+        ),
+        *("memory_summary", "nccl", "nvtx", "reset_max_memory_allocated", "reset_max_memory_cached"),
+    ]
+)
+#: Of ``torch.xpu``: what takes less than its namesake of ``torch.cuda`` (torch/xpu/streams.py of torch 2.13).
+TAKEN_BY_XPU = {"Event": ("enable_timing",)}
+#: What a function of ``torch.xpu`` says that does not take what it is given.
+NOT_TAKEN = "is not taken by torch.xpu."

@@ -172,6 +172,8 @@ class _Pairing:
         if same(old, new):
             return
         self.old = old
+        if any(map(_cuts, effort.walk(new))) and not any(map(_cuts, effort.walk(old))):
+            raise self.refused(new, "on an XPU: its name is compared with a part that is as long as CUDA's")
         both = Equivalence(self.before, self.after, old)
         if _evaluable(old) and _evaluable(new) and both.holds(old, new, truth=truth):
             self.proved.expressions += 1
@@ -187,6 +189,21 @@ class _Pairing:
 def _names(old: ast.If) -> set[str]:
     """The names that an ``if`` reads or binds."""
     return {name for node in effort.walk(old) for name in named_by(node)}
+
+
+def _cuts(node: ast.AST) -> bool:
+    """``device[:4] == _patchforge_device()``."""
+    operands = [node.left, *node.comparators] if isinstance(node, ast.Compare) else []
+    parts = [isinstance(each, ast.Subscript) and isinstance(each.slice, ast.Slice) for each in operands]
+    return any(parts) and any(_names_xpu(each) for each, part in zip(operands, parts, strict=True) if not part)
+
+
+def _names_xpu(node: ast.expr) -> bool:
+    if isinstance(node, (ast.Tuple, ast.List, ast.Set)):
+        return any(map(_names_xpu, node.elts))
+    if isinstance(node, ast.Call):
+        return isinstance(node.func, ast.Name) and node.func.id == "_patchforge_device"
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.startswith("xpu")
 
 
 def _names_cuda(node: ast.expr) -> bool:

@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 from patchforge.effort import TooIntricate, spend
 from patchforge.proof.packs.limits import LONGEST_TEXT, NotEvaluable
-from patchforge.proof.packs.machines import LACKING_ON_XPU, MODULES, NO_CUDA, QUIET_WITHOUT_CUDA
+from patchforge.proof.packs.machines import (
+    LACKING_ON_XPU,
+    MODULES,
+    NO_CUDA,
+    NOT_TAKEN,
+    QUIET_WITHOUT_CUDA,
+    TAKEN_BY_XPU,
+)
 
 if TYPE_CHECKING:
     from patchforge.proof.packs.evaluation import Evaluation
@@ -62,7 +69,7 @@ class Unknown:
         owner, _, name = self._text.rpartition(".")
         if name in ("cuda", "to") and owner and not args and "device" in more:
             args = (more.pop("device"),)
-        if name == "cuda" and owner:
+        if name == "cuda" and owner and not self._evaluation.is_no_object(owner, args):
             name, args = "to", _as_to(args)
         if name == "startswith" and args == (("cuda", "xpu"),) and not self._evaluation.world.intel_alone:
             args = ("cuda",)
@@ -194,20 +201,35 @@ class _Backend(Unknown):
             return lambda: there
         if kind == "xpu" and name in LACKING_ON_XPU:
             raise AttributeError(f"module 'torch.xpu' has no attribute {name!r}")
+        if kind == "xpu" and name in TAKEN_BY_XPU:
+            return _Taking(self._evaluation, f"torch.xpu.{name}")
         value = super().__getattr__(name)
         if kind == "cuda" and not there and name not in QUIET_WITHOUT_CUDA:
-            return _Module(self._evaluation, f"torch.cuda.{name}") if name in MODULES else _raises
+            return _Module(self._evaluation, f"torch.cuda.{name}") if name in MODULES else raises
         return value
+
+
+class _Taking(Unknown):
+    """A function of ``torch.xpu`` that takes less than its namesake."""
+
+    def __call__(self, *args: Any, **more: Any) -> Any:
+        name = self._text.rpartition(".")[2]
+        known = TAKEN_BY_XPU[name]
+        others = [key for key in more if key not in known] or [shown(value) for value in args[len(known) :]]
+        if others:
+            raise TypeError(f"{others[0]} {NOT_TAKEN}{name}")
+        return super().__call__(*args, **more)
 
 
 class _Module(Unknown):
     """A module of ``torch.cuda`` whose functions raise without CUDA."""
 
     def __getattr__(self, name: str) -> Any:
-        return _raises
+        return raises
 
 
-def _raises(*_args: object, **_more: object) -> None:
+def raises(*_args: object, **_more: object) -> None:
+    """What torch.cuda does without CUDA, whatever it is given."""
     raise AssertionError(NO_CUDA)
 
 

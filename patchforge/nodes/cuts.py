@@ -1,0 +1,142 @@
+"""Names of devices that are cut, or measured, by the length of CUDA's: "0" is what ``"cuda:0"[5:]`` says."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterable, Iterator
+
+from patchforge.effort import spend, walk
+from patchforge.engine.syntax import dotted, last_name
+from patchforge.nodes.code import Code
+
+_LENGTHS = range(3, 8)  #: of "cuda", "cuda:" and "cuda:0", and one more at either end
+_PARTS = frozenset(
+    (
+        *("replace", "removeprefix", "strip", "lstrip", "rstrip", "split", "rsplit", "partition", "rpartition"),
+        *("find", "index", "rfind", "rindex"),
+    )
+)
+_SEARCHES = re.compile(r"(re|regex)\.(match|fullmatch|search|sub|split|findall)$")
+_AS_IT_IS = frozenset(("str", "lower", "strip", "casefold"))
+_DEVICE = re.compile(r"device|^dev$|gpu|cuda", re.IGNORECASE)
+
+
+def cut(node: ast.AST, code: Code) -> ast.expr | None:
+    """What an expression cuts, or measures, by the length of CUDA's name; None for another."""
+    if isinstance(node, ast.Subscript):
+        bounds = [node.slice.lower, node.slice.upper] if isinstance(node.slice, ast.Slice) else [node.slice]
+        return node.value if any(_is_length(bound) for bound in bounds) else None
+    if isinstance(node, ast.Compare):
+        measured = node.left
+        plain = isinstance(measured, ast.Call) and dotted(measured.func) == "len" and len(measured.args) == 1
+        return (
+            measured.args[0] if plain and isinstance(measured, ast.Call) and _is_length(node.comparators[0]) else None
+        )
+    if not isinstance(node, ast.Call) or not node.args or not _says_cuda(node.args[0]):
+        return None
+    if isinstance(node.func, ast.Attribute) and node.func.attr in _PARTS:
+        return node.func.value
+    return node.args[-1] if _SEARCHES.match(code.name(node.func)) and len(node.args) > 1 else None
+
+
+def _is_length(bound: ast.AST | None) -> bool:
+    return isinstance(bound, ast.Constant) and type(bound.value) is int and bound.value in _LENGTHS
+
+
+def _says_cuda(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and "cuda" in node.value
+
+
+def name_of(node: ast.expr) -> str:
+    """The last name by which a device is kept: ``device`` of ``str(self.device)`` and of ``options["device"]``."""
+    while isinstance(node, ast.Call) and last_name(node) in _AS_IT_IS:
+        inner = node.func.value if isinstance(node.func, ast.Attribute) else next(iter(node.args), None)
+        if inner is None:
+            return ""
+        node = inner
+    if isinstance(node, ast.Subscript):
+        key = node.slice
+        return key.value if isinstance(key, ast.Constant) and isinstance(key.value, str) else ""
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+def cut_in(nodes: Iterable[ast.AST], code: Code) -> Iterator[str]:
+    """The names of what is cut in some nodes."""
+    parts = (cut(part, code) for node in nodes for part in walk(node))
+    return (name_of(part) for part in parts if part is not None)
+
+
+def cut_names(code: Code) -> dict[str, int]:
+    """Name of a device that the file cuts → a line that does."""
+    return code.once("cut names", lambda: _cut_names(code))
+
+
+def _cut_names(code: Code) -> dict[str, int]:
+    spend(len(code.nodes))
+    lines: dict[str, int] = {}
+    for node in code.nodes:
+        part = cut(node, code) if isinstance(node, (ast.Subscript, ast.Compare, ast.Call)) else None
+        if part is not None and isinstance(node, ast.expr) and _DEVICE.search(name := name_of(part)):
+            lines.setdefault(name, node.lineno)
+    return lines
+
+
+def kept_as(node: ast.expr, code: Code) -> set[str]:
+    """The names under which a device that is written out is kept: variables, attributes, parameters, keys."""
+    for parent, child in code.above(node):
+        if isinstance(parent, ast.keyword):
+            return {parent.arg or ""}
+        if isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
+            targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
+            return {name_of(target) for target in targets}
+        if isinstance(parent, ast.Dict):
+            key = parent.keys[code.index(child)] if code.field(child) == "values" else None
+            return {key.value} if isinstance(key, ast.Constant) and isinstance(key.value, str) else set()
+        if isinstance(parent, ast.arguments):
+            return {_parameter(parent, child)}
+        if isinstance(parent, ast.Call) and code.name(parent.func) != "torch.device":
+            return _given_to(parent, child, code)
+        if isinstance(parent, ast.Return):
+            return _answers(code.function(node).rpartition(".")[2], code)
+        if isinstance(parent, ast.stmt):
+            return set()
+    return set()
+
+
+def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
+    """The parameter that has a default."""
+    positional = [*arguments.posonlyargs, *arguments.args]
+    pairs = [*zip(reversed(positional), reversed(arguments.defaults), strict=False)]
+    pairs += [(name, value) for name, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value]
+    return next((name.arg for name, value in pairs if value is default), "")
+
+
+def _given_to(call: ast.Call, argument: ast.AST, code: Code) -> set[str]:
+    """The parameters of the file's functions that are given an argument by its place."""
+    if argument not in call.args:
+        return set()
+    made = [function for function in code.functions.get("__init__", []) if _class(function, code) == last_name(call)]
+    definitions = [*code.functions.get(last_name(call), []), *made]
+    names: set[str] = set()
+    for function in definitions:
+        taken = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
+        taken = taken[1:] if taken[:1] in (["self"], ["cls"]) else taken
+        names |= set(taken[call.args.index(argument) :][:1])
+    return names
+
+
+def _class(function: ast.FunctionDef, code: Code) -> str:
+    owner = code.parent(function)
+    return owner.name if isinstance(owner, ast.ClassDef) else ""
+
+
+def _answers(function: str, code: Code) -> set[str]:
+    """The names that are given what a function of the file returns."""
+    assigns = code.once("assigned calls", lambda: _assigned_calls(code))
+    return {name for called, name in assigns if called == function}
+
+
+def _assigned_calls(code: Code) -> list[tuple[str, str]]:
+    assigns = (node for node in code.nodes if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call))
+    return [(last_name(node.value), name_of(target)) for node in assigns for target in node.targets]  # type: ignore[arg-type]
