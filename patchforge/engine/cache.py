@@ -38,8 +38,9 @@ RELEASES = (
 PACKS = (
     *("transforms/nodes", "pattern.py", *_BOTH, "nodes/runtime", "nodes/census.py", "nodes/code.py"),
     *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/decide.py", "nodes/entry_points.py", "nodes/exempt.py"),
-    *("nodes/facts.py", "nodes/known.py", "nodes/known.toml", "nodes/layout.py", "nodes/libraries.py"),
-    *("nodes/operators.py", "nodes/requirements.py", "nodes/shapes.py", "nodes/suits.py"),
+    *("nodes/cuts.py", "nodes/facts.py", "nodes/kernels.py", "nodes/known.py", "nodes/known.toml", "nodes/layout.py"),
+    *("nodes/libraries.py", "nodes/operators.py", "nodes/owners.py", "nodes/requirements.py", "nodes/shapes.py"),
+    *("nodes/openings.py", "nodes/suits.py", "nodes/twins.py"),
     *("proof/packs", "proof/reading.py"),
 )
 
