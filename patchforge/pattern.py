@@ -37,6 +37,7 @@ class Kind(StrEnum):
     REPLACED = "torch.cuda replaced"  #: a pack puts something else in its place
     ENVIRONMENT = "environment"
     DISTRIBUTED = "torch.distributed"
+    OTHER = "another name of CUDA"  #: see nodes/other_names.py
     LOAD = "torch.load"  #: without map_location; an option
     FP64 = "float64"
     OPERATOR = "operator"  #: names no device, and an XPU may lack it

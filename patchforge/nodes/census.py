@@ -10,12 +10,12 @@ from pathlib import PurePosixPath
 from patchforge.devices import CUDA_VARIABLE, about
 from patchforge.effort import spend
 from patchforge.engine.syntax import LONGEST_NAME, dotted
-from patchforge.nodes import operators
+from patchforge.nodes import operators, other_names
 from patchforge.nodes.code import Code
 from patchforge.pattern import Kind, Site
 
 #: The text prefilter: a file without any of these names no device.
-NEEDLES = re.compile(rb"cuda|CUDA|cudnn|autocast_gpu|['\"](nccl|NCCL)['\"]|fork_rng")
+NEEDLES = re.compile(other_names.NEEDLES + rb"|autocast_gpu|fork_rng")
 #: What is only listed: a file without these either is not parsed, nor is one with these alone that nodes do not run.
 LISTED = re.compile(rb"torch\.load|float64|\.double\b|" + operators.NEEDLES.pattern)
 
@@ -67,6 +67,8 @@ def _sites(node: ast.expr, code: Code) -> Iterator[Site]:
     for kind, text in _kinds(node, code):
         yield Site(node, kind, text, node.lineno, code.function(node))
     if isinstance(node, ast.Call):
+        for value, text in other_names.of_keywords(node, of_torch=_leads_to_torch(node.func, code)):
+            yield Site(value, _of_text(text), text, value.lineno, code.function(value))
         name = code.name(node.func) if _leads_to_torch(node.func, code) else ""
         if name and operators.operator(name, node):
             yield Site(node, Kind.OPERATOR, name, node.lineno, code.function(node))
@@ -101,10 +103,14 @@ def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
             yield from _api(node, code) if isinstance(node.ctx, ast.Load) else _set(node, code)
         elif isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load):
             yield from _asked(node, code)
+        elif (
+            isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and (text := other_names.of_name(node, code))
+        ):
+            yield Kind.OTHER, text
     elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "cuda":
         if code.name(node.func) != "torch.cuda":
             yield Kind.METHOD, ".cuda()"
-    elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)):
         yield from _string(node, node.value, code)
     elif isinstance(node, ast.JoinedStr) and node.values:
         first, *rest = node.values
@@ -112,6 +118,8 @@ def _kinds(node: ast.expr, code: Code) -> Iterator[tuple[Kind, str]]:
             yield Kind.LITERAL, "cuda:…"
         elif any(isinstance(part, ast.Constant) and re.fullmatch(r"cuda(:\d*)?", str(part.value)) for part in rest):
             yield Kind.LITERAL, "…cuda…"
+        elif isinstance(first, ast.Constant) and (text := other_names.in_formatted(str(first.value))):
+            yield Kind.OTHER, text
 
 
 def _asked(node: ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
@@ -120,6 +128,8 @@ def _asked(node: ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
         yield Kind.IS_CUDA, ".is_cuda"
     elif node.attr == "cuda" and not _called(node, code.parent(node)):
         yield Kind.METHOD, ".cuda"
+    elif text := other_names.of_object(node, code):
+        yield Kind.OTHER, text
 
 
 def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str]]:
@@ -129,8 +139,12 @@ def _api(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str
     full = code.name(node)
     if kind := _KINDS_OF_NAMES.get(about(full)):
         yield (Kind.AVAILABLE if full == "torch.cuda.is_available" else kind), full
-    elif isinstance(node, ast.Attribute):
-        yield from ((kind, full if kind is Kind.METHOD else text) for kind, text in _asked(node, code))
+    elif isinstance(parent, ast.Attribute) and other_names.of_torch(code.name(parent)):
+        return
+    elif isinstance(node, ast.Attribute) and (asked := list(_asked(node, code))):
+        yield from ((kind, full if kind is Kind.METHOD else text) for kind, text in asked)
+    elif other := other_names.of_torch(full):
+        yield Kind.OTHER, other
 
 
 def _called(node: ast.Attribute, parent: ast.AST | None) -> bool:
@@ -149,15 +163,21 @@ def _set(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str
         yield Kind.REPLACED, full
 
 
-def _string(node: ast.Constant, value: str, code: Code) -> Iterator[tuple[Kind, str]]:
+def _string(node: ast.Constant, value: str | bytes, code: Code) -> Iterator[tuple[Kind, str]]:
     parent = code.parent(node)
     if isinstance(parent, (ast.Expr, ast.JoinedStr)):  # a docstring, or a part of a string that is looked at whole
         return
-    if _DEVICE.match(value) and "\n" not in value and " " not in value:
+    if other := other_names.in_text(node, code):
+        yield _of_text(other), other
+    elif isinstance(value, bytes):
+        return
+    elif _DEVICE.match(value) and "\n" not in value and " " not in value:
         yield Kind.LITERAL, value
     elif value in ("CUDAExecutionProvider", "CUDA"):
         yield Kind.PROVIDER, value
-    elif CUDA_VARIABLE.fullmatch(value):
-        yield Kind.ENVIRONMENT, value
     elif value in ("nccl", "NCCL"):
         yield Kind.DISTRIBUTED, value
+
+
+def _of_text(text: str) -> Kind:
+    return Kind.ENVIRONMENT if CUDA_VARIABLE.fullmatch(text) else Kind.OTHER

@@ -270,7 +270,7 @@ _ENGINE = re.compile(r"create_execution_context|deserialize_cuda_engine|execute_
 def _beside_kernels(node: ast.expr, site: Site, code: Code) -> str:
     """What stands in a function beside a TensorRT engine, or beside kernels that cpm_kernels compiles."""
     scope = code.scope(node)
-    if site.kind not in (Kind.API, Kind.LITERAL, Kind.METHOD) or scope is code.tree:
+    if site.kind not in (Kind.API, Kind.LITERAL, Kind.METHOD, Kind.OTHER) or scope is code.tree:
         return ""
     if code.mentions([scope], _ENGINE):
         return "beside a TensorRT engine, which is for CUDA only"
