@@ -55,7 +55,8 @@ TEXTS = (
     _person(rf"cuda\.({_FUNCTIONS})", _INSTEAD),
     _person(r"cudagraphs", "CUDA graphs: leave this back end out on an XPU"),
     _person(r"(\S*[\\/])?nvidia-smi(\.exe)?(\s+-.*)?", _TOOL),
-    _left(r"(CUBLAS|CUDNN|TORCH_CUDNN|NVIDIA_TF32)_[A-Z0-9_]+", "read by CUDA's libraries alone"),
+    _left(r"(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_\w+", "an error of CUDA's libraries, which no XPU raises"),
+    _left(r"(CUBLAS|CUBLASLT|CUDNN|TORCH_CUDNN|NVIDIA_TF32)_[A-Z0-9_]+", "read by CUDA's libraries alone"),
     _left(r"(TORCH_)?NCCL_[A-Z0-9_]+", "between processes; nodes run in one"),
     _person(r"(CUDA|NVIDIA|TORCH_CUDA|PYTORCH_CUDA|PYTORCH_NVML)_[A-Z0-9_]+(=.*)?", _TWIN),
     _person(rf"(\S*[\\/])?(lib)?({_LIBRARIES})[\w-]*(\.so[\d.]*|\.dll|\.dylib)", _LIBRARY),
@@ -65,6 +66,7 @@ TEXTS = (
 #: Other parts of torch.
 NAMES = (
     _person(r"(.*\.)?ProfilerActivity\.CUDA", "add ProfilerActivity.XPU where only an XPU is there"),
+    _person(r"torch\.cudnn_\w+", "an operator of cuDNN: call torch's own on an XPU"),
     _left(r"torch\.has_(cuda|cudnn)", "says how torch was built", runs_on_xpu=False),
     _left(r"torch\.distributed\..*", "between processes; nodes run in one"),
     _person(r"torch\.(\w+\.)*_?cudagraph_\w+", "marks steps for CUDA graphs: leave it out on an XPU"),

@@ -23,6 +23,8 @@ PERSON = [
     # inside of torch, and its other parts
     "n = torch._C._cuda_getDeviceCount()",
     "torch._C._cuda_clearCublasWorkspaces()",
+    "if hasattr(torch._C, '_cuda_f'):\n    pass\nelse:\n    torch._C._cuda_f()",
+    "if hasattr(torch._C, '_cuda_g'):\n    torch._C._cuda_f()",
     "activities = [torch.profiler.ProfilerActivity.CUDA]",
     "from torch.profiler import ProfilerActivity as A\nactivities = [A.CUDA]",
     "model = torch.compile(model, backend='cudagraphs')",
@@ -71,7 +73,7 @@ PERSON = [
     "from pynvml import *\nnvmlInit()",
     "import ctypes\nctypes.CDLL('libcuda.so.1')",
     "import ctypes\nctypes.WinDLL('C:/cudart64_110.dll')",
-    "kernel(stream.cuda_stream)",
+    "call(stream.cuda_stream)",
     # the environment
     "os.environ['CUDA_VISIBLE_DEVICES'] = '0'",
     "os.environ.update(CUDA_VISIBLE_DEVICES='0')",
@@ -99,6 +101,11 @@ LEFT = [
     "import pynvml\ntry:\n    pynvml.nvmlInit()\nexcept Exception:\n    pass",
     "LABELS = {'CUDA': 'NVIDIA'}",
     "ok = hasattr(torch, 'cuda')",
+    "torch._C._cuda_f() if hasattr(torch._C, '_cuda_f') else None",
+    "hasattr(torch._C, '_cuda_f') and torch._C._cuda_f()",
+    "choices = (['inductor', 'cudagraphs'],)",
+    "kernel(stream.cuda_stream)",
+    "ok = 'CUBLAS_STATUS_NOT_SUPPORTED' in str(error)",
 ]
 
 NONE = [

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ast
 
+from patchforge.engine.syntax import is_and
 from patchforge.nodes.code import Code
 from patchforge.nodes.other_names import suggestion
+from patchforge.nodes.shapes import kernels
 from patchforge.pattern import Kind, PackExample, PackFacts, Pattern, Site, Verdict, left, person
 
 
@@ -21,12 +23,14 @@ class OtherNames(Pattern):
     examples = (
         PackExample("a type by its name", "import torch\nx = x.type('torch.cuda.FloatTensor')\n", person=True),
         PackExample("inside of torch", "import torch\ntorch._C._cuda_clearCublasWorkspaces()\n", person=True),
+        PackExample("asked for first", "import torch\nif hasattr(torch._C, '_cuda_f'):\n    torch._C._cuda_f()\n"),
         PackExample(
             "what is measured",
             "import torch\nwith torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]):\n    f()\n",
             person=True,
         ),
         PackExample("CUDA graphs", "import torch\nmodel = torch.compile(model, backend='cudagraphs')\n", person=True),
+        PackExample("CUDA graphs among others", "choices = (['inductor', 'cudagraphs'], {'default': 'inductor'})\n"),
         PackExample("a module by its name", "importlib.import_module('torch.cuda').empty_cache()\n", person=True),
         PackExample("of what another call gives", "__import__('torch').cuda.empty_cache()\n", person=True),
         PackExample(
@@ -40,7 +44,8 @@ class OtherNames(Pattern):
         ),
         PackExample("in capitals", "if device.upper() == 'CUDA':\n    f()\n", person=True),
         PackExample("for CUDA's libraries", "os.environ['CUBLAS_WORKSPACE_CONFIG'] = ':4096:8'\n"),
-        PackExample("the handle of a stream", "kernel(stream.cuda_stream)\n", person=True),
+        PackExample("the handle of a stream", "call(stream.cuda_stream)\n", person=True),
+        PackExample("the handle of a stream, for a kernel", "def f(kernel, stream):\n    kernel(stream.cuda_stream)\n"),
         PackExample("code in a text", "exec('x = x.cuda()')\n", person=True),
     )
 
@@ -51,9 +56,41 @@ class OtherNames(Pattern):
         known = suggestion(site.text)
         if site.text.lower().startswith(("nvml", "pynvml", "py3nvml", "nvidia_smi")) and _tried(site.node, code):
             return left([site], "asks NVIDIA's driver, in a try: goes on where it is not there", runs_on_xpu=True)
+        if site.text == ".cuda_stream" and kernels([code.scope(site.node)], code):
+            return left([site], "the stream of a CUDA kernel")
+        if site.text == "cudagraphs" and _is_offered(site.node, code):
+            return left([site], "one of several back ends that are offered, for CUDA alone", runs_on_xpu=True)
+        if _asked_first(site, code):
+            return left([site], "asked for with hasattr, and not there without CUDA", runs_on_xpu=True)
         if known.stays:
             return left([site], known.suggestion, runs_on_xpu=known.runs_on_xpu)
         return person([site], known.suggestion)
+
+
+def _asked_first(site: Site, code: Code) -> bool:
+    """``torch._C._cuda_f() if hasattr(torch._C, "_cuda_f") else None``."""
+    for parent, child in code.above(site.node):
+        tests = [parent.test] if isinstance(parent, (ast.If, ast.IfExp)) and child is not parent.test else []
+        tests += parent.values if is_and(parent) else []
+        if any(code.said(test) == f"hasattr({_owner(site, code)})" for test in tests if child not in _others(parent)):
+            return True
+    return False
+
+
+def _others(parent: ast.AST) -> list[ast.AST]:
+    """What runs where the test of a branch does not hold."""
+    rest = getattr(parent, "orelse", [])
+    return list(rest) if isinstance(rest, list) else [rest]
+
+
+def _owner(site: Site, code: Code) -> str:
+    node = site.node
+    return f"{code.said(node.value)}, {node.attr!r}" if isinstance(node, ast.Attribute) else ""
+
+
+def _is_offered(node: ast.expr, code: Code) -> bool:
+    others = code.parent(node)
+    return isinstance(others, (ast.List, ast.Tuple)) and len(others.elts) > 1
 
 
 def _tried(node: ast.expr, code: Code) -> bool:
