@@ -104,7 +104,11 @@ def validate(parser: Parser) -> None:
     """``patchforge validate``."""
     add_json(parser)
     _add_url(parser)
-    parser.add_argument("--python", metavar="PATH", help="interpreter whose torch doctor examines (default: this one)")
+    parser.add_argument(
+        "--python",
+        metavar="PATH",
+        help="the Python that ComfyUI runs in, for doctor (default: that of the process that answers at URL)",
+    )
     parser.add_argument(
         "--timeout", type=seconds, default=600.0, metavar="SECONDS", help="for the server to be ready (default: 600)"
     )

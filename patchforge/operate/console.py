@@ -12,7 +12,7 @@ from datetime import datetime
 
 from patchforge import templating
 from patchforge.operate.asking import Unusable
-from patchforge.operate.panels import PANELS, Panel, Query, Shape, Unit, rows
+from patchforge.operate.panels import NUMBERS, PANELS, Panel, Query, Shape, Unit, rows
 from patchforge.operate.prometheus import Line, Prometheus
 
 HOURS = {"1": "hour", "6": "6 hours", "24": "day", "168": "week"}
@@ -27,12 +27,16 @@ _TIMES = ((86400, "d"), (3600, "h"), (60, "min"))
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """A series as it is drawn: its number (of a colour), name, last value, and paths or bands of SVG."""
+    """A series as it is drawn: its number (of a colour), name, last value, and paths or bands of SVG.
+
+    ``mood``: the class of its colour, where its value is good (yes), bad (no) or to be looked at (soon).
+    """
 
     number: int
     name: str
     last: str
-    paths: tuple[str, ...]
+    paths: tuple[str, ...] = ()
+    mood: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,7 @@ class Picture:
     marks: tuple[tuple[float, str], ...] = ()  #: of the scale: height, text
     times: tuple[tuple[float, str], ...] = ()
     more: int = 0  #: series that are not drawn
+    total: int = 0  #: of an alarm: what its values come to
     error: str = ""
 
 
@@ -69,8 +74,8 @@ def page(prometheus: Prometheus | None, asked: Mapping[str, str], now: float | N
         left=_LEFT,
         right=_WIDTH,
         floor=_HEIGHT - _BOTTOM,
-        numbers=(Shape.NUMBER, Shape.STATE),
-        STATE=Shape.STATE,
+        NUMBERS=NUMBERS,
+        ALARM=Shape.ALARM,
     )
     return text.encode()
 
@@ -84,11 +89,24 @@ def picture(prometheus: Prometheus, panel: Panel, seconds: float, end: float) ->
         ]
     except Unusable as error:
         return Picture(panel, error=f"Prometheus at {prometheus.url} cannot be used: {error}")
-    if panel.shape in (Shape.NUMBER, Shape.STATE):
+    if panel.shape in NUMBERS:
         lines = [(query, line) for query, line in lines if line.points[-1][0] > end - 2 * step - 60]
-        curves = [Curve(0, legend(query, line), value(line.last, panel.unit), ()) for query, line in lines]
-        return Picture(panel, tuple(curves[:_SERIES]), more=max(0, len(curves) - _SERIES))
+        curves = [
+            Curve(0, legend(query, line), value(line.last, panel.unit), mood=_mood(panel, line))
+            for query, line in lines
+        ]
+        curves.sort(key=lambda curve: curve.mood == "soon")  # what is critical is not among what is left out
+        total = int(sum(line.last for _, line in lines)) if panel.shape is Shape.ALARM else 0
+        return Picture(panel, tuple(curves[:_SERIES]), more=max(0, len(curves) - _SERIES), total=total)
     return _drawn(panel, lines, seconds, end, step)
+
+
+def _mood(panel: Panel, line: Line) -> str:
+    if panel.shape is Shape.STATE:
+        return "yes" if line.last == 1 else "no"
+    if panel.shape is Shape.ALARM:
+        return "soon" if line.labels.get("severity") == "warning" else "no"
+    return ""
 
 
 def _drawn(panel: Panel, lines: Sequence[tuple[Query, Line]], seconds: float, end: float, step: float) -> Picture:

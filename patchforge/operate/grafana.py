@@ -17,7 +17,7 @@ from grafana_foundation_sdk.models.dashboard import (
     ValueMappingResult,
 )
 
-from patchforge.operate.panels import Panel, Query, Shape, Unit, rows
+from patchforge.operate.panels import NUMBERS, Panel, Query, Shape, Unit, rows
 
 TITLE = "ComfyUI and Ollama on Intel GPUs"
 UID = "patchforge"
@@ -49,7 +49,7 @@ def rendered() -> bytes:
 
 
 def _panel(of: Panel) -> Any:
-    number = of.shape in (Shape.NUMBER, Shape.STATE)
+    number = of.shape in NUMBERS
     made: Any = stat.Panel() if number else timeseries.Panel()
     made.title(of.title).description(of.about).datasource(_SOURCE).unit(_UNITS[of.unit]).span(of.width)
     made.height(4 if number else 8).min(0)
@@ -68,6 +68,10 @@ def _panel(of: Panel) -> Any:
         made.stacking(common.StackingConfig().mode(shown.StackingMode.NORMAL)).fill_opacity(40)
     if of.shape is Shape.STATE:
         _state(made)
+    if of.shape is Shape.ALARM:
+        steps = [Threshold(value=None, color="green"), Threshold(value=1, color="red")]
+        made.thresholds(dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)).no_value("0")
+        made.color_mode(shown.BigValueColorMode.BACKGROUND).text_mode(shown.BigValueTextMode.VALUE_AND_NAME)
     return made
 
 

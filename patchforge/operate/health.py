@@ -76,11 +76,19 @@ class Look:
         """What is found; NotChecked where the deep look lacks the pack."""
         begin = self.clock()
         try:
-            looks = {HealthProbe.LIVE: self._live, HealthProbe.READY: self._ready, HealthProbe.DEEP: self._deep}
-            health = self._full() or looks[probe]()
+            health = self.seen(probe)
         except Unusable as error:
-            health = self._bad(f"{self.url} cannot be used: {error}")
+            health = self._bad(self.says(error))
         return replace(health, seconds=self.clock() - begin)
+
+    def seen(self, probe: HealthProbe) -> Health:
+        """As ``look``; Unusable where there is no answer, or none that can be read."""
+        looks = {HealthProbe.LIVE: self._live, HealthProbe.READY: self._ready, HealthProbe.DEEP: self._deep}
+        return self._full() or looks[probe]()
+
+    def says(self, error: Unusable) -> str:
+        """Why there is nothing to judge."""
+        return " ".join(f"{self.url} cannot be used: {error}".split())
 
     def record(self, probe: HealthProbe, health: Health, when: float) -> HealthRecord:
         """For the exporter."""

@@ -15,6 +15,11 @@ class Shape(StrEnum):
     STACK = "stack"
     NUMBER = "number"
     STATE = "state"  #: 1 is good, 0 is bad
+    ALARM = "alarm"  #: how often something is wrong, by its name and ``severity``; no series is good
+
+
+#: Shapes of one value for each series, without a curve.
+NUMBERS = frozenset({Shape.NUMBER, Shape.STATE, Shape.ALARM})
 
 
 class Unit(StrEnum):
@@ -84,8 +89,8 @@ PANELS: tuple[Panel, ...] = (
         "Alerts",
         "Alerts that fire.",
         Unit.NUMBER,
-        _one('count by (alertname) (ALERTS{alertstate="firing"}) or vector(0)', "{{alertname}}"),
-        Shape.NUMBER,
+        _one('count by (alertname, severity) (ALERTS{alertstate="firing"})', "{{alertname}}"),
+        Shape.ALARM,
         4,
     ),
     Panel(

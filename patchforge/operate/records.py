@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -58,23 +60,34 @@ _MOST = 200  #: records that are read
 
 
 def write(folder: Path, kind: str, name: str, record: object) -> None:
-    """Puts a record into a folder, which must be there, in the place of the last one of its name."""
-    need_folder(folder)
-    wanted = _KINDS[kind]
+    """Puts a record into a folder, which is made if need be, in the place of the last one of its name."""
+    if os.path.lexists(folder):
+        need_folder(folder)
+    outputs.write_document(_file(folder, kind, name), _KINDS[kind].dump(record), partial(_is_one, kind))
 
-    def ours(data: bytes) -> bool:
-        try:
-            wanted.parse(data, "")
-        except Damaged:
-            return False
-        return True
 
-    outputs.write_document(folder / f"{kind}-{_plain(name)}.json", wanted.dump(record), ours)
+def check(folder: Path, kind: str, name: str) -> None:
+    """PatchforgeError or OSError where ``write`` could not; writes nothing."""
+    if os.path.lexists(folder):
+        need_folder(folder)
+    outputs.check_document(_file(folder, kind, name), partial(_is_one, kind))
+
+
+def _is_one(kind: str, data: bytes) -> bool:
+    try:
+        _KINDS[kind].parse(data, "")
+    except Damaged:
+        return False
+    return True
+
+
+def _file(folder: Path, kind: str, name: str) -> Path:
+    return folder / f"{kind}-{_plain(name)}.json"
 
 
 def read(folder: Path, kind: str, name: str) -> Any:
     """The record of a name; None where there is none. Damaged for one that is not as it should be."""
-    file = folder / f"{kind}-{_plain(name)}.json"
+    file = _file(folder, kind, name)
     return _KINDS[kind].read(file, do=_DO) if file.is_file() else None
 
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from patchforge import outputs
 from patchforge.bench.statistics import unpaired
+from patchforge.doctor.facts import FactState, Finding
 from patchforge.documents import Format
 from patchforge.errors import Damaged
+from patchforge.operate.asking import Unusable
 from patchforge.operate.health import Health, HealthProbe, Look
 
 #: How much longer than last time is an alarm: two runs of a server on two days are not made in turns.
 LARGE = 1.2
 _AGAIN = 2.0  # seconds between looks at a server that starts
+_ABSENT = frozenset({"refused", "timeout", "broken"})  #: kinds of Unusable for a server that does not answer
 _WARM_UP = 2
 _DO = "remove it: the next validation that passes writes it again"
 
@@ -36,7 +39,7 @@ GOOD = Format(Good, 1)
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at. ``ok`` None: it could not be, or there is nothing to compare with."""
+    """One thing that was looked at. ``ok`` None: it could not be, which is never the update's fault."""
 
     name: str
     ok: bool | None
@@ -55,21 +58,53 @@ class Measured:
 
 
 def ready(look: Look, timeout: float, clock: Callable[[], float] = time.monotonic) -> Check:
-    """Waits until the server is ready."""
+    """Waits until the server is ready. One that answers what patchforge cannot read may be: None."""
     end = clock() + timeout
     while True:
-        health = look.look(HealthProbe.READY)
-        if health.ok:
-            return Check("ready", ok=True, reason=health.reason)
+        check, _ = _looked("ready", look, HealthProbe.READY)
+        if check.ok:
+            return check
         if clock() > end:
-            return Check("ready", ok=False, reason=f"{health.reason}, after {timeout:g} s")
+            return replace(check, reason=f"{check.reason}, after {timeout:g} s")
         time.sleep(min(_AGAIN, timeout))
 
 
-def deep(look: Look) -> tuple[Check, Health]:
+def deep(look: Look) -> Check:
     """One sample. A server that is busy with somebody's job is not looked at: None."""
-    health = look.look(HealthProbe.DEEP)
-    return Check("deep", ok=None if health.busy else health.ok, reason=health.reason), health
+    return _looked("deep", look, HealthProbe.DEEP)[0]
+
+
+def doctor(findings: Sequence[Finding], *, is_ready: bool | None, samples: bool | None) -> Check:
+    """What doctor says of ComfyUI's own Python, after what was seen of the server: ``ok`` of both checks.
+
+    A server that samples on its device has refuted what only might be in its way. That the device computes wrongly is
+    seen by doctor alone. Where nothing else speaks against the update, neither does an opinion.
+    """
+    wrong = [finding for finding in findings if finding.state is FactState.WRONG]
+    measured = [finding for finding in wrong if finding.subject.startswith("xpu:")]
+    if not wrong:
+        return Check("doctor", ok=True, reason="nothing wrong")
+    if measured or False in (is_ready, samples):
+        return Check("doctor", ok=False, reason=_told(measured or wrong))
+    if samples:
+        return Check("doctor", ok=True, reason=f"ComfyUI samples all the same; {_told(wrong)}")
+    return Check("doctor", ok=None, reason=_told(wrong))
+
+
+def _told(findings: Sequence[Finding]) -> str:
+    return "; ".join(
+        f"{finding.subject}: {finding.text}" + (f" (to do: {finding.do})" if finding.do else "") for finding in findings
+    )
+
+
+def _looked(name: str, look: Look, probe: HealthProbe) -> tuple[Check, Health | None]:
+    """A look as a check. None for an answer that only says that patchforge cannot, or must not, read it."""
+    try:
+        health = look.seen(probe)
+    except Unusable as error:
+        ok = False if error.kind in _ABSENT or error.status >= 500 else None
+        return Check(name, ok=ok, reason=look.says(error)), None
+    return Check(name, ok=None if health.busy else health.ok, reason=health.reason), health
 
 
 def measure(look: Look, runs: int, good: Good | None) -> tuple[Check, Measured | None]:
@@ -77,10 +112,9 @@ def measure(look: Look, runs: int, good: Good | None) -> tuple[Check, Measured |
     seconds: list[float] = []
     operations, device = 0, ""
     for number in range(runs + _WARM_UP):
-        health = look.look(HealthProbe.DEEP)
-        if health.busy or not health.ok:
-            ok = None if health.busy else False
-            return Check("benchmark", ok=ok, reason=health.reason), None
+        check, health = _looked("benchmark", look, HealthProbe.DEEP)
+        if health is None or not check.ok:
+            return check, None
         operations, device = health.operations, health.device
         if number >= _WARM_UP:
             seconds.append(health.sampled)
@@ -113,7 +147,7 @@ def save(state: Path | None, name: str, good: Good) -> None:
 
 
 def passed(checks: Sequence[Check]) -> bool:
-    """Whether nothing was found that speaks against the update, and a sample was seen."""
+    """Whether nothing was found that speaks against the update, and a sample was seen, whatever else could not be."""
     sampled = any(check.name == "deep" and check.ok for check in checks)
     return sampled and all(check.ok is not False for check in checks)
 

@@ -10,7 +10,10 @@ let
     outPath = place;
     override = _: installed name place;
     overrideAttrs = _: installed name place;
+    inherit environment;
   };
+  # ComfyUI's Python, with its torch: patchforge's own has none.
+  environment = "/opt/comfyui/.venv";
   pkgs = {
     inherit lib;
     comfyui-xpu = installed "comfyui" "/opt/comfyui";
@@ -122,7 +125,7 @@ let
         ))
       ];
       ExecStart = commandLine [
-        "/opt/comfyui/.venv/bin/python"
+        "${environment}/bin/python"
         "/opt/comfyui/main.py"
         "--force-intel-xpu"
         "--base-directory"

@@ -59,6 +59,12 @@ def test_patchforge_takes_their_command_lines() -> None:
         parser().parse_args([word.replace("%%", "%") for word in re.findall(r'"([^"]*)"', line)[1:]])
 
 
+def test_doctor_asks_the_python_that_comfyui_runs_in() -> None:
+    """Patchforge's own has no torch, which would be said of every update."""
+    (started,) = re.findall(r'^ExecStart="([^"]+)" "/opt/comfyui/main.py"', FILES["comfyui-xpu.service"], re.MULTILINE)
+    assert f'"validate" "--python" "{started}" ' in FILES["comfyui-xpu-validate.service"]
+
+
 def test_the_page_installs_what_they_start() -> None:
     page = (ROOT / "docs" / "debian.md").read_text("utf-8")
     for program in re.findall(r'ExecStart="(/opt/[^"]+)"', "".join(FILES.values())):

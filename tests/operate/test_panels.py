@@ -10,7 +10,7 @@ import pytest
 from patchforge import outputs
 from patchforge.errors import PatchforgeError
 from patchforge.operate import console, generate
-from patchforge.operate.panels import PANELS, Panel, Query, Shape, Unit, rows
+from patchforge.operate.panels import NUMBERS, PANELS, Panel, Query, Shape, Unit, rows
 from patchforge.operate.prometheus import Line, Prometheus
 from tests.operate.servers import Web
 from tests.operate.test_alerts import NAMES, metrics_of
@@ -80,7 +80,7 @@ def test_the_page_shows_every_panel() -> None:
     text = shown(FakePrometheus.series)
     for panel in PANELS:
         assert f"<h3>{panel.title}</h3>" in text
-    assert text.count("<svg") == sum(panel.shape not in (Shape.NUMBER, Shape.STATE) for panel in PANELS)
+    assert text.count("<svg") == sum(panel.shape not in NUMBERS for panel in PANELS)
     assert "<script" not in text
     assert "http://" not in re.sub(r"<p class=.note.*", "", text)
 
@@ -97,6 +97,38 @@ def test_what_prometheus_says_is_shown_as_text() -> None:
     assert "<script" not in text
     assert "&lt;script&gt;" in text
     assert "\x1b" not in text
+
+
+def tile(text: str, title: str) -> str:
+    (found,) = re.findall(rf"<section[^>]*>\s*<h3>{title}</h3>.*?</section>", text, re.DOTALL)
+    return str(found)
+
+
+def alert(name: str, severity: str, count: int = 1) -> dict[str, object]:
+    values = [[NOW - 60, str(count)], [NOW, str(count)]]
+    return {"metric": {"alertname": name, "severity": severity}, "values": values}
+
+
+def test_an_alert_that_fires_is_plain_to_see() -> None:
+    fires = tile(shown([alert("GpuHot", "warning", 2), alert("ValidationFailed", "critical")]), "Alerts")
+    assert fires.startswith('<section class="small no">')
+    assert '<div class="number no">3</div>' in fires
+    assert fires.index("ValidationFailed") < fires.index("GpuHot, 2 times (warning)")
+    warned = tile(shown([alert("GpuHot", "warning")]), "Alerts")
+    assert (warned.startswith('<section class="small soon">'), "GpuHot (warning)" in warned) == (True, True)
+    old = {"metric": {"alertname": "GpuHot", "severity": "critical"}, "values": [[NOW - 7200, "1"]]}
+    for calm in (tile(shown([]), "Alerts"), tile(shown([old]), "Alerts")):
+        assert '<div class="number yes">0<small>none</small></div>' in calm
+        assert "GpuHot" not in calm
+
+
+def test_no_number_stands_without_its_name_beside_others() -> None:
+    """``or vector(0)`` beside ``by`` gives a 0 that belongs to nothing."""
+    for panel in PANELS:
+        for query in panel.queries:
+            assert not (" by " in query.expr and "vector(" in query.expr), panel.title
+    many = shown([{"metric": {"server": f"s{index}"}, "values": [[NOW, "1"]]} for index in range(11)])
+    assert "and 3 more" in tile(many, "ComfyUI")
 
 
 def test_hours_that_there_are_not_are_the_usual_ones() -> None:

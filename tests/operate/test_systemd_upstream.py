@@ -46,7 +46,7 @@ pytestmark = [
 _WITHOUT_DOCTOR = """
 from patchforge.commands import validate
 from patchforge.operate.validation import Check
-validate._doctor = lambda _: Check("doctor", True, "left out: no Intel GPU here")
+validate._doctor = lambda *_: Check("doctor", True, "left out: no Intel GPU here")
 """
 
 

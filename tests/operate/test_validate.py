@@ -4,21 +4,34 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import time
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from patchforge.cli import main
 from patchforge.commands import validate
-from patchforge.operate.validation import Check
+from patchforge.operate import records, served
+from patchforge.operate.served import Server
+from tests.doctor.machines import B580, interpreter, machine
 from tests.operate.servers import FakeComfyUI, Job
 
 
 @pytest.fixture(autouse=True)
-def _doctor(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of this machine, which has no Intel GPU, tests of doctor's own tell."""
-    monkeypatch.setattr(validate, "_doctor", lambda _: Check("doctor", ok=True, reason="nothing wrong"))
+def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One in order, with a B580, on which ComfyUI runs in a Python with the torch that it tells of."""
+    monkeypatch.setattr(validate, "examine", lambda *_: machine(B580))
+    monkeypatch.setattr(served, "of", lambda _: Server("/venv/bin/python"))
+    hears(monkeypatch)
+
+
+def hears(monkeypatch: pytest.MonkeyPatch, errors: dict[str, str] | None = None, **answers: object) -> None:
+    """What a Python says that is asked."""
+    heard = interpreter(errors, **{"python": "3.11.7", **answers})
+    monkeypatch.setattr(validate, "question", lambda python, _: replace(heard, python=python))
 
 
 def test_an_update_that_may_stay(comfyui: FakeComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,15 +130,142 @@ def test_a_busy_server_is_not_told_from_a_broken_one(comfyui: FakeComfyUI, tmp_p
     comfyui._interrupted = True
 
 
-def test_doctor_speaks_against_it(comfyui: FakeComfyUI, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(validate, "_doctor", lambda _: Check("doctor", ok=False, reason="driver: too old"))
+def test_a_device_that_computes_wrongly_speaks_against_it(
+    comfyui: FakeComfyUI, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    hears(monkeypatch, arithmetic_0={"wrong": {"float16 linear": "0.5 beside 1"}, "do": "update the driver"})
     assert run(comfyui.url, "--runs", "0") == 1
+    said = capsys.readouterr().out
+    assert "update the driver" in said
+    assert "revert" not in said  # which changes no driver
+
+
+_OWN = Server("/own/bin/python")
+_NO_TORCH = "ModuleNotFoundError: No module named 'torch'"
+
+
+@pytest.mark.parametrize(
+    ("server", "answers", "named", "says"),
+    [
+        (_OWN, {"errors": {"torch": _NO_TORCH}, "torch": None}, "", "cannot import torch"),
+        (_OWN, {"errors": {"torch": _NO_TORCH}, "torch": None}, "python3", "cannot import torch"),
+        (_OWN, {"torch": {"version": "2.8.0+cpu", "xpu": False}}, "", "has torch 2.8.0+cpu"),
+        (_OWN, {"python": "3.9.2"}, "", "has Python 3.9.2"),
+        (Server(why="192.0.2.1 is another machine"), {}, "", "another machine"),
+    ],
+)
+def test_what_patchforge_lacks_is_not_the_updates_fault(  # noqa: PLR0917
+    comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+    server: Server, answers: dict[str, Any], named: str, says: str,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(served, "of", lambda _: server)
+    hears(monkeypatch, **answers)
+    back = ["--rollback-command", f"touch {tmp_path}/back", "--rollback", *(["--python", named] if named else [])]
+    assert run(comfyui.url, "--runs", "0", "--state", tmp_path / "new", *back) == 69
+    said = capsys.readouterr().out
+    assert "not made  doctor" in said
+    assert says in said
+    assert "--python" in said
+    assert "nothing speaks against the update" in said
+    assert not (tmp_path / "back").exists()
+    assert records_of(tmp_path / "new")["validation"]["ok"] is True  # it was seen to sample
+
+
+@pytest.mark.parametrize("error", ["torchvision", "sums 0"])
+def test_a_server_that_samples_refutes_what_might_be_in_its_way(
+    comfyui: FakeComfyUI,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: str,
+) -> None:
+    """As a torchvision of another torch, or a card that has no memory left beside ComfyUI."""
+    versions = {"versions": {"torch": "2.13.0+xpu", "torchvision": "0.20.0"}, "pins": {}}
+    hears(monkeypatch, {error: "RuntimeError: no"}, packages=versions)
+    back = ["--rollback-command", f"touch {tmp_path}/back", "--rollback"]
+    assert run(comfyui.url, "--runs", "0", *back) == 0
+    said = capsys.readouterr().out
+    assert "ComfyUI samples all the same" in said
+    assert "to do: " in said
+    assert not (tmp_path / "back").exists()
+    comfyui.be.fails = True  # then it may be why
+    assert run(comfyui.url, "--runs", "0", *back) == 1
+    assert "failed  doctor" in capsys.readouterr().out
+
+
+def test_while_it_is_busy_an_opinion_takes_nothing_back(
+    comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hears(monkeypatch, {"numpy": "RuntimeError: Numpy is not available"})
+    comfyui.be.seconds = 20
+    comfyui.submit()
+    while not comfyui._of("in_progress"):
+        time.sleep(0.01)
+    assert run(comfyui.url, "--rollback-command", f"touch {tmp_path}/back", "--rollback") == 69
+    assert not (tmp_path / "back").exists()
+    comfyui._interrupted = True
+
+
+def test_a_server_that_does_not_come(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It says for how long it waits; that it never comes is the update's fault, whatever is known of its Python."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    words = [f"http://127.0.0.1:{port}", "--timeout", "0.6", "--rollback-command", f"touch {tmp_path}/back"]
+    assert run(*words, "--rollback") == 1
+    said = capfd.readouterr()
+    assert "after 0.6 s" in said.out
+    assert (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize(("status", "expected"), [(401, 69), (404, 69), (502, 1)])
+def test_who_is_not_let_in_knows_nothing_of_the_update(
+    comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, status: int, expected: int
+) -> None:
+    monkeypatch.setattr(FakeComfyUI, "_get_system_stats", lambda *_: (status, {"error": "no"}))
+    back = ["--rollback-command", f"touch {tmp_path}/back", "--rollback"]
+    assert run(comfyui.url, "--timeout", "0.1", *back) == expected
+    assert (tmp_path / "back").exists() == (expected == 1)
+
+
+def test_an_answer_that_is_not_understood_is_not_the_updates_fault(
+    comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(FakeComfyUI, "_get_system_stats", lambda *_: (200, {"system": "of another kind"}))
+    back = ["--rollback-command", f"touch {tmp_path}/back", "--rollback"]
+    assert run(comfyui.url, "--timeout", "0.1", *back) == 69
+    assert not (tmp_path / "back").exists()
+
+
+def test_a_record_that_cannot_be_written_keeps_nobody_from_going_back(
+    comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", str(tmp_path / "state"))
+
+    monkeypatch.setattr(records, "write", full)
+    comfyui.be.lost = True
+    back = ["--rollback-command", f"touch {tmp_path}/back", "--rollback"]
+    assert run(comfyui.url, "--timeout", "0.1", "--state", tmp_path / "state", *back) == 74
+    assert (tmp_path / "back").exists()
+    assert "the disk is full" in capsys.readouterr().err
+
+
+def test_state_is_made_or_is_told_before_anything_is_examined(
+    comfyui: FakeComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(comfyui.url, "--runs", "0", "--state", tmp_path / "deep" / "new") == 0
+    assert records_of(tmp_path / "deep" / "new")["validation"]["ok"] is True
+    (tmp_path / "file").write_text("")
+    assert run(comfyui.url, "--timeout", "9999", "--state", tmp_path / "file") == 2
+    assert run(comfyui.url, "--timeout", "9999", "--state", tmp_path / "file" / "below") == 2
+    assert capsys.readouterr().err.count("is not a folder") == 2
+    assert run(comfyui.url, "--python", tmp_path / "no" / "python") == 2
+    assert "--python" in capsys.readouterr().err
 
 
 def test_mistakes(comfyui: FakeComfyUI, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(comfyui.url, "--rollback") == 2
     assert "--rollback needs --rollback-command" in capsys.readouterr().err
-    assert run(comfyui.url, "--state", tmp_path / "nowhere") == 2
     comfyui.be.pack = False
     assert run(comfyui.url) == 69
     assert "patchforge-watch" in capsys.readouterr().err
