@@ -25,11 +25,11 @@ from patchforge.vocabulary import Version
 if TYPE_CHECKING:
     from patchforge.engine.convert import Engine
 
-_NUMBERS: Mapping[str, int] = {"doctor": 2}  #: of documents that are not as they were first
+_NUMBERS: Mapping[str, int] = {"doctor": 2, "models-done": 2}  #: of documents that are not as they were first
 _COLOURS = {
     **dict.fromkeys(("applied", "ok", "passed", "fresh"), "32"),
     **dict.fromkeys(("drifted", "failed", "cpu_fallback"), "31;1"),
-    **dict.fromkeys(("cached", "capacity", "not checked", "unreachable"), "33"),
+    **dict.fromkeys(("cached", "capacity", "not checked", "not made", "unreachable"), "33"),
     **dict.fromkeys(("absent", "skipped"), "2"),
     "upstream": "36",
 }

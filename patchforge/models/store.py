@@ -48,11 +48,15 @@ _NO_LINKS = {errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.E
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """One change: ``linked``, ``merged``, ``removed`` or ``written``, and how many bytes it freed."""
+    """One change: ``linked``, ``merged``, ``removed`` or ``written``, and how many bytes it freed.
+
+    ``of``: what ``path`` is a name of, or belongs to: the store and Ollama call files by digests.
+    """
 
     what: str
     path: str
     freed: int = 0
+    of: str = ""
 
 
 @dataclass(slots=True)
@@ -105,7 +109,7 @@ class ModelStore:
             so_far = "each change that was made so far is whole, and the same command makes the rest"
             interrupted.leaves(self.places.store, so_far)
 
-    def adopt(self, path: Path, digest: str, stamp: Stamp) -> Path:
+    def adopt(self, path: Path, digest: str, stamp: Stamp, *, of: str = "") -> Path:
         """The store's name for a file, made unless the store has one for these bytes; ``path`` where none is made.
 
         Damaged for a file that is none of a model, or is not whole.
@@ -113,11 +117,13 @@ class ModelStore:
         entry = self._folder / digest
         if not entry.exists():
             kinds.need_model(path)
-            self.link(path, entry, stamp)
+            self.link(path, entry, stamp, of=of)
         return path if self.dry and not entry.exists() else entry
 
-    def link(self, source: Path, target: Path, stamp: Stamp | None = None) -> None:
+    def link(self, source: Path, target: Path, stamp: Stamp | None = None, *, of: str = "") -> None:
         """A new name for the file ``source``, which is as ``stamp`` says. Nothing is done where it is there already.
+
+        ``of``: how people know the file, if not as ``source``.
 
         PatchforgeError where another file has that name, SystemFault where the system gives no such link.
         """
@@ -128,7 +134,7 @@ class ModelStore:
             raise PatchforgeError(
                 f"{target} is there already", expected="no file of this name", do="choose another name"
             )
-        self._note(Done("linked", str(target)))
+        self._note(Done("linked", str(target), of=of or str(source)))
         if self.dry:
             _need_same_device(source, target, stamp)
             return
@@ -143,13 +149,13 @@ class ModelStore:
             return
         if os.path.lexists(target):
             raise PatchforgeError(f"{target} is there already", expected="no file of this name", do="choose another")
-        self._note(Done("linked", str(target)))
+        self._note(Done("linked", str(target), of=str(source)))
         if not self.dry:
             self.step(f"symlink {target.name}")
             target.symlink_to(source)
             atomic.flush(target.parent)
 
-    def write(self, target: Path, data: bytes, within: Path) -> None:
+    def write(self, target: Path, data: bytes, within: Path, *, of: str) -> None:
         """A small file that is new, written in the folder ``within`` first. PatchforgeError where another is there.
 
         Not beside its place: Ollama takes every name there for a model's.
@@ -160,7 +166,7 @@ class ModelStore:
             raise PatchforgeError(
                 f"{target} is there already, with other bytes", expected="no such file", do="choose another name"
             )
-        self._note(Done("written", str(target)))
+        self._note(Done("written", str(target), of=of))
         if not self.dry:
             target.parent.mkdir(parents=True, exist_ok=True)
             self._write(target, data, within)
@@ -197,7 +203,7 @@ class ModelStore:
                 except (TryAgain, SystemFault, OSError) as error:
                     self.result.left.append(ModelProblem(str(path), str(error).partition("\n")[0]))
                     return
-            self._note(Done("merged", str(path), other.stamp.size if last else 0))
+            self._note(Done("merged", str(path), other.stamp.size if last else 0, known_as(kept)))
         if len(other.paths) < other.links:
             why = f"{other.links - len(other.paths)} more names, which are in none of these folders, keep its bytes"
             self.result.left.append(ModelProblem(str(other.paths[0]), why))
@@ -312,7 +318,15 @@ def into_comfyui(
         if symlink:
             store.symlink(part.path, folder / name)
         else:
-            store.link(store.adopt(part.path, digest, stamp), folder / name)
+            of = f"{source.called}, {part.path}" if part.told else str(part.path)
+            store.link(store.adopt(part.path, digest, stamp, of=of), folder / name, of=of)
+
+
+def known_as(file: ModelFile) -> str:
+    """The name of a file that says most to people; its first one where only the store has it."""
+    paths = [str(name.path) for name in file.names if name.place is Place.COMFYUI]
+    names = [f"{name.place}'s {name.called}" for name in file.names if name.place not in (Place.COMFYUI, Place.STORE)]
+    return (paths + names or [str(file.names[0].path)])[0]
 
 
 def into_ollama(store: ModelStore, source: ModelSource, name: str, digests: Digests) -> None:
@@ -323,7 +337,7 @@ def into_ollama(store: ModelStore, source: ModelSource, name: str, digests: Dige
             "Ollama has no folder of models here",
             expected="OLLAMA_MODELS, or .ollama/models in your home",
             found="; ".join(f"{path}: {why}" for path, why in store.places.absent),
-            do="name it with --ollama DIR",
+            do="run ollama serve once, as the user that it runs as, which makes it; or name it with --ollama DIR",
         )
     parts = ollama.parts_of(name)
     (part,) = source.parts[:1]
@@ -348,9 +362,10 @@ def into_ollama(store: ModelStore, source: ModelSource, name: str, digests: Dige
         )
     blob = ollama.blob(folder, digest)
     if not blob.exists():
-        store.link(store.adopt(part.path, digest, stamp), blob)
-    store.write(ollama.blob(folder, config_digest), config, folder)
-    store.write(place, manifest, folder)
+        store.link(store.adopt(part.path, digest, stamp), blob, of=str(part.path))
+    model = f"Ollama's {ollama.shortest(parts)}"
+    store.write(ollama.blob(folder, config_digest), config, folder, of=model)
+    store.write(place, manifest, folder, of=model)
     if not part.path.stat().st_mode & stat.S_IROTH:
         store.result.notes.append(
             f"{line(str(part.path))} is readable for its owner only, and so for Ollama's user not"

@@ -89,6 +89,32 @@ def test_an_ollama_model_becomes_a_text_encoder(here: Machine, call: Call) -> No
     assert call("link", "qwen2.5vl:7b", "comfyui:text_encoders")["done"] == []
 
 
+def test_each_name_that_is_a_digest_says_of_which_model(here: Machine, call: Call, said: Callable[..., str]) -> None:
+    """In the store, in Ollama's folders, and as a copy of another."""
+    file = here.model("text_encoders/mine.gguf", gguf_bytes("llama"))
+    here.pulled("pulled:1b", (MODEL, gguf_bytes("qwen3")))
+    told = said("import", "--dry-run", status=0)
+    assert f"(of {file})" in told
+    assert "(of ollama's pulled:1b)" in told
+    call("import")
+    for change in call("link", str(file), "ollama:mine")["done"]:  # type: ignore[attr-defined]
+        assert change["of"] in {str(file), "Ollama's mine:latest"}, change
+    copy = here.model("checkpoints/copy.gguf", gguf_bytes("llama"))
+    done = call("import", "--merge")["done"]
+    merged = {change["path"]: change["of"] for change in done if change["what"] == "merged"}  # type: ignore[attr-defined]
+    assert {*merged.values()} == {str(copy)}
+    assert str(file) in merged
+
+
+def test_where_ollama_has_no_folder_yet_it_says_what_makes_one(
+    here: Machine, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = here.model("text_encoders/mine.gguf", gguf_bytes("llama"))
+    monkeypatch.setattr("patchforge.models.places._OLLAMA", ({}, (str(here.top / "nowhere"),)))
+    assert main(["models", "link", str(file), "ollama:mine", "--store", str(here.store)]) == 2
+    assert "ollama serve" in capsys.readouterr().err
+
+
 def test_a_file_becomes_a_model_of_ollamas(here: Machine, call: Call) -> None:
     file = here.model("text_encoders/mine.gguf", gguf_bytes("llama", file_type=3))
     assert [change["what"] for change in call("link", str(file), "ollama:mine", "--dry-run")["done"]] == [  # type: ignore[attr-defined]

@@ -145,7 +145,10 @@ def test_the_state_is_recorded(comfyui: FakeComfyUI, tmp_path: Path) -> None:
     assert main(["health", comfyui.url, "--state", str(tmp_path)]) == 1
     (record,) = [json.loads(file.read_text()) for file in tmp_path.iterdir()]
     assert (record["ok"], record["probe"], record["server"]) == (False, "ready", comfyui.name)
-    assert main(["health", comfyui.url, "--state", str(tmp_path / "nowhere")]) == 2
+    assert main(["health", comfyui.url, "--state", str(tmp_path / "new" / "one")]) == 1
+    assert [path.name.partition("-")[0] for path in (tmp_path / "new" / "one").iterdir()] == ["health"]
+    (tmp_path / "file").write_text("")
+    assert main(["health", comfyui.url, "--state", str(tmp_path / "file")]) == 2
 
 
 def test_systemd_is_told(comfyui: FakeComfyUI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from patchforge.commands.models import shown
 from patchforge.errors import Damaged, Exit
 from patchforge.models.hashing import Digests
-from patchforge.models.store import ModelStore, need_whole
+from patchforge.models.store import ModelStore, known_as, need_whole
 from patchforge.models.survey import ModelFile, ModelProblem, Name, Place, Survey, taken, work_out
 from patchforge.paths import not_there
 
@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
                 kept.setdefault(file.digest, file)
         for file in whole:
             if kept.get(file.digest) is file:
-                store.adopt(file.paths[0], file.digest, file.stamp)
+                store.adopt(file.paths[0], file.digest, file.stamp, of=known_as(file))
             elif options.merge and file.digest in kept:
                 store.merge(kept[file.digest], file)
     shown.result(store.result, dry=options.dry_run, json=options.json, passed_over=survey.problems)

@@ -44,7 +44,8 @@ def result(told: StoreResult, *, dry: bool, json: bool, passed_over: Iterable[Mo
         return
     for change in told.done:
         freed_here = f"  {size(change.freed)}" if change.freed else ""
-        print(f"{'would be ' if dry else ''}{change.what}  {line(change.path)}{freed_here}")
+        of = f"  (of {line(change.of)})" if change.of else ""
+        print(f"{'would be ' if dry else ''}{change.what}  {line(change.path)}{of}{freed_here}")
     problems(told.left, "left")
     problems(unread)
     for note in told.notes:
