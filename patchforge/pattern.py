@@ -119,6 +119,8 @@ class PackFacts:
     calls: dict[str, tuple[tuple[int, frozenset[str], bool], ...]] | None = None
     #: function or class of the pack that is given a CUDA device → its parameters; only where one goes by that name
     parameters: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    #: function or class of the pack → its parameters, by place and by name, that it cuts by the length of CUDA's name
+    cuts: Mapping[str, frozenset[int | str]] = field(default_factory=dict)
     devices: frozenset[str] = frozenset()  #: functions of the pack that give a list of CUDA devices
     #: whether what the pack's other files do with an argument is ready for an XPU
     ready: Callable[[Handed], bool] = field(default=lambda _: True, compare=False)

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator
 
 from patchforge.effort import spend, walk
-from patchforge.engine.syntax import dotted, last_name
+from patchforge.engine.syntax import by_position, called_by, dotted, last_name, parameters
 from patchforge.nodes.code import Code
 
 _LENGTHS = range(3, 8)  #: of "cuda", "cuda:" and "cuda:0", and one more at either end
@@ -77,9 +77,75 @@ def _cut_names(code: Code) -> dict[str, int]:
     lines: dict[str, int] = {}
     for node in code.nodes:
         part = cut(node, code) if isinstance(node, (ast.Subscript, ast.Compare, ast.Call)) else None
-        if part is not None and isinstance(node, ast.expr) and _DEVICE.search(name := name_of(part)):
+        if part is not None and isinstance(node, ast.expr) and (name := name_of(part)):
             lines.setdefault(name, node.lineno)
-    return lines
+    if lines:
+        _lead_back(lines, code)
+    return {name: line for name, line in lines.items() if _DEVICE.search(name)}
+
+
+def _lead_back(lines: dict[str, int], code: Code) -> None:
+    """Adds the names whose values come to be called by those that are cut."""
+    sources: dict[str, set[str]] = {}
+    for value, name in _handed_on(code):
+        for part in [value, *walk(value)] if isinstance(value, (ast.IfExp, ast.BoolOp)) else [value]:
+            sources.setdefault(name, set()).add(name_of(part) if isinstance(part, ast.expr) else "")
+    todo = sorted(lines)
+    while todo:
+        name = todo.pop()
+        for source in sorted(sources.get(name, set()) - lines.keys() - {""}):
+            lines[source] = lines[name]
+            todo.append(source)
+
+
+def _handed_on(code: Code) -> Iterator[tuple[ast.expr, str]]:
+    """Values, and the names that they are given: by assignments, by loops, and by calls of the file's functions."""
+    spend(2 * len(code.nodes))
+    for node in code.nodes:
+        if isinstance(node, ast.Assign):
+            yield from ((node.value, name_of(target)) for target in node.targets)
+        elif isinstance(node, (ast.AnnAssign, ast.NamedExpr)) and node.value is not None:
+            yield node.value, name_of(node.target)
+        elif isinstance(node, (ast.For, ast.comprehension)):
+            yield node.iter, name_of(node.target)
+        elif isinstance(node, ast.Call):
+            yield from ((argument, name) for argument in node.args for name in _given_to(node, argument, code))
+            yield from ((keyword.value, keyword.arg) for keyword in node.keywords if keyword.arg)
+            yield from _mapped(node)
+
+
+def _mapped(call: ast.Call) -> Iterator[tuple[ast.expr, str]]:
+    """``sorted(devices, key=lambda d: …)``, ``map(lambda d: …, devices)``."""
+    given = [*call.args, *(keyword.value for keyword in call.keywords)]
+    for function in given:
+        if isinstance(function, ast.Lambda) and function.args.args:
+            yield from ((value, function.args.args[0].arg) for value in given if value is not function)
+
+
+def cut_parameters(code: Code) -> Iterator[tuple[str, frozenset[int | str]]]:
+    """Functions of a file, or classes by their constructors → their parameters that are cut, by place and by name."""
+    names = cut_names(code)
+    for function in (each for several in code.functions.values() for each in several) if names else ():
+        taken = by_position(function)
+        cut_ones = names.keys() & {*taken, *parameters(function)}
+        if cut_ones:
+            places = [place for place, name in enumerate(taken) if name in cut_ones]
+            yield called_by(function, code.parent(function)), frozenset((*places, *cut_ones))
+
+
+def given_to(node: ast.expr, code: Code) -> tuple[str, frozenset[int | str]]:
+    """The function that a device is given to, and its parameter: by place or by name."""
+    for parent, child in code.above(node):
+        if isinstance(parent, ast.keyword):
+            call = code.parent(parent)
+            return (
+                (last_name(call), frozenset((parent.arg or "",))) if isinstance(call, ast.Call) else ("", frozenset())
+            )
+        if isinstance(parent, ast.Call) and code.name(parent.func) != "torch.device":
+            return last_name(parent), frozenset((parent.args.index(child),) if child in parent.args else ())
+        if isinstance(parent, ast.stmt):
+            break
+    return "", frozenset()
 
 
 def kept_as(node: ast.expr, code: Code) -> set[str]:
@@ -138,5 +204,10 @@ def _answers(function: str, code: Code) -> set[str]:
 
 
 def _assigned_calls(code: Code) -> list[tuple[str, str]]:
-    assigns = (node for node in code.nodes if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call))
-    return [(last_name(node.value), name_of(target)) for node in assigns for target in node.targets]  # type: ignore[arg-type]
+    """(what is called, the name that its answer is given) for every assignment of a call."""
+    return [
+        (last_name(node.value), name_of(target))
+        for node in code.nodes
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+        for target in node.targets
+    ]

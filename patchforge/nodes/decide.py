@@ -10,7 +10,7 @@ from patchforge.effort import spend
 from patchforge.nodes import exempt
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Operands, decisions, guarded, operands, presence, question
-from patchforge.nodes.cuts import cut_names, kept_as
+from patchforge.nodes.cuts import cut_names, given_to, kept_as
 from patchforge.nodes.libraries import foreign
 from patchforge.nodes.openings import leads_to_kernels, opened
 from patchforge.nodes.shapes import below, test_around
@@ -36,11 +36,11 @@ def decide(code: Code, around: PackFacts) -> dict[Site, Verdict]:
                     continue  # half a choice is none
                 verdict = replace(verdict, rule=rule.id)
                 verdicts.update({claimed: verdict for claimed in verdict.sites if claimed not in verdicts})
-    verdicts |= _cut(verdicts, code)
+    verdicts |= _cut(verdicts, code, around)
     open_ = [site for site in around.sites if site not in verdicts]
     for site in sorted(open_, key=lambda site: _turn(site, code)):
         _on_test(site, code, around, verdicts, ())
-    verdicts = _agreed(verdicts | _cut(verdicts, code))
+    verdicts = _agreed(verdicts | _cut(verdicts, code, around))
     staying = [
         stay
         for gate, verdict in verdicts.items()
@@ -87,15 +87,19 @@ def _needed(site: Site, code: Code, around: PackFacts) -> Iterator[Site]:
             yield from (place for place in below(gate, around.sites, code) if place.kind is Kind.API)
 
 
-def _cut(verdicts: dict[Site, Verdict], code: Code) -> dict[Site, Verdict]:
-    """A device that the file cuts by the length of CUDA's name is for a person, with all that is converted with it."""
-    if not (lines := cut_names(code)):
+def _cut(verdicts: dict[Site, Verdict], code: Code, around: PackFacts) -> dict[Site, Verdict]:
+    """A device that the pack cuts by the length of CUDA's name is for a person, with all that is converted with it."""
+    lines = cut_names(code)
+    if not lines and not around.cuts:
         return {}
     found: dict[int, str] = {}
     for site, verdict in verdicts.items():
         if verdict.decision is Decision.CONVERTED and site.kind is Kind.LITERAL and verdict.splices:
             for name in sorted(kept_as(site.node, code) & lines.keys()):
                 found[id(verdict)] = f"line {lines[name]} counts on the length of CUDA's name in {name}"
+            called, given = given_to(site.node, code)
+            if not given.isdisjoint(around.cuts.get(called, ())):
+                found[id(verdict)] = f"{called} counts on the length of CUDA's name"
     return {
         site: for_person(verdict, site, found[id(verdict)])
         for site, verdict in verdicts.items()

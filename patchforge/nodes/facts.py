@@ -19,6 +19,7 @@ from patchforge.errors import CheckFailed
 from patchforge.nodes.census import sites
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import Handed, ready
+from patchforge.nodes.cuts import cut_parameters
 from patchforge.nodes.decide import decide
 from patchforge.nodes.known import Package
 from patchforge.nodes.libraries import flows
@@ -75,11 +76,19 @@ def facts(
         own_questions=questions,
         calls=_calls(pack, codes, problems),
         parameters=_parameters(pack, codes, problems),
+        cuts=_cuts(codes, problems),
         devices=_device_lists(codes.values()),
         elsewhere=_Elsewhere(pack),
         foreign=_handed_to_libraries(codes, problems),
         ready=_Ready(codes, options, questions),
     )
+
+
+def _cuts(codes: Mapping[str, Code], problems: Problems) -> dict[str, frozenset[int | str]]:
+    cuts: dict[str, frozenset[int | str]] = {}
+    for name, places in problems.told(codes, cut_parameters):
+        cuts[name] = cuts.get(name, frozenset()) | places
+    return cuts
 
 
 class _Ready:

@@ -72,6 +72,11 @@ CUTS = (
 )
 #: How a device comes to be called so.
 GIVEN = (
+    "import re, torch\ndef g(kind):\n    main_device = 'cuda:0'\n    own = main_device or kind\n    device = str(own)\n    return {}\n",
+    "import re, torch\ndef g(kind):\n    devices = [f'cuda:{{i}}' for i in range(2)]\n    return [{} for device in devices]\n",
+    "import re, torch\ndef g(kind):\n    devices = [f'cuda:{{i}}' for i in range(2)]\n    return sorted(devices, key=lambda device: {})\n",
+    "import re, torch\nclass A:\n    def __init__(self):\n        self.main_device = 'cuda:0'\n    def g(self, kind):\n        device = self.main_device\n        return {}\n",
+    "import re, torch\ndef h(kind, device):\n    return {}\ndef g(kind):\n    own_device = 'cuda:0'\n    return h(kind, own_device)\n",
     "import re, torch\ndef g(kind):\n    device = 'cuda:0'\n    return {}\n",
     "import re, torch\ndef g(kind, device='cuda:0'):\n    return {}\ng(1)\n",
     "import re, torch\ndef g(kind, *, device='cuda:0'):\n    return {}\ng(1)\n",
@@ -106,6 +111,17 @@ def test_no_xpu_goes_where_a_name_is_cut(given: str, cut: str) -> None:
 )
 def test_an_xpu_goes_where_it_is_not(given: str, whole: str) -> None:
     assert edits(given.format(whole))
+
+
+@pytest.mark.parametrize("cut", CUTS)
+def test_nor_where_another_file_cuts_it(cut: str) -> None:
+    helper = f"import re, torch\nclass Part:\n    def __init__(self, kind, device):\n        self.n = {cut}\n        torch.cuda.synchronize()\n"
+    for given in ("Part(1, 'cuda:0')", "Part(kind=1, device='cuda:0')", "Part(1, device='cuda:0')"):
+        text = f"NODE_CLASS_MAPPINGS = {{}}\nfrom .helper import Part\npart = {given}\n"
+        files = {"nodes.py": text, "helper.py": helper}
+        assert not [line for line in edits(files) if "Part(" in line]
+        files["helper.py"] = helper.replace(cut, "device")
+        assert [line for line in edits(files) if "Part(" in line]
 
 
 @pytest.mark.parametrize("cut", ["int(device[5:])", "int(options['device'][5:])", "int(device.replace('cuda:', ''))"])
