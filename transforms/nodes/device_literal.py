@@ -87,6 +87,11 @@ class DeviceLiteral(Pattern):
             "Net = make()\ny = Net.cuda(gpu)\nz = Other.cuda()\n",
             "Net = make()\ny = Net.to(_patchforge_device(gpu))\nz = Other.to(_patchforge_device())\n",
         ),
+        PackExample(
+            "in a try that catches one error",
+            "try:\n    x = x.cuda(0)\nexcept RuntimeError:\n    x = x.cpu()\n",
+            person=True,
+        ),
         PackExample("a flag of the pack's own", "parser.add_argument('--cuda')\nn = 1 if args.cuda else 2\n"),
         PackExample("moved", "mask = mask.to('cuda')\n", "mask = mask.to(_patchforge_device())\n"),
         PackExample(
@@ -190,6 +195,10 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     if len(call.args) + ("device" in keywords) > 1 or None in keywords or isinstance(_first(call), ast.Starred):
         return person([site, *inside], "say .to(device, …)")
+    if (call.args or keywords.keys() & {"device"}) and _only_one_caught(call, code):
+        return person(
+            [site, *inside], "where torch is built for the CPU alone, .to(…) raises another error than is caught"
+        )
     name = code.splice(code.end(call.func) - len("cuda"), code.end(call.func), "to")
     if (given := _first(call) or keywords.get("device")) is not None:
         known = inside[0] if len(inside) == 1 and inside[0].node is given else None
@@ -201,6 +210,26 @@ def _method(site: Site, code: Code, pack: PackFacts) -> Verdict:
         first = code.offset(call.keywords[0].lineno, call.keywords[0].col_offset)
         return converted([site], name, code.splice(first, first, f"{device}, "))
     return converted([site], name, code.splice(code.end(call) - 1, code.end(call) - 1, device))
+
+
+def _only_one_caught(call: ast.Call, code: Code) -> bool:
+    """Whether a ``try`` around catches RuntimeError and not AssertionError, or the other way round.
+
+    torch 2.13 for the CPU alone: ``x.cuda(0)`` raises the first, and ``x.to("cuda:0")`` the second.
+    """
+    for parent, child in code.above(call):
+        if isinstance(parent, ast.Try) and child in parent.body:
+            types = [handler.type for handler in parent.handlers]
+            caught = {
+                part.id for each in types if each is not None for part in walk(each) if isinstance(part, ast.Name)
+            }
+            if None in types or caught & {"Exception", "BaseException"}:
+                return False
+            if len(caught & {"RuntimeError", "AssertionError"}) == 1:
+                return True
+        if isinstance(parent, (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)):
+            return False
+    return False
 
 
 def _storage(site: Site, call: ast.Call, inside: list[Site], code: Code) -> Verdict:
