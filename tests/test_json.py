@@ -55,7 +55,7 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
 def test_a_checkout(call: Call, tmp_path: Path) -> None:
     place = str(fill(tmp_path / "ComfyUI", miniature("v0.33.0")))
     assert call("apply", place, "--in-place", "--dry-run")["written"] == ""
-    assert call("status", place)["state"] == "untouched"
+    assert call("status", place)["state"] == "not patched"
     assert call("apply", place, "--in-place")["schema"] == "patchforge/apply/1"
     assert call("status", place)["schema"] == "patchforge/folder/1"
     assert call("repair", place)["state"] == "patched"

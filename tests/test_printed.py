@@ -56,7 +56,7 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge doctor --upstream ~/ComfyUI": Here(statuses=(0, 1)),
     r"patchforge (--help|--version|explain( free-memory| --markdown)?|packs explain pack-device-literal)": Here(),
     r"patchforge completion bash > \S+": Here(),
-    r"patchforge packs check \S+/some-pack( --sarif findings\.sarif)?": Here(statuses=(1,)),
+    r"(python -m )?patchforge packs check \S+/some-pack( --sarif findings\.sarif)?": Here(statuses=(1,)),
     r"patchforge packs check packs/first packs/second --by-rule": Here(statuses=(1,)),
     r"patchforge packs apply \S+/some-pack( --dry-run| --in-place)": Here(),
     r"patchforge packs revert \S+/some-pack": Here("patched"),
@@ -70,6 +70,9 @@ PRINTED: Mapping[str, Here | str] = {
     r"python3 -m venv ~\S+": "tests/journeys/test_journeys.py::test_a_wheel_in_a_fresh_environment",
     r"~/\S+/bin/pip install \.": "tests/journeys/test_journeys.py::test_a_wheel_in_a_fresh_environment",
     r"~/\S+/bin/patchforge apply .+": "tests/journeys/test_journeys.py::test_a_wheel_in_a_fresh_environment",
+    r"python -m (patchforge (packs )?explain|pytest tests/test_examples\.py -k) (pack-)?spare-units": (
+        "tests/test_guides.py::test_the_rule_of_a_page"
+    ),
     r"make help": "tests/test_readme.py::test_make_help_lists_every_target_of_the_readme",
     r"patchforge bot --dry-run --upstream CLONE": (
         "tests/bot/test_commands.py::test_a_dry_run_outside_of_a_repository_shows_titles_and_bodies"
@@ -96,10 +99,10 @@ PRINTED: Mapping[str, Here | str] = {
     r"patchforge (exporter|health|validate).+": "a ComfyUI that runs; tests/operate have a small one",
     r"make (demo|lint|test.*)": MINUTES,
     r"(PATCHFORGE_UPSTREAM=\S+ )?make (bench|trials)": NETWORK,
-    r"patchforge (check|replay)( .+)?": NETWORK,
+    r"(python -m )?patchforge (check|replay)( .+)?": NETWORK,
     r"patchforge door routes v.+": NETWORK,
-    r"patchforge apply (v0\.3\d\.0|latest|c2bcbecd)( .+)?": NETWORK,
-    r"patchforge verify( v0\.3\d\.0 --dynamic.*)?": NETWORK,
+    r"(python -m )?patchforge apply (v0\.3\d\.0|latest|c2bcbecd)( .+)?": NETWORK,
+    r"(python -m )?patchforge verify( v0\.3\d\.0 --dynamic.*)?": NETWORK,
     r"patchforge (track|matrix|pin|lock-torch|prefetch|verify --online|packs track|packs bot --dry-run)( .+)?": NETWORK,
     r"git -C ~/ComfyUI fetch --tags": NETWORK,
     r"patchforge doctor --upstream": NETWORK,

@@ -8,8 +8,10 @@ from types import ModuleType
 
 import pytest
 
+from patchforge.cli import main
+from patchforge.errors import Damaged
 from patchforge.pattern import Pattern
-from patchforge.rules import Rule, current, discover, in_order, named, patterns, transforms
+from patchforge.rules import Discovered, Rule, current, discover, in_order, named, patterns, transforms
 from patchforge.transform import Transform
 
 EVERY: tuple[Rule, ...] = (*transforms(), *patterns())
@@ -121,9 +123,42 @@ def test_one_file_adds_a_transform(package: ModuleType, tmp_path: Path) -> None:
     from tests.support import converted
 
     (tmp_path / "spare_units.py").write_text(TRANSFORM, "utf-8")
-    (rule,) = discover(package, Transform)
+    (rule,) = discover(package, Transform).whole()
     result = converted("comfy/spare.py", b"units = 0\n", (rule,)).decode()
     assert result.endswith("units = 0\nunits = patchforge_xpu.free_memory(units)\n")
+
+
+WRONG = {
+    "a name that is not imported": (PATTERN.replace("import Pattern,", "import"), 4, "NameError"),
+    "a name that is not there": (PATTERN.replace("converted\n", "convert\n", 1), 2, "ImportError"),
+    "no Python": (PATTERN.replace("title =", "title is ="), 8, "SyntaxError"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_rule_that_cannot_be_loaded_is_told_by_its_place(package: ModuleType, tmp_path: Path, name: str) -> None:
+    text, line, kind = WRONG[name]
+    (tmp_path / "spare_units.py").write_text(text, "utf-8")
+    (tmp_path / "other_units.py").write_text(PATTERN.replace("Spare", "Other").replace("spare", "other"), "utf-8")
+    found = discover(package, Pattern)
+    assert [rule.id for rule in found.rules] == ["pack-other-units"]
+    with pytest.raises(Damaged, match=r"this rule cannot be loaded") as caught:
+        found.whole()
+    assert caught.value.problem.startswith(f"{tmp_path / 'spare_units.py'}:{line}: ")
+    assert caught.value.found.startswith(kind)
+
+
+def test_other_rules_are_explained_beside_one_that_cannot_be_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    broken = Discovered(patterns(), (Damaged("transforms/nodes/spare_units.py:3: this rule cannot be loaded"),))
+    monkeypatch.setattr("patchforge.commands.explain.all_patterns", lambda: broken)
+    assert main(["explain", "free-memory"]) == 0
+    assert main(["packs", "explain", "pack-autocast"]) == 0
+    assert "spare_units" not in capsys.readouterr().err
+    for words in (["packs", "explain", "pack-spare-units"], ["packs", "explain"], ["packs", "explain", "--markdown"]):
+        assert main(words) == 65
+        assert "transforms/nodes/spare_units.py:3" in capsys.readouterr().err
 
 
 def test_one_file_adds_a_pattern(package: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +168,7 @@ def test_one_file_adds_a_pattern(package: ModuleType, tmp_path: Path, monkeypatc
     from patchforge.pattern import PackFacts
 
     (tmp_path / "spare_units.py").write_text(PATTERN, "utf-8")
-    (rule,) = discover(package, Pattern)
+    (rule,) = discover(package, Pattern).whole()
     monkeypatch.setattr(decide, "patterns", lambda: in_order([*patterns(), rule]))
     rows, change = convert_file(Code("nodes.py", b"import torch\nn = torch.cuda.spare_units()\n"), PackFacts())
     assert [row.rule for row in rows] == ["pack-spare-units"]

@@ -12,7 +12,7 @@ import pytest
 from patchforge.transforms.runtime import patchforge_xpu
 
 from patchforge.commands.explain import reference
-from patchforge.rules import transforms
+from patchforge.rules import all_transforms, transforms
 from patchforge.transform import HOOKS, Already, Mismatch, Span, Transform
 from patchforge.vocabulary import Outcome, Version
 from tests import examples
@@ -55,7 +55,7 @@ def test_the_registry_lists_only_the_catalogue() -> None:
 
         id = "X99"
 
-    transforms.cache_clear()
+    all_transforms.cache_clear()
     assert [transform.id for transform in transforms()] == [transform.id for transform in ALL]
     assert issubclass(Stranger, Transform)
 

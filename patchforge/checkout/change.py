@@ -412,8 +412,10 @@ def way_on(seen: Examined) -> str:
     undoes = seen.known is not None and not _refusal(lambda: _undoing(seen))
     refused = _refusal(lambda: _would_put_right(seen))
     if refused is None:
-        return seen.do if undoes else seen.do.partition("; or ")[0]
+        return seen.do if undoes or seen.is_copy else seen.do.partition("; or ")[0]
     undo = f"; or {seen.command('revert')} undoes it" if undoes else ""
+    if seen.is_copy:
+        return seen.do.partition("; or ")[0]
     if isinstance(refused, InTheWayOfOurs):
         return f"{refused.first}, then {seen.do.partition('; or ')[0]}{undo}"
     return f"{refused.do}{undo}"

@@ -31,13 +31,14 @@ from patchforge.inside import EntryKind, Inside
 from patchforge.vocabulary import Tree, git_blob_id
 
 _CONFLICT = re.compile(rb"^<{7} ", re.MULTILINE)
+_AS_IN_A_COPY = ", as in a copy that apply --to wrote"
 _CONFLICT_END = re.compile(rb"^>{7} ", re.MULTILINE)
 
 
 class FolderState(StrEnum):
     """The states of a checkout. There is no other."""
 
-    UNTOUCHED = "untouched"  #: nothing of patchforge is in its files
+    UNTOUCHED = "not patched"  #: nothing of patchforge is in its files
     PATCHED = "patched"
     HALF = "half patched"  #: a run was ended in between, or something put part of the files back
     UPDATED = "updated since"  #: files are a newer or older release's than the one that was patched
@@ -164,7 +165,14 @@ class Examined:
         if self.damaged:
             aside = f"; in its journal {', '.join(self.damaged)} {'is' if len(self.damaged) == 1 else 'are'} damaged"
         alone = self.state is FolderState.PATCHED and self.found == FoundJournal()
-        return text + (", and there is no journal of it" if alone else "") + aside
+        aside = f", and there is no journal of it{_AS_IN_A_COPY if self.is_copy else ''}" if alone else aside
+        return text + aside
+
+    @cached_property
+    def is_copy(self) -> bool:
+        """A whole ComfyUI that is patched as ``apply --to`` writes one: without a journal, and no git checkout."""
+        alone = self.state is FolderState.PATCHED and self.found == FoundJournal() and not self.leftovers
+        return alone and self.subject.kind == "release" and not (self.inside.root / ".git").exists()
 
     @property
     def do(self) -> str:
@@ -183,6 +191,8 @@ class Examined:
             return f"{self.repair} finishes it{undone}"
         if self.state is FolderState.LOST:
             return f"{self.repair} puts it back{undone}"
+        if self.is_copy:
+            return f"write a new copy with apply --to; or {self.repair} makes a journal of it"
         if self.known is None or self.damaged:
             return f"{self.repair} makes a journal of it"
         return f"{self.repair} removes what a killed run left" if self.leftovers else ""
@@ -201,7 +211,7 @@ class Examined:
         odd = (
             FolderState.UNTOUCHED if self.known else FolderState.PATCHED
         )  #: a journal of nothing, or none of something
-        fine = fine and not self.misplaced and self.state is not odd
+        fine = fine and not self.misplaced and (self.state is not odd or self.is_copy)
         return fine and not self.leftovers and not self.found.problem and not self.damaged
 
     def command(self, name: str) -> str:

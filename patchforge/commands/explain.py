@@ -6,15 +6,16 @@ import argparse
 import ast
 import difflib
 import inspect
+import sys
 import textwrap
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from patchforge import templating
 from patchforge.commands.common import show_json, table
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.pattern import PackExample, Pattern
-from patchforge.rules import Rule, named, patterns, transforms
+from patchforge.rules import Discovered, Rule, all_patterns, all_transforms, named
 from patchforge.transform import Example, Transform
 
 _TRANSFORMS = """\
@@ -35,29 +36,45 @@ what their tests run: each is converted, proved, converted again, and must come 
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 2 for a rule that is not there."""
-    own: Sequence[Rule] = patterns() if options.nodes else transforms()
+    """Exit status 0; 2 for a rule that is not there; 65 where one cannot be loaded that is, or may be, asked for."""
+    own: Discovered[Any] = all_patterns() if options.nodes else all_transforms()
     if options.markdown:
-        print(reference(own), end="")
+        print(reference(own.whole()), end="")
         return Exit.OK
-    chosen = [_chosen(options.name, own)] if options.name else list(own)
+    if options.name:
+        return _explain(_chosen(options.name, own), as_json=options.json)
     if options.json:
-        show_json("explain", [_facts(rule) for rule in chosen])
-    elif options.name:
-        print(page(chosen[0]), end="")
+        show_json("explain", [_facts(rule) for rule in own.whole()])
+        return Exit.OK
+    table([_row(rule) for rule in sorted(own.rules, key=lambda rule: rule.id)])
+    for fault in own.faults:
+        print(f"patchforge: {fault}", file=sys.stderr)
+    return worst(fault.status for fault in own.faults)
+
+
+def _explain(rule: Rule, *, as_json: bool) -> int:
+    if as_json:
+        show_json("explain", [_facts(rule)])
     else:
-        table([_row(rule) for rule in sorted(own, key=lambda rule: rule.id)])
+        print(page(rule), end="")
     return Exit.OK
 
 
-def _chosen(name: str, own: Sequence[Rule]) -> Rule:
-    every = [*own, *(rule for rule in (*transforms(), *patterns()) if rule not in own)]
+def _chosen(name: str, own: Discovered[Any]) -> Rule:
+    rules: tuple[Rule, ...] = own.rules
+    if rule := named(name, rules):
+        return rule
+    both = (all_transforms(), all_patterns())
+    every: list[Rule] = [rule for kind in both for rule in kind.rules]
     if rule := named(name, every):
         return rule
+    for fault in (fault for kind in both for fault in kind.faults):
+        raise fault  # it may be the one that is asked for
+    near = difflib.get_close_matches(name, [rule.id for rule in (*rules, *every)], cutoff=0.3)
     raise PatchforgeError(
         f"there is no rule {name}",
-        expected=f"a name such as {own[0].id}",
-        found=", ".join(difflib.get_close_matches(name, [rule.id for rule in every], cutoff=0.3)) or "nothing like it",
+        expected=f"a name such as {rules[0].id}",
+        found=", ".join(dict.fromkeys(near)) or "nothing like it",
         do="patchforge explain and patchforge packs explain list all",
     )
 

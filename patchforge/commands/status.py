@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from patchforge import __version__, caches, manifest
 from patchforge.commands.common import again, edited, generated_folder, generated_versions, show_json
@@ -13,6 +13,9 @@ from patchforge.engine.cache import rule_set_digest
 from patchforge.errors import Exit
 from patchforge.escape import line
 from patchforge.project import load_project, release_index
+
+if TYPE_CHECKING:
+    from patchforge.checkout.examine import Examined
 
 
 def run(options: argparse.Namespace) -> int:
@@ -63,9 +66,16 @@ def _folder(options: argparse.Namespace) -> int:
         print(f"{line(options.folder)}: {line(examined.says)}")
         for name in examined.leftovers:
             print(f"  left by a killed run: {line(name)}")
-        if do and not (examined.in_order and examined.state is examined.state.UNTOUCHED):
-            print(f"  to do: {line(do)}")
+        if do:
+            print(f"  {_asked(examined)}: {line(do)}")
     return Exit.OK if examined.in_order else Exit.FAILED
+
+
+def _asked(examined: Examined) -> str:
+    """What is asked of the user: nothing needs to be done where all is in order."""
+    if not examined.in_order:
+        return "to do"
+    return "to update it" if examined.is_copy else "to patch it"
 
 
 def _said(release: dict[str, Any], folder: Path) -> str:

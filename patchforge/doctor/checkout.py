@@ -40,7 +40,7 @@ def examine(folder: Path) -> Checkout:
         version=str(version or ""),
         state=str(seen.state),
         says=seen.says,
-        do=way_on(seen),
+        do="" if seen.is_copy else way_on(seen),
         requirements={path: lines for path, lines in stated.items() if lines},
     )
 

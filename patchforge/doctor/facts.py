@@ -183,7 +183,7 @@ class Checkout:
 
     path: str
     version: str = ""  #: as it states it; "" if it does not
-    state: str = "untouched"  #: a ``patchforge.checkout.examine.State``
+    state: str = "not patched"  #: a ``patchforge.checkout.examine.State``
     says: str = "not patched"  #: the same as a sentence
     do: str = ""  #: what puts it right
     requirements: Mapping[str, tuple[str, ...]] = field(default_factory=dict)  #: file → lines about torch or an index

@@ -313,8 +313,5 @@ def test_every_state_is_called_by_its_name(tmp_path: Path) -> None:
     guide = (ROOT / "docs" / "user-guide.md").read_text("utf-8")
     for state in FolderState:
         examined = Examined(Inside(tmp_path), NodePack(), state, FoundJournal())
-        word = (
-            "not patched" if state is FolderState.UNTOUCHED else state
-        )  #: in a sentence; "untouched" says little there
-        assert state is FolderState.UNKNOWN or examined.says.startswith(word), state
+        assert state is FolderState.UNKNOWN or examined.says.startswith(state), state
         assert state is FolderState.UNKNOWN or f"\n| {state} |" in guide

@@ -206,7 +206,7 @@ def test_a_worktree(checkout: Path, tmp_path: Path, cli: Cli) -> None:
     tree = tmp_path / "tree"
     git(checkout, "worktree", "add", "--quiet", "--detach", str(tree), NEW)
     assert cli("apply", tree, "--in-place")[0] == 0
-    assert told(cli, checkout)["state"] == "untouched"
+    assert told(cli, checkout)["state"] == "not patched"
     git(tree, "clean", "-fdxq")
     assert told(cli, tree)["state"] == "module lost"
     put_right(cli, tree)
@@ -226,7 +226,7 @@ def test_two_at_once(checkout: Path, cli: Cli) -> None:
     said = [run.communicate()[1] for run in runs]
     assert not [text for text in said if "Traceback" in text]
     assert {run.returncode for run in runs} <= {0, 2, 75}, said
-    if put_right(cli, checkout)["state"] != "untouched":
+    if put_right(cli, checkout)["state"] != "not patched":
         assert cli("revert", checkout)[0] == 0
     as_at_first(checkout, OLD, {STAGED: MINE[STAGED]})
 
@@ -297,7 +297,7 @@ def test_an_update_over_the_patches(checkout: Path, cli: Cli, move: Move) -> Non
     move(checkout)
     document = put_right(cli, checkout)
     if move is cleaned:
-        assert document["state"] == "untouched"
+        assert document["state"] == "not patched"
         assert cli("apply", checkout, "--in-place")[0] == 0
         document = told(cli, checkout)
     assert document["state"] in ("patched", "edited since")
@@ -312,7 +312,7 @@ def test_a_revert_after_an_update(checkout: Path, cli: Cli, move: Move) -> None:
     """No file of the old release comes back."""
     assert cli("apply", checkout, "--in-place")[0] == 0
     move(checkout)
-    while told(cli, checkout)["state"] != "untouched":
+    while told(cli, checkout)["state"] != "not patched":
         status, said = cli("revert", checkout)
         if status:
             follow(checkout, said)

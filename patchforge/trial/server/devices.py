@@ -113,7 +113,7 @@ def _required() -> ModuleType:
         raise NotChecked(
             "the emulated XPU is not part of the installed package",
             expected="a checkout of patchforge's repository",
-            do="run python -m patchforge test in the repository, or name another --device",
+            do="run the same in the repository, as python -m patchforge, or name another --device",
         )
     return emulator
 
