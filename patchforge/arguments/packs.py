@@ -27,7 +27,9 @@ def check(parser: Parser) -> None:
 def apply(parser: Parser) -> None:
     """``patchforge packs apply``."""
     add_json(parser)
-    parser.add_argument("pack", metavar="DIR|OWNER/REPO", help="the pack's folder, or a repository")
+    parser.add_argument(
+        "packs", nargs="+", metavar="DIR|OWNER/REPO", help="the pack's folder, or a repository; with --in-place several"
+    )
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--in-place", action="store_true", help="change the folder itself")
     where.add_argument("--out", metavar="DIR", help="where the patch goes (default: generated/nodes/NAME)")

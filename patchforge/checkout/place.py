@@ -76,9 +76,9 @@ class Where:
         return f"name the program's own folder, {known or 'LOCALAPPDATA/Programs/ComfyUI/resources/ComfyUI'}"
 
 
-def command(kind: str, name: str, folder: Path) -> str:
-    """The whole command line for a folder of that kind."""
-    shown, start = quoted(folder), program()
+def command(kind: str, name: str, *folders: Path) -> str:
+    """The whole command line for a folder of that kind, or for several packs."""
+    shown, start = " ".join(map(quoted, folders)), program()
     return {
         ("release", "apply"): f"{start} apply {shown} --in-place",
         ("pack", "apply"): f"{start} packs apply {shown} --in-place",

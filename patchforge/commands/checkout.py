@@ -39,7 +39,7 @@ def put_right(options: argparse.Namespace, put: Put) -> int:
         show_json("put-right", {"folder": options.folder, **told})
         return Exit.OK
     if options.dry_run:
-        print(f"{options.folder}: {plan.state} (not written)")
+        print(f"{options.folder}: {plan.state}; nothing written (dry run)")
         planned(plan)
         if plan.journal:
             print("would write the journal anew")
@@ -57,12 +57,14 @@ def _flags(options: Sequence[str]) -> str:
     return " ".join("--comfy-devices" if option == "comfy" else f"--enable {option}" for option in options)
 
 
-def undone(plan: change.Plan) -> str:
-    """What taking everything out did."""
+def undone(plan: change.Plan, *, dry_run: bool = False) -> str:
+    """What taking everything out did, or would do."""
+    would = "would be " if dry_run else ""
     if not plan.writes:
-        return "no file held anything of patchforge; its journal is removed"
+        return f"no file held anything of patchforge; its journal {would or 'is '}removed"
     left = len(plan.files) - len(plan.writes)
-    return f"{counted(len(plan.writes))} put back" + (f", {left} left as they are" if left else "")
+    kept = f", {left} {would}left as they are" if left else ""
+    return f"{counted(len(plan.writes))} {would}put back{kept}"
 
 
 def counted(files: int) -> str:
@@ -72,7 +74,7 @@ def counted(files: int) -> str:
 
 def tell_undone(folder: str, plan: change.Plan, *, dry_run: bool) -> None:
     """Says what taking everything out of a folder did, or would do."""
-    print(f"{line(folder)}: {undone(plan)}" + (" (not written)" if dry_run else ""))
+    print(f"{line(folder)}: {undone(plan, dry_run=dry_run)}" + ("; nothing written (dry run)" if dry_run else ""))
     if dry_run:
         planned(plan)
 

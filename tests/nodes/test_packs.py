@@ -109,7 +109,7 @@ def test_in_place_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert packs("apply", pack, "--in-place") == 0
     said = capsys.readouterr().out
     assert "changed: 1 file in " in said
-    assert "to undo: patchforge packs revert " in said
+    assert "to use it: restart ComfyUI\nto undo: patchforge packs revert " in said
     assert (pack / "__init__.py").read_bytes() != before[pack / "__init__.py"]
     with pytest.raises(PatchforgeError, match="patched already"):
         packs("apply", pack, "--json", "--in-place")
@@ -117,6 +117,27 @@ def test_in_place_and_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert packs("revert", pack) == 0
     assert {path: path.read_bytes() for path in pack.rglob("*") if path.is_file()} == before
     capsys.readouterr()
+
+
+def test_several_in_place_are_changed_each_by_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b, c = (write(tmp_path / name, {"__init__.py": NODE}) for name in "abc")
+    assert packs("check", a, b, c) == 1
+    assert capsys.readouterr().out.endswith(f"; to convert: patchforge packs apply {a} {b} {c} --in-place\n")
+    assert packs("apply", b, "--in-place") == 0
+    capsys.readouterr()
+    assert packs("apply", a, b, c, "--in-place") == 2
+    said = capsys.readouterr()
+    assert [f"changed: 1 file in {pack};" in said.out for pack in (a, b, c)] == [True, False, True]
+    assert f"patchforge: {b} is patched already" in said.err
+    assert packs("revert", a, b, c, "--dry-run") == 0
+    said = capsys.readouterr()
+    assert said.out.count(": 1 file would be put back; nothing written (dry run)\nwould write __init__.py\n") == 3
+    assert packs("revert", a, b, c) == 0
+    assert [(pack / "__init__.py").read_text() for pack in (a, b, c)] == [NODE] * 3
+    with pytest.raises(PatchforgeError, match=r"2 packs are named(\n.*)*one pack at a time"):
+        packs("apply", a, b)
+    with pytest.raises(PatchforgeError, match="2 packs are named"):
+        packs("apply", a, b, "--in-place", "--json")
 
 
 def test_patches_manifest_and_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ from patchforge.checkout.subject import NodePack
 from patchforge.commands.checkout import planned
 from patchforge.commands.common import inputs, show_json, table
 from patchforge.commands.packs.sites import list_sites
-from patchforge.errors import Exit, PatchforgeError
+from patchforge.errors import Exit, PatchforgeError, worst
 from patchforge.escape import line
 from patchforge.git.address import check_address, looks_like_address
 from patchforge.git.borrowed import checked_out
@@ -33,11 +34,35 @@ _REPOSITORY = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Exit status 0; 1 where a file could not be converted."""
-    refuse_file(Path(options.pack))
-    if options.in_place:
-        return _in_place(options)
-    with _folder(options.pack) as (folder, name):
+    """Exit status 0; 1 where a file could not be converted. Of several packs the worst."""
+    if len(options.packs) > 1:
+        return _several(options)
+    return _in_place(options, options.packs[0]) if options.in_place else _apart(options, options.packs[0])
+
+
+def _several(options: argparse.Namespace) -> int:
+    """Each pack by itself: one that cannot be converted keeps no other from it."""
+    if not options.in_place or options.json:
+        raise PatchforgeError(
+            f"{len(options.packs)} packs are named",
+            expected="one pack at a time with --json" if options.in_place else "one pack at a time, or --in-place",
+            do="name one pack"
+            if options.in_place
+            else f"{line(command('pack', 'apply', *map(Path, options.packs)))} changes them; or name one pack",
+        )
+    statuses: list[int] = []
+    for pack in options.packs:
+        try:
+            statuses.append(_in_place(options, pack))
+        except PatchforgeError as error:
+            print(f"patchforge: {error}", file=sys.stderr)
+            statuses.append(error.status)
+    return worst(statuses)
+
+
+def _apart(options: argparse.Namespace, pack: str) -> int:
+    refuse_file(Path(pack))
+    with _folder(pack) as (folder, name):
         target = Path(options.out or Path("generated", "nodes", name.lower()))
         if not options.dry_run:
             check_folder(target, PATCHES, inputs(folder))
@@ -50,8 +75,9 @@ def run(options: argparse.Namespace) -> int:
     return status
 
 
-def _in_place(options: argparse.Namespace) -> int:
-    folder, asked = Path(options.pack), _options(options)
+def _in_place(options: argparse.Namespace, pack: str) -> int:
+    refuse_file(Path(pack))
+    folder, asked = Path(pack), _options(options)
     on = {"comfy": asked.comfy, "fp64": asked.fp64, "torch-load": asked.torch_load, "half": asked.half}
     subject = NodePack(tuple(flag for flag, wanted in on.items() if wanted))
     with change.opened(folder, dry_run=options.dry_run) as inside:
@@ -67,6 +93,7 @@ def _in_place(options: argparse.Namespace) -> int:
         count = len(patched.converted.changes)
         files = f"{count} file{'s' if count > 1 else ''}"
         print(f"changed: {files} in {line(str(folder))}; the originals are in its .patchforge/")
+        print("to use it: restart ComfyUI")
         print(f"to undo: {line(command('pack', 'revert', folder))}")
     return status
 

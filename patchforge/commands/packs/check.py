@@ -60,8 +60,7 @@ def _summary(reports: Sequence[PackReport], folders: Sequence[Path]) -> str:
     counts = f"{count['converted']} can be converted, {count['person']} for a person, {count['left']} left on purpose"
     counts += _not_looked_at(reports)
     apt = [folder for folder, report in zip(folders, reports, strict=True) if report.figures["converted"]]
-    step = f"; to convert: {line(command('pack', 'apply', apt[0]))}" if apt else ""
-    return counts + step + (f", and so for {len(apt) - 1} more" if len(apt) > 1 else "")
+    return counts + (f"; to convert: {line(command('pack', 'apply', *apt))}" if apt else "")
 
 
 def _not_looked_at(reports: Sequence[PackReport]) -> str:
