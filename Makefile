@@ -78,10 +78,11 @@ ipex: $(BIN)/.installed  ## run the hooks with the real IPEX 2.8.0 on the CPU (7
 		safetensors pyyaml torchsde
 	PATCHFORGE_IPEX_PYTHON=$(abspath $(IPEX))/bin/python $(BIN)/python -m pytest -m ipex $(ARGS)
 
-docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/costs.md, docs/json-schema.json, tables of docs/monitoring.md, and with Nix docs/nix-options.md and generated/systemd
+docs: $(BIN)/.installed  ## write docs/transforms.md, docs/nodes-rules.md, docs/costs.md, docs/json-schema.json, tables of docs/monitoring.md, the index of docs/command-line.md, and with Nix docs/nix-options.md and generated/systemd
 	$(BIN)/python -c 'import sys; from patchforge import schemas; sys.stdout.buffer.write(schemas.everything())' > docs/json-schema.json.new
 	mv docs/json-schema.json.new docs/json-schema.json
 	$(BIN)/python -m patchforge.operate.generate
+	$(BIN)/python -m patchforge.index
 	$(BIN)/patchforge explain --markdown > docs/transforms.md.new
 	mv docs/transforms.md.new docs/transforms.md
 	$(BIN)/patchforge bench costs --markdown > docs/costs.md.new

@@ -73,6 +73,10 @@ PRINTED: Mapping[str, Here | str] = {
     r"python -m (patchforge (packs )?explain|pytest tests/test_examples\.py -k) (pack-)?spare-units": (
         "tests/test_guides.py::test_the_rule_of_a_page"
     ),
+    r"nix-instantiate --parse flake\.nix comfyui\.nix": "tests/nix/test_docs.py::test_nix_code_parses",
+    r"nix eval \.#nixosConfigurations .+|cp /path/to/patchforge/generated/nix/template/\*\.nix \.": (
+        "tests/nix/test_flake.py::test_the_template_without_a_network"
+    ),
     r"make help": "tests/test_readme.py::test_make_help_lists_every_target_of_the_readme",
     r"patchforge bot --dry-run --upstream CLONE": (
         "tests/bot/test_commands.py::test_a_dry_run_outside_of_a_repository_shows_titles_and_bodies"

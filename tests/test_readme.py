@@ -16,6 +16,7 @@ import pytest
 from patchforge.arguments.parser import Parser
 from patchforge.cli import parser
 from patchforge.errors import Exit, PatchforgeError
+from patchforge.index import filled
 from patchforge.project import load_project, release_index
 from tests.support import ROOT
 
@@ -152,6 +153,11 @@ def test_every_option_is_described(name: str) -> None:
 
 def test_no_command_is_described_that_is_not_there() -> None:
     assert set(re.findall(r"^##+ `patchforge ([\w -]+)`", COMMAND_LINE, re.MULTILINE)) == set(commands())
+
+
+def test_the_index_has_every_command() -> None:
+    assert filled(COMMAND_LINE) == COMMAND_LINE, "run make docs"
+    assert set(re.findall(r"^\| \[`([\w -]+)`\]\(#", COMMAND_LINE, re.MULTILINE)) == set(commands())
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/command-line.md"])

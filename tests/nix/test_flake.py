@@ -196,3 +196,19 @@ def test_every_committed_node_packs_requirements_are_met(mini: Miniature, tmp_pa
         f" ${{{ROOT}/generated/nix/checks/requirements.py}} x ${{lib.escapeShellArgs [ {listed} ]}}; touch $out'')"
     )
     assert mini.nix.build(everything)
+
+
+def test_the_template_without_a_network(mini: Miniature, tmp_path: Path) -> None:
+    """As docs/nixos.md says: nothing is fetched where both inputs are named."""
+    page = (ROOT / "docs" / "nixos.md").read_text("utf-8")
+    (line,) = [line for line in page.splitlines() if line.startswith("nix eval .#nixosConfigurations ")]
+    for name in ("flake.nix", "comfyui.nix"):
+        text = (ROOT / "generated" / "nix" / "template" / name).read_text("utf-8")
+        (tmp_path / name).write_text(text.replace("git+file:///path/to/patchforge", f"path:{mini.project}"), "utf-8")
+    (tmp_path / "empty").mkdir()
+    places = {"/path/to/nixpkgs": mini.nixpkgs, "/path/to/empty": tmp_path / "empty", ".#": f"path:{tmp_path}#"}
+    for printed, here in places.items():
+        line = line.replace(printed, str(here), 1)
+    done = mini.nix.run(*line.split(), "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout) == ["machine"]
