@@ -22,6 +22,7 @@ from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
+from patchforge import faults
 from patchforge.errors import PatchforgeError, SystemFault
 from patchforge.names import unfit
 
@@ -468,7 +469,7 @@ def _make(folder: Path) -> None:
             f"{at} is not a folder", expected="a folder, or nothing yet", do="name another output"
         ) from error
     except OSError as error:
-        raise SystemFault(f"{folder} cannot be made", found=str(error), do="name another output") from error
+        raise SystemFault(f"{folder} cannot be made", found=faults.reason(error), do="name another output") from error
 
 
 class _TriedError(Exception):
@@ -498,7 +499,7 @@ def _told_of(target: Path) -> Iterator[None]:
         if error.errno == errno.ENOENT:  # /proc and its like, or a folder that was removed at this moment
             do = "name another output"
             raise SystemFault(
-                f"{target} cannot be made: no file can be made beside it", found=str(error), do=do
+                f"{target} cannot be made: no file can be made beside it", found=faults.reason(error), do=do
             ) from error
         raise OSError(error.errno, error.strerror, str(target)) from error
 

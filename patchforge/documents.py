@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin, g
 
 from patchforge import bounded
 from patchforge.errors import Damaged
+from patchforge.faults import reason
 
 if TYPE_CHECKING:
     import cattrs
@@ -82,7 +83,7 @@ class Format(Generic[_T]):
         if type(number) is int:
             raise Damaged(f"{origin} is of an older patchforge", expected=wanted, found=f"format {number}", do=do)
         problem = f"{origin} does not say which format it has"
-        raise Damaged(problem, expected=f"$.format: {self.number}", found=repr(number)[:80], do=do)
+        raise Damaged(problem, expected=f"$.format: {self.number}", found=shown(number), do=do)
 
 
 def plain(value: Any) -> Any:
@@ -129,7 +130,9 @@ def parse_json(data: bytes, kind: type[_T], origin: str, *, do: str = RESTORE) -
         if _HALF.search(text):
             json.dumps(value, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{origin} is not JSON", found=_brief(error), do=do) from None
+        raise Damaged(
+            f"{origin} is not JSON", expected="a JSON document in UTF-8", found=reason(error), do=do
+        ) from None
     return structured(value, kind, origin, do=do)
 
 
@@ -138,7 +141,9 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(read_text(path, do="correct the file"))
     except (ValueError, RecursionError) as error:
-        raise Damaged(f"{path} is not TOML", found=_brief(error), do="correct the file") from None
+        raise Damaged(
+            f"{path} is not TOML", expected="a TOML document in UTF-8", found=reason(error), do="correct the file"
+        ) from None
 
 
 def read_table(path: Path, columns: Sequence[str]) -> list[list[str]]:
@@ -167,12 +172,20 @@ def structured(value: Any, kind: type[_T], origin: str, *, do: str = RESTORE) ->
     return structured_value
 
 
+def shown(value: Any) -> str:
+    """A value as a document writes it, in short."""
+    words: dict[Any, str] = {True: "true", False: "false"}
+    if value is None:
+        return "nothing (null)"
+    return words[value] if isinstance(value, bool) else repr(value)[:80]
+
+
 def matching(pattern: str, what: str) -> Callable[[Any, Any], str]:
     """A hook for a text of one form."""
 
     def check(value: Any, _: Any) -> str:
         if not isinstance(value, str) or not re.fullmatch(pattern, value):
-            raise ValueError(f"expected {what}, found {repr(value)[:80]}")
+            raise ValueError(f"expected {what}, found {shown(value)}")
         return value
 
     return check
@@ -193,7 +206,7 @@ def between(least: float, most: float) -> Callable[[Any], None]:
 
     def check(value: Any) -> None:
         if not least <= value <= most:
-            raise ValueError(f"expected a number from {least:g} to {most:g}, found {repr(value)[:80]}")
+            raise ValueError(f"expected a number from {least:g} to {most:g}, found {shown(value)}")
 
     return check
 
@@ -272,7 +285,7 @@ def _named(structure: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
 
     def check(value: Any, kind: Any) -> Any:
         if not isinstance(value, Mapping):
-            raise TypeError(f"expected values with names, found {repr(value)[:80]}")
+            raise TypeError(f"expected values with names, found {shown(value)}")
         return structure(value, kind)
 
     return check
@@ -282,7 +295,7 @@ def _word(value: Any, kind: type[StrEnum]) -> StrEnum:
     try:
         return kind(value)
     except ValueError:
-        raise ValueError(f"expected {', '.join(kind)}, found {repr(value)[:80]}") from None
+        raise ValueError(f"expected {', '.join(kind)}, found {shown(value)}") from None
 
 
 def _sequence(value: Any, kind: Any) -> Any:
@@ -290,7 +303,7 @@ def _sequence(value: Any, kind: Any) -> Any:
     from cattrs import IterableValidationError, IterableValidationNote  # noqa: PLC0415
 
     if type(value) is not list:
-        raise TypeError(f"expected a list, found {repr(value)[:80]}")
+        raise TypeError(f"expected a list, found {shown(value)}")
     inner = [arg for arg in get_args(kind) if arg is not ...]
     kinds = inner if len(inner) > 1 else inner * len(value)
     if len(kinds) != len(value):
@@ -309,12 +322,13 @@ def _sequence(value: Any, kind: Any) -> Any:
 
 def _only(kind: type) -> Callable[[Any, Any], Any]:
     accepted = {int, float} if kind is float else {kind}
+    what = {str: "a text", int: "a whole number", bool: "true or false", float: "a number"}[kind]
 
     def check(value: Any, _: Any) -> Any:
         if type(value) not in accepted:
-            raise TypeError(f"expected {kind.__name__}, found {repr(value)[:80]}")
+            raise TypeError(f"expected {what}, found {shown(value)}")
         if kind is float and not _is_finite(value):
-            raise ValueError(f"expected a finite number, found {repr(value)[:80]}")
+            raise ValueError(f"expected a finite number, found {shown(value)}")
         return value
 
     return check
@@ -333,7 +347,7 @@ def _faults(error: Exception) -> str:
     faults = (
         cattrs.transform_error(error, path="$", format_exception=_said)
         if isinstance(error, cattrs.BaseValidationError)
-        else [_brief(error)]
+        else [reason(error)]
     )
     more = f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
     return "; ".join(text[:300] for text in faults[:_SHOWN]) + more
@@ -343,12 +357,12 @@ def _said(error: BaseException, kind: type | None) -> str:
     from cattrs.v import format_exception  # noqa: PLC0415
 
     text = str(error)
+    if strange := getattr(error, "extra_fields", None):
+        of = getattr(error, "cl", None)
+        known = ", ".join(field.name for field in fields(of)) if is_dataclass(of) else ""
+        return f"expected {f'no fields but {known}' if known else 'no more fields'}, found {', '.join(sorted(strange))}"
     return text if text.startswith("expected ") else format_exception(error, kind)
 
 
 def _no_number(text: str) -> float:
     raise ValueError(f"{text} is not a number of JSON")
-
-
-def _brief(error: BaseException) -> str:
-    return "it is nested too deeply" if isinstance(error, RecursionError) else str(error)[:300] or type(error).__name__

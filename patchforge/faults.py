@@ -58,6 +58,40 @@ def told(error: BaseException) -> PatchforgeError:
     return _mistake(error)
 
 
+def reason(error: BaseException) -> str:
+    """What was wrong, for people: not what Python calls it."""
+    name = type(error).__name__
+    if isinstance(error, PatchforgeError):
+        return error.problem
+    if isinstance(error, OSError):
+        text = error.strerror or str(error) or "the system refuses it"
+        return text[:1].lower() + text[1:]
+    if isinstance(error, UnicodeDecodeError):
+        return f"the byte {error.object[error.start]:#04x} at {error.start}, which is not {error.encoding.upper()}"
+    if isinstance(error, UnicodeEncodeError):
+        return "half a character, which is no text"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if name == "JSONDecodeError":
+        return _no_json(error)
+    if name == "TimeoutExpired":
+        return f"no end within {getattr(error, 'timeout', 0):g} seconds"
+    return " ".join(str(error).split())[:300] or _words(name)
+
+
+def _words(name: str) -> str:
+    """``NotADirectory`` → ``not a directory``."""
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+def _no_json(error: BaseException) -> str:
+    document, line, column = (getattr(error, name, "") for name in ("doc", "lineno", "colno"))
+    if not str(document).strip():
+        return "nothing: it is empty"
+    said = str(getattr(error, "msg", "")).partition(":")[0] or "no value"
+    return f"line {line}, column {column}: {said[:1].lower()}{said[1:]}"
+
+
 def _mistake(error: BaseException) -> PatchforgeError:
     said = PatchforgeError(
         f"this is a mistake in patchforge: {_named(error)}{_place(error)}",
@@ -102,8 +136,8 @@ def _os(error: BaseException) -> PatchforgeError | None:
         return SystemFault(
             "the folder that this was started in is not there any more", found=error.strerror or "", do=do
         )
-    reason, do = _REASONS.get(error.errno or 0, ("cannot be used", "mend what the system names, and run this again"))
-    return SystemFault(f"{what} {reason}", found=error.strerror or _named(error), do=do)
+    said, do = _REASONS.get(error.errno or 0, ("cannot be used", "mend what the system names, and run this again"))
+    return SystemFault(f"{what} {said}", found=reason(error), do=do)
 
 
 def _network(error: BaseException) -> PatchforgeError:
@@ -111,20 +145,20 @@ def _network(error: BaseException) -> PatchforgeError:
 
 
 def _damaged(what: str, do: str) -> Callable[[BaseException], PatchforgeError]:
-    return lambda error: Damaged(f"{what} cannot be read", found=_named(error), do=do)
+    return lambda error: Damaged(f"{what} cannot be read", found=reason(error), do=do)
 
 
 _archive = _damaged("an archive or compressed data", "fetch or make it again")
 
 
 def _decoding(error: BaseException) -> PatchforgeError:
-    return Damaged("a text cannot be decoded", found=_named(error), do="save it as UTF-8")
+    return Damaged("a text cannot be decoded", expected="UTF-8", found=reason(error), do="save it as UTF-8")
 
 
 def _encoding(error: BaseException) -> PatchforgeError:
     return Damaged(
         "a name or a text cannot be written in this encoding",
-        found=_named(error).encode("ascii", "backslashreplace").decode(),
+        found=reason(error),
         do="rename what it names, or use a UTF-8 locale (LC_ALL=C.UTF-8)",
     )
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from patchforge import faults
 from patchforge.errors import NotChecked
 from patchforge.paths import quoted
 
@@ -47,6 +48,6 @@ def _unread(error: OSError) -> None:
     raise NotChecked(
         f"what links in {place} lead to cannot be told",
         expected="a folder that can be read",
-        found=(error.strerror or type(error).__name__).lower(),
+        found=faults.reason(error),
         do=f"run this as somebody who may read {quoted(place)}, or move it elsewhere",
     )

@@ -15,6 +15,7 @@ import io
 import itertools
 import json
 import lzma
+import math
 import os
 import pickle
 import re
@@ -30,6 +31,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -711,3 +713,94 @@ def test_every_error_names_a_way_on() -> None:
             if (name in errors or given) and not told & {"do", None}:
                 wordless.append(f"{path}:{node.lineno}: {ast.unparse(node)}")
     assert not wordless, "\n".join(wordless)
+
+
+_OF_THE_SYSTEM = {
+    "OSError",
+    "UnicodeDecodeError",
+    "UnicodeError",
+    "JSONDecodeError",
+    "PermissionError",
+    "TimeoutExpired",
+}
+#: Where what is caught is said by more than the system, and goes to a log or through ``line``.
+_SAID_OTHERWISE = {
+    "engine/blocks.py",
+    "proof/reading.py",
+    "trial/verdicts/checks.py",
+    "trial/workflows/library.py",
+}
+
+
+def of_python(source: str) -> list[int]:
+    """Lines of handlers of the system's errors that show Python's words for them: ``str(error)``, its type's name."""
+    lines = []
+    handlers = (
+        node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.ExceptHandler) and node.name and node.type
+    )
+    for handler in handlers:
+        names = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(handler.type or ast.Pass())}
+        if not names & _OF_THE_SYSTEM:
+            continue
+        for node in ast.walk(ast.Module(handler.body, [])):
+            called = (
+                isinstance(node, ast.Call) and getattr(node.func, "id", "") in {"str", "type", "repr"} and node.args
+            )
+            shown = node.args[0] if called else node.value if isinstance(node, ast.FormattedValue) else None  # type: ignore[attr-defined]
+            if getattr(shown, "id", "") == handler.name:
+                lines.append(node.lineno)  # type: ignore[attr-defined]
+    return lines
+
+
+def test_no_error_of_the_system_is_said_in_pythons_words() -> None:
+    assert of_python("try:\n    x()\nexcept OSError as e:\n    raise A(f'{e}')") == [4]
+    assert of_python("try:\n    x()\nexcept (A, OSError) as e:\n    raise A(type(e).__name__)") == [4]
+    assert of_python("try:\n    x()\nexcept OSError as e:\n    raise A(reason(e))") == []
+    top = ROOT / "patchforge"
+    found = {path.relative_to(top).as_posix(): of_python(path.read_text()) for path in sorted(top.rglob("*.py"))}
+    assert {path: lines for path, lines in found.items() if lines and path not in _SAID_OTHERWISE} == {}
+
+
+@pytest.mark.parametrize(
+    ("data", "found"),
+    [
+        (b"", "nothing: it is empty"),
+        (b" \n", "nothing: it is empty"),
+        (b'{"a": \xff}', "the byte 0xff at 6, which is not UTF-8"),
+        (b'{"a": }', "line 1, column 7: expecting value"),
+        (b'{"a": 1}\n x', "line 2, column 2: extra data"),
+        (b'{"a": NaN}', "NaN is not a number of JSON"),
+        (b'["\\ud800"]', "half a character"),
+        (b"[" * 100_000, "nested too deeply"),
+    ],
+)
+def test_what_is_no_json_is_said_in_plain_words(data: bytes, found: str) -> None:
+    with pytest.raises(Damaged) as caught:
+        documents.parse_json(data, dict[str, int], "a.json")
+    assert caught.value.expected == "a JSON document in UTF-8"
+    assert found in caught.value.found
+
+
+@dataclass(frozen=True)
+class Plain:
+    on: bool
+    count: int
+    ratio: float
+    name: str
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"count": True}, "expected a whole number, found true @ $.count"),
+        ({"count": math.nan}, "expected a whole number, found nan @ $.count"),
+        ({"ratio": math.inf}, "expected a finite number, found inf @ $.ratio"),
+        ({"on": 1}, "expected true or false, found 1 @ $.on"),
+        ({"name": None}, "expected a text, found nothing (null) @ $.name"),
+        ({"unknown": 1}, "expected no fields but on, count, ratio, name, found unknown @ $"),
+    ],
+)
+def test_a_wrong_value_is_said_as_the_document_writes_it(change: dict[str, object], found: str) -> None:
+    with pytest.raises(Damaged) as caught:
+        documents.structured({"on": True, "count": 1, "ratio": 1.0, "name": "a", **change}, Plain, "a.toml")
+    assert found in caught.value.found

@@ -262,7 +262,7 @@ def read(named: Path) -> Benchmark:
         raise PatchforgeError(
             f"{named} holds no benchmark",
             expected=f"{FILE}, or a folder with it",
-            found="nothing there",
+            found="a folder without such a file" if named.is_dir() else "nothing there",
             do="make one: patchforge bench v0.33.0",
         )
     return FORMAT.read(path, do=_AGAIN)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-from patchforge import processes
+from patchforge import faults, processes
 from patchforge.errors import PatchforgeError
 from patchforge.git.address import check_address, looks_like_address
 
@@ -117,7 +117,7 @@ def _read(path: Path) -> Token:
             text = stream.read(_MOST).decode("utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise PatchforgeError(
-            f"the token file {path} cannot be read", found=type(error).__name__, do="name a text file that you may read"
+            f"the token file {path} cannot be read", found=faults.reason(error), do="name a text file that you may read"
         ) from None
     return _checked(text, str(path), readable)
 

@@ -20,7 +20,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from patchforge import bounded
+from patchforge import bounded, faults
 from patchforge.checkout import transaction
 from patchforge.checkout.transaction import ORIGINAL, Write, is_spare, spare
 from patchforge.errors import CheckFailed, Damaged, PatchforgeError, SystemFault
@@ -502,6 +502,6 @@ def _no_state(error: OSError) -> SystemFault:
     return SystemFault(
         f"{state_folder()} cannot be used",
         expected="a folder in which patchforge keeps records of the checkouts that it patched",
-        found=error.strerror or str(error),
+        found=faults.reason(error),
         do="set PATCHFORGE_STATE to another folder",
     )

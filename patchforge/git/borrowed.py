@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple, Self
 from urllib.parse import unquote, urlsplit
 
+from patchforge import faults
 from patchforge.errors import Damaged, PatchforgeError, SystemFault
 from patchforge.git.command import git, split_setting
 
@@ -146,7 +147,7 @@ def find(path: Path) -> RepositoryPlace:
             return place
         found = "a folder without git's files" if path.is_dir() else "a file" if path.exists() else "no such folder"
     except (OSError, ValueError) as error:
-        found = getattr(error, "strerror", None) or str(error)
+        found = faults.reason(error)
     raise NotARepositoryError(
         f"{path} is not a git repository",
         expected="a bare or ordinary clone",
@@ -188,7 +189,7 @@ class Borrowed:
         except OSError as error:
             self.close()
             raise SystemFault(
-                f"a folder for reading {path} cannot be made", found=str(error), do="check the disk"
+                f"a folder for reading {path} cannot be made", found=faults.reason(error), do="check the disk"
             ) from error
 
     def __enter__(self) -> Self:
@@ -238,7 +239,7 @@ def _read(path: Path, most: int) -> bytes:
     except (FileNotFoundError, NotADirectoryError):
         return b""
     except OSError as error:
-        raise SystemFault(f"{path} cannot be read", found=str(error), do="check its permissions") from error
+        raise SystemFault(f"{path} cannot be read", found=faults.reason(error), do="check its permissions") from error
     with os.fdopen(descriptor, "rb") as stream:
         about = os.fstat(descriptor)
         if not stat.S_ISREG(about.st_mode) or about.st_size > most:
@@ -300,7 +301,7 @@ def _scanned(folder: Path) -> Iterator[Iterable[os.DirEntry[str]]]:
     try:
         items = os.scandir(folder)
     except OSError as error:
-        raise SystemFault(f"{folder} cannot be read", found=str(error), do="check its permissions") from error
+        raise SystemFault(f"{folder} cannot be read", found=faults.reason(error), do="check its permissions") from error
     with items:
         yield items
 

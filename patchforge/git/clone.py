@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from patchforge import caches, escape, outputs, progress
+from patchforge import caches, escape, faults, outputs, progress
 from patchforge.errors import PatchforgeError, TryAgain
 from patchforge.git.address import check_address
 from patchforge.git.borrowed import NotARepositoryError, source_of
@@ -129,7 +129,9 @@ class CachedClone:
                 stack.enter_context(caches.locked(self.path.with_suffix(".lock"), waiting=waiting))
             except OSError as error:
                 problem = f"the cache {self.path.parent} cannot be written"
-                raise PatchforgeError(problem, found=str(error), do="set PATCHFORGE_CACHE to another folder") from error
+                raise PatchforgeError(
+                    problem, found=faults.reason(error), do="set PATCHFORGE_CACHE to another folder"
+                ) from error
             yield
 
     @contextmanager

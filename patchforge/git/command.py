@@ -16,7 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
-from patchforge import bounded, processes
+from patchforge import bounded, faults, processes
 from patchforge.errors import NotChecked, PatchforgeError, TryAgain
 from patchforge.git.address import LOOPBACK_HTTP, check_address, looks_like_address
 from patchforge.processes import NETWORK, environment
@@ -176,7 +176,7 @@ def _absent(error: OSError) -> NotChecked:
     return NotChecked(
         "git is not installed" if missing else "git cannot be run",
         expected="a git command on PATH",
-        found="" if missing else str(error),
+        found="" if missing else faults.reason(error),
         do="install git; without it, name a folder (apply DIR --in-place) or files (apply --from ARCHIVE|DIR)",
     )
 

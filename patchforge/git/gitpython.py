@@ -9,6 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO, Any
 
+from patchforge import faults
 from patchforge.errors import PatchforgeError
 from patchforge.git.command import Settings, git_environment, start_git
 
@@ -30,7 +31,9 @@ def import_git() -> Any:
         raise
     except ImportError as error:
         problem = "git cannot be run"
-        raise PatchforgeError(problem, expected="a git command on PATH", found=str(error), do="install git") from error
+        raise PatchforgeError(
+            problem, expected="a git command on PATH", found=faults.reason(error), do="install git"
+        ) from error
     return git
 
 

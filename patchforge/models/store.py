@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from patchforge import atomic, bounded, interrupted, progress, symlinks
+from patchforge import atomic, bounded, faults, interrupted, progress, symlinks
 from patchforge.atomic import Step, silent
 from patchforge.errors import Damaged, PatchforgeError, SystemFault, TryAgain
 from patchforge.escape import line
@@ -201,7 +201,7 @@ class ModelStore:
                     _need_equal(source, kept.stamp, path, other.stamp)
                     self._replace(path, other.stamp, source, kept.stamp)
                 except (TryAgain, SystemFault, OSError) as error:
-                    self.result.left.append(ModelProblem(str(path), str(error).partition("\n")[0]))
+                    self.result.left.append(ModelProblem(str(path), faults.reason(error)))
                     return
             self._note(Done("merged", str(path), other.stamp.size if last else 0, known_as(kept)))
         if len(other.paths) < other.links:

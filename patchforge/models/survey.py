@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from patchforge import faults
 from patchforge.errors import Damaged, PatchforgeError
 from patchforge.models import ollama
 from patchforge.models.hashing import Digests, Stamp
@@ -186,8 +187,7 @@ def work_out(survey: Survey, file: ModelFile, digests: Digests, *, anew: bool = 
     try:
         digest, stamp = digests.of(path, anew=anew)
     except (OSError, PatchforgeError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error).partition("\n")[0]
-        survey.problems.append(ModelProblem(str(path), (why or type(error).__name__)))
+        survey.problems.append(ModelProblem(str(path), faults.reason(error)))
         return False
     if stamp != file.stamp:
         survey.problems.append(ModelProblem(str(path), "it was replaced while this looked"))

@@ -18,6 +18,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any, TypedDict
 
+from patchforge import faults
 from patchforge.errors import NotChecked
 from patchforge.operate.asking import Unusable, document, name_of
 from patchforge.operate.comfyui import Stats, Watch, WatchedComfyUI, own_name
@@ -158,7 +159,7 @@ class Look:
         except Rejected as error:
             return self._bad(f"it refuses the sample: {error.failure.message}")
         except OSError as error:
-            return self._bad(f"it does not take a job: {error}")
+            return self._bad(f"it does not take a job: {faults.reason(error)}")
         while True:
             history = self._history(client, prompt)
             if history:

@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import CollectorRegistry
 
+from patchforge import faults
 from patchforge.errors import PatchforgeError
 
 Page = Callable[[Mapping[str, str]], bytes]
@@ -39,7 +40,7 @@ class MetricsServer(ThreadingHTTPServer):
             raise PatchforgeError(
                 f"cannot listen on {listen}",
                 expected="an address of this machine and a free port",
-                found=error.strerror or str(error),
+                found=faults.reason(error),
                 do="name another with --listen",
             ) from None
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-from patchforge import interrupted, processes, symlinks
+from patchforge import faults, interrupted, processes, symlinks
 from patchforge.errors import NotChecked, PatchforgeError, SystemFault
 from patchforge.faults import told
 from patchforge.inside import Inside
@@ -240,7 +240,7 @@ def _command(name: str, command: Sequence[str]) -> UpkeepPart:
     except FileNotFoundError:
         return UpkeepPart(name, shown, said=f"{command[0]} is not installed", ok=False)
     except (OSError, processes.TimeoutExpired) as error:
-        return UpkeepPart(name, shown, said=str(error), ok=False)
+        return UpkeepPart(name, shown, said=faults.reason(error), ok=False)
     text = f"{done.stdout}\n{done.stderr}".strip()
     last = next((line for line in reversed(text.splitlines()) if line.strip()), "")
     freed = sum(_bytes(*match) for match in _FREED.findall(text))

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from patchforge import escape
+from patchforge import escape, faults
 from patchforge.errors import Damaged, PatchforgeError
 
 _SHOWN = 200  #: characters of a requirement that an error shows
@@ -69,7 +69,7 @@ def read(data: bytes, where: str) -> tuple[list[str], list[Refused]]:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise Damaged(f"{where} is not UTF-8 text", found=str(error), do="save it as UTF-8") from None
+        raise Damaged(f"{where} is not UTF-8 text", found=faults.reason(error), do="save it as UTF-8") from None
     lines = {_COMMENT.split(line)[0].strip() for line in text.splitlines()} - {""}
     taken, refused = set[str](), list[Refused]()
     for line in sorted(lines):

@@ -23,7 +23,7 @@ from packaging.requirements import Requirement
 from packaging.utils import parse_wheel_filename
 from packaging.version import Version
 
-from patchforge import web
+from patchforge import faults, web
 from patchforge.errors import CheckFailed, Damaged, TryAgain
 from patchforge.hashes.pypi import downloaded_hash, listed_files, open_url, quoted_url
 from patchforge.hashes.sri import trusted
@@ -137,7 +137,7 @@ def requires(wheel: Wheel) -> list[str]:
         raise Damaged(
             f"what {wheel.file} requires cannot be read",
             expected="METADATA beside it in the index, or in it",
-            found=type(error).__name__,
+            found=faults.reason(error),
             do="check the network, and the index",
         ) from error
     raw, _ = parse_email(data)

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from patchforge import bounded, documents, processes, resources
+from patchforge import bounded, documents, faults, processes, resources
 from patchforge.errors import NotChecked, SystemFault
 from patchforge.paths import quoted
 from patchforge.proof.judgement import ProofResult, judge
@@ -45,7 +45,9 @@ class ProofInterpreter:
             )
         except OSError as error:
             raise NotChecked(
-                "the proof's interpreter does not start", found=f"{python}: {error}", do="name another with --python"
+                "the proof's interpreter does not start",
+                found=f"{python}: {faults.reason(error)}",
+                do="name another with --python",
             ) from error
         started = self._reply()
         if "error" in started:

@@ -12,7 +12,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TypedDict
 
-from patchforge import caches, documents
+from patchforge import caches, documents, faults
 from patchforge.errors import CheckFailed, PatchforgeError
 from patchforge.manifest import TreePath
 from patchforge.outputs import mark, marked, write_document
@@ -202,7 +202,7 @@ class TrialRun:
             self.state = server.client.state()
         except OSError as error:
             lines = "\n".join(server.log_lines()[-_LOG_LINES:])
-            raise CheckFailed(f"the trial pack does not answer: {error}", found=lines) from error
+            raise CheckFailed(f"the trial pack does not answer: {faults.reason(error)}", found=lines) from error
         while pending:
             judged = checks.run_test(bench, pending.pop(0))
             self._add(judged)

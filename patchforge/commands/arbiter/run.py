@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from patchforge import faults
 from patchforge.arbiter import card
 from patchforge.arbiter.proxy import serving
 from patchforge.arbiter.services import SharedComfyUI, SharedOllama
@@ -79,7 +80,7 @@ async def _serve(turns: Turns, listen: dict[CardSide, tuple[str, int]]) -> None:
         raise PatchforgeError(
             "the arbiter cannot listen",
             expected="free ports on addresses of this machine",
-            found=error.strerror or str(error),
+            found=faults.reason(error),
             do="name others with --listen-comfyui and --listen-ollama",
         ) from None
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from patchforge import bounded, documents, processes
+from patchforge import bounded, documents, faults, processes
 from patchforge.errors import PatchforgeError
 from patchforge.trial.comparison import gpu_probe
 from patchforge.trial.comparison.figures import SIDES, MeasuredRun
@@ -177,7 +177,7 @@ class _WaitingRun:
             self.process.wait(self.timeout)
             record = _record(self.process.returncode, self.out, self.log)
         except (RunFailed, processes.TimeoutExpired) as error:
-            return [MeasuredRun(self.side, 0, failure=str(error))]
+            return [MeasuredRun(self.side, 0, failure=faults.reason(error))]
         return [MeasuredRun(self.side, turn, _of_turn(record, turn, self.turns)) for turn in range(self.turns)]
 
 

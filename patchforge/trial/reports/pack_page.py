@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from patchforge import bounded, templating
+from patchforge import bounded, faults, templating
 from patchforge.errors import PatchforgeError
 from patchforge.outputs import place_of, write_document
 from patchforge.trial.model import AS_IT_COMES, CONVERTED, JsonObject, Judgement, TrialSide, TrialVerdict
@@ -144,7 +144,7 @@ def _text(page: Path) -> str:
         text = bounded.file(page).decode() if page.is_file() else ""
     except UnicodeDecodeError as error:
         raise PatchforgeError(
-            f"{page} is not a page", expected="Markdown", found=str(error), do="name another"
+            f"{page} is not a page", expected="Markdown", found=faults.reason(error), do="name another"
         ) from None
     if text.strip() and _BEGIN.decode() not in text:
         raise PatchforgeError(
