@@ -19,10 +19,10 @@ from patchforge.paths import need_folder
 def run(options: argparse.Namespace) -> int:
     """Exit status 0; 69 where a benchmark has no counts to keep, and then nothing is written."""
     generated = in_repository(options.generated, RELEASES)
-    need_folder(generated, "a folder with the patches of releases")
     named = [Path(text) for text in options.benchmarks]
     measured = [benchmark for path in named for benchmark in (benchmarks(path) if path.is_dir() else [read(path)])]
     made = {costs.place(generated, benchmark.release): FORMAT.dump(costs.recorded(benchmark)) for benchmark in measured}
+    need_folder(generated, "a folder with the patches of releases")
     for path in made:
         outputs.check_document(path, costs.is_ours, inputs(*named))
     for path, data in made.items():
