@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from patchforge import faults, processes
@@ -22,13 +22,21 @@ _ASK = (
 )
 
 
-def need(named: str | Path, *, torch: bool = False, flags: Sequence[str] = ()) -> None:
+def need(
+    named: str | Path,
+    *,
+    torch: bool = False,
+    flags: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> None:
     """PatchforgeError unless ``named``, a path or a name in PATH, is Python; NotChecked where ``torch`` is lacking."""
     python = _found(str(named))
     if python == sys.executable and not torch:
         return
     try:
-        done = processes.run([python, *flags, "-c", _ASK], capture_output=True, timeout=_SECONDS, cwd="/")
+        done = processes.run(
+            [python, *flags, "-c", _ASK], capture_output=True, timeout=_SECONDS, cwd="/", env=environment
+        )
     except processes.TimeoutExpired:
         raise _no_python(python, f"no answer within {_SECONDS} seconds") from None
     except OSError as error:

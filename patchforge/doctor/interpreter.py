@@ -20,13 +20,14 @@ def question(
 
     PatchforgeError when ``python`` is not there, or is not Python.
     """
-    interpreters.need(python, flags=flags)
+    own = processes.environment(allow=_ALLOWED, inherited=environment)
+    interpreters.need(python, flags=flags, environment=own)
     arithmetic = resources.path("transforms/runtime/patchforge_xpu/arithmetic.py")
     command = [python, *flags, str(resources.path("doctor/probe.py")), str(arithmetic)]
     try:
         done = processes.run(
             command,
-            env=processes.environment(allow=_ALLOWED, inherited=environment),
+            env=own,
             capture_output=True,
             timeout=seconds,
         )
