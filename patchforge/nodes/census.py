@@ -159,7 +159,11 @@ def _set(node: ast.Name | ast.Attribute, code: Code) -> Iterator[tuple[Kind, str
         return
     if about(full) == "backend":
         yield Kind.BACKEND, full
-    elif about(full) in _KINDS_OF_NAMES or (full.startswith("torch.") and node.attr in ("cuda", "is_cuda")):
+    elif (
+        about(full) in _KINDS_OF_NAMES
+        or other_names.of_torch(full)
+        or (full.startswith("torch.") and node.attr in ("cuda", "is_cuda"))
+    ):
         yield Kind.REPLACED, full
 
 

@@ -17,9 +17,9 @@ from patchforge.effort import TooIntricate, spend
 
 _ENTRY = re.compile(rb"NODE_CLASS_MAPPINGS|INPUT_TYPES|define_schema|comfy_entrypoint")
 _FROM = re.compile(
-    rb"^[ \t]*from[ \t]+([.\w]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#;]+(?:\\\r?\n[^\n#;]+)*)", re.MULTILINE
+    rb"(?:^|[:;])[ \t]*from[ \t]+([.\w]+)[ \t]+import[ \t]+(\([^)]*\)|[^\n#;]+(?:\\\r?\n[^\n#;]+)*)", re.MULTILINE
 )
-_IMPORT = re.compile(rb"^[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
+_IMPORT = re.compile(rb"(?:^|[:;])[ \t]*import[ \t]+([\w., \t]+)", re.MULTILINE)
 _NAMED = re.compile(
     rb"(?:import_module|__import__)\(\s*f?['\"]([.\w]+)['\"]|['\"]?target['\"]?\s*[:=]\s*['\"]?\.*(\w+(?:\.\w+)+)"
 )
@@ -123,7 +123,7 @@ class _Index:
     def loaded(self, path: str, text: str) -> Iterator[str]:
         """What a loader's text may mean: a file by its name, all files of a folder, or of the loader's own."""
         folder = path.rpartition("/")[0]
-        plain = text.replace("\\", "/").strip("./*")
+        plain = re.sub(r"\{[^{}]*\}", "", text).replace("\\", "/").strip("./*")
         if text.endswith(".py"):
             wanted = plain.removesuffix(".py").rpartition("/")[2]
             yield from self.named.get(f"{wanted}.py", ()) if wanted and plain != "py" else self.within(folder)
@@ -149,6 +149,7 @@ def _packages(path: str, python: set[str]) -> Iterator[str]:
 
 
 def _imports(path: str, data: bytes, index: _Index) -> Iterator[str]:
+    data = re.sub(rb"\\\r?\n", b" ", data)
     for match in _FROM.finditer(data + b")"):  # one that is never closed would be looked for again and again
         base = match[1].decode("latin-1")
         names = [name.decode() for name in _NAME.findall(match[2])]

@@ -16,7 +16,7 @@ from patchforge.nodes.code import Code
 from patchforge.nodes.known import NEEDLESS, TWINS
 
 #: What the text prefilter looks for, beside "cuda".
-NEEDLES = rb"[Cc][Uu][Dd][Aa]|cudnn|nccl|NCCL|nvidia-smi|nvml|NVML|nvtx|NVIDIA_|CUBLAS_"
+NEEDLES = rb"[Cc][Uu][Dd][Aa]|[Cc][Uu][Dd][Nn][Nn]|nccl|NCCL|nvidia-smi|nvml|NVML|nvtx|NVIDIA_|CUBLAS_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +57,9 @@ TEXTS = (
     _person(r"(\S*[\\/])?nvidia-smi(\.exe)?(\s+-.*)?", _TOOL),
     _left(r"(CUBLAS|CUDNN|CUSOLVER|CUFFT)_STATUS_\w+", "an error of CUDA's libraries, which no XPU raises"),
     _left(r"(CUBLAS|CUBLASLT|CUDNN|TORCH_CUDNN|NVIDIA_TF32)_[A-Z0-9_]+", "read by CUDA's libraries alone"),
+    _left(r"TORCH_CUDA_ARCH_LIST", "read where kernels for CUDA are built, and nowhere else"),
     _left(r"(TORCH_)?NCCL_[A-Z0-9_]+", "between processes; nodes run in one"),
-    _person(r"(CUDA|NVIDIA|TORCH_CUDA|PYTORCH_CUDA|PYTORCH_NVML)_[A-Z0-9_]+(=.*)?", _TWIN),
+    _person(r"[A-Z_]*(CUDA|NVIDIA)_[A-Z0-9_]+(=.*)?", _TWIN),
     _person(rf"(\S*[\\/])?(lib)?({_LIBRARIES})[\w-]*(\.so[\d.]*|\.dll|\.dylib)", _LIBRARY),
     _left(r"(self_)?cuda_(time|memory)\w*", _COLUMN),
 )
@@ -66,10 +67,11 @@ TEXTS = (
 #: Other parts of torch.
 NAMES = (
     _person(r"(.*\.)?ProfilerActivity\.CUDA", "add ProfilerActivity.XPU where only an XPU is there"),
+    _person(r".*\.SDPBackend\.CUDNN_ATTENTION", "cuDNN's attention: give it with another beside it, which an XPU has"),
     _person(r"torch\.cudnn_\w+", "an operator of cuDNN: call torch's own on an XPU"),
     _left(r"torch\.has_(cuda|cudnn)", "says how torch was built", runs_on_xpu=False),
     _left(r"torch\.distributed\..*", "between processes; nodes run in one"),
-    _person(r"torch\.(\w+\.)*_?cudagraph_\w+", "marks steps for CUDA graphs: leave it out on an XPU"),
+    _left(r"torch\.(\w+\.)*cudagraph_mark_step_begin", "marks steps for CUDA graphs, and does nothing without them"),
     _person(r"torch\.(_C|_\w+)\..*", "inside of torch, and for CUDA alone: leave it out on an XPU, or find its twin"),
     _person(r"torch\..*\.emit_nvtx", "marks for CUDA's profiler: leave it out on an XPU"),
 )
@@ -82,6 +84,7 @@ _TABLE = "dict(cuda=…)"
 #: What is asked of an object, and what calls are given, as the site's text has them.
 ASKED = (
     _person(r"\.cuda_stream", _HANDLE),
+    _person(r"\.cuda[A-Z]\w*\(\)", "a function of CUDA's library: an XPU has none of its"),
     _left(r"\.(self_)?cuda_(time|memory)\w*", _COLUMN),
     _person(r"….cuda\.\w+", _INSTEAD),
     _person(r"cuda\.\w+ of \*", _STAR),
@@ -96,6 +99,7 @@ ASKED = (
 
 _QUICK = re.compile(r"cuda|cu(blas|dnn|fft)|nv(idia|rtc|ml)|nccl", re.IGNORECASE)
 _MENTIONS = re.compile(r"cuda|cudnn|nccl|nvtx|nvml", re.IGNORECASE)
+_RUNTIME = re.compile(r"cuda[A-Z]\w*")  #: functions of CUDA's runtime library
 _NVML = re.compile(r"nvml[A-Z]\w*|NVML\w+")
 _NVML_MODULES = frozenset(("pynvml", "py3nvml", "nvidia_smi"))
 _OF_PROFILER = re.compile(r"(self_)?cuda_(time|memory)\w*")
@@ -159,6 +163,8 @@ def of_object(node: ast.Attribute, code: Code) -> str:
     if _NVML.fullmatch(node.attr):
         return node.attr
     above = code.parent(node)
+    if _RUNTIME.fullmatch(node.attr) and isinstance(above, ast.Call) and above.func is node:
+        return f".{node.attr}()"
     if node.attr == "cuda" and isinstance(above, ast.Attribute):
         owner = node.value
         plain = isinstance(owner, (ast.Name, ast.Attribute))

@@ -36,6 +36,7 @@ _CODE = re.compile(r"torch\.cuda\.\w+\(|\w\.cuda\(")  #: in a text that is run
 _LABELS = re.compile(r"Cuda.*")  #: a device only where it is compared, or handed on as one
 _BEGINS = re.compile(r"cuda(:|$)|nvidia-smi( -|$)|torch\.cuda\b|CUDA_[A-Z_]+=")
 _OWN_PART = re.compile(r"self|cls|super")
+_OF_OTHERS = re.compile(r"\w+_cuda")  #: what compiled extensions have
 _STRING = re.compile(r"(?P<prefix>[a-zA-Z]*)(?P<quote>'''|\"\"\"|'|\")(?P<text>.*)(?P=quote)", re.DOTALL)
 _LAYOUT = (tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT)
 _F_STRING = getattr(tokenize, "FSTRING_START", None)  #: since Python 3.12
@@ -103,7 +104,10 @@ def _bound_in(text: str) -> set[str]:
                 listed = (
                     before is not None and before.string in ("(", ",", "*") and after and after.string in (",", ")")
                 )
-                if (defined or bound or listed) and not (before is not None and before.string == "." and not bound):
+                unpacked = before is None and after is not None and after.string == ","
+                if (defined or bound or listed or unpacked) and not (
+                    before is not None and before.string == "." and not bound
+                ):
                     names.add(token.string)
     return names
 
@@ -155,6 +159,10 @@ def _reason(tokens: list[tokenize.TokenInfo], at: int, longer: set[str], others:
         return "a name of the pack's own"
     if after == "=" or (at and tokens[at - 1].string in ("def", "class")):
         return "a keyword or a definition"
+    if not first and _OF_OTHERS.fullmatch(token.string):
+        return "what a compiled extension has"
+    if at and tokens[at - 1].string == "." and token.string.endswith("_cuda_engine"):
+        return "TensorRT's"
     return "an attribute of the pack's own" if _OWN_PART.fullmatch(first) else ""
 
 
@@ -295,6 +303,10 @@ def more(session, backend="nccl", other="NCCL"):
     os.environ["CUBLAS_WORKSPACE_CONFIG"] = ":4096:8"
     os.environ.update(CUDA_VISIBLE_DEVICES="0")
     library = ctypes.CDLL("libcudart.so.12")
+    library.cudaDeviceSynchronize()
+    torch._C._cuda_getCurrentRawStream = library
+    torch._inductor.config.triton.cudagraph_trees = False
+    back_ends = [torch.nn.attention.SDPBackend.CUDNN_ATTENTION]
     rows = table(sort_by="cuda_time_total")
     if device.upper() == "CUDA" or device == "Cuda":
         device = torch.device("CUDA")

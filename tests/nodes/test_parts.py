@@ -163,3 +163,23 @@ def test_a_copy_of_a_library_is_known_by_what_it_says() -> None:
     assert len(converted(files).sites) == 3
     theirs = converted(files | {"mmcv/__init__.py": "# Copyright (c) OpenMMLab. All rights reserved.\n"})
     assert {(site.path, site.line) for site in theirs.skipped} == {("mmcv/runner.py", 5), ("mmcv/runner.py", 6)}
+
+
+@pytest.mark.parametrize(
+    "lead",
+    [
+        "from .k import run",
+        "try: from .k import run\nexcept ImportError: pass",
+        "import os; from . import k",
+        "def lazy():\n    from .k import run\n    return run()",
+        "def lazy(): from .k import run",
+        "import importlib\nk = importlib.import_module('.k', __name__)",
+        "import importlib\nk = importlib.import_module(f'{__name__}.k')",
+        "from .k import (\n    run,  # what it does\n)",
+        "from . import \\\n    k",
+    ],
+)
+def test_however_a_file_is_imported_it_is_looked_at(lead: str) -> None:
+    done = converted({"__init__.py": f"{lead}\nNODE_CLASS_MAPPINGS = {{}}\n", "k.py": "import torch\n" + RUN})
+    assert not done.skipped
+    assert len(done.sites) == 3
