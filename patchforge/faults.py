@@ -64,8 +64,7 @@ def reason(error: BaseException) -> str:
     if isinstance(error, PatchforgeError):
         return error.problem
     if isinstance(error, OSError):
-        text = error.strerror or str(error) or "the system refuses it"
-        return text[:1].lower() + text[1:]
+        return error.strerror or str(error) or "the system refuses it"
     if isinstance(error, UnicodeDecodeError):
         return f"the byte {error.object[error.start]:#04x} at {error.start}, which is not {error.encoding.upper()}"
     if isinstance(error, UnicodeEncodeError):

@@ -48,6 +48,6 @@ def _unread(error: OSError) -> None:
     raise NotChecked(
         f"what links in {place} lead to cannot be told",
         expected="a folder that can be read",
-        found=faults.reason(error),
+        found=faults.reason(error).lower(),
         do=f"run this as somebody who may read {quoted(place)}, or move it elsewhere",
     )
