@@ -325,10 +325,27 @@ def _block(node: ast.AST, code: Code) -> list[ast.stmt]:
 
 
 def _attribute(node: ast.expr, site: Site, code: Code) -> str:
-    """``hasattr(torch, "cuda")``."""
+    """``hasattr(torch, "cuda")``, but not the method of a tensor, which is called by its name."""
     parent = code.parent(node)
-    asks = isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in ("hasattr", "getattr", "setattr")
-    return "the name of an attribute" if asks and site.kind is Kind.LITERAL else ""
+    asks = isinstance(parent, ast.Call) and getattr(parent.func, "id", "") in (
+        "hasattr",
+        "getattr",
+        "setattr",
+        "delattr",
+    )
+    if not asks or site.kind is not Kind.LITERAL or not isinstance(parent, ast.Call) or parent.args[1:2] != [node]:
+        return ""
+    return "" if names_method(parent, code) else "the name of an attribute"
+
+
+def names_method(call: ast.Call, code: Code) -> bool:
+    """``getattr(x, "cuda")``, alone or called, of what is no module of torch: ``x.cuda`` in other words."""
+    if getattr(call.func, "id", "") != "getattr":
+        return False
+    around, owner = code.parent(call), code.name(call.args[0])
+    module = owner.partition(".")[0] == "torch" and owner.rpartition(".")[2].islower()
+    called = isinstance(around, ast.Call) and around.func is call
+    return not module and (called or len(call.args) == 2)
 
 
 def _wording(node: ast.expr, site: Site, code: Code) -> str:

@@ -439,10 +439,13 @@ def by_what_it_opens(
         return person([site], "it asks for CUDA, and the answer goes elsewhere: look at who reads it, then ask the XPU")
     blocks = [*trail.near, *trail.far]
     inside = [place for place in trail.inside(sites) if place is not site]
+    later = [] if trail.present else [place for place in inside if place not in verdicts and place.kind is Kind.API]
     open_ = [place for place in inside if place not in verdicts or not verdicts[place].runs_on_xpu]
+    open_ = [place for place in open_ if place not in later]  # they lead to each other, and hold together
     if open_:
         return person([site], f"it asks for CUDA: decide about line {open_[0].line} first, which stands behind it")
     done = any(place in verdicts and verdicts[place].decision is Decision.CONVERTED for place in inside)
     if trail.present and not done and not all(says(part) for block in blocks for part in block):
         return person([site], "it asks for CUDA: ask the XPU too, if what follows suits it")
-    return then
+    behind = "it asks for CUDA, and what stands behind it is not ready for an XPU"
+    return replace(then, together=tuple(inside), otherwise=behind)

@@ -212,7 +212,7 @@ def _by_its_name(node: ast.Constant, code: Code) -> str:
     name = _call_of(node, code)
     if name in _CALLERS:
         return f"{name}('cuda')"
-    if name not in _BY_NAME or not isinstance(call, ast.Call):
+    if name not in _BY_NAME or not isinstance(call, ast.Call) or call.args[1:2] != [node]:
         return ""
     above = code.parent(call)
     used = isinstance(above, (ast.Attribute, ast.Subscript)) or (isinstance(above, ast.Call) and above.func is call)

@@ -257,6 +257,11 @@ class DeviceComparison(Pattern):
             "the name of an implementation",
             "if prefetch_mode == 'cuda':\n    start()\nassert impl in ['ref', 'cuda']\n",
         ),
+        PackExample(
+            "an implementation that moves to CUDA",
+            "def f(x, mode):\n    if mode == 'cuda':\n        return x.cuda()\n    return x\n",
+            person=True,
+        ),
         PackExample("a checkpoint's own string", "if str(node['value']).startswith('cuda'):\n    node.copy()\n"),
     )
 
@@ -269,6 +274,8 @@ class DeviceComparison(Pattern):
         if site.kind is Kind.LITERAL and _of_error(site, code):
             return left([site], "a word in the text of an error", runs_on_xpu=True)
         if site.kind is Kind.LITERAL and names_implementations(site.node, code):
+            if _moves_there(site, code, pack):
+                return person([site], "an implementation that moves to CUDA by name: say what it does on an XPU")
             return left([site], "the name of an implementation, not a device")
         for gate, positive in decisions(_question(site, code), code)[:1]:
             if isinstance(gate, ast.Assert):
@@ -314,6 +321,14 @@ def _cut_behind(asked: ast.expr, arms: Behind, code: Code) -> bool:
     """``device[5:]`` behind ``device.startswith("cuda")``."""
     subjects = {name_of(part) for part in ast.walk(asked) if isinstance(part, (ast.Name, ast.Attribute, ast.Subscript))}
     return any(name and name in subjects for name in cut_in((*arms.near, *arms.guarded), code))
+
+
+def _moves_there(site: Site, code: Code, pack: PackFacts) -> bool:
+    """Whether something is moved to CUDA behind a question for an implementation, beside no kernel of CUDA's."""
+    parts = [part for gate, positive in decisions(_question(site, code), code) if positive for part in body_of(gate)]
+    inside = [other for part in parts for other in below(part, pack.sites, code)]
+    moved = any(other.kind is Kind.METHOD or (other.kind is Kind.LITERAL and not asks(other, code)) for other in inside)
+    return moved and not code.mentions(parts, KERNELS)
 
 
 def _of_error(site: Site, code: Code) -> bool:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import ast
 import re
+from collections.abc import Sequence
 
 from patchforge.effort import spend, walk
 from patchforge.engine.syntax import dotted, last_name
 from patchforge.nodes.code import Code
 from patchforge.nodes.cuda_tests import asks
+from patchforge.nodes.destinations import Goes, goes
+from patchforge.nodes.exempt import names_method
 from patchforge.nodes.owners import of_object
 from patchforge.nodes.shapes import (
+    IMPLEMENTATION,
     below,
     device_text,
     elsewhere_on_xpu,
@@ -29,9 +33,6 @@ _TAKES = re.compile(
 )
 _LABEL = re.compile(r"nvidia|\bcuda\b.*\s|\s.*\bcuda\b", re.IGNORECASE)
 _OPTION = re.compile(r"^--(no[-_]?)?cuda$", re.MULTILINE)
-_IMPLEMENTATION = re.compile(
-    r"impl|backend|mode|method|activit|kind|provider|engine|kernel|type$|name|compute|platform", re.IGNORECASE
-)
 
 
 class DeviceLiteral(Pattern):
@@ -147,6 +148,22 @@ class DeviceLiteral(Pattern):
             "chosen by a label",
             "def device(wish):\n    if wish == 'NVIDIA CUDA':\n        return 'cuda'\n    return 'mps' if mac else 'cuda'\n",
             person=True,
+        ),
+        PackExample(
+            "given by the name of an attribute",
+            "x.to(getattr(ns, 'device', 'cuda'))\nsetattr(ns, 'device', 'cuda')\n",
+            "x.to(getattr(ns, 'device', _patchforge_device()))\nsetattr(ns, 'device', _patchforge_device())\n",
+        ),
+        PackExample("the method by its name", "x = getattr(x, 'cuda')()\n", person=True),
+        PackExample(
+            "the type of a device",
+            "import torch\nx.to(torch.device(type='cuda', index=1))\n",
+            "import torch\nx.to(torch.device(type=_patchforge_device(), index=1))\n",
+        ),
+        PackExample(
+            "by where it goes",
+            "import torch\nbackend = 'cuda'\nx = x.to(torch.device(backend))\n",
+            "import torch\nbackend = _patchforge_device()\nx = x.to(torch.device(backend))\n",
         ),
         PackExample("the name of an attribute", 'import torch\nfine = hasattr(torch, "cuda")\n'),
         PackExample("a table of numbers", 'device = {"cuda": 0, "cpu": 1}[choice]\n', person=True),
@@ -291,6 +308,9 @@ def _literal(site: Site, code: Code, pack: PackFacts) -> Verdict:
     node = site.node
     if is_key_of_devices(node, code):
         return left([site], "a key: what it stands for is the device in use", runs_on_xpu=True)
+    parent = code.parent(node)
+    if isinstance(parent, ast.Call) and parent.args[1:2] == [node] and names_method(parent, code):
+        return person([site], "the method .cuda by its name: say .to(device) where that is called")
     role, string = _role(node, code, pack)
     if role == "implementation":
         return left([site], "the name of an implementation, not a device")
@@ -348,6 +368,11 @@ def _device(pack: PackFacts, *, string: bool) -> str:
     return "comfy.model_management.get_torch_device()" if free else "_patchforge_device()"
 
 
+def used_as(node: ast.expr, code: Code, pack: PackFacts) -> str:
+    """What an expression is used as where it stands: "device", "implementation" or a suggestion."""
+    return _role(node, code, pack)[0]
+
+
 def _role(node: ast.expr, code: Code, pack: PackFacts) -> tuple[str, bool]:
     """What a string is used as ("device", "implementation" or a suggestion), and whether a string is wanted there."""
     inner = node
@@ -370,7 +395,7 @@ def _role(node: ast.expr, code: Code, pack: PackFacts) -> tuple[str, bool]:
             return "device", True
         if isinstance(parent, (ast.Assign, ast.AnnAssign, ast.NamedExpr)):
             targets = parent.targets if isinstance(parent, ast.Assign) else [parent.target]
-            return _by_names([code.said(target) for target in targets])
+            return _by_targets(targets, code, pack)
         if isinstance(parent, ast.Return):
             return _by_names([code.function(node).rpartition(".")[2]])
         if isinstance(parent, ast.Dict):
@@ -387,11 +412,28 @@ def _is_normalised(chosen: ast.IfExp, device: ast.expr) -> bool:
     return same and chosen.body is device and isinstance(test, ast.Call) and last_name(test) == "startswith"
 
 
+def _by_targets(targets: Sequence[ast.expr], code: Code, pack: PackFacts) -> tuple[str, bool]:
+    """By what the names of an assignment are called; one that is called otherwise, by where it goes."""
+    role, string = _by_names([code.said(target) for target in targets])
+    if role == "device" or not all(isinstance(target, ast.Name) for target in targets):
+        return role, string
+    names = [(target.id, code.scope(target)) for target in targets if isinstance(target, ast.Name)]
+    led = {where_to(name, scope, code, pack) for name, scope in names}
+    return ("device", True) if led == {Goes.DEVICE} else (role, string)
+
+
+def where_to(name: str, scope: ast.AST, code: Code, pack: PackFacts) -> Goes:
+    """Where a parameter or a local name goes."""
+    return code.once(("goes", name, scope), lambda: goes(name, scope, code, lambda at: used_as(at, code, pack)))
+
+
 def _by_keyword(keyword: str, call: ast.Call | None, code: Code) -> tuple[str, bool]:
+    if call is not None and keyword == "type" and code.name(call.func) == "torch.device":
+        return "device", True
     if _DEVICE.search(keyword):
         torchs = call is not None and code.name(call.func).startswith("torch.") and keyword == "device"
         return "device", not torchs
-    if _IMPLEMENTATION.search(keyword):
+    if IMPLEMENTATION.search(keyword):
         return "implementation", True
     return f"pass the device in use as {keyword}, if it is one", True
 
@@ -407,10 +449,17 @@ def _by_call(call: ast.Call, argument: ast.expr, code: Code, pack: PackFacts) ->
             return "device", True
     if code.field(argument) == "args" and _TAKES.search(name):
         return "device", not (name == "to" and call.args[0] is argument)
+    if (
+        name == "setattr"
+        and len(call.args) == 3
+        and argument is call.args[2]
+        and isinstance(call.args[1], ast.Constant)
+    ):
+        return _by_names([str(call.args[1].value)])
     if name in ("append", "insert", "extend", "add"):
         owner = code.said(call.func.value) if isinstance(call.func, ast.Attribute) else ""
         return _by_names([owner])
-    if _IMPLEMENTATION.search(name):
+    if IMPLEMENTATION.search(name):
         return "implementation", True
     return f"pass the device in use to {name or 'the call'}, if it is one", True
 
@@ -426,7 +475,7 @@ def _by_names(names: list[str]) -> tuple[str, bool]:
     last = [name.rpartition(".")[2] for name in names]
     if any(_DEVICE.search(name) for name in last):
         return "device", True
-    if any(_IMPLEMENTATION.search(name) for name in last):
+    if any(IMPLEMENTATION.search(name) for name in last):
         return "implementation", True
     return f"{', '.join(names)}: the device in use, if it is one", True
 
