@@ -15,7 +15,7 @@ from typing import Any
 from aiohttp import ClientError, ClientSession, ClientTimeout, ClientWebSocketResponse, TCPConnector, WSMsgType, web
 from yarl import URL
 
-from patchforge.arbiter.turns import CardSide, Closing, Turns
+from patchforge.arbiter.turns import Absent, CardSide, Closing, Turns
 
 #: What means one connection and not the other (RFC 9110, 7.6.1).
 _HOP = frozenset(
@@ -60,6 +60,8 @@ class Proxy:
             return await self._pass_on(request, request.content if request.can_read_body else None)
         except Closing:
             return self._refusal(503, "the arbiter is ending; ask again in a moment")
+        except Absent:
+            return self._refusal(502, f"{self._side} is not there: nobody listens at {self._address}; start it")
         except (ClientError, TimeoutError) as error:
             return self._refusal(502, f"{self._side} does not answer at {self._address}: {type(error).__name__}")
 

@@ -57,6 +57,10 @@ class Closing(Exception):
     """The arbiter ends; who waits is sent away."""
 
 
+class Absent(Exception):
+    """Nobody listens where the request is to go; who waits is sent away, and nothing is unloaded for it."""
+
+
 @dataclass(slots=True, eq=False)
 class Ticket:
     """One request that waits. ``model``: of Ollama. ``asks_ollama``: whether a job of ComfyUI's will.
@@ -121,6 +125,7 @@ class Turns:
         self._by_kernel = by_kernel
         self._looks: set[asyncio.Task[_BothSeen]] = set()  #: that nobody waits for any more
         self.comfyui, self.ollama, self.policy = comfyui, ollama, policy
+        self._services = {CardSide.COMFYUI: comfyui, CardSide.OLLAMA: ollama}
         self.metrics = Metrics()
         self._card, self._patience, self._settle, self._say = card, patience, settle, say
         self._waiting: list[Ticket] = []
@@ -146,7 +151,9 @@ class Turns:
 
     @asynccontextmanager
     async def turn(self, side: CardSide, *, model: str = "", graph: object = None) -> AsyncIterator[None]:
-        """Inside, the request may go on to its program. Closing where the arbiter ends before that."""
+        """Inside, the request may go on to its program. Closing where the arbiter ends before that, Absent where the
+        program is not there.
+        """
         ticket = await self._ticket(side, full_name(model) if model else "", graph)
         if self._closing:
             raise Closing
@@ -255,15 +262,22 @@ class Turns:
 
     async def _step(self) -> bool:
         """Lets one request on, if one may; whether another look is worth it at once."""
+        here = tuple(self._waiting)
         seen = await self._look()
         self._learn(seen)
         self.metrics.show(
             seen.memory, {side: sum(waiting.side is side for waiting in self._waiting) for side in CardSide}
         )
+        absent = {side for side, service in self._services.items() if service.reach is Reach.GONE}
+        for gone in here:
+            if gone.side in absent and not gone.ready.done():
+                gone.ready.set_exception(Absent())
         ticket = self._next()
         if ticket is None:
             await self._warm_up(seen)
             return False
+        if ticket.side in absent:  # it came during the look: whether its program is there is asked once more
+            return True
         other = ticket.side.other
         self._quiet_since = time.monotonic()
         if self._may_stay(ticket, seen):

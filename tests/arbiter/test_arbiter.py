@@ -20,6 +20,7 @@ import pytest
 from aiohttp import ClientSession
 
 from patchforge.arbiter.card import Memory
+from patchforge.arbiter.services import Reach
 from patchforge.arbiter.turns import CardSide, Policy
 from patchforge.cli import main
 from tests.arbiter.world import GRAPH, MIB, World, asking, until, world
@@ -304,6 +305,27 @@ def test_a_program_that_is_not_there(tmp_path: Path) -> None:
         assert await stage.draw() == "success"
 
     played(tmp_path / "b", closed)
+
+
+@pytest.mark.parametrize("policy", list(Policy))
+def test_nothing_is_unloaded_for_a_program_that_is_not_there(tmp_path: Path, policy: Policy) -> None:
+    async def play(stage: World) -> None:
+        assert await stage.draw() == "success"
+        stage.turns.ollama.address = "http://127.0.0.1:9"
+        await until(lambda: stage.turns.ollama.reach is Reach.GONE)
+        assert "is not there" in (await stage.ask())["error"]
+        assert await stage.draw() == "success"
+        assert stage.comfyui.loads == 1
+        stage.turns.ollama.address = stage.direct[CardSide.OLLAMA]
+        assert (await stage.ask(keep_alive="10m"))["done_reason"] == "stop"  # it is asked again, each time
+        stage.turns.comfyui.address = "http://127.0.0.1:9"
+        await until(lambda: stage.turns.comfyui.reach is Reach.GONE)
+        assert await stage.draw() == "502"
+        assert (await stage.ask(keep_alive="10m"))["done_reason"] == "stop"
+        assert stage.ollama.loads == {"small:latest": 1}
+        assert stage.turns.status()["waiting"] == dict.fromkeys(CardSide, 0)
+
+    played(tmp_path, play, policy)
 
 
 def test_nobody_listens_behind(tmp_path: Path) -> None:
