@@ -223,7 +223,7 @@ def _run(words: Sequence[str]) -> int:
 
 def _fail(error: BaseException, words: Sequence[str]) -> int:
     """Says what went wrong, with ``--json`` as one document too; returns the exit status."""
-    said = faults.told(error)
+    said = faults.told(error, words)
     if _TRACEBACK in words or os.environ.get(faults.VARIABLE):
         sys.__excepthook__(type(error), error, error.__traceback__)
     if _wants_document(words):

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
+from patchforge import extras
 from patchforge.errors import Damaged, Exit, NotChecked, PatchforgeError, SystemFault, TryAgain
 
 VARIABLE = "PATCHFORGE_TRACEBACK"
@@ -45,12 +46,17 @@ _REASONS = {
 }
 
 
-def told(error: BaseException) -> PatchforgeError:
-    """The error as one of ours. What nothing is known of is a mistake of patchforge's, with status 70."""
+def told(error: BaseException, words: Sequence[str] = ()) -> PatchforgeError:
+    """The error as one of ours. What nothing is known of is a mistake of patchforge's, with status 70.
+
+    ``words``: the command line, which decides what else is to be installed.
+    """
     if isinstance(error, PatchforgeError):
         return error
     if isinstance(error, BaseExceptionGroup):
-        return told(error.exceptions[0])
+        return told(error.exceptions[0], words)
+    if isinstance(error, ImportError) and (said := _lacking(error, words)):
+        return said
     for kind in type(error).__mro__:
         tell = _KINDS.get(f"{kind.__module__}.{kind.__qualname__}")
         if tell and (said := tell(error)):
@@ -191,22 +197,7 @@ def _database(error: BaseException) -> PatchforgeError:
     return kind("a database cannot be used", found=_named(error), do=do)
 
 
-#: What only some commands need: module → the extra that has it.
-_EXTRAS = {
-    "aiohttp": "arbiter",
-    "github": "bot",
-    "websockets": "test",
-    "PIL": "test",
-    **dict.fromkeys(("numpy", "scipy", "ruptures", "skimage", "flip_evaluator", "matplotlib"), "benchmark"),
-}
-
-
-def how_to_install(extra: str) -> str:
-    """What gives patchforge what an extra names; no index has this project, so it comes from its repository."""
-    return f'pip install ".[{extra}]" in the copy of the repository that patchforge came from'
-
-
-def _lacking(error: BaseException) -> PatchforgeError | None:
+def _lacking(error: BaseException, words: Sequence[str] = ()) -> PatchforgeError | None:
     name = str(getattr(error, "name", "") or "")
     folder, _, file = str(getattr(error, "path", None) or "").replace("\\", "/").rpartition("/")
     package = folder.rpartition("/")[2]
@@ -214,11 +205,13 @@ def _lacking(error: BaseException) -> PatchforgeError | None:
         name = f"{package}.{name}"
     if name.partition(".")[0] in {"", "patchforge"}:
         return None
-    extra = _EXTRAS.get(name.partition(".")[0])
+    needed = extras.lacking(name.partition(".")[0], words)
     return NotChecked(
         f"the Python package {name} is not installed or does not load",
         found=_named(error),
-        do=how_to_install(extra) if extra else "install patchforge again, with its requirements",
+        do=f"{extras.install(needed)} in the copy of the repository that patchforge came from"
+        if needed
+        else "install patchforge again, with its requirements",
     )
 
 
@@ -229,7 +222,6 @@ _KINDS: dict[str, Callable[[BaseException], PatchforgeError | None]] = {
     "builtins.UnicodeEncodeError": _encoding,
     "builtins.UnicodeError": _decoding,
     "builtins.EOFError": _archive,
-    "builtins.ImportError": _lacking,
     "builtins.ConnectionError": _network,
     "builtins.TimeoutError": _network,
     "builtins.BrokenPipeError": _os,  # a child's; that of our own output does not come here

@@ -88,7 +88,8 @@ def _show(findings: Sequence[Finding]) -> None:
         body = _filled(f"{finding.subject}: {finding.text}", " ", 17)
         print(coloured(label, _COLOURS.get(finding.state, "")) + body)
         if finding.do:
-            print(_filled(f"to do: {finding.do}", " " * 17, 24))
+            what = "hint" if finding.state is FactState.OK else "to do"
+            print(_filled(f"{what}: {finding.do}", " " * 17, 24))
     counts = Counter(finding.state for finding in findings)
     print(", ".join(f"{counts[state]} {state}" for state in FactState if counts[state]))
 

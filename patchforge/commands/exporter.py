@@ -14,7 +14,7 @@ from types import FrameType
 
 from patchforge.errors import Exit, PatchforgeError
 from patchforge.escape import line
-from patchforge.faults import how_to_install, told
+from patchforge.faults import told
 from patchforge.operate.asking import Poll, Watched, checked
 from patchforge.operate.comfyui import WatchedComfyUI
 from patchforge.operate.hardware import Reader
@@ -27,16 +27,10 @@ _SLOW = 60.0  #: seconds between looks at certificates
 
 def run(options: argparse.Namespace) -> int:
     """Exit status 0 when it is told to end; it needs the extra ``operate``."""
-    try:
-        from patchforge.operate import console, machine  # noqa: PLC0415
-        from patchforge.operate.exporter import Certificates, Exporter, sources  # noqa: PLC0415 - an extra
-        from patchforge.operate.server import MetricsServer  # noqa: PLC0415
-    except ModuleNotFoundError as error:
-        raise PatchforgeError(
-            f"{error.name} is not installed",
-            expected="the official client library of Prometheus",
-            do=how_to_install("operate"),
-        ) from None
+    from patchforge.operate import console, machine  # noqa: PLC0415
+    from patchforge.operate.exporter import Certificates, Exporter, sources  # noqa: PLC0415 - an extra
+    from patchforge.operate.server import MetricsServer  # noqa: PLC0415
+
     root = Path(options.root)
     if not root.is_dir():
         raise PatchforgeError(f"{root} is not a folder", expected="the root of a file system", do="correct --root")

@@ -23,7 +23,7 @@ class FactState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report; ``do`` says what to do about it."""
+    """One line of the report; ``do`` says what to do about it, and where nothing has to be done, what one may."""
 
     subject: str
     state: FactState

@@ -61,12 +61,18 @@ def build(facts: Facts) -> Iterator[Finding]:
         do = "install PyTorch's CUDA or ROCm build if that GPU is to be used"
         yield Finding("torch", FactState.WARNING, f"{text}, which does not use the GPU of this machine", do)
     else:
-        yield Finding("torch", FactState.OK, text)
+        hint = f"before an Intel GPU is put in, {_INSTALL}" if kind != "XPU" and _may_get_one(facts) else ""
+        yield Finding("torch", FactState.OK, text, hint)
 
 
 def _torch_do(facts: Facts) -> str:
     name = "name ComfyUI's own interpreter with --python"
-    return f"{name}, or {_INSTALL}" if facts.machine.intel else name
+    return f"{name}, or {_INSTALL}" if facts.machine.intel or _may_get_one(facts) else name
+
+
+def _may_get_one(facts: Facts) -> bool:
+    """Whether somebody may be preparing this machine for an Intel GPU: it has none at all, and torch has a build."""
+    return not facts.machine.gpus and facts.machine.system in {"linux", "win32"}
 
 
 def devices(facts: Facts) -> Iterator[Finding]:

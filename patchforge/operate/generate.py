@@ -1,13 +1,13 @@
-"""What is made of the tables in the code: those of ``docs/monitoring.md``, and ``generated/monitoring``."""
+"""What is made of the tables in the code: in ``docs/monitoring.md`` and the README, and ``generated/monitoring``."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from itertools import groupby
 from pathlib import Path
 
-from patchforge import bounded, outputs, resources
+from patchforge import bounded, extras, outputs, resources
 from patchforge.operate.alerts import ALERTS
 from patchforge.operate.metrics import METRICS
 
@@ -39,11 +39,12 @@ def alert_table() -> Iterator[str]:
 
 
 PARTS = {"alerts": alert_table, "metrics": metrics}
+README = {"extras": extras.table}
 
 
-def filled(page: str) -> str:
+def filled(page: str, parts: Mapping[str, Callable[[], Iterator[str]]] = PARTS) -> str:
     """The page with its tables written anew, between their marks."""
-    for name, lines in PARTS.items():
+    for name, lines in parts.items():
         begin, end = BEGIN.format(name), END.format(name)
         before, _, rest = page.partition(begin)
         _, _, after = rest.partition(end)
@@ -68,10 +69,12 @@ KIND = outputs.OutputKind("rules and dashboards", re.compile(r"rules\.yml|dashbo
 
 
 def main() -> None:
-    """``make docs``: writes the tables of this checkout's page, and ``generated/monitoring``."""
+    """``make docs``: writes the tables of this checkout's pages, and ``generated/monitoring``."""
     top = resources.repository() or Path()
     page = top / "docs" / "monitoring.md"
     page.write_text(filled(bounded.file(page).decode()), "utf-8")
+    readme = top / "README.md"
+    readme.write_text(filled(bounded.file(readme).decode(), README), "utf-8")
     outputs.write_folder(top / "generated" / "monitoring", monitoring(), KIND)
 
 

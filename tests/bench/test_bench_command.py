@@ -333,7 +333,7 @@ def test_what_is_needed_is_told_before_the_work(
     monkeypatch.setattr(command, "find_spec", lambda _: None)
     status, out = bench("--device", "cpu", "--pairs", "1")
     assert status == Exit.UNCHECKED
-    assert 'pip install ".[benchmark]"' in capsys.readouterr().err
+    assert 'pip install ".[test,benchmark]"' in capsys.readouterr().err
     assert not (out / FILE).exists()
     assert bench("--device", "cpu")[0] == Exit.OK  # counts need nothing of it
 

@@ -135,6 +135,29 @@ def test_the_build_of_torch(torch: dict[str, object], gpus: tuple[Gpu, ...], cud
     assert about(judged(heard, *gpus), "torch").state is state
 
 
+@pytest.mark.parametrize(
+    ("torch", "gpus", "system", "hinted"),
+    [
+        (CPU, (), "linux", True),
+        (CUDA, (), "win32", True),
+        (XPU, (), "linux", False),
+        (CPU, (), "darwin", False),  # for which there is no XPU build
+        (CUDA, (NVIDIA_CARD,), "linux", False),
+    ],
+)
+def test_whoever_prepares_for_an_intel_gpu_is_told_of_its_torch(
+    torch: dict[str, object], gpus: tuple[Gpu, ...], system: str, hinted: bool
+) -> None:
+    heard = interpreter(torch=torch, cuda_available=bool(gpus), xpu_available=None, device_0=None)
+    found = about(list(findings(Facts(machine(*gpus, system=system), heard, {}, None))), "torch")
+    assert found.state is FactState.OK
+    assert ("XPU build" in found.do) == hinted
+    none = interpreter({"torch": "ModuleNotFoundError: no"}, torch=None)
+    lacks = about(list(findings(Facts(machine(*gpus, system=system), none, {}, None))), "torch")
+    assert lacks.state is FactState.WRONG
+    assert ("XPU build" in lacks.do) == (not gpus and system != "darwin")
+
+
 def test_an_xpu_build_that_sees_no_xpu() -> None:
     blind = interpreter(xpu_available=False, device_0=None, memory_0=None, sums_0=None)
     assert about(judged(blind, B580), "XPU").state is FactState.WRONG
