@@ -103,7 +103,8 @@ def _looked(name: str, look: Look, probe: HealthProbe) -> tuple[Check, Health | 
         health = look.seen(probe)
     except Unusable as error:
         ok = False if error.kind in _ABSENT or error.status >= 500 else None
-        return Check(name, ok=ok, reason=look.says(error)), None
+        nobody = " (nobody listens there: ComfyUI has not started, or at another address)"
+        return Check(name, ok=ok, reason=look.says(error) + nobody * (error.kind == "refused")), None
     return Check(name, ok=None if health.busy else health.ok, reason=health.reason), health
 
 

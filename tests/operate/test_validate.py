@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from patchforge import progress
 from patchforge.cli import main
 from patchforge.commands import validate
 from patchforge.operate import records, served
@@ -206,14 +207,20 @@ def test_while_it_is_busy_an_opinion_takes_nothing_back(
     comfyui._interrupted = True
 
 
-def test_a_server_that_does_not_come(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_server_that_does_not_come(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     """It says for how long it waits; that it never comes is the update's fault, whatever is known of its Python."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
+    steps: list[str] = []
+    monkeypatch.setattr(progress, "step", steps.append)
     words = [f"http://127.0.0.1:{port}", "--timeout", "0.6", "--rollback-command", f"touch {tmp_path}/back"]
     assert run(*words, "--rollback") == 1
-    said = capfd.readouterr()
-    assert "after 0.6 s" in said.out
+    said = capsys.readouterr().out
+    assert "nobody listens there" in said
+    assert "after 0.6 s" in said
+    assert "waiting up to 0.6 s (--timeout)" in steps[0]
     assert (tmp_path / "back").exists()
 
 
