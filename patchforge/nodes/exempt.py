@@ -62,8 +62,12 @@ def _installs(node: ast.expr, _: Site, code: Code) -> str:
     return "runs pip: what is chosen for CUDA is listed with the packages" if pip else ""
 
 
-def _own_xpu(node: ast.expr, _: Site, code: Code) -> str:
-    own = _OWN_XPU.search(code.path) and code.mentions([_part(node, code)], _FOR_XPUS)
+def _own_xpu(node: ast.expr, site: Site, code: Code) -> str:
+    """In a file that is named for XPUs: what speaks of them, and what is put in the place of parts of torch."""
+    if not _OWN_XPU.search(code.path):
+        return ""
+    replaced = site.kind is Kind.REPLACED or (site.kind is Kind.METHOD and site.text.startswith("torch."))
+    own = code.mentions([code.tree if replaced else _part(node, code)], _FOR_XPUS)
     return "the pack's own code for XPUs" if own else ""
 
 

@@ -73,6 +73,10 @@ BESIDE = {
         "ipex_k.py",
         "def ext(x):\n    import intel_extension_for_pytorch as ipex\n    return ipex.f(x.cuda())  # HERE\n",
     ),
+    "what code for XPUs puts in torch's place": (
+        "ipex_k.py",
+        "import intel_extension_for_pytorch\ndef ext(x):\n    return x\ntorch.Tensor.cuda = ext  # HERE\nold = torch.UntypedStorage.cuda  # HERE\n",
+    ),
     "a library that was copied": ("mmcv/runner.py", ""),
     "operators that were copied": ("basicsr/ops/k.py", ""),
 }
