@@ -45,7 +45,7 @@ def file_reason(code: Code, files: Mapping[str, bytes], *, reachable: bool) -> s
     if (library := _MM.match(code.path)) and _OPENMMLAB.search(files.get(f"{library[0]}__init__.py", b"")):
         return "a copy of OpenMMLab's library: for training, and for kernels that are built apart"
     imported = [module for node in code.tree.body for module in imported_modules(node)]  # in a try there is a way out
-    known = sorted(package.module for package in PACKAGES if package.kernels and package.needed)
+    known = sorted(package.module for package in PACKAGES if package.kernels and not package.loads)
     missing = [name for name in known if any(f"{module}.".startswith(f"{name}.") for module in imported)]
     return f"cannot be loaded without {', '.join(missing)}, which is for CUDA only" if missing else ""
 

@@ -16,6 +16,7 @@ class Package:
     advice: str = ""
     needed: bool = False
     kernels: bool = False
+    loads: bool = False
     devices: str = ""
     source: str = ""
 

@@ -685,13 +685,11 @@ def test_what_an_installer_chooses_is_no_edit() -> None:
     done_ = done(
         {
             "nodes.py": NODE + "from . import install\n",
-            "install.py": 'import torch\nd = "cuda" if torch.cuda.is_available() else "cpu"\n',
+            "install.py": 'import torch\ndef f():\n    d = "cuda" if torch.cuda.is_available() else "cpu"\n    run(["pip", "install", d])\n',
         }
     )
     assert not done_.changes
-    assert {row.reason for row in done_.skipped} == {
-        "an installer: what it chooses for CUDA is listed with the packages"
-    }
+    assert {row.reason for row in done_.sites} == {"runs pip: what is chosen for CUDA is listed with the packages"}
 
 
 def test_wheels_that_comfy_env_fetches_for_cuda_are_listed() -> None:
@@ -734,5 +732,8 @@ def test_a_cuda_of_ones_own_that_only_calls_to_is_tos(old: str, new: str) -> Non
 
 
 def test_a_packs_own_code_for_xpus_is_left() -> None:
-    files = {"nodes.py": NODE + "from .ipex import hijacks\n", "ipex/hijacks.py": "import torch\nx = y.cuda()\n"}
-    assert {row.reason for row in done(files).skipped} == {"the pack's own code for XPUs"}
+    files = {
+        "nodes.py": NODE + "from .ipex import hijacks\n",
+        "ipex/hijacks.py": "import torch\nx = y.cuda() if is_xpu(y) else y\n",
+    }
+    assert {row.reason for row in done(files).sites} == {"the pack's own code for XPUs"}

@@ -37,6 +37,11 @@ class OtherNames(Pattern):
             "an attribute by its name", "import torch\nn = getattr(torch, 'cuda').device_count()\n", person=True
         ),
         PackExample("NVIDIA's tool", "subprocess.run(['nvidia-smi', '-q'])\n", person=True),
+        PackExample(
+            "beside what is converted",
+            "import subprocess\nx = x.cuda()\nsubprocess.run(['nvidia-smi', '-q'])\n",
+            "import subprocess\nx = x.to(_patchforge_device())\nsubprocess.run(['nvidia-smi', '-q'])\n",
+        ),
         PackExample("NVIDIA's driver", "import pynvml\npynvml.nvmlInit()\n", person=True),
         PackExample(
             "NVIDIA's driver, or none",
