@@ -37,7 +37,8 @@ RELEASES = (
 )
 PACKS = (
     *("transforms/nodes", "pattern.py", *_BOTH, "nodes/runtime", "nodes/census.py", "nodes/code.py"),
-    *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/decide.py", "nodes/entry_points.py", "nodes/exempt.py"),
+    *("nodes/convert.py", "nodes/cuda_tests.py", "nodes/decide.py", "nodes/destinations.py"),
+    *("nodes/entry_points.py", "nodes/exempt.py"),
     *("nodes/cuts.py", "nodes/facts.py", "nodes/kernels.py", "nodes/known.py", "nodes/known.toml", "nodes/layout.py"),
     *("nodes/libraries.py", "nodes/operators.py", "nodes/owners.py", "nodes/requirements.py", "nodes/shapes.py"),
     *("nodes/openings.py", "nodes/other_names.py", "nodes/suits.py", "nodes/twins.py"),
