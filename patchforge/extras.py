@@ -45,7 +45,8 @@ _OLD_NAMES = {"nodes": "packs"}
 
 def install(extras: Sequence[str]) -> str:
     """What gives patchforge these extras; no index has this project, so it comes from its repository."""
-    return f'pip install ".[{",".join(extras)}]"'
+    group = ",".join(extras)
+    return f'pip install ".[{group}]"'
 
 
 def of(words: Sequence[str]) -> tuple[str, ...]:

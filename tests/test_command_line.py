@@ -69,7 +69,7 @@ def loaded_by(*lines: tuple[str, ...]) -> set[str]:
 
 #: All of patchforge that help may need; none of it is slow to import.
 LIGHT = re.compile(
-    r"patchforge(\.(__main__|cli|faults|interrupted|terminal|progress|errors|escape|arguments(\.\w+)?))?"
+    r"patchforge(\.(__main__|cli|extras|faults|interrupted|terminal|progress|errors|escape|arguments(\.\w+)?))?"
 )
 #: What costs more than a few milliseconds.
 SLOW = {

@@ -99,7 +99,7 @@ PRINTED: Mapping[str, Here | str] = {
     ),
     r"patchforge health --write-pack \S+": Here(),
     # what is not at hand
-    r"pip install .\.\[operate\].( +#.*)?": NETWORK,
+    r"pip install .\.\[(operate|test|test,benchmark|bot)\].( +#.*)?": NETWORK,
     r"patchforge (exporter|health|validate).+": "a ComfyUI that runs; tests/operate have a small one",
     r"make (demo|lint|test.*)": MINUTES,
     r"(PATCHFORGE_UPSTREAM=\S+ )?make (bench|trials)": NETWORK,
