@@ -494,8 +494,10 @@ def _told_of(target: Path) -> Iterator[None]:
         yield
     except OSError as error:
         at = Path(os.fsdecode(error.filename)) if isinstance(error.filename, str | bytes) else None
-        if at is None or not at.is_relative_to(fresh):
+        if error.errno is None or (at is not None and not at.is_relative_to(fresh)):
             raise
+        if at is None:  # of a stream, which has no name
+            raise OSError(error.errno, error.strerror, str(target)) from error
         if error.errno == errno.ENOENT:  # /proc and its like, or a folder that was removed at this moment
             do = "name another output"
             raise SystemFault(

@@ -33,6 +33,8 @@ _SPARE = ".was"  #: ends the name of what is about to be exchanged, where that t
 _RELATIVE = {os.open, os.stat, os.mkdir, os.unlink, os.rmdir, os.rename} <= os.supports_dir_fd and os.listdir in (
     os.supports_fd
 )
+_PASSING = ".patchforge-"  #: begins the names of folders that last as long as a command; nobody knows them
+_NOTHING_COMES = frozenset({errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _LOCKS_FOLDERS = hasattr(os, "O_DIRECTORY")  #: Windows opens none
 _FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
@@ -547,7 +549,17 @@ class Inside:
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise self._in_the_way(path, EntryKind.FILE, EntryKind.LINK) from None
-            raise faults.told(OSError(error.errno, error.strerror, str(self.shown / path))) from error
+            raise faults.told(OSError(error.errno, error.strerror, str(self._known(path, error)))) from error
+
+    def _known(self, path: str, error: OSError) -> Path:
+        """What to name: where nothing can be written the folder that is there, not the file that was to come."""
+        known = self.shown / path
+        if error.errno not in _NOTHING_COMES:
+            return known
+        passing = path.startswith(_PASSING)
+        while known != self.shown and (passing or not os.path.lexists(known)):
+            known = known.parent
+        return known
 
 
 def _unchanged(now: os.stat_result, was: os.stat_result) -> bool:

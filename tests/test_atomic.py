@@ -323,3 +323,23 @@ def test_what_another_user_put_beside_a_target_is_not_taken(tmp_path: Path, kind
     with pytest.raises(PatchforgeError, match="in the way"):
         atomic.write_file(target, b"1") if kind == "file" else atomic.write_tree(target, {"a": b"1"})
     assert not target.exists()
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
+@pytest.mark.parametrize("write", ["tree", "file"])
+def test_a_stream_that_fails_names_what_was_to_be_written(number: int, write: str, tmp_path: Path) -> None:
+    """A full disk is told by a write to an open file, which names none."""
+
+    def full(step: str) -> None:
+        if not step.startswith("mkdir"):
+            raise OSError(number, os.strerror(number))
+
+    out = tmp_path / "out"
+    writes: dict[str, Callable[[], object]] = {
+        "tree": lambda: atomic.write_tree(out, {"a": b"1"}, step=full),
+        "file": lambda: atomic.write_file(out, b"1", step=full),
+    }
+    with pytest.raises(OSError, match=os.strerror(number)) as caught:
+        writes[write]()
+    assert caught.value.filename == str(tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []

@@ -107,5 +107,7 @@ def test_where_nothing_may_be_written_is_told_before_the_work(
     done = bound(*named.split(), PATCHFORGE_CACHE=str(tmp_path / "fresh"))
     assert done.returncode == Exit.SYSTEM, done.stderr
     assert f"patchforge: {read_only}" in done.stderr
+    if "--in-place" in words:  # the folder that the user knows, not a file that was to come
+        assert Path(done.stderr.removeprefix("patchforge: ").split(" ")[0]).is_dir(), done.stderr
     assert not (tmp_path / "fresh").exists()  # nothing was converted
     assert content(read_only) == before
