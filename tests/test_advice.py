@@ -43,7 +43,8 @@ def unquoted(text: ast.JoinedStr) -> list[str]:
             continue
         command = list(_COMMAND.finditer(said))
         if command and not _END.search(said[command[-1].end() :]) and isinstance(part, ast.FormattedValue):
-            called = {getattr(call.func, "id", "") for call in ast.walk(part.value) if isinstance(call, ast.Call)}
+            calls = [call for call in ast.walk(part.value) if isinstance(call, ast.Call)]
+            called = {getattr(function, "id", "") for call in calls for function in (call.func, *call.args)}
             plain = isinstance(part.value, ast.Name) and part.value.id in _PLAIN
             plain = plain or isinstance(part.value, ast.IfExp | ast.Constant)
             if not plain and called.isdisjoint(_QUOTES):

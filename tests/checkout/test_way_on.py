@@ -234,7 +234,9 @@ def test_what_status_says_works(
     text = way_on(examined)
     assert examined.in_order or text
     ways = [] if examined.in_order and then is not nothing else [way for way in text.split("; or ") if way]
+    if examined.is_copy and ways:
+        assert ways.pop(0) == "write a new copy with apply --to"
     for number, _ in enumerate(ways):
         folder = place / f"ComfyUI-{number}"
         shutil.copytree(whole, folder, symlinks=True)
-        gone(folder, subject, way_on(look(folder, subject)).split("; or ")[number])
+        gone(folder, subject, way_on(look(folder, subject)).split("; or ")[number - len(ways)])

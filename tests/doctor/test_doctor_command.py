@@ -121,6 +121,9 @@ def patched(tree: Path, patched_files: dict[str, bytes]) -> Path:
 def test_a_checkout_that_is_patched(patched: Path) -> None:
     state, do = judged(patched)
     assert "no journal" in checkout.examine(patched).says
+    assert (state, do) == (FactState.OK, "")  # a copy of apply --to
+    (patched / ".git").mkdir()
+    state, do = judged(patched)
     assert state is FactState.WARNING
     assert do.startswith(f"patchforge repair {patched} --from ARCHIVE|DIR")
 
