@@ -303,7 +303,7 @@ def test_an_edit_in_ours_stops_the_way_back_and_nothing_is_written(checkout: Pat
 def test_a_revert_can_be_tried_first(checkout: Path) -> None:
     done("apply", "--in-place", str(checkout))
     patched = content(checkout)
-    assert "not written" in done("revert", str(checkout), "--dry-run")
+    assert "would be put back; nothing written (dry run)" in done("revert", str(checkout), "--dry-run")
     assert content(checkout) == patched
 
 

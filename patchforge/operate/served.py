@@ -63,6 +63,8 @@ def _listening(proc: Path, port: int) -> Iterator[str]:
 def _own(proc: Path) -> list[Path]:
     """This user's processes, the oldest first."""
     own: list[Path] = []
+    if not hasattr(os, "geteuid"):  # Windows has no /proc either
+        return own
     for process in proc.iterdir():
         with suppress(OSError):
             if process.name.isdigit() and process.stat().st_uid == os.geteuid():
