@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import pytest
 
+from patchforge.proof.packs.helpers import helpers
 from tests.nodes.test_cases import NODE, done, edits
 
 TORCH = NODE + "import torch\n\n"
@@ -94,3 +95,11 @@ def test_a_default_that_no_caller_uses_stays() -> None:
 def test_names_that_lead_to_each_other_have_an_end() -> None:
     text = f'{TORCH}def f(x, a="cuda"):\n    b = a + c\n    c = b + a\n    a = c\n    return g(x, a)\n\ndef g(x, a):\n    return f(x, a)\n\nf(1)\n'
     assert not done(text).problems
+
+
+def test_a_file_that_was_converted_before_is_converted_further() -> None:
+    ours = "\n\n\n".join(helpers()[name] for name in ("_patchforge_xpu", "_patchforge_choice"))
+    text = f'{TORCH}\n{ours}\n\n\ndef f(x, d, e="cuda"):\n    d = _patchforge_choice(d)\n    return x.to(d), x.to(e)\n\nf(1, 2)\n'
+    result = done(text)
+    assert not result.problems
+    assert b"def f(x, d, e=_patchforge_device()):" in result.changes[0].after

@@ -11,9 +11,10 @@ from patchforge.proof.reading import same
 
 def is_addition(statement: ast.stmt, old: Sequence[ast.stmt]) -> bool:
     """Whether a statement is one of ours that is not among the ``old`` ones."""
-    if is_ours(statement) or _imports_comfy(statement):
-        return not any(isinstance(known, type(statement)) and same(known, statement) for known in old)
-    return isinstance(statement, ast.Assign) and _is_choice(statement)
+    chosen = isinstance(statement, ast.Assign) and _is_choice(statement)
+    if not (chosen or is_ours(statement) or _imports_comfy(statement)):
+        return False
+    return not any(isinstance(known, type(statement)) and same(known, statement) for known in old)
 
 
 def is_arm(new: Sequence[ast.stmt], old: Sequence[ast.stmt]) -> bool:
