@@ -62,7 +62,6 @@ MISTAKES: dict[str, tuple[int, str, str]] = {
     "apply latest --jobs -2": (2, "'-2' is not a whole number, 1 or more", "patchforge apply --help"),
     "apply latest --jobs 9999999999": (2, "9999999999 is too large a number; expected 999999999 or less", "--help"),
     "packs apply ftp://a.example/b": (2, "is not accepted as an address", "name another address"),
-    "bench record nowhere --generated vacant": (2, "vacant is not there", "check the path"),
     "apply latest --out ComfyUI": (2, "ComfyUI holds other files", "choose another output"),
     "revert ComfyUI": (2, "ComfyUI is not patched", "nothing to undo here"),
     "revert portable": (2, "portable is the folder of the portable build", "name portable/ComfyUI"),

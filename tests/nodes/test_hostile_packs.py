@@ -384,7 +384,7 @@ def test_a_name_is_no_trouble_to_other_files(
     pack = write(tmp_path / "pack", {"good.py": GOOD})
     write(pack, {os.fsdecode(name) + ("/a.py" if folder else ""): GOOD})
     before = everything(tmp_path)
-    status = nodes.run(options(pack=str(pack), out=str(tmp_path / "out")))
+    status = nodes.run(options(packs=[str(pack)], out=str(tmp_path / "out")))
     said = capsys.readouterr().out
     assert set(everything(tmp_path)) - set(before) == {f"out/{name}" for name in OUTPUTS} | {"out"}
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
@@ -519,7 +519,7 @@ def test_only_regular_files_of_the_pack_are_opened(
     write(tmp_path, {"outside.py": GOOD})
     KINDS[name](pack)
     with soon():
-        assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"))) == 1
+        assert nodes.run(options(packs=[str(pack)], out=str(tmp_path / "out"))) == 1
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())
     assert [file["path"] for file in manifest["patches"][0]["files"]] == ["good.py"]
     assert manifest["problems"]
@@ -548,7 +548,7 @@ def test_what_is_of_no_interest_is_neither_read_nor_copied(
     pack = write(tmp_path / "pack", {"good.py": GOOD})
     INSIDE[name](pack)
     before = everything(pack)
-    assert nodes.run(options(pack=str(pack), out=str(tmp_path / "out"))) == 0
+    assert nodes.run(options(packs=[str(pack)], out=str(tmp_path / "out"))) == 0
     assert everything(pack) == before
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(OUTPUTS)
     manifest = json.loads((tmp_path / "out" / "manifest.json").read_bytes())

@@ -119,9 +119,7 @@ def _quiet(of: Stack, comfyui: FakeComfyUI, state: Path) -> None:
     of.until(lambda: of.query("hw_power_watts"), "power is known")
     time.sleep(3)  # rules are evaluated every second, and wait for two
     assert of.received() == {}
-    for panel in PANELS:
-        for query in panel.queries:
-            of.until(partial(of.query, query.expr), f"{panel.title}: {query.expr}")
+    _all_told(of, firing=False)
     told = {
         name
         for metric in METRICS
@@ -132,6 +130,14 @@ def _quiet(of: Stack, comfyui: FakeComfyUI, state: Path) -> None:
     assert lacks == {"patchforge_service_vram_limit_bytes"}  # no unit has a limit
 
 
+def _all_told(of: Stack, *, firing: bool) -> None:
+    """Every panel's queries have an answer: those of alerts where one fires, and all others."""
+    for panel in PANELS:
+        for query in panel.queries:
+            if ("ALERTS" in query.expr) == firing:
+                of.until(partial(of.query, query.expr), f"{panel.title}: {query.expr}")
+
+
 def _jobs_fire(of: Stack, comfyui: FakeComfyUI, state: Path) -> None:
     """Jobs fail, are computed on the CPU, and hang."""
     comfyui.be.fails = True
@@ -139,6 +145,7 @@ def _jobs_fire(of: Stack, comfyui: FakeComfyUI, state: Path) -> None:
         comfyui.wait(comfyui.submit("SaveImage"))
     comfyui.be.fails = False
     of.fires("ComfyUIFailureRate")
+    _all_told(of, firing=True)
     comfyui.be.on_cpu = True
     comfyui.wait(comfyui.submit("KSampler"))
     assert health(comfyui, state) == 1  # a sample on the CPU

@@ -12,7 +12,7 @@ import pytest
 
 from tests.support import ROOT
 
-#: All that a proof may need: types, errors, documents, child processes, and how a path is typed.
+#: All that a proof may need: types, errors and their words, documents, child processes, and how a path is typed.
 ALLOWED = frozenset(
     {
         "patchforge",
@@ -20,6 +20,8 @@ ALLOWED = frozenset(
         "patchforge.documents",
         "patchforge.effort",
         "patchforge.errors",
+        "patchforge.extras",
+        "patchforge.faults",
         "patchforge.paths",
         "patchforge.processes",
         "patchforge.resources",

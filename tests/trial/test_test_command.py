@@ -82,7 +82,7 @@ def test_a_session_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None
     [
         (["gpu"], Exit.USAGE, "no device is called 'gpu'"),
         (["emulated:gtx"], Exit.USAGE, "no emulated device is called 'gtx'"),
-        (["xpu", "--python", "/nowhere/python"], Exit.UNCHECKED, "the torch of /nowhere/python sees no xpu device"),
+        (["xpu", "--python", "/nowhere/python"], Exit.USAGE, "/nowhere/python is not there"),
     ],
 )
 def test_a_device_that_there_is_not(
