@@ -46,7 +46,7 @@ def need(
         lacks = not told["torch"]
     except (ValueError, IndexError, KeyError, TypeError):
         said = (done.stderr or done.stdout).decode(errors="replace").strip().splitlines()
-        end = f"it ended with status {done.returncode}" if done.returncode >= 0 else "a signal ended it"
+        end = f"it {processes.how_ended(done.returncode)}"
         raise _no_python(python, f"{end}{f', and said: {said[-1][:200]}' if said else ', and said nothing'}") from None
     if torch and lacks:
         raise NotChecked(

@@ -104,6 +104,35 @@ class Code:
                 by_name.setdefault(node.name, []).append(node)
         return by_name
 
+    def definitions(self, name: str) -> list[ast.FunctionDef]:
+        """What a call of a name may run: the file's functions of that name, and the constructors of its classes."""
+        methods = ((method, self.parent(method)) for method in self.functions.get("__init__", []))
+        made = (method for method, owner in methods if isinstance(owner, ast.ClassDef) and owner.name == name)
+        return [*self.functions.get(name, []), *made]
+
+    def parameter(self, default: ast.AST) -> str:
+        """The parameter that has a default; "" for what is none."""
+        arguments, (field, at) = self.parent(default), self._place(default)
+        if not isinstance(arguments, ast.arguments) or field not in ("defaults", "kw_defaults"):
+            return ""
+        named = [*arguments.posonlyargs, *arguments.args] if field == "defaults" else arguments.kwonlyargs
+        first = len(named) - len(arguments.defaults) if field == "defaults" else 0
+        return named[first + at].arg
+
+    @cached_property
+    def _attributes(self) -> dict[str, list[ast.Attribute]]:
+        by_name: dict[str, list[ast.Attribute]] = {}
+        for node in self.nodes:
+            if isinstance(node, ast.Attribute):
+                by_name.setdefault(node.attr, []).append(node)
+        return by_name
+
+    def attributes(self, name: str) -> list[ast.Attribute]:
+        """Every ``x.name`` of the file."""
+        found = self._attributes.get(name, [])
+        spend(1 + len(found))
+        return found
+
     @cached_property
     def _named(self) -> dict[str, tuple[list[int], list[tuple[int, ast.Name]]]]:
         by_name: dict[str, list[tuple[int, int, ast.Name]]] = {}
@@ -161,9 +190,9 @@ class Code:
         spend(len(self.nodes))
         return tuple((name, node) for node in self.nodes for name in _bound_by(node))
 
-    def is_builtin(self, name: str) -> bool:
-        """Whether the file gives a builtin's name to nothing of its own."""
-        return name not in self.once("bound names", lambda: frozenset(name for name, _ in self.bindings))
+    def binds(self, name: str) -> bool:
+        """Whether the file gives a name, such as a builtin's, to something of its own."""
+        return name in self.once("bound names", lambda: frozenset(name for name, _ in self.bindings))
 
     def name(self, node: ast.AST) -> str:
         """Dotted name with its first part resolved through the imports; "" for other expressions."""

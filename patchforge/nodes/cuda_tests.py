@@ -172,8 +172,7 @@ def _in_class(node: ast.AST, code: Code) -> bool:
 
 def _attributes(name: str, code: Code) -> list[ast.Attribute]:
     """Every ``x.name`` of the file; ``x.is_cuda`` only of ``self``, as any other x is a tensor."""
-    attributes = (node for node in code.nodes if isinstance(node, ast.Attribute) and node.attr == name)
-    return [node for node in attributes if name != "is_cuda" or _of_self(node)]
+    return [node for node in code.attributes(name) if name != "is_cuda" or _of_self(node)]
 
 
 def _flag(name: str, uses: Sequence[ast.Name | ast.Attribute], code: Code, pack: PackFacts) -> Flag | None:
@@ -281,9 +280,7 @@ def along(function: ast.FunctionDef, name: str, sites: Sequence[Site], code: Cod
 
 def only_definition(name: str, code: Code) -> ast.FunctionDef | None:
     """The only function of a name in the file, or the constructor of the only class."""
-    methods = ((method, code.parent(method)) for method in code.functions.get("__init__", []))
-    made = (method for method, owner in methods if isinstance(owner, ast.ClassDef) and owner.name == name)
-    definitions = [*code.functions.get(name, []), *made]
+    definitions = code.definitions(name)
     return definitions[0] if len(definitions) == 1 else None
 
 
@@ -423,7 +420,7 @@ def widened(site: Site, code: Code) -> tuple[Splice, ...]:
         return ()
     if site.kind is Kind.AVAILABLE:
         return either(asked, "_patchforge_xpu()", code)
-    if isinstance(asked, ast.Attribute) and not code.is_builtin("getattr"):
+    if isinstance(asked, ast.Attribute) and code.binds("getattr"):
         return ()
     if isinstance(asked, ast.Attribute) and not _pure(asked.value):  # asked once, by the name that can hold
         owner = asked.value

@@ -160,7 +160,7 @@ def kept_as(node: ast.expr, code: Code) -> set[str]:
             key = parent.keys[code.index(child)] if code.field(child) == "values" else None
             return {key.value} if isinstance(key, ast.Constant) and isinstance(key.value, str) else set()
         if isinstance(parent, ast.arguments):
-            return {_parameter(parent, child)}
+            return {code.parameter(child)}
         if isinstance(parent, ast.Call) and code.name(parent.func) != "torch.device":
             return _given_to(parent, child, code)
         if isinstance(parent, ast.Return):
@@ -170,31 +170,12 @@ def kept_as(node: ast.expr, code: Code) -> set[str]:
     return set()
 
 
-def _parameter(arguments: ast.arguments, default: ast.AST) -> str:
-    """The parameter that has a default."""
-    positional = [*arguments.posonlyargs, *arguments.args]
-    pairs = [*zip(reversed(positional), reversed(arguments.defaults), strict=False)]
-    pairs += [(name, value) for name, value in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True) if value]
-    return next((name.arg for name, value in pairs if value is default), "")
-
-
 def _given_to(call: ast.Call, argument: ast.AST, code: Code) -> set[str]:
     """The parameters of the file's functions that are given an argument by its place."""
     if argument not in call.args:
         return set()
-    made = [function for function in code.functions.get("__init__", []) if _class(function, code) == last_name(call)]
-    definitions = [*code.functions.get(last_name(call), []), *made]
-    names: set[str] = set()
-    for function in definitions:
-        taken = [each.arg for each in (*function.args.posonlyargs, *function.args.args)]
-        taken = taken[1:] if taken[:1] in (["self"], ["cls"]) else taken
-        names |= set(taken[call.args.index(argument) :][:1])
-    return names
-
-
-def _class(function: ast.FunctionDef, code: Code) -> str:
-    owner = code.parent(function)
-    return owner.name if isinstance(owner, ast.ClassDef) else ""
+    at = call.args.index(argument)
+    return {name for function in code.definitions(last_name(call)) for name in by_position(function)[at : at + 1]}
 
 
 def _answers(function: str, code: Code) -> set[str]:

@@ -101,9 +101,7 @@ class _Trail:
         if (None, name) in self.seen:
             return
         self.seen.add((None, name))
-        spend(1 + len(self.code.nodes) // 16)
-        reads = [node for node in self.code.nodes if isinstance(node, ast.Attribute) and node.attr == name]
-        loads = [node for node in reads if isinstance(node.ctx, ast.Load)]
+        loads = [node for node in self.code.attributes(name) if isinstance(node.ctx, ast.Load)]
         if not loads:
             yield Goes.UNSEEN
         for read in loads:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from patchforge.effort import spend, walk
-from patchforge.engine.syntax import FUNCTIONS, last_name, parameters
+from patchforge.engine.syntax import FUNCTIONS, last_name
 from patchforge.nodes.code import Code, between
 from patchforge.nodes.cuda_tests import (
     asks,
@@ -274,13 +274,9 @@ class Opened:
         self._seen.add((None, name))
         if how.strict and self.elsewhere(name, self.code.path):
             self.lost = True
-        for node in self.code.once(("attributes", name), lambda: self._attributes(name)):
-            self.value(node, how)
-
-    def _attributes(self, name: str) -> list[ast.Attribute]:
-        spend(1 + len(self.code.nodes) // 16)
-        attributes = (node for node in self.code.nodes if isinstance(node, ast.Attribute) and node.attr == name)
-        return [node for node in attributes if isinstance(node.ctx, ast.Load)]
+        for node in self.code.attributes(name):
+            if isinstance(node.ctx, ast.Load):
+                self.value(node, how)
 
     def _answer(self, function: ast.FunctionDef | ast.AsyncFunctionDef, how: How) -> None:
         if (None, function) in self._seen:
@@ -297,14 +293,8 @@ class Opened:
             self.value(call, how)
 
     def _default(self, arguments: ast.arguments, child: ast.AST) -> None:
-        function = self.code.parent(arguments)
-        field = self.code.field(child)
-        if function is None or field not in ("defaults", "kw_defaults"):
-            return
-        named = [*arguments.posonlyargs, *arguments.args] if field == "defaults" else arguments.kwonlyargs
-        first = len(named) - len(arguments.defaults) if field == "defaults" else 0
-        name = named[first + self.code.index(child)].arg
-        if name in parameters(function):
+        function, name = self.code.parent(arguments), self.code.parameter(child)
+        if function is not None and name:
             self._reads(name, function, How())
 
 

@@ -180,10 +180,10 @@ def of_name(node: ast.Name, code: Code) -> str:
     if _NVML.fullmatch(node.id) or (node.id in _NVML_MODULES and not isinstance(above, ast.Attribute)):
         return node.id
     stars = code.once("stars", lambda: _stars(code))
-    if "torch" in stars and node.id == "cuda" and isinstance(above, ast.Attribute) and node.id not in _bound(code):
+    if "torch" in stars and node.id == "cuda" and isinstance(above, ast.Attribute) and not code.binds(node.id):
         return f"cuda.{above.attr} of *"
     called = isinstance(above, ast.Call) and above.func is node
-    if "torch.cuda" in stars and called and node.id in TWINS and node.id not in _bound(code):
+    if "torch.cuda" in stars and called and node.id in TWINS and not code.binds(node.id):
         return f"cuda.{node.id} of *"
     return ""
 
@@ -259,20 +259,3 @@ def _stars(code: Code) -> frozenset[str]:
     """The modules all of whose names are imported."""
     froms = (node for node in code.nodes if isinstance(node, ast.ImportFrom) and not node.level)
     return frozenset(node.module or "" for node in froms if any(alias.name == "*" for alias in node.names))
-
-
-def _bound(code: Code) -> frozenset[str]:
-    """The names that a file gives to something, or imports by their names."""
-    return code.once("bound", lambda: frozenset(_binds(code)))
-
-
-def _binds(code: Code) -> Iterator[str]:
-    for node in code.nodes:
-        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
-            yield node.id
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.alias):
-            yield (node.asname or node.name).partition(".")[0]
-        elif isinstance(name := getattr(node, "name", None), str):
-            yield name

@@ -68,7 +68,7 @@ def xpu_arm(code: Code, asked: ast.expr) -> str:
     Any other name for torch need not be bound there. In an f-string it has no quotes.
     """
     torch = code.torch_in(asked)
-    plain = torch and code.is_builtin("hasattr") and not code.in_string(asked)
+    plain = torch and not code.binds("hasattr") and not code.in_string(asked)
     return XPU_ARM.format(torch=torch) if plain else "_patchforge_xpu()"
 
 
